@@ -1,1 +1,3 @@
-//! placeholder
+//! Perennial's domain: nodes, and the workflows that provision, replace and delete them. Pure and synchronous.
+
+pub mod aws;

@@ -1,0 +1,1 @@
+//! The adapters over the AWS SDK.
