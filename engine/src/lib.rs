@@ -11,7 +11,11 @@
 //! - [`memory`]: both ports in memory, for tests and as the reference of the conformance suites
 
 pub mod clock;
+pub mod domain;
+pub mod engine;
 pub mod ids;
 pub mod journal;
+pub mod memory;
 pub mod queue;
 pub mod retry;
+pub mod workers;

@@ -1,0 +1,248 @@
+//! What a domain is: pure functions over the states of streams.
+//!
+//! # Expected flow
+//! 1. [`Domain::reads`] names the streams a command is about.
+//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`].
+//! 3. [`Domain::decide`] chooses the events, or refuses.
+//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 2.
+//! 5. [`Domain::project`] says which steps are open now; the engine rings their doorbells.
+//!
+//! # Guarantees the domain gives
+//! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
+//! - Nothing here reads a clock, draws a random number or waits.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::ids::{Seq, StreamId, Token};
+use crate::journal::EventData;
+
+/// When and where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its place in its stream; the token of a step it opens.
+    pub seq: Seq,
+    /// The engine's clock when it was written.
+    pub at_ms: u64,
+}
+
+/// A stored event that this build cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer build.
+    #[error(
+        "{kind} version {version} was written by a newer build; this one reads up to version {known}: upgrade perennial"
+    )]
+    Newer {
+        /// The event's kind.
+        kind: String,
+        /// Its version.
+        version: u32,
+        /// The newest we know.
+        known: u32,
+    },
+    /// Not an event of this domain, or damaged.
+    #[error("{kind} version {version} cannot be read: {why}")]
+    Malformed {
+        /// The event's kind.
+        kind: String,
+        /// Its version.
+        version: u32,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// An event that cannot follow the state it was applied to: the stream is corrupt. That stream stops, the process
+/// goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {seq} cannot follow: {why}")]
+pub struct Illegal {
+    /// The event's place in its stream.
+    pub seq: Seq,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// One step that may run now, or from `not_before_ms` on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenStep<I> {
+    /// Its fencing token.
+    pub token: Token,
+    /// Its name, for people: `attach_data:db`.
+    pub step: String,
+    /// The whole request.
+    pub intent: Arc<I>,
+    /// When it was intended.
+    pub intended_at_ms: u64,
+    /// Not to be run before this time.
+    pub not_before_ms: u64,
+    /// When it has not settled by this time, the engine reports it as [`Domain::expired`].
+    pub deadline_ms: u64,
+    /// Smaller runs first.
+    pub priority: i32,
+}
+
+/// A line about a stream, for lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether work on it is under way.
+    pub open: bool,
+    /// A JSON object as text.
+    pub body: String,
+}
+
+/// What a stream's state shows to the outside; derived, never stored as truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projected<I> {
+    /// The to-do list. Empty when the stream is finished or parked.
+    pub steps: Vec<OpenStep<I>>,
+    /// Keys that lead to this stream, sorted.
+    pub keys: Vec<String>,
+    /// For lists; `None` for streams that are not listed.
+    pub summary: Option<Summary>,
+}
+
+impl<I> Default for Projected<I> {
+    fn default() -> Self {
+        Self { steps: Vec::new(), keys: Vec::new(), summary: None }
+    }
+}
+
+/// The states a command is decided on.
+#[derive(Debug, Clone)]
+pub struct World<S> {
+    states: BTreeMap<StreamId, (Arc<S>, Seq)>,
+}
+
+impl<S> Default for World<S> {
+    fn default() -> Self {
+        Self { states: BTreeMap::new() }
+    }
+}
+
+impl<S> World<S> {
+    /// Adds a stream's state and head.
+    pub fn insert(&mut self, stream: StreamId, state: Arc<S>, head: Seq) {
+        self.states.insert(stream, (state, head));
+    }
+
+    /// The state of a stream that [`Domain::reads`] named.
+    #[must_use]
+    pub fn get(&self, stream: &StreamId) -> Option<&S> {
+        self.states.get(stream).map(|(state, _)| state.as_ref())
+    }
+
+    /// The head of a stream that [`Domain::reads`] named.
+    #[must_use]
+    pub fn head(&self, stream: &StreamId) -> Option<Seq> {
+        self.states.get(stream).map(|(_, head)| *head)
+    }
+}
+
+/// What is to be appended at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision<E> {
+    /// Per stream, each among those that [`Domain::reads`] named. May be empty: there is nothing to do.
+    pub appends: Vec<(StreamId, Vec<E>)>,
+    /// Written at most once per key.
+    pub key: Option<String>,
+}
+
+impl<E> Decision<E> {
+    /// Nothing to do.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { appends: Vec::new(), key: None }
+    }
+
+    /// Events for one stream.
+    #[must_use]
+    pub fn one(stream: StreamId, events: Vec<E>) -> Self {
+        Self { appends: if events.is_empty() { Vec::new() } else { vec![(stream, events)] }, key: None }
+    }
+}
+
+/// A domain. See the module's flow and guarantees.
+pub trait Domain: Send + Sync + 'static {
+    /// What happened.
+    type Event: Clone + Debug + Send + Sync;
+    /// The fold of one stream, of any category.
+    type State: Clone + Debug + Send + Sync;
+    /// What may be asked.
+    type Command: Clone + Debug + Send + Sync;
+    /// The whole request of a step.
+    type Intent: Clone + Debug + PartialEq + Send + Sync;
+    /// What a step observed.
+    type Evidence: Clone + Debug + Send + Sync;
+    /// Why a command is refused.
+    type Rejection: std::error::Error + Send + Sync + 'static;
+
+    /// Writes an event in its newest format.
+    fn encode(event: &Self::Event) -> EventData;
+
+    /// Reads an event of any format ever released.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    fn decode(data: &EventData) -> Result<Self::Event, DecodeError>;
+
+    /// The state of a stream without events.
+    fn empty(stream: &StreamId) -> Self::State;
+
+    /// Remembers.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the event cannot follow.
+    fn evolve(state: Self::State, stamp: Stamp, event: &Self::Event) -> Result<Self::State, Illegal>;
+
+    /// The streams a command is about. The first one is the command's lock: commands with the same first stream are
+    /// decided one after the other within this process.
+    fn reads(command: &Self::Command) -> Vec<StreamId>;
+
+    /// Chooses.
+    ///
+    /// # Errors
+    /// The domain's own refusal; nothing is written.
+    fn decide(
+        world: &World<Self::State>,
+        command: &Self::Command,
+        now_ms: u64,
+    ) -> Result<Decision<Self::Event>, Self::Rejection>;
+
+    /// What a stream shows to the outside.
+    fn project(stream: &StreamId, state: &Self::State) -> Projected<Self::Intent>;
+
+    /// The command that carries a worker's report.
+    fn report(workflow: &StreamId, token: Token, evidence: Self::Evidence) -> Self::Command;
+
+    /// The command that says a step has not settled by its deadline.
+    fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;
+}
+
+/// Folds a stream's events onto a state.
+///
+/// # Errors
+/// [`FoldError`] at the first event that cannot be read or cannot follow.
+pub fn fold<'a, D: Domain>(
+    mut state: D::State,
+    events: impl IntoIterator<Item = &'a crate::journal::RecordedEvent>,
+) -> Result<D::State, FoldError> {
+    for event in events {
+        let decoded = D::decode(&event.data)?;
+        state = D::evolve(state, Stamp { seq: event.seq, at_ms: event.recorded_at_ms }, &decoded)?;
+    }
+    Ok(state)
+}
+
+/// Why a stream cannot be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// An event cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// An event cannot follow.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+}

@@ -1,0 +1,525 @@
+//! Commands in, atomic appends out.
+//!
+//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: load, decide, append, and on a
+//! conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open steps and rings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+use crate::domain::{Domain, FoldError, OpenStep, Projected, Stamp, World, fold};
+use crate::ids::{Position, Seq, StreamId, Token};
+use crate::journal::{
+    AppendError, Batch, Journal, OpenStepRow, ProjectionDelta, ReadError, StreamAppend, SummaryRow,
+};
+
+/// How many streams' states are kept in memory. A folded node or workflow is a few KiB: tens of MiB in all.
+const CACHED_STREAMS_MAX: usize = 10_000;
+
+/// How often a command is decided anew after a conflict. Within one process commands on a stream take turns, so a
+/// conflict needs another writer; five in a row need a livelock.
+const CONFLICTS_MAX: u32 = 5;
+
+/// How many commands are decided at once is bounded by these locks; 256 is far above the journal's batch.
+const LOCK_STRIPES: usize = 256;
+
+/// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
+const DOORBELLS_MAX: usize = 65_536;
+
+/// How many events one read takes.
+const READ_PAGE: usize = 1_000;
+
+/// A hint: look at this step of this workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Doorbell {
+    /// The workflow's stream.
+    pub workflow: StreamId,
+    /// The step.
+    pub token: Token,
+}
+
+/// What a command led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// Where its last event is; `None` when there was nothing to write.
+    pub position: Option<Position>,
+    /// How many events were written.
+    pub events: usize,
+}
+
+/// Why a command led to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError<R: std::error::Error + 'static> {
+    /// The domain refused.
+    #[error(transparent)]
+    Rejected(R),
+    /// A batch with this key was written before.
+    #[error("this was done before, at position {at}")]
+    AlreadyDone {
+        /// Where.
+        at: Position,
+    },
+    /// The stream cannot be folded; a person must look (`perennial journal verify`).
+    #[error("stream {stream} cannot be folded")]
+    Corrupt {
+        /// Which.
+        stream: StreamId,
+        /// Why.
+        source: FoldError,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Append(AppendError),
+    /// Another writer was faster, again and again.
+    #[error("stream {stream} moved on {CONFLICTS_MAX} times while a command on it was decided")]
+    Contended {
+        /// Which.
+        stream: StreamId,
+    },
+}
+
+struct Cached<S> {
+    state: Arc<S>,
+    head: Seq,
+    used: u64,
+}
+
+struct Cache<S> {
+    streams: HashMap<StreamId, Cached<S>>,
+    uses: u64,
+}
+
+impl<S> Cache<S> {
+    fn get(&mut self, stream: &StreamId) -> Option<(Arc<S>, Seq)> {
+        self.uses += 1;
+        let uses = self.uses;
+        self.streams.get_mut(stream).map(|cached| {
+            cached.used = uses;
+            (Arc::clone(&cached.state), cached.head)
+        })
+    }
+
+    fn put(&mut self, stream: StreamId, state: Arc<S>, head: Seq) {
+        self.uses += 1;
+        if self.streams.len() >= CACHED_STREAMS_MAX && !self.streams.contains_key(&stream) {
+            // Half of them at once: a scan now and then instead of a list on every use.
+            let floor = self.uses.saturating_sub(CACHED_STREAMS_MAX as u64 / 2);
+            self.streams.retain(|_, cached| cached.used >= floor);
+            if self.streams.len() >= CACHED_STREAMS_MAX {
+                self.streams.clear();
+            }
+        }
+        self.streams.insert(stream, Cached { state, head, used: self.uses });
+    }
+}
+
+/// The engine of one domain over one journal. Cheap to clone.
+pub struct Engine<D: Domain> {
+    inner: Arc<Inner<D>>,
+}
+
+impl<D: Domain> Clone for Engine<D> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<D: Domain> {
+    journal: Arc<dyn Journal>,
+    clock: Clock,
+    cache: Mutex<Cache<D::State>>,
+    locks: Vec<AsyncMutex<()>>,
+    bells: mpsc::Sender<Doorbell>,
+    bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
+    written: watch::Sender<Position>,
+}
+
+impl<D: Domain> Engine<D> {
+    /// An engine over a journal.
+    #[must_use]
+    pub fn new(journal: Arc<dyn Journal>, clock: Clock) -> Self {
+        let (bells, taken) = mpsc::channel(DOORBELLS_MAX);
+        Self {
+            inner: Arc::new(Inner {
+                journal,
+                clock,
+                cache: Mutex::new(Cache { streams: HashMap::new(), uses: 0 }),
+                locks: (0..LOCK_STRIPES).map(|_| AsyncMutex::new(())).collect(),
+                bells,
+                bells_taken: Mutex::new(Some(taken)),
+                written: watch::Sender::new(Position(0)),
+            }),
+        }
+    }
+
+    /// The journal it writes to.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.inner.journal
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// Wakes whenever this engine has written; shows the last position.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<Position> {
+        self.inner.written.subscribe()
+    }
+
+    /// The doorbells of steps that this engine has opened. There is one receiver: the ringer's.
+    pub(crate) fn take_bells(&self) -> Option<mpsc::Receiver<Doorbell>> {
+        self.inner.bells_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Executes a command: load, decide, append atomically.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]. After `Append(Unknown)` the streams are read again before the next decision.
+    pub async fn execute(&self, command: D::Command) -> Result<Executed, ExecuteError<D::Rejection>> {
+        let reads = D::reads(&command);
+        let _turn = match reads.first() {
+            Some(first) => Some(self.lock(first).lock().await),
+            None => None,
+        };
+        for _ in 0..CONFLICTS_MAX {
+            let mut world = World::default();
+            for stream in &reads {
+                let (state, head) = self.load(stream).await?;
+                world.insert(stream.clone(), state, head);
+            }
+            let now_ms = self.inner.clock.now_ms();
+            let decision = D::decide(&world, &command, now_ms).map_err(ExecuteError::Rejected)?;
+            if decision.appends.is_empty() {
+                return Ok(Executed { position: None, events: 0 });
+            }
+            let prepared = self.prepare(&world, &decision.appends, now_ms)?;
+            let events = prepared.batch_appends.iter().map(|append| append.events.len()).sum();
+            let batch = Batch {
+                appends: prepared.batch_appends,
+                key: decision.key,
+                recorded_at_ms: now_ms,
+                projection: prepared.delta,
+            };
+            match self.inner.journal.append(batch).await {
+                Ok(appended) => {
+                    {
+                        let mut cache = self.cache();
+                        for (stream, state, head) in prepared.after {
+                            cache.put(stream, state, head);
+                        }
+                    }
+                    for bell in prepared.bells {
+                        // A full channel loses a hint, not a step: the safety scan rings it.
+                        let _ = self.inner.bells.try_send(bell);
+                    }
+                    self.inner.written.send_if_modified(|last| {
+                        let moved = *last < appended.last;
+                        *last = (*last).max(appended.last);
+                        moved
+                    });
+                    return Ok(Executed { position: Some(appended.last), events });
+                }
+                Err(AppendError::Conflict { stream, expected, actual }) => {
+                    debug!(%stream, %expected, %actual, "another writer was faster");
+                    self.forget(&reads);
+                }
+                Err(AppendError::Duplicate { at, .. }) => return Err(ExecuteError::AlreadyDone { at }),
+                Err(error) => {
+                    self.forget(&reads);
+                    return Err(ExecuteError::Append(error));
+                }
+            }
+        }
+        Err(ExecuteError::Contended { stream: reads.into_iter().next().unwrap_or_else(no_stream) })
+    }
+
+    /// The state and head of a stream.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Read`] or [`ExecuteError::Corrupt`].
+    pub async fn load(&self, stream: &StreamId) -> Result<(Arc<D::State>, Seq), ExecuteError<D::Rejection>> {
+        if let Some(found) = self.cache().get(stream) {
+            return Ok(found);
+        }
+        let (state, head) = load_stream::<D>(self.inner.journal.as_ref(), stream).await?;
+        let state = Arc::new(state);
+        self.cache().put(stream.clone(), Arc::clone(&state), head);
+        Ok((state, head))
+    }
+
+    /// One open step, or `None` when the token is not open (any more).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn open_step(
+        &self,
+        bell: &Doorbell,
+    ) -> Result<Option<OpenStep<D::Intent>>, ExecuteError<D::Rejection>> {
+        let (state, _) = self.load(&bell.workflow).await?;
+        Ok(D::project(&bell.workflow, &state).steps.into_iter().find(|step| step.token == bell.token))
+    }
+
+    /// Rings every open step: after a start, and as the slow safety scan behind every doorbell. Returns how many.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn ring_open_steps(&self) -> Result<usize, ReadError> {
+        let mut after = None;
+        let mut rung = 0;
+        loop {
+            let page = self.inner.journal.open_steps(u64::MAX, after.take(), READ_PAGE).await?;
+            let full = page.len() == READ_PAGE;
+            for row in page {
+                after = Some((row.stream.clone(), row.token));
+                if self.inner.bells.try_send(Doorbell { workflow: row.stream, token: row.token }).is_err() {
+                    warn!("more open steps than doorbells fit; the next scan goes on");
+                    return Ok(rung);
+                }
+                rung += 1;
+            }
+            if !full {
+                return Ok(rung);
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        world: &World<D::State>,
+        appends: &[(StreamId, Vec<D::Event>)],
+        now_ms: u64,
+    ) -> Result<Prepared<D::State>, ExecuteError<D::Rejection>> {
+        let mut prepared = Prepared {
+            batch_appends: Vec::with_capacity(appends.len()),
+            delta: ProjectionDelta::default(),
+            after: Vec::with_capacity(appends.len()),
+            bells: Vec::new(),
+        };
+        for (stream, events) in appends {
+            let (Some(before), Some(head)) = (world.get(stream), world.head(stream)) else {
+                return Err(ExecuteError::Append(AppendError::Refused {
+                    why: format!("BUG: decide wrote to {stream}, which it did not read"),
+                }));
+            };
+            let mut state = before.clone();
+            let mut seq = head;
+            for event in events {
+                seq = seq.next();
+                state = D::evolve(state, Stamp { seq, at_ms: now_ms }, event).map_err(|illegal| {
+                    ExecuteError::Corrupt { stream: stream.clone(), source: illegal.into() }
+                })?;
+            }
+            let shown_before = D::project(stream, before);
+            let shown_after = D::project(stream, &state);
+            diff(stream, &shown_before, &shown_after, now_ms, &mut prepared);
+            prepared.batch_appends.push(StreamAppend {
+                stream: stream.clone(),
+                expected: head,
+                events: events.iter().map(D::encode).collect(),
+            });
+            prepared.after.push((stream.clone(), Arc::new(state), seq));
+        }
+        Ok(prepared)
+    }
+
+    fn lock(&self, stream: &StreamId) -> &AsyncMutex<()> {
+        let mut hasher = DefaultHasher::new();
+        stream.hash(&mut hasher);
+        &self.inner.locks[(hasher.finish() % LOCK_STRIPES as u64) as usize]
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache<D::State>> {
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, streams: &[StreamId]) {
+        let mut cache = self.cache();
+        for stream in streams {
+            cache.streams.remove(stream);
+        }
+    }
+}
+
+struct Prepared<S> {
+    batch_appends: Vec<StreamAppend>,
+    delta: ProjectionDelta,
+    after: Vec<(StreamId, Arc<S>, Seq)>,
+    bells: Vec<Doorbell>,
+}
+
+fn no_stream() -> StreamId {
+    StreamId::parse("none/none").unwrap_or_else(|_| unreachable!("BUG: a literal is a stream name"))
+}
+
+fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
+    OpenStepRow {
+        stream: stream.clone(),
+        token: step.token,
+        step: step.step.clone(),
+        due_ms: step.not_before_ms,
+        deadline_ms: step.deadline_ms,
+        priority: step.priority,
+    }
+}
+
+/// What `after` shows that `before` did not.
+fn diff<I, S>(
+    stream: &StreamId,
+    before: &Projected<I>,
+    after: &Projected<I>,
+    now_ms: u64,
+    prepared: &mut Prepared<S>,
+) {
+    let delta = &mut prepared.delta;
+    for step in &before.steps {
+        if !after.steps.iter().any(|other| other.token == step.token) {
+            delta.closed.push((stream.clone(), step.token));
+        }
+    }
+    for step in &after.steps {
+        let row = step_row(stream, step);
+        match before.steps.iter().find(|other| other.token == step.token) {
+            None => {
+                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
+                delta.opened.push(row);
+            }
+            // A deadline can move (resume); the row is replaced.
+            Some(other) if step_row(stream, other) != row => {
+                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
+                delta.closed.push((stream.clone(), step.token));
+                delta.opened.push(row);
+            }
+            Some(_) => {}
+        }
+    }
+    for key in &before.keys {
+        if !after.keys.contains(key) {
+            delta.keys_removed.push((key.clone(), stream.clone()));
+        }
+    }
+    for key in &after.keys {
+        if !before.keys.contains(key) {
+            delta.keys_added.push((key.clone(), stream.clone()));
+        }
+    }
+    if before.summary != after.summary
+        && let Some(summary) = &after.summary
+    {
+        delta.summaries.push(SummaryRow {
+            stream: stream.clone(),
+            open: summary.open,
+            body: summary.body.clone(),
+            updated_at_ms: now_ms,
+        });
+    }
+}
+
+/// Reads and folds a whole stream.
+///
+/// # Errors
+/// [`ExecuteError::Read`] or [`ExecuteError::Corrupt`].
+pub async fn load_stream<D: Domain>(
+    journal: &dyn Journal,
+    stream: &StreamId,
+) -> Result<(D::State, Seq), ExecuteError<D::Rejection>> {
+    let mut state = D::empty(stream);
+    let mut head = Seq::NONE;
+    loop {
+        let page = journal.read_stream(stream, head, READ_PAGE).await?;
+        let full = page.len() == READ_PAGE;
+        if let Some(last) = page.last() {
+            head = last.seq;
+        }
+        state = fold::<D>(state, &page)
+            .map_err(|source| ExecuteError::Corrupt { stream: stream.clone(), source })?;
+        if !full {
+            return Ok((state, head));
+        }
+    }
+}
+
+/// Rebuilds what the projections should hold, event by event in order of position: the other half of `verify` and
+/// `rebuild`.
+#[derive(Debug)]
+pub struct Reprojection<D: Domain> {
+    states: BTreeMap<StreamId, (D::State, u64)>,
+    updated: BTreeMap<StreamId, (Option<crate::domain::Summary>, u64)>,
+}
+
+impl<D: Domain> Default for Reprojection<D> {
+    fn default() -> Self {
+        Self { states: BTreeMap::new(), updated: BTreeMap::new() }
+    }
+}
+
+/// The projections, in full.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Projections {
+    /// In the order (stream, token).
+    pub open_steps: Vec<OpenStepRow>,
+    /// In the order (key, stream).
+    pub keys: Vec<(String, StreamId)>,
+    /// In order of stream.
+    pub summaries: Vec<SummaryRow>,
+}
+
+impl<D: Domain> Reprojection<D> {
+    /// Takes the next event.
+    ///
+    /// # Errors
+    /// [`FoldError`]; the stream stays as it was.
+    pub fn apply(&mut self, event: &crate::journal::RecordedEvent) -> Result<(), FoldError> {
+        let (state, _) = self.states.remove(&event.stream).unwrap_or_else(|| (D::empty(&event.stream), 0));
+        let next = fold::<D>(state.clone(), [event]);
+        let at_ms = event.recorded_at_ms;
+        match next {
+            Ok(next) => {
+                let summary = D::project(&event.stream, &next).summary;
+                let entry = self.updated.entry(event.stream.clone()).or_insert((None, at_ms));
+                if entry.0 != summary {
+                    *entry = (summary, at_ms);
+                }
+                self.states.insert(event.stream.clone(), (next, at_ms));
+                Ok(())
+            }
+            Err(error) => {
+                self.states.insert(event.stream.clone(), (state, at_ms));
+                Err(error)
+            }
+        }
+    }
+
+    /// What the projections should hold.
+    #[must_use]
+    pub fn finish(self) -> Projections {
+        let mut projections = Projections::default();
+        for (stream, (state, _)) in &self.states {
+            let shown = D::project(stream, state);
+            let mut steps: Vec<_> = shown.steps.iter().map(|step| step_row(stream, step)).collect();
+            steps.sort_by_key(|row| row.token);
+            projections.open_steps.extend(steps);
+            projections.keys.extend(shown.keys.into_iter().map(|key| (key, stream.clone())));
+            if let Some(summary) = shown.summary {
+                projections.summaries.push(SummaryRow {
+                    stream: stream.clone(),
+                    open: summary.open,
+                    body: summary.body,
+                    updated_at_ms: self.updated.get(stream).map_or(0, |(_, at)| *at),
+                });
+            }
+        }
+        projections.keys.sort();
+        projections
+    }
+}
