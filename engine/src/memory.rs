@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::ids::{Position, Seq, StreamId, Token};
 use crate::journal::{
-    AppendError, Appended, Batch, Hash, Head, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
-    SummaryRow, Which, chain,
+    AppendError, Appended, Batch, Hash, Head, Journal, OpenStepRow, ProjectionDelta, ReadError,
+    RecordedEvent, SummaryRow, Which, chain,
 };
 use crate::queue::{
     BATCH_MESSAGES_MAX, DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt, check_outgoing,
@@ -318,7 +318,10 @@ impl QueueState {
     fn held(&mut self, receipt: &Receipt) -> Option<(u64, &mut Message)> {
         let (id, nonce) = receipt.0.split_once('.')?;
         let (id, nonce): (u64, u32) = (id.parse().ok()?, nonce.parse().ok()?);
-        self.messages.get_mut(&id).filter(|message| message.receive_count == nonce).map(|message| (id, message))
+        self.messages
+            .get_mut(&id)
+            .filter(|message| message.receive_count == nonce)
+            .map(|message| (id, message))
     }
 }
 
@@ -338,7 +341,8 @@ impl Queue for MemoryQueue {
                 state.next_id += 1;
                 let id = state.next_id;
                 let visible_at_ms = now.saturating_add(message.delay.as_millis() as u64);
-                let message = Message { body: message.body, sent_at_ms: now, visible_at_ms, receive_count: 0 };
+                let message =
+                    Message { body: message.body, sent_at_ms: now, visible_at_ms, receive_count: 0 };
                 state.messages.insert(id, message);
             }
         }
