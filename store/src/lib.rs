@@ -14,12 +14,14 @@
 //! (verifying or rebuilding projections) takes a [`Projector`].
 
 mod checkpoint;
-pub mod conformance;
 mod file;
 mod read;
 mod writer;
 
+pub mod conformance;
 pub mod journal;
+pub mod queue;
 
 pub use file::OpenError;
 pub use journal::{JournalReader, Options, SqliteJournal};
+pub use queue::{Durability, EmbeddedQueue, QueueSettings};

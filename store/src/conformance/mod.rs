@@ -4,4 +4,4 @@
 //! pass, the suite waits *in* the queue.
 
 pub mod journal;
-// pub mod queue;
+pub mod queue;
