@@ -1,1 +1,54 @@
-//! The adapters over the AWS SDK.
+//! The adapters over the AWS SDK: [`Ec2`] behind the port `Cloud`, [`SqsQueue`] behind the port `Queue`.
+//!
+//! Nothing outside this module names the SDK. Region, credentials and endpoint follow AWS's own conventions
+//! (`AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_EC2`, …), so any compatible endpoint works.
+//!
+//! Three settings are ours and hold whatever the configuration says, because the port promises them:
+//! - **No retries.** The SDK would repeat `InsufficientInstanceCapacity` (an HTTP 500) against the same pool, and the
+//!   callers' budgets would not see it. Retries are the workers', in one place.
+//! - **Every attempt is bounded** by [`CALL_MAX`] (a long poll by its wait and [`POLL_MARGIN`]).
+//! - **No stalled-stream protection.** It guards long transfers; our answers are read whole, inside the bound above.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+
+mod ec2;
+mod ec2_views;
+mod sqs;
+
+pub use ec2::Ec2;
+pub use sqs::{EnsureQueue, SqsQueue, ensure_queue, sqs_client};
+
+/// The most one call may take, from resolving credentials to the last byte of the answer.
+///
+/// EC2's slow calls (RunInstances, a page of a thousand instances) take a few seconds; the 20 s leave room for a bad
+/// day. An interruption notice gives 120 s, so a call whose answer is lost can still be repeated several times.
+pub const CALL_MAX: Duration = Duration::from_secs(20);
+
+/// The most that connecting may take; a peer that does not answer this fast is not there.
+pub const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// What a long poll may take beyond its wait: connecting and an answer of ten large messages.
+pub const POLL_MARGIN: Duration = Duration::from_secs(10);
+
+/// Reads region, credentials and endpoint by AWS's conventions. Makes no call to EC2 or SQS.
+pub async fn load_config() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).load().await
+}
+
+/// Both kinds of client get exactly these: see the module's documentation.
+fn no_retries() -> RetryConfig {
+    RetryConfig::disabled()
+}
+
+fn no_stall_guard() -> StalledStreamProtectionConfig {
+    StalledStreamProtectionConfig::disabled()
+}
+
+fn bounded_by(attempt: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_attempt_timeout(attempt).build()
+}
