@@ -91,6 +91,8 @@ impl SqliteJournal {
 impl Drop for SqliteJournal {
     /// Waits until everything that was asked for is written; the lock is given back after that.
     fn drop(&mut self) {
+        // The readers first: SQLite folds the WAL into the file only when the last connection to close may write.
+        self.reader.pool.close_idle();
         self.requests = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

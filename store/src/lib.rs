@@ -18,10 +18,16 @@ mod file;
 mod read;
 mod writer;
 
+pub mod backup;
 pub mod conformance;
+pub mod export;
 pub mod journal;
+pub mod projector;
 pub mod queue;
+pub mod rebuild;
+pub mod verify;
 
 pub use file::OpenError;
 pub use journal::{JournalReader, Options, SqliteJournal};
+pub use projector::{Projections, Projector};
 pub use queue::{Durability, EmbeddedQueue, QueueSettings};

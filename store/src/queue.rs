@@ -152,14 +152,35 @@ impl EmbeddedQueue {
         let job = Job { spec: Arc::clone(&self.spec), now_ms: self.clock.now_ms(), ask, ack };
         let gone = || QueueError::Unavailable { why: "the queue's thread has stopped".into() };
         let jobs = self.file.jobs.as_ref().expect("BUG: nobody calls a queue that is being dropped");
+        let mut pending = Pending { queue: self, answer };
         jobs.send(job).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        (&mut pending.answer).await.map_err(|_| gone())?
     }
 
     fn ring(&self, times: usize) {
         for _ in 0..times {
             self.bell.notify_one();
         }
+    }
+}
+
+/// An answer that is awaited. Whoever stops waiting must not take messages along: if they are on their way already, they
+/// are sent back.
+struct Pending<'q> {
+    queue: &'q EmbeddedQueue,
+    answer: oneshot::Receiver<Result<Answer, QueueError>>,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        // From here on the thread notices that nobody listens; what it sent before is taken out here.
+        self.answer.close();
+        let Ok(Ok(Answer::Found(deliveries))) = self.answer.try_recv() else { return };
+        let receipts = deliveries.into_iter().map(|delivery| delivery.receipt).collect();
+        let (spec, now_ms) = (Arc::clone(&self.queue.spec), self.queue.clock.now_ms());
+        let job = Job { spec, now_ms, ask: Ask::GiveBack(receipts), ack: oneshot::channel().0 };
+        // If the thread has no room for it, the visibility timeout gives them back.
+        let _ = self.queue.file.jobs.as_ref().map(|jobs| jobs.try_send(job));
     }
 }
 
@@ -311,6 +332,7 @@ enum Ask {
     Send(Vec<Outgoing>),
     Receive(usize),
     Extend(Receipt, Duration),
+    GiveBack(Vec<Receipt>),
     Delete(Vec<Receipt>),
     DeadLetter(Receipt, String),
     DeadLetters(usize),
@@ -414,6 +436,12 @@ impl Thread<'_> {
                 self.receive(spec, now, *max).map(Ok)
             }
             Ask::Extend(receipt, visibility) => self.extend(spec, now, receipt, *visibility),
+            Ask::GiveBack(receipts) => {
+                for receipt in receipts {
+                    let _expired_is_well = self.extend(spec, now, receipt, Duration::ZERO)?;
+                }
+                Ok(Ok(Answer::Done))
+            }
             Ask::Delete(receipts) => {
                 for receipt in receipts {
                     self.delete(spec, receipt)?;

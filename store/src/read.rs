@@ -38,6 +38,11 @@ impl Pool {
         }))
     }
 
+    /// Closes the connections that no read is using.
+    pub(crate) fn close_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Runs a read on a thread where it may block.
     pub(crate) async fn run<T, F>(self: &Arc<Self>, read: F) -> Result<T, ReadError>
     where
@@ -150,8 +155,8 @@ pub(crate) fn signed(number: u64) -> i64 {
 }
 
 /// A projection's time as it was meant: the largest number SQLite holds stands for never.
-fn time(number: u64) -> u64 {
-    if number == i64::MAX as u64 { u64::MAX } else { number }
+pub(crate) fn time(number: u64) -> u64 {
+    if number >= i64::MAX as u64 { u64::MAX } else { number }
 }
 
 fn limit(limit: usize) -> i64 {

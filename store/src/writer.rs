@@ -30,6 +30,7 @@ use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Meter;
+use crate::projector::Projections;
 use crate::read::{self, signed};
 
 /// How many batches wait for the writer at most; then `append` waits. Four full groups: more would only be latency.
@@ -145,6 +146,48 @@ impl<'c> Statements<'c> {
             )?,
         })
     }
+
+    /// Removals first, so that a batch may close a step and open it again.
+    fn project(&mut self, delta: &ProjectionDelta) -> rusqlite::Result<()> {
+        for (stream, token) in &delta.closed {
+            self.close_step.execute(params![stream.as_str(), signed(token.0)])?;
+        }
+        for row in &delta.opened {
+            self.open_step.execute(params![
+                row.stream.as_str(),
+                signed(row.token.0),
+                row.step,
+                signed(row.due_ms),
+                signed(row.deadline_ms),
+                row.priority
+            ])?;
+        }
+        for (key, stream) in &delta.keys_removed {
+            self.remove_key.execute(params![key, stream.as_str()])?;
+        }
+        for (key, stream) in &delta.keys_added {
+            self.add_key.execute(params![key, stream.as_str()])?;
+        }
+        for row in &delta.summaries {
+            self.summary.execute(params![
+                row.stream.as_str(),
+                row.open,
+                row.body,
+                signed(row.updated_at_ms)
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes whole projections into empty tables, within the caller's transaction.
+pub(crate) fn write_projections(conn: &Connection, projections: Projections) -> rusqlite::Result<()> {
+    Statements::prepare(conn)?.project(&ProjectionDelta {
+        opened: projections.open_steps,
+        keys_added: projections.lookup,
+        summaries: projections.summaries,
+        ..ProjectionDelta::default()
+    })
 }
 
 impl<'c> Writer<'c> {
@@ -304,37 +347,8 @@ impl<'c> Writer<'c> {
             .map(|_| ())
     }
 
-    /// Removals first, so that a batch may close a step and open it again.
     fn project(&mut self, delta: &ProjectionDelta) -> rusqlite::Result<()> {
-        let to = &mut self.statements;
-        for (stream, token) in &delta.closed {
-            to.close_step.execute(params![stream.as_str(), signed(token.0)])?;
-        }
-        for row in &delta.opened {
-            to.open_step.execute(params![
-                row.stream.as_str(),
-                signed(row.token.0),
-                row.step,
-                signed(row.due_ms),
-                signed(row.deadline_ms),
-                row.priority
-            ])?;
-        }
-        for (key, stream) in &delta.keys_removed {
-            to.remove_key.execute(params![key, stream.as_str()])?;
-        }
-        for (key, stream) in &delta.keys_added {
-            to.add_key.execute(params![key, stream.as_str()])?;
-        }
-        for row in &delta.summaries {
-            to.summary.execute(params![
-                row.stream.as_str(),
-                row.open,
-                row.body,
-                signed(row.updated_at_ms)
-            ])?;
-        }
-        Ok(())
+        self.statements.project(delta)
     }
 
     fn load(&mut self) -> rusqlite::Result<()> {

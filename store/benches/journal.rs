@@ -1,0 +1,231 @@
+//! What durable appends cost: through the public API, beside a raw SQLite group-commit loop in the same run.
+//!
+//! `cargo bench -p perennial-store --bench journal` prints a table; `-- seconds=10` makes each run longer. The raw loop is
+//! what the machine can do with one table and its unique index: no hash chain, no check of heads, no
+//! key, no projections, SQLite's own checkpoints. Both are driven by tokio tasks over a bounded channel and fsync every group.
+
+#![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use perennial_engine::clock::Clock;
+use perennial_engine::ids::{Position, Seq, StreamId};
+use perennial_engine::journal::{Batch, EventData, Journal, StreamAppend};
+use perennial_engine::queue::{Outgoing, Queue};
+use perennial_store::verify::verify_events;
+use perennial_store::{Durability, EmbeddedQueue, JournalReader, Options, QueueSettings, SqliteJournal};
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+fn main() {
+    let seconds = std::env::args().find_map(|arg| arg.strip_prefix("seconds=")?.parse().ok()).unwrap_or(3);
+    let duration = Duration::from_secs(seconds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        println!("durable appends of one 300-byte event, {seconds} s each, after 0.5 s of warming up");
+        println!("| appenders | journal ev/s | p50 ms | p99 ms | raw loop ev/s | p50 ms | p99 ms | ratio |");
+        println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        for appenders in [1, 8, 64, 256] {
+            let ours = journal(appenders, duration).await;
+            let raw = raw(appenders, duration).await;
+            println!(
+                "| {appenders} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} |",
+                ours.rate,
+                ours.p50_ms,
+                ours.p99_ms,
+                raw.rate,
+                raw.p50_ms,
+                raw.p99_ms,
+                ours.rate / raw.rate
+            );
+        }
+        reading().await;
+        queue(Durability::Hint).await;
+        queue(Durability::Durable).await;
+    });
+}
+
+struct Numbers {
+    rate: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+fn numbers(mut latencies: Vec<Duration>, took: Duration) -> Numbers {
+    latencies.sort_unstable();
+    let at = |share: f64| {
+        let index = (latencies.len() as f64 * share) as usize;
+        latencies.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+    };
+    Numbers { rate: latencies.len() as f64 / took.as_secs_f64(), p50_ms: at(0.5), p99_ms: at(0.99) }
+}
+
+fn data(n: u64) -> EventData {
+    // Incompressible enough, and 300 bytes.
+    let noise = blake3::hash(&n.to_le_bytes()).to_hex();
+    let mut body =
+        format!("{{\"n\":{n},\"a\":\"{noise}\",\"b\":\"{noise}\",\"c\":\"{noise}\",\"d\":\"{noise}");
+    body.truncate(298);
+    body.push_str("\"}");
+    EventData { kind: "bench.happened".into(), version: 1, body }
+}
+
+/// Runs `append` in a loop in so many tasks; counts what was acknowledged after the warm-up.
+async fn drive<F, Fut>(appenders: usize, duration: Duration, append: F) -> Numbers
+where
+    F: Fn(usize, u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let warm = Instant::now() + Duration::from_millis(500);
+    let end = warm + duration;
+    let mut tasks = JoinSet::new();
+    for appender in 0..appenders {
+        let append = append.clone();
+        tasks.spawn(async move {
+            let mut latencies = Vec::with_capacity(1 << 16);
+            for n in 0.. {
+                let start = Instant::now();
+                if start >= end {
+                    break;
+                }
+                append(appender, n).await;
+                if start >= warm {
+                    latencies.push(start.elapsed());
+                }
+            }
+            latencies
+        });
+    }
+    let latencies: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    numbers(latencies, duration)
+}
+
+async fn journal(appenders: usize, duration: Duration) -> Numbers {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Arc::new(SqliteJournal::open(&dir.path().join("j.sqlite"), Options::default()).unwrap());
+    drive(appenders, duration, move |appender, n| {
+        let journal = Arc::clone(&journal);
+        async move {
+            let stream = StreamId::parse(&format!("bench/{appender}")).unwrap();
+            let appends = vec![StreamAppend { stream, expected: Seq(n), events: vec![data(n)] }];
+            journal.append(Batch { appends, recorded_at_ms: n, ..Batch::default() }).await.unwrap();
+        }
+    })
+    .await
+}
+
+struct RawRow {
+    stream: String,
+    seq: i64,
+    data: EventData,
+    ack: oneshot::Sender<()>,
+}
+
+async fn raw(appenders: usize, duration: Duration) -> Numbers {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = Connection::open(dir.path().join("raw.sqlite")).unwrap();
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         CREATE TABLE events (position INTEGER PRIMARY KEY, stream TEXT, seq INTEGER, kind TEXT, version INTEGER,
+           body TEXT) STRICT;
+         CREATE UNIQUE INDEX by_stream ON events (stream, seq);",
+    )
+    .unwrap();
+    let (sender, mut receiver) = mpsc::channel::<RawRow>(1_024);
+    let writer = std::thread::spawn(move || {
+        let mut insert = conn
+            .prepare("INSERT INTO events (stream, seq, kind, version, body) VALUES (?1, ?2, ?3, ?4, ?5)")
+            .unwrap();
+        let mut group = Vec::new();
+        while receiver.blocking_recv_many(&mut group, 256) > 0 {
+            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+            for row in &group {
+                let data = &row.data;
+                insert.execute(params![row.stream, row.seq, data.kind, data.version, data.body]).unwrap();
+            }
+            conn.execute_batch("COMMIT").unwrap();
+            for row in group.drain(..) {
+                let _ = row.ack.send(());
+            }
+        }
+    });
+    let numbers = drive(appenders, duration, move |appender, n| {
+        let sender = sender.clone();
+        async move {
+            let (ack, acked) = oneshot::channel();
+            let row = RawRow { stream: format!("bench/{appender}"), seq: n as i64 + 1, data: data(n), ack };
+            sender.send(row).await.unwrap_or_else(|_| panic!("the writer is gone"));
+            acked.await.unwrap();
+        }
+    })
+    .await;
+    writer.join().unwrap();
+    numbers
+}
+
+/// A stream of 100 000 events: read and folded by pages through the API, and verified from the file.
+async fn reading() {
+    const EVENTS: u64 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j.sqlite");
+    let stream = StreamId::parse("bench/long").unwrap();
+    {
+        let journal = SqliteJournal::open(&path, Options::default()).unwrap();
+        for head in (0..EVENTS).step_by(1_000) {
+            let events = (head..head + 1_000).map(data).collect();
+            let appends = vec![StreamAppend { stream: stream.clone(), expected: Seq(head), events }];
+            journal.append(Batch { appends, ..Batch::default() }).await.unwrap();
+        }
+    }
+    println!("\n{EVENTS} events of 300 bytes in one stream");
+    println!("| what | ms | events/s |");
+    println!("| --- | ---: | ---: |");
+    let row = |what: &str, start: Instant| {
+        let took = start.elapsed().as_secs_f64();
+        println!("| {what} | {:.0} | {:.0} |", took * 1e3, EVENTS as f64 / took);
+    };
+    let reader = JournalReader::open(&path).unwrap();
+    let (start, mut seq, mut bytes) = (Instant::now(), Seq::NONE, 0);
+    loop {
+        let page = reader.read_stream(&stream, seq, 1_000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        seq = last.seq;
+        bytes += page.iter().map(|event| event.data.body.len()).sum::<usize>();
+    }
+    assert_eq!((seq, bytes), (Seq(EVENTS), 300 * EVENTS as usize));
+    row("read_stream, pages of 1000", start);
+    let (start, mut position) = (Instant::now(), Position(0));
+    while let Some(last) = reader.read_all(position, 1_000).await.unwrap().last() {
+        position = last.position;
+    }
+    row("read_all, pages of 1000", start);
+    let start = Instant::now();
+    assert!(tokio::task::block_in_place(|| verify_events(&path)).unwrap().is_sound());
+    row("verify: hashes, indexes, quick_check", start);
+}
+
+/// One message sent, received and deleted, one after the other, and with 64 at once.
+async fn queue(durability: Durability) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = QueueSettings { durability, ..QueueSettings::default() };
+    let queue = EmbeddedQueue::open(dir.path(), "q", settings, Clock::system()).unwrap();
+    println!("\nqueue, {durability:?}: send + receive + delete of one message");
+    println!("| in flight | messages/s | p50 ms | p99 ms |");
+    println!("| ---: | ---: | ---: | ---: |");
+    for tasks in [1, 64] {
+        let queue = queue.clone();
+        let numbers = drive(tasks, Duration::from_secs(2), move |_, n| {
+            let queue = queue.clone();
+            async move {
+                queue.send(vec![Outgoing::now(format!("{{\"workflow\":\"w/{n}\"}}"))]).await.unwrap();
+                let found = queue.receive(1, Duration::from_secs(1)).await.unwrap();
+                let receipts: Vec<_> = found.into_iter().map(|delivery| delivery.receipt).collect();
+                queue.delete(&receipts).await.unwrap();
+            }
+        })
+        .await;
+        println!("| {tasks} | {:.0} | {:.3} | {:.3} |", numbers.rate, numbers.p50_ms, numbers.p99_ms);
+    }
+}

@@ -1,0 +1,456 @@
+//! Reads everything again and reports what is not as it was written.
+//!
+//! | what | how it is found |
+//! | --- | --- |
+//! | a changed event | its hash, and that of the next one |
+//! | a missing or inserted event | positions are dense; each hash chains to the one before |
+//! | a cut end | not from the file alone: compare the head with one noted elsewhere (`journal head`, a backup) |
+//! | a broken stream | sequence numbers are dense per stream, read through the stream index |
+//! | an index that lies | its entries and the rows give the same sum |
+//! | a key used twice | neighbours in the key index |
+//! | a torn or overwritten page | SQLite's own `quick_check`, and every read that fails |
+//! | a stale projection | everything is folded again and compared row by row |
+//!
+//! It needs no lock: it reads one snapshot, beside a running engine if there is one. Events are read one at a time; only what
+//! the [`Projector`] keeps grows with the journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use perennial_engine::ids::{Position, StreamId};
+use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, chain};
+use rusqlite::Connection;
+use serde::Serialize;
+
+use crate::file::{self, JOURNAL, OpenError};
+use crate::projector::{Projections, Projector};
+use crate::read;
+
+/// How many findings a report holds; the rest are counted. A journal with more is beyond reading them.
+pub const FINDINGS_MAX: usize = 200;
+
+/// How many rows of a projection are read at once.
+const PAGE: usize = 1_000;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The truth is whole; what follows from it is not. `rebuild` repairs it.
+    Stale,
+    /// The record is whole, but a stream in it cannot be folded by this build.
+    Unfoldable,
+    /// What stands in the file is not what was written. Restore from a backup; never continue on it.
+    Damaged,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stale => "stale",
+            Self::Unfoldable => "unfoldable",
+            Self::Damaged => "damaged",
+        })
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// The event it is about, if it is about one.
+    pub position: Option<Position>,
+    /// The stream it is about, if it is about one.
+    pub stream: Option<StreamId>,
+    /// What is wrong, as a clause.
+    pub what: String,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// How many events were read.
+    pub events: u64,
+    /// How many streams there are.
+    pub streams: u64,
+    /// The end of the journal as it was read.
+    pub head: Head,
+    /// What is wrong, in the order it was found, at most [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// How many findings there are beyond those.
+    pub more_findings: u64,
+}
+
+impl VerifyReport {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: 0,
+            streams: 0,
+            head: Head { position: Position(0), hash: Hash::GENESIS },
+            findings: Vec::new(),
+            more_findings: 0,
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// The worst finding's severity; none if nothing is wrong.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        severity: Severity,
+        position: Option<Position>,
+        stream: Option<&StreamId>,
+        what: impl Into<String>,
+    ) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { severity, position, stream: stream.cloned(), what: what.into() });
+        } else {
+            self.more_findings += 1;
+        }
+    }
+}
+
+/// Verifies events and projections.
+///
+/// # Errors
+/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, OpenError> {
+    check(path, Some(projector))
+}
+
+/// Verifies the events only, without their meaning.
+///
+/// # Errors
+/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+pub fn verify_events(path: &Path) -> Result<VerifyReport, OpenError> {
+    check(path, None::<NoMeaning>)
+}
+
+enum NoMeaning {}
+
+impl Projector for NoMeaning {
+    fn project(&mut self, _event: &RecordedEvent) -> Result<(), String> {
+        match *self {}
+    }
+    fn finish(self) -> Projections {
+        match self {}
+    }
+}
+
+fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport, OpenError> {
+    let conn = file::open_readable(path, &JOURNAL)?;
+    let mut report = VerifyReport::new();
+    // One snapshot for all of it, so that an engine that writes meanwhile is not taken for damage.
+    conn.execute_batch("BEGIN").map_err(|source| OpenError::Sqlite {
+        path: path.to_owned(),
+        doing: "beginning to read",
+        source,
+    })?;
+    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it sees.
+    let unreadable = |report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<()>| {
+        if let Err(error) = outcome {
+            report.add(Severity::Damaged, None, None, format!("SQLite cannot read {what}: {error}"));
+        }
+    };
+    let outcome = quick_check(&conn, &mut report);
+    unreadable(&mut report, "the file", outcome);
+    let sums = check_events_and_fold(&conn, &mut report, projector);
+    let outcome = check_stream_index(&conn, &mut report, sums);
+    unreadable(&mut report, "the index of streams", outcome);
+    let outcome = check_key_index(&conn, &mut report, sums);
+    unreadable(&mut report, "the index of idempotency keys", outcome);
+    Ok(report)
+}
+
+fn quick_check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare("PRAGMA quick_check(20)")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            report.add(Severity::Damaged, None, None, format!("SQLite's quick_check says: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Sums over the rows that the indexes must give too, whatever the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sums {
+    rows: u64,
+    streams: u64,
+    keyed: u64,
+    keys: u64,
+    /// Some rows could not be read: the sums say nothing.
+    partial: bool,
+}
+
+fn mix(name: &str, a: u64, b: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&a.to_le_bytes()).update(&b.to_le_bytes()).update(name.as_bytes());
+    let bytes = hasher.finalize();
+    u64::from_le_bytes(bytes.as_bytes()[..8].try_into().expect("BUG: a hash has 32 bytes"))
+}
+
+fn check_events_and_fold<P: Projector>(
+    conn: &Connection,
+    report: &mut VerifyReport,
+    projector: Option<P>,
+) -> Sums {
+    let mut fold = projector.map(|projector| Fold { projector, broken: BTreeSet::new() });
+    let sums = check_events(conn, report, &mut fold);
+    if let Some(fold) = fold {
+        let Fold { projector, broken } = fold;
+        compare(conn, report, projector.finish(), &broken);
+    }
+    sums
+}
+
+struct Fold<P> {
+    projector: P,
+    broken: BTreeSet<StreamId>,
+}
+
+impl<P: Projector> Fold<P> {
+    fn project(&mut self, event: &RecordedEvent, report: &mut VerifyReport) {
+        if self.broken.contains(&event.stream) {
+            return;
+        }
+        if let Err(why) = self.projector.project(event) {
+            self.broken.insert(event.stream.clone());
+            let what = format!("cannot be folded: {why}");
+            report.add(Severity::Unfoldable, Some(event.position), Some(&event.stream), what);
+        }
+    }
+}
+
+/// Whether a hash is what the events before it say. A changed hash column breaks its own row and the next one, although
+/// only one is wrong: so the next one may chain to what was stored or to what was computed.
+struct Chain {
+    stored: Hash,
+    computed: Hash,
+}
+
+impl Chain {
+    fn holds(&mut self, event: &RecordedEvent) -> bool {
+        let by_stored = chain(&self.stored, event);
+        let holds = by_stored == event.hash
+            || (self.computed != self.stored && chain(&self.computed, event) == event.hash);
+        self.computed = if holds { event.hash } else { by_stored };
+        self.stored = event.hash;
+        holds
+    }
+}
+
+fn check_events<P: Projector>(
+    conn: &Connection,
+    report: &mut VerifyReport,
+    fold: &mut Option<Fold<P>>,
+) -> Sums {
+    let mut sums = Sums::default();
+    let mut links = Chain { stored: Hash::GENESIS, computed: Hash::GENESIS };
+    let mut last = 0_i64;
+    // Begun again behind every row that SQLite cannot read, as often as that happens.
+    for _ in 0..=FINDINGS_MAX {
+        match walk(conn, report, fold, &mut sums, &mut links, &mut last) {
+            Ok(()) => return sums,
+            Err(error) => {
+                last += 1;
+                sums.partial = true;
+                let at = Some(Position(last.max(0) as u64));
+                report.add(Severity::Damaged, at, None, format!("SQLite cannot read the event: {error}"));
+            }
+        }
+    }
+    let at = Some(Position(last.max(0) as u64));
+    report.add(Severity::Damaged, at, None, "too many events cannot be read; the rest was not looked at");
+    sums
+}
+
+fn walk<P: Projector>(
+    conn: &Connection,
+    report: &mut VerifyReport,
+    fold: &mut Option<Fold<P>>,
+    sums: &mut Sums,
+    links: &mut Chain,
+    last: &mut i64,
+) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(&format!(
+        "SELECT {} FROM events NOT INDEXED WHERE position > ?1 ORDER BY position",
+        read::COLUMNS
+    ))?;
+    let mut rows = statement.query([*last])?;
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let at = Some(Position(position.max(0) as u64));
+        if position != *last + 1 {
+            let what = format!("positions {} to {} are missing", *last + 1, position - 1);
+            report.add(Severity::Damaged, at, None, what);
+        }
+        *last = position;
+        report.events += 1;
+        match read::event(row) {
+            Ok(event) => {
+                if !links.holds(&event) {
+                    let what = "its hash does not follow from the hash before it and its fields";
+                    report.add(Severity::Damaged, at, Some(&event.stream), what);
+                }
+                report.head = Head { position: event.position, hash: event.hash };
+                sums.rows = sums.rows.wrapping_add(1);
+                sums.streams =
+                    sums.streams.wrapping_add(mix(event.stream.as_str(), event.seq.0, event.position.0));
+                if let Some(key) = &event.key {
+                    sums.keyed += 1;
+                    sums.keys = sums.keys.wrapping_add(mix(key, 0, event.position.0));
+                }
+                if let Some(fold) = fold {
+                    fold.project(&event, report);
+                }
+            }
+            Err(bad) => {
+                sums.partial = true;
+                report.add(Severity::Damaged, at, None, format!("a column cannot be read: {bad}"));
+                // What can be told of its hash still anchors the next row.
+                if let Ok(hash) = row.get::<_, [u8; 32]>(8) {
+                    (links.stored, links.computed) = (Hash(hash), Hash(hash));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_stream_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT stream, seq, position FROM events INDEXED BY events_by_stream ORDER BY stream, seq",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut current, mut last) = (String::new(), 0_i64);
+    let (mut count, mut sum) = (0_u64, 0_u64);
+    while let Some(row) = rows.next()? {
+        let stream = String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned();
+        let (seq, position): (i64, i64) = (row.get(1)?, row.get(2)?);
+        if stream != current {
+            report.streams += 1;
+            (current, last) = (stream, 0);
+        }
+        if seq != last + 1 {
+            let id = StreamId::parse(&current).ok();
+            let what = format!("stream {current:?} has event {seq} after event {last}");
+            report.add(Severity::Damaged, Some(Position(position.max(0) as u64)), id.as_ref(), what);
+        }
+        last = seq;
+        count += 1;
+        sum = sum.wrapping_add(mix(&current, seq.max(0) as u64, position.max(0) as u64));
+    }
+    if !sums.partial && (count, sum) != (sums.rows, sums.streams) {
+        report.add(Severity::Damaged, None, None, "the index of streams and the events do not say the same");
+    }
+    Ok(())
+}
+
+fn check_key_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT idempotency_key, position FROM events INDEXED BY events_by_key
+         WHERE idempotency_key IS NOT NULL ORDER BY idempotency_key",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut before: Option<Vec<u8>> = None;
+    let (mut count, mut sum) = (0_u64, 0_u64);
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec();
+        let position: i64 = row.get(1)?;
+        if before.as_ref() == Some(&key) {
+            let what = format!("the idempotency key {:?} is used twice", String::from_utf8_lossy(&key));
+            report.add(Severity::Damaged, Some(Position(position.max(0) as u64)), None, what);
+        }
+        count += 1;
+        sum = sum.wrapping_add(mix(&String::from_utf8_lossy(&key), 0, position.max(0) as u64));
+        before = Some(key);
+    }
+    if !sums.partial && (count, sum) != (sums.keyed, sums.keys) {
+        report.add(
+            Severity::Damaged,
+            None,
+            None,
+            "the index of idempotency keys and the events do not say the same",
+        );
+    }
+    Ok(())
+}
+
+/// Compares what was folded with what is stored, except for streams that could not be folded.
+fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, broken: &BTreeSet<StreamId>) {
+    let never = |mut row: OpenStepRow| {
+        (row.due_ms, row.deadline_ms) = (read::time(row.due_ms), read::time(row.deadline_ms));
+        ((row.stream.clone(), row.token), row)
+    };
+    let steps = folded.open_steps.into_iter().map(never).collect();
+    let steps_page = |after: Option<&_>| {
+        let rows = read::open_steps(conn, u64::MAX, after.cloned(), PAGE)?;
+        Ok(rows.into_iter().map(|row| ((row.stream.clone(), row.token), row)).collect())
+    };
+    compare_rows(report, "open step", steps, steps_page, |(stream, _)| stream, broken);
+
+    let keys = folded.lookup.into_iter().map(|entry| (entry, ())).collect();
+    let keys_page = |after: Option<&(String, StreamId)>| {
+        Ok(read::lookup_all(conn, after, PAGE)?.into_iter().map(|entry| (entry, ())).collect())
+    };
+    // A key of a broken stream may stand under another stream's name, so its own name is what is looked at.
+    compare_rows(report, "lookup key", keys, keys_page, |(_, stream)| stream, broken);
+
+    let summaries = folded.summaries.into_iter().map(|row| (row.stream.clone(), row)).collect();
+    let summaries_page = |after: Option<&_>| {
+        let rows = read::summaries_all(conn, after, PAGE)?;
+        Ok(rows.into_iter().map(|row| (row.stream.clone(), row)).collect())
+    };
+    compare_rows(report, "summary", summaries, summaries_page, |stream| stream, broken);
+}
+
+fn compare_rows<K: Ord + Clone + fmt::Debug, V: PartialEq>(
+    report: &mut VerifyReport,
+    what: &str,
+    mut folded: BTreeMap<K, V>,
+    page: impl Fn(Option<&K>) -> Result<Vec<(K, V)>, ReadError>,
+    stream_of: impl Fn(&K) -> &StreamId,
+    broken: &BTreeSet<StreamId>,
+) {
+    let mut after: Option<K> = None;
+    loop {
+        let rows = match page(after.as_ref()) {
+            Ok(rows) => rows,
+            Err(error) => {
+                report.add(Severity::Stale, None, None, format!("the {what} rows cannot be read: {error}"));
+                return;
+            }
+        };
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (key, stored) in rows {
+            let expected = folded.remove(&key);
+            let stream = stream_of(&key);
+            if broken.contains(stream) || expected.as_ref() == Some(&stored) {
+                continue;
+            }
+            let verb = if expected.is_some() { "differs from" } else { "does not follow from" };
+            report.add(Severity::Stale, None, Some(stream), format!("the {what} {key:?} {verb} the events"));
+        }
+    }
+    for key in folded.into_keys() {
+        let stream = stream_of(&key);
+        if !broken.contains(stream) {
+            report.add(Severity::Stale, None, Some(stream), format!("the {what} {key:?} is missing"));
+        }
+    }
+}
