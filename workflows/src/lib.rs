@@ -1,3 +1,26 @@
-//! Perennial's domain: nodes, and the workflows that provision, replace and delete them. Pure and synchronous.
+//! Perennial's domain: nodes, and the workflows that provision, replace and delete them. Pure and synchronous: no clock, no
+//! randomness, no AWS SDK.
+//!
+//! - [`spec`]: the node file · [`submission`]: the queue message · [`signal`]: what is heard
+//! - [`node`]: the aggregate · [`operation`]: the machine of facts and rules
+//! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
+//! - [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
+//! - [`domain`]: all of it as the engine's `Domain` · [`plan`], [`history`]: for people
 
 pub mod aws;
+pub mod delete;
+pub mod domain;
+pub mod history;
+pub mod letter;
+pub mod node;
+pub mod operation;
+pub mod plan;
+pub mod provision;
+pub mod replace;
+pub mod signal;
+pub mod spec;
+pub mod steps;
+pub mod submission;
+
+mod acquire;
+mod release;

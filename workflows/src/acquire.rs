@@ -1,0 +1,278 @@
+//! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
+//! everything of the node's is brought onto it.
+
+use crate::node::OperationKind;
+use crate::operation::{Candidate, Due, Operation, Place, RootRung};
+use crate::spec::{Handover, NetworkMode};
+use crate::steps::{Intent, LaunchInterface, Placement, Slot};
+
+/// Every rule of the acquire half that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let spec = &op.order.spec;
+    let Some(placement) = &op.facts.placement else {
+        return vec![Intent::Resolve { subnet: spec.subnet.clone(), image: spec.image.clone() }.into()];
+    };
+    let mut due = Vec::new();
+    make(op, placement, &mut due);
+    if op.facts.rung == RootRung::Image {
+        image(op, placement, &mut due);
+    }
+    match &op.facts.candidate {
+        None => due.extend(launch(op, placement)),
+        Some(candidate) if candidate.network.is_none() => {
+            due.push(Intent::Start { instance: candidate.instance.clone() }.into());
+        }
+        Some(candidate) => carry(op, candidate, &mut due),
+    }
+    due
+}
+
+/// What does not exist yet.
+fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
+    for wanted in &op.order.spec.data_volumes {
+        let slot = Slot::Data(wanted.name.clone());
+        let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
+        if absent {
+            let step = format!("create_volume:{slot}");
+            due.push(
+                Intent::CreateVolume {
+                    client_token: op.client_token(&step),
+                    tags: op.tags(&step, "data"),
+                    slot,
+                    zone: placement.zone.clone(),
+                    size_gib: wanted.size_gib,
+                    volume_type: wanted.volume_type.clone(),
+                    iops: wanted.iops,
+                    throughput: wanted.throughput,
+                    encrypted: wanted.encrypted,
+                    kms_key: wanted.kms_key.clone(),
+                    snapshot: wanted.snapshot.clone(),
+                }
+                .into(),
+            );
+        }
+    }
+    if op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent) {
+        let step = "create_interface";
+        due.push(
+            Intent::CreateInterface {
+                client_token: op.client_token(step),
+                subnet: op.order.spec.subnet.clone(),
+                groups: op.order.spec.security_groups.clone(),
+                private_ip: op.facts.address,
+                tags: op.tags(step, "interface"),
+            }
+            .into(),
+        );
+    }
+}
+
+/// The root goes on as an image of it.
+fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
+    let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
+    let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
+    match (&op.facts.root_snapshot, &op.facts.root_image) {
+        (None, _) => {
+            let tags = op.tags("snapshot_root", "root");
+            due.push(Intent::SnapshotRoot { volume: volume.clone(), tags }.into());
+        }
+        (Some(snapshot), None) => due.push(
+            Intent::RegisterImage {
+                name: format!("perennial-{}-{}", op.id, op.next_attempt("register_image")),
+                snapshot: snapshot.clone(),
+                facts: placement.image.clone(),
+                tags: op.tags("register_image", "root"),
+            }
+            .into(),
+        ),
+        (Some(_), Some(_)) => {}
+    }
+}
+
+/// One launch, in the next pool of the ladder.
+fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
+    let (spec, facts) = (&op.order.spec, &op.facts);
+    let image = match facts.rung {
+        RootRung::Fresh | RootRung::Adopt => spec.image.clone(),
+        RootRung::Image => facts.root_image.clone()?,
+    };
+    let interface = match &facts.interface {
+        None => LaunchInterface::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
+        Some(fact) => match (&fact.place, &fact.held) {
+            (Place::Free, Some(held)) => LaunchInterface::Kept(held.interface.clone()),
+            _ => return None,
+        },
+    };
+    // The wishes for the root's size and type are for the node's own root, not for one that is only booted once.
+    let own_root = facts.rung == RootRung::Fresh;
+    let intent = Intent::Launch {
+        client_token: op.client_token("launch"),
+        pool: op.next_pool()?,
+        price_max: spec.capacity.price_max.clone(),
+        zone: placement.zone.clone(),
+        image,
+        interface,
+        root_device: placement.image.root_device.clone(),
+        root_size_gib: spec.root.size_gib.filter(|_| own_root),
+        root_volume_type: spec.root.volume_type.clone().filter(|_| own_root),
+        key_name: spec.key_name.clone(),
+        instance_profile: spec.instance_profile.clone(),
+        user_data: spec.user_data.clone(),
+        tags: op.tags("launch", "instance"),
+    };
+    Some(Due { intent, not_before_ms: facts.ladder.not_before_ms })
+}
+
+/// Everything of the node's comes onto the running candidate.
+fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
+    let facts = &op.facts;
+    if !candidate.protected
+        && let Some(root) = &candidate.root_volume
+    {
+        due.push(
+            Intent::Preserve {
+                instance: candidate.instance.clone(),
+                volumes: vec![root.clone()],
+                interface: None,
+            }
+            .into(),
+        );
+    }
+    if facts.rung == RootRung::Adopt
+        && candidate.protected
+        && !candidate.adopted
+        && let Some(root) = facts.volumes.get(&Slot::Root)
+        && let (Place::Free, Some(volume)) = (&root.place, &root.id)
+    {
+        due.push(
+            Intent::AdoptRoot {
+                instance: candidate.instance.clone(),
+                volume: volume.clone(),
+                temporary: candidate.root_volume.clone(),
+                client_token: op.client_token("adopt_root"),
+                tags: op.tags("adopt_root", "root"),
+            }
+            .into(),
+        );
+    }
+    for (slot, fact) in &facts.volumes {
+        if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id) {
+            due.push(
+                Intent::Attach {
+                    slot: slot.clone(),
+                    volume: volume.clone(),
+                    instance: candidate.instance.clone(),
+                    device: fact.device.clone(),
+                }
+                .into(),
+            );
+        }
+    }
+    if may_move_address(op, candidate)
+        && let Some((interface, _)) = &candidate.network
+    {
+        due.push(
+            Intent::MoveAddress {
+                instance: candidate.instance.clone(),
+                interface: interface.clone(),
+                address: facts.address,
+            }
+            .into(),
+        );
+    }
+    if in_place(op, candidate) {
+        finish(op, candidate, due);
+    }
+}
+
+/// The address follows the data: it moves when no data is left on an instance that may still run.
+fn may_move_address(op: &Operation, candidate: &Candidate) -> bool {
+    if op.order.spec.persist.network != NetworkMode::SecondaryIp
+        || op.facts.address_on.as_ref() == Some(&candidate.instance)
+    {
+        return false;
+    }
+    let data_left = op.facts.volumes.iter().any(|(slot, fact)| {
+        matches!(slot, Slot::Data(_))
+            && matches!(&fact.place, Place::On(on) if *on != candidate.instance && !op.facts.is_fenced(on))
+    });
+    let fenced = op.facts.holders.iter().all(|holder| holder.fenced);
+    match op.order.spec.persist.handover {
+        Handover::Terminate => fenced,
+        Handover::Detach => fenced || !data_left,
+    }
+}
+
+/// Whether everything of the node's is on the candidate.
+pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
+    let on_candidate = |place: &Place| matches!(place, Place::On(on) if *on == candidate.instance);
+    let data = op
+        .facts
+        .volumes
+        .iter()
+        .filter(|(slot, _)| **slot != Slot::Root)
+        .all(|(_, fact)| on_candidate(&fact.place));
+    let root = match op.facts.rung {
+        RootRung::Adopt => candidate.adopted,
+        RootRung::Fresh | RootRung::Image => candidate.protected,
+    };
+    let network = match op.order.spec.persist.network {
+        NetworkMode::PrimaryEni => op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place)),
+        NetworkMode::SecondaryIp => op.facts.address_on.as_ref() == Some(&candidate.instance),
+        NetworkMode::None => true,
+    };
+    data && root && network
+}
+
+/// Made safe, looked at once more, and cleaned up after.
+fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
+    let facts = &op.facts;
+    let volumes = op.volumes_on_candidate();
+    let own_interface =
+        facts.interface.as_ref().and_then(|fact| fact.held.as_ref()).map(|held| held.interface.clone());
+    if !facts.final_preserved && (!volumes.is_empty() || own_interface.is_some()) {
+        due.push(
+            Intent::Preserve {
+                instance: candidate.instance.clone(),
+                volumes: volumes.into_values().collect(),
+                interface: own_interface,
+            }
+            .into(),
+        );
+        return;
+    }
+    if !facts.verified {
+        let address = match op.order.spec.persist.network {
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => facts.address,
+            NetworkMode::None => None,
+        };
+        due.push(
+            Intent::Verify {
+                instance: candidate.instance.clone(),
+                volumes,
+                interface: candidate.network.as_ref().map(|(interface, _)| interface.clone()),
+                address,
+            }
+            .into(),
+        );
+        return;
+    }
+    for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
+        let ours = volumes.values().any(|volume| *volume == temporary.volume);
+        if !ours {
+            due.push(
+                Intent::DeleteVolume { volume: temporary.volume.clone(), role: "temporary root".to_owned() }
+                    .into(),
+            );
+        }
+    }
+    if op.order.kind == OperationKind::Replace && facts.root_image.is_some() {
+        for old in &op.order.before.root_images {
+            if !facts.gone.contains(&old.image.to_string()) {
+                due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
+            } else if !facts.gone.contains(&old.snapshot.to_string()) {
+                due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());
+            }
+        }
+    }
+}

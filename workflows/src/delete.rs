@@ -1,0 +1,127 @@
+//! # Delete: the end of a node, keeping what the request says
+//!
+//! ```text
+//!  preserve:i ─ fence:i ─┬─ release:x ─── delete_volume:x      (unless kept)
+//!                        └─ release_interface ─ delete_interface
+//!                           deregister_image ─ delete_snapshot ─ done
+//! ```
+//!
+//! | step | may start when | does | observed by | on failure |
+//! | --- | --- | --- | --- | --- |
+//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | |
+//! | `delete_volume:v` | its class is not kept, it was seen free | DeleteVolume by id | not found | stuck |
+//! | `delete_interface` | not kept, free | DeleteNetworkInterface | not found | stuck |
+//! | `deregister_image:a`, `delete_snapshot:s` | not kept | – | not found | stuck |
+//!
+//! Nothing is ever deleted as a side effect of the termination: everything is made to survive it first, and what goes,
+//! goes by id. What is kept stays listed in the node's last event. There is no undo.
+
+use crate::node::Resources;
+use crate::operation::{Due, Keep, Operation, Place};
+use crate::release;
+use crate::steps::{Intent, Slot};
+
+/// Every rule that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = release::rules(op);
+    if op.facts.holders.iter().all(|holder| holder.fenced) {
+        due.extend(disposals(op).into_iter().filter_map(|(id, intent)| {
+            let free = match &intent {
+                Intent::DeleteVolume { volume, .. } => op
+                    .facts
+                    .volumes
+                    .values()
+                    .find(|fact| fact.id.as_ref() == Some(volume))
+                    .is_none_or(|fact| fact.place == Place::Free),
+                Intent::DeleteInterface { .. } => {
+                    op.facts.interface.as_ref().is_none_or(|fact| fact.place == Place::Free)
+                }
+                // A snapshot cannot go while its image is registered.
+                Intent::DeleteSnapshot { snapshot } => op
+                    .order
+                    .before
+                    .root_images
+                    .iter()
+                    .filter(|root| root.snapshot == *snapshot)
+                    .all(|root| op.facts.gone.contains(&root.image.to_string())),
+                _ => true,
+            };
+            (free && !op.facts.gone.contains(&id)).then(|| intent.into())
+        }));
+    }
+    due
+}
+
+fn keep(op: &Operation) -> Keep {
+    op.order.keep.unwrap_or(Keep { root: true, data: true, network: true, backups: true })
+}
+
+/// Everything that is to go, by id.
+fn disposals(op: &Operation) -> Vec<(String, Intent)> {
+    let keep = keep(op);
+    let before = &op.order.before;
+    let mut list = Vec::new();
+    for (slot, held) in &before.volumes {
+        let kept = match slot {
+            Slot::Root => keep.root,
+            Slot::Data(_) => keep.data,
+        };
+        if !kept {
+            let intent = Intent::DeleteVolume { volume: held.volume.clone(), role: slot.to_string() };
+            list.push((held.volume.to_string(), intent));
+        }
+    }
+    if !keep.root {
+        for old in &before.retained {
+            let intent =
+                Intent::DeleteVolume { volume: old.volume.clone(), role: format!("retained {}", old.slot) };
+            list.push((old.volume.to_string(), intent));
+        }
+    }
+    if !keep.network
+        && let Some(held) = &before.interface
+    {
+        list.push((
+            held.interface.to_string(),
+            Intent::DeleteInterface { interface: held.interface.clone() },
+        ));
+    }
+    if !keep.backups {
+        for root in &before.root_images {
+            list.push((root.image.to_string(), Intent::DeregisterImage { image: root.image.clone() }));
+            list.push((
+                root.snapshot.to_string(),
+                Intent::DeleteSnapshot { snapshot: root.snapshot.clone() },
+            ));
+        }
+    }
+    list
+}
+
+/// What remains, if everything that is to go is gone and everything else is free.
+pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
+    let facts = &op.facts;
+    let fenced = facts.holders.iter().all(|holder| holder.fenced);
+    let free = facts.volumes.values().all(|fact| !matches!(fact.place, Place::On(_)))
+        && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
+    let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
+    if !(fenced && free && disposed) {
+        return None;
+    }
+    let mut left = op.order.before.clone();
+    let gone = |id: String| facts.gone.contains(&id);
+    left.carrier = None;
+    left.volumes.retain(|slot, held| {
+        // A root that is not kept between instances dies with its instance.
+        !gone(held.volume.to_string()) && (*slot != Slot::Root || op.keeps_root())
+    });
+    left.retained.retain(|old| !gone(old.volume.to_string()));
+    left.root_images.retain(|root| !gone(root.snapshot.to_string()));
+    if left.interface.as_ref().is_some_and(|held| gone(held.interface.to_string())) {
+        left.interface = None;
+    }
+    if left.interface.is_none() {
+        left.address = None;
+    }
+    Some(left)
+}

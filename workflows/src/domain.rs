@@ -1,0 +1,719 @@
+//! All of it as the engine's `Domain`.
+
+use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
+use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::journal::EventData;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::letter::{Fate, Letter, LetterEvent, REPETITIONS_MAX};
+use crate::node::{Node, NodeEvent, OperationId, OperationKind, Resources, node_stream};
+use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use crate::signal::{Cause, News, Signal};
+use crate::spec::{NodeName, NodeSpec};
+use crate::steps::{Evidence, Intent};
+use crate::submission::{Submission, Work};
+
+/// The version of every event format in this build. An older one is upcast on reading, one version at a time.
+pub const EVENT_VERSION: u32 = 1;
+
+/// Any event of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are few and short-lived; boxes would only blur the shapes"
+)]
+pub enum Event {
+    /// Of a node's stream.
+    Node(NodeEvent),
+    /// Of an operation's stream.
+    Operation(OperationEvent),
+    /// Of a letter's stream.
+    Letter(LetterEvent),
+}
+
+/// The state of any stream.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "states live behind an Arc in the engine's cache")]
+pub enum State {
+    /// `node/…`
+    Node(Node),
+    /// `workflow/…`; `None` before it has started.
+    Operation(Option<Operation>),
+    /// `letter/…`
+    Letter(Letter),
+    /// A category this build does not know; nothing may be written there.
+    Unknown,
+}
+
+/// What is known of a node when a command about it is made; the decision is refused when it has moved on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Which node.
+    pub node: NodeName,
+    /// How many operations it had.
+    pub operations: u64,
+    /// The open one.
+    pub open: Option<OperationId>,
+}
+
+impl Sight {
+    /// What can be seen of a node.
+    #[must_use]
+    pub fn of(name: &NodeName, node: &Node) -> Self {
+        Self {
+            node: name.clone(),
+            operations: node.operations,
+            open: node.open.as_ref().map(|(id, _)| id.clone()),
+        }
+    }
+
+    fn next(&self) -> OperationId {
+        OperationId::new(self.node.clone(), self.operations + 1)
+    }
+
+    fn streams(&self) -> Vec<StreamId> {
+        let mut streams = vec![node_stream(&self.node), self.next().stream()];
+        if let Some(open) = &self.open {
+            streams.push(open.stream());
+            streams.push(open.next().stream());
+        }
+        streams.sort();
+        streams.dedup();
+        // The node's stream is the command's lock.
+        streams.sort_by_key(|stream| stream.category() != "node");
+        streams
+    }
+}
+
+/// A message as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its stream; see [`letter_stream`](crate::letter::letter_stream).
+    pub stream: StreamId,
+    /// Through which queue.
+    pub queue: String,
+    /// The queue's id of it.
+    pub message_id: String,
+    /// When it was sent.
+    pub sent_at_ms: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// As much of it as is to be kept.
+    pub body: String,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
+pub enum Content {
+    /// It asks for something.
+    Submission(Submission),
+    /// It tells something.
+    Signal(Signal),
+    /// Its fate is clear from its form: malformed, oversized, unknown, foreign, too late.
+    Settled(Fate),
+}
+
+/// What may be asked of the domain.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
+pub enum Command {
+    /// A message came.
+    Letter {
+        /// As it came.
+        envelope: Envelope,
+        /// What it says.
+        content: Content,
+        /// The node it is about, if it is about one.
+        sight: Option<Sight>,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The sweep saw something.
+    Heard {
+        /// What.
+        signal: Signal,
+        /// About which node.
+        sight: Sight,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// A worker reports.
+    Report {
+        /// Of which operation.
+        workflow: StreamId,
+        /// Of which step.
+        token: Token,
+        /// What it observed.
+        evidence: Evidence,
+    },
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The operation refuses.
+    #[error(transparent)]
+    Operation(#[from] Refusal),
+    /// The node has moved on since the command was made: look again and make it anew.
+    #[error("node {node} has moved on; look again")]
+    Moved {
+        /// Which.
+        node: NodeName,
+    },
+    /// There is no such operation.
+    #[error("there is no workflow {name}")]
+    NoSuchOperation {
+        /// Its name.
+        name: String,
+    },
+    /// Nothing may be written to a stream of this category by this build.
+    #[error("BUG: nothing may be written to {stream}")]
+    WrongStream {
+        /// Which.
+        stream: StreamId,
+    },
+}
+
+/// Perennial's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Perennial;
+
+impl Domain for Perennial {
+    type Event = Event;
+    type State = State;
+    type Command = Command;
+    type Intent = Intent;
+    type Evidence = Evidence;
+    type Rejection = Rejection;
+
+    fn encode(event: &Event) -> EventData {
+        // `{"operation": {"step_settled": {…}}}` becomes kind `operation.step_settled` and the inner object.
+        let value = serde_json::to_value(event)
+            .unwrap_or_else(|error| unreachable!("BUG: every event is plain data: {error}"));
+        let (area, inner) = single(value);
+        let (name, body) = match inner {
+            serde_json::Value::String(name) => (name, serde_json::json!({})),
+            inner => single(inner),
+        };
+        EventData { kind: format!("{area}.{name}"), version: EVENT_VERSION, body: body.to_string() }
+    }
+
+    fn decode(data: &EventData) -> Result<Event, DecodeError> {
+        let malformed =
+            |why: String| DecodeError::Malformed { kind: data.kind.clone(), version: data.version, why };
+        if data.version > EVENT_VERSION {
+            return Err(DecodeError::Newer {
+                kind: data.kind.clone(),
+                version: data.version,
+                known: EVENT_VERSION,
+            });
+        }
+        let (area, name) =
+            data.kind.split_once('.').ok_or_else(|| malformed("its kind has no area".into()))?;
+        let body: serde_json::Value =
+            serde_json::from_str(&data.body).map_err(|error| malformed(error.to_string()))?;
+        let body = upcast(&data.kind, data.version, body);
+        serde_json::from_value(serde_json::json!({ area: { name: body } }))
+            .map_err(|error| malformed(error.to_string()))
+    }
+
+    fn empty(stream: &StreamId) -> State {
+        match stream.category() {
+            "node" => State::Node(Node::default()),
+            "workflow" => State::Operation(None),
+            "letter" => State::Letter(Letter::default()),
+            _ => State::Unknown,
+        }
+    }
+
+    fn evolve(state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
+        match (state, event) {
+            (State::Node(node), Event::Node(event)) => node.evolve(stamp, event).map(State::Node),
+            (State::Operation(None), Event::Operation(OperationEvent::Started(order))) => {
+                let id = OperationId::new(order.spec.name.clone(), order.number);
+                Ok(State::Operation(Some(Operation::start(id, order.clone(), stamp.at_ms))))
+            }
+            (State::Operation(None), Event::Operation(_)) => illegal("the operation has not started"),
+            (State::Operation(Some(operation)), Event::Operation(event)) => {
+                operation.evolve(stamp, event).map(|operation| State::Operation(Some(operation)))
+            }
+            (State::Letter(letter), Event::Letter(event)) => letter.evolve(stamp, event).map(State::Letter),
+            _ => illegal("the event does not belong to this stream"),
+        }
+    }
+
+    fn reads(command: &Command) -> Vec<StreamId> {
+        match command {
+            Command::Letter { envelope, sight, .. } => {
+                let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
+                streams.push(envelope.stream.clone());
+                streams
+            }
+            Command::Heard { sight, .. } => sight.streams(),
+            Command::Report { workflow, .. } => match OperationId::of_stream(workflow) {
+                Some(id) => vec![node_stream(id.node()), workflow.clone(), id.next().stream()],
+                None => vec![workflow.clone()],
+            },
+        }
+    }
+
+    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+        match command {
+            Command::Letter { envelope, content, sight, owner } => {
+                decide_letter(&View { world, now_ms, owner }, envelope, content, sight.as_ref())
+            }
+            Command::Heard { signal, sight, owner } => {
+                let view = View { world, now_ms, owner };
+                let (_, appends) = view.hear(sight, signal)?;
+                Ok(Decision { appends, key: None })
+            }
+            Command::Report { workflow, token, evidence } => {
+                let view = View { world, now_ms, owner: "" };
+                let name = || Rejection::NoSuchOperation { name: workflow.name().to_owned() };
+                let id = OperationId::of_stream(workflow).ok_or_else(name)?;
+                let operation = view.operation(&id).ok_or_else(name)?;
+                let mut draft = Draft::from(operation, view.head(workflow), now_ms);
+                draft.report(*token, evidence.clone())?;
+                Ok(Decision { appends: view.close(draft)?, key: None })
+            }
+        }
+    }
+
+    fn project(stream: &StreamId, state: &State) -> Projected<Intent> {
+        match state {
+            State::Node(node) => node_shown(stream, node),
+            State::Operation(Some(operation)) => operation_shown(operation),
+            State::Operation(None) | State::Letter(_) | State::Unknown => Projected::default(),
+        }
+    }
+
+    fn report(workflow: &StreamId, token: Token, evidence: Evidence) -> Command {
+        Command::Report { workflow: workflow.clone(), token, evidence }
+    }
+
+    fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
+        Command::Report { workflow: workflow.clone(), token, evidence: Evidence::OutOfTime { because } }
+    }
+}
+
+/// The one field of an object with one field.
+fn single(value: serde_json::Value) -> (String, serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.into_iter().next().unwrap_or_else(|| unreachable!("BUG: an enum's object has one field"))
+        }
+        _ => unreachable!("BUG: an event is an object"),
+    }
+}
+
+/// Brings an older body to the newest form, one version at a time. There is only one version so far.
+const fn upcast(_kind: &str, _version: u32, body: serde_json::Value) -> serde_json::Value {
+    body
+}
+
+/// The states a decision is made on, with their types.
+struct View<'a> {
+    world: &'a World<State>,
+    now_ms: u64,
+    owner: &'a str,
+}
+
+type Appends = Vec<(StreamId, Vec<Event>)>;
+
+impl View<'_> {
+    fn node(&self, name: &NodeName) -> Result<&Node, Rejection> {
+        match self.world.get(&node_stream(name)) {
+            Some(State::Node(node)) => Ok(node),
+            _ => Err(Rejection::WrongStream { stream: node_stream(name) }),
+        }
+    }
+
+    fn operation(&self, id: &OperationId) -> Option<&Operation> {
+        match self.world.get(&id.stream()) {
+            Some(State::Operation(operation)) => operation.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn head(&self, stream: &StreamId) -> Seq {
+        self.world.head(stream).unwrap_or(Seq::NONE)
+    }
+
+    /// The node of a sight, if it has not moved on.
+    fn seen(&self, sight: &Sight) -> Result<&Node, Rejection> {
+        let node = self.node(&sight.node)?;
+        if Sight::of(&sight.node, node) == *sight {
+            Ok(node)
+        } else {
+            Err(Rejection::Moved { node: sight.node.clone() })
+        }
+    }
+
+    /// Starts an operation: both streams, at once.
+    fn start(
+        &self,
+        sight: &Sight,
+        kind: OperationKind,
+        spec: NodeSpec,
+        before: Resources,
+        generation: u64,
+        keep: Option<Keep>,
+        cause: Cause,
+    ) -> Result<(OperationId, NodeEvent, (StreamId, Vec<Event>)), Rejection> {
+        let id = sight.next();
+        let order = Order {
+            number: id.number(),
+            kind,
+            generation,
+            owner: self.owner.to_owned(),
+            spec,
+            before,
+            keep,
+            cause: cause.clone(),
+        };
+        let draft = Draft::start(id.clone(), order, self.now_ms)?;
+        let started = NodeEvent::OperationStarted { operation: id.clone(), kind, cause };
+        let events = draft.events.into_iter().map(Event::Operation).collect();
+        Ok((id.clone(), started, (id.stream(), events)))
+    }
+
+    /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
+    fn close(&self, draft: Draft) -> Result<Appends, Rejection> {
+        if draft.events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let id = draft.state.id.clone();
+        let order = draft.state.order.clone();
+        let carried_over = draft.state.facts.carried_over.clone();
+        let finished = draft.finished_with().cloned();
+        let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
+        let Some(resources) = finished else { return Ok(appends) };
+        let node = self.node(id.node())?;
+        let mut node_events = vec![Event::Node(NodeEvent::OperationFinished {
+            operation: id.clone(),
+            kind: order.kind,
+            generation: order.generation,
+            resources: resources.clone(),
+        })];
+        if let (Some(signal), true) = (carried_over, order.kind != OperationKind::Delete) {
+            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
+            let view = View { owner: &order.owner, ..*self };
+            let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
+            let (_, started, append) = view.start(
+                &sight,
+                OperationKind::Replace,
+                spec,
+                resources,
+                order.generation + 1,
+                None,
+                Cause::Signal { signal },
+            )?;
+            node_events.push(Event::Node(started));
+            appends.push(append);
+        }
+        appends.push((node_stream(id.node()), node_events));
+        Ok(appends)
+    }
+
+    /// Something was heard about an instance of a node.
+    fn hear(&self, sight: &Sight, signal: &Signal) -> Result<(Fate, Appends), Rejection> {
+        let node = self.seen(sight)?;
+        if let Some(open) = &sight.open
+            && let Some(operation) = self.operation(open)
+            && operation.instances().contains(&signal.instance)
+        {
+            let mut draft = Draft::from(operation, self.head(&open.stream()), self.now_ms);
+            draft.signal(signal)?;
+            if draft.events.is_empty() {
+                let because = format!("workflow {open} knows, or need not");
+                return Ok((Fate::Noted { because }, Vec::new()));
+            }
+            return Ok((Fate::Joined { operation: open.clone() }, self.close(draft)?));
+        }
+        let carries =
+            node.resources.carrier.as_ref().is_some_and(|carrier| carrier.instance == signal.instance);
+        if !carries || !node.exists() {
+            let fate = Fate::Past { node: sight.node.clone(), instance: signal.instance.clone() };
+            return Ok((fate, Vec::new()));
+        }
+        if !signal.is_loss() {
+            return Ok(match &signal.news {
+                News::Rebalance => {
+                    let because = "a recommendation is noted, not followed: it predicts poorly, and a move is an outage";
+                    let noted =
+                        NodeEvent::SignalNoted { signal: signal.clone(), because: because.to_owned() };
+                    (
+                        Fate::Noted { because: because.to_owned() },
+                        vec![(node_stream(&sight.node), vec![Event::Node(noted)])],
+                    )
+                }
+                _ => (Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()),
+            });
+        }
+        let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+        let cause = Cause::Signal { signal: signal.clone() };
+        let (id, started, append) = self.start(
+            sight,
+            OperationKind::Replace,
+            spec,
+            node.resources.clone(),
+            node.generation + 1,
+            None,
+            cause,
+        )?;
+        let appends = vec![(node_stream(&sight.node), vec![Event::Node(started)]), append];
+        Ok((Fate::Started { operation: id }, appends))
+    }
+
+    /// Something is asked for.
+    fn submit(&self, sight: &Sight, submission: &Submission) -> Result<(Fate, Appends), Rejection> {
+        let node = self.seen(sight)?;
+        let name = &sight.node;
+        let rejected = |because: String| Ok((Fate::Rejected { because }, Vec::new()));
+        let cause = |reason: Option<String>| Cause::Request {
+            submission: submission.id.to_string(),
+            requested_by: submission.requested_by.clone(),
+            reason,
+        };
+        let busy = || {
+            node.open.as_ref().map(|(id, kind)| {
+                format!(
+                    "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`"
+                )
+            })
+        };
+        match &submission.work {
+            Work::Apply(apply) => self.apply(sight, node, &apply.spec, &submission.requested_by, cause(None)),
+            Work::Replace(_) | Work::Delete(_) if !node.exists() => {
+                rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
+            }
+            Work::Replace(_) | Work::Delete(_) if node.open.is_some() => rejected(busy().unwrap_or_default()),
+            Work::Replace(replace) => {
+                let Some(spec) = node.spec.clone() else {
+                    return Err(Rejection::Moved { node: name.clone() });
+                };
+                if node.resources.carrier.is_none() {
+                    return rejected(format!("node {name} has no instance to replace"));
+                }
+                let (id, started, append) = self.start(
+                    sight,
+                    OperationKind::Replace,
+                    spec,
+                    node.resources.clone(),
+                    node.generation + 1,
+                    None,
+                    cause(replace.reason.clone()),
+                )?;
+                let appends = vec![(node_stream(name), vec![Event::Node(started)]), append];
+                Ok((Fate::Started { operation: id }, appends))
+            }
+            Work::Delete(delete) => {
+                let Some(spec) = node.spec.clone() else {
+                    return Err(Rejection::Moved { node: name.clone() });
+                };
+                let (id, started, append) = self.start(
+                    sight,
+                    OperationKind::Delete,
+                    spec,
+                    node.resources.clone(),
+                    node.generation,
+                    Some(delete.keep),
+                    cause(delete.reason.clone()),
+                )?;
+                let appends = vec![(node_stream(name), vec![Event::Node(started)]), append];
+                Ok((Fate::Started { operation: id }, appends))
+            }
+            Work::Resume(resume) => {
+                let operation = self
+                    .operation(&resume.workflow)
+                    .filter(|_| sight.open.as_ref() == Some(&resume.workflow));
+                let Some(operation) = operation else {
+                    return rejected(format!("workflow {} is not open", resume.workflow));
+                };
+                let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
+                match draft.resume(submission.requested_by.clone(), resume.accept_loss.clone()) {
+                    Ok(()) => Ok((Fate::Joined { operation: resume.workflow.clone() }, self.close(draft)?)),
+                    Err(refusal @ Refusal::NotStuck { .. }) => rejected(refusal.to_string()),
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+        }
+    }
+
+    fn apply(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        spec: &NodeSpec,
+        requested_by: &str,
+        cause: Cause,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let stream = node_stream(&sight.node);
+        let keeps_something = !node.resources.volumes.is_empty() || node.resources.interface.is_some();
+        if let Some(old) = &node.spec
+            && (node.exists() || keeps_something)
+            && let Err(error) = spec.check_change_from(old)
+        {
+            return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));
+        }
+        if node.exists() {
+            if node.spec.as_ref() == Some(spec) {
+                return Ok((
+                    Fate::Noted { because: "the node is meant to be so already".to_owned() },
+                    Vec::new(),
+                ));
+            }
+            let changed =
+                NodeEvent::SpecChanged { spec: spec.clone(), requested_by: requested_by.to_owned() };
+            return Ok((Fate::Changed, vec![(stream, vec![Event::Node(changed)])]));
+        }
+        let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
+        let (id, started, append) = self.start(
+            sight,
+            OperationKind::Provision,
+            spec.clone(),
+            node.resources.clone(),
+            node.generation + 1,
+            None,
+            cause,
+        )?;
+        let appends = vec![(stream, vec![Event::Node(registered), Event::Node(started)]), append];
+        Ok((Fate::Started { operation: id }, appends))
+    }
+}
+
+fn decide_letter(
+    view: &View<'_>,
+    envelope: &Envelope,
+    content: &Content,
+    sight: Option<&Sight>,
+) -> Result<Decision<Event>, Rejection> {
+    let Some(State::Letter(letter)) = view.world.get(&envelope.stream) else {
+        return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
+    };
+    if let Some(first) = &letter.message_id {
+        let again = *first != envelope.message_id && letter.repetitions < REPETITIONS_MAX;
+        let repeated = LetterEvent::Repeated { message_id: envelope.message_id.clone() };
+        return Ok(if again {
+            Decision::one(envelope.stream.clone(), vec![Event::Letter(repeated)])
+        } else {
+            Decision::nothing()
+        });
+    }
+    let (fate, mut appends) = match (content, sight) {
+        (Content::Settled(fate), _) => (fate.clone(), Vec::new()),
+        (Content::Signal(signal), None) => {
+            (Fate::Foreign { instance: Some(signal.instance.clone()) }, Vec::new())
+        }
+        (Content::Signal(signal), Some(sight)) => view.hear(sight, signal)?,
+        (Content::Submission(submission), Some(sight)) => view.submit(sight, submission)?,
+        (Content::Submission(submission), None) => {
+            let because = format!("BUG: a submission about {} came without a sight of it", submission.node);
+            (Fate::Rejected { because }, Vec::new())
+        }
+    };
+    // A region's worth of foreign events is not worth their bodies.
+    let body = match &fate {
+        Fate::Foreign { .. } | Fate::Unknown { .. } => String::new(),
+        _ => envelope.body.clone(),
+    };
+    let received = LetterEvent::Received {
+        queue: envelope.queue.clone(),
+        message_id: envelope.message_id.clone(),
+        sent_at_ms: envelope.sent_at_ms,
+        bytes: envelope.bytes,
+        body,
+    };
+    let events = vec![Event::Letter(received), Event::Letter(LetterEvent::Answered { fate })];
+    appends.push((envelope.stream.clone(), events));
+    Ok(Decision { appends, key: None })
+}
+
+/// One line about a node, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// How many instances have carried it.
+    pub generation: u64,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+    /// The operation that holds it, and what that does.
+    pub operation: Option<(OperationId, OperationKind)>,
+    /// What carries it.
+    pub carrier: Option<crate::node::Carrier>,
+    /// The zone.
+    pub zone: Option<String>,
+    /// Its own address.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
+/// One line about an operation, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationSummary {
+    /// What it does.
+    pub kind: OperationKind,
+    /// `running`, `stuck` or `finished`.
+    pub status: String,
+    /// Why it was started.
+    pub cause: String,
+    /// When.
+    pub started_at_ms: u64,
+    /// Since when it is finished or stuck.
+    pub ended_at_ms: Option<u64>,
+    /// If it is stuck: why.
+    pub because: Option<String>,
+}
+
+fn summary<T: Serialize>(open: bool, line: &T) -> Option<Summary> {
+    let body = serde_json::to_string(line)
+        .unwrap_or_else(|error| unreachable!("BUG: a summary is plain data: {error}"));
+    Some(Summary { open, body })
+}
+
+fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
+    if node.spec.is_none() {
+        return Projected::default();
+    }
+    let mut keys: Vec<String> = node
+        .past
+        .iter()
+        .chain(node.resources.carrier.iter().map(|carrier| &carrier.instance))
+        .map(|instance| format!("instance/{instance}"))
+        .collect();
+    keys.sort();
+    keys.dedup();
+    let line = NodeSummary {
+        generation: node.generation,
+        deleted: node.deleted,
+        operation: node.open.clone(),
+        carrier: node.resources.carrier.clone(),
+        zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
+        address: node.resources.address,
+    };
+    Projected { steps: Vec::new(), keys, summary: summary(node.open.is_some(), &line) }
+}
+
+fn operation_shown(operation: &Operation) -> Projected<Intent> {
+    let mut keys: Vec<String> =
+        operation.instances().iter().map(|instance| format!("instance/{instance}")).collect();
+    keys.sort();
+    keys.dedup();
+    let (status, ended_at_ms, because) = match &operation.status {
+        Status::Running => ("running", None, None),
+        Status::Stuck { because, since_ms, .. } => ("stuck", Some(*since_ms), Some(because.clone())),
+        Status::Finished { at_ms } => ("finished", Some(*at_ms), None),
+    };
+    let line = OperationSummary {
+        kind: operation.order.kind,
+        status: status.to_owned(),
+        cause: operation.order.cause.to_string(),
+        started_at_ms: operation.started_at_ms,
+        ended_at_ms,
+        because,
+    };
+    let open = !matches!(operation.status, Status::Finished { .. });
+    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line) }
+}

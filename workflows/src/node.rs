@@ -1,0 +1,368 @@
+//! The node: a durable identity, carried by one instance after the other.
+//!
+//! Its stream is short and is the replacement history: registered, operation started, operation finished with the
+//! generation and the resources. Starting and finishing an operation appends to the node's stream and to the
+//! operation's in one atomic append, which is also the lock: at most one open operation per node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use perennial_engine::domain::{Illegal, Stamp};
+use perennial_engine::ids::StreamId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::signal::{Cause, Signal};
+use crate::spec::{NodeName, NodeSpec};
+use crate::steps::{Placement, Slot};
+
+/// How many past instances a node remembers, so that a late event about one is recognised as such.
+pub const PAST_INSTANCES_MAX: usize = 32;
+
+/// The name of one operation of one node: `db-1.3` is the third operation of `db-1`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct OperationId {
+    node: NodeName,
+    number: u64,
+}
+
+/// Why a text names no operation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} names no workflow: it should look like \"db-1.3\" (node, dot, number)")]
+pub struct BadOperationId {
+    text: String,
+}
+
+impl OperationId {
+    /// The `number`th operation of a node, counted from 1.
+    #[must_use]
+    pub const fn new(node: NodeName, number: u64) -> Self {
+        Self { node, number }
+    }
+
+    /// Parses `db-1.3`.
+    ///
+    /// # Errors
+    /// [`BadOperationId`].
+    pub fn parse(text: &str) -> Result<Self, BadOperationId> {
+        let bad = || BadOperationId { text: text.chars().take(80).collect() };
+        let (node, number) = text.rsplit_once('.').ok_or_else(bad)?;
+        let node = NodeName::parse(node).map_err(|_| bad())?;
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        if number == 0 { Err(bad()) } else { Ok(Self { node, number }) }
+    }
+
+    /// Whose operation it is.
+    #[must_use]
+    pub const fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// Which one, counted from 1.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self { node: self.node.clone(), number: self.number + 1 }
+    }
+
+    /// Its stream.
+    #[must_use]
+    pub fn stream(&self) -> StreamId {
+        StreamId::parse(&format!("workflow/{self}"))
+            .unwrap_or_else(|error| unreachable!("BUG: an operation's name is a stream name: {error}"))
+    }
+
+    /// The operation of a stream, if it is an operation's.
+    #[must_use]
+    pub fn of_stream(stream: &StreamId) -> Option<Self> {
+        if stream.category() == "workflow" { Self::parse(stream.name()).ok() } else { None }
+    }
+}
+
+impl TryFrom<String> for OperationId {
+    type Error = BadOperationId;
+    fn try_from(text: String) -> Result<Self, BadOperationId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<OperationId> for String {
+    fn from(id: OperationId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}.{}", self.node, self.number))
+    }
+}
+
+impl fmt::Debug for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The stream of a node.
+#[must_use]
+pub fn node_stream(name: &NodeName) -> StreamId {
+    StreamId::parse(&format!("node/{name}"))
+        .unwrap_or_else(|error| unreachable!("BUG: a node's name is a stream name: {error}"))
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// Makes the node's resources and its first instance.
+    Provision,
+    /// Brings the node back on another instance.
+    Replace,
+    /// Ends the node.
+    Delete,
+}
+
+impl fmt::Display for OperationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Provision => "provision",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// The instance that carries a node now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Carrier {
+    /// Its id.
+    pub instance: InstanceId,
+    /// Such as `m6i.large`.
+    pub instance_type: String,
+    /// Spot or on-demand.
+    pub market: Market,
+    /// Its primary interface.
+    pub interface: InterfaceId,
+    /// Its primary address.
+    pub private_ip: Ipv4Addr,
+    /// Its spot request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spot_request: Option<SpotRequestId>,
+}
+
+/// A volume that belongs to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldVolume {
+    /// Its id.
+    pub volume: VolumeId,
+    /// Its device name.
+    pub device: String,
+}
+
+/// The interface that belongs to a node (`primary_eni`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldInterface {
+    /// Its id.
+    pub interface: InterfaceId,
+    /// Its address.
+    pub private_ip: Ipv4Addr,
+}
+
+/// A registered image of the root and its snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RootImage {
+    /// The image.
+    pub image: ImageId,
+    /// Its snapshot.
+    pub snapshot: SnapshotId,
+}
+
+/// A volume that a node has outgrown but that still holds data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retained {
+    /// Its id.
+    pub volume: VolumeId,
+    /// What it was.
+    pub slot: Slot,
+    /// Why it is kept.
+    pub because: String,
+}
+
+/// What belongs to a node between operations.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Where it lives and what it boots; known once resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// What carries it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
+    /// Its volumes; the root is among them if it is kept.
+    #[serde(default)]
+    pub volumes: BTreeMap<Slot, HeldVolume>,
+    /// Its own interface (`primary_eni`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<HeldInterface>,
+    /// Its own address (`primary_eni`, `secondary_ip`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Images registered from its root, newest last.
+    #[serde(default)]
+    pub root_images: Vec<RootImage>,
+    /// Volumes it has outgrown.
+    #[serde(default)]
+    pub retained: Vec<Retained>,
+}
+
+/// What happened to a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are few and short-lived; boxes would only blur the shapes"
+)]
+pub enum NodeEvent {
+    /// It exists from now on.
+    Registered {
+        /// What it is meant to be.
+        spec: NodeSpec,
+        /// Who asked.
+        requested_by: String,
+    },
+    /// What it is meant to be has changed; the next operation works with it.
+    SpecChanged {
+        /// The new one.
+        spec: NodeSpec,
+        /// Who asked.
+        requested_by: String,
+    },
+    /// An operation holds the node.
+    OperationStarted {
+        /// Which.
+        operation: OperationId,
+        /// What it does.
+        kind: OperationKind,
+        /// Why.
+        cause: Cause,
+    },
+    /// The operation is over; the node is free.
+    OperationFinished {
+        /// Which.
+        operation: OperationId,
+        /// What it did.
+        kind: OperationKind,
+        /// The node's generation from now on: how many instances have carried it.
+        generation: u64,
+        /// What belongs to it now.
+        resources: Resources,
+    },
+    /// Something was heard that leads to nothing by itself.
+    SignalNoted {
+        /// What.
+        signal: Signal,
+        /// Why it leads to nothing.
+        because: String,
+    },
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Node {
+    /// `None` before it is registered.
+    pub spec: Option<NodeSpec>,
+    /// Whether it has been deleted. It may be registered again under the same name.
+    pub deleted: bool,
+    /// How many instances have carried it.
+    pub generation: u64,
+    /// How many operations it has had.
+    pub operations: u64,
+    /// The one that holds it.
+    pub open: Option<(OperationId, OperationKind)>,
+    /// What belongs to it; during an operation, what belonged to it before.
+    pub resources: Resources,
+    /// Instances that carried it, newest last, at most [`PAST_INSTANCES_MAX`].
+    pub past: Vec<InstanceId>,
+    /// When its spec, generation or operation last changed.
+    pub changed_at_ms: u64,
+}
+
+impl Node {
+    /// Whether there is a node to work with.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.spec.is_some() && !self.deleted
+    }
+
+    /// Remembers.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the event cannot follow.
+    pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
+        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
+        match event {
+            NodeEvent::Registered { spec, .. } => {
+                if self.exists() {
+                    return illegal("the node is registered already");
+                }
+                // What a deletion kept comes back with the name.
+                self.spec = Some(spec.clone());
+                self.deleted = false;
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::SpecChanged { spec, .. } => {
+                if !self.exists() {
+                    return illegal("the node is not registered");
+                }
+                self.spec = Some(spec.clone());
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::OperationStarted { operation, kind, .. } => {
+                if self.open.is_some() {
+                    return illegal("another operation is open");
+                }
+                if operation.number() != self.operations + 1 {
+                    return illegal("the operation's number does not follow the last one");
+                }
+                self.operations = operation.number();
+                self.open = Some((operation.clone(), *kind));
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::OperationFinished { operation, kind, generation, resources } => {
+                if self.open.as_ref().map(|(open, _)| open) != Some(operation) {
+                    return illegal("this operation is not open");
+                }
+                if let Some(carrier) = &self.resources.carrier
+                    && resources.carrier.as_ref().map(|new| &new.instance) != Some(&carrier.instance)
+                {
+                    self.past.push(carrier.instance.clone());
+                    if self.past.len() > PAST_INSTANCES_MAX {
+                        self.past.remove(0);
+                    }
+                }
+                self.open = None;
+                self.generation = *generation;
+                self.resources = resources.clone();
+                self.deleted = *kind == OperationKind::Delete;
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::SignalNoted { .. } => {}
+        }
+        Ok(self)
+    }
+}

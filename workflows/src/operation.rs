@@ -1,0 +1,1262 @@
+//! One operation on one node: what happened so far, what is known, and what follows from it.
+//!
+//! An operation is a machine of *facts and rules*. Evidence becomes facts ([`Facts`]); the rules of the operation's kind
+//! ([`provision`](crate::provision), [`replace`](crate::replace), [`delete`](crate::delete)) say which intents hold under the
+//! facts; an intent without an open step is written as `step_intended`, in the same append as the event that made it
+//! possible. Parallelism is not programmed: it is whatever the facts allow. There is no way back through code: a crash, a
+//! retry and a first try all fold the same events to the same facts.
+//!
+//! ```text
+//!              report(token, evidence)                    signal(instance)
+//!                        │                                       │
+//!                        ▼                                       ▼
+//!   step_settled ──► facts ──► rules ──► step_intended …   signal_received / candidate_lost
+//!                        │
+//!                        ├─ nothing more can be tried ──► stuck ──(resume)──► rules
+//!                        └─ everything is in place ─────► finished  (+ the node's operation_finished, atomically)
+//! ```
+//!
+//! # Rules that are never broken
+//! - Nothing of the node's is moved before it is seen free, and it is seen free only after its holder was fenced (or the
+//!   volume was detached without force).
+//! - A second instance is launched only when the first launch has settled; an instance that may hold anything of the node's is
+//!   fenced before the operation finishes.
+//! - A volume that holds the node's data is never deleted, except by `delete`, by id, where the request says so.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_engine::domain::{Illegal, OpenStep, Stamp};
+use perennial_engine::ids::{Seq, Token};
+use perennial_engine::retry::Intervals;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::node::{
+    Carrier, HeldInterface, HeldVolume, OperationId, OperationKind, Resources, Retained, RootImage,
+};
+use crate::signal::{Cause, News, Signal};
+use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
+use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
+use crate::{delete, provision, replace};
+
+/// Between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without capacity for three
+/// minutes; the first rounds are faster because a notice gives two.
+const LADDER_ROUND: Intervals =
+    Intervals { first: Duration::from_secs(15), longest: Duration::from_secs(300), jitter: 0.0 };
+
+/// How many refused pools an operation remembers in its state (the journal keeps all).
+const REJECTED_MAX: usize = 200;
+
+/// What the order of an operation fixes at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Which of the node's operations it is, counted from 1.
+    pub number: u64,
+    /// What it does.
+    pub kind: OperationKind,
+    /// The node's generation once it is done.
+    pub generation: u64,
+    /// Whose installation this is; in every tag.
+    pub owner: String,
+    /// The node's spec when it started.
+    pub spec: NodeSpec,
+    /// What belonged to the node when it started.
+    pub before: Resources,
+    /// For `delete`: what is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What a deletion keeps, by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// The root volume, and volumes the node has outgrown.
+    pub root: bool,
+    /// The data volumes.
+    pub data: bool,
+    /// The node's own interface and so its address (`primary_eni` only).
+    pub network: bool,
+    /// Images and snapshots of the root.
+    pub backups: bool,
+}
+
+/// What happened in an operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are few and short-lived; boxes would only blur the shapes"
+)]
+pub enum OperationEvent {
+    /// It began.
+    Started(Order),
+    /// A step may run: the whole request, written before the first call. This event's place is the step's token.
+    StepIntended {
+        /// Its name.
+        step: String,
+        /// How many times this step has been intended in this operation, with this.
+        attempt: u32,
+        /// The request.
+        intent: Intent,
+        /// Not to be run before this time.
+        not_before_ms: u64,
+        /// To be settled by this time.
+        deadline_ms: u64,
+    },
+    /// A step is over.
+    StepSettled {
+        /// Which.
+        #[schemars(with = "u64")]
+        token: Token,
+        /// Its name, for readers.
+        step: String,
+        /// What was observed.
+        evidence: Evidence,
+    },
+    /// The root will be carried in another way.
+    RungChosen {
+        /// What was tried.
+        from: RootRung,
+        /// What is tried now.
+        to: RootRung,
+        /// Why.
+        because: String,
+    },
+    /// The new instance is not the one: another will be launched, this one fenced.
+    CandidateLost {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        because: String,
+    },
+    /// Something was heard about an instance of this operation.
+    SignalReceived {
+        /// What.
+        signal: Signal,
+    },
+    /// Nothing more can be tried; every resource is kept.
+    Stuck {
+        /// The step that could not be done.
+        step: String,
+        /// Why.
+        because: String,
+        /// What a person must do before `perennial workflow resume`.
+        needs: String,
+    },
+    /// A person says: try again.
+    Resumed {
+        /// Who.
+        requested_by: String,
+        /// What is given up: the root starts anew from the node's image, a data volume is made anew.
+        #[serde(default)]
+        accept_loss: Vec<Slot>,
+    },
+    /// Everything is in place.
+    Finished {
+        /// What belongs to the node now.
+        resources: Resources,
+    },
+}
+
+/// How the root is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RootRung {
+    /// A new root from the node's image.
+    Fresh,
+    /// The very same volume (CreateReplaceRootVolumeTask).
+    Adopt,
+    /// An image registered from a snapshot of it.
+    Image,
+}
+
+impl std::fmt::Display for RootRung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Fresh => "fresh",
+            Self::Adopt => "adopt",
+            Self::Image => "image",
+        })
+    }
+}
+
+/// Where a thing of the node's is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It does not exist yet.
+    Absent,
+    /// On this instance, as far as known.
+    On(InstanceId),
+    /// Seen free.
+    Free,
+}
+
+impl Place {
+    fn is_on(&self, instance: &InstanceId) -> bool {
+        matches!(self, Self::On(on) if on == instance)
+    }
+}
+
+/// What is known of one of the node's volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFact {
+    /// Its id, once it exists.
+    pub id: Option<VolumeId>,
+    /// Its device name.
+    pub device: String,
+    /// Where it is.
+    pub place: Place,
+    /// The instance a live detach was tried on.
+    pub detach_tried_on: Option<InstanceId>,
+}
+
+/// What is known of the node's own interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceFact {
+    /// Id and address, once it exists.
+    pub held: Option<HeldInterface>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// An instance that holds, or may hold, something of the node's, and is to be fenced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which.
+    pub instance: InstanceId,
+    /// Its spot request.
+    pub spot_request: Option<SpotRequestId>,
+    /// Whether it is the instance that carried the node when the operation began.
+    pub is_old: bool,
+    /// DeleteOnTermination is false for everything on it, or nothing is.
+    pub preserved: bool,
+    /// It was seen shutting down or gone.
+    pub known_over: bool,
+    /// An interruption warning about it is known.
+    pub warned: bool,
+    /// It was seen terminated, twice.
+    pub fenced: bool,
+}
+
+/// The new instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub instance: InstanceId,
+    /// The pool it came from.
+    pub pool: Pool,
+    /// Its spot request.
+    pub spot_request: Option<SpotRequestId>,
+    /// Known once it runs: primary interface and address.
+    pub network: Option<(InterfaceId, Ipv4Addr)>,
+    /// Known once it runs: the volume it booted from.
+    pub root_volume: Option<VolumeId>,
+    /// Known once it runs: the root's device name.
+    pub root_device: Option<String>,
+    /// Whether its root would survive its termination, or need not.
+    pub protected: bool,
+    /// Whether the node's root has been adopted.
+    pub adopted: bool,
+}
+
+/// A pool that could not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which.
+    pub pool: Pool,
+    /// EC2's code.
+    pub code: String,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// Where on the ladder the operation is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ladder {
+    /// The next pool's place.
+    pub next: usize,
+    /// How many times the whole ladder was without capacity.
+    pub rounds: u32,
+    /// No launch before this time.
+    pub not_before_ms: u64,
+    /// What was refused.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A volume that was only needed for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Temporary {
+    /// Which.
+    pub volume: VolumeId,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+}
+
+/// What is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Where the node lives and what it boots.
+    pub placement: Option<Placement>,
+    /// The node's volumes; the root only if it is kept and exists.
+    pub volumes: BTreeMap<Slot, VolumeFact>,
+    /// The node's own interface (`primary_eni`).
+    pub interface: Option<InterfaceFact>,
+    /// The node's own address, once known.
+    pub address: Option<Ipv4Addr>,
+    /// The instance the secondary address has been moved to.
+    pub address_on: Option<InstanceId>,
+    /// Instances to be fenced.
+    pub holders: Vec<Holder>,
+    /// The new instance.
+    pub candidate: Option<Candidate>,
+    /// How many launches were intended.
+    pub launches: u32,
+    /// How many candidates were lost.
+    pub losses: u32,
+    /// Where on the ladder.
+    pub ladder: Ladder,
+    /// How the root is carried.
+    pub rung: RootRung,
+    /// The snapshot of the root.
+    pub root_snapshot: Option<SnapshotId>,
+    /// The image registered from it.
+    pub root_image: Option<crate::aws::ImageId>,
+    /// Roots that were only booted once.
+    pub temporary: Vec<Temporary>,
+    /// Everything on the candidate would survive its termination.
+    pub final_preserved: bool,
+    /// Everything was looked at once more.
+    pub verified: bool,
+    /// An interruption of the candidate that came when it was nearly done: the next operation's cause.
+    pub carried_over: Option<Signal>,
+    /// Superseded images that are gone, and things `delete` has deleted, by id.
+    pub gone: Vec<String>,
+}
+
+/// One step, from its intention to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRecord {
+    /// Its name.
+    pub step: String,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// The request.
+    pub intent: Arc<Intent>,
+    /// When it was intended.
+    pub intended_at_ms: u64,
+    /// Not to be run before this time.
+    pub not_before_ms: u64,
+    /// To be settled by this time.
+    pub deadline_ms: u64,
+    /// What was observed, and when.
+    pub outcome: Option<(Evidence, u64)>,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Status {
+    /// Steps are open.
+    Running,
+    /// A person is needed.
+    Stuck {
+        /// The step that could not be done.
+        step: String,
+        /// Why.
+        because: String,
+        /// What a person must do.
+        needs: String,
+        /// Since when.
+        since_ms: u64,
+    },
+    /// It is over.
+    Finished {
+        /// Since when.
+        at_ms: u64,
+    },
+}
+
+/// The state of one operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Its name.
+    pub id: OperationId,
+    /// What was fixed at its start.
+    pub order: Arc<Order>,
+    /// When that was.
+    pub started_at_ms: u64,
+    /// How far it is.
+    pub status: Status,
+    /// Every step, by token.
+    pub steps: BTreeMap<Token, StepRecord>,
+    /// What is known.
+    pub facts: Facts,
+}
+
+/// Why an operation refuses a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The token is not that of an open step: the report is late or doubled.
+    #[error("step {token} of {operation} is not open; this report is late or doubled")]
+    Fenced {
+        /// The operation.
+        operation: OperationId,
+        /// The token it quoted.
+        token: Token,
+    },
+    /// Only a stuck operation can be resumed.
+    #[error("workflow {operation} is not stuck; there is nothing to resume")]
+    NotStuck {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// The operation's own rules refuse what they made: a bug, kept from the journal.
+    #[error("BUG: workflow {operation} cannot follow its own decision: {why}")]
+    Inconsistent {
+        /// The operation.
+        operation: OperationId,
+        /// What.
+        why: String,
+    },
+}
+
+/// A rule that holds: what to do, and from when on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Due {
+    pub(crate) intent: Intent,
+    pub(crate) not_before_ms: u64,
+}
+
+impl From<Intent> for Due {
+    fn from(intent: Intent) -> Self {
+        Self { intent, not_before_ms: 0 }
+    }
+}
+
+impl Operation {
+    /// Begins.
+    #[must_use]
+    pub fn start(id: OperationId, order: Order, at_ms: u64) -> Self {
+        let tracked = order.spec.persist.root != RootMode::None;
+        let old = match order.kind {
+            OperationKind::Provision => None,
+            OperationKind::Replace | OperationKind::Delete => order.before.carrier.as_ref(),
+        };
+        let place = || old.map_or(Place::Free, |carrier| Place::On(carrier.instance.clone()));
+        let mut volumes: BTreeMap<Slot, VolumeFact> = order
+            .before
+            .volumes
+            .iter()
+            .filter(|(slot, _)| tracked || **slot != Slot::Root)
+            .map(|(slot, held)| {
+                let fact = VolumeFact {
+                    id: Some(held.volume.clone()),
+                    device: held.device.clone(),
+                    place: place(),
+                    detach_tried_on: None,
+                };
+                (slot.clone(), fact)
+            })
+            .collect();
+        if order.kind != OperationKind::Delete {
+            for wanted in &order.spec.data_volumes {
+                volumes.entry(Slot::Data(wanted.name.clone())).or_insert_with(|| VolumeFact {
+                    id: None,
+                    device: wanted.device.clone(),
+                    place: Place::Absent,
+                    detach_tried_on: None,
+                });
+            }
+        }
+        let interface = match order.spec.persist.network {
+            NetworkMode::PrimaryEni => Some(InterfaceFact {
+                place: if order.before.interface.is_some() { place() } else { Place::Absent },
+                held: order.before.interface.clone(),
+            }),
+            NetworkMode::SecondaryIp | NetworkMode::None => None,
+        };
+        let rung = match (order.kind, order.spec.persist.root) {
+            (OperationKind::Replace, RootMode::Adopt) if volumes.contains_key(&Slot::Root) => RootRung::Adopt,
+            (OperationKind::Replace, RootMode::Image) if volumes.contains_key(&Slot::Root) => RootRung::Image,
+            _ => RootRung::Fresh,
+        };
+        let known_over = match &order.cause {
+            Cause::Signal { signal } => signal.is_over(),
+            Cause::Request { .. } => false,
+        };
+        let holders = old
+            .map(|carrier| Holder {
+                instance: carrier.instance.clone(),
+                spot_request: carrier.spot_request.clone(),
+                is_old: true,
+                preserved: false,
+                known_over,
+                warned: matches!(&order.cause, Cause::Signal { .. }),
+                fenced: false,
+            })
+            .into_iter()
+            .collect();
+        let facts = Facts {
+            placement: order.before.placement.clone(),
+            volumes,
+            interface,
+            address: order.before.address.or(order.spec.private_ip),
+            address_on: None,
+            holders,
+            candidate: None,
+            launches: 0,
+            losses: 0,
+            ladder: Ladder::default(),
+            rung,
+            root_snapshot: None,
+            root_image: None,
+            temporary: Vec::new(),
+            final_preserved: false,
+            verified: false,
+            carried_over: None,
+            gone: Vec::new(),
+        };
+        Self {
+            id,
+            order: Arc::new(order),
+            started_at_ms: at_ms,
+            status: Status::Running,
+            steps: BTreeMap::new(),
+            facts,
+        }
+    }
+
+    /// Remembers.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the event cannot follow.
+    pub fn evolve(mut self, stamp: Stamp, event: &OperationEvent) -> Result<Self, Illegal> {
+        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
+        if let Status::Finished { .. } = self.status {
+            return illegal("the operation is finished");
+        }
+        match event {
+            OperationEvent::Started(_) => return illegal("the operation has started already"),
+            OperationEvent::StepIntended { step, attempt, intent, not_before_ms, deadline_ms } => {
+                if self.has_open(step) {
+                    return illegal("this step is open already");
+                }
+                if let Intent::Launch { .. } = intent {
+                    self.facts.launches += 1;
+                }
+                self.steps.insert(
+                    stamp.seq.into(),
+                    StepRecord {
+                        step: step.clone(),
+                        attempt: *attempt,
+                        intent: Arc::new(intent.clone()),
+                        intended_at_ms: stamp.at_ms,
+                        not_before_ms: *not_before_ms,
+                        deadline_ms: *deadline_ms,
+                        outcome: None,
+                    },
+                );
+            }
+            OperationEvent::StepSettled { token, evidence, .. } => {
+                let Some(record) = self.steps.get_mut(token).filter(|record| record.outcome.is_none()) else {
+                    return illegal("this step is not open");
+                };
+                record.outcome = Some((evidence.clone(), stamp.at_ms));
+                let intent = Arc::clone(&record.intent);
+                self.learn(&intent, evidence, stamp.at_ms);
+            }
+            OperationEvent::RungChosen { to, .. } => {
+                self.facts.rung = *to;
+                // The instance that was to adopt the root is of no use to the next rung; whether the task half happened is
+                // settled by fencing it and seeing the volume free.
+                let on = self.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
+                if let Some(on) = on {
+                    if let Some(root) = self.facts.volumes.get_mut(&Slot::Root) {
+                        root.place = Place::On(on);
+                    }
+                    self.give_up_candidate(stamp.at_ms, false);
+                }
+            }
+            OperationEvent::CandidateLost { instance, .. } => {
+                if self.facts.candidate.as_ref().map(|candidate| &candidate.instance) != Some(instance) {
+                    return illegal("this instance is not the candidate");
+                }
+                self.facts.losses += 1;
+                self.give_up_candidate(stamp.at_ms, true);
+            }
+            OperationEvent::SignalReceived { signal } => {
+                for holder in self.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
+                    holder.known_over |= signal.is_over();
+                    holder.warned = true;
+                }
+                let about_candidate = self
+                    .facts
+                    .candidate
+                    .as_ref()
+                    .is_some_and(|candidate| candidate.instance == signal.instance);
+                if about_candidate && matches!(signal.news, News::SpotInterruption { .. }) {
+                    self.facts.carried_over = Some(signal.clone());
+                }
+            }
+            OperationEvent::Stuck { step, because, needs } => {
+                self.status = Status::Stuck {
+                    step: step.clone(),
+                    because: because.clone(),
+                    needs: needs.clone(),
+                    since_ms: stamp.at_ms,
+                };
+            }
+            OperationEvent::Resumed { accept_loss, .. } => {
+                if !matches!(self.status, Status::Stuck { .. }) {
+                    return illegal("the operation is not stuck");
+                }
+                self.status = Status::Running;
+                for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
+                    record.deadline_ms = stamp.at_ms + record.intent.budget_ms();
+                }
+                for slot in accept_loss {
+                    match slot {
+                        Slot::Root => {
+                            self.facts.volumes.remove(slot);
+                            self.facts.rung = RootRung::Fresh;
+                        }
+                        Slot::Data(_) => {
+                            if let Some(fact) = self.facts.volumes.get_mut(slot) {
+                                fact.id = None;
+                                fact.place = Place::Absent;
+                            }
+                        }
+                    }
+                }
+            }
+            OperationEvent::Finished { .. } => {
+                self.status = Status::Finished { at_ms: stamp.at_ms };
+            }
+        }
+        Ok(self)
+    }
+
+    /// The steps that may run now.
+    #[must_use]
+    pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
+        match self.status {
+            Status::Running => self
+                .steps
+                .iter()
+                .filter(|(_, record)| record.outcome.is_none())
+                .map(|(token, record)| OpenStep {
+                    token: *token,
+                    step: record.step.clone(),
+                    intent: Arc::clone(&record.intent),
+                    intended_at_ms: record.intended_at_ms,
+                    not_before_ms: record.not_before_ms,
+                    deadline_ms: record.deadline_ms,
+                    priority: 0,
+                })
+                .collect(),
+            Status::Stuck { .. } | Status::Finished { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether a step of this name is open.
+    pub(crate) fn has_open(&self, step: &str) -> bool {
+        self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
+    }
+
+    /// Instances that matter to this operation.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceId> {
+        let holders = self.facts.holders.iter().map(|holder| holder.instance.clone());
+        holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
+    }
+
+    /// Whether the node's root volume is kept at all.
+    #[must_use]
+    pub fn keeps_root(&self) -> bool {
+        self.order.spec.persist.root != RootMode::None
+    }
+
+    /// Turns evidence into facts.
+    fn learn(&mut self, intent: &Intent, evidence: &Evidence, at_ms: u64) {
+        let facts = &mut self.facts;
+        match (intent, evidence) {
+            (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
+                facts.placement = Some(placement.clone())
+            }
+            (Intent::CreateVolume { slot, .. }, Evidence::VolumeCreated { volume }) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.id = Some(volume.clone());
+                    fact.place = Place::Free;
+                }
+            }
+            (Intent::CreateInterface { .. }, Evidence::InterfaceCreated { interface, private_ip }) => {
+                facts.address = Some(*private_ip);
+                facts.interface = Some(InterfaceFact {
+                    held: Some(HeldInterface { interface: interface.clone(), private_ip: *private_ip }),
+                    place: Place::Free,
+                });
+            }
+            (Intent::Preserve { instance, .. }, Evidence::Preserved) => {
+                for holder in &mut facts.holders {
+                    holder.preserved |= holder.instance == *instance;
+                }
+                if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) {
+                    if candidate.protected {
+                        facts.final_preserved = true;
+                    } else {
+                        candidate.protected = true;
+                    }
+                }
+            }
+            (Intent::Detach { slot, .. }, Evidence::Released) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.place = Place::Free;
+                }
+            }
+            (Intent::Detach { slot, instance, .. }, _) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.detach_tried_on = Some(instance.clone());
+                }
+            }
+            (Intent::Fence { instance, .. }, Evidence::Fenced { .. }) => {
+                for holder in facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
+                    holder.fenced = true;
+                    holder.known_over = true;
+                }
+            }
+            (Intent::Release { slot, .. }, Evidence::Released) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.place = Place::Free;
+                }
+            }
+            (Intent::ReleaseInterface { .. }, Evidence::Released) => {
+                if let Some(interface) = &mut facts.interface {
+                    interface.place = Place::Free;
+                }
+            }
+            (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
+                facts.root_snapshot = Some(snapshot.clone());
+            }
+            (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image }) => {
+                facts.root_image = Some(image.clone());
+            }
+            (Intent::Launch { pool, interface, .. }, Evidence::Launched { instance, spot_request }) => {
+                if let (crate::steps::LaunchInterface::Kept(_), Some(held)) =
+                    (interface, &mut facts.interface)
+                {
+                    held.place = Place::On(instance.clone());
+                }
+                facts.candidate = Some(Candidate {
+                    instance: instance.clone(),
+                    pool: pool.clone(),
+                    spot_request: spot_request.clone(),
+                    network: None,
+                    root_volume: None,
+                    root_device: None,
+                    protected: self.order.spec.persist.root == RootMode::None,
+                    adopted: false,
+                });
+            }
+            (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, .. }) => {
+                let (pool, code) = (pool.clone(), code.clone());
+                self.climb(pool, code, at_ms);
+            }
+            (Intent::Launch { pool, .. }, Evidence::InstanceGone { reason, .. }) => {
+                let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
+                let pool = pool.clone();
+                self.climb(pool, code, at_ms);
+            }
+            (
+                Intent::Start { instance },
+                Evidence::Started { interface, private_ip, root_device, root_volume },
+            ) => {
+                let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) else {
+                    return;
+                };
+                candidate.network = Some((interface.clone(), *private_ip));
+                candidate.root_device = Some(root_device.clone());
+                candidate.root_volume.clone_from(root_volume);
+                if root_volume.is_none() {
+                    candidate.protected = true;
+                }
+            }
+            (Intent::AdoptRoot { instance, temporary, .. }, Evidence::Adopted { .. }) => {
+                if let Some(root) = facts.volumes.get_mut(&Slot::Root) {
+                    root.place = Place::On(instance.clone());
+                }
+                if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) {
+                    candidate.adopted = true;
+                    candidate.root_volume = facts.volumes.get(&Slot::Root).and_then(|root| root.id.clone());
+                }
+                if let Some(temporary) = temporary {
+                    facts.add_temporary(temporary.clone());
+                }
+            }
+            (Intent::Attach { slot, instance, .. }, Evidence::Attached) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.place = Place::On(instance.clone());
+                }
+            }
+            (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
+                facts.address = Some(*address);
+                facts.address_on = Some(instance.clone());
+            }
+            (Intent::Verify { .. }, Evidence::Verified) => facts.verified = true,
+            (Intent::DeleteVolume { volume, .. }, Evidence::Deleted) => {
+                for temporary in facts.temporary.iter_mut().filter(|temporary| temporary.volume == *volume) {
+                    temporary.deleted = true;
+                }
+                facts.gone.push(volume.to_string());
+            }
+            (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
+                facts.gone.push(interface.to_string())
+            }
+            (Intent::DeregisterImage { image }, Evidence::Deleted) => facts.gone.push(image.to_string()),
+            (Intent::DeleteSnapshot { snapshot }, Evidence::Deleted) => facts.gone.push(snapshot.to_string()),
+            // An attachment whose outcome is not known may have happened: the volume counts as there.
+            (
+                Intent::Attach { slot, instance, .. },
+                Evidence::InstanceGone { .. } | Evidence::OutOfTime { .. },
+            ) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.place = Place::On(instance.clone());
+                }
+            }
+            (Intent::AdoptRoot { instance, .. }, Evidence::InstanceGone { .. }) => {
+                if let Some(root) = facts.volumes.get_mut(&Slot::Root) {
+                    root.place = Place::On(instance.clone());
+                }
+            }
+            _ => {}
+        }
+        if let Evidence::InstanceGone { instance, .. } = evidence {
+            for holder in self.facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
+                holder.known_over = true;
+            }
+        }
+    }
+
+    /// The next rung of the ladder; after the last one a pause, then the first.
+    fn climb(&mut self, pool: Pool, code: String, at_ms: u64) {
+        let rungs = self.order.spec.ladder().len().max(1);
+        let ladder = &mut self.facts.ladder;
+        if ladder.rejected.len() < REJECTED_MAX {
+            ladder.rejected.push(Rejected { pool, code, at_ms });
+        }
+        ladder.next += 1;
+        if ladder.next >= rungs {
+            ladder.next = 0;
+            ladder.rounds += 1;
+            let pause = LADDER_ROUND.after(ladder.rounds, 0.5);
+            ladder.not_before_ms = at_ms + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
+        }
+    }
+
+    /// The candidate becomes one more instance to fence.
+    fn give_up_candidate(&mut self, at_ms: u64, climb: bool) {
+        let Some(candidate) = self.facts.candidate.take() else { return };
+        let facts = &mut self.facts;
+        let carries = facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
+        if let Some(temporary) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
+            facts.add_temporary(temporary);
+        }
+        if facts.address_on.as_ref() == Some(&candidate.instance) {
+            facts.address_on = None;
+        }
+        facts.final_preserved = false;
+        facts.verified = false;
+        facts.carried_over = None;
+        facts.holders.push(Holder {
+            instance: candidate.instance,
+            spot_request: candidate.spot_request,
+            is_old: false,
+            preserved: !carries,
+            known_over: false,
+            warned: true,
+            fenced: false,
+        });
+        if climb {
+            self.climb(candidate.pool, "lost before it carried the node".to_owned(), at_ms);
+        }
+    }
+
+    /// Which intents hold under the facts.
+    fn rules(&self) -> Vec<Due> {
+        match self.order.kind {
+            OperationKind::Provision => provision::rules(self),
+            OperationKind::Replace => replace::rules(self),
+            OperationKind::Delete => delete::rules(self),
+        }
+    }
+
+    /// What belongs to the node, if everything is in place.
+    fn finished(&self) -> Option<Resources> {
+        if self.steps.values().any(|record| record.outcome.is_none()) {
+            return None;
+        }
+        match self.order.kind {
+            OperationKind::Provision | OperationKind::Replace => self.carried_resources(),
+            OperationKind::Delete => delete::remaining(self),
+        }
+    }
+
+    /// What belongs to the node once the candidate carries it.
+    fn carried_resources(&self) -> Option<Resources> {
+        let facts = &self.facts;
+        let candidate = facts.candidate.as_ref()?;
+        let (interface, private_ip) = candidate.network.clone()?;
+        if !facts.verified || facts.holders.iter().any(|holder| !holder.fenced) {
+            return None;
+        }
+        let before = &self.order.before;
+        let mut volumes: BTreeMap<Slot, HeldVolume> = BTreeMap::new();
+        for (slot, fact) in &facts.volumes {
+            if let Some(volume) = &fact.id {
+                volumes
+                    .insert(slot.clone(), HeldVolume { volume: volume.clone(), device: fact.device.clone() });
+            }
+        }
+        let mut retained = before.retained.clone();
+        if self.keeps_root()
+            && let Some(root) = &candidate.root_volume
+        {
+            let device = candidate.root_device.clone().unwrap_or_default();
+            let new = HeldVolume { volume: root.clone(), device };
+            if let Some(old) = volumes.insert(Slot::Root, new)
+                && old.volume != *root
+            {
+                retained.push(Retained {
+                    volume: old.volume,
+                    slot: Slot::Root,
+                    because: format!("{}: the root went on as another volume ({})", self.id, facts.rung),
+                });
+            }
+        }
+        let mut root_images: Vec<RootImage> = before
+            .root_images
+            .iter()
+            .filter(|image| !facts.gone.contains(&image.image.to_string()))
+            .cloned()
+            .collect();
+        if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
+            root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
+        }
+        Some(Resources {
+            placement: facts.placement.clone(),
+            carrier: Some(Carrier {
+                instance: candidate.instance.clone(),
+                instance_type: candidate.pool.instance_type.clone(),
+                market: candidate.pool.market,
+                interface,
+                private_ip,
+                spot_request: candidate.spot_request.clone(),
+            }),
+            volumes,
+            interface: facts.interface.as_ref().and_then(|interface| interface.held.clone()),
+            address: match self.order.spec.persist.network {
+                NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => facts.address,
+                NetworkMode::None => None,
+            },
+            root_images,
+            retained,
+        })
+    }
+
+    /// The tags of a resource made by a step. Nothing in them changes when the step is repeated.
+    pub(crate) fn tags(&self, step: &str, role: &str) -> TagMap {
+        let mut tags = self.order.spec.tags.clone();
+        let node = self.id.node();
+        tags.entry("Name".to_owned()).or_insert_with(|| node.to_string());
+        for (key, value) in [
+            ("perennial:owner", self.order.owner.clone()),
+            ("perennial:node", node.to_string()),
+            ("perennial:generation", self.order.generation.to_string()),
+            ("perennial:operation", self.id.to_string()),
+            ("perennial:step", format!("{}/{step}/{}", self.id, self.next_attempt(step))),
+            ("perennial:role", role.to_owned()),
+        ] {
+            tags.insert(key.to_owned(), value);
+        }
+        tags
+    }
+
+    /// The client token of a step: 64 hexadecimal characters, the same whenever this attempt is repeated.
+    pub(crate) fn client_token(&self, step: &str) -> String {
+        let attempt = self.next_attempt(step);
+        blake3::hash(format!("{}\n{}\n{step}\n{attempt}", self.order.owner, self.id).as_bytes())
+            .to_hex()
+            .to_string()
+    }
+
+    /// Which attempt at a step comes next, from 1.
+    pub(crate) fn next_attempt(&self, step: &str) -> u32 {
+        let before = self.steps.values().filter(|record| record.step == step).count();
+        u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// The pool the next launch asks.
+    pub(crate) fn next_pool(&self) -> Option<Pool> {
+        let pools = self.order.spec.ladder();
+        pools.get(self.facts.ladder.next % pools.len().max(1)).cloned()
+    }
+
+    /// The volumes that belong to the node on the candidate, once everything is in place.
+    pub(crate) fn volumes_on_candidate(&self) -> BTreeMap<Slot, VolumeId> {
+        let mut volumes: BTreeMap<Slot, VolumeId> = self
+            .facts
+            .volumes
+            .iter()
+            .filter_map(|(slot, fact)| Some((slot.clone(), fact.id.clone()?)))
+            .collect();
+        if self.keeps_root()
+            && let Some(root) =
+                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume.clone())
+        {
+            volumes.insert(Slot::Root, root);
+        }
+        volumes
+    }
+
+    /// Whether the market of the candidate can be interrupted.
+    #[must_use]
+    pub fn candidate_market(&self) -> Option<Market> {
+        self.facts.candidate.as_ref().map(|candidate| candidate.pool.market)
+    }
+}
+
+impl Facts {
+    fn add_temporary(&mut self, volume: VolumeId) {
+        let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
+        if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {
+            self.temporary.push(Temporary { volume, deleted: false });
+        }
+    }
+
+    /// Whether an instance is fenced, or none of ours.
+    pub(crate) fn is_fenced(&self, instance: &InstanceId) -> bool {
+        self.holders.iter().find(|holder| holder.instance == *instance).is_some_and(|holder| holder.fenced)
+    }
+}
+
+/// A decision in the making: each event is remembered at once, so that the rules see what it changed.
+#[derive(Debug)]
+pub struct Draft {
+    /// The state after the events so far.
+    pub state: Operation,
+    /// The events so far.
+    pub events: Vec<OperationEvent>,
+    seq: Seq,
+    now_ms: u64,
+}
+
+impl Draft {
+    /// A new operation, with its first steps.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn start(id: OperationId, order: Order, now_ms: u64) -> Result<Self, Refusal> {
+        let state = Operation::start(id, order.clone(), now_ms);
+        let mut draft = Self { state, events: vec![OperationEvent::Started(order)], seq: Seq(1), now_ms };
+        draft.intend()?;
+        Ok(draft)
+    }
+
+    /// Goes on from a state.
+    #[must_use]
+    pub fn from(state: &Operation, head: Seq, now_ms: u64) -> Self {
+        Self { state: state.clone(), events: Vec::new(), seq: head, now_ms }
+    }
+
+    fn push(&mut self, event: OperationEvent) -> Result<(), Refusal> {
+        self.seq = self.seq.next();
+        let stamp = Stamp { seq: self.seq, at_ms: self.now_ms };
+        self.state = self.state.clone().evolve(stamp, &event).map_err(|illegal| Refusal::Inconsistent {
+            operation: self.state.id.clone(),
+            why: illegal.to_string(),
+        })?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Writes an intent for every rule that holds and has no open step; finishes when everything is in place.
+    fn intend(&mut self) -> Result<(), Refusal> {
+        if self.state.status != Status::Running {
+            return Ok(());
+        }
+        for due in self.state.rules() {
+            let step = due.intent.step();
+            if self.state.has_open(&step) {
+                continue;
+            }
+            let not_before_ms = due.not_before_ms.max(self.now_ms);
+            self.push(OperationEvent::StepIntended {
+                attempt: self.state.next_attempt(&step),
+                step,
+                deadline_ms: not_before_ms + due.intent.budget_ms(),
+                intent: due.intent,
+                not_before_ms,
+            })?;
+        }
+        if let Some(resources) = self.state.finished() {
+            self.push(OperationEvent::Finished { resources })?;
+        } else if self.state.open_steps().is_empty() {
+            // The rules leave nothing to do and nothing is finished: a bug, but one that keeps every resource.
+            self.push(OperationEvent::Stuck {
+                step: "rules".into(),
+                because: "BUG: no rule holds and the operation is not finished".into(),
+                needs: "a report to the developers with `perennial journal export`".into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a worker's report.
+    ///
+    /// # Errors
+    /// [`Refusal::Fenced`] when the token is not open.
+    pub fn report(&mut self, token: Token, evidence: Evidence) -> Result<(), Refusal> {
+        let open = self.state.steps.get(&token).filter(|record| record.outcome.is_none());
+        let Some(record) = open.filter(|_| !matches!(self.state.status, Status::Finished { .. })) else {
+            return Err(Refusal::Fenced { operation: self.state.id.clone(), token });
+        };
+        let (step, intent) = (record.step.clone(), Arc::clone(&record.intent));
+        self.push(OperationEvent::StepSettled { token, step: step.clone(), evidence: evidence.clone() })?;
+        self.consequences(&step, &intent, &evidence)?;
+        self.intend()
+    }
+
+    /// What an unwelcome observation leads to.
+    fn consequences(&mut self, step: &str, intent: &Intent, evidence: &Evidence) -> Result<(), Refusal> {
+        let candidate = self.state.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
+        let concerns_candidate = |instance: &InstanceId| candidate.as_ref() == Some(instance);
+        match (intent, evidence) {
+            (_, Evidence::InstanceGone { instance, state, reason }) if concerns_candidate(instance) => {
+                let state = state.map_or("not known any more".to_owned(), |state| state.to_string());
+                let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+                self.push(OperationEvent::CandidateLost {
+                    instance: instance.clone(),
+                    because: format!("it is {state}{reason}"),
+                })
+            }
+            (Intent::Start { instance }, Evidence::OutOfTime { because }) if concerns_candidate(instance) => {
+                self.push(OperationEvent::CandidateLost {
+                    instance: instance.clone(),
+                    because: format!("it did not start in time: {because}"),
+                })
+            }
+            (
+                Intent::AdoptRoot { .. },
+                Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
+            ) => {
+                let because = format!("CreateReplaceRootVolumeTask: {code}: {message}");
+                self.push(OperationEvent::RungChosen { from: RootRung::Adopt, to: RootRung::Image, because })
+            }
+            (Intent::AdoptRoot { .. }, Evidence::OutOfTime { because }) => {
+                let because = format!("the adoption did not end in time: {because}");
+                self.push(OperationEvent::RungChosen { from: RootRung::Adopt, to: RootRung::Image, because })
+            }
+            // A live detach is only tried; the volume follows after the fence.
+            (Intent::Detach { .. }, _) => Ok(()),
+            (_, Evidence::Lost { what }) => self.stuck(
+                step,
+                what.clone(),
+                format!(
+                    "bring it back, or accept the loss: perennial workflow resume {} --accept-loss <volume>",
+                    self.state.id
+                ),
+            ),
+            (_, Evidence::Refused { code, message }) => {
+                let because = format!("{code}: {message}");
+                let needs = format!("remove the cause, then: perennial workflow resume {}", self.state.id);
+                self.stuck(step, because, needs)
+            }
+            (
+                Intent::CreateVolume { .. } | Intent::CreateInterface { .. },
+                Evidence::NoCapacity { code, message },
+            ) => {
+                let because = format!("{code}: {message}");
+                let needs = format!("capacity or a quota, then: perennial workflow resume {}", self.state.id);
+                self.stuck(step, because, needs)
+            }
+            (_, Evidence::OutOfTime { because }) => self.stuck(
+                step,
+                format!("its time is over: {because}"),
+                format!("look at what it waits for, then: perennial workflow resume {}", self.state.id),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn stuck(&mut self, step: &str, because: String, needs: String) -> Result<(), Refusal> {
+        if self.state.status == Status::Running {
+            self.push(OperationEvent::Stuck { step: step.to_owned(), because, needs })?;
+        }
+        Ok(())
+    }
+
+    /// Takes what was heard about an instance of this operation. Leaves no events when it is of no consequence.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn signal(&mut self, signal: &Signal) -> Result<(), Refusal> {
+        if matches!(self.state.status, Status::Finished { .. }) {
+            return Ok(());
+        }
+        let candidate =
+            self.state.facts.candidate.as_ref().filter(|candidate| candidate.instance == signal.instance);
+        let holder = self.state.facts.holders.iter().find(|holder| holder.instance == signal.instance);
+        let (is_candidate, is_holder) = (candidate.is_some(), holder.is_some());
+        if !(is_candidate || is_holder) || !signal.is_loss() {
+            return Ok(());
+        }
+        // What changes nothing is not written: our own terminations echo back as events, and the sweep repeats itself.
+        let is_warning = !signal.is_over();
+        let known_of_holder = holder.is_some_and(|holder| holder.known_over || (is_warning && holder.warned));
+        let known_of_candidate = is_candidate
+            && matches!(signal.news, News::SpotInterruption { .. })
+            && self.state.facts.carried_over.is_some();
+        if known_of_holder || known_of_candidate {
+            return Ok(());
+        }
+        self.push(OperationEvent::SignalReceived { signal: signal.clone() })?;
+        if is_candidate {
+            let carries = self.state.facts.volumes.values().any(|fact| fact.place.is_on(&signal.instance));
+            let nearly_done = carries && matches!(signal.news, News::SpotInterruption { .. });
+            if !nearly_done {
+                self.push(OperationEvent::CandidateLost {
+                    instance: signal.instance.clone(),
+                    because: signal.to_string(),
+                })?;
+            }
+        }
+        self.intend()
+    }
+
+    /// Takes a person's word that what was missing is there.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`].
+    pub fn resume(&mut self, requested_by: String, accept_loss: Vec<Slot>) -> Result<(), Refusal> {
+        if !matches!(self.state.status, Status::Stuck { .. }) {
+            return Err(Refusal::NotStuck { operation: self.state.id.clone() });
+        }
+        self.push(OperationEvent::Resumed { requested_by, accept_loss })?;
+        self.intend()
+    }
+
+    /// The resources it finished with, if it did in this draft.
+    #[must_use]
+    pub fn finished_with(&self) -> Option<&Resources> {
+        self.events.iter().rev().find_map(|event| match event {
+            OperationEvent::Finished { resources } => Some(resources),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! For people: what would happen.

@@ -1,0 +1,35 @@
+//! # Provision: a node's resources and its first instance
+//!
+//! ```text
+//!  resolve ─┬─ create_volume:* ───────────────┐
+//!           ├─ create_interface ─┐            ▼
+//!           └────────────────────┴─ launch ─ start ─┬─ attach:* ────┐
+//!                                                   ├─ preserve ────┼─ preserve ─ verify ─ done
+//!                                                   └─ move_address ┘
+//! ```
+//!
+//! | step | may start when | does | observed by | on failure |
+//! | --- | --- | --- | --- | --- |
+//! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
+//! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
+//! | `create_interface` | `primary_eni`, zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
+//! | `launch` | no candidate; own interface free | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
+//! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |
+//! | `preserve:i` | it runs; again when all is in place | DeleteOnTermination=false | instance | stuck |
+//! | `attach:x` | volume free, candidate runs | AttachVolume | the volume | candidate gone: lost; else stuck |
+//! | `move_address` | `secondary_ip`, candidate runs | AssignPrivateIpAddresses | the interface | as above |
+//! | `verify` | all in place and preserved | – | instance, volumes, interface | as above |
+//!
+//! A stop in the middle leaves: tagged volumes, an interface, an instance; the next start goes on with the same tokens. A
+//! lost candidate is fenced, its root deleted, what it held released, and the next pool is asked. Nothing has an undo: a
+//! provision that should not be is ended by `delete`.
+
+use crate::operation::{Due, Operation};
+use crate::{acquire, release};
+
+/// Every rule that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = release::rules(op);
+    due.extend(acquire::rules(op));
+    due
+}

@@ -1,0 +1,101 @@
+//! The release half, shared by `replace` and `delete`, and by `provision` when a candidate is lost: what an instance
+//! holds is made safe, the instance is fenced, and everything of the node's is seen free.
+
+use crate::node::OperationKind;
+use crate::operation::{Due, Holder, Operation, Place, RootRung};
+use crate::spec::Handover;
+use crate::steps::{Intent, Slot};
+
+/// Every rule of the release half that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = Vec::new();
+    for holder in &op.facts.holders {
+        let preserve = preserve(op, holder);
+        let safe = holder.preserved || holder.known_over || preserve.is_none();
+        if let Some(preserve) = preserve.filter(|_| !safe) {
+            due.push(preserve.into());
+        }
+        if safe && !holder.fenced && may_fence(op, holder) {
+            due.push(
+                Intent::Fence {
+                    instance: holder.instance.clone(),
+                    spot_request: holder.spot_request.clone(),
+                }
+                .into(),
+            );
+        }
+    }
+    for (slot, fact) in &op.facts.volumes {
+        let (Place::On(on), Some(volume)) = (&fact.place, &fact.id) else { continue };
+        let Some(holder) = op.facts.holders.iter().find(|holder| holder.instance == *on) else { continue };
+        if holder.fenced {
+            due.push(Intent::Release { slot: slot.clone(), volume: volume.clone(), from: on.clone() }.into());
+        } else if may_detach(op, holder, slot) {
+            due.push(
+                Intent::Detach { slot: slot.clone(), volume: volume.clone(), instance: on.clone() }.into(),
+            );
+        }
+    }
+    if let Some(fact) = &op.facts.interface
+        && let (Place::On(on), Some(held)) = (&fact.place, &fact.held)
+        && op.facts.is_fenced(on)
+    {
+        due.push(Intent::ReleaseInterface { interface: held.interface.clone(), from: on.clone() }.into());
+    }
+    due
+}
+
+/// What must be made to survive the holder's termination; `None` when nothing of the node's is on it.
+fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
+    let on_it = |place: &Place| matches!(place, Place::On(on) if *on == holder.instance);
+    let volumes: Vec<_> = op
+        .facts
+        .volumes
+        .values()
+        .filter(|fact| on_it(&fact.place))
+        .filter_map(|fact| fact.id.clone())
+        .collect();
+    let interface = op
+        .facts
+        .interface
+        .as_ref()
+        .filter(|fact| on_it(&fact.place))
+        .and_then(|fact| fact.held.as_ref())
+        .map(|held| held.interface.clone());
+    (!volumes.is_empty() || interface.is_some()).then(|| Intent::Preserve {
+        instance: holder.instance.clone(),
+        volumes,
+        interface,
+    })
+}
+
+/// When a holder may be terminated: the point of no return for the old instance.
+fn may_fence(op: &Operation, holder: &Holder) -> bool {
+    if !holder.is_old || holder.known_over || op.order.kind == OperationKind::Delete {
+        return true;
+    }
+    if !op.order.spec.makes_before_breaks() || op.facts.rung == RootRung::Image {
+        return true;
+    }
+    // Make before break: capacity is secured before anything is taken away, and what can leave a running
+    // instance has left it.
+    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+    let leaving = op.facts.volumes.keys().any(|slot| may_detach(op, holder, slot));
+    secured && !leaving
+}
+
+/// When a data volume may leave an instance that still runs.
+fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
+    let Some(fact) = op.facts.volumes.get(slot) else { return false };
+    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+    op.order.spec.persist.handover == Handover::Detach
+        && op.order.kind == OperationKind::Replace
+        && op.order.spec.makes_before_breaks()
+        && *slot != Slot::Root
+        && secured
+        && holder.is_old
+        && holder.preserved
+        && !holder.known_over
+        && matches!(&fact.place, Place::On(on) if *on == holder.instance)
+        && fact.detach_tried_on.as_ref() != Some(&holder.instance)
+}

@@ -1,0 +1,52 @@
+//! # Replace: the node comes back on another instance
+//!
+//! It is the same machine for a planned replacement, for a warning with two minutes left, and for an instance that is
+//! already gone; only the facts differ. An interruption of the *new* instance while this runs adds a holder to fence and takes
+//! the candidate away: the same rules go on from there.
+//!
+//! Make before break (`secondary_ip`, `none`), root adopted:
+//! ```text
+//!  preserve:old ───────────────┐
+//!  launch ─ start ─┬───────────┴─ fence:old ─┬─ release:root ─ adopt_root ─┐
+//!                  └─ preserve:new ──────────├─ release:x ─ attach:x ──────┼─ preserve ─ verify ─ clean ─ done
+//!                                            └─ move_address ──────────────┘
+//! ```
+//! Break before make (`primary_eni`): the launch waits for the interface.
+//! ```text
+//!  preserve:old ─ fence:old ─┬─ release_interface ─ launch ─ start ─┬─ adopt_root ─┐
+//!                            ├─ release:root ───────────────────────┤              ├─ …
+//!                            └─ release:x ──────────────────────────┴─ attach:x ───┘
+//! ```
+//! Root by image: the launch waits for `release:root ─ snapshot_root ─ register_image`.
+//!
+//! | step | may start when | does | observed by | on failure |
+//! | --- | --- | --- | --- | --- |
+//! | `preserve:old` | the old instance is not known to be over | DeleteOnTermination=false on all that is kept | instance | gone: go on; else stuck, nothing was harmed |
+//! | `launch`, `start` | see above; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
+//! | `detach:x` | `handover: detach`, new instance runs, old preserved | DetachVolume, never forced | volume free | 20 s: follows after the fence |
+//! | `fence:old` | old preserved; and make before break: new instance runs; **the point of no return** | TerminateInstances (persistent request cancelled first) | `terminated`, twice | stuck |
+//! | `release:x`, `release_interface` | its holder is fenced | – | free, twice | gone for ever: stuck with `--accept-loss` |
+//! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
+//! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
+//! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
+//! | `move_address` | new instance runs; old one fenced (or all data detached from it) | AssignPrivateIpAddresses | the interface | as above |
+//! | `preserve:new`, `verify` | everything in place | as in `provision` | – | as above |
+//! | `delete_volume:t` | verified | deletes temporary roots by id | not found | stuck |
+//! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists | – | not found | stuck |
+//!
+//! Undone by: nothing is undone. Before `fence:old` the old instance still carries the node, and a launched candidate is fenced by
+//! the operation's own end; after it there is only forward. What a stop in the middle leaves is what the journal says; the next
+//! start goes on.
+//!
+//! The root's content is never at risk from a rung that fails: the old root volume is deleted by nobody here. When the root
+//! went on as an image, the old volume is *retained* and listed by `perennial node show`.
+
+use crate::operation::{Due, Operation};
+use crate::{acquire, release};
+
+/// Every rule that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = release::rules(op);
+    due.extend(acquire::rules(op));
+    due
+}

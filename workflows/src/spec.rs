@@ -1,0 +1,622 @@
+//! The node file: what a node is meant to be.
+//!
+//! A file is YAML or JSON, checked strictly: an unknown field is an error, not a silent no-op.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{GroupId, ImageId, Market, SnapshotId, SubnetId};
+
+/// The longest node name. Names stand in tags, image names (128 characters) and stream names.
+pub const NODE_NAME_MAX: usize = 63;
+/// EC2 attaches at most 27 EBS volumes to most Nitro types (EC2 User Guide, instance volume limits); one is the root.
+pub const DATA_VOLUMES_MAX: usize = 26;
+/// A ladder longer than this only delays the on-demand rung. AWS's advice for spot is ten types.
+pub const INSTANCE_TYPES_MAX: usize = 40;
+/// EC2's limit on user data before encoding (EC2 User Guide).
+pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
+/// EC2 allows 50 tags; ours need some.
+pub const TAGS_MAX: usize = 40;
+
+/// The durable name of a node: lower-case letters, digits and dashes, starting with a letter.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(#[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"), length(max = 63))] String);
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not a name: use lower-case letters, digits and dashes, start with a letter, at most {NODE_NAME_MAX} characters"
+)]
+pub struct BadName {
+    text: String,
+}
+
+impl NodeName {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// [`BadName`].
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let shaped = text.len() <= NODE_NAME_MAX
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if shaped {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadName { text: text.chars().take(80).collect() })
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        Self::parse(&text)
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The format of a node file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeSchema {
+    /// The first one.
+    #[serde(rename = "perennial.node/v1")]
+    V1,
+}
+
+/// What a node is meant to be: the content of a node file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    /// The format of this file.
+    pub schema: NodeSchema,
+    /// The node's name, for ever.
+    pub name: NodeName,
+    /// The image its first root is made from. With `persist.root: adopt` it also boots the temporary root of each
+    /// replacement, so it must be inert: no workload of its own, no enrolment under the node's identity.
+    pub image: ImageId,
+    /// The subnet, which fixes the availability zone.
+    pub subnet: SubnetId,
+    /// Of the primary interface; empty means the VPC's default group.
+    #[serde(default)]
+    pub security_groups: Vec<GroupId>,
+    /// Where capacity may come from.
+    pub capacity: CapacitySpec,
+    /// What comes back after an interruption, and how.
+    #[serde(default)]
+    pub persist: PersistSpec,
+    /// The root volume.
+    #[serde(default)]
+    pub root: RootSpec,
+    /// The data volumes.
+    #[serde(default)]
+    pub data_volumes: Vec<DataVolumeSpec>,
+    /// A private address to ask for at first; otherwise the subnet chooses. It is the address that persists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_ip: Option<Ipv4Addr>,
+    /// The key pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
+    /// The name of the IAM instance profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_profile: Option<String>,
+    /// User data as text, at most 16 KiB; encoded by us. It runs at the first boot of each instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// Further tags of every resource; keys must not begin with `perennial:` or `aws:`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where capacity may come from: a ladder of instance types, then the market's fallback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CapacitySpec {
+    /// In order of preference; all of the image's architecture.
+    #[schemars(length(min = 1, max = 40))]
+    pub instance_types: Vec<String>,
+    /// Which markets, in which order.
+    #[serde(default)]
+    pub market: MarketPolicy,
+    /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_max: Option<String>,
+}
+
+/// Which markets, in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MarketPolicy {
+    /// Spot only: without spot capacity the node waits.
+    SpotOnly,
+    /// Every type on the spot market first, then every type on demand.
+    #[default]
+    SpotThenOnDemand,
+    /// On demand only.
+    OnDemandOnly,
+}
+
+/// What comes back after an interruption, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PersistSpec {
+    /// The root volume.
+    #[serde(default)]
+    pub root: RootMode,
+    /// The data volumes.
+    #[serde(default)]
+    pub data: DataMode,
+    /// The address.
+    #[serde(default)]
+    pub network: NetworkMode,
+    /// When data volumes leave an old instance that still runs.
+    #[serde(default)]
+    pub handover: Handover,
+}
+
+/// How the root volume comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RootMode {
+    /// The very same volume becomes the root of the new instance (CreateReplaceRootVolumeTask). Where that cannot be
+    /// done, `image` carries it, and the journal says why.
+    #[default]
+    Adopt,
+    /// A snapshot of the old root, taken after the old instance is gone, is registered as the image of the new one.
+    Image,
+    /// The root is new each time, from the node's image.
+    None,
+}
+
+/// How data volumes come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataMode {
+    /// The very same volumes.
+    #[default]
+    Reattach,
+}
+
+/// How the address comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// The same primary interface: same address, same MAC. The old instance must be gone before the new one can be
+    /// launched (break before make).
+    PrimaryEni,
+    /// A secondary private address moves from instance to instance. The new instance is launched first (make before
+    /// break).
+    #[default]
+    SecondaryIp,
+    /// A new address each time.
+    None,
+}
+
+/// When data volumes leave an old instance that still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Handover {
+    /// After it is terminated: its operating system has unmounted them.
+    #[default]
+    Terminate,
+    /// While it runs, once the new instance is up: for nodes that unmount by themselves at the interruption notice. A volume
+    /// that is still in use is not forced; it follows after termination.
+    Detach,
+}
+
+/// The root volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RootSpec {
+    /// At least the image's size; none means the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u32>,
+    /// Such as `gp3`; none means the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+}
+
+/// One data volume, created with the node and kept through every replacement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataVolumeSpec {
+    /// Its name within the node.
+    pub name: NodeName,
+    /// The device name it is attached under, such as `/dev/sdf`.
+    #[schemars(regex(pattern = "^/dev/(sd[b-z]|xvd[b-z][a-z]?)$"))]
+    pub device: String,
+    /// Its size.
+    #[schemars(range(min = 1, max = 65536))]
+    pub size_gib: u32,
+    /// Its type.
+    #[serde(default = "gp3")]
+    pub volume_type: String,
+    /// For gp3, io1 and io2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// For gp3, in MiB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
+    /// Encrypted with the account's EBS key, or `kms_key`.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// A customer managed key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
+    /// What the first volume is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+}
+
+fn gp3() -> String {
+    "gp3".to_owned()
+}
+
+/// One thing that is wrong with a node file whose form is right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct SpecError {
+    /// Where, such as `data_volumes[1].device`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub why: String,
+}
+
+impl NodeSpec {
+    /// Checks what the form alone cannot say.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
+        let types = &self.capacity.instance_types;
+        if types.is_empty() || types.len() > INSTANCE_TYPES_MAX {
+            return wrong(
+                "capacity.instance_types",
+                format!("name between 1 and {INSTANCE_TYPES_MAX} types"),
+            );
+        }
+        for (i, name) in types.iter().enumerate() {
+            let shaped = name.len() <= 32
+                && name.split_once('.').is_some_and(|(family, size)| !family.is_empty() && !size.is_empty())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-');
+            if !shaped {
+                return wrong(
+                    &format!("capacity.instance_types[{i}]"),
+                    format!("{name:?} is not an instance type such as \"m6i.large\""),
+                );
+            }
+            if types[..i].contains(name) {
+                return wrong(&format!("capacity.instance_types[{i}]"), format!("{name} stands there twice"));
+            }
+        }
+        if let Some(price) = &self.capacity.price_max
+            && !price.parse::<f64>().is_ok_and(|price| price > 0.0 && price.is_finite())
+        {
+            return wrong(
+                "capacity.price_max",
+                format!("{price:?} is not a price per hour such as \"0.12\""),
+            );
+        }
+        if self.data_volumes.len() > DATA_VOLUMES_MAX {
+            return wrong("data_volumes", format!("at most {DATA_VOLUMES_MAX} fit an instance"));
+        }
+        let (mut names, mut devices) = (BTreeSet::new(), BTreeSet::new());
+        for (i, volume) in self.data_volumes.iter().enumerate() {
+            if volume.name.as_str() == "root" || !names.insert(&volume.name) {
+                return wrong(
+                    &format!("data_volumes[{i}].name"),
+                    format!(
+                        "{:?} is taken; give each data volume its own name (and none `root`)",
+                        volume.name
+                    ),
+                );
+            }
+            if !is_data_device(&volume.device) {
+                return wrong(
+                    &format!("data_volumes[{i}].device"),
+                    format!(
+                        "{:?} is not a data device name: use /dev/sdf to /dev/sdp, or /dev/xvdba to /dev/xvddx",
+                        volume.device
+                    ),
+                );
+            }
+            if !devices.insert(canonical_device(&volume.device)) {
+                return wrong(
+                    &format!("data_volumes[{i}].device"),
+                    format!("{} names the same device as another volume (sd and xvd are one)", volume.device),
+                );
+            }
+            if volume.size_gib == 0 || volume.size_gib > 65_536 {
+                return wrong(&format!("data_volumes[{i}].size_gib"), "must be between 1 and 65536".into());
+            }
+            if volume.kms_key.is_some() && !volume.encrypted {
+                return wrong(&format!("data_volumes[{i}].kms_key"), "needs `encrypted: true`".into());
+            }
+        }
+        if let Some(user_data) = &self.user_data
+            && user_data.len() > USER_DATA_BYTES_MAX
+        {
+            return wrong(
+                "user_data",
+                format!("{} bytes; EC2 takes at most {USER_DATA_BYTES_MAX}", user_data.len()),
+            );
+        }
+        if self.private_ip.is_some() && self.persist.network == NetworkMode::None {
+            return wrong(
+                "private_ip",
+                "is not kept with `persist.network: none`; remove one of the two".into(),
+            );
+        }
+        if self.tags.len() > TAGS_MAX {
+            return wrong("tags", format!("{} tags; at most {TAGS_MAX}", self.tags.len()));
+        }
+        for (key, value) in &self.tags {
+            if key.starts_with("perennial:") || key.starts_with("aws:") {
+                return wrong("tags", format!("{key:?} is reserved; choose another prefix"));
+            }
+            if key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
+                return wrong("tags", format!("{key:?}: a key has 1 to 128 characters, a value at most 256"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a registered node may become this.
+    ///
+    /// # Errors
+    /// The first change that a later replacement could not carry out without losing state.
+    pub fn check_change_from(&self, old: &Self) -> Result<(), SpecError> {
+        let wrong = |field: &str, why: &str| Err(SpecError { field: field.to_owned(), why: why.to_owned() });
+        if self.subnet != old.subnet {
+            return wrong("subnet", "a node cannot move to another subnet yet; register a new node instead");
+        }
+        if self.image != old.image && old.persist.root != RootMode::None {
+            return wrong(
+                "image",
+                "the root volume is kept, so a new image would have no effect; keep the image, or register a new node",
+            );
+        }
+        if self.persist.root != old.persist.root && old.persist.root == RootMode::None {
+            return wrong(
+                "persist.root",
+                "the present root was launched as one that is not kept; register a new node instead",
+            );
+        }
+        if self.persist.network != old.persist.network {
+            return wrong(
+                "persist.network",
+                "the kind of address cannot change on a registered node; register a new node instead",
+            );
+        }
+        if self.private_ip.is_some() && self.private_ip != old.private_ip {
+            return wrong(
+                "private_ip",
+                "the node keeps the address it has; remove the field or give the present one",
+            );
+        }
+        for volume in &old.data_volumes {
+            match self.data_volumes.iter().find(|new| new.name == volume.name) {
+                None => {
+                    return wrong(
+                        "data_volumes",
+                        "a registered data volume cannot be removed; delete the node with the data kept instead",
+                    );
+                }
+                Some(new) if new != volume => {
+                    return wrong(
+                        "data_volumes",
+                        "a registered data volume cannot be changed; add another volume instead",
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the new instance can run before the old one is gone.
+    #[must_use]
+    pub fn makes_before_breaks(&self) -> bool {
+        match self.persist.network {
+            NetworkMode::PrimaryEni => false,
+            NetworkMode::SecondaryIp | NetworkMode::None => true,
+        }
+    }
+
+    /// The pools to try, in order.
+    #[must_use]
+    pub fn ladder(&self) -> Vec<Pool> {
+        let rungs = |market| {
+            self.capacity.instance_types.iter().map(move |name| Pool { instance_type: name.clone(), market })
+        };
+        match self.capacity.market {
+            MarketPolicy::SpotOnly => rungs(Market::Spot).collect(),
+            MarketPolicy::SpotThenOnDemand => rungs(Market::Spot).chain(rungs(Market::OnDemand)).collect(),
+            MarketPolicy::OnDemandOnly => rungs(Market::OnDemand).collect(),
+        }
+    }
+}
+
+/// One rung of the capacity ladder, within the node's zone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Such as `m6i.large`.
+    pub instance_type: String,
+    /// Spot or on-demand.
+    pub market: Market,
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.instance_type, self.market)
+    }
+}
+
+/// `/dev/sdf` and `/dev/xvdf` are the same device to the guest.
+fn canonical_device(device: &str) -> &str {
+    device.strip_prefix("/dev/xvd").or_else(|| device.strip_prefix("/dev/sd")).unwrap_or(device)
+}
+
+fn is_data_device(device: &str) -> bool {
+    match (device.strip_prefix("/dev/xvd"), device.strip_prefix("/dev/sd")) {
+        (Some(tail), _) => match tail.as_bytes() {
+            [c] => (b'b'..=b'z').contains(c),
+            [a, b] => (b'b'..=b'd').contains(a) && b.is_ascii_lowercase(),
+            _ => false,
+        },
+        (None, Some(tail)) => matches!(tail.as_bytes(), [c] if (b'b'..=b'z').contains(c)),
+        (None, None) => false,
+    }
+}
+
+/// A small valid spec for tests and examples.
+#[must_use]
+pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
+    let id = |text: &str| text.to_owned();
+    NodeSpec {
+        schema: NodeSchema::V1,
+        name: NodeName::try_from(id(name)).unwrap_or_else(|error| unreachable!("BUG: {error}")),
+        image: ImageId::try_from(id("ami-0123456789abcdef0"))
+            .unwrap_or_else(|error| unreachable!("BUG: {error}")),
+        subnet: SubnetId::try_from(id("subnet-0123456789abcdef0"))
+            .unwrap_or_else(|error| unreachable!("BUG: {error}")),
+        security_groups: Vec::new(),
+        capacity: CapacitySpec {
+            instance_types: vec!["m6i.large".into(), "m5.large".into()],
+            market: MarketPolicy::SpotThenOnDemand,
+            price_max: None,
+        },
+        persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
+        root: RootSpec::default(),
+        data_volumes: vec![DataVolumeSpec {
+            name: NodeName::try_from(id("data")).unwrap_or_else(|error| unreachable!("BUG: {error}")),
+            device: "/dev/sdf".into(),
+            size_gib: 10,
+            volume_type: gp3(),
+            iops: None,
+            throughput: None,
+            encrypted: false,
+            kms_key: None,
+            snapshot: None,
+        }],
+        private_ip: None,
+        key_name: None,
+        instance_profile: None,
+        user_data: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> NodeSpec {
+        example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)
+    }
+
+    #[test]
+    fn the_example_is_valid_and_survives_json() {
+        let spec = good();
+        spec.check().unwrap();
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<NodeSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_field() {
+        let check = |change: fn(&mut NodeSpec), field: &str| {
+            let mut spec = good();
+            change(&mut spec);
+            assert_eq!(spec.check().unwrap_err().field, field);
+        };
+        check(|s| s.capacity.instance_types.clear(), "capacity.instance_types");
+        check(|s| s.capacity.instance_types.push("large".into()), "capacity.instance_types[2]");
+        check(|s| s.capacity.instance_types.push("m5.large".into()), "capacity.instance_types[2]");
+        check(|s| s.capacity.price_max = Some("cheap".into()), "capacity.price_max");
+        check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
+        check(|s| s.data_volumes[0].device = "/dev/sda1".into(), "data_volumes[0].device");
+        check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");
+        check(|s| s.data_volumes[0].kms_key = Some("k".into()), "data_volumes[0].kms_key");
+        check(|s| s.user_data = Some("x".repeat(USER_DATA_BYTES_MAX + 1)), "user_data");
+        check(
+            |s| {
+                s.tags.insert("perennial:node".into(), "x".into());
+            },
+            "tags",
+        );
+        check(
+            |s| {
+                s.private_ip = Some(Ipv4Addr::new(10, 0, 0, 9));
+                s.persist.network = NetworkMode::None;
+            },
+            "private_ip",
+        );
+    }
+
+    #[test]
+    fn sd_and_xvd_of_the_same_letter_are_one_device() {
+        let mut spec = good();
+        let mut twin = spec.data_volumes[0].clone();
+        twin.name = NodeName::parse("logs").unwrap();
+        twin.device = "/dev/xvdf".into();
+        spec.data_volumes.push(twin);
+        assert_eq!(spec.check().unwrap_err().field, "data_volumes[1].device");
+    }
+
+    #[test]
+    fn a_change_that_would_lose_state_or_do_nothing_is_refused() {
+        let old = good();
+        let check = |change: fn(&mut NodeSpec), field: &str| {
+            let mut new = old.clone();
+            change(&mut new);
+            assert_eq!(new.check_change_from(&old).unwrap_err().field, field);
+        };
+        check(|s| s.subnet = SubnetId::parse("subnet-1").unwrap(), "subnet");
+        check(|s| s.image = ImageId::parse("ami-1").unwrap(), "image");
+        check(|s| s.persist.network = NetworkMode::PrimaryEni, "persist.network");
+        check(|s| s.data_volumes.clear(), "data_volumes");
+        check(|s| s.data_volumes[0].size_gib = 20, "data_volumes");
+        let mut types = old.clone();
+        types.capacity.instance_types.push("c5.large".into());
+        types.check_change_from(&old).unwrap();
+    }
+
+    #[test]
+    fn on_demand_is_the_last_rung() {
+        let pools: Vec<_> = good().ladder().iter().map(ToString::to_string).collect();
+        assert_eq!(pools, ["m6i.large spot", "m5.large spot", "m6i.large on-demand", "m5.large on-demand"]);
+    }
+}

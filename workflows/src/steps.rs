@@ -1,0 +1,536 @@
+//! The steps: what is intended, and what was observed.
+//!
+//! An intent is the whole request, made before the first call: a worker adds nothing to it. What makes the repeat of
+//! each step safe:
+//!
+//! | step | call | its repeat is safe because of |
+//! | --- | --- | --- |
+//! | resolve | describe only | nothing is changed |
+//! | create_volume, create_interface, launch, adopt_root | tokenised create | the client token in the intent |
+//! | snapshot_root | CreateSnapshot | the tag `perennial:step`, looked for first |
+//! | register_image | RegisterImage | the unique name |
+//! | preserve | ModifyInstanceAttribute | it is a declarative set |
+//! | fence | TerminateInstances | EC2 documents it as idempotent |
+//! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
+//! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
+//! | move_address | AssignPrivateIpAddresses | the interface is looked at first; taking an own address changes nothing |
+//! | release, release_interface, start, verify | describe only | nothing is changed |
+//! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{
+    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
+    SubnetId, VolumeId,
+};
+use crate::spec::{NodeName, Pool};
+
+/// A volume's place in a node: `root`, or the name of a data volume.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum Slot {
+    /// The root volume.
+    Root,
+    /// A data volume.
+    Data(NodeName),
+}
+
+impl TryFrom<String> for Slot {
+    type Error = crate::spec::BadName;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "root" { Ok(Self::Root) } else { NodeName::parse(&text).map(Self::Data) }
+    }
+}
+
+impl From<Slot> for String {
+    fn from(slot: Slot) -> Self {
+        slot.to_string()
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.pad("root"),
+            Self::Data(name) => f.pad(name.as_str()),
+        }
+    }
+}
+
+/// The tags of a created resource, sorted by key.
+pub type TagMap = BTreeMap<String, String>;
+
+/// What machines launched from an image are like; carried over when an image is registered from a root snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFacts {
+    /// `x86_64`, `arm64`…
+    pub architecture: String,
+    /// The device name of the root.
+    pub root_device: String,
+    /// `legacy-bios`, `uefi`, `uefi-preferred`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<String>,
+    /// Enhanced networking.
+    pub ena_support: bool,
+    /// `v2.0` with a TPM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm_support: Option<String>,
+    /// `v2.0` when instances require IMDSv2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imds_support: Option<String>,
+    /// Set for Windows and some licensed systems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// Where a node lives and what it boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// The subnet's availability zone.
+    pub zone: String,
+    /// Of the node's image.
+    pub image: ImageFacts,
+}
+
+/// The primary interface of a launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchInterface {
+    /// The node's own one, which must be free.
+    Kept(InterfaceId),
+    /// A new one that dies with the instance.
+    New {
+        /// In this subnet.
+        subnet: SubnetId,
+        /// With these groups.
+        groups: Vec<GroupId>,
+    },
+}
+
+/// The whole request of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Looks up the subnet's zone and the image's traits.
+    Resolve {
+        /// The node's subnet.
+        subnet: SubnetId,
+        /// The node's image.
+        image: ImageId,
+    },
+    /// Creates a data volume.
+    CreateVolume {
+        /// Whose.
+        slot: Slot,
+        /// Sent as it stands.
+        client_token: String,
+        /// Where.
+        zone: String,
+        /// How large.
+        size_gib: u32,
+        /// Such as `gp3`.
+        volume_type: String,
+        /// Provisioned IOPS.
+        iops: Option<u32>,
+        /// In MiB/s.
+        throughput: Option<u32>,
+        /// Encrypted.
+        encrypted: bool,
+        /// With this key.
+        kms_key: Option<String>,
+        /// From this snapshot.
+        snapshot: Option<SnapshotId>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Creates the node's primary interface.
+    CreateInterface {
+        /// Sent as it stands.
+        client_token: String,
+        /// Where.
+        subnet: SubnetId,
+        /// With these groups.
+        groups: Vec<GroupId>,
+        /// With this address.
+        private_ip: Option<Ipv4Addr>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Sets DeleteOnTermination=false for volumes (and an interface) of an instance, and sees it set.
+    Preserve {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which volumes; those not attached to it are passed over.
+        volumes: Vec<VolumeId>,
+        /// The node's own interface.
+        interface: Option<InterfaceId>,
+    },
+    /// Detaches a data volume from an instance that still runs, without force.
+    Detach {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// From which instance.
+        instance: InstanceId,
+    },
+    /// Cancels a persistent spot request, terminates the instance and sees it terminated, twice.
+    Fence {
+        /// Which instance.
+        instance: InstanceId,
+        /// Its spot request, if known.
+        spot_request: Option<SpotRequestId>,
+    },
+    /// Sees a volume free, twice.
+    Release {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it was.
+        from: InstanceId,
+    },
+    /// Sees the node's interface free, twice.
+    ReleaseInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// Where it was.
+        from: InstanceId,
+    },
+    /// Takes a snapshot of the free root volume and sees it complete.
+    SnapshotRoot {
+        /// Of this volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
+    /// Registers an image from the root's snapshot and sees it available.
+    RegisterImage {
+        /// Unique, and so the key of the repeat.
+        name: String,
+        /// Of the root.
+        snapshot: SnapshotId,
+        /// From the node's first image.
+        facts: ImageFacts,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Launches one instance in one pool.
+    Launch {
+        /// Sent as it stands.
+        client_token: String,
+        /// Where capacity is asked for.
+        pool: Pool,
+        /// At most this price per hour.
+        price_max: Option<String>,
+        /// The zone.
+        zone: String,
+        /// What to boot.
+        image: ImageId,
+        /// The primary interface.
+        interface: LaunchInterface,
+        /// The image's root device.
+        root_device: String,
+        /// The root's size, if it is to differ from the image's.
+        root_size_gib: Option<u32>,
+        /// The root's type, if it is to differ from the image's.
+        root_volume_type: Option<String>,
+        /// The key pair.
+        key_name: Option<String>,
+        /// The instance profile.
+        instance_profile: Option<String>,
+        /// As text.
+        user_data: Option<String>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Sees the launched instance running.
+    Start {
+        /// Which instance.
+        instance: InstanceId,
+    },
+    /// Makes the node's own root volume the root of the new instance.
+    AdoptRoot {
+        /// Which instance.
+        instance: InstanceId,
+        /// The node's root volume.
+        volume: VolumeId,
+        /// The root it was launched with, if the endpoint shows one.
+        temporary: Option<VolumeId>,
+        /// Sent as it stands.
+        client_token: String,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Attaches a data volume.
+    Attach {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// To which instance.
+        instance: InstanceId,
+        /// Under this device name.
+        device: String,
+    },
+    /// Moves the node's secondary address to the new instance's primary interface.
+    MoveAddress {
+        /// The instance.
+        instance: InstanceId,
+        /// Its primary interface.
+        interface: InterfaceId,
+        /// The node's address; none at first: the subnet chooses.
+        address: Option<Ipv4Addr>,
+    },
+    /// Looks at everything once more.
+    Verify {
+        /// The new instance.
+        instance: InstanceId,
+        /// Its volumes.
+        volumes: BTreeMap<Slot, VolumeId>,
+        /// The interface that holds the address.
+        interface: Option<InterfaceId>,
+        /// The node's address.
+        address: Option<Ipv4Addr>,
+    },
+    /// Deletes a volume by id.
+    DeleteVolume {
+        /// Which.
+        volume: VolumeId,
+        /// What it was: `temporary root`, `data`…
+        role: String,
+    },
+    /// Deletes the node's interface.
+    DeleteInterface {
+        /// Which.
+        interface: InterfaceId,
+    },
+    /// Deregisters a superseded root image.
+    DeregisterImage {
+        /// Which.
+        image: ImageId,
+    },
+    /// Deletes a superseded root snapshot.
+    DeleteSnapshot {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+}
+
+impl Intent {
+    /// The step's name: the same for every attempt at the same thing.
+    #[must_use]
+    pub fn step(&self) -> String {
+        match self {
+            Self::Resolve { .. } => "resolve".into(),
+            Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
+            Self::CreateInterface { .. } => "create_interface".into(),
+            Self::Preserve { instance, .. } => format!("preserve:{instance}"),
+            Self::Detach { slot, .. } => format!("detach:{slot}"),
+            Self::Fence { instance, .. } => format!("fence:{instance}"),
+            Self::Release { slot, .. } => format!("release:{slot}"),
+            Self::ReleaseInterface { .. } => "release_interface".into(),
+            Self::SnapshotRoot { .. } => "snapshot_root".into(),
+            Self::RegisterImage { .. } => "register_image".into(),
+            Self::Launch { .. } => "launch".into(),
+            Self::Start { .. } => "start".into(),
+            Self::AdoptRoot { .. } => "adopt_root".into(),
+            Self::Attach { slot, .. } => format!("attach:{slot}"),
+            Self::MoveAddress { .. } => "move_address".into(),
+            Self::Verify { .. } => "verify".into(),
+            Self::DeleteVolume { volume, .. } => format!("delete_volume:{volume}"),
+            Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
+            Self::DeregisterImage { image } => format!("deregister_image:{image}"),
+            Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
+        }
+    }
+
+    /// How long a step may take before the workflow does something else, in milliseconds.
+    ///
+    /// Chosen well above what was measured or documented (`ec2-semantics` §6): a bound catches what hangs, it does not
+    /// race what is slow.
+    #[must_use]
+    pub const fn budget_ms(&self) -> u64 {
+        const SECOND: u64 = 1_000;
+        const MINUTE: u64 = 60 * SECOND;
+        match self {
+            // Seconds in practice; an EBS control-plane brown-out can make them minutes.
+            Self::Resolve { .. }
+            | Self::CreateVolume { .. }
+            | Self::CreateInterface { .. }
+            | Self::Preserve { .. }
+            | Self::MoveAddress { .. }
+            | Self::Verify { .. }
+            | Self::DeleteInterface { .. }
+            | Self::DeregisterImage { .. }
+            | Self::DeleteSnapshot { .. }
+            | Self::DeleteVolume { .. } => 15 * MINUTE,
+            // A volume in use stays so; after termination it comes anyway.
+            Self::Detach { .. } => 20 * SECOND,
+            // A metal instance took over 19 minutes to terminate.
+            Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
+            // A first full snapshot takes hours.
+            Self::SnapshotRoot { .. } => 24 * 60 * MINUTE,
+            Self::RegisterImage { .. } => 60 * MINUTE,
+            Self::Launch { .. } | Self::Start { .. } => 10 * MINUTE,
+            // The documentation's example took 20 seconds.
+            Self::AdoptRoot { .. } => 10 * MINUTE,
+            Self::Attach { .. } => 15 * MINUTE,
+        }
+    }
+
+    /// The instance a step works on, whose loss ends the step.
+    #[must_use]
+    pub const fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Start { instance }
+            | Self::AdoptRoot { instance, .. }
+            | Self::Attach { instance, .. }
+            | Self::MoveAddress { instance, .. }
+            | Self::Verify { instance, .. }
+            | Self::Preserve { instance, .. }
+            | Self::Detach { instance, .. } => Some(instance),
+            Self::Resolve { .. }
+            | Self::CreateVolume { .. }
+            | Self::CreateInterface { .. }
+            | Self::Fence { .. }
+            | Self::Release { .. }
+            | Self::ReleaseInterface { .. }
+            | Self::SnapshotRoot { .. }
+            | Self::RegisterImage { .. }
+            | Self::Launch { .. }
+            | Self::DeleteVolume { .. }
+            | Self::DeleteInterface { .. }
+            | Self::DeregisterImage { .. }
+            | Self::DeleteSnapshot { .. } => None,
+        }
+    }
+}
+
+/// What a step observed. Not an error: the workflow decides on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The zone and the image's traits.
+    Resolved(Placement),
+    /// A volume is available.
+    VolumeCreated {
+        /// Its id.
+        volume: VolumeId,
+    },
+    /// An interface is available.
+    InterfaceCreated {
+        /// Its id.
+        interface: InterfaceId,
+        /// Its address.
+        private_ip: Ipv4Addr,
+    },
+    /// DeleteOnTermination is false for all of them.
+    Preserved,
+    /// The instance is terminated: seen twice.
+    Fenced {
+        /// The state it was first found in.
+        found: String,
+        /// Whether we asked for the termination.
+        terminated_by_us: bool,
+    },
+    /// Free: seen twice, with nothing attached.
+    Released,
+    /// The operating system still uses the volume.
+    StillBusy {
+        /// What was seen.
+        because: String,
+    },
+    /// The snapshot is complete.
+    SnapshotCompleted {
+        /// Its id.
+        snapshot: SnapshotId,
+    },
+    /// The image is available.
+    ImageAvailable {
+        /// Its id.
+        image: ImageId,
+    },
+    /// EC2 has accepted the launch.
+    Launched {
+        /// The new instance.
+        instance: InstanceId,
+        /// Its spot request.
+        spot_request: Option<SpotRequestId>,
+    },
+    /// This pool cannot serve now; another may.
+    NoCapacity {
+        /// EC2's code.
+        code: String,
+        /// EC2's words.
+        message: String,
+    },
+    /// The instance runs.
+    Started {
+        /// Its primary interface.
+        interface: InterfaceId,
+        /// Its primary address.
+        private_ip: Ipv4Addr,
+        /// The device name of its root.
+        root_device: String,
+        /// The volume it booted from; unknown where the endpoint shows none.
+        root_volume: Option<VolumeId>,
+    },
+    /// The node's volume is the root now: seen on the volume.
+    Adopted {
+        /// The task, if one was needed.
+        task: Option<RootTaskId>,
+    },
+    /// The root cannot be adopted here; another way must carry it.
+    AdoptRefused {
+        /// EC2's code, or the task's state.
+        code: String,
+        /// EC2's words.
+        message: String,
+    },
+    /// Attached: seen on the volume.
+    Attached,
+    /// The address is on the interface: seen there.
+    Moved {
+        /// Which address.
+        address: Ipv4Addr,
+    },
+    /// Everything is where it should be.
+    Verified,
+    /// Deleted, or already gone.
+    Deleted,
+    /// The instance the step works on is gone or going.
+    InstanceGone {
+        /// Which.
+        instance: InstanceId,
+        /// Its state; none when it is not known any more.
+        state: Option<InstanceState>,
+        /// EC2's reason code.
+        reason: Option<String>,
+    },
+    /// Something that holds state does not exist any more.
+    Lost {
+        /// What and how that was seen.
+        what: String,
+    },
+    /// EC2 refuses in a way that repeating cannot change.
+    Refused {
+        /// EC2's code.
+        code: String,
+        /// EC2's words.
+        message: String,
+    },
+    /// The step's time is over.
+    OutOfTime {
+        /// What was waited for.
+        because: String,
+    },
+}
