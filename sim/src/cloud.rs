@@ -1,0 +1,515 @@
+//! The region behind the port: [`SimRegion`] is a [`World`] with a clock, latencies, faults and crash points.
+//!
+//! # A call
+//! 1. It is counted, and the hook is asked (`Before`).
+//! 2. Two thirds of its latency pass (and a [`Fault::Delay`]).
+//! 3. A fault may end it here: refused, or never arrived.
+//! 4. It takes effect, at the clock's time. The hook is asked (`After`).
+//! 5. A fault may spoil the answer: another code, or none.
+//! 6. The rest of the latency passes; the answer arrives.
+//!
+//! A call whose future is dropped before 4 had no effect; afterwards it had, and nobody was told.
+//!
+//! # Dying at a call
+//! The hook answers [`CallVerdict`]: `Go`; `Hang`, this call never returns; or `Kill`, this call and every other that
+//! is made through the same *connection* never return, and none of them takes effect any more. A connection stands for
+//! a process: clones of a [`SimRegion`] share one, [`SimRegion::connect`] makes a new one to the same world. `Before`
+//! with `Kill` is a death before the request was sent, `After` with `Kill` one before the answer arrived. The test
+//! learns of it ([`SimRegion::died`]), drops its engine, and opens another one on a new connection.
+//!
+//! # Time
+//! World time is the clock's, so under tokio's paused time it is virtual. Transitions happen when somebody calls, or
+//! when [`SimRegion::run`] is being polled; that is also what tells events at their time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_workers::classify::{Action, CloudError};
+use perennial_workers::cloud::{
+    Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
+    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeRequest, VolumeView,
+};
+use perennial_workflows::aws::{
+    AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+};
+use tokio::sync::{Notify, mpsc};
+
+use crate::faults::{Fault, Faults, Rule};
+use crate::world::settings::Settings;
+use crate::world::{ACCOUNT, ApiError, Reassignment, RunInstances, World};
+
+/// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
+const CALL_LOG_MAX: usize = 100_000;
+
+/// A moment at which a process may die: before or after the effect of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallPoint {
+    /// The number of the call over all connections, from 0.
+    pub index: u64,
+    /// The call.
+    pub action: Action,
+    /// Which side of its effect.
+    pub phase: Phase,
+}
+
+/// The sides of a call's effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing has happened yet.
+    Before,
+    /// It has happened, and nobody was told.
+    After,
+}
+
+/// What becomes of a call at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallVerdict {
+    /// It goes on.
+    Go,
+    /// It never returns.
+    Hang,
+    /// The process behind the connection dies here: none of its calls returns or takes effect any more.
+    Kill,
+}
+
+/// Asked at every point.
+pub type Hook = Arc<dyn Fn(&CallPoint) -> CallVerdict + Send + Sync>;
+
+/// One finished call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRecord {
+    /// When it took effect or failed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The call.
+    pub action: Action,
+    /// The answer: nothing, or a code (empty when no answer came).
+    pub answer: Result<(), String>,
+}
+
+/// A connection to a simulated region.
+#[derive(Clone)]
+pub struct SimRegion {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    clock: Clock,
+    faults: Mutex<Faults>,
+    calls: Mutex<Calls>,
+    hook: Mutex<Option<Hook>>,
+    /// Something was scheduled, or told.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Connection {
+    dead: AtomicBool,
+    died: Notify,
+}
+
+#[derive(Default)]
+struct Calls {
+    count: u64,
+    log: VecDeque<CallRecord>,
+}
+
+impl fmt::Debug for SimRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimRegion").field("dead", &self.is_dead()).finish_non_exhaustive()
+    }
+}
+
+impl SimRegion {
+    /// A new region at the clock's time.
+    #[must_use]
+    pub fn new(settings: Settings, clock: Clock) -> Self {
+        let seed = settings.seed;
+        let world = World::new(settings, clock.now_ms());
+        let shared = Shared {
+            world: Mutex::new(world),
+            clock,
+            faults: Mutex::new(Faults::none(seed)),
+            calls: Mutex::default(),
+            hook: Mutex::default(),
+            changed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared), connection: Arc::default() }
+    }
+
+    /// Another connection to the same region, as of another process.
+    #[must_use]
+    pub fn connect(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), connection: Arc::default() }
+    }
+
+    /// The clock of the region.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Does something with the world at the clock's time, outside of every call: sets capacity, interrupts, writes,
+    /// checks.
+    pub fn with<T>(&self, f: impl FnOnce(&mut World, u64) -> T) -> T {
+        let now_ms = self.shared.clock.now_ms();
+        let result = {
+            let mut world = lock(&self.shared.world);
+            world.advance(now_ms);
+            f(&mut world, now_ms)
+        };
+        self.shared.changed.notify_one();
+        result
+    }
+
+    /// Applies what is due.
+    pub fn advance_now(&self) {
+        self.with(|_, _| ());
+    }
+
+    /// The events told since the last time, as a queue would carry them. Not together with [`run`](Self::run), which
+    /// takes them too.
+    #[must_use]
+    pub fn events(&self) -> Vec<String> {
+        self.with(|world, _| world.take_events()).iter().map(ToString::to_string).collect()
+    }
+
+    /// Lets time work on the region while nobody calls, and sends every event at its time. Ends when the receiver is
+    /// gone. One of these per region.
+    pub async fn run(&self, events: mpsc::Sender<String>) {
+        loop {
+            let (told, due_ms) = {
+                let mut world = lock(&self.shared.world);
+                world.advance(self.shared.clock.now_ms());
+                (world.take_events(), world.next_due_ms())
+            };
+            for event in told {
+                if events.send(event.to_string()).await.is_err() {
+                    return;
+                }
+            }
+            let due = async {
+                match due_ms {
+                    Some(due_ms) => self.shared.clock.sleep_until_ms(due_ms).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.shared.changed.notified() => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    /// Adds trouble.
+    pub fn inject(&self, rule: Rule) {
+        lock(&self.shared.faults).add(rule);
+    }
+
+    /// Ends all trouble.
+    pub fn clear_faults(&self) {
+        lock(&self.shared.faults).clear();
+    }
+
+    /// Asks this at every point from now on; `None` asks nobody.
+    pub fn on_call(&self, hook: Option<Hook>) {
+        *lock(&self.shared.hook) = hook;
+    }
+
+    /// Kills the process behind this connection now.
+    pub fn kill(&self) {
+        self.connection.dead.store(true, Ordering::SeqCst);
+        self.connection.died.notify_waiters();
+    }
+
+    /// Whether the process behind this connection was killed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.connection.dead.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the process behind this connection is killed.
+    pub async fn died(&self) {
+        let died = self.connection.died.notified();
+        tokio::pin!(died);
+        died.as_mut().enable();
+        if !self.is_dead() {
+            died.await;
+        }
+    }
+
+    /// The finished calls of all connections, oldest first; the newest hundred thousand.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        lock(&self.shared.calls).log.iter().cloned().collect()
+    }
+
+    /// How many calls were begun.
+    #[must_use]
+    pub fn call_count(&self) -> u64 {
+        lock(&self.shared.calls).count
+    }
+
+    async fn call<T: Send>(
+        &self,
+        action: Action,
+        act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
+    ) -> Result<T, CloudError> {
+        let index = {
+            let mut calls = lock(&self.shared.calls);
+            calls.count += 1;
+            calls.count - 1
+        };
+        self.pass(CallPoint { index, action, phase: Phase::Before }).await;
+        let latency_ms = lock(&self.shared.world).call_latency(action);
+        let fault = lock(&self.shared.faults).strike(action);
+        let there_ms = latency_ms * 2 / 3;
+        self.wait(there_ms).await;
+        if let Some(Fault::Delay(delay)) = &fault {
+            self.shared.clock.sleep(*delay).await;
+        }
+        self.stop_if_dead().await;
+        let result = match &fault {
+            Some(Fault::Before(code)) => Err(CloudError::coded(action, code, "injected, without effect")),
+            Some(Fault::LostRequest) => Err(CloudError::lost(action, "injected: the request was lost")),
+            _ => self.with(act).map_err(|refusal| CloudError::coded(action, &refusal.code, refusal.message)),
+        };
+        self.pass(CallPoint { index, action, phase: Phase::After }).await;
+        let result = match fault {
+            Some(Fault::After(code)) => Err(CloudError::coded(action, &code, "injected, after the effect")),
+            Some(Fault::LostReply) => Err(CloudError::lost(action, "injected: the answer was lost")),
+            _ => result,
+        };
+        self.record(action, result.as_ref().map(|_| ()));
+        self.wait(latency_ms - there_ms).await;
+        self.stop_if_dead().await;
+        result
+    }
+
+    async fn wait(&self, ms: u64) {
+        if ms > 0 {
+            self.shared.clock.sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
+    async fn pass(&self, point: CallPoint) {
+        self.stop_if_dead().await;
+        let hook = lock(&self.shared.hook).clone();
+        match hook.map_or(CallVerdict::Go, |hook| hook(&point)) {
+            CallVerdict::Go => {}
+            CallVerdict::Hang => std::future::pending::<()>().await,
+            CallVerdict::Kill => {
+                self.kill();
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn stop_if_dead(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn record(&self, action: Action, answer: Result<(), &CloudError>) {
+        let record = CallRecord {
+            at_ms: self.shared.clock.now_ms(),
+            action,
+            answer: answer.map_err(|error| error.code.clone()),
+        };
+        tracing::trace!(action = %record.action, answer = ?record.answer, "simulated call");
+        let mut calls = lock(&self.shared.calls);
+        if calls.log.len() == CALL_LOG_MAX {
+            calls.log.pop_front();
+        }
+        calls.log.push_back(record);
+    }
+}
+
+/// A panic elsewhere must not hide behind a poisoned lock: what it left is looked at all the same.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Cloud for SimRegion {
+    async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError> {
+        self.call(Action::DescribeInstances, |world, now| world.describe_instances(now, select)).await
+    }
+
+    async fn volumes(&self, select: &Select<VolumeId>) -> Result<Vec<VolumeView>, CloudError> {
+        self.call(Action::DescribeVolumes, |world, now| world.describe_volumes(now, select)).await
+    }
+
+    async fn interfaces(&self, select: &Select<InterfaceId>) -> Result<Vec<InterfaceView>, CloudError> {
+        self.call(Action::DescribeNetworkInterfaces, |world, now| world.describe_interfaces(now, select))
+            .await
+    }
+
+    async fn snapshots(&self, select: &Select<SnapshotId>) -> Result<Vec<SnapshotView>, CloudError> {
+        self.call(Action::DescribeSnapshots, |world, now| world.describe_snapshots(now, select)).await
+    }
+
+    async fn images(&self, select: &Select<ImageId>) -> Result<Vec<ImageView>, CloudError> {
+        self.call(Action::DescribeImages, |world, now| world.describe_images(now, select)).await
+    }
+
+    async fn image_named(&self, name: &str) -> Result<Option<ImageView>, CloudError> {
+        self.call(Action::DescribeImages, |world, now| world.describe_image_named(now, name)).await
+    }
+
+    async fn subnets(&self, ids: &[SubnetId]) -> Result<Vec<SubnetView>, CloudError> {
+        self.call(Action::DescribeSubnets, |world, now| world.describe_subnets(now, ids)).await
+    }
+
+    async fn spot_requests(
+        &self,
+        select: &Select<SpotRequestId>,
+    ) -> Result<Vec<SpotRequestView>, CloudError> {
+        self.call(Action::DescribeSpotInstanceRequests, |world, now| {
+            world.describe_spot_requests(now, select)
+        })
+        .await
+    }
+
+    async fn root_tasks(&self, instance: &InstanceId) -> Result<Vec<RootTaskView>, CloudError> {
+        self.call(Action::DescribeReplaceRootVolumeTasks, |world, now| {
+            world.describe_root_tasks(now, instance)
+        })
+        .await
+    }
+
+    async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError> {
+        let request = RunInstances::from(request);
+        self.call(Action::RunInstances, move |world, now| world.run_instances(now, &request)).await
+    }
+
+    async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
+        self.call(Action::TerminateInstances, |world, now| world.terminate_instances(now, id).map(|_| ()))
+            .await
+    }
+
+    async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError> {
+        self.call(Action::CancelSpotInstanceRequests, |world, now| world.cancel_spot_request(now, id)).await
+    }
+
+    async fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> Result<(), CloudError> {
+        let devices: Vec<_> = devices.iter().map(|device| (device.clone(), false)).collect();
+        self.call(Action::ModifyInstanceAttribute, move |world, now| {
+            world.modify_delete_on_termination(now, id, &devices)
+        })
+        .await
+    }
+
+    async fn preserve_interface(
+        &self,
+        id: &InterfaceId,
+        attachment: &AttachmentId,
+    ) -> Result<(), CloudError> {
+        self.call(Action::ModifyNetworkInterfaceAttribute, |world, now| {
+            world.modify_interface_delete_on_termination(now, id, attachment, false)
+        })
+        .await
+    }
+
+    async fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeId, CloudError> {
+        self.call(Action::CreateVolume, |world, now| world.create_volume(now, request)).await
+    }
+
+    async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError> {
+        self.call(Action::DeleteVolume, |world, now| world.delete_volume(now, id)).await
+    }
+
+    async fn attach_volume(
+        &self,
+        id: &VolumeId,
+        instance: &InstanceId,
+        device: &str,
+    ) -> Result<(), CloudError> {
+        self.call(Action::AttachVolume, |world, now| world.attach_volume(now, id, instance, device)).await
+    }
+
+    async fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
+        self.call(Action::DetachVolume, |world, now| world.detach_volume(now, id, Some(instance))).await
+    }
+
+    async fn replace_root(
+        &self,
+        instance: &InstanceId,
+        volume: &VolumeId,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<RootTaskId, CloudError> {
+        self.call(Action::CreateReplaceRootVolumeTask, |world, now| {
+            world.replace_root(now, instance, volume, client_token, tags)
+        })
+        .await
+    }
+
+    async fn create_snapshot(
+        &self,
+        volume: &VolumeId,
+        _description: &str,
+        tags: &Tags,
+    ) -> Result<SnapshotId, CloudError> {
+        self.call(Action::CreateSnapshot, |world, now| world.create_snapshot(now, volume, tags)).await
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CloudError> {
+        self.call(Action::DeleteSnapshot, |world, now| world.delete_snapshot(now, id)).await
+    }
+
+    async fn register_image(&self, request: &ImageRequest) -> Result<ImageId, CloudError> {
+        self.call(Action::RegisterImage, |world, now| world.register_image(now, request)).await
+    }
+
+    async fn deregister_image(&self, id: &ImageId) -> Result<(), CloudError> {
+        self.call(Action::DeregisterImage, |world, now| world.deregister_image(now, id)).await
+    }
+
+    async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError> {
+        self.call(Action::CreateNetworkInterface, |world, now| {
+            let id = world.create_interface(now, request)?;
+            Ok(world.interface_view(&id).expect("BUG: just created"))
+        })
+        .await
+    }
+
+    async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError> {
+        self.call(Action::DeleteNetworkInterface, |world, now| world.delete_interface(now, id)).await
+    }
+
+    async fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> Result<(), CloudError> {
+        self.call(Action::AssignPrivateIpAddresses, |world, now| {
+            world.assign_private_ip(now, id, address, Reassignment::Allowed)
+        })
+        .await
+    }
+
+    async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError> {
+        self.call(Action::UnassignPrivateIpAddresses, |world, now| {
+            world.unassign_private_ip(now, id, address)
+        })
+        .await
+    }
+
+    async fn may_run_instances(&self, request: &LaunchRequest) -> Result<(), CloudError> {
+        let request = RunInstances::from(request);
+        self.call(Action::RunInstances, move |world, now| world.may_run_instances(now, &request)).await
+    }
+
+    async fn identity(&self) -> Result<String, CloudError> {
+        self.call(Action::GetCallerIdentity, |_, _| Ok(ACCOUNT.to_owned())).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,447 @@
+//! The region itself: EC2's objects, the calls that change them, and the transitions that time brings.
+//!
+//! # Shape
+//! Synchronous, seeded, deterministic; no clock and no global state. Every call takes `now_ms` and first applies the
+//! transitions that are due ([`World::advance`]), in the order of their time and then of their scheduling. Time never
+//! runs backwards: a smaller `now_ms` counts as the present one. The port's request and view types are used as they
+//! are, so that a wire server over this world has only to translate text.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`settings`] | latencies, quotas, switches for what nobody has confirmed |
+//! | [`state`] | the objects |
+//! | `instances` | RunInstances, TerminateInstances, ModifyInstanceAttribute, spot requests |
+//! | `spot` | notices, reclaims, capacity |
+//! | `storage` | volumes, snapshots, images, root replacement |
+//! | `network` | interfaces and addresses |
+//! | `guest` | what runs inside: writes, mounts |
+//! | `looks` | describes |
+//! | `checks` | invariants, leaks, dump |
+//!
+//! # What is guessed
+//! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
+//! `terminated`; a launch that fails does not consume its client token; a volume given to a root replacement stays
+//! `available` until the swap; the status of a spot request under notice stays what the notice made it, even when its
+//! user terminates the instance first; detaching a volume that is already detaching is answered with success.
+
+mod checks;
+mod events;
+mod guest;
+mod instances;
+mod looks;
+mod network;
+mod quotas;
+pub mod settings;
+mod spot;
+pub mod state;
+mod storage;
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+
+use perennial_workers::classify::Action;
+use perennial_workers::cloud::{ImageState, ImageTraits, SnapshotState, Tags};
+use perennial_workflows::aws::{
+    GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
+};
+use serde_json::Value;
+
+pub use checks::{NODE_TAG, OWNER_TAG};
+pub use events::ACCOUNT;
+pub use guest::GuestError;
+pub use instances::{DeviceMapping, Placement, RunInstances};
+pub use network::Reassignment;
+use settings::{Capacity, Settings, Span};
+pub use spot::Notice;
+use state::{Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Volume};
+
+/// The zones of a region.
+const ZONES: [char; 3] = ['a', 'b', 'c'];
+/// What the root of every instance of the default image starts with.
+pub const IMAGE_RECORD: &str = "image";
+/// The size of the default image's root.
+const IMAGE_GIB: u32 = 8;
+
+/// An EC2 error answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} ({http_status}): {message}")]
+pub struct ApiError {
+    /// EC2's code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// 400 for client errors, 500 and 503 for the server's.
+    pub http_status: u16,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self::with_status(400, code, message)
+    }
+
+    pub(crate) fn with_status(http_status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), http_status }
+    }
+}
+
+/// A simulated region.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// May be changed at any time; holds for what happens afterwards.
+    pub settings: Settings,
+    now_ms: u64,
+    rng: fastrand::Rng,
+    /// How many ids were given out.
+    ids: u64,
+    /// How many transitions were scheduled.
+    scheduled: u64,
+    schedule: BTreeMap<(u64, u64), Transition>,
+    meter: quotas::Meter,
+    tokens: BTreeMap<(&'static str, String, String), Token>,
+    outbox: Vec<Value>,
+    capacity: BTreeMap<(String, String, Market), Capacity>,
+    failing_launches: VecDeque<String>,
+    stuck_attaches: u32,
+    stuck_detaches: u32,
+
+    instances: BTreeMap<InstanceId, Instance>,
+    volumes: BTreeMap<VolumeId, Volume>,
+    snapshots: BTreeMap<SnapshotId, Snapshot>,
+    images: BTreeMap<ImageId, Image>,
+    interfaces: BTreeMap<InterfaceId, Interface>,
+    subnets: BTreeMap<SubnetId, Subnet>,
+    spot_requests: BTreeMap<SpotRequestId, SpotRequest>,
+    root_tasks: BTreeMap<RootTaskId, RootTask>,
+    /// Who holds an address, arriving ones included.
+    addresses: BTreeMap<Ipv4Addr, InterfaceId>,
+    /// Volumes that existed and do not any more, with what was on them.
+    graveyard: BTreeMap<VolumeId, Volume>,
+    default_image: ImageId,
+    default_group: GroupId,
+}
+
+/// What a client token was used for.
+#[derive(Debug, Clone)]
+struct Token {
+    parameters: String,
+    made_at_ms: u64,
+    answer: String,
+}
+
+/// What time brings. Each checks that it still applies.
+#[derive(Debug, Clone)]
+enum Transition {
+    Running(InstanceId),
+    LaunchFails(InstanceId, String),
+    Terminated(InstanceId),
+    Released(InstanceId),
+    Forgotten(InstanceId),
+    Warn(InstanceId, Notice),
+    Reclaim(InstanceId),
+    VolumeAvailable(VolumeId),
+    Attached(VolumeId, u64),
+    Detached(VolumeId, u64),
+    VolumeGone(VolumeId),
+    SnapshotCompleted(SnapshotId),
+    ImageAvailable(ImageId),
+    AddressShows(InterfaceId, Ipv4Addr, u64),
+    RootTaskEnds(RootTaskId),
+}
+
+impl World {
+    /// A region with one default VPC (a zone's subnet each) and one image, at a moment.
+    #[must_use]
+    pub fn new(settings: Settings, now_ms: u64) -> Self {
+        let id = |text: &str| format!("{text}{:017x}", 0);
+        let default_image = ImageId::parse(&id("ami-")).expect("BUG: a constant id");
+        let default_group = GroupId::parse(&id("sg-")).expect("BUG: a constant id");
+        let mut world = Self {
+            rng: fastrand::Rng::with_seed(settings.seed),
+            settings,
+            now_ms,
+            ids: 0,
+            scheduled: 0,
+            schedule: BTreeMap::new(),
+            meter: quotas::Meter::default(),
+            tokens: BTreeMap::new(),
+            outbox: Vec::new(),
+            capacity: BTreeMap::new(),
+            failing_launches: VecDeque::new(),
+            stuck_attaches: 0,
+            stuck_detaches: 0,
+            instances: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            images: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            spot_requests: BTreeMap::new(),
+            root_tasks: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            graveyard: BTreeMap::new(),
+            default_image,
+            default_group,
+        };
+        world.furnish();
+        world
+    }
+
+    fn furnish(&mut self) {
+        let prefix = self.settings.subnet_prefix;
+        for (n, zone) in self.zones().into_iter().enumerate() {
+            let id = SubnetId::parse(&self.fresh("subnet-")).expect("BUG: made to fit");
+            let network = Ipv4Addr::from(0xac1f_0000 + ((n as u32) << (32 - u32::from(prefix))));
+            self.subnets.insert(id.clone(), Subnet { id, zone, network, prefix, cursor: 4 });
+        }
+        let snapshot = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
+        self.snapshots.insert(
+            snapshot.clone(),
+            Snapshot {
+                id: snapshot.clone(),
+                state: SnapshotState::Completed,
+                volume: None,
+                size_gib: IMAGE_GIB,
+                started_at_ms: self.now_ms,
+                completes_at_ms: self.now_ms,
+                visible_at_ms: self.now_ms,
+                content: vec![IMAGE_RECORD.to_owned()],
+                tags: Tags::new(),
+            },
+        );
+        self.images.insert(
+            self.default_image.clone(),
+            Image {
+                id: self.default_image.clone(),
+                name: "al2023-simulated".to_owned(),
+                state: ImageState::Available,
+                traits: ImageTraits {
+                    architecture: "x86_64".to_owned(),
+                    root_device: "/dev/xvda".to_owned(),
+                    boot_mode: Some("uefi-preferred".to_owned()),
+                    ena_support: true,
+                    tpm_support: None,
+                    imds_support: Some("v2.0".to_owned()),
+                    platform: None,
+                },
+                root_snapshot: snapshot,
+                visible_at_ms: self.now_ms,
+                tags: Tags::new(),
+            },
+        );
+    }
+
+    /// The region's zones.
+    #[must_use]
+    pub fn zones(&self) -> Vec<String> {
+        ZONES.iter().map(|letter| format!("{}{letter}", self.settings.region)).collect()
+    }
+
+    /// The default subnet of a zone.
+    ///
+    /// # Panics
+    /// When the region has no such zone.
+    #[must_use]
+    pub fn subnet_in(&self, zone: &str) -> SubnetId {
+        let found = self.subnets.values().find(|subnet| subnet.zone == zone);
+        found.unwrap_or_else(|| panic!("BUG: no zone {zone} in this region")).id.clone()
+    }
+
+    /// The image everybody may launch.
+    #[must_use]
+    pub fn default_image(&self) -> ImageId {
+        self.default_image.clone()
+    }
+
+    /// The default security group.
+    #[must_use]
+    pub fn default_group(&self) -> GroupId {
+        self.default_group.clone()
+    }
+
+    /// The moment the world has reached.
+    #[must_use]
+    pub const fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// When the next transition is due.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.schedule.keys().next().map(|(due, _)| *due)
+    }
+
+    /// Applies every transition that is due, in order.
+    pub fn advance(&mut self, now_ms: u64) {
+        while let Some(entry) = self.schedule.first_entry() {
+            let due = entry.key().0;
+            if due > now_ms {
+                break;
+            }
+            let transition = entry.remove();
+            self.now_ms = self.now_ms.max(due);
+            self.apply(transition);
+        }
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    fn apply(&mut self, transition: Transition) {
+        match transition {
+            Transition::Running(id) => self.starts_running(&id),
+            Transition::LaunchFails(id, reason) => self.fails_to_launch(&id, &reason),
+            Transition::Terminated(id) => self.is_terminated(&id),
+            Transition::Released(id) => self.is_released(&id),
+            Transition::Forgotten(id) => self.is_forgotten(&id),
+            Transition::Warn(id, notice) => self.warns(&id, &notice),
+            Transition::Reclaim(id) => self.reclaims(&id),
+            Transition::VolumeAvailable(id) => self.volume_is_available(&id),
+            Transition::Attached(id, serial) => self.volume_is_attached(&id, serial),
+            Transition::Detached(id, serial) => self.volume_is_detached(&id, serial),
+            Transition::VolumeGone(id) => self.volume_is_gone(&id),
+            Transition::SnapshotCompleted(id) => self.snapshot_completes(&id),
+            Transition::ImageAvailable(id) => self.image_is_available(&id),
+            Transition::AddressShows(id, address, serial) => self.address_shows(&id, address, serial),
+            Transition::RootTaskEnds(id) => self.root_task_ends(&id),
+        }
+    }
+
+    /// How long a call takes, to and fro; drawn anew each time.
+    pub fn call_latency(&mut self, action: Action) -> u64 {
+        let latencies = &self.settings.latencies;
+        let span = match action {
+            Action::RunInstances => latencies.launch,
+            action if action.is_look() => latencies.look,
+            _ => latencies.act,
+        };
+        span.draw(&mut self.rng)
+    }
+
+    /// The beginning of every call.
+    fn begin(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
+        self.advance(now_ms);
+        self.meter.admit(self.settings.quotas, self.now_ms, action)
+    }
+
+    fn after(&mut self, span: Span, transition: Transition) -> u64 {
+        let due = self.now_ms + span.draw(&mut self.rng);
+        self.at(due, transition);
+        due
+    }
+
+    fn at(&mut self, due_ms: u64, transition: Transition) {
+        self.scheduled += 1;
+        self.schedule.insert((due_ms, self.scheduled), transition);
+    }
+
+    /// When a fresh object becomes known.
+    fn known_at(&mut self) -> u64 {
+        self.now_ms + self.settings.unknown_for.draw(&mut self.rng)
+    }
+
+    /// An id that depends only on the seed and on how many were given out before.
+    fn fresh(&mut self, prefix: &str) -> String {
+        self.ids += 1;
+        let mixed = self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.ids);
+        format!("{prefix}0{:016x}", fastrand::Rng::with_seed(mixed).u64(..))
+    }
+
+    /// What a client token was answered with before, if it was.
+    fn replayed(
+        &mut self,
+        action: &'static str,
+        scope: &str,
+        token: &str,
+        parameters: &str,
+    ) -> Result<Option<String>, ApiError> {
+        if token.len() > 64 || !token.is_ascii() {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                "A client token has at most 64 ASCII characters",
+            ));
+        }
+        let key = (action, scope.to_owned(), token.to_owned());
+        let Some(known) = self.tokens.get(&key) else { return Ok(None) };
+        let memory_ms = self.settings.token_memory.as_millis() as u64;
+        if self.now_ms.saturating_sub(known.made_at_ms) > memory_ms {
+            self.tokens.remove(&key);
+            return Ok(None);
+        }
+        if known.parameters != parameters {
+            return Err(mismatch(token));
+        }
+        Ok(Some(known.answer.clone()))
+    }
+
+    fn remember(&mut self, action: &'static str, scope: &str, token: &str, parameters: String, answer: &str) {
+        if !token.is_empty() {
+            let value = Token { parameters, made_at_ms: self.now_ms, answer: answer.to_owned() };
+            self.tokens.insert((action, scope.to_owned(), token.to_owned()), value);
+        }
+    }
+}
+
+fn mismatch(token: &str) -> ApiError {
+    ApiError::new(
+        "IdempotentParameterMismatch",
+        format!(
+            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s) with client token {token}"
+        ),
+    )
+}
+
+/// An object that exists and is known by now.
+macro_rules! known {
+    ($world:expr, $map:ident, $id:expr, $code:literal, $what:literal) => {{
+        let now_ms = $world.now_ms;
+        match $world.$map.get($id) {
+            Some(found) if found.visible_at_ms <= now_ms => Ok(found),
+            _ => Err($crate::world::ApiError::new($code, format!("The {} '{}' does not exist", $what, $id))),
+        }
+    }};
+}
+
+impl World {
+    fn known_instance(&self, id: &InstanceId) -> Result<&Instance, ApiError> {
+        known!(self, instances, id, "InvalidInstanceID.NotFound", "instance ID")
+    }
+
+    fn known_volume(&self, id: &VolumeId) -> Result<&Volume, ApiError> {
+        known!(self, volumes, id, "InvalidVolume.NotFound", "volume")
+    }
+
+    fn known_snapshot(&self, id: &SnapshotId) -> Result<&Snapshot, ApiError> {
+        known!(self, snapshots, id, "InvalidSnapshot.NotFound", "snapshot")
+    }
+
+    fn known_image(&self, id: &ImageId) -> Result<&Image, ApiError> {
+        known!(self, images, id, "InvalidAMIID.NotFound", "image id")
+    }
+
+    fn known_interface(&self, id: &InterfaceId) -> Result<&Interface, ApiError> {
+        known!(self, interfaces, id, "InvalidNetworkInterfaceID.NotFound", "networkInterface ID")
+    }
+
+    fn known_subnet(&self, id: &SubnetId) -> Result<&Subnet, ApiError> {
+        self.subnets.get(id).ok_or_else(|| {
+            ApiError::new("InvalidSubnetID.NotFound", format!("The subnet ID '{id}' does not exist"))
+        })
+    }
+
+    fn check_zone(&self, zone: &str) -> Result<(), ApiError> {
+        if self.subnets.values().any(|subnet| subnet.zone == zone) {
+            Ok(())
+        } else {
+            Err(ApiError::new("InvalidZone.NotFound", format!("The zone '{zone}' does not exist")))
+        }
+    }
+}
+
+/// The ids of a set, so that the set's owner can be changed while they are gone through.
+fn ids_of<Id: Clone + Ord>(set: &BTreeSet<Id>) -> Vec<Id> {
+    set.iter().cloned().collect()
+}

@@ -1,0 +1,82 @@
+//! What EventBridge is told: the three kinds the product listens to, in AWS's shapes (`spot-recovery-peers` §4).
+//!
+//! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so. Duplicates,
+//! loss and delay belong to the queue between the region and the product.
+
+use perennial_workflows::aws::{InstanceId, InstanceState};
+use serde_json::{Value, json};
+
+use super::World;
+
+/// The account every simulated object belongs to (the one of AWS's documentation).
+pub const ACCOUNT: &str = "111122223333";
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Happening {
+    Changed(InstanceState),
+    Warning,
+    Rebalance,
+}
+
+impl World {
+    /// Takes the events told since the last time, oldest first.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    pub(super) fn tell(&mut self, id: &InstanceId, happening: Happening) {
+        let Some(instance) = self.instances.get(id) else { return };
+        if !self.settings.events_enabled || instance.silenced {
+            return;
+        }
+        let region = &self.settings.region;
+        let (kind, resource, detail) = match happening {
+            Happening::Changed(state) => (
+                "EC2 Instance State-change Notification",
+                format!("arn:aws:ec2:{region}:{ACCOUNT}:instance/{id}"),
+                json!({ "instance-id": id, "state": state }),
+            ),
+            Happening::Warning => (
+                "EC2 Spot Instance Interruption Warning",
+                spot_arn(&instance.zone, id),
+                json!({ "instance-id": id, "instance-action": "terminate" }),
+            ),
+            Happening::Rebalance => (
+                "EC2 Instance Rebalance Recommendation",
+                spot_arn(&instance.zone, id),
+                json!({ "instance-id": id }),
+            ),
+        };
+        let event = json!({
+            "version": "0",
+            "id": self.event_id(),
+            "detail-type": kind,
+            "source": "aws.ec2",
+            "account": ACCOUNT,
+            "time": rfc3339(self.now_ms),
+            "region": self.settings.region,
+            "resources": [resource],
+            "detail": detail,
+        });
+        self.outbox.push(event);
+    }
+
+    fn event_id(&mut self) -> String {
+        let hex = format!("{:032x}", self.rng.u128(..));
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
+}
+
+/// Published with the zone in the region's place and without an account: readers must not parse it.
+fn spot_arn(zone: &str, id: &InstanceId) -> String {
+    format!("arn:aws:ec2:{zone}:instance/{id}")
+}
+
+/// Seconds, as AWS writes them.
+fn rfc3339(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}

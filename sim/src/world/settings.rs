@@ -1,0 +1,238 @@
+//! What a region is like: its latencies, quotas, and the switches for behaviour that nobody has confirmed.
+//!
+//! Each default names its evidence (`ec2-semantics` §6): *measured* by somebody and published, *documented* by AWS,
+//! or a *guess*.
+
+use std::time::Duration;
+
+/// A length of time between two bounds, drawn evenly and seeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The shortest, in milliseconds.
+    pub min_ms: u64,
+    /// The longest, in milliseconds.
+    pub max_ms: u64,
+}
+
+impl Span {
+    /// No time at all.
+    pub const ZERO: Self = Self { min_ms: 0, max_ms: 0 };
+
+    /// Between two lengths.
+    #[must_use]
+    pub const fn ms(min_ms: u64, max_ms: u64) -> Self {
+        Self { min_ms, max_ms }
+    }
+
+    /// Always the same.
+    #[must_use]
+    pub const fn exactly(length: Duration) -> Self {
+        let ms = length.as_millis() as u64;
+        Self { min_ms: ms, max_ms: ms }
+    }
+
+    pub(crate) fn draw(self, rng: &mut fastrand::Rng) -> u64 {
+        if self.max_ms <= self.min_ms { self.min_ms } else { rng.u64(self.min_ms..=self.max_ms) }
+    }
+}
+
+/// How long things take in a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latencies {
+    /// A describe call, to and fro.
+    pub look: Span,
+    /// A mutating call, to and fro.
+    pub act: Span,
+    /// RunInstances, to and fro.
+    pub launch: Span,
+    /// `pending` to `running`.
+    pub start: Span,
+    /// `shutting-down` to `terminated`: the operating system's own shutdown.
+    pub shutdown: Span,
+    /// From `terminated` until volumes and interfaces are free.
+    pub release: Span,
+    /// How long a terminated instance stays visible.
+    pub memory: Span,
+    /// CreateVolume to `available`.
+    pub create_volume: Span,
+    /// AttachVolume to `attached`.
+    pub attach: Span,
+    /// DetachVolume of an unmounted volume to `available`.
+    pub detach: Span,
+    /// DeleteVolume until it is gone.
+    pub delete_volume: Span,
+    /// CreateSnapshot to `completed`.
+    pub snapshot: Span,
+    /// RegisterImage to `available`.
+    pub image: Span,
+    /// CreateReplaceRootVolumeTask to its end, with the reboot.
+    pub replace_root: Span,
+    /// AssignPrivateIpAddresses until the new holder shows the address.
+    pub move_address: Span,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            look: Span::ms(40, 160),                // guess
+            act: Span::ms(120, 500),                // guess
+            launch: Span::ms(1_500, 2_500),         // measured 2021: 1.5 s; 2026: 2.5 s and more
+            start: Span::ms(4_000, 7_000),          // measured 2021 with fine polling: 4.9 s
+            shutdown: Span::ms(20_000, 60_000), // reported: 1 min on virtual types; GPU and metal: minutes
+            release: Span::ms(0, 2_000),        // guess; the order is not documented
+            memory: Span::ms(3_600_000, 3_600_000), // documented: about an hour
+            create_volume: Span::ms(1_000, 4_000), // EBS CSI driver: median 1.5 s, p99 4 s
+            attach: Span::ms(1_000, 4_000),     // EBS CSI driver: most within 1 to 4 s
+            detach: Span::ms(1_000, 4_000),     // the same
+            delete_volume: Span::ms(500, 3_000), // guess
+            snapshot: Span::ms(30_000, 180_000), // reported: minutes for small increments
+            image: Span::ms(10_000, 60_000),    // guess; not published
+            replace_root: Span::ms(18_000, 25_000), // documentation's example: 20 s
+            move_address: Span::ms(500, 3_000), // guess; asynchronous by documentation
+        }
+    }
+}
+
+impl Latencies {
+    /// Everything at once; for tests of refusals. Terminated instances still stay visible for an hour.
+    #[must_use]
+    pub fn none() -> Self {
+        let zero = Span::ZERO;
+        Self {
+            look: zero,
+            act: zero,
+            launch: zero,
+            start: zero,
+            shutdown: zero,
+            release: zero,
+            memory: Self::default().memory,
+            create_volume: zero,
+            attach: zero,
+            detach: zero,
+            delete_volume: zero,
+            snapshot: zero,
+            image: zero,
+            replace_root: zero,
+            move_address: zero,
+        }
+    }
+}
+
+/// Whether the account's request quotas are enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quotas {
+    /// Every call is admitted.
+    Off,
+    /// The published token buckets, one per action (EC2 Developer Guide, request throttling).
+    Published,
+}
+
+/// What CreateReplaceRootVolumeTask with an existing volume does here. Nobody outside AWS has published whether it
+/// works on spot instances, so every answer must be survivable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootAdoption {
+    /// It works.
+    Supported,
+    /// The call is refused with this code.
+    Unsupported(String),
+    /// Each task ends `failed`: the old root is still in place.
+    FailsEachTime,
+    /// Each task ends `failed-detached`: the instance has no root.
+    FailedDetached,
+}
+
+/// DeleteOnTermination of a root that a replacement put in place. Documented (inherit) only for snapshots and images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootFlag {
+    /// As the replaced root's.
+    Inherit,
+    /// `true`, whatever it was.
+    Delete,
+    /// `false`, whatever it was.
+    Keep,
+}
+
+/// What a guest does with a volume that appears at a running instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guest {
+    /// Mounts it, so that a detach goes `busy` until [`unmount`](super::World::unmount).
+    Mounts,
+    /// Leaves it alone.
+    Ignores,
+}
+
+/// How much capacity a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Capacity {
+    /// As much as anybody asks for; the default of every pool.
+    Unlimited,
+    /// So many more launches. One comes back when its user terminates an instance; an interruption keeps it.
+    Free(u32),
+    /// The type does not exist in the zone, or not on that market.
+    Unsupported,
+}
+
+/// What a region is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// All chance comes from it: ids, jitter, events' ids.
+    pub seed: u64,
+    /// Such as `us-east-1`; its zones are that name with `a`, `b` and `c`.
+    pub region: String,
+    /// How long things take.
+    pub latencies: Latencies,
+    /// How long a fresh object stays unknown to every other call (documented: up to minutes; the length is a guess).
+    pub unknown_for: Span,
+    /// Request quotas.
+    pub quotas: Quotas,
+    /// The most spot instances that may live at once; beyond it MaxSpotInstanceCountExceeded.
+    pub spot_limit: Option<u32>,
+    /// The most on-demand instances that may live at once; beyond it VcpuLimitExceeded.
+    pub on_demand_limit: Option<u32>,
+    /// Whether anything is told to EventBridge.
+    pub events_enabled: bool,
+    /// Adoption of an existing volume as root.
+    pub root_adoption: RootAdoption,
+    /// DeleteOnTermination of an adopted root.
+    pub root_flag: RootFlag,
+    /// What guests do with new volumes.
+    pub guest: Guest,
+    /// How long a client token is remembered (measured for CreateVolume by the EBS CSI driver: 12 hours).
+    pub token_memory: Duration,
+    /// The length of the subnets' prefix (a default VPC has 20).
+    pub subnet_prefix: u8,
+}
+
+impl Settings {
+    /// A region with true latencies, where everything is visible at once and no quota is enforced.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            region: "us-east-1".to_owned(),
+            latencies: Latencies::default(),
+            unknown_for: Span::ZERO,
+            quotas: Quotas::Off,
+            spot_limit: None,
+            on_demand_limit: None,
+            events_enabled: true,
+            root_adoption: RootAdoption::Supported,
+            root_flag: RootFlag::Inherit,
+            guest: Guest::Mounts,
+            token_memory: Duration::from_secs(12 * 3600),
+            subnet_prefix: 20,
+        }
+    }
+
+    /// A calm region in which nothing takes time.
+    #[must_use]
+    pub fn instant(seed: u64) -> Self {
+        Self { latencies: Latencies::none(), ..Self::calm(seed) }
+    }
+
+    /// The region as an account with default limits meets it: quotas on, fresh objects unknown for up to two seconds.
+    #[must_use]
+    pub fn realistic(seed: u64) -> Self {
+        Self { unknown_for: Span::ms(0, 2_000), quotas: Quotas::Published, ..Self::calm(seed) }
+    }
+}

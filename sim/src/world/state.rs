@@ -1,0 +1,198 @@
+//! The objects of a region, as the region knows them.
+//!
+//! An attachment is stored once, with the volume or the interface; an instance's sets are indexes of them, compared
+//! by [`check_invariants`](super::World::check_invariants).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+
+use perennial_workers::cloud::{
+    AttachmentState, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags, VolumeState,
+};
+use perennial_workflows::aws::{
+    AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
+    SpotRequestId, SubnetId, VolumeId,
+};
+use serde::{Serialize, Serializer};
+
+/// One record a guest wrote.
+pub type Record = String;
+
+/// An instance.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's InstanceView")]
+pub struct Instance {
+    pub id: InstanceId,
+    pub state: InstanceState,
+    pub state_reason: Option<String>,
+    pub instance_type: String,
+    pub zone: String,
+    pub subnet: SubnetId,
+    pub market: Market,
+    pub image: ImageId,
+    pub root_device: String,
+    /// Index of the volumes attached to it.
+    pub volumes: BTreeSet<VolumeId>,
+    /// Index of the interfaces attached to it.
+    pub interfaces: BTreeSet<InterfaceId>,
+    pub spot_request: Option<SpotRequestId>,
+    pub client_token: String,
+    pub user_data: Option<String>,
+    pub launched_at_ms: u64,
+    pub visible_at_ms: u64,
+    /// When EC2 will take it back.
+    pub reclaim_at_ms: Option<u64>,
+    /// Whether nothing is told about it any more.
+    pub silenced: bool,
+    pub tags: Tags,
+}
+
+impl Instance {
+    /// Whether its operating system is up, which lasts until it is `terminated`: a machine that is shutting down may
+    /// still write (EC2 User Guide).
+    #[must_use]
+    pub const fn has_guest(&self) -> bool {
+        matches!(self.state, InstanceState::Running | InstanceState::ShuttingDown)
+    }
+}
+
+/// A volume and what is on it.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeView")]
+pub struct Volume {
+    pub id: VolumeId,
+    #[serde(serialize_with = "debugged")]
+    pub state: VolumeState,
+    pub zone: String,
+    pub size_gib: u32,
+    pub volume_type: String,
+    pub snapshot: Option<SnapshotId>,
+    pub attachment: Option<Attachment>,
+    /// The root replacement that will use it.
+    pub held_by: Option<RootTaskId>,
+    pub snapshot_taken_at_ms: Option<u64>,
+    pub created_at_ms: u64,
+    pub visible_at_ms: u64,
+    pub content: Vec<Record>,
+    pub tags: Tags,
+}
+
+/// The attachment of a volume.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeAttachment")]
+pub struct Attachment {
+    pub instance: InstanceId,
+    pub device: String,
+    #[serde(serialize_with = "debugged")]
+    pub state: AttachmentState,
+    pub delete_on_termination: bool,
+    /// Whether the guest uses it and would not let go.
+    pub mounted: bool,
+    /// Tells this attachment from a later one of the same volume.
+    pub serial: u64,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's InterfaceView")]
+pub struct Interface {
+    pub id: InterfaceId,
+    pub subnet: SubnetId,
+    pub zone: String,
+    pub groups: Vec<GroupId>,
+    pub primary_ip: Ipv4Addr,
+    pub secondary_ips: Vec<Ipv4Addr>,
+    /// Assigned, but not shown yet; with the number of the assignment.
+    pub arriving: BTreeMap<Ipv4Addr, u64>,
+    pub attachment: Option<Plug>,
+    pub visible_at_ms: u64,
+    pub tags: Tags,
+}
+
+/// The attachment of an interface.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's InterfaceAttachment")]
+pub struct Plug {
+    pub id: AttachmentId,
+    pub instance: InstanceId,
+    pub device_index: u32,
+    pub delete_on_termination: bool,
+}
+
+/// A snapshot and the copy it holds, taken at the moment of the call.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's SnapshotView")]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    #[serde(serialize_with = "debugged")]
+    pub state: SnapshotState,
+    pub volume: Option<VolumeId>,
+    pub size_gib: u32,
+    pub started_at_ms: u64,
+    pub completes_at_ms: u64,
+    pub visible_at_ms: u64,
+    pub content: Vec<Record>,
+    pub tags: Tags,
+}
+
+/// An image.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's ImageView")]
+pub struct Image {
+    pub id: ImageId,
+    pub name: String,
+    #[serde(serialize_with = "debugged")]
+    pub state: ImageState,
+    #[serde(serialize_with = "debugged")]
+    pub traits: ImageTraits,
+    pub root_snapshot: SnapshotId,
+    pub visible_at_ms: u64,
+    pub tags: Tags,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's SubnetView")]
+pub struct Subnet {
+    pub id: SubnetId,
+    pub zone: String,
+    /// The network's own address.
+    pub network: Ipv4Addr,
+    pub prefix: u8,
+    /// Where the search for a free address goes on.
+    pub cursor: u32,
+}
+
+/// A spot request.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's SpotRequestView")]
+pub struct SpotRequest {
+    pub id: SpotRequestId,
+    /// `active`, `closed` or `cancelled`.
+    pub state: &'static str,
+    /// The status code.
+    pub status: &'static str,
+    pub instance: InstanceId,
+    pub created_at_ms: u64,
+    pub visible_at_ms: u64,
+    pub tags: Tags,
+}
+
+/// A root replacement task.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's, see the port's RootTaskView")]
+pub struct RootTask {
+    pub id: RootTaskId,
+    pub instance: InstanceId,
+    pub volume: VolumeId,
+    #[serde(serialize_with = "debugged")]
+    pub state: RootTaskState,
+    pub started_at_ms: u64,
+    pub tags: Tags,
+}
+
+/// The port's enums have no serialised form of their own; a dump shows their names.
+fn debugged<T: Debug, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:?}"))
+}

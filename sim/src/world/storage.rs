@@ -1,0 +1,576 @@
+//! Volumes, snapshots, images and root replacement.
+
+use perennial_workers::cloud::{
+    AttachmentState, ImageRequest, ImageState, RootTaskState, SnapshotState, Tags, VolumeRequest, VolumeState,
+};
+use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
+
+use super::settings::{Guest, RootAdoption, RootFlag};
+use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
+use super::{ApiError, Transition, World, mismatch};
+
+/// Between two snapshots of a volume (documented).
+const SNAPSHOT_PAUSE_MS: u64 = 15_000;
+/// Pending snapshots of a volume (documented for gp2, gp3, io1, io2).
+const PENDING_SNAPSHOTS_MAX: usize = 5;
+/// Volumes of an instance: 28 attachments of a common Nitro type, less one interface.
+const VOLUMES_MAX: usize = 27;
+
+impl World {
+    /// CreateVolume.
+    ///
+    /// # Errors
+    /// EC2's: idempotency, zone, snapshot unknown or pending, size.
+    pub fn create_volume(&mut self, now_ms: u64, request: &VolumeRequest) -> Result<VolumeId, ApiError> {
+        const ACTION: &str = "CreateVolume";
+        self.begin(now_ms, ACTION)?;
+        let parameters = format!("{request:?}");
+        if let Some(id) = self.replayed(ACTION, "", &request.client_token, &parameters)? {
+            let id = VolumeId::parse(&id).map_err(|_| mismatch(&request.client_token))?;
+            // Reported by an independent implementation: a token is burnt with its volume.
+            return if self.volumes.contains_key(&id) {
+                Ok(id)
+            } else {
+                Err(mismatch(&request.client_token))
+            };
+        }
+        self.check_zone(&request.zone)?;
+        let mut content = Vec::new();
+        let mut least_gib = 1;
+        if let Some(snapshot) = &request.snapshot {
+            let snapshot = self.completed_snapshot(snapshot)?;
+            content.clone_from(&snapshot.content);
+            least_gib = snapshot.size_gib;
+        }
+        let size_gib = match request.size_gib {
+            0 if request.snapshot.is_some() => least_gib,
+            size if size < least_gib => {
+                let message = format!("The size of a volume must be at least {least_gib} GiB");
+                return Err(ApiError::new("InvalidParameterValue", message));
+            }
+            size => size,
+        };
+        let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
+        let visible_at_ms = self.known_at();
+        self.volumes.insert(
+            id.clone(),
+            Volume {
+                id: id.clone(),
+                state: VolumeState::Creating,
+                zone: request.zone.clone(),
+                size_gib,
+                volume_type: request.volume_type.clone(),
+                snapshot: request.snapshot.clone(),
+                attachment: None,
+                held_by: None,
+                snapshot_taken_at_ms: None,
+                created_at_ms: self.now_ms,
+                visible_at_ms,
+                content,
+                tags: request.tags.clone(),
+            },
+        );
+        self.after(self.settings.latencies.create_volume, Transition::VolumeAvailable(id.clone()));
+        self.remember(ACTION, "", &request.client_token, parameters, id.as_str());
+        Ok(id)
+    }
+
+    /// DeleteVolume.
+    ///
+    /// # Errors
+    /// VolumeInUse, IncorrectState while it is being created.
+    pub fn delete_volume(&mut self, now_ms: u64, id: &VolumeId) -> Result<(), ApiError> {
+        self.begin(now_ms, "DeleteVolume")?;
+        let volume = self.known_volume(id)?;
+        if let Some(attachment) = &volume.attachment {
+            let message = format!("Volume {id} is currently attached to {}", attachment.instance);
+            return Err(ApiError::new("VolumeInUse", message));
+        }
+        if let Some(task) = &volume.held_by {
+            return Err(ApiError::new("VolumeInUse", format!("Volume {id} is used by {task}")));
+        }
+        match volume.state {
+            VolumeState::Deleting | VolumeState::Deleted => Ok(()),
+            VolumeState::Creating => {
+                Err(ApiError::new("IncorrectState", format!("The volume '{id}' is 'creating'")))
+            }
+            VolumeState::Available | VolumeState::InUse | VolumeState::Error => {
+                self.start_deleting(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// AttachVolume.
+    ///
+    /// # Errors
+    /// VolumeInUse, IncorrectState, InvalidVolume.ZoneMismatch, InvalidParameterValue (device), AttachmentLimitExceeded.
+    pub fn attach_volume(
+        &mut self,
+        now_ms: u64,
+        id: &VolumeId,
+        instance: &InstanceId,
+        device: &str,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "AttachVolume")?;
+        self.check_attach(id, instance, device)?;
+        self.scheduled += 1;
+        let serial = self.scheduled;
+        let volume = self.volumes.get_mut(id).expect("BUG: just checked");
+        volume.state = VolumeState::InUse;
+        volume.attachment = Some(Attachment {
+            instance: instance.clone(),
+            device: device.to_owned(),
+            state: AttachmentState::Attaching,
+            delete_on_termination: false,
+            mounted: false,
+            serial,
+        });
+        self.instances.get_mut(instance).expect("BUG: just checked").volumes.insert(id.clone());
+        if self.stuck_attaches > 0 {
+            self.stuck_attaches -= 1;
+        } else {
+            self.after(self.settings.latencies.attach, Transition::Attached(id.clone(), serial));
+        }
+        Ok(())
+    }
+
+    fn check_attach(&self, id: &VolumeId, instance: &InstanceId, device: &str) -> Result<(), ApiError> {
+        let volume = self.known_volume(id)?;
+        let instance = self.known_instance(instance)?;
+        let refuse = |code: &str, message: String| Err(ApiError::new(code, message));
+        if let Some(attachment) = &volume.attachment {
+            return refuse("VolumeInUse", format!("{id} is already attached to {}", attachment.instance));
+        }
+        if volume.state != VolumeState::Available || volume.held_by.is_some() {
+            return refuse("IncorrectState", format!("{id} is not 'available'."));
+        }
+        if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
+            return refuse("IncorrectState", format!("Instance '{}' is not 'running'.", instance.id));
+        }
+        if volume.zone != instance.zone {
+            let message = format!(
+                "The volume '{id}' is not in the same availability zone as instance '{}'",
+                instance.id
+            );
+            return refuse("InvalidVolume.ZoneMismatch", message);
+        }
+        if self.volume_at(instance, device).is_some() {
+            let message = format!(
+                "Invalid value '{device}' for unixDevice. Attachment point {device} is already in use"
+            );
+            return refuse("InvalidParameterValue", message);
+        }
+        if instance.volumes.len() >= VOLUMES_MAX {
+            return refuse("AttachmentLimitExceeded", format!("{VOLUMES_MAX} volumes are attached"));
+        }
+        Ok(())
+    }
+
+    /// DetachVolume without force. While the guest has it mounted it stays `busy`, for ever if need be. That one may
+    /// detach data volumes while the instance shuts down is a guess.
+    ///
+    /// # Errors
+    /// IncorrectState when it is free, InvalidAttachment.NotFound for another instance, OperationNotPermitted for the
+    /// root of an instance that is not stopped (that code is a guess).
+    pub fn detach_volume(
+        &mut self,
+        now_ms: u64,
+        id: &VolumeId,
+        instance: Option<&InstanceId>,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "DetachVolume")?;
+        let volume = self.known_volume(id)?;
+        let Some(attachment) = &volume.attachment else {
+            let message = format!("Volume '{id}' is in the 'available' state.");
+            return Err(ApiError::new("IncorrectState", message));
+        };
+        if instance.is_some_and(|asked| *asked != attachment.instance) {
+            let message = format!("Volume '{id}' is not attached to that instance");
+            return Err(ApiError::new("InvalidAttachment.NotFound", message));
+        }
+        let holder = self.instances.get(&attachment.instance);
+        let is_root =
+            holder.is_some_and(|i| i.root_device == attachment.device && i.state != InstanceState::Stopped);
+        if is_root {
+            let message =
+                format!("Unable to detach root volume '{id}' from instance '{}'", attachment.instance);
+            return Err(ApiError::new("OperationNotPermitted", message));
+        }
+        if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
+            let mounted = attachment.mounted;
+            self.start_detaching(id, mounted);
+        }
+        Ok(())
+    }
+
+    fn start_detaching(&mut self, id: &VolumeId, mounted: bool) {
+        let Some(attachment) = self.volumes.get_mut(id).and_then(|v| v.attachment.as_mut()) else { return };
+        if mounted {
+            attachment.state = AttachmentState::Busy;
+            return;
+        }
+        attachment.state = AttachmentState::Detaching;
+        let serial = attachment.serial;
+        if self.stuck_detaches > 0 {
+            self.stuck_detaches -= 1;
+        } else {
+            self.after(self.settings.latencies.detach, Transition::Detached(id.clone(), serial));
+        }
+    }
+
+    /// The guest let go of a busy volume.
+    pub(super) fn no_longer_busy(&mut self, id: &VolumeId) {
+        let attachment = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref());
+        if attachment.is_some_and(|attachment| attachment.state == AttachmentState::Busy) {
+            self.start_detaching(id, false);
+        }
+    }
+
+    /// Makes the next attach stay `attaching` for ever (seen on real instances; the CSI driver gives up after 90 s).
+    pub fn stick_next_attach(&mut self) {
+        self.stuck_attaches += 1;
+    }
+
+    /// Makes the next detach stay `detaching` until the instance is terminated.
+    pub fn stick_next_detach(&mut self) {
+        self.stuck_detaches += 1;
+    }
+
+    /// CreateReplaceRootVolumeTask with an existing volume; the replaced root becomes a free volume.
+    ///
+    /// # Errors
+    /// IncorrectInstanceState unless it runs and has no other task; IncorrectState unless the volume is free;
+    /// InvalidVolume.ZoneMismatch; what [`RootAdoption`] says. All codes are guesses: none is documented.
+    pub fn replace_root(
+        &mut self,
+        now_ms: u64,
+        instance: &InstanceId,
+        volume: &VolumeId,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<RootTaskId, ApiError> {
+        const ACTION: &str = "CreateReplaceRootVolumeTask";
+        self.begin(now_ms, ACTION)?;
+        let parameters = format!("{instance} {volume} {tags:?}");
+        if let Some(id) = self.replayed(ACTION, "", client_token, &parameters)? {
+            return RootTaskId::parse(&id).map_err(|_| mismatch(client_token));
+        }
+        if let RootAdoption::Unsupported(code) = &self.settings.root_adoption {
+            return Err(ApiError::new(code, "This region does not replace roots with existing volumes"));
+        }
+        self.check_replace_root(instance, volume)?;
+        let id = RootTaskId::parse(&self.fresh("replacevol-")).expect("BUG: made to fit");
+        self.volumes.get_mut(volume).expect("BUG: just checked").held_by = Some(id.clone());
+        self.root_tasks.insert(
+            id.clone(),
+            RootTask {
+                id: id.clone(),
+                instance: instance.clone(),
+                volume: volume.clone(),
+                state: RootTaskState::InProgress,
+                started_at_ms: self.now_ms,
+                tags: tags.clone(),
+            },
+        );
+        self.after(self.settings.latencies.replace_root, Transition::RootTaskEnds(id.clone()));
+        self.remember(ACTION, "", client_token, parameters, id.as_str());
+        Ok(id)
+    }
+
+    fn check_replace_root(&self, instance: &InstanceId, volume: &VolumeId) -> Result<(), ApiError> {
+        let instance = self.known_instance(instance)?;
+        let volume = self.known_volume(volume)?;
+        if instance.state != InstanceState::Running || self.is_rebooting(&instance.id) {
+            let message = format!("The instance '{}' must be running, with no other task", instance.id);
+            return Err(ApiError::new("IncorrectInstanceState", message));
+        }
+        if let Some(attachment) = &volume.attachment {
+            let message = format!("{} is already attached to {}", volume.id, attachment.instance);
+            return Err(ApiError::new("VolumeInUse", message));
+        }
+        if volume.state != VolumeState::Available || volume.held_by.is_some() {
+            return Err(ApiError::new("IncorrectState", format!("{} is not 'available'.", volume.id)));
+        }
+        if volume.zone != instance.zone {
+            return Err(ApiError::new("InvalidVolume.ZoneMismatch", "The volume is in another zone"));
+        }
+        Ok(())
+    }
+
+    /// Whether a root replacement is under way, during which the guest is down.
+    pub(super) fn is_rebooting(&self, instance: &InstanceId) -> bool {
+        self.root_tasks
+            .values()
+            .any(|task| task.instance == *instance && task.state == RootTaskState::InProgress)
+    }
+
+    pub(super) fn root_task_ends(&mut self, id: &RootTaskId) {
+        let Some(task) = self.root_tasks.get(id) else { return };
+        if task.state != RootTaskState::InProgress {
+            return;
+        }
+        let (instance, volume) = (task.instance.clone(), task.volume.clone());
+        let running = self.instances.get(&instance).is_some_and(|i| i.state == InstanceState::Running);
+        let state = match self.settings.root_adoption {
+            RootAdoption::Supported if running => {
+                self.swap_root(&instance, &volume);
+                RootTaskState::Succeeded
+            }
+            RootAdoption::FailedDetached if running => {
+                self.take_root_off(&instance);
+                RootTaskState::FailedDetached
+            }
+            _ => RootTaskState::Failed,
+        };
+        self.end_root_task(id, state);
+    }
+
+    /// Tasks of an instance that is gone.
+    pub(super) fn abandon_root_tasks(&mut self, instance: &InstanceId) {
+        let open: Vec<_> = self
+            .root_tasks
+            .values()
+            .filter(|task| task.instance == *instance && task.state == RootTaskState::InProgress)
+            .map(|task| task.id.clone())
+            .collect();
+        for id in open {
+            self.end_root_task(&id, RootTaskState::Failed);
+        }
+    }
+
+    fn end_root_task(&mut self, id: &RootTaskId, state: RootTaskState) {
+        let Some(task) = self.root_tasks.get_mut(id) else { return };
+        task.state = state;
+        if let Some(volume) = self.volumes.get_mut(&task.volume) {
+            volume.held_by = None;
+        }
+    }
+
+    fn swap_root(&mut self, instance: &InstanceId, volume: &VolumeId) {
+        let replaced = self.take_root_off(instance);
+        self.scheduled += 1;
+        let delete_on_termination = match self.settings.root_flag {
+            RootFlag::Inherit => replaced.is_none_or(|attachment| attachment.delete_on_termination),
+            RootFlag::Delete => true,
+            RootFlag::Keep => false,
+        };
+        let Some(holder) = self.instances.get_mut(instance) else { return };
+        holder.volumes.insert(volume.clone());
+        let attachment = Attachment {
+            instance: instance.clone(),
+            device: holder.root_device.clone(),
+            state: AttachmentState::Attached,
+            delete_on_termination,
+            mounted: true,
+            serial: self.scheduled,
+        };
+        if let Some(volume) = self.volumes.get_mut(volume) {
+            volume.state = VolumeState::InUse;
+            volume.attachment = Some(attachment);
+        }
+    }
+
+    fn take_root_off(&mut self, instance: &InstanceId) -> Option<Attachment> {
+        let holder = self.instances.get(instance)?;
+        let root = self.volume_at(holder, &holder.root_device)?.id.clone();
+        self.free_volume(&root)
+    }
+
+    fn free_volume(&mut self, id: &VolumeId) -> Option<Attachment> {
+        let volume = self.volumes.get_mut(id)?;
+        let attachment = volume.attachment.take()?;
+        volume.state = VolumeState::Available;
+        if let Some(instance) = self.instances.get_mut(&attachment.instance) {
+            instance.volumes.remove(id);
+        }
+        Some(attachment)
+    }
+
+    /// The instance is gone: the volume goes with it, or is free.
+    pub(super) fn release_volume(&mut self, id: &VolumeId) {
+        if self.free_volume(id).is_some_and(|attachment| attachment.delete_on_termination) {
+            self.start_deleting(id);
+        }
+    }
+
+    fn start_deleting(&mut self, id: &VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(id) {
+            volume.state = VolumeState::Deleting;
+            self.after(self.settings.latencies.delete_volume, Transition::VolumeGone(id.clone()));
+        }
+    }
+
+    pub(super) fn volume_is_gone(&mut self, id: &VolumeId) {
+        if let Some(mut volume) = self.volumes.remove(id) {
+            volume.state = VolumeState::Deleted;
+            self.graveyard.insert(id.clone(), volume);
+        }
+    }
+
+    pub(super) fn volume_is_available(&mut self, id: &VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(id)
+            && volume.state == VolumeState::Creating
+        {
+            volume.state = VolumeState::Available;
+        }
+    }
+
+    pub(super) fn volume_is_attached(&mut self, id: &VolumeId, serial: u64) {
+        let mounts = self.settings.guest == Guest::Mounts;
+        if let Some(attachment) = self.volumes.get_mut(id).and_then(|volume| volume.attachment.as_mut())
+            && attachment.serial == serial
+            && attachment.state == AttachmentState::Attaching
+        {
+            attachment.state = AttachmentState::Attached;
+            attachment.mounted = mounts;
+        }
+    }
+
+    pub(super) fn volume_is_detached(&mut self, id: &VolumeId, serial: u64) {
+        let attachment = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref());
+        if attachment.is_some_and(|found| found.serial == serial && found.state == AttachmentState::Detaching)
+        {
+            self.free_volume(id);
+        }
+    }
+
+    /// CreateSnapshot. The copy is that of this moment; there is no client token.
+    ///
+    /// # Errors
+    /// SnapshotCreationPerVolumeRateExceeded, ConcurrentSnapshotLimitExceeded, IncorrectState.
+    pub fn create_snapshot(
+        &mut self,
+        now_ms: u64,
+        volume: &VolumeId,
+        tags: &Tags,
+    ) -> Result<SnapshotId, ApiError> {
+        self.begin(now_ms, "CreateSnapshot")?;
+        let now_ms = self.now_ms;
+        let source = self.known_volume(volume)?;
+        if !matches!(source.state, VolumeState::Available | VolumeState::InUse) {
+            return Err(ApiError::new("IncorrectState", format!("The volume '{volume}' is not usable")));
+        }
+        if source.snapshot_taken_at_ms.is_some_and(|last| now_ms < last + SNAPSHOT_PAUSE_MS) {
+            return Err(ApiError::new(
+                "SnapshotCreationPerVolumeRateExceeded",
+                "The maximum per volume CreateSnapshot request rate has been exceeded.",
+            ));
+        }
+        let pending = self
+            .snapshots
+            .values()
+            .filter(|s| s.volume.as_ref() == Some(volume) && s.state == SnapshotState::Pending)
+            .count();
+        if pending >= PENDING_SNAPSHOTS_MAX {
+            let message = format!("{pending} snapshots of '{volume}' are pending");
+            return Err(ApiError::new("ConcurrentSnapshotLimitExceeded", message));
+        }
+        let (content, size_gib) = (source.content.clone(), source.size_gib);
+        let id = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
+        let visible_at_ms = self.known_at();
+        let completes_at_ms =
+            self.after(self.settings.latencies.snapshot, Transition::SnapshotCompleted(id.clone()));
+        self.snapshots.insert(
+            id.clone(),
+            Snapshot {
+                id: id.clone(),
+                state: SnapshotState::Pending,
+                volume: Some(volume.clone()),
+                size_gib,
+                started_at_ms: now_ms,
+                completes_at_ms,
+                visible_at_ms,
+                content,
+                tags: tags.clone(),
+            },
+        );
+        if let Some(source) = self.volumes.get_mut(volume) {
+            source.snapshot_taken_at_ms = Some(now_ms);
+        }
+        Ok(id)
+    }
+
+    pub(super) fn snapshot_completes(&mut self, id: &SnapshotId) {
+        if let Some(snapshot) = self.snapshots.get_mut(id) {
+            snapshot.state = SnapshotState::Completed;
+        }
+    }
+
+    /// A snapshot from which something can be made.
+    pub(super) fn completed_snapshot(&self, id: &SnapshotId) -> Result<&Snapshot, ApiError> {
+        let snapshot = self.known_snapshot(id)?;
+        if snapshot.state == SnapshotState::Completed {
+            Ok(snapshot)
+        } else {
+            Err(ApiError::new("IncorrectState", "Snapshot is in invalid state - pending"))
+        }
+    }
+
+    /// DeleteSnapshot.
+    ///
+    /// # Errors
+    /// InvalidSnapshot.InUse while an image is registered from it.
+    pub fn delete_snapshot(&mut self, now_ms: u64, id: &SnapshotId) -> Result<(), ApiError> {
+        self.begin(now_ms, "DeleteSnapshot")?;
+        self.known_snapshot(id)?;
+        if let Some(image) = self.images.values().find(|image| image.root_snapshot == *id) {
+            let message = format!("The snapshot {id} is currently in use by {}", image.id);
+            return Err(ApiError::new("InvalidSnapshot.InUse", message));
+        }
+        self.snapshots.remove(id);
+        Ok(())
+    }
+
+    /// RegisterImage. The name is unique; there is no client token.
+    ///
+    /// # Errors
+    /// InvalidAMIName.Duplicate, IncorrectState while the snapshot is pending, InvalidAMIName.Malformed.
+    pub fn register_image(&mut self, now_ms: u64, request: &ImageRequest) -> Result<ImageId, ApiError> {
+        self.begin(now_ms, "RegisterImage")?;
+        if !(3..=128).contains(&request.name.len()) {
+            return Err(ApiError::new("InvalidAMIName.Malformed", "AMI names have 3 to 128 characters"));
+        }
+        if let Some(image) = self.images.values().find(|image| image.name == request.name) {
+            let message = format!("AMI name {} is already in use by AMI {}", image.name, image.id);
+            return Err(ApiError::new("InvalidAMIName.Duplicate", message));
+        }
+        self.completed_snapshot(&request.root_snapshot)?;
+        let id = ImageId::parse(&self.fresh("ami-")).expect("BUG: made to fit");
+        let visible_at_ms = self.known_at();
+        self.images.insert(
+            id.clone(),
+            Image {
+                id: id.clone(),
+                name: request.name.clone(),
+                state: ImageState::Pending,
+                traits: request.traits.clone(),
+                root_snapshot: request.root_snapshot.clone(),
+                visible_at_ms,
+                tags: request.tags.clone(),
+            },
+        );
+        self.after(self.settings.latencies.image, Transition::ImageAvailable(id.clone()));
+        Ok(id)
+    }
+
+    pub(super) fn image_is_available(&mut self, id: &ImageId) {
+        if let Some(image) = self.images.get_mut(id) {
+            image.state = ImageState::Available;
+        }
+    }
+
+    /// DeregisterImage. Running instances go on; the snapshot stays.
+    ///
+    /// # Errors
+    /// InvalidAMIID.NotFound; AuthFailure for the image that is not ours.
+    pub fn deregister_image(&mut self, now_ms: u64, id: &ImageId) -> Result<(), ApiError> {
+        self.begin(now_ms, "DeregisterImage")?;
+        self.known_image(id)?;
+        if *id == self.default_image {
+            return Err(ApiError::new("AuthFailure", format!("Not authorized for image:{id}")));
+        }
+        self.images.remove(id);
+        Ok(())
+    }
+}
