@@ -65,6 +65,12 @@ use state::{Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet,
 const ZONES: [char; 3] = ['a', 'b', 'c'];
 /// What the root of every instance of the default image starts with.
 pub const IMAGE_RECORD: &str = "image";
+/// How many deleted volumes are remembered with their contents, for tests that look for lost writes.
+const GRAVEYARD_MAX: usize = 10_000;
+/// How many events wait for somebody to take them; beyond it the oldest are lost (EventBridge is best effort).
+const OUTBOX_MAX: usize = 100_000;
+/// How many client tokens are kept before the expired ones are swept out.
+const TOKENS_SWEEP: usize = 50_000;
 /// The size of the default image's root.
 const IMAGE_GIB: u32 = 8;
 
@@ -104,7 +110,7 @@ pub struct World {
     schedule: BTreeMap<(u64, u64), Transition>,
     meter: quotas::Meter,
     tokens: BTreeMap<(&'static str, String, String), Token>,
-    outbox: Vec<Value>,
+    outbox: VecDeque<Value>,
     capacity: BTreeMap<(String, String, Market), Capacity>,
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
@@ -120,8 +126,8 @@ pub struct World {
     root_tasks: BTreeMap<RootTaskId, RootTask>,
     /// Who holds an address, arriving ones included.
     addresses: BTreeMap<Ipv4Addr, InterfaceId>,
-    /// Volumes that existed and do not any more, with what was on them.
-    graveyard: BTreeMap<VolumeId, Volume>,
+    /// Volumes that existed and do not any more, with what was on them; the newest last.
+    graveyard: VecDeque<Volume>,
     default_image: ImageId,
     default_group: GroupId,
 }
@@ -170,7 +176,7 @@ impl World {
             schedule: BTreeMap::new(),
             meter: quotas::Meter::default(),
             tokens: BTreeMap::new(),
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
             capacity: BTreeMap::new(),
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
@@ -184,7 +190,7 @@ impl World {
             spot_requests: BTreeMap::new(),
             root_tasks: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            graveyard: BTreeMap::new(),
+            graveyard: VecDeque::new(),
             default_image,
             default_group,
         };
@@ -379,6 +385,10 @@ impl World {
 
     fn remember(&mut self, action: &'static str, scope: &str, token: &str, parameters: String, answer: &str) {
         if !token.is_empty() {
+            if self.tokens.len() >= TOKENS_SWEEP {
+                let oldest_ms = self.now_ms.saturating_sub(self.settings.token_memory.as_millis() as u64);
+                self.tokens.retain(|_, token| token.made_at_ms >= oldest_ms);
+            }
             let value = Token { parameters, made_at_ms: self.now_ms, answer: answer.to_owned() };
             self.tokens.insert((action, scope.to_owned(), token.to_owned()), value);
         }

@@ -6,7 +6,7 @@
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use serde_json::{Value, json};
 
-use super::World;
+use super::{OUTBOX_MAX, World};
 
 /// The account every simulated object belongs to (the one of AWS's documentation).
 pub const ACCOUNT: &str = "111122223333";
@@ -22,7 +22,7 @@ pub(super) enum Happening {
 impl World {
     /// Takes the events told since the last time, oldest first.
     pub fn take_events(&mut self) -> Vec<Value> {
-        std::mem::take(&mut self.outbox)
+        std::mem::take(&mut self.outbox).into()
     }
 
     pub(super) fn tell(&mut self, id: &InstanceId, happening: Happening) {
@@ -59,7 +59,10 @@ impl World {
             "resources": [resource],
             "detail": detail,
         });
-        self.outbox.push(event);
+        if self.outbox.len() == OUTBOX_MAX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back(event);
     }
 
     fn event_id(&mut self) -> String {

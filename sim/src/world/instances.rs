@@ -214,17 +214,16 @@ impl World {
     }
 
     fn check_quota(&self, market: Market) -> Result<(), ApiError> {
-        let live = self.instances.values().filter(|i| i.market == market && !i.state.is_over()).count();
         let (limit, code) = match market {
             Market::Spot => (self.settings.spot_limit, "MaxSpotInstanceCountExceeded"),
             Market::OnDemand => (self.settings.on_demand_limit, "VcpuLimitExceeded"),
         };
-        match limit {
-            Some(limit) if live >= limit as usize => {
-                Err(ApiError::new(code, format!("You have {live} of {limit} {market} instances")))
-            }
-            _ => Ok(()),
+        let Some(limit) = limit else { return Ok(()) };
+        let live = self.instances.values().filter(|i| i.market == market && !i.state.is_over()).count();
+        if live < limit as usize {
+            return Ok(());
         }
+        Err(ApiError::new(code, format!("You have {live} of {limit} {market} instances")))
     }
 
     fn launch(&mut self, request: &RunInstances, plan: Plan) -> Result<InstanceId, ApiError> {
@@ -504,6 +503,7 @@ impl World {
     }
 
     pub(super) fn is_forgotten(&mut self, id: &InstanceId) {
+        self.root_tasks.retain(|_, task| task.instance != *id);
         if let Some(instance) = self.instances.remove(id)
             && let Some(request) = instance.spot_request
         {

@@ -227,7 +227,7 @@ impl World {
     /// A volume as the region knows it, with its content; also one that is gone.
     #[must_use]
     pub fn volume(&self, id: &VolumeId) -> Option<&Volume> {
-        self.volumes.get(id).or_else(|| self.graveyard.get(id))
+        self.volumes.get(id).or_else(|| self.graveyard.iter().rev().find(|volume| volume.id == *id))
     }
 
     /// An interface as the region knows it.

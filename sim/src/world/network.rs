@@ -124,8 +124,11 @@ impl World {
     }
 
     fn remove_interface(&mut self, id: &InterfaceId) {
-        if self.interfaces.remove(id).is_some() {
-            self.addresses.retain(|_, holder| holder != id);
+        if let Some(interface) = self.interfaces.remove(id) {
+            self.addresses.remove(&interface.primary_ip);
+            for address in interface.secondary_ips.iter().chain(interface.arriving.keys()) {
+                self.addresses.remove(address);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, S
 
 use super::settings::{Guest, RootAdoption, RootFlag};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
-use super::{ApiError, Transition, World, mismatch};
+use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
 
 /// Between two snapshots of a volume (documented).
 const SNAPSHOT_PAUSE_MS: u64 = 15_000;
@@ -404,7 +404,10 @@ impl World {
     pub(super) fn volume_is_gone(&mut self, id: &VolumeId) {
         if let Some(mut volume) = self.volumes.remove(id) {
             volume.state = VolumeState::Deleted;
-            self.graveyard.insert(id.clone(), volume);
+            if self.graveyard.len() == GRAVEYARD_MAX {
+                self.graveyard.pop_front();
+            }
+            self.graveyard.push_back(volume);
         }
     }
 

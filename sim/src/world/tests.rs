@@ -1021,7 +1021,9 @@ fn events_have_awss_shapes_and_ids_of_their_own() {
         let text = serde_json::to_string_pretty(&event).unwrap().replace(id.as_str(), "i-1");
         expected.assert_eq(&text);
     };
-    check(0, expect![[r#"
+    check(
+        0,
+        expect![[r#"
         {
           "account": "111122223333",
           "detail": {
@@ -1037,8 +1039,11 @@ fn events_have_awss_shapes_and_ids_of_their_own() {
           "source": "aws.ec2",
           "time": "2026-09-14T08:31:07Z",
           "version": "0"
-        }"#]]);
-    check(2, expect![[r#"
+        }"#]],
+    );
+    check(
+        2,
+        expect![[r#"
         {
           "account": "111122223333",
           "detail": {
@@ -1053,8 +1058,11 @@ fn events_have_awss_shapes_and_ids_of_their_own() {
           "source": "aws.ec2",
           "time": "2026-09-14T08:31:17Z",
           "version": "0"
-        }"#]]);
-    check(3, expect![[r#"
+        }"#]],
+    );
+    check(
+        3,
+        expect![[r#"
         {
           "account": "111122223333",
           "detail": {
@@ -1070,7 +1078,8 @@ fn events_have_awss_shapes_and_ids_of_their_own() {
           "source": "aws.ec2",
           "time": "2026-09-14T08:31:17Z",
           "version": "0"
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
