@@ -1,7 +1,13 @@
 //! Perennial's workers: the port [`cloud::Cloud`], its EC2 adapter, and what carries out the steps of the workflows.
 
+pub mod budget;
 pub mod classify;
 pub mod cloud;
+pub mod events;
+pub mod ingest;
+pub mod observer;
+pub mod runner;
+pub mod sweep;
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -1216,6 +1216,10 @@ impl Draft {
         if !(is_candidate || is_holder) || !signal.is_loss() {
             return Ok(());
         }
+        // A young instance that a describe does not show proves nothing; the steps that work on it decide.
+        if is_candidate && matches!(signal.news, News::Missing { .. }) {
+            return Ok(());
+        }
         // What changes nothing is not written: our own terminations echo back as events, and the sweep repeats itself.
         let is_warning = !signal.is_over();
         let known_of_holder = holder.is_some_and(|holder| holder.known_over || (is_warning && holder.warned));

@@ -1,0 +1,169 @@
+//! API budgets: one token bucket per action, so that our own calls never become the storm.
+//!
+//! The buckets are seeded with EC2's published limits (EC2 Developer Guide, "Request throttling", per account and region).
+//! A `RequestLimitExceeded` teaches: the refill of that action is halved, and grows back a little with every
+//! call that is not throttled (additive increase, multiplicative decrease).
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_workflows::aws::{
+    AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+};
+
+use crate::classify::{Action, Class, CloudError};
+use crate::cloud::{
+    Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
+    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeRequest, VolumeView,
+};
+
+/// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
+const REFILL_MIN: f64 = 0.1;
+
+/// Burst and refill per second of an action, as published.
+#[must_use]
+pub const fn published(action: Action) -> (f64, f64) {
+    use Action as A;
+    match action {
+        A::RunInstances => (5.0, 2.0),
+        A::DescribeInstances
+        | A::DescribeVolumes
+        | A::DescribeNetworkInterfaces
+        | A::DescribeSnapshots
+        | A::DescribeImages
+        | A::DescribeSubnets
+        | A::DescribeSpotInstanceRequests
+        | A::DescribeReplaceRootVolumeTasks
+        | A::GetCallerIdentity => (100.0, 20.0),
+        A::CreateSnapshot
+        | A::DeleteSnapshot
+        | A::CreateVolume
+        | A::DeleteVolume
+        | A::CreateNetworkInterface
+        | A::DeleteNetworkInterface
+        | A::ModifyNetworkInterfaceAttribute
+        | A::AssignPrivateIpAddresses
+        | A::UnassignPrivateIpAddresses
+        | A::DeregisterImage
+        | A::TerminateInstances => (100.0, 5.0),
+        A::CancelSpotInstanceRequests
+        | A::ModifyInstanceAttribute
+        | A::AttachVolume
+        | A::DetachVolume
+        | A::CreateReplaceRootVolumeTask
+        | A::RegisterImage => (50.0, 5.0),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    refill: f64,
+    at_ms: u64,
+}
+
+/// A cloud whose calls wait for their budget.
+pub struct Budgeted {
+    cloud: Arc<dyn Cloud>,
+    clock: Clock,
+    buckets: Mutex<BTreeMap<Action, Bucket>>,
+}
+
+impl Budgeted {
+    /// Budgets around a cloud.
+    #[must_use]
+    pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
+        Self { cloud, clock, buckets: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Takes a token, or says how long to wait for one.
+    fn take(&self, action: Action) -> Result<(), Duration> {
+        let now_ms = self.clock.now_ms();
+        let (burst, refill) = published(action);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(action).or_insert(Bucket { tokens: burst, refill, at_ms: now_ms });
+        let elapsed = now_ms.saturating_sub(bucket.at_ms) as f64 / 1000.0;
+        bucket.tokens = (bucket.tokens + elapsed * bucket.refill).min(burst);
+        bucket.at_ms = now_ms;
+        if bucket.tokens >= 1.0 {
+            bucket.tokens -= 1.0;
+            Ok(())
+        } else {
+            Err(Duration::from_secs_f64((1.0 - bucket.tokens) / bucket.refill))
+        }
+    }
+
+    fn learn(&self, action: Action, throttled: bool) {
+        let (_, published) = published(action);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&action) {
+            if throttled {
+                bucket.refill = (bucket.refill / 2.0).max(REFILL_MIN);
+                bucket.tokens = 0.0;
+            } else {
+                bucket.refill = (bucket.refill + published / 20.0).min(published);
+            }
+        }
+    }
+
+    async fn within<T>(
+        &self,
+        action: Action,
+        call: impl Future<Output = Result<T, CloudError>>,
+    ) -> Result<T, CloudError> {
+        while let Err(wait) = self.take(action) {
+            self.clock.sleep(wait).await;
+        }
+        let result = call.await;
+        let throttled = result.as_ref().is_err_and(|error| error.class == Class::Throttled);
+        self.learn(action, throttled);
+        result
+    }
+}
+
+macro_rules! budgeted {
+    ($($action:ident: fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        #[async_trait]
+        impl Cloud for Budgeted {
+            $(async fn $name(&self $(, $argument: $type)*) -> Result<$result, CloudError> {
+                self.within(Action::$action, self.cloud.$name($($argument),*)).await
+            })*
+        }
+    };
+}
+
+budgeted! {
+    DescribeInstances: fn instances(&self, select: &Select<InstanceId>) -> Vec<InstanceView>;
+    DescribeVolumes: fn volumes(&self, select: &Select<VolumeId>) -> Vec<VolumeView>;
+    DescribeNetworkInterfaces: fn interfaces(&self, select: &Select<InterfaceId>) -> Vec<InterfaceView>;
+    DescribeSnapshots: fn snapshots(&self, select: &Select<SnapshotId>) -> Vec<SnapshotView>;
+    DescribeImages: fn images(&self, select: &Select<ImageId>) -> Vec<ImageView>;
+    DescribeImages: fn image_named(&self, name: &str) -> Option<ImageView>;
+    DescribeSubnets: fn subnets(&self, ids: &[SubnetId]) -> Vec<SubnetView>;
+    DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+    DescribeReplaceRootVolumeTasks: fn root_tasks(&self, instance: &InstanceId) -> Vec<RootTaskView>;
+    RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
+    TerminateInstances: fn terminate_instance(&self, id: &InstanceId) -> ();
+    CancelSpotInstanceRequests: fn cancel_spot_request(&self, id: &SpotRequestId) -> ();
+    ModifyInstanceAttribute: fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> ();
+    ModifyNetworkInterfaceAttribute: fn preserve_interface(&self, id: &InterfaceId, attachment: &AttachmentId) -> ();
+    CreateVolume: fn create_volume(&self, request: &VolumeRequest) -> VolumeId;
+    DeleteVolume: fn delete_volume(&self, id: &VolumeId) -> ();
+    AttachVolume: fn attach_volume(&self, id: &VolumeId, instance: &InstanceId, device: &str) -> ();
+    DetachVolume: fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> ();
+    CreateReplaceRootVolumeTask: fn replace_root(&self, instance: &InstanceId, volume: &VolumeId, client_token: &str, tags: &Tags) -> RootTaskId;
+    CreateSnapshot: fn create_snapshot(&self, volume: &VolumeId, description: &str, tags: &Tags) -> SnapshotId;
+    DeleteSnapshot: fn delete_snapshot(&self, id: &SnapshotId) -> ();
+    RegisterImage: fn register_image(&self, request: &ImageRequest) -> ImageId;
+    DeregisterImage: fn deregister_image(&self, id: &ImageId) -> ();
+    CreateNetworkInterface: fn create_interface(&self, request: &InterfaceRequest) -> InterfaceView;
+    DeleteNetworkInterface: fn delete_interface(&self, id: &InterfaceId) -> ();
+    AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> ();
+    UnassignPrivateIpAddresses: fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> ();
+    RunInstances: fn may_run_instances(&self, request: &LaunchRequest) -> ();
+    GetCallerIdentity: fn identity(&self) -> String;
+}

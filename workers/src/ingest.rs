@@ -1,0 +1,335 @@
+//! Ingest: letters from the queues into the journal.
+//!
+//! # Guarantees
+//! - The raw message, its fate and everything it leads to are in the journal, in one atomic append, before the message is
+//!   deleted. A crash in between finds the letter answered and only deletes.
+//! - Every message has a fate ([`Fate`]); none stops the loop. What cannot be read goes to the dead letters with its reason.
+//! - A message whose letter cannot be written (the journal is unavailable) stays in the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::ids::StreamId;
+use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
+use perennial_engine::retry::Intervals;
+use perennial_engine::workers::Shutdown;
+use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, Sight, State};
+use perennial_workflows::letter::{Fate, letter_stream};
+use perennial_workflows::node::{OperationId, node_stream};
+use perennial_workflows::spec::NodeName;
+use perennial_workflows::submission::{Reply, Submission, SubmissionId};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::events::{self, Parsed};
+
+/// The largest letter. A node file with the largest user data is under 40 KiB; an EventBridge event is at most 256 KiB, and
+/// those we take are under 2 KiB.
+pub const LETTER_BYTES_MAX: usize = 128 * 1024;
+
+/// How much of an oversized letter is kept.
+const OVERSIZED_KEPT: usize = 1_024;
+
+/// How often a letter is decided anew because its node moved on meanwhile.
+const MOVED_MAX: u32 = 20;
+
+/// How long one receive waits (SQS: at most 20 s).
+const WAIT: Duration = Duration::from_secs(20);
+
+/// After a failing call.
+const TROUBLE: Intervals =
+    Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
+
+/// Which of the two letter queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterBox {
+    /// Asks for something.
+    Submissions,
+    /// AWS's events.
+    Interruptions,
+}
+
+impl LetterBox {
+    /// Its name in streams and configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Submissions => "submissions",
+            Self::Interruptions => "interruptions",
+        }
+    }
+}
+
+/// Finds the queue an answer is to be sent to.
+pub trait ReplyTo: Send + Sync + 'static {
+    /// The queue of this name or URL, or why there is none.
+    ///
+    /// # Errors
+    /// A clause that says what is wrong with the name.
+    fn queue(&self, name: &str) -> Result<Arc<dyn Queue>, String>;
+}
+
+/// No answers are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct NoReplies;
+
+impl ReplyTo for NoReplies {
+    fn queue(&self, name: &str) -> Result<Arc<dyn Queue>, String> {
+        Err(format!("no reply queues here; {name} gets no answer"))
+    }
+}
+
+/// One letter queue's reader.
+pub struct Ingest {
+    engine: Engine<Perennial>,
+    queue: Arc<dyn Queue>,
+    letter_box: LetterBox,
+    owner: String,
+    replies: Arc<dyn ReplyTo>,
+}
+
+/// A message, read.
+struct Read {
+    content: Content,
+    stream: StreamId,
+    body: String,
+    reply: Option<(Option<SubmissionId>, String)>,
+}
+
+impl Ingest {
+    /// A reader of one queue.
+    #[must_use]
+    pub fn new(
+        engine: Engine<Perennial>,
+        queue: Arc<dyn Queue>,
+        letter_box: LetterBox,
+        owner: String,
+        replies: Arc<dyn ReplyTo>,
+    ) -> Self {
+        Self { engine, queue, letter_box, owner, replies }
+    }
+
+    /// Reads until the shutdown is asked for.
+    pub async fn run(self, shutdown: Shutdown) {
+        let this = Arc::new(self);
+        let mut trouble = 0;
+        while !shutdown.is_asked() {
+            let received = tokio::select! {
+                biased;
+                () = shutdown.asked() => return,
+                received = this.queue.receive(BATCH_MESSAGES_MAX, WAIT) => received,
+            };
+            match received {
+                Ok(deliveries) => {
+                    trouble = 0;
+                    let mut letters = JoinSet::new();
+                    for delivery in deliveries {
+                        let this = Arc::clone(&this);
+                        letters.spawn(async move { this.take(&delivery).await });
+                    }
+                    // A letter is short work; the next receive waits for it, so nothing is dropped by a shutdown.
+                    while let Some(ended) = letters.join_next().await {
+                        if let Err(error) = ended {
+                            warn!(%error, "BUG: the reading of a letter panicked; it will come again");
+                        }
+                    }
+                }
+                Err(error) => {
+                    trouble += 1;
+                    warn!(queue = this.letter_box.name(), %error, "letters could not be received; trying again");
+                    tokio::select! {
+                        biased;
+                        () = shutdown.asked() => return,
+                        () = this.engine.clock().sleep(TROUBLE.after(trouble, 0.5)) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one letter: journal, then answer, then delete. An error leaves it in the queue.
+    async fn take(&self, delivery: &Delivery) {
+        let read = self.read(delivery);
+        let fate = match self.write(delivery, &read).await {
+            Ok(fate) => fate,
+            Err(error) => {
+                warn!(queue = self.letter_box.name(), message = %delivery.id, %error, "a letter could not be written; it will come again");
+                return;
+            }
+        };
+        info!(queue = self.letter_box.name(), message = %delivery.id, letter = %read.stream, "{fate}");
+        if let Some((id, reply_to)) = read.reply {
+            self.answer(id, &reply_to, &fate).await;
+        }
+        let ended = if fate.is_dead() {
+            self.queue.dead_letter(delivery, &fate.to_string()).await
+        } else {
+            self.queue.delete(std::slice::from_ref(&delivery.receipt)).await
+        };
+        if let Err(error) = ended {
+            warn!(message = %delivery.id, %error, "an answered letter could not be taken off its queue; it will come again and be known");
+        }
+    }
+
+    fn read(&self, delivery: &Delivery) -> Read {
+        let bytes = delivery.body.len();
+        let queue = self.letter_box.name();
+        let by_hash = || letter_stream(queue, &format!("content {}", delivery.body));
+        if bytes > LETTER_BYTES_MAX.min(MESSAGE_BYTES_MAX) {
+            let body = delivery.body.chars().take(OVERSIZED_KEPT).collect();
+            let content = Content::Settled(Fate::Oversized { bytes: bytes as u64 });
+            return Read { content, stream: by_hash(), body, reply: None };
+        }
+        let body = delivery.body.clone();
+        match self.letter_box {
+            LetterBox::Submissions => match Submission::parse(&body) {
+                Ok(submission) => {
+                    let reply = submission.reply_to.clone().map(|to| (Some(submission.id.clone()), to));
+                    let stream = letter_stream(queue, &submission.id.to_string());
+                    let content = match self.too_late(&submission) {
+                        Some(fate) => Content::Settled(fate),
+                        None => Content::Submission(submission),
+                    };
+                    Read { content, stream, body, reply }
+                }
+                Err(bad) => {
+                    let reply = bad.reply_to.clone().map(|to| (bad.id.clone(), to));
+                    let content = Content::Settled(Fate::Malformed { because: bad.why });
+                    Read { content, stream: by_hash(), body, reply }
+                }
+            },
+            LetterBox::Interruptions => match events::parse(&body) {
+                Parsed::Signal { signal, id } => Read {
+                    content: Content::Signal(signal),
+                    stream: letter_stream(queue, &id),
+                    body,
+                    reply: None,
+                },
+                Parsed::Unknown { kind, id } => {
+                    let content = Content::Settled(Fate::Unknown { kind });
+                    Read { content, stream: letter_stream(queue, &id), body, reply: None }
+                }
+                Parsed::Malformed { because } => {
+                    let content = Content::Settled(Fate::Malformed { because });
+                    Read { content, stream: by_hash(), body, reply: None }
+                }
+            },
+        }
+    }
+
+    fn too_late(&self, submission: &Submission) -> Option<Fate> {
+        let deadline = submission.deadline.as_ref()?;
+        match deadline.parse::<jiff::Timestamp>() {
+            Ok(time) => {
+                let late = u64::try_from(time.as_millisecond()).unwrap_or(0) < self.engine.clock().now_ms();
+                late.then(|| Fate::Rejected { because: format!("its deadline {deadline} has passed") })
+            }
+            Err(error) => Some(Fate::Malformed {
+                because: format!(
+                    "deadline {deadline:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {error}"
+                ),
+            }),
+        }
+    }
+
+    async fn write(&self, delivery: &Delivery, read: &Read) -> Result<Fate, ExecuteError<Rejection>> {
+        let envelope = Envelope {
+            stream: read.stream.clone(),
+            queue: self.letter_box.name().to_owned(),
+            message_id: delivery.id.clone(),
+            sent_at_ms: delivery.sent_at_ms,
+            bytes: delivery.body.len() as u64,
+            body: read.body.clone(),
+        };
+        let mut content = read.content.clone();
+        for _ in 0..MOVED_MAX {
+            let sight = match &content {
+                Content::Submission(submission) => Some(sight(&self.engine, &submission.node).await?),
+                Content::Signal(signal) => match node_of(&self.engine, &signal.instance).await? {
+                    Some(node) => Some(sight(&self.engine, &node).await?),
+                    None => None,
+                },
+                Content::Settled(_) => None,
+            };
+            let command = Command::Letter {
+                envelope: envelope.clone(),
+                content: content.clone(),
+                sight,
+                owner: self.owner.clone(),
+            };
+            match self.engine.execute(command).await {
+                Ok(_) => {
+                    let (state, _) = self.engine.load(&read.stream).await?;
+                    if let State::Letter(letter) = state.as_ref()
+                        && let Some(fate) = &letter.fate
+                    {
+                        return Ok(fate.clone());
+                    }
+                    return Ok(Fate::Rejected { because: "BUG: the letter has no fate".to_owned() });
+                }
+                Err(ExecuteError::Rejected(Rejection::Moved { .. })) => {}
+                Err(ExecuteError::Rejected(rejection)) => {
+                    // The domain cannot make anything of it: said so, in the journal, rather than tried for ever.
+                    content = Content::Settled(Fate::Rejected { because: rejection.to_string() });
+                }
+                Err(error @ ExecuteError::Corrupt { .. }) => {
+                    let because = format!("{error}; run `perennial journal verify`");
+                    content = Content::Settled(Fate::Rejected { because });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ExecuteError::Contended { stream: read.stream.clone() })
+    }
+
+    async fn answer(&self, id: Option<SubmissionId>, reply_to: &str, fate: &Fate) {
+        let reply = Reply {
+            schema: "perennial.reply/v1".to_owned(),
+            id,
+            accepted: fate.is_accepted(),
+            fate: fate.clone(),
+            message: fate.to_string(),
+        };
+        let body = match serde_json::to_string(&reply) {
+            Ok(body) => body,
+            Err(error) => return warn!(%error, "BUG: a reply is plain data"),
+        };
+        // An answer is a courtesy: the truth is in the journal, so a queue that fails does not hold the letter back.
+        match self.replies.queue(reply_to) {
+            Ok(queue) => {
+                if let Err(error) = queue.send(vec![Outgoing::now(body)]).await {
+                    warn!(%reply_to, %error, "an answer could not be sent; it is in the journal");
+                }
+            }
+            Err(why) => warn!(%reply_to, %why, "an answer could not be sent; it is in the journal"),
+        }
+    }
+}
+
+/// What can be seen of a node now.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight, ExecuteError<Rejection>> {
+    let (state, _) = engine.load(&node_stream(name)).await?;
+    Ok(match state.as_ref() {
+        State::Node(node) => Sight::of(name, node),
+        _ => Sight { node: name.clone(), operations: 0, open: None },
+    })
+}
+
+/// The node an instance belongs or belonged to.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub async fn node_of(
+    engine: &Engine<Perennial>,
+    instance: &perennial_workflows::aws::InstanceId,
+) -> Result<Option<NodeName>, ExecuteError<Rejection>> {
+    let streams = engine.journal().lookup(&format!("instance/{instance}")).await?;
+    Ok(streams.iter().find_map(|stream| match stream.category() {
+        "node" => NodeName::parse(stream.name()).ok(),
+        _ => OperationId::of_stream(stream).map(|id| id.node().clone()),
+    }))
+}

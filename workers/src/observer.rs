@@ -1,0 +1,192 @@
+//! The observer: one paged, filtered describe per kind and second for all nodes in flight.
+//!
+//! Every waiting step asks for its object by id; the observer joins the questions of a second into one call and hands
+//! each asker its answer. A failed call is handed to all who asked in it, once; who retries is the step, not the observer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_workflows::aws::{ImageId, InstanceId, InterfaceId, SnapshotId, VolumeId};
+use tokio::sync::oneshot;
+
+use crate::classify::{Action, CloudError};
+use crate::cloud::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, VolumeView};
+
+/// Between two describes of one kind. Twenty describes a second is EC2's budget; five kinds use a quarter of it.
+pub const EVERY: Duration = Duration::from_secs(1);
+
+/// How long the first question waits for others: long enough for steps opened by one append to meet.
+const GATHER: Duration = Duration::from_millis(20);
+
+type Answer<V> = Result<Option<V>, CloudError>;
+
+/// Joins questions of one kind.
+struct Kind<I, V> {
+    waiting: Mutex<Waiting<I, V>>,
+}
+
+struct Waiting<I, V> {
+    asked: BTreeMap<I, Vec<oneshot::Sender<Answer<V>>>>,
+    scheduled: bool,
+    last_ms: u64,
+}
+
+impl<I, V> Default for Kind<I, V> {
+    fn default() -> Self {
+        Self { waiting: Mutex::new(Waiting { asked: BTreeMap::new(), scheduled: false, last_ms: 0 }) }
+    }
+}
+
+/// A kind of object that can be described.
+#[async_trait]
+trait Described: Send + Sync + Clone + 'static {
+    type Id: Ord + Clone + Send + Sync + 'static;
+    const ACTION: Action;
+    fn kind(kinds: &Kinds) -> &Kind<Self::Id, Self>;
+    fn id(&self) -> Self::Id;
+    async fn describe(cloud: &dyn Cloud, ids: Vec<Self::Id>) -> Result<Vec<Self>, CloudError>;
+}
+
+macro_rules! described {
+    ($($view:ident, $id:ident, $field:ident, $call:ident, $action:ident;)*) => {$(
+        #[async_trait]
+        impl Described for $view {
+            type Id = $id;
+            const ACTION: Action = Action::$action;
+            fn kind(kinds: &Kinds) -> &Kind<$id, Self> {
+                &kinds.$field
+            }
+            fn id(&self) -> $id {
+                self.id.clone()
+            }
+            async fn describe(cloud: &dyn Cloud, ids: Vec<$id>) -> Result<Vec<Self>, CloudError> {
+                cloud.$call(&Select::Ids(ids)).await
+            }
+        }
+    )*};
+}
+
+described! {
+    InstanceView, InstanceId, instances, instances, DescribeInstances;
+    VolumeView, VolumeId, volumes, volumes, DescribeVolumes;
+    InterfaceView, InterfaceId, interfaces, interfaces, DescribeNetworkInterfaces;
+    SnapshotView, SnapshotId, snapshots, snapshots, DescribeSnapshots;
+    ImageView, ImageId, images, images, DescribeImages;
+}
+
+#[derive(Default)]
+struct Kinds {
+    instances: Kind<InstanceId, InstanceView>,
+    volumes: Kind<VolumeId, VolumeView>,
+    interfaces: Kind<InterfaceId, InterfaceView>,
+    snapshots: Kind<SnapshotId, SnapshotView>,
+    images: Kind<ImageId, ImageView>,
+}
+
+/// Joins the looks of all nodes in flight. Cheap to clone.
+#[derive(Clone)]
+pub struct Observer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cloud: Arc<dyn Cloud>,
+    clock: Clock,
+    kinds: Kinds,
+}
+
+impl Observer {
+    /// An observer over a cloud.
+    #[must_use]
+    pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { cloud, clock, kinds: Kinds::default() }) }
+    }
+
+    /// The instance, or `None` when the answer did not hold it.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub async fn instance(&self, id: &InstanceId) -> Result<Option<InstanceView>, CloudError> {
+        self.get(id).await
+    }
+
+    /// The volume, or `None` when the answer did not hold it.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub async fn volume(&self, id: &VolumeId) -> Result<Option<VolumeView>, CloudError> {
+        self.get(id).await
+    }
+
+    /// The interface, or `None` when the answer did not hold it.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub async fn interface(&self, id: &InterfaceId) -> Result<Option<InterfaceView>, CloudError> {
+        self.get(id).await
+    }
+
+    /// The snapshot, or `None` when the answer did not hold it.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub async fn snapshot(&self, id: &SnapshotId) -> Result<Option<SnapshotView>, CloudError> {
+        self.get(id).await
+    }
+
+    /// The image, or `None` when the answer did not hold it.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub async fn image(&self, id: &ImageId) -> Result<Option<ImageView>, CloudError> {
+        self.get(id).await
+    }
+
+    async fn get<V: Described>(&self, id: &V::Id) -> Answer<V> {
+        let (sender, receiver) = oneshot::channel();
+        let kind = V::kind(&self.inner.kinds);
+        let schedule = {
+            let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.asked.entry(id.clone()).or_default().push(sender);
+            !std::mem::replace(&mut waiting.scheduled, true)
+        };
+        if schedule {
+            tokio::spawn(flush::<V>(Arc::clone(&self.inner)));
+        }
+        receiver.await.unwrap_or_else(|_| Err(CloudError::lost(V::ACTION, "the describe was given up")))
+    }
+}
+
+/// One describe for everything that is asked by then.
+async fn flush<V: Described>(inner: Arc<Inner>) {
+    let kind = V::kind(&inner.kinds);
+    let last_ms = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_ms;
+    inner.clock.sleep(GATHER).await;
+    inner.clock.sleep_until_ms(last_ms + EVERY.as_millis() as u64).await;
+    let asked = {
+        let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.scheduled = false;
+        waiting.last_ms = inner.clock.now_ms();
+        std::mem::take(&mut waiting.asked)
+    };
+    let described = V::describe(inner.cloud.as_ref(), asked.keys().cloned().collect()).await;
+    match described {
+        Ok(views) => {
+            let mut views: BTreeMap<V::Id, V> = views.into_iter().map(|view| (view.id(), view)).collect();
+            for (id, askers) in asked {
+                let view = views.remove(&id);
+                for asker in askers {
+                    let _ = asker.send(Ok(view.clone()));
+                }
+            }
+        }
+        Err(error) => {
+            for asker in asked.into_values().flatten() {
+                let _ = asker.send(Err(error.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,930 @@
+//! Carries out the steps: look, act, look.
+//!
+//! Every pass begins with a look at the authoritative object (the volume for an attachment, the interface for an address);
+//! if it shows what is wanted, the step is settled with that as evidence, whoever did it. Otherwise one act, and the next
+//! pass looks again. So a first try, a retry and a recovery are the same code, and a call whose answer was lost is repeated
+//! with the same token until a look shows what became of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_engine::domain::OpenStep;
+use perennial_engine::ids::{StreamId, Token};
+use perennial_engine::retry::Intervals;
+use perennial_engine::workers::{StepResult, StepRunner};
+use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
+
+use crate::classify::{Class, CloudError, Disposition, Effect};
+use crate::cloud::{
+    AttachmentState, Cloud, ImageRequest, ImageState, ImageTraits, InstanceView, InterfaceRequest,
+    LaunchNetwork, LaunchRequest, RootOverride, RootTaskState, Select, SnapshotState, Tags, VolumeRequest,
+    VolumeState, VolumeView,
+};
+use crate::observer::Observer;
+
+/// Between two looks at something that is on its way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// After a call that should show its effect at once.
+const LOOK_SOON: Duration = Duration::from_millis(250);
+
+/// Between the two reads before a destructive or fencing decision (DESIGN, decision 6).
+const SECOND_READ: Duration = Duration::from_secs(1);
+
+/// An object that is missing from describes for this long, counted from the step's intention, does not exist. EC2's own
+/// advice speaks of "a few minutes"; Terraform waits five.
+const ABSENCE: Duration = Duration::from_secs(300);
+
+/// A step that is not fresh may follow a crash between a create and its answer. A create without client token looks this
+/// long before it creates again.
+const DOUBT: Duration = Duration::from_secs(15);
+
+/// A step intended less than this long ago, and not tried by this process, has not been tried by anybody.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How often CreateReplaceRootVolumeTask is repeated when no clear answer comes, before another rung carries the root. The
+/// doubt left is settled by fencing the instance.
+const ADOPT_UNCLEAR_MAX: u32 = 3;
+
+/// After a call that failed in a way that repeating may change.
+const TROUBLE: Intervals =
+    Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(15), jitter: 0.0 };
+
+type Pass = StepResult<Evidence>;
+
+/// What a step remembers between the passes of one process. Losing it costs looks, never a wrong act.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    /// The state an instance to be fenced was first found in.
+    found: Option<String>,
+    /// Whether we asked for its termination.
+    terminated: bool,
+    /// How many answers were unclear.
+    unclear: u32,
+    /// The snapshot we made.
+    snapshot: Option<SnapshotId>,
+    /// Failed calls in a row.
+    failures: u32,
+    /// When this process first looked, in milliseconds.
+    first_look_ms: u64,
+}
+
+/// Carries out the steps over a cloud.
+pub struct Runner {
+    cloud: Arc<dyn Cloud>,
+    observer: Observer,
+    clock: Clock,
+    memory: Mutex<HashMap<(StreamId, Token), Memory>>,
+}
+
+/// One pass's surroundings.
+struct Look<'a> {
+    runner: &'a Runner,
+    memory: Memory,
+    intended_at_ms: u64,
+    tries: u32,
+}
+
+impl Runner {
+    /// A runner over a cloud, which should be [`Budgeted`](crate::budget::Budgeted).
+    #[must_use]
+    pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
+        let observer = Observer::new(Arc::clone(&cloud), clock.clone());
+        Self { cloud, observer, clock, memory: Mutex::new(HashMap::new()) }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<(StreamId, Token), Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl StepRunner<Perennial> for Runner {
+    async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> Pass {
+        let key = (workflow.clone(), step.token);
+        let mut memory = self.memory().get(&key).cloned().unwrap_or_default();
+        if memory.first_look_ms == 0 {
+            memory.first_look_ms = self.clock.now_ms();
+        }
+        let mut look = Look { runner: self, memory, intended_at_ms: step.intended_at_ms, tries };
+        let pass = match look.pass(&step.intent).await {
+            Ok(pass) => {
+                look.memory.failures = 0;
+                pass
+            }
+            Err(error) => look.trouble(&error),
+        };
+        let mut memories = self.memory();
+        match &pass {
+            StepResult::Settled(_) => {
+                memories.remove(&key);
+            }
+            StepResult::NotYet { .. } => {
+                // A step parked or fenced meanwhile leaves its memory here; it is small, and bounded by a sweep now and then.
+                if memories.len() > 10_000 {
+                    memories.clear();
+                }
+                memories.insert(key, look.memory);
+            }
+        }
+        pass
+    }
+}
+
+fn settled(evidence: Evidence) -> Result<Pass, CloudError> {
+    Ok(StepResult::Settled(evidence))
+}
+
+fn not_yet(again_in: Duration, because: impl Into<String>) -> Result<Pass, CloudError> {
+    Ok(StepResult::NotYet { again_in, because: because.into() })
+}
+
+fn refused(code: &str, message: impl Into<String>) -> Result<Pass, CloudError> {
+    settled(Evidence::Refused { code: code.to_owned(), message: message.into() })
+}
+
+fn lost(what: impl Into<String>) -> Result<Pass, CloudError> {
+    settled(Evidence::Lost { what: what.into() })
+}
+
+impl Look<'_> {
+    /// What an error that the step has no use for leads to.
+    fn trouble(&mut self, error: &CloudError) -> Pass {
+        self.memory.failures += 1;
+        match error.disposition() {
+            Disposition::Retry => StepResult::NotYet {
+                again_in: TROUBLE.after(self.memory.failures, 0.5),
+                because: error.to_string(),
+            },
+            Disposition::Done => StepResult::NotYet { again_in: LOOK_SOON, because: error.to_string() },
+            Disposition::Elsewhere | Disposition::Person => StepResult::Settled(Evidence::Refused {
+                code: error.code.clone(),
+                message: error.message.clone(),
+            }),
+        }
+    }
+
+    fn since_intended(&self) -> Duration {
+        Duration::from_millis(self.runner.clock.now_ms().saturating_sub(self.intended_at_ms))
+    }
+
+    /// Whether an object that a describe does not show can be taken as absent.
+    fn is_absent(&self) -> bool {
+        self.since_intended() >= ABSENCE
+    }
+
+    /// Whether a create without client token may have been tried before, and must be looked for a while longer.
+    fn in_doubt(&self) -> bool {
+        let first_look = Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms));
+        let looked =
+            Duration::from_millis(self.runner.clock.now_ms().saturating_sub(self.memory.first_look_ms));
+        (first_look > FRESH || self.tries > 0 && self.memory.unclear > 0) && looked < DOUBT
+    }
+
+    async fn pass(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
+        let cloud = self.runner.cloud.as_ref();
+        match intent {
+            Intent::Resolve { subnet, image } => {
+                let subnets = cloud.subnets(std::slice::from_ref(subnet)).await?;
+                let Some(found) = subnets.first() else {
+                    return refused("InvalidSubnetID.NotFound", format!("there is no subnet {subnet}"));
+                };
+                let images = cloud.images(&Select::Ids(vec![image.clone()])).await?;
+                let Some(view) = images.first() else {
+                    return refused("InvalidAMIID.NotFound", format!("there is no image {image}"));
+                };
+                settled(Evidence::Resolved(Placement {
+                    zone: found.zone.clone(),
+                    image: facts(&view.traits),
+                }))
+            }
+            Intent::CreateVolume { .. } => self.create_volume(intent).await,
+            Intent::CreateInterface { client_token, subnet, groups, private_ip, tags } => {
+                let mine = cloud.interfaces(&Select::Tagged(step_tags(tags))).await?;
+                if let Some(view) = mine.first() {
+                    return settled(Evidence::InterfaceCreated {
+                        interface: view.id.clone(),
+                        private_ip: view.primary_ip,
+                    });
+                }
+                let view = cloud
+                    .create_interface(&InterfaceRequest {
+                        client_token: client_token.clone(),
+                        subnet: subnet.clone(),
+                        groups: groups.clone(),
+                        private_ip: *private_ip,
+                        tags: tags.clone(),
+                    })
+                    .await?;
+                not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id))
+            }
+            Intent::Preserve { instance, volumes, interface } => {
+                self.preserve(instance, volumes, interface.as_ref()).await
+            }
+            Intent::Detach { volume, instance, .. } => self.detach(volume, instance).await,
+            Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
+            Intent::Release { volume, from, .. } => self.release(volume, from).await,
+            Intent::ReleaseInterface { interface, from } => self.release_interface(interface, from).await,
+            Intent::SnapshotRoot { volume, tags } => self.snapshot_root(volume, tags).await,
+            Intent::RegisterImage { name, snapshot, facts, tags } => {
+                self.register_image(name, snapshot, facts, tags).await
+            }
+            Intent::Launch { .. } => self.launch(intent).await,
+            Intent::Start { instance } => self.start(instance).await,
+            Intent::AdoptRoot { instance, volume, client_token, tags, .. } => {
+                self.adopt_root(instance, volume, client_token, tags).await
+            }
+            Intent::Attach { volume, instance, device, .. } => self.attach(volume, instance, device).await,
+            Intent::MoveAddress { instance, interface, address } => {
+                self.move_address(instance, interface, *address).await
+            }
+            Intent::Verify { instance, volumes, interface, address } => {
+                self.verify(instance, volumes, interface.as_ref(), *address).await
+            }
+            Intent::DeleteVolume { volume, role } => self.delete_volume(volume, role).await,
+            Intent::DeleteInterface { interface } => match self.runner.observer.interface(interface).await? {
+                None if self.tries > 0 || self.since_intended() > FRESH => settled(Evidence::Deleted),
+                None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
+                Some(view) if !view.tags.contains_key("perennial:owner") => {
+                    refused("NotOurs", format!("{interface} does not carry our tags; delete it by hand"))
+                }
+                Some(_) => {
+                    cloud.delete_interface(interface).await?;
+                    not_yet(LOOK_SOON, format!("{interface} is to be gone"))
+                }
+            },
+            Intent::DeregisterImage { image } => match self.runner.observer.image(image).await? {
+                None => settled(Evidence::Deleted),
+                Some(_) => {
+                    cloud.deregister_image(image).await?;
+                    not_yet(LOOK_SOON, format!("{image} is to be gone"))
+                }
+            },
+            Intent::DeleteSnapshot { snapshot } => match self.runner.observer.snapshot(snapshot).await? {
+                None => settled(Evidence::Deleted),
+                Some(_) => {
+                    cloud.delete_snapshot(snapshot).await?;
+                    not_yet(LOOK_SOON, format!("{snapshot} is to be gone"))
+                }
+            },
+        }
+    }
+
+    /// The instance, if it may still do what is asked; otherwise what ends the step.
+    async fn alive(&self, id: &InstanceId) -> Result<Result<InstanceView, Pass>, CloudError> {
+        Ok(match self.runner.observer.instance(id).await? {
+            None if self.is_absent() => Err(StepResult::Settled(Evidence::InstanceGone {
+                instance: id.clone(),
+                state: None,
+                reason: None,
+            })),
+            None => Err(StepResult::NotYet { again_in: LOOK_AGAIN, because: format!("{id} is not shown") }),
+            Some(view) => match view.state {
+                InstanceState::Pending | InstanceState::Running => Ok(view),
+                InstanceState::ShuttingDown
+                | InstanceState::Terminated
+                | InstanceState::Stopping
+                | InstanceState::Stopped => Err(StepResult::Settled(Evidence::InstanceGone {
+                    instance: id.clone(),
+                    state: Some(view.state),
+                    reason: view.state_reason,
+                })),
+            },
+        })
+    }
+
+    async fn create_volume(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
+        let Intent::CreateVolume {
+            client_token,
+            zone,
+            size_gib,
+            volume_type,
+            iops,
+            throughput,
+            encrypted,
+            kms_key,
+            snapshot,
+            tags,
+            ..
+        } = intent
+        else {
+            unreachable!("BUG: called for another intent");
+        };
+        let cloud = self.runner.cloud.as_ref();
+        let mine = cloud.volumes(&Select::Tagged(step_tags(tags))).await?;
+        match mine.first().map(|view| (view.state, view)) {
+            None => {
+                let request = VolumeRequest {
+                    client_token: client_token.clone(),
+                    zone: zone.clone(),
+                    size_gib: *size_gib,
+                    volume_type: volume_type.clone(),
+                    iops: *iops,
+                    throughput: *throughput,
+                    encrypted: *encrypted,
+                    kms_key: kms_key.clone(),
+                    snapshot: snapshot.clone(),
+                    tags: tags.clone(),
+                };
+                match cloud.create_volume(&request).await {
+                    Ok(id) => not_yet(LOOK_SOON, format!("{id} is to be available")),
+                    Err(error) if error.class == Class::NoCapacity => {
+                        settled(Evidence::NoCapacity { code: error.code, message: error.message })
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Some((VolumeState::Creating, view)) => {
+                not_yet(LOOK_AGAIN, format!("{} is being created", view.id))
+            }
+            Some((VolumeState::Available | VolumeState::InUse, view)) => {
+                settled(Evidence::VolumeCreated { volume: view.id.clone() })
+            }
+            Some((VolumeState::Error | VolumeState::Deleting | VolumeState::Deleted, view)) => refused(
+                "VolumeError",
+                format!("{} failed after its creation (often: the key cannot be used)", view.id),
+            ),
+        }
+    }
+
+    async fn preserve(
+        &mut self,
+        instance: &InstanceId,
+        volumes: &[VolumeId],
+        interface: Option<&InterfaceId>,
+    ) -> Result<Pass, CloudError> {
+        let view = match self.runner.observer.instance(instance).await? {
+            // A stopped instance can be preserved as well as a running one.
+            Some(view) if !view.state.is_over() => view,
+            _ => match self.alive(instance).await? {
+                Ok(view) => view,
+                Err(pass) => return Ok(pass),
+            },
+        };
+        let devices: Vec<String> = view
+            .block_devices
+            .iter()
+            .filter(|device| device.delete_on_termination && volumes.contains(&device.volume))
+            .map(|device| device.device.clone())
+            .collect();
+        let attachment = view
+            .interfaces
+            .iter()
+            .find(|own| Some(&own.id) == interface && own.delete_on_termination)
+            .and_then(|own| own.attachment.clone());
+        if devices.is_empty() && attachment.is_none() {
+            return settled(Evidence::Preserved);
+        }
+        if !devices.is_empty() {
+            self.runner.cloud.preserve_volumes(instance, &devices).await?;
+        }
+        if let (Some(interface), Some(attachment)) = (interface, attachment) {
+            self.runner.cloud.preserve_interface(interface, &attachment).await?;
+        }
+        not_yet(LOOK_SOON, format!("DeleteOnTermination of {instance} is to be seen as false"))
+    }
+
+    async fn detach(&mut self, volume: &VolumeId, instance: &InstanceId) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.volume(volume).await? else {
+            return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
+        };
+        if is_free(&view) {
+            return self.free_twice(volume).await;
+        }
+        match view.attachments.iter().find(|attachment| attachment.instance == *instance) {
+            None => refused("HeldByAnother", format!("{volume} is not on {instance}")),
+            Some(attachment) => match attachment.state {
+                AttachmentState::Attached => {
+                    self.runner.cloud.detach_volume(volume, instance).await?;
+                    not_yet(LOOK_SOON, format!("{volume} is to leave {instance}"))
+                }
+                AttachmentState::Attaching => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
+                AttachmentState::Detaching => not_yet(LOOK_AGAIN, format!("{volume} is detaching")),
+                AttachmentState::Busy => {
+                    not_yet(LOOK_AGAIN, format!("{volume} is busy: the operating system still uses it"))
+                }
+            },
+        }
+    }
+
+    /// The second of two reads, at least a second after the first.
+    async fn free_twice(&self, volume: &VolumeId) -> Result<Pass, CloudError> {
+        self.runner.clock.sleep(SECOND_READ).await;
+        match self.runner.observer.volume(volume).await? {
+            Some(view) if is_free(&view) => settled(Evidence::Released),
+            _ => not_yet(LOOK_AGAIN, format!("two reads of {volume} did not agree")),
+        }
+    }
+
+    async fn fence(
+        &mut self,
+        instance: &InstanceId,
+        spot: Option<&SpotRequestId>,
+    ) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.instance(instance).await? else {
+            if !self.is_absent() {
+                return not_yet(LOOK_AGAIN, format!("{instance} is not shown, which proves nothing yet"));
+            }
+            self.runner.clock.sleep(SECOND_READ).await;
+            return match self.runner.observer.instance(instance).await? {
+                None => settled(Evidence::Fenced {
+                    found: self.memory.found.clone().unwrap_or_else(|| "not known any more".to_owned()),
+                    terminated_by_us: self.memory.terminated,
+                }),
+                Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
+            };
+        };
+        let found = self.memory.found.get_or_insert_with(|| view.state.to_string()).clone();
+        match view.state {
+            InstanceState::Terminated => {
+                self.runner.clock.sleep(SECOND_READ).await;
+                match self.runner.observer.instance(instance).await? {
+                    Some(again) if again.state == InstanceState::Terminated => {
+                        settled(Evidence::Fenced { found, terminated_by_us: self.memory.terminated })
+                    }
+                    _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
+                }
+            }
+            InstanceState::ShuttingDown => not_yet(LOOK_AGAIN, format!("{instance} is shutting down")),
+            InstanceState::Pending
+            | InstanceState::Running
+            | InstanceState::Stopping
+            | InstanceState::Stopped => {
+                // A persistent request would launch another instance for the one we take away.
+                if let Some(request) = view.spot_request.as_ref().or(spot)
+                    && !self.memory.terminated
+                {
+                    let requests =
+                        self.runner.cloud.spot_requests(&Select::Ids(vec![request.clone()])).await?;
+                    if requests.iter().any(|found| found.id == *request && found.persistent) {
+                        self.runner.cloud.cancel_spot_request(request).await?;
+                    }
+                }
+                self.memory.terminated = true;
+                self.runner.cloud.terminate_instance(instance).await?;
+                not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
+            }
+        }
+    }
+
+    async fn release(&mut self, volume: &VolumeId, from: &InstanceId) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.volume(volume).await? else {
+            return if self.is_absent() {
+                lost(format!("volume {volume} does not exist any more"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+            };
+        };
+        if view.multi_attach {
+            return refused(
+                "MultiAttach",
+                format!(
+                    "{volume} can be attached to several instances at once; such a volume cannot be moved safely"
+                ),
+            );
+        }
+        match view.state {
+            VolumeState::Deleting | VolumeState::Deleted => lost(format!("volume {volume} is being deleted")),
+            VolumeState::Error => lost(format!("volume {volume} is in the state error")),
+            VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
+            VolumeState::Available | VolumeState::InUse if is_free(&view) => self.free_twice(volume).await,
+            VolumeState::Available | VolumeState::InUse => {
+                match view.attachments.iter().find(|attachment| attachment.instance != *from) {
+                    Some(other) => not_yet(
+                        LOOK_AGAIN,
+                        format!(
+                            "{volume} is on {}, which this workflow knows nothing of: detach it",
+                            other.instance
+                        ),
+                    ),
+                    None => not_yet(LOOK_AGAIN, format!("{volume} is still on {from}")),
+                }
+            }
+        }
+    }
+
+    async fn release_interface(&mut self, id: &InterfaceId, from: &InstanceId) -> Result<Pass, CloudError> {
+        match self.runner.observer.interface(id).await? {
+            None if self.is_absent() => lost(format!("interface {id} does not exist any more")),
+            None => not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet")),
+            Some(view) if view.available && view.attachment.is_none() => {
+                self.runner.clock.sleep(SECOND_READ).await;
+                match self.runner.observer.interface(id).await? {
+                    Some(again) if again.available && again.attachment.is_none() => {
+                        settled(Evidence::Released)
+                    }
+                    _ => not_yet(LOOK_AGAIN, format!("two reads of {id} did not agree")),
+                }
+            }
+            Some(_) => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
+        }
+    }
+
+    async fn snapshot_root(&mut self, volume: &VolumeId, tags: &TagMap) -> Result<Pass, CloudError> {
+        let cloud = self.runner.cloud.as_ref();
+        let mut mine = cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
+        mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
+        // A crash between the call and its answer can leave two of the same moment; the first one stays.
+        for twin in mine.iter().skip(1) {
+            cloud.delete_snapshot(&twin.id).await?;
+        }
+        match mine.first() {
+            Some(view) => match view.state {
+                SnapshotState::Completed => {
+                    settled(Evidence::SnapshotCompleted { snapshot: view.id.clone() })
+                }
+                SnapshotState::Pending => {
+                    not_yet(LOOK_AGAIN, format!("{} is at {} %", view.id, view.progress))
+                }
+                SnapshotState::Error => refused("SnapshotError", format!("{} failed", view.id)),
+            },
+            None if self.memory.snapshot.is_some() => not_yet(LOOK_AGAIN, "the snapshot is to be seen"),
+            None if self.in_doubt() => not_yet(LOOK_AGAIN, "a snapshot of an earlier try may still appear"),
+            None => {
+                let description =
+                    format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
+                match cloud.create_snapshot(volume, &description, tags).await {
+                    Ok(id) => {
+                        self.memory.snapshot = Some(id.clone());
+                        not_yet(LOOK_SOON, format!("{id} is to be complete"))
+                    }
+                    Err(error) => {
+                        if error.effect == Effect::Unknown {
+                            self.memory.unclear += 1;
+                            self.memory.first_look_ms = self.runner.clock.now_ms();
+                        }
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn register_image(
+        &mut self,
+        name: &str,
+        snapshot: &SnapshotId,
+        facts: &ImageFacts,
+        tags: &TagMap,
+    ) -> Result<Pass, CloudError> {
+        let cloud = self.runner.cloud.as_ref();
+        match cloud.image_named(name).await? {
+            Some(view) if view.root_snapshot.as_ref().is_some_and(|root| root != snapshot) => refused(
+                "InvalidAMIName.Duplicate",
+                format!(
+                    "the image named {name} ({}) is of another snapshot than {snapshot}; deregister it",
+                    view.id
+                ),
+            ),
+            Some(view) => match view.state {
+                ImageState::Available => settled(Evidence::ImageAvailable { image: view.id }),
+                ImageState::Pending => not_yet(LOOK_AGAIN, format!("{} is pending", view.id)),
+                ImageState::Failed => refused("ImageFailed", format!("{} failed", view.id)),
+            },
+            None => {
+                let id = cloud
+                    .register_image(&ImageRequest {
+                        name: name.to_owned(),
+                        root_snapshot: snapshot.clone(),
+                        traits: traits(facts),
+                        tags: tags.clone(),
+                    })
+                    .await?;
+                not_yet(LOOK_SOON, format!("{id} is to be available"))
+            }
+        }
+    }
+
+    async fn launch(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
+        let cloud = self.runner.cloud.as_ref();
+        let Intent::Launch { tags, .. } = intent else { unreachable!("BUG: called for another intent") };
+        let mine = cloud.instances(&Select::Tagged(step_tags(tags))).await?;
+        if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
+            return settled(if view.state.is_over() {
+                Evidence::InstanceGone {
+                    instance: view.id.clone(),
+                    state: Some(view.state),
+                    reason: view.state_reason.clone(),
+                }
+            } else {
+                Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
+            });
+        }
+        let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
+        match cloud.run_instance(&request).await {
+            Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
+            Err(error) => match error.class {
+                Class::NoCapacity | Class::Quota | Class::TokenSpent => {
+                    settled(Evidence::NoCapacity { code: error.code, message: error.message })
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn start(&mut self, instance: &InstanceId) -> Result<Pass, CloudError> {
+        let view = match self.alive(instance).await? {
+            Ok(view) => view,
+            Err(pass) => return Ok(pass),
+        };
+        if view.state != InstanceState::Running {
+            return not_yet(LOOK_AGAIN, format!("{instance} is {}", view.state));
+        }
+        let primary = view.interfaces.iter().find(|interface| interface.device_index == 0);
+        let (Some(primary), Some(private_ip)) = (primary, view.private_ip) else {
+            return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its interface yet"));
+        };
+        let root_volume = view.root_device.as_ref().and_then(|root| {
+            view.block_devices
+                .iter()
+                .find(|device| device.device == *root)
+                .map(|device| device.volume.clone())
+        });
+        // The mapping can lag behind the state; some endpoints never show one.
+        if root_volume.is_none() && self.since_intended() < Duration::from_secs(20) {
+            return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its root volume yet"));
+        }
+        settled(Evidence::Started {
+            interface: primary.id.clone(),
+            private_ip,
+            root_device: view.root_device.unwrap_or_default(),
+            root_volume,
+        })
+    }
+
+    async fn adopt_root(
+        &mut self,
+        instance: &InstanceId,
+        volume: &VolumeId,
+        client_token: &str,
+        tags: &TagMap,
+    ) -> Result<Pass, CloudError> {
+        let machine = match self.alive(instance).await? {
+            Ok(view) => view,
+            Err(pass) => return Ok(pass),
+        };
+        let Some(view) = self.runner.observer.volume(volume).await? else {
+            return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
+        };
+        let is_root = view.attachments.iter().any(|attachment| {
+            attachment.instance == *instance
+                && attachment.state == AttachmentState::Attached
+                && machine.root_device.as_deref().is_none_or(|root| root == attachment.device)
+        });
+        let tasks = match self.runner.cloud.root_tasks(instance).await {
+            Ok(tasks) => tasks,
+            Err(error) if error.disposition() == Disposition::Retry && error.class != Class::Transient => {
+                return Err(error);
+            }
+            Err(error) => return self.adoption_unclear(&error),
+        };
+        if let Some(running) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
+            return not_yet(LOOK_AGAIN, format!("{} is in progress", running.id));
+        }
+        if is_root {
+            return settled(Evidence::Adopted { task: tasks.last().map(|task| task.id.clone()) });
+        }
+        match tasks.last() {
+            Some(task) if task.state == RootTaskState::Succeeded => {
+                not_yet(LOOK_AGAIN, format!("{} succeeded; the volume is to show it", task.id))
+            }
+            Some(task) => settled(Evidence::AdoptRefused {
+                code: if task.state == RootTaskState::FailedDetached { "failed-detached" } else { "failed" }
+                    .to_owned(),
+                message: format!("{} ended so", task.id),
+            }),
+            None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
+            None => match self.runner.cloud.replace_root(instance, volume, client_token, tags).await {
+                Ok(task) => not_yet(LOOK_AGAIN, format!("{task} is in progress")),
+                Err(error) => match error.class {
+                    Class::Transient => self.adoption_unclear(&error),
+                    Class::Unsupported | Class::Person | Class::NoCapacity | Class::Quota => {
+                        settled(Evidence::AdoptRefused { code: error.code, message: error.message })
+                    }
+                    _ => Err(error),
+                },
+            },
+        }
+    }
+
+    /// An answer that says neither yes nor no. After a few of them another rung carries the root, and fencing the instance
+    /// settles the doubt.
+    fn adoption_unclear(&mut self, error: &CloudError) -> Result<Pass, CloudError> {
+        self.memory.unclear += 1;
+        if error.class == Class::Transient && self.memory.unclear < ADOPT_UNCLEAR_MAX {
+            return not_yet(LOOK_AGAIN, error.to_string());
+        }
+        let code = if error.code.is_empty() { "no clear answer".to_owned() } else { error.code.clone() };
+        settled(Evidence::AdoptRefused { code, message: error.message.clone() })
+    }
+
+    async fn attach(
+        &mut self,
+        volume: &VolumeId,
+        instance: &InstanceId,
+        device: &str,
+    ) -> Result<Pass, CloudError> {
+        let (machine, view) = tokio::join!(self.alive(instance), self.runner.observer.volume(volume));
+        let (machine, view) = (machine?, view?);
+        if let Err(pass @ StepResult::Settled(_)) = machine {
+            return Ok(pass);
+        }
+        let Some(view) = view else {
+            return if self.is_absent() {
+                lost(format!("volume {volume} does not exist any more"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+            };
+        };
+        if view.multi_attach {
+            return refused("MultiAttach", format!("{volume} can be attached to several instances at once"));
+        }
+        match view.attachments.iter().find(|attachment| attachment.instance == *instance) {
+            Some(attachment) if attachment.state == AttachmentState::Attached => settled(Evidence::Attached),
+            Some(_) => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
+            None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
+            None => {
+                self.runner.cloud.attach_volume(volume, instance, device).await?;
+                not_yet(LOOK_SOON, format!("{volume} is to be attached"))
+            }
+        }
+    }
+
+    async fn move_address(
+        &mut self,
+        instance: &InstanceId,
+        interface: &InterfaceId,
+        address: Option<std::net::Ipv4Addr>,
+    ) -> Result<Pass, CloudError> {
+        let (machine, view) = tokio::join!(self.alive(instance), self.runner.observer.interface(interface));
+        let (machine, view) = (machine?, view?);
+        if let Err(pass @ StepResult::Settled(_)) = machine {
+            return Ok(pass);
+        }
+        let Some(view) = view else {
+            return not_yet(LOOK_AGAIN, format!("{interface} is not shown"));
+        };
+        let held = match address {
+            None => view.secondary_ips.first().copied(),
+            Some(address) => {
+                (view.primary_ip == address || view.secondary_ips.contains(&address)).then_some(address)
+            }
+        };
+        match held {
+            Some(address) => settled(Evidence::Moved { address }),
+            None => {
+                self.runner.cloud.assign_private_ip(interface, address).await?;
+                not_yet(LOOK_SOON, format!("the address is to be seen on {interface}"))
+            }
+        }
+    }
+
+    async fn verify(
+        &mut self,
+        instance: &InstanceId,
+        volumes: &BTreeMap<Slot, VolumeId>,
+        interface: Option<&InterfaceId>,
+        address: Option<std::net::Ipv4Addr>,
+    ) -> Result<Pass, CloudError> {
+        let machine = match self.alive(instance).await? {
+            Ok(view) => view,
+            Err(pass) => return Ok(pass),
+        };
+        if machine.state != InstanceState::Running {
+            return not_yet(LOOK_AGAIN, format!("{instance} is {}", machine.state));
+        }
+        for (slot, volume) in volumes {
+            let Some(view) = self.runner.observer.volume(volume).await? else {
+                return not_yet(LOOK_AGAIN, format!("{volume} ({slot}) is not shown"));
+            };
+            let here = view.attachments.iter().any(|attachment| {
+                attachment.instance == *instance && attachment.state == AttachmentState::Attached
+            });
+            if !here || view.attachments.len() != 1 {
+                return not_yet(
+                    LOOK_AGAIN,
+                    format!("{volume} ({slot}) is not where it was left: on {instance}"),
+                );
+            }
+        }
+        if let (Some(interface), Some(address)) = (interface, address) {
+            let view = self.runner.observer.interface(interface).await?;
+            let held =
+                view.is_some_and(|view| view.primary_ip == address || view.secondary_ips.contains(&address));
+            if !held {
+                return not_yet(LOOK_AGAIN, format!("{address} is not on {interface}"));
+            }
+        }
+        settled(Evidence::Verified)
+    }
+
+    async fn delete_volume(&mut self, volume: &VolumeId, role: &str) -> Result<Pass, CloudError> {
+        match self.runner.observer.volume(volume).await? {
+            None if self.tries > 0 || self.since_intended() > FRESH => settled(Evidence::Deleted),
+            None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
+            Some(view) => match view.state {
+                VolumeState::Deleted | VolumeState::Deleting => settled(Evidence::Deleted),
+                _ if !view.tags.contains_key("perennial:owner") => refused(
+                    "NotOurs",
+                    format!("{volume} ({role}) does not carry our tags; delete it by hand"),
+                ),
+                _ if !view.attachments.is_empty() => {
+                    not_yet(LOOK_AGAIN, format!("{volume} is still attached"))
+                }
+                _ => {
+                    self.runner.cloud.delete_volume(volume).await?;
+                    not_yet(LOOK_SOON, format!("{volume} is to be gone"))
+                }
+            },
+        }
+    }
+}
+
+/// Free for another instance: `available` and nothing attached.
+fn is_free(view: &VolumeView) -> bool {
+    view.state == VolumeState::Available && view.attachments.is_empty()
+}
+
+/// The tags that find what one attempt at one step has made.
+fn step_tags(tags: &TagMap) -> Tags {
+    tags.iter()
+        .filter(|(key, _)| matches!(key.as_str(), "perennial:owner" | "perennial:step"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn facts(traits: &ImageTraits) -> ImageFacts {
+    ImageFacts {
+        architecture: traits.architecture.clone(),
+        root_device: traits.root_device.clone(),
+        boot_mode: traits.boot_mode.clone(),
+        ena_support: traits.ena_support,
+        tpm_support: traits.tpm_support.clone(),
+        imds_support: traits.imds_support.clone(),
+        platform: traits.platform.clone(),
+    }
+}
+
+fn traits(facts: &ImageFacts) -> ImageTraits {
+    ImageTraits {
+        architecture: facts.architecture.clone(),
+        root_device: facts.root_device.clone(),
+        boot_mode: facts.boot_mode.clone(),
+        ena_support: facts.ena_support,
+        tpm_support: facts.tpm_support.clone(),
+        imds_support: facts.imds_support.clone(),
+        platform: facts.platform.clone(),
+    }
+}
+
+/// The request of a launch, exactly as it was intended.
+#[must_use]
+pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
+    let Intent::Launch {
+        client_token,
+        pool,
+        price_max,
+        zone,
+        image,
+        interface,
+        root_device,
+        root_size_gib,
+        root_volume_type,
+        key_name,
+        instance_profile,
+        user_data,
+        tags,
+    } = intent
+    else {
+        return None;
+    };
+    let changed = root_size_gib.is_some() || root_volume_type.is_some();
+    Some(LaunchRequest {
+        client_token: client_token.clone(),
+        image: image.clone(),
+        instance_type: pool.instance_type.clone(),
+        market: pool.market,
+        price_max: price_max.clone(),
+        zone: zone.clone(),
+        network: match interface {
+            LaunchInterface::Kept(id) => LaunchNetwork::Existing(id.clone()),
+            LaunchInterface::New { subnet, groups } => {
+                LaunchNetwork::New { subnet: subnet.clone(), groups: groups.clone() }
+            }
+        },
+        root: changed.then(|| RootOverride {
+            device: root_device.clone(),
+            size_gib: *root_size_gib,
+            volume_type: root_volume_type.clone(),
+        }),
+        key_name: key_name.clone(),
+        instance_profile: instance_profile.clone(),
+        user_data: user_data.clone(),
+        tags: tags.clone(),
+    })
+}

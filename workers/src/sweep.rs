@@ -1,0 +1,240 @@
+//! The sweep: finds a lost instance when no event ever came.
+//!
+//! Every so often it describes the instances of all nodes (and their spot requests) and hands what it sees to the same
+//! decision that events go to. An event and a sweep about the same loss are one operation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::journal::{ReadError, Which};
+use perennial_engine::workers::Shutdown;
+use perennial_workflows::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::domain::{Command, Perennial, Rejection, State};
+use perennial_workflows::node::node_stream;
+use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::spec::NodeName;
+use tracing::{info, warn};
+
+use crate::classify::CloudError;
+use crate::cloud::{Cloud, Select};
+use crate::events::NOTICE;
+use crate::ingest::sight;
+
+/// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a minute.
+pub const EVERY: Duration = Duration::from_secs(20);
+
+/// An instance must be missing from this many sweeps in a row: NotFound alone proves nothing.
+const MISSING_SWEEPS: u32 = 2;
+
+/// How many ids one describe asks for.
+const CHUNK: usize = 200;
+
+/// How many nodes one page of the list holds.
+const PAGE: usize = 500;
+
+/// The sweep over all nodes.
+pub struct Sweep {
+    engine: Engine<Perennial>,
+    cloud: Arc<dyn Cloud>,
+    owner: String,
+    every: Duration,
+    missing: HashMap<InstanceId, u32>,
+}
+
+/// One instance to look at.
+#[derive(Debug, Clone)]
+struct Watched {
+    node: NodeName,
+    spot_request: Option<SpotRequestId>,
+}
+
+impl Sweep {
+    /// A sweep.
+    #[must_use]
+    pub fn new(engine: Engine<Perennial>, cloud: Arc<dyn Cloud>, owner: String, every: Duration) -> Self {
+        Self { engine, cloud, owner, every, missing: HashMap::new() }
+    }
+
+    /// Sweeps until the shutdown is asked for.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.asked() => return,
+                () = self.engine.clock().sleep(self.every) => {}
+            }
+            let swept = tokio::select! {
+                biased;
+                () = shutdown.asked() => return,
+                swept = self.once() => swept,
+            };
+            if let Err(error) = swept {
+                warn!(%error, "a sweep could not be finished; the next one tries again");
+            }
+        }
+    }
+
+    /// One sweep.
+    ///
+    /// # Errors
+    /// When the journal or the cloud cannot be read; nothing is lost by it.
+    pub async fn once(&mut self) -> Result<(), SweepError> {
+        let watched = self.watched().await?;
+        let ids: Vec<InstanceId> = watched.keys().cloned().collect();
+        let mut seen = BTreeMap::new();
+        for chunk in ids.chunks(CHUNK) {
+            for view in self.cloud.instances(&Select::Ids(chunk.to_vec())).await? {
+                seen.insert(view.id.clone(), view);
+            }
+        }
+        let requests: Vec<SpotRequestId> =
+            watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
+        let mut doomed = BTreeMap::new();
+        for chunk in requests.chunks(CHUNK) {
+            for request in self.cloud.spot_requests(&Select::Ids(chunk.to_vec())).await? {
+                if is_doomed(&request.status) {
+                    doomed.insert(request.id, request.status);
+                }
+            }
+        }
+        self.missing.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
+        for (id, watched) in &watched {
+            let now_ms = self.engine.clock().now_ms();
+            let request = watched.spot_request.as_ref().and_then(|request| doomed.get(request));
+            let news = match seen.get(id) {
+                Some(view) => match view.state {
+                    InstanceState::Pending | InstanceState::Running => request.map(|status| {
+                        info!(instance = %id, %status, "the sweep found a spot request that is being taken");
+                        News::SpotInterruption {
+                            action: status.clone(),
+                            deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
+                        }
+                    }),
+                    state => Some(News::StateChange { state }),
+                },
+                None => {
+                    let sweeps = self.missing.entry(id.clone()).or_insert(0);
+                    *sweeps += 1;
+                    (*sweeps >= MISSING_SWEEPS).then(|| News::Missing {
+                        because: format!("it was not shown in {sweeps} sweeps in a row"),
+                    })
+                }
+            };
+            if let Some(news) = news {
+                let signal = Signal { instance: id.clone(), news, source: Source::Sweep, at_ms: now_ms };
+                self.tell(&watched.node, signal).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
+        let sight = sight(&self.engine, node).await?;
+        let command = Command::Heard { signal, sight, owner: self.owner.clone() };
+        match self.engine.execute(command).await {
+            // The node moved on meanwhile: the next sweep looks again.
+            Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
+            Err(ExecuteError::Corrupt { stream, source }) => {
+                warn!(%stream, error = %source, "a node cannot be swept; the others are: run `perennial journal verify`");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every instance that carries a node or belongs to an open operation.
+    async fn watched(&self) -> Result<BTreeMap<InstanceId, Watched>, SweepError> {
+        let mut watched = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
+            let full = page.len() == PAGE;
+            for row in &page {
+                let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
+                if let Err(error) = self.watch(&name, &mut watched).await {
+                    warn!(node = %name, %error, "a node cannot be swept; the others are");
+                }
+            }
+            match page.last() {
+                Some(last) if full => after = Some(last.stream.clone()),
+                _ => return Ok(watched),
+            }
+        }
+    }
+
+    async fn watch(
+        &self,
+        name: &NodeName,
+        watched: &mut BTreeMap<InstanceId, Watched>,
+    ) -> Result<(), ExecuteError<Rejection>> {
+        let (state, _) = self.engine.load(&node_stream(name)).await?;
+        let State::Node(node) = state.as_ref() else { return Ok(()) };
+        if let Some(carrier) = node.resources.carrier.as_ref().filter(|_| node.exists()) {
+            let entry = Watched { node: name.clone(), spot_request: carrier.spot_request.clone() };
+            watched.insert(carrier.instance.clone(), entry);
+        }
+        if let Some((open, _)) = &node.open {
+            let (state, _) = self.engine.load(&open.stream()).await?;
+            if let State::Operation(Some(operation)) = state.as_ref() {
+                for holder in operation.facts.holders.iter().filter(|holder| !holder.fenced) {
+                    let entry = Watched { node: name.clone(), spot_request: holder.spot_request.clone() };
+                    watched.insert(holder.instance.clone(), entry);
+                }
+                // A fenced holder has been seen terminated; there is nothing left to hear of it.
+                for holder in operation.facts.holders.iter().filter(|holder| holder.fenced) {
+                    watched.remove(&holder.instance);
+                }
+                if let Some(candidate) = &operation.facts.candidate {
+                    let entry = Watched { node: name.clone(), spot_request: candidate.spot_request.clone() };
+                    watched.insert(candidate.instance.clone(), entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a spot request's status says that its instance is being taken by EC2 (EC2 User Guide, Spot request status).
+/// Our own terminations say `instance-terminated-by-user`.
+fn is_doomed(status: &str) -> bool {
+    status.starts_with("marked-for-")
+        || (status.starts_with("instance-terminated-") && status != "instance-terminated-by-user")
+        || status.starts_with("instance-stopped-")
+}
+
+/// Why a sweep could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError<Rejection>),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The cloud cannot be read.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ec2s_own_taking_counts_as_doomed() {
+        for status in [
+            "marked-for-termination",
+            "instance-terminated-no-capacity",
+            "instance-terminated-by-price",
+            "marked-for-stop",
+            "instance-stopped-no-capacity",
+        ] {
+            assert!(is_doomed(status), "{status}");
+        }
+        for status in ["fulfilled", "instance-terminated-by-user", "pending-fulfillment", ""] {
+            assert!(!is_doomed(status), "{status}");
+        }
+    }
+}
