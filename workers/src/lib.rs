@@ -7,6 +7,7 @@ pub mod events;
 pub mod ingest;
 pub mod observer;
 pub mod runner;
+pub mod service;
 pub mod sweep;
 
 #[cfg(feature = "aws")]

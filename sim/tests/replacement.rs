@@ -1,0 +1,52 @@
+//! Whole replacements in virtual time: every mode, every way to lose an instance.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::Lab;
+use perennial_sim::world::settings::Settings;
+use perennial_sim::world::Notice;
+use perennial_workflows::spec::{NetworkMode, RootMode};
+
+const NETWORKS: [NetworkMode; 3] = [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
+const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
+
+#[tokio::test(start_paused = true)]
+async fn every_mode_survives_an_announced_interruption() {
+    for network in NETWORKS {
+        for root in ROOTS {
+            let mut lab = Lab::new(Settings::calm(7));
+            lab.provision(&lab.spec("db-1", network, root)).await;
+            lab.write("db-1", "before").await;
+            lab.check("db-1", &["before"]).await;
+            let before = lab.node("db-1").await;
+            let old = lab.instance("db-1").await;
+            lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+            lab.rest("db-1", 2).await;
+            let after = lab.node("db-1").await;
+            assert_ne!(lab.instance("db-1").await, old);
+            assert_eq!(after.resources.address, before.resources.address, "{network:?} {root:?}");
+            assert_eq!(after.generation, 2);
+            if root == RootMode::Image {
+                assert_eq!(after.resources.retained.len(), 1);
+            } else {
+                assert_eq!(after.resources.volumes, before.resources.volumes, "{network:?} {root:?}");
+            }
+            lab.clock.sleep(Duration::from_secs(300)).await;
+            lab.check("db-1", &["before"]).await;
+            assert_eq!(lab.node("db-1").await.operations, 2, "one operation for one interruption");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn print_story() {
+    let mut lab = Lab::new(Settings::calm(7));
+    lab.provision(&lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)).await;
+    let old = lab.instance("db-1").await;
+    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    lab.rest("db-1", 2).await;
+    lab.clock.sleep(Duration::from_secs(300)).await;
+    println!("{}", lab.story().await);
+}
