@@ -21,6 +21,7 @@ use perennial_workers::cloud::{
 use perennial_workflows::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How often a state is looked at before the test gives up, and how long it waits in between: 10 s in all, where
 /// moto needs one look.
@@ -490,7 +491,7 @@ async fn an_endpoint_that_launches_on_a_dry_run_is_reported_with_the_instance() 
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_leaves_an_act_in_doubt_and_is_asked_once() {
+async fn an_endpoint_that_is_not_there_leaves_an_act_in_doubt() {
     let world = World::on_moto().await;
     let request = world.launch("db-1");
     let World { ec2, emulator, .. } = world;
@@ -499,6 +500,39 @@ async fn an_endpoint_that_is_not_there_leaves_an_act_in_doubt_and_is_asked_once(
     assert_eq!((error.class, error.effect), (Class::Transient, Effect::Unknown), "{error}");
     let error = ec2.instances(&Select::Tagged(Tags::new())).await.unwrap_err();
     assert_eq!((error.class, error.effect), (Class::Transient, Effect::None), "{error}");
+}
+
+#[tokio::test]
+async fn a_failed_call_is_sent_once_whatever_the_configuration_says_of_retries() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let mut requests = 0;
+        // Answers as EC2 does when a pool is empty: the SDK's default is to send that again.
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).await.is_ok_and(|bytes| bytes == 4) {
+                return requests; // the end of the test
+            }
+            requests += 1;
+            let body = "<Response><Errors><Error><Code>InsufficientInstanceCapacity</Code><Message>none left</Message>\
+                        </Error></Errors><RequestID>1</RequestID></Response>";
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 500 Internal Server Error\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        requests
+    });
+    let eager = aws_config::retry::RetryConfig::standard().with_max_attempts(5);
+    let ec2 = Ec2::new(&config(&endpoint).await.into_builder().retry_config(eager).build());
+    let error = ec2.terminate_instance(&InstanceId::parse("i-0a").unwrap()).await.unwrap_err();
+    assert_eq!((error.class, error.effect), (Class::NoCapacity, Effect::None), "{error}");
+    assert_eq!(error.message, "none left");
+    let mut end = tokio::net::TcpStream::connect(endpoint.trim_start_matches("http://")).await.unwrap();
+    end.write_all(b"stop").await.unwrap();
+    assert_eq!(served.await.unwrap(), 1);
 }
 
 #[tokio::test]

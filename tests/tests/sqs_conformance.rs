@@ -121,6 +121,14 @@ async fn more_dead_letters_than_one_call_gives_are_seen_and_stay() {
 }
 
 #[tokio::test]
+async fn the_longest_poll_is_not_cut_by_the_bound_of_other_calls() {
+    let queues = Queues::on(Kind::MiniStack).await;
+    let queue = queues.fresh(MINUTES, 5).await;
+    // As long as the bound of other calls is: with that bound the poll would end in an error.
+    assert_eq!(queue.receive(1, perennial_workers::aws::CALL_MAX).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
 async fn a_queue_that_does_not_exist_is_for_a_person_and_one_that_cannot_be_reached_is_not() {
     let queues = Queues::on(Kind::MiniStack).await;
     let missing = SqsQueue::open(queues.client.clone(), "nowhere").await.unwrap_err();
