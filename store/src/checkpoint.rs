@@ -21,8 +21,8 @@ use rusqlite::Connection;
 /// that index pages touched again and again are copied once.
 const WRITTEN_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The frames (pages of 4 KiB) beyond which the WAL has to start again: 128 MiB.
-const RESTART_FRAMES: i64 = 32 * 1024;
+/// The frames (pages of 4 KiB) beyond which the WAL has to start again: 16 MiB.
+const RESTART_FRAMES: i64 = 4 * 1024;
 
 /// After this long without a commit the WAL is truncated, so that a copied or inspected file is whole.
 const IDLE: Duration = Duration::from_secs(2);

@@ -23,7 +23,7 @@ use perennial_engine::journal::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Meter};
 use crate::file::{self, JOURNAL, Lock, OpenError, Synchronous};
 use crate::read::{self, Pool};
 use crate::writer::{self, Request};
@@ -43,7 +43,8 @@ pub struct SqliteJournal {
     reader: JournalReader,
     /// None while it is being dropped.
     requests: Option<mpsc::Sender<Request>>,
-    threads: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<Meter>>,
+    checkpoints: Option<JoinHandle<()>>,
     /// Last, so that it is given back after the threads have ended.
     _lock: Lock,
 }
@@ -68,13 +69,18 @@ impl SqliteJournal {
         let (ready, begun) = std::sync::mpsc::channel();
         let writer_thread = std::thread::Builder::new()
             .name("journal-writer".into())
-            .spawn(move || writer::run(&conn, receiver, meter, &ready))
+            .spawn(move || {
+                let meter = writer::run(&conn, receiver, meter, &ready);
+                drop(conn);
+                meter
+            })
             .map_err(io("starting the writer thread"))?;
         let journal = Self {
             path: path.to_owned(),
             reader,
             requests: Some(sender),
-            threads: vec![writer_thread, checkpoint_thread],
+            writer: Some(writer_thread),
+            checkpoints: Some(checkpoint_thread),
             _lock: lock,
         };
         begun.recv().expect("BUG: the writer says whether it began").map_err(sqlite("reading the head"))?;
@@ -94,10 +100,11 @@ impl Drop for SqliteJournal {
         // The readers first: SQLite folds the WAL into the file only when the last connection to close may write.
         self.reader.pool.close_idle();
         self.requests = None;
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("BUG: a thread of the journal panicked");
-            }
+        // One after the other: the writer's connection is closed when it has ended, and the checkpoints' after that.
+        let wrote = self.writer.take().is_none_or(|thread| thread.join().map(drop).is_ok());
+        let copied = self.checkpoints.take().is_none_or(|thread| thread.join().is_ok());
+        if !(wrote && copied) {
+            tracing::error!("BUG: a thread of the journal panicked");
         }
     }
 }

@@ -67,18 +67,20 @@ pub(crate) fn configure(conn: &Connection, max_bytes: Option<u64>) -> rusqlite::
     Ok(())
 }
 
-/// Writes until every sender is gone. Says through `ready` whether it could begin.
+/// Writes until every sender is gone. Says through `ready` whether it could begin. Gives the meter back, which keeps the
+/// checkpoint thread alive: two connections that close at the same moment both think that the other one is left, and
+/// neither folds the WAL into the file.
 pub(crate) fn run(
     conn: &Connection,
     mut requests: mpsc::Receiver<Request>,
     mut meter: Meter,
     ready: &std::sync::mpsc::Sender<rusqlite::Result<()>>,
-) {
+) -> Meter {
     let mut writer = match Writer::new(conn) {
         Ok(writer) => writer,
         Err(error) => {
             let _ = ready.send(Err(error));
-            return;
+            return meter;
         }
     };
     let _ = ready.send(Ok(()));
@@ -95,6 +97,7 @@ pub(crate) fn run(
         meter.committed(std::mem::take(&mut writer.written_bytes));
         meter.restart_if_asked(conn);
     }
+    meter
 }
 
 struct Writer<'c> {

@@ -76,8 +76,10 @@ async fn two_processes_use_one_file_at_once() {
     }
     let mut bodies = Vec::new();
     while bodies.len() < 50 {
-        let found = answers.receive(10, PATIENCE).await.unwrap();
-        assert!(!found.is_empty(), "the other process answers; so far {bodies:?}");
+        // Nothing in this process rings the bell: only looking again finds what the other one sent.
+        let hour = Duration::from_secs(3_600);
+        let found = tokio::time::timeout(PATIENCE, answers.receive(10, hour)).await;
+        let found = found.unwrap_or_else(|_| panic!("the other process answers; so far {bodies:?}")).unwrap();
         bodies.extend(found.into_iter().map(|delivery| delivery.body));
     }
     bodies.sort();
@@ -130,7 +132,12 @@ async fn a_receive_that_nobody_waits_for_any_more_gives_its_messages_back() {
     for _ in 0..3 {
         tokio::select! {
             biased;
-            _ = queue.receive(1, PATIENCE) => {}
+            // On a machine that stops us just there, the answer may be here already: then it is ours to give back.
+            found = queue.receive(1, PATIENCE) => {
+                for delivery in found.unwrap() {
+                    queue.extend(&delivery.receipt, Duration::ZERO).await.unwrap();
+                }
+            }
             // Taken as soon as the receive has been handed to the queue's thread.
             () = std::future::ready(()) => {}
         }
