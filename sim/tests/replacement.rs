@@ -5,8 +5,8 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
-use perennial_sim::world::settings::Settings;
 use perennial_sim::world::Notice;
+use perennial_sim::world::settings::Settings;
 use perennial_workflows::spec::{NetworkMode, RootMode};
 
 const NETWORKS: [NetworkMode; 3] = [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
@@ -38,15 +38,4 @@ async fn every_mode_survives_an_announced_interruption() {
             assert_eq!(lab.node("db-1").await.operations, 2, "one operation for one interruption");
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn print_story() {
-    let mut lab = Lab::new(Settings::calm(7));
-    lab.provision(&lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)).await;
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
-    lab.rest("db-1", 2).await;
-    lab.clock.sleep(Duration::from_secs(300)).await;
-    println!("{}", lab.story().await);
 }

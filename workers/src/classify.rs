@@ -205,6 +205,10 @@ pub fn classify(action: Action, code: &str) -> Class {
         (A::RegisterImage, "InvalidAMIName.Duplicate") => return Class::AlreadyDone,
         (A::AssignPrivateIpAddresses, "Resource.AlreadyAssigned") => return Class::InUse,
         (A::AttachVolume, "InvalidParameterValue" | "InvalidDevice.InUse") => return Class::InUse,
+        // "Network interface '…' is currently in use" (amazon-vpc-cni-k8s issue 1399).
+        (A::DeleteNetworkInterface, "InvalidParameterValue") => return Class::InUse,
+        // The mapping or attachment has changed under us: the next look shows how.
+        (A::ModifyInstanceAttribute, "InvalidInstanceAttributeValue") => return Class::WrongState,
         (
             A::CreateReplaceRootVolumeTask,
             "InvalidParameterValue" | "InvalidParameterCombination" | "UnsupportedOperation",
@@ -304,6 +308,7 @@ mod tests {
                 Disposition::Elsewhere,
             ),
             (Action::AttachVolume, "InvalidVolume.ZoneMismatch", Class::Person, Disposition::Person),
+            (Action::DeleteNetworkInterface, "InvalidParameterValue", Class::InUse, Disposition::Retry),
             (Action::AttachVolume, "SomethingNew", Class::Person, Disposition::Person),
         ] {
             let error = CloudError::coded(action, code, "");

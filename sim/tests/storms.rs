@@ -1,0 +1,127 @@
+//! Storms: a seed chooses faults, deaths and interruptions (safety phase); then the faults end and everything must come to
+//! rest (liveness phase). A failure prints its seed and the journal's tail.
+//!
+//! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::Lab;
+use perennial_sim::faults::{Fault, Rule, Target, When};
+use perennial_sim::world::Notice;
+use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
+use perennial_workflows::aws::Market;
+use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+
+/// How many seeds one run tries without being told.
+const SEEDS: std::ops::Range<u64> = 0..60;
+
+fn seeds() -> std::ops::Range<u64> {
+    std::env::var("STORM_SEEDS")
+        .ok()
+        .and_then(|text| {
+            let (from, to) = text.split_once('-')?;
+            Some(from.parse().ok()?..to.parse().ok()?)
+        })
+        .unwrap_or(SEEDS)
+}
+
+fn pick<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
+}
+
+async fn storm(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut settings = Settings::realistic(seed);
+    settings.latencies.snapshot = Span::ms(5_000, 30_000);
+    settings.root_adoption = match rng.u8(0..6) {
+        0 => RootAdoption::Unsupported("UnsupportedOperation".into()),
+        1 => RootAdoption::FailsEachTime,
+        2 => RootAdoption::FailedDetached,
+        _ => RootAdoption::Supported,
+    };
+    settings.events_enabled = rng.u8(0..4) != 0;
+    let mut lab = Lab::new(settings);
+    let network = pick(&mut rng, &[NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None]);
+    let root = pick(&mut rng, &[RootMode::Adopt, RootMode::Adopt, RootMode::Image, RootMode::None]);
+    let mut spec = lab.spec("db-1", network, root);
+    spec.persist.handover = pick(&mut rng, &[Handover::Terminate, Handover::Detach]);
+    lab.provision(&spec).await;
+    lab.write("db-1", "written before").await;
+    let address = lab.node("db-1").await.resources.address;
+
+    // Safety: anything may go wrong at any time.
+    for (fault, most) in [
+        (Fault::Before("RequestLimitExceeded".into()), 80),
+        (Fault::Before("InternalError".into()), 40),
+        (Fault::After("InternalError".into()), 40),
+        (Fault::LostRequest, 40),
+        (Fault::LostReply, 60),
+        (Fault::Delay(Duration::from_secs(3)), 60),
+    ] {
+        let chance = rng.u16(0..=most);
+        lab.region.inject(Rule { target: Target::All, when: When::PerMille(chance), fault });
+    }
+    if rng.bool() {
+        lab.region.with(|world, _| {
+            let zone = world.zones()[0].clone();
+            world.set_capacity("m6i.large", &zone, Market::Spot, Capacity::Free(0));
+        });
+    }
+    let losses = rng.u8(1..=4);
+    for _ in 0..losses {
+        let live: Vec<_> =
+            lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
+        if !live.is_empty() {
+            let target = live[rng.usize(..live.len())].clone();
+            let choice = rng.u8(0..4);
+            lab.region.with(|world, now_ms| {
+                // An instance that is pending cannot be warned; then nothing happens.
+                let _ = match choice {
+                    0 => world.reclaim_now(now_ms, &target),
+                    1 => world.vanish(now_ms, &target),
+                    _ => world.interrupt(now_ms, &target, Notice::default()),
+                };
+            });
+        }
+        let quiet = Duration::from_millis(rng.u64(0..90_000));
+        let deaths = rng.u8(0..3);
+        for _ in 0..deaths {
+            lab.clock.sleep(quiet / u32::from(deaths) / 2).await;
+            lab.kill().await;
+            lab.clock.sleep(Duration::from_millis(rng.u64(0..20_000))).await;
+            lab.start();
+        }
+        lab.clock.sleep(quiet).await;
+        let violations = lab.region.with(|world, _| world.check_invariants());
+        assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+    }
+
+    // Liveness: the faults end, everything comes to rest by itself.
+    lab.region.clear_faults();
+    lab.clock.sleep(Duration::from_secs(180)).await;
+    let what = format!("seed {seed} ({network:?}, {root:?}): rest");
+    lab.until(&what, Duration::from_secs(3 * 3600), async |lab| {
+        let node = lab.node("db-1").await;
+        let carries = match &node.resources.carrier {
+            Some(carrier) => lab
+                .region
+                .with(|world, _| world.instance(&carrier.instance).is_some_and(|i| !i.state.is_over())),
+            None => false,
+        };
+        node.open.is_none() && carries
+    })
+    .await;
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["written before"]).await;
+    assert_eq!(lab.node("db-1").await.resources.address, address, "seed {seed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_goes_wrong_the_node_comes_back_whole() {
+    for seed in seeds() {
+        eprintln!("seed {seed}");
+        storm(seed).await;
+    }
+}
