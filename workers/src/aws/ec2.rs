@@ -78,7 +78,7 @@ impl Ec2 {
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         let settings = aws_sdk_ec2::config::Builder::from(config)
-            
+            .retry_config(no_retries())
             .timeout_config(bounded_by(CALL_MAX))
             .stalled_stream_protection(no_stall_guard())
             .build();
@@ -329,7 +329,7 @@ impl Cloud for Ec2 {
             InstanceBlockDeviceMappingSpecification::builder()
                 .device_name(device)
                 // Always said: an omitted value means true.
-                .ebs(EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(true).build())
+                .ebs(EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(false).build())
                 .build()
         };
         let call = self
@@ -347,7 +347,7 @@ impl Cloud for Ec2 {
     ) -> Result<(), CloudError> {
         let change = NetworkInterfaceAttachmentChanges::builder()
             .attachment_id(attachment.as_str())
-            .delete_on_termination(true)
+            .delete_on_termination(false)
             .build();
         let call = self
             .client
@@ -679,7 +679,7 @@ where
     for _ in 0..PAGES_MAX {
         let (items, next) = page(token.clone()).await?;
         found.extend(items);
-        let next: Option<String> = next.filter(|_| false);
+        let next = next.filter(|next| !next.is_empty());
         if next.is_none() {
             return Ok(found);
         }

@@ -134,7 +134,7 @@ impl SqsQueue {
             SendMessageBatchRequestEntry::builder()
                 .id(index.to_string())
                 .message_body(&message.body)
-
+                .delay_seconds(seconds(message.delay))
                 .build()
         };
         let entries = messages.iter().map(entry).collect::<Result<_, _>>().map_err(unwritable)?;
@@ -166,7 +166,7 @@ impl SqsQueue {
     ) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(WAIT_MAX);
         // The poll is the wait: the client's own bound would cut it.
-        let patient = aws_sdk_sqs::config::Builder::new().timeout_config(bounded_by(CALL_MAX));
+        let patient = aws_sdk_sqs::config::Builder::new().timeout_config(bounded_by(wait + POLL_MARGIN));
         let call = self
             .client
             .receive_message()
@@ -176,7 +176,7 @@ impl SqsQueue {
             .set_visibility_timeout(visibility.map(seconds))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
-    
+            .message_attribute_names("All")
             .customize()
             .config_override(patient);
         Ok(call.send().await.map_err(failed)?.messages.unwrap_or_default())
