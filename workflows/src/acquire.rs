@@ -92,6 +92,10 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
 /// One launch, in the next pool of the ladder.
 fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let (spec, facts) = (&op.order.spec, &op.facts);
+    // An adoption under way on an instance that was lost settles first: its outcome says which rung the launch is for.
+    if op.has_open("adopt_root") {
+        return None;
+    }
     let image = match facts.rung {
         RootRung::Fresh | RootRung::Adopt => spec.image.clone(),
         RootRung::Image => facts.root_image.clone()?,
@@ -214,7 +218,8 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .all(|(_, fact)| on_candidate(&fact.place));
     let root = match op.facts.rung {
         RootRung::Adopt => candidate.adopted,
-        RootRung::Fresh | RootRung::Image => candidate.protected,
+        RootRung::Fresh => candidate.protected,
+        RootRung::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place)),

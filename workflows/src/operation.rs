@@ -34,7 +34,7 @@ use perennial_engine::retry::Intervals;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::aws::{ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
 use crate::node::{
     Carrier, HeldInterface, HeldVolume, OperationId, OperationKind, Resources, Retained, RootImage,
 };
@@ -123,6 +123,8 @@ pub enum OperationEvent {
     },
     /// The root will be carried in another way.
     RungChosen {
+        /// On which instance the first way was tried.
+        instance: InstanceId,
         /// What was tried.
         from: RootRung,
         /// What is tried now.
@@ -253,6 +255,8 @@ pub struct Candidate {
     pub instance: InstanceId,
     /// The pool it came from.
     pub pool: Pool,
+    /// The image it boots: an instance launched for one rung is of no use to another.
+    pub image: ImageId,
     /// Its spot request.
     pub spot_request: Option<SpotRequestId>,
     /// Known once it runs: primary interface and address.
@@ -328,7 +332,7 @@ pub struct Facts {
     /// The snapshot of the root.
     pub root_snapshot: Option<SnapshotId>,
     /// The image registered from it.
-    pub root_image: Option<crate::aws::ImageId>,
+    pub root_image: Option<ImageId>,
     /// Roots that were only booted once.
     pub temporary: Vec<Temporary>,
     /// Everything on the candidate would survive its termination.
@@ -574,15 +578,8 @@ impl Operation {
             }
             OperationEvent::RungChosen { to, .. } => {
                 self.facts.rung = *to;
-                // The instance that was to adopt the root is of no use to the next rung; whether the task half happened is
-                // settled by fencing it and seeing the volume free.
-                let on = self.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
-                if let Some(on) = on {
-                    if let Some(root) = self.facts.volumes.get_mut(&Slot::Root) {
-                        root.place = Place::On(on);
-                    }
-                    self.give_up_candidate(stamp.at_ms, false);
-                }
+                // An instance that was launched for the old rung is of no use to the new one.
+                self.give_up_candidate(stamp.at_ms, false);
             }
             OperationEvent::CandidateLost { instance, .. } => {
                 if self.facts.candidate.as_ref().map(|candidate| &candidate.instance) != Some(instance) {
@@ -747,7 +744,10 @@ impl Operation {
             (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image }) => {
                 facts.root_image = Some(image.clone());
             }
-            (Intent::Launch { pool, interface, .. }, Evidence::Launched { instance, spot_request }) => {
+            (
+                Intent::Launch { pool, image, interface, .. },
+                Evidence::Launched { instance, spot_request },
+            ) => {
                 if let (crate::steps::LaunchInterface::Kept(_), Some(held)) =
                     (interface, &mut facts.interface)
                 {
@@ -756,6 +756,7 @@ impl Operation {
                 facts.candidate = Some(Candidate {
                     instance: instance.clone(),
                     pool: pool.clone(),
+                    image: image.clone(),
                     spot_request: spot_request.clone(),
                     network: None,
                     root_volume: None,
@@ -829,7 +830,8 @@ impl Operation {
                     fact.place = Place::On(instance.clone());
                 }
             }
-            (Intent::AdoptRoot { instance, .. }, Evidence::InstanceGone { .. }) => {
+            // Whatever became of an adoption that did not succeed, the volume is seen free again before it is used.
+            (Intent::AdoptRoot { instance, .. }, _) => {
                 if let Some(root) = facts.volumes.get_mut(&Slot::Root) {
                     root.place = Place::On(instance.clone());
                 }
@@ -862,7 +864,15 @@ impl Operation {
     /// The candidate becomes one more instance to fence.
     fn give_up_candidate(&mut self, at_ms: u64, climb: bool) {
         let Some(candidate) = self.facts.candidate.take() else { return };
+        let adopting = self.steps.values().any(|record| {
+            record.outcome.is_none()
+                && matches!(record.intent.as_ref(), Intent::AdoptRoot { instance, .. } if *instance == candidate.instance)
+        });
         let facts = &mut self.facts;
+        if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {
+            // The task may have put it there already, with a DeleteOnTermination nobody has looked at.
+            root.place = Place::On(candidate.instance.clone());
+        }
         let carries = facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
         if let Some(temporary) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
             facts.add_temporary(temporary);
@@ -1151,16 +1161,23 @@ impl Draft {
                     because: format!("it did not start in time: {because}"),
                 })
             }
+            // Refused on an instance that is lost anyway: the loss may be the reason; the next one is asked again.
+            (Intent::AdoptRoot { instance, .. }, _) if !concerns_candidate(instance) => Ok(()),
             (
-                Intent::AdoptRoot { .. },
+                Intent::AdoptRoot { instance, .. },
                 Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
-            ) => {
-                let because = format!("CreateReplaceRootVolumeTask: {code}: {message}");
-                self.push(OperationEvent::RungChosen { from: RootRung::Adopt, to: RootRung::Image, because })
+            ) => self.fall_to_image(instance, format!("CreateReplaceRootVolumeTask: {code}: {message}")),
+            (Intent::AdoptRoot { instance, .. }, Evidence::OutOfTime { because }) => {
+                self.fall_to_image(instance, format!("the adoption did not end in time: {because}"))
             }
-            (Intent::AdoptRoot { .. }, Evidence::OutOfTime { because }) => {
-                let because = format!("the adoption did not end in time: {because}");
-                self.push(OperationEvent::RungChosen { from: RootRung::Adopt, to: RootRung::Image, because })
+            (Intent::Launch { image, .. }, Evidence::Launched { instance, .. })
+                if self.state.facts.rung == RootRung::Image
+                    && self.state.facts.root_image.as_ref() != Some(image) =>
+            {
+                self.push(OperationEvent::CandidateLost {
+                    instance: instance.clone(),
+                    because: "it was launched before the root went on as an image".to_owned(),
+                })
             }
             // A live detach is only tried; the volume follows after the fence.
             (Intent::Detach { .. }, _) => Ok(()),
@@ -1192,6 +1209,15 @@ impl Draft {
             ),
             _ => Ok(()),
         }
+    }
+
+    fn fall_to_image(&mut self, instance: &InstanceId, because: String) -> Result<(), Refusal> {
+        self.push(OperationEvent::RungChosen {
+            instance: instance.clone(),
+            from: RootRung::Adopt,
+            to: RootRung::Image,
+            because,
+        })
     }
 
     fn stuck(&mut self, step: &str, because: String, needs: String) -> Result<(), Refusal> {
