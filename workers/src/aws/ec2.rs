@@ -23,7 +23,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::create_network_interface::builders::CreateNetworkInterfaceInputBuilder;
+use aws_sdk_ec2::operation::create_replace_root_volume_task::builders::CreateReplaceRootVolumeTaskInputBuilder;
 use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeInputBuilder;
+use aws_sdk_ec2::operation::modify_instance_attribute::builders::ModifyInstanceAttributeInputBuilder;
+use aws_sdk_ec2::operation::modify_network_interface_attribute::builders::ModifyNetworkInterfaceAttributeInputBuilder;
 use aws_sdk_ec2::operation::register_image::builders::RegisterImageInputBuilder;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder;
 use aws_sdk_ec2::types::{
@@ -325,19 +328,8 @@ impl Cloud for Ec2 {
         if devices.is_empty() {
             return Ok(()); // EC2 would refuse a modification of nothing.
         }
-        let preserved = |device: &String| {
-            InstanceBlockDeviceMappingSpecification::builder()
-                .device_name(device)
-                // Always said: an omitted value means true.
-                .ebs(EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(false).build())
-                .build()
-        };
-        let call = self
-            .client
-            .modify_instance_attribute()
-            .instance_id(id.as_str())
-            .set_block_device_mappings(Some(devices.iter().map(preserved).collect()));
-        call.send().await.map(drop).map_err(failed(Action::ModifyInstanceAttribute))
+        let call = volumes_preserved_input(id, devices).send_with(&self.client);
+        call.await.map(drop).map_err(failed(Action::ModifyInstanceAttribute))
     }
 
     async fn preserve_interface(
@@ -345,16 +337,8 @@ impl Cloud for Ec2 {
         id: &InterfaceId,
         attachment: &AttachmentId,
     ) -> Result<(), CloudError> {
-        let change = NetworkInterfaceAttachmentChanges::builder()
-            .attachment_id(attachment.as_str())
-            .delete_on_termination(false)
-            .build();
-        let call = self
-            .client
-            .modify_network_interface_attribute()
-            .network_interface_id(id.as_str())
-            .attachment(change);
-        call.send().await.map(drop).map_err(failed(Action::ModifyNetworkInterfaceAttribute))
+        let call = interface_preserved_input(id, attachment).send_with(&self.client);
+        call.await.map(drop).map_err(failed(Action::ModifyNetworkInterfaceAttribute))
     }
 
     async fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeId, CloudError> {
@@ -393,18 +377,8 @@ impl Cloud for Ec2 {
         tags: &Tags,
     ) -> Result<RootTaskId, CloudError> {
         let action = Action::CreateReplaceRootVolumeTask;
-        // DeleteReplacedRootVolume stays unset (false): it deletes whatever root is current when the task runs, and
-        // after a doubt that may be the node's own.
-        let answer = self
-            .client
-            .create_replace_root_volume_task()
-            .instance_id(instance.as_str())
-            .volume_id(volume.as_str())
-            .client_token(client_token)
-            .set_tag_specifications(tagged([ResourceType::ReplaceRootVolumeTask], tags))
-            .send()
-            .await
-            .map_err(failed(action))?;
+        let call = replace_root_input(instance, volume, client_token, tags).send_with(&self.client);
+        let answer = call.await.map_err(failed(action))?;
         let task = answer.replace_root_volume_task().and_then(|task| task.replace_root_volume_task_id());
         views::required(task, "a root task without id", RootTaskId::parse).map_err(incomplete(action))
     }
@@ -591,6 +565,47 @@ fn interface_input(request: &InterfaceRequest) -> CreateNetworkInterfaceInputBui
         .set_tag_specifications(tagged([ResourceType::NetworkInterface], &request.tags))
 }
 
+/// Always says `false`: an omitted value means true.
+fn volumes_preserved_input(id: &InstanceId, devices: &[String]) -> ModifyInstanceAttributeInputBuilder {
+    let preserved = |device: &String| {
+        InstanceBlockDeviceMappingSpecification::builder()
+            .device_name(device)
+            .ebs(EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(false).build())
+            .build()
+    };
+    ModifyInstanceAttributeInputBuilder::default()
+        .instance_id(id.as_str())
+        .set_block_device_mappings(Some(devices.iter().map(preserved).collect()))
+}
+
+fn interface_preserved_input(
+    id: &InterfaceId,
+    attachment: &AttachmentId,
+) -> ModifyNetworkInterfaceAttributeInputBuilder {
+    let change = NetworkInterfaceAttachmentChanges::builder()
+        .attachment_id(attachment.as_str())
+        .delete_on_termination(false)
+        .build();
+    ModifyNetworkInterfaceAttributeInputBuilder::default()
+        .network_interface_id(id.as_str())
+        .attachment(change)
+}
+
+/// DeleteReplacedRootVolume stays unset (false): it deletes whatever root is current when the task runs, and after a
+/// doubt that may be the node's own.
+fn replace_root_input(
+    instance: &InstanceId,
+    volume: &VolumeId,
+    client_token: &str,
+    tags: &Tags,
+) -> CreateReplaceRootVolumeTaskInputBuilder {
+    CreateReplaceRootVolumeTaskInputBuilder::default()
+        .instance_id(instance.as_str())
+        .volume_id(volume.as_str())
+        .client_token(client_token)
+        .set_tag_specifications(tagged([ResourceType::ReplaceRootVolumeTask], tags))
+}
+
 fn image_input(request: &ImageRequest) -> RegisterImageInputBuilder {
     let root = BlockDeviceMapping::builder()
         .device_name(&request.traits.root_device)
@@ -746,6 +761,7 @@ fn answered(action: Action, status: u16, code: Option<&str>, message: Option<&st
 mod tests {
     use super::*;
     use crate::classify::{Disposition, Effect};
+    use crate::cloud::ImageTraits;
 
     fn launch() -> LaunchRequest {
         LaunchRequest {
@@ -824,6 +840,70 @@ mod tests {
             (root.device_name(), ebs.volume_size(), ebs.snapshot_id()),
             (Some("/dev/xvda"), Some(20), None)
         );
+    }
+
+    #[test]
+    fn what_is_preserved_is_said_in_one_call_and_never_left_out() {
+        let devices = ["/dev/xvda".to_owned(), "/dev/sdf".to_owned()];
+        let input = volumes_preserved_input(&InstanceId::parse("i-0a").unwrap(), &devices).build().unwrap();
+        let said = |mapping: &InstanceBlockDeviceMappingSpecification| {
+            (mapping.device_name().unwrap().to_owned(), mapping.ebs().unwrap().delete_on_termination())
+        };
+        let said: Vec<_> = input.block_device_mappings().iter().map(said).collect();
+        assert_eq!(said, devices.map(|device| (device, Some(false))));
+
+        let interface = InterfaceId::parse("eni-0a").unwrap();
+        let attachment = AttachmentId::parse("eni-attach-0a").unwrap();
+        let input = interface_preserved_input(&interface, &attachment).build().unwrap();
+        let change = input.attachment().unwrap();
+        assert_eq!(input.network_interface_id(), Some("eni-0a"));
+        assert_eq!(
+            (change.attachment_id(), change.delete_on_termination()),
+            (Some("eni-attach-0a"), Some(false))
+        );
+    }
+
+    #[test]
+    fn a_root_is_replaced_by_a_volume_and_the_replaced_one_is_never_deleted() {
+        let (instance, volume) = (InstanceId::parse("i-0a").unwrap(), VolumeId::parse("vol-0a").unwrap());
+        let tags = Tags::from([("a".into(), "1".into())]);
+        let input = replace_root_input(&instance, &volume, "token", &tags).build().unwrap();
+        assert_eq!((input.instance_id(), input.volume_id()), (Some("i-0a"), Some("vol-0a")));
+        assert_eq!(input.client_token(), Some("token"));
+        assert_eq!(
+            (input.delete_replaced_root_volume(), input.snapshot_id(), input.image_id()),
+            (None, None, None)
+        );
+        assert_eq!(tagged_types(input.tag_specifications()), ["replace-root-volume-task"]);
+    }
+
+    #[test]
+    fn an_image_is_registered_with_the_traits_of_its_node_and_without_the_bad_defaults() {
+        let request = ImageRequest {
+            name: "node-7".into(),
+            root_snapshot: SnapshotId::parse("snap-0a").unwrap(),
+            traits: ImageTraits {
+                architecture: "arm64".into(),
+                root_device: "/dev/xvda".into(),
+                boot_mode: Some("uefi".into()),
+                ena_support: true,
+                tpm_support: Some("v2.0".into()),
+                imds_support: Some("v2.0".into()),
+                platform: None,
+            },
+            tags: Tags::from([("a".into(), "1".into())]),
+        };
+        let input = image_input(&request).build().unwrap();
+        assert_eq!((input.name(), input.virtualization_type()), (Some("node-7"), Some("hvm")));
+        assert_eq!(input.architecture().map(|a| a.as_str()), Some("arm64"));
+        assert_eq!((input.root_device_name(), input.ena_support()), (Some("/dev/xvda"), Some(true)));
+        assert_eq!(input.boot_mode().map(|m| m.as_str()), Some("uefi"));
+        assert_eq!(input.tpm_support().map(|s| s.as_str()), Some("v2.0"));
+        assert_eq!(input.imds_support().map(|s| s.as_str()), Some("v2.0"));
+        let [root] = input.block_device_mappings() else { panic!("one mapping") };
+        assert_eq!(root.device_name(), Some("/dev/xvda"));
+        assert_eq!(root.ebs().unwrap().snapshot_id(), Some("snap-0a"));
+        assert_eq!(tagged_types(input.tag_specifications()), ["image"]);
     }
 
     #[test]
