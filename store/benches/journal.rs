@@ -6,21 +6,22 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perennial_engine::clock::Clock;
 use perennial_engine::ids::{Position, Seq, StreamId};
-use perennial_engine::journal::{Batch, EventData, Journal, StreamAppend};
+use perennial_engine::journal::{Batch, Journal, StreamAppend};
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_store::verify::verify_events;
 use perennial_store::{Durability, EmbeddedQueue, JournalReader, Options, QueueSettings, SqliteJournal};
-use rusqlite::{Connection, params};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+
+use common::{Numbers, argument, data, drive, raw};
 
 fn main() {
-    let seconds = std::env::args().find_map(|arg| arg.strip_prefix("seconds=")?.parse().ok()).unwrap_or(3);
+    let seconds = argument("seconds", 3);
     let duration = Duration::from_secs(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -47,60 +48,6 @@ fn main() {
     });
 }
 
-struct Numbers {
-    rate: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-}
-
-fn numbers(mut latencies: Vec<Duration>, took: Duration) -> Numbers {
-    latencies.sort_unstable();
-    let at = |share: f64| {
-        let index = (latencies.len() as f64 * share) as usize;
-        latencies.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
-    };
-    Numbers { rate: latencies.len() as f64 / took.as_secs_f64(), p50_ms: at(0.5), p99_ms: at(0.99) }
-}
-
-fn data(n: u64) -> EventData {
-    // Incompressible enough, and 300 bytes.
-    let noise = blake3::hash(&n.to_le_bytes()).to_hex();
-    let mut body = format!("{{\"n\":{n},\"text\":\"{}", [noise.as_str(); 5].concat());
-    body.truncate(298);
-    body.push_str("\"}");
-    EventData { kind: "bench.happened".into(), version: 1, body }
-}
-
-/// Runs `append` in a loop in so many tasks; counts what was acknowledged after the warm-up.
-async fn drive<F, Fut>(appenders: usize, duration: Duration, append: F) -> Numbers
-where
-    F: Fn(usize, u64) -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = ()> + Send,
-{
-    let warm = Instant::now() + Duration::from_millis(500);
-    let end = warm + duration;
-    let mut tasks = JoinSet::new();
-    for appender in 0..appenders {
-        let append = append.clone();
-        tasks.spawn(async move {
-            let mut latencies = Vec::with_capacity(1 << 16);
-            for n in 0.. {
-                let start = Instant::now();
-                if start >= end {
-                    break;
-                }
-                append(appender, n).await;
-                if start >= warm {
-                    latencies.push(start.elapsed());
-                }
-            }
-            latencies
-        });
-    }
-    let latencies: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    numbers(latencies, duration)
-}
-
 async fn journal(appenders: usize, duration: Duration) -> Numbers {
     let dir = tempfile::tempdir().unwrap();
     let journal = Arc::new(SqliteJournal::open(&dir.path().join("j.sqlite"), Options::default()).unwrap());
@@ -113,55 +60,6 @@ async fn journal(appenders: usize, duration: Duration) -> Numbers {
         }
     })
     .await
-}
-
-struct RawRow {
-    stream: String,
-    seq: i64,
-    data: EventData,
-    ack: oneshot::Sender<()>,
-}
-
-async fn raw(appenders: usize, duration: Duration) -> Numbers {
-    let dir = tempfile::tempdir().unwrap();
-    let conn = Connection::open(dir.path().join("raw.sqlite")).unwrap();
-    conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         CREATE TABLE events (position INTEGER PRIMARY KEY, stream TEXT, seq INTEGER, kind TEXT, version INTEGER,
-           body TEXT) STRICT;
-         CREATE UNIQUE INDEX by_stream ON events (stream, seq);",
-    )
-    .unwrap();
-    let (sender, mut receiver) = mpsc::channel::<RawRow>(1_024);
-    let writer = std::thread::spawn(move || {
-        let mut insert = conn
-            .prepare("INSERT INTO events (stream, seq, kind, version, body) VALUES (?1, ?2, ?3, ?4, ?5)")
-            .unwrap();
-        let mut group = Vec::new();
-        while receiver.blocking_recv_many(&mut group, 256) > 0 {
-            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-            for row in &group {
-                let data = &row.data;
-                insert.execute(params![row.stream, row.seq, data.kind, data.version, data.body]).unwrap();
-            }
-            conn.execute_batch("COMMIT").unwrap();
-            for row in group.drain(..) {
-                let _ = row.ack.send(());
-            }
-        }
-    });
-    let numbers = drive(appenders, duration, move |appender, n| {
-        let sender = sender.clone();
-        async move {
-            let (ack, acked) = oneshot::channel();
-            let row = RawRow { stream: format!("bench/{appender}"), seq: n as i64 + 1, data: data(n), ack };
-            sender.send(row).await.unwrap_or_else(|_| panic!("the writer is gone"));
-            acked.await.unwrap();
-        }
-    })
-    .await;
-    writer.join().unwrap();
-    numbers
 }
 
 /// A stream of 100 000 events: read and folded by pages through the API, and verified from the file.

@@ -1,0 +1,491 @@
+//! What durable workflows cost: ten no-op steps one after the other, through the real engine, worker pool, journal and
+//! queue.
+//!
+//! `cargo bench -p perennial-store --bench workflow` prints three tables. Arguments after `--`:
+//!
+//! | argument | what | default |
+//! | --- | --- | --- |
+//! | `seconds=` | how long each run is, after half a second of warming up | 3 |
+//! | `rounds=` | how often each is run; the median by rate is shown | 3 |
+//! | `in_flight=` | only this many workflows in flight, and nothing else | all of 1, 8, 64, 256 |
+//! | `growth=` | how many workflows are finished before the last measurement; 0 for none | 100 000 |
+//! | `runtime=` | `multi` (two threads, as the binary has on this machine) or `current` | `multi` |
+//!
+//! # The workflow
+//! Shaped as the real ones: `started` and the first `step_intended` in one append; `step_settled` and the next
+//! `step_intended` in one append; `step_settled` and `finished` in the last. So 11 appends and 22 JSON events, each append
+//! fenced, chained, fsynced, with its open steps and summary. A workflow's time runs from the command that starts it to the
+//! acknowledgement of `finished`.
+
+#![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_engine::domain::{
+    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+};
+use perennial_engine::engine::Engine;
+use perennial_engine::ids::{Position, Seq, StreamId, Token};
+use perennial_engine::journal::{
+    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
+    SummaryRow, Which,
+};
+use perennial_engine::workers::{Limits, Shutdown, StepResult, StepRunner, Workers};
+use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use common::{Numbers, argument, numbers, raw, syncs};
+
+const STEPS: u32 = 10;
+
+/// The in-flight number of the growth table, and of the target.
+const MANY: usize = 64;
+
+fn main() {
+    let seconds = Duration::from_secs_f64(argument("seconds", 3.0));
+    let rounds = argument("rounds", 3_usize).max(1);
+    let only = argument("in_flight", 0_usize);
+    let growth = argument("growth", 100_000_u64);
+    let runtime = match argument("runtime", String::from("multi")).as_str() {
+        "current" => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    };
+    runtime.unwrap().block_on(async {
+        if only > 0 {
+            println!("{HEADER}");
+            for _ in 0..rounds {
+                closed_loop(only, seconds).await.print(only, f64::NAN);
+            }
+            return;
+        }
+        let raw_rate = calibrate(seconds).await;
+        println!("\nworkflows of {STEPS} no-op steps, median of {rounds} runs");
+        println!("{HEADER}");
+        for in_flight in [1, 8, MANY, 256] {
+            let mut runs = Vec::new();
+            for _ in 0..rounds {
+                runs.push(closed_loop(in_flight, seconds).await);
+            }
+            runs.sort_by(|a, b| a.whole.rate.total_cmp(&b.whole.rate));
+            runs[rounds / 2].print(in_flight, raw_rate);
+        }
+        calibrate(seconds).await;
+        if growth > 0 {
+            grow(growth).await;
+        }
+    });
+}
+
+const HEADER: &str = "\
+| in flight | workflows/s | steps/s | events/s | p50 ms | p99 ms | appends per workflow | steps/s ÷ raw loop |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+
+/// What the machine does by itself, now. Returns the raw loop's rate.
+async fn calibrate(seconds: Duration) -> f64 {
+    let sync = tokio::task::spawn_blocking(move || syncs(seconds.min(Duration::from_secs(1)))).await.unwrap();
+    let raw = raw(MANY, seconds).await;
+    println!("\n| calibration | /s | p50 ms | p99 ms |\n| --- | ---: | ---: | ---: |");
+    println!("| fdatasync of 300 bytes | {:.0} | {:.2} | {:.2} |", sync.rate, sync.p50_ms, sync.p99_ms);
+    println!(
+        "| raw group-commit loop, {MANY} appenders | {:.0} | {:.2} | {:.2} |",
+        raw.rate, raw.p50_ms, raw.p99_ms
+    );
+    raw.rate
+}
+
+struct Run {
+    whole: Numbers,
+    appends: f64,
+    events: f64,
+}
+
+impl Run {
+    fn print(&self, in_flight: usize, raw_rate: f64) {
+        let steps = self.whole.rate * f64::from(STEPS);
+        println!(
+            "| {in_flight} | {:.0} | {steps:.0} | {:.0} | {:.2} | {:.2} | {:.1} | {:.2} |",
+            self.whole.rate,
+            self.whole.rate * self.events,
+            self.whole.p50_ms,
+            self.whole.p99_ms,
+            self.appends,
+            steps / raw_rate
+        );
+    }
+}
+
+async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path());
+    let warm = Instant::now() + Duration::from_millis(500);
+    let end = warm + seconds;
+    let mut tasks = JoinSet::new();
+    for _ in 0..in_flight {
+        let bench = Arc::clone(&bench);
+        tasks.spawn(async move {
+            let mut latencies = Vec::with_capacity(1 << 12);
+            loop {
+                let start = Instant::now();
+                if start >= end {
+                    return latencies;
+                }
+                bench.workflow().await;
+                // Those that end after the end are no part of the rate.
+                if start >= warm && Instant::now() < end {
+                    latencies.push(start.elapsed());
+                }
+            }
+        });
+    }
+    let latencies = tasks.join_all().await.into_iter().flatten().collect();
+    let whole = numbers(latencies, seconds);
+    let finished = bench.started.load(Ordering::Relaxed) as f64;
+    let run = Run {
+        whole,
+        appends: bench.watched.appends.load(Ordering::Relaxed) as f64 / finished,
+        events: bench.watched.events.load(Ordering::Relaxed) as f64 / finished,
+    };
+    Bench::stop(bench).await;
+    run
+}
+
+/// One journal that grows: the rate of the same number of workflows after few and after many finished ones.
+async fn grow(most: u64) {
+    const WINDOW: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path());
+    println!("\none journal, {MANY} in flight, {WINDOW} workflows each");
+    println!("| finished before | workflows/s | of the first | fdatasync/s just before |");
+    println!("| ---: | ---: | ---: | ---: |");
+    let mut marks = vec![1_000];
+    while marks.last().is_some_and(|&mark| mark < most) {
+        marks.push((marks[marks.len() - 1] * 10).min(most));
+    }
+    let mut first = None;
+    for mark in marks {
+        let before = bench.started.load(Ordering::Relaxed);
+        bench.workflows(mark.saturating_sub(before)).await;
+        let before = bench.started.load(Ordering::Relaxed);
+        let sync = tokio::task::spawn_blocking(|| syncs(Duration::from_millis(500))).await.unwrap();
+        let start = Instant::now();
+        bench.workflows(WINDOW).await;
+        let rate = WINDOW as f64 / start.elapsed().as_secs_f64();
+        let share = rate / *first.get_or_insert(rate);
+        println!("| {before} | {rate:.0} | {share:.2} | {:.0} |", sync.rate);
+    }
+    Bench::stop(bench).await;
+}
+
+/// An engine with its workers over files in a directory.
+struct Bench {
+    engine: Engine<Noop>,
+    watched: Arc<Watched>,
+    started: AtomicU64,
+    stop: perennial_engine::workers::ShutdownTrigger,
+    workers: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Bench {
+    fn start(dir: &Path) -> Arc<Self> {
+        let journal = SqliteJournal::open(&dir.join("journal.sqlite"), Options::default()).unwrap();
+        let watched = Arc::new(Watched {
+            journal,
+            waiting: Mutex::default(),
+            appends: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+        });
+        let settings = QueueSettings { durability: Durability::Hint, ..QueueSettings::default() };
+        let queue = EmbeddedQueue::open(dir, "steps", settings, Clock::system()).unwrap();
+        let engine = Engine::new(Arc::clone(&watched) as Arc<dyn Journal>, Clock::system());
+        let workers = Workers::new(engine.clone(), Arc::new(queue), Arc::new(NoopRunner), Limits::default());
+        let (stop, shutdown) = Shutdown::new();
+        let workers = Mutex::new(Some(tokio::spawn(workers.run(shutdown))));
+        Arc::new(Self { engine, watched, started: AtomicU64::new(0), stop, workers })
+    }
+
+    async fn stop(bench: Arc<Self>) {
+        bench.stop.ask();
+        let workers = bench.workers.lock().unwrap().take().unwrap();
+        workers.await.unwrap();
+        tokio::task::spawn_blocking(move || drop(bench)).await.unwrap();
+    }
+
+    /// Starts one workflow and waits until it is finished.
+    async fn workflow(&self) {
+        let n = self.started.fetch_add(1, Ordering::Relaxed);
+        let workflow = StreamId::parse(&format!("workflow/node-{}.{n}", n % 997)).unwrap();
+        let (finished, told) = oneshot::channel();
+        self.watched.waiting.lock().unwrap().insert(workflow.clone(), finished);
+        self.engine.execute(Command::Start { workflow }).await.unwrap();
+        told.await.unwrap();
+    }
+
+    /// Runs so many workflows, [`MANY`] at once.
+    async fn workflows(self: &Arc<Self>, count: u64) {
+        let left = Arc::new(AtomicU64::new(count));
+        let mut tasks = JoinSet::new();
+        for _ in 0..MANY {
+            let (bench, left) = (Arc::clone(self), Arc::clone(&left));
+            tasks.spawn(async move {
+                let take = |left: u64| left.checked_sub(1);
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                    bench.workflow().await;
+                }
+            });
+        }
+        tasks.join_all().await;
+    }
+}
+
+/// The journal, with an eye on what is acknowledged.
+struct Watched {
+    journal: SqliteJournal,
+    waiting: Mutex<HashMap<StreamId, oneshot::Sender<()>>>,
+    appends: AtomicU64,
+    events: AtomicU64,
+}
+
+#[async_trait]
+impl Journal for Watched {
+    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+        let events: usize = batch.appends.iter().map(|append| append.events.len()).sum();
+        let finished = batch
+            .appends
+            .first()
+            .filter(|append| append.events.last().is_some_and(|event| event.kind == "operation.finished"))
+            .map(|append| append.stream.clone());
+        let appended = self.journal.append(batch).await?;
+        self.appends.fetch_add(1, Ordering::Relaxed);
+        self.events.fetch_add(events as u64, Ordering::Relaxed);
+        if let Some(workflow) = finished
+            && let Some(waiting) = self.waiting.lock().unwrap().remove(&workflow)
+        {
+            let _ = waiting.send(());
+        }
+        Ok(appended)
+    }
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.journal.read_stream(stream, after, limit).await
+    }
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.journal.read_all(after, limit).await
+    }
+    async fn head(&self) -> Result<Head, ReadError> {
+        self.journal.head().await
+    }
+    async fn open_steps(
+        &self,
+        due_ms: u64,
+        after: Option<(StreamId, Token)>,
+        limit: usize,
+    ) -> Result<Vec<OpenStepRow>, ReadError> {
+        self.journal.open_steps(due_ms, after, limit).await
+    }
+    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
+        self.journal.lookup(key).await
+    }
+    async fn summaries(
+        &self,
+        category: &str,
+        which: Which,
+        after: Option<StreamId>,
+        limit: usize,
+    ) -> Result<Vec<SummaryRow>, ReadError> {
+        self.journal.summaries(category, which, after, limit).await
+    }
+}
+
+/// A step that does nothing.
+struct NoopRunner;
+
+#[async_trait]
+impl StepRunner<Noop> for NoopRunner {
+    async fn run(&self, _: &StreamId, step: &OpenStep<Intent>, _: u32) -> StepResult<Evidence> {
+        StepResult::Settled(Evidence { observed: format!("{} is as it should be", step.intent.volume) })
+    }
+}
+
+/// The domain: a line of steps, each with a request of a realistic size.
+struct Noop;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Intent {
+    volume: String,
+    client_token: String,
+    tags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Evidence {
+    observed: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Event {
+    Started { steps: u32, cause: String },
+    StepIntended { step: String, intent: Intent, not_before_ms: u64, deadline_ms: u64 },
+    StepSettled { token: Token, step: String, evidence: Evidence },
+    Finished {},
+}
+
+#[derive(Debug, Clone)]
+enum Command {
+    Start { workflow: StreamId },
+    Report { workflow: StreamId, token: Token, evidence: Evidence },
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    steps: u32,
+    done: u32,
+    open: Option<OpenStep<Intent>>,
+    started_at_ms: u64,
+    finished_at_ms: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("refused: {0}")]
+struct Rejection(&'static str);
+
+fn intended(workflow: &StreamId, n: u32, now_ms: u64) -> Event {
+    let token = blake3::hash(format!("{workflow}:{n}").as_bytes()).to_hex();
+    Event::StepIntended {
+        step: format!("attach_data:{n}"),
+        intent: Intent {
+            volume: format!("vol-{}", &token[..17]),
+            client_token: token.to_string(),
+            tags: vec![
+                ("perennial:owner".into(), "bench".into()),
+                ("perennial:node".into(), workflow.name().into()),
+            ],
+        },
+        not_before_ms: now_ms,
+        deadline_ms: now_ms + 600_000,
+    }
+}
+
+impl Domain for Noop {
+    type Event = Event;
+    type State = State;
+    type Command = Command;
+    type Intent = Intent;
+    type Evidence = Evidence;
+    type Rejection = Rejection;
+
+    fn encode(event: &Event) -> EventData {
+        let kind = match event {
+            Event::Started { .. } => "operation.started",
+            Event::StepIntended { .. } => "operation.step_intended",
+            Event::StepSettled { .. } => "operation.step_settled",
+            Event::Finished {} => "operation.finished",
+        };
+        EventData { kind: kind.to_owned(), version: 1, body: serde_json::to_string(event).unwrap() }
+    }
+
+    fn decode(data: &EventData) -> Result<Event, DecodeError> {
+        serde_json::from_str(&data.body).map_err(|error| DecodeError::Malformed {
+            kind: data.kind.clone(),
+            version: data.version,
+            why: error.to_string(),
+        })
+    }
+
+    fn empty(_: &StreamId) -> State {
+        State::default()
+    }
+
+    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        match event {
+            Event::Started { steps, .. } => {
+                state.steps = *steps;
+                state.started_at_ms = stamp.at_ms;
+            }
+            Event::StepIntended { step, intent, not_before_ms, deadline_ms } => {
+                state.open = Some(OpenStep {
+                    token: stamp.seq.into(),
+                    step: step.clone(),
+                    intent: Arc::new(intent.clone()),
+                    intended_at_ms: stamp.at_ms,
+                    not_before_ms: *not_before_ms,
+                    deadline_ms: *deadline_ms,
+                    priority: 0,
+                });
+            }
+            Event::StepSettled { token, .. } => {
+                if state.open.take().is_none_or(|open| open.token != *token) {
+                    return Err(Illegal { seq: stamp.seq, why: "it settles what is not open".into() });
+                }
+                state.done += 1;
+            }
+            Event::Finished {} => state.finished_at_ms = Some(stamp.at_ms),
+        }
+        Ok(state)
+    }
+
+    fn reads(command: &Command) -> Vec<StreamId> {
+        match command {
+            Command::Start { workflow } | Command::Report { workflow, .. } => vec![workflow.clone()],
+        }
+    }
+
+    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+        let (workflow, events) = match command {
+            Command::Start { workflow } => {
+                let started = Event::Started { steps: STEPS, cause: "interruption".into() };
+                (workflow, vec![started, intended(workflow, 0, now_ms)])
+            }
+            Command::Report { workflow, token, evidence } => {
+                let state = world.get(workflow).ok_or(Rejection("it was not read"))?;
+                let open = state.open.as_ref().filter(|open| open.token == *token);
+                let open = open.ok_or(Rejection("the token is not open"))?;
+                let settled =
+                    Event::StepSettled { token: *token, step: open.step.clone(), evidence: evidence.clone() };
+                let next = if state.done + 1 == state.steps {
+                    Event::Finished {}
+                } else {
+                    intended(workflow, state.done + 1, now_ms)
+                };
+                (workflow, vec![settled, next])
+            }
+        };
+        Ok(Decision::one(workflow.clone(), events))
+    }
+
+    fn project(_: &StreamId, state: &State) -> Projected<Intent> {
+        if state.steps == 0 {
+            return Projected::default();
+        }
+        let status = if state.finished_at_ms.is_some() { "finished" } else { "running" };
+        let ended = state.finished_at_ms.map_or_else(|| "null".to_owned(), |at| at.to_string());
+        let body = format!(
+            "{{\"kind\":\"replace\",\"status\":\"{status}\",\"started_at_ms\":{},\"ended_at_ms\":{ended}}}",
+            state.started_at_ms
+        );
+        let summary = Some(Summary { open: state.finished_at_ms.is_none(), body });
+        Projected { steps: state.open.iter().cloned().collect(), keys: Vec::new(), summary }
+    }
+
+    fn report(workflow: &StreamId, token: Token, evidence: Evidence) -> Command {
+        Command::Report { workflow: workflow.clone(), token, evidence }
+    }
+
+    fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
+        Command::Report { workflow: workflow.clone(), token, evidence: Evidence { observed: because } }
+    }
+}
