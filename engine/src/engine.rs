@@ -24,8 +24,9 @@ const CACHED_STREAMS_MAX: usize = 10_000;
 /// conflict needs another writer; five in a row need a livelock.
 const CONFLICTS_MAX: u32 = 5;
 
-/// How many commands are decided at once is bounded by these locks; 256 is far above the journal's batch.
-const LOCK_STRIPES: usize = 256;
+/// Commands on one stream take turns by these locks. Two streams may share one and then wait for each other's append, so there
+/// are many times more than streams in work: with 256 in work one in sixty waits, and all of them take under a MiB.
+const LOCK_STRIPES: usize = 16_384;
 
 /// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
 const DOORBELLS_MAX: usize = 65_536;
@@ -187,6 +188,24 @@ impl<D: Domain> Engine<D> {
     /// # Errors
     /// See [`ExecuteError`]. After `Append(Unknown)` the streams are read again before the next decision.
     pub async fn execute(&self, command: D::Command) -> Result<Executed, ExecuteError<D::Rejection>> {
+        let (executed, opened) = self.execute_quietly(command).await?;
+        self.ring(opened);
+        Ok(executed)
+    }
+
+    /// Rings doorbells.
+    pub(crate) fn ring(&self, bells: impl IntoIterator<Item = Doorbell>) {
+        for bell in bells {
+            // A full channel loses a hint, not a step: the safety scan rings it.
+            let _ = self.inner.bells.try_send(bell);
+        }
+    }
+
+    /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has opened.
+    pub(crate) async fn execute_quietly(
+        &self,
+        command: D::Command,
+    ) -> Result<(Executed, Vec<Doorbell>), ExecuteError<D::Rejection>> {
         let reads = D::reads(&command);
         let _turn = match reads.first() {
             Some(first) => Some(self.lock(first).lock().await),
@@ -201,7 +220,7 @@ impl<D: Domain> Engine<D> {
             let now_ms = self.inner.clock.now_ms();
             let decision = D::decide(&world, &command, now_ms).map_err(ExecuteError::Rejected)?;
             if decision.appends.is_empty() {
-                return Ok(Executed { position: None, events: 0 });
+                return Ok((Executed { position: None, events: 0 }, Vec::new()));
             }
             let prepared = self.prepare(&world, &decision.appends, now_ms)?;
             let events = prepared.batch_appends.iter().map(|append| append.events.len()).sum();
@@ -219,16 +238,12 @@ impl<D: Domain> Engine<D> {
                             cache.put(stream, state, head);
                         }
                     }
-                    for bell in prepared.bells {
-                        // A full channel loses a hint, not a step: the safety scan rings it.
-                        let _ = self.inner.bells.try_send(bell);
-                    }
                     self.inner.written.send_if_modified(|last| {
                         let moved = *last < appended.last;
                         *last = (*last).max(appended.last);
                         moved
                     });
-                    return Ok(Executed { position: Some(appended.last), events });
+                    return Ok((Executed { position: Some(appended.last), events }, prepared.bells));
                 }
                 Err(AppendError::Conflict { stream, expected, actual }) => {
                     debug!(%stream, %expected, %actual, "another writer was faster");

@@ -1,13 +1,25 @@
 //! Doorbells in, reports out.
 //!
 //! ```text
-//!  append ─► bells ─► ringer ─► queue ─► receiver ─► step task: look at the journal, run, report ─► append
-//!                       ▲                                 │
-//!        safety scan ───┘                                 └─ not yet: wait, run again (same task, same token)
+//!  append ─► bells ─► starter ─► step task: look at the journal, run, report ─► append
+//!               ▲       │            │  ▲
+//!  safety scan ─┘       │            │  └─ not yet: wait, run again (same task, same token)
+//!                       ▼            │
+//!                   announcer        └─ the step this report opened, if there is one: go on with it
+//!                       │
+//!                       ▼
+//!                     queue ─► receiver ─► step task, or wait for the one that has the step in hand
 //! ```
 //!
 //! A doorbell is a hint: the step task reads the intent from the journal and drops a bell whose token is not open. A
 //! bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step settled.
+//!
+//! # Two ways a bell is heard
+//! A step that this process has opened is started here at once, without a round trip through the queue, as long as there is
+//! room. [`GATHER`] later those that are still under way are *announced*: their bells are sent, many in a message, and this or
+//! any other pool holds the message for as long as the step is in hand. So the queue carries every step that takes longer than a moment,
+//! and gives it to somebody else when this process dies; a step that is settled sooner needs no message. When there is no room here,
+//! the queue is the only way.
 //!
 //! # Guarantees
 //! - At most one task per step runs in this process; a report of any other is refused by its token.
@@ -15,15 +27,16 @@
 //! - On shutdown no new bell is taken, runs under way may finish for a bounded time, the rest is left open and its
 //!   messages are given back.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{Domain, OpenStep};
@@ -35,6 +48,16 @@ use crate::retry::Intervals;
 /// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back the
 /// deletion of many.
 pub const BELLS_PER_MESSAGE_MAX: usize = 64;
+
+/// How many bells are taken from the engine at once.
+const BELLS_AT_ONCE: usize = 256;
+
+/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such a step costs no
+/// message; short against a call to the cloud; and no step waits for it, because it has been started already.
+pub const GATHER: Duration = Duration::from_millis(25);
+
+/// How many bells wait to be announced. More than that are not: the safety scan rings them.
+const ANNOUNCED_MAX: usize = 65_536;
 
 /// After a failing queue or journal call.
 const TROUBLE: Intervals =
@@ -166,8 +189,28 @@ struct Shared<D: Domain, R> {
     runner: Arc<R>,
     limits: Limits,
     running: Semaphore,
-    in_hand: Mutex<HashSet<Doorbell>>,
+    hands: Mutex<HashMap<Doorbell, Held>>,
+    /// Rung when a hand is free again after all were full.
+    room: Notify,
+    announce: mpsc::Sender<Announce>,
     shutdown: Shutdown,
+}
+
+/// A step in hand.
+#[derive(Default)]
+struct Held {
+    /// Whether a message with its bell has been sent or received.
+    announced: bool,
+    /// Holders of messages with its bell. They are told whether it was answered.
+    waiting: Vec<oneshot::Sender<bool>>,
+}
+
+/// A bell for the queue.
+enum Announce {
+    /// Started here: to be sent if it is still in hand.
+    IfInHand(Doorbell),
+    /// Not started here.
+    Surely(Doorbell),
 }
 
 impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
@@ -179,26 +222,77 @@ impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
 
     /// Runs until the shutdown is asked for and what is under way has ended or had its time.
     pub async fn run(self, shutdown: Shutdown) {
+        let (announce, to_announce) = mpsc::channel(ANNOUNCED_MAX);
         let shared = Arc::new(Shared {
             running: Semaphore::new(self.limits.running_max),
             engine: self.engine,
             queue: self.queue,
             runner: self.runner,
             limits: self.limits,
-            in_hand: Mutex::new(HashSet::new()),
+            hands: Mutex::default(),
+            room: Notify::new(),
+            announce,
             shutdown,
         });
         let mut loops = JoinSet::new();
-        loops.spawn(ring(Arc::clone(&shared)));
+        loops.spawn(announce_bells(Arc::clone(&shared), to_announce));
         loops.spawn(scan(Arc::clone(&shared)));
-        receive(&shared).await;
+        tokio::join!(start(&shared), receive(&shared));
         loops.shutdown().await;
     }
 }
 
+/// What came of reaching for a step.
+enum Taken<D: Domain, R> {
+    /// It is ours.
+    Ours(InHand<D, R>),
+    /// Another task of this process has it.
+    InHand,
+    /// There is no room.
+    Full,
+}
+
 impl<D: Domain, R> Shared<D, R> {
-    fn in_hand(&self) -> std::sync::MutexGuard<'_, HashSet<Doorbell>> {
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hands(&self) -> std::sync::MutexGuard<'_, HashMap<Doorbell, Held>> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a step that nobody has.
+    fn take(self: &Arc<Self>, bell: Doorbell) -> Taken<D, R> {
+        let mut hands = self.hands();
+        if hands.len() >= self.limits.in_hand_max && !hands.contains_key(&bell) {
+            return Taken::Full;
+        }
+        match hands.entry(bell) {
+            Entry::Occupied(_) => Taken::InHand,
+            Entry::Vacant(free) => {
+                let bell = free.key().clone();
+                free.insert(Held::default());
+                Taken::Ours(InHand { shared: Arc::clone(self), bell, answered: false })
+            }
+        }
+    }
+
+    /// Takes a step whose message was received, or waits for the task that has it.
+    fn take_or_wait(self: &Arc<Self>, bell: Doorbell) -> Result<InHand<D, R>, oneshot::Receiver<bool>> {
+        match self.hands().entry(bell) {
+            Entry::Occupied(mut held) => {
+                let (told, waiting) = oneshot::channel();
+                held.get_mut().announced = true;
+                held.get_mut().waiting.push(told);
+                Err(waiting)
+            }
+            Entry::Vacant(free) => {
+                let bell = free.key().clone();
+                free.insert(Held { announced: true, waiting: Vec::new() });
+                Ok(InHand { shared: Arc::clone(self), bell, answered: false })
+            }
+        }
+    }
+
+    fn announce(&self, announce: Announce) {
+        // A full channel loses a hint, not a step: the safety scan rings it.
+        let _ = self.announce.try_send(announce);
     }
 
     async fn pause(&self, trouble: &mut u32) {
@@ -212,33 +306,120 @@ impl<D: Domain, R> Shared<D, R> {
     }
 }
 
-/// Takes what has been opened and sends it, several bells a message.
-async fn ring<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>) {
+/// Starts what has been opened, here if there is room.
+async fn start<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let Some(mut bells) = shared.engine.take_bells() else {
         error!("BUG: two worker pools over one engine; this one only answers what others ring");
         return;
     };
-    let mut pending = Vec::new();
-    let mut trouble = 0;
+    let mut rung = Vec::new();
+    let mut tasks = JoinSet::new();
     loop {
-        if bells.recv_many(&mut pending, BELLS_PER_MESSAGE_MAX * BATCH_MESSAGES_MAX).await == 0 {
+        tokio::select! {
+            biased;
+            () = shared.shutdown.asked() => break,
+            Some(ended) = tasks.join_next() => {
+                look_at_panic(ended);
+                while let Some(ended) = tasks.try_join_next() {
+                    look_at_panic(ended);
+                }
+            }
+            count = bells.recv_many(&mut rung, BELLS_AT_ONCE) => {
+                if count == 0 {
+                    break;
+                }
+                for bell in rung.drain(..) {
+                    match shared.take(bell.clone()) {
+                        Taken::Ours(hand) => {
+                            shared.announce(Announce::IfInHand(bell));
+                            tasks.spawn(follow(hand));
+                        }
+                        Taken::InHand => {}
+                        Taken::Full => shared.announce(Announce::Surely(bell)),
+                    }
+                }
+            }
+        }
+    }
+    drain(shared, tasks).await;
+}
+
+fn look_at_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "BUG: a step task panicked; the step stays open and is looked at again");
+    }
+}
+
+/// Lets what is under way finish, for a bounded time.
+async fn drain<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>, mut tasks: JoinSet<()>) {
+    let clock = shared.engine.clock();
+    let drained = tokio::time::timeout(clock.real(shared.limits.drain), async {
+        while let Some(ended) = tasks.join_next().await {
+            look_at_panic(ended);
+        }
+    })
+    .await;
+    if drained.is_err() {
+        warn!(tasks = tasks.len(), "steps under way were left open; the next start goes on with them");
+        tasks.shutdown().await;
+    }
+}
+
+/// Carries out a step, then the one that its report has opened, and so on down the line.
+async fn follow<D: Domain, R: StepRunner<D>>(mut hand: InHand<D, R>) {
+    loop {
+        let Answer { answered, opened } = carry_out(&hand.shared, &hand.bell).await;
+        let shared = Arc::clone(&hand.shared);
+        hand.end(answered);
+        let mut opened = opened.into_iter();
+        let Some(next) = opened.next() else { return };
+        shared.engine.ring(opened);
+        if shared.shutdown.is_asked() {
+            // It stands in the journal; the next start finds it.
             return;
         }
-        // A bell that is in hand is answered already.
+        match shared.take(next.clone()) {
+            Taken::Ours(taken) => {
+                shared.announce(Announce::IfInHand(next));
+                hand = taken;
+            }
+            Taken::InHand => return,
+            Taken::Full => return shared.announce(Announce::Surely(next)),
+        }
+    }
+}
+
+/// Sends the bells of steps that are still under way, and of those for which there was no room.
+async fn announce_bells<D: Domain, R: StepRunner<D>>(
+    shared: Arc<Shared<D, R>>,
+    mut announced: mpsc::Receiver<Announce>,
+) {
+    let mut pending = Vec::new();
+    let mut trouble = 0;
+    while let Some(first) = announced.recv().await {
+        shared.engine.clock().sleep(GATHER).await;
+        let rest = std::iter::from_fn(|| announced.try_recv().ok());
         {
-            let in_hand = shared.in_hand();
-            pending.retain(|bell| !in_hand.contains(bell));
+            let mut hands = shared.hands();
+            pending.extend(std::iter::once(first).chain(rest).filter_map(|announce| match announce {
+                Announce::Surely(bell) => Some(bell),
+                Announce::IfInHand(bell) => {
+                    let held = hands.get_mut(&bell).filter(|held| !held.announced)?;
+                    held.announced = true;
+                    Some(bell)
+                }
+            }));
         }
         while !pending.is_empty() {
-            let messages = pending
-                .chunks(BELLS_PER_MESSAGE_MAX)
-                .take(BATCH_MESSAGES_MAX)
-                .map(|bells| Outgoing::now(bell_message(bells)))
-                .collect();
+            let count = pending.len().min(BELLS_PER_MESSAGE_MAX * BATCH_MESSAGES_MAX);
+            let messages = pending[..count].chunks(BELLS_PER_MESSAGE_MAX);
+            let messages = messages.map(|bells| Outgoing::now(bell_message(bells))).collect();
             match shared.queue.send(messages).await {
                 Ok(()) => {
                     trouble = 0;
-                    pending.drain(..pending.len().min(BELLS_PER_MESSAGE_MAX * BATCH_MESSAGES_MAX));
+                    pending.drain(..count);
                 }
                 Err(error) => {
                     warn!(%error, "doorbells could not be sent; trying again");
@@ -278,11 +459,11 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let mut trouble = 0;
     while !shared.shutdown.is_asked() {
         while tasks.try_join_next().is_some() {}
-        if shared.in_hand().len() >= shared.limits.in_hand_max {
+        if shared.hands().len() >= shared.limits.in_hand_max {
             tokio::select! {
                 biased;
                 () = shared.shutdown.asked() => break,
-                _ = tasks.join_next() => continue,
+                () = shared.room.notified() => continue,
             }
         }
         let received = tokio::select! {
@@ -303,14 +484,7 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
             }
         }
     }
-    let drained = tokio::time::timeout(shared.engine.clock().real(shared.limits.drain), async {
-        while tasks.join_next().await.is_some() {}
-    })
-    .await;
-    if drained.is_err() {
-        warn!(messages = tasks.len(), "steps under way were left open; the next start goes on with them");
-        tasks.shutdown().await;
-    }
+    drain(shared, tasks).await;
 }
 
 /// Answers every bell of one message, keeping it invisible meanwhile, and deletes it.
@@ -327,27 +501,33 @@ async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery
         }
     };
     let mut steps = JoinSet::new();
+    let mut others = Vec::new();
     for (workflow, token) in message.bells {
-        let bell = Doorbell { workflow, token };
-        if shared.in_hand().insert(bell.clone()) {
-            let hand = InHand { shared: Arc::clone(&shared), bell };
-            steps.spawn(async move {
-                let finished = carry_out(&hand.shared, &hand.bell).await;
-                drop(hand);
-                finished
-            });
+        match shared.take_or_wait(Doorbell { workflow, token }) {
+            Ok(hand) => {
+                steps.spawn(async move {
+                    let Answer { answered, opened } = carry_out(&hand.shared, &hand.bell).await;
+                    hand.shared.engine.ring(opened);
+                    hand.end(answered);
+                    answered
+                });
+            }
+            Err(other) => others.push(other),
         }
     }
     let work = async {
         let mut finished = true;
         while let Some(step) = steps.join_next().await {
             finished &= match step {
-                Ok(finished) => finished,
+                Ok(answered) => answered,
                 Err(error) => {
                     error!(%error, "BUG: a step task panicked; the step stays open and is looked at again");
                     false
                 }
             };
+        }
+        for other in others {
+            finished &= other.await.unwrap_or(false);
         }
         finished
     };
@@ -360,7 +540,7 @@ async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery
     match ended {
         Ok(()) | Err(QueueError::ReceiptExpired) => {}
         Err(error) => {
-            debug!(%error, "a doorbell message could not be ended; it will come again and find its steps settled")
+            debug!(%error, "a doorbell message could not be ended; it will come again and find its steps settled");
         }
     }
 }
@@ -369,11 +549,28 @@ async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery
 struct InHand<D: Domain, R> {
     shared: Arc<Shared<D, R>>,
     bell: Doorbell,
+    answered: bool,
+}
+
+impl<D: Domain, R> InHand<D, R> {
+    /// Puts the step down and says whether its bell was answered.
+    fn end(mut self, answered: bool) {
+        self.answered = answered;
+    }
 }
 
 impl<D: Domain, R> Drop for InHand<D, R> {
     fn drop(&mut self) {
-        self.shared.in_hand().remove(&self.bell);
+        let (held, left) = {
+            let mut hands = self.shared.hands();
+            (hands.remove(&self.bell), hands.len())
+        };
+        for message in held.into_iter().flat_map(|held| held.waiting) {
+            let _ = message.send(self.answered);
+        }
+        if left + 1 == self.shared.limits.in_hand_max {
+            self.shared.room.notify_one();
+        }
     }
 }
 
@@ -397,24 +594,37 @@ async fn keep_invisible<D: Domain, R: StepRunner<D>, T>(
     }
 }
 
-/// Runs one step until it has settled. Returns whether the bell is answered (`false`: give the message back).
-async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Doorbell) -> bool {
+/// How a bell was answered.
+struct Answer {
+    /// `false`: give the message back.
+    answered: bool,
+    /// The steps that the report has opened.
+    opened: Vec<Doorbell>,
+}
+
+impl Answer {
+    const OVER: Self = Self { answered: true, opened: Vec::new() };
+    const NOT: Self = Self { answered: false, opened: Vec::new() };
+}
+
+/// Runs one step until it has settled.
+async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Doorbell) -> Answer {
     let clock = shared.engine.clock();
     let mut tries = 0;
     let mut trouble = 0;
     loop {
         let step = match shared.engine.open_step(bell).await {
             Ok(Some(step)) => step,
-            Ok(None) => return true,
+            Ok(None) => return Answer::OVER,
             Err(ExecuteError::Corrupt { stream, source }) => {
                 error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
-                return true;
+                return Answer::OVER;
             }
             Err(error) => {
                 warn!(%error, "a step could not be read; trying again");
                 shared.pause(&mut trouble).await;
                 if shared.shutdown.is_asked() {
-                    return false;
+                    return Answer::NOT;
                 }
                 continue;
             }
@@ -422,11 +632,11 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
         if clock.now_ms() < step.not_before_ms {
             tokio::select! {
                 biased;
-                () = shared.shutdown.asked() => return false,
+                () = shared.shutdown.asked() => return Answer::NOT,
                 () = clock.sleep_until_ms(step.not_before_ms) => {}
             }
         }
-        let Ok(permit) = shared.running.acquire().await else { return false };
+        let Ok(permit) = shared.running.acquire().await else { return Answer::NOT };
         let run = tokio::time::timeout(
             clock.real(shared.limits.run_max),
             shared.runner.run(&bell.workflow, &step, tries),
@@ -443,7 +653,7 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
                 debug!(workflow = %bell.workflow, step = %step.step, %because, "not yet");
                 tokio::select! {
                     biased;
-                    () = shared.shutdown.asked() => return false,
+                    () = shared.shutdown.asked() => return Answer::NOT,
                     () = clock.sleep(again_in) => {}
                 }
                 continue;
@@ -465,25 +675,26 @@ async fn report<D: Domain, R: StepRunner<D>>(
     bell: &Doorbell,
     command: D::Command,
     trouble: &mut u32,
-) -> Option<bool> {
+) -> Option<Answer> {
     loop {
-        match shared.engine.execute(command.clone()).await {
-            Ok(_) | Err(ExecuteError::AlreadyDone { .. }) => return Some(true),
+        match shared.engine.execute_quietly(command.clone()).await {
+            Ok((_, opened)) => return Some(Answer { answered: true, opened }),
+            Err(ExecuteError::AlreadyDone { .. }) => return Some(Answer::OVER),
             Err(ExecuteError::Rejected(rejection)) => {
                 // Late or doubled: somebody else's report of this step was taken.
                 debug!(workflow = %bell.workflow, token = %bell.token, %rejection, "a report was refused");
-                return Some(true);
+                return Some(Answer::OVER);
             }
             Err(ExecuteError::Corrupt { stream, source }) => {
                 error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
-                return Some(true);
+                return Some(Answer::OVER);
             }
             Err(error) => {
                 // Nothing stands between the observation and its record but this loop: the same report again.
                 warn!(%error, "a report could not be written; trying again");
                 shared.pause(trouble).await;
                 if shared.shutdown.is_asked() {
-                    return Some(false);
+                    return Some(Answer::NOT);
                 }
             }
         }
