@@ -1,1 +1,438 @@
-//! For people: what happened.
+//! For people: what happened, in an order that explains it to someone who was not there.
+//!
+//! Everything here is folded from the journal's events; nothing is stored. [`story`] tells one operation, [`node_history`] the
+//! life of a node.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use perennial_engine::domain::Stamp;
+use perennial_engine::ids::Token;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{InstanceId, Market, VolumeId};
+use crate::node::{NodeEvent, OperationId, OperationKind, Resources};
+use crate::operation::{OperationEvent, Order};
+use crate::signal::{Cause, News};
+use crate::spec::NodeName;
+use crate::steps::{Evidence, Intent, Slot};
+
+/// The life of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeHistory {
+    /// Which node.
+    pub node: NodeName,
+    /// In order of time.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing in the life of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a history is made, printed and dropped")]
+pub enum Entry {
+    /// It was registered, or its spec changed, or something was noted.
+    Remark {
+        /// When.
+        at_ms: u64,
+        /// What.
+        text: String,
+    },
+    /// An operation.
+    Operation(Story),
+}
+
+/// One operation, told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Story {
+    /// Which.
+    pub operation: OperationId,
+    /// What it did.
+    pub kind: OperationKind,
+    /// Why it was started.
+    pub cause: String,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When it was finished; none while it is not.
+    pub finished_at_ms: Option<u64>,
+    /// `running`, `stuck: …` or `finished`.
+    pub status: String,
+    /// Every step.
+    pub steps: Vec<StepLine>,
+    /// What was tried or offered, and rejected, and why.
+    pub rejected: Vec<Remark>,
+    /// What else happened.
+    pub remarks: Vec<Remark>,
+    /// How long the node did not serve.
+    pub outage: Option<Outage>,
+    /// Before and after.
+    pub comparison: Vec<Comparison>,
+}
+
+/// One step of a story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepLine {
+    /// Its name.
+    pub step: String,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// When it was intended.
+    pub intended_at_ms: u64,
+    /// When it was settled; none while it is open.
+    pub settled_at_ms: Option<u64>,
+    /// What was observed, in words.
+    pub evidence: String,
+    /// The client token of its request, if it has one.
+    pub client_token: Option<String>,
+}
+
+/// A remark with its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Remark {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub text: String,
+}
+
+/// How long a node did not serve, as far as the journal can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Outage {
+    /// The first thing that was taken from the old instance, or the moment it was lost.
+    pub from_ms: u64,
+    /// What that was.
+    pub from: String,
+    /// The last thing that came to the new instance. The application's own start is not in it.
+    pub to_ms: u64,
+    /// What that was.
+    pub to: String,
+}
+
+impl Outage {
+    /// Its length in milliseconds.
+    #[must_use]
+    pub const fn length_ms(&self) -> u64 {
+        self.to_ms.saturating_sub(self.from_ms)
+    }
+}
+
+/// One thing of the node's, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// What.
+    pub what: String,
+    /// Before; empty when there was none.
+    pub before: String,
+    /// After; empty when there is none.
+    pub after: String,
+    /// Whether it is the same.
+    pub same: bool,
+}
+
+/// Tells the life of a node from the events of its stream and of its operations' streams.
+#[must_use]
+pub fn node_history(
+    node: &NodeName,
+    events: &[(Stamp, NodeEvent)],
+    operations: &BTreeMap<OperationId, Vec<(Stamp, OperationEvent)>>,
+) -> NodeHistory {
+    let mut entries = Vec::new();
+    for (stamp, event) in events {
+        let at_ms = stamp.at_ms;
+        match event {
+            NodeEvent::Registered { requested_by, .. } => {
+                entries.push(Entry::Remark { at_ms, text: format!("registered by {requested_by}") });
+            }
+            NodeEvent::SpecChanged { requested_by, .. } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("spec changed by {requested_by}; the next operation works with it"),
+            }),
+            NodeEvent::SignalNoted { signal, because } => {
+                entries.push(Entry::Remark { at_ms, text: format!("{signal}; {because}") });
+            }
+            NodeEvent::OperationStarted { operation, .. } => {
+                if let Some(told) = operations.get(operation).and_then(|events| story(operation, events)) {
+                    entries.push(Entry::Operation(told));
+                }
+            }
+            NodeEvent::OperationFinished { .. } => {}
+        }
+    }
+    NodeHistory { node: node.clone(), entries }
+}
+
+/// Tells one operation from its events; `None` when it has not started.
+#[must_use]
+pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Story> {
+    let (Stamp { at_ms: started_at_ms, .. }, OperationEvent::Started(order)) = events.first()? else {
+        return None;
+    };
+    let mut told = Story {
+        operation: id.clone(),
+        kind: order.kind,
+        cause: order.cause.to_string(),
+        started_at_ms: *started_at_ms,
+        finished_at_ms: None,
+        status: "running".to_owned(),
+        steps: Vec::new(),
+        rejected: Vec::new(),
+        remarks: Vec::new(),
+        outage: None,
+        comparison: Vec::new(),
+    };
+    let mut clock = OutageClock::new(order, *started_at_ms);
+    let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
+    for (stamp, event) in &events[1..] {
+        let at_ms = stamp.at_ms;
+        let remark = |text: String| Remark { at_ms, text };
+        match event {
+            OperationEvent::Started(_) => {}
+            OperationEvent::StepIntended { step, attempt, intent, .. } => {
+                clock.intended(at_ms, intent);
+                lines.insert(stamp.seq.into(), (told.steps.len(), intent));
+                told.steps.push(StepLine {
+                    step: step.clone(),
+                    attempt: *attempt,
+                    intended_at_ms: at_ms,
+                    settled_at_ms: None,
+                    evidence: "open".to_owned(),
+                    client_token: client_token(intent),
+                });
+            }
+            OperationEvent::StepSettled { token, evidence, .. } => {
+                let Some((line, intent)) = lines.get(token) else { continue };
+                clock.settled(at_ms, intent, evidence);
+                told.steps[*line].settled_at_ms = Some(at_ms);
+                told.steps[*line].evidence = in_words(intent, evidence);
+                if let (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) =
+                    (intent, evidence)
+                {
+                    told.rejected.push(remark(format!("{pool}: {code}: {message}")));
+                }
+                if let (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) =
+                    (intent, evidence)
+                {
+                    let reason = reason.as_deref().unwrap_or("no reason given");
+                    told.rejected.push(remark(format!("{pool}: {instance} was gone at once ({reason})")));
+                }
+            }
+            OperationEvent::RungChosen { from, to, because, .. } => {
+                told.rejected.push(remark(format!("root {from}: {because}; going on with {to}")));
+            }
+            OperationEvent::CandidateLost { instance, because } => {
+                clock.candidate_lost();
+                told.rejected.push(remark(format!("new instance {instance}: {because}")));
+            }
+            OperationEvent::SignalReceived { signal } => {
+                clock.heard(signal.at_ms, &signal.instance, &signal.news);
+                told.remarks.push(remark(signal.to_string()));
+            }
+            OperationEvent::Stuck { step, because, needs } => {
+                told.status = format!("stuck at {step}: {because}");
+                told.remarks.push(remark(format!("stuck at {step}: {because}. Needs: {needs}")));
+            }
+            OperationEvent::Resumed { requested_by, accept_loss } => {
+                told.status = "running".to_owned();
+                let loss: Vec<String> = accept_loss.iter().map(ToString::to_string).collect();
+                let loss = if loss.is_empty() {
+                    String::new()
+                } else {
+                    format!(", accepting the loss of {}", loss.join(", "))
+                };
+                told.remarks.push(remark(format!("resumed by {requested_by}{loss}")));
+            }
+            OperationEvent::Finished { resources } => {
+                told.status = "finished".to_owned();
+                told.finished_at_ms = Some(at_ms);
+                told.comparison = compare(&order.before, resources);
+            }
+        }
+    }
+    told.outage = clock.outage();
+    Some(told)
+}
+
+/// What the journal says of the time a node did not serve.
+struct OutageClock {
+    kind: OperationKind,
+    old: Option<InstanceId>,
+    from: Option<(u64, String)>,
+    to: Option<(u64, String)>,
+}
+
+impl OutageClock {
+    fn new(order: &Order, started_at_ms: u64) -> Self {
+        let mut clock = Self {
+            kind: order.kind,
+            old: order.before.carrier.as_ref().map(|carrier| carrier.instance.clone()),
+            from: None,
+            to: None,
+        };
+        if let Cause::Signal { signal } = &order.cause {
+            clock.heard(signal.at_ms.min(started_at_ms), &signal.instance, &signal.news);
+        }
+        clock
+    }
+
+    fn begins(&mut self, at_ms: u64, what: impl Into<String>) {
+        if self.from.as_ref().is_none_or(|(from, _)| at_ms < *from) {
+            self.from = Some((at_ms, what.into()));
+        }
+    }
+
+    fn heard(&mut self, at_ms: u64, instance: &InstanceId, news: &News) {
+        if self.old.as_ref() != Some(instance) {
+            return;
+        }
+        match news {
+            News::StateChange { state } => self.begins(at_ms, format!("{instance} was {state}")),
+            News::Missing { .. } => self.begins(at_ms, format!("{instance} was gone")),
+            News::SpotInterruption { .. } | News::Rebalance => {}
+        }
+    }
+
+    fn intended(&mut self, at_ms: u64, intent: &Intent) {
+        match intent {
+            Intent::Fence { instance, .. } if self.old.as_ref() == Some(instance) => {
+                self.begins(at_ms, format!("{instance} was terminated"));
+            }
+            Intent::Detach { slot, .. } => self.begins(at_ms, format!("{slot} was detached")),
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, at_ms: u64, intent: &Intent, evidence: &Evidence) {
+        let what = match (intent, evidence) {
+            (Intent::Start { instance }, Evidence::Started { .. }) => format!("{instance} runs"),
+            (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
+            (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
+            (Intent::MoveAddress { .. }, Evidence::Moved { address }) => format!("{address} was moved"),
+            _ => return,
+        };
+        self.to = Some((at_ms, what));
+    }
+
+    fn candidate_lost(&mut self) {
+        self.to = None;
+    }
+
+    fn outage(self) -> Option<Outage> {
+        let ((from_ms, from), (to_ms, to)) = (self.from?, self.to?);
+        (self.kind == OperationKind::Replace).then(|| Outage { from_ms, from, to_ms: to_ms.max(from_ms), to })
+    }
+}
+
+fn client_token(intent: &Intent) -> Option<String> {
+    match intent {
+        Intent::CreateVolume { client_token, .. }
+        | Intent::CreateInterface { client_token, .. }
+        | Intent::Launch { client_token, .. }
+        | Intent::AdoptRoot { client_token, .. } => Some(client_token.clone()),
+        _ => None,
+    }
+}
+
+fn market(market: Market) -> String {
+    market.to_string()
+}
+
+/// What a step observed, for a person.
+#[must_use]
+pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Resolved(placement) => {
+            format!("zone {}, {} image", placement.zone, placement.image.architecture)
+        }
+        Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+        Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
+        Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
+        Evidence::Fenced { found, terminated_by_us: true } => {
+            format!("found {found}, terminated by us; terminated, seen twice")
+        }
+        Evidence::Fenced { found, terminated_by_us: false } => {
+            format!("found {found}; terminated, seen twice")
+        }
+        Evidence::Released => match intent {
+            Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {
+                format!("{volume} is free, seen twice")
+            }
+            Intent::ReleaseInterface { interface, .. } => format!("{interface} is free, seen twice"),
+            _ => "free, seen twice".to_owned(),
+        },
+        Evidence::StillBusy { because } => format!("still busy: {because}"),
+        Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} is complete"),
+        Evidence::ImageAvailable { image } => format!("{image} is available"),
+        Evidence::Launched { instance, .. } => match intent {
+            Intent::Launch { pool, .. } => {
+                format!("{instance}, {} {}", pool.instance_type, market(pool.market))
+            }
+            _ => instance.to_string(),
+        },
+        Evidence::NoCapacity { code, .. } => match intent {
+            Intent::Launch { pool, .. } => format!("{pool}: {code}"),
+            _ => code.clone(),
+        },
+        Evidence::Started { private_ip, .. } => format!("running, {private_ip}"),
+        Evidence::Adopted { task: Some(task) } => match intent {
+            Intent::AdoptRoot { volume, .. } => format!("{volume} is the root ({task})"),
+            _ => task.to_string(),
+        },
+        Evidence::Adopted { task: None } => "is the root".to_owned(),
+        Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
+        Evidence::Attached => match intent {
+            Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
+            _ => "attached".to_owned(),
+        },
+        Evidence::Moved { address } => format!("{address} is on the new instance"),
+        Evidence::Verified => "everything is in place".to_owned(),
+        Evidence::Deleted => "gone".to_owned(),
+        Evidence::InstanceGone { instance, state, reason } => {
+            let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
+            let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+            format!("{instance} is {state}{reason}")
+        }
+        Evidence::Lost { what } => format!("lost: {what}"),
+        Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
+        Evidence::OutOfTime { because } => format!("out of time: {because}"),
+    }
+}
+
+/// Before and after, thing by thing.
+#[must_use]
+pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
+    let mut lines = Vec::new();
+    let mut line = |what: &str, before: Option<String>, after: Option<String>| {
+        if before.is_some() || after.is_some() {
+            lines.push(Comparison {
+                what: what.to_owned(),
+                same: before == after,
+                before: before.unwrap_or_default(),
+                after: after.unwrap_or_default(),
+            });
+        }
+    };
+    let carrier = |resources: &Resources| resources.carrier.clone();
+    line(
+        "instance",
+        carrier(before).map(|carrier| carrier.instance.to_string()),
+        carrier(after).map(|carrier| carrier.instance.to_string()),
+    );
+    let kind = |resources: &Resources| {
+        carrier(resources).map(|carrier| format!("{} {}", carrier.instance_type, carrier.market))
+    };
+    line("type", kind(before), kind(after));
+    let slots: std::collections::BTreeSet<&Slot> =
+        before.volumes.keys().chain(after.volumes.keys()).collect();
+    for slot in slots {
+        let id =
+            |resources: &Resources| resources.volumes.get(slot).map(|held| VolumeId::to_string(&held.volume));
+        line(&format!("volume {slot}"), id(before), id(after));
+    }
+    let interface =
+        |resources: &Resources| resources.interface.as_ref().map(|held| held.interface.to_string());
+    line("interface", interface(before), interface(after));
+    let address = |resources: &Resources| resources.address.map(|address: Ipv4Addr| address.to_string());
+    line("address", address(before), address(after));
+    lines
+}

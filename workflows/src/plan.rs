@@ -1,1 +1,263 @@
 //! For people: what would happen.
+//!
+//! The plan is not a second description of the workflows: it is the same machine, run against an imaginary region in which
+//! every step succeeds and takes its typical time.
+
+use perennial_engine::domain::Stamp;
+use perennial_engine::ids::{Seq, Token};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::{ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::history::{Story, story};
+use crate::node::{Node, OperationId, OperationKind, Resources};
+use crate::operation::{Draft, Operation, OperationEvent, Order, Refusal, Status};
+use crate::signal::Cause;
+use crate::spec::{Handover, NetworkMode, NodeSpec, Pool, RootMode};
+use crate::steps::{Evidence, ImageFacts, Intent, Placement};
+
+/// More steps than this would be a machine that does not end.
+const STEPS_MAX: usize = 1_000;
+
+/// What an operation would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// What it would do.
+    pub kind: OperationKind,
+    /// `make before break` or `break before make`; none for a provision.
+    pub order: Option<String>,
+    /// The steps in order of time, from 0, and the expected outage.
+    pub story: Story,
+    /// How long all of it would take, in milliseconds.
+    pub total_ms: u64,
+    /// Where capacity would be asked for, in order.
+    pub pools: Vec<Pool>,
+    /// What the numbers do not say.
+    pub notes: Vec<String>,
+}
+
+/// How long a step takes when all is well, in milliseconds (`ec2-semantics` §6; where nothing is published, a guess).
+#[must_use]
+pub const fn typical_ms(intent: &Intent) -> u64 {
+    match intent {
+        Intent::Resolve { .. } => 500,
+        Intent::CreateVolume { .. } => 2_500,
+        Intent::CreateInterface { .. } => 1_500,
+        Intent::Preserve { .. } => 1_500,
+        Intent::Detach { .. } => 4_000,
+        // About a minute on virtual types; minutes on GPU and metal.
+        Intent::Fence { .. } => 40_000,
+        Intent::Release { .. } | Intent::ReleaseInterface { .. } => 2_500,
+        // Small increments: minutes. No promise is published.
+        Intent::SnapshotRoot { .. } => 105_000,
+        Intent::RegisterImage { .. } => 35_000,
+        Intent::Launch { .. } => 2_500,
+        Intent::Start { .. } => 6_500,
+        // The documentation's example took 20 seconds.
+        Intent::AdoptRoot { .. } => 23_000,
+        Intent::Attach { .. } => 4_000,
+        Intent::MoveAddress { .. } => 3_000,
+        Intent::Verify { .. } => 2_000,
+        Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
+        Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
+    }
+}
+
+/// Plans the replacement of a registered node, or the provision of a new one from its spec.
+///
+/// # Errors
+/// [`Refusal::Inconsistent`] when the machine does not end: a bug.
+pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
+    let registered = node.filter(|node| node.exists() && node.resources.carrier.is_some());
+    let (kind, before, number) = match registered {
+        Some(node) => (OperationKind::Replace, node.resources.clone(), node.operations + 1),
+        None => (OperationKind::Provision, node.map(|node| node.resources.clone()).unwrap_or_default(), 1),
+    };
+    let id = OperationId::new(spec.name.clone(), number);
+    let order = Order {
+        number,
+        kind,
+        generation: node.map_or(0, |node| node.generation) + 1,
+        owner: "plan".to_owned(),
+        spec: spec.clone(),
+        before,
+        keep: None,
+        cause: Cause::Request {
+            submission: "plan".to_owned(),
+            requested_by: "plan".to_owned(),
+            reason: Some("nothing is touched".to_owned()),
+        },
+    };
+    let events = imagine(&id, order)?;
+    let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
+    let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
+    let total_ms = story.finished_at_ms.ok_or_else(|| inconsistent("the plan does not end"))?;
+    let order = (kind == OperationKind::Replace).then(|| {
+        let early = spec.makes_before_breaks() && !launches_late(spec);
+        if early { "make before break" } else { "break before make" }.to_owned()
+    });
+    Ok(Plan { kind, order, story, total_ms, pools: spec.ladder(), notes: notes(spec, kind) })
+}
+
+/// Whether the launch waits for the old root although the network would not ask for it.
+fn launches_late(spec: &NodeSpec) -> bool {
+    spec.persist.root == RootMode::Image
+}
+
+/// Runs the machine against a region where everything succeeds.
+fn imagine(id: &OperationId, order: Order) -> Result<Vec<(Stamp, OperationEvent)>, Refusal> {
+    let mut imagined: Vec<(Stamp, OperationEvent)> = Vec::new();
+    let mut take = |events: Vec<OperationEvent>, at_ms: u64| {
+        for event in events {
+            let seq = Seq(imagined.len() as u64 + 1);
+            imagined.push((Stamp { seq, at_ms }, event));
+        }
+        Seq(imagined.len() as u64)
+    };
+    let draft = Draft::start(id.clone(), order, 0)?;
+    let mut state = draft.state;
+    let mut head = take(draft.events, 0);
+    for _ in 0..STEPS_MAX {
+        if matches!(state.status, Status::Finished { .. }) {
+            return Ok(imagined);
+        }
+        let next = state
+            .open_steps()
+            .into_iter()
+            .map(|step| (step.intended_at_ms.max(step.not_before_ms) + typical_ms(&step.intent), step))
+            .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
+        let Some((ends_ms, step)) = next else { break };
+        let evidence = success(&state, &step.intent, step.token);
+        let mut draft = Draft::from(&state, head, ends_ms);
+        draft.report(step.token, evidence)?;
+        state = draft.state;
+        head = take(draft.events, ends_ms);
+    }
+    Err(Refusal::Inconsistent { operation: id.clone(), why: "the plan does not end".to_owned() })
+}
+
+fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
+    parsed.unwrap_or_else(|error| unreachable!("BUG: an imaginary id is well formed: {error}"))
+}
+
+/// What a step observes when all is well. `token` makes ids distinct.
+#[must_use]
+pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
+    let n = token.0;
+    let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
+    let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+    match intent {
+        Intent::Resolve { .. } => Evidence::Resolved(Placement {
+            zone: "the-subnets-zone".to_owned(),
+            image: ImageFacts {
+                architecture: "x86_64".to_owned(),
+                root_device: "/dev/xvda".to_owned(),
+                boot_mode: None,
+                ena_support: true,
+                tpm_support: None,
+                imds_support: None,
+                platform: None,
+            },
+        }),
+        Intent::CreateVolume { .. } => Evidence::VolumeCreated { volume: volume() },
+        Intent::CreateInterface { .. } => Evidence::InterfaceCreated {
+            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
+            private_ip: address(),
+        },
+        Intent::Preserve { .. } => Evidence::Preserved,
+        Intent::Detach { .. } | Intent::Release { .. } | Intent::ReleaseInterface { .. } => {
+            Evidence::Released
+        }
+        Intent::Fence { .. } => Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true },
+        Intent::SnapshotRoot { .. } => {
+            Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
+        }
+        Intent::RegisterImage { .. } => {
+            Evidence::ImageAvailable { image: imaginary(ImageId::parse(&format!("ami-new{n}"))) }
+        }
+        Intent::Launch { .. } => Evidence::Launched {
+            instance: imaginary(InstanceId::parse(&format!("i-new{n}"))),
+            spot_request: None,
+        },
+        Intent::Start { .. } => Evidence::Started {
+            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
+            private_ip: address(),
+            root_device: "/dev/xvda".to_owned(),
+            root_volume: Some(volume()),
+        },
+        Intent::AdoptRoot { .. } => {
+            Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }
+        }
+        Intent::Attach { .. } => Evidence::Attached,
+        Intent::MoveAddress { address: wanted, .. } => {
+            Evidence::Moved { address: wanted.unwrap_or_else(address) }
+        }
+        Intent::Verify { .. } => Evidence::Verified,
+        Intent::DeleteVolume { .. }
+        | Intent::DeleteInterface { .. }
+        | Intent::DeregisterImage { .. }
+        | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
+    }
+}
+
+fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
+    let mut notes = vec![
+        "Times are typical ones, not promises; the application's own stop and start are not in them."
+            .to_owned(),
+    ];
+    if kind != OperationKind::Replace {
+        return notes;
+    }
+    match spec.persist.root {
+        RootMode::Adopt => notes.push(
+            "Root adoption (CreateReplaceRootVolumeTask with a volume id) is unverified on a live account; where it is \
+             refused, the root goes on as an image: a snapshot, its registration and another launch are added to the outage."
+                .to_owned(),
+        ),
+        RootMode::Image => notes.push(
+            "The root's snapshot must be complete before the launch: seconds to hours, with no promise from EC2.".to_owned(),
+        ),
+        RootMode::None => notes.push("The root is new each time; what is written to it is lost.".to_owned()),
+    }
+    if spec.persist.network == NetworkMode::None {
+        notes.push("The address is a new one each time.".to_owned());
+    }
+    if spec.persist.handover == Handover::Detach
+        && !spec.data_volumes.is_empty()
+        && spec.makes_before_breaks()
+    {
+        notes.push(
+            "Data volumes are detached from the running instance: it must unmount them at the notice; one that stays \
+             in use follows after the termination."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// The node's resources after an imaginary provision, for tests and examples.
+///
+/// # Errors
+/// As [`plan`].
+pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
+    let id = OperationId::new(spec.name.clone(), 1);
+    let order = Order {
+        number: 1,
+        kind: OperationKind::Provision,
+        generation: 1,
+        owner: "plan".to_owned(),
+        spec: spec.clone(),
+        before: Resources::default(),
+        keep: None,
+        cause: Cause::Request {
+            submission: "plan".to_owned(),
+            requested_by: "plan".to_owned(),
+            reason: None,
+        },
+    };
+    let events = imagine(&id, order)?;
+    match events.into_iter().next_back() {
+        Some((_, OperationEvent::Finished { resources })) => Ok(resources),
+        _ => Err(Refusal::Inconsistent { operation: id, why: "the plan does not end".to_owned() }),
+    }
+}
