@@ -1,1 +1,165 @@
-fn main() {}
+//! The binary `perennial`: commands, configuration, output, exit codes. The only place that prints.
+//!
+//! A command is a thin function over the libraries. Whatever changes something is a message to the submissions queue,
+//! so it works while the server is down; whatever looks reads the journal, so it works then too.
+
+#[cfg(feature = "aws")]
+mod aws;
+mod config;
+mod demo;
+mod describe;
+mod doctor;
+mod failure;
+mod files;
+mod history;
+mod installation;
+mod journal;
+mod node;
+mod output;
+mod plan;
+mod read;
+mod schema;
+mod serve;
+mod submit;
+mod workflow;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Overrides};
+use crate::failure::{EXIT_CODES, Failure};
+use crate::installation::Installation;
+use crate::output::{Format, Output};
+
+/// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
+#[derive(Debug, Parser)]
+#[command(name = "perennial", version, about, max_term_width = 80, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
+struct Cli {
+    /// The configuration file [default: ./perennial.toml if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG")]
+    config: Option<PathBuf>,
+    /// The data directory: journal and embedded queues [default: ./.perennial]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The form of the output
+    #[arg(long, short, global = true, value_enum, default_value_t, env = "PERENNIAL_OUTPUT")]
+    output: Format,
+    /// Say more on stderr (-vv: even more)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The end of `perennial --help`.
+const LONG_HELP: &str = "\
+Configuration: perennial.toml, overridden by PERENNIAL_… variables, overridden by
+flags. Keys: owner, data_dir, cloud (ec2 | sim), sweep_every_s, log, [queues]
+kind (embedded | sqs), submissions, interruptions, steps, [sim] seed, speed.
+AWS region, credentials and endpoint follow AWS's own conventions.
+
+Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or
+input · 3 configuration · 4 environment (journal locked or missing, AWS out of
+reach) · 5 outcome not yet known · 70 bug
+
+Begin with: perennial demo";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show three nodes survive an interruption in a simulated region; no account needed
+    #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
+    Demo(demo::DemoArgs),
+    /// Run the engine: queues, workers, sweeps
+    #[command(after_help = "Example: perennial --data /var/lib/perennial serve")]
+    Serve,
+    /// Nodes: what they are meant to be, what they are, what happened to them
+    #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
+    Node(node::NodeCommand),
+    /// Workflows: one operation on one node each
+    #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
+    Workflow(workflow::WorkflowCommand),
+    /// The journal: everything that ever happened
+    #[command(subcommand, after_help = "Example: perennial journal verify")]
+    Journal(journal::JournalCommand),
+    /// Check configuration, journal, queues and cloud; says what to fix
+    #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
+    Doctor(doctor::DoctorArgs),
+    /// Print the JSON Schema of a file or message
+    #[command(after_help = "Example: perennial schema node > node.schema.json")]
+    Schema(schema::SchemaArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output { format: cli.output };
+    let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
+    // These two ask nothing of an installation, not even that its configuration can be read.
+    match &cli.command {
+        Command::Schema(args) => return schema::run(args, output),
+        Command::Demo(args) => {
+            log(&cli, None)?;
+            return on_runtime(Box::pin(demo::run(args, output)));
+        }
+        _ => {}
+    }
+    let config = match Config::load(&flags) {
+        Ok(config) => config,
+        Err(failure) if matches!(cli.command, Command::Doctor(_)) => {
+            return doctor::no_configuration(failure, output);
+        }
+        Err(failure) => return Err(failure),
+    };
+    log(&cli, Some(&config))?;
+    let installation = Installation::new(config);
+    on_runtime(Box::pin(async move {
+        match &cli.command {
+            Command::Demo(args) => demo::run(args, output).await,
+            Command::Schema(args) => schema::run(args, output),
+            Command::Serve => serve::run(&installation, output).await,
+            Command::Node(command) => node::run(command, &installation, output).await,
+            Command::Workflow(command) => workflow::run(command, &installation, output).await,
+            Command::Journal(command) => journal::run(command, &installation, output).await,
+            Command::Doctor(args) => doctor::run(args, &installation, output).await,
+        }
+    }))
+}
+
+/// Runs a command; what it leaves running is dropped, not waited for.
+fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::environment(format!("no threads: {error}")))?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(Duration::ZERO);
+    result
+}
+
+/// Logs go to stderr, without colours.
+fn log(cli: &Cli, config: Option<&Config>) -> Result<(), Failure> {
+    let filter = match (cli.verbose, config, &cli.command) {
+        (0, Some(config), Command::Serve) => config.log.clone(),
+        (0, _, _) => "error".to_owned(),
+        (1, _, _) => "perennial=info,info".to_owned(),
+        (_, _, _) => "debug".to_owned(),
+    };
+    let filter = EnvFilter::builder()
+        .parse(&filter)
+        .map_err(|error| Failure::configuration(format!("log: {filter:?} is no log filter: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}

@@ -17,6 +17,7 @@ pub mod operation;
 pub mod plan;
 pub mod provision;
 pub mod replace;
+pub mod schemas;
 pub mod signal;
 pub mod spec;
 pub mod steps;

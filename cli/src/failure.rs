@@ -1,0 +1,207 @@
+//! What a command fails with: a kind (and so an exit code), a message, and what to do about it.
+//!
+//! | code | kind | for example |
+//! | --- | --- | --- |
+//! | 0 | – | done |
+//! | 1 | failed | rejected, stuck, damaged: the command worked, its answer is no |
+//! | 2 | user | an unknown flag, a node file with a mistake, a name that does not exist |
+//! | 3 | configuration | an unknown key in `perennial.toml`, a queue that does not exist |
+//! | 4 | environment | the journal is locked or missing, AWS cannot be reached |
+//! | 5 | unknown | `--wait` ended before the outcome was known; the submission is kept |
+//! | 70 | internal | a bug of ours |
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use perennial_engine::engine::ExecuteError;
+use perennial_engine::journal::ReadError;
+use perennial_engine::queue::QueueError;
+use perennial_store::OpenError;
+
+/// The text of `--help` about exit codes.
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or input · \
+3 configuration\n            4 environment (journal locked or missing, AWS out of reach) · 5 outcome not yet known · \
+70 bug";
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The command worked, and its answer is no.
+    Failed,
+    /// What was typed or written cannot be used.
+    User,
+    /// The installation's settings cannot be used.
+    Configuration,
+    /// Something around us does not work.
+    Environment,
+    /// The outcome is not known yet.
+    Unknown,
+    /// A bug.
+    Internal,
+    /// Whoever read our output has gone: no failure of anybody's.
+    Closed,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Failed => 1,
+            Self::User => 2,
+            Self::Configuration => 3,
+            Self::Environment => 4,
+            Self::Unknown => 5,
+            Self::Internal => 70,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration error",
+            Self::Internal => "internal error",
+            Self::Unknown => "not known yet",
+            Self::Failed | Self::User | Self::Environment | Self::Closed => "error",
+        }
+    }
+}
+
+/// Why a command ends without what was asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), hint: None }
+    }
+
+    /// The answer is no.
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// The input cannot be used.
+    pub(crate) fn user(message: impl fmt::Display) -> Self {
+        Self::new(Kind::User, message)
+    }
+
+    /// The settings cannot be used.
+    pub(crate) fn configuration(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Configuration, message)
+    }
+
+    /// The surroundings do not work.
+    pub(crate) fn environment(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Environment, message)
+    }
+
+    /// The outcome is not known yet.
+    pub(crate) fn unknown(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Unknown, message)
+    }
+
+    /// A bug.
+    pub(crate) fn internal(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// The reader of our output has gone.
+    pub(crate) fn closed() -> Self {
+        Self::new(Kind::Closed, "")
+    }
+
+    /// With what to do about it.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind.code())
+    }
+
+    /// The lines for people; none when nobody reads any more.
+    pub(crate) fn lines(&self) -> Option<String> {
+        if self.kind == Kind::Closed {
+            return None;
+        }
+        let mut text = format!("{}: {}", self.kind.label(), self.message);
+        if let Some(hint) = &self.hint {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        } else if self.kind == Kind::Internal {
+            text.push_str("\nhint: this is a bug; nothing was lost, please report it with this message");
+        }
+        Some(text)
+    }
+}
+
+/// An error with everything below it, as one clause.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let text = chain(&error);
+        match error {
+            OpenError::InUse { .. } | OpenError::TooNew { .. } | OpenError::TooOld { .. } => {
+                Self::environment(text)
+            }
+            OpenError::Missing { .. } => Self::environment(text).hint(
+                "nothing has run in this data directory yet: start `perennial serve`, or name another with --data DIR",
+            ),
+            OpenError::Foreign { .. } => Self::environment(text).hint("name another directory with --data DIR"),
+            OpenError::BadSettings { .. } => Self::configuration(text),
+            OpenError::Setting { .. } | OpenError::Io { .. } | OpenError::Sqlite { .. } => {
+                Self::environment(text).hint("the data directory must be on a local file system that can be written")
+            }
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Unavailable { .. } => Self::environment(&error),
+            ReadError::Damaged { .. } => Self::environment(&error).hint("run `perennial journal verify`"),
+        }
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        match &error {
+            QueueError::Refused { .. } => Self::user(&error),
+            QueueError::Misconfigured { .. } => Self::configuration(&error).hint("run `perennial doctor`"),
+            QueueError::Unavailable { .. } => {
+                Self::environment(&error).hint("try again, or run `perennial doctor`")
+            }
+            QueueError::ReceiptExpired => Self::internal(&error),
+        }
+    }
+}
+
+impl<R: Error + 'static> From<ExecuteError<R>> for Failure {
+    fn from(error: ExecuteError<R>) -> Self {
+        let text = chain(&error);
+        match error {
+            ExecuteError::Rejected(_) | ExecuteError::AlreadyDone { .. } => Self::failed(text),
+            ExecuteError::Corrupt { .. } => Self::environment(text).hint("run `perennial journal verify`"),
+            ExecuteError::Read(error) => error.into(),
+            ExecuteError::Append(_) | ExecuteError::Contended { .. } => Self::environment(text),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! `perennial node …`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use perennial_engine::journal::Which;
+use perennial_workflows::domain::NodeSummary;
+use perennial_workflows::node::{Node, Resources};
+use perennial_workflows::operation::{Keep, Operation, Status};
+use perennial_workflows::spec::{NodeName, NodeSpec};
+use serde::Serialize;
+
+use crate::describe;
+use crate::failure::Failure;
+use crate::installation::Installation;
+use crate::output::{Output, pairs, table};
+use crate::submit::SubmitArgs;
+use crate::{files, history, plan, read};
+
+/// What can be done with nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Say what a node is meant to be; a new one is provisioned
+    #[command(after_help = "Example: perennial node apply -f db-1.yaml --wait")]
+    Apply(ApplyArgs),
+    /// List the nodes
+    #[command(after_help = "Example: perennial node list --output json")]
+    List,
+    /// Show one node: what carries it, its volumes, its address
+    #[command(after_help = "Example: perennial node show db-1")]
+    Show(NameArgs),
+    /// Show which steps a replacement would take, without touching anything
+    #[command(after_help = "Example: perennial node plan db-1\n         perennial node plan -f db-1.yaml")]
+    Plan(PlanArgs),
+    /// Bring the node back on another instance
+    #[command(after_help = "Example: perennial node replace db-1 --reason 'new kernel' --wait")]
+    Replace(ReplaceArgs),
+    /// End the node, keeping what --keep says
+    #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
+    Delete(DeleteArgs),
+    /// Show what happened to the node, step by step
+    #[command(after_help = "Example: perennial node history db-1")]
+    History(HistoryArgs),
+}
+
+/// A node's name.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The node
+    #[arg(value_parser = NodeName::parse)]
+    name: NodeName,
+}
+
+/// Of `node apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The node file, YAML or JSON; - reads stdin
+    #[arg(long, short, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Of `node plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The node
+    #[arg(value_parser = NodeName::parse, required_unless_present = "file", conflicts_with = "file")]
+    name: Option<NodeName>,
+    /// A node file instead: what its provisioning and a later replacement would do
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Of `node replace`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// Why, for the history
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Of `node delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// What is kept: a list of root, data, network, backups; or none; or all
+    #[arg(long, value_name = "CLASSES", required = true, value_parser = keep)]
+    keep: Keep,
+    /// Why, for the history
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Of `node history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// Only the newest operations
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+/// Reads `root,data`, `none` or `all`.
+fn keep(text: &str) -> Result<Keep, String> {
+    let mut keep = Keep { root: false, data: false, network: false, backups: false };
+    let all = Keep { root: true, data: true, network: true, backups: true };
+    match text {
+        "none" => return Ok(keep),
+        "all" => return Ok(all),
+        _ => {}
+    }
+    for class in text.split(',') {
+        match class.trim() {
+            "root" => keep.root = true,
+            "data" => keep.data = true,
+            "network" => keep.network = true,
+            "backups" => keep.backups = true,
+            other => {
+                return Err(format!(
+                    "{other:?} is no class; use root, data, network, backups, or none, or all"
+                ));
+            }
+        }
+    }
+    Ok(keep)
+}
+
+/// Runs one of them.
+pub(crate) async fn run(
+    command: &NodeCommand,
+    installation: &Installation,
+    output: Output,
+) -> Result<(), Failure> {
+    match command {
+        NodeCommand::Apply(args) => {
+            let spec = files::node(&args.file)?;
+            let params = serde_json::json!({ "spec": spec });
+            let message = args.submit.message("node.apply", Some(spec.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Replace(args) => {
+            let params = reasoned(serde_json::json!({}), args.reason.as_deref());
+            let message = args.submit.message("node.replace", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Delete(args) => {
+            let params = reasoned(serde_json::json!({ "keep": args.keep }), args.reason.as_deref());
+            let message = args.submit.message("node.delete", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::List => list(installation, output).await,
+        NodeCommand::Show(args) => show(&args.name, installation, output).await,
+        NodeCommand::Plan(PlanArgs { file: Some(file), .. }) => plan::of_spec(&files::node(file)?, output),
+        NodeCommand::Plan(PlanArgs { name: Some(name), .. }) => {
+            plan::of_node(name, &read::node(&installation.reader()?, name).await?, output)
+        }
+        NodeCommand::Plan(PlanArgs { name: None, file: None }) => {
+            Err(Failure::internal("BUG: the arguments need a name or a file"))
+        }
+        NodeCommand::History(args) => {
+            history::run(&installation.reader()?, &args.node.name, args.last, output).await
+        }
+    }
+}
+
+fn reasoned(mut params: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
+    if let Some(reason) = reason {
+        params["reason"] = reason.into();
+    }
+    params
+}
+
+/// One line of the list.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    state: String,
+    #[serde(flatten)]
+    summary: NodeSummary,
+}
+
+async fn list(installation: &Installation, output: Output) -> Result<(), Failure> {
+    let journal = installation.reader()?;
+    let mut lines = Vec::new();
+    for (row, summary) in read::summaries::<NodeSummary>(&journal, "node", Which::All).await? {
+        let stuck = match &summary.operation {
+            Some((id, _)) => read::find_operation(&journal, id)
+                .await?
+                .is_some_and(|o| matches!(o.status, Status::Stuck { .. })),
+            None => false,
+        };
+        let state = match (&summary.operation, summary.deleted) {
+            (Some((_, kind)), _) if stuck => format!("STUCK in {kind}"),
+            (Some((_, kind)), _) => kind.to_string(),
+            (None, true) => "deleted".to_owned(),
+            (None, false) => "in place".to_owned(),
+        };
+        lines.push(Line { name: row.stream.name().to_owned(), state, summary });
+    }
+    output.show(&lines, || {
+        if lines.is_empty() {
+            return "no nodes yet: `perennial node apply -f FILE` makes one".to_owned();
+        }
+        table(
+            &["NODE", "STATE", "GEN", "INSTANCE", "TYPE", "ADDRESS"],
+            &[2],
+            lines.iter().map(|line| {
+                let carrier = line.summary.carrier.as_ref();
+                let address = line.summary.address.or_else(|| carrier.map(|carrier| carrier.private_ip));
+                vec![
+                    line.name.clone(),
+                    line.state.clone(),
+                    line.summary.generation.to_string(),
+                    carrier.map_or_else(|| "-".to_owned(), |carrier| carrier.instance.to_string()),
+                    carrier.map_or_else(|| "-".to_owned(), |carrier| carrier.instance_type.clone()),
+                    address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+                ]
+            }),
+        )
+    })
+}
+
+/// A node for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a NodeName,
+    deleted: bool,
+    generation: u64,
+    operations: u64,
+    changed_at_ms: u64,
+    open: Option<OpenOperation>,
+    resources: &'a Resources,
+    past_instances: Vec<String>,
+    spec: Option<&'a NodeSpec>,
+}
+
+#[derive(Serialize)]
+struct OpenOperation {
+    workflow: String,
+    kind: String,
+    stuck: Option<Stuck>,
+    open_steps: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Stuck {
+    step: String,
+    because: String,
+    needs: String,
+}
+
+fn open_operation(operation: &Operation) -> OpenOperation {
+    let stuck = match &operation.status {
+        Status::Stuck { step, because, needs, .. } => {
+            Some(Stuck { step: step.clone(), because: because.clone(), needs: needs.clone() })
+        }
+        Status::Running | Status::Finished { .. } => None,
+    };
+    OpenOperation {
+        workflow: operation.id.to_string(),
+        kind: operation.order.kind.to_string(),
+        stuck,
+        open_steps: operation.open_steps().into_iter().map(|step| step.step).collect(),
+    }
+}
+
+async fn show(name: &NodeName, installation: &Installation, output: Output) -> Result<(), Failure> {
+    let journal = installation.reader()?;
+    let node = read::node(&journal, name).await?;
+    let open = match &node.open {
+        Some((id, _)) => Some(open_operation(&read::operation(&journal, id).await?)),
+        None => None,
+    };
+    let shown = Shown {
+        name,
+        deleted: node.deleted,
+        generation: node.generation,
+        operations: node.operations,
+        changed_at_ms: node.changed_at_ms,
+        open,
+        resources: &node.resources,
+        past_instances: node.past.iter().map(ToString::to_string).collect(),
+        spec: node.spec.as_ref(),
+    };
+    output.show(&shown, || described(&shown, &node))
+}
+
+fn described(shown: &Shown<'_>, node: &Node) -> String {
+    let resources = &node.resources;
+    let mut rows: Vec<(&str, String)> = vec![("node", shown.name.to_string())];
+    let state = match (&shown.open, node.deleted) {
+        (Some(open), _) => match &open.stuck {
+            Some(stuck) => format!("STUCK in {} {}: {}", open.kind, open.workflow, stuck.because),
+            None => format!("{} {}: {}", open.kind, open.workflow, open.open_steps.join(", ")),
+        },
+        (None, true) => "deleted".to_owned(),
+        (None, false) => "in place".to_owned(),
+    };
+    rows.push(("state", state));
+    if let Some(stuck) = shown.open.as_ref().and_then(|open| open.stuck.as_ref()) {
+        rows.push(("needs", stuck.needs.clone()));
+    }
+    rows.push(("generation", node.generation.to_string()));
+    rows.push(("changed", describe::time(node.changed_at_ms)));
+    if let Some(spec) = &node.spec {
+        let word = |value: serde_json::Result<serde_json::Value>| {
+            value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        };
+        let persist = format!(
+            "root {}, data {}, network {}",
+            word(serde_json::to_value(spec.persist.root)),
+            word(serde_json::to_value(spec.persist.data)),
+            word(serde_json::to_value(spec.persist.network)),
+        );
+        rows.push(("persist", persist));
+    }
+    if let Some(carrier) = &resources.carrier {
+        let zone = resources.placement.as_ref().map_or_else(String::new, |place| format!(", {}", place.zone));
+        rows.push(("instance", carrier.instance.to_string()));
+        rows.push(("", format!("{} {}{zone}", carrier.instance_type, carrier.market)));
+        rows.push(("its address", format!("{} on {}", carrier.private_ip, carrier.interface)));
+    }
+    if let Some(address) = resources.address {
+        rows.push(("kept address", address.to_string()));
+    }
+    for (slot, held) in &resources.volumes {
+        rows.push(("volume", format!("{} {} at {}", slot, held.volume, held.device)));
+    }
+    for image in &resources.root_images {
+        rows.push(("root image", format!("{} of {}", image.image, image.snapshot)));
+    }
+    for old in &resources.retained {
+        rows.push(("retained", format!("{} ({}): {}", old.volume, old.slot, old.because)));
+    }
+    if !shown.past_instances.is_empty() {
+        rows.push(("before", shown.past_instances.join(" ")));
+    }
+    pairs(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_a_list_of_classes() {
+        let kept = keep("root, data").unwrap();
+        assert_eq!((kept.root, kept.data, kept.network, kept.backups), (true, true, false, false));
+        assert!(keep("all").unwrap().backups);
+        assert!(!keep("none").unwrap().root);
+        assert!(keep("roots").unwrap_err().contains("roots"));
+        assert!(keep("").is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! Reading the journal: nodes and operations as they are now.
+
+use perennial_engine::engine::load_stream;
+use perennial_engine::journal::{Journal, SummaryRow, Which};
+use perennial_store::JournalReader;
+use perennial_workflows::domain::{Perennial, State};
+use perennial_workflows::node::{Node, OperationId, node_stream};
+use perennial_workflows::operation::Operation;
+use perennial_workflows::spec::NodeName;
+use serde::de::DeserializeOwned;
+
+use crate::failure::Failure;
+
+/// How many lines of a list one read takes.
+const PAGE: usize = 1_000;
+
+/// A node; a failure if there never was one.
+pub(crate) async fn node(journal: &JournalReader, name: &NodeName) -> Result<Node, Failure> {
+    match load_stream::<Perennial>(journal, &node_stream(name)).await?.0 {
+        State::Node(node) if node.spec.is_some() => Ok(node),
+        _ => Err(Failure::user(format!("there is no node {name}"))
+            .hint("`perennial node list` shows those there are")),
+    }
+}
+
+/// An operation; a failure if there is none.
+pub(crate) async fn operation(journal: &JournalReader, id: &OperationId) -> Result<Operation, Failure> {
+    find_operation(journal, id).await?.ok_or_else(|| {
+        Failure::user(format!("there is no workflow {id}"))
+            .hint("`perennial workflow list` shows those there are")
+    })
+}
+
+/// An operation, if there is one.
+pub(crate) async fn find_operation(
+    journal: &JournalReader,
+    id: &OperationId,
+) -> Result<Option<Operation>, Failure> {
+    match load_stream::<Perennial>(journal, &id.stream()).await?.0 {
+        State::Operation(operation) => Ok(operation),
+        _ => Ok(None),
+    }
+}
+
+/// Every summary of a category, with its line.
+pub(crate) async fn summaries<T: DeserializeOwned>(
+    journal: &JournalReader,
+    category: &str,
+    which: Which,
+) -> Result<Vec<(SummaryRow, T)>, Failure> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = journal.summaries(category, which, after.take(), PAGE).await?;
+        let full = page.len() == PAGE;
+        after = page.last().map(|row| row.stream.clone());
+        for row in page {
+            let line = serde_json::from_str(&row.body).map_err(|error| {
+                Failure::environment(format!("the summary of {} cannot be read: {error}", row.stream))
+                    .hint("run `perennial journal rebuild`")
+            })?;
+            all.push((row, line));
+        }
+        if !full {
+            return Ok(all);
+        }
+    }
+}

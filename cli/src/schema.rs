@@ -1,0 +1,54 @@
+//! `perennial schema`: the JSON Schemas of what is read and written.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use perennial_workflows::schemas;
+
+use crate::failure::Failure;
+use crate::installation::file_failure;
+use crate::output::Output;
+
+/// Of `schema`.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// Which: node (the node file), submission (the queue message), event (a line of
+    /// `journal export`), reply (the answer to a submission); all of them without a name
+    name: Option<String>,
+    /// Write <name>.schema.json files into this directory instead
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+}
+
+/// Prints or writes schemas.
+pub(crate) fn run(args: &SchemaArgs, output: Output) -> Result<(), Failure> {
+    let all = schemas::all();
+    let names = || all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let wanted: Vec<_> =
+        all.iter().filter(|(name, _)| args.name.as_deref().is_none_or(|wanted| wanted == *name)).collect();
+    if wanted.is_empty() {
+        return Err(Failure::user(format!(
+            "there is no schema {:?}; there are {}",
+            args.name.as_deref().unwrap_or_default(),
+            names()
+        )));
+    }
+    if let Some(directory) = &args.write {
+        for (name, schema) in wanted {
+            let path = directory.join(format!("{name}.schema.json"));
+            let text = serde_json::to_string_pretty(schema).map_err(Failure::internal)? + "\n";
+            std::fs::write(&path, text).map_err(|error| file_failure("writing", &path, &error))?;
+            output.text(&path.display().to_string())?;
+        }
+        return Ok(());
+    }
+    match (&args.name, wanted.as_slice()) {
+        (Some(_), [(_, schema)]) => output.json(schema),
+        _ => output.json(
+            &wanted
+                .iter()
+                .map(|(name, schema)| (*name, schema))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        ),
+    }
+}

@@ -1,0 +1,289 @@
+//! Asking for something: a message to the submissions queue, and following what becomes of it.
+
+use std::time::Duration;
+
+use clap::Args;
+use perennial_engine::clock::Clock;
+use perennial_engine::domain::Domain as _;
+use perennial_engine::engine::load_stream;
+use perennial_engine::ids::Seq;
+use perennial_engine::journal::{Journal as _, RecordedEvent};
+use perennial_engine::queue::Outgoing;
+use perennial_store::{JournalReader, OpenError};
+use perennial_workflows::domain::{Event, Perennial, State};
+use perennial_workflows::letter::{Fate, letter_stream};
+use perennial_workflows::node::OperationId;
+use perennial_workflows::operation::OperationEvent;
+use perennial_workflows::submission::{Submission, SubmissionId};
+use serde::Serialize;
+
+use crate::config::QueueKind;
+use crate::describe;
+use crate::failure::Failure;
+use crate::installation::{Installation, Role};
+use crate::output::{Format, Output};
+
+/// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
+const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
+
+/// How many events one read takes.
+const PAGE: usize = 500;
+
+/// Of every command that asks for something.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SubmitArgs {
+    /// Follow what becomes of it, until it is done or stuck
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long --wait waits, such as 90s, 30m or 2h
+    #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+    /// The idempotency key: the same key is carried out once [default: a new UUID]
+    #[arg(long, value_name = "KEY", value_parser = submission_id)]
+    pub(crate) id: Option<SubmissionId>,
+    /// Who asks, for the record
+    #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS")]
+    pub(crate) requested_by: Option<String>,
+}
+
+/// Reads `90s`, `30m`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is no length of time such as 90s, 30m or 2h"))?;
+    Duration::try_from(parsed).map_err(|_| "a length of time is not negative".to_owned())
+}
+
+fn submission_id(text: &str) -> Result<SubmissionId, String> {
+    SubmissionId::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// What `--output json` prints of a submission.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    submission: &'a str,
+    /// None without `--wait`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fate: Option<&'a Fate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow: Option<&'a OperationId>,
+    /// `sent`, `done` or `finished`.
+    state: &'a str,
+}
+
+impl SubmitArgs {
+    /// Makes the message: a submission of `workflow` about `node`.
+    pub(crate) fn message(
+        &self,
+        workflow: &str,
+        node: Option<&str>,
+        params: serde_json::Value,
+    ) -> serde_json::Value {
+        let id = self.id.as_ref().map_or_else(|| uuid::Uuid::now_v7().to_string(), ToString::to_string);
+        let who =
+            self.requested_by.clone().or_else(|| std::env::var("USER").ok()).filter(|who| !who.is_empty());
+        let mut message = serde_json::json!({
+            "schema": "perennial.submission/v1",
+            "id": id,
+            "workflow": workflow,
+            "params": params,
+            "requested_by": who.unwrap_or_else(|| "cli".to_owned()),
+        });
+        if let Some(node) = node {
+            message["node"] = node.into();
+        }
+        message
+    }
+
+    /// Sends a message and, if asked, follows it.
+    pub(crate) async fn send(
+        &self,
+        installation: &Installation,
+        output: Output,
+        message: &serde_json::Value,
+    ) -> Result<(), Failure> {
+        let body = message.to_string();
+        // What the server would refuse by its form is refused here, where somebody reads it.
+        let submission = Submission::parse(&body).map_err(Failure::user)?;
+        let id = submission.id.to_string();
+        let queue = installation.queue(Role::Submissions).await?;
+        queue.send(vec![Outgoing::now(body)]).await?;
+        if !self.wait {
+            let answer = Answer { submission: &id, fate: None, workflow: None, state: "sent" };
+            return output.show(&answer, || id.clone());
+        }
+        output.say(&format!("submitted {id}"));
+        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id)).await;
+        let (fate, workflow) = match followed {
+            Ok(followed) => followed?,
+            Err(_) => {
+                return Err(Failure::unknown(format!(
+                    "the outcome of submission {id} is not known after {}",
+                    describe::length(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX))
+                ))
+                .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
+            }
+        };
+        let state = if workflow.is_some() { "finished" } else { "done" };
+        let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
+        output.show(&answer, || match &workflow {
+            Some(workflow) => format!("{id}: workflow {workflow} finished"),
+            None => format!("{id}: {fate}"),
+        })
+    }
+}
+
+/// Follows a submission: its letter, then the operation it led to.
+async fn follow(
+    installation: &Installation,
+    output: Output,
+    id: &str,
+) -> Result<(Fate, Option<OperationId>), Failure> {
+    let clock = Clock::system();
+    let sent_ms = clock.now_ms();
+    let stream = letter_stream("submissions", id);
+    let mut told = false;
+    let (journal, fate) = loop {
+        if let Some(journal) = try_reader(installation)?
+            && let (State::Letter(letter), _) = load_stream::<Perennial>(&journal, &stream).await?
+            && let Some(fate) = letter.fate
+        {
+            break (journal, fate);
+        }
+        let waited = clock.now_ms().saturating_sub(sent_ms);
+        if !told && u128::from(waited) >= ANSWER_EXPECTED.as_millis() {
+            told = true;
+            let elsewhere = match installation.config.queues.submissions.kind {
+                QueueKind::Embedded => "",
+                QueueKind::Sqs => " (or it runs elsewhere and keeps its journal there)",
+            };
+            output.say(&format!(
+                "no server has answered yet{elsewhere}; the submission is kept in the queue, still waiting …"
+            ));
+        }
+        clock.sleep(LOOK_EVERY).await;
+    };
+    output.say(&fate.to_string());
+    match &fate {
+        Fate::Started { operation } => {
+            watch(&journal, output, Progress::Aside, operation, Seq::NONE).await?;
+            let operation = operation.clone();
+            Ok((fate, Some(operation)))
+        }
+        Fate::Joined { operation } => {
+            let from = last_resumed(&journal, operation).await?;
+            watch(&journal, output, Progress::Aside, operation, from).await?;
+            let operation = operation.clone();
+            Ok((fate, Some(operation)))
+        }
+        Fate::Changed | Fate::Noted { .. } => Ok((fate, None)),
+        Fate::Rejected { .. }
+        | Fate::Foreign { .. }
+        | Fate::Past { .. }
+        | Fate::Unknown { .. }
+        | Fate::Malformed { .. }
+        | Fate::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {fate}"))),
+    }
+}
+
+fn try_reader(installation: &Installation) -> Result<Option<JournalReader>, Failure> {
+    match JournalReader::open(&installation.config.journal_path()) {
+        Ok(journal) => Ok(Some(journal)),
+        // A server that is just starting makes it: the file is there before its tables are.
+        Err(OpenError::Missing { .. } | OpenError::TooOld { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn last_resumed(journal: &JournalReader, id: &OperationId) -> Result<Seq, Failure> {
+    let events = read_from(journal, id, Seq::NONE).await?;
+    let resumed = events.iter().rev().find(|event| event.data.kind == "operation.resumed");
+    Ok(resumed.map_or(Seq::NONE, |event| Seq(event.seq.0 - 1)))
+}
+
+async fn read_from(
+    journal: &JournalReader,
+    id: &OperationId,
+    mut after: Seq,
+) -> Result<Vec<RecordedEvent>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let page = journal.read_stream(&id.stream(), after, PAGE).await?;
+        let full = page.len() == PAGE;
+        after = page.last().map_or(after, |event| event.seq);
+        all.extend(page);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+/// Where the progress of an operation goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It is what was asked for: stdout.
+    Data,
+    /// It only passes the time: stderr.
+    Aside,
+}
+
+/// Prints an operation's events as they come, until it is finished (good) or stuck (a failure).
+pub(crate) async fn watch(
+    journal: &JournalReader,
+    output: Output,
+    progress: Progress,
+    id: &OperationId,
+    mut after: Seq,
+) -> Result<(), Failure> {
+    let clock = Clock::system();
+    let mut began_ms = None;
+    loop {
+        let events = read_from(journal, id, after).await?;
+        let mut stuck = None;
+        for event in &events {
+            after = event.seq;
+            let began_ms = *began_ms.get_or_insert(event.recorded_at_ms);
+            let decoded = Perennial::decode(&event.data).map_err(|error| {
+                Failure::environment(format!("{} of {id}: {error}", event.seq))
+                    .hint("run `perennial journal verify`")
+            })?;
+            let Event::Operation(decoded) = decoded else { continue };
+            let at_ms = event.recorded_at_ms.saturating_sub(began_ms);
+            match (progress, output.format) {
+                (Progress::Data, Format::Json) => output.json_line(&line(event)?)?,
+                (Progress::Data, Format::Table) => {
+                    if let Some(text) = describe::progress(at_ms, &decoded) {
+                        output.text(&text)?;
+                    }
+                }
+                (Progress::Aside, _) => {
+                    if let Some(text) = describe::progress(at_ms, &decoded) {
+                        output.say(&text);
+                    }
+                }
+            }
+            match decoded {
+                OperationEvent::Finished { .. } => return Ok(()),
+                OperationEvent::Stuck { step, because, needs } => stuck = Some((step, because, needs)),
+                OperationEvent::Resumed { .. } => stuck = None,
+                _ => {}
+            }
+        }
+        if let Some((step, because, needs)) = stuck {
+            return Err(Failure::failed(format!("workflow {id} is stuck at {step}: {because}"))
+                .hint(format!("{needs}; then `perennial workflow resume {id}`")));
+        }
+        clock.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// One event for programs.
+fn line(event: &RecordedEvent) -> Result<serde_json::Value, Failure> {
+    let body: serde_json::Value = serde_json::from_str(&event.data.body).map_err(Failure::internal)?;
+    Ok(serde_json::json!({
+        "position": event.position, "stream": event.stream, "seq": event.seq, "kind": event.data.kind,
+        "recorded_at_ms": event.recorded_at_ms, "body": body,
+    }))
+}
