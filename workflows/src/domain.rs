@@ -537,7 +537,9 @@ impl View<'_> {
                 let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
                 match draft.resume(submission.requested_by.clone(), resume.accept_loss.clone()) {
                     Ok(()) => Ok((Fate::Joined { operation: resume.workflow.clone() }, self.close(draft)?)),
-                    Err(refusal @ Refusal::NotStuck { .. }) => rejected(refusal.to_string()),
+                    Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
+                        rejected(refusal.to_string())
+                    }
                     Err(refusal) => Err(refusal.into()),
                 }
             }

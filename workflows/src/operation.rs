@@ -421,6 +421,14 @@ pub enum Refusal {
         /// The operation.
         operation: OperationId,
     },
+    /// A loss can be accepted only of what was seen to be lost.
+    #[error("volume {slot} was not seen to be lost in {operation}; only what is lost can be given up")]
+    NotLost {
+        /// The operation.
+        operation: OperationId,
+        /// The volume.
+        slot: Slot,
+    },
     /// The operation's own rules refuse what they made: a bug, kept from the journal.
     #[error("BUG: workflow {operation} cannot follow its own decision: {why}")]
     Inconsistent {
@@ -1272,10 +1280,19 @@ impl Draft {
     /// Takes a person's word that what was missing is there.
     ///
     /// # Errors
-    /// [`Refusal::NotStuck`].
+    /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
     pub fn resume(&mut self, requested_by: String, accept_loss: Vec<Slot>) -> Result<(), Refusal> {
         if !matches!(self.state.status, Status::Stuck { .. }) {
             return Err(Refusal::NotStuck { operation: self.state.id.clone() });
+        }
+        for slot in &accept_loss {
+            let lost = self.state.steps.values().any(|record| {
+                matches!(record.intent.as_ref(), Intent::Release { slot: of, .. } | Intent::Attach { slot: of, .. } if of == slot)
+                    && matches!(record.outcome, Some((Evidence::Lost { .. }, _)))
+            });
+            if !lost {
+                return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
+            }
         }
         self.push(OperationEvent::Resumed { requested_by, accept_loss })?;
         self.intend()

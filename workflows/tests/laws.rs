@@ -1,0 +1,376 @@
+//! Laws: whatever workers report and whatever is heard, the domain neither panics nor writes what it cannot read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
+use perennial_workflows::letter::letter_stream;
+use perennial_workflows::node::{Node, OperationId, node_stream};
+use perennial_workflows::operation::{Operation, OperationEvent, Status};
+use perennial_workflows::plan::success;
+use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode, example};
+use perennial_workflows::steps::{Evidence, Intent, Slot};
+use perennial_workflows::submission::{
+    ApplyParams, DeleteParams, ReplaceParams, ResumeParams, Submission, SubmissionId, Work,
+};
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::test_runner::TestCaseError;
+
+/// The streams of one node, as an engine would keep them; and everything that was ever written, for the laws.
+struct Desk {
+    streams: std::collections::BTreeMap<StreamId, (State, Seq, Vec<(Stamp, Event)>)>,
+    now_ms: u64,
+    submissions: u64,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { streams: Default::default(), now_ms: 1_000, submissions: 0 }
+    }
+
+    fn name() -> NodeName {
+        NodeName::parse("db-1").unwrap()
+    }
+
+    fn state(&self, stream: &StreamId) -> State {
+        self.streams.get(stream).map_or_else(|| Perennial::empty(stream), |(state, _, _)| state.clone())
+    }
+
+    fn node(&self) -> Node {
+        match self.state(&node_stream(&Self::name())) {
+            State::Node(node) => node,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn open(&self) -> Option<Operation> {
+        let (id, _) = self.node().open?;
+        match self.state(&id.stream()) {
+            State::Operation(operation) => operation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Decides and remembers; checks what every decision must keep. `Ok(false)`: refused.
+    fn execute(&mut self, command: &Command) -> Result<bool, TestCaseError> {
+        self.now_ms += 700;
+        let mut world = World::default();
+        for stream in Perennial::reads(command) {
+            let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head, _)| *head);
+            world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
+        }
+        let Ok(decision) = Perennial::decide(&world, command, self.now_ms) else { return Ok(false) };
+        for (stream, events) in decision.appends {
+            for event in events {
+                let data = Perennial::encode(&event);
+                prop_assert_eq!(&Perennial::decode(&data).unwrap(), &event, "encode/decode is identity");
+                let (state, head, all) = self
+                    .streams
+                    .entry(stream.clone())
+                    .or_insert_with(|| (Perennial::empty(&stream), Seq::NONE, Vec::new()));
+                *head = head.next();
+                let stamp = Stamp { seq: *head, at_ms: self.now_ms };
+                let next = Perennial::evolve(state.clone(), stamp, &event);
+                prop_assert!(next.is_ok(), "evolve accepts what decide returned: {:?} {event:?}", next.err());
+                *state = next.unwrap();
+                all.push((stamp, event));
+            }
+        }
+        Ok(true)
+    }
+
+    fn submit(&mut self, work: Work) -> Result<bool, TestCaseError> {
+        self.submissions += 1;
+        let id = SubmissionId::try_from(format!("s-{}", self.submissions)).unwrap();
+        let stream = letter_stream("submissions", &id.to_string());
+        let submission = Submission {
+            id,
+            node: Self::name(),
+            work,
+            requested_by: "laws".into(),
+            reply_to: None,
+            deadline: None,
+        };
+        let command = Command::Letter {
+            envelope: Envelope {
+                stream,
+                queue: "submissions".into(),
+                message_id: format!("m-{}", self.submissions),
+                sent_at_ms: self.now_ms,
+                bytes: 1,
+                body: "{}".into(),
+            },
+            content: Content::Submission(submission),
+            sight: Some(Sight::of(&Self::name(), &self.node())),
+            owner: "laws".into(),
+        };
+        self.execute(&command)
+    }
+
+    fn hear(&mut self, instance: InstanceId, news: News) -> Result<bool, TestCaseError> {
+        let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
+        let sight = Sight::of(&Self::name(), &self.node());
+        self.execute(&Command::Heard { signal, sight, owner: "laws".into() })
+    }
+
+    fn report(
+        &mut self,
+        operation: &OperationId,
+        token: Token,
+        evidence: Evidence,
+    ) -> Result<bool, TestCaseError> {
+        self.execute(&Command::Report { workflow: operation.stream(), token, evidence })
+    }
+}
+
+/// What happens next, by numbers that are taken modulo what there is.
+#[derive(Debug, Clone)]
+enum Move {
+    /// The nth open step goes well.
+    Succeed(usize),
+    /// The nth open step ends in some other way.
+    Fail(usize, u8),
+    /// A step that is over is reported again.
+    ReportAgain(usize),
+    /// Something is heard about the nth instance.
+    Hear(usize, u8),
+    Replace,
+    Delete(bool, bool),
+    Resume(bool),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        12 => any::<usize>().prop_map(Move::Succeed),
+        3 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::Fail(n, how)),
+        1 => any::<usize>().prop_map(Move::ReportAgain),
+        2 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::Hear(n, how)),
+        2 => Just(Move::Replace),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(root, data)| Move::Delete(root, data)),
+        2 => any::<bool>().prop_map(Move::Resume),
+    ];
+    prop::collection::vec(one, 1..160)
+}
+
+/// Some unwelcome evidence that a worker can give for an intent.
+fn unwelcome(intent: &Intent, how: u8) -> Evidence {
+    let gone = |instance: &InstanceId| Evidence::InstanceGone {
+        instance: instance.clone(),
+        state: Some(InstanceState::Terminated),
+        reason: Some("Server.SpotInstanceTermination".into()),
+    };
+    let refused = || Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() };
+    match (intent, how % 4) {
+        (Intent::Launch { .. }, 0 | 1) => {
+            Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
+        }
+        (Intent::Launch { .. }, 2) => gone(&InstanceId::parse("i-gone").unwrap()),
+        (Intent::AdoptRoot { .. }, 0 | 1) => {
+            Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
+        }
+        (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
+        (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
+        (intent, 2) => intent.instance().map_or_else(refused, gone),
+        (_, 0) => Evidence::OutOfTime { because: "waited".into() },
+        _ => refused(),
+    }
+}
+
+fn news(how: u8) -> News {
+    match how % 6 {
+        0 => News::Rebalance,
+        1 => News::StateChange { state: InstanceState::ShuttingDown },
+        2 => News::StateChange { state: InstanceState::Stopped },
+        3 => News::StateChange { state: InstanceState::Running },
+        4 => News::Missing { because: "not shown".into() },
+        _ => News::SpotInterruption { action: "terminate".into(), deadline_ms: 0 },
+    }
+}
+
+fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
+    match action {
+        Move::Succeed(n) | Move::Fail(n, _) => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let steps = operation.open_steps();
+            if steps.is_empty() {
+                return Ok(());
+            }
+            let step = &steps[n % steps.len()];
+            let evidence = match action {
+                Move::Fail(_, how) => unwelcome(&step.intent, *how),
+                _ => success(&operation, &step.intent, step.token),
+            };
+            prop_assert!(desk.report(&operation.id, step.token, evidence)?, "an open step's report is taken");
+        }
+        Move::ReportAgain(n) => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let over: Vec<_> =
+                operation.steps.iter().filter(|(_, record)| record.outcome.is_some()).collect();
+            if over.is_empty() {
+                return Ok(());
+            }
+            let (token, record) = over[n % over.len()];
+            let evidence = record.outcome.clone().unwrap().0;
+            let taken = desk.report(&operation.id, *token, evidence)?;
+            prop_assert!(!taken, "a report given twice is fenced");
+        }
+        Move::Hear(n, how) => {
+            let mut instances: Vec<InstanceId> =
+                desk.node().resources.carrier.iter().map(|carrier| carrier.instance.clone()).collect();
+            instances.extend(desk.open().iter().flat_map(Operation::instances));
+            if instances.is_empty() {
+                return Ok(());
+            }
+            let instance = instances[n % instances.len()].clone();
+            desk.hear(instance, news(*how))?;
+        }
+        Move::Replace => {
+            desk.submit(Work::Replace(ReplaceParams { reason: None }))?;
+        }
+        Move::Delete(root, data) => {
+            let keep = perennial_workflows::operation::Keep {
+                root: *root,
+                data: *data,
+                network: *root,
+                backups: *data,
+            };
+            desk.submit(Work::Delete(DeleteParams { keep, reason: None }))?;
+        }
+        Move::Resume(accept) => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let lost = |record: &perennial_workflows::operation::StepRecord| match (
+                record.intent.as_ref(),
+                &record.outcome,
+            ) {
+                (
+                    Intent::Release { slot, .. } | Intent::Attach { slot, .. },
+                    Some((Evidence::Lost { .. }, _)),
+                ) => Some(slot.clone()),
+                _ => None,
+            };
+            let accept_loss: Vec<Slot> =
+                operation.steps.values().filter_map(lost).filter(|_| *accept).collect();
+            desk.submit(Work::Resume(ResumeParams { workflow: operation.id, accept_loss }))?;
+        }
+    }
+    Ok(())
+}
+
+/// What must hold after every move.
+fn laws(desk: &Desk) -> Result<(), TestCaseError> {
+    let Some(operation) = desk.open() else { return Ok(()) };
+    let open = operation.open_steps();
+    let names: BTreeSet<_> = open.iter().map(|step| &step.step).collect();
+    prop_assert_eq!(names.len(), open.len(), "no step is open twice");
+    let facts = &operation.facts;
+    for step in &open {
+        match step.intent.as_ref() {
+            Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
+            Intent::DeleteVolume { volume, .. } if operation.order.keep.is_none() => {
+                prop_assert!(
+                    !operation.order.before.volumes.values().any(|held| held.volume == *volume),
+                    "a replacement deletes no volume of the node's"
+                );
+            }
+            Intent::Attach { slot, .. } => {
+                // The attachment may have been intended before its candidate was lost; it was free then.
+                prop_assert!(facts.volumes.contains_key(slot));
+            }
+            _ => {}
+        }
+    }
+    match operation.status {
+        Status::Running => prop_assert!(!open.is_empty(), "a running operation has something to do"),
+        Status::Stuck { .. } => prop_assert!(open.is_empty(), "a stuck operation waits for a person"),
+        Status::Finished { .. } => prop_assert!(false, "a finished operation holds no node"),
+    }
+    Ok(())
+}
+
+/// Every prefix of every stream folds to what was seen then.
+fn prefixes_fold(desk: &Desk) -> Result<(), TestCaseError> {
+    for (stream, (state, _, events)) in &desk.streams {
+        let mut folded = Perennial::empty(stream);
+        for (stamp, event) in events {
+            folded = Perennial::evolve(folded, *stamp, event).unwrap();
+            let _ = Perennial::project(stream, &folded);
+        }
+        prop_assert_eq!(&folded, state, "{} folds to its state", stream);
+    }
+    Ok(())
+}
+
+/// Before its first instance may be terminated, a replacement has made everything on it survive, and seen it.
+fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
+    for (stream, (_, _, events)) in &desk.streams {
+        if stream.category() != "workflow" {
+            continue;
+        }
+        let mut safe: BTreeSet<InstanceId> = BTreeSet::new();
+        let mut intents = std::collections::BTreeMap::new();
+        for (stamp, event) in events {
+            let Event::Operation(event) = event else { continue };
+            match event {
+                OperationEvent::StepIntended { intent, .. } => {
+                    if let Intent::Fence { instance, .. } = intent
+                        && let Some((_, Event::Operation(OperationEvent::Started(order)))) = events.first()
+                        && let Some(carrier) = &order.before.carrier
+                        && carrier.instance == *instance
+                        && !order.before.volumes.is_empty()
+                    {
+                        let over = match &order.cause {
+                            perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
+                            perennial_workflows::signal::Cause::Request { .. } => false,
+                        };
+                        prop_assert!(
+                            over || safe.contains(instance),
+                            "{instance} is fenced before it is made safe"
+                        );
+                    }
+                    intents.insert(Token::from(stamp.seq), intent.clone());
+                }
+                OperationEvent::StepSettled { token, evidence, .. } => match (&intents[token], evidence) {
+                    (Intent::Preserve { instance, .. }, Evidence::Preserved)
+                    | (_, Evidence::InstanceGone { instance, .. }) => {
+                        safe.insert(instance.clone());
+                    }
+                    _ => {}
+                },
+                OperationEvent::SignalReceived { signal } if signal.is_over() => {
+                    safe.insert(signal.instance.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 400, ..Default::default() })]
+
+    #[test]
+    fn whatever_happens_the_laws_hold(
+        network in prop_oneof![Just(NetworkMode::PrimaryEni), Just(NetworkMode::SecondaryIp), Just(NetworkMode::None)],
+        root in prop_oneof![Just(RootMode::Adopt), Just(RootMode::Image), Just(RootMode::None)],
+        handover in prop_oneof![Just(Handover::Terminate), Just(Handover::Detach)],
+        moves in moves(),
+    ) {
+        let mut desk = Desk::new();
+        let mut spec = example("db-1", network, root);
+        spec.persist.handover = handover;
+        let applied = desk.submit(Work::Apply(ApplyParams { spec }))?;
+        prop_assert!(applied);
+        laws(&desk)?;
+        for action in &moves {
+            play(&mut desk, action)?;
+            laws(&desk)?;
+        }
+        prefixes_fold(&desk)?;
+        nothing_is_fenced_unpreserved(&desk)?;
+    }
+}
