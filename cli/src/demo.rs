@@ -28,8 +28,9 @@ use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aws::InstanceState;
 use perennial_workflows::domain::{Event, Perennial, State};
+use perennial_workflows::history::compare;
 use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::operation::{OperationEvent, Status};
+use perennial_workflows::operation::Status;
 use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -217,6 +218,7 @@ struct Stage {
     output: Output,
     /// How far the journal was told.
     told: Position,
+    teller: describe::Teller,
     /// The moment that `+0.0 s` stands for.
     since_ms: u64,
 }
@@ -248,8 +250,18 @@ impl Stage {
         let engine = service.engine();
         let (trigger, shutdown) = Shutdown::new();
         let service = tokio::spawn(Box::pin(service.run(shutdown)));
-        let told = Position(0);
-        Ok(Self { clock, region, engine, submissions, service, trigger, output, told, since_ms: EPOCH_MS })
+        Ok(Self {
+            clock,
+            region,
+            engine,
+            submissions,
+            service,
+            trigger,
+            output,
+            told: Position(0),
+            teller: describe::Teller::default(),
+            since_ms: EPOCH_MS,
+        })
     }
 
     fn say(&self, text: &str) -> Result<(), Failure> {
@@ -265,7 +277,7 @@ impl Stage {
     fn introduce(&self, args: &DemoArgs) -> Result<(), Failure> {
         self.say(&format!(
             "Perennial keeps stateful nodes alive on spot capacity. This is the real engine,\n\
-             journal and queue over a simulated EC2 region at {} times real speed.\n",
+             journal and queue over a simulated EC2 region, {} times as fast as real time.\n",
             args.speed
         ))?;
         let rows = MODES.iter().map(|mode| vec![mode.node.to_owned(), mode.returns_with.to_owned()]);
@@ -329,11 +341,10 @@ impl Stage {
                 let Some(id) = OperationId::of_stream(&event.stream) else { continue };
                 let decoded = Perennial::decode(&event.data).map_err(Failure::internal)?;
                 let Event::Operation(decoded) = decoded else { continue };
-                if let Some((name, what)) = describe::news(&decoded) {
+                if let Some((name, what)) = self.teller.tell(&id, event.seq, &decoded) {
                     let at = describe::length(event.recorded_at_ms.saturating_sub(self.since_ms));
-                    let what = if matches!(decoded, OperationEvent::Finished { .. }) { "" } else { &what };
-                    let head = format!(" {:>9}  {:<6}  {name:<27}", format!("+{at}"), id.node());
-                    self.say(describe::wrapped(&head, what).trim_end())?;
+                    let head = format!(" {:>8}  {:<6}  {name:<16} ", format!("+{at}"), id.node());
+                    self.say(&describe::wrapped(&head, &what, 19))?;
                 }
             }
         }
@@ -426,8 +437,8 @@ fn record(node: &str) -> String {
 }
 
 impl Outcome {
-    fn row(&mut self, name: &str, before: impl ToString, after: impl ToString, remark: &str) {
-        self.rows.push((name.to_owned(), before.to_string(), after.to_string(), remark.to_owned()));
+    fn row(&mut self, name: &str, before: String, after: String, remark: &str) {
+        self.rows.push((name.to_owned(), before, after, remark.to_owned()));
     }
 
     /// Compares what was with what is, by the node's own books and by the simulated world.
@@ -436,60 +447,38 @@ impl Outcome {
             self.broken.push("the node has no instance".to_owned());
             return;
         };
-        self.row("instance", &old.instance, &new.instance, "another machine");
-        self.row(
-            "type",
-            format!("{} {}", old.instance_type, old.market),
-            format!("{} {}", new.instance_type, new.market),
-            "",
-        );
         if old.instance == new.instance {
             self.broken.push("the instance was not replaced".to_owned());
         }
+        for line in compare(&before.resources, &after.resources) {
+            let remark = if line.same { "same" } else { "" };
+            self.row(&line.what, line.before, line.after, remark);
+        }
+        if before.resources.address.is_none() {
+            self.row("address", old.private_ip.to_string(), new.private_ip.to_string(), "not kept");
+        }
         for (slot, held) in &before.resources.volumes {
-            let now = after.resources.volumes.get(slot).map(|held| held.volume.clone());
-            let same = now.as_ref() == Some(&held.volume);
+            if after.resources.volumes.get(slot) != Some(held) {
+                self.broken.push(format!("volume {slot} is another one"));
+            }
             let content = world.read(now_ms, &new.instance, &held.device);
-            let kept = content.is_ok_and(|records| records.contains(&record(mode.node)));
-            let remark = match (same, kept) {
-                (true, true) => "same volume, record kept",
-                (false, true) => "new volume, record kept",
-                (_, false) => "RECORD LOST",
-            };
-            if !(same && kept) {
-                self.broken.push(format!("volume {slot}: {remark}"));
+            if content.is_ok_and(|records| records.contains(&record(mode.node))) {
+                let what = format!("volume {slot}");
+                let row = self.rows.iter_mut().find(|row| row.0 == what);
+                row.into_iter().for_each(|row| row.3.push_str(", record kept"));
+            } else {
+                self.broken.push(format!("volume {slot} LOST the record"));
             }
-            self.row(
-                &format!("{slot} volume"),
-                &held.volume,
-                now.map_or_else(|| "-".to_owned(), |id| id.to_string()),
-                remark,
-            );
         }
-        if let Some(held) = &before.resources.interface {
-            let same = after.resources.interface.as_ref() == Some(held);
-            if !same {
-                self.broken.push("the interface is another one".to_owned());
-            }
-            self.row(
-                "interface",
-                &held.interface,
-                &new.interface,
-                if same { "same interface" } else { "LOST" },
-            );
+        if after.resources.interface != before.resources.interface {
+            self.broken.push("the interface is another one".to_owned());
         }
-        match before.resources.address {
-            Some(address) => {
-                let shown = world.interface_view(&new.interface);
-                let same = after.resources.address == Some(address)
-                    && shown.is_some_and(|view| holds(&view.primary_ip, &view.secondary_ips, address));
-                if !same {
-                    self.broken.push("the address is another one".to_owned());
-                }
-                let now = after.resources.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-                self.row("address", address, now, if same { "same address" } else { "LOST" });
+        if let Some(address) = before.resources.address {
+            let shown = world.interface_view(&new.interface);
+            let here = shown.is_some_and(|view| holds(&view.primary_ip, &view.secondary_ips, address));
+            if after.resources.address != Some(address) || !here {
+                self.broken.push("the address is another one".to_owned());
             }
-            None => self.row("address", old.private_ip, new.private_ip, "not kept, as asked"),
         }
         let live = world.instances_of(mode.node).len();
         if live != 1 {
@@ -591,8 +580,10 @@ async fn output_history(output: Output, reader: &JournalReader) -> Result<(), Fa
         return Ok(());
     }
     let node = MODES[1].name();
-    let text = history::text(reader, &node, Some(1)).await?;
-    output.text(&format!("\n3. What the journal says of it (perennial node history {node})\n\n{text}"))
+    let text = history::text(&history::load(reader, &node, Some(1)).await?);
+    output.text(&format!(
+        "\n3. What the journal says of one of them (perennial node history {node})\n\n{text}\n"
+    ))
 }
 
 fn summary(outcomes: &[Outcome]) -> String {
@@ -604,7 +595,7 @@ fn summary(outcomes: &[Outcome]) -> String {
         });
         text.push_str(&table(&["", "BEFORE", "AFTER", ""], &[], rows));
         text.push_str(&format!(
-            "\n  outage {} · notice to end {} · {}\n",
+            "\n  outage {} (seen by the probe), {} from notice to end; {}\n",
             describe::length(outcome.outage_ms),
             describe::length(outcome.total_ms),
             if outcome.kept { "everything kept".to_owned() } else { outcome.broken.join("; ") }

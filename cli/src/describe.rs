@@ -1,8 +1,13 @@
 //! Events in words, one line each.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use perennial_engine::ids::{Seq, Token};
+use perennial_workflows::history::in_words;
+use perennial_workflows::node::OperationId;
 use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::steps::Intent;
 
 /// A moment, to the second.
 pub(crate) fn time(at_ms: u64) -> String {
@@ -24,84 +29,62 @@ pub(crate) fn length(ms: u64) -> String {
     }
 }
 
-/// What a step observed.
-pub(crate) fn evidence(evidence: &Evidence) -> String {
-    match evidence {
-        Evidence::Resolved(placement) => format!("zone {}, {}", placement.zone, placement.image.architecture),
-        Evidence::VolumeCreated { volume } => format!("{volume} available"),
-        Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
-        Evidence::Preserved => "survives termination".to_owned(),
-        Evidence::Fenced { found, terminated_by_us: true } => format!("was {found}; terminated, seen twice"),
-        Evidence::Fenced { found, terminated_by_us: false } => {
-            format!("was {found} already; gone, seen twice")
-        }
-        Evidence::Released => "free, seen twice".to_owned(),
-        Evidence::StillBusy { because } => format!("still busy: {because}"),
-        Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} complete"),
-        Evidence::ImageAvailable { image } => format!("{image} available"),
-        Evidence::Launched { instance, .. } => format!("{instance} accepted"),
-        Evidence::NoCapacity { code, .. } => format!("no capacity: {code}"),
-        Evidence::Started { private_ip, .. } => format!("running at {private_ip}"),
-        Evidence::Adopted { .. } => "the node's own root is in place".to_owned(),
-        Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
-        Evidence::Attached => "attached".to_owned(),
-        Evidence::Moved { address } => format!("{address} is here"),
-        Evidence::Verified => "all in place".to_owned(),
-        Evidence::Deleted => "gone".to_owned(),
-        Evidence::InstanceGone { instance, state, reason } => {
-            let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
-            let reason = reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
-            format!("{instance} is {state}{reason}")
-        }
-        Evidence::Lost { what } => format!("lost: {what}"),
-        Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
-        Evidence::OutOfTime { because } => format!("out of time: {because}"),
+/// Tells the events of operations as they come, one line each.
+#[derive(Debug, Default)]
+pub(crate) struct Teller {
+    /// What was intended, by operation and token: the words for what was seen need it.
+    intents: BTreeMap<(OperationId, Token), Intent>,
+}
+
+impl Teller {
+    /// What a person who watches wants to see of an event: a name and what about it.
+    pub(crate) fn tell(
+        &mut self,
+        id: &OperationId,
+        seq: Seq,
+        event: &OperationEvent,
+    ) -> Option<(String, String)> {
+        Some(match event {
+            OperationEvent::Started(order) => (format!("{} began", order.kind), order.cause.to_string()),
+            OperationEvent::StepIntended { intent, .. } => {
+                self.intents.insert((id.clone(), seq.into()), intent.clone());
+                return None;
+            }
+            OperationEvent::StepSettled { step, token, evidence } => {
+                let intent = self.intents.remove(&(id.clone(), *token))?;
+                (step.clone(), in_words(&intent, evidence))
+            }
+            OperationEvent::RungChosen { from, to, because, .. } => {
+                (format!("root: {to}"), format!("instead of {from}: {because}"))
+            }
+            OperationEvent::CandidateLost { instance, because } => {
+                ("candidate lost".to_owned(), format!("{instance}: {because}"))
+            }
+            OperationEvent::SignalReceived { signal } => ("heard".to_owned(), signal.to_string()),
+            OperationEvent::Stuck { step, because, needs } => {
+                ("STUCK".to_owned(), format!("{step}: {because}. Needs: {needs}"))
+            }
+            OperationEvent::Resumed { requested_by, .. } => {
+                ("resumed".to_owned(), format!("by {requested_by}"))
+            }
+            OperationEvent::Finished { .. } => ("finished".to_owned(), String::new()),
+        })
     }
 }
 
-/// An event of an operation that a person who watches wants to see: a name and what about it.
-pub(crate) fn news(event: &OperationEvent) -> Option<(String, String)> {
-    Some(match event {
-        OperationEvent::Started(order) => (format!("{} began", order.kind), order.cause.to_string()),
-        OperationEvent::StepIntended { .. } => return None,
-        OperationEvent::StepSettled { step, evidence: seen, .. } => (step.clone(), evidence(seen)),
-        OperationEvent::RungChosen { from, to, because, .. } => {
-            (format!("root: {to}"), format!("instead of {from}: {because}"))
-        }
-        OperationEvent::CandidateLost { instance, because } => {
-            ("candidate lost".to_owned(), format!("{instance}: {because}"))
-        }
-        OperationEvent::SignalReceived { signal } => ("heard".to_owned(), signal.to_string()),
-        OperationEvent::Stuck { step, because, needs } => {
-            ("STUCK".to_owned(), format!("{step}: {because}; needs: {needs}"))
-        }
-        OperationEvent::Resumed { requested_by, .. } => ("resumed".to_owned(), format!("by {requested_by}")),
-        OperationEvent::Finished { .. } => ("finished".to_owned(), "everything is in place".to_owned()),
-    })
-}
-
-/// One line of progress, at most as wide as a terminal where ids allow it.
-pub(crate) fn progress(at_ms: u64, event: &OperationEvent) -> Option<String> {
-    let (name, what) = news(event)?;
-    let at = length(at_ms);
-    Some(wrapped(&format!("  +{at:>8}  {name:<27}"), &what))
-}
-
-/// A head and a text, broken at spaces so that no line is wider than a terminal.
-pub(crate) fn wrapped(head: &str, text: &str) -> String {
+/// Columns and a text behind them, broken at spaces so that no line is wider than a terminal where ids allow it; further
+/// lines begin at `indent`.
+pub(crate) fn wrapped(head: &str, text: &str, indent: usize) -> String {
     const WIDTH: usize = crate::output::WIDTH as usize;
     let mut lines = vec![head.to_owned()];
-    let mut fresh = true;
     for word in text.split_whitespace() {
         let line = lines.last_mut().unwrap_or_else(|| unreachable!("BUG: there is always a line"));
-        let needed = line.chars().count() + 1 + word.chars().count();
-        if needed > WIDTH && !fresh {
-            lines.push(format!("{:indent$}{word}", "", indent = 14));
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(format!("{:indent$}{word}", ""));
         } else {
             line.push(' ');
             line.push_str(word);
         }
-        fresh = false;
     }
-    lines.join("\n")
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }

@@ -43,8 +43,10 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str, schema: &str) 
             message.push_str(&format!(":{}:{}", place.line(), place.column()));
         }
         let what = plain.to_string();
+        let what = what.lines().next().unwrap_or_default();
         message.push_str(": ");
-        message.push_str(what.lines().next().unwrap_or_default());
+        // The place stands at the beginning already, where editors find it.
+        message.push_str(what.rsplit_once(" at line ").map_or(what, |(what, _)| what));
         Failure::user(message).hint(format!("`perennial schema {schema}` shows what is allowed"))
     })
 }

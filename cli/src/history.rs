@@ -1,13 +1,16 @@
-//! `perennial node history`: what happened to a node.
+//! `perennial node history`: what happened to a node, for somebody who was not there.
+
+use std::collections::BTreeMap;
 
 use perennial_store::JournalReader;
+use perennial_workflows::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story, node_history};
 use perennial_workflows::node::OperationId;
 use perennial_workflows::spec::NodeName;
 
-use crate::describe;
+use crate::describe::{length, time, wrapped};
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::{read, workflow};
+use crate::output::{Output, table};
+use crate::read;
 
 /// Prints the history of a node.
 pub(crate) async fn run(
@@ -16,30 +19,112 @@ pub(crate) async fn run(
     last: Option<usize>,
     output: Output,
 ) -> Result<(), Failure> {
-    let text = text(journal, name, last).await?;
-    output.text(&text)
+    let history = load(journal, name, last).await?;
+    output.show(&history, || text(&history))
 }
 
-/// The history of a node, for people.
-pub(crate) async fn text(
+/// Folds the history of a node; with `last`, only of its newest operations.
+pub(crate) async fn load(
     journal: &JournalReader,
     name: &NodeName,
     last: Option<usize>,
-) -> Result<String, Failure> {
+) -> Result<NodeHistory, Failure> {
     let node = read::node(journal, name).await?;
     let first = node.operations.saturating_sub(last.map_or(u64::MAX, |last| last as u64));
-    let mut text = String::new();
+    let mut operations = BTreeMap::new();
     for number in first + 1..=node.operations {
         let id = OperationId::new(name.clone(), number);
-        let operation = read::operation(journal, &id).await?;
-        text.push_str(&format!(
-            "{} {}: {}, {}\n{}\n\n",
-            describe::time(operation.started_at_ms),
-            id,
-            operation.order.kind,
-            operation.order.cause,
-            workflow::steps(&operation)
-        ));
+        operations.insert(id.clone(), read::operation_events(journal, &id).await?);
     }
-    Ok(text)
+    let mut history = node_history(name, &read::node_events(journal, name).await?, &operations);
+    let began = history.entries.iter().position(|entry| matches!(entry, Entry::Operation(_)));
+    if let (Some(_), Some(began)) = (last, began) {
+        history.entries.drain(..began);
+    }
+    Ok(history)
+}
+
+/// A history for people.
+pub(crate) fn text(history: &NodeHistory) -> String {
+    let entries: Vec<String> = history
+        .entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Remark { at_ms, text } => wrapped(&time(*at_ms), text, 4),
+            Entry::Operation(story) => told(story),
+        })
+        .collect();
+    entries.join("\n\n")
+}
+
+/// One operation for people.
+pub(crate) fn told(story: &Story) -> String {
+    let end = match story.finished_at_ms {
+        Some(at_ms) => format!("finished after {}", length(at_ms.saturating_sub(story.started_at_ms))),
+        None => story.status.clone(),
+    };
+    let head = format!("{} {} {}:", time(story.started_at_ms), story.operation, story.kind);
+    let mut lines = vec![wrapped(&head, &end, 4), wrapped("  cause   ", &story.cause, 11)];
+    if let Some(outage) = &story.outage {
+        let from = length(outage.from_ms.saturating_sub(story.started_at_ms));
+        let to = length(outage.to_ms.saturating_sub(story.started_at_ms));
+        let what = format!(
+            "{}, from +{from} ({}) to +{to} ({})",
+            length(outage.length_ms()),
+            outage.from,
+            outage.to
+        );
+        lines.push(wrapped("  outage  ", &what, 11));
+    }
+    lines.push(String::new());
+    lines.push(steps(story));
+    lines.extend(remarks("rejected", &story.rejected, story));
+    lines.extend(remarks("also", &story.remarks, story));
+    if story.comparison.iter().any(|line| !line.before.is_empty()) {
+        lines.push(String::new());
+        lines.push(comparison(&story.comparison));
+    }
+    lines.join("\n")
+}
+
+/// The steps of an operation, each with when it began, how long it took and what was seen.
+pub(crate) fn steps(story: &Story) -> String {
+    let mut lines = vec![format!("  {:>9}  {:>8}  STEP, AND WHAT WAS SEEN", "BEGAN", "TOOK")];
+    lines.extend(story.steps.iter().map(|step| step_line(step, story.started_at_ms)));
+    lines.join("\n")
+}
+
+fn step_line(step: &StepLine, started_at_ms: u64) -> String {
+    let began = length(step.intended_at_ms.saturating_sub(started_at_ms));
+    let took = step
+        .settled_at_ms
+        .map_or_else(|| "-".to_owned(), |at_ms| length(at_ms.saturating_sub(step.intended_at_ms)));
+    let again = if step.attempt > 1 { format!(" (try {})", step.attempt) } else { String::new() };
+    let name = format!("{}{again}", step.step);
+    wrapped(&format!("  {:>9}  {took:>8}  {name:<16} ", format!("+{began}")), &step.evidence, 25)
+}
+
+fn remarks(title: &str, remarks: &[Remark], story: &Story) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !remarks.is_empty() {
+        lines.push(format!("  {title}:"));
+    }
+    lines.extend(remarks.iter().map(|remark| {
+        let at = length(remark.at_ms.saturating_sub(story.started_at_ms));
+        wrapped(&format!("  {:>9} ", format!("+{at}")), &remark.text, 13)
+    }));
+    lines
+}
+
+/// Before and after.
+fn comparison(lines: &[Comparison]) -> String {
+    let or_none = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
+    table(
+        &["", "BEFORE", "AFTER", ""],
+        &[],
+        lines.iter().map(|line| {
+            let same = if line.same { "same" } else { "" };
+            vec![format!("  {}", line.what), or_none(&line.before), or_none(&line.after), same.to_owned()]
+        }),
+    )
 }

@@ -161,7 +161,7 @@ pub(crate) async fn run(
         NodeCommand::Show(args) => show(&args.name, installation, output).await,
         NodeCommand::Plan(PlanArgs { file: Some(file), .. }) => plan::of_spec(&files::node(file)?, output),
         NodeCommand::Plan(PlanArgs { name: Some(name), .. }) => {
-            plan::of_node(name, &read::node(&installation.reader()?, name).await?, output)
+            plan::of_node(&read::node(&installation.reader()?, name).await?, output)
         }
         NodeCommand::Plan(PlanArgs { name: None, file: None }) => {
             Err(Failure::internal("BUG: the arguments need a name or a file"))

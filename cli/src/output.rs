@@ -3,13 +3,16 @@
 use std::io::{self, ErrorKind, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::failure::Failure;
 
 /// No table is wider than a terminal of the usual width.
 pub(crate) const WIDTH: u16 = 80;
+
+/// The longest cell that is never broken: an id, a moment, a name.
+const WHOLE_MAX: u16 = 24;
 
 /// The form of what a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -32,7 +35,6 @@ impl Output {
     /// Prints text as it is, and a line's end.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let text = text.strip_suffix('\n').unwrap_or(text);
         written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
     }
 
@@ -99,8 +101,14 @@ pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
     for row in rows {
         table.add_row(row);
     }
+    let last = table.column_count().saturating_sub(1);
+    let widths = table.column_max_content_widths();
     for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
+        column.set_padding((0, if index == last { 0 } else { 2 }));
+        // Ids and times stay whole; what is told about them is broken.
+        if index != last && widths.get(index).is_some_and(|width| *width <= WHOLE_MAX) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
         if right.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -1,17 +1,63 @@
-//! `perennial node plan`: what a replacement would do.
+//! `perennial node plan`: what a replacement would do, without touching anything.
 
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{NodeName, NodeSpec};
+use perennial_workflows::node::{Node, OperationKind};
+use perennial_workflows::operation::Refusal;
+use perennial_workflows::plan::{Plan, plan};
+use perennial_workflows::spec::NodeSpec;
+use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::describe::{length, wrapped};
+use crate::failure::{Failure, chain};
+use crate::history;
 use crate::output::Output;
 
-/// Of a registered node.
-pub(crate) fn of_node(_name: &NodeName, _node: &Node, _output: Output) -> Result<(), Failure> {
-    Err(Failure::internal("plans are not in this build yet"))
+/// Plans the next operation of a registered node.
+pub(crate) fn of_node(node: &Node, output: Output) -> Result<(), Failure> {
+    let Some(spec) = &node.spec else { return Err(Failure::internal("BUG: a node without a spec")) };
+    let plan = plan(spec, Some(node)).map_err(bug)?;
+    output.show(&plan, || text(&plan))
 }
 
-/// Of a node file.
-pub(crate) fn of_spec(_spec: &NodeSpec, _output: Output) -> Result<(), Failure> {
-    Err(Failure::internal("plans are not in this build yet"))
+/// Both plans of a node file.
+#[derive(Serialize)]
+struct Plans {
+    provision: Plan,
+    replace: Plan,
+}
+
+/// Plans the provision of a node file, and a replacement after it.
+pub(crate) fn of_spec(spec: &NodeSpec, output: Output) -> Result<(), Failure> {
+    let resources = perennial_workflows::plan::imagined_resources(spec).map_err(bug)?;
+    let node = Node { spec: Some(spec.clone()), generation: 1, operations: 1, resources, ..Node::default() };
+    let plans =
+        Plans { provision: plan(spec, None).map_err(bug)?, replace: plan(spec, Some(&node)).map_err(bug)? };
+    output.show(&plans, || format!("{}\n\n{}", text(&plans.provision), text(&plans.replace)))
+}
+
+fn bug(refusal: Refusal) -> Failure {
+    Failure::internal(chain(&refusal))
+}
+
+fn text(plan: &Plan) -> String {
+    let mut lines = vec![format!("{} would take about {}", capital(plan.kind), length(plan.total_ms))];
+    lines.extend(plan.order.as_ref().map(|order| format!("  order     {order}")));
+    if let Some(outage) = &plan.story.outage {
+        let what = format!("about {}, from {} to {}", length(outage.length_ms()), outage.from, outage.to);
+        lines.push(wrapped("  outage   ", &what, 12));
+    }
+    let pools: Vec<String> = plan.pools.iter().map(ToString::to_string).collect();
+    lines.push(wrapped("  capacity ", &pools.join(", then "), 12));
+    lines.push(String::new());
+    lines.push(history::steps(&plan.story));
+    lines.push(String::new());
+    lines.extend(plan.notes.iter().map(|note| wrapped("  note:", note, 8)));
+    lines.join("\n")
+}
+
+fn capital(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Provision => "The provision",
+        OperationKind::Replace => "A replacement",
+        OperationKind::Delete => "The deletion",
+    }
 }

@@ -1,11 +1,13 @@
 //! Reading the journal: nodes and operations as they are now.
 
+use perennial_engine::domain::{Domain as _, Stamp};
 use perennial_engine::engine::load_stream;
+use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::{Journal, SummaryRow, Which};
 use perennial_store::JournalReader;
-use perennial_workflows::domain::{Perennial, State};
-use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::operation::Operation;
+use perennial_workflows::domain::{Event, Perennial, State};
+use perennial_workflows::node::{Node, NodeEvent, OperationId, node_stream};
+use perennial_workflows::operation::{Operation, OperationEvent};
 use perennial_workflows::spec::NodeName;
 use serde::de::DeserializeOwned;
 
@@ -65,4 +67,52 @@ pub(crate) async fn summaries<T: DeserializeOwned>(
             return Ok(all);
         }
     }
+}
+
+/// Every event of a stream, with its place and time.
+async fn events(journal: &JournalReader, stream: &StreamId) -> Result<Vec<(Stamp, Event)>, Failure> {
+    let mut all = Vec::new();
+    let mut after = Seq::NONE;
+    loop {
+        let page = journal.read_stream(stream, after, PAGE).await?;
+        for event in &page {
+            after = event.seq;
+            let decoded = Perennial::decode(&event.data).map_err(|error| {
+                Failure::environment(format!("event {after} of {stream}: {error}"))
+                    .hint("run `perennial journal verify`")
+            })?;
+            all.push((Stamp { seq: event.seq, at_ms: event.recorded_at_ms }, decoded));
+        }
+        if page.len() < PAGE {
+            return Ok(all);
+        }
+    }
+}
+
+/// Every event of a node's own stream.
+pub(crate) async fn node_events(
+    journal: &JournalReader,
+    name: &NodeName,
+) -> Result<Vec<(Stamp, NodeEvent)>, Failure> {
+    let events = events(journal, &node_stream(name)).await?.into_iter();
+    Ok(events
+        .filter_map(|(stamp, event)| match event {
+            Event::Node(event) => Some((stamp, event)),
+            Event::Operation(_) | Event::Letter(_) => None,
+        })
+        .collect())
+}
+
+/// Every event of an operation.
+pub(crate) async fn operation_events(
+    journal: &JournalReader,
+    id: &OperationId,
+) -> Result<Vec<(Stamp, OperationEvent)>, Failure> {
+    let events = events(journal, &id.stream()).await?.into_iter();
+    Ok(events
+        .filter_map(|(stamp, event)| match event {
+            Event::Operation(event) => Some((stamp, event)),
+            Event::Node(_) | Event::Letter(_) => None,
+        })
+        .collect())
 }

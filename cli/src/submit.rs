@@ -42,8 +42,8 @@ pub(crate) struct SubmitArgs {
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
     /// The idempotency key: the same key is carried out once [default: a new UUID]
-    #[arg(long, value_name = "KEY", value_parser = submission_id)]
-    pub(crate) id: Option<SubmissionId>,
+    #[arg(long = "id", value_name = "KEY", value_parser = submission_id)]
+    pub(crate) submission: Option<SubmissionId>,
     /// Who asks, for the record
     #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS")]
     pub(crate) requested_by: Option<String>,
@@ -81,7 +81,8 @@ impl SubmitArgs {
         node: Option<&str>,
         params: serde_json::Value,
     ) -> serde_json::Value {
-        let id = self.id.as_ref().map_or_else(|| uuid::Uuid::now_v7().to_string(), ToString::to_string);
+        let id =
+            self.submission.as_ref().map_or_else(|| uuid::Uuid::now_v7().to_string(), ToString::to_string);
         let who =
             self.requested_by.clone().or_else(|| std::env::var("USER").ok()).filter(|who| !who.is_empty());
         let mut message = serde_json::json!({
@@ -167,14 +168,8 @@ async fn follow(
     };
     output.say(&fate.to_string());
     match &fate {
-        Fate::Started { operation } => {
-            watch(&journal, output, Progress::Aside, operation, Seq::NONE).await?;
-            let operation = operation.clone();
-            Ok((fate, Some(operation)))
-        }
-        Fate::Joined { operation } => {
-            let from = last_resumed(&journal, operation).await?;
-            watch(&journal, output, Progress::Aside, operation, from).await?;
+        Fate::Started { operation } | Fate::Joined { operation } => {
+            watch(&journal, output, Progress::Aside, operation).await?;
             let operation = operation.clone();
             Ok((fate, Some(operation)))
         }
@@ -195,12 +190,6 @@ fn try_reader(installation: &Installation) -> Result<Option<JournalReader>, Fail
         Err(OpenError::Missing { .. } | OpenError::TooOld { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-async fn last_resumed(journal: &JournalReader, id: &OperationId) -> Result<Seq, Failure> {
-    let events = read_from(journal, id, Seq::NONE).await?;
-    let resumed = events.iter().rev().find(|event| event.data.kind == "operation.resumed");
-    Ok(resumed.map_or(Seq::NONE, |event| Seq(event.seq.0 - 1)))
 }
 
 async fn read_from(
@@ -235,10 +224,11 @@ pub(crate) async fn watch(
     output: Output,
     progress: Progress,
     id: &OperationId,
-    mut after: Seq,
 ) -> Result<(), Failure> {
+    let mut after = Seq::NONE;
     let clock = Clock::system();
     let mut began_ms = None;
+    let mut teller = describe::Teller::default();
     loop {
         let events = read_from(journal, id, after).await?;
         let mut stuck = None;
@@ -251,18 +241,15 @@ pub(crate) async fn watch(
             })?;
             let Event::Operation(decoded) = decoded else { continue };
             let at_ms = event.recorded_at_ms.saturating_sub(began_ms);
-            match (progress, output.format) {
-                (Progress::Data, Format::Json) => output.json_line(&line(event)?)?,
-                (Progress::Data, Format::Table) => {
-                    if let Some(text) = describe::progress(at_ms, &decoded) {
-                        output.text(&text)?;
-                    }
-                }
-                (Progress::Aside, _) => {
-                    if let Some(text) = describe::progress(at_ms, &decoded) {
-                        output.say(&text);
-                    }
-                }
+            let told = teller.tell(id, event.seq, &decoded).map(|(name, what)| {
+                let head = format!(" {:>9}  {name:<16} ", format!("+{}", describe::length(at_ms)));
+                describe::wrapped(&head, &what, 12)
+            });
+            match (progress, output.format, told) {
+                (Progress::Data, Format::Json, _) => output.json_line(&line(event)?)?,
+                (Progress::Data, Format::Table, Some(told)) => output.text(&told)?,
+                (Progress::Aside, _, Some(told)) => output.say(&told),
+                (_, _, None) => {}
             }
             match decoded {
                 OperationEvent::Finished { .. } => return Ok(()),

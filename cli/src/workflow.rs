@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use perennial_engine::ids::Seq;
+use perennial_engine::ids::Token;
 use perennial_engine::journal::Which;
 use perennial_workflows::domain::OperationSummary;
+use perennial_workflows::history::story;
 use perennial_workflows::node::OperationId;
-use perennial_workflows::operation::{Operation, Status};
+use perennial_workflows::operation::{Status, StepRecord};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::installation::Installation;
-use crate::output::{Output, pairs, table};
+use crate::output::{Output, table};
 use crate::submit::{Progress, SubmitArgs, watch};
-use crate::{describe, files, read};
+use crate::{describe, files, history, read};
 
 /// What can be done with workflows.
 #[derive(Debug, Subcommand)]
@@ -99,7 +100,7 @@ pub(crate) async fn run(
         WorkflowCommand::Watch(args) => {
             let journal = installation.reader()?;
             read::operation(&journal, &args.id).await?;
-            watch(&journal, output, Progress::Data, &args.id, Seq::NONE).await
+            watch(&journal, output, Progress::Data, &args.id).await
         }
         WorkflowCommand::Resume(args) => {
             let params = serde_json::json!({ "workflow": args.workflow.id, "accept_loss": args.accept_loss });
@@ -113,7 +114,7 @@ pub(crate) async fn run(
 fn complete(message: &mut serde_json::Value, submit: &SubmitArgs) {
     let known = submit.message("", None, serde_json::Value::Null);
     let Some(fields) = message.as_object_mut() else { return };
-    if submit.id.is_some() || !fields.contains_key("id") {
+    if submit.submission.is_some() || !fields.contains_key("id") {
         fields.insert("id".into(), known["id"].clone());
     }
     if submit.requested_by.is_some() || !fields.contains_key("requested_by") {
@@ -188,7 +189,8 @@ struct Shown<'a> {
 }
 
 async fn show(id: &OperationId, installation: &Installation, output: Output) -> Result<(), Failure> {
-    let operation = read::operation(&installation.reader()?, id).await?;
+    let journal = installation.reader()?;
+    let operation = read::operation(&journal, id).await?;
     let (status, because, needs, ended_at_ms) = match &operation.status {
         Status::Running => ("running", None, None, None),
         Status::Stuck { because, needs, since_ms, .. } => {
@@ -205,55 +207,22 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
         cause: &operation.order.cause,
         started_at_ms: operation.started_at_ms,
         ended_at_ms,
-        steps: operation
-            .steps
-            .iter()
-            .map(|(token, record)| Step {
-                token: token.0,
-                step: &record.step,
-                attempt: record.attempt,
-                intended_at_ms: record.intended_at_ms,
-                not_before_ms: record.not_before_ms,
-                deadline_ms: record.deadline_ms,
-                settled_at_ms: record.outcome.as_ref().map(|(_, at_ms)| *at_ms),
-                intent: &record.intent,
-                evidence: record.outcome.as_ref().map(|(evidence, _)| evidence),
-            })
-            .collect(),
+        steps: operation.steps.iter().map(|(token, record)| step(*token, record)).collect(),
     };
-    output.show(&shown, || described(&shown, &operation))
+    let told = story(id, &read::operation_events(&journal, id).await?);
+    output.show(&shown, || told.as_ref().map(history::told).unwrap_or_default())
 }
 
-fn described(shown: &Shown<'_>, operation: &Operation) -> String {
-    let mut rows = vec![
-        ("workflow", format!("{} ({}), {}", shown.workflow, shown.kind, shown.status)),
-        ("cause", shown.cause.to_string()),
-        ("started", describe::time(shown.started_at_ms)),
-    ];
-    if let Some(end) = shown.ended_at_ms {
-        rows.push(("took", describe::length(end.saturating_sub(shown.started_at_ms))));
+fn step(token: Token, record: &StepRecord) -> Step<'_> {
+    Step {
+        token: token.0,
+        step: &record.step,
+        attempt: record.attempt,
+        intended_at_ms: record.intended_at_ms,
+        not_before_ms: record.not_before_ms,
+        deadline_ms: record.deadline_ms,
+        settled_at_ms: record.outcome.as_ref().map(|(_, at_ms)| *at_ms),
+        intent: &record.intent,
+        evidence: record.outcome.as_ref().map(|(evidence, _)| evidence),
     }
-    rows.extend(shown.because.map(|because| ("because", because.to_owned())));
-    rows.extend(shown.needs.map(|needs| ("needs", needs.to_owned())));
-    format!("{}\n\n{}", pairs(rows), steps(operation))
-}
-
-/// The steps of an operation as a table.
-pub(crate) fn steps(operation: &Operation) -> String {
-    table(
-        &["AT", "TOOK", "STEP", "EVIDENCE"],
-        &[0, 1],
-        operation.steps.values().map(|record| {
-            let at = record.intended_at_ms.saturating_sub(operation.started_at_ms);
-            let (took, seen) = match &record.outcome {
-                Some((evidence, at_ms)) => (
-                    describe::length(at_ms.saturating_sub(record.intended_at_ms)),
-                    describe::evidence(evidence),
-                ),
-                None => ("-".to_owned(), "open".to_owned()),
-            };
-            let again = if record.attempt > 1 { format!(" (try {})", record.attempt) } else { String::new() };
-            vec![format!("+{}", describe::length(at)), took, format!("{}{again}", record.step), seen]
-        }),
-    )
 }
