@@ -21,6 +21,15 @@ pub const EVENT_BODY_MAX: usize = 512 * 1024;
 /// The most events of one batch. The largest the domain makes is a few dozen.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
 
+/// The longest kind of an event, in bytes. The domain's are under 40.
+pub const EVENT_KIND_MAX: usize = 100;
+
+/// The longest idempotency key, in bytes: a queue message's id of any kind with a prefix.
+pub const KEY_MAX: usize = 512;
+
+/// The latest time an adapter can store, in milliseconds: SQLite's and PostgreSQL's integers are signed.
+pub const RECORDED_AT_MS_MAX: u64 = i64::MAX as u64;
+
 /// An event before it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventData {
@@ -185,11 +194,25 @@ impl Batch {
         if events > BATCH_EVENTS_MAX {
             return refused(format!("{events} events in one batch; the most is {BATCH_EVENTS_MAX}"));
         }
+        if self.recorded_at_ms > RECORDED_AT_MS_MAX {
+            return refused(format!("the time {} ms is beyond {RECORDED_AT_MS_MAX}", self.recorded_at_ms));
+        }
+        if let Some(key) = &self.key
+            && !(1..=KEY_MAX).contains(&key.len())
+        {
+            return refused(format!("a key of {} bytes; between 1 and {KEY_MAX} fit", key.len()));
+        }
         for (i, append) in self.appends.iter().enumerate() {
             if self.appends[..i].iter().any(|other| other.stream == append.stream) {
                 return refused(format!("stream {} appears twice in one batch", append.stream));
             }
             for event in &append.events {
+                if !(1..=EVENT_KIND_MAX).contains(&event.kind.len()) {
+                    return refused(format!(
+                        "an event kind of {} bytes; between 1 and {EVENT_KIND_MAX} fit",
+                        event.kind.len()
+                    ));
+                }
                 if event.body.len() > EVENT_BODY_MAX {
                     return refused(format!(
                         "an event body of {} bytes; the most is {EVENT_BODY_MAX}",
@@ -364,4 +387,31 @@ pub enum Which {
     All,
     /// Those with work under way.
     Open,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(kind: &str, key: Option<String>, recorded_at_ms: u64) -> Result<(), AppendError> {
+        let event = EventData { kind: kind.into(), version: 1, body: "{}".into() };
+        let stream = StreamId::parse("s/1").unwrap();
+        let appends = vec![StreamAppend { stream, expected: Seq::NONE, events: vec![event] }];
+        Batch { appends, key, recorded_at_ms, ..Batch::default() }.check()
+    }
+
+    #[test]
+    fn a_batch_at_its_bounds_is_taken_and_one_beyond_any_of_them_is_refused() {
+        let longest = "k".repeat(EVENT_KIND_MAX);
+        batch(&longest, Some("i".repeat(KEY_MAX)), RECORDED_AT_MS_MAX).unwrap();
+        for beyond in [
+            batch("", None, 0),
+            batch(&format!("{longest}k"), None, 0),
+            batch("k", Some(String::new()), 0),
+            batch("k", Some("i".repeat(KEY_MAX + 1)), 0),
+            batch("k", None, RECORDED_AT_MS_MAX + 1),
+        ] {
+            assert!(matches!(beyond, Err(AppendError::Refused { .. })), "{beyond:?}");
+        }
+    }
 }

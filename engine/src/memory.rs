@@ -22,7 +22,7 @@ use crate::queue::{
 };
 
 /// The latest time an adapter can store, in milliseconds: SQLite's and PostgreSQL's integers are signed.
-pub const TIME_MS_MAX: u64 = i64::MAX as u64;
+pub const TIME_MS_MAX: u64 = crate::journal::RECORDED_AT_MS_MAX;
 
 /// A journal in memory.
 #[derive(Debug, Default)]
@@ -67,11 +67,6 @@ impl JournalState {
 
     fn append(&mut self, batch: Batch) -> Result<Appended, AppendError> {
         batch.check()?;
-        if batch.recorded_at_ms > TIME_MS_MAX {
-            return Err(AppendError::Refused {
-                why: format!("the time {} ms is beyond {TIME_MS_MAX}", batch.recorded_at_ms),
-            });
-        }
         // The key first: who repeats an append whose answer was lost must hear that it was written, not that the
         // stream has moved on.
         if let Some(key) = &batch.key

@@ -18,13 +18,18 @@ use perennial_engine::queue::{Outgoing, Queue};
 use perennial_store::verify::verify_events;
 use perennial_store::{Durability, EmbeddedQueue, JournalReader, Options, QueueSettings, SqliteJournal};
 
-use common::{Numbers, argument, data, drive, raw};
+use common::{Numbers, argument, data, drive, raw, syncs};
 
 fn main() {
     let seconds = argument("seconds", 3);
     let duration = Duration::from_secs(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
+        let sync = syncs(Duration::from_secs(1));
+        println!(
+            "fdatasync of 300 bytes: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms",
+            sync.rate, sync.p50_ms, sync.p99_ms
+        );
         println!("durable appends of one 300-byte event, {seconds} s each, after 0.5 s of warming up");
         println!("| appenders | journal ev/s | p50 ms | p99 ms | raw loop ev/s | p50 ms | p99 ms | ratio |");
         println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");

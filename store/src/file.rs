@@ -9,6 +9,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// How long a connection waits for another one's write before it gives up. A commit takes milliseconds and a
@@ -224,6 +225,7 @@ pub(crate) fn open_writable(
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let mut conn = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
     conn.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("setting the busy timeout"))?;
+    keep_plans(&conn).map_err(sqlite("keeping plans stable"))?;
     check_identity(&conn, path, format)?;
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(sqlite("switching to WAL"))?;
     synchronous.set(&conn).map_err(sqlite("setting synchronous"))?;
@@ -245,6 +247,7 @@ pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, 
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let conn = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
     conn.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("setting the busy timeout"))?;
+    keep_plans(&conn).map_err(sqlite("keeping plans stable"))?;
     let version = check_identity(&conn, path, format)?;
     if version < format.migrations.len() as i64 {
         return Err(OpenError::TooOld {
@@ -254,6 +257,12 @@ pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, 
         });
     }
     Ok(conn)
+}
+
+/// Has a prepared statement keep its plan. Otherwise SQLite prepares it anew whenever another value is bound, because a partial
+/// index might fit that value; ours never depend on one, and preparing costs more than a short read itself.
+fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Refuses what is not ours or newer than we are; returns the file's format. Only reads.

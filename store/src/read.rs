@@ -169,7 +169,11 @@ pub(crate) fn stream(
     after: Seq,
     limit_: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let sql = select_events("WHERE stream = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+    let sql = select_events(
+        "INDEXED BY events_by_origin
+         WHERE origin = (SELECT position FROM events INDEXED BY events_first WHERE stream = ?1 AND seq = 1)
+         AND seq > ?2 ORDER BY seq LIMIT ?3",
+    );
     events(conn, &sql, params![stream.as_str(), signed(after.0), limit(limit_)], Position(0))
 }
 

@@ -5,7 +5,7 @@
 //! | a changed event | its hash, and that of the next one |
 //! | a missing or inserted event | positions are dense; each hash chains to the one before |
 //! | a cut end | not from the file alone: compare the head with one noted elsewhere (`journal head`, a backup) |
-//! | a broken stream | sequence numbers are dense per stream, read through the stream index |
+//! | a broken stream | sequence numbers are dense per stream, read through the stream index; each event names the place of its stream's first |
 //! | an index that lies | its entries and the rows give the same sum |
 //! | a key used twice | neighbours in the key index |
 //! | a torn or overwritten page | SQLite's own `quick_check`, and every read that fails |
@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use perennial_engine::ids::{Position, StreamId};
-use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, chain};
-use rusqlite::Connection;
+use perennial_engine::ids::{Position, Seq, StreamId};
+use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, chain};
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
 use crate::file::{self, JOURNAL, OpenError};
@@ -168,6 +168,10 @@ fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport
     let sums = check_events_and_fold(&conn, &mut report, projector);
     let outcome = check_stream_index(&conn, &mut report, sums);
     unreadable(&mut report, "the index of streams", outcome);
+    let outcome = check_first_index(&conn, &mut report, sums);
+    unreadable(&mut report, "the index of stream names", outcome);
+    let outcome = check_origins(&conn, &mut report);
+    unreadable(&mut report, "the streams' first events", outcome);
     let outcome = check_key_index(&conn, &mut report, sums);
     unreadable(&mut report, "the index of idempotency keys", outcome);
     Ok(report)
@@ -190,6 +194,8 @@ fn quick_check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result
 struct Sums {
     rows: u64,
     streams: u64,
+    firsts: u64,
+    names: u64,
     keyed: u64,
     keys: u64,
     /// Some rows could not be read: the sums say nothing.
@@ -287,7 +293,7 @@ fn walk<P: Projector>(
     last: &mut i64,
 ) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(&format!(
-        "SELECT {} FROM events NOT INDEXED WHERE position > ?1 ORDER BY position",
+        "SELECT {}, origin FROM events NOT INDEXED WHERE position > ?1 ORDER BY position",
         read::COLUMNS
     ))?;
     let mut rows = statement.query([*last])?;
@@ -308,8 +314,12 @@ fn walk<P: Projector>(
                 }
                 report.head = Head { position: event.position, hash: event.hash };
                 sums.rows = sums.rows.wrapping_add(1);
-                sums.streams =
-                    sums.streams.wrapping_add(mix(event.stream.as_str(), event.seq.0, event.position.0));
+                let origin: i64 = row.get(9)?;
+                sums.streams = sums.streams.wrapping_add(place(origin, event.seq.0, event.position.0));
+                if event.seq == Seq(1) {
+                    sums.firsts += 1;
+                    sums.names = sums.names.wrapping_add(mix(event.stream.as_str(), 1, event.position.0));
+                }
                 if let Some(key) = &event.key {
                     sums.keyed += 1;
                     sums.keys = sums.keys.wrapping_add(mix(key, 0, event.position.0));
@@ -331,31 +341,85 @@ fn walk<P: Projector>(
     Ok(())
 }
 
+/// An entry of the stream index, for a sum.
+fn place(origin: i64, seq: u64, position: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&origin.to_le_bytes()).update(&seq.to_le_bytes()).update(&position.to_le_bytes());
+    let bytes = hasher.finalize();
+    u64::from_le_bytes(bytes.as_bytes()[..8].try_into().expect("BUG: a hash has 32 bytes"))
+}
+
 fn check_stream_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
-        "SELECT stream, seq, position FROM events INDEXED BY events_by_stream ORDER BY stream, seq",
+        "SELECT origin, seq, position FROM events INDEXED BY events_by_origin ORDER BY origin, seq",
     )?;
     let mut rows = statement.query([])?;
-    let (mut current, mut last) = (String::new(), 0_i64);
+    let (mut current, mut last) = (None, 0_i64);
     let (mut count, mut sum) = (0_u64, 0_u64);
     while let Some(row) = rows.next()? {
-        let stream = String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned();
-        let (seq, position): (i64, i64) = (row.get(1)?, row.get(2)?);
-        if stream != current {
+        let (origin, seq, position): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if current != Some(origin) {
             report.streams += 1;
-            (current, last) = (stream, 0);
+            (current, last) = (Some(origin), 0);
         }
         if seq != last + 1 {
-            let id = StreamId::parse(&current).ok();
-            let what = format!("stream {current:?} has event {seq} after event {last}");
+            let name: Option<String> = conn
+                .prepare_cached("SELECT stream FROM events NOT INDEXED WHERE position = ?1")?
+                .query_row([position], |row| row.get(0))
+                .optional()?;
+            let id = name.as_deref().and_then(|name| StreamId::parse(name).ok());
+            let what = format!("stream {:?} has event {seq} after event {last}", name.unwrap_or_default());
             report.add(Severity::Damaged, Some(Position(position.max(0) as u64)), id.as_ref(), what);
         }
         last = seq;
         count += 1;
-        sum = sum.wrapping_add(mix(&current, seq.max(0) as u64, position.max(0) as u64));
+        sum = sum.wrapping_add(place(origin, seq.max(0) as u64, position.max(0) as u64));
     }
     if !sums.partial && (count, sum) != (sums.rows, sums.streams) {
         report.add(Severity::Damaged, None, None, "the index of streams and the events do not say the same");
+    }
+    Ok(())
+}
+
+fn check_first_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT stream, position FROM events INDEXED BY events_first WHERE seq = 1 ORDER BY stream",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut before: Option<Vec<u8>> = None;
+    let (mut count, mut sum) = (0_u64, 0_u64);
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec();
+        let position: i64 = row.get(1)?;
+        if before.as_ref() == Some(&name) {
+            let what = format!("stream {:?} begins twice", String::from_utf8_lossy(&name));
+            report.add(Severity::Damaged, Some(Position(position.max(0) as u64)), None, what);
+        }
+        count += 1;
+        sum = sum.wrapping_add(mix(&String::from_utf8_lossy(&name), 1, position.max(0) as u64));
+        before = Some(name);
+    }
+    if !sums.partial && (count, sum) != (sums.firsts, sums.names) {
+        let what = "the index of stream names and the events do not say the same";
+        report.add(Severity::Damaged, None, None, what);
+    }
+    Ok(())
+}
+
+/// Whether each event's origin is the first event of its own stream. The hash does not cover it, because it follows from
+/// the rest.
+fn check_origins(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT event.position FROM events AS event NOT INDEXED
+         LEFT JOIN events AS first NOT INDEXED ON first.position = event.origin
+         WHERE first.position IS NULL OR first.seq <> 1 OR first.stream <> event.stream
+         ORDER BY event.position",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let what = "its origin is not the first event of its stream";
+        report.add(Severity::Damaged, Some(Position(position.max(0) as u64)), None, what);
     }
     Ok(())
 }
@@ -410,10 +474,13 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     // A key of a broken stream may stand under another stream's name, so its own name is what is looked at.
     compare_rows(report, "lookup key", keys, keys_page, |(_, stream)| stream, broken);
 
-    let summaries = folded.summaries.into_iter().map(|row| (row.stream.clone(), row)).collect();
+    // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and a change that
+    // an event makes and the next one of the same batch takes back is seen by one of them only.
+    let timeless = |row: SummaryRow| (row.stream.clone(), SummaryRow { updated_at_ms: 0, ..row });
+    let summaries = folded.summaries.into_iter().map(timeless).collect();
     let summaries_page = |after: Option<&_>| {
         let rows = read::summaries_all(conn, after, PAGE)?;
-        Ok(rows.into_iter().map(|row| (row.stream.clone(), row)).collect())
+        Ok(rows.into_iter().map(timeless).collect())
     };
     compare_rows(report, "summary", summaries, summaries_page, |stream| stream, broken);
 }

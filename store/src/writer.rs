@@ -43,9 +43,10 @@ pub(crate) const GROUP_MAX: usize = 256;
 /// How many heads of streams are kept: about 100 bytes each, so 7 MB at most. Those in work are far fewer.
 const HEADS_MAX: usize = 65_536;
 
-/// The writer's page cache in KiB. Index pages of new streams are touched all over the tree; 32 MiB hold those of
-/// about a million streams' inner nodes and the leaves in use.
-const CACHE_KIB: i64 = 32 * 1024;
+/// The writer's page cache in KiB. It holds the ends of the table and of its index, where streams in work are, and the inner
+/// nodes of the rest; what it lacks is in the operating system's cache. More costs: a commit that has balanced an index walks
+/// SQLite's whole cache (`pcache1TruncateUnsafe`), which at 32 MiB was an eighth of the writer's time.
+const CACHE_KIB: i64 = 4 * 1024;
 
 type Outcome = Result<Appended, AppendError>;
 
@@ -130,9 +131,12 @@ impl<'c> Statements<'c> {
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             commit: conn.prepare("COMMIT")?,
             by_key: conn.prepare("SELECT position FROM events WHERE idempotency_key = ?1")?,
-            head_of: conn.prepare("SELECT max(seq) FROM events WHERE stream = ?1")?,
+            head_of: conn.prepare(
+                "SELECT max(seq), origin FROM events INDEXED BY events_by_origin
+                 WHERE origin = (SELECT position FROM events INDEXED BY events_first WHERE stream = ?1 AND seq = 1)",
+            )?,
             insert: conn.prepare(&format!(
-                "INSERT INTO events ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO events ({}, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 read::COLUMNS
             ))?,
             close_step: conn.prepare("DELETE FROM open_steps WHERE stream = ?1 AND token = ?2")?,
@@ -268,6 +272,10 @@ impl<'c> Writer<'c> {
         for append in &mut batch.appends {
             self.scratch.stream = append.stream.clone();
             self.scratch.seq = append.expected;
+            let origin = match self.head_of(&append.stream)?.origin {
+                Position(0) => Position(self.head.position.0 + 1),
+                origin => origin,
+            };
             for data in &mut append.events {
                 self.scratch.position.0 = self.head.position.0 + 1;
                 self.scratch.seq = self.scratch.seq.next();
@@ -277,7 +285,7 @@ impl<'c> Writer<'c> {
                 let first_key = key.take();
                 self.scratch.key.clone_from(&first_key);
                 self.scratch.hash = chain(&self.head.hash, &self.scratch);
-                let inserted = self.insert();
+                let inserted = self.insert(origin);
                 std::mem::swap(&mut self.scratch.data, data);
                 if first_key.is_some() {
                     batch.key = first_key;
@@ -285,7 +293,7 @@ impl<'c> Writer<'c> {
                 inserted?;
                 self.head = Head { position: self.scratch.position, hash: self.scratch.hash };
             }
-            self.heads.set(append.stream.clone(), self.scratch.seq);
+            self.heads.set(append.stream.clone(), StreamHead { seq: self.scratch.seq, origin });
         }
         self.project(&batch.projection)?;
         Ok(Ok(Appended { last: self.head.position }))
@@ -297,10 +305,6 @@ impl<'c> Writer<'c> {
         if let Err(refused) = batch.check() {
             return Ok(Some(refused));
         }
-        if i64::try_from(batch.recorded_at_ms).is_err() {
-            let why = format!("the time {} ms is beyond {}", batch.recorded_at_ms, i64::MAX);
-            return Ok(Some(AppendError::Refused { why }));
-        }
         if let Some(key) = &batch.key {
             let at: Option<i64> = self.statements.by_key.query_row([key], |row| row.get(0)).optional()?;
             if let Some(at) = at {
@@ -308,7 +312,7 @@ impl<'c> Writer<'c> {
             }
         }
         for append in &batch.appends {
-            let actual = self.head_of(&append.stream)?;
+            let actual = self.head_of(&append.stream)?.seq;
             if actual != append.expected {
                 return Ok(Some(AppendError::Conflict {
                     stream: append.stream.clone(),
@@ -320,17 +324,19 @@ impl<'c> Writer<'c> {
         Ok(None)
     }
 
-    fn head_of(&mut self, stream: &StreamId) -> rusqlite::Result<Seq> {
-        if let Some(seq) = self.heads.get(stream) {
-            return Ok(seq);
+    fn head_of(&mut self, stream: &StreamId) -> rusqlite::Result<StreamHead> {
+        if let Some(head) = self.heads.get(stream) {
+            return Ok(head);
         }
-        let max: Option<i64> = self.statements.head_of.query_row([stream.as_str()], |row| row.get(0))?;
-        let seq = Seq(max.unwrap_or(0).max(0) as u64);
-        self.heads.set(stream.clone(), seq);
-        Ok(seq)
+        let (seq, origin): (Option<i64>, Option<i64>) =
+            self.statements.head_of.query_row([stream.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let unsigned = |number: Option<i64>| number.unwrap_or(0).max(0) as u64;
+        let head = StreamHead { seq: Seq(unsigned(seq)), origin: Position(unsigned(origin)) };
+        self.heads.set(stream.clone(), head);
+        Ok(head)
     }
 
-    fn insert(&mut self) -> rusqlite::Result<()> {
+    fn insert(&mut self, origin: Position) -> rusqlite::Result<()> {
         let row = &self.scratch;
         // A page of the index and the row itself: about what the WAL grows by.
         self.written_bytes += 4_096 + row.data.body.len() as u64;
@@ -346,6 +352,7 @@ impl<'c> Writer<'c> {
                 signed(row.recorded_at_ms),
                 row.key,
                 row.hash.0.as_slice(),
+                signed(origin.0),
             ])
             .map(|_| ())
     }
@@ -396,30 +403,39 @@ enum Failure {
     Commit(AppendError),
 }
 
+/// Where a stream ends and where it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StreamHead {
+    /// [`Seq::NONE`] for a stream that does not exist.
+    seq: Seq,
+    /// The position of its first event; 0 for a stream that does not exist.
+    origin: Position,
+}
+
 /// The heads of the streams used last: two generations, each half of [`HEADS_MAX`]. When the young one is full, the
 /// old one is dropped and the young one becomes old. Whatever is used moves to the young one.
 #[derive(Default)]
 struct Heads {
-    young: HashMap<StreamId, Seq>,
-    old: HashMap<StreamId, Seq>,
+    young: HashMap<StreamId, StreamHead>,
+    old: HashMap<StreamId, StreamHead>,
 }
 
 impl Heads {
-    fn get(&mut self, stream: &StreamId) -> Option<Seq> {
-        if let Some(&seq) = self.young.get(stream) {
-            return Some(seq);
+    fn get(&mut self, stream: &StreamId) -> Option<StreamHead> {
+        if let Some(&head) = self.young.get(stream) {
+            return Some(head);
         }
-        let (stream, seq) = self.old.remove_entry(stream)?;
-        self.set(stream, seq);
-        Some(seq)
+        let (stream, head) = self.old.remove_entry(stream)?;
+        self.set(stream, head);
+        Some(head)
     }
 
-    fn set(&mut self, stream: StreamId, seq: Seq) {
+    fn set(&mut self, stream: StreamId, head: StreamHead) {
         if self.young.len() >= HEADS_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
         // The old generation's entry, if there is one, is shadowed by the young one's.
-        self.young.insert(stream, seq);
+        self.young.insert(stream, head);
     }
 }
 
@@ -430,14 +446,15 @@ mod tests {
     #[test]
     fn the_cache_of_heads_is_bounded_and_never_answers_with_an_old_head() {
         let stream = |n: usize| StreamId::parse(&format!("s/{n}")).unwrap();
+        let at = |seq: u64| StreamHead { seq: Seq(seq), origin: Position(7) };
         let mut heads = Heads::default();
-        heads.set(stream(0), Seq(1));
+        heads.set(stream(0), at(1));
         for n in 1..HEADS_MAX * 2 {
-            heads.set(stream(n), Seq(1));
+            heads.set(stream(n), at(1));
             if n == HEADS_MAX / 4 {
-                heads.set(stream(0), Seq(2));
+                heads.set(stream(0), at(2));
             }
-            assert!(heads.get(&stream(0)).is_none_or(|seq| n < HEADS_MAX / 4 || seq == Seq(2)));
+            assert!(heads.get(&stream(0)).is_none_or(|head| n < HEADS_MAX / 4 || head == at(2)));
         }
         assert!(heads.young.len() + heads.old.len() <= HEADS_MAX);
         assert_eq!(heads.get(&stream(1)), None, "what was not used for long is forgotten");

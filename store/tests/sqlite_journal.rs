@@ -314,11 +314,11 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
     journal_with_a_row_in_the_middle(&path).await;
     assert!(verify_events(&path).unwrap().is_sound());
     let sound = std::fs::read(&path).unwrap();
-    // As SQLite lays it out: stream, seq (one byte), kind, version (in the header), body, time (two bytes), key, hash.
+    // As SQLite lays it out: stream, seq (one byte), kind, version (in the header), body, time (two bytes), key, hash, origin (one byte).
     let body = "{\"text\":\"the body of the row\"}";
     let body_at = sound.windows(body.len()).position(|bytes| bytes == body.as_bytes()).unwrap();
     let start = body_at - "suite.kind_of_row".len() - 1 - "middle/row".len();
-    let end = body_at + body.len() + 2 + "the-key-of-the-row".len() + 32;
+    let end = body_at + body.len() + 2 + "the-key-of-the-row".len() + 32 + 1;
     assert_eq!(&sound[start..start + 10], b"middle/row");
     let copy = dir.path().join("flipped.sqlite");
     let flipped = |at: usize, bit: u8| {
@@ -367,6 +367,9 @@ async fn a_change_by_somebody_who_removed_the_triggers_is_found() {
         ("idempotency_key", "NULL"),
         ("idempotency_key", "'another'"),
         ("hash", "zeroblob(32)"),
+        ("origin", "2"),
+        ("origin", "5"),
+        ("origin", "1000"),
     ] {
         let report = after(&format!("UPDATE events SET {column} = {value} WHERE position = 5"));
         assert!(has(&report, 5), "{column}: {:?}", report.findings);
@@ -495,6 +498,18 @@ async fn toys(path: &Path) {
         toy(&journal, name, 2, "toy.opened", &[]).await;
     }
     toy(&journal, "toy/b", 3, "toy.closed", &[1, 2]).await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_summary_is_not_compared_because_a_batch_shows_only_its_last_state() {
+    let (_dir, path) = place();
+    toys(&path).await;
+    assert!(verify(&path, Toy::default()).unwrap().is_sound());
+    let by_hand = Connection::open(&path).unwrap();
+    by_hand.execute_batch("UPDATE summaries SET updated_at_ms = updated_at_ms + 5").unwrap();
+    assert!(verify(&path, Toy::default()).unwrap().is_sound());
+    by_hand.execute_batch("UPDATE summaries SET body = '{}'").unwrap();
+    assert_eq!(verify(&path, Toy::default()).unwrap().worst(), Some(Severity::Stale));
 }
 
 #[tokio::test]

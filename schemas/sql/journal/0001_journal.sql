@@ -10,10 +10,14 @@ CREATE TABLE events (
   body            TEXT    NOT NULL,                         -- a JSON object, as it was hashed
   recorded_at_ms  INTEGER NOT NULL,
   idempotency_key TEXT,                                     -- of the batch, on its first event
-  hash            BLOB    NOT NULL CHECK (length(hash) = 32) -- BLAKE3 over the previous hash and this row
+  hash            BLOB    NOT NULL CHECK (length(hash) = 32), -- BLAKE3 over the previous hash and this row
+  origin          INTEGER NOT NULL                          -- the position of the stream's first event
 ) STRICT;
 
-CREATE UNIQUE INDEX events_by_stream ON events (stream, seq);
+-- A stream is found by its name once and read by its origin. Origins grow with time, so the streams in work stand side by side
+-- in this index whatever their names are: a commit of many streams writes few pages of it, however long the journal is.
+CREATE UNIQUE INDEX events_by_origin ON events (origin, seq);
+CREATE UNIQUE INDEX events_first ON events (stream) WHERE seq = 1;
 CREATE UNIQUE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
