@@ -1,21 +1,348 @@
-//! `perennial doctor`.
+//! `perennial doctor`: is everything in place, and if not, what to do.
+
+use std::path::PathBuf;
 
 use clap::Args;
+use perennial_engine::clock::Clock;
+use perennial_engine::ids::Position;
+use perennial_engine::journal::{Hash, Journal as _, chain};
+use perennial_engine::queue::{Queue, QueueError};
+use perennial_store::{JournalReader, OpenError};
+use serde::Serialize;
 
+use crate::config::{CloudKind, Config};
 use crate::failure::Failure;
-use crate::installation::Installation;
-use crate::output::Output;
+use crate::files;
+use crate::installation::{Installation, Role};
+use crate::output::{Output, table};
+
+/// An event from further in the future than this was written under another clock.
+const SKEW_MAX_MS: u64 = 5_000;
+
+/// How many dead letters are looked at; their number is known in any case.
+const DEAD_LETTERS_SHOWN: usize = 1;
+
+/// The variables that are read; another one with our prefix is likely a slip.
+const VARIABLES: [&str; 15] = [
+    "PERENNIAL_AS",
+    "PERENNIAL_CLOUD",
+    "PERENNIAL_CONFIG",
+    "PERENNIAL_DATA",
+    "PERENNIAL_DATA_DIR",
+    "PERENNIAL_LOG",
+    "PERENNIAL_OUTPUT",
+    "PERENNIAL_OWNER",
+    "PERENNIAL_QUEUES_INTERRUPTIONS",
+    "PERENNIAL_QUEUES_KIND",
+    "PERENNIAL_QUEUES_STEPS",
+    "PERENNIAL_QUEUES_SUBMISSIONS",
+    "PERENNIAL_SIM_SEED",
+    "PERENNIAL_SIM_SPEED",
+    "PERENNIAL_SWEEP_EVERY_S",
+];
 
 /// Of `doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {}
-
-/// x
-pub(crate) fn no_configuration(failure: Failure, _output: Output) -> Result<(), Failure> {
-    Err(failure)
+pub(crate) struct DoctorArgs {
+    /// A node file: asks EC2 whether its instance might be launched (DryRun; nothing is)
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
 }
 
-/// x
-pub(crate) async fn run(_args: &DoctorArgs, _i: &Installation, _output: Output) -> Result<(), Failure> {
-    Ok(())
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: String,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_do: Option<String>,
+}
+
+/// The lines so far.
+#[derive(Debug, Default)]
+struct Report(Vec<Check>);
+
+impl Report {
+    fn add(&mut self, check: &str, verdict: Verdict, found: impl Into<String>, to_do: Option<&str>) {
+        let to_do = to_do.map(str::to_owned);
+        self.0.push(Check { check: check.to_owned(), verdict, found: found.into(), to_do });
+    }
+
+    fn ok(&mut self, check: &str, found: impl Into<String>) {
+        self.add(check, Verdict::Ok, found, None);
+    }
+
+    fn warn(&mut self, check: &str, found: impl Into<String>, to_do: &str) {
+        self.add(check, Verdict::Warn, found, Some(to_do));
+    }
+
+    fn fail(&mut self, check: &str, found: impl Into<String>, to_do: &str) {
+        self.add(check, Verdict::Fail, found, Some(to_do));
+    }
+
+    fn end(self, output: Output) -> Result<(), Failure> {
+        output.show(&self.0, || {
+            let rows = self.0.iter().map(|line| {
+                let verdict = match line.verdict {
+                    Verdict::Ok => "ok",
+                    Verdict::Warn => "WARN",
+                    Verdict::Fail => "FAIL",
+                };
+                let to_do = line.to_do.as_ref().map_or_else(String::new, |to_do| format!("\n→ {to_do}"));
+                vec![verdict.to_owned(), line.check.clone(), format!("{}{to_do}", line.found)]
+            });
+            table(&["", "CHECK", "FOUND"], &[], rows)
+        })?;
+        match self.0.iter().filter(|line| line.verdict == Verdict::Fail).count() {
+            0 => Ok(()),
+            1 => Err(Failure::failed("one check failed")),
+            failed => Err(Failure::failed(format!("{failed} checks failed"))),
+        }
+    }
+}
+
+/// The report when the configuration cannot be read: nothing else can be checked.
+pub(crate) fn no_configuration(failure: &Failure, output: Output) -> Result<(), Failure> {
+    let mut report = Report::default();
+    report.fail("configuration", failure.message(), "correct it; nothing else can be checked before");
+    report.end(output)
+}
+
+/// Checks everything.
+pub(crate) async fn run(
+    args: &DoctorArgs,
+    installation: &Installation,
+    output: Output,
+) -> Result<(), Failure> {
+    let spec = args.file.as_ref().map(|file| files::node(file)).transpose()?;
+    let config = &installation.config;
+    let mut report = Report::default();
+    configuration(config, &mut report);
+    journal(config, &mut report).await;
+    for (name, role) in
+        [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
+    {
+        let queue = installation.queue(role).await;
+        queue_checks(&format!("queue {name}"), queue, &mut report).await;
+    }
+    match config.cloud {
+        CloudKind::Sim => report.warn(
+            "cloud",
+            "a simulated region inside `serve`; it ends with the process",
+            "for rehearsals only: set cloud = \"ec2\" for the real one",
+        ),
+        CloudKind::Ec2 => ec2(installation, spec.as_ref(), &mut report).await,
+    }
+    report.end(output)
+}
+
+fn configuration(config: &Config, report: &mut Report) {
+    let file = match &config.file {
+        Some(path) => path.display().to_string(),
+        None => "no file, defaults".to_owned(),
+    };
+    report.ok("configuration", format!("{file}; owner {}", config.owner));
+    let mut unknown: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("PERENNIAL_") && !VARIABLES.contains(&name.as_str()))
+        .collect();
+    unknown.sort();
+    if !unknown.is_empty() {
+        report.warn("environment", format!("not read: {}", unknown.join(", ")), "is one of them misspelled?");
+    }
+}
+
+async fn journal(config: &Config, report: &mut Report) {
+    let path = config.journal_path();
+    let shown = path.display();
+    let reader = match JournalReader::open(&path) {
+        Ok(reader) => reader,
+        Err(OpenError::Missing { .. }) => {
+            return report.warn("journal", format!("none at {shown}"), "`perennial serve` makes it");
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            return report.fail("journal", failure.message(), failure.advice());
+        }
+    };
+    match head(&reader).await {
+        Ok(None) => report.ok("journal", format!("{shown}, empty")),
+        Ok(Some((position, at_ms))) => {
+            report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
+            let now_ms = Clock::system().now_ms();
+            if at_ms > now_ms + SKEW_MAX_MS {
+                let ahead = crate::describe::length(at_ms - now_ms);
+                report.warn(
+                    "clock",
+                    format!("the newest event is {ahead} in the future"),
+                    "set the machine's clock (NTP); or was the journal written by a simulation?",
+                );
+            }
+        }
+        Err(failure) => report.fail("journal", failure.message(), "run `perennial journal verify`"),
+    }
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    match std::fs::File::open(&lock).map(|file| file.try_lock()) {
+        Ok(Err(std::fs::TryLockError::WouldBlock)) => {
+            let holder = std::fs::read_to_string(&lock).unwrap_or_default();
+            report.ok("server", format!("running (process {})", holder.trim()));
+        }
+        // Given back at once, with the file.
+        Ok(Ok(())) | Err(_) => {
+            report.warn("server", "none runs on this journal", "start `perennial serve`");
+        }
+        Ok(Err(std::fs::TryLockError::Error(error))) => {
+            report.fail("server", format!("the lock cannot be tried: {error}"), "use a local file system");
+        }
+    }
+}
+
+/// The last event's position and time, after its hash was computed again; `None` of an empty journal.
+async fn head(reader: &JournalReader) -> Result<Option<(Position, u64)>, Failure> {
+    let head = reader.head().await?;
+    let events = reader.read_all(Position(head.position.0.saturating_sub(2)), 2).await?;
+    let previous = match events.as_slice() {
+        [] => return Ok(None),
+        [_] => Hash::GENESIS,
+        [previous, ..] => previous.hash,
+    };
+    let last = &events[events.len() - 1];
+    if chain(&previous, last) != last.hash {
+        return Err(Failure::failed(format!("the hash of event {} is not right", last.position)));
+    }
+    Ok(Some((last.position, last.recorded_at_ms)))
+}
+
+async fn queue_checks(name: &str, queue: Result<std::sync::Arc<dyn Queue>, Failure>, report: &mut Report) {
+    let queue = match queue {
+        Ok(queue) => queue,
+        Err(failure) => return report.fail(name, failure.message(), failure.advice()),
+    };
+    let depth = match queue.depth().await {
+        Ok(depth) => depth,
+        Err(error) => {
+            let failure = Failure::from(error);
+            return report.fail(name, failure.message(), failure.advice());
+        }
+    };
+    let found =
+        format!("{} waiting, {} in flight, {} delayed", depth.visible, depth.in_flight, depth.delayed);
+    match queue.dead_letters(DEAD_LETTERS_SHOWN).await {
+        Err(QueueError::Misconfigured { why }) => {
+            report.warn(name, format!("{found}; {why}"), "give it a redrive policy with a dead-letter queue");
+        }
+        Err(error) => report.warn(name, format!("{found}; dead letters: {error}"), "allow reading them"),
+        Ok(_) if depth.dead == 0 => report.ok(name, found),
+        Ok(dead) => {
+            let first =
+                dead.first().map_or_else(String::new, |letter| format!(", such as: {}", letter.reason));
+            let found = format!("{found}; {} dead letters{first}", depth.dead);
+            report.warn(name, found, "look at them; each is an answer to its sender");
+        }
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "the same signature as with AWS")]
+async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, report: &mut Report) {
+    report.fail(
+        "cloud",
+        "cloud is \"ec2\", and this build has no AWS SDK",
+        "build without --no-default-features, or set cloud = \"sim\"",
+    );
+}
+
+#[cfg(feature = "aws")]
+async fn ec2(
+    installation: &Installation,
+    spec: Option<&perennial_workflows::spec::NodeSpec>,
+    report: &mut Report,
+) {
+    use perennial_workers::cloud::Select;
+
+    let aws = installation.aws().await;
+    match aws.region() {
+        Some(region) => report.ok("region", region),
+        None => {
+            let to_do = "set AWS_REGION, or a region in ~/.aws/config for the profile in use";
+            return report.fail("region", "none is configured", to_do);
+        }
+    }
+    let cloud = aws.cloud();
+    match cloud.identity().await {
+        Ok(account) if account.is_empty() => report.ok("credentials", "found; the endpoint names no account"),
+        Ok(account) => report.ok("credentials", format!("account {account}")),
+        Err(error) => {
+            report.fail(
+                "credentials",
+                error.to_string(),
+                "check AWS_PROFILE, the instance profile, or the keys",
+            );
+        }
+    }
+    let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
+    match cloud.instances(&Select::Tagged(tags)).await {
+        Ok(instances) => {
+            report.ok(
+                "describe",
+                format!("{} instances of owner {}", instances.len(), installation.config.owner),
+            );
+        }
+        Err(error) => report.fail("describe", error.to_string(), "allow ec2:DescribeInstances"),
+    }
+    match spec {
+        None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
+        Some(spec) => dry_run(cloud.as_ref(), spec, report).await,
+    }
+}
+
+#[cfg(feature = "aws")]
+async fn dry_run(
+    cloud: &dyn perennial_workers::cloud::Cloud,
+    spec: &perennial_workflows::spec::NodeSpec,
+    report: &mut Report,
+) {
+    use perennial_workers::cloud::{LaunchNetwork, LaunchRequest};
+
+    let zone = match cloud.subnets(std::slice::from_ref(&spec.subnet)).await {
+        Ok(subnets) => match subnets.first() {
+            Some(subnet) => subnet.zone.clone(),
+            None => {
+                return report.fail("subnet", format!("{} is not there", spec.subnet), "name another one");
+            }
+        },
+        Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
+    };
+    for pool in spec.ladder() {
+        let check = format!("launch {pool}");
+        let request = LaunchRequest {
+            client_token: uuid::Uuid::now_v7().to_string(),
+            image: spec.image.clone(),
+            instance_type: pool.instance_type.clone(),
+            market: pool.market,
+            price_max: spec.capacity.price_max.clone(),
+            zone: zone.clone(),
+            network: LaunchNetwork::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
+            root: None,
+            key_name: spec.key_name.clone(),
+            instance_profile: spec.instance_profile.clone(),
+            user_data: spec.user_data.clone(),
+            tags: spec.tags.clone(),
+        };
+        match cloud.may_run_instances(&request).await {
+            Ok(()) => report.ok(&check, format!("allowed in {zone}")),
+            Err(error) => report.fail(&check, error.to_string(), "see the IAM policy, and the node file"),
+        }
+    }
 }

@@ -125,6 +125,16 @@ impl Failure {
         ExitCode::from(self.kind.code())
     }
 
+    /// What is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> &str {
+        self.hint.as_deref().unwrap_or("see docs/cli.md")
+    }
+
     /// The lines for people; none when nobody reads any more.
     pub(crate) fn lines(&self) -> Option<String> {
         if self.kind == Kind::Closed {

@@ -119,7 +119,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let config = match Config::load(&flags) {
         Ok(config) => config,
         Err(failure) if matches!(cli.command, Command::Doctor(_)) => {
-            return doctor::no_configuration(failure, output);
+            return doctor::no_configuration(&failure, output);
         }
         Err(failure) => return Err(failure),
     };

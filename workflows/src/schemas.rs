@@ -8,8 +8,8 @@
 //! | `event` | one line of an exported journal |
 //!
 //! A schema accepts what the parser accepts, as far as JSON Schema can say it. What it cannot say: lengths in bytes (it
-//! counts characters), that a submission's `node` is the node of its parameters, and what [`NodeSpec::check`] checks across
-//! fields.
+//! counts characters), that a submission's `node` is the node of its parameters, and that names and devices of data volumes
+//! differ. Where a type is parsed from a text (a name, an id), its pattern stands in [`refine`]: the derive does not see it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -18,9 +18,10 @@ use crate::domain::EVENT_VERSION;
 use crate::letter::LetterEvent;
 use crate::node::NodeEvent;
 use crate::operation::OperationEvent;
-use crate::spec::{NodeName, NodeSpec};
+use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, DeleteParams, ReplaceParams, Reply, ResumeParams, SubmissionId, SubmissionSchema, TEXT_MAX,
+    ApplyParams, DeleteParams, ReplaceParams, Reply, ResumeParams, SUBMISSION_ID_MAX, SubmissionId,
+    SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -34,6 +35,10 @@ pub fn all() -> Vec<(&'static str, Schema)> {
 pub fn node() -> Schema {
     let mut schema = generator().into_root_schema_for::<NodeSpec>();
     title(&mut schema, "Perennial node file, version 1");
+    refine(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        refine_node(root);
+    }
     schema
 }
 
@@ -42,6 +47,7 @@ pub fn node() -> Schema {
 pub fn reply() -> Schema {
     let mut schema = generator().into_root_schema_for::<Reply>();
     title(&mut schema, "Perennial reply, version 1");
+    refine(&mut schema);
     schema
 }
 
@@ -116,6 +122,104 @@ fn finish(generator: &mut SchemaGenerator, schema: &mut Schema, name: &str) {
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     title(schema, name);
     schema.insert("$defs".to_owned(), Value::Object(generator.take_definitions(true)));
+    refine(schema);
+}
+
+/// Types that are parsed from a text: what the parser takes, and how long it may be.
+const TEXTS: [(&str, &str, usize); 13] = [
+    ("NodeName", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
+    ("Slot", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
+    ("OperationId", "^[a-z][a-z0-9-]{0,62}\\.[1-9][0-9]*$", NODE_NAME_MAX + 21),
+    ("SubmissionId", "^[!-.0-~]+$", SUBMISSION_ID_MAX),
+    ("InstanceId", "^i-[0-9a-zA-Z-]+$", 64),
+    ("VolumeId", "^vol-[0-9a-zA-Z-]+$", 64),
+    ("SnapshotId", "^snap-[0-9a-zA-Z-]+$", 64),
+    ("ImageId", "^ami-[0-9a-zA-Z-]+$", 64),
+    ("InterfaceId", "^eni-[0-9a-zA-Z-]+$", 64),
+    ("SubnetId", "^subnet-[0-9a-zA-Z-]+$", 64),
+    ("GroupId", "^sg-[0-9a-zA-Z-]+$", 64),
+    ("SpotRequestId", "^sir-[0-9a-zA-Z-]+$", 64),
+    ("RootTaskId", "^replacevol-[0-9a-zA-Z-]+$", 64),
+];
+
+/// Adds what the parsers and [`NodeSpec::check`] ask for and the derive cannot see.
+fn refine(schema: &mut Schema) {
+    let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
+    for (name, definition) in definitions.into_iter().flatten() {
+        let Some(definition) = definition.as_object_mut() else { continue };
+        if let Some((_, pattern, longest)) = TEXTS.iter().find(|(text, ..)| text == name) {
+            definition.insert("pattern".to_owned(), json!(pattern));
+            definition.insert("maxLength".to_owned(), json!(longest));
+        }
+        match name.as_str() {
+            "NodeSpec" => refine_node(definition),
+            "CapacitySpec" => {
+                let types = &mut definition["properties"]["instance_types"];
+                types["items"]["pattern"] = json!("^[a-z0-9-]+\\.[a-z0-9.-]+$");
+                types["items"]["maxLength"] = json!(32);
+                types["uniqueItems"] = json!(true);
+                definition["properties"]["price_max"]["pattern"] =
+                    json!("^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$");
+            }
+            "DataVolumeSpec" => {
+                definition["properties"]["device"]["pattern"] =
+                    json!("^/dev/(sd[b-z]|xvd[b-z]|xvd[b-d][a-z])$");
+                definition["properties"]["name"] = json!({
+                    "allOf": [definition["properties"]["name"], { "not": { "const": "root" } }]
+                });
+                definition.insert(
+                    "if".to_owned(),
+                    json!({ "properties": { "kms_key": { "type": "string" } }, "required": ["kms_key"] }),
+                );
+                definition.insert(
+                    "then".to_owned(),
+                    json!({ "properties": { "encrypted": { "const": true } }, "required": ["encrypted"] }),
+                );
+            }
+            _ => {}
+        }
+    }
+    schema.as_object_mut().into_iter().flat_map(|root| root.values_mut()).for_each(formats);
+}
+
+fn refine_node(node: &mut Map<String, Value>) {
+    let fields = &mut node["properties"];
+    fields["data_volumes"]["maxItems"] = json!(DATA_VOLUMES_MAX);
+    fields["user_data"]["maxLength"] = json!(USER_DATA_BYTES_MAX);
+    fields["tags"]["maxProperties"] = json!(TAGS_MAX);
+    fields["tags"]["propertyNames"] =
+        json!({ "minLength": 1, "maxLength": 128, "not": { "pattern": "^(perennial|aws):" } });
+    fields["tags"]["additionalProperties"]["maxLength"] = json!(256);
+    // An address that is asked for is one that is kept.
+    node.insert(
+        "if".to_owned(),
+        json!({
+            "properties": { "persist": { "properties": { "network": { "const": "none" } }, "required": ["network"] } },
+            "required": ["persist"]
+        }),
+    );
+    node.insert("then".to_owned(), json!({ "properties": { "private_ip": { "type": "null" } } }));
+}
+
+/// What a format means, for validators that do not look at formats.
+fn formats(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            match fields.get("format").and_then(Value::as_str) {
+                Some("ipv4") => {
+                    let byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+                    fields.insert("pattern".to_owned(), json!(format!("^({byte}[.]){{3}}{byte}$")));
+                }
+                Some("uint32") if !fields.contains_key("maximum") => {
+                    fields.insert("maximum".to_owned(), json!(u32::MAX));
+                }
+                _ => {}
+            }
+            fields.values_mut().for_each(formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(formats),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn or_null(schema: &Schema) -> Value {
