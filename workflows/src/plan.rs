@@ -143,7 +143,7 @@ fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
 /// What a step observes when all is well. `token` makes ids distinct.
 #[must_use]
 pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
-    let n = token.0;
+    let n = format!("{}x{token}", state.id.number());
     let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
     let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
     match intent {
