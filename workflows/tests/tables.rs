@@ -1,0 +1,613 @@
+//! The tables of the workflows, row by row: what is opened when, and what an unwelcome observation leads to.
+//!
+//! A run is told as one line per event: `+` a step is opened, `=` it settles, `!` something else happens. Everything goes well
+//! except what the case says. `UPDATE_EXPECT=1 cargo test -p perennial-workflows --test tables` rewrites the expectations after a
+//! change that was meant.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use perennial_engine::domain::Stamp;
+use perennial_engine::ids::{Seq, Token};
+use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::node::{OperationId, OperationKind};
+use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use perennial_workflows::plan::{imagined_resources, success};
+use perennial_workflows::signal::{Cause, News, Signal, Source};
+use perennial_workflows::spec::{Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode, example};
+use perennial_workflows::steps::{Evidence, Intent};
+
+/// What a case says of one step: given its intent and attempt, another evidence than success.
+type Otherwise<'a> = &'a dyn Fn(&Intent, u32) -> Option<Evidence>;
+
+struct Run {
+    state: Operation,
+    head: Seq,
+    now_ms: u64,
+    told: String,
+}
+
+impl Run {
+    fn start(kind: OperationKind, spec: &NodeSpec, cause: Cause, keep: Option<Keep>) -> Self {
+        let before = match kind {
+            OperationKind::Provision => Default::default(),
+            OperationKind::Replace | OperationKind::Delete => imagined_resources(spec).unwrap(),
+        };
+        let order = Order {
+            number: 2,
+            kind,
+            generation: 2,
+            owner: "tables".into(),
+            spec: spec.clone(),
+            before,
+            keep,
+            cause,
+        };
+        let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
+        let mut run = Self { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new() };
+        run.take(draft);
+        run
+    }
+
+    fn take(&mut self, draft: Draft) {
+        for event in &draft.events {
+            self.head = self.head.next();
+            let told = &mut self.told;
+            let _ = match event {
+                OperationEvent::Started(_) | OperationEvent::SignalReceived { .. } => Ok(()),
+                OperationEvent::StepIntended { step, attempt: 1, .. } => writeln!(told, "+ {step}"),
+                OperationEvent::StepIntended { step, attempt, .. } => writeln!(told, "+ {step} ({attempt})"),
+                OperationEvent::StepSettled { step, evidence, .. } => {
+                    let value = serde_json::to_value(evidence).unwrap();
+                    let name = value
+                        .as_str()
+                        .map(str::to_owned)
+                        .unwrap_or_else(|| value.as_object().unwrap().keys().next().unwrap().clone());
+                    writeln!(told, "= {step}: {name}")
+                }
+                OperationEvent::RungChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
+                OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
+                OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
+                OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
+                OperationEvent::Finished { .. } => writeln!(told, "! finished"),
+            };
+        }
+        self.state = draft.state;
+    }
+
+    /// Settles the step opened first, until nothing is open.
+    fn drive(&mut self, otherwise: Otherwise<'_>) {
+        for _ in 0..200 {
+            let Some(step) = self.state.open_steps().into_iter().min_by_key(|step| step.token) else {
+                return;
+            };
+            let attempt = self.state.steps[&step.token].attempt;
+            let evidence = otherwise(&step.intent, attempt)
+                .unwrap_or_else(|| success(&self.state, &step.intent, step.token));
+            self.now_ms = self.now_ms.max(step.not_before_ms) + 1_000;
+            let mut draft = Draft::from(&self.state, self.head, self.now_ms);
+            draft.report(step.token, evidence).unwrap();
+            self.take(draft);
+        }
+        panic!("the operation does not end:\n{}", self.told);
+    }
+
+    /// Settles steps until one of this name is open.
+    fn drive_to(&mut self, name: &str) {
+        while !self.state.open_steps().iter().any(|step| step.step.starts_with(name)) {
+            let step =
+                self.state.open_steps().into_iter().min_by_key(|step| step.token).expect("an open step");
+            let evidence = success(&self.state, &step.intent, step.token);
+            self.now_ms += 1_000;
+            let mut draft = Draft::from(&self.state, self.head, self.now_ms);
+            draft.report(step.token, evidence).unwrap();
+            self.take(draft);
+        }
+    }
+
+    fn hear(&mut self, instance: &InstanceId, news: News) {
+        let signal = Signal {
+            instance: instance.clone(),
+            news,
+            source: Source::Event { id: "e".into() },
+            at_ms: self.now_ms,
+        };
+        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
+        draft.signal(&signal).unwrap();
+        self.take(draft);
+    }
+}
+
+fn asked() -> Cause {
+    Cause::Request { submission: "s".into(), requested_by: "tables".into(), reason: None }
+}
+
+fn spec(network: NetworkMode, root: RootMode) -> NodeSpec {
+    example("db-1", network, root)
+}
+
+fn check(kind: OperationKind, spec: &NodeSpec, otherwise: Otherwise<'_>, expected: Expect) {
+    let mut run = Run::start(kind, spec, asked(), None);
+    run.drive(otherwise);
+    expected.assert_eq(&run.told);
+}
+
+fn well(_: &Intent, _: u32) -> Option<Evidence> {
+    None
+}
+
+#[test]
+fn provision_makes_launches_and_carries() {
+    check(OperationKind::Provision, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), &well, expect![[r#"
+        + resolve
+        = resolve: resolved
+        + create_volume:data
+        + create_interface
+        = create_volume:data: volume_created
+        = create_interface: interface_created
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x8
+        + attach:data
+        = preserve:i-new2x8: preserved
+        = attach:data: attached
+        + preserve:i-new2x8 (2)
+        = preserve:i-new2x8: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn make_before_break_fences_only_when_the_new_instance_runs() {
+    check(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), &well, expect![[r#"
+        + preserve:i-new1x5
+        + launch
+        = preserve:i-new1x5: preserved
+        = launch: launched
+        + start
+        = start: started
+        + fence:i-new1x5
+        + preserve:i-new2x3
+        = fence:i-new1x5: fenced
+        + release:root
+        + release:data
+        + move_address
+        = preserve:i-new2x3: preserved
+        = release:root: released
+        + adopt_root
+        = release:data: released
+        + attach:data
+        = move_address: moved
+        = adopt_root: adopted
+        = attach:data: attached
+        + preserve:i-new2x3 (2)
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x6
+        = delete_volume:vol-new2x6: deleted
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn break_before_make_launches_only_when_the_interface_is_free() {
+    check(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), &well, expect![[r#"
+        + preserve:i-new1x7
+        = preserve:i-new1x7: preserved
+        + fence:i-new1x7
+        = fence:i-new1x7: fenced
+        + release:root
+        + release:data
+        + release_interface
+        = release:root: released
+        = release:data: released
+        = release_interface: released
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x12
+        + attach:data
+        = preserve:i-new2x12: preserved
+        + adopt_root
+        = attach:data: attached
+        = adopt_root: adopted
+        + preserve:i-new2x12 (2)
+        = preserve:i-new2x12: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x14
+        = delete_volume:vol-new2x14: deleted
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn a_root_by_image_launches_only_when_the_image_is_there() {
+    check(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Image), &well, expect![[r#"
+        + preserve:i-new1x5
+        = preserve:i-new1x5: preserved
+        + fence:i-new1x5
+        = fence:i-new1x5: fenced
+        + release:root
+        + release:data
+        = release:root: released
+        + snapshot_root
+        = release:data: released
+        = snapshot_root: snapshot_completed
+        + register_image
+        = register_image: image_available
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x14
+        + attach:data
+        + move_address
+        = preserve:i-new2x14: preserved
+        = attach:data: attached
+        = move_address: moved
+        + preserve:i-new2x14 (2)
+        = preserve:i-new2x14: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn a_live_handover_detaches_before_it_fences() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    check(OperationKind::Replace, &spec, &well, expect![[r#"
+        + preserve:i-new1x5
+        + launch
+        = preserve:i-new1x5: preserved
+        = launch: launched
+        + start
+        = start: started
+        + detach:data
+        = detach:data: released
+        + fence:i-new1x5
+        + attach:data
+        = fence:i-new1x5: fenced
+        = attach:data: attached
+        + preserve:i-new2x3
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn a_volume_that_stays_in_use_follows_after_the_fence() {
+    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    let busy = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::Detach { .. }).then(|| Evidence::OutOfTime { because: "busy".into() })
+    };
+    check(OperationKind::Replace, &spec, &busy, expect![[r#"
+        + preserve:i-new1x5
+        + launch
+        = preserve:i-new1x5: preserved
+        = launch: launched
+        + start
+        = start: started
+        + detach:data
+        = detach:data: out_of_time
+        + fence:i-new1x5
+        = fence:i-new1x5: fenced
+        + release:data
+        + move_address
+        = release:data: released
+        + attach:data
+        = move_address: moved
+        = attach:data: attached
+        + preserve:i-new2x3
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]]);
+}
+
+#[test]
+fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first() {
+    let refused = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::AdoptRoot { .. })
+            .then(|| Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() })
+    };
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
+        &refused,
+        expect![[r#"
+            + preserve:i-new1x5
+            + launch
+            = preserve:i-new1x5: preserved
+            = launch: launched
+            + start
+            = start: started
+            + fence:i-new1x5
+            + preserve:i-new2x3
+            = fence:i-new1x5: fenced
+            + release:root
+            + release:data
+            + move_address
+            = preserve:i-new2x3: preserved
+            = release:root: released
+            + adopt_root
+            = release:data: released
+            + attach:data
+            = move_address: moved
+            = adopt_root: adopt_refused
+            ! root: adopt → image
+            + preserve:i-new2x3 (2)
+            = attach:data: attached
+            = preserve:i-new2x3: preserved
+            + fence:i-new2x3
+            = fence:i-new2x3: fenced
+            + release:root (2)
+            + release:data (2)
+            = release:root: released
+            + snapshot_root
+            = release:data: released
+            = snapshot_root: snapshot_completed
+            + register_image
+            = register_image: image_available
+            + launch (2)
+            = launch: launched
+            + start (2)
+            = start: started
+            + preserve:i-new2x35
+            + attach:data (2)
+            + move_address (2)
+            = preserve:i-new2x35: preserved
+            = attach:data: attached
+            = move_address: moved
+            + preserve:i-new2x35 (2)
+            = preserve:i-new2x35: preserved
+            + verify
+            = verify: verified
+            + delete_volume:vol-new2x6
+            = delete_volume:vol-new2x6: deleted
+            ! finished
+        "#]],
+    );
+}
+
+#[test]
+fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.data_volumes.clear();
+    let none = |intent: &Intent, attempt: u32| {
+        (matches!(intent, Intent::Launch { .. }) && attempt <= 5).then(|| Evidence::NoCapacity {
+            code: "InsufficientInstanceCapacity".into(),
+            message: "none".into(),
+        })
+    };
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&none);
+    let launches: Vec<String> = run
+        .state
+        .steps
+        .values()
+        .filter_map(|record| match record.intent.as_ref() {
+            Intent::Launch { pool, .. } => Some(format!("{pool} at {} s", record.not_before_ms / 1_000)),
+            _ => None,
+        })
+        .collect();
+    expect![[r#"
+        m6i.large spot at 0 s
+        m5.large spot at 1 s
+        m6i.large on-demand at 2 s
+        m5.large on-demand at 3 s
+        m6i.large spot at 19 s
+        m5.large spot at 20 s"#]].assert_eq(&launches.join("\n"));
+}
+
+#[test]
+fn spot_only_never_asks_on_demand() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.capacity.market = MarketPolicy::SpotOnly;
+    assert!(spec.ladder().iter().all(|pool| pool.market == perennial_workflows::aws::Market::Spot));
+}
+
+#[test]
+fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched() {
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
+    run.drive_to("start");
+    let candidate = run.state.facts.candidate.as_ref().unwrap().instance.clone();
+    run.told.clear();
+    run.hear(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
+    run.drive(&|intent, attempt| match intent {
+        Intent::Start { instance } if attempt == 1 => Some(Evidence::InstanceGone {
+            instance: instance.clone(),
+            state: Some(InstanceState::Terminated),
+            reason: Some("Server.SpotInstanceTermination".into()),
+        }),
+        _ => None,
+    });
+    expect![[r#"
+        ! i-new2x3 is lost
+        + fence:i-new2x3
+        + launch (2)
+        = start: instance_gone
+        = fence:i-new2x3: fenced
+        = launch: launched
+        + start (2)
+        = start: started
+        + fence:i-new1x5
+        + preserve:i-new2x10
+        = fence:i-new1x5: fenced
+        + release:root
+        + release:data
+        + move_address
+        = preserve:i-new2x10: preserved
+        = release:root: released
+        + adopt_root
+        = release:data: released
+        + attach:data
+        = move_address: moved
+        = adopt_root: adopted
+        = attach:data: attached
+        + preserve:i-new2x10 (2)
+        = preserve:i-new2x10: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x14
+        = delete_volume:vol-new2x14: deleted
+        ! finished
+    "#]].assert_eq(&run.told);
+}
+
+#[test]
+fn a_warning_about_a_new_instance_that_carries_already_waits_for_the_next_operation() {
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
+    run.drive_to("verify");
+    let candidate = run.state.facts.candidate.as_ref().unwrap().instance.clone();
+    run.hear(&candidate, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    assert!(run.state.facts.carried_over.is_some(), "it is the next operation's cause");
+    assert!(run.state.facts.candidate.is_some(), "and this one goes on");
+    run.drive(&well);
+    assert!(matches!(run.state.status, Status::Finished { .. }));
+}
+
+#[test]
+fn an_old_instance_that_is_gone_needs_no_preserving() {
+    let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let old = imagined_resources(&spec).unwrap().carrier.unwrap().instance;
+    let signal = Signal {
+        instance: old,
+        news: News::StateChange { state: InstanceState::Terminated },
+        source: Source::Sweep,
+        at_ms: 0,
+    };
+    let run = Run::start(OperationKind::Replace, &spec, Cause::Signal { signal }, None);
+    expect![[r#"
+        + fence:i-new1x5
+        + launch
+    "#]].assert_eq(&run.told);
+}
+
+#[test]
+fn what_a_person_must_decide_is_stuck_and_resumes() {
+    let refused = |intent: &Intent, attempt: u32| {
+        (matches!(intent, Intent::Preserve { .. }) && attempt == 1)
+            .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), asked(), None);
+    run.drive(&refused);
+    expect![[r#"
+        + preserve:i-new1x7
+        = preserve:i-new1x7: refused
+        ! stuck at preserve:i-new1x7: UnauthorizedOperation: not you
+    "#]].assert_eq(&run.told);
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.resume("a person".into(), Vec::new()).unwrap();
+    run.take(draft);
+    run.drive(&well);
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
+}
+
+#[test]
+fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
+    let lost = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::Release { slot, .. } if slot.to_string() == "data")
+            .then(|| Evidence::Lost { what: "volume vol-x does not exist any more".into() })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::None), asked(), None);
+    run.drive(&lost);
+    assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
+    let slot = |name: &str| perennial_workflows::steps::Slot::try_from(name.to_owned()).unwrap();
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let refusal = draft.resume("a person".into(), vec![slot("logs")]).unwrap_err();
+    assert!(matches!(refusal, Refusal::NotLost { .. }), "only what is lost can be given up");
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.resume("a person".into(), vec![slot("data")]).unwrap();
+    run.told.clear();
+    run.take(draft);
+    run.drive(&well);
+    expect![[r#"
+        ! resumed
+        + create_volume:data
+        = move_address: moved
+        = create_volume:data: volume_created
+        + attach:data
+        = attach:data: attached
+        + preserve:i-new2x3
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]].assert_eq(&run.told);
+}
+
+#[test]
+fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept() {
+    let keep = Keep { root: false, data: true, network: false, backups: false };
+    let spec = spec(NetworkMode::PrimaryEni, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Delete, &spec, asked(), Some(keep));
+    run.drive(&well);
+    expect![[r#"
+        + preserve:i-new1x7
+        = preserve:i-new1x7: preserved
+        + fence:i-new1x7
+        = fence:i-new1x7: fenced
+        + release:root
+        + release:data
+        + release_interface
+        = release:root: released
+        + delete_volume:vol-new1x10
+        = release:data: released
+        = release_interface: released
+        + delete_interface:eni-new1x5
+        = delete_volume:vol-new1x10: deleted
+        = delete_interface:eni-new1x5: deleted
+        ! finished
+    "#]].assert_eq(&run.told);
+}
+
+#[test]
+fn a_late_or_doubled_report_is_refused() {
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
+    run.drive_to("start");
+    let settled =
+        run.state.steps.iter().find(|(_, record)| record.outcome.is_some()).map(|(token, _)| *token).unwrap();
+    for token in [settled, Token(9_999)] {
+        let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+        assert!(matches!(draft.report(token, Evidence::Preserved), Err(Refusal::Fenced { .. })));
+        assert!(draft.events.is_empty(), "it leaves no event");
+    }
+}
+
+#[test]
+fn every_prefix_of_a_run_folds_and_has_something_to_do() {
+    let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    let mut state = run.state.clone();
+    let mut head = run.head;
+    run.drive(&|_, _| None);
+    // Replays the same reports on an own copy, event by event.
+    while !matches!(state.status, Status::Finished { .. }) {
+        let step =
+            state.open_steps().into_iter().min_by_key(|step| step.token).expect("a prefix has an open step");
+        let mut draft = Draft::from(&state, head, 0);
+        draft.report(step.token, success(&state, &step.intent, step.token)).unwrap();
+        for event in &draft.events {
+            head = head.next();
+            state = state.evolve(Stamp { seq: head, at_ms: 0 }, event).unwrap();
+        }
+    }
+}
