@@ -56,6 +56,9 @@ const BELLS_AT_ONCE: usize = 256;
 /// message; short against a call to the cloud; and no step waits for it, because it has been started already.
 pub const GATHER: Duration = Duration::from_millis(25);
 
+/// How long a shutdown waits for messages to be given back, after runs under way have had their time.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+
 /// How many bells wait to be announced. More than that are not: the safety scan rings them.
 const ANNOUNCED_MAX: usize = 65_536;
 
@@ -290,6 +293,12 @@ impl<D: Domain, R> Shared<D, R> {
         }
     }
 
+    /// Returns when a shutdown was asked for and runs under way have had their time.
+    async fn time_is_up(&self) {
+        self.shutdown.asked().await;
+        self.engine.clock().sleep(self.limits.drain).await;
+    }
+
     fn announce(&self, announce: Announce) {
         // A full channel loses a hint, not a step: the safety scan rings it.
         let _ = self.announce.try_send(announce);
@@ -341,7 +350,7 @@ async fn start<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
             }
         }
     }
-    drain(shared, tasks).await;
+    drain(shared, tasks, shared.limits.drain).await;
 }
 
 fn look_at_panic(ended: Result<(), JoinError>) {
@@ -353,9 +362,12 @@ fn look_at_panic(ended: Result<(), JoinError>) {
 }
 
 /// Lets what is under way finish, for a bounded time.
-async fn drain<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>, mut tasks: JoinSet<()>) {
-    let clock = shared.engine.clock();
-    let drained = tokio::time::timeout(clock.real(shared.limits.drain), async {
+async fn drain<D: Domain, R: StepRunner<D>>(
+    shared: &Arc<Shared<D, R>>,
+    mut tasks: JoinSet<()>,
+    time: Duration,
+) {
+    let drained = tokio::time::timeout(shared.engine.clock().real(time), async {
         while let Some(ended) = tasks.join_next().await {
             look_at_panic(ended);
         }
@@ -459,7 +471,8 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let mut trouble = 0;
     while !shared.shutdown.is_asked() {
         while tasks.try_join_next().is_some() {}
-        if shared.hands().len() >= shared.limits.in_hand_max {
+        let room = shared.limits.in_hand_max.saturating_sub(shared.hands().len());
+        if room == 0 {
             tokio::select! {
                 biased;
                 () = shared.shutdown.asked() => break,
@@ -469,13 +482,25 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
         let received = tokio::select! {
             biased;
             () = shared.shutdown.asked() => break,
-            received = shared.queue.receive(BATCH_MESSAGES_MAX, shared.limits.wait) => received,
+            received = shared.queue.receive(room.min(BATCH_MESSAGES_MAX), shared.limits.wait) => received,
         };
         match received {
             Ok(deliveries) => {
                 trouble = 0;
                 for delivery in deliveries {
-                    tasks.spawn(answer(Arc::clone(shared), delivery));
+                    match serde_json::from_str::<BellMessage>(&delivery.body) {
+                        Ok(message) => {
+                            // Taken here and not in the task, so that the next receive knows how much room is left.
+                            let bells = message.bells.into_iter();
+                            let bells = bells.map(|(workflow, token)| Doorbell { workflow, token });
+                            let taken = bells.map(|bell| shared.take_or_wait(bell)).collect();
+                            tasks.spawn(answer(Arc::clone(shared), delivery.receipt, taken));
+                        }
+                        Err(error) => {
+                            let reason = format!("not a doorbell message: {error}");
+                            tasks.spawn(put_aside(Arc::clone(shared), delivery, reason));
+                        }
+                    }
                 }
             }
             Err(error) => {
@@ -484,26 +509,30 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
             }
         }
     }
-    drain(shared, tasks).await;
+    drain(shared, tasks, shared.limits.drain + GIVE_BACK).await;
+}
+
+/// Moves a doorbell of another build, or another's message, to the dead letters: never fatal, kept for a look.
+async fn put_aside<D: Domain, R: StepRunner<D>>(
+    shared: Arc<Shared<D, R>>,
+    delivery: Delivery,
+    reason: String,
+) {
+    if let Err(error) = shared.queue.dead_letter(&delivery, &reason).await {
+        warn!(%error, %reason, "a message could not be put aside; it will come again");
+    }
 }
 
 /// Answers every bell of one message, keeping it invisible meanwhile, and deletes it.
-async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery: Delivery) {
-    let message: BellMessage = match serde_json::from_str(&delivery.body) {
-        Ok(message) => message,
-        Err(error) => {
-            // A doorbell of another build or another's message: never fatal, kept for a look.
-            let reason = format!("not a doorbell message: {error}");
-            if let Err(error) = shared.queue.dead_letter(&delivery, &reason).await {
-                warn!(%error, %reason, "a message could not be put aside; it will come again");
-            }
-            return;
-        }
-    };
+async fn answer<D: Domain, R: StepRunner<D>>(
+    shared: Arc<Shared<D, R>>,
+    receipt: Receipt,
+    bells: Vec<Result<InHand<D, R>, oneshot::Receiver<bool>>>,
+) {
     let mut steps = JoinSet::new();
     let mut others = Vec::new();
-    for (workflow, token) in message.bells {
-        match shared.take_or_wait(Doorbell { workflow, token }) {
+    for bell in bells {
+        match bell {
             Ok(hand) => {
                 steps.spawn(async move {
                     let Answer { answered, opened } = carry_out(&hand.shared, &hand.bell).await;
@@ -515,7 +544,7 @@ async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery
             Err(other) => others.push(other),
         }
     }
-    let work = async {
+    let all = async {
         let mut finished = true;
         while let Some(step) = steps.join_next().await {
             finished &= match step {
@@ -531,11 +560,18 @@ async fn answer<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>, delivery
         }
         finished
     };
-    let finished = keep_invisible(&shared, &delivery.receipt, work).await;
+    let work = async {
+        tokio::select! {
+            biased;
+            finished = all => finished,
+            () = shared.time_is_up() => false,
+        }
+    };
+    let finished = keep_invisible(&shared, &receipt, work).await;
     let ended = if finished {
-        shared.queue.delete(std::slice::from_ref(&delivery.receipt)).await
+        shared.queue.delete(std::slice::from_ref(&receipt)).await
     } else {
-        shared.queue.extend(&delivery.receipt, Duration::ZERO).await
+        shared.queue.extend(&receipt, Duration::ZERO).await
     };
     match ended {
         Ok(()) | Err(QueueError::ReceiptExpired) => {}

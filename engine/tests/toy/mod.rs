@@ -1,0 +1,505 @@
+//! A tiny domain, a runner told what to do, and the world around one engine, for `tests/engine.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::clock::Clock;
+use perennial_engine::domain::{
+    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+};
+use perennial_engine::engine::{Engine, ExecuteError, Executed};
+use perennial_engine::ids::{Position, Seq, StreamId, Token};
+use perennial_engine::journal::{
+    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
+    SummaryRow, Which,
+};
+use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
+use perennial_engine::queue::{Depth, Outgoing, Queue as _};
+use perennial_engine::workers::{Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner, Workers};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+/// When every test begins.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// A job: steps that are open at once, then steps one after the other.
+pub struct Toy;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    pub name: String,
+    pub not_before_ms: u64,
+    pub deadline_ms: u64,
+}
+
+/// A step that may run from now on, and has ten minutes.
+pub fn step(name: &str) -> Intent {
+    Intent { name: name.into(), not_before_ms: 0, deadline_ms: EPOCH_MS + 600_000 }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    Started { then: Vec<Intent> },
+    Intended { intent: Intent },
+    Settled { token: Token, evidence: String },
+    Expired { token: Token, because: String },
+    Noted { text: String },
+    Finished {},
+}
+
+#[derive(Debug, Clone)]
+pub enum Command {
+    Start {
+        job: StreamId,
+        at_once: Vec<Intent>,
+        then: Vec<Intent>,
+    },
+    Report {
+        job: StreamId,
+        token: Token,
+        evidence: String,
+    },
+    Expire {
+        job: StreamId,
+        token: Token,
+        because: String,
+    },
+    /// Forgets an open step and intends it anew: a new attempt with a new token.
+    Again {
+        job: StreamId,
+        token: Token,
+    },
+    Note {
+        job: StreamId,
+        text: String,
+        key: Option<String>,
+    },
+}
+
+impl Command {
+    pub fn start(job: &StreamId, at_once: &[&str], then: &[&str]) -> Self {
+        let steps = |names: &[&str]| names.iter().map(|name| step(name)).collect();
+        Self::Start { job: job.clone(), at_once: steps(at_once), then: steps(then) }
+    }
+
+    pub fn note(job: &StreamId, text: &str) -> Self {
+        Self::Note { job: job.clone(), text: text.into(), key: None }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    pub started: bool,
+    pub open: BTreeMap<Token, Intent>,
+    pub then: Vec<Intent>,
+    pub settled: Vec<String>,
+    pub notes: u32,
+    pub finished: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("it was started before")]
+    Started,
+    #[error("the token is not open")]
+    NotOpen,
+}
+
+impl Domain for Toy {
+    type Event = Event;
+    type State = State;
+    type Command = Command;
+    type Intent = Intent;
+    type Evidence = String;
+    type Rejection = Rejection;
+
+    fn encode(event: &Event) -> EventData {
+        EventData { kind: "toy".into(), version: 1, body: serde_json::to_string(event).unwrap() }
+    }
+
+    fn decode(data: &EventData) -> Result<Event, DecodeError> {
+        let (kind, version) = (data.kind.clone(), data.version);
+        if version > 1 {
+            return Err(DecodeError::Newer { kind, version, known: 1 });
+        }
+        serde_json::from_str(&data.body).map_err(|error| DecodeError::Malformed {
+            kind,
+            version,
+            why: error.to_string(),
+        })
+    }
+
+    fn empty(_: &StreamId) -> State {
+        State::default()
+    }
+
+    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        let closed = match event {
+            Event::Started { then } => {
+                state.started = true;
+                state.then.clone_from(then);
+                None
+            }
+            Event::Intended { intent } => {
+                state.then.retain(|next| next != intent);
+                state.open.insert(stamp.seq.into(), intent.clone());
+                None
+            }
+            Event::Settled { token, evidence } => {
+                state.settled.push(evidence.clone());
+                Some(token)
+            }
+            Event::Expired { token, .. } => Some(token),
+            Event::Noted { .. } => {
+                state.notes += 1;
+                None
+            }
+            Event::Finished {} => {
+                state.finished = true;
+                None
+            }
+        };
+        if let Some(token) = closed
+            && state.open.remove(token).is_none()
+        {
+            return Err(Illegal { seq: stamp.seq, why: format!("step {token} is not open") });
+        }
+        Ok(state)
+    }
+
+    fn reads(command: &Command) -> Vec<StreamId> {
+        match command {
+            Command::Start { job, .. }
+            | Command::Report { job, .. }
+            | Command::Expire { job, .. }
+            | Command::Again { job, .. }
+            | Command::Note { job, .. } => vec![job.clone()],
+        }
+    }
+
+    fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event>, Rejection> {
+        let [job] = Self::reads(command).try_into().unwrap();
+        let state = world.get(&job).unwrap();
+        let open = |token: &Token| state.open.get(token).ok_or(Rejection::NotOpen);
+        let mut key = None;
+        let events = match command {
+            Command::Start { .. } if state.started => return Err(Rejection::Started),
+            Command::Start { at_once, then, .. } => {
+                let intended = at_once.iter().map(|intent| Event::Intended { intent: intent.clone() });
+                std::iter::once(Event::Started { then: then.clone() }).chain(intended).collect()
+            }
+            Command::Report { token, evidence, .. } => {
+                open(token)?;
+                let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
+                match state.then.first() {
+                    Some(next) if state.open.len() == 1 => {
+                        events.push(Event::Intended { intent: next.clone() });
+                    }
+                    None if state.open.len() == 1 => events.push(Event::Finished {}),
+                    _ => {}
+                }
+                events
+            }
+            Command::Expire { token, because, .. } => {
+                open(token)?;
+                vec![Event::Expired { token: *token, because: because.clone() }]
+            }
+            Command::Again { token, .. } => {
+                let intent = open(token)?.clone();
+                let because = "again".to_owned();
+                vec![Event::Expired { token: *token, because }, Event::Intended { intent }]
+            }
+            Command::Note { text, key: once, .. } => {
+                key.clone_from(once);
+                vec![Event::Noted { text: text.clone() }]
+            }
+        };
+        Ok(Decision { appends: vec![(job, events)], key })
+    }
+
+    fn project(_: &StreamId, state: &State) -> Projected<Intent> {
+        let steps = state.open.iter().map(|(token, intent)| OpenStep {
+            token: *token,
+            step: intent.name.clone(),
+            intent: Arc::new(intent.clone()),
+            intended_at_ms: EPOCH_MS,
+            not_before_ms: intent.not_before_ms,
+            deadline_ms: intent.deadline_ms,
+            priority: 0,
+        });
+        let mut keys: Vec<String> =
+            state.open.values().map(|intent| format!("step/{}", intent.name)).collect();
+        keys.sort();
+        keys.dedup();
+        let body = format!("{{\"settled\":{},\"open\":{}}}", state.settled.len(), state.open.len());
+        let summary = state.started.then_some(Summary { open: !state.finished, body });
+        Projected { steps: steps.collect(), keys, summary }
+    }
+
+    fn report(job: &StreamId, token: Token, evidence: String) -> Command {
+        Command::Report { job: job.clone(), token, evidence }
+    }
+
+    fn expired(job: &StreamId, token: Token, because: String) -> Command {
+        Command::Expire { job: job.clone(), token, because }
+    }
+}
+
+/// What a run of a step shall do.
+pub enum Act {
+    Settle,
+    SettleAfter(Duration),
+    NotYet(Duration),
+    Hang,
+    Panic,
+}
+
+type Script = dyn Fn(&str, u32) -> Act + Send + Sync;
+
+/// Runs steps as its script says, and keeps count.
+pub struct Runner {
+    script: Box<Script>,
+    clock: Clock,
+    running: AtomicUsize,
+    pub running_most: AtomicUsize,
+    /// Each run that began: the step's name, and when, in milliseconds after the epoch.
+    pub runs: Mutex<Vec<(String, u64)>>,
+}
+
+struct Running<'r>(&'r AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl StepRunner<Toy> for Runner {
+    async fn run(&self, _: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<String> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        let _running = Running(&self.running);
+        self.running_most.fetch_max(running, Ordering::SeqCst);
+        self.runs.lock().unwrap().push((step.step.clone(), self.clock.now_ms() - EPOCH_MS));
+        match (self.script)(&step.step, tries) {
+            Act::Settle => {}
+            Act::SettleAfter(time) => self.clock.sleep(time).await,
+            Act::NotYet(again_in) => {
+                return StepResult::NotYet { again_in, because: "the script says so".into() };
+            }
+            Act::Hang => std::future::pending().await,
+            Act::Panic => panic!("the script says so"),
+        }
+        StepResult::Settled(step.step.clone())
+    }
+}
+
+impl Runner {
+    /// How often a step began to run.
+    pub fn count(&self, name: &str) -> usize {
+        self.runs.lock().unwrap().iter().filter(|(run, _)| run == name).count()
+    }
+
+    /// When a step began to run first.
+    pub fn first(&self, name: &str) -> Option<u64> {
+        self.runs.lock().unwrap().iter().find(|(run, _)| run == name).map(|(_, at)| *at)
+    }
+}
+
+/// A journal that can get stuck for ever at an append, refuse with conflicts, and count.
+#[derive(Default)]
+pub struct TestJournal {
+    pub journal: Arc<MemoryJournal>,
+    /// Counted before and after each append.
+    pub points: AtomicUsize,
+    /// Where it gets stuck, counted from 1; 0 for never.
+    pub stuck_at: AtomicUsize,
+    pub stuck: tokio::sync::Notify,
+    pub conflicts: AtomicUsize,
+    /// So many appends are answered with a conflict although there is none.
+    pub conflicts_to_come: AtomicUsize,
+}
+
+impl TestJournal {
+    async fn point(&self) {
+        if self.points.fetch_add(1, Ordering::SeqCst) + 1 == self.stuck_at.load(Ordering::SeqCst) {
+            self.stuck.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for TestJournal {
+    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+        self.point().await;
+        let less = |left: usize| left.checked_sub(1);
+        if self.conflicts_to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            let StreamAppend { stream, expected, .. } = batch.appends[0].clone();
+            return Err(AppendError::Conflict { stream, expected, actual: expected.next() });
+        }
+        let appended = self.journal.append(batch).await;
+        if matches!(appended, Err(AppendError::Conflict { .. })) {
+            self.conflicts.fetch_add(1, Ordering::SeqCst);
+        }
+        self.point().await;
+        appended
+    }
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.journal.read_stream(stream, after, limit).await
+    }
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.journal.read_all(after, limit).await
+    }
+    async fn head(&self) -> Result<Head, ReadError> {
+        self.journal.head().await
+    }
+    async fn open_steps(
+        &self,
+        due_ms: u64,
+        after: Option<(StreamId, Token)>,
+        limit: usize,
+    ) -> Result<Vec<OpenStepRow>, ReadError> {
+        self.journal.open_steps(due_ms, after, limit).await
+    }
+    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
+        self.journal.lookup(key).await
+    }
+    async fn summaries(
+        &self,
+        category: &str,
+        which: Which,
+        after: Option<StreamId>,
+        limit: usize,
+    ) -> Result<Vec<SummaryRow>, ReadError> {
+        self.journal.summaries(category, which, after, limit).await
+    }
+}
+
+use perennial_engine::journal::StreamAppend;
+
+/// A journal and a queue that stay while processes come and go.
+pub struct Place {
+    pub clock: Clock,
+    pub journal: Arc<MemoryJournal>,
+    pub queue: Arc<MemoryQueue>,
+}
+
+/// One process: an engine and its pool.
+pub struct Process {
+    pub engine: Engine<Toy>,
+    pub runner: Arc<Runner>,
+    pub journal: Arc<TestJournal>,
+    pub trigger: ShutdownTrigger,
+    pub pool: JoinHandle<()>,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let clock = Clock::scaled(EPOCH_MS, 1.0);
+        let settings = MemoryQueueSettings { visibility: Duration::from_secs(60), max_receives: 5 };
+        let queue = Arc::new(MemoryQueue::new(settings, clock.clone()));
+        Self { clock, journal: Arc::new(MemoryJournal::new()), queue }
+    }
+
+    pub fn test_journal(&self) -> Arc<TestJournal> {
+        Arc::new(TestJournal { journal: Arc::clone(&self.journal), ..TestJournal::default() })
+    }
+
+    /// An engine without a pool.
+    pub fn engine(&self) -> Engine<Toy> {
+        Engine::new(Arc::clone(&self.journal) as Arc<dyn Journal>, self.clock.clone())
+    }
+
+    /// A process whose runs do as the script says.
+    pub fn start(
+        &self,
+        limits: Limits,
+        script: impl Fn(&str, u32) -> Act + Send + Sync + 'static,
+    ) -> Process {
+        self.start_over(self.test_journal(), limits, script)
+    }
+
+    pub fn start_over(
+        &self,
+        journal: Arc<TestJournal>,
+        limits: Limits,
+        script: impl Fn(&str, u32) -> Act + Send + Sync + 'static,
+    ) -> Process {
+        let engine = Engine::new(Arc::clone(&journal) as Arc<dyn Journal>, self.clock.clone());
+        let runner = Arc::new(Runner {
+            script: Box::new(script),
+            clock: self.clock.clone(),
+            running: AtomicUsize::new(0),
+            running_most: AtomicUsize::new(0),
+            runs: Mutex::default(),
+        });
+        let queue = Arc::clone(&self.queue);
+        let workers = Workers::new(engine.clone(), queue, Arc::clone(&runner), limits);
+        let (trigger, shutdown) = Shutdown::new();
+        let pool = tokio::spawn(workers.run(shutdown));
+        Process { engine, runner, journal, trigger, pool }
+    }
+
+    /// Milliseconds since the epoch of the test.
+    pub fn now(&self) -> u64 {
+        self.clock.now_ms() - EPOCH_MS
+    }
+
+    pub async fn sleep(&self, seconds: f64) {
+        self.clock.sleep(Duration::from_secs_f64(seconds)).await;
+    }
+
+    /// The state a stream has in the journal, whatever an engine believes.
+    pub async fn state(&self, job: &StreamId) -> State {
+        (*self.engine().load(job).await.unwrap().0).clone()
+    }
+
+    pub async fn events(&self) -> usize {
+        self.journal.read_all(Position(0), usize::MAX).await.unwrap().len()
+    }
+
+    pub async fn depth(&self) -> Depth {
+        self.queue.depth().await.unwrap()
+    }
+
+    pub async fn send(&self, body: &str) {
+        self.queue.send(vec![Outgoing::now(body)]).await.unwrap();
+    }
+
+    /// Waits until a job is finished; a test that waits for ever has failed.
+    pub async fn finished(&self, job: &StreamId) {
+        for _ in 0..10_000 {
+            if self.state(job).await.finished {
+                return;
+            }
+            self.sleep(0.1).await;
+        }
+        panic!("{job} is not finished: {:?}", self.state(job).await);
+    }
+}
+
+impl Process {
+    pub async fn execute(&self, command: Command) -> Result<Executed, ExecuteError<Rejection>> {
+        self.engine.execute(command).await
+    }
+
+    /// Ends it as a power cut would.
+    pub async fn kill(self) {
+        self.pool.abort();
+        let _ = self.pool.await;
+    }
+}
+
+pub fn job(n: u32) -> StreamId {
+    StreamId::parse(&format!("job/{n}")).unwrap()
+}
