@@ -44,7 +44,7 @@ const VARIABLES: [&str; 15] = [
 /// Of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// A node file: asks EC2 whether its instance might be launched (DryRun; nothing is)
+    /// A node file: asks EC2 whether its instance might be launched (DryRun)
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }

@@ -20,13 +20,13 @@ use crate::output::{Format, Output, pairs, stdout, table, written};
 /// What can be done with the journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Read everything again: hashes, streams, projections; exit 1 if anything is wrong
+    /// Read everything again: hashes, streams, projections; exit 1 if wrong
     #[command(after_help = "Example: perennial journal verify")]
     Verify,
-    /// Write events as JSON Lines, with everything needed to compute the hashes again
+    /// Write events as JSON Lines, with all that the hashes are made of
     #[command(after_help = "Example: perennial journal export --stream node/db-1 | jq .kind")]
     Export(ExportArgs),
-    /// Print the position and hash of the last event; noted elsewhere, it proves the journal whole
+    /// Print position and hash of the last event: the proof of a whole journal
     #[command(after_help = "Example: perennial journal head --output json")]
     Head,
     /// Copy the journal while the server runs

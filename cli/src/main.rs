@@ -37,16 +37,24 @@ use crate::output::{Format, Output};
 
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
 #[derive(Debug, Parser)]
-#[command(name = "perennial", version, about, max_term_width = 80, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
+#[command(name = "perennial", version, about, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
 struct Cli {
     /// The configuration file [default: ./perennial.toml if there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
-    /// The data directory: journal and embedded queues [default: ./.perennial]
+    /// The directory of journal and queues [default: ./.perennial]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The form of the output
-    #[arg(long, short, global = true, value_enum, default_value_t, env = "PERENNIAL_OUTPUT")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PERENNIAL_OUTPUT",
+        hide_env = true
+    )]
     output: Format,
     /// Say more on stderr (-vv: even more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
@@ -57,10 +65,11 @@ struct Cli {
 
 /// The end of `perennial --help`.
 const LONG_HELP: &str = "\
-Configuration: perennial.toml, overridden by PERENNIAL_… variables, overridden by
-flags. Keys: owner, data_dir, cloud (ec2 | sim), sweep_every_s, log, [queues]
-kind (embedded | sqs), submissions, interruptions, steps, [sim] seed, speed.
-AWS region, credentials and endpoint follow AWS's own conventions.
+Configuration: perennial.toml, overridden by PERENNIAL_… variables, overridden
+by flags. Keys: owner, data_dir, cloud (ec2 | sim), sweep_every_s, log,
+[queues] kind (embedded | sqs), submissions, interruptions, steps, [sim] seed,
+speed; docs/cli.md explains them. AWS region, credentials and endpoint follow
+AWS's own conventions.
 
 Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or
 input · 3 configuration · 4 environment (journal locked or missing, AWS out of
@@ -70,13 +79,13 @@ Begin with: perennial demo";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show three nodes survive an interruption in a simulated region; no account needed
+    /// See three nodes survive an interruption; simulated, needs no account
     #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
     Demo(demo::DemoArgs),
     /// Run the engine: queues, workers, sweeps
     #[command(after_help = "Example: perennial --data /var/lib/perennial serve")]
     Serve,
-    /// Nodes: what they are meant to be, what they are, what happened to them
+    /// Nodes: what they are meant to be, what they are, what happened
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
     /// Workflows: one operation on one node each

@@ -67,7 +67,7 @@ pub(crate) struct PlanArgs {
     /// The node
     #[arg(value_parser = NodeName::parse, required_unless_present = "file", conflicts_with = "file")]
     name: Option<NodeName>,
-    /// A node file instead: what its provisioning and a later replacement would do
+    /// A node file instead: its provisioning, and a replacement after it
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }

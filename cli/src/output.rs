@@ -20,7 +20,7 @@ pub(crate) enum Format {
     /// For people.
     #[default]
     Table,
-    /// For programs: one JSON document; of things that go on, one a line.
+    /// For programs: one document, or one a line of what goes on.
     Json,
 }
 

@@ -12,8 +12,7 @@ use crate::output::Output;
 /// Of `schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArgs {
-    /// Which: node (the node file), submission (the queue message), event (a line of
-    /// `journal export`), reply (the answer to a submission); all of them without a name
+    /// node, submission, event or reply [default: all of them]
     name: Option<String>,
     /// Write <name>.schema.json files into this directory instead
     #[arg(long, value_name = "DIR")]

@@ -41,11 +41,11 @@ pub(crate) struct SubmitArgs {
     /// How long --wait waits, such as 90s, 30m or 2h
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
-    /// The idempotency key: the same key is carried out once [default: a new UUID]
+    /// The idempotency key: what it names is done once [default: a new UUID]
     #[arg(long = "id", value_name = "KEY", value_parser = submission_id)]
     pub(crate) submission: Option<SubmissionId>,
     /// Who asks, for the record
-    #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS")]
+    #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS", hide_env = true)]
     pub(crate) requested_by: Option<String>,
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct IdArgs {
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     workflow: IdArgs,
-    /// Give this up: root starts anew from the image, a data volume is made anew, EMPTY
+    /// Give this up: root starts from the image, a data volume is made EMPTY
     #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
     accept_loss: Vec<Slot>,
     #[command(flatten)]

@@ -52,7 +52,9 @@ fn a_validator_accepts_what_the_node_file_parser_accepts() {
     assert!(agree("longest name", &|spec| spec["name"] = json!("x".repeat(63))));
     assert!(!agree("ami", &|spec| spec["image"] = json!("image-1")));
     assert!(!agree("no types", &|spec| spec["capacity"]["instance_types"] = json!([])));
-    assert!(!agree("type twice", &|spec| spec["capacity"]["instance_types"] = json!(["m5.large", "m5.large"])));
+    assert!(
+        !agree("type twice", &|spec| spec["capacity"]["instance_types"] = json!(["m5.large", "m5.large"]))
+    );
     assert!(!agree("no type", &|spec| spec["capacity"]["instance_types"] = json!(["large"])));
     assert!(agree("price", &|spec| spec["capacity"]["price_max"] = json!("0.12")));
     assert!(!agree("price", &|spec| spec["capacity"]["price_max"] = json!("cheap")));
@@ -108,7 +110,11 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
         with("reply_to", json!("answers")),
         with("deadline", json!("2026-09-14T08:00:00Z")),
         message("node.delete", json!("db-1"), json!({ "keep": keep, "reason": "old" })),
-        message("workflow.resume", Value::Null, json!({"workflow": "db-1.3", "accept_loss": ["root", "data"]})),
+        message(
+            "workflow.resume",
+            Value::Null,
+            json!({"workflow": "db-1.3", "accept_loss": ["root", "data"]}),
+        ),
     ];
     let bad = [
         message("node.explode", json!("db-1"), json!({})),

@@ -1,0 +1,511 @@
+//! The real binary, as a person or a script uses it: whole transcripts with stderr and exit code.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory with a binary that knows nothing but it.
+struct Shell {
+    dir: TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PERENNIAL_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(self.path()).args(arguments.split_whitespace());
+        // Simulated minutes take seconds; nothing here waits for real time.
+        command.env("PERENNIAL_CLOUD", "sim").env("PERENNIAL_SIM_SPEED", "60").env("USER", "tester");
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// What a terminal would show, and the exit code.
+    fn transcript(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        format!("{}{}[exit {}]\n", text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
+    }
+
+    fn check(&self, arguments: &str, expected: &Expect) {
+        expected.assert_eq(&self.transcript(arguments));
+    }
+
+    /// Standard output of a command that must succeed.
+    fn stdout(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {:?}\n{text}{errors}", output.status);
+        text
+    }
+
+    fn json(&self, arguments: &str) -> Value {
+        let text = self.stdout(&format!("{arguments} --output json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments}: {error}\n{text}"))
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    /// A node file for the simulated region of a server.
+    fn node_file(&self, name: &str, server: &Server) {
+        self.write(name, &server.node_file);
+    }
+}
+
+/// A running `perennial serve`; killed when dropped.
+struct Server {
+    child: Child,
+    node_file: String,
+}
+
+impl Server {
+    fn start(shell: &Shell) -> Self {
+        let mut child = shell.command("serve").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("ready: "), "{ready:?}");
+        let id = |prefix: &str| {
+            let from = ready.find(prefix).unwrap();
+            ready[from..].split([',', ')']).next().unwrap().to_owned()
+        };
+        let node_file = node_file(&id("subnet-"), &id("ami-"));
+        Self { child, node_file }
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn node_file(subnet: &str, image: &str) -> String {
+    format!(
+        "schema: perennial.node/v1\nname: db-1\nimage: {image}\nsubnet: {subnet}\ncapacity:\n  instance_types: \
+         [m6i.large]\npersist: {{root: adopt, network: secondary_ip}}\ndata_volumes:\n  - {{name: data, device: \
+         /dev/sdf, size_gib: 10}}\n"
+    )
+}
+
+fn narrow(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "wider than 80 columns: {line:?}");
+    }
+}
+
+/// A shell in which a demo has left its journal in `demo/`.
+fn after_a_demo() -> (Shell, String) {
+    let shell = Shell::new();
+    let told = shell.stdout("demo --speed 60 --keep demo");
+    (shell, told)
+}
+
+#[test]
+fn the_demo_keeps_everything_in_all_three_modes() {
+    let (shell, told) = after_a_demo();
+    assert_eq!(told.matches("everything kept").count(), 3, "{told}");
+    assert_eq!(told.matches("same, record kept").count(), 5, "two roots and three data volumes\n{told}");
+    narrow(&told);
+    let history = shell.stdout("--data demo node history db-eni");
+    for needed in [
+        "registered by demo",
+        "db-eni.2 replace: finished after",
+        "spot interruption warning",
+        "outage",
+        "release_interface",
+        "the root was adopted",
+        "BEFORE",
+    ] {
+        assert!(history.contains(needed), "no {needed:?} in\n{history}");
+    }
+    narrow(&history);
+    for reading in [
+        "node list",
+        "node show db-ip",
+        "node plan db-ip",
+        "workflow list",
+        "workflow show db-ip.2",
+        "workflow watch db-ip.2",
+    ] {
+        narrow(&shell.stdout(&format!("--data demo {reading}")));
+    }
+    let verified = shell.stdout("--data demo journal verify");
+    assert!(verified.starts_with("OK: "), "{verified}");
+    let again = shell.transcript("demo --keep demo");
+    assert!(again.contains("demo holds a journal already") && again.contains("[exit 2]"), "{again}");
+}
+
+#[test]
+fn the_demo_speaks_json() {
+    let shell = Shell::new();
+    let told = shell.json("demo --speed 60 --seed 3");
+    assert_eq!(told["kept"], true, "{told}");
+    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 0, "it leaves nothing");
+}
+
+#[test]
+fn every_reading_command_speaks_json() {
+    let (shell, _) = after_a_demo();
+    for arguments in [
+        "node list",
+        "node show db-ip",
+        "node history db-ip",
+        "node plan db-ip",
+        "workflow list",
+        "workflow show db-ip.2",
+        "journal verify",
+        "journal head",
+        "journal rebuild",
+        "journal backup copy.sqlite",
+        "journal export --to copy.jsonl",
+        "doctor",
+        "schema",
+    ] {
+        shell.json(&format!("--data demo {arguments}"));
+    }
+    let watched = shell.stdout("--data demo workflow watch db-ip.2 --output json");
+    let kinds: Vec<Value> =
+        watched.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["kind"].clone()).collect();
+    assert_eq!(kinds.first().unwrap(), "operation.started");
+    assert_eq!(kinds.last().unwrap(), "operation.finished");
+}
+
+#[test]
+fn an_exported_journal_is_as_its_schema_says() {
+    let (shell, _) = after_a_demo();
+    let schema: Value = serde_json::from_str(&shell.stdout("schema event")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let exported = shell.stdout("--data demo journal export");
+    assert!(exported.lines().count() > 100);
+    for line in exported.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        if let Err(error) = validator.validate(&event) {
+            panic!("{error} at {}\n{line}", error.instance_path());
+        }
+    }
+    let one = shell.stdout("--data demo journal export --stream node/db-ip --after 1");
+    assert!(one.lines().all(|line| line.contains("\"stream\":\"node/db-ip\"")) && one.lines().count() >= 3);
+}
+
+#[test]
+fn one_flipped_byte_is_found() {
+    let (shell, _) = after_a_demo();
+    std::fs::create_dir(shell.path().join("flipped")).unwrap();
+    shell.stdout("--data demo journal backup flipped/journal.sqlite");
+    assert!(shell.stdout("--data flipped journal verify").starts_with("OK: "));
+    let file = shell.path().join("flipped/journal.sqlite");
+    let bodies = || -> Vec<String> {
+        let journal = rusqlite::Connection::open(&file).unwrap();
+        let mut events = journal.prepare("SELECT body FROM events ORDER BY position").unwrap();
+        let bodies = events.query_map([], |row| row.get(0)).unwrap();
+        bodies.map(Result::unwrap).collect()
+    };
+    let (whole, events) = (std::fs::read(&file).unwrap(), bodies());
+    let needle = b"\"requested_by\":\"demo\"";
+    let mut flipped = 0;
+    for at in (0..whole.len()).filter(|at| whole[*at..].starts_with(needle)) {
+        let mut bytes = whole.clone();
+        bytes[at + needle.len() - 2] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        if bodies() == events {
+            // What a split of a page has left behind belongs to no event.
+            continue;
+        }
+        flipped += 1;
+        let output = shell.run("--data flipped journal verify");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "flipped at byte {at}\n{text}");
+        assert!(text.contains("damaged"), "{text}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the journal is damaged"));
+    }
+    assert!(flipped >= 3, "{flipped} events were changed");
+}
+
+#[test]
+fn what_is_asked_while_no_server_runs_is_kept_and_carried_out() {
+    let shell = Shell::new();
+    // The region of a seed has the same subnets and images each time.
+    let file = Server::start(&Shell::new()).node_file.clone();
+    shell.write("db-1.yaml", &file);
+    shell.check(
+        "node apply -f db-1.yaml --id first",
+        &expect![[r#"
+            first
+            [exit 0]
+        "#]],
+    );
+    shell.check(
+        "node list",
+        &expect![[r#"
+            error: there is no journal at ./.perennial/journal.sqlite
+            hint: nothing has run in this data directory yet: start `perennial serve`, or name another with --data DIR
+            [exit 4]
+        "#]],
+    );
+    shell.check(
+        "node replace db-1 --id second --wait --timeout 200ms",
+        &expect![[r#"
+            submitted second
+            not known yet: the outcome of submission second is not known after 0.2 s
+            hint: it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`
+            [exit 5]
+        "#]],
+    );
+    let _server = Server::start(&shell);
+    // The same key again is the same request: it follows the first one.
+    let told = shell.transcript("node apply -f db-1.yaml --id first --wait");
+    assert!(told.starts_with("first: workflow db-1.1 finished\n") && told.ends_with("[exit 0]\n"), "{told}");
+    let nodes = shell.json("node list");
+    assert_eq!((&nodes[0]["name"], &nodes[0]["generation"]), (&"db-1".into(), &1.into()), "{nodes}");
+    let same = shell.transcript("node apply -f db-1.yaml --id third --wait");
+    assert!(same.contains("the node is meant to be so already") && same.ends_with("[exit 0]\n"), "{same}");
+}
+
+#[test]
+fn a_node_lives_and_ends_by_commands() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    shell.node_file("db-1.yaml", &server);
+    shell.stdout("node apply -f db-1.yaml --wait");
+    let before = shell.json("node show db-1");
+    let replaced = shell.json("node replace db-1 --reason kernel --wait");
+    assert_eq!(replaced["workflow"], "db-1.2");
+    let after = shell.json("node show db-1");
+    assert_eq!(after["resources"]["volumes"], before["resources"]["volumes"]);
+    assert_ne!(after["resources"]["carrier"]["instance"], before["resources"]["carrier"]["instance"]);
+    let refused = shell.transcript("workflow resume db-1.2 --wait --id r");
+    assert!(refused.contains("error: submission r was rejected: workflow db-1.2 is not open"), "{refused}");
+    assert!(refused.ends_with("[exit 1]\n"), "{refused}");
+    shell.stdout("node delete db-1 --keep none --wait");
+    let nodes = shell.json("node list");
+    assert_eq!((&nodes[0]["deleted"], &nodes[0]["state"]), (&true.into(), &"deleted".into()));
+    let history = shell.stdout("node history db-1");
+    assert!(history.contains("asked for by tester: kernel"), "{history}");
+}
+
+#[test]
+fn a_stuck_workflow_says_what_it_needs_and_can_be_resumed() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    let wrong = server.node_file.lines().map(|line| match line.strip_prefix("image: ") {
+        Some(_) => "image: ami-0badbadbadbadbad0\n".to_owned(),
+        None => format!("{line}\n"),
+    });
+    shell.write("db-1.yaml", &wrong.collect::<String>());
+    let stuck = shell.transcript("node apply -f db-1.yaml --wait");
+    assert!(stuck.contains("error: workflow db-1.1 is stuck at resolve: "), "{stuck}");
+    assert!(
+        stuck.contains("then `perennial workflow resume db-1.1`") && stuck.ends_with("[exit 1]\n"),
+        "{stuck}"
+    );
+    assert!(shell.stdout("node list").contains("STUCK in provision"));
+    let again = shell.transcript("workflow resume db-1.1 --wait");
+    assert!(again.contains("went on into workflow db-1.1") && again.ends_with("[exit 1]\n"), "{again}");
+}
+
+#[test]
+fn a_second_server_is_refused_and_a_signal_ends_the_first() {
+    let shell = Shell::new();
+    let mut server = Server::start(&shell);
+    let refused = shell.transcript("serve").replace(&server.child.id().to_string(), "PID");
+    expect![[r#"
+        error: ./.perennial/journal.sqlite is in use by another engine (process PID), which holds ./.perennial/journal.sqlite.lock; stop that one first, or give this one a data directory of its own
+        [exit 4]
+    "#]]
+    .assert_eq(&refused);
+    assert!(shell.transcript("journal rebuild").contains("in use by another engine"));
+    assert!(shell.stdout("doctor").contains("running (process"));
+    server.signal("-TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    Server::start(&shell).signal("-INT");
+}
+
+#[test]
+fn a_mistake_in_a_node_file_is_pointed_at() {
+    let shell = Shell::new();
+    shell.write(
+        "typo.yaml",
+        "schema: perennial.node/v1\nname: db-1\nimage: ami-1\nsubnet: subnet-1\ncapacity:\n  instance_types: [m6i.large]\n  markt: spot_only\n",
+    );
+    shell.check(
+        "node apply -f typo.yaml",
+        &expect![[r#"
+            error: typo.yaml:7:3: unknown field `markt`, expected one of instance_types, market, price_max
+            hint: `perennial schema node` shows what is allowed
+            [exit 2]
+        "#]],
+    );
+    shell.write("form.yaml", "schema: perennial.node/v1\nname: [\n");
+    shell.check(
+        "node plan -f form.yaml",
+        &expect![[r#"
+            error: form.yaml:2:7: expected string scalar
+            hint: `perennial schema node` shows what is allowed
+            [exit 2]
+        "#]],
+    );
+    shell.write("name.json", r#"{"schema":"perennial.node/v1", "name":"Db 1"}"#);
+    shell.check(
+        "node apply -f name.json",
+        &expect![[r#"
+            error: name.json:1:39: "Db 1" is not a name: use lower-case letters, digits and dashes, start with a letter, at most 63 characters
+            hint: `perennial schema node` shows what is allowed
+            [exit 2]
+        "#]],
+    );
+    shell.write("sense.yaml", &node_file("subnet-1", "ami-1").replace("[m6i.large]", "[m6i.large, large]"));
+    shell.check(
+        "node apply -f sense.yaml",
+        &expect![[r#"
+            error: sense.yaml: capacity.instance_types[1]: "large" is not an instance type such as "m6i.large"
+            [exit 2]
+        "#]],
+    );
+    shell.check(
+        "node apply -f nowhere.yaml",
+        &expect![[r#"
+            error: nowhere.yaml: No such file or directory (os error 2)
+            [exit 2]
+        "#]],
+    );
+    assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 4, "nothing was sent anywhere");
+}
+
+#[test]
+fn a_node_file_may_come_through_stdin() {
+    let shell = Shell::new();
+    let mut child = shell
+        .command("node plan -f - --output json")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(node_file("subnet-1", "ami-1").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let plans: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plans["replace"]["order"], "make before break");
+}
+
+#[test]
+fn a_submission_may_come_from_a_file() {
+    let shell = Shell::new();
+    shell.write("replace.yaml", "workflow: node.replace\nnode: db-1\nparams: {reason: kernel}\n");
+    shell.check(
+        "workflow submit -f replace.yaml --id s-1",
+        &expect![[r#"
+            s-1
+            [exit 0]
+        "#]],
+    );
+    shell.write("wrong.yaml", "workflow: node.replace\nparams: {reason: kernel}\n");
+    shell.check(
+        "workflow submit -f wrong.yaml --id s-2",
+        &expect![[r#"
+            error: node.replace needs the field `node`
+            [exit 2]
+        "#]],
+    );
+}
+
+#[test]
+fn a_deletion_says_what_is_kept() {
+    let shell = Shell::new();
+    let refused = shell.transcript("node delete db-1");
+    assert!(refused.contains("--keep <CLASSES>") && refused.ends_with("[exit 2]\n"), "{refused}");
+    let refused = shell.transcript("node delete db-1 --keep volumes");
+    assert!(refused.contains("\"volumes\" is no class") && refused.ends_with("[exit 2]\n"), "{refused}");
+    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d"), "d\n");
+}
+
+#[test]
+fn an_unknown_configuration_key_is_named() {
+    let shell = Shell::new();
+    shell.write("perennial.toml", "owner = \"me\"\n\n[queues]\nsubmision = \"q\"\n");
+    shell.check(
+        "node list",
+        &expect![[r#"
+            configuration error: perennial.toml:4:1: unknown field `submision`, expected one of `kind`, `submissions`, `interruptions`, `steps`
+            hint: the keys are listed by `perennial --help` and in docs/cli.md
+            [exit 3]
+        "#]],
+    );
+    let doctor = shell.transcript("doctor");
+    assert!(doctor.contains("FAIL  configuration") && doctor.ends_with("[exit 1]\n"), "{doctor}");
+    shell.check(
+        "--config other.toml node list",
+        &expect![[r#"
+            configuration error: other.toml: No such file or directory (os error 2)
+            [exit 3]
+        "#]],
+    );
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let shell = Shell::new();
+    // Larger than a pipe's buffer: the write must find the other end closed.
+    let mut child =
+        shell.command("schema event").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    let shell = Shell::new();
+    let commands = |text: &str| -> Vec<String> {
+        let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+        listed
+            .take_while(|line| line.starts_with("  "))
+            .filter(|line| !line.starts_with("   "))
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| *name != "help")
+            .map(str::to_owned)
+            .collect()
+    };
+    let root = shell.stdout("--help");
+    assert!(root.contains("Exit codes:"), "{root}");
+    narrow(&root);
+    let mut seen = 0;
+    for area in commands(&root) {
+        let help = shell.stdout(&format!("{area} --help"));
+        assert!(help.contains("Example: perennial"), "{area}\n{help}");
+        for command in commands(&help) {
+            let help = shell.stdout(&format!("{area} {command} --help"));
+            assert!(help.contains("Example: perennial"), "{area} {command}\n{help}");
+            narrow(&help);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 17, "{seen} subcommands in all");
+}
