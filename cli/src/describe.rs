@@ -17,6 +17,12 @@ pub(crate) fn time(at_ms: u64) -> String {
         .map_or_else(|| format!("{at_ms} ms"), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
+/// A moment, to the minute.
+pub(crate) fn minute(at_ms: u64) -> String {
+    let time = time(at_ms);
+    time.rsplit_once(':').map_or_else(|| time.clone(), |(minute, _)| format!("{minute}Z"))
+}
+
 /// A length of time.
 pub(crate) fn length(ms: u64) -> String {
     let seconds = ms as f64 / 1_000.0;

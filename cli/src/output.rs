@@ -91,10 +91,7 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
 /// A table of at most [`WIDTH`] columns. Columns named in `right` hold numbers.
 pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH + 1);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     if !header.is_empty() {
         table.set_header(header.iter().map(Cell::new));
     }

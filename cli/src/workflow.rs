@@ -152,7 +152,7 @@ async fn list(args: &ListArgs, installation: &Installation, output: Output) -> R
                     line.workflow.clone(),
                     summary.kind.to_string(),
                     summary.status.clone(),
-                    describe::time(summary.started_at_ms),
+                    describe::minute(summary.started_at_ms),
                     took.map_or_else(|| "-".to_owned(), describe::length),
                     summary.because.clone().unwrap_or_else(|| summary.cause.clone()),
                 ]
