@@ -97,6 +97,7 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
     let place = Place::new();
     let journal = place.test_journal();
     let engine = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
+    journal.append_ms.store(1, Ordering::SeqCst);
     let notes = (0..100).map(|n| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(Command::note(&job(n % 3), "x")).await })
@@ -105,6 +106,7 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
         note.await.unwrap().unwrap();
     }
     assert_eq!((place.events().await, journal.conflicts.load(Ordering::SeqCst)), (100, 0));
+    assert_eq!(place.now(), 34, "and those on different streams do not wait for each other");
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,6 +137,17 @@ async fn the_open_steps_of_one_workflow_run_at_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_steps_that_one_report_opens_start_together() {
+    let place = Place::new();
+    let process = place.start(Limits::default(), |_, _| Act::SettleAfter(10 * SECOND));
+    process.execute(Command::start(&job(1), &["a"], &["b", "&c", "&d", "e"])).await.unwrap();
+    place.finished(&job(1)).await;
+    let runs = process.runner.runs.lock().unwrap().clone();
+    let runs: Vec<_> = runs.iter().map(|(name, at)| (name.as_str(), *at)).collect();
+    assert_eq!(runs, [("a", 0), ("b", 10_000), ("&c", 10_000), ("&d", 10_000), ("e", 20_000)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_step_that_settles_at_once_costs_no_message() {
     let place = Place::new();
     let process = place.start(Limits::default(), |_, _| Act::Settle);
@@ -149,11 +162,11 @@ async fn a_step_that_settles_at_once_costs_no_message() {
 #[tokio::test(start_paused = true)]
 async fn a_step_that_takes_longer_is_announced_and_its_message_is_held_until_it_has_settled() {
     let place = Place::new();
-    let process = place.start(Limits::default(), |_, _| Act::SettleAfter(110 * SECOND));
+    let process = place.start(Limits::default(), |_, _| Act::SettleAfter(119 * SECOND));
     process.execute(Command::start(&job(1), &["a", "b"], &[])).await.unwrap();
-    for _ in 0..10 {
+    // Were it not extended, it would be given up after a minute.
+    for _ in 0..11 {
         place.sleep(10.0).await;
-        // Longer than the visibility of 60 s: it is extended.
         assert_eq!(place.depth().await, Depth { in_flight: 1, ..Depth::default() }, "at {}", place.now());
     }
     place.finished(&job(1)).await;

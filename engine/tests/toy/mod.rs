@@ -1,7 +1,7 @@
 //! A tiny domain, a runner told what to do, and the world around one engine, for `tests/engine.rs`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use tokio::task::JoinHandle;
 /// When every test begins.
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// A job: steps that are open at once, then steps one after the other.
+/// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open together with
+/// the one before it.
 pub struct Toy;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -195,12 +196,13 @@ impl Domain for Toy {
             Command::Report { token, evidence, .. } => {
                 open(token)?;
                 let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
-                match state.then.first() {
-                    Some(next) if state.open.len() == 1 => {
-                        events.push(Event::Intended { intent: next.clone() });
+                if state.open.len() == 1 {
+                    let together = state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
+                    let next = state.then.first().into_iter().chain(together);
+                    events.extend(next.map(|intent| Event::Intended { intent: intent.clone() }));
+                    if events.len() == 1 {
+                        events.push(Event::Finished {});
                     }
-                    None if state.open.len() == 1 => events.push(Event::Finished {}),
-                    _ => {}
                 }
                 events
             }
@@ -322,6 +324,8 @@ pub struct TestJournal {
     pub conflicts: AtomicUsize,
     /// So many appends are answered with a conflict although there is none.
     pub conflicts_to_come: AtomicUsize,
+    /// How long an append takes, in milliseconds.
+    pub append_ms: AtomicU64,
 }
 
 impl TestJournal {
@@ -337,6 +341,10 @@ impl TestJournal {
 impl Journal for TestJournal {
     async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
+        let takes = self.append_ms.load(Ordering::SeqCst);
+        if takes > 0 {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+        }
         let less = |left: usize| left.checked_sub(1);
         if self.conflicts_to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
             let StreamAppend { stream, expected, .. } = batch.appends[0].clone();
@@ -406,7 +414,7 @@ pub struct Process {
 impl Place {
     pub fn new() -> Self {
         let clock = Clock::scaled(EPOCH_MS, 1.0);
-        let settings = MemoryQueueSettings { visibility: Duration::from_secs(60), max_receives: 5 };
+        let settings = MemoryQueueSettings { visibility: Duration::from_secs(60), max_receives: 1 };
         let queue = Arc::new(MemoryQueue::new(settings, clock.clone()));
         Self { clock, journal: Arc::new(MemoryJournal::new()), queue }
     }
