@@ -86,28 +86,40 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     },
 }
 
-struct Cached<S> {
-    state: Arc<S>,
+/// A stream as it is remembered: its state, and what that shows, so that neither is computed twice.
+struct Loaded<D: Domain> {
+    state: Arc<D::State>,
     head: Seq,
+    shown: Arc<Projected<D::Intent>>,
+}
+
+impl<D: Domain> Clone for Loaded<D> {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), head: self.head, shown: Arc::clone(&self.shown) }
+    }
+}
+
+struct Cached<D: Domain> {
+    loaded: Loaded<D>,
     used: u64,
 }
 
-struct Cache<S> {
-    streams: HashMap<StreamId, Cached<S>>,
+struct Cache<D: Domain> {
+    streams: HashMap<StreamId, Cached<D>>,
     uses: u64,
 }
 
-impl<S> Cache<S> {
-    fn get(&mut self, stream: &StreamId) -> Option<(Arc<S>, Seq)> {
+impl<D: Domain> Cache<D> {
+    fn get(&mut self, stream: &StreamId) -> Option<Loaded<D>> {
         self.uses += 1;
         let uses = self.uses;
         self.streams.get_mut(stream).map(|cached| {
             cached.used = uses;
-            (Arc::clone(&cached.state), cached.head)
+            cached.loaded.clone()
         })
     }
 
-    fn put(&mut self, stream: StreamId, state: Arc<S>, head: Seq) {
+    fn put(&mut self, stream: StreamId, loaded: Loaded<D>) {
         self.uses += 1;
         if self.streams.len() >= CACHED_STREAMS_MAX && !self.streams.contains_key(&stream) {
             // Half of them at once: a scan now and then instead of a list on every use.
@@ -117,7 +129,7 @@ impl<S> Cache<S> {
                 self.streams.clear();
             }
         }
-        self.streams.insert(stream, Cached { state, head, used: self.uses });
+        self.streams.insert(stream, Cached { loaded, used: self.uses });
     }
 }
 
@@ -135,7 +147,7 @@ impl<D: Domain> Clone for Engine<D> {
 struct Inner<D: Domain> {
     journal: Arc<dyn Journal>,
     clock: Clock,
-    cache: Mutex<Cache<D::State>>,
+    cache: Mutex<Cache<D>>,
     locks: Vec<AsyncMutex<()>>,
     bells: mpsc::Sender<Doorbell>,
     bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
@@ -213,16 +225,18 @@ impl<D: Domain> Engine<D> {
         };
         for _ in 0..CONFLICTS_MAX {
             let mut world = World::default();
+            let mut loaded = Vec::with_capacity(reads.len());
             for stream in &reads {
-                let (state, head) = self.load(stream).await?;
-                world.insert(stream.clone(), state, head);
+                let found = self.load_shown(stream).await?;
+                world.insert(stream.clone(), Arc::clone(&found.state), found.head);
+                loaded.push((stream, found));
             }
             let now_ms = self.inner.clock.now_ms();
             let decision = D::decide(&world, &command, now_ms).map_err(ExecuteError::Rejected)?;
             if decision.appends.is_empty() {
                 return Ok((Executed { position: None, events: 0 }, Vec::new()));
             }
-            let prepared = self.prepare(&world, &decision.appends, now_ms)?;
+            let prepared = Self::prepare(&loaded, &decision.appends, now_ms)?;
             let events = prepared.batch_appends.iter().map(|append| append.events.len()).sum();
             let batch = Batch {
                 appends: prepared.batch_appends,
@@ -234,8 +248,8 @@ impl<D: Domain> Engine<D> {
                 Ok(appended) => {
                     {
                         let mut cache = self.cache();
-                        for (stream, state, head) in prepared.after {
-                            cache.put(stream, state, head);
+                        for (stream, after) in prepared.after {
+                            cache.put(stream, after);
                         }
                     }
                     self.inner.written.send_if_modified(|last| {
@@ -264,13 +278,18 @@ impl<D: Domain> Engine<D> {
     /// # Errors
     /// [`ExecuteError::Read`] or [`ExecuteError::Corrupt`].
     pub async fn load(&self, stream: &StreamId) -> Result<(Arc<D::State>, Seq), ExecuteError<D::Rejection>> {
+        self.load_shown(stream).await.map(|loaded| (loaded.state, loaded.head))
+    }
+
+    async fn load_shown(&self, stream: &StreamId) -> Result<Loaded<D>, ExecuteError<D::Rejection>> {
         if let Some(found) = self.cache().get(stream) {
             return Ok(found);
         }
         let (state, head) = load_stream::<D>(self.inner.journal.as_ref(), stream).await?;
-        let state = Arc::new(state);
-        self.cache().put(stream.clone(), Arc::clone(&state), head);
-        Ok((state, head))
+        let shown = Arc::new(D::project(stream, &state));
+        let loaded = Loaded { state: Arc::new(state), head, shown };
+        self.cache().put(stream.clone(), loaded.clone());
+        Ok(loaded)
     }
 
     /// One open step, or `None` when the token is not open (any more).
@@ -281,8 +300,8 @@ impl<D: Domain> Engine<D> {
         &self,
         bell: &Doorbell,
     ) -> Result<Option<OpenStep<D::Intent>>, ExecuteError<D::Rejection>> {
-        let (state, _) = self.load(&bell.workflow).await?;
-        Ok(D::project(&bell.workflow, &state).steps.into_iter().find(|step| step.token == bell.token))
+        let loaded = self.load_shown(&bell.workflow).await?;
+        Ok(loaded.shown.steps.iter().find(|step| step.token == bell.token).cloned())
     }
 
     /// Rings every open step: after a start, and as the slow safety scan behind every doorbell. Returns how many.
@@ -310,11 +329,10 @@ impl<D: Domain> Engine<D> {
     }
 
     fn prepare(
-        &self,
-        world: &World<D::State>,
+        loaded: &[(&StreamId, Loaded<D>)],
         appends: &[(StreamId, Vec<D::Event>)],
         now_ms: u64,
-    ) -> Result<Prepared<D::State>, ExecuteError<D::Rejection>> {
+    ) -> Result<Prepared<D>, ExecuteError<D::Rejection>> {
         let mut prepared = Prepared {
             batch_appends: Vec::with_capacity(appends.len()),
             delta: ProjectionDelta::default(),
@@ -322,28 +340,28 @@ impl<D: Domain> Engine<D> {
             bells: Vec::new(),
         };
         for (stream, events) in appends {
-            let (Some(before), Some(head)) = (world.get(stream), world.head(stream)) else {
+            let Some((_, before)) = loaded.iter().find(|(read, _)| *read == stream) else {
                 return Err(ExecuteError::Append(AppendError::Refused {
                     why: format!("BUG: decide wrote to {stream}, which it did not read"),
                 }));
             };
-            let mut state = before.clone();
-            let mut seq = head;
+            let mut state = D::State::clone(&before.state);
+            let mut seq = before.head;
             for event in events {
                 seq = seq.next();
                 state = D::evolve(state, Stamp { seq, at_ms: now_ms }, event).map_err(|illegal| {
                     ExecuteError::Corrupt { stream: stream.clone(), source: illegal.into() }
                 })?;
             }
-            let shown_before = D::project(stream, before);
-            let shown_after = D::project(stream, &state);
-            diff(stream, &shown_before, &shown_after, now_ms, &mut prepared);
+            let shown = D::project(stream, &state);
+            diff(stream, &before.shown, &shown, now_ms, &mut prepared);
             prepared.batch_appends.push(StreamAppend {
                 stream: stream.clone(),
-                expected: head,
+                expected: before.head,
                 events: events.iter().map(D::encode).collect(),
             });
-            prepared.after.push((stream.clone(), Arc::new(state), seq));
+            let after = Loaded { state: Arc::new(state), head: seq, shown: Arc::new(shown) };
+            prepared.after.push((stream.clone(), after));
         }
         Ok(prepared)
     }
@@ -354,7 +372,7 @@ impl<D: Domain> Engine<D> {
         &self.inner.locks[(hasher.finish() % LOCK_STRIPES as u64) as usize]
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache<D::State>> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache<D>> {
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -366,10 +384,10 @@ impl<D: Domain> Engine<D> {
     }
 }
 
-struct Prepared<S> {
+struct Prepared<D: Domain> {
     batch_appends: Vec<StreamAppend>,
     delta: ProjectionDelta,
-    after: Vec<(StreamId, Arc<S>, Seq)>,
+    after: Vec<(StreamId, Loaded<D>)>,
     bells: Vec<Doorbell>,
 }
 
@@ -389,12 +407,12 @@ fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
 }
 
 /// What `after` shows that `before` did not.
-fn diff<I, S>(
+fn diff<D: Domain>(
     stream: &StreamId,
-    before: &Projected<I>,
-    after: &Projected<I>,
+    before: &Projected<D::Intent>,
+    after: &Projected<D::Intent>,
     now_ms: u64,
-    prepared: &mut Prepared<S>,
+    prepared: &mut Prepared<D>,
 ) {
     let delta = &mut prepared.delta;
     for step in &before.steps {
