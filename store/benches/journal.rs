@@ -18,11 +18,12 @@ use perennial_engine::queue::{Outgoing, Queue};
 use perennial_store::verify::verify_events;
 use perennial_store::{Durability, EmbeddedQueue, JournalReader, Options, QueueSettings, SqliteJournal};
 
-use common::{Numbers, argument, data, drive, raw, syncs};
+use common::{Cpu, Numbers, argument, data, drive, raw, syncs};
 
 fn main() {
     let seconds = argument("seconds", 3);
     let duration = Duration::from_secs(seconds);
+    let (begun, start) = (Cpu::now(), Instant::now());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let sync = syncs(Duration::from_secs(1));
@@ -51,6 +52,12 @@ fn main() {
         queue(Durability::Hint).await;
         queue(Durability::Durable).await;
     });
+    let (cpu, took) = (Cpu::since(begun), start.elapsed().as_secs_f64());
+    println!(
+        "\nprocessors used by this process {:.2}, by others {:.2}",
+        cpu.ours / took,
+        (cpu.all - cpu.ours) / took
+    );
 }
 
 async fn journal(appenders: usize, duration: Duration) -> Numbers {

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use common::{Numbers, argument, numbers, raw, syncs};
+use common::{Cpu, Numbers, argument, numbers, raw, syncs};
 
 const STEPS: u32 = 10;
 
@@ -87,8 +87,8 @@ fn main() {
 }
 
 const HEADER: &str = "\
-| in flight | workflows/s | steps/s | events/s | p50 ms | p99 ms | appends per workflow | steps/s ÷ raw loop |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+| in flight | workflows/s | steps/s | events/s | p50 ms | p99 ms | steps/s ÷ raw loop | CPU µs per step | CPUs used by others |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 /// What the machine does by itself, now. Returns the raw loop's rate.
 async fn calibrate(seconds: Duration) -> f64 {
@@ -105,7 +105,8 @@ async fn calibrate(seconds: Duration) -> f64 {
 
 struct Run {
     whole: Numbers,
-    appends: f64,
+    cpu_us: f64,
+    others: f64,
     events: f64,
 }
 
@@ -113,13 +114,14 @@ impl Run {
     fn print(&self, in_flight: usize, raw_rate: f64) {
         let steps = self.whole.rate * f64::from(STEPS);
         println!(
-            "| {in_flight} | {:.0} | {steps:.0} | {:.0} | {:.2} | {:.2} | {:.1} | {:.2} |",
+            "| {in_flight} | {:.0} | {steps:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {:.2} |",
             self.whole.rate,
             self.whole.rate * self.events,
             self.whole.p50_ms,
             self.whole.p99_ms,
-            self.appends,
-            steps / raw_rate
+            steps / raw_rate,
+            self.cpu_us,
+            self.others
         );
     }
 }
@@ -127,7 +129,8 @@ impl Run {
 async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::start(dir.path());
-    let warm = Instant::now() + Duration::from_millis(500);
+    let (begun, start) = (Cpu::now(), Instant::now());
+    let warm = start + Duration::from_millis(500);
     let end = warm + seconds;
     let mut tasks = JoinSet::new();
     for _ in 0..in_flight {
@@ -148,11 +151,12 @@ async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
         });
     }
     let latencies = tasks.join_all().await.into_iter().flatten().collect();
-    let whole = numbers(latencies, seconds);
+    let (cpu, took) = (Cpu::since(begun), start.elapsed().as_secs_f64());
     let finished = bench.started.load(Ordering::Relaxed) as f64;
     let run = Run {
-        whole,
-        appends: bench.watched.appends.load(Ordering::Relaxed) as f64 / finished,
+        whole: numbers(latencies, seconds),
+        cpu_us: cpu.ours * 1e6 / (finished * f64::from(STEPS)),
+        others: (cpu.all - cpu.ours) / took,
         events: bench.watched.events.load(Ordering::Relaxed) as f64 / finished,
     };
     Bench::stop(bench).await;
@@ -198,12 +202,7 @@ struct Bench {
 impl Bench {
     fn start(dir: &Path) -> Arc<Self> {
         let journal = SqliteJournal::open(&dir.join("journal.sqlite"), Options::default()).unwrap();
-        let watched = Arc::new(Watched {
-            journal,
-            waiting: Mutex::default(),
-            appends: AtomicU64::new(0),
-            events: AtomicU64::new(0),
-        });
+        let watched = Arc::new(Watched { journal, waiting: Mutex::default(), events: AtomicU64::new(0) });
         let settings = QueueSettings { durability: Durability::Hint, ..QueueSettings::default() };
         let queue = EmbeddedQueue::open(dir, "steps", settings, Clock::system()).unwrap();
         let engine = Engine::new(Arc::clone(&watched) as Arc<dyn Journal>, Clock::system());
@@ -251,7 +250,6 @@ impl Bench {
 struct Watched {
     journal: SqliteJournal,
     waiting: Mutex<HashMap<StreamId, oneshot::Sender<()>>>,
-    appends: AtomicU64,
     events: AtomicU64,
 }
 
@@ -265,7 +263,6 @@ impl Journal for Watched {
             .filter(|append| append.events.last().is_some_and(|event| event.kind == "operation.finished"))
             .map(|append| append.stream.clone());
         let appended = self.journal.append(batch).await?;
-        self.appends.fetch_add(1, Ordering::Relaxed);
         self.events.fetch_add(events as u64, Ordering::Relaxed);
         if let Some(workflow) = finished
             && let Some(waiting) = self.waiting.lock().unwrap().remove(&workflow)

@@ -26,6 +26,36 @@ pub fn numbers(mut latencies: Vec<Duration>, took: Duration) -> Numbers {
     Numbers { rate: latencies.len() as f64 / took.as_secs_f64(), p50_ms: at(0.5), p99_ms: at(0.99) }
 }
 
+/// Processor time in seconds: of this process, and of the whole machine (Linux counts hundredths).
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    pub ours: f64,
+    pub all: f64,
+}
+
+impl Cpu {
+    /// Used since the start of the process and of the machine; zero where there is no `/proc`.
+    pub fn now() -> Self {
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // Behind the name, which may hold spaces: user and system time are the 12th and 13th fields.
+        let own = own.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        let all = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        // user, nice, system, (idle, iowait,) irq, softirq
+        let fields = all.lines().next().unwrap_or_default().split_whitespace().skip(1).enumerate();
+        let busy = fields.filter(|(n, _)| [0, 1, 2, 5, 6].contains(n)).map(|(_, field)| field);
+        let sum = |fields: &mut dyn Iterator<Item = &str>| {
+            fields.filter_map(|f| f.parse::<f64>().ok()).sum::<f64>()
+        };
+        Self { ours: sum(&mut own.into_iter()) / 100.0, all: sum(&mut busy.into_iter()) / 100.0 }
+    }
+
+    /// What was used since then.
+    pub fn since(then: Self) -> Self {
+        let now = Self::now();
+        Self { ours: now.ours - then.ours, all: now.all - then.all }
+    }
+}
+
 /// The `name=` argument of the command line.
 pub fn argument<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::args()
