@@ -24,6 +24,9 @@ use crate::cloud::{
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
 const REFILL_MIN: f64 = 0.1;
 
+/// What the clock can show.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Burst and refill per second of an action, as published.
 #[must_use]
 pub const fn published(action: Action) -> (f64, f64) {
@@ -93,7 +96,8 @@ impl Budgeted {
             bucket.tokens -= 1.0;
             Ok(())
         } else {
-            Err(Duration::from_secs_f64((1.0 - bucket.tokens) / bucket.refill))
+            // Never less than the clock can show: a wait of nothing would ask again at the same moment, for ever.
+            Err(Duration::from_secs_f64((1.0 - bucket.tokens) / bucket.refill).max(TICK))
         }
     }
 
@@ -166,4 +170,96 @@ budgeted! {
     UnassignPrivateIpAddresses: fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> ();
     RunInstances: fn may_run_instances(&self, request: &LaunchRequest) -> ();
     GetCallerIdentity: fn identity(&self) -> String;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cloud that is never asked.
+    fn budgets() -> Budgeted {
+        struct Nobody;
+        impl Nobody {
+            fn unasked<T>() -> Result<T, CloudError> {
+                Err(CloudError::lost(Action::DescribeInstances, "nobody is there"))
+            }
+        }
+        macro_rules! nobody {
+            ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+                #[async_trait]
+                impl Cloud for Nobody {
+                    $(async fn $name(&self $(, $argument: $type)*) -> Result<$result, CloudError> {
+                        $(let _ = $argument;)*
+                        Self::unasked()
+                    })*
+                }
+            };
+        }
+        nobody! {
+            fn instances(s: &Select<InstanceId>) -> Vec<InstanceView>;
+            fn volumes(s: &Select<VolumeId>) -> Vec<VolumeView>;
+            fn interfaces(s: &Select<InterfaceId>) -> Vec<InterfaceView>;
+            fn snapshots(s: &Select<SnapshotId>) -> Vec<SnapshotView>;
+            fn images(s: &Select<ImageId>) -> Vec<ImageView>;
+            fn image_named(n: &str) -> Option<ImageView>;
+            fn subnets(i: &[SubnetId]) -> Vec<SubnetView>;
+            fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+            fn root_tasks(i: &InstanceId) -> Vec<RootTaskView>;
+            fn run_instance(r: &LaunchRequest) -> InstanceView;
+            fn terminate_instance(i: &InstanceId) -> ();
+            fn cancel_spot_request(i: &SpotRequestId) -> ();
+            fn preserve_volumes(i: &InstanceId, d: &[String]) -> ();
+            fn preserve_interface(i: &InterfaceId, a: &AttachmentId) -> ();
+            fn create_volume(r: &VolumeRequest) -> VolumeId;
+            fn delete_volume(i: &VolumeId) -> ();
+            fn attach_volume(i: &VolumeId, n: &InstanceId, d: &str) -> ();
+            fn detach_volume(i: &VolumeId, n: &InstanceId) -> ();
+            fn replace_root(i: &InstanceId, v: &VolumeId, t: &str, g: &Tags) -> RootTaskId;
+            fn create_snapshot(v: &VolumeId, d: &str, g: &Tags) -> SnapshotId;
+            fn delete_snapshot(i: &SnapshotId) -> ();
+            fn register_image(r: &ImageRequest) -> ImageId;
+            fn deregister_image(i: &ImageId) -> ();
+            fn create_interface(r: &InterfaceRequest) -> InterfaceView;
+            fn delete_interface(i: &InterfaceId) -> ();
+            fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>) -> ();
+            fn unassign_private_ip(i: &InterfaceId, a: Ipv4Addr) -> ();
+            fn may_run_instances(r: &LaunchRequest) -> ();
+            fn identity() -> String;
+        }
+        Budgeted::new(Arc::new(Nobody), Clock::scaled(0, 1.0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_burst_is_free_and_then_calls_come_at_the_refill() {
+        let budgets = budgets();
+        for _ in 0..5 {
+            assert_eq!(budgets.take(Action::RunInstances), Ok(()));
+        }
+        assert_eq!(budgets.take(Action::RunInstances), Err(Duration::from_millis(500)));
+        assert_eq!(budgets.take(Action::TerminateInstances), Ok(()), "each action has its own bucket");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_action_slows_down_and_recovers() {
+        let budgets = budgets();
+        budgets.take(Action::AttachVolume).unwrap();
+        budgets.learn(Action::AttachVolume, true);
+        let slow = budgets.take(Action::AttachVolume).unwrap_err();
+        assert_eq!(slow, Duration::from_millis(400), "half of five a second");
+        for _ in 0..100 {
+            budgets.learn(Action::AttachVolume, false);
+        }
+        assert_eq!(budgets.take(Action::AttachVolume).unwrap_err(), Duration::from_millis(200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_is_never_nothing() {
+        // A refill that is no round number leaves a bucket a hair short of a token: storm seed 1324 asked for ever.
+        let budgets = budgets();
+        budgets.take(Action::AttachVolume).unwrap();
+        if let Some(bucket) = budgets.buckets.lock().unwrap().get_mut(&Action::AttachVolume) {
+            bucket.tokens = 1.0 - f64::EPSILON;
+        }
+        assert_eq!(budgets.take(Action::AttachVolume), Err(TICK));
+    }
 }
