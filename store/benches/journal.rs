@@ -1,6 +1,6 @@
 //! What durable appends cost: through the public API, beside a raw SQLite group-commit loop in the same run.
 //!
-//! `cargo bench -p perennial-store --bench journal` prints a table; `-- seconds=10` makes each run longer. The raw loop is
+//! `cargo bench -p perennial-store --bench journal` prints a table; `-- seconds=10` makes each run longer, `appenders=64` runs only that. The raw loop is
 //! what the machine can do with one table and its unique index: no hash chain, no check of heads, no
 //! key, no projections, SQLite's own checkpoints. Both are driven by tokio tasks over a bounded channel and fsync every group.
 
@@ -34,7 +34,8 @@ fn main() {
         println!("durable appends of one 300-byte event, {seconds} s each, after 0.5 s of warming up");
         println!("| appenders | journal ev/s | p50 ms | p99 ms | raw loop ev/s | p50 ms | p99 ms | ratio |");
         println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-        for appenders in [1, 8, 64, 256] {
+        let only = argument("appenders", 0);
+        for appenders in [1, 8, 64, 256].into_iter().filter(|&n| only == 0 || n == only) {
             let ours = journal(appenders, duration).await;
             let raw = raw(appenders, duration).await;
             println!(
@@ -47,6 +48,9 @@ fn main() {
                 raw.p99_ms,
                 ours.rate / raw.rate
             );
+        }
+        if only > 0 {
+            return;
         }
         reading().await;
         queue(Durability::Hint).await;
