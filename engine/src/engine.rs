@@ -200,7 +200,7 @@ impl<D: Domain> Engine<D> {
     /// # Errors
     /// See [`ExecuteError`]. After `Append(Unknown)` the streams are read again before the next decision.
     pub async fn execute(&self, command: D::Command) -> Result<Executed, ExecuteError<D::Rejection>> {
-        let (executed, opened) = self.execute_quietly(command).await?;
+        let (executed, opened) = self.execute_quietly(&command).await?;
         self.ring(opened);
         Ok(executed)
     }
@@ -216,9 +216,9 @@ impl<D: Domain> Engine<D> {
     /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has opened.
     pub(crate) async fn execute_quietly(
         &self,
-        command: D::Command,
+        command: &D::Command,
     ) -> Result<(Executed, Vec<Doorbell>), ExecuteError<D::Rejection>> {
-        let reads = D::reads(&command);
+        let reads = D::reads(command);
         let _turn = match reads.first() {
             Some(first) => Some(self.lock(first).lock().await),
             None => None,
@@ -232,7 +232,7 @@ impl<D: Domain> Engine<D> {
                 loaded.push((stream, found));
             }
             let now_ms = self.inner.clock.now_ms();
-            let decision = D::decide(&world, &command, now_ms).map_err(ExecuteError::Rejected)?;
+            let decision = D::decide(&world, command, now_ms).map_err(ExecuteError::Rejected)?;
             if decision.appends.is_empty() {
                 return Ok((Executed { position: None, events: 0 }, Vec::new()));
             }

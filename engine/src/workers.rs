@@ -699,7 +699,7 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
                 continue;
             }
         };
-        if let Some(answered) = report(shared, bell, command, &mut trouble).await {
+        if let Some(answered) = report(shared, bell, &command, &mut trouble).await {
             return answered;
         }
     }
@@ -709,11 +709,11 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
 async fn report<D: Domain, R: StepRunner<D>>(
     shared: &Shared<D, R>,
     bell: &Doorbell,
-    command: D::Command,
+    command: &D::Command,
     trouble: &mut u32,
 ) -> Option<Answer> {
     loop {
-        match shared.engine.execute_quietly(command.clone()).await {
+        match shared.engine.execute_quietly(command).await {
             Ok((_, opened)) => return Some(Answer { answered: true, opened }),
             Err(ExecuteError::AlreadyDone { .. }) => return Some(Answer::OVER),
             Err(ExecuteError::Rejected(rejection)) => {
