@@ -175,7 +175,7 @@ mod tests {
                 e.as_object_mut().unwrap().remove("version");
             }),
             event(|e| {
-                e["detail"]["instance-id"] = "arn:aws:ec2:us-west-2:1:instance/i-0aa11bb22cc33dd44".into()
+                e["detail"]["instance-id"] = "arn:aws:ec2:us-west-2:1:instance/i-0aa11bb22cc33dd44".into();
             }),
             serde_json::json!({"Type": "Notification", "Message": event(|_| {})}).to_string(),
         ] {

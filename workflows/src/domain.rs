@@ -35,7 +35,6 @@ pub enum Event {
 
 /// The state of any stream.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "states live behind an Arc in the engine's cache")]
 pub enum State {
     /// `node/…`
     Node(Node),
@@ -324,6 +323,23 @@ struct View<'a> {
 
 type Appends = Vec<(StreamId, Vec<Event>)>;
 
+/// An operation to start.
+struct Wanted {
+    kind: OperationKind,
+    spec: NodeSpec,
+    before: Resources,
+    generation: u64,
+    keep: Option<Keep>,
+    cause: Cause,
+}
+
+/// An operation that starts.
+struct Begun {
+    id: OperationId,
+    told_to_node: Event,
+    append: (StreamId, Vec<Event>),
+}
+
 impl View<'_> {
     fn node(&self, name: &NodeName) -> Result<&Node, Rejection> {
         match self.world.get(&node_stream(name)) {
@@ -354,31 +370,29 @@ impl View<'_> {
     }
 
     /// Starts an operation: both streams, at once.
-    fn start(
-        &self,
-        sight: &Sight,
-        kind: OperationKind,
-        spec: NodeSpec,
-        before: Resources,
-        generation: u64,
-        keep: Option<Keep>,
-        cause: Cause,
-    ) -> Result<(OperationId, NodeEvent, (StreamId, Vec<Event>)), Rejection> {
+    fn start(&self, sight: &Sight, wanted: Wanted) -> Result<Begun, Rejection> {
         let id = sight.next();
         let order = Order {
             number: id.number(),
-            kind,
-            generation,
+            kind: wanted.kind,
+            generation: wanted.generation,
             owner: self.owner.to_owned(),
-            spec,
-            before,
-            keep,
-            cause: cause.clone(),
+            spec: wanted.spec,
+            before: wanted.before,
+            keep: wanted.keep,
+            cause: wanted.cause.clone(),
         };
         let draft = Draft::start(id.clone(), order, self.now_ms)?;
-        let started = NodeEvent::OperationStarted { operation: id.clone(), kind, cause };
         let events = draft.events.into_iter().map(Event::Operation).collect();
-        Ok((id.clone(), started, (id.stream(), events)))
+        Ok(Begun {
+            told_to_node: Event::Node(NodeEvent::OperationStarted {
+                operation: id.clone(),
+                kind: wanted.kind,
+                cause: wanted.cause,
+            }),
+            append: (id.stream(), events),
+            id,
+        })
     }
 
     /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
@@ -403,17 +417,19 @@ impl View<'_> {
             let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
             let view = View { owner: &order.owner, ..*self };
             let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
-            let (_, started, append) = view.start(
+            let begun = view.start(
                 &sight,
-                OperationKind::Replace,
-                spec,
-                resources,
-                order.generation + 1,
-                None,
-                Cause::Signal { signal },
+                Wanted {
+                    kind: OperationKind::Replace,
+                    spec,
+                    before: resources,
+                    generation: order.generation + 1,
+                    keep: None,
+                    cause: Cause::Signal { signal },
+                },
             )?;
-            node_events.push(Event::Node(started));
-            appends.push(append);
+            node_events.push(begun.told_to_node);
+            appends.push(begun.append);
         }
         appends.push((node_stream(id.node()), node_events));
         Ok(appends)
@@ -456,17 +472,19 @@ impl View<'_> {
         }
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let cause = Cause::Signal { signal: signal.clone() };
-        let (id, started, append) = self.start(
+        let begun = self.start(
             sight,
-            OperationKind::Replace,
-            spec,
-            node.resources.clone(),
-            node.generation + 1,
-            None,
-            cause,
+            Wanted {
+                kind: OperationKind::Replace,
+                spec,
+                before: node.resources.clone(),
+                generation: node.generation + 1,
+                keep: None,
+                cause,
+            },
         )?;
-        let appends = vec![(node_stream(&sight.node), vec![Event::Node(started)]), append];
-        Ok((Fate::Started { operation: id }, appends))
+        let appends = vec![(node_stream(&sight.node), vec![begun.told_to_node]), begun.append];
+        Ok((Fate::Started { operation: begun.id }, appends))
     }
 
     /// Something is asked for.
@@ -499,33 +517,37 @@ impl View<'_> {
                 if node.resources.carrier.is_none() {
                     return rejected(format!("node {name} has no instance to replace"));
                 }
-                let (id, started, append) = self.start(
+                let begun = self.start(
                     sight,
-                    OperationKind::Replace,
-                    spec,
-                    node.resources.clone(),
-                    node.generation + 1,
-                    None,
-                    cause(replace.reason.clone()),
+                    Wanted {
+                        kind: OperationKind::Replace,
+                        spec,
+                        before: node.resources.clone(),
+                        generation: node.generation + 1,
+                        keep: None,
+                        cause: cause(replace.reason.clone()),
+                    },
                 )?;
-                let appends = vec![(node_stream(name), vec![Event::Node(started)]), append];
-                Ok((Fate::Started { operation: id }, appends))
+                let appends = vec![(node_stream(name), vec![begun.told_to_node]), begun.append];
+                Ok((Fate::Started { operation: begun.id }, appends))
             }
             Work::Delete(delete) => {
                 let Some(spec) = node.spec.clone() else {
                     return Err(Rejection::Moved { node: name.clone() });
                 };
-                let (id, started, append) = self.start(
+                let begun = self.start(
                     sight,
-                    OperationKind::Delete,
-                    spec,
-                    node.resources.clone(),
-                    node.generation,
-                    Some(delete.keep),
-                    cause(delete.reason.clone()),
+                    Wanted {
+                        kind: OperationKind::Delete,
+                        spec,
+                        before: node.resources.clone(),
+                        generation: node.generation,
+                        keep: Some(delete.keep),
+                        cause: cause(delete.reason.clone()),
+                    },
                 )?;
-                let appends = vec![(node_stream(name), vec![Event::Node(started)]), append];
-                Ok((Fate::Started { operation: id }, appends))
+                let appends = vec![(node_stream(name), vec![begun.told_to_node]), begun.append];
+                Ok((Fate::Started { operation: begun.id }, appends))
             }
             Work::Resume(resume) => {
                 let operation = self
@@ -574,17 +596,19 @@ impl View<'_> {
             return Ok((Fate::Changed, vec![(stream, vec![Event::Node(changed)])]));
         }
         let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
-        let (id, started, append) = self.start(
+        let begun = self.start(
             sight,
-            OperationKind::Provision,
-            spec.clone(),
-            node.resources.clone(),
-            node.generation + 1,
-            None,
-            cause,
+            Wanted {
+                kind: OperationKind::Provision,
+                spec: spec.clone(),
+                before: node.resources.clone(),
+                generation: node.generation + 1,
+                keep: None,
+                cause,
+            },
         )?;
-        let appends = vec![(stream, vec![Event::Node(registered), Event::Node(started)]), append];
-        Ok((Fate::Started { operation: id }, appends))
+        let appends = vec![(stream, vec![Event::Node(registered), begun.told_to_node]), begun.append];
+        Ok((Fate::Started { operation: begun.id }, appends))
     }
 }
 

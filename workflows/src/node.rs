@@ -233,10 +233,6 @@ pub struct Resources {
 /// What happened to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "events are few and short-lived; boxes would only blur the shapes"
-)]
 pub enum NodeEvent {
     /// It exists from now on.
     Registered {

@@ -693,7 +693,7 @@ impl Operation {
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
-                facts.placement = Some(placement.clone())
+                facts.placement = Some(placement.clone());
             }
             (Intent::CreateVolume { slot, .. }, Evidence::VolumeCreated { volume }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
@@ -825,7 +825,7 @@ impl Operation {
                 facts.gone.push(volume.to_string());
             }
             (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
-                facts.gone.push(interface.to_string())
+                facts.gone.push(interface.to_string());
             }
             (Intent::DeregisterImage { image }, Evidence::Deleted) => facts.gone.push(image.to_string()),
             (Intent::DeleteSnapshot { snapshot }, Evidence::Deleted) => facts.gone.push(snapshot.to_string()),

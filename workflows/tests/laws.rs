@@ -20,9 +20,12 @@ use perennial_workflows::submission::{
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
+/// State, head and all events of a stream.
+type Kept = (State, Seq, Vec<(Stamp, Event)>);
+
 /// The streams of one node, as an engine would keep them; and everything that was ever written, for the laws.
 struct Desk {
-    streams: std::collections::BTreeMap<StreamId, (State, Seq, Vec<(Stamp, Event)>)>,
+    streams: std::collections::BTreeMap<StreamId, Kept>,
     now_ms: u64,
     submissions: u64,
 }

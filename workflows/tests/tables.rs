@@ -138,7 +138,11 @@ fn well(_: &Intent, _: u32) -> Option<Evidence> {
 
 #[test]
 fn provision_makes_launches_and_carries() {
-    check(OperationKind::Provision, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), &well, expect![[r#"
+    check(
+        OperationKind::Provision,
+        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
+        &well,
+        expect![[r#"
         + resolve
         = resolve: resolved
         + create_volume:data
@@ -158,12 +162,17 @@ fn provision_makes_launches_and_carries() {
         + verify
         = verify: verified
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn make_before_break_fences_only_when_the_new_instance_runs() {
-    check(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), &well, expect![[r#"
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
+        &well,
+        expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
@@ -191,12 +200,17 @@ fn make_before_break_fences_only_when_the_new_instance_runs() {
         + delete_volume:vol-new2x6
         = delete_volume:vol-new2x6: deleted
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn break_before_make_launches_only_when_the_interface_is_free() {
-    check(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), &well, expect![[r#"
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
+        &well,
+        expect![[r#"
         + preserve:i-new1x7
         = preserve:i-new1x7: preserved
         + fence:i-new1x7
@@ -224,12 +238,17 @@ fn break_before_make_launches_only_when_the_interface_is_free() {
         + delete_volume:vol-new2x14
         = delete_volume:vol-new2x14: deleted
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_root_by_image_launches_only_when_the_image_is_there() {
-    check(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Image), &well, expect![[r#"
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryIp, RootMode::Image),
+        &well,
+        expect![[r#"
         + preserve:i-new1x5
         = preserve:i-new1x5: preserved
         + fence:i-new1x5
@@ -257,14 +276,19 @@ fn a_root_by_image_launches_only_when_the_image_is_there() {
         + verify
         = verify: verified
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_live_handover_detaches_before_it_fences() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.persist.handover = Handover::Detach;
-    check(OperationKind::Replace, &spec, &well, expect![[r#"
+    check(
+        OperationKind::Replace,
+        &spec,
+        &well,
+        expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
@@ -282,7 +306,8 @@ fn a_live_handover_detaches_before_it_fences() {
         + verify
         = verify: verified
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -292,7 +317,11 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
     let busy = |intent: &Intent, _: u32| {
         matches!(intent, Intent::Detach { .. }).then(|| Evidence::OutOfTime { because: "busy".into() })
     };
-    check(OperationKind::Replace, &spec, &busy, expect![[r#"
+    check(
+        OperationKind::Replace,
+        &spec,
+        &busy,
+        expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
@@ -314,7 +343,8 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
         + verify
         = verify: verified
         ! finished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -409,7 +439,8 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
         m6i.large on-demand at 2 s
         m5.large on-demand at 3 s
         m6i.large spot at 19 s
-        m5.large spot at 20 s"#]].assert_eq(&launches.join("\n"));
+        m5.large spot at 20 s"#]]
+    .assert_eq(&launches.join("\n"));
 }
 
 #[test]
@@ -465,7 +496,8 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
         + delete_volume:vol-new2x14
         = delete_volume:vol-new2x14: deleted
         ! finished
-    "#]].assert_eq(&run.told);
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]
@@ -495,7 +527,8 @@ fn an_old_instance_that_is_gone_needs_no_preserving() {
     expect![[r#"
         + fence:i-new1x5
         + launch
-    "#]].assert_eq(&run.told);
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]
@@ -511,7 +544,8 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
         + preserve:i-new1x7
         = preserve:i-new1x7: refused
         ! stuck at preserve:i-new1x7: UnauthorizedOperation: not you
-    "#]].assert_eq(&run.told);
+    "#]]
+    .assert_eq(&run.told);
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
     draft.resume("a person".into(), Vec::new()).unwrap();
     run.take(draft);
@@ -550,7 +584,8 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
         + verify
         = verify: verified
         ! finished
-    "#]].assert_eq(&run.told);
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]
@@ -575,7 +610,8 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
         = delete_volume:vol-new1x10: deleted
         = delete_interface:eni-new1x5: deleted
         ! finished
-    "#]].assert_eq(&run.told);
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]
