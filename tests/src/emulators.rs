@@ -138,7 +138,7 @@ impl Emulator {
     /// # Errors
     /// [`EmulatorError`], with what Python, pip or the emulator said.
     pub fn start(kind: Kind) -> Result<Self, EmulatorError> {
-        let home = target_directory().join("emulators");
+        let home = crate::target_directory().join("emulators");
         let environment = installed(kind, &home)?;
         let runs = home.join("runs");
         fs::create_dir_all(&runs)?;
@@ -261,18 +261,6 @@ fn run(command: &mut Command) -> Result<(), String> {
             String::from_utf8_lossy(&output.stderr)
         )),
     }
-}
-
-/// The directory that cargo builds into: where the running test binary lies.
-fn target_directory() -> PathBuf {
-    let beside_the_workspace = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    std::env::current_exe()
-        .ok()
-        .and_then(|binary| {
-            let is_target = |directory: &&Path| directory.join("CACHEDIR.TAG").is_file();
-            binary.ancestors().find(is_target).map(Path::to_path_buf)
-        })
-        .unwrap_or_else(beside_the_workspace)
 }
 
 /// Whether an HTTP server is there; what it says does not matter.

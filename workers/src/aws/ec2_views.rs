@@ -129,11 +129,14 @@ pub(super) fn snapshot(snapshot: &sdk::Snapshot) -> Result<SnapshotView, Missing
 
 pub(super) fn image(image: &sdk::Image) -> Result<ImageView, Missing> {
     let root_device = text(image.root_device_name());
+    // Only a root on EBS has a snapshot. (moto calls the roots of all its images "standard" and shows snapshots of its own.)
+    let on_ebs = image.root_device_type() == Some(&sdk::DeviceType::Ebs);
     let root = image
         .block_device_mappings()
         .iter()
         .find(|mapping| mapping.device_name().is_some() && mapping.device_name() == root_device.as_deref())
-        .and_then(sdk::BlockDeviceMapping::ebs);
+        .and_then(sdk::BlockDeviceMapping::ebs)
+        .filter(|_| on_ebs);
     Ok(ImageView {
         id: required(image.image_id(), "an image without id", ImageId::parse)?,
         name: text(image.name()).unwrap_or_default(),
@@ -527,6 +530,7 @@ mod tests {
                 .name("base")
                 .state(sdk::ImageState::Disabled)
                 .architecture(sdk::ArchitectureValues::X8664)
+                .root_device_type(sdk::DeviceType::Ebs)
                 .root_device_name("/dev/xvda")
                 .boot_mode(sdk::BootModeValues::UefiPreferred)
                 .ena_support(true)
