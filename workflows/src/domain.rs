@@ -6,7 +6,7 @@ use perennial_engine::journal::EventData;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::letter::{Fate, Letter, LetterEvent, REPETITIONS_MAX};
+use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use crate::signal::{Cause, News, Signal};
@@ -642,9 +642,9 @@ fn decide_letter(
             (Fate::Rejected { because }, Vec::new())
         }
     };
-    // A region's worth of foreign events is not worth their bodies.
+    // A region's worth of foreign events: the raw event is kept, a padded one is cut.
     let body = match &fate {
-        Fate::Foreign { .. } | Fate::Unknown { .. } => String::new(),
+        Fate::Foreign { .. } | Fate::Unknown { .. } => envelope.body.chars().take(FOREIGN_BODY_MAX).collect(),
         _ => envelope.body.clone(),
     };
     let received = LetterEvent::Received {

@@ -17,6 +17,9 @@ use crate::spec::NodeName;
 /// How often a repetition of a letter is written down; further ones are only counted by the queue.
 pub const REPETITIONS_MAX: u32 = 10;
 
+/// How much is kept of a letter that is none of ours, in characters: EC2's events are under 1 KiB.
+pub const FOREIGN_BODY_MAX: usize = 4_096;
+
 /// What became of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -118,7 +121,7 @@ pub enum LetterEvent {
         sent_at_ms: u64,
         /// Its size.
         bytes: u64,
-        /// The raw message; of an oversized one the beginning, of a foreign or unknown one nothing.
+        /// The raw message; of an oversized, foreign or unknown one the beginning.
         body: String,
     },
     /// It was answered.
