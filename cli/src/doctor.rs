@@ -284,11 +284,8 @@ async fn ec2(
         Ok(account) if account.is_empty() => report.ok("credentials", "found; the endpoint names no account"),
         Ok(account) => report.ok("credentials", format!("account {account}")),
         Err(error) => {
-            report.fail(
-                "credentials",
-                error.to_string(),
-                "check AWS_PROFILE, the instance profile, or the keys",
-            );
+            let to_do = advice(&error, "check AWS_PROFILE, the instance profile, or the keys");
+            report.fail("credentials", error.to_string(), to_do);
         }
     }
     let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
@@ -299,12 +296,20 @@ async fn ec2(
                 format!("{} instances of owner {}", instances.len(), installation.config.owner),
             );
         }
-        Err(error) => report.fail("describe", error.to_string(), "allow ec2:DescribeInstances"),
+        Err(error) => {
+            report.fail("describe", error.to_string(), advice(&error, "allow ec2:DescribeInstances"));
+        }
     }
     match spec {
         None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
         Some(spec) => dry_run(cloud.as_ref(), spec, report).await,
     }
+}
+
+/// What to do about a call that failed: without an answer the way there is broken, not what was asked.
+#[cfg(feature = "aws")]
+fn advice(error: &perennial_workers::classify::CloudError, answered: &'static str) -> &'static str {
+    if error.code.is_empty() { "check the network, AWS_REGION and AWS_ENDPOINT_URL" } else { answered }
 }
 
 #[cfg(feature = "aws")]
