@@ -14,7 +14,7 @@ use crate::output::Output;
 pub(crate) struct SchemaArgs {
     /// node, submission, event or reply [default: all of them]
     name: Option<String>,
-    /// Write <name>.schema.json files into this directory instead
+    /// Write NAME.schema.json files into this directory instead
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
 }
