@@ -8,6 +8,7 @@
 //! | `seconds=` | how long each run is, after half a second of warming up | 3 |
 //! | `rounds=` | how often each is run; the median by rate is shown | 3 |
 //! | `in_flight=` | only this many workflows in flight, and nothing else | all of 1, 8, 64, 256 |
+//! | `only=growth` | nothing but the last table | |
 //! | `growth=` | how many workflows are finished before the last measurement; 0 for none | 100 000 |
 //! | `runtime=` | `multi` (two threads, as the binary has on this machine) or `current` | `multi` |
 //!
@@ -61,6 +62,9 @@ fn main() {
         _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
     };
     runtime.unwrap().block_on(async {
+        if argument("only", String::new()) == "growth" {
+            return grow(growth).await;
+        }
         if only > 0 {
             println!("{HEADER}");
             for _ in 0..rounds {
@@ -169,8 +173,10 @@ async fn grow(most: u64) {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::start(dir.path());
     println!("\none journal, {MANY} in flight, {WINDOW} workflows each");
-    println!("| finished before | workflows/s | of the first | fdatasync/s just before |");
-    println!("| ---: | ---: | ---: | ---: |");
+    println!(
+        "| finished before | workflows/s | of the first | CPU µs per step | of the first | CPUs used by others | fdatasync/s |"
+    );
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut marks = vec![1_000];
     while marks.last().is_some_and(|&mark| mark < most) {
         marks.push((marks[marks.len() - 1] * 10).min(most));
@@ -181,11 +187,19 @@ async fn grow(most: u64) {
         bench.workflows(mark.saturating_sub(before)).await;
         let before = bench.started.load(Ordering::Relaxed);
         let sync = tokio::task::spawn_blocking(|| syncs(Duration::from_millis(500))).await.unwrap();
-        let start = Instant::now();
+        let (begun, start) = (Cpu::now(), Instant::now());
         bench.workflows(WINDOW).await;
-        let rate = WINDOW as f64 / start.elapsed().as_secs_f64();
-        let share = rate / *first.get_or_insert(rate);
-        println!("| {before} | {rate:.0} | {share:.2} | {:.0} |", sync.rate);
+        let (cpu, took) = (Cpu::since(begun), start.elapsed().as_secs_f64());
+        let rate = WINDOW as f64 / took;
+        let cpu_us = cpu.ours * 1e6 / (WINDOW * u64::from(STEPS)) as f64;
+        let (first_rate, first_cpu_us) = *first.get_or_insert((rate, cpu_us));
+        println!(
+            "| {before} | {rate:.0} | {:.2} | {cpu_us:.1} | {:.2} | {:.2} | {:.0} |",
+            rate / first_rate,
+            cpu_us / first_cpu_us,
+            (cpu.all - cpu.ours) / took,
+            sync.rate
+        );
     }
     Bench::stop(bench).await;
 }

@@ -43,10 +43,11 @@ pub(crate) const GROUP_MAX: usize = 256;
 /// How many heads of streams are kept: about 100 bytes each, so 7 MB at most. Those in work are far fewer.
 const HEADS_MAX: usize = 65_536;
 
-/// The writer's page cache in KiB. It holds the ends of the table and of its index, where streams in work are, and the inner
-/// nodes of the rest; what it lacks is in the operating system's cache. More costs: a commit that has balanced an index walks
-/// SQLite's whole cache (`pcache1TruncateUnsafe`), which at 32 MiB was an eighth of the writer's time.
-const CACHE_KIB: i64 = 4 * 1024;
+/// The writer's page cache in KiB. It holds the ends of the table and of its index, where streams in work are, and the leaves
+/// of the indexes by name that come round again; what it lacks is in the operating system's cache. More costs: a commit
+/// that has balanced an index walks SQLite's whole cache (`pcache1TruncateUnsafe`), which at 32 MiB was an eighth of the
+/// writer's time.
+const CACHE_KIB: i64 = 8 * 1024;
 
 type Outcome = Result<Appended, AppendError>;
 
