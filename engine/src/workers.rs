@@ -15,11 +15,15 @@
 //! bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step settled.
 //!
 //! # Two ways a bell is heard
-//! A step that this process has opened is started here at once, without a round trip through the queue, as long as there is
-//! room. [`GATHER`] later those that are still under way are *announced*: their bells are sent, many in a message, and this or
-//! any other pool holds the message for as long as the step is in hand. So the queue carries every step that takes longer than a moment,
-//! and gives it to somebody else when this process dies; a step that is settled sooner needs no message. When there is no room here,
-//! the queue is the only way.
+//! A step that this process has opened is started here at once, without a round trip through the queue, as long as there
+//! is room. [`GATHER`] later those that are still under way are *announced*: their bells are sent, many in a message, and
+//! the message is held for as long as the step is in hand. So the queue carries every step that takes longer than a moment,
+//! and gives it to somebody else when this process dies; a step that is settled sooner needs no message. When there is
+//! no room here, the queue is the only way.
+//!
+//! One journal file has one engine, so the pool that started a step is the one that receives its message. Several engines
+//! over one journal, should there be an adapter for that, may run a step twice at once, which is harmless by the
+//! runner's contract but costs calls: such an adapter wants this pool to start only what it receives.
 //!
 //! # Guarantees
 //! - At most one task per step runs in this process; a report of any other is refused by its token.
