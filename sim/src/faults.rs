@@ -23,10 +23,12 @@ pub enum Fault {
 }
 
 /// Which calls a rule is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// This action.
     Only(Action),
+    /// The action of this name, of any service.
+    Named(String),
     /// Every call that changes something.
     Acts,
     /// Every call that only looks.
@@ -36,11 +38,12 @@ pub enum Target {
 }
 
 impl Target {
-    fn matches(self, action: Action) -> bool {
+    fn matches(&self, action: &str, is_look: bool) -> bool {
         match self {
-            Self::Only(wanted) => wanted == action,
-            Self::Acts => !action.is_look(),
-            Self::Looks => action.is_look(),
+            Self::Only(wanted) => wanted.name() == action,
+            Self::Named(wanted) => wanted == action,
+            Self::Acts => !is_look,
+            Self::Looks => is_look,
             Self::All => true,
         }
     }
@@ -102,11 +105,21 @@ impl Faults {
         self.rules.clear();
     }
 
+    /// The rules, and how many matching calls each has seen.
+    pub fn rules(&self) -> impl Iterator<Item = &(Rule, u64)> {
+        self.rules.iter()
+    }
+
     /// What happens to this call.
     pub fn strike(&mut self, action: Action) -> Option<Fault> {
+        self.strike_named(&action.name(), action.is_look())
+    }
+
+    /// What happens to a call of any service.
+    pub fn strike_named(&mut self, action: &str, is_look: bool) -> Option<Fault> {
         let mut struck = None;
         for (rule, seen) in &mut self.rules {
-            if !rule.target.matches(action) {
+            if !rule.target.matches(action, is_look) {
                 continue;
             }
             *seen += 1;

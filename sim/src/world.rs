@@ -17,6 +17,12 @@
 //! | `guest` | what runs inside: writes, mounts |
 //! | `looks` | describes |
 //! | `checks` | invariants, leaks, dump |
+//! | `stops` | StopInstances, StartInstances, status checks |
+//! | `elastic` | Elastic addresses |
+//! | `groups` | security groups, by name only |
+//! | `fleets` | launch templates, CreateFleet |
+//! | `catalogue` | instance types and spot prices |
+//! | `tags` | CreateTags and DeleteTags on anything |
 //!
 //! # What is guessed
 //! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
@@ -24,8 +30,12 @@
 //! `available` until the swap; the status of a spot request under notice stays what the notice made it, even when its
 //! user terminates the instance first; detaching a volume that is already detaching is answered with success.
 
+mod catalogue;
 mod checks;
+mod elastic;
 mod events;
+mod fleets;
+mod groups;
 mod guest;
 mod instances;
 mod looks;
@@ -34,7 +44,9 @@ mod quotas;
 pub mod settings;
 mod spot;
 pub mod state;
+mod stops;
 mod storage;
+mod tags;
 
 #[cfg(test)]
 mod laws;
@@ -52,14 +64,23 @@ use perennial_workflows::aws::{
 };
 use serde_json::Value;
 
+pub use catalogue::{Price, Shape, TYPES};
 pub use checks::{NODE_TAG, OWNER_TAG};
+pub use elastic::Destination;
 pub use events::ACCOUNT;
+pub(crate) use events::rfc3339;
+pub use fleets::{FleetAnswer, FleetRequest};
 pub use guest::GuestError;
-pub use instances::{DeviceMapping, Placement, RunInstances};
+pub use instances::{Behaviour, DeviceMapping, LaunchExtras, LaunchTags, Placement, RunInstances, SpotKind};
 pub use network::Reassignment;
-use settings::{Capacity, Settings, Span};
+use settings::{Capacity, Quotas, Settings, Span};
 pub use spot::Notice;
-use state::{Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Volume};
+use state::{
+    Elastic, Group, Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Template, Volume,
+};
+pub use stops::Check;
+pub use storage::{Detach, RootSource, SnapshotSet};
+pub use tags::Tagged;
 
 /// The zones of a region.
 const ZONES: [char; 3] = ['a', 'b', 'c'];
@@ -124,6 +145,11 @@ pub struct World {
     subnets: BTreeMap<SubnetId, Subnet>,
     spot_requests: BTreeMap<SpotRequestId, SpotRequest>,
     root_tasks: BTreeMap<RootTaskId, RootTask>,
+    groups: BTreeMap<GroupId, Group>,
+    /// Elastic addresses by allocation id.
+    elastic: BTreeMap<String, Elastic>,
+    /// Launch templates by id.
+    templates: BTreeMap<String, Template>,
     /// Who holds an address, arriving ones included.
     addresses: BTreeMap<Ipv4Addr, InterfaceId>,
     /// Volumes that existed and do not any more, with what was on them; the newest last.
@@ -144,6 +170,8 @@ struct Token {
 #[derive(Debug, Clone)]
 enum Transition {
     Running(InstanceId),
+    Stopped(InstanceId),
+    Respawn(SpotRequestId),
     LaunchFails(InstanceId, String),
     Terminated(InstanceId),
     Released(InstanceId),
@@ -189,6 +217,9 @@ impl World {
             subnets: BTreeMap::new(),
             spot_requests: BTreeMap::new(),
             root_tasks: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            elastic: BTreeMap::new(),
+            templates: BTreeMap::new(),
             addresses: BTreeMap::new(),
             graveyard: VecDeque::new(),
             default_image,
@@ -199,6 +230,15 @@ impl World {
     }
 
     fn furnish(&mut self) {
+        self.groups.insert(
+            self.default_group.clone(),
+            Group {
+                id: self.default_group.clone(),
+                name: "default".to_owned(),
+                description: "default VPC security group".to_owned(),
+                tags: Tags::new(),
+            },
+        );
         let prefix = self.settings.subnet_prefix;
         for (n, zone) in self.zones().into_iter().enumerate() {
             let id = SubnetId::parse(&self.fresh("subnet-")).expect("BUG: made to fit");
@@ -213,6 +253,7 @@ impl World {
                 state: SnapshotState::Completed,
                 volume: None,
                 size_gib: IMAGE_GIB,
+                description: "the simulated system".to_owned(),
                 started_at_ms: self.now_ms,
                 completes_at_ms: self.now_ms,
                 visible_at_ms: self.now_ms,
@@ -236,6 +277,9 @@ impl World {
                     platform: None,
                 },
                 root_snapshot: snapshot,
+                devices: Vec::new(),
+                description: "the simulated system".to_owned(),
+                created_at_ms: self.now_ms,
                 visible_at_ms: self.now_ms,
                 tags: Tags::new(),
             },
@@ -299,6 +343,8 @@ impl World {
     fn apply(&mut self, transition: Transition) {
         match transition {
             Transition::Running(id) => self.starts_running(&id),
+            Transition::Stopped(id) => self.is_stopped(&id),
+            Transition::Respawn(id) => self.respawns(&id),
             Transition::LaunchFails(id, reason) => self.fails_to_launch(&id, &reason),
             Transition::Terminated(id) => self.is_terminated(&id),
             Transition::Released(id) => self.is_released(&id),
@@ -325,6 +371,25 @@ impl World {
             _ => latencies.act,
         };
         span.draw(&mut self.rng)
+    }
+
+    /// The beginning of a call that only looks: what is due happens, the quota is charged.
+    ///
+    /// # Errors
+    /// RequestLimitExceeded.
+    pub fn look(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
+        self.begin(now_ms, action)
+    }
+
+    /// A copy in which a call can be tried without effect (`DryRun`): no events, no quota of requests, and capacity
+    /// for everybody, as EC2 checks permissions and parameters only.
+    #[must_use]
+    pub fn rehearsal(&self) -> Self {
+        let mut world = self.clone();
+        world.settings.quotas = Quotas::Off;
+        world.settings.events_enabled = false;
+        world.capacity.clear();
+        world
     }
 
     /// The beginning of every call.

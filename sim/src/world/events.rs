@@ -40,7 +40,7 @@ impl World {
             Happening::Warning => (
                 "EC2 Spot Instance Interruption Warning",
                 spot_arn(&instance.zone, id),
-                json!({ "instance-id": id, "instance-action": "terminate" }),
+                json!({ "instance-id": id, "instance-action": self.interruption_action(id) }),
             ),
             Happening::Rebalance => (
                 "EC2 Instance Rebalance Recommendation",
@@ -77,7 +77,7 @@ fn spot_arn(zone: &str, id: &InstanceId) -> String {
 }
 
 /// Seconds, as AWS writes them.
-fn rfc3339(ms: u64) -> String {
+pub(crate) fn rfc3339(ms: u64) -> String {
     i64::try_from(ms)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())

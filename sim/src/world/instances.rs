@@ -1,6 +1,6 @@
 //! RunInstances, TerminateInstances, ModifyInstanceAttribute, CancelSpotInstanceRequests, and an instance's life.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::{
@@ -12,11 +12,16 @@ use perennial_workflows::aws::{
 };
 
 use super::events::Happening;
-use super::settings::Capacity;
+use super::settings::{Capacity, Span};
 use super::state::{Attachment, Instance, SpotRequest, Volume};
 use super::{ApiError, Transition, World, ids_of, mismatch};
 
-/// The parameters of RunInstances for one instance. Tags go on everything the call creates.
+/// The most instances of one call.
+const LAUNCH_MAX: usize = 1000;
+/// Until a persistent spot request launches again, and between its attempts (guess).
+const RESPAWN_MS: u64 = 10_000;
+
+/// The parameters of RunInstances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's LaunchRequest")]
 pub struct RunInstances {
@@ -32,7 +37,61 @@ pub struct RunInstances {
     pub key_name: Option<String>,
     pub instance_profile: Option<String>,
     pub user_data: Option<String>,
-    pub tags: Tags,
+    pub tags: LaunchTags,
+    pub more: LaunchExtras,
+}
+
+/// The tags of what a launch creates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields are EC2's resource types")]
+pub struct LaunchTags {
+    pub instance: Tags,
+    pub volume: Tags,
+    pub interface: Tags,
+    pub spot_request: Tags,
+}
+
+impl From<Tags> for LaunchTags {
+    /// The same on everything.
+    fn from(tags: Tags) -> Self {
+        Self { instance: tags.clone(), volume: tags.clone(), interface: tags.clone(), spot_request: tags }
+    }
+}
+
+/// Parameters of RunInstances that the product does not use; the default is one plain instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct LaunchExtras {
+    /// `MinCount`; 0 means 1.
+    pub count_min: u32,
+    /// `MaxCount`; 0 means 1.
+    pub count_max: u32,
+    pub spot: SpotKind,
+    pub behaviour: Behaviour,
+    pub protected: bool,
+    pub metadata: BTreeMap<String, String>,
+    /// DeleteOnTermination=false for the new primary interface.
+    pub keeps_interface: bool,
+}
+
+/// The kinds of spot request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub enum SpotKind {
+    /// Over with its instance.
+    #[default]
+    OneTime,
+    /// Launches again whenever its instance is gone, until it is cancelled.
+    Persistent,
+}
+
+/// What an interruption does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub enum Behaviour {
+    /// Terminates.
+    #[default]
+    Terminate,
+    /// Stops; only for persistent requests.
+    Stop,
 }
 
 /// The primary interface of a launch.
@@ -46,14 +105,39 @@ pub enum Placement {
 }
 
 /// One entry of a block device mapping. Where nothing is said, the image's value or EC2's default holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct DeviceMapping {
     pub device: String,
     pub snapshot: Option<SnapshotId>,
     pub size_gib: Option<u32>,
     pub volume_type: Option<String>,
+    pub iops: Option<u32>,
+    pub throughput: Option<u32>,
+    pub encrypted: bool,
     pub delete_on_termination: Option<bool>,
+}
+
+impl DeviceMapping {
+    fn override_with(&mut self, other: &Self) {
+        let Self {
+            device: _,
+            snapshot,
+            size_gib,
+            volume_type,
+            iops,
+            throughput,
+            encrypted,
+            delete_on_termination,
+        } = other.clone();
+        self.snapshot = snapshot.or(self.snapshot.take());
+        self.size_gib = size_gib.or(self.size_gib);
+        self.volume_type = volume_type.or(self.volume_type.take());
+        self.iops = iops.or(self.iops);
+        self.throughput = throughput.or(self.throughput);
+        self.encrypted |= encrypted;
+        self.delete_on_termination = delete_on_termination.or(self.delete_on_termination);
+    }
 }
 
 impl From<&LaunchRequest> for RunInstances {
@@ -81,17 +165,21 @@ impl From<&LaunchRequest> for RunInstances {
             key_name: request.key_name.clone(),
             instance_profile: request.instance_profile.clone(),
             user_data: request.user_data.clone(),
-            tags: request.tags.clone(),
+            tags: request.tags.clone().into(),
+            more: LaunchExtras::default(),
         }
     }
 }
 
 /// What a launch will use, after every check.
+#[derive(Clone)]
 struct Plan {
     zone: String,
     subnet: SubnetId,
     root_device: String,
     root_snapshot: SnapshotId,
+    /// The image's, overridden by the request's.
+    devices: Vec<DeviceMapping>,
 }
 
 impl World {
@@ -101,20 +189,87 @@ impl World {
     /// EC2's: idempotency, unknown or pending image, root snapshot override, interface in use, zone, type, quota,
     /// capacity.
     pub fn run_instances(&mut self, now_ms: u64, request: &RunInstances) -> Result<InstanceView, ApiError> {
+        let ids = self.launch_instances(now_ms, request)?;
+        let instance = ids.first().and_then(|id| self.instances.get(id)).expect("BUG: just launched");
+        Ok(self.instance_view(instance))
+    }
+
+    /// RunInstances with `MinCount` and `MaxCount`: at least one id, all of one reservation.
+    ///
+    /// # Errors
+    /// As [`run_instances`](Self::run_instances).
+    pub fn launch_instances(
+        &mut self,
+        now_ms: u64,
+        request: &RunInstances,
+    ) -> Result<Vec<InstanceId>, ApiError> {
         const ACTION: &str = "RunInstances";
         self.begin(now_ms, ACTION)?;
         let scope = request.zone.clone().unwrap_or_default();
         let parameters = format!("{request:?}");
-        if let Some(id) = self.replayed(ACTION, &scope, &request.client_token, &parameters)? {
-            return self.launched_before(&id, &request.client_token);
+        if let Some(ids) = self.replayed(ACTION, &scope, &request.client_token, &parameters)? {
+            return self.launched_before(&ids, &request.client_token);
         }
+        let ids = self.launch_counted(request)?;
+        let answer = ids.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(",");
+        self.remember(ACTION, &scope, &request.client_token, parameters, &answer);
+        Ok(ids)
+    }
+
+    /// As many as there is quota and capacity for, or none when that is less than `MinCount`.
+    pub(super) fn launch_counted(&mut self, request: &RunInstances) -> Result<Vec<InstanceId>, ApiError> {
         let plan = self.plan_launch(request)?;
-        self.check_quota(request.market)?;
-        self.take_capacity(&request.instance_type, &plan.zone, request.market)?;
-        let id = self.launch(request, plan)?;
-        self.remember(ACTION, &scope, &request.client_token, parameters, id.as_str());
-        let instance = self.instances.get(&id).expect("BUG: just launched");
-        Ok(self.instance_view(instance))
+        let least = request.more.count_min.max(1) as usize;
+        let most = (request.more.count_max.max(1) as usize).max(least);
+        if most > LAUNCH_MAX {
+            let message = format!("You have requested more instances ({most}) than {LAUNCH_MAX}");
+            return Err(ApiError::new("InstanceLimitExceeded", message));
+        }
+        let before = self.capacity.clone();
+        let mut granted = 0;
+        while granted < most {
+            let next = self.check_quota(request.market, granted);
+            let next =
+                next.and_then(|()| self.take_capacity(&request.instance_type, &plan.zone, request.market));
+            match next {
+                Ok(()) => granted += 1,
+                Err(_) if granted >= least => break,
+                Err(refusal) => {
+                    self.capacity = before;
+                    return Err(refusal);
+                }
+            }
+        }
+        let mut ids: Vec<InstanceId> = Vec::new();
+        for _ in 0..granted {
+            let id = self.launch(request, plan.clone(), &ids, None)?;
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// A persistent spot request launches again.
+    pub(super) fn respawns(&mut self, id: &SpotRequestId) {
+        let Some(request) = self.spot_requests.get(id).filter(|request| request.state == "open") else {
+            return;
+        };
+        let mut launch = request.launch.clone();
+        launch.client_token.clear();
+        let plan = self.plan_launch(&launch).and_then(|plan| {
+            self.check_quota(launch.market, 0)?;
+            self.take_capacity(&launch.instance_type, &plan.zone, launch.market)?;
+            Ok(plan)
+        });
+        if let Err(refusal) = plan.and_then(|plan| self.launch(&launch, plan, &[], Some(id))) {
+            if let Some(request) = self.spot_requests.get_mut(id) {
+                request.status = if refusal.code == "InsufficientInstanceCapacity" {
+                    "capacity-not-available"
+                } else {
+                    "constraint-not-fulfillable"
+                };
+            }
+            self.at(self.now_ms + RESPAWN_MS, Transition::Respawn(id.clone()));
+        }
     }
 
     /// Whether RunInstances would be allowed (`DryRun`): everything is checked but quota and capacity.
@@ -126,15 +281,18 @@ impl World {
         self.plan_launch(request).map(|_| ())
     }
 
-    fn launched_before(&self, id: &str, token: &str) -> Result<InstanceView, ApiError> {
-        let id = InstanceId::parse(id).map_err(|_| mismatch(token))?;
-        match self.instances.get(&id) {
-            Some(instance) if instance.state != InstanceState::Terminated => Ok(self.instance_view(instance)),
-            _ => Err(ApiError::new(
-                "IdempotentInstanceTerminated",
-                format!("The instance {id} that client token {token} launched is terminated"),
-            )),
+    fn launched_before(&self, ids: &str, token: &str) -> Result<Vec<InstanceId>, ApiError> {
+        let ids: Vec<_> =
+            ids.split(',').map(InstanceId::parse).collect::<Result<_, _>>().map_err(|_| mismatch(token))?;
+        for id in &ids {
+            if self.instances.get(id).is_none_or(|instance| instance.state == InstanceState::Terminated) {
+                return Err(ApiError::new(
+                    "IdempotentInstanceTerminated",
+                    format!("The instance {id} that client token {token} launched is terminated"),
+                ));
+            }
         }
+        Ok(ids)
     }
 
     fn plan_launch(&self, request: &RunInstances) -> Result<Plan, ApiError> {
@@ -148,11 +306,12 @@ impl World {
         for mapping in &request.devices {
             self.check_mapping(mapping, &root_device, root.size_gib)?;
         }
-        let devices: BTreeSet<_> = request.devices.iter().map(|mapping| &mapping.device).collect();
-        if devices.len() != request.devices.len() {
+        let names: BTreeSet<_> = request.devices.iter().map(|mapping| &mapping.device).collect();
+        if names.len() != request.devices.len() {
             return Err(ApiError::new("InvalidBlockDeviceMapping", "A device name is mapped twice"));
         }
-        if !request.instance_type.contains('.') {
+        let devices = merged(&image.devices, &request.devices);
+        if super::catalogue::Shape::of(&request.instance_type).is_none() {
             let message = format!("Invalid value '{}' for InstanceType.", request.instance_type);
             return Err(ApiError::new("InvalidParameterValue", message));
         }
@@ -165,7 +324,8 @@ impl World {
                 }
                 interface.subnet.clone()
             }
-            Placement::New { subnet, private_ip, .. } => {
+            Placement::New { subnet, private_ip, groups } => {
+                self.check_groups(groups)?;
                 let subnet = self.known_subnet(subnet)?;
                 match private_ip {
                     Some(address) => self.check_address(subnet, *address)?,
@@ -179,7 +339,7 @@ impl World {
             let message = format!("The subnet is in {zone}, the placement says otherwise");
             return Err(ApiError::new("InvalidParameterCombination", message));
         }
-        Ok(Plan { zone, subnet, root_device, root_snapshot: root.id.clone() })
+        Ok(Plan { zone, subnet, root_device, root_snapshot: root.id.clone(), devices })
     }
 
     fn check_mapping(
@@ -213,22 +373,31 @@ impl World {
         }
     }
 
-    fn check_quota(&self, market: Market) -> Result<(), ApiError> {
+    pub(super) fn check_quota(&self, market: Market, granted: usize) -> Result<(), ApiError> {
         let (limit, code) = match market {
             Market::Spot => (self.settings.spot_limit, "MaxSpotInstanceCountExceeded"),
             Market::OnDemand => (self.settings.on_demand_limit, "VcpuLimitExceeded"),
         };
         let Some(limit) = limit else { return Ok(()) };
-        let live = self.instances.values().filter(|i| i.market == market && !i.state.is_over()).count();
+        let live =
+            self.instances.values().filter(|i| i.market == market && !i.state.is_over()).count() + granted;
         if live < limit as usize {
             return Ok(());
         }
         Err(ApiError::new(code, format!("You have {live} of {limit} {market} instances")))
     }
 
-    fn launch(&mut self, request: &RunInstances, plan: Plan) -> Result<InstanceId, ApiError> {
+    fn launch(
+        &mut self,
+        request: &RunInstances,
+        plan: Plan,
+        launched: &[InstanceId],
+        spot_request: Option<&SpotRequestId>,
+    ) -> Result<InstanceId, ApiError> {
         let id = InstanceId::parse(&self.fresh("i-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
+        let first = launched.first().unwrap_or(&id).as_str();
+        let reservation = format!("r-{}", first.trim_start_matches("i-"));
         self.instances.insert(
             id.clone(),
             Instance {
@@ -246,23 +415,37 @@ impl World {
                 spot_request: None,
                 client_token: request.client_token.clone(),
                 user_data: request.user_data.clone(),
+                key_name: request.key_name.clone(),
+                instance_profile: request.instance_profile.clone(),
+                reservation,
+                launch_index: launched.len() as u32,
+                transition_reason: String::new(),
+                protected: request.more.protected,
+                metadata: request.more.metadata.clone(),
+                occupies: true,
+                running_since_ms: None,
+                rebalance_at_ms: None,
+                impaired: false,
                 launched_at_ms: self.now_ms,
                 visible_at_ms,
                 reclaim_at_ms: None,
                 silenced: false,
-                tags: request.tags.clone(),
+                tags: request.tags.instance.clone(),
             },
         );
         match &request.placement {
             Placement::Existing(interface) => self.plug(interface, &id, 0, false),
             Placement::New { subnet, groups, private_ip } => {
-                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags)?;
-                self.plug(&interface, &id, 0, true);
+                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?;
+                self.plug(&interface, &id, 0, !request.more.keeps_interface);
             }
         }
         self.make_launch_volumes(request, &plan, &id);
         if request.market == Market::Spot {
-            self.make_spot_request(&id, &request.tags);
+            match spot_request {
+                Some(request) => self.fulfil_again(request, &id),
+                None => self.make_spot_request(&id, request),
+            }
         }
         self.tell(&id, Happening::Changed(InstanceState::Pending));
         let transition = match self.failing_launches.pop_front() {
@@ -275,7 +458,7 @@ impl World {
 
     /// The root, and what else is mapped. All of them go with the instance unless told otherwise (documented).
     fn make_launch_volumes(&mut self, request: &RunInstances, plan: &Plan, instance: &InstanceId) {
-        let mut mappings = request.devices.clone();
+        let mut mappings = plan.devices.clone();
         if !mappings.iter().any(|mapping| mapping.device == plan.root_device) {
             mappings
                 .insert(0, DeviceMapping { device: plan.root_device.clone(), ..DeviceMapping::default() });
@@ -300,6 +483,9 @@ impl World {
                     zone: plan.zone.clone(),
                     size_gib,
                     volume_type: mapping.volume_type.unwrap_or_else(|| "gp3".to_owned()),
+                    iops: mapping.iops,
+                    throughput: mapping.throughput,
+                    encrypted: mapping.encrypted,
                     snapshot,
                     attachment: Some(Attachment {
                         instance: instance.clone(),
@@ -314,14 +500,14 @@ impl World {
                     created_at_ms: self.now_ms,
                     visible_at_ms,
                     content,
-                    tags: request.tags.clone(),
+                    tags: request.tags.volume.clone(),
                 },
             );
             self.instances.get_mut(instance).expect("BUG: just launched").volumes.insert(id);
         }
     }
 
-    fn make_spot_request(&mut self, instance: &InstanceId, tags: &Tags) {
+    fn make_spot_request(&mut self, instance: &InstanceId, launch: &RunInstances) {
         let id = SpotRequestId::parse(&self.fresh("sir-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
         self.spot_requests.insert(
@@ -330,13 +516,25 @@ impl World {
                 id: id.clone(),
                 state: "active",
                 status: "fulfilled",
-                instance: instance.clone(),
+                instance: Some(instance.clone()),
+                kind: launch.more.spot,
+                behaviour: launch.more.behaviour,
+                launch: launch.clone(),
                 created_at_ms: self.now_ms,
                 visible_at_ms,
-                tags: tags.clone(),
+                tags: launch.tags.spot_request.clone(),
             },
         );
         self.instances.get_mut(instance).expect("BUG: just launched").spot_request = Some(id);
+    }
+
+    fn fulfil_again(&mut self, request: &SpotRequestId, instance: &InstanceId) {
+        if let Some(found) = self.spot_requests.get_mut(request) {
+            found.state = "active";
+            found.status = "fulfilled";
+            found.instance = Some(instance.clone());
+        }
+        self.instances.get_mut(instance).expect("BUG: just launched").spot_request = Some(request.clone());
     }
 
     /// TerminateInstances for one instance; again is as good as once (documented).
@@ -344,17 +542,56 @@ impl World {
     /// # Errors
     /// InvalidInstanceID.NotFound, which does not prove that it is not there.
     pub fn terminate_instances(&mut self, now_ms: u64, id: &InstanceId) -> Result<InstanceState, ApiError> {
-        self.begin(now_ms, "TerminateInstances")?;
-        let instance = self.known_instance(id)?;
-        if !instance.state.is_over() {
-            let status = match instance.reclaim_at_ms {
-                Some(_) => "instance-terminated-no-capacity",
-                None => "instance-terminated-by-user",
-            };
-            self.shut_down(id, "Client.UserInitiatedShutdown");
-            self.close_spot_request(id, status);
-        }
+        self.terminate_all(now_ms, std::slice::from_ref(id))?;
         Ok(self.instances[id].state)
+    }
+
+    /// TerminateInstances: all, or none when one is unknown or protected. The states before, in order.
+    ///
+    /// # Errors
+    /// InvalidInstanceID.NotFound, OperationNotPermitted with termination protection.
+    pub fn terminate_all(&mut self, now_ms: u64, ids: &[InstanceId]) -> Result<Vec<InstanceState>, ApiError> {
+        self.begin(now_ms, "TerminateInstances")?;
+        for id in ids {
+            if self.known_instance(id)?.protected {
+                let message = format!(
+                    "The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."
+                );
+                return Err(ApiError::new("OperationNotPermitted", message));
+            }
+        }
+        let mut before = Vec::new();
+        for id in ids {
+            let instance = &self.instances[id];
+            before.push(instance.state);
+            if !instance.state.is_over() {
+                let status = match instance.reclaim_at_ms {
+                    Some(_) => "instance-terminated-no-capacity",
+                    None => "instance-terminated-by-user",
+                };
+                self.shut_down(id, "Client.UserInitiatedShutdown");
+                self.close_spot_request(id, status);
+            }
+        }
+        Ok(before)
+    }
+
+    /// ModifyInstanceAttribute: `DisableApiTermination`.
+    ///
+    /// # Errors
+    /// InvalidInstanceID.NotFound.
+    pub fn modify_protection(
+        &mut self,
+        now_ms: u64,
+        id: &InstanceId,
+        protected: bool,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyInstanceAttribute")?;
+        self.known_instance(id)?;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.protected = protected;
+        }
+        Ok(())
     }
 
     /// ModifyInstanceAttribute: DeleteOnTermination of one device.
@@ -402,7 +639,7 @@ impl World {
         let now_ms = self.now_ms;
         match self.spot_requests.get_mut(id) {
             Some(request) if request.visible_at_ms <= now_ms => {
-                if request.state == "active" {
+                if matches!(request.state, "active" | "open" | "disabled") {
                     request.state = "cancelled";
                     if request.status == "fulfilled" {
                         request.status = "request-canceled-and-instance-running";
@@ -437,10 +674,15 @@ impl World {
             return;
         }
         instance.state = InstanceState::Running;
+        instance.running_since_ms = Some(self.now_ms);
+        let root_device = instance.root_device.clone();
         let volumes = ids_of(&instance.volumes);
         for volume in volumes {
             if let Some(attachment) = self.volumes.get_mut(&volume).and_then(|v| v.attachment.as_mut()) {
-                attachment.state = AttachmentState::Attached;
+                attachment.mounted |= attachment.device == root_device;
+                if attachment.state == AttachmentState::Attaching {
+                    attachment.state = AttachmentState::Attached;
+                }
             }
         }
         self.tell(id, Happening::Changed(InstanceState::Running));
@@ -462,11 +704,14 @@ impl World {
         if instance.state.is_over() {
             return;
         }
+        let was_off = instance.state == InstanceState::Stopped;
         instance.state = InstanceState::ShuttingDown;
         instance.state_reason = Some(reason.to_owned());
+        instance.transition_reason = transition_reason(reason, self.now_ms);
         instance.reclaim_at_ms = None;
         self.tell(id, Happening::Changed(InstanceState::ShuttingDown));
-        self.after(self.settings.latencies.shutdown, Transition::Terminated(id.clone()));
+        let shutdown = if was_off { Span::ZERO } else { self.settings.latencies.shutdown };
+        self.after(shutdown, Transition::Terminated(id.clone()));
     }
 
     pub(super) fn is_terminated(&mut self, id: &InstanceId) {
@@ -480,9 +725,11 @@ impl World {
         instance.state = InstanceState::Terminated;
         let by_user = instance.state_reason.as_deref() == Some("Client.UserInitiatedShutdown");
         let pool = (instance.instance_type.clone(), instance.zone.clone(), instance.market);
-        if let (true, Some(Capacity::Free(free))) = (by_user, self.capacity.get_mut(&pool)) {
+        let occupied = std::mem::take(&mut instance.occupies);
+        if let (true, Some(Capacity::Free(free))) = (by_user && occupied, self.capacity.get_mut(&pool)) {
             *free += 1;
         }
+        self.drop_own_interfaces(id);
         self.tell(id, Happening::Changed(InstanceState::Terminated));
         self.after(self.settings.latencies.memory, Transition::Forgotten(id.clone()));
         self.after(self.settings.latencies.release, Transition::Released(id.clone()));
@@ -506,6 +753,7 @@ impl World {
         self.root_tasks.retain(|_, task| task.instance != *id);
         if let Some(instance) = self.instances.remove(id)
             && let Some(request) = instance.spot_request
+            && self.spot_requests.get(&request).is_some_and(|found| found.instance.as_ref() == Some(id))
         {
             self.spot_requests.remove(&request);
         }
@@ -513,11 +761,42 @@ impl World {
 
     pub(super) fn close_spot_request(&mut self, id: &InstanceId, status: &'static str) {
         let request = self.instances.get(id).and_then(|instance| instance.spot_request.clone());
-        if let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) {
-            request.status = status;
-            if request.state == "active" {
-                request.state = "closed";
+        let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) else { return };
+        let open = matches!(request.state, "active" | "disabled");
+        request.status = status;
+        match request.kind {
+            SpotKind::Persistent if open => {
+                // Documented: it opens again whoever terminated its instance, unless it was cancelled first.
+                request.state = "open";
+                request.status = "pending-evaluation";
+                request.instance = None;
+                let id = request.id.clone();
+                self.at(self.now_ms + RESPAWN_MS, Transition::Respawn(id));
             }
+            SpotKind::OneTime if open => request.state = "closed",
+            SpotKind::OneTime | SpotKind::Persistent => {}
         }
     }
+}
+
+/// The image's devices with the request's values over them; what the image does not have comes last.
+fn merged(image: &[DeviceMapping], asked: &[DeviceMapping]) -> Vec<DeviceMapping> {
+    let mut devices = image.to_vec();
+    for mapping in asked {
+        match devices.iter_mut().find(|device| device.device == mapping.device) {
+            Some(device) => device.override_with(mapping),
+            None => devices.push(mapping.clone()),
+        }
+    }
+    devices
+}
+
+/// As EC2 writes it into `StateTransitionReason`.
+pub(super) fn transition_reason(reason: &str, now_ms: u64) -> String {
+    let who = match reason {
+        "Client.UserInitiatedShutdown" => "User initiated",
+        other => other,
+    };
+    let time = super::events::rfc3339(now_ms).replace('T', " ").replace('Z', " GMT");
+    format!("{who} ({time})")
 }

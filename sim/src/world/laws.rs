@@ -100,7 +100,8 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
                 key_name: None,
                 instance_profile: None,
                 user_data: None,
-                tags: Tags::new(),
+                tags: super::LaunchTags::default(),
+                more: super::LaunchExtras::default(),
             };
             world.run_instances(*now, &request).ok()?;
         }

@@ -11,7 +11,10 @@ use perennial_workflows::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
-use super::state::{Image, Instance, Interface, Snapshot, SpotRequest, Volume};
+use super::instances::SpotKind;
+use super::state::{
+    Elastic, Group, Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Template, Volume,
+};
 use super::{ApiError, World};
 
 /// The objects of a map that a selection means and that are known by now, as views.
@@ -268,6 +271,59 @@ impl World {
     pub fn all_interfaces(&self) -> impl Iterator<Item = &Interface> {
         self.interfaces.values()
     }
+
+    /// All snapshots, by id; that of the default image has no volume and is not this account's.
+    pub fn all_snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+        self.snapshots.values()
+    }
+
+    /// All images, by id.
+    pub fn all_images(&self) -> impl Iterator<Item = &Image> {
+        self.images.values()
+    }
+
+    /// All subnets, by id.
+    pub fn all_subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.subnets.values()
+    }
+
+    /// All spot requests, by id.
+    pub fn all_spot_requests(&self) -> impl Iterator<Item = &SpotRequest> {
+        self.spot_requests.values()
+    }
+
+    /// All root replacement tasks, by id.
+    pub fn all_root_tasks(&self) -> impl Iterator<Item = &RootTask> {
+        self.root_tasks.values()
+    }
+
+    /// All security groups, by id.
+    pub fn all_groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    /// All Elastic addresses, by allocation id.
+    pub fn all_elastic(&self) -> impl Iterator<Item = &Elastic> {
+        self.elastic.values()
+    }
+
+    /// All launch templates, by id.
+    pub fn all_templates(&self) -> impl Iterator<Item = &Template> {
+        self.templates.values()
+    }
+
+    /// A subnet.
+    #[must_use]
+    pub fn subnet(&self, id: &SubnetId) -> Option<&Subnet> {
+        self.subnets.get(id)
+    }
+
+    /// How many addresses of a subnet are free.
+    #[must_use]
+    pub fn free_addresses(&self, subnet: &Subnet) -> u32 {
+        let held = self.addresses.keys().filter(|address| subnet.holds(**address)).count() as u32;
+        (1u32 << (32 - u32::from(subnet.prefix))).saturating_sub(5 + held)
+    }
 }
 
 fn volume_view(volume: &Volume) -> VolumeView {
@@ -341,7 +397,7 @@ fn spot_request_view(request: &SpotRequest) -> SpotRequestView {
     SpotRequestView {
         id: request.id.clone(),
         status: request.status.to_owned(),
-        persistent: false,
-        instance: Some(request.instance.clone()),
+        persistent: request.kind == SpotKind::Persistent,
+        instance: request.instance.clone(),
     }
 }

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use perennial_workers::cloud::{InterfaceRequest, Tags};
 use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId};
 
+use super::settings::AddressOrder;
 use super::state::{Interface, Plug, Subnet};
 use super::{ApiError, Transition, World, mismatch};
 
@@ -33,6 +34,12 @@ impl Subnet {
 
     fn contains(&self, address: Ipv4Addr) -> bool {
         u32::from(address).wrapping_sub(u32::from(self.network)) < self.size()
+    }
+
+    /// Whether an address is one of its.
+    #[must_use]
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        self.contains(address)
     }
 
     /// The first four and the last address are AWS's.
@@ -78,6 +85,7 @@ impl World {
         private_ip: Option<Ipv4Addr>,
         tags: &Tags,
     ) -> Result<InterfaceId, ApiError> {
+        self.check_groups(groups)?;
         let found = self.known_subnet(subnet)?;
         let primary_ip = match private_ip {
             Some(address) => {
@@ -102,6 +110,7 @@ impl World {
                 secondary_ips: Vec::new(),
                 arriving: BTreeMap::new(),
                 attachment: None,
+                description: String::new(),
                 visible_at_ms,
                 tags: tags.clone(),
             },
@@ -125,6 +134,7 @@ impl World {
 
     fn remove_interface(&mut self, id: &InterfaceId) {
         if let Some(interface) = self.interfaces.remove(id) {
+            self.disassociate_all_of(id);
             self.addresses.remove(&interface.primary_ip);
             for address in interface.secondary_ips.iter().chain(interface.arriving.keys()) {
                 self.addresses.remove(address);
@@ -217,7 +227,8 @@ impl World {
     ///
     /// # Errors
     /// InvalidParameterValue outside the subnet, or when it is the primary address of another interface;
-    /// Resource.AlreadyAssigned without reassignment; PrivateIpAddressLimitExceeded.
+    /// or held by another interface without reassignment (reports say this code, EC2's list has
+    /// Resource.AlreadyAssigned); PrivateIpAddressLimitExceeded.
     pub fn assign_private_ip(
         &mut self,
         now_ms: u64,
@@ -251,9 +262,10 @@ impl World {
             }
             if reassignment == Reassignment::Refused {
                 let message = format!("[{address}] assigned, but move is not allowed.");
-                return Err(ApiError::new("Resource.AlreadyAssigned", message));
+                return Err(ApiError::new("InvalidParameterValue", message));
             }
             self.drop_address(&holder, address);
+            self.association_follows(address, id);
         }
         self.hold(address, id);
         self.scheduled += 1;
@@ -291,6 +303,51 @@ impl World {
         }
         self.drop_address(id, address);
         self.addresses.remove(&address);
+        self.disassociate_address_of(address);
+        Ok(())
+    }
+
+    /// ModifyNetworkInterfaceAttribute: the security groups.
+    ///
+    /// # Errors
+    /// InvalidGroup.NotFound.
+    pub fn modify_interface_groups(
+        &mut self,
+        now_ms: u64,
+        id: &InterfaceId,
+        groups: &[GroupId],
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyNetworkInterfaceAttribute")?;
+        self.known_interface(id)?;
+        self.check_groups(groups)?;
+        if let Some(interface) = self.interfaces.get_mut(id) {
+            interface.groups = groups.to_vec();
+        }
+        Ok(())
+    }
+
+    /// The description of an interface that was just created; the port does not carry it.
+    pub fn name_interface(&mut self, id: &InterfaceId, description: &str) {
+        if let Some(interface) = self.interfaces.get_mut(id) {
+            description.clone_into(&mut interface.description);
+        }
+    }
+
+    /// ModifyNetworkInterfaceAttribute: the description.
+    ///
+    /// # Errors
+    /// InvalidNetworkInterfaceID.NotFound.
+    pub fn modify_interface_description(
+        &mut self,
+        now_ms: u64,
+        id: &InterfaceId,
+        description: &str,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyNetworkInterfaceAttribute")?;
+        self.known_interface(id)?;
+        if let Some(interface) = self.interfaces.get_mut(id) {
+            description.clone_into(&mut interface.description);
+        }
         Ok(())
     }
 
@@ -320,8 +377,15 @@ impl World {
     pub(super) fn free_address(&self, subnet: &Subnet) -> Result<Ipv4Addr, ApiError> {
         let size = subnet.size();
         let network = u32::from(subnet.network);
+        let first = match self.settings.addresses {
+            AddressOrder::Next => subnet.cursor,
+            AddressOrder::Scattered => {
+                let chance = self.settings.seed.wrapping_add(self.ids.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                fastrand::Rng::with_seed(chance).u32(0..size)
+            }
+        };
         (0..size)
-            .map(|step| Ipv4Addr::from(network + (subnet.cursor + step) % size))
+            .map(|step| Ipv4Addr::from(network + (first + step) % size))
             .find(|address| !subnet.is_reserved(*address) && !self.addresses.contains_key(address))
             .ok_or_else(|| {
                 ApiError::new(
@@ -358,6 +422,19 @@ impl World {
             holder.interfaces.remove(id);
         }
         Some(plug)
+    }
+
+    /// Interfaces that die with their instance are gone when it is `terminated`, and their addresses free; those that
+    /// outlive it are let go with the volumes, a little later. Neither order is documented.
+    pub(super) fn drop_own_interfaces(&mut self, instance: &InstanceId) {
+        let Some(holder) = self.instances.get(instance) else { return };
+        let own = holder.interfaces.iter().filter(|id| {
+            let plug = self.interfaces.get(id).and_then(|interface| interface.attachment.as_ref());
+            plug.is_some_and(|plug| plug.delete_on_termination)
+        });
+        for id in own.cloned().collect::<Vec<_>>() {
+            self.release_interface(&id);
+        }
     }
 
     /// The instance is gone: the interface goes with it, or is free.

@@ -53,6 +53,8 @@ pub struct Latencies {
     pub release: Span,
     /// How long a terminated instance stays visible.
     pub memory: Span,
+    /// From `running` until the status checks say `ok`.
+    pub checks: Span,
     /// CreateVolume to `available`.
     pub create_volume: Span,
     /// AttachVolume to `attached`.
@@ -81,6 +83,7 @@ impl Default for Latencies {
             shutdown: Span::ms(20_000, 60_000), // reported: 1 min on virtual types; GPU and metal: minutes
             release: Span::ms(0, 2_000),        // guess; the order is not documented
             memory: Span::ms(3_600_000, 3_600_000), // documented: about an hour
+            checks: Span::ms(60_000, 60_000),   // guess; seen to take minutes
             create_volume: Span::ms(1_000, 4_000), // EBS CSI driver: median 1.5 s, p99 4 s
             attach: Span::ms(1_000, 4_000),     // EBS CSI driver: most within 1 to 4 s
             detach: Span::ms(1_000, 4_000),     // the same
@@ -106,6 +109,7 @@ impl Latencies {
             shutdown: zero,
             release: zero,
             memory: Self::default().memory,
+            checks: zero,
             create_volume: zero,
             attach: zero,
             detach: zero,
@@ -161,6 +165,15 @@ pub enum Guest {
     Ignores,
 }
 
+/// Which free address a subnet gives next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressOrder {
+    /// The one after the last.
+    Next,
+    /// Any, as AWS does; still the same for the same seed and calls.
+    Scattered,
+}
+
 /// How much capacity a pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Capacity {
@@ -185,6 +198,8 @@ pub struct Settings {
     pub unknown_for: Span,
     /// Request quotas.
     pub quotas: Quotas,
+    /// The limits of snapshots per volume: 15 s between two, five pending (documented).
+    pub snapshot_quotas: Quotas,
     /// The most spot instances that may live at once; beyond it MaxSpotInstanceCountExceeded.
     pub spot_limit: Option<u32>,
     /// The most on-demand instances that may live at once; beyond it VcpuLimitExceeded.
@@ -199,6 +214,8 @@ pub struct Settings {
     pub guest: Guest,
     /// How long a client token is remembered (measured for CreateVolume by the EBS CSI driver: 12 hours).
     pub token_memory: Duration,
+    /// Which free address a subnet gives next.
+    pub addresses: AddressOrder,
     /// The length of the subnets' prefix (a default VPC has 20).
     pub subnet_prefix: u8,
 }
@@ -213,6 +230,7 @@ impl Settings {
             latencies: Latencies::default(),
             unknown_for: Span::ZERO,
             quotas: Quotas::Off,
+            snapshot_quotas: Quotas::Published,
             spot_limit: None,
             on_demand_limit: None,
             events_enabled: true,
@@ -220,6 +238,7 @@ impl Settings {
             root_flag: RootFlag::Inherit,
             guest: Guest::Mounts,
             token_memory: Duration::from_secs(12 * 3600),
+            addresses: AddressOrder::Next,
             subnet_prefix: 20,
         }
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use perennial_workflows::aws::{InstanceId, InstanceState, Market};
 
 use super::events::Happening;
+use super::instances::Behaviour;
 use super::settings::Capacity;
+use super::state::SpotRequest;
 use super::{ApiError, Transition, World};
 
 /// An interruption to come.
@@ -68,7 +70,7 @@ impl World {
         self.interruptible(id)?;
         match notice.rebalance_first {
             Some(ahead) => {
-                self.tell(id, Happening::Rebalance);
+                self.recommends(id);
                 let due = self.now_ms + ahead.as_millis() as u64;
                 self.at(due, Transition::Warn(id.clone(), notice));
             }
@@ -84,8 +86,28 @@ impl World {
     pub fn recommend_rebalance(&mut self, now_ms: u64, id: &InstanceId) -> Result<(), ApiError> {
         self.advance(now_ms);
         self.interruptible(id)?;
-        self.tell(id, Happening::Rebalance);
+        self.recommends(id);
         Ok(())
+    }
+
+    fn recommends(&mut self, id: &InstanceId) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.rebalance_at_ms.get_or_insert(self.now_ms);
+        }
+        self.tell(id, Happening::Rebalance);
+    }
+
+    /// What an interruption of this instance would do, as its notice says.
+    #[must_use]
+    pub fn interruption_action(&self, id: &InstanceId) -> &'static str {
+        match self.request_of(id).map(|request| request.behaviour) {
+            Some(Behaviour::Stop) => "stop",
+            Some(Behaviour::Terminate) | None => "terminate",
+        }
+    }
+
+    pub(super) fn request_of(&self, id: &InstanceId) -> Option<&SpotRequest> {
+        self.spot_requests.get(self.instances.get(id)?.spot_request.as_ref()?)
     }
 
     /// Takes a notice back: warned, and yet not interrupted.
@@ -155,7 +177,10 @@ impl World {
     fn mark_spot_request(&mut self, id: &InstanceId) {
         let request = self.instances.get(id).and_then(|instance| instance.spot_request.clone());
         if let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) {
-            request.status = "instance-terminated-no-capacity";
+            request.status = match request.behaviour {
+                Behaviour::Terminate => "instance-terminated-no-capacity",
+                Behaviour::Stop => "marked-for-stop",
+            };
         }
     }
 
@@ -167,6 +192,10 @@ impl World {
     }
 
     fn take_back(&mut self, id: &InstanceId) {
+        if self.interruption_action(id) == "stop" {
+            self.begin_stop(id, "Server.SpotInstanceShutdown", "instance-stopped-no-capacity");
+            return;
+        }
         self.shut_down(id, "Server.SpotInstanceTermination");
         self.close_spot_request(id, "instance-terminated-no-capacity");
     }

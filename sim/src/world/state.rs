@@ -16,6 +16,8 @@ use perennial_workflows::aws::{
 };
 use serde::{Serialize, Serializer};
 
+use super::instances::{Behaviour, DeviceMapping, RunInstances, SpotKind};
+
 /// One record a guest wrote.
 pub type Record = String;
 
@@ -39,6 +41,24 @@ pub struct Instance {
     pub spot_request: Option<SpotRequestId>,
     pub client_token: String,
     pub user_data: Option<String>,
+    pub key_name: Option<String>,
+    pub instance_profile: Option<String>,
+    /// The launch it came with, shared by all instances of one call.
+    pub reservation: String,
+    pub launch_index: u32,
+    /// Such as `User initiated (2026-09-14 08:31:07 GMT)`.
+    pub transition_reason: String,
+    /// Whether the API may not terminate it (`DisableApiTermination`).
+    pub protected: bool,
+    /// `MetadataOptions`, kept and shown.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether it counts against its pool; a stopped one does not.
+    pub occupies: bool,
+    pub running_since_ms: Option<u64>,
+    /// When a rebalance was recommended.
+    pub rebalance_at_ms: Option<u64>,
+    /// Whether its status checks fail, as somebody outside decided.
+    pub impaired: bool,
     pub launched_at_ms: u64,
     pub visible_at_ms: u64,
     /// When EC2 will take it back.
@@ -53,7 +73,7 @@ impl Instance {
     /// still write (EC2 User Guide).
     #[must_use]
     pub const fn has_guest(&self) -> bool {
-        matches!(self.state, InstanceState::Running | InstanceState::ShuttingDown)
+        matches!(self.state, InstanceState::Running | InstanceState::ShuttingDown | InstanceState::Stopping)
     }
 }
 
@@ -67,6 +87,9 @@ pub struct Volume {
     pub zone: String,
     pub size_gib: u32,
     pub volume_type: String,
+    pub iops: Option<u32>,
+    pub throughput: Option<u32>,
+    pub encrypted: bool,
     pub snapshot: Option<SnapshotId>,
     pub attachment: Option<Attachment>,
     /// The root replacement that will use it.
@@ -106,6 +129,7 @@ pub struct Interface {
     /// Assigned, but not shown yet; with the number of the assignment.
     pub arriving: BTreeMap<Ipv4Addr, u64>,
     pub attachment: Option<Plug>,
+    pub description: String,
     pub visible_at_ms: u64,
     pub tags: Tags,
 }
@@ -129,6 +153,7 @@ pub struct Snapshot {
     pub state: SnapshotState,
     pub volume: Option<VolumeId>,
     pub size_gib: u32,
+    pub description: String,
     pub started_at_ms: u64,
     pub completes_at_ms: u64,
     pub visible_at_ms: u64,
@@ -147,6 +172,10 @@ pub struct Image {
     #[serde(serialize_with = "debugged")]
     pub traits: ImageTraits,
     pub root_snapshot: SnapshotId,
+    /// What else it says of devices: its other volumes, and the root's type, size and DeleteOnTermination.
+    pub devices: Vec<DeviceMapping>,
+    pub description: String,
+    pub created_at_ms: u64,
     pub visible_at_ms: u64,
     pub tags: Tags,
 }
@@ -169,13 +198,62 @@ pub struct Subnet {
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SpotRequestView")]
 pub struct SpotRequest {
     pub id: SpotRequestId,
-    /// `active`, `closed` or `cancelled`.
+    /// `open`, `active`, `disabled`, `closed` or `cancelled`.
     pub state: &'static str,
     /// The status code.
     pub status: &'static str,
-    pub instance: InstanceId,
+    /// None while a persistent request waits for its next instance.
+    pub instance: Option<InstanceId>,
+    pub kind: SpotKind,
+    pub behaviour: Behaviour,
+    /// What a persistent request launches again.
+    #[serde(skip)]
+    pub launch: RunInstances,
     pub created_at_ms: u64,
     pub visible_at_ms: u64,
+    pub tags: Tags,
+}
+
+/// A security group; only that it exists.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Group {
+    pub id: GroupId,
+    pub name: String,
+    pub description: String,
+    pub tags: Tags,
+}
+
+/// An Elastic address.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Elastic {
+    /// The allocation.
+    pub id: String,
+    pub address: Ipv4Addr,
+    pub association: Option<Association>,
+    pub tags: Tags,
+}
+
+/// To which private address an Elastic address leads.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Association {
+    pub id: String,
+    pub interface: InterfaceId,
+    pub private_ip: Ipv4Addr,
+}
+
+/// A launch template: each version holds the parameters of RunInstances by their names on the wire.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Template {
+    pub id: String,
+    pub name: String,
+    pub created_at_ms: u64,
+    /// Version 1 first.
+    pub versions: Vec<BTreeMap<String, String>>,
+    pub default_version: usize,
     pub tags: Tags,
 }
 
@@ -186,6 +264,10 @@ pub struct RootTask {
     pub id: RootTaskId,
     pub instance: InstanceId,
     pub volume: VolumeId,
+    /// Whether the volume existed before, instead of being made from a snapshot or an image for this task.
+    pub adopts: bool,
+    /// Whether the replaced root is deleted at the end.
+    pub deletes_replaced: bool,
     #[serde(serialize_with = "debugged")]
     pub state: RootTaskState,
     pub started_at_ms: u64,

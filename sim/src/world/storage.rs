@@ -1,11 +1,13 @@
 //! Volumes, snapshots, images and root replacement.
 
 use perennial_workers::cloud::{
-    AttachmentState, ImageRequest, ImageState, RootTaskState, SnapshotState, Tags, VolumeRequest, VolumeState,
+    AttachmentState, ImageRequest, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags,
+    VolumeRequest, VolumeState,
 };
 use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
 
-use super::settings::{Guest, RootAdoption, RootFlag};
+use super::instances::DeviceMapping;
+use super::settings::{Guest, Quotas, RootAdoption, RootFlag, Span};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
 use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
 
@@ -15,6 +17,49 @@ const SNAPSHOT_PAUSE_MS: u64 = 15_000;
 const PENDING_SNAPSHOTS_MAX: usize = 5;
 /// Volumes of an instance: 28 attachments of a common Nitro type, less one interface.
 const VOLUMES_MAX: usize = 27;
+
+/// How a volume is taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detach {
+    /// The guest must let go first.
+    Orderly,
+    /// `Force=true`.
+    Forced,
+}
+
+/// What a root replacement puts in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootSource {
+    /// This very volume.
+    Volume(VolumeId),
+    /// A new volume from this snapshot.
+    Snapshot(SnapshotId),
+    /// A new volume from this image's root.
+    Image(ImageId),
+    /// A new volume as at launch.
+    LaunchState,
+}
+
+/// Which volumes of an instance CreateSnapshots takes.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotSet {
+    /// `ExcludeBootVolume`.
+    pub without_root: bool,
+    /// `ExcludeDataVolumeIds`.
+    pub without: Vec<VolumeId>,
+    /// Of each snapshot.
+    pub description: String,
+    /// Of each snapshot.
+    pub tags: Tags,
+}
+
+impl Image {
+    /// Whether a snapshot is one of its devices'.
+    #[must_use]
+    pub fn uses(&self, snapshot: &SnapshotId) -> bool {
+        self.root_snapshot == *snapshot || self.devices.iter().any(|d| d.snapshot.as_ref() == Some(snapshot))
+    }
+}
 
 impl World {
     /// CreateVolume.
@@ -60,6 +105,9 @@ impl World {
                 zone: request.zone.clone(),
                 size_gib,
                 volume_type: request.volume_type.clone(),
+                iops: request.iops,
+                throughput: request.throughput,
+                encrypted: request.encrypted,
                 snapshot: request.snapshot.clone(),
                 attachment: None,
                 held_by: None,
@@ -179,6 +227,21 @@ impl World {
         id: &VolumeId,
         instance: Option<&InstanceId>,
     ) -> Result<(), ApiError> {
+        self.detach_volume_with(now_ms, id, instance, Detach::Orderly)
+    }
+
+    /// DetachVolume, also forced: then a volume that is mounted, busy or stuck comes off all the same. What the guest
+    /// had written stays.
+    ///
+    /// # Errors
+    /// As [`detach_volume`](Self::detach_volume).
+    pub fn detach_volume_with(
+        &mut self,
+        now_ms: u64,
+        id: &VolumeId,
+        instance: Option<&InstanceId>,
+        how: Detach,
+    ) -> Result<(), ApiError> {
         self.begin(now_ms, "DetachVolume")?;
         let volume = self.known_volume(id)?;
         let Some(attachment) = &volume.attachment else {
@@ -197,8 +260,11 @@ impl World {
                 format!("Unable to detach root volume '{id}' from instance '{}'", attachment.instance);
             return Err(ApiError::new("OperationNotPermitted", message));
         }
-        if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
-            let mounted = attachment.mounted;
+        if how == Detach::Forced {
+            self.start_detaching(id, false);
+        } else if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
+            // A stopped machine holds on to nothing.
+            let mounted = attachment.mounted && holder.is_none_or(super::state::Instance::has_guest);
             self.start_detaching(id, mounted);
         }
         Ok(())
@@ -250,24 +316,63 @@ impl World {
         client_token: &str,
         tags: &Tags,
     ) -> Result<RootTaskId, ApiError> {
+        let source = RootSource::Volume(volume.clone());
+        self.replace_root_with(now_ms, instance, &source, false, client_token, tags)
+    }
+
+    /// CreateReplaceRootVolumeTask in all its forms. From a snapshot or an image a new volume is made at once, with
+    /// the snapshot's content; that always works, whatever [`RootAdoption`] says of existing volumes.
+    ///
+    /// # Errors
+    /// As [`replace_root`](Self::replace_root), and those of a snapshot or an image that cannot be used.
+    pub fn replace_root_with(
+        &mut self,
+        now_ms: u64,
+        instance: &InstanceId,
+        source: &RootSource,
+        deletes_replaced: bool,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<RootTaskId, ApiError> {
         const ACTION: &str = "CreateReplaceRootVolumeTask";
         self.begin(now_ms, ACTION)?;
-        let parameters = format!("{instance} {volume} {tags:?}");
+        let parameters = format!("{instance} {source:?} {deletes_replaced} {tags:?}");
         if let Some(id) = self.replayed(ACTION, "", client_token, &parameters)? {
             return RootTaskId::parse(&id).map_err(|_| mismatch(client_token));
         }
-        if let RootAdoption::Unsupported(code) = &self.settings.root_adoption {
-            return Err(ApiError::new(code, "This region does not replace roots with existing volumes"));
-        }
-        self.check_replace_root(instance, volume)?;
+        let volume = match source {
+            RootSource::Volume(volume) => {
+                if let RootAdoption::Unsupported(code) = &self.settings.root_adoption {
+                    return Err(ApiError::new(
+                        code,
+                        "This region does not replace roots with existing volumes",
+                    ));
+                }
+                self.check_replace_root(instance)?;
+                self.check_new_root(instance, volume)?;
+                volume.clone()
+            }
+            RootSource::Snapshot(snapshot) => self.root_from(instance, &snapshot.clone())?,
+            RootSource::Image(image) => {
+                let snapshot = self.known_image(image)?.root_snapshot.clone();
+                self.root_from(instance, &snapshot)?
+            }
+            RootSource::LaunchState => {
+                let image = self.known_instance(instance)?.image.clone();
+                let snapshot = self.known_image(&image)?.root_snapshot.clone();
+                self.root_from(instance, &snapshot)?
+            }
+        };
         let id = RootTaskId::parse(&self.fresh("replacevol-")).expect("BUG: made to fit");
-        self.volumes.get_mut(volume).expect("BUG: just checked").held_by = Some(id.clone());
+        self.volumes.get_mut(&volume).expect("BUG: just checked").held_by = Some(id.clone());
         self.root_tasks.insert(
             id.clone(),
             RootTask {
                 id: id.clone(),
                 instance: instance.clone(),
-                volume: volume.clone(),
+                volume,
+                adopts: matches!(source, RootSource::Volume(_)),
+                deletes_replaced,
                 state: RootTaskState::InProgress,
                 started_at_ms: self.now_ms,
                 tags: tags.clone(),
@@ -278,13 +383,51 @@ impl World {
         Ok(id)
     }
 
-    fn check_replace_root(&self, instance: &InstanceId, volume: &VolumeId) -> Result<(), ApiError> {
+    /// A new volume that will be a root.
+    fn root_from(&mut self, instance: &InstanceId, snapshot: &SnapshotId) -> Result<VolumeId, ApiError> {
+        self.check_replace_root(instance)?;
+        let source = self.completed_snapshot(snapshot)?;
+        let (content, size_gib) = (source.content.clone(), source.size_gib);
+        let zone = self.known_instance(instance)?.zone.clone();
+        let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
+        let visible_at_ms = self.known_at();
+        self.volumes.insert(
+            id.clone(),
+            Volume {
+                id: id.clone(),
+                state: VolumeState::Creating,
+                zone,
+                size_gib,
+                volume_type: "gp3".to_owned(),
+                iops: None,
+                throughput: None,
+                encrypted: false,
+                snapshot: Some(snapshot.clone()),
+                attachment: None,
+                held_by: None,
+                snapshot_taken_at_ms: None,
+                created_at_ms: self.now_ms,
+                visible_at_ms,
+                content,
+                tags: Tags::new(),
+            },
+        );
+        self.after(self.settings.latencies.create_volume, Transition::VolumeAvailable(id.clone()));
+        Ok(id)
+    }
+
+    fn check_replace_root(&self, instance: &InstanceId) -> Result<(), ApiError> {
         let instance = self.known_instance(instance)?;
-        let volume = self.known_volume(volume)?;
         if instance.state != InstanceState::Running || self.is_rebooting(&instance.id) {
             let message = format!("The instance '{}' must be running, with no other task", instance.id);
             return Err(ApiError::new("IncorrectInstanceState", message));
         }
+        Ok(())
+    }
+
+    fn check_new_root(&self, instance: &InstanceId, volume: &VolumeId) -> Result<(), ApiError> {
+        let instance = self.known_instance(instance)?;
+        let volume = self.known_volume(volume)?;
         if let Some(attachment) = &volume.attachment {
             let message = format!("{} is already attached to {}", volume.id, attachment.instance);
             return Err(ApiError::new("VolumeInUse", message));
@@ -311,10 +454,11 @@ impl World {
             return;
         }
         let (instance, volume) = (task.instance.clone(), task.volume.clone());
+        let (adopts, deletes_replaced) = (task.adopts, task.deletes_replaced);
         let running = self.instances.get(&instance).is_some_and(|i| i.state == InstanceState::Running);
         let state = match self.settings.root_adoption {
-            RootAdoption::Supported if running => {
-                self.swap_root(&instance, &volume);
+            _ if running && (!adopts || self.settings.root_adoption == RootAdoption::Supported) => {
+                self.swap_root(&instance, &volume, deletes_replaced);
                 RootTaskState::Succeeded
             }
             RootAdoption::FailedDetached if running => {
@@ -345,10 +489,17 @@ impl World {
         if let Some(volume) = self.volumes.get_mut(&task.volume) {
             volume.held_by = None;
         }
+        if let (false, RootTaskState::Failed, volume) = (task.adopts, state, task.volume.clone()) {
+            self.start_deleting(&volume);
+        }
     }
 
-    fn swap_root(&mut self, instance: &InstanceId, volume: &VolumeId) {
+    fn swap_root(&mut self, instance: &InstanceId, volume: &VolumeId, deletes_replaced: bool) {
+        let old = self.root_of(instance);
         let replaced = self.take_root_off(instance);
+        if let (true, Some(old)) = (deletes_replaced, old) {
+            self.start_deleting(&old);
+        }
         self.scheduled += 1;
         let delete_on_termination = match self.settings.root_flag {
             RootFlag::Inherit => replaced.is_none_or(|attachment| attachment.delete_on_termination),
@@ -371,9 +522,13 @@ impl World {
         }
     }
 
-    fn take_root_off(&mut self, instance: &InstanceId) -> Option<Attachment> {
+    fn root_of(&self, instance: &InstanceId) -> Option<VolumeId> {
         let holder = self.instances.get(instance)?;
-        let root = self.volume_at(holder, &holder.root_device)?.id.clone();
+        Some(self.volume_at(holder, &holder.root_device)?.id.clone())
+    }
+
+    fn take_root_off(&mut self, instance: &InstanceId) -> Option<Attachment> {
+        let root = self.root_of(instance)?;
         self.free_volume(&root)
     }
 
@@ -449,10 +604,174 @@ impl World {
         tags: &Tags,
     ) -> Result<SnapshotId, ApiError> {
         self.begin(now_ms, "CreateSnapshot")?;
+        self.check_snapshot(volume)?;
+        let span = self.settings.latencies.snapshot;
+        Ok(self.take_snapshot(volume, span, "", tags))
+    }
+
+    /// CreateSnapshots: all volumes of an instance at one moment.
+    ///
+    /// # Errors
+    /// As [`create_snapshot`](Self::create_snapshot), for any of the volumes; then none is taken.
+    pub fn create_snapshots(
+        &mut self,
+        now_ms: u64,
+        instance: &InstanceId,
+        set: &SnapshotSet,
+    ) -> Result<Vec<SnapshotId>, ApiError> {
+        self.begin(now_ms, "CreateSnapshots")?;
+        let holder = self.known_instance(instance)?;
+        let root = self.root_of(instance);
+        let volumes: Vec<_> = holder
+            .volumes
+            .iter()
+            .filter(|id| !(set.without_root && root.as_ref() == Some(*id) || set.without.contains(*id)))
+            .cloned()
+            .collect();
+        for volume in &volumes {
+            self.check_snapshot(volume)?;
+        }
+        let span = self.settings.latencies.snapshot;
+        Ok(volumes.iter().map(|id| self.take_snapshot(id, span, &set.description, &set.tags)).collect())
+    }
+
+    /// CreateImage without reboot: a snapshot of every volume, and an image that maps them when all are complete.
+    ///
+    /// # Errors
+    /// InvalidAMIName.Duplicate or .Malformed, IncorrectInstanceState, those of the snapshots.
+    pub fn create_image(
+        &mut self,
+        now_ms: u64,
+        instance: &InstanceId,
+        name: &str,
+        tags: &Tags,
+        snapshot_tags: &Tags,
+    ) -> Result<ImageId, ApiError> {
+        self.begin(now_ms, "CreateImage")?;
+        self.check_image_name(name)?;
+        let holder = self.known_instance(instance)?;
+        if !matches!(holder.state, InstanceState::Running | InstanceState::Stopped) {
+            let message = format!("The instance '{instance}' is {}", holder.state);
+            return Err(ApiError::new("IncorrectInstanceState", message));
+        }
+        let (root_device, volumes) = (holder.root_device.clone(), holder.volumes.clone());
+        let traits =
+            self.images.get(&holder.image).unwrap_or(&self.images[&self.default_image]).traits.clone();
+        let traits = ImageTraits { root_device: root_device.clone(), ..traits };
+        for volume in &volumes {
+            self.check_snapshot(volume)?;
+        }
+        let span = self.settings.latencies.snapshot;
+        let mut complete_ms = self.now_ms;
+        let (mut root_snapshot, mut devices) = (None, Vec::new());
+        for volume in &volumes {
+            let id = self.take_snapshot(
+                volume,
+                span,
+                &format!("Created by CreateImage({instance})"),
+                snapshot_tags,
+            );
+            complete_ms = complete_ms.max(self.snapshots[&id].completes_at_ms);
+            let volume = &self.volumes[volume];
+            let Some(attachment) = &volume.attachment else { continue };
+            let is_root = attachment.device == root_device;
+            devices.push(DeviceMapping {
+                device: attachment.device.clone(),
+                snapshot: (!is_root).then(|| id.clone()),
+                size_gib: Some(volume.size_gib),
+                volume_type: Some(volume.volume_type.clone()),
+                delete_on_termination: Some(attachment.delete_on_termination),
+                ..DeviceMapping::default()
+            });
+            if is_root {
+                root_snapshot = Some(id);
+            }
+        }
+        let root_snapshot = root_snapshot.ok_or_else(|| {
+            ApiError::new("IncorrectInstanceState", format!("'{instance}' has no root volume"))
+        })?;
+        let request = ImageRequest { name: name.to_owned(), root_snapshot, traits, tags: tags.clone() };
+        let id = self.add_image(&request, devices);
+        self.at(complete_ms, Transition::ImageAvailable(id.clone()));
+        Ok(id)
+    }
+
+    /// CopyVolumes: a new volume in the same zone with what the source holds now.
+    ///
+    /// # Errors
+    /// IncorrectState, InvalidParameterValue for a smaller size, idempotency.
+    pub fn copy_volume(
+        &mut self,
+        now_ms: u64,
+        source: &VolumeId,
+        size_gib: Option<u32>,
+        volume_type: Option<&str>,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<VolumeId, ApiError> {
+        const ACTION: &str = "CopyVolumes";
+        self.begin(now_ms, ACTION)?;
+        let parameters = format!("{source} {size_gib:?} {volume_type:?} {tags:?}");
+        if let Some(id) = self.replayed(ACTION, "", client_token, &parameters)? {
+            return VolumeId::parse(&id).map_err(|_| mismatch(client_token));
+        }
+        let found = self.known_volume(source)?;
+        if !matches!(found.state, VolumeState::Available | VolumeState::InUse) {
+            return Err(ApiError::new("IncorrectState", format!("The volume '{source}' is not usable")));
+        }
+        if size_gib.is_some_and(|size| size < found.size_gib) {
+            let message = format!("The size of a volume must be at least {} GiB", found.size_gib);
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+        let mut copy = found.clone();
+        let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
+        copy.id = id.clone();
+        copy.state = VolumeState::Creating;
+        copy.attachment = None;
+        copy.held_by = None;
+        copy.snapshot = None;
+        copy.snapshot_taken_at_ms = None;
+        copy.size_gib = size_gib.unwrap_or(copy.size_gib);
+        if let Some(volume_type) = volume_type {
+            volume_type.clone_into(&mut copy.volume_type);
+        }
+        copy.created_at_ms = self.now_ms;
+        copy.visible_at_ms = self.known_at();
+        copy.tags = tags.clone();
+        self.volumes.insert(id.clone(), copy);
+        self.after(self.settings.latencies.create_volume, Transition::VolumeAvailable(id.clone()));
+        self.remember(ACTION, "", client_token, parameters, id.as_str());
+        Ok(id)
+    }
+
+    /// A snapshot's description, which the port does not carry.
+    pub fn describe_snapshot_as(&mut self, id: &SnapshotId, description: &str) {
+        if let Some(snapshot) = self.snapshots.get_mut(id) {
+            description.clone_into(&mut snapshot.description);
+        }
+    }
+
+    /// Writes a record onto a volume from outside, whoever has it mounted; for rehearsals.
+    ///
+    /// # Errors
+    /// InvalidVolume.NotFound.
+    pub fn write_volume(&mut self, now_ms: u64, id: &VolumeId, record: &str) -> Result<(), ApiError> {
+        self.advance(now_ms);
+        self.known_volume(id)?;
+        if let Some(volume) = self.volumes.get_mut(id) {
+            volume.content.push(record.to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_snapshot(&self, volume: &VolumeId) -> Result<(), ApiError> {
         let now_ms = self.now_ms;
         let source = self.known_volume(volume)?;
         if !matches!(source.state, VolumeState::Available | VolumeState::InUse) {
             return Err(ApiError::new("IncorrectState", format!("The volume '{volume}' is not usable")));
+        }
+        if self.settings.snapshot_quotas == Quotas::Off {
+            return Ok(());
         }
         if source.snapshot_taken_at_ms.is_some_and(|last| now_ms < last + SNAPSHOT_PAUSE_MS) {
             return Err(ApiError::new(
@@ -469,11 +788,17 @@ impl World {
             let message = format!("{pending} snapshots of '{volume}' are pending");
             return Err(ApiError::new("ConcurrentSnapshotLimitExceeded", message));
         }
+        Ok(())
+    }
+
+    /// Of a volume that was checked.
+    fn take_snapshot(&mut self, volume: &VolumeId, span: Span, description: &str, tags: &Tags) -> SnapshotId {
+        let now_ms = self.now_ms;
+        let source = &self.volumes[volume];
         let (content, size_gib) = (source.content.clone(), source.size_gib);
         let id = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
-        let completes_at_ms =
-            self.after(self.settings.latencies.snapshot, Transition::SnapshotCompleted(id.clone()));
+        let completes_at_ms = self.after(span, Transition::SnapshotCompleted(id.clone()));
         self.snapshots.insert(
             id.clone(),
             Snapshot {
@@ -481,6 +806,7 @@ impl World {
                 state: SnapshotState::Pending,
                 volume: Some(volume.clone()),
                 size_gib,
+                description: description.to_owned(),
                 started_at_ms: now_ms,
                 completes_at_ms,
                 visible_at_ms,
@@ -491,7 +817,7 @@ impl World {
         if let Some(source) = self.volumes.get_mut(volume) {
             source.snapshot_taken_at_ms = Some(now_ms);
         }
-        Ok(id)
+        id
     }
 
     pub(super) fn snapshot_completes(&mut self, id: &SnapshotId) {
@@ -517,7 +843,7 @@ impl World {
     pub fn delete_snapshot(&mut self, now_ms: u64, id: &SnapshotId) -> Result<(), ApiError> {
         self.begin(now_ms, "DeleteSnapshot")?;
         self.known_snapshot(id)?;
-        if let Some(image) = self.images.values().find(|image| image.root_snapshot == *id) {
+        if let Some(image) = self.images.values().find(|image| image.uses(id)) {
             let message = format!("The snapshot {id} is currently in use by {}", image.id);
             return Err(ApiError::new("InvalidSnapshot.InUse", message));
         }
@@ -530,15 +856,44 @@ impl World {
     /// # Errors
     /// InvalidAMIName.Duplicate, IncorrectState while the snapshot is pending, InvalidAMIName.Malformed.
     pub fn register_image(&mut self, now_ms: u64, request: &ImageRequest) -> Result<ImageId, ApiError> {
+        self.register_image_with(now_ms, request, &[])
+    }
+
+    /// RegisterImage with more devices than the root; an entry for the root device may change its type, its size and
+    /// its DeleteOnTermination.
+    ///
+    /// # Errors
+    /// As [`register_image`](Self::register_image), for each snapshot.
+    pub fn register_image_with(
+        &mut self,
+        now_ms: u64,
+        request: &ImageRequest,
+        devices: &[DeviceMapping],
+    ) -> Result<ImageId, ApiError> {
         self.begin(now_ms, "RegisterImage")?;
-        if !(3..=128).contains(&request.name.len()) {
+        self.check_image_name(&request.name)?;
+        self.completed_snapshot(&request.root_snapshot)?;
+        for snapshot in devices.iter().filter_map(|device| device.snapshot.as_ref()) {
+            self.completed_snapshot(snapshot)?;
+        }
+        let id = self.add_image(request, devices.to_vec());
+        self.after(self.settings.latencies.image, Transition::ImageAvailable(id.clone()));
+        self.advance(self.now_ms);
+        Ok(id)
+    }
+
+    fn check_image_name(&self, name: &str) -> Result<(), ApiError> {
+        if !(3..=128).contains(&name.len()) {
             return Err(ApiError::new("InvalidAMIName.Malformed", "AMI names have 3 to 128 characters"));
         }
-        if let Some(image) = self.images.values().find(|image| image.name == request.name) {
+        if let Some(image) = self.images.values().find(|image| image.name == name) {
             let message = format!("AMI name {} is already in use by AMI {}", image.name, image.id);
             return Err(ApiError::new("InvalidAMIName.Duplicate", message));
         }
-        self.completed_snapshot(&request.root_snapshot)?;
+        Ok(())
+    }
+
+    fn add_image(&mut self, request: &ImageRequest, devices: Vec<DeviceMapping>) -> ImageId {
         let id = ImageId::parse(&self.fresh("ami-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
         self.images.insert(
@@ -549,12 +904,14 @@ impl World {
                 state: ImageState::Pending,
                 traits: request.traits.clone(),
                 root_snapshot: request.root_snapshot.clone(),
+                devices,
+                description: String::new(),
+                created_at_ms: self.now_ms,
                 visible_at_ms,
                 tags: request.tags.clone(),
             },
         );
-        self.after(self.settings.latencies.image, Transition::ImageAvailable(id.clone()));
-        Ok(id)
+        id
     }
 
     pub(super) fn image_is_available(&mut self, id: &ImageId) {

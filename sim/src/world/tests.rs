@@ -14,8 +14,8 @@ use perennial_workflows::aws::{
 
 use super::settings::{Capacity, Latencies, Quotas, RootAdoption, RootFlag, Settings, Span};
 use super::{
-    ApiError, DeviceMapping, GuestError, IMAGE_RECORD, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment,
-    RunInstances, World,
+    ApiError, DeviceMapping, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags, NODE_TAG, Notice, OWNER_TAG,
+    Placement, Reassignment, RunInstances, World,
 };
 
 const T0: u64 = 1_789_374_667_000; // 2026-09-14T08:31:07Z
@@ -68,7 +68,8 @@ impl Lab {
             key_name: None,
             instance_profile: None,
             user_data: None,
-            tags: Tags::new(),
+            tags: LaunchTags::default(),
+            more: LaunchExtras::default(),
         }
     }
 
@@ -797,7 +798,7 @@ fn a_reassigned_address_moves_and_shows_later() {
     lab.wait(3_000);
     assert_eq!(lab.world.interface(&old).unwrap().secondary_ips, [address]);
     let refused = lab.world.assign_private_ip(lab.now, &new, Some(address), Reassignment::Refused);
-    assert_eq!(code(refused), "Resource.AlreadyAssigned");
+    assert_eq!(code(refused), "InvalidParameterValue");
     lab.world.assign_private_ip(lab.now, &new, Some(address), Reassignment::Allowed).unwrap();
     assert!(lab.world.interface(&old).unwrap().secondary_ips.is_empty());
     assert!(lab.world.interface(&new).unwrap().secondary_ips.is_empty(), "not yet");
@@ -827,7 +828,7 @@ fn a_primary_address_does_not_move() {
 fn a_terminated_instance_stays_visible_for_an_hour_with_its_tags_alone() {
     let mut lab = Lab::calm();
     let tags: Tags = [(NODE_TAG.to_owned(), "db-1".to_owned())].into();
-    let request = RunInstances { tags: tags.clone(), ..lab.request("a") };
+    let request = RunInstances { tags: tags.clone().into(), ..lab.request("a") };
     let id = lab.launch(&request).unwrap().id;
     lab.wait(10_000);
     assert_eq!(lab.world.instances_of("db-1").len(), 1);
@@ -1097,7 +1098,7 @@ fn a_region_without_events_tells_nothing() {
 fn what_an_owner_left_behind_is_found_by_its_tag() {
     let mut lab = Lab::instant();
     let tags: Tags = [(OWNER_TAG.to_owned(), "us".to_owned())].into();
-    let request = RunInstances { tags: tags.clone(), ..lab.request("a") };
+    let request = RunInstances { tags: tags.clone().into(), ..lab.request("a") };
     let instance = lab.launch(&request).unwrap();
     lab.instance("somebody else's");
     let volume = VolumeRequest { tags: tags.clone(), ..lab.volume_request("v") };

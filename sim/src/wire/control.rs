@@ -1,0 +1,281 @@
+//! The control surface, `/_region/…`: what a rehearsal does to a region that no AWS call can. JSON in and out; see
+//! `docs/region.md` for every path.
+//!
+//! Deeds that change the world go through [`act`], which the log of the state repeats; the others (clock, faults) are
+//! of this process only.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use perennial_workflows::aws::{InstanceId, InterfaceId, Market, VolumeId};
+use serde_json::{Value as Json, json};
+
+use super::ec2;
+use super::region::Region;
+use crate::faults::{Fault, Rule, Target, When};
+use crate::world::settings::Capacity;
+use crate::world::{ApiError, Notice, World};
+
+/// The longest step of the clock: ten years.
+const ADVANCE_MAX_S: f64 = 315_360_000.0;
+/// Rules of trouble at once.
+const RULES_MAX: usize = 1_000;
+/// Bytes of a record on a volume.
+const RECORD_MAX: usize = 64 * 1024;
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new("BadRequest", message)
+}
+
+/// A call of the control surface.
+pub(super) fn call(
+    region: &Region,
+    method: &str,
+    path: &str,
+    query: &str,
+    body: &[u8],
+) -> Result<Json, ApiError> {
+    let request: Json = match body.is_empty() {
+        true => json!({}),
+        false => serde_json::from_slice(body).map_err(|error| bad(format!("not JSON: {error}")))?,
+    };
+    match (method, path) {
+        ("GET", "" | "/") => Ok(json!({
+            "region": region.region_name(),
+            "now_ms": region.now_ms(),
+            "speed": region.speed(),
+            "documentation": "docs/region.md",
+            "ec2_actions": ec2::actions().collect::<Vec<_>>(),
+            "paths": [
+                "GET dump", "GET leaks?owner=", "GET check", "GET calls", "GET faults", "GET clock",
+                "GET volumes/<id>", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
+                "POST rebalance", "POST spare", "POST terminate", "POST capacity", "POST fail-launch",
+                "POST stick", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
+            ],
+        })),
+        ("GET", "dump") => Ok(region.look(|world, _| world.dump())),
+        ("GET", "check") => Ok(json!({ "violations": region.look(|world, _| world.check_invariants()) })),
+        ("GET", "calls") => Ok(json!({ "calls": region.calls() })),
+        ("GET", "leaks") => {
+            let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+            let owner = pairs.iter().find(|(key, _)| key == "owner").map(|(_, value)| value.clone());
+            let expected: BTreeSet<String> =
+                pairs.into_iter().filter(|(key, _)| key == "expected").map(|(_, value)| value).collect();
+            let owner = owner.ok_or_else(|| bad("name the owner: leaks?owner=…&expected=id…"))?;
+            Ok(json!({ "leaks": region.look(|world, _| world.leaks(&owner, &expected)) }))
+        }
+        ("GET", "clock") => Ok(clock(region)),
+        ("POST", "clock") => {
+            let speed = number(&request, "speed")?;
+            if speed.is_some_and(|speed| !(0.0..=100_000.0).contains(&speed)) {
+                return Err(bad("a speed is between 0 and 100000"));
+            }
+            let ahead = number(&request, "advance_s")?.unwrap_or(0.0);
+            if !(0.0..=ADVANCE_MAX_S).contains(&ahead) {
+                return Err(bad("time moves forwards only, and at most ten years at once"));
+            }
+            region.move_clock((ahead * 1000.0) as u64, speed);
+            Ok(clock(region))
+        }
+        ("GET", "faults") => {
+            let faults = region.faults();
+            let rules =
+                faults.rules().map(|(rule, seen)| json!({ "rule": format!("{rule:?}"), "seen": seen }));
+            Ok(json!({ "faults": rules.collect::<Vec<_>>() }))
+        }
+        ("POST", "faults") => {
+            let rule = rule(&request)?;
+            let mut faults = region.faults();
+            if faults.rules().count() >= RULES_MAX {
+                return Err(bad(format!("at most {RULES_MAX} rules; DELETE faults first")));
+            }
+            faults.add(rule);
+            Ok(json!({}))
+        }
+        ("DELETE", "faults") => {
+            region.faults().clear();
+            Ok(json!({}))
+        }
+        ("GET", other) if other.starts_with("volumes/") => {
+            let id = other.trim_start_matches("volumes/");
+            let id = VolumeId::parse(id).map_err(|error| bad(error.to_string()))?;
+            region.look(|world, _| match world.volume(&id) {
+                Some(volume) => Ok(json!({ "id": id, "content": volume.content })),
+                None => Err(ApiError::with_status(404, "InvalidVolume.NotFound", format!("no volume {id}"))),
+            })
+        }
+        ("POST", deed) => region.control(deed, &request),
+        _ => Err(ApiError::with_status(
+            404,
+            "NotFound",
+            format!("there is no {method} {path}; see GET /_region/"),
+        )),
+    }
+}
+
+fn clock(region: &Region) -> Json {
+    json!({ "now_ms": region.now_ms(), "speed": region.speed() })
+}
+
+fn number(request: &Json, name: &str) -> Result<Option<f64>, ApiError> {
+    match &request[name] {
+        Json::Null => Ok(None),
+        value => value
+            .as_f64()
+            .filter(|n| n.is_finite())
+            .map(Some)
+            .ok_or_else(|| bad(format!("{name} is a number"))),
+    }
+}
+
+fn text<'a>(request: &'a Json, name: &str) -> Result<&'a str, ApiError> {
+    request[name].as_str().ok_or_else(|| bad(format!("{name} is missing")))
+}
+
+fn seconds(request: &Json, name: &str) -> Result<Option<Duration>, ApiError> {
+    match number(request, name)? {
+        None => Ok(None),
+        Some(s) if (0.0..=ADVANCE_MAX_S).contains(&s) => Ok(Some(Duration::from_secs_f64(s))),
+        Some(_) => Err(bad(format!("{name} is out of range"))),
+    }
+}
+
+/// `{"action": "RunInstances", "next": 2, "fault": "after", "code": "InternalError"}`.
+fn rule(request: &Json) -> Result<Rule, ApiError> {
+    let target = match request["action"].as_str() {
+        None | Some("*") => Target::All,
+        Some("acts") => Target::Acts,
+        Some("looks") => Target::Looks,
+        Some(name) => Target::Named(name.to_owned()),
+    };
+    let count = |name: &str| request[name].as_u64();
+    let when = match (count("next"), count("nth"), count("per_mille"), request["always"].as_bool()) {
+        (Some(n), ..) => When::Next(n),
+        (_, Some(n), ..) => When::Nth(n),
+        (_, _, Some(n), _) => When::PerMille(u16::try_from(n.min(1000)).unwrap_or(1000)),
+        (_, _, _, Some(true)) => When::Always,
+        _ => When::Next(1),
+    };
+    let code = || request["code"].as_str().unwrap_or("InternalError").to_owned();
+    let fault = match text(request, "fault")? {
+        "before" => Fault::Before(code()),
+        "after" => Fault::After(code()),
+        "lost_request" => Fault::LostRequest,
+        "lost_reply" => Fault::LostReply,
+        "delay" => {
+            let ms = request["delay_ms"].as_u64().ok_or_else(|| bad("delay_ms is missing"))?;
+            Fault::Delay(Duration::from_millis(ms.min(600_000)))
+        }
+        other => {
+            return Err(bad(format!("{other} is no fault: before, after, lost_request, lost_reply, delay")));
+        }
+    };
+    Ok(Rule { target, when, fault })
+}
+
+/// Changes the world.
+pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) -> Result<Json, ApiError> {
+    let instance = || InstanceId::parse(text(request, "instance")?).map_err(|error| bad(error.to_string()));
+    let volume = || VolumeId::parse(text(request, "volume")?).map_err(|error| bad(error.to_string()));
+    let guest = |error: crate::world::GuestError| bad(error.to_string());
+    match deed {
+        "interrupt" => {
+            let id = instance()?;
+            match request["notice"].as_str().unwrap_or("full") {
+                "none" => world.reclaim_now(now_ms, &id)?,
+                "vanish" => world.vanish(now_ms, &id)?,
+                notice @ ("full" | "silent") => {
+                    let usual = Notice::default();
+                    let notice = Notice {
+                        lead: seconds(request, "lead_s")?.unwrap_or(usual.lead),
+                        with_event: notice == "full",
+                        rebalance_first: seconds(request, "rebalance_first_s")?,
+                    };
+                    world.interrupt(now_ms, &id, notice)?;
+                }
+                other => return Err(bad(format!("{other} is no notice: full, silent, none, vanish"))),
+            }
+            let found = world.instance(&id);
+            Ok(
+                json!({ "instance": id, "reclaim_at_ms": found.and_then(|i| i.reclaim_at_ms), "now_ms": now_ms }),
+            )
+        }
+        "rebalance" => world.recommend_rebalance(now_ms, &instance()?).map(|()| json!({})),
+        "spare" => {
+            world.spare(now_ms, &instance()?);
+            Ok(json!({}))
+        }
+        "terminate" => {
+            let state = world.terminate_instances(now_ms, &instance()?)?;
+            Ok(json!({ "state": state }))
+        }
+        "capacity" => {
+            let market = match request["market"].as_str().unwrap_or("spot") {
+                "spot" => Market::Spot,
+                "on-demand" => Market::OnDemand,
+                other => return Err(bad(format!("{other} is no market: spot, on-demand"))),
+            };
+            let capacity = match &request["capacity"] {
+                Json::String(word) if word == "unlimited" => Capacity::Unlimited,
+                Json::String(word) if word == "unsupported" => Capacity::Unsupported,
+                other => {
+                    let free = other.as_u64().and_then(|free| u32::try_from(free).ok());
+                    Capacity::Free(free.ok_or_else(|| bad("capacity is a number, unlimited or unsupported"))?)
+                }
+            };
+            let zones = match request["zone"].as_str() {
+                Some(zone) if world.zones().iter().any(|known| known == zone) => vec![zone.to_owned()],
+                Some(zone) => return Err(bad(format!("no zone {zone}"))),
+                None => world.zones(),
+            };
+            for zone in zones {
+                world.set_capacity(text(request, "type")?, &zone, market, capacity);
+            }
+            Ok(json!({}))
+        }
+        "fail-launch" => {
+            world.fail_next_launch(request["reason"].as_str().unwrap_or("Server.InternalError"));
+            Ok(json!({}))
+        }
+        "stick" => match text(request, "what")? {
+            "attach" => {
+                world.stick_next_attach();
+                Ok(json!({}))
+            }
+            "detach" => {
+                world.stick_next_detach();
+                Ok(json!({}))
+            }
+            other => Err(bad(format!("{other} does not stick: attach, detach"))),
+        },
+        "impair" => {
+            world.set_impaired(&instance()?, request["impaired"].as_bool().unwrap_or(true));
+            Ok(json!({}))
+        }
+        "write" => {
+            let record = text(request, "record")?;
+            if record.len() > RECORD_MAX {
+                return Err(bad(format!("a record has at most {RECORD_MAX} bytes")));
+            }
+            match request["device"].as_str() {
+                Some(device) => world.write(now_ms, &instance()?, device, record).map_err(guest)?,
+                None => world.write_volume(now_ms, &volume()?, record)?,
+            }
+            Ok(json!({}))
+        }
+        "mount" => world.mount(now_ms, &instance()?, &volume()?).map(|()| json!({})).map_err(guest),
+        "unmount" => world.unmount(now_ms, &instance()?, &volume()?).map(|()| json!({})).map_err(guest),
+        "detach-interface" => {
+            let id = text(request, "interface")?;
+            let id = InterfaceId::parse(id).map_err(|error| bad(error.to_string()))?;
+            let plug = world.interface(&id).and_then(|interface| interface.attachment.clone());
+            let plug = plug.ok_or_else(|| bad(format!("{id} is not attached")))?;
+            world.detach_interface(now_ms, &plug.id).map(|()| json!({}))
+        }
+        other => Err(ApiError::with_status(
+            404,
+            "NotFound",
+            format!("there is no POST {other}; see GET /_region/"),
+        )),
+    }
+}

@@ -1,0 +1,294 @@
+//! Types, zones, prices, scores, tags.
+
+use super::super::xml::Element;
+use super::select::{self, Bounds, Filters, page};
+use super::{Call, read_tags, show};
+use crate::world::{ApiError, Shape, TYPES};
+
+pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeRegions")?;
+    let region = &call.world.settings.region;
+    let shown = Element::new()
+        .with("regionName", region)
+        .with("regionEndpoint", format!("ec2.{region}.amazonaws.com"))
+        .with("optInStatus", "opt-in-not-required");
+    Ok(Element::new().list("regionInfo", [shown]))
+}
+
+pub(super) fn describe_zones(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeAvailabilityZones")?;
+    let names = call.params.texts("ZoneName");
+    let filters = Filters::read(&call.params)?;
+    let zones = call.world.zones();
+    if let Some(name) = names.iter().find(|name| !zones.iter().any(|zone| zone == *name)) {
+        return Err(ApiError::new("InvalidParameterValue", format!("Invalid availability zone: [{name}]")));
+    }
+    let region = &call.world.settings.region;
+    let mut found = Vec::new();
+    for zone in &zones {
+        let fields = |name: &str| match name {
+            "zone-name" => Some(vec![zone.clone()]),
+            "zone-id" => Some(vec![show::zone_id(zone)]),
+            "zone-type" => Some(vec!["availability-zone".to_owned()]),
+            "state" => Some(vec!["available".to_owned()]),
+            "region-name" | "group-name" => Some(vec![region.clone()]),
+            "opt-in-status" => Some(vec!["opt-in-not-required".to_owned()]),
+            _ => None,
+        };
+        if (names.is_empty() || names.contains(&zone.as_str()))
+            && filters.admit(&Default::default(), fields)?
+        {
+            found.push(
+                Element::new()
+                    .with("zoneName", zone)
+                    .with("zoneId", show::zone_id(zone))
+                    .with("zoneState", "available")
+                    .with("zoneType", "availability-zone")
+                    .with("regionName", region)
+                    .with("groupName", region)
+                    .with("networkBorderGroup", region)
+                    .with("optInStatus", "opt-in-not-required")
+                    .inside("messageSet", Element::new()),
+            );
+        }
+    }
+    Ok(Element::new().list("availabilityZoneInfo", found))
+}
+
+fn unknown_type(name: &str) -> ApiError {
+    let message = format!("The following supplied instance types do not exist: [{name}]");
+    ApiError::new("InvalidInstanceType", message)
+}
+
+/// The types a call asks for; those of a list otherwise.
+fn asked(call: &Call<'_>, parameter: &str) -> Result<Vec<String>, ApiError> {
+    let asked = call.params.texts(parameter);
+    if let Some(name) = asked.iter().find(|name| Shape::of(name).is_none()) {
+        return Err(unknown_type(name));
+    }
+    let all = if asked.is_empty() { TYPES.to_vec() } else { asked };
+    Ok(all.into_iter().map(str::to_owned).collect())
+}
+
+pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeInstanceTypes")?;
+    let filters = Filters::read(&call.params)?;
+    let mut found = Vec::new();
+    for name in asked(call, "InstanceType")? {
+        let Some(shape) = Shape::of(&name) else { continue };
+        let fields = |filter: &str| {
+            let one = |value: String| Some(vec![value]);
+            match filter {
+                "instance-type" => one(name.clone()),
+                "current-generation" => one("true".to_owned()),
+                "vcpu-info.default-vcpus" => one(shape.vcpus.to_string()),
+                "memory-info.size-in-mib" => one(shape.memory_mib.to_string()),
+                "processor-info.supported-architecture" => one(shape.architecture.to_owned()),
+                "supported-usage-class" => Some(vec!["on-demand".to_owned(), "spot".to_owned()]),
+                "bare-metal" => one(name.ends_with(".metal").to_string()),
+                _ => None,
+            }
+        };
+        if !filters.admit(&Default::default(), fields)? {
+            continue;
+        }
+        let shown = Element::new()
+            .with("instanceType", &name)
+            .with("currentGeneration", true)
+            .with("freeTierEligible", false)
+            .texts("supportedUsageClasses", ["on-demand", "spot"])
+            .texts("supportedRootDeviceTypes", ["ebs"])
+            .texts("supportedVirtualizationTypes", ["hvm"])
+            .with("bareMetal", name.ends_with(".metal"))
+            .with("hypervisor", "nitro")
+            .inside("processorInfo", Element::new().texts("supportedArchitectures", [shape.architecture]))
+            .inside(
+                "vCpuInfo",
+                Element::new()
+                    .with("defaultVCpus", shape.vcpus)
+                    .with("defaultCores", shape.vcpus.div_ceil(2))
+                    .with("defaultThreadsPerCore", shape.vcpus.min(2)),
+            )
+            .inside("memoryInfo", Element::new().with("sizeInMiB", shape.memory_mib))
+            .with("instanceStorageSupported", false)
+            .inside(
+                "networkInfo",
+                Element::new()
+                    .with("maximumNetworkInterfaces", 4)
+                    .with("ipv4AddressesPerInterface", 15)
+                    .with("enaSupport", "required"),
+            )
+            .with("hibernationSupported", false)
+            .with("burstablePerformanceSupported", name.starts_with('t'))
+            .with("autoRecoverySupported", true);
+        found.push((name, shown));
+    }
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 5, max: 100 }, found)?))
+}
+
+pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeInstanceTypeOfferings")?;
+    let filters = Filters::read(&call.params)?;
+    let kind = call.params.text("LocationType").unwrap_or("region");
+    let zones = call.world.zones();
+    let locations = match kind {
+        "region" => vec![call.world.settings.region.clone()],
+        "availability-zone" => zones.clone(),
+        "availability-zone-id" => zones.iter().map(|zone| show::zone_id(zone)).collect(),
+        other => {
+            let message = format!("Invalid value '{other}' for locationType");
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+    };
+    let mut found = Vec::new();
+    for name in filters.named_types().unwrap_or_else(|| TYPES.map(str::to_owned).to_vec()) {
+        for (n, location) in locations.iter().enumerate() {
+            let offered = match kind {
+                "region" => zones.iter().any(|zone| call.world.offers(&name, zone)),
+                _ => call.world.offers(&name, &zones[n]),
+            };
+            let fields = |filter: &str| match filter {
+                "instance-type" => Some(vec![name.clone()]),
+                "location" => Some(vec![location.clone()]),
+                _ => None,
+            };
+            if offered && filters.admit(&Default::default(), fields)? {
+                let shown = Element::new()
+                    .with("instanceType", &name)
+                    .with("locationType", kind)
+                    .with("location", location);
+                found.push((format!("{name} {location}"), shown));
+            }
+        }
+    }
+    Ok(select::answer("instanceTypeOfferingSet", page(call, &Bounds::USUAL, found)?))
+}
+
+pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeSpotPriceHistory")?;
+    let filters = Filters::read(&call.params)?;
+    let zone = call.params.text("AvailabilityZone");
+    let products = call.params.texts("ProductDescription");
+    let since_ms = match call.params.text("StartTime") {
+        None => 0,
+        Some(text) => {
+            let bad =
+                || ApiError::new("InvalidParameterValue", format!("Invalid value '{text}' for StartTime"));
+            let time: jiff::Timestamp = text.parse().map_err(|_| bad())?;
+            u64::try_from(time.as_millisecond()).map_err(|_| bad())?
+        }
+    };
+    let linux = products.is_empty() || products.iter().any(|product| product.starts_with("Linux/UNIX"));
+    let mut found = Vec::new();
+    for name in asked(call, "InstanceType")?.into_iter().filter(|_| linux) {
+        for known in call.world.zones() {
+            if zone.is_some_and(|zone| zone != known) || !call.world.offers(&name, &known) {
+                continue;
+            }
+            for price in call.world.spot_prices(&name, &known, since_ms) {
+                let text =
+                    format!("{}.{:06}", price.micro_dollars / 1_000_000, price.micro_dollars % 1_000_000);
+                let fields = |filter: &str| match filter {
+                    "instance-type" => Some(vec![name.clone()]),
+                    "availability-zone" => Some(vec![known.clone()]),
+                    "product-description" => Some(vec!["Linux/UNIX".to_owned()]),
+                    "spot-price" => Some(vec![text.clone()]),
+                    "timestamp" => Some(vec![show::time(price.at_ms)]),
+                    _ => None,
+                };
+                if filters.admit(&Default::default(), fields)? {
+                    let shown = Element::new()
+                        .with("instanceType", &name)
+                        .with("productDescription", "Linux/UNIX")
+                        .with("spotPrice", &text)
+                        .with("timestamp", show::time(price.at_ms))
+                        .with("availabilityZone", &known);
+                    // Newest first, and within an hour by type and zone.
+                    found.push((format!("{:020} {name} {known}", u64::MAX - price.at_ms), shown));
+                }
+            }
+        }
+    }
+    Ok(select::answer("spotPriceHistorySet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+}
+
+pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "GetSpotPlacementScores")?;
+    let types: Vec<_> = call.params.texts("InstanceType").into_iter().map(str::to_owned).collect();
+    let target: u32 = call
+        .params
+        .number("TargetCapacity")?
+        .ok_or_else(|| ApiError::new("MissingParameter", "TargetCapacity is missing"))?;
+    let region = call.world.settings.region.clone();
+    let regions = call.params.texts("RegionName");
+    let here = regions.is_empty() || regions.contains(&region.as_str());
+    let single = call.params.is_set("SingleAvailabilityZone")?;
+    let mut scores = Vec::new();
+    for zone in call.world.zones().iter().filter(|_| here) {
+        let score = call.world.placement_score(&types, target, zone)?;
+        scores.push((score, show::zone_id(zone)));
+    }
+    scores.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    let of = |score: u8| Element::new().with("region", &region).with("score", score);
+    let shown: Vec<_> = match (single, scores.first()) {
+        (true, _) => scores.iter().map(|(score, zone)| of(*score).with("availabilityZoneId", zone)).collect(),
+        (false, best) => best.map(|(score, _)| of(*score)).into_iter().collect(),
+    };
+    Ok(Element::new().list("spotPlacementScoreSet", shown))
+}
+
+fn resources(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+    let ids: Vec<_> = call.params.texts("ResourceId").into_iter().map(str::to_owned).collect();
+    match ids.len() {
+        0 => Err(ApiError::new("MissingParameter", "The request must contain the parameter resourceIdSet")),
+        1..=1000 => Ok(ids),
+        _ => Err(ApiError::new("InvalidParameterValue", "at most 1000 resources")),
+    }
+}
+
+pub(super) fn create_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = resources(call)?;
+    let tags = read_tags(&call.params, "Tag")?;
+    call.world.create_tags(call.now_ms, &ids, &tags)?;
+    Ok(Element::done())
+}
+
+pub(super) fn delete_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = resources(call)?;
+    let mut tags = Vec::new();
+    for tag in call.params.each("Tag") {
+        tags.push((tag.required("Key")?.to_owned(), tag.owned("Value")));
+    }
+    if tags.is_empty() {
+        let all = call.world.all_tagged().filter(|found| ids.contains(&found.id));
+        tags = all.flat_map(|found| found.tags.keys().map(|key| (key.clone(), None))).collect();
+    }
+    call.world.delete_tags(call.now_ms, &ids, &tags)?;
+    Ok(Element::done())
+}
+
+pub(super) fn describe_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeTags")?;
+    let filters = Filters::read(&call.params)?;
+    let mut found = Vec::new();
+    for object in call.world.all_tagged() {
+        for (key, value) in object.tags {
+            let fields = |name: &str| match name {
+                "resource-id" => Some(vec![object.id.clone()]),
+                "resource-type" => Some(vec![object.kind.to_owned()]),
+                "key" => Some(vec![key.clone()]),
+                "value" => Some(vec![value.clone()]),
+                _ => None,
+            };
+            if filters.admit(object.tags, fields)? {
+                let shown = Element::new()
+                    .with("resourceId", &object.id)
+                    .with("resourceType", object.kind)
+                    .with("key", key)
+                    .with("value", value);
+                found.push((format!("{} {key}", object.id), shown));
+            }
+        }
+    }
+    Ok(select::answer("tagSet", page(call, &Bounds::USUAL, found)?))
+}

@@ -1,0 +1,727 @@
+//! Instances, spot requests, launch templates, fleets.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use perennial_workflows::aws::{
+    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
+};
+
+use super::super::params::{Params, Scope};
+use super::super::xml::Element;
+use super::select::{self, Bounds, Filters, page};
+use super::{Call, read_tags, show};
+use crate::world::state::{Instance, Template};
+use crate::world::{
+    ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, Placement,
+    RunInstances, SpotKind, World,
+};
+
+/// Bytes of user data before its encoding (EC2 User Guide).
+const USER_DATA_MAX: usize = 16 * 1024;
+
+fn instance_ids(call: &Call<'_>) -> Result<Vec<InstanceId>, ApiError> {
+    let texts = call.params.texts("InstanceId");
+    if texts.is_empty() {
+        return Err(ApiError::new("MissingParameter", "The request must contain the parameter InstanceId"));
+    }
+    select::ids(&texts, "InvalidInstanceID", InstanceId::parse)
+}
+
+pub(super) fn run_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let merged = with_template(call.world, call.all)?;
+    let request = launch(call.world, &merged.root())?;
+    let ids = call.world.launch_instances(call.now_ms, &request)?;
+    let first = call.world.instance(&ids[0]).expect("BUG: just launched");
+    let reservation = first.reservation.clone();
+    Ok(reservation_of(call.world, &reservation, ids.iter().filter_map(|id| call.world.instance(id))))
+}
+
+fn reservation_of<'a>(world: &World, id: &str, instances: impl Iterator<Item = &'a Instance>) -> Element {
+    Element::new()
+        .with("reservationId", id)
+        .with("ownerId", ACCOUNT)
+        .inside("groupSet", Element::new())
+        .list("instancesSet", instances.map(|found| show::instance(world, found)))
+}
+
+/// The call's parameters over those of its launch template.
+fn with_template(world: &World, all: &Params) -> Result<Params, ApiError> {
+    let params = all.root();
+    let template = params.scope("LaunchTemplate");
+    if template.is_empty() {
+        return Ok(all.over(&BTreeMap::new()));
+    }
+    let found = world.template(template.text("LaunchTemplateId"), template.text("LaunchTemplateName"))?;
+    Ok(all.over(found.version(template.text("Version"))?))
+}
+
+/// The parameters of one launch.
+fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
+    let image = select::id(params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
+    let zone = params.scope("Placement").owned("AvailabilityZone");
+    let (placement, keeps_interface) = placement(world, params, zone.as_deref())?;
+    let options = params.scope("InstanceMarketOptions");
+    let market = match options.text("MarketType") {
+        None => Market::OnDemand,
+        Some("spot") => Market::Spot,
+        Some(other) => return Err(bad("MarketType", other)),
+    };
+    let spot = options.scope("SpotOptions");
+    let kind = match spot.text("SpotInstanceType") {
+        None | Some("one-time") => SpotKind::OneTime,
+        Some("persistent") => SpotKind::Persistent,
+        Some(other) => return Err(bad("SpotInstanceType", other)),
+    };
+    let behaviour = match spot.text("InstanceInterruptionBehavior") {
+        None | Some("terminate") => Behaviour::Terminate,
+        Some("stop") if kind == SpotKind::Persistent => Behaviour::Stop,
+        Some("stop") => {
+            let message = "The 'stop' interruption behavior needs a persistent Spot Instance request";
+            return Err(ApiError::new("InvalidParameterCombination", message));
+        }
+        Some(other) => return Err(bad("InstanceInterruptionBehavior", other)),
+    };
+    let metadata = params.scope("MetadataOptions");
+    let metadata = ["HttpTokens", "HttpEndpoint", "HttpPutResponseHopLimit", "InstanceMetadataTags"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), metadata.owned(name)?)));
+    let profile = params.scope("IamInstanceProfile");
+    let count_min = params.number("MinCount")?.unwrap_or(1);
+    let count_max = params.number("MaxCount")?.unwrap_or(count_min);
+    if count_min == 0 || count_max < count_min {
+        return Err(ApiError::new("InvalidParameterValue", "MaxCount must be at least MinCount, and that 1"));
+    }
+    Ok(RunInstances {
+        client_token: params.owned("ClientToken").unwrap_or_default(),
+        image,
+        instance_type: params.owned("InstanceType").unwrap_or_else(|| "m1.small".to_owned()),
+        market,
+        price_max: spot.owned("MaxPrice"),
+        zone,
+        placement,
+        devices: params
+            .each("BlockDeviceMapping")
+            .iter()
+            .filter_map(|d| device(d).transpose())
+            .collect::<Result<_, _>>()?,
+        key_name: params.owned("KeyName"),
+        instance_profile: profile.owned("Name").or(profile.owned("Arn")),
+        user_data: params.text("UserData").map(user_data).transpose()?,
+        tags: launch_tags(params)?,
+        more: LaunchExtras {
+            count_min,
+            count_max,
+            spot: kind,
+            behaviour,
+            protected: params.is_set("DisableApiTermination")?,
+            metadata: metadata.collect(),
+            keeps_interface,
+        },
+    })
+}
+
+fn bad(name: &str, value: &str) -> ApiError {
+    ApiError::new("InvalidParameterValue", format!("Invalid value '{value}' for {name}."))
+}
+
+fn user_data(text: &str) -> Result<String, ApiError> {
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map_err(|_| ApiError::new("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data."))?;
+    if bytes.len() > USER_DATA_MAX {
+        let message = format!("User data is limited to {USER_DATA_MAX} bytes");
+        return Err(ApiError::new("InvalidParameterValue", message));
+    }
+    Ok(show::kept_user_data(bytes))
+}
+
+fn launch_tags(params: &Scope<'_>) -> Result<LaunchTags, ApiError> {
+    let mut tags = LaunchTags::default();
+    for specification in params.each("TagSpecification") {
+        let read = read_tags(&specification, "Tag")?;
+        match specification.required("ResourceType")? {
+            "instance" => tags.instance.extend(read),
+            "volume" => tags.volume.extend(read),
+            "network-interface" => tags.interface.extend(read),
+            "spot-instances-request" => tags.spot_request.extend(read),
+            other => return Err(bad("ResourceType", other)),
+        }
+    }
+    Ok(tags)
+}
+
+/// One block device; nothing for those that are not volumes.
+pub(super) fn device(scope: &Scope<'_>) -> Result<Option<DeviceMapping>, ApiError> {
+    let name = scope.required("DeviceName")?;
+    let ebs = scope.scope("Ebs");
+    if scope.text("NoDevice").is_some() || (ebs.is_empty() && scope.text("VirtualName").is_some()) {
+        return Ok(None);
+    }
+    let snapshot = ebs.text("SnapshotId");
+    Ok(Some(DeviceMapping {
+        device: name.to_owned(),
+        snapshot: snapshot.map(|id| select::id(id, "InvalidSnapshotID", SnapshotId::parse)).transpose()?,
+        size_gib: ebs.number("VolumeSize")?,
+        volume_type: ebs.owned("VolumeType"),
+        iops: ebs.number("Iops")?,
+        throughput: ebs.number("Throughput")?,
+        encrypted: ebs.is_set("Encrypted")?,
+        delete_on_termination: ebs.flag("DeleteOnTermination")?,
+    }))
+}
+
+/// Where a launch goes, and whether its new interface outlives it.
+fn placement(world: &World, params: &Scope<'_>, zone: Option<&str>) -> Result<(Placement, bool), ApiError> {
+    let interfaces = params.each("NetworkInterface");
+    let usual = || match zone {
+        None => Ok(world.zones()[0].clone()),
+        Some(zone) if world.zones().iter().any(|known| known == zone) => Ok(zone.to_owned()),
+        Some(zone) => Err(bad("availabilityZone", zone)),
+    };
+    let subnet = |text: Option<&str>| match text {
+        Some(text) => select::id(text, "InvalidSubnetID", SubnetId::parse),
+        None => usual().map(|zone| world.subnet_in(&zone)),
+    };
+    let address =
+        |text: Option<&str>| text.map(|text| text.parse().map_err(|_| bad("address", text))).transpose();
+    if interfaces.is_empty() {
+        let mut groups = group_ids(&params.texts("SecurityGroupId"))?;
+        for name in params.texts("SecurityGroup") {
+            let found = world.all_groups().find(|group| group.name == name).ok_or_else(|| {
+                ApiError::new("InvalidGroup.NotFound", format!("The security group '{name}' does not exist"))
+            })?;
+            groups.push(found.id.clone());
+        }
+        let private_ip = address(params.text("PrivateIpAddress"))?;
+        return Ok((Placement::New { subnet: subnet(params.text("SubnetId"))?, groups, private_ip }, false));
+    }
+    for (name, what) in [
+        ("SubnetId", "an instance-level subnet ID"),
+        ("PrivateIpAddress", "an instance-level private IP address"),
+        ("SecurityGroupId.1", "instance-level security groups"),
+    ] {
+        if params.text(name).is_some() {
+            let message = format!("Network interfaces and {what} may not be specified on the same request");
+            return Err(ApiError::new("InvalidParameterCombination", message));
+        }
+    }
+    let [primary] = &interfaces[..] else {
+        let message = "this region launches with one network interface; attach the others afterwards";
+        return Err(ApiError::new("Unsupported", message));
+    };
+    if primary.number::<u32>("DeviceIndex")?.unwrap_or(0) != 0 {
+        return Err(ApiError::new("InvalidParameterValue", "a launch needs an interface at device index 0"));
+    }
+    if let Some(id) = primary.text("NetworkInterfaceId") {
+        let id = select::id(id, "InvalidNetworkInterfaceID", InterfaceId::parse)?;
+        return Ok((Placement::Existing(id), false));
+    }
+    let groups = group_ids(&primary.texts("SecurityGroupId"))?;
+    let private_ip = address(primary.text("PrivateIpAddress"))?;
+    let keeps = primary.flag("DeleteOnTermination")? == Some(false);
+    Ok((Placement::New { subnet: subnet(primary.text("SubnetId"))?, groups, private_ip }, keeps))
+}
+
+pub(super) fn group_ids(texts: &[&str]) -> Result<Vec<GroupId>, ApiError> {
+    select::ids(texts, "InvalidGroupId", GroupId::parse)
+}
+
+pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("InstanceId");
+    select::not_with_ids(call, &texts, "instancesSet")?;
+    let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
+    call.world.look(call.now_ms, "DescribeInstances")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
+        return Err(no_instance(id));
+    }
+    let mut found = Vec::new();
+    for instance in call.world.all_instances() {
+        if instance.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&instance.id))
+            && filters.admit(&instance.tags, |name| field(call.world, instance, name))?
+        {
+            found.push((instance.id.to_string(), instance));
+        }
+    }
+    let (found, next) = page(call, &Bounds::USUAL, found)?;
+    // Instances of one launch stand together, as on EC2.
+    let mut reservations: Vec<(&str, Vec<&Instance>)> = Vec::new();
+    let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    for instance in found {
+        let id = instance.reservation.as_str();
+        let index = *at.entry(id).or_insert(reservations.len());
+        if index == reservations.len() {
+            reservations.push((id, Vec::new()));
+        }
+        reservations[index].1.push(instance);
+    }
+    let world = &*call.world;
+    let items = reservations.into_iter().map(|(id, all)| reservation_of(world, id, all.into_iter()));
+    Ok(select::answer("reservationSet", (items.collect(), next)))
+}
+
+fn no_instance(id: &InstanceId) -> ApiError {
+    ApiError::new("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
+}
+
+fn field(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>> {
+    let there = instance.state != InstanceState::Terminated;
+    let volumes = || {
+        let found = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
+        found.filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
+    };
+    let interfaces = || instance.interfaces.iter().filter(|_| there).filter_map(|id| world.interface(id));
+    let primary = || interfaces().find(|i| i.attachment.as_ref().is_some_and(|plug| plug.device_index == 0));
+    let one = |value: String| Some(vec![value]);
+    let maybe = |value: Option<String>| Some(value.into_iter().collect());
+    match name {
+        "instance-id" => one(instance.id.to_string()),
+        "instance-state-name" => one(instance.state.to_string()),
+        "instance-state-code" => one(match instance.state {
+            InstanceState::Pending => "0",
+            InstanceState::Running => "16",
+            InstanceState::ShuttingDown => "32",
+            InstanceState::Terminated => "48",
+            InstanceState::Stopping => "64",
+            InstanceState::Stopped => "80",
+        }
+        .to_owned()),
+        "instance-lifecycle" => maybe((instance.market == Market::Spot).then(|| "spot".to_owned())),
+        "instance-type" => one(instance.instance_type.clone()),
+        "availability-zone" => one(instance.zone.clone()),
+        "subnet-id" => maybe(there.then(|| instance.subnet.to_string())),
+        "vpc-id" => maybe(there.then(|| show::VPC.to_owned())),
+        "image-id" => one(instance.image.to_string()),
+        "key-name" => maybe(instance.key_name.clone()),
+        "owner-id" => one(ACCOUNT.to_owned()),
+        "reservation-id" => one(instance.reservation.clone()),
+        "root-device-name" => one(instance.root_device.clone()),
+        "client-token" => one(instance.client_token.clone()),
+        "launch-time" => one(show::time(instance.launched_at_ms)),
+        "state-reason-code" => maybe(instance.state_reason.clone()),
+        "spot-instance-request-id" => maybe(instance.spot_request.as_ref().map(ToString::to_string)),
+        "private-ip-address" => maybe(primary().map(|i| i.primary_ip.to_string())),
+        "ip-address" => maybe(show::public_ip(world, instance).map(|address| address.to_string())),
+        "instance.group-id" | "group-id" | "network-interface.group-id" => {
+            Some(interfaces().flat_map(|i| i.groups.iter().map(ToString::to_string)).collect())
+        }
+        "iam-instance-profile.arn" => maybe(
+            instance
+                .instance_profile
+                .as_ref()
+                .map(|name| format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}")),
+        ),
+        "network-interface.network-interface-id" => Some(interfaces().map(|i| i.id.to_string()).collect()),
+        "network-interface.subnet-id" => Some(interfaces().map(|i| i.subnet.to_string()).collect()),
+        "network-interface.private-ip-address" | "network-interface.addresses.private-ip-address" => Some(
+            interfaces()
+                .flat_map(|i| std::iter::once(i.primary_ip).chain(i.secondary_ips.iter().copied()))
+                .map(|address| address.to_string())
+                .collect(),
+        ),
+        "block-device-mapping.volume-id" => {
+            Some(volumes().map(|(volume, _)| volume.id.to_string()).collect())
+        }
+        "block-device-mapping.device-name" => Some(volumes().map(|(_, at)| at.device.clone()).collect()),
+        "block-device-mapping.delete-on-termination" => {
+            Some(volumes().map(|(_, at)| at.delete_on_termination.to_string()).collect())
+        }
+        "block-device-mapping.status" => {
+            Some(volumes().map(|(_, at)| show::attachment_state(at.state).to_owned()).collect())
+        }
+        _ => None,
+    }
+}
+
+fn changes(call: &Call<'_>, ids: &[InstanceId], before: &[InstanceState]) -> Element {
+    let items = ids.iter().zip(before).filter_map(|(id, before)| {
+        let now = call.world.instance(id)?.state;
+        Some(
+            Element::new()
+                .with("instanceId", id)
+                .inside("currentState", show::state(now))
+                .inside("previousState", show::state(*before)),
+        )
+    });
+    Element::new().list("instancesSet", items)
+}
+
+pub(super) fn terminate_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = instance_ids(call)?;
+    let before = call.world.terminate_all(call.now_ms, &ids)?;
+    Ok(changes(call, &ids, &before))
+}
+
+pub(super) fn stop_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = instance_ids(call)?;
+    let before = call.world.stop_instances(call.now_ms, &ids)?;
+    Ok(changes(call, &ids, &before))
+}
+
+pub(super) fn start_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = instance_ids(call)?;
+    let before = call.world.start_instances(call.now_ms, &ids)?;
+    Ok(changes(call, &ids, &before))
+}
+
+/// Reboots are accepted; the guest of this model does not notice.
+pub(super) fn reboot_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let ids = instance_ids(call)?;
+    call.world.look(call.now_ms, "RebootInstances")?;
+    match ids.iter().find(|id| call.world.instance(id).is_none()) {
+        Some(id) => Err(no_instance(id)),
+        None => Ok(Element::done()),
+    }
+}
+
+pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("InstanceId");
+    select::not_with_ids(call, &texts, "instancesSet")?;
+    let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
+    call.world.look(call.now_ms, "DescribeInstanceStatus")?;
+    let now_ms = call.world.now_ms();
+    let all = call.params.is_set("IncludeAllInstances")?;
+    let filters = Filters::read(&call.params)?;
+    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
+        return Err(no_instance(id));
+    }
+    let mut found = Vec::new();
+    for instance in call.world.all_instances() {
+        if instance.visible_at_ms > now_ms
+            || !(ids.is_empty() || ids.contains(&instance.id))
+            || !(all || instance.state == InstanceState::Running)
+        {
+            continue;
+        }
+        let check = || show::check(call.world.check_of(&instance.id));
+        if !filters.admit(&instance.tags, |name| field(call.world, instance, name))? {
+            continue;
+        }
+        found.push((
+            instance.id.to_string(),
+            Element::new()
+                .with("instanceId", &instance.id)
+                .with("availabilityZone", &instance.zone)
+                .inside("eventsSet", Element::new())
+                .inside("instanceState", show::state(instance.state))
+                .inside("systemStatus", check())
+                .inside("instanceStatus", check())
+                .inside("attachedEbsStatus", check()),
+        ));
+    }
+    Ok(select::answer("instanceStatusSet", page(call, &Bounds::USUAL, found)?))
+}
+
+pub(super) fn modify_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    let mut devices = Vec::new();
+    for mapping in call.params.each("BlockDeviceMapping") {
+        // Left out means true (EC2 API reference): the trap that lost many volumes.
+        let goes = mapping.scope("Ebs").flag("DeleteOnTermination")?.unwrap_or(true);
+        devices.push((mapping.required("DeviceName")?.to_owned(), goes));
+    }
+    if !devices.is_empty() {
+        call.world.modify_delete_on_termination(call.now_ms, &id, &devices)?;
+        return Ok(Element::done());
+    }
+    let protected = call.params.flag("DisableApiTermination.Value")?;
+    let protected = match (protected, call.params.text("Attribute"), call.params.flag("Value")) {
+        (Some(value), ..) => Some(value),
+        (None, Some("disableApiTermination"), Ok(value)) => value,
+        _ => None,
+    };
+    if let Some(value) = protected {
+        call.world.modify_protection(call.now_ms, &id, value)?;
+        return Ok(Element::done());
+    }
+    Err(ApiError::new(
+        "Unsupported",
+        "this region modifies block device mappings and disableApiTermination only",
+    ))
+}
+
+pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    call.world.look(call.now_ms, "DescribeInstanceAttribute")?;
+    let instance = call.world.instance(&id).ok_or_else(|| no_instance(&id))?;
+    let answer = Element::new().with("instanceId", &id);
+    let value = |value: String| Element::new().with("value", value);
+    Ok(match call.params.required("Attribute")? {
+        "userData" => {
+            let data = instance.user_data.as_deref().map(|kept| value(show::user_data(kept)));
+            answer.inside("userData", data.unwrap_or_default())
+        }
+        "disableApiTermination" => {
+            answer.inside("disableApiTermination", value(instance.protected.to_string()))
+        }
+        "instanceType" => answer.inside("instanceType", value(instance.instance_type.clone())),
+        "rootDeviceName" => answer.inside("rootDeviceName", value(instance.root_device.clone())),
+        "instanceInitiatedShutdownBehavior" => {
+            answer.inside("instanceInitiatedShutdownBehavior", value("stop".to_owned()))
+        }
+        other => return Err(bad("attribute", other)),
+    })
+}
+
+pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("SpotInstanceRequestId");
+    let ids = select::ids(&texts, "InvalidSpotInstanceRequestID", SpotRequestId::parse)?;
+    call.world.look(call.now_ms, "DescribeSpotInstanceRequests")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    for id in &ids {
+        if call.world.spot_request(id).is_none_or(|request| request.visible_at_ms > now_ms) {
+            let message = format!("The spot instance request ID '{id}' does not exist");
+            return Err(ApiError::new("InvalidSpotInstanceRequestID.NotFound", message));
+        }
+    }
+    let mut found = Vec::new();
+    for request in call.world.all_spot_requests() {
+        let fields = |name: &str| {
+            let one = |value: &str| Some(vec![value.to_owned()]);
+            match name {
+                "spot-instance-request-id" => one(request.id.as_str()),
+                "instance-id" => Some(request.instance.iter().map(ToString::to_string).collect()),
+                "state" => one(request.state),
+                "status-code" => one(request.status),
+                "type" => one(show::kind(request.kind)),
+                "launch.instance-type" => one(&request.launch.instance_type),
+                "launch.image-id" => one(request.launch.image.as_str()),
+                "launched-availability-zone" => {
+                    let instance = request.instance.as_ref().and_then(|id| call.world.instance(id));
+                    Some(instance.into_iter().map(|i| i.zone.clone()).collect())
+                }
+                "product-description" => one("Linux/UNIX"),
+                _ => None,
+            }
+        };
+        if request.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&request.id))
+            && filters.admit(&request.tags, fields)?
+        {
+            found.push((request.id.to_string(), show::spot_request(call.world, request)));
+        }
+    }
+    Ok(select::answer("spotInstanceRequestSet", page(call, &Bounds::USUAL, found)?))
+}
+
+pub(super) fn cancel_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("SpotInstanceRequestId");
+    let ids = select::ids(&texts, "InvalidSpotInstanceRequestID", SpotRequestId::parse)?;
+    if ids.is_empty() {
+        return Err(ApiError::new(
+            "MissingParameter",
+            "The request must contain the parameter SpotInstanceRequestId",
+        ));
+    }
+    for id in &ids {
+        call.world.cancel_spot_request(call.now_ms, id)?;
+    }
+    let items = ids.iter().filter_map(|id| {
+        let request = call.world.spot_request(id)?;
+        Some(Element::new().with("spotInstanceRequestId", id).with("state", request.state))
+    });
+    Ok(Element::new().list("spotInstanceRequestSet", items))
+}
+
+pub(super) fn create_template(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let name = call.params.required("LaunchTemplateName")?;
+    let tags = call.tags_for("launch-template")?;
+    let parameters = call.all.below("LaunchTemplateData.");
+    if parameters.is_empty() {
+        return Err(ApiError::new(
+            "MissingParameter",
+            "The request must contain the parameter LaunchTemplateData",
+        ));
+    }
+    let id = call.world.create_template(call.now_ms, name, parameters, &tags)?;
+    let template = call.world.template(Some(&id), None)?;
+    Ok(Element::new().inside("launchTemplate", show::template(template)))
+}
+
+fn template_of<'a>(call: &'a Call<'_>) -> Result<&'a Template, ApiError> {
+    call.world.template(call.params.text("LaunchTemplateId"), call.params.text("LaunchTemplateName"))
+}
+
+pub(super) fn create_template_version(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = template_of(call)?.id.clone();
+    let parameters = call.all.below("LaunchTemplateData.");
+    let number = call.world.create_template_version(call.now_ms, &id, parameters)?;
+    Ok(Element::new().inside("launchTemplateVersion", template_version(template_of(call)?, number)))
+}
+
+fn template_version(template: &Template, number: usize) -> Element {
+    let data = number.checked_sub(1).and_then(|index| template.versions.get(index));
+    let said = |name: &str| data.and_then(|data| data.get(name));
+    Element::new()
+        .with("launchTemplateId", &template.id)
+        .with("launchTemplateName", &template.name)
+        .with("versionNumber", number)
+        .with("createTime", show::time(template.created_at_ms))
+        .with("defaultVersion", number == template.default_version)
+        .inside(
+            "launchTemplateData",
+            Element::new()
+                .maybe("imageId", said("ImageId"))
+                .maybe("instanceType", said("InstanceType"))
+                .maybe("keyName", said("KeyName"))
+                .maybe("userData", said("UserData")),
+        )
+}
+
+pub(super) fn delete_template(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = template_of(call)?.id.clone();
+    let gone = call.world.delete_template(call.now_ms, &id)?;
+    Ok(Element::new().inside("launchTemplate", show::template(&gone)))
+}
+
+pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeLaunchTemplates")?;
+    let (ids, names) = (call.params.texts("LaunchTemplateId"), call.params.texts("LaunchTemplateName"));
+    let filters = Filters::read(&call.params)?;
+    for id in &ids {
+        call.world.template(Some(id), None)?;
+    }
+    for name in &names {
+        call.world.template(None, Some(name))?;
+    }
+    let mut found = Vec::new();
+    for template in call.world.all_templates() {
+        let fields = |name: &str| match name {
+            "launch-template-name" => Some(vec![template.name.clone()]),
+            "create-time" => Some(vec![show::time(template.created_at_ms)]),
+            _ => None,
+        };
+        if (ids.is_empty() || ids.contains(&template.id.as_str()))
+            && (names.is_empty() || names.contains(&template.name.as_str()))
+            && filters.admit(&template.tags, fields)?
+        {
+            found.push((template.id.clone(), show::template(template)));
+        }
+    }
+    Ok(select::answer("launchTemplates", page(call, &Bounds { min: 1, max: 200 }, found)?))
+}
+
+pub(super) fn describe_template_versions(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeLaunchTemplateVersions")?;
+    let template = template_of(call)?;
+    let asked = call.params.texts("LaunchTemplateVersion");
+    let wanted = |number: usize| {
+        asked.is_empty()
+            || asked.iter().any(|asked| match *asked {
+                "$Latest" => number == template.versions.len(),
+                "$Default" => number == template.default_version,
+                other => other.parse() == Ok(number),
+            })
+    };
+    let items = (1..=template.versions.len()).filter(|number| wanted(*number));
+    Ok(Element::new()
+        .list("launchTemplateVersionSet", items.map(|number| template_version(template, number))))
+}
+
+pub(super) fn create_fleet(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    if call.params.text("Type") != Some("instant") {
+        return Err(ApiError::new("Unsupported", "this region knows fleets of type instant only"));
+    }
+    let capacity = call.params.scope("TargetCapacitySpecification");
+    let target: u32 = capacity
+        .number("TotalTargetCapacity")?
+        .ok_or_else(|| ApiError::new("MissingParameter", "TotalTargetCapacity is missing"))?;
+    let market = capacity.text("DefaultTargetCapacityType").unwrap_or("on-demand");
+    let options = match market {
+        "spot" => call.params.scope("SpotOptions"),
+        _ => call.params.scope("OnDemandOptions"),
+    };
+    let (mut launches, mut overrides) = (Vec::new(), Vec::new());
+    for config in call.params.each("LaunchTemplateConfigs") {
+        let said = config.scope("LaunchTemplateSpecification");
+        let template = call.world.template(said.text("LaunchTemplateId"), said.text("LaunchTemplateName"))?;
+        let version = template.version(said.text("Version"))?;
+        let mut each = config.each("Overrides");
+        if each.is_empty() {
+            each.push(config.scope("Overrides.0"));
+        }
+        for one in each {
+            let launch = fleet_launch(call, version, &one, market)?;
+            overrides.push(
+                Element::new()
+                    .inside(
+                        "launchTemplateSpecification",
+                        Element::new()
+                            .with("launchTemplateId", &template.id)
+                            .with("version", said.text("Version").unwrap_or("1")),
+                    )
+                    .inside(
+                        "overrides",
+                        Element::new()
+                            .with("instanceType", &launch.instance_type)
+                            .maybe("subnetId", one.text("SubnetId"))
+                            .maybe("availabilityZone", one.text("AvailabilityZone")),
+                    ),
+            );
+            launches.push(launch);
+        }
+    }
+    let request = FleetRequest {
+        client_token: call.params.owned("ClientToken").unwrap_or_default(),
+        target,
+        least: options.number("MinTargetCapacity")?.unwrap_or(0),
+        overrides: launches,
+    };
+    let fleet = call.world.create_fleet(call.now_ms, &request)?;
+    let errors = fleet.refused.iter().map(|(index, refusal)| {
+        Element::new()
+            .inside("launchTemplateAndOverrides", overrides[*index].clone())
+            .with("lifecycle", market)
+            .with("errorCode", &refusal.code)
+            .with("errorMessage", &refusal.message)
+    });
+    let instances =
+        fleet.launched.iter().filter(|(index, _)| *index < overrides.len()).map(|(index, ids)| {
+            Element::new()
+                .inside("launchTemplateAndOverrides", overrides[*index].clone())
+                .with("lifecycle", market)
+                .texts("instanceIds", ids)
+                .with("instanceType", &request.overrides[*index].instance_type)
+        });
+    Ok(Element::new().with("fleetId", &fleet.id).list("errorSet", errors).list("fleetInstanceSet", instances))
+}
+
+/// The launch of one override: the template's parameters with the override's over them.
+fn fleet_launch(
+    call: &Call<'_>,
+    template: &BTreeMap<String, String>,
+    one: &Scope<'_>,
+    market: &str,
+) -> Result<RunInstances, ApiError> {
+    let mut said = BTreeMap::new();
+    for (from, to) in [
+        ("InstanceType", "InstanceType"),
+        ("SubnetId", "SubnetId"),
+        ("ImageId", "ImageId"),
+        ("AvailabilityZone", "Placement.AvailabilityZone"),
+    ] {
+        if let Some(value) = one.text(from) {
+            said.insert(to.to_owned(), value.to_owned());
+        }
+    }
+    if market == "spot" {
+        said.insert("InstanceMarketOptions.MarketType".to_owned(), "spot".to_owned());
+        if let Some(price) = one.text("MaxPrice") {
+            said.insert("InstanceMarketOptions.SpotOptions.MaxPrice".to_owned(), price.to_owned());
+        }
+    }
+    let merged = Params::from(said).over(template);
+    let mut launch = launch(call.world, &merged.root())?;
+    let market = if market == "spot" { Market::Spot } else { Market::OnDemand };
+    launch.market = market;
+    for specification in call.params.each("TagSpecification") {
+        if specification.text("ResourceType") == Some("instance") {
+            launch.tags.instance.extend(read_tags(&specification, "Tag")?);
+        }
+    }
+    Ok(launch)
+}

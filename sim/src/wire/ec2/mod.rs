@@ -1,0 +1,179 @@
+//! EC2's query protocol over a [`World`]: text in, text out, and nothing of EC2's behaviour.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `select` | filters, pages, ids |
+//! | `instances` | instances, spot requests, fleets, launch templates |
+//! | `storage` | volumes, snapshots, images, root replacement |
+//! | `network` | interfaces, addresses, groups, subnets |
+//! | `catalogue` | types, zones, prices, tags |
+//! | `show` | objects as XML |
+
+mod catalogue;
+mod instances;
+mod network;
+mod select;
+mod show;
+mod storage;
+
+pub(crate) use select::like;
+
+use perennial_workers::cloud::Tags;
+
+use super::params::{Params, Scope};
+use super::xml::Element;
+use crate::world::{ApiError, World};
+
+/// The namespace of every answer.
+pub(crate) const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+
+/// One call under way.
+pub(crate) struct Call<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) now_ms: u64,
+    pub(crate) all: &'a Params,
+    pub(crate) params: Scope<'a>,
+}
+
+type Handler = fn(&mut Call<'_>) -> Result<Element, ApiError>;
+
+/// Every action this region knows, and whether it only looks.
+const ACTIONS: &[(&str, Handler)] = &[
+    ("AllocateAddress", network::allocate_address),
+    ("AssignPrivateIpAddresses", network::assign_private_ips),
+    ("AssociateAddress", network::associate_address),
+    ("AttachNetworkInterface", network::attach_interface),
+    ("AttachVolume", storage::attach_volume),
+    ("CancelSpotInstanceRequests", instances::cancel_spot_requests),
+    ("CopyVolumes", storage::copy_volumes),
+    ("CreateFleet", instances::create_fleet),
+    ("CreateImage", storage::create_image),
+    ("CreateLaunchTemplate", instances::create_template),
+    ("CreateLaunchTemplateVersion", instances::create_template_version),
+    ("CreateNetworkInterface", network::create_interface),
+    ("CreateReplaceRootVolumeTask", storage::replace_root),
+    ("CreateSecurityGroup", network::create_group),
+    ("CreateSnapshot", storage::create_snapshot),
+    ("CreateSnapshots", storage::create_snapshots),
+    ("CreateTags", catalogue::create_tags),
+    ("CreateVolume", storage::create_volume),
+    ("DeleteLaunchTemplate", instances::delete_template),
+    ("DeleteNetworkInterface", network::delete_interface),
+    ("DeleteSecurityGroup", network::delete_group),
+    ("DeleteSnapshot", storage::delete_snapshot),
+    ("DeleteTags", catalogue::delete_tags),
+    ("DeleteVolume", storage::delete_volume),
+    ("DeregisterImage", storage::deregister_image),
+    ("DescribeAddresses", network::describe_addresses),
+    ("DescribeAvailabilityZones", catalogue::describe_zones),
+    ("DescribeImages", storage::describe_images),
+    ("DescribeInstanceAttribute", instances::describe_attribute),
+    ("DescribeInstanceStatus", instances::describe_status),
+    ("DescribeInstanceTypeOfferings", catalogue::describe_offerings),
+    ("DescribeInstanceTypes", catalogue::describe_types),
+    ("DescribeInstances", instances::describe_instances),
+    ("DescribeLaunchTemplateVersions", instances::describe_template_versions),
+    ("DescribeLaunchTemplates", instances::describe_templates),
+    ("DescribeNetworkInterfaces", network::describe_interfaces),
+    ("DescribeRegions", catalogue::describe_regions),
+    ("DescribeReplaceRootVolumeTasks", storage::describe_root_tasks),
+    ("DescribeSecurityGroups", network::describe_groups),
+    ("DescribeSnapshots", storage::describe_snapshots),
+    ("DescribeSpotInstanceRequests", instances::describe_spot_requests),
+    ("DescribeSpotPriceHistory", catalogue::describe_prices),
+    ("DescribeSubnets", network::describe_subnets),
+    ("DescribeTags", catalogue::describe_tags),
+    ("DescribeVolumes", storage::describe_volumes),
+    ("DescribeVpcs", network::describe_vpcs),
+    ("DetachNetworkInterface", network::detach_interface),
+    ("DetachVolume", storage::detach_volume),
+    ("DisassociateAddress", network::disassociate_address),
+    ("GetSpotPlacementScores", catalogue::placement_scores),
+    ("ModifyInstanceAttribute", instances::modify_attribute),
+    ("ModifyNetworkInterfaceAttribute", network::modify_interface),
+    ("RebootInstances", instances::reboot_instances),
+    ("RegisterImage", storage::register_image),
+    ("ReleaseAddress", network::release_address),
+    ("RunInstances", instances::run_instances),
+    ("StartInstances", instances::start_instances),
+    ("StopInstances", instances::stop_instances),
+    ("TerminateInstances", instances::terminate_instances),
+    ("UnassignPrivateIpAddresses", network::unassign_private_ips),
+];
+
+/// The names of all actions, in order.
+pub(crate) fn actions() -> impl Iterator<Item = &'static str> {
+    ACTIONS.iter().map(|(name, _)| *name)
+}
+
+/// Whether an action only looks.
+pub(crate) fn is_look(action: &str) -> bool {
+    action.starts_with("Describe") || action.starts_with("Get") || action.starts_with("List")
+}
+
+/// Makes a call. With `DryRun` it is tried on a copy: the answer is then always an error, `DryRunOperation` when the
+/// call would have been allowed (EC2 API reference, common parameters).
+pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -> Result<Element, ApiError> {
+    let found = ACTIONS.binary_search_by_key(&action, |(name, _)| *name);
+    let Ok(index) = found else {
+        let message = format!("The action {action} is not valid for this web service.");
+        return Err(ApiError::new("InvalidAction", message));
+    };
+    let (name, handler) = ACTIONS[index];
+    let params = all.root();
+    params.text("Action");
+    params.text("Version");
+    if params.is_set("DryRun")? {
+        world.look(now_ms, name)?;
+        let mut rehearsal = world.rehearsal();
+        handler(&mut Call { world: &mut rehearsal, now_ms, all, params })?;
+        let message = "Request would have succeeded, but DryRun flag is set.";
+        return Err(ApiError::with_status(412, "DryRunOperation", message));
+    }
+    handler(&mut Call { world, now_ms, all, params })
+}
+
+impl Call<'_> {
+    /// The tags a call puts on a kind of resource (`TagSpecification.N`).
+    fn tags_for(&self, kind: &str) -> Result<Tags, ApiError> {
+        let mut tags = Tags::new();
+        for specification in self.params.each("TagSpecification") {
+            let named = specification.text("ResourceType");
+            let read = read_tags(&specification, "Tag")?;
+            if named == Some(kind) {
+                tags.extend(read);
+            }
+        }
+        Ok(tags)
+    }
+}
+
+/// `Tag.N.Key` and `Tag.N.Value`.
+fn read_tags(scope: &Scope<'_>, name: &str) -> Result<Tags, ApiError> {
+    let mut tags = Tags::new();
+    for tag in scope.each(name) {
+        let key = tag.required("Key")?;
+        if key.len() > 128 || tag.text("Value").is_some_and(|value| value.chars().count() > 256) {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                "Tag keys have up to 128, values up to 256 characters",
+            ));
+        }
+        if key.starts_with("aws:") {
+            let message = "Tag keys starting with 'aws:' are reserved for internal use";
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+        tags.insert(key.to_owned(), tag.owned("Value").unwrap_or_default());
+    }
+    Ok(tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_sorted_so_that_they_are_found() {
+        assert!(ACTIONS.is_sorted_by_key(|(name, _)| *name));
+    }
+}

@@ -1,0 +1,568 @@
+//! Objects as EC2 writes them.
+
+use std::net::Ipv4Addr;
+
+use base64::Engine as _;
+use perennial_workers::cloud::{
+    AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState,
+};
+use perennial_workflows::aws::{GroupId, InstanceState, Market};
+
+use super::super::xml::Element;
+use crate::world::state::{
+    Attachment, Elastic, Image, Instance, Interface, Plug, RootTask, Snapshot, SpotRequest, Subnet, Template,
+    Volume,
+};
+use crate::world::{ACCOUNT, Behaviour, Check, SpotKind, World};
+
+/// The region's only VPC.
+pub(super) const VPC: &str = "vpc-00000000000000001";
+
+/// As EC2 writes moments.
+pub(super) fn time(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string())
+}
+
+pub(super) fn tags(tags: &Tags) -> impl Iterator<Item = Element> + '_ {
+    tags.iter().map(|(key, value)| Element::new().with("key", key).with("value", value))
+}
+
+pub(super) fn state(state: InstanceState) -> Element {
+    let code = match state {
+        InstanceState::Pending => 0,
+        InstanceState::Running => 16,
+        InstanceState::ShuttingDown => 32,
+        InstanceState::Terminated => 48,
+        InstanceState::Stopping => 64,
+        InstanceState::Stopped => 80,
+    };
+    Element::new().with("code", code).with("name", state)
+}
+
+fn private_name(address: Ipv4Addr) -> String {
+    format!("ip-{}.ec2.internal", address.to_string().replace('.', "-"))
+}
+
+fn public_name(address: Ipv4Addr) -> String {
+    format!("ec2-{}.compute-1.amazonaws.com", address.to_string().replace('.', "-"))
+}
+
+fn groups(world: &World, ids: &[GroupId]) -> Vec<Element> {
+    let named = |id: &GroupId| {
+        let found = world.all_groups().find(|group| group.id == *id);
+        Element::new().with("groupId", id).maybe("groupName", found.map(|group| &group.name))
+    };
+    ids.iter().map(named).collect()
+}
+
+/// The interfaces of an instance that is not over, primary first.
+fn interfaces<'a>(world: &'a World, instance: &Instance) -> Vec<(&'a Interface, &'a Plug)> {
+    if instance.state == InstanceState::Terminated {
+        return Vec::new();
+    }
+    let found = instance.interfaces.iter().filter_map(|id| world.interface(id));
+    let mut plugged: Vec<_> = found.filter_map(|i| Some((i, i.attachment.as_ref()?))).collect();
+    plugged.sort_by_key(|(_, plug)| plug.device_index);
+    plugged
+}
+
+/// The public address of an instance.
+pub(super) fn public_ip(world: &World, instance: &Instance) -> Option<Ipv4Addr> {
+    let (primary, _) = interfaces(world, instance).into_iter().next()?;
+    world.elastic_of(primary.primary_ip).map(|elastic| elastic.address)
+}
+
+pub(super) fn instance(world: &World, instance: &Instance) -> Element {
+    let there = instance.state != InstanceState::Terminated;
+    let plugged = interfaces(world, instance);
+    let primary = plugged.first().map(|(interface, _)| *interface);
+    let public = public_ip(world, instance);
+    let image = world.image(&instance.image);
+    let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
+    let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
+    devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
+    let metadata = |name: &str, usual: &str| instance.metadata.get(name).cloned().unwrap_or(usual.to_owned());
+    let shape = crate::world::Shape::of(&instance.instance_type);
+    Element::new()
+        .with("instanceId", &instance.id)
+        .with("imageId", &instance.image)
+        .inside("instanceState", state(instance.state))
+        .with("privateDnsName", primary.map(|i| private_name(i.primary_ip)).unwrap_or_default())
+        .with("dnsName", public.map(public_name).unwrap_or_default())
+        .with("reason", &instance.transition_reason)
+        .maybe("keyName", instance.key_name.as_ref())
+        .with("amiLaunchIndex", instance.launch_index)
+        .inside("productCodes", Element::new())
+        .with("instanceType", &instance.instance_type)
+        .with("launchTime", time(instance.launched_at_ms))
+        .inside(
+            "placement",
+            Element::new()
+                .with("availabilityZone", &instance.zone)
+                .with("groupName", "")
+                .with("tenancy", "default"),
+        )
+        .inside("monitoring", Element::new().with("state", "disabled"))
+        .maybe("subnetId", there.then_some(&instance.subnet))
+        .maybe("vpcId", there.then_some(VPC))
+        .maybe("privateIpAddress", primary.map(|i| i.primary_ip))
+        .maybe("ipAddress", public)
+        .maybe("sourceDestCheck", there.then_some(true))
+        .list("groupSet", primary.map(|i| groups(world, &i.groups)).unwrap_or_default())
+        .maybe_inside(
+            "stateReason",
+            instance
+                .state_reason
+                .as_ref()
+                .map(|code| Element::new().with("code", code).with("message", format!("{code}: {code}"))),
+        )
+        .with("architecture", shape.map_or("x86_64", |shape| shape.architecture))
+        .with("rootDeviceType", "ebs")
+        .with("rootDeviceName", &instance.root_device)
+        .list(
+            "blockDeviceMapping",
+            devices.into_iter().map(|(at, volume)| {
+                Element::new().with("deviceName", &at.device).inside(
+                    "ebs",
+                    Element::new()
+                        .with("volumeId", &volume.id)
+                        .with("status", attachment_state(at.state))
+                        .with("attachTime", time(instance.launched_at_ms))
+                        .with("deleteOnTermination", at.delete_on_termination),
+                )
+            }),
+        )
+        .with("virtualizationType", "hvm")
+        .with("clientToken", &instance.client_token)
+        .list("tagSet", tags(&instance.tags))
+        .with("hypervisor", "xen")
+        .list("networkInterfaceSet", plugged.iter().map(|(i, plug)| plugged_interface(world, i, plug)))
+        .maybe_inside(
+            "iamInstanceProfile",
+            instance.instance_profile.as_ref().map(|name| {
+                let arn = match name.starts_with("arn:") {
+                    true => name.clone(),
+                    false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
+                };
+                Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
+            }),
+        )
+        .with("ebsOptimized", false)
+        .maybe("enaSupport", image.map(|image| image.traits.ena_support))
+        .maybe("instanceLifecycle", (instance.market == Market::Spot).then_some("spot"))
+        .maybe("spotInstanceRequestId", instance.spot_request.as_ref())
+        .inside(
+            "metadataOptions",
+            Element::new()
+                .with("state", "applied")
+                .with("httpTokens", metadata("HttpTokens", "optional"))
+                .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
+                .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
+                .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled")),
+        )
+}
+
+fn plugged_interface(world: &World, interface: &Interface, plug: &Plug) -> Element {
+    Element::new()
+        .with("networkInterfaceId", &interface.id)
+        .with("subnetId", &interface.subnet)
+        .with("vpcId", VPC)
+        .with("description", &interface.description)
+        .with("ownerId", ACCOUNT)
+        .with("status", "in-use")
+        .with("macAddress", mac(interface.primary_ip))
+        .with("privateIpAddress", interface.primary_ip)
+        .with("privateDnsName", private_name(interface.primary_ip))
+        .with("sourceDestCheck", true)
+        .list("groupSet", groups(world, &interface.groups))
+        .inside(
+            "attachment",
+            Element::new()
+                .with("attachmentId", &plug.id)
+                .with("deviceIndex", plug.device_index)
+                .with("status", "attached")
+                .with("attachTime", time(world.now_ms()))
+                .with("deleteOnTermination", plug.delete_on_termination)
+                .with("networkCardIndex", 0),
+        )
+        .maybe_inside("association", association(world, interface.primary_ip))
+        .list("privateIpAddressesSet", private_ips(world, interface))
+        .with("interfaceType", "interface")
+}
+
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+fn association(world: &World, private_ip: Ipv4Addr) -> Option<Element> {
+    let elastic = world.elastic_of(private_ip)?;
+    let found = elastic.association.as_ref()?;
+    Some(
+        Element::new()
+            .with("publicIp", elastic.address)
+            .with("publicDnsName", public_name(elastic.address))
+            .with("ipOwnerId", ACCOUNT)
+            .with("allocationId", &elastic.id)
+            .with("associationId", &found.id),
+    )
+}
+
+fn private_ips(world: &World, interface: &Interface) -> Vec<Element> {
+    let all = std::iter::once((true, interface.primary_ip))
+        .chain(interface.secondary_ips.iter().map(|address| (false, *address)));
+    all.map(|(primary, address)| {
+        Element::new()
+            .with("privateIpAddress", address)
+            .with("privateDnsName", private_name(address))
+            .with("primary", primary)
+            .maybe_inside("association", association(world, address))
+    })
+    .collect()
+}
+
+pub(super) fn interface(world: &World, interface: &Interface) -> Element {
+    Element::new()
+        .with("networkInterfaceId", &interface.id)
+        .with("subnetId", &interface.subnet)
+        .with("vpcId", VPC)
+        .with("availabilityZone", &interface.zone)
+        .with("description", &interface.description)
+        .with("ownerId", ACCOUNT)
+        .with("requesterManaged", false)
+        .with("status", if interface.attachment.is_some() { "in-use" } else { "available" })
+        .with("macAddress", mac(interface.primary_ip))
+        .with("privateIpAddress", interface.primary_ip)
+        .with("privateDnsName", private_name(interface.primary_ip))
+        .with("sourceDestCheck", true)
+        .list("groupSet", groups(world, &interface.groups))
+        .maybe_inside(
+            "attachment",
+            interface.attachment.as_ref().map(|plug| {
+                Element::new()
+                    .with("attachmentId", &plug.id)
+                    .with("instanceId", &plug.instance)
+                    .with("instanceOwnerId", ACCOUNT)
+                    .with("deviceIndex", plug.device_index)
+                    .with("networkCardIndex", 0)
+                    .with("status", "attached")
+                    .with("deleteOnTermination", plug.delete_on_termination)
+            }),
+        )
+        .maybe_inside("association", association(world, interface.primary_ip))
+        .list("tagSet", tags(&interface.tags))
+        .list("privateIpAddressesSet", private_ips(world, interface))
+        .with("interfaceType", "interface")
+}
+
+pub(super) fn attachment_state(state: AttachmentState) -> &'static str {
+    match state {
+        AttachmentState::Attaching => "attaching",
+        AttachmentState::Attached => "attached",
+        AttachmentState::Detaching => "detaching",
+        AttachmentState::Busy => "busy",
+    }
+}
+
+pub(super) fn attachment(volume: &Volume, at: &Attachment) -> Element {
+    Element::new()
+        .with("volumeId", &volume.id)
+        .with("instanceId", &at.instance)
+        .with("device", &at.device)
+        .with("status", attachment_state(at.state))
+        .with("attachTime", time(volume.created_at_ms))
+        .with("deleteOnTermination", at.delete_on_termination)
+}
+
+pub(super) fn volume_state(state: VolumeState) -> &'static str {
+    match state {
+        VolumeState::Creating => "creating",
+        VolumeState::Available => "available",
+        VolumeState::InUse => "in-use",
+        VolumeState::Deleting => "deleting",
+        VolumeState::Deleted => "deleted",
+        VolumeState::Error => "error",
+    }
+}
+
+pub(super) fn volume(volume: &Volume) -> Element {
+    let gp3 = volume.volume_type == "gp3";
+    Element::new()
+        .with("volumeId", &volume.id)
+        .with("size", volume.size_gib)
+        .with("snapshotId", volume.snapshot.as_ref().map(ToString::to_string).unwrap_or_default())
+        .with("availabilityZone", &volume.zone)
+        .with("status", volume_state(volume.state))
+        .with("createTime", time(volume.created_at_ms))
+        .list("attachmentSet", volume.attachment.as_ref().map(|at| attachment(volume, at)))
+        .list("tagSet", tags(&volume.tags))
+        .with("volumeType", &volume.volume_type)
+        .maybe("iops", volume.iops.or(gp3.then_some(3_000)))
+        .maybe("throughput", volume.throughput.or(gp3.then_some(125)))
+        .with("encrypted", volume.encrypted)
+        .with("multiAttachEnabled", false)
+}
+
+pub(super) fn snapshot_state(state: SnapshotState) -> &'static str {
+    match state {
+        SnapshotState::Pending => "pending",
+        SnapshotState::Completed => "completed",
+        SnapshotState::Error => "error",
+    }
+}
+
+/// `state_name` is `status` or, in the answer of CreateSnapshots, `state`.
+pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static str) -> Element {
+    let progress = match snapshot.state {
+        SnapshotState::Completed => 100,
+        SnapshotState::Error => 0,
+        SnapshotState::Pending => {
+            let all = snapshot.completes_at_ms.saturating_sub(snapshot.started_at_ms).max(1);
+            (now_ms.saturating_sub(snapshot.started_at_ms) * 100 / all).min(99)
+        }
+    };
+    // The image's own snapshot is another account's; EC2 shows an invented volume for such.
+    let volume = snapshot.volume.as_ref().map_or("vol-ffffffff".to_owned(), ToString::to_string);
+    Element::new()
+        .with("snapshotId", &snapshot.id)
+        .with("volumeId", volume)
+        .with(state_name, snapshot_state(snapshot.state))
+        .with("startTime", time(snapshot.started_at_ms))
+        .with("progress", format!("{progress}%"))
+        .with("ownerId", snapshot_owner(snapshot))
+        .with("volumeSize", snapshot.size_gib)
+        .with("description", &snapshot.description)
+        .list("tagSet", tags(&snapshot.tags))
+        .with("encrypted", false)
+        .with("storageTier", "standard")
+}
+
+/// The account that owns what is not ours.
+pub(super) const AMAZON: &str = "137112412989";
+
+pub(super) fn snapshot_owner(snapshot: &Snapshot) -> &'static str {
+    if snapshot.volume.is_some() { ACCOUNT } else { AMAZON }
+}
+
+pub(super) fn image_state(state: ImageState) -> &'static str {
+    match state {
+        ImageState::Pending => "pending",
+        ImageState::Available => "available",
+        ImageState::Failed => "failed",
+    }
+}
+
+pub(super) fn image(world: &World, image: &Image) -> Element {
+    let ours = image.id != world.default_image();
+    let (owner, alias) = if ours { (ACCOUNT, None) } else { (AMAZON, Some("amazon")) };
+    let root = image.devices.iter().find(|device| device.device == image.traits.root_device);
+    let others = image.devices.iter().filter(|device| device.device != image.traits.root_device);
+    let mapping =
+        |name: &str, snapshot: Option<String>, size: Option<u32>, kind: Option<&String>, goes: bool| {
+            Element::new().with("deviceName", name).inside(
+                "ebs",
+                Element::new()
+                    .maybe("snapshotId", snapshot)
+                    .maybe("volumeSize", size)
+                    .with("deleteOnTermination", goes)
+                    .with("volumeType", kind.map_or("gp3", String::as_str))
+                    .with("encrypted", false),
+            )
+        };
+    let size_of = |snapshot| world.snapshot(snapshot).map(|s| s.size_gib);
+    let root_mapping = mapping(
+        &image.traits.root_device,
+        Some(image.root_snapshot.to_string()),
+        root.and_then(|d| d.size_gib).or(size_of(&image.root_snapshot)),
+        root.and_then(|d| d.volume_type.as_ref()),
+        root.and_then(|d| d.delete_on_termination).unwrap_or(true),
+    );
+    let other_mappings = others.map(|device| {
+        mapping(
+            &device.device,
+            device.snapshot.as_ref().map(ToString::to_string),
+            device.size_gib.or(device.snapshot.as_ref().and_then(size_of)),
+            device.volume_type.as_ref(),
+            device.delete_on_termination.unwrap_or(true),
+        )
+    });
+    let traits = &image.traits;
+    Element::new()
+        .with("imageId", &image.id)
+        .with("imageLocation", format!("{owner}/{}", image.name))
+        .with("imageState", image_state(image.state))
+        .with("imageOwnerId", owner)
+        .maybe("imageOwnerAlias", alias)
+        .with("isPublic", !ours)
+        .with("architecture", &traits.architecture)
+        .with("imageType", "machine")
+        .with("name", &image.name)
+        .with("description", &image.description)
+        .maybe("platform", traits.platform.as_ref())
+        .with("platformDetails", "Linux/UNIX")
+        .with("rootDeviceType", "ebs")
+        .with("rootDeviceName", &traits.root_device)
+        .list("blockDeviceMapping", std::iter::once(root_mapping).chain(other_mappings))
+        .with("virtualizationType", "hvm")
+        .with("hypervisor", "xen")
+        .with("enaSupport", traits.ena_support)
+        .maybe("bootMode", traits.boot_mode.as_ref())
+        .maybe("tpmSupport", traits.tpm_support.as_ref())
+        .maybe("imdsSupport", traits.imds_support.as_ref())
+        .with("creationDate", time(image.created_at_ms))
+        .list("tagSet", tags(&image.tags))
+}
+
+pub(super) fn subnet(world: &World, subnet: &Subnet) -> Element {
+    Element::new()
+        .with("subnetId", &subnet.id)
+        .with("subnetArn", format!("arn:aws:ec2:{}:{ACCOUNT}:subnet/{}", world.settings.region, subnet.id))
+        .with("state", "available")
+        .with("ownerId", ACCOUNT)
+        .with("vpcId", VPC)
+        .with("cidrBlock", subnet.cidr())
+        .with("availableIpAddressCount", world.free_addresses(subnet))
+        .with("availabilityZone", &subnet.zone)
+        .with("availabilityZoneId", zone_id(&subnet.zone))
+        .with("defaultForAz", true)
+        .with("mapPublicIpOnLaunch", false)
+        .inside("tagSet", Element::new())
+}
+
+/// Such as `use1-az1`.
+pub(super) fn zone_id(zone: &str) -> String {
+    let region = zone.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = zone.bytes().last().map_or(0, |letter| letter.saturating_sub(b'a') + 1);
+    let mut words = region.split('-');
+    let start = words.next().unwrap_or_default();
+    let middle = words.next().and_then(|word| word.chars().next()).map(String::from).unwrap_or_default();
+    format!("{start}{middle}{}-az{number}", words.next().unwrap_or_default())
+}
+
+pub(super) fn spot_request(world: &World, request: &SpotRequest) -> Element {
+    let launch = &request.launch;
+    let zone = request.instance.as_ref().and_then(|id| world.instance(id)).map(|i| i.zone.clone());
+    Element::new()
+        .with("spotInstanceRequestId", &request.id)
+        .with("spotPrice", launch.price_max.as_deref().unwrap_or("1.000000"))
+        .with("type", kind(request.kind))
+        .with("state", request.state)
+        .inside(
+            "status",
+            Element::new()
+                .with("code", request.status)
+                .with("updateTime", time(request.created_at_ms))
+                .with("message", request.status),
+        )
+        .inside(
+            "launchSpecification",
+            Element::new()
+                .with("imageId", &launch.image)
+                .with("instanceType", &launch.instance_type)
+                .maybe("keyName", launch.key_name.as_ref()),
+        )
+        .maybe("instanceId", request.instance.as_ref())
+        .with("createTime", time(request.created_at_ms))
+        .with("productDescription", "Linux/UNIX")
+        .list("tagSet", tags(&request.tags))
+        .maybe("launchedAvailabilityZone", zone)
+        .with("instanceInterruptionBehavior", behaviour(request.behaviour))
+}
+
+pub(super) fn kind(kind: SpotKind) -> &'static str {
+    match kind {
+        SpotKind::OneTime => "one-time",
+        SpotKind::Persistent => "persistent",
+    }
+}
+
+pub(super) fn behaviour(behaviour: Behaviour) -> &'static str {
+    match behaviour {
+        Behaviour::Terminate => "terminate",
+        Behaviour::Stop => "stop",
+    }
+}
+
+pub(super) fn task_state(state: RootTaskState) -> &'static str {
+    match state {
+        RootTaskState::InProgress => "in-progress",
+        RootTaskState::Succeeded => "succeeded",
+        RootTaskState::Failed => "failed",
+        RootTaskState::FailedDetached => "failed-detached",
+    }
+}
+
+pub(super) fn root_task(task: &RootTask) -> Element {
+    Element::new()
+        .with("replaceRootVolumeTaskId", &task.id)
+        .with("instanceId", &task.instance)
+        .with("taskState", task_state(task.state))
+        .with("startTime", time(task.started_at_ms))
+        .list("tagSet", tags(&task.tags))
+        .maybe("volumeId", task.adopts.then_some(&task.volume))
+        .with("deleteReplacedRootVolume", task.deletes_replaced)
+}
+
+pub(super) fn elastic(world: &World, elastic: &Elastic) -> Element {
+    let association = elastic.association.as_ref();
+    let interface = association.and_then(|found| world.interface(&found.interface));
+    let plug = interface.and_then(|interface| interface.attachment.as_ref());
+    // An instance that is terminated holds nothing any more, though its interface is let go a little later.
+    let holder = plug
+        .filter(|plug| world.instance(&plug.instance).is_some_and(|i| i.state != InstanceState::Terminated));
+    Element::new()
+        .with("publicIp", elastic.address)
+        .with("allocationId", &elastic.id)
+        .with("domain", "vpc")
+        .maybe("instanceId", holder.map(|plug| &plug.instance))
+        .maybe("associationId", association.map(|found| &found.id))
+        .maybe("networkInterfaceId", association.map(|found| &found.interface))
+        .maybe("networkInterfaceOwnerId", association.map(|_| ACCOUNT))
+        .maybe("privateIpAddress", association.map(|found| found.private_ip))
+        .list("tagSet", tags(&elastic.tags))
+        .with("publicIpv4Pool", "amazon")
+        .with("networkBorderGroup", &world.settings.region)
+}
+
+pub(super) fn template(template: &Template) -> Element {
+    Element::new()
+        .with("launchTemplateId", &template.id)
+        .with("launchTemplateName", &template.name)
+        .with("createTime", time(template.created_at_ms))
+        .with("createdBy", format!("arn:aws:iam::{ACCOUNT}:root"))
+        .with("defaultVersionNumber", template.default_version)
+        .with("latestVersionNumber", template.versions.len())
+        .list("tagSet", tags(&template.tags))
+}
+
+pub(super) fn check(check: Check) -> Element {
+    let (status, detail) = match check {
+        Check::Initializing => ("initializing", "initializing"),
+        Check::Ok => ("ok", "passed"),
+        Check::Impaired => ("impaired", "failed"),
+        Check::NotApplicable => ("not-applicable", "insufficient-data"),
+    };
+    let detail = Element::new().with("name", "reachability").with("status", detail);
+    Element::new().with("status", status).list("details", [detail])
+}
+
+/// What binary user data is kept as, since the model keeps text.
+const BINARY: &str = "data:application/octet-stream;base64,";
+
+/// User data as the model keeps it.
+pub(super) fn kept_user_data(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        format!("{BINARY}{}", base64::engine::general_purpose::STANDARD.encode(error.as_bytes()))
+    })
+}
+
+/// User data as it was sent.
+pub(crate) fn user_data(kept: &str) -> String {
+    match kept.strip_prefix(BINARY) {
+        Some(encoded) => encoded.to_owned(),
+        None => base64::engine::general_purpose::STANDARD.encode(kept),
+    }
+}

@@ -1,0 +1,363 @@
+//! Volumes, snapshots, images, root replacement.
+
+use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
+use perennial_workflows::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
+
+use super::super::xml::Element;
+use super::select::{self, Bounds, Filters, page};
+use super::{Call, instances, show};
+use crate::world::state::{Image, Volume};
+use crate::world::{ACCOUNT, ApiError, Detach, RootSource, SnapshotSet};
+
+/// Images show their own ids of snapshots at most so long (documented: 500 pages of 500 for volumes).
+const VOLUMES: Bounds = Bounds { min: 5, max: 500 };
+
+fn volume_id(call: &Call<'_>) -> Result<VolumeId, ApiError> {
+    select::id(call.params.required("VolumeId")?, "InvalidVolumeID", VolumeId::parse)
+}
+
+fn instance_id(call: &Call<'_>) -> Result<InstanceId, ApiError> {
+    select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)
+}
+
+fn no_volume(id: &VolumeId) -> ApiError {
+    ApiError::new("InvalidVolume.NotFound", format!("The volume '{id}' does not exist."))
+}
+
+pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let params = &call.params;
+    let snapshot = params.text("SnapshotId");
+    let snapshot = snapshot.map(|id| select::id(id, "InvalidSnapshotID", SnapshotId::parse)).transpose()?;
+    let size_gib = params.number("Size")?;
+    if snapshot.is_none() && size_gib.is_none() {
+        return Err(ApiError::new(
+            "MissingParameter",
+            "The request must contain the parameter size/snapshot",
+        ));
+    }
+    let request = VolumeRequest {
+        client_token: params.owned("ClientToken").unwrap_or_default(),
+        zone: params.required("AvailabilityZone")?.to_owned(),
+        size_gib: size_gib.unwrap_or(0),
+        volume_type: params.owned("VolumeType").unwrap_or_else(|| "gp2".to_owned()),
+        iops: params.number("Iops")?,
+        throughput: params.number("Throughput")?,
+        encrypted: params.is_set("Encrypted")?,
+        kms_key: params.owned("KmsKeyId"),
+        snapshot,
+        tags: call.tags_for("volume")?,
+    };
+    let id = call.world.create_volume(call.now_ms, &request)?;
+    shown_volume(call, &id)
+}
+
+fn shown_volume(call: &Call<'_>, id: &VolumeId) -> Result<Element, ApiError> {
+    call.world.volume(id).map(show::volume).ok_or_else(|| no_volume(id))
+}
+
+pub(super) fn copy_volumes(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let params = &call.params;
+    let source = select::id(params.required("SourceVolumeId")?, "InvalidVolumeID", VolumeId::parse)?;
+    let token = params.owned("ClientToken").unwrap_or_default();
+    let (size, kind) = (params.number("Size")?, params.owned("VolumeType"));
+    let tags = call.tags_for("volume")?;
+    let id = call.world.copy_volume(call.now_ms, &source, size, kind.as_deref(), &token, &tags)?;
+    let shown = shown_volume(call, &id)?.with("sourceVolumeId", &source);
+    Ok(Element::new().list("volumeSet", [shown]))
+}
+
+pub(super) fn delete_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = volume_id(call)?;
+    call.world.delete_volume(call.now_ms, &id)?;
+    Ok(Element::done())
+}
+
+pub(super) fn attach_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let (id, instance) = (volume_id(call)?, instance_id(call)?);
+    let device = call.params.required("Device")?;
+    call.world.attach_volume(call.now_ms, &id, &instance, device)?;
+    let volume = call.world.volume(&id).ok_or_else(|| no_volume(&id))?;
+    Ok(volume.attachment.as_ref().map(|at| show::attachment(volume, at)).unwrap_or_default())
+}
+
+pub(super) fn detach_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = volume_id(call)?;
+    let instance = call.params.text("InstanceId");
+    let instance = instance.map(|id| select::id(id, "InvalidInstanceID", InstanceId::parse)).transpose()?;
+    let how = if call.params.is_set("Force")? { Detach::Forced } else { Detach::Orderly };
+    let before = call.world.volume(&id).and_then(|volume| volume.attachment.clone());
+    call.world.detach_volume_with(call.now_ms, &id, instance.as_ref(), how)?;
+    let volume = call.world.volume(&id).ok_or_else(|| no_volume(&id))?;
+    let now = volume.attachment.clone().or(before);
+    Ok(now.map(|at| show::attachment(volume, &at)).unwrap_or_default())
+}
+
+pub(super) fn describe_volumes(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("VolumeId");
+    select::not_with_ids(call, &texts, "volumeSet")?;
+    let ids = select::ids(&texts, "InvalidVolumeID", VolumeId::parse)?;
+    call.world.look(call.now_ms, "DescribeVolumes")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    let known = |id: &VolumeId| call.world.all_volumes().any(|v| v.id == *id && v.visible_at_ms <= now_ms);
+    if let Some(id) = ids.iter().find(|id| !known(id)) {
+        return Err(no_volume(id));
+    }
+    let mut found = Vec::new();
+    for volume in call.world.all_volumes() {
+        if volume.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&volume.id))
+            && filters.admit(&volume.tags, |name| volume_field(volume, name))?
+        {
+            found.push((volume.id.to_string(), show::volume(volume)));
+        }
+    }
+    Ok(select::answer("volumeSet", page(call, &VOLUMES, found)?))
+}
+
+fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
+    let one = |value: String| Some(vec![value]);
+    let at = volume.attachment.as_ref();
+    let maybe = |value: Option<String>| Some(value.into_iter().collect());
+    match name {
+        "volume-id" => one(volume.id.to_string()),
+        "status" => one(show::volume_state(volume.state).to_owned()),
+        "availability-zone" => one(volume.zone.clone()),
+        "size" => one(volume.size_gib.to_string()),
+        "snapshot-id" => maybe(volume.snapshot.as_ref().map(ToString::to_string)),
+        "volume-type" => one(volume.volume_type.clone()),
+        "encrypted" => one(volume.encrypted.to_string()),
+        "multi-attach-enabled" => one("false".to_owned()),
+        "create-time" => one(show::time(volume.created_at_ms)),
+        "attachment.instance-id" => maybe(at.map(|at| at.instance.to_string())),
+        "attachment.device" => maybe(at.map(|at| at.device.clone())),
+        "attachment.status" => maybe(at.map(|at| show::attachment_state(at.state).to_owned())),
+        "attachment.delete-on-termination" => maybe(at.map(|at| at.delete_on_termination.to_string())),
+        _ => None,
+    }
+}
+
+pub(super) fn create_snapshot(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = volume_id(call)?;
+    let tags = call.tags_for("snapshot")?;
+    let snapshot = call.world.create_snapshot(call.now_ms, &id, &tags)?;
+    call.world.describe_snapshot_as(&snapshot, call.params.text("Description").unwrap_or_default());
+    let made = call.world.snapshot(&snapshot).expect("BUG: just created");
+    Ok(show::snapshot(made, call.world.now_ms(), "status"))
+}
+
+pub(super) fn create_snapshots(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let specification = call.params.scope("InstanceSpecification");
+    let instance = select::id(specification.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    let without = specification.texts("ExcludeDataVolumeId");
+    let set = SnapshotSet {
+        without_root: specification.is_set("ExcludeBootVolume")?,
+        without: select::ids(&without, "InvalidVolumeID", VolumeId::parse)?,
+        description: call.params.owned("Description").unwrap_or_default(),
+        tags: call.tags_for("snapshot")?,
+    };
+    let ids = call.world.create_snapshots(call.now_ms, &instance, &set)?;
+    let made = ids.iter().filter_map(|id| call.world.snapshot(id));
+    Ok(Element::new().list("snapshotSet", made.map(|s| show::snapshot(s, call.world.now_ms(), "state"))))
+}
+
+pub(super) fn delete_snapshot(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("SnapshotId")?, "InvalidSnapshotID", SnapshotId::parse)?;
+    call.world.delete_snapshot(call.now_ms, &id)?;
+    Ok(Element::done())
+}
+
+pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("SnapshotId");
+    select::not_with_ids(call, &texts, "snapshotSet")?;
+    let ids = select::ids(&texts, "InvalidSnapshotID", SnapshotId::parse)?;
+    call.world.look(call.now_ms, "DescribeSnapshots")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    let owners = owners(call, "Owner");
+    for id in &ids {
+        if call.world.snapshot(id).is_none_or(|snapshot| snapshot.visible_at_ms > now_ms) {
+            let message = format!("The snapshot '{id}' does not exist.");
+            return Err(ApiError::new("InvalidSnapshot.NotFound", message));
+        }
+    }
+    let mut found = Vec::new();
+    for snapshot in call.world.all_snapshots() {
+        let fields = |name: &str| {
+            let one = |value: String| Some(vec![value]);
+            match name {
+                "snapshot-id" => one(snapshot.id.to_string()),
+                "status" => one(show::snapshot_state(snapshot.state).to_owned()),
+                "volume-id" => Some(snapshot.volume.iter().map(ToString::to_string).collect()),
+                "volume-size" => one(snapshot.size_gib.to_string()),
+                "description" => one(snapshot.description.clone()),
+                "owner-id" => one(show::snapshot_owner(snapshot).to_owned()),
+                "start-time" => one(show::time(snapshot.started_at_ms)),
+                "encrypted" => one("false".to_owned()),
+                _ => None,
+            }
+        };
+        if snapshot.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&snapshot.id))
+            && (owners.is_empty() || owners.iter().any(|owner| owner == show::snapshot_owner(snapshot)))
+            && filters.admit(&snapshot.tags, fields)?
+        {
+            found.push((snapshot.id.to_string(), show::snapshot(snapshot, now_ms, "status")));
+        }
+    }
+    Ok(select::answer("snapshotSet", page(call, &Bounds::USUAL, found)?))
+}
+
+/// The accounts that owners mean.
+fn owners(call: &Call<'_>, name: &str) -> Vec<String> {
+    let account = |text: &str| match text {
+        "self" => ACCOUNT.to_owned(),
+        "amazon" => show::AMAZON.to_owned(),
+        other => other.to_owned(),
+    };
+    call.params.texts(name).into_iter().map(account).collect()
+}
+
+pub(super) fn register_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let params = &call.params;
+    let root_device = params.owned("RootDeviceName").unwrap_or_else(|| "/dev/sda1".to_owned());
+    let mut devices = Vec::new();
+    for mapping in params.each("BlockDeviceMapping") {
+        devices.extend(instances::device(&mapping)?);
+    }
+    let root = devices.iter_mut().find(|device| device.device == root_device);
+    let root_snapshot = root.and_then(|device| device.snapshot.take()).ok_or_else(|| {
+        let message = format!("No snapshot is mapped at the root device {root_device}");
+        ApiError::new("InvalidBlockDeviceMapping", message)
+    })?;
+    let request = ImageRequest {
+        name: params.required("Name")?.to_owned(),
+        root_snapshot,
+        traits: ImageTraits {
+            architecture: params.owned("Architecture").unwrap_or_else(|| "i386".to_owned()),
+            root_device,
+            boot_mode: params.owned("BootMode"),
+            ena_support: params.is_set("EnaSupport")?,
+            tpm_support: params.owned("TpmSupport"),
+            imds_support: params.owned("ImdsSupport"),
+            platform: None,
+        },
+        tags: call.tags_for("image")?,
+    };
+    let id = call.world.register_image_with(call.now_ms, &request, &devices)?;
+    Ok(Element::new().with("imageId", id))
+}
+
+/// The instance is never rebooted here; a reboot would change nothing in this model.
+pub(super) fn create_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let instance = instance_id(call)?;
+    let name = call.params.required("Name")?;
+    let (tags, snapshot_tags) = (call.tags_for("image")?, call.tags_for("snapshot")?);
+    let id = call.world.create_image(call.now_ms, &instance, name, &tags, &snapshot_tags)?;
+    Ok(Element::new().with("imageId", id))
+}
+
+pub(super) fn deregister_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
+    call.world.deregister_image(call.now_ms, &id)?;
+    Ok(Element::done())
+}
+
+pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("ImageId");
+    let ids = select::ids(&texts, "InvalidAMIID", ImageId::parse)?;
+    call.world.look(call.now_ms, "DescribeImages")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    let owners = owners(call, "Owner");
+    call.params.text("IncludeDeprecated");
+    for id in &ids {
+        if call.world.image(id).is_none_or(|image| image.visible_at_ms > now_ms) {
+            let message = format!("The image id '[{id}]' does not exist");
+            return Err(ApiError::new("InvalidAMIID.NotFound", message));
+        }
+    }
+    let owner_of =
+        |image: &Image| if image.id == call.world.default_image() { show::AMAZON } else { ACCOUNT };
+    let mut found = Vec::new();
+    for image in call.world.all_images() {
+        let fields = |name: &str| {
+            let one = |value: &str| Some(vec![value.to_owned()]);
+            match name {
+                "image-id" => one(image.id.as_str()),
+                "name" => one(&image.name),
+                "state" => one(show::image_state(image.state)),
+                "architecture" => one(&image.traits.architecture),
+                "description" => one(&image.description),
+                "owner-id" => one(owner_of(image)),
+                "owner-alias" if owner_of(image) == show::AMAZON => one("amazon"),
+                "owner-alias" => Some(Vec::new()),
+                "root-device-name" => one(&image.traits.root_device),
+                "root-device-type" => one("ebs"),
+                "virtualization-type" => one("hvm"),
+                "image-type" => one("machine"),
+                "is-public" => one(if owner_of(image) == show::AMAZON { "true" } else { "false" }),
+                "platform" => Some(image.traits.platform.iter().cloned().collect()),
+                "block-device-mapping.snapshot-id" => {
+                    let others = image.devices.iter().filter_map(|device| device.snapshot.as_ref());
+                    Some(
+                        std::iter::once(&image.root_snapshot)
+                            .chain(others)
+                            .map(ToString::to_string)
+                            .collect(),
+                    )
+                }
+                _ => None,
+            }
+        };
+        if image.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&image.id))
+            && (owners.is_empty() || owners.iter().any(|owner| owner == owner_of(image)))
+            && filters.admit(&image.tags, fields)?
+        {
+            found.push((image.id.to_string(), show::image(call.world, image)));
+        }
+    }
+    Ok(select::answer("imagesSet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+}
+
+pub(super) fn replace_root(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let instance = instance_id(call)?;
+    let params = &call.params;
+    let source = match (params.text("VolumeId"), params.text("SnapshotId"), params.text("ImageId")) {
+        (Some(id), None, None) => RootSource::Volume(select::id(id, "InvalidVolumeID", VolumeId::parse)?),
+        (None, Some(id), None) => {
+            RootSource::Snapshot(select::id(id, "InvalidSnapshotID", SnapshotId::parse)?)
+        }
+        (None, None, Some(id)) => RootSource::Image(select::id(id, "InvalidAMIID", ImageId::parse)?),
+        (None, None, None) => RootSource::LaunchState,
+        _ => {
+            let message = "A root is replaced by one of a volume, a snapshot and an image";
+            return Err(ApiError::new("InvalidParameterCombination", message));
+        }
+    };
+    let deletes = params.is_set("DeleteReplacedRootVolume")?;
+    let token = params.owned("ClientToken").unwrap_or_default();
+    let tags = call.tags_for("replace-root-volume-task")?;
+    let id = call.world.replace_root_with(call.now_ms, &instance, &source, deletes, &token, &tags)?;
+    let task = call.world.all_root_tasks().find(|task| task.id == id).expect("BUG: just created");
+    Ok(Element::new().inside("replaceRootVolumeTask", show::root_task(task)))
+}
+
+pub(super) fn describe_root_tasks(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("ReplaceRootVolumeTaskId");
+    let ids = select::ids(&texts, "InvalidReplaceRootVolumeTaskId", RootTaskId::parse)?;
+    call.world.look(call.now_ms, "DescribeReplaceRootVolumeTasks")?;
+    let filters = Filters::read(&call.params)?;
+    let mut found = Vec::new();
+    for task in call.world.all_root_tasks() {
+        let fields = |name: &str| match name {
+            "instance-id" => Some(vec![task.instance.to_string()]),
+            _ => None,
+        };
+        if (ids.is_empty() || ids.contains(&task.id)) && filters.admit(&task.tags, fields)? {
+            found.push((task.id.to_string(), show::root_task(task)));
+        }
+    }
+    Ok(select::answer("replaceRootVolumeTaskSet", page(call, &Bounds { min: 1, max: 50 }, found)?))
+}

@@ -1,0 +1,189 @@
+//! Instance types and spot prices. A type's size follows from its name; nothing here is AWS's price list.
+
+use perennial_workflows::aws::Market;
+
+use super::settings::Capacity;
+use super::{ApiError, World};
+
+/// The types that are listed when nobody asks for particular ones. Others of the same form exist as well.
+pub const TYPES: [&str; 24] = [
+    "c5.large",
+    "c5.xlarge",
+    "c6i.large",
+    "c6i.xlarge",
+    "c7g.large",
+    "c7g.xlarge",
+    "g5.xlarge",
+    "i4i.large",
+    "m5.large",
+    "m5.xlarge",
+    "m6a.large",
+    "m6i.large",
+    "m6i.xlarge",
+    "m6i.2xlarge",
+    "m7g.large",
+    "m7i.large",
+    "r5.large",
+    "r6i.large",
+    "r6i.xlarge",
+    "r7g.large",
+    "t3.micro",
+    "t3.small",
+    "t3.medium",
+    "t4g.micro",
+];
+
+/// Prices change this often.
+const PRICE_STEP_MS: u64 = 3_600_000;
+
+/// What a type's name says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory_mib: u32,
+    /// `x86_64` or `arm64`.
+    pub architecture: &'static str,
+}
+
+impl Shape {
+    /// The shape of a type such as `m6i.2xlarge`, or nothing when no family or no size has such a name.
+    #[must_use]
+    pub fn of(instance_type: &str) -> Option<Self> {
+        let (family, size) = instance_type.split_once('.')?;
+        let letters: &str = &family[..family.find(|c: char| c.is_ascii_digit())?];
+        let variant = family[letters.len()..].trim_start_matches(|c: char| c.is_ascii_digit());
+        if !variant.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            return None;
+        }
+        let mib_per_vcpu = match letters {
+            "c" | "inf" | "hpc" => 2_048,
+            "m" | "t" | "g" | "trn" | "mac" | "vt" => 4_096,
+            "r" | "i" | "d" | "h" | "z" | "p" | "dl" | "is" | "im" => 8_192,
+            "x" | "u" => 16_384,
+            _ => return None,
+        };
+        let burstable = letters == "t";
+        let (vcpus, memory_mib) = match size {
+            "nano" if burstable => (2, 512),
+            "micro" if burstable => (2, 1_024),
+            "small" if burstable => (2, 2_048),
+            "medium" if burstable => (2, 4_096),
+            "large" if burstable => (2, 8_192),
+            "medium" => (1, mib_per_vcpu),
+            "large" => (2, 2 * mib_per_vcpu),
+            "xlarge" => (4, 4 * mib_per_vcpu),
+            "metal" => (96, 96 * mib_per_vcpu),
+            other => {
+                let times: u32 =
+                    other.strip_suffix("xlarge")?.parse().ok().filter(|n| (2..=112).contains(n))?;
+                (4 * times, 4 * times * mib_per_vcpu)
+            }
+        };
+        let arm = variant.starts_with('g') && matches!(letters, "t" | "m" | "c" | "r" | "x" | "i" | "hpc");
+        let architecture = if arm || family == "a1" { "arm64" } else { "x86_64" };
+        Some(Self { vcpus, memory_mib, architecture })
+    }
+}
+
+/// One price of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// The type.
+    pub instance_type: String,
+    /// The zone.
+    pub zone: String,
+    /// Per hour, in millionths of a dollar.
+    pub micro_dollars: u64,
+    /// Since when.
+    pub at_ms: u64,
+}
+
+impl World {
+    /// Whether a pool exists; without capacity it still does.
+    #[must_use]
+    pub fn offers(&self, instance_type: &str, zone: &str) -> bool {
+        Shape::of(instance_type).is_some()
+            && [Market::Spot, Market::OnDemand].iter().any(|market| {
+                let pool = (instance_type.to_owned(), zone.to_owned(), *market);
+                self.capacity.get(&pool) != Some(&Capacity::Unsupported)
+            })
+    }
+
+    /// DescribeSpotPriceHistory of one pool, newest first: made up, but the same for the same seed, different by
+    /// type, zone and hour. Days of it exist, before the region's own beginning too.
+    ///
+    /// # Panics
+    /// Never: prices of unknown types are empty.
+    #[must_use]
+    pub fn spot_prices(&self, instance_type: &str, zone: &str, since_ms: u64) -> Vec<Price> {
+        let Some(shape) = Shape::of(instance_type) else { return Vec::new() };
+        let newest = self.now_ms / PRICE_STEP_MS;
+        let oldest = since_ms.max(self.now_ms.saturating_sub(PRICE_STEP_MS * 24)) / PRICE_STEP_MS;
+        (oldest..=newest)
+            .rev()
+            .map(|hour| {
+                let text = format!("{instance_type} {zone} {hour} {}", self.settings.seed);
+                let chance = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+                });
+                let base = u64::from(shape.vcpus) * 9_000 + u64::from(shape.memory_mib) * 2;
+                let micro_dollars = base * (80 + chance % 41) / 100;
+                Price {
+                    instance_type: instance_type.to_owned(),
+                    zone: zone.to_owned(),
+                    micro_dollars,
+                    at_ms: hour * PRICE_STEP_MS,
+                }
+            })
+            .collect()
+    }
+
+    /// GetSpotPlacementScores of a zone, 1 to 10: how likely so many instances of any of the types would come.
+    ///
+    /// # Errors
+    /// InvalidParameterValue for an unknown type.
+    pub fn placement_score(&self, types: &[String], target: u32, zone: &str) -> Result<u8, ApiError> {
+        let mut best = 1;
+        for instance_type in types {
+            if Shape::of(instance_type).is_none() {
+                let message = format!("Invalid value '{instance_type}' for InstanceType.");
+                return Err(ApiError::new("InvalidParameterValue", message));
+            }
+            let pool = (instance_type.clone(), zone.to_owned(), Market::Spot);
+            best = best.max(match self.capacity.get(&pool) {
+                None | Some(Capacity::Unlimited) => 9,
+                Some(Capacity::Free(free)) if *free >= target => 7,
+                Some(Capacity::Free(free)) if *free > 0 => 3,
+                Some(Capacity::Free(_) | Capacity::Unsupported) => 1,
+            });
+        }
+        Ok(best)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_as_large_as_its_name_says() {
+        for (name, expected) in [
+            ("m5.large", Some((2, 8_192, "x86_64"))),
+            ("m6i.2xlarge", Some((8, 32_768, "x86_64"))),
+            ("c7g.xlarge", Some((4, 8_192, "arm64"))),
+            ("t3.micro", Some((2, 1_024, "x86_64"))),
+            ("g5.xlarge", Some((4, 16_384, "x86_64"))),
+            ("zz9.plural", None),
+            ("m5.micro", None),
+            ("m5", None),
+            ("", None),
+            (".large", None),
+        ] {
+            let shape = Shape::of(name).map(|shape| (shape.vcpus, shape.memory_mib, shape.architecture));
+            assert_eq!(shape, expected, "{name}");
+        }
+        assert!(TYPES.iter().all(|name| Shape::of(name).is_some()));
+    }
+}
