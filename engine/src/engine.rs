@@ -121,6 +121,10 @@ impl<D: Domain> Cache<D> {
 
     fn put(&mut self, stream: StreamId, loaded: Loaded<D>) {
         self.uses += 1;
+        // A read that began before an append and ends after it must not put the older state back.
+        if self.streams.get(&stream).is_some_and(|cached| cached.loaded.head > loaded.head) {
+            return;
+        }
         if self.streams.len() >= CACHED_STREAMS_MAX && !self.streams.contains_key(&stream) {
             // Half of them at once: a scan now and then instead of a list on every use.
             let floor = self.uses.saturating_sub(CACHED_STREAMS_MAX as u64 / 2);

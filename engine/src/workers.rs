@@ -698,6 +698,9 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
                 }
                 continue;
             }
+            Err(_) if clock.now_ms() >= step.deadline_ms => {
+                D::expired(&bell.workflow, bell.token, "every run took too long and was dropped".to_owned())
+            }
             Err(_) => {
                 warn!(workflow = %bell.workflow, step = %step.step, "a run took too long and was dropped; looking again");
                 continue;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
+use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
 use perennial_workflows::aws::Market;
 use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
 
@@ -42,6 +42,8 @@ async fn storm(seed: u64) {
         _ => RootAdoption::Supported,
     };
     settings.events_enabled = rng.u8(0..4) != 0;
+    settings.root_flag =
+        pick(&mut rng, &[RootFlag::Inherit, RootFlag::Inherit, RootFlag::Delete, RootFlag::Keep]);
     let mut lab = Lab::new(settings);
     let network = pick(&mut rng, &[NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None]);
     let root = pick(&mut rng, &[RootMode::Adopt, RootMode::Adopt, RootMode::Image, RootMode::None]);

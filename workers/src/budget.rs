@@ -24,6 +24,9 @@ use crate::cloud::{
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
 const REFILL_MIN: f64 = 0.1;
 
+/// The longest wait for a token that a running step sits out.
+const HELD_MAX: Duration = Duration::from_secs(1);
+
 /// What the clock can show.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -120,6 +123,11 @@ impl Budgeted {
         call: impl Future<Output = Result<T, CloudError>>,
     ) -> Result<T, CloudError> {
         while let Err(wait) = self.take(action) {
+            // A long wait is handed back: the step waits without holding a place among the running ones.
+            if wait > HELD_MAX && !action.is_look() {
+                let message = format!("our own budget is spent for {} ms", wait.as_millis());
+                return Err(CloudError::coded(action, "RequestLimitExceeded", message));
+            }
             self.clock.sleep(wait).await;
         }
         let result = call.await;

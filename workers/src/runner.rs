@@ -36,8 +36,8 @@ const LOOK_SOON: Duration = Duration::from_millis(250);
 /// Between the two reads before a destructive or fencing decision (DESIGN, decision 6).
 const SECOND_READ: Duration = Duration::from_secs(1);
 
-/// An object that is missing from describes for this long, counted from the step's intention, does not exist. EC2's own
-/// advice speaks of "a few minutes"; Terraform waits five.
+/// An object that every look has missed for this long does not exist. EC2's own advice speaks of "a few minutes";
+/// Terraform waits five.
 const ABSENCE: Duration = Duration::from_secs(300);
 
 /// A step that is not fresh may follow a crash between a create and its answer. A create without client token looks this
@@ -72,6 +72,14 @@ struct Memory {
     failures: u32,
     /// When this process first looked, in milliseconds.
     first_look_ms: u64,
+    /// A call of this step succeeded or was unclear.
+    tried: bool,
+    /// When the last unclear answer came, in milliseconds.
+    doubt_since_ms: u64,
+    /// Since when every look has missed the object, in milliseconds, and how many did.
+    missing: Option<(u64, u32)>,
+    /// The same for the instance the step works on.
+    missing_instance: Option<(u64, u32)>,
 }
 
 /// Carries out the steps over a cloud.
@@ -136,6 +144,13 @@ impl StepRunner<Perennial> for Runner {
     }
 }
 
+/// Counts a look that missed; whether enough did for long enough.
+fn missed(missing: &mut Option<(u64, u32)>, now_ms: u64, length: Duration) -> bool {
+    let (since_ms, looks) = missing.get_or_insert((now_ms, 0));
+    *looks += 1;
+    *looks > 1 && Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length
+}
+
 fn settled(evidence: Evidence) -> Result<Pass, CloudError> {
     Ok(StepResult::Settled(evidence))
 }
@@ -173,9 +188,32 @@ impl Look<'_> {
         Duration::from_millis(self.runner.clock.now_ms().saturating_sub(self.intended_at_ms))
     }
 
-    /// Whether an object that a describe does not show can be taken as absent.
-    fn is_absent(&self) -> bool {
-        self.since_intended() >= ABSENCE
+    /// Notes that a look missed the object; whether it can be taken as absent: missed for long, and more than once.
+    fn is_absent(&mut self) -> bool {
+        self.is_missing_for(ABSENCE)
+    }
+
+    fn is_missing_for(&mut self, length: Duration) -> bool {
+        let now_ms = self.runner.clock.now_ms();
+        missed(&mut self.memory.missing, now_ms, length)
+    }
+
+    /// Notes that a look found the object.
+    fn found<'v, V>(&mut self, view: &'v V) -> &'v V {
+        self.memory.missing = None;
+        view
+    }
+
+    /// Notes that a look found the instance.
+    fn seen(&mut self, state: InstanceState) -> InstanceState {
+        self.memory.missing_instance = None;
+        state
+    }
+
+    /// The same for the instance the step works on.
+    fn is_instance_absent(&mut self) -> bool {
+        let now_ms = self.runner.clock.now_ms();
+        missed(&mut self.memory.missing_instance, now_ms, ABSENCE)
     }
 
     /// Whether a create without client token may have been tried before, and must be looked for a while longer.
@@ -184,6 +222,21 @@ impl Look<'_> {
         let looked =
             Duration::from_millis(self.runner.clock.now_ms().saturating_sub(self.memory.first_look_ms));
         (first_look > FRESH || self.tries > 0 && self.memory.unclear > 0) && looked < DOUBT
+    }
+
+    /// Whether a definite refusal follows a try that may have taken effect without being seen yet: then it says nothing
+    /// of that try, and the object is looked for a while longer. Notes unclear answers.
+    fn may_have_worked(&mut self, error: &CloudError) -> bool {
+        if error.effect == Effect::Unknown {
+            self.memory.tried = true;
+            self.memory.doubt_since_ms = self.runner.clock.now_ms();
+            return false;
+        }
+        let another_process =
+            Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms)) > FRESH;
+        let since_ms = self.memory.doubt_since_ms.max(self.memory.first_look_ms);
+        let looked = Duration::from_millis(self.runner.clock.now_ms().saturating_sub(since_ms));
+        error.disposition() != Disposition::Retry && (self.memory.tried || another_process) && looked < DOUBT
     }
 
     async fn pass(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
@@ -248,7 +301,7 @@ impl Look<'_> {
             }
             Intent::DeleteVolume { volume, role } => self.delete_volume(volume, role).await,
             Intent::DeleteInterface { interface } => match self.runner.observer.interface(interface).await? {
-                None if self.tries > 0 || self.since_intended() > FRESH => settled(Evidence::Deleted),
+                None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
                 Some(view) if !view.tags.contains_key("perennial:owner") => {
                     refused("NotOurs", format!("{interface} does not carry our tags; delete it by hand"))
@@ -259,14 +312,16 @@ impl Look<'_> {
                 }
             },
             Intent::DeregisterImage { image } => match self.runner.observer.image(image).await? {
-                None => settled(Evidence::Deleted),
+                None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+                None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
                 Some(_) => {
                     cloud.deregister_image(image).await?;
                     not_yet(LOOK_SOON, format!("{image} is to be gone"))
                 }
             },
             Intent::DeleteSnapshot { snapshot } => match self.runner.observer.snapshot(snapshot).await? {
-                None => settled(Evidence::Deleted),
+                None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+                None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
                 Some(_) => {
                     cloud.delete_snapshot(snapshot).await?;
                     not_yet(LOOK_SOON, format!("{snapshot} is to be gone"))
@@ -276,15 +331,15 @@ impl Look<'_> {
     }
 
     /// The instance, if it may still do what is asked; otherwise what ends the step.
-    async fn alive(&self, id: &InstanceId) -> Result<Result<InstanceView, Pass>, CloudError> {
+    async fn alive(&mut self, id: &InstanceId) -> Result<Result<InstanceView, Pass>, CloudError> {
         Ok(match self.runner.observer.instance(id).await? {
-            None if self.is_absent() => Err(StepResult::Settled(Evidence::InstanceGone {
+            None if self.is_instance_absent() => Err(StepResult::Settled(Evidence::InstanceGone {
                 instance: id.clone(),
                 state: None,
                 reason: None,
             })),
             None => Err(StepResult::NotYet { again_in: LOOK_AGAIN, because: format!("{id} is not shown") }),
-            Some(view) => match view.state {
+            Some(view) => match self.seen(view.state) {
                 InstanceState::Pending | InstanceState::Running => Ok(view),
                 InstanceState::ShuttingDown
                 | InstanceState::Terminated
@@ -332,7 +387,14 @@ impl Look<'_> {
                     tags: tags.clone(),
                 };
                 match cloud.create_volume(&request).await {
-                    Ok(id) => not_yet(LOOK_SOON, format!("{id} is to be available")),
+                    Ok(id) => {
+                        self.memory.tried = true;
+                        not_yet(LOOK_SOON, format!("{id} is to be available"))
+                    }
+                    // At a limit even the repeat of a call that succeeded is refused (EBS CSI driver): look first.
+                    Err(error) if self.may_have_worked(&error) => {
+                        not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
+                    }
                     Err(error) if error.class == Class::NoCapacity => {
                         settled(Evidence::NoCapacity { code: error.code, message: error.message })
                     }
@@ -366,12 +428,37 @@ impl Look<'_> {
                 Err(pass) => return Ok(pass),
             },
         };
-        let devices: Vec<String> = view
+        // An adoption under way could still put a root in place whose flag nobody has looked at.
+        if let Ok(tasks) = self.runner.cloud.root_tasks(instance).await
+            && let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress)
+        {
+            return not_yet(LOOK_AGAIN, format!("{} is in progress", task.id));
+        }
+        // The volume is authoritative for its attachment; the instance's mapping is asked as well, and either may say that it
+        // would die.
+        let mut devices: Vec<String> = view
             .block_devices
             .iter()
             .filter(|device| device.delete_on_termination && volumes.contains(&device.volume))
             .map(|device| device.device.clone())
             .collect();
+        let looks = volumes.iter().map(|volume| {
+            let observer = self.runner.observer.clone();
+            let volume = volume.clone();
+            tokio::spawn(async move { observer.volume(&volume).await })
+        });
+        for look in looks.collect::<Vec<_>>() {
+            let Ok(seen) = look.await else { return not_yet(LOOK_SOON, "a look was given up") };
+            let Some(seen) = seen? else { continue };
+            for attachment in &seen.attachments {
+                if attachment.instance == *instance
+                    && attachment.delete_on_termination
+                    && !devices.contains(&attachment.device)
+                {
+                    devices.push(attachment.device.clone());
+                }
+            }
+        }
         let attachment = view
             .interfaces
             .iter()
@@ -427,7 +514,7 @@ impl Look<'_> {
         spot: Option<&SpotRequestId>,
     ) -> Result<Pass, CloudError> {
         let Some(view) = self.runner.observer.instance(instance).await? else {
-            if !self.is_absent() {
+            if !self.is_instance_absent() {
                 return not_yet(LOOK_AGAIN, format!("{instance} is not shown, which proves nothing yet"));
             }
             self.runner.clock.sleep(SECOND_READ).await;
@@ -439,6 +526,7 @@ impl Look<'_> {
                 Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             };
         };
+        self.seen(view.state);
         let found = self.memory.found.get_or_insert_with(|| view.state.to_string()).clone();
         match view.state {
             InstanceState::Terminated => {
@@ -480,6 +568,7 @@ impl Look<'_> {
                 not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
             };
         };
+        self.memory.missing = None;
         if view.multi_attach {
             return refused(
                 "MultiAttach",
@@ -512,7 +601,7 @@ impl Look<'_> {
         match self.runner.observer.interface(id).await? {
             None if self.is_absent() => lost(format!("interface {id} does not exist any more")),
             None => not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet")),
-            Some(view) if view.available && view.attachment.is_none() => {
+            Some(view) if self.found(&view).available && view.attachment.is_none() => {
                 self.runner.clock.sleep(SECOND_READ).await;
                 match self.runner.observer.interface(id).await? {
                     Some(again) if again.available && again.attachment.is_none() => {
@@ -618,6 +707,9 @@ impl Look<'_> {
         let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
         match cloud.run_instance(&request).await {
             Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
+            Err(error) if self.may_have_worked(&error) => {
+                not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
+            }
             Err(error) => match error.class {
                 Class::NoCapacity | Class::Quota | Class::TokenSpent => {
                     settled(Evidence::NoCapacity { code: error.code, message: error.message })
@@ -645,8 +737,9 @@ impl Look<'_> {
                 .find(|device| device.device == *root)
                 .map(|device| device.volume.clone())
         });
-        // The mapping can lag behind the state; some endpoints never show one.
-        if root_volume.is_none() && self.since_intended() < Duration::from_secs(20) {
+        // The mapping can lag behind the state. Every EBS-backed instance has a root volume, and one we do not know is one we
+        // cannot keep: without it the instance is not taken.
+        if root_volume.is_none() {
             return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its root volume yet"));
         }
         settled(Evidence::Started {
@@ -681,7 +774,8 @@ impl Look<'_> {
             Err(error) if error.disposition() == Disposition::Retry && error.class != Class::Transient => {
                 return Err(error);
             }
-            Err(error) => return self.adoption_unclear(&error),
+            // An endpoint that cannot list tasks may know none; the tokenised call below repeats itself safely.
+            Err(_) => Vec::new(),
         };
         if let Some(running) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
             return not_yet(LOOK_AGAIN, format!("{} is in progress", running.id));
@@ -700,7 +794,10 @@ impl Look<'_> {
             }),
             None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
             None => match self.runner.cloud.replace_root(instance, volume, client_token, tags).await {
-                Ok(task) => not_yet(LOOK_AGAIN, format!("{task} is in progress")),
+                Ok(task) => {
+                    self.memory.unclear = 0;
+                    not_yet(LOOK_AGAIN, format!("{task} is in progress"))
+                }
                 Err(error) => match error.class {
                     Class::Transient => self.adoption_unclear(&error),
                     Class::Unsupported | Class::Person | Class::NoCapacity | Class::Quota => {
@@ -729,7 +826,8 @@ impl Look<'_> {
         instance: &InstanceId,
         device: &str,
     ) -> Result<Pass, CloudError> {
-        let (machine, view) = tokio::join!(self.alive(instance), self.runner.observer.volume(volume));
+        let runner = self.runner;
+        let (machine, view) = tokio::join!(self.alive(instance), runner.observer.volume(volume));
         let (machine, view) = (machine?, view?);
         if let Err(pass @ StepResult::Settled(_)) = machine {
             return Ok(pass);
@@ -741,6 +839,7 @@ impl Look<'_> {
                 not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
             };
         };
+        self.memory.missing = None;
         if view.multi_attach {
             return refused("MultiAttach", format!("{volume} can be attached to several instances at once"));
         }
@@ -761,7 +860,8 @@ impl Look<'_> {
         interface: &InterfaceId,
         address: Option<std::net::Ipv4Addr>,
     ) -> Result<Pass, CloudError> {
-        let (machine, view) = tokio::join!(self.alive(instance), self.runner.observer.interface(interface));
+        let runner = self.runner;
+        let (machine, view) = tokio::join!(self.alive(instance), runner.observer.interface(interface));
         let (machine, view) = (machine?, view?);
         if let Err(pass @ StepResult::Settled(_)) = machine {
             return Ok(pass);
@@ -825,7 +925,7 @@ impl Look<'_> {
 
     async fn delete_volume(&mut self, volume: &VolumeId, role: &str) -> Result<Pass, CloudError> {
         match self.runner.observer.volume(volume).await? {
-            None if self.tries > 0 || self.since_intended() > FRESH => settled(Evidence::Deleted),
+            None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
             None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
             Some(view) => match view.state {
                 VolumeState::Deleted | VolumeState::Deleting => settled(Evidence::Deleted),

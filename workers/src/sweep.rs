@@ -136,6 +136,10 @@ impl Sweep {
         match self.engine.execute(command).await {
             // The node moved on meanwhile: the next sweep looks again.
             Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
+            Err(ExecuteError::Rejected(rejection)) => {
+                warn!(%node, %rejection, "what the sweep saw was refused; the other nodes are swept");
+                Ok(())
+            }
             Err(ExecuteError::Corrupt { stream, source }) => {
                 warn!(%stream, error = %source, "a node cannot be swept; the others are: run `perennial journal verify`");
                 Ok(())

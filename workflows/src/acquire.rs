@@ -217,7 +217,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .filter(|(slot, _)| **slot != Slot::Root)
         .all(|(_, fact)| on_candidate(&fact.place));
     let root = match op.facts.rung {
-        RootRung::Adopt => candidate.adopted,
+        RootRung::Adopt => candidate.adopted && candidate.protected,
         RootRung::Fresh => candidate.protected,
         RootRung::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
     };
@@ -260,6 +260,10 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             }
             .into(),
         );
+        return;
+    }
+    // What a lost instance still holds is free only after its fence.
+    if facts.holders.iter().any(|holder| !holder.fenced) {
         return;
     }
     for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {

@@ -111,10 +111,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let mut left = op.order.before.clone();
     let gone = |id: String| facts.gone.contains(&id);
     left.carrier = None;
-    left.volumes.retain(|slot, held| {
-        // A root that is not kept between instances dies with its instance.
-        !gone(held.volume.to_string()) && (*slot != Slot::Root || op.keeps_root())
-    });
+    left.volumes.retain(|_, held| !gone(held.volume.to_string()));
     left.retained.retain(|old| !gone(old.volume.to_string()));
     left.root_images.retain(|root| !gone(root.snapshot.to_string()));
     if left.interface.as_ref().is_some_and(|held| gone(held.interface.to_string())) {

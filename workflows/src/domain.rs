@@ -557,7 +557,10 @@ impl View<'_> {
                     return rejected(format!("workflow {} is not open", resume.workflow));
                 };
                 let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
-                match draft.resume(submission.requested_by.clone(), resume.accept_loss.clone()) {
+                let Some(spec) = node.spec.clone() else {
+                    return Err(Rejection::Moved { node: name.clone() });
+                };
+                match draft.resume(submission.requested_by.clone(), resume.accept_loss.clone(), spec) {
                     Ok(()) => Ok((Fate::Joined { operation: resume.workflow.clone() }, self.close(draft)?)),
                     Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
                         rejected(refusal.to_string())
@@ -578,8 +581,12 @@ impl View<'_> {
     ) -> Result<(Fate, Appends), Rejection> {
         let stream = node_stream(&sight.node);
         let keeps_something = !node.resources.volumes.is_empty() || node.resources.interface.is_some();
+        // A node that has never been carried has no state to lose; only its zone may be taken already.
+        let never_carried =
+            node.generation == 0 && node.spec.as_ref().is_some_and(|old| old.subnet == spec.subnet);
         if let Some(old) = &node.spec
             && (node.exists() || keeps_something)
+            && !never_carried
             && let Err(error) = spec.check_change_from(old)
         {
             return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));

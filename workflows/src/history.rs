@@ -232,7 +232,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.status = format!("stuck at {step}: {because}");
                 told.remarks.push(remark(format!("stuck at {step}: {because}. Needs: {needs}")));
             }
-            OperationEvent::Resumed { requested_by, accept_loss } => {
+            OperationEvent::Resumed { requested_by, accept_loss, .. } => {
                 told.status = "running".to_owned();
                 let loss: Vec<String> = accept_loss.iter().map(ToString::to_string).collect();
                 let loss = if loss.is_empty() {

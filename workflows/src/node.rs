@@ -316,7 +316,8 @@ impl Node {
                 if self.exists() {
                     return illegal("the node is registered already");
                 }
-                // What a deletion kept comes back with the name.
+                // What a deletion kept comes back with the name; where it lives and what it boots is looked up anew.
+                self.resources.placement = None;
                 self.spec = Some(spec.clone());
                 self.deleted = false;
                 self.changed_at_ms = stamp.at_ms;
@@ -324,6 +325,9 @@ impl Node {
             NodeEvent::SpecChanged { spec, .. } => {
                 if !self.exists() {
                     return illegal("the node is not registered");
+                }
+                if self.spec.as_ref().is_some_and(|old| old.image != spec.image) {
+                    self.resources.placement = None;
                 }
                 self.spec = Some(spec.clone());
                 self.changed_at_ms = stamp.at_ms;

@@ -34,7 +34,9 @@ use perennial_engine::retry::Intervals;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::aws::{
+    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
+};
 use crate::node::{
     Carrier, HeldInterface, HeldVolume, OperationId, OperationKind, Resources, Retained, RootImage,
 };
@@ -160,6 +162,8 @@ pub enum OperationEvent {
         /// What is given up: the root starts anew from the node's image, a data volume is made anew.
         #[serde(default)]
         accept_loss: Vec<Slot>,
+        /// What the node is meant to be now: a corrected file mends what stuck.
+        spec: NodeSpec,
     },
     /// Everything is in place.
     Finished {
@@ -335,6 +339,8 @@ pub struct Facts {
     pub root_image: Option<ImageId>,
     /// Roots that were only booted once.
     pub temporary: Vec<Temporary>,
+    /// Roots of lost instances that may have carried the node for a while: kept, for a person to look at.
+    pub outlived: Vec<VolumeId>,
     /// Everything on the candidate would survive its termination.
     pub final_preserved: bool,
     /// Everything was looked at once more.
@@ -343,6 +349,13 @@ pub struct Facts {
     pub carried_over: Option<Signal>,
     /// Superseded images that are gone, and things `delete` has deleted, by id.
     pub gone: Vec<String>,
+}
+
+/// Whether the next launch asks another pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Climb {
+    Yes,
+    No,
 }
 
 /// One step, from its intention to its end.
@@ -466,7 +479,7 @@ impl Operation {
             .before
             .volumes
             .iter()
-            .filter(|(slot, _)| tracked || **slot != Slot::Root)
+            .filter(|(slot, _)| tracked || **slot != Slot::Root || order.kind == OperationKind::Delete)
             .map(|(slot, held)| {
                 let fact = VolumeFact {
                     id: Some(held.volume.clone()),
@@ -495,8 +508,16 @@ impl Operation {
             NetworkMode::SecondaryIp | NetworkMode::None => None,
         };
         let rung = match (order.kind, order.spec.persist.root) {
-            (OperationKind::Replace, RootMode::Adopt) if volumes.contains_key(&Slot::Root) => RootRung::Adopt,
-            (OperationKind::Replace, RootMode::Image) if volumes.contains_key(&Slot::Root) => RootRung::Image,
+            (OperationKind::Replace | OperationKind::Provision, RootMode::Adopt)
+                if volumes.contains_key(&Slot::Root) =>
+            {
+                RootRung::Adopt
+            }
+            (OperationKind::Replace | OperationKind::Provision, RootMode::Image)
+                if volumes.contains_key(&Slot::Root) =>
+            {
+                RootRung::Image
+            }
             _ => RootRung::Fresh,
         };
         let known_over = match &order.cause {
@@ -530,6 +551,7 @@ impl Operation {
             root_snapshot: None,
             root_image: None,
             temporary: Vec::new(),
+            outlived: Vec::new(),
             final_preserved: false,
             verified: false,
             carried_over: None,
@@ -587,14 +609,14 @@ impl Operation {
             OperationEvent::RungChosen { to, .. } => {
                 self.facts.rung = *to;
                 // An instance that was launched for the old rung is of no use to the new one.
-                self.give_up_candidate(stamp.at_ms, false);
+                self.give_up_candidate(stamp.at_ms, Climb::No);
             }
             OperationEvent::CandidateLost { instance, .. } => {
                 if self.facts.candidate.as_ref().map(|candidate| &candidate.instance) != Some(instance) {
                     return illegal("this instance is not the candidate");
                 }
                 self.facts.losses += 1;
-                self.give_up_candidate(stamp.at_ms, true);
+                self.give_up_candidate(stamp.at_ms, Climb::Yes);
             }
             OperationEvent::SignalReceived { signal } => {
                 for holder in self.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
@@ -618,11 +640,15 @@ impl Operation {
                     since_ms: stamp.at_ms,
                 };
             }
-            OperationEvent::Resumed { accept_loss, .. } => {
+            OperationEvent::Resumed { accept_loss, spec, .. } => {
                 if !matches!(self.status, Status::Stuck { .. }) {
                     return illegal("the operation is not stuck");
                 }
                 self.status = Status::Running;
+                if spec.image != self.order.spec.image {
+                    self.facts.placement = None;
+                }
+                Arc::make_mut(&mut self.order).spec = spec.clone();
                 for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
                     record.deadline_ms = stamp.at_ms + record.intent.budget_ms();
                 }
@@ -736,8 +762,8 @@ impl Operation {
                     holder.known_over = true;
                 }
             }
-            (Intent::Release { slot, .. }, Evidence::Released) => {
-                if let Some(fact) = facts.volumes.get_mut(slot) {
+            (Intent::Release { slot, from, .. }, Evidence::Released) => {
+                if let Some(fact) = facts.volumes.get_mut(slot).filter(|fact| fact.place.is_on(from)) {
                     fact.place = Place::Free;
                 }
             }
@@ -802,6 +828,8 @@ impl Operation {
                 }
                 if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) {
                     candidate.adopted = true;
+                    // The flag of an adopted root is not documented: it is looked at before anything else happens.
+                    candidate.protected = false;
                     candidate.root_volume = facts.volumes.get(&Slot::Root).and_then(|root| root.id.clone());
                 }
                 if let Some(temporary) = temporary {
@@ -846,7 +874,9 @@ impl Operation {
             }
             _ => {}
         }
-        if let Evidence::InstanceGone { instance, .. } = evidence {
+        if let Evidence::InstanceGone { instance, state, .. } = evidence
+            && state.is_none_or(InstanceState::is_over)
+        {
             for holder in self.facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
                 holder.known_over = true;
             }
@@ -870,7 +900,8 @@ impl Operation {
     }
 
     /// The candidate becomes one more instance to fence.
-    fn give_up_candidate(&mut self, at_ms: u64, climb: bool) {
+    fn give_up_candidate(&mut self, at_ms: u64, climb: Climb) {
+        let keeps_root = self.keeps_root();
         let Some(candidate) = self.facts.candidate.take() else { return };
         let adopting = self.steps.values().any(|record| {
             record.outcome.is_none()
@@ -882,8 +913,14 @@ impl Operation {
             root.place = Place::On(candidate.instance.clone());
         }
         let carries = facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
-        if let Some(temporary) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
-            facts.add_temporary(temporary);
+        if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
+            // A root that was launched to be the node's own may have been written to; only one that waited for an
+            // adoption is surely of no worth.
+            if facts.rung == RootRung::Adopt || !keeps_root || climb == Climb::No {
+                facts.add_temporary(root);
+            } else {
+                facts.outlived.push(root);
+            }
         }
         if facts.address_on.as_ref() == Some(&candidate.instance) {
             facts.address_on = None;
@@ -900,7 +937,7 @@ impl Operation {
             warned: true,
             fenced: false,
         });
-        if climb {
+        if climb == Climb::Yes {
             self.climb(candidate.pool, "lost before it carried the node".to_owned(), at_ms);
         }
     }
@@ -956,6 +993,22 @@ impl Operation {
                     because: format!("{}: the root went on as another volume ({})", self.id, facts.rung),
                 });
             }
+        }
+        if !self.keeps_root()
+            && let Some(old) = before.volumes.get(&Slot::Root)
+        {
+            retained.push(Retained {
+                volume: old.volume.clone(),
+                slot: Slot::Root,
+                because: format!("{}: the node's root is not kept any more", self.id),
+            });
+        }
+        for root in &facts.outlived {
+            retained.push(Retained {
+                volume: root.clone(),
+                slot: Slot::Root,
+                because: format!("{}: the root of an instance that was lost before the end", self.id),
+            });
         }
         let mut root_images: Vec<RootImage> = before
             .root_images
@@ -1047,6 +1100,14 @@ impl Operation {
     pub fn candidate_market(&self) -> Option<Market> {
         self.facts.candidate.as_ref().map(|candidate| candidate.pool.market)
     }
+}
+
+/// Reasons of a failed launch that no other pool would mend (EC2 User Guide, "Instance terminates immediately").
+fn is_ours_to_mend(reason: &str) -> bool {
+    matches!(
+        reason,
+        "Client.InternalError" | "Client.VolumeLimitExceeded" | "Client.InvalidSnapshot.NotFound"
+    )
 }
 
 impl Facts {
@@ -1145,6 +1206,15 @@ impl Draft {
             return Err(Refusal::Fenced { operation: self.state.id.clone(), token });
         };
         let (step, intent) = (record.step.clone(), Arc::clone(&record.intent));
+        if let Evidence::OutOfTime { because } = &evidence
+            && !intent.has_another_way()
+        {
+            // What became of it is not known, so it is not settled: after a resume the same request looks on.
+            let because = format!("its time is over: {because}");
+            let needs =
+                format!("look at what it waits for, then: perennial workflow resume {}", self.state.id);
+            return self.stuck(&step, because, needs);
+        }
         self.push(OperationEvent::StepSettled { token, step: step.clone(), evidence: evidence.clone() })?;
         self.consequences(&step, &intent, &evidence)?;
         self.intend()
@@ -1155,6 +1225,20 @@ impl Draft {
         let candidate = self.state.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
         let concerns_candidate = |instance: &InstanceId| candidate.as_ref() == Some(instance);
         match (intent, evidence) {
+            (
+                Intent::Launch { .. } | Intent::Start { .. },
+                Evidence::InstanceGone { instance, reason: Some(reason), .. },
+            ) if is_ours_to_mend(reason) => {
+                if concerns_candidate(instance) {
+                    let because = format!("it ended with {reason}");
+                    self.push(OperationEvent::CandidateLost { instance: instance.clone(), because })?;
+                }
+                let needs = format!(
+                    "remove the cause (often a key), then: perennial workflow resume {}",
+                    self.state.id
+                );
+                self.stuck(step, format!("{instance} ended with {reason}"), needs)
+            }
             (_, Evidence::InstanceGone { instance, state, reason }) if concerns_candidate(instance) => {
                 let state = state.map_or("not known any more".to_owned(), |state| state.to_string());
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
@@ -1210,11 +1294,6 @@ impl Draft {
                 let needs = format!("capacity or a quota, then: perennial workflow resume {}", self.state.id);
                 self.stuck(step, because, needs)
             }
-            (_, Evidence::OutOfTime { because }) => self.stuck(
-                step,
-                format!("its time is over: {because}"),
-                format!("look at what it waits for, then: perennial workflow resume {}", self.state.id),
-            ),
             _ => Ok(()),
         }
     }
@@ -1281,20 +1360,25 @@ impl Draft {
     ///
     /// # Errors
     /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
-    pub fn resume(&mut self, requested_by: String, accept_loss: Vec<Slot>) -> Result<(), Refusal> {
+    pub fn resume(
+        &mut self,
+        requested_by: String,
+        accept_loss: Vec<Slot>,
+        spec: NodeSpec,
+    ) -> Result<(), Refusal> {
         if !matches!(self.state.status, Status::Stuck { .. }) {
             return Err(Refusal::NotStuck { operation: self.state.id.clone() });
         }
         for slot in &accept_loss {
-            let lost = self.state.steps.values().any(|record| {
+            let last = self.state.steps.values().rev().find(|record| {
                 matches!(record.intent.as_ref(), Intent::Release { slot: of, .. } | Intent::Attach { slot: of, .. } if of == slot)
-                    && matches!(record.outcome, Some((Evidence::Lost { .. }, _)))
             });
+            let lost = last.is_some_and(|record| matches!(record.outcome, Some((Evidence::Lost { .. }, _))));
             if !lost {
                 return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
             }
         }
-        self.push(OperationEvent::Resumed { requested_by, accept_loss })?;
+        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec })?;
         self.intend()
     }
 

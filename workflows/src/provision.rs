@@ -21,8 +21,8 @@
 //! | `verify` | all in place and preserved | – | instance, volumes, interface | as above |
 //!
 //! A stop in the middle leaves: tagged volumes, an interface, an instance; the next start goes on with the same tokens. A
-//! lost candidate is fenced, its root deleted, what it held released, and the next pool is asked. Nothing has an undo: a
-//! provision that should not be is ended by `delete`.
+//! lost candidate is fenced, its root deleted, what it held released, and the next pool is asked. Nothing has an undo. A
+//! provision that is stuck over a wrong file goes on with the corrected one: `node apply`, then `workflow resume`.
 
 use crate::operation::{Due, Operation};
 use crate::{acquire, release};

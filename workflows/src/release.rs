@@ -28,7 +28,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     for (slot, fact) in &op.facts.volumes {
         let (Place::On(on), Some(volume)) = (&fact.place, &fact.id) else { continue };
         let Some(holder) = op.facts.holders.iter().find(|holder| holder.instance == *on) else { continue };
-        if holder.fenced {
+        if holder.fenced && !op.has_open(&format!("detach:{slot}")) {
             due.push(Intent::Release { slot: slot.clone(), volume: volume.clone(), from: on.clone() }.into());
         } else if may_detach(op, holder, slot) {
             due.push(

@@ -387,6 +387,13 @@ impl Intent {
         }
     }
 
+    /// Whether the workflow goes on in another way when the step's time is over. The others are looked at until it is known
+    /// what became of them.
+    #[must_use]
+    pub const fn has_another_way(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::Detach { .. } | Self::AdoptRoot { .. })
+    }
+
     /// The instance a step works on, whose loss ends the step.
     #[must_use]
     pub const fn instance(&self) -> Option<&InstanceId> {

@@ -173,34 +173,36 @@ fn make_before_break_fences_only_when_the_new_instance_runs() {
         &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
         &well,
         expect![[r#"
-        + preserve:i-new1x5
-        + launch
-        = preserve:i-new1x5: preserved
-        = launch: launched
-        + start
-        = start: started
-        + fence:i-new1x5
-        + preserve:i-new2x3
-        = fence:i-new1x5: fenced
-        + release:root
-        + release:data
-        + move_address
-        = preserve:i-new2x3: preserved
-        = release:root: released
-        + adopt_root
-        = release:data: released
-        + attach:data
-        = move_address: moved
-        = adopt_root: adopted
-        = attach:data: attached
-        + preserve:i-new2x3 (2)
-        = preserve:i-new2x3: preserved
-        + verify
-        = verify: verified
-        + delete_volume:vol-new2x6
-        = delete_volume:vol-new2x6: deleted
-        ! finished
-    "#]],
+            + preserve:i-new1x5
+            + launch
+            = preserve:i-new1x5: preserved
+            = launch: launched
+            + start
+            = start: started
+            + fence:i-new1x5
+            + preserve:i-new2x3
+            = fence:i-new1x5: fenced
+            + release:root
+            + release:data
+            + move_address
+            = preserve:i-new2x3: preserved
+            = release:root: released
+            + adopt_root
+            = release:data: released
+            + attach:data
+            = move_address: moved
+            = adopt_root: adopted
+            + preserve:i-new2x3 (2)
+            = attach:data: attached
+            = preserve:i-new2x3: preserved
+            + preserve:i-new2x3 (3)
+            = preserve:i-new2x3: preserved
+            + verify
+            = verify: verified
+            + delete_volume:vol-new2x6
+            = delete_volume:vol-new2x6: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -211,34 +213,36 @@ fn break_before_make_launches_only_when_the_interface_is_free() {
         &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
         &well,
         expect![[r#"
-        + preserve:i-new1x7
-        = preserve:i-new1x7: preserved
-        + fence:i-new1x7
-        = fence:i-new1x7: fenced
-        + release:root
-        + release:data
-        + release_interface
-        = release:root: released
-        = release:data: released
-        = release_interface: released
-        + launch
-        = launch: launched
-        + start
-        = start: started
-        + preserve:i-new2x12
-        + attach:data
-        = preserve:i-new2x12: preserved
-        + adopt_root
-        = attach:data: attached
-        = adopt_root: adopted
-        + preserve:i-new2x12 (2)
-        = preserve:i-new2x12: preserved
-        + verify
-        = verify: verified
-        + delete_volume:vol-new2x14
-        = delete_volume:vol-new2x14: deleted
-        ! finished
-    "#]],
+            + preserve:i-new1x7
+            = preserve:i-new1x7: preserved
+            + fence:i-new1x7
+            = fence:i-new1x7: fenced
+            + release:root
+            + release:data
+            + release_interface
+            = release:root: released
+            = release:data: released
+            = release_interface: released
+            + launch
+            = launch: launched
+            + start
+            = start: started
+            + preserve:i-new2x12
+            + attach:data
+            = preserve:i-new2x12: preserved
+            + adopt_root
+            = attach:data: attached
+            = adopt_root: adopted
+            + preserve:i-new2x12 (2)
+            = preserve:i-new2x12: preserved
+            + preserve:i-new2x12 (3)
+            = preserve:i-new2x12: preserved
+            + verify
+            = verify: verified
+            + delete_volume:vol-new2x14
+            = delete_volume:vol-new2x14: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -488,8 +492,10 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
         + attach:data
         = move_address: moved
         = adopt_root: adopted
-        = attach:data: attached
         + preserve:i-new2x10 (2)
+        = attach:data: attached
+        = preserve:i-new2x10: preserved
+        + preserve:i-new2x10 (3)
         = preserve:i-new2x10: preserved
         + verify
         = verify: verified
@@ -547,7 +553,7 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
     "#]]
     .assert_eq(&run.told);
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
-    draft.resume("a person".into(), Vec::new()).unwrap();
+    draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
     run.take(draft);
     run.drive(&well);
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
@@ -565,10 +571,11 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
     assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
     let slot = |name: &str| perennial_workflows::steps::Slot::try_from(name.to_owned()).unwrap();
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
-    let refusal = draft.resume("a person".into(), vec![slot("logs")]).unwrap_err();
+    let refusal =
+        draft.resume("a person".into(), vec![slot("logs")], run.state.order.spec.clone()).unwrap_err();
     assert!(matches!(refusal, Refusal::NotLost { .. }), "only what is lost can be given up");
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
-    draft.resume("a person".into(), vec![slot("data")]).unwrap();
+    draft.resume("a person".into(), vec![slot("data")], run.state.order.spec.clone()).unwrap();
     run.told.clear();
     run.take(draft);
     run.drive(&well);
