@@ -139,7 +139,10 @@ enum Service {
     Sts,
     Sqs,
     Events,
-    Unknown,
+    /// Another service's JSON.
+    UnknownJson,
+    /// Another service's query protocol.
+    UnknownQuery,
 }
 
 struct Call {
@@ -155,7 +158,7 @@ impl Call {
             let service = match prefix {
                 "AmazonSQS" => Service::Sqs,
                 "AWSEvents" => Service::Events,
-                _ => Service::Unknown,
+                _ => Service::UnknownJson,
             };
             return Some(Self { service, action: action.to_owned(), body: body.clone() });
         }
@@ -178,7 +181,7 @@ impl Call {
             {
                 Service::Ec2
             }
-            Some(_) => Service::Unknown,
+            Some(_) => Service::UnknownQuery,
         };
         Some(Self { service, action, body })
     }
@@ -220,11 +223,13 @@ impl Call {
                 self.json(region, answer)
             }
             Service::Events => self.json(region, events::call(region, &self.action, &self.body)),
-            Service::Unknown => self.refused(
-                region,
-                "UnknownOperationException",
-                "this region speaks EC2, SQS, STS and EventBridge",
-            ),
+            Service::UnknownJson | Service::UnknownQuery => {
+                let code = match self.service {
+                    Service::UnknownQuery => "InvalidAction",
+                    _ => "UnknownOperationException",
+                };
+                self.refused(region, code, "this region speaks EC2, SQS, STS and EventBridge")
+            }
         }
     }
 
@@ -243,14 +248,14 @@ impl Call {
         let status = status_of(code);
         match self.service {
             Service::Ec2 => self.ec2_error(region, &ApiError::with_status(status, code, message)),
-            Service::Sts => {
+            Service::Sts | Service::UnknownQuery => {
                 self.record(region, status, code, Vec::new());
                 let error = Element::new().with("Type", "Sender").with("Code", code).with("Message", message);
                 let element = Element::new().inside("Error", error).with("RequestId", region.fresh_id());
                 let namespace = Some("https://sts.amazonaws.com/doc/2011-06-15/");
                 xml(status, element.document("ErrorResponse", namespace))
             }
-            Service::Sqs | Service::Events | Service::Unknown => {
+            Service::Sqs | Service::Events | Service::UnknownJson => {
                 self.record(region, status, code, Vec::new());
                 json_error(region, status, code, code, message)
             }
