@@ -223,9 +223,11 @@ fn every_released_journal_is_whole_and_every_stream_of_it_folds() {
                     finished.insert(operation.order.kind);
                 }
                 Some(State::Node(node)) => {
-                    assert!(node.open.is_none() && node.generation == 2, "{name}: {stream}")
+                    assert!(node.open.is_none() && node.generation == 2, "{name}: {stream}");
                 }
-                Some(State::Letter(letter)) => assert!(letter.fate.is_some(), "{name}: {stream}"),
+                Some(State::Letter(letter)) => {
+                    assert!(letter.fate.is_some(), "{name}: {stream}");
+                }
                 other => panic!("{name}: {stream}: {other:?}"),
             }
         }
