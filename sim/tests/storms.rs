@@ -1,5 +1,5 @@
 //! Storms: a seed chooses faults, deaths and interruptions (safety phase); then the faults end and everything must come to
-//! rest (liveness phase). A failure prints its seed and the journal's tail.
+//! rest (liveness phase). A failure prints its seed and the journal's tail; one that hangs is found by halving the range.
 //!
 //! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds.
 
@@ -17,6 +17,22 @@ use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
 /// How many seeds one run tries without being told.
 const SEEDS: std::ops::Range<u64> = 0..60;
 
+/// Names the seed when a check inside the laboratory fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tell(self.0);
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a failing seed must be named")]
+fn tell(seed: u64) {
+    eprintln!("the storm of seed {seed}");
+}
+
 fn seeds() -> std::ops::Range<u64> {
     std::env::var("STORM_SEEDS")
         .ok()
@@ -32,6 +48,7 @@ fn pick<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
 }
 
 async fn storm(seed: u64) {
+    let _named = Named(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut settings = Settings::realistic(seed);
     settings.latencies.snapshot = Span::ms(5_000, 30_000);
@@ -123,7 +140,6 @@ async fn storm(seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn whatever_goes_wrong_the_node_comes_back_whole() {
     for seed in seeds() {
-        eprintln!("seed {seed}");
         storm(seed).await;
     }
 }

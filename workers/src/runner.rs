@@ -184,10 +184,6 @@ impl Look<'_> {
         }
     }
 
-    fn since_intended(&self) -> Duration {
-        Duration::from_millis(self.runner.clock.now_ms().saturating_sub(self.intended_at_ms))
-    }
-
     /// Notes that a look missed the object; whether it can be taken as absent: missed for long, and more than once.
     fn is_absent(&mut self) -> bool {
         self.is_missing_for(ABSENCE)

@@ -108,7 +108,7 @@ impl Sweep {
                     InstanceState::Pending | InstanceState::Running => request.map(|status| {
                         info!(instance = %id, %status, "the sweep found a spot request that is being taken");
                         News::SpotInterruption {
-                            action: status.clone(),
+                            action: doom(status),
                             deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
                         }
                     }),
@@ -198,6 +198,12 @@ impl Sweep {
         }
         Ok(())
     }
+}
+
+/// What EC2 does to the instance, by its spot request's status.
+fn doom(status: &str) -> String {
+    let action = if status.contains("stop") { "stop" } else { "terminate" };
+    format!("{action} (spot request: {status})")
 }
 
 /// Whether a spot request's status says that its instance is being taken by EC2 (EC2 User Guide, Spot request status).

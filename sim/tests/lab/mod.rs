@@ -358,7 +358,7 @@ impl Lab {
         self.region.with(|world, now_ms| {
             assert_eq!(world.check_invariants(), Vec::<String>::new(), "{story}");
             let live: Vec<_> = world.instances_of(name).iter().map(|i| i.id.clone()).collect();
-            assert_eq!(live, [carrier.instance.clone()], "exactly one live instance\n{story}");
+            assert_eq!(live, std::slice::from_ref(&carrier.instance), "exactly one live instance\n{story}");
             for (slot, held) in &node.resources.volumes {
                 let content = world
                     .read(now_ms, &carrier.instance, &held.device)
