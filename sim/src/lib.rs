@@ -7,7 +7,7 @@
 //! - [`cloud`]: [`cloud::SimRegion`] puts a clock, call latencies, faults and crash points around it and implements
 //!   the port [`perennial_workers::cloud::Cloud`].
 //!
-//! A third puts the same region on the wire, for real clients: [`wire`] speaks EC2's query protocol, SQS's JSON protocol
+//! A third puts the same region on the wire, for real clients: `wire` (a cargo feature, default on) speaks EC2's query protocol, SQS's JSON protocol
 //! and a little of STS, EventBridge and IMDS.
 //!
 //! What no public emulator of EC2 does and this does: client tokens, states that take time, DeleteOnTermination,
@@ -17,5 +17,6 @@
 
 pub mod cloud;
 pub mod faults;
+#[cfg(feature = "wire")]
 pub mod wire;
 pub mod world;

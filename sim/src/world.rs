@@ -68,6 +68,7 @@ pub use catalogue::{Price, Shape, TYPES};
 pub use checks::{NODE_TAG, OWNER_TAG};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
+#[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
 pub use fleets::{FleetAnswer, FleetRequest};
 pub use guest::GuestError;

@@ -371,6 +371,80 @@ async fn a_fleet_gives_what_there_is_and_says_what_there_is_not() {
 }
 
 #[tokio::test]
+async fn an_address_moves_with_what_it_leads_to() {
+    let lab = Lab::new().await;
+    let (old, new) = (lab.instance().await, lab.instance().await);
+    let subnet = lab.ec2(&format!("Action=DescribeInstances&InstanceId.1={old}")).await.one("subnetId");
+    let mut interfaces = Vec::new();
+    for _ in 0..2 {
+        let made = lab.ec2(&format!("Action=CreateNetworkInterface&SubnetId={subnet}")).await;
+        interfaces.push(made.one("networkInterfaceId"));
+    }
+    let elastic = lab.ec2("Action=AllocateAddress&Domain=vpc").await;
+    let (allocation, public) = (elastic.one("allocationId"), elastic.one("publicIp"));
+    let assign = |interface: &str| {
+        format!(
+            "Action=AssignPrivateIpAddresses&NetworkInterfaceId={interface}&PrivateIpAddress.1=172.31.15.9"
+        )
+    };
+    assert_eq!(lab.ec2(&assign(&interfaces[0])).await.status, 200);
+    let associate = format!(
+        "Action=AssociateAddress&AllocationId={allocation}&NetworkInterfaceId={}&PrivateIpAddress=172.31.15.9",
+        interfaces[0]
+    );
+    assert_eq!(lab.ec2(&associate).await.status, 200);
+    assert_eq!(lab.ec2(&assign(&interfaces[1])).await.one("Code"), "InvalidParameterValue");
+    let steal = format!("{}&AllowReassignment=true", assign(&interfaces[1]));
+    assert_eq!(lab.ec2(&steal).await.status, 200);
+    let found = lab.ec2("Action=DescribeAddresses").await;
+    assert_eq!(found.one("networkInterfaceId"), interfaces[1], "the public address followed");
+
+    let to = |instance: &str, allow: bool| {
+        format!(
+            "Action=AssociateAddress&AllocationId={allocation}&InstanceId={instance}&AllowReassociation={allow}"
+        )
+    };
+    assert_eq!(lab.ec2(&to(&old, false)).await.one("Code"), "Resource.AlreadyAssociated");
+    assert_eq!(lab.ec2(&to(&old, true)).await.status, 200);
+    let shown = lab.ec2(&format!("Action=DescribeInstances&InstanceId.1={old}")).await;
+    assert_eq!(shown.one("ipAddress"), public);
+    let release = format!("Action=ReleaseAddress&AllocationId={allocation}");
+    assert_eq!(lab.ec2(&release).await.one("Code"), "InvalidIPAddress.InUse");
+    lab.ec2(&format!("Action=TerminateInstances&InstanceId.1={old}")).await;
+    lab.advance(120).await;
+    assert!(lab.ec2("Action=DescribeAddresses").await.all("associationId").is_empty());
+    assert_eq!(lab.ec2(&to(&new, false)).await.status, 200);
+    assert_eq!(lab.get("/_region/check").await.json(), json!({ "violations": [] }));
+}
+
+#[tokio::test]
+async fn an_image_of_an_instance_brings_all_its_volumes_back() {
+    let lab = Lab::new().await;
+    let id = lab.instance().await;
+    let data = lab.ec2(&format!("Action=CreateVolume&AvailabilityZone={ZONE}&Size=5")).await.one("volumeId");
+    lab.advance(10).await;
+    lab.ec2(&format!("Action=AttachVolume&VolumeId={data}&InstanceId={id}&Device=/dev/sdf")).await;
+    lab.advance(10).await;
+    lab.region("write", json!({ "instance": id, "device": "/dev/sdf", "record": "data" })).await;
+    let tags = "TagSpecification.1.ResourceType=image&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v";
+    let image = lab.ec2(&format!("Action=CreateImage&InstanceId={id}&Name=all&NoReboot=true&{tags}")).await;
+    let image = image.one("imageId");
+    let run = format!("Action=RunInstances&MinCount=1&MaxCount=1&InstanceType=m6i.large&ImageId={image}");
+    assert_eq!(lab.ec2(&run).await.one("Code"), "InvalidAMIID.Unavailable");
+    lab.advance(300).await;
+    let copy = lab.ec2(&run).await.one("instanceId");
+    lab.advance(10).await;
+    let filter = format!("Filter.1.Name=attachment.instance-id&Filter.1.Value.1={copy}");
+    let device = "Filter.2.Name=attachment.device&Filter.2.Value.1=/dev/sdf";
+    let volumes = lab.ec2(&format!("Action=DescribeVolumes&{filter}&{device}")).await;
+    let copied = volumes.one("volumeId");
+    let content = lab.get(&format!("/_region/volumes/{copied}")).await.json();
+    assert_eq!(content["content"], json!(["data"]));
+    let tagged = lab.ec2("Action=DescribeTags&Filter.1.Name=key&Filter.1.Value.1=k").await;
+    assert_eq!((tagged.one("resourceId"), tagged.one("resourceType")), (image, "image".to_owned()));
+}
+
+#[tokio::test]
 async fn a_refusal_of_sqs_has_the_shape_and_the_older_code() {
     let lab = Lab::new().await;
     let url = lab.queue("q", json!({})).await;

@@ -14,7 +14,8 @@ const FILE: &str = "calls.jsonl";
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
-    seed: u64,
+    /// All settings as text: with others the same calls would give another world.
+    settings: String,
     epoch_ms: u64,
 }
 
@@ -60,7 +61,11 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens the log in a directory, or begins it. Gives the region's beginning and what was done since. A last line
     /// that is not whole was never answered, and is cut off.
-    pub(crate) fn open(directory: &Path, seed: u64, epoch_ms: u64) -> Result<(Self, u64, Vec<Entry>), Error> {
+    pub(crate) fn open(
+        directory: &Path,
+        settings: &str,
+        epoch_ms: u64,
+    ) -> Result<(Self, u64, Vec<Entry>), Error> {
         let damaged = |why: String| Error::new(ErrorKind::InvalidData, why);
         std::fs::create_dir_all(directory)?;
         let path = directory.join(FILE);
@@ -91,16 +96,13 @@ impl Journal {
         file.set_len(whole)?;
         file.seek(SeekFrom::End(0))?;
         if let Some(header) = header {
-            if header.format != FORMAT || header.seed != seed {
-                let why = format!(
-                    "it has format {} and seed {}, not {FORMAT} and {seed}",
-                    header.format, header.seed
-                );
-                return Err(damaged(why));
+            if header.format != FORMAT || header.settings != settings {
+                return Err(damaged("it was begun with another version, seed or settings".to_owned()));
             }
             return Ok((Self { file }, header.epoch_ms, entries));
         }
-        let header = serde_json::to_string(&Header { format: FORMAT, seed, epoch_ms })?;
+        let header =
+            serde_json::to_string(&Header { format: FORMAT, settings: settings.to_owned(), epoch_ms })?;
         writeln!(file, "{header}")?;
         Ok((Self { file }, epoch_ms, entries))
     }
@@ -123,18 +125,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_half_written_line_is_forgotten_and_another_seed_refused() {
+    fn a_half_written_line_is_forgotten_and_other_settings_are_refused() {
         let directory = std::env::temp_dir().join(format!("perennial-journal-{}", std::process::id()));
         _ = std::fs::remove_dir_all(&directory);
-        let (mut journal, ..) = Journal::open(&directory, 7, 1_000).unwrap();
+        let (mut journal, ..) = Journal::open(&directory, "seven", 1_000).unwrap();
         journal.append(&Entry { at_ms: 1_001, real_ms: 5, operation: Operation::Tick });
-        assert!(Journal::open(&directory, 7, 1_000).is_err(), "it is in use");
+        assert!(Journal::open(&directory, "seven", 1_000).is_err(), "it is in use");
         journal.file.write_all(b"{\"at_ms\":2").unwrap();
         drop(journal);
-        let (journal, epoch_ms, entries) = Journal::open(&directory, 7, 9_000).unwrap();
+        let (journal, epoch_ms, entries) = Journal::open(&directory, "seven", 9_000).unwrap();
         assert_eq!((epoch_ms, entries.len(), entries[0].at_ms), (1_000, 1, 1_001));
         drop(journal);
-        assert!(Journal::open(&directory, 8, 1_000).is_err());
+        assert!(Journal::open(&directory, "eight", 1_000).is_err());
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -98,8 +98,9 @@ impl Region {
         };
         if let Some(directory) = &options.state {
             let unusable = |why: String| StartError::State { directory: directory.clone(), why };
-            let (journal, beginning, entries) = Journal::open(directory, seed, options.epoch_ms)
-                .map_err(|error| unusable(error.to_string()))?;
+            let (journal, beginning, entries) =
+                Journal::open(directory, &format!("{:?}", options.settings), options.epoch_ms)
+                    .map_err(|error| unusable(error.to_string()))?;
             *lock(&region.world) = World::new(options.settings.clone(), beginning);
             let mut at_ms = beginning;
             for entry in entries {
