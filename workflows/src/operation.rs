@@ -1,7 +1,7 @@
 //! One operation on one node: what happened so far, what is known, and what follows from it.
 //!
 //! An operation is a machine of *facts and rules*. Evidence becomes facts ([`Facts`]); the rules of the operation's kind
-//! ([`provision`](crate::provision), [`replace`](crate::replace), [`delete`](crate::delete)) say which intents hold under the
+//! ([`provision`], [`replace`], [`delete`]) say which intents hold under the
 //! facts; an intent without an open step is written as `step_intended`, in the same append as the event that made it
 //! possible. Parallelism is not programmed: it is whatever the facts allow. There is no way back through code: a crash, a
 //! retry and a first try all fold the same events to the same facts.

@@ -9,7 +9,7 @@
 //!
 //! A schema accepts what the parser accepts, as far as JSON Schema can say it. What it cannot say: lengths in bytes (it
 //! counts characters), that a submission's `node` is the node of its parameters, and that names and devices of data volumes
-//! differ. Where a type is parsed from a text (a name, an id), its pattern stands in [`refine`]: the derive does not see it.
+//! differ. Where a type is parsed from a text (a name, an id), its pattern stands in `refine`: the derive does not see it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
