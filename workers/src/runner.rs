@@ -727,22 +727,23 @@ impl Look<'_> {
         let (Some(primary), Some(private_ip)) = (primary, view.private_ip) else {
             return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its interface yet"));
         };
-        let root_volume = view.root_device.as_ref().and_then(|root| {
-            view.block_devices
-                .iter()
-                .find(|device| device.device == *root)
-                .map(|device| device.volume.clone())
-        });
+        // Nothing of ours is attached before this step: a single volume is the root, whatever an endpoint calls its device.
+        let named =
+            view.block_devices.iter().find(|device| view.root_device.as_ref() == Some(&device.device));
+        let root = match (named, view.block_devices.as_slice()) {
+            (Some(root), _) | (None, [root]) => Some(root.clone()),
+            _ => None,
+        };
         // The mapping can lag behind the state. Every EBS-backed instance has a root volume, and one we do not know is one we
         // cannot keep: without it the instance is not taken.
-        if root_volume.is_none() {
+        let Some(root) = root else {
             return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its root volume yet"));
-        }
+        };
         settled(Evidence::Started {
             interface: primary.id.clone(),
             private_ip,
-            root_device: view.root_device.unwrap_or_default(),
-            root_volume,
+            root_device: root.device,
+            root_volume: Some(root.volume),
         })
     }
 

@@ -286,7 +286,8 @@ fn volume_attachment(attachment: &sdk::VolumeAttachment) -> Option<Result<Volume
         instance,
         device: text(attachment.device()).unwrap_or_default(),
         state,
-        delete_on_termination: attachment.delete_on_termination().unwrap_or(true),
+        // EC2 always says; where an emulator does not, the instance's own mapping is asked, which it changes.
+        delete_on_termination: attachment.delete_on_termination().unwrap_or(false),
     }))
 }
 
