@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_detachment_is_not_listed_and_an_unknown_delete_flag_counts_as_true() {
+    fn a_finished_detachment_is_not_listed_and_a_flag_left_out_is_the_instances_to_say() {
         let attachment = |id: &str, state| {
             sdk::VolumeAttachment::builder().instance_id(id).device("/dev/sdf").state(state).build()
         };
@@ -467,7 +467,7 @@ mod tests {
                 instance: InstanceId::parse("i-0b").unwrap(),
                 device: "/dev/sdf".into(),
                 state: AttachmentState::Attached,
-                delete_on_termination: true,
+                delete_on_termination: false,
             }]
         );
     }
