@@ -3,8 +3,8 @@
 //! What the SDK makes optional and we cannot do without (ids, a volume's zone) is [`Missing`] when absent; the
 //! adapter reports it as a lost answer. A value of an enum that we do not know becomes the state in which nobody acts
 //! on the object: an instance that is *pending*, a volume that is *creating*, an attachment that is *busy*, a snapshot
-//! or image that is *pending*, a root task *in progress*. An absent DeleteOnTermination counts as true, so that the
-//! workflow sets it.
+//! or image that is *pending*, a root task *in progress*. An absent DeleteOnTermination of an
+//! instance's mapping counts as true, so that the workflow sets it.
 
 use std::net::Ipv4Addr;
 
