@@ -1,12 +1,12 @@
 //! A simulated region on the wire:
 //! `cargo run -p perennial-sim --example region -- --port 0 --speed 10 --seed 1 [--state DIR] [--events-queue NAME]
-//! [--queue NAME]… [--realistic]`. Prints its endpoint, then serves until it is interrupted.
+//! [--queue NAME]… [--realistic] [--config FILE]`, in this order of precedence: what comes later counts. Prints its endpoint, then serves until it is interrupted.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use perennial_engine::clock::Clock;
-use perennial_sim::wire::{Options, run, wire_settings};
+use perennial_sim::wire::{Options, config, run, wire_settings};
 use perennial_sim::world::settings::Settings;
 
 #[tokio::main]
@@ -52,6 +52,10 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> 
             "--state" => options.state = Some(value.into()),
             "--events-queue" => options.events_queue = Some(value),
             "--queue" => options.queues.push(value),
+            "--config" => {
+                let text = std::fs::read_to_string(&value).map_err(|error| format!("{value}: {error}"))?;
+                options = config::options(&text, options).map_err(|error| format!("{value}: {error}"))?;
+            }
             other => return Err(format!("{other} is no option")),
         }
     }

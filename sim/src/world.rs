@@ -83,8 +83,6 @@ pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
 pub use tags::Tagged;
 
-/// The zones of a region.
-const ZONES: [char; 3] = ['a', 'b', 'c'];
 /// What the root of every instance of the default image starts with.
 pub const IMAGE_RECORD: &str = "image";
 /// How many deleted volumes are remembered with their contents, for tests that look for lost writes.
@@ -231,6 +229,9 @@ impl World {
     }
 
     fn furnish(&mut self) {
+        for pool in self.settings.capacity.clone() {
+            self.set_capacity(&pool.instance_type, &pool.zone, pool.market, pool.capacity);
+        }
         self.groups.insert(
             self.default_group.clone(),
             Group {
@@ -290,7 +291,7 @@ impl World {
     /// The region's zones.
     #[must_use]
     pub fn zones(&self) -> Vec<String> {
-        ZONES.iter().map(|letter| format!("{}{letter}", self.settings.region)).collect()
+        self.settings.zones()
     }
 
     /// The default subnet of a zone.

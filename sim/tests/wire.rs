@@ -588,3 +588,21 @@ async fn requests_have_bounds_and_the_control_surface_wants_json() {
     let sts = lab.http("POST", "/", "", b"Action=GetCallerIdentity&Version=2011-06-15").await.unwrap();
     assert_eq!(sts.one("Account"), "111122223333");
 }
+
+#[tokio::test]
+async fn a_file_gives_capacity_and_trouble_from_the_beginning() {
+    let text = format!(
+        "speed = 0.0\nqueues = [\"letters\"]\n[[capacity]]\ntype = \"m6i.large\"\nzone = \"{ZONE}\"\ncapacity = 0\n\
+         [[faults]]\nfault = \"before\"\naction = \"CreateVolume\"\ncode = \"RequestLimitExceeded\"\n"
+    );
+    let base = Options::new(wire_settings(7), EPOCH_MS);
+    let lab = Lab::with(perennial_sim::wire::config::options(&text, base).unwrap()).await;
+    let refused = lab.ec2(&format!("{SPOT}&Placement.AvailabilityZone={ZONE}")).await;
+    assert_eq!(refused.one("Code"), "InsufficientInstanceCapacity");
+    assert_eq!(lab.ec2(&format!("{SPOT}&Placement.AvailabilityZone=us-east-1b")).await.status, 200);
+    let volume = format!("Action=CreateVolume&AvailabilityZone={ZONE}&Size=1");
+    let refused = lab.ec2(&volume).await;
+    assert_eq!((refused.status, refused.one("Code").as_str()), (503, "RequestLimitExceeded"));
+    assert_eq!(lab.ec2(&volume).await.status, 200, "at the next call only");
+    assert_eq!(lab.sqs("GetQueueUrl", json!({ "QueueName": "letters" })).await.status, 200);
+}

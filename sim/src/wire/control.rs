@@ -7,19 +7,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InterfaceId, Market, VolumeId};
+use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
+use super::config::{FaultSpec, PoolSpec, RULES_MAX, checked_speed};
 use super::ec2;
 use super::region::Region;
-use crate::faults::{Fault, Rule, Target, When};
-use crate::world::settings::Capacity;
 use crate::world::{ApiError, Notice, World};
 
 /// The longest step of the clock: ten years.
 const ADVANCE_MAX_S: f64 = 315_360_000.0;
-/// Rules of trouble at once.
-const RULES_MAX: usize = 1_000;
 /// Bytes of a record on a volume.
 const RECORD_MAX: usize = 64 * 1024;
 
@@ -67,9 +65,7 @@ pub(super) fn call(
         ("GET", "clock") => Ok(clock(region)),
         ("POST", "clock") => {
             let speed = number(&request, "speed")?;
-            if speed.is_some_and(|speed| !(0.0..=100_000.0).contains(&speed)) {
-                return Err(bad("a speed is between 0 and 100000"));
-            }
+            let speed = speed.map(checked_speed).transpose().map_err(bad)?;
             let ahead = number(&request, "advance_s")?.unwrap_or(0.0);
             if !(0.0..=ADVANCE_MAX_S).contains(&ahead) {
                 return Err(bad("time moves forwards only, and at most ten years at once"));
@@ -84,7 +80,7 @@ pub(super) fn call(
             Ok(json!({ "faults": rules.collect::<Vec<_>>() }))
         }
         ("POST", "faults") => {
-            let rule = rule(&request)?;
+            let rule = parsed::<FaultSpec>(&request)?.rule().map_err(wrong)?;
             let mut faults = region.faults();
             if faults.rules().count() >= RULES_MAX {
                 return Err(bad(format!("at most {RULES_MAX} rules; DELETE faults first")));
@@ -140,37 +136,13 @@ fn seconds(request: &Json, name: &str) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-/// `{"action": "RunInstances", "next": 2, "fault": "after", "code": "InternalError"}`.
-fn rule(request: &Json) -> Result<Rule, ApiError> {
-    let target = match request["action"].as_str() {
-        None | Some("*") => Target::All,
-        Some("acts") => Target::Acts,
-        Some("looks") => Target::Looks,
-        Some(name) => Target::Named(name.to_owned()),
-    };
-    let count = |name: &str| request[name].as_u64();
-    let when = match (count("next"), count("nth"), count("per_mille"), request["always"].as_bool()) {
-        (Some(n), ..) => When::Next(n),
-        (_, Some(n), ..) => When::Nth(n),
-        (_, _, Some(n), _) => When::PerMille(u16::try_from(n.min(1000)).unwrap_or(1000)),
-        (_, _, _, Some(true)) => When::Always,
-        _ => When::Next(1),
-    };
-    let code = || request["code"].as_str().unwrap_or("InternalError").to_owned();
-    let fault = match text(request, "fault")? {
-        "before" => Fault::Before(code()),
-        "after" => Fault::After(code()),
-        "lost_request" => Fault::LostRequest,
-        "lost_reply" => Fault::LostReply,
-        "delay" => {
-            let ms = request["delay_ms"].as_u64().ok_or_else(|| bad("delay_ms is missing"))?;
-            Fault::Delay(Duration::from_millis(ms.min(600_000)))
-        }
-        other => {
-            return Err(bad(format!("{other} is no fault: before, after, lost_request, lost_reply, delay")));
-        }
-    };
-    Ok(Rule { target, when, fault })
+/// A part of a request that has a form of its own, and what of it is wrong.
+fn parsed<T: DeserializeOwned>(request: &Json) -> Result<T, ApiError> {
+    serde_json::from_value(request.clone()).map_err(|error| bad(error.to_string()))
+}
+
+fn wrong((field, why): (&'static str, String)) -> ApiError {
+    bad(format!("{field}: {why}"))
 }
 
 /// Changes the world.
@@ -210,26 +182,8 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
             Ok(json!({ "state": state }))
         }
         "capacity" => {
-            let market = match request["market"].as_str().unwrap_or("spot") {
-                "spot" => Market::Spot,
-                "on-demand" => Market::OnDemand,
-                other => return Err(bad(format!("{other} is no market: spot, on-demand"))),
-            };
-            let capacity = match &request["capacity"] {
-                Json::String(word) if word == "unlimited" => Capacity::Unlimited,
-                Json::String(word) if word == "unsupported" => Capacity::Unsupported,
-                other => {
-                    let free = other.as_u64().and_then(|free| u32::try_from(free).ok());
-                    Capacity::Free(free.ok_or_else(|| bad("capacity is a number, unlimited or unsupported"))?)
-                }
-            };
-            let zones = match request["zone"].as_str() {
-                Some(zone) if world.zones().iter().any(|known| known == zone) => vec![zone.to_owned()],
-                Some(zone) => return Err(bad(format!("no zone {zone}"))),
-                None => world.zones(),
-            };
-            for zone in zones {
-                world.set_capacity(text(request, "type")?, &zone, market, capacity);
+            for pool in parsed::<PoolSpec>(request)?.pools(&world.zones()).map_err(wrong)? {
+                world.set_capacity(&pool.instance_type, &pool.zone, pool.market, pool.capacity);
             }
             Ok(json!({}))
         }

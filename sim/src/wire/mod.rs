@@ -24,6 +24,7 @@
 //! loses nothing that was answered (a power failure may: the log is not fsynced). The region's time stands still
 //! while nobody serves it.
 
+pub mod config;
 mod control;
 mod ec2;
 mod events;
@@ -41,11 +42,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use crate::faults::Rule;
 use crate::world::settings::{AddressOrder, Guest, Latencies, Quotas, Settings, Span};
 use region::Region;
 
 /// What a region on the wire is like.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Where to listen. Port 0 takes any free one.
     pub listen: SocketAddr,
@@ -61,6 +63,8 @@ pub struct Options {
     pub queues: Vec<String>,
     /// The queue (made if need be) that gets every event of the region, as if a rule had put it there.
     pub events_queue: Option<String>,
+    /// Trouble from the start of the process; the rules' own calls are counted from there.
+    pub faults: Vec<Rule>,
 }
 
 impl Options {
@@ -75,6 +79,7 @@ impl Options {
             state: None,
             queues: Vec::new(),
             events_queue: None,
+            faults: Vec::new(),
         }
     }
 }

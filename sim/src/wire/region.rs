@@ -81,12 +81,14 @@ impl Region {
     pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
         let real = Clock::system();
         let seed = options.settings.seed;
+        let mut faults = Faults::none(seed);
+        options.faults.iter().cloned().for_each(|rule| faults.add(rule));
         let mut region = Self {
             world: Mutex::new(World::new(options.settings.clone(), options.epoch_ms)),
             time: Mutex::new(Time { base_ms: options.epoch_ms, since: Instant::now(), speed: options.speed }),
             queues: Mutex::new(Queues::new(seed)),
             rules: Mutex::default(),
-            faults: Mutex::new(Faults::none(seed)),
+            faults: Mutex::new(faults),
             calls: Mutex::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x5eed)),
             journal: None,

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// The zones of a region.
+const ZONES: [char; 3] = ['a', 'b', 'c'];
+
 /// A length of time between two bounds, drawn evenly and seeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -185,6 +188,19 @@ pub enum Capacity {
     Unsupported,
 }
 
+/// The capacity of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Such as `m6i.large`.
+    pub instance_type: String,
+    /// Such as `us-east-1a`.
+    pub zone: String,
+    /// Spot or on-demand.
+    pub market: perennial_workflows::aws::Market,
+    /// How much.
+    pub capacity: Capacity,
+}
+
 /// What a region is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -218,9 +234,17 @@ pub struct Settings {
     pub addresses: AddressOrder,
     /// The length of the subnets' prefix (a default VPC has 20).
     pub subnet_prefix: u8,
+    /// What is not unlimited at the beginning; a later entry for the same pool counts.
+    pub capacity: Vec<Pool>,
 }
 
 impl Settings {
+    /// The region's zones.
+    #[must_use]
+    pub fn zones(&self) -> Vec<String> {
+        ZONES.iter().map(|letter| format!("{}{letter}", self.region)).collect()
+    }
+
     /// A region with true latencies, where everything is visible at once and no quota is enforced.
     #[must_use]
     pub fn calm(seed: u64) -> Self {
@@ -240,6 +264,7 @@ impl Settings {
             token_memory: Duration::from_secs(12 * 3600),
             addresses: AddressOrder::Next,
             subnet_prefix: 20,
+            capacity: Vec::new(),
         }
     }
 
