@@ -39,3 +39,20 @@ async fn every_mode_survives_an_announced_interruption() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_installations_may_name_a_node_alike() {
+    let mut one = Lab::new(Settings::calm(7));
+    let mut other = one.neighbour("other");
+    for lab in [&mut one, &mut other] {
+        let spec = lab.spec("db-1", NetworkMode::None, RootMode::Image);
+        lab.provision(&spec).await;
+        lab.submit("node.replace", "db-1", serde_json::json!({})).await;
+    }
+    one.rest("db-1", 2).await;
+    other.rest("db-1", 2).await;
+    let images =
+        [one.node("db-1").await.resources.root_images, other.node("db-1").await.resources.root_images];
+    assert_eq!((images[0].len(), images[1].len()), (1, 1));
+    assert_ne!(images[0], images[1], "each has its own image of its own root");
+}

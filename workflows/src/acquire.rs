@@ -1,6 +1,7 @@
 //! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
 //! everything of the node's is brought onto it.
 
+use crate::aws::SnapshotId;
 use crate::node::OperationKind;
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
@@ -78,7 +79,7 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         }
         (Some(snapshot), None) => due.push(
             Intent::RegisterImage {
-                name: format!("perennial-{}-{}", op.id, op.next_attempt("register_image")),
+                name: image_name(op, snapshot),
                 snapshot: snapshot.clone(),
                 facts: placement.image.clone(),
                 tags: op.tags("register_image", "root"),
@@ -87,6 +88,12 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         ),
         (Some(_), Some(_)) => {}
     }
+}
+
+/// The name that makes RegisterImage repeatable. Names are unique per account and region, not per installation: two
+/// installations may each have a `db-1.2`, but no two snapshots have one id.
+fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
+    format!("perennial-{}-{}-{snapshot}", op.id, op.next_attempt("register_image"))
 }
 
 /// One launch, in the next pool of the ladder.

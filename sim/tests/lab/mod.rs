@@ -142,6 +142,7 @@ pub struct Lab {
     process: Option<JoinHandle<()>>,
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,
+    owner: String,
     /// How many processes died.
     pub deaths: u64,
 }
@@ -175,6 +176,29 @@ impl Lab {
             process: None,
             pumps,
             submitted: 0,
+            owner: "lab".to_owned(),
+            deaths: 0,
+        };
+        lab.start();
+        lab
+    }
+
+    /// Another installation in the same account and region, with its own journal and queues. The region's events go to the
+    /// first one only; this one has its sweep.
+    pub fn neighbour(&self, owner: &str) -> Self {
+        let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), self.clock.clone()));
+        let mut lab = Self {
+            clock: self.clock.clone(),
+            region: self.region.clone(),
+            journal: Arc::new(MemoryJournal::new()),
+            steps: queue(),
+            submissions: queue(),
+            interruptions: queue(),
+            points: Points::new(),
+            process: None,
+            pumps: Vec::new(),
+            submitted: 0,
+            owner: owner.to_owned(),
             deaths: 0,
         };
         lab.start();
@@ -197,7 +221,7 @@ impl Lab {
             interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
             cloud: Arc::new(connection),
             clock: self.clock.clone(),
-            owner: "lab".to_owned(),
+            owner: self.owner.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::sweep::EVERY,
@@ -322,6 +346,13 @@ impl Lab {
             State::Operation(Some(operation)) => operation,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The fates of all letters so far, as they stand in the journal.
+    pub async fn fates(&self) -> Vec<String> {
+        let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
+        let answered = events.into_iter().filter(|event| event.data.kind == "letter.answered");
+        answered.map(|event| event.data.body).collect()
     }
 
     /// The instance that carries a node.
