@@ -5,8 +5,10 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
+use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
+use perennial_workers::classify::Action;
 use perennial_workflows::spec::{NetworkMode, RootMode};
 
 const NETWORKS: [NetworkMode; 3] = [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
@@ -55,4 +57,19 @@ async fn two_installations_may_name_a_node_alike() {
         [one.node("db-1").await.resources.root_images, other.node("db-1").await.resources.root_images];
     assert_eq!((images[0].len(), images[1].len()), (1, 1));
     assert_ne!(images[0], images[1], "each has its own image of its own root");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_events_of_an_own_instance_are_not_foreign() {
+    let mut lab = Lab::new(Settings::calm(7));
+    // The answer to the launch is lost: the event is there first.
+    lab.region.inject(Rule::next(Action::RunInstances, Fault::LostReply));
+    let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    lab.provision(&spec).await;
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    let instance = lab.instance("db-1").await;
+    let letters = lab.fates().await;
+    let about_it: Vec<_> = letters.iter().filter(|body| body.contains("foreign")).collect();
+    assert!(about_it.is_empty(), "{instance}: {about_it:?}");
+    assert!(letters.len() > 1, "its events were heard: {letters:?}");
 }

@@ -34,6 +34,10 @@ const OVERSIZED_KEPT: usize = 1_024;
 /// How often a letter is decided anew because its node moved on meanwhile.
 const MOVED_MAX: u32 = 20;
 
+/// How long an event about an instance that nobody knows waits before it counts as foreign. The first state change of an
+/// instance of ours can overtake the answer to its launch by a second or two; a foreign event costs one more receive.
+const YOUNG: Duration = Duration::from_secs(10);
+
 /// How long one receive waits (SQS: at most 20 s).
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -151,6 +155,19 @@ impl Ingest {
     /// Takes one letter: journal, then answer, then delete. An error leaves it in the queue.
     async fn take(&self, delivery: &Delivery) {
         let read = self.read(delivery);
+        match self.overtakes(delivery, &read).await {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Err(error) = self.queue.extend(&delivery.receipt, YOUNG).await {
+                    warn!(message = %delivery.id, %error, "a young event could not be put off; it will come again");
+                }
+                return;
+            }
+            Err(error) => {
+                warn!(message = %delivery.id, %error, "the journal cannot be read; the event will come again");
+                return;
+            }
+        }
         let fate = match self.write(delivery, &read).await {
             Ok(fate) => fate,
             Err(error) => {
@@ -170,6 +187,14 @@ impl Ingest {
         if let Err(error) = ended {
             warn!(message = %delivery.id, %error, "an answered letter could not be taken off its queue; it will come again and be known");
         }
+    }
+
+    /// Whether an event may be about an instance whose launch is still to be settled.
+    async fn overtakes(&self, delivery: &Delivery, read: &Read) -> Result<bool, ExecuteError<Rejection>> {
+        let Content::Signal(signal) = &read.content else { return Ok(false) };
+        let age_ms = self.engine.clock().now_ms().saturating_sub(delivery.sent_at_ms);
+        let is_young = Duration::from_millis(age_ms) < YOUNG;
+        Ok(is_young && node_of(&self.engine, &signal.instance).await?.is_none())
     }
 
     fn read(&self, delivery: &Delivery) -> Read {
