@@ -52,8 +52,10 @@ impl OperationId {
         let bad = || BadOperationId { text: text.chars().take(80).collect() };
         let (node, number) = text.rsplit_once('.').ok_or_else(bad)?;
         let node = NodeName::parse(node).map_err(|_| bad())?;
+        // One operation, one spelling: `u64` alone would also take `+3` and `03`.
+        let canonical = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
         let number: u64 = number.parse().map_err(|_| bad())?;
-        if number == 0 { Err(bad()) } else { Ok(Self { node, number }) }
+        if canonical { Ok(Self { node, number }) } else { Err(bad()) }
     }
 
     /// Whose operation it is.
@@ -364,5 +366,20 @@ impl Node {
             NodeEvent::SignalNoted { .. } => {}
         }
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_has_one_spelling() {
+        assert_eq!(OperationId::parse("db-1.30").unwrap().to_string(), "db-1.30");
+        for wrong in
+            ["db-1.+3", "db-1.03", "db-1.0", "db-1.", "db-1", ".3", "db-1.3 ", "db-1.99999999999999999999"]
+        {
+            assert!(OperationId::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }
