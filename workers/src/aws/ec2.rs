@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::create_network_interface::builders::CreateNetworkInterfaceInputBuilder;
 use aws_sdk_ec2::operation::create_replace_root_volume_task::builders::CreateReplaceRootVolumeTaskInputBuilder;
 use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeInputBuilder;
@@ -43,7 +43,7 @@ use perennial_workflows::aws::{
 };
 
 use super::ec2_views::{self as views, Missing};
-use super::{CALL_MAX, bounded_by, no_retries, no_stall_guard};
+use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchNetwork,
@@ -472,9 +472,10 @@ impl Cloud for Ec2 {
     async fn identity(&self) -> Result<String, CloudError> {
         let action = Action::GetCallerIdentity;
         if let Some(provider) = &self.credentials {
-            let credentials = provider.provide_credentials().await.map_err(|error| {
-                CloudError::coded(action, "AuthFailure", DisplayErrorContext(&error).to_string())
-            })?;
+            let credentials = provider
+                .provide_credentials()
+                .await
+                .map_err(|error| CloudError::coded(action, "AuthFailure", in_words(&error)))?;
             if let Some(account) = credentials.account_id() {
                 return Ok(account.as_str().to_owned());
             }
@@ -732,13 +733,11 @@ where
                 answered(action, status.unwrap_or_default(), answer.err().code(), answer.err().message())
             }
             // Never sent: our request cannot be written, or there is no region or endpoint.
-            SdkError::ConstructionFailure(_) => {
-                CloudError::coded(action, "", DisplayErrorContext(&error).to_string())
-            }
+            SdkError::ConstructionFailure(_) => CloudError::coded(action, "", in_words(&error)),
             // No answer, or one that cannot be read.
             _ => {
                 let status = status.map(|status| format!("HTTP {status}: ")).unwrap_or_default();
-                CloudError::lost(action, format!("{status}{}", DisplayErrorContext(&error)))
+                CloudError::lost(action, format!("{status}{}", in_words(&error)))
             }
         }
     }

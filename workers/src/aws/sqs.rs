@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
     MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
@@ -28,7 +28,7 @@ use perennial_engine::queue::{
     check_outgoing,
 };
 
-use super::{CALL_MAX, POLL_MARGIN, bounded_by, no_retries, no_stall_guard};
+use super::{CALL_MAX, POLL_MARGIN, bounded_by, in_words, no_retries, no_stall_guard};
 
 /// The longest wait of a receive (SQS API reference, ReceiveMessage).
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -198,7 +198,7 @@ impl SqsQueue {
             let call =
                 self.client.change_message_visibility_batch().queue_url(url).set_entries(Some(entries));
             if let Err(error) = call.send().await {
-                tracing::debug!(error = %DisplayErrorContext(&error), "dead letters come back a little later");
+                tracing::debug!(error = %in_words(&error), "dead letters come back a little later");
             }
         }
     }
@@ -623,7 +623,7 @@ where
         return error(code, answer.err().message());
     }
     let status = sdk_error.raw_response().map(|response| format!("HTTP {}: ", response.status().as_u16()));
-    let why = format!("{}{}", status.unwrap_or_default(), DisplayErrorContext(&sdk_error));
+    let why = format!("{}{}", status.unwrap_or_default(), in_words(&sdk_error));
     match sdk_error {
         // Never sent: there is no region or endpoint.
         SdkError::ConstructionFailure(_) => QueueError::Misconfigured { why },
