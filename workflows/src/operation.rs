@@ -53,6 +53,10 @@ const LADDER_ROUND: Intervals =
 /// How many refused pools an operation remembers in its state (the journal keeps all).
 const REJECTED_MAX: usize = 200;
 
+/// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
+/// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
+const LAUNCH_FAILURES_MAX: u32 = 12;
+
 /// What the order of an operation fixes at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -329,6 +333,10 @@ pub struct Facts {
     pub launches: u32,
     /// How many candidates were lost.
     pub losses: u32,
+    /// How many launches in a row ended before their instance ran.
+    pub failed_launches: u32,
+    /// How the last of them ended.
+    pub last_failure: String,
     /// Where on the ladder.
     pub ladder: Ladder,
     /// How the root is carried.
@@ -546,6 +554,8 @@ impl Operation {
             candidate: None,
             launches: 0,
             losses: 0,
+            failed_launches: 0,
+            last_failure: String::new(),
             ladder: Ladder::default(),
             rung,
             root_snapshot: None,
@@ -611,9 +621,14 @@ impl Operation {
                 // An instance that was launched for the old rung is of no use to the new one.
                 self.give_up_candidate(stamp.at_ms, Climb::No);
             }
-            OperationEvent::CandidateLost { instance, .. } => {
-                if self.facts.candidate.as_ref().map(|candidate| &candidate.instance) != Some(instance) {
+            OperationEvent::CandidateLost { instance, because } => {
+                let Some(candidate) = self.facts.candidate.as_ref().filter(|c| c.instance == *instance)
+                else {
                     return illegal("this instance is not the candidate");
+                };
+                if candidate.network.is_none() {
+                    self.facts.failed_launches += 1;
+                    self.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
                 }
                 self.facts.losses += 1;
                 self.give_up_candidate(stamp.at_ms, Climb::Yes);
@@ -645,6 +660,7 @@ impl Operation {
                     return illegal("the operation is not stuck");
                 }
                 self.status = Status::Running;
+                self.facts.failed_launches = 0;
                 if spec.image != self.order.spec.image {
                     self.facts.placement = None;
                 }
@@ -806,6 +822,8 @@ impl Operation {
             (Intent::Launch { pool, .. }, Evidence::InstanceGone { reason, .. }) => {
                 let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
                 let pool = pool.clone();
+                facts.failed_launches += 1;
+                facts.last_failure = format!("{pool}: {code}");
                 self.climb(pool, code, at_ms);
             }
             (
@@ -815,6 +833,7 @@ impl Operation {
                 let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) else {
                     return;
                 };
+                facts.failed_launches = 0;
                 candidate.network = Some((interface.clone(), *private_ip));
                 candidate.root_device = Some(root_device.clone());
                 candidate.root_volume.clone_from(root_volume);
@@ -1168,6 +1187,14 @@ impl Draft {
     fn intend(&mut self) -> Result<(), Refusal> {
         if self.state.status != Status::Running {
             return Ok(());
+        }
+        if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX {
+            let because = format!(
+                "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}",
+                self.state.facts.last_failure
+            );
+            let needs = format!("find out why, then: perennial workflow resume {}", self.state.id);
+            return self.stuck("launch", because, needs);
         }
         for due in self.state.rules() {
             let step = due.intent.step();

@@ -448,6 +448,30 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
 }
 
 #[test]
+fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.data_volumes.clear();
+    let fails = |intent: &Intent, _: u32| match intent {
+        Intent::Start { instance } => Some(Evidence::InstanceGone {
+            instance: instance.clone(),
+            state: Some(InstanceState::Terminated),
+            reason: Some("Server.InternalError".into()),
+        }),
+        _ => None,
+    };
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&fails);
+    let Status::Stuck { because, .. } = &run.state.status else { panic!("{}", run.told) };
+    assert!(because.starts_with("12 launches in a row"), "{because}");
+    assert!(because.contains("Server.InternalError"), "{because}");
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
+    run.take(draft);
+    run.drive(&well);
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
+}
+
+#[test]
 fn spot_only_never_asks_on_demand() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.capacity.market = MarketPolicy::SpotOnly;
