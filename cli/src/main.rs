@@ -18,6 +18,8 @@ mod node;
 mod output;
 mod plan;
 mod read;
+#[cfg(feature = "region")]
+mod region;
 mod schema;
 mod serve;
 mod submit;
@@ -27,7 +29,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Overrides};
@@ -97,13 +100,41 @@ enum Command {
     /// Check configuration, journal, queues and cloud; says what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
+    /// Run a simulated region that any AWS client takes for one; interrupt it
+    #[cfg(feature = "region")]
+    #[command(
+        after_help = "Example: perennial region --port 4566 --speed 10, then: perennial region interrupt db-1"
+    )]
+    Region(Box<region::RegionArgs>),
     /// Print the JSON Schema of a file or message
     #[command(after_help = "Example: perennial schema node > node.schema.json")]
     Schema(schema::SchemaArgs),
 }
 
+impl Command {
+    /// Whether `--config` names a file of another kind than an installation's.
+    const fn has_its_own_file(&self) -> bool {
+        match self {
+            #[cfg(feature = "region")]
+            Self::Region(_) => true,
+            Self::Demo(_)
+            | Self::Serve
+            | Self::Node(_)
+            | Self::Workflow(_)
+            | Self::Journal(_)
+            | Self::Doctor(_)
+            | Self::Schema(_) => false,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
+    if cli.command.has_its_own_file() && arguments.value_source("config") != Some(ValueSource::CommandLine) {
+        // PERENNIAL_CONFIG names the file of an installation.
+        cli.config = None;
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -116,12 +147,17 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output { format: cli.output };
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
-    // These two ask nothing of an installation, not even that its configuration can be read.
+    // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
         Command::Schema(args) => return schema::run(args, output),
         Command::Demo(args) => {
             log(&cli, None)?;
             return on_runtime(Box::pin(demo::run(args, output)));
+        }
+        #[cfg(feature = "region")]
+        Command::Region(args) => {
+            log(&cli, None)?;
+            return on_runtime(Box::pin(region::run(args, cli.config.as_ref(), output)));
         }
         _ => {}
     }
@@ -138,6 +174,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match &cli.command {
             Command::Demo(args) => demo::run(args, output).await,
             Command::Schema(args) => schema::run(args, output),
+            #[cfg(feature = "region")]
+            Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
             Command::Node(command) => node::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
@@ -162,6 +200,8 @@ fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 fn log(cli: &Cli, config: Option<&Config>) -> Result<(), Failure> {
     let filter = match (cli.verbose, config, &cli.command) {
         (0, Some(config), Command::Serve) => config.log.clone(),
+        #[cfg(feature = "region")]
+        (0, _, Command::Region(args)) if args.serves() => "warn".to_owned(),
         (0, _, _) => "error".to_owned(),
         (1, _, _) => "perennial=info,info".to_owned(),
         (_, _, _) => "debug".to_owned(),

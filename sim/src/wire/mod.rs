@@ -25,6 +25,7 @@
 //! while nobody serves it.
 
 pub mod config;
+mod client;
 mod control;
 mod ec2;
 mod events;
@@ -36,6 +37,8 @@ mod region;
 mod sqs;
 mod xml;
 
+pub use client::{ControlError, RegionClient};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +48,9 @@ use tokio::net::TcpListener;
 use crate::faults::Rule;
 use crate::world::settings::{AddressOrder, Guest, Latencies, Quotas, Settings, Span};
 use region::Region;
+
+/// How often a message of a queue that exists from the beginning is received before it is given up.
+pub const RECEIVES_MAX: u32 = 20;
 
 /// What a region on the wire is like.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,9 +65,9 @@ pub struct Options {
     pub epoch_ms: u64,
     /// Where the state is kept; `None` forgets it at the end.
     pub state: Option<PathBuf>,
-    /// Queues that exist from the beginning.
+    /// Queues that exist from the beginning, each with a dead-letter queue `NAME-dead` after [`RECEIVES_MAX`] receives.
     pub queues: Vec<String>,
-    /// The queue (made if need be) that gets every event of the region, as if a rule had put it there.
+    /// The queue (made if need be, as the others) that gets every event of the region, as if a rule had put it there.
     pub events_queue: Option<String>,
     /// Trouble from the start of the process; the rules' own calls are counted from there.
     pub faults: Vec<Rule>,

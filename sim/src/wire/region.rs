@@ -1,6 +1,6 @@
 //! What all connections share: the world and its time, queues, rules, trouble, and the log of what was done.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::journal::{Entry, Journal, Operation};
 use super::params::Params;
 use super::sqs::model::{Outgoing, Queues, Refusal, uuid};
 use super::xml::Element;
-use super::{Options, StartError, control, ec2};
+use super::{Options, RECEIVES_MAX, StartError, control, ec2};
 use crate::faults::{Fault, Faults};
 use crate::world::{ACCOUNT, ApiError, World};
 
@@ -115,16 +115,30 @@ impl Region {
             region.journal = Some(Mutex::new(journal));
         }
         for name in options.queues.iter().chain(&options.events_queue) {
-            let body = json!({ "QueueName": name });
-            let made = lock(&region.queues).queue(name).map(drop);
-            let made = made.or_else(|_| {
-                region.change_queues("CreateQueue", &body, |queues, now_ms| {
-                    queues.create(name, &Default::default(), Default::default(), now_ms)
-                })
-            });
+            let made = region.make_queue(name);
             made.map_err(|refusal| StartError::Queue { name: name.clone(), why: refusal.message })?;
         }
         Ok(region)
+    }
+
+    /// Makes a queue and its dead-letter queue, unless there is one of this name.
+    fn make_queue(&self, name: &str) -> Result<(), Refusal> {
+        if lock(&self.queues).queue(name).is_ok() {
+            return Ok(());
+        }
+        let stem = name.strip_suffix(".fifo");
+        let dead = stem.map_or_else(|| format!("{name}-dead"), |stem| format!("{stem}-dead.fifo"));
+        let policy = json!({ "deadLetterTargetArn": self.queue_arn(&dead), "maxReceiveCount": RECEIVES_MAX });
+        for (name, policy) in [(dead.as_str(), None), (name, Some(policy.to_string()))] {
+            let mut attributes = BTreeMap::new();
+            attributes.extend(stem.map(|_| ("FifoQueue".to_owned(), "true".to_owned())));
+            attributes.extend(policy.map(|policy| ("RedrivePolicy".to_owned(), policy)));
+            let body = json!({ "QueueName": name, "Attributes": attributes });
+            self.change_queues("CreateQueue", &body, |queues, now_ms| {
+                queues.create(name, &attributes, BTreeMap::new(), now_ms)
+            })?;
+        }
+        Ok(())
     }
 
     fn replay(&self, entry: Entry) {
