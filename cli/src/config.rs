@@ -3,7 +3,8 @@
 //! ```toml
 //! owner = "default"            # in every tag: one installation sees only its own
 //! data_dir = "./.perennial"    # the journal and the embedded queues
-//! cloud = "ec2"                # or "sim": a region inside the process, for rehearsals; it ends with the process
+//! cloud = "ec2"                # for rehearsals "region": `perennial region` at AWS_ENDPOINT_URL, and its clock; or "sim":
+//!                              # a region inside the process, which ends with it
 //! sweep_every_s = 20           # between two looks for instances that were lost without an event
 //! log = "info"                 # of `serve`, in tracing's syntax
 //!
@@ -74,6 +75,8 @@ struct SimSection {
 pub(crate) enum CloudKind {
     /// AWS, or whatever answers at `AWS_ENDPOINT_URL`.
     Ec2,
+    /// `perennial region` at `AWS_ENDPOINT_URL`: EC2's adapters, and the region's clock instead of the machine's.
+    Region,
     /// A simulated region inside the process.
     Sim,
 }

@@ -141,6 +141,14 @@ pub(crate) async fn run(
             "a simulated region inside `serve`; it ends with the process",
             "for rehearsals only: set cloud = \"ec2\" for the real one",
         ),
+        CloudKind::Region => {
+            report.warn(
+                "cloud",
+                "a simulated region, and its clock",
+                "for rehearsals only: set cloud = \"ec2\" for the real one",
+            );
+            ec2(installation, spec.as_ref(), &mut report).await;
+        }
         CloudKind::Ec2 => ec2(installation, spec.as_ref(), &mut report).await,
     }
     report.end(output)

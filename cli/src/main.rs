@@ -69,10 +69,10 @@ struct Cli {
 /// The end of `perennial --help`.
 const LONG_HELP: &str = "\
 Configuration: perennial.toml, overridden by PERENNIAL_… variables, overridden
-by flags. Keys: owner, data_dir, cloud (ec2 | sim), sweep_every_s, log,
-[queues] kind (embedded | sqs), submissions, interruptions, steps, [sim] seed,
-speed; docs/cli.md explains them. AWS region, credentials and endpoint follow
-AWS's own conventions.
+by flags. Keys: owner, data_dir, cloud (ec2 | region | sim), sweep_every_s,
+log, [queues] kind (embedded | sqs), submissions, interruptions, steps, [sim]
+seed, speed; docs/cli.md explains them. AWS region, credentials and endpoint
+follow AWS's own conventions.
 
 Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or
 input · 3 configuration · 4 environment (journal locked or missing, AWS out of

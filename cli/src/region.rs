@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use perennial_engine::clock::Clock;
+use perennial_sim::wire::config::options as read_file;
 use perennial_sim::wire::{ControlError, Options, RegionClient, RegionServer, StartError, wire_settings};
 use perennial_sim::world::settings::Settings;
 use serde_json::{Map, Value, json};
 
 use crate::describe;
 use crate::failure::{Failure, chain};
+use crate::files;
 use crate::output::{Format, Output, pairs, table};
 use crate::serve::Signals;
 
@@ -248,10 +250,12 @@ enum RegionCommand {
         at: At,
     },
     /// Show what is on a volume, also when it is deleted
-    #[command(after_help = "Example: perennial region read vol-0123456789abcdef0")]
+    #[command(after_help = "Example: perennial region read db-1 /dev/sdf")]
     Read {
-        /// The volume
-        volume: String,
+        /// The volume's id; or the instance with it, and then its device
+        target: String,
+        /// The device
+        device: Option<String>,
         #[command(flatten)]
         at: At,
     },
@@ -333,11 +337,13 @@ impl ServeArgs {
     /// The file's options, with what the flags say put over them.
     fn options(&self, file: Option<&PathBuf>) -> Result<Options, Failure> {
         let mut options = Options::new(wire_settings(1), Clock::system().now_ms());
-        if let Some(path) = file {
-            return Err(Failure::configuration(format!("{}: not read yet", path.display())));
-        }
         if self.realistic {
             options.settings = Settings::realistic(options.settings.seed);
+        }
+        if let Some(path) = file {
+            let file = read_file(&files::read(path)?, options)
+                .map_err(|error| Failure::configuration(format!("{}: {}", path.display(), chain(&error))));
+            options = file.map_err(|failure| failure.hint("examples/region.toml has every key"))?;
         }
         if let Some(address) = self.listen {
             options.listen.set_ip(address);
@@ -404,12 +410,32 @@ fn start_failure(error: StartError) -> Failure {
 
 impl At {
     fn client(&self) -> Result<RegionClient, Failure> {
-        let named = self.endpoint.clone().or_else(|| {
-            ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"]
-                .iter()
-                .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        });
+        let named = self.endpoint.clone().or_else(endpoint);
         RegionClient::new(named.as_deref().unwrap_or(DEFAULT_ENDPOINT)).map_err(refused)
+    }
+}
+
+/// The endpoint that AWS's clients use, by their own conventions.
+fn endpoint() -> Option<String> {
+    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"].into_iter().find_map(named)
+}
+
+/// The clock of the region that AWS's clients are pointed at: an engine that goes by it has as much time between a notice and the
+/// end as it would have on AWS, whatever the region's speed.
+#[cfg(feature = "aws")]
+pub(crate) async fn clock() -> Result<Clock, Failure> {
+    let Some(endpoint) = endpoint() else {
+        return Err(Failure::configuration("cloud is \"region\", and no endpoint is set")
+            .hint("set AWS_ENDPOINT_URL to what `perennial region` prints"));
+    };
+    let client = RegionClient::new(&endpoint).map_err(refused)?;
+    let clock = client.get("clock").await.map_err(refused)?;
+    match (clock["now_ms"].as_u64(), clock["speed"].as_f64()) {
+        (Some(now_ms), Some(speed)) if speed > 0.0 => Ok(Clock::scaled(now_ms, speed)),
+        (Some(_), Some(_)) => Err(Failure::environment("the region's clock stands still")
+            .hint("let it run with `perennial region clock --speed 1`, or set cloud = \"ec2\"")),
+        _ => Err(Failure::environment(format!("{endpoint} tells no time"))),
     }
 }
 
@@ -443,6 +469,19 @@ async fn instance(client: &RegionClient, text: &str) -> Result<String, Failure> 
                 .hint("give one's id"))
         }
     }
+}
+
+/// The id of the volume that an instance has at a device.
+async fn volume_at(client: &RegionClient, name: &str, device: &str) -> Result<String, Failure> {
+    let id = instance(client, name).await?;
+    let dump = client.get("dump").await.map_err(refused)?;
+    let found = entries(&dump["volumes"]).find(|(_, volume)| {
+        volume["attachment"]["instance"] == id && volume["attachment"]["device"] == *device
+    });
+    found.map(|(volume, _)| volume.clone()).ok_or_else(|| {
+        Failure::user(format!("{id} has no volume at {device}"))
+            .hint("`perennial region dump` shows what there is")
+    })
 }
 
 fn entries(map: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -547,8 +586,13 @@ async fn act(deed: &RegionCommand, output: Output) -> Result<(), Failure> {
             let answer = client.post("write", &body).await.map_err(refused)?;
             output.show(&answer, || "written".to_owned())
         }
-        RegionCommand::Read { volume, at } => {
-            let answer = at.client()?.get(&format!("volumes/{volume}")).await.map_err(refused)?;
+        RegionCommand::Read { target, device, at } => {
+            let client = at.client()?;
+            let volume = match device {
+                None => target.clone(),
+                Some(device) => volume_at(&client, target, device).await?,
+            };
+            let answer = client.get(&format!("volumes/{volume}")).await.map_err(refused)?;
             output.show(&answer, || {
                 let records: Vec<_> = answer["content"].as_array().into_iter().flatten().map(text).collect();
                 let skipped = records.len().saturating_sub(RECORDS_SHOWN);
@@ -633,7 +677,7 @@ fn findings(answer: &Value, name: &str, none: &str, output: Output) -> Result<()
     output.show(answer, || if found.is_empty() { none.to_owned() } else { found.join("\n") })?;
     match found.len() {
         0 => Ok(()),
-        count => Err(Failure::failed(format!("{count} {name}"))),
+        count => Err(Failure::failed(format!("{name}: {count}"))),
     }
 }
 

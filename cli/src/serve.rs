@@ -91,6 +91,7 @@ async fn cloud(
     let config = &installation.config;
     match config.cloud {
         CloudKind::Ec2 => ec2(installation).await,
+        CloudKind::Region => region(installation).await,
         CloudKind::Sim => {
             let now = Clock::system();
             let clock = if (config.sim_speed - 1.0).abs() < f64::EPSILON {
@@ -137,6 +138,22 @@ async fn ec2(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, Stri
 #[expect(clippy::unused_async, reason = "the same signature as with AWS")]
 async fn ec2(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
     Err(crate::installation::no_aws("cloud = \"ec2\""))
+}
+
+#[cfg(all(feature = "aws", feature = "region"))]
+async fn region(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+    let clock = crate::region::clock().await?;
+    let (cloud, _, place) = ec2(installation).await?;
+    Ok((cloud, clock, format!("simulated {place}, its clock")))
+}
+
+#[cfg(not(all(feature = "aws", feature = "region")))]
+#[expect(clippy::unused_async, reason = "the same signature as with both")]
+async fn region(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+    Err(Failure::configuration(
+        "cloud = \"region\" needs the features aws and region, which this build has not",
+    )
+    .hint("build without --no-default-features, or set cloud = \"sim\""))
 }
 
 /// The two signals that mean: stop.

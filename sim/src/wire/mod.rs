@@ -24,8 +24,8 @@
 //! loses nothing that was answered (a power failure may: the log is not fsynced). The region's time stands still
 //! while nobody serves it.
 
-pub mod config;
 mod client;
+pub mod config;
 mod control;
 mod ec2;
 mod events;
