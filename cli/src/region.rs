@@ -392,8 +392,7 @@ async fn serve(args: &ServeArgs, config: Option<&PathBuf>, output: Output) -> Re
             &json!({"ready": true, "endpoint": endpoint, "region": name, "speed": speed, "seed": seed}),
         )?,
     }
-    server.serve(signals.next()).await;
-    Ok(())
+    server.serve(signals.next()).await.map_err(start_failure)
 }
 
 fn start_failure(error: StartError) -> Failure {

@@ -23,6 +23,7 @@
 //! | `fleets` | launch templates, CreateFleet |
 //! | `catalogue` | instance types and spot prices |
 //! | `tags` | CreateTags and DeleteTags on anything |
+//! | `stored` | the serialised form |
 //!
 //! # What is guessed
 //! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
@@ -46,6 +47,7 @@ mod spot;
 pub mod state;
 mod stops;
 mod storage;
+mod stored;
 mod tags;
 
 #[cfg(test)]
@@ -62,6 +64,7 @@ use perennial_workflows::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use catalogue::{Price, Shape, TYPES};
@@ -81,6 +84,8 @@ use state::{
 };
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
+#[cfg(feature = "wire")]
+pub(crate) use stored::seeded;
 pub use tags::Tagged;
 
 /// What the root of every instance of the default image starts with.
@@ -116,21 +121,25 @@ impl ApiError {
     }
 }
 
-/// A simulated region.
-#[derive(Debug, Clone)]
+/// A simulated region. Its serialised form is the whole of it: a world that is read back goes on as this one would.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct World {
     /// May be changed at any time; holds for what happens afterwards.
     pub settings: Settings,
     now_ms: u64,
+    #[serde(with = "stored::seeded")]
     rng: fastrand::Rng,
     /// How many ids were given out.
     ids: u64,
     /// How many transitions were scheduled.
     scheduled: u64,
+    #[serde(with = "stored::pairs")]
     schedule: BTreeMap<(u64, u64), Transition>,
     meter: quotas::Meter,
-    tokens: BTreeMap<(&'static str, String, String), Token>,
+    #[serde(with = "stored::pairs")]
+    tokens: BTreeMap<(String, String, String), Token>,
     outbox: VecDeque<Value>,
+    #[serde(with = "stored::pairs")]
     capacity: BTreeMap<(String, String, Market), Capacity>,
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
@@ -158,7 +167,7 @@ pub struct World {
 }
 
 /// What a client token was used for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     parameters: String,
     made_at_ms: u64,
@@ -166,7 +175,7 @@ struct Token {
 }
 
 /// What time brings. Each checks that it still applies.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Transition {
     Running(InstanceId),
     Stopped(InstanceId),
@@ -437,7 +446,7 @@ impl World {
                 "A client token has at most 64 ASCII characters",
             ));
         }
-        let key = (action, scope.to_owned(), token.to_owned());
+        let key = (action.to_owned(), scope.to_owned(), token.to_owned());
         let Some(known) = self.tokens.get(&key) else { return Ok(None) };
         let memory_ms = self.settings.token_memory.as_millis() as u64;
         if self.now_ms.saturating_sub(known.made_at_ms) > memory_ms {
@@ -457,7 +466,7 @@ impl World {
                 self.tokens.retain(|_, token| token.made_at_ms >= oldest_ms);
             }
             let value = Token { parameters, made_at_ms: self.now_ms, answer: answer.to_owned() };
-            self.tokens.insert((action, scope.to_owned(), token.to_owned()), value);
+            self.tokens.insert((action.to_owned(), scope.to_owned(), token.to_owned()), value);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use perennial_sim::wire::{Options, RegionServer, wire_settings};
+use perennial_sim::wire::{Options, RegionServer, StartError, wire_settings};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ const EPOCH_MS: u64 = 1_789_372_800_000;
 /// A region, and a hand to it.
 struct Lab {
     address: SocketAddr,
-    server: JoinHandle<()>,
+    server: JoinHandle<Result<(), StartError>>,
 }
 
 /// One answer.
@@ -558,6 +558,15 @@ async fn a_killed_region_comes_back_as_it_was_answered() {
     let all = json!({ "QueueUrl": url, "AttributeNames": ["All"] });
     let attributes = lab.sqs("GetQueueAttributes", all).await.json();
     assert_eq!(attributes["Attributes"]["ApproximateNumberOfMessagesNotVisible"], "1", "a was deleted");
+    let before = lab.get("/_region/dump").await.json();
+    lab.kill().await;
+
+    let other = Options { state: Some(directory.clone()), ..Options::new(wire_settings(8), EPOCH_MS) };
+    let refused = RegionServer::bind(other).await.unwrap_err().to_string();
+    assert!(refused.contains("seed: 7 there, 8 here"), "{refused}");
+
+    let lab = Lab::with_state(&directory).await;
+    assert_eq!(lab.get("/_region/dump").await.json(), before, "from a snapshot alone");
     lab.kill().await;
     std::fs::remove_dir_all(&directory).unwrap();
 }
@@ -605,4 +614,29 @@ async fn a_file_gives_capacity_and_trouble_from_the_beginning() {
     assert_eq!((refused.status, refused.one("Code").as_str()), (503, "RequestLimitExceeded"));
     assert_eq!(lab.ec2(&volume).await.status, 200, "at the next call only");
     assert_eq!(lab.sqs("GetQueueUrl", json!({ "QueueName": "letters" })).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_state_on_disk_is_bounded_by_what_there_is_and_not_by_what_was_done() {
+    let directory = std::env::temp_dir().join(format!("perennial-region-bound-{}", std::process::id()));
+    _ = std::fs::remove_dir_all(&directory);
+    let lab = Lab::with_state(&directory).await;
+    let url = lab.queue("q", json!({})).await;
+    let body = "x".repeat(1_000_000);
+    for _ in 0..40 {
+        lab.sqs("SendMessage", json!({ "QueueUrl": url, "MessageBody": body })).await;
+        let taken = lab.sqs("ReceiveMessage", json!({ "QueueUrl": url })).await.json();
+        let receipt = &taken["Messages"][0]["ReceiptHandle"];
+        lab.sqs("DeleteMessage", json!({ "QueueUrl": url, "ReceiptHandle": receipt })).await;
+    }
+    lab.sqs("SendMessage", json!({ "QueueUrl": url, "MessageBody": "last" })).await;
+    let bytes: u64 =
+        std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 20_000_000, "{bytes}");
+    lab.kill().await;
+    let lab = Lab::with_state(&directory).await;
+    let taken = lab.sqs("ReceiveMessage", json!({ "QueueUrl": url })).await.json();
+    assert_eq!(taken["Messages"][0]["Body"], "last");
+    lab.kill().await;
+    std::fs::remove_dir_all(&directory).unwrap();
 }

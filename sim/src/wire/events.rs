@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::region::Region;
@@ -20,7 +21,7 @@ const ENTRIES_MAX: usize = 10;
 /// How deep a pattern is followed.
 const DEPTH_MAX: usize = 32;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Rule {
     pattern: Json,
     enabled: bool,
@@ -28,14 +29,14 @@ struct Rule {
     targets: BTreeMap<String, Target>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Target {
     arn: String,
     group: Option<String>,
 }
 
 /// The rules of the default bus.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Rules(BTreeMap<String, Rule>);
 
 /// A message for a queue.

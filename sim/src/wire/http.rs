@@ -17,9 +17,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::params::Params;
-use super::region::{CallRecord, Region};
+use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
 use super::xml::Element;
 use super::{control, ec2, events, imds, sqs};
@@ -42,11 +43,13 @@ struct Dropped;
 
 type Answer = Response<Full<Bytes>>;
 
-/// Accepts connections for ever.
+/// Accepts connections until it is dropped; then they end too.
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, region: Arc<Region>) {
+    let mut connections = JoinSet::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -58,7 +61,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, region: Ar
         };
         _ = stream.set_nodelay(true);
         let region = Arc::clone(&region);
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let service = service_fn(|request| handle(&region, address, request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -72,7 +75,14 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, region: Ar
     }
 }
 
+/// Nothing is told, done or seen, before it is on disk.
 async fn handle(region: &Region, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Dropped> {
+    let answer = answer(region, address, request).await;
+    region.settled().await.map_err(|Broken| Dropped)?;
+    answer
+}
+
+async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Dropped> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();

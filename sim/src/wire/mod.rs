@@ -19,10 +19,13 @@
 //! The region's clock may run faster than the machine's, stand still, or jump. Queues keep the machine's time.
 //!
 //! # State
-//! With a state directory every call that changes something is appended to a log *before* it takes effect; a start
-//! makes the calls again, at their times. The world is deterministic, so that it is the same afterwards. A `kill -9`
-//! loses nothing that was answered (a power failure may: the log is not fsynced). The region's time stands still
-//! while nobody serves it.
+//! With a state directory every call that changes something is appended to a log *before* it takes effect, and is on
+//! disk before anything is answered that follows from it. A start reads the last snapshot and makes the calls since
+//! again, at their times; the world is deterministic, so that it is the same afterwards. Neither a `kill -9` nor a
+//! power failure loses what was answered. The region's time stands still while nobody serves it.
+//!
+//! What survives: world, queues, rules, the region's time. What does not, because it belongs to the process: the
+//! clock's speed, trouble (`faults`), the list of calls.
 
 mod client;
 pub mod config;
@@ -113,7 +116,7 @@ pub fn wire_settings(seed: u64) -> Settings {
     }
 }
 
-/// Why a region does not start.
+/// Why a region does not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
@@ -147,6 +150,7 @@ pub struct RegionServer {
     listener: TcpListener,
     address: SocketAddr,
     region: Arc<Region>,
+    directory: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for RegionServer {
@@ -161,11 +165,16 @@ impl RegionServer {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(options: Options) -> Result<Self, StartError> {
-        let listen_error = |source| StartError::Listen { address: options.listen, source };
+        let address = options.listen;
+        let listen_error = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let region = Arc::new(Region::open(&options)?);
-        Ok(Self { listener, address, region })
+        let directory = options.state.clone();
+        // A long log is long to make again.
+        let opened = tokio::task::spawn_blocking(move || Region::open(&options)).await;
+        let region = opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let region = Arc::new(region);
+        Ok(Self { listener, address, region, directory })
     }
 
     /// Where it listens.
@@ -181,12 +190,17 @@ impl RegionServer {
     }
 
     /// Serves until `stop` is over. Connections that are open then are dropped.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// [`StartError::State`] when the state can no longer be written. Nothing is answered from then on.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         let pump = Arc::clone(&self.region);
+        let state = Arc::clone(&self.region);
         tokio::select! {
-            () = http::serve(self.listener, self.address, self.region) => {}
-            () = pump.run() => {}
-            () = stop => {}
+            () = http::serve(self.listener, self.address, self.region) => Ok(()),
+            () = pump.run() => Ok(()),
+            why = state.breaks() => Err(StartError::State { directory: self.directory.unwrap_or_default(), why }),
+            () = stop => Ok(()),
         }
     }
 }
@@ -202,6 +216,5 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let server = RegionServer::bind(options).await?;
     ready(&server.endpoint());
-    server.serve(stop).await;
-    Ok(())
+    server.serve(stop).await
 }

@@ -5,23 +5,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::events::Rules;
-use super::journal::{Entry, Journal, Operation};
+use super::journal::{Entry, Found, Journal, Operation};
 use super::params::Params;
 use super::sqs::model::{Outgoing, Queues, Refusal, uuid};
 use super::xml::Element;
 use super::{Options, RECEIVES_MAX, StartError, control, ec2};
 use crate::faults::{Fault, Faults};
+use crate::world::settings::Quotas;
 use crate::world::{ACCOUNT, ApiError, World};
 
 /// How many calls the log that is shown keeps.
 const CALLS_MAX: usize = 10_000;
 /// The longest sleep of the pump: a machine that was suspended is noticed after it.
 const NAP_MAX: Duration = Duration::from_secs(3600);
+/// With a state, how much of the machine's time may pass unlogged: what the region's clock may go back at a crash.
+const UNLOGGED_MAX: Duration = Duration::from_secs(5);
 
 /// The region's time.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,26 @@ pub(crate) struct CallRecord {
     pub(crate) ignored: Vec<String>,
 }
 
+/// Everything that survives.
+#[derive(Serialize)]
+struct State<'a> {
+    world: &'a World,
+    queues: &'a Queues,
+    rules: &'a Rules,
+}
+
+/// The same, as it is read.
+#[derive(Debug, Deserialize)]
+struct Kept {
+    world: World,
+    queues: Queues,
+    rules: Rules,
+}
+
+/// Something was done that cannot be kept; no answer may say otherwise.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
 pub(crate) struct Region {
     world: Mutex<World>,
     time: Mutex<Time>,
@@ -64,6 +88,9 @@ pub(crate) struct Region {
     calls: Mutex<VecDeque<CallRecord>>,
     rng: Mutex<fastrand::Rng>,
     journal: Option<Mutex<Journal>>,
+    /// How many entries of the log are on disk. Who holds it writes for all who wait for it.
+    synced: tokio::sync::Mutex<u64>,
+    broken: Notify,
     real: Clock,
     name: String,
     events_queue: Option<String>,
@@ -92,6 +119,8 @@ impl Region {
             calls: Mutex::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x5eed)),
             journal: None,
+            synced: tokio::sync::Mutex::default(),
+            broken: Notify::new(),
             real,
             name: options.settings.region.clone(),
             events_queue: options.events_queue.clone(),
@@ -100,19 +129,22 @@ impl Region {
         };
         if let Some(directory) = &options.state {
             let unusable = |why: String| StartError::State { directory: directory.clone(), why };
-            let (journal, beginning, entries) =
-                Journal::open(directory, &format!("{:?}", options.settings), options.epoch_ms)
-                    .map_err(|error| unusable(error.to_string()))?;
-            *lock(&region.world) = World::new(options.settings.clone(), beginning);
-            let mut at_ms = beginning;
-            for entry in entries {
-                at_ms = at_ms.max(entry.at_ms);
-                region.replay(entry);
+            let (journal, found) = Journal::open::<Kept>(directory, &options.settings)
+                .map_err(|error| unusable(error.to_string()))?;
+            if let Some(Found { mut at_ms, state, entries }) = found {
+                *lock(&region.world) = state.world;
+                *lock(&region.queues) = state.queues;
+                *lock(&region.rules) = state.rules;
+                for entry in entries {
+                    at_ms = at_ms.max(entry.at_ms);
+                    region.replay(entry);
+                }
+                *lock(&region.time) = Time { base_ms: at_ms, since: Instant::now(), speed: options.speed };
             }
-            // What was told before was delivered before.
-            lock(&region.world).take_events();
-            *lock(&region.time) = Time { base_ms: at_ms, since: Instant::now(), speed: options.speed };
+            // Ids that were given out before are not given out again.
+            *lock(&region.rng) = fastrand::Rng::with_seed(seed ^ 0x5eed ^ (journal.sequence() << 16));
             region.journal = Some(Mutex::new(journal));
+            region.compact().map_err(|error| unusable(error.to_string()))?;
         }
         for name in options.queues.iter().chain(&options.events_queue) {
             let made = region.make_queue(name);
@@ -144,6 +176,7 @@ impl Region {
     fn replay(&self, entry: Entry) {
         match entry.operation {
             Operation::Tick => lock(&self.world).advance(entry.at_ms),
+            Operation::Told { id } => lock(&self.world).event_was_told(&id),
             Operation::Ec2 { action, form } => {
                 if let Ok(params) = Params::parse(form.as_bytes()) {
                     // A refusal then is the same refusal now.
@@ -164,8 +197,63 @@ impl Region {
 
     /// Before an effect, so that what is answered is never lost.
     fn log(&self, at_ms: u64, operation: Operation) {
+        self.append(Entry { at_ms, real_ms: self.real_ms(), operation });
+    }
+
+    fn append(&self, entry: Entry) {
         if let Some(journal) = &self.journal {
-            lock(journal).append(&Entry { at_ms, real_ms: self.real_ms(), operation });
+            lock(journal).append(&entry);
+        }
+    }
+
+    /// Puts everything into a new snapshot and begins a new log. Nothing else happens meanwhile.
+    fn compact(&self) -> Result<(), std::io::Error> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        // In the order in which all who hold several of these take them.
+        let world = lock(&self.world);
+        let rules = lock(&self.rules);
+        let queues = lock(&self.queues);
+        let at_ms = self.now_ms().max(world.now_ms());
+        lock(journal).compact(
+            &world.settings,
+            at_ms,
+            &State { world: &world, queues: &queues, rules: &rules },
+        )
+    }
+
+    /// Waits until everything that was done is on disk. One write takes all calls along that wait for it.
+    pub(crate) async fn settled(&self) -> Result<(), Broken> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let wanted = lock(journal).sequence();
+        let mut synced = self.synced.lock().await;
+        if *synced < wanted {
+            let (file, sequence) = lock(journal).to_sync();
+            let done = tokio::task::spawn_blocking(move || file.sync_data()).await;
+            match done {
+                Ok(Ok(())) => *synced = sequence,
+                Ok(Err(error)) => lock(journal).fail(format!("the log cannot be synced: {error}")),
+                Err(error) => lock(journal).fail(error.to_string()),
+            }
+            let large = lock(journal).is_large();
+            if large && let Err(error) = self.compact() {
+                lock(journal).fail(format!("the snapshot cannot be written: {error}"));
+            }
+        }
+        if lock(journal).broken().is_some() {
+            self.broken.notify_one();
+            return Err(Broken);
+        }
+        Ok(())
+    }
+
+    /// Waits until this region must not go on, and says why. Never ends without a state.
+    pub(crate) async fn breaks(&self) -> String {
+        loop {
+            let broken = self.journal.as_ref().and_then(|journal| lock(journal).broken().map(str::to_owned));
+            if let Some(why) = broken {
+                return why;
+            }
+            self.broken.notified().await;
         }
     }
 
@@ -189,7 +277,7 @@ impl Region {
             let speed = speed.unwrap_or(time.speed);
             time.rebase(ahead_ms, speed);
         }
-        self.look(|_, _| ());
+        self.look(|world, now_ms| self.log(now_ms.max(world.now_ms()), Operation::Tick));
     }
 
     /// The machine's time.
@@ -222,7 +310,10 @@ impl Region {
         let mut world = lock(&self.world);
         let now_ms = self.now_ms().max(world.now_ms());
         self.catch_up(&mut world, now_ms);
-        if !dry && !ec2::is_look(action) && self.logs() {
+        // A dry call changes nothing but what is left of the quota of requests.
+        let spends = world.settings.quotas == Quotas::Published;
+        let changes = !ec2::is_look(action) && (!dry || spends);
+        if changes && self.logs() {
             let form = String::from_utf8_lossy(form).into_owned();
             self.log(now_ms, Operation::Ec2 { action: action.to_owned(), form });
         }
@@ -261,9 +352,7 @@ impl Region {
         let real_ms = self.real_ms();
         if self.logs() {
             let operation = Operation::Sqs { action: action.to_owned(), request: request.clone() };
-            if let Some(journal) = &self.journal {
-                lock(journal).append(&Entry { at_ms: self.now_ms(), real_ms, operation });
-            }
+            self.append(Entry { at_ms: self.now_ms(), real_ms, operation });
         }
         let result = f(&mut queues, real_ms);
         drop(queues);
@@ -273,11 +362,11 @@ impl Region {
 
     /// A receive that gave something: it hid messages and counted. Under the lock of the queues.
     pub(crate) fn log_receive(&self, name: &str, most: usize, visibility_s: Option<u64>, real_ms: u64) {
-        if let Some(journal) = &self.journal {
+        if self.logs() {
             let request =
                 json!({ "QueueUrl": name, "MaxNumberOfMessages": most, "VisibilityTimeout": visibility_s });
             let operation = Operation::Sqs { action: "ReceiveMessage".to_owned(), request };
-            lock(journal).append(&Entry { at_ms: self.now_ms(), real_ms, operation });
+            self.append(Entry { at_ms: self.now_ms(), real_ms, operation });
         }
     }
 
@@ -347,22 +436,35 @@ impl Region {
 
     /// Lets time work on the region and tells its events. Never ends.
     pub(crate) async fn run(&self) {
+        let mut logged = Instant::now();
         loop {
-            let (told, due_ms, now_ms) = {
+            if self.logs() && self.speed() > 0.0 && logged.elapsed() >= UNLOGGED_MAX {
+                logged = Instant::now();
+                self.look(|_, now_ms| self.log(now_ms, Operation::Tick));
+                _ = self.settled().await;
+            }
+            let (event, due_ms, now_ms) = {
                 let mut world = lock(&self.world);
                 let now_ms = self.now_ms().max(world.now_ms());
                 self.catch_up(&mut world, now_ms);
-                (world.take_events(), world.next_due_ms(), now_ms)
+                (world.next_event().cloned(), world.next_due_ms(), now_ms)
             };
-            for event in told {
+            if let Some(event) = event {
                 self.tell(&event);
+                // After the delivery: what a crash hits between the two is delivered again, as EventBridge may.
+                let id = event["id"].as_str().unwrap_or_default().to_owned();
+                let mut world = lock(&self.world);
+                world.event_was_told(&id);
+                self.log(now_ms, Operation::Told { id });
+                continue;
             }
             let speed = self.speed();
+            let longest = if self.logs() { UNLOGGED_MAX } else { NAP_MAX };
             let nap = match due_ms {
                 Some(due_ms) if speed > 0.0 => {
-                    Duration::from_millis(due_ms.saturating_sub(now_ms) + 1).div_f64(speed).min(NAP_MAX)
+                    Duration::from_millis(due_ms.saturating_sub(now_ms) + 1).div_f64(speed).min(longest)
                 }
-                _ => NAP_MAX,
+                _ => longest,
             };
             tokio::select! {
                 () = tokio::time::sleep(nap) => {}
@@ -401,5 +503,72 @@ impl Region {
                 tracing::warn!(queue = target.queue, code = refusal.code, "an event could not be delivered");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::wire_settings;
+
+    const RUN: &[u8] =
+        b"Action=RunInstances&ImageId=ami-00000000000000000&InstanceType=m6i.large&MinCount=1&MaxCount=1";
+
+    struct Directory(std::path::PathBuf);
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn directory(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("perennial-region-{name}-{}", std::process::id()));
+        _ = std::fs::remove_dir_all(&path);
+        Directory(path)
+    }
+
+    fn open(directory: &Directory) -> Region {
+        let state = Some(directory.0.clone());
+        Region::open(&Options { speed: 0.0, state, ..Options::new(wire_settings(7), 1_000_000) }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_event_that_was_not_delivered_when_the_process_died_is_delivered_afterwards_and_only_once() {
+        let directory = directory("events");
+        let region = open(&directory);
+        let params = Params::parse(RUN).unwrap();
+        region.ec2("RunInstances", RUN, &params).unwrap();
+        let untold = |region: &Region| region.look(|world, _| world.next_event().cloned());
+        let event = untold(&region).expect("it is pending");
+        drop(region);
+        let region = open(&directory);
+        assert_eq!(untold(&region).as_ref(), Some(&event));
+        _ = tokio::time::timeout(Duration::from_millis(50), region.run()).await;
+        assert_eq!(untold(&region), None);
+        drop(region);
+        assert_eq!(untold(&open(&directory)), None, "it was told");
+    }
+
+    #[tokio::test]
+    async fn ids_of_answers_are_not_given_out_again_after_a_restart() {
+        let directory = directory("ids");
+        let region = open(&directory);
+        let before: Vec<_> = (0..100).map(|_| region.fresh_id()).collect();
+        region.move_clock(1_000, None);
+        drop(region);
+        let region = open(&directory);
+        assert!((0..100).all(|_| !before.contains(&region.fresh_id())));
+        assert_eq!(region.now_ms(), 1_001_000, "an advance is kept");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_kept_is_not_answered_and_ends_the_region() {
+        let directory = directory("broken");
+        let region = open(&directory);
+        assert!(region.settled().await.is_ok());
+        lock(region.journal.as_ref().unwrap()).fail("no space is left".to_owned());
+        assert!(region.settled().await.is_err());
+        assert_eq!(region.breaks().await, "no space is left");
     }
 }

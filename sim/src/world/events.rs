@@ -25,6 +25,19 @@ impl World {
         std::mem::take(&mut self.outbox).into()
     }
 
+    /// The oldest event that nobody was told yet.
+    #[must_use]
+    pub fn next_event(&self) -> Option<&Value> {
+        self.outbox.front()
+    }
+
+    /// Notes that the event of this id was told.
+    pub fn event_was_told(&mut self, id: &str) {
+        if self.outbox.front().is_some_and(|event| event["id"] == id) {
+            self.outbox.pop_front();
+        }
+    }
+
     pub(super) fn tell(&mut self, id: &InstanceId, happening: Happening) {
         let Some(instance) = self.instances.get(id) else { return };
         if !self.settings.events_enabled || instance.silenced {

@@ -11,6 +11,8 @@ use perennial_workflows::aws::{
     VolumeId,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::events::Happening;
 use super::settings::{Capacity, Span};
 use super::state::{Attachment, Instance, SpotRequest, Volume};
@@ -22,7 +24,7 @@ const LAUNCH_MAX: usize = 1000;
 const RESPAWN_MS: u64 = 10_000;
 
 /// The parameters of RunInstances.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's LaunchRequest")]
 pub struct RunInstances {
     /// Empty for none.
@@ -42,7 +44,7 @@ pub struct RunInstances {
 }
 
 /// The tags of what a launch creates.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's resource types")]
 pub struct LaunchTags {
     pub instance: Tags,
@@ -59,7 +61,7 @@ impl From<Tags> for LaunchTags {
 }
 
 /// Parameters of RunInstances that the product does not use; the default is one plain instance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct LaunchExtras {
     /// `MinCount`; 0 means 1.
@@ -75,7 +77,7 @@ pub struct LaunchExtras {
 }
 
 /// The kinds of spot request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SpotKind {
     /// Over with its instance.
     #[default]
@@ -85,7 +87,7 @@ pub enum SpotKind {
 }
 
 /// What an interruption does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Behaviour {
     /// Terminates.
     #[default]
@@ -95,7 +97,7 @@ pub enum Behaviour {
 }
 
 /// The primary interface of a launch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub enum Placement {
     /// This interface, at index 0.
@@ -105,7 +107,7 @@ pub enum Placement {
 }
 
 /// One entry of a block device mapping. Where nothing is said, the image's value or EC2's default holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct DeviceMapping {
     pub device: String,

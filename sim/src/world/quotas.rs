@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ApiError, settings::Quotas};
 
 /// A burst, then so many a second.
@@ -41,16 +43,16 @@ fn rate_of(action: &str) -> Rate {
 }
 
 /// A bucket, in thousandths of a token so that it fills exactly.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Bucket {
     milli: u64,
     at_ms: u64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Meter {
-    requests: BTreeMap<&'static str, Bucket>,
-    instances: BTreeMap<&'static str, Bucket>,
+    requests: BTreeMap<String, Bucket>,
+    instances: BTreeMap<String, Bucket>,
 }
 
 impl Meter {
@@ -82,9 +84,9 @@ impl Meter {
     }
 }
 
-fn take(buckets: &mut BTreeMap<&'static str, Bucket>, action: &'static str, rate: Rate, now_ms: u64) -> bool {
+fn take(buckets: &mut BTreeMap<String, Bucket>, action: &str, rate: Rate, now_ms: u64) -> bool {
     let full = rate.burst * 1000;
-    let bucket = buckets.entry(action).or_insert(Bucket { milli: full, at_ms: now_ms });
+    let bucket = buckets.entry(action.to_owned()).or_insert(Bucket { milli: full, at_ms: now_ms });
     let passed_ms = now_ms.saturating_sub(bucket.at_ms);
     bucket.milli = bucket.milli.saturating_add(passed_ms.saturating_mul(rate.per_second)).min(full);
     bucket.at_ms = now_ms;

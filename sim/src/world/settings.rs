@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The zones of a region.
 const ZONES: [char; 3] = ['a', 'b', 'c'];
 
 /// A length of time between two bounds, drawn evenly and seeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The shortest, in milliseconds.
     pub min_ms: u64,
@@ -40,7 +42,7 @@ impl Span {
 }
 
 /// How long things take in a region.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latencies {
     /// A describe call, to and fro.
     pub look: Span,
@@ -126,7 +128,7 @@ impl Latencies {
 }
 
 /// Whether the account's request quotas are enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quotas {
     /// Every call is admitted.
     Off,
@@ -136,7 +138,7 @@ pub enum Quotas {
 
 /// What CreateReplaceRootVolumeTask with an existing volume does here. Nobody outside AWS has published whether it
 /// works on spot instances, so every answer must be survivable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootAdoption {
     /// It works.
     Supported,
@@ -149,7 +151,7 @@ pub enum RootAdoption {
 }
 
 /// DeleteOnTermination of a root that a replacement put in place. Documented (inherit) only for snapshots and images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootFlag {
     /// As the replaced root's.
     Inherit,
@@ -160,7 +162,7 @@ pub enum RootFlag {
 }
 
 /// What a guest does with a volume that appears at a running instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guest {
     /// Mounts it, so that a detach goes `busy` until [`unmount`](super::World::unmount).
     Mounts,
@@ -169,7 +171,7 @@ pub enum Guest {
 }
 
 /// Which free address a subnet gives next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AddressOrder {
     /// The one after the last.
     Next,
@@ -178,7 +180,7 @@ pub enum AddressOrder {
 }
 
 /// How much capacity a pool has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Capacity {
     /// As much as anybody asks for; the default of every pool.
     Unlimited,
@@ -189,7 +191,7 @@ pub enum Capacity {
 }
 
 /// The capacity of one pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Such as `m6i.large`.
     pub instance_type: String,
@@ -202,7 +204,7 @@ pub struct Pool {
 }
 
 /// What a region is like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// All chance comes from it: ids, jitter, events' ids.
     pub seed: u64,

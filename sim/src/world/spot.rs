@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use perennial_workflows::aws::{InstanceId, InstanceState, Market};
 
+use serde::{Deserialize, Serialize};
+
 use super::events::Happening;
 use super::instances::Behaviour;
 use super::settings::Capacity;
@@ -15,7 +17,7 @@ use super::state::SpotRequest;
 use super::{ApiError, Transition, World};
 
 /// An interruption to come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// From the notice to the reclaim. AWS says two minutes; 108 seconds were seen.
     pub lead: Duration,

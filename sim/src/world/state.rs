@@ -4,7 +4,6 @@
 //! by [`check_invariants`](super::World::check_invariants).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::{
@@ -14,15 +13,18 @@ use perennial_workflows::aws::{
     AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::instances::{Behaviour, DeviceMapping, RunInstances, SpotKind};
+use super::stored;
 
 /// One record a guest wrote.
 pub type Record = String;
+/// A state or status that the model compares as a constant.
+pub type Word = &'static str;
 
 /// An instance.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's InstanceView")]
 pub struct Instance {
     pub id: InstanceId,
@@ -78,11 +80,11 @@ impl Instance {
 }
 
 /// A volume and what is on it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeView")]
 pub struct Volume {
     pub id: VolumeId,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::VolumeStateForm")]
     pub state: VolumeState,
     pub zone: String,
     pub size_gib: u32,
@@ -102,12 +104,12 @@ pub struct Volume {
 }
 
 /// The attachment of a volume.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeAttachment")]
 pub struct Attachment {
     pub instance: InstanceId,
     pub device: String,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::AttachmentStateForm")]
     pub state: AttachmentState,
     pub delete_on_termination: bool,
     /// Whether the guest uses it and would not let go.
@@ -117,7 +119,7 @@ pub struct Attachment {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's InterfaceView")]
 pub struct Interface {
     pub id: InterfaceId,
@@ -135,7 +137,7 @@ pub struct Interface {
 }
 
 /// The attachment of an interface.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's InterfaceAttachment")]
 pub struct Plug {
     pub id: AttachmentId,
@@ -145,11 +147,11 @@ pub struct Plug {
 }
 
 /// A snapshot and the copy it holds, taken at the moment of the call.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SnapshotView")]
 pub struct Snapshot {
     pub id: SnapshotId,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::SnapshotStateForm")]
     pub state: SnapshotState,
     pub volume: Option<VolumeId>,
     pub size_gib: u32,
@@ -162,14 +164,14 @@ pub struct Snapshot {
 }
 
 /// An image.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's ImageView")]
 pub struct Image {
     pub id: ImageId,
     pub name: String,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::ImageStateForm")]
     pub state: ImageState,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::ImageTraitsForm")]
     pub traits: ImageTraits,
     pub root_snapshot: SnapshotId,
     /// What else it says of devices: its other volumes, and the root's type, size and DeleteOnTermination.
@@ -181,7 +183,7 @@ pub struct Image {
 }
 
 /// A subnet.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SubnetView")]
 pub struct Subnet {
     pub id: SubnetId,
@@ -194,20 +196,21 @@ pub struct Subnet {
 }
 
 /// A spot request.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SpotRequestView")]
 pub struct SpotRequest {
     pub id: SpotRequestId,
     /// `open`, `active`, `disabled`, `closed` or `cancelled`.
-    pub state: &'static str,
+    #[serde(deserialize_with = "stored::word")]
+    pub state: Word,
     /// The status code.
-    pub status: &'static str,
+    #[serde(deserialize_with = "stored::word")]
+    pub status: Word,
     /// None while a persistent request waits for its next instance.
     pub instance: Option<InstanceId>,
     pub kind: SpotKind,
     pub behaviour: Behaviour,
     /// What a persistent request launches again.
-    #[serde(skip)]
     pub launch: RunInstances,
     pub created_at_ms: u64,
     pub visible_at_ms: u64,
@@ -215,7 +218,7 @@ pub struct SpotRequest {
 }
 
 /// A security group; only that it exists.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct Group {
     pub id: GroupId,
@@ -225,7 +228,7 @@ pub struct Group {
 }
 
 /// An Elastic address.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct Elastic {
     /// The allocation.
@@ -236,7 +239,7 @@ pub struct Elastic {
 }
 
 /// To which private address an Elastic address leads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct Association {
     pub id: String,
@@ -245,7 +248,7 @@ pub struct Association {
 }
 
 /// A launch template: each version holds the parameters of RunInstances by their names on the wire.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct Template {
     pub id: String,
@@ -258,7 +261,7 @@ pub struct Template {
 }
 
 /// A root replacement task.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's RootTaskView")]
 pub struct RootTask {
     pub id: RootTaskId,
@@ -268,13 +271,8 @@ pub struct RootTask {
     pub adopts: bool,
     /// Whether the replaced root is deleted at the end.
     pub deletes_replaced: bool,
-    #[serde(serialize_with = "debugged")]
+    #[serde(with = "stored::RootTaskStateForm")]
     pub state: RootTaskState,
     pub started_at_ms: u64,
     pub tags: Tags,
-}
-
-/// The port's enums have no serialised form of their own; a dump shows their names.
-fn debugged<T: Debug, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{value:?}"))
 }

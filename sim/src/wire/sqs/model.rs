@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 /// Messages in one queue (a bound of this model; SQS has none).
 const MESSAGES_MAX: usize = 200_000;
 /// Messages in flight in one queue (SQS Developer Guide, quotas).
@@ -56,20 +58,20 @@ impl Refusal {
 }
 
 /// A message attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attribute {
     pub(crate) kind: String,
     pub(crate) value: Value,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Value {
     Text(String),
     Binary(Vec<u8>),
 }
 
 /// What is sent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outgoing {
     pub(crate) body: String,
     pub(crate) attributes: BTreeMap<String, Attribute>,
@@ -80,13 +82,13 @@ pub(crate) struct Outgoing {
 }
 
 /// What the answer to a send says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) id: String,
     pub(crate) sequence: Option<u64>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) sent: Outgoing,
@@ -108,7 +110,7 @@ pub(crate) struct Delivery {
 }
 
 /// The attributes of a queue that this model acts on, with SQS's defaults and bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attributes {
     pub(crate) visibility_s: u64,
     pub(crate) retention_s: u64,
@@ -208,7 +210,7 @@ impl Attributes {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Group {
     /// By sequence.
     messages: BTreeSet<u64>,
@@ -216,7 +218,7 @@ struct Group {
     in_flight: BTreeSet<(u64, u64)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Queue {
     pub(crate) name: String,
     pub(crate) attributes: Attributes,
@@ -361,9 +363,10 @@ impl Queue {
 }
 
 /// All queues of a region.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Queues {
     queues: BTreeMap<String, Queue>,
+    #[serde(with = "crate::world::seeded")]
     rng: fastrand::Rng,
     sequence: u64,
 }
