@@ -341,6 +341,9 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     for old in &resources.retained {
         rows.push(("retained", format!("{} ({}): {}", old.volume, old.slot, old.because)));
     }
+    for left in &resources.leftovers {
+        rows.push(("left over", format!("{}: {}", left.thing.id(), left.because)));
+    }
     if !shown.past_instances.is_empty() {
         rows.push(("before", shown.past_instances.join(" ")));
     }

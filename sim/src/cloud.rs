@@ -33,7 +33,7 @@ use perennial_engine::clock::Clock;
 use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
     Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
-    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeRequest, VolumeView,
+    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
     AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
@@ -354,6 +354,17 @@ impl Cloud for SimRegion {
             .await
     }
 
+    async fn interface_with(
+        &self,
+        subnet: &SubnetId,
+        address: Ipv4Addr,
+    ) -> Result<Option<InterfaceView>, CloudError> {
+        self.call(Action::DescribeNetworkInterfaces, |world, now| {
+            world.describe_interface_with(now, subnet, address)
+        })
+        .await
+    }
+
     async fn snapshots(&self, select: &Select<SnapshotId>) -> Result<Vec<SnapshotView>, CloudError> {
         self.call(Action::DescribeSnapshots, |world, now| world.describe_snapshots(now, select)).await
     }
@@ -487,9 +498,18 @@ impl Cloud for SimRegion {
         self.call(Action::DeleteNetworkInterface, |world, now| world.delete_interface(now, id)).await
     }
 
-    async fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> Result<(), CloudError> {
+    async fn assign_private_ip(
+        &self,
+        id: &InterfaceId,
+        address: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError> {
+        let reassignment = match taking {
+            Taking::Unheld => Reassignment::Refused,
+            Taking::FromOwn => Reassignment::Allowed,
+        };
         self.call(Action::AssignPrivateIpAddresses, |world, now| {
-            world.assign_private_ip(now, id, address, Reassignment::Allowed)
+            world.assign_private_ip(now, id, address, reassignment)
         })
         .await
     }

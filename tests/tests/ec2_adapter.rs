@@ -15,8 +15,8 @@ use perennial_workers::aws::Ec2;
 use perennial_workers::classify::{Class, CloudError, Disposition, Effect};
 use perennial_workers::cloud::{
     AttachmentState, Cloud, ImageRequest, ImageState, InstanceView, InterfaceRequest, InterfaceView,
-    LaunchNetwork, LaunchRequest, Select, SnapshotState, SubnetView, Tags, VolumeRequest, VolumeState,
-    VolumeView,
+    LaunchNetwork, LaunchRequest, Select, SnapshotState, SubnetView, Tags, Taking, VolumeRequest,
+    VolumeState, VolumeView,
 };
 use perennial_workflows::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
@@ -372,17 +372,21 @@ async fn a_secondary_address_is_assigned_moved_and_taken_back() {
     let old = world.ec2.create_interface(&world.interface("old", Some(world.address(10)))).await.unwrap().id;
     let new = world.ec2.create_interface(&world.interface("new", Some(world.address(11)))).await.unwrap().id;
     let floating = world.address(99);
-    world.ec2.assign_private_ip(&old, Some(floating)).await.unwrap();
+    let subnet = world.interface_view(&old).await.subnet;
+    assert_eq!(world.ec2.interface_with(&subnet, floating).await.unwrap(), None, "nobody has it");
+    world.ec2.assign_private_ip(&old, Some(floating), Taking::Unheld).await.unwrap();
+    let holder = world.ec2.interface_with(&subnet, floating).await.unwrap().map(|view| view.id);
+    assert_eq!(holder.as_ref(), Some(&old));
     assert_eq!(world.interface_view(&old).await.secondary_ips, [floating]);
 
-    world.ec2.assign_private_ip(&new, Some(floating)).await.unwrap();
+    world.ec2.assign_private_ip(&new, Some(floating), Taking::FromOwn).await.unwrap();
     let view = world.interface_view(&new).await;
     assert_eq!((view.primary_ip, &view.secondary_ips[..]), (world.address(11), &[floating][..]));
     // moto copies where EC2 moves: it would still be on the old one.
 
     world.ec2.unassign_private_ip(&new, floating).await.unwrap();
     assert!(world.interface_view(&new).await.secondary_ips.is_empty());
-    world.ec2.assign_private_ip(&new, None).await.unwrap();
+    world.ec2.assign_private_ip(&new, None, Taking::Unheld).await.unwrap();
     assert_eq!(world.interface_view(&new).await.secondary_ips.len(), 1, "one that the subnet chose");
 
     world.ec2.delete_interface(&new).await.unwrap();

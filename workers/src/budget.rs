@@ -18,7 +18,7 @@ use perennial_workflows::aws::{
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
-    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeRequest, VolumeView,
+    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -152,6 +152,7 @@ budgeted! {
     DescribeInstances: fn instances(&self, select: &Select<InstanceId>) -> Vec<InstanceView>;
     DescribeVolumes: fn volumes(&self, select: &Select<VolumeId>) -> Vec<VolumeView>;
     DescribeNetworkInterfaces: fn interfaces(&self, select: &Select<InterfaceId>) -> Vec<InterfaceView>;
+    DescribeNetworkInterfaces: fn interface_with(&self, subnet: &SubnetId, address: Ipv4Addr) -> Option<InterfaceView>;
     DescribeSnapshots: fn snapshots(&self, select: &Select<SnapshotId>) -> Vec<SnapshotView>;
     DescribeImages: fn images(&self, select: &Select<ImageId>) -> Vec<ImageView>;
     DescribeImages: fn image_named(&self, name: &str) -> Option<ImageView>;
@@ -174,7 +175,7 @@ budgeted! {
     DeregisterImage: fn deregister_image(&self, id: &ImageId) -> ();
     CreateNetworkInterface: fn create_interface(&self, request: &InterfaceRequest) -> InterfaceView;
     DeleteNetworkInterface: fn delete_interface(&self, id: &InterfaceId) -> ();
-    AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> ();
+    AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>, taking: Taking) -> ();
     UnassignPrivateIpAddresses: fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> ();
     RunInstances: fn may_run_instances(&self, request: &LaunchRequest) -> ();
     GetCallerIdentity: fn identity(&self) -> String;
@@ -207,6 +208,7 @@ mod tests {
             fn instances(s: &Select<InstanceId>) -> Vec<InstanceView>;
             fn volumes(s: &Select<VolumeId>) -> Vec<VolumeView>;
             fn interfaces(s: &Select<InterfaceId>) -> Vec<InterfaceView>;
+            fn interface_with(s: &SubnetId, a: Ipv4Addr) -> Option<InterfaceView>;
             fn snapshots(s: &Select<SnapshotId>) -> Vec<SnapshotView>;
             fn images(s: &Select<ImageId>) -> Vec<ImageView>;
             fn image_named(n: &str) -> Option<ImageView>;
@@ -229,7 +231,7 @@ mod tests {
             fn deregister_image(i: &ImageId) -> ();
             fn create_interface(r: &InterfaceRequest) -> InterfaceView;
             fn delete_interface(i: &InterfaceId) -> ();
-            fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>) -> ();
+            fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();
             fn unassign_private_ip(i: &InterfaceId, a: Ipv4Addr) -> ();
             fn may_run_instances(r: &LaunchRequest) -> ();
             fn identity() -> String;

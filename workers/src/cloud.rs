@@ -315,6 +315,15 @@ pub struct SpotRequestView {
     pub instance: Option<InstanceId>,
 }
 
+/// Whether an address may be taken from the interface that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// Only if nobody has it: EC2 refuses otherwise, so that it is a compare-and-set.
+    Unheld,
+    /// Also from another interface, which was looked at and is the node's own.
+    FromOwn,
+}
+
 /// The whole request of RunInstances for one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchRequest {
@@ -342,6 +351,17 @@ pub struct LaunchRequest {
     pub user_data: Option<String>,
     /// On the instance, its volumes, its new interface and its spot request.
     pub tags: Tags,
+}
+
+impl LaunchRequest {
+    /// The existing interface it is launched with.
+    #[must_use]
+    pub const fn kept_interface(&self) -> Option<&InterfaceId> {
+        match &self.network {
+            LaunchNetwork::Existing(interface) => Some(interface),
+            LaunchNetwork::New { .. } => None,
+        }
+    }
 }
 
 /// The primary interface of a launch.
@@ -431,6 +451,12 @@ pub trait Cloud: Send + Sync + 'static {
     async fn volumes(&self, select: &Select<VolumeId>) -> Result<Vec<VolumeView>, CloudError>;
     /// DescribeNetworkInterfaces.
     async fn interfaces(&self, select: &Select<InterfaceId>) -> Result<Vec<InterfaceView>, CloudError>;
+    /// DescribeNetworkInterfaces: the one that has this private address in this subnet, as its primary or another one.
+    async fn interface_with(
+        &self,
+        subnet: &SubnetId,
+        address: Ipv4Addr,
+    ) -> Result<Option<InterfaceView>, CloudError>;
     /// DescribeSnapshots, owned by this account.
     async fn snapshots(&self, select: &Select<SnapshotId>) -> Result<Vec<SnapshotView>, CloudError>;
     /// DescribeImages, by id or (for our own) by tag.
@@ -497,9 +523,13 @@ pub trait Cloud: Send + Sync + 'static {
     async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError>;
     /// DeleteNetworkInterface.
     async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError>;
-    /// AssignPrivateIpAddresses: this address (stealing it from whoever has it), or with `None` one that the subnet
-    /// chooses.
-    async fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> Result<(), CloudError>;
+    /// AssignPrivateIpAddresses: this address, or with `None` one that the subnet chooses.
+    async fn assign_private_ip(
+        &self,
+        id: &InterfaceId,
+        address: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError>;
     /// UnassignPrivateIpAddresses.
     async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError>;
 

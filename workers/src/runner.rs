@@ -6,6 +6,7 @@
 //! with the same token until a look shows what became of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, 
 use crate::classify::{Class, CloudError, Disposition, Effect};
 use crate::cloud::{
     AttachmentState, Cloud, ImageRequest, ImageState, ImageTraits, InstanceView, InterfaceRequest,
-    LaunchNetwork, LaunchRequest, RootOverride, RootTaskState, Select, SnapshotState, Tags, VolumeRequest,
-    VolumeState, VolumeView,
+    InterfaceView, LaunchNetwork, LaunchRequest, RootOverride, RootTaskState, Select, SnapshotState, Tags,
+    Taking, VolumeRequest, VolumeState, VolumeView,
 };
 use crate::observer::Observer;
 
@@ -261,16 +262,26 @@ impl Look<'_> {
                         private_ip: view.primary_ip,
                     });
                 }
-                let view = cloud
-                    .create_interface(&InterfaceRequest {
-                        client_token: client_token.clone(),
-                        subnet: subnet.clone(),
-                        groups: groups.clone(),
-                        private_ip: *private_ip,
-                        tags: tags.clone(),
-                    })
-                    .await?;
-                not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id))
+                let request = InterfaceRequest {
+                    client_token: client_token.clone(),
+                    subnet: subnet.clone(),
+                    groups: groups.clone(),
+                    private_ip: *private_ip,
+                    tags: tags.clone(),
+                };
+                match (cloud.create_interface(&request).await, private_ip) {
+                    (Ok(view), _) => not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id)),
+                    (Err(error), Some(address)) if error.class == Class::InUse => {
+                        match cloud.interface_with(subnet, *address).await? {
+                            Some(holder) if !carries(&holder.tags, &own_tags(tags)) => {
+                                settled(held_by(*address, &holder))
+                            }
+                            // Of an earlier instance of the node, and on its way out.
+                            _ => Err(error),
+                        }
+                    }
+                    (Err(error), _) => Err(error),
+                }
             }
             Intent::Preserve { instance, volumes, interface } => {
                 self.preserve(instance, volumes, interface.as_ref()).await
@@ -289,8 +300,8 @@ impl Look<'_> {
                 self.adopt_root(instance, volume, client_token, tags).await
             }
             Intent::Attach { volume, instance, device, .. } => self.attach(volume, instance, device).await,
-            Intent::MoveAddress { instance, interface, address } => {
-                self.move_address(instance, interface, *address).await
+            Intent::MoveAddress { instance, interface, address, from, own } => {
+                self.move_address(instance, interface, *address, from, own).await
             }
             Intent::Verify { instance, volumes, interface, address } => {
                 self.verify(instance, volumes, interface.as_ref(), *address).await
@@ -706,6 +717,16 @@ impl Look<'_> {
             Err(error) if self.may_have_worked(&error) => {
                 not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
             }
+            Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
+                match request.kept_interface() {
+                    Some(kept)
+                        if self.runner.observer.interface(kept).await?.is_none() && self.is_absent() =>
+                    {
+                        lost(format!("interface {kept} does not exist any more"))
+                    }
+                    _ => Err(error),
+                }
+            }
             Err(error) => match error.class {
                 Class::NoCapacity | Class::Quota | Class::TokenSpent => {
                     settled(Evidence::NoCapacity { code: error.code, message: error.message })
@@ -855,7 +876,9 @@ impl Look<'_> {
         &mut self,
         instance: &InstanceId,
         interface: &InterfaceId,
-        address: Option<std::net::Ipv4Addr>,
+        address: Option<Ipv4Addr>,
+        from: &[InstanceId],
+        own: &TagMap,
     ) -> Result<Pass, CloudError> {
         let runner = self.runner;
         let (machine, view) = tokio::join!(self.alive(instance), runner.observer.interface(interface));
@@ -875,8 +898,28 @@ impl Look<'_> {
         match held {
             Some(address) => settled(Evidence::Moved { address }),
             None => {
-                self.runner.cloud.assign_private_ip(interface, address).await?;
-                not_yet(LOOK_SOON, format!("the address is to be seen on {interface}"))
+                let mut taking = Taking::Unheld;
+                if let Some(address) = address
+                    && let Some(holder) = runner.cloud.interface_with(&view.subnet, address).await?
+                    && holder.id != *interface
+                {
+                    let on = holder.attachment.as_ref().and_then(|attachment| attachment.instance.as_ref());
+                    let is_own = on.is_some_and(|on| from.contains(on)) || carries(&holder.tags, own);
+                    if !is_own {
+                        return settled(held_by(address, &holder));
+                    }
+                    taking = Taking::FromOwn;
+                }
+                match runner.cloud.assign_private_ip(interface, address, taking).await {
+                    Ok(()) => not_yet(LOOK_SOON, format!("the address is to be seen on {interface}")),
+                    // Nobody was seen to have it, but somebody has: who, is seen a moment later.
+                    Err(error)
+                        if taking == Taking::Unheld && address.is_some() && !self.is_missing_for(DOUBT) =>
+                    {
+                        not_yet(LOOK_AGAIN, error.to_string())
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -886,7 +929,7 @@ impl Look<'_> {
         instance: &InstanceId,
         volumes: &BTreeMap<Slot, VolumeId>,
         interface: Option<&InterfaceId>,
-        address: Option<std::net::Ipv4Addr>,
+        address: Option<Ipv4Addr>,
     ) -> Result<Pass, CloudError> {
         let machine = match self.alive(instance).await? {
             Ok(view) => view,
@@ -945,6 +988,29 @@ impl Look<'_> {
 /// Free for another instance: `available` and nothing attached.
 fn is_free(view: &VolumeView) -> bool {
     view.state == VolumeState::Available && view.attachments.is_empty()
+}
+
+fn carries(has: &Tags, wanted: &TagMap) -> bool {
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| has.get(key) == Some(value))
+}
+
+/// The tags that say whose a thing is, of those it is made with.
+fn own_tags(tags: &TagMap) -> TagMap {
+    tags.iter()
+        .filter(|(key, _)| matches!(key.as_str(), "perennial:owner" | "perennial:node"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// Who has an address, in words.
+fn held_by(address: Ipv4Addr, holder: &InterfaceView) -> Evidence {
+    let on = holder.attachment.as_ref().and_then(|attachment| attachment.instance.as_ref());
+    let on = on.map_or_else(|| ", which is attached to nothing".to_owned(), |on| format!(" of {on}"));
+    let whose = match (holder.tags.get("perennial:node"), holder.tags.get("perennial:owner")) {
+        (Some(node), Some(owner)) => format!(" (node {node} of the installation {owner})"),
+        _ => String::new(),
+    };
+    Evidence::HeldByAnother { what: address.to_string(), by: format!("{}{on}{whose}", holder.id) }
 }
 
 /// The tags that find what one attempt at one step has made.

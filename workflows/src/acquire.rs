@@ -2,7 +2,7 @@
 //! everything of the node's is brought onto it.
 
 use crate::aws::SnapshotId;
-use crate::node::OperationKind;
+use crate::node::{OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
 use crate::steps::{Intent, LaunchInterface, Placement, Slot};
@@ -187,6 +187,8 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 interface: interface.clone(),
                 address: facts.address,
+                from: op.own_instances(&candidate.instance),
+                own: op.own_tags(),
             }
             .into(),
         );
@@ -273,9 +275,14 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if facts.holders.iter().any(|holder| !holder.fenced) {
         return;
     }
+    // Another loss is known: it is not kept waiting for what the next operation can clean up as well.
+    if facts.carried_over.is_some() {
+        return;
+    }
+    due.extend(leftovers(op));
     for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
         let ours = volumes.values().any(|volume| *volume == temporary.volume);
-        if !ours {
+        if !ours && op.is_to_clean(temporary.volume.as_str()) {
             due.push(
                 Intent::DeleteVolume { volume: temporary.volume.clone(), role: "temporary root".to_owned() }
                     .into(),
@@ -284,11 +291,23 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     }
     if op.order.kind == OperationKind::Replace && facts.root_image.is_some() {
         for old in &op.order.before.root_images {
-            if !facts.gone.contains(&old.image.to_string()) {
+            if op.is_to_clean(old.image.as_str()) {
                 due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
-            } else if !facts.gone.contains(&old.snapshot.to_string()) {
+            } else if facts.gone.contains(&old.image.to_string()) && op.is_to_clean(old.snapshot.as_str()) {
                 due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());
             }
         }
     }
+}
+
+/// What earlier operations could not clean up.
+pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
+    let left = op.order.before.leftovers.iter().filter(|left| op.is_to_clean(left.thing.id()));
+    left.map(|left| match &left.thing {
+        Thing::Volume { volume } => {
+            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned() }.into()
+        }
+        Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() }.into(),
+    })
+    .collect()
 }

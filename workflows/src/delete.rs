@@ -8,7 +8,7 @@
 //!
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
-//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | |
+//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | gone for ever: counts as released and deleted |
 //! | `delete_volume:v` | its class is not kept, it was seen free | DeleteVolume by id | not found | stuck |
 //! | `delete_interface` | not kept, free | DeleteNetworkInterface | not found | stuck |
 //! | `deregister_image:a`, `delete_snapshot:s` | not kept | – | not found | stuck |
@@ -18,13 +18,14 @@
 
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
-use crate::release;
 use crate::steps::{Intent, Slot};
+use crate::{acquire, release};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = release::rules(op);
     if op.facts.holders.iter().all(|holder| holder.fenced) {
+        due.extend(acquire::leftovers(op));
         due.extend(disposals(op).into_iter().filter_map(|(id, intent)| {
             let free = match &intent {
                 Intent::DeleteVolume { volume, .. } => op
@@ -104,8 +105,9 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let fenced = facts.holders.iter().all(|holder| holder.fenced);
     let free = facts.volumes.values().all(|fact| !matches!(fact.place, Place::On(_)))
         && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
+    let cleaned = op.order.before.leftovers.iter().all(|left| !op.is_to_clean(left.thing.id()));
     let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
-    if !(fenced && free && disposed) {
+    if !(fenced && free && disposed && cleaned) {
         return None;
     }
     let mut left = op.order.before.clone();
@@ -120,5 +122,6 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     if left.interface.is_none() {
         left.address = None;
     }
+    left.leftovers = op.leftovers();
     Some(left)
 }

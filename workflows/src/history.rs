@@ -392,6 +392,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
             format!("{instance} is {state}{reason}")
         }
+        Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
         Evidence::Lost { what } => format!("lost: {what}"),
         Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),

@@ -205,6 +205,43 @@ pub struct Retained {
     pub because: String,
 }
 
+/// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Leftover {
+    /// What.
+    pub thing: Thing,
+    /// Why it is still there.
+    pub because: String,
+}
+
+/// A thing of AWS's, by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Thing {
+    /// A volume without data of the node's.
+    Volume {
+        /// Its id.
+        volume: VolumeId,
+    },
+    /// A snapshot.
+    Snapshot {
+        /// Its id.
+        snapshot: SnapshotId,
+    },
+}
+
+impl Thing {
+    /// Its id, as AWS writes it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Volume { volume } => volume.as_str(),
+            Self::Snapshot { snapshot } => snapshot.as_str(),
+        }
+    }
+}
+
 /// What belongs to a node between operations.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -230,6 +267,9 @@ pub struct Resources {
     /// Volumes it has outgrown.
     #[serde(default)]
     pub retained: Vec<Retained>,
+    /// What could not be cleaned up yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Leftover>,
 }
 
 /// What happened to a node.

@@ -38,7 +38,8 @@ use crate::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
 };
 use crate::node::{
-    Carrier, HeldInterface, HeldVolume, OperationId, OperationKind, Resources, Retained, RootImage,
+    Carrier, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Resources, Retained, RootImage,
+    Thing,
 };
 use crate::signal::{Cause, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
@@ -357,6 +358,8 @@ pub struct Facts {
     pub carried_over: Option<Signal>,
     /// Superseded images that are gone, and things `delete` has deleted, by id.
     pub gone: Vec<String>,
+    /// What could not be cleaned up in this operation, by id, with the reason.
+    pub uncleaned: BTreeMap<String, String>,
 }
 
 /// Whether the next launch asks another pool.
@@ -566,6 +569,7 @@ impl Operation {
             verified: false,
             carried_over: None,
             gone: Vec::new(),
+            uncleaned: BTreeMap::new(),
         };
         Self {
             id,
@@ -732,6 +736,17 @@ impl Operation {
 
     /// Turns evidence into facts.
     fn learn(&mut self, intent: &Intent, evidence: &Evidence, at_ms: u64) {
+        let deleting = self.order.kind == OperationKind::Delete;
+        if self.may_be_left(intent) && *evidence != Evidence::Deleted {
+            let because = match evidence {
+                Evidence::Refused { code, message } => format!("{code}: {message}"),
+                Evidence::OutOfTime { because } => format!("not in time: {because}"),
+                other => format!("{other:?}"),
+            };
+            if let Some(id) = intent.cleans() {
+                self.facts.uncleaned.insert(id.to_owned(), because);
+            }
+        }
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -787,6 +802,23 @@ impl Operation {
                 if let Some(interface) = &mut facts.interface {
                     interface.place = Place::Free;
                 }
+            }
+            // What is to end anyway may be gone already.
+            (Intent::Release { slot, volume, .. }, Evidence::Lost { .. }) if deleting => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.place = Place::Free;
+                }
+                facts.gone.push(volume.to_string());
+            }
+            (Intent::ReleaseInterface { interface, .. }, Evidence::Lost { .. }) if deleting => {
+                if let Some(fact) = &mut facts.interface {
+                    fact.place = Place::Free;
+                }
+                facts.gone.push(interface.to_string());
+            }
+            // An interface holds no data: it is made anew, with the node's address.
+            (Intent::ReleaseInterface { .. } | Intent::Launch { .. }, Evidence::Lost { .. }) => {
+                facts.interface = Some(InterfaceFact { held: None, place: Place::Absent });
             }
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
                 facts.root_snapshot = Some(snapshot.clone());
@@ -970,6 +1002,45 @@ impl Operation {
         }
     }
 
+    /// Whether an intent only cleans up: when it cannot be done, the operation ends without it and lists what is left.
+    pub(crate) fn may_be_left(&self, intent: &Intent) -> bool {
+        intent.cleans().is_some_and(|id| {
+            self.order.kind != OperationKind::Delete
+                || self.order.before.leftovers.iter().any(|left| left.thing.id() == id)
+        })
+    }
+
+    /// Whether something is still to be cleaned up in this operation.
+    pub(crate) fn is_to_clean(&self, id: &str) -> bool {
+        !self.facts.uncleaned.contains_key(id) && !self.facts.gone.iter().any(|gone| gone == id)
+    }
+
+    /// What is left over at the end of this operation.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<Leftover> {
+        let mut left: Vec<Leftover> = self.order.before.leftovers.clone();
+        let temporary = self.facts.temporary.iter().filter(|temporary| !temporary.deleted);
+        let volumes = temporary.map(|temporary| Thing::Volume { volume: temporary.volume.clone() });
+        let superseded = self.order.before.root_images.iter().filter(|root| {
+            let gone = |id: &str| self.facts.gone.iter().any(|gone| gone == id);
+            gone(root.image.as_str()) && !gone(root.snapshot.as_str())
+        });
+        let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
+        for thing in volumes.chain(snapshots) {
+            if !left.iter().any(|known| known.thing == thing) {
+                let because = format!("{}: not cleaned up", self.id);
+                left.push(Leftover { thing, because });
+            }
+        }
+        left.retain(|left| !self.facts.gone.iter().any(|gone| gone == left.thing.id()));
+        for left in &mut left {
+            if let Some(because) = self.facts.uncleaned.get(left.thing.id()) {
+                left.because = format!("{}: {because}", self.id);
+            }
+        }
+        left
+    }
+
     /// What belongs to the node, if everything is in place.
     fn finished(&self) -> Option<Resources> {
         if self.steps.values().any(|record| record.outcome.is_none()) {
@@ -1056,7 +1127,26 @@ impl Operation {
             },
             root_images,
             retained,
+            leftovers: self.leftovers(),
         })
+    }
+
+    /// The tags that say whose a thing is.
+    pub(crate) fn own_tags(&self) -> TagMap {
+        TagMap::from([
+            ("perennial:owner".to_owned(), self.order.owner.clone()),
+            ("perennial:node".to_owned(), self.id.node().to_string()),
+        ])
+    }
+
+    /// Instances of the node's but this one: those of this operation, and the one before it.
+    pub(crate) fn own_instances(&self, but: &InstanceId) -> Vec<InstanceId> {
+        let before = self.order.before.carrier.iter().map(|carrier| carrier.instance.clone());
+        let mut own: Vec<InstanceId> = self.instances().into_iter().chain(before).collect();
+        own.retain(|instance| instance != but);
+        own.sort();
+        own.dedup();
+        own
     }
 
     /// The tags of a resource made by a step. Nothing in them changes when the step is repeated.
@@ -1235,6 +1325,7 @@ impl Draft {
         let (step, intent) = (record.step.clone(), Arc::clone(&record.intent));
         if let Evidence::OutOfTime { because } = &evidence
             && !intent.has_another_way()
+            && !self.state.may_be_left(&intent)
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
@@ -1300,6 +1391,20 @@ impl Draft {
             }
             // A live detach is only tried; the volume follows after the fence.
             (Intent::Detach { .. }, _) => Ok(()),
+            // Gone for ever, and needed no more; or made anew.
+            (Intent::Release { .. }, Evidence::Lost { .. })
+                if self.state.order.kind == OperationKind::Delete =>
+            {
+                Ok(())
+            }
+            (Intent::ReleaseInterface { .. } | Intent::Launch { .. }, Evidence::Lost { .. }) => Ok(()),
+            // The node is well without it; what is left is listed.
+            (intent, _) if self.state.may_be_left(intent) => Ok(()),
+            (_, Evidence::HeldByAnother { what, by }) => {
+                let because = format!("{what} is held by {by}");
+                let needs = format!("free {what}, then: perennial workflow resume {}", self.state.id);
+                self.stuck(step, because, needs)
+            }
             (_, Evidence::Lost { what }) => self.stuck(
                 step,
                 what.clone(),

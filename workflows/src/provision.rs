@@ -17,7 +17,7 @@
 //! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |
 //! | `preserve:i` | it runs; again when all is in place | DeleteOnTermination=false | instance | stuck |
 //! | `attach:x` | volume free, candidate runs | AttachVolume | the volume | candidate gone: lost; else stuck |
-//! | `move_address` | `secondary_ip`, candidate runs | AssignPrivateIpAddresses | the interface | as above |
+//! | `move_address` | `secondary_ip`, candidate runs | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
 //! | `verify` | all in place and preserved | – | instance, volumes, interface | as above |
 //!
 //! A stop in the middle leaves: tagged volumes, an interface, an instance; the next start goes on with the same tokens. A

@@ -25,14 +25,15 @@
 //! | `launch`, `start` | see above; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
 //! | `detach:x` | `handover: detach`, new instance runs, old preserved | DetachVolume, never forced | volume free | 20 s: follows after the fence |
 //! | `fence:old` | old preserved; and make before break: new instance runs; **the point of no return** | TerminateInstances (persistent request cancelled first) | `terminated`, twice | stuck |
-//! | `release:x`, `release_interface` | its holder is fenced | – | free, twice | gone for ever: stuck with `--accept-loss` |
+//! | `release:x` | its holder is fenced | – | free, twice | gone for ever: stuck with `--accept-loss` |
+//! | `release_interface` | its holder is fenced | – | free, twice | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
 //! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
-//! | `move_address` | new instance runs; old one fenced (or all data detached from it) | AssignPrivateIpAddresses | the interface | as above |
+//! | `move_address` | new instance runs; old one fenced (or all data detached from it) | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
 //! | `preserve:new`, `verify` | everything in place | as in `provision` | – | as above |
-//! | `delete_volume:t` | verified | deletes temporary roots by id | not found | stuck |
-//! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists | – | not found | stuck |
+//! | `delete_volume:t` | verified | deletes temporary roots by id | not found | left over: listed, tried again by the next operation |
+//! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists | – | not found | as above |
 //!
 //! Undone by: nothing is undone. Before `fence:old` the old instance still carries the node, and a launched candidate is fenced by
 //! the operation's own end; after it there is only forward. What a stop in the middle leaves is what the journal says; the next

@@ -13,7 +13,7 @@
 //! | fence | TerminateInstances | EC2 documents it as idempotent |
 //! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
-//! | move_address | AssignPrivateIpAddresses | the interface is looked at first; taking an own address changes nothing |
+//! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | release, release_interface, start, verify | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 
@@ -289,6 +289,12 @@ pub enum Intent {
         interface: InterfaceId,
         /// The node's address; none at first: the subnet chooses.
         address: Option<Ipv4Addr>,
+        /// Instances of the node's that it may be taken from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<InstanceId>,
+        /// The tags of an interface that it may be taken from: those of this node of this owner.
+        #[serde(default, skip_serializing_if = "TagMap::is_empty")]
+        own: TagMap,
     },
     /// Looks at everything once more.
     Verify {
@@ -368,11 +374,12 @@ impl Intent {
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
             | Self::MoveAddress { .. }
-            | Self::Verify { .. }
-            | Self::DeleteInterface { .. }
+            | Self::Verify { .. } => 15 * MINUTE,
+            // Seconds in practice. What cannot be cleaned up by then is left, listed, and tried again by the next operation.
+            Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
             | Self::DeleteSnapshot { .. }
-            | Self::DeleteVolume { .. } => 15 * MINUTE,
+            | Self::DeleteVolume { .. } => 5 * MINUTE,
             // A volume in use stays so; after termination it comes anyway.
             Self::Detach { .. } => 20 * SECOND,
             // A metal instance took over 19 minutes to terminate.
@@ -392,6 +399,18 @@ impl Intent {
     #[must_use]
     pub const fn has_another_way(&self) -> bool {
         matches!(self, Self::Start { .. } | Self::Detach { .. } | Self::AdoptRoot { .. })
+    }
+
+    /// What an intent removes for good, by id.
+    #[must_use]
+    pub fn cleans(&self) -> Option<&str> {
+        match self {
+            Self::DeleteVolume { volume, .. } => Some(volume.as_str()),
+            Self::DeleteInterface { interface } => Some(interface.as_str()),
+            Self::DeregisterImage { image } => Some(image.as_str()),
+            Self::DeleteSnapshot { snapshot } => Some(snapshot.as_str()),
+            _ => None,
+        }
     }
 
     /// The instance a step works on, whose loss ends the step.
@@ -522,6 +541,13 @@ pub enum Evidence {
         state: Option<InstanceState>,
         /// EC2's reason code.
         reason: Option<String>,
+    },
+    /// Somebody else has what the node needs; it is not taken from them.
+    HeldByAnother {
+        /// What.
+        what: String,
+        /// Who has it.
+        by: String,
     },
     /// Something that holds state does not exist any more.
     Lost {

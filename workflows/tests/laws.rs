@@ -176,6 +176,10 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
         (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
+        (Intent::ReleaseInterface { .. }, 1) => Evidence::Lost { what: "an interface".into() },
+        (Intent::MoveAddress { .. } | Intent::CreateInterface { .. }, 1) => {
+            Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
+        }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
         (intent, 2) => intent.instance().map_or_else(refused, gone),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },

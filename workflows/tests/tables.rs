@@ -646,6 +646,70 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
 }
 
 #[test]
+fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
+    let gone = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::ReleaseInterface { .. })
+            .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::None), asked(), None);
+    run.drive_to("release_interface");
+    run.told.clear();
+    run.drive(&gone);
+    expect![[r#"
+        = release:data: released
+        = release_interface: lost
+        + create_interface
+        = create_interface: interface_created
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + attach:data
+        = attach:data: attached
+        + preserve:i-new2x12
+        = preserve:i-new2x12: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+}
+
+#[test]
+fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
+    let refused = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::DeleteVolume { .. })
+            .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
+    run.drive_to("delete_volume");
+    run.told.clear();
+    run.drive(&refused);
+    expect![[r#"
+        = delete_volume:vol-new2x6: refused
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    assert_eq!(run.state.leftovers().len(), 1);
+}
+
+#[test]
+fn an_address_that_another_has_is_stuck_with_who_has_it() {
+    let held = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::MoveAddress { .. })
+            .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "eni-x of i-x".into() })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::None), asked(), None);
+    run.drive(&held);
+    let Status::Stuck { because, needs, .. } = &run.state.status else { panic!("{}", run.told) };
+    assert_eq!(because, "10.0.0.9 is held by eni-x of i-x");
+    assert_eq!(needs, "free 10.0.0.9, then: perennial workflow resume db-1.2");
+}
+
+#[test]
 fn a_late_or_doubled_report_is_refused() {
     let mut run =
         Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);

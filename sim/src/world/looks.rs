@@ -85,6 +85,27 @@ impl World {
         Ok(select!(self, interfaces, select, interface_view))
     }
 
+    /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to its new
+    /// holder already, but is not shown.
+    ///
+    /// # Errors
+    /// RequestLimitExceeded.
+    pub fn describe_interface_with(
+        &mut self,
+        now_ms: u64,
+        subnet: &SubnetId,
+        address: Ipv4Addr,
+    ) -> Result<Option<InterfaceView>, ApiError> {
+        self.begin(now_ms, "DescribeNetworkInterfaces")?;
+        let now_ms = self.now_ms;
+        let found = self.interfaces.values().find(|interface| {
+            interface.subnet == *subnet
+                && interface.visible_at_ms <= now_ms
+                && (interface.primary_ip == address || interface.secondary_ips.contains(&address))
+        });
+        Ok(found.map(interface_view))
+    }
+
     /// DescribeSnapshots, owned by this account (the default image's is not).
     ///
     /// # Errors

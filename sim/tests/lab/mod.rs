@@ -425,6 +425,7 @@ impl Lab {
             let instance = world.instance(&carrier.instance).expect("it is live");
             expected.extend(instance.volumes.iter().map(ToString::to_string));
             expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));
+            expected.extend(node.resources.leftovers.iter().map(|left| left.thing.id().to_owned()));
             for root in &node.resources.root_images {
                 expected.insert(root.image.to_string());
                 expected.insert(root.snapshot.to_string());
@@ -436,6 +437,28 @@ impl Lab {
                 "no volume too many on the instance\n{story}"
             );
         });
+    }
+
+    /// Waits until an operation is stuck, and says why.
+    pub async fn stuck(&mut self, id: &str) -> String {
+        self.until(&format!("{id} is stuck"), Duration::from_secs(4 * 3600), async |lab| {
+            let node = OperationId::parse(id).unwrap().node().clone();
+            let open = lab.node(node.as_str()).await.open;
+            open.is_some_and(|(open, _)| open.to_string() == id) && lab.is_stuck(id).await
+        })
+        .await;
+        match self.operation(id).await.status {
+            Status::Stuck { because, needs, .. } => format!("{because}; {needs}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Loses the instance of a node while nobody watches, and waits until it is terminated.
+    pub async fn lose_unseen(&mut self, name: &str) {
+        self.kill().await;
+        let old = self.instance(name).await;
+        self.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        self.clock.sleep(Duration::from_secs(300)).await;
     }
 
     /// Whether an operation is stuck.

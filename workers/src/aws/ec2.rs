@@ -48,7 +48,7 @@ use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchNetwork,
     LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags,
-    VolumeRequest, VolumeView,
+    Taking, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -192,6 +192,27 @@ impl Cloud for Ec2 {
         }
         found.retain(|view| selects(select, &view.id, &view.tags));
         Ok(found)
+    }
+
+    async fn interface_with(
+        &self,
+        subnet: &SubnetId,
+        address: Ipv4Addr,
+    ) -> Result<Option<InterfaceView>, CloudError> {
+        let action = Action::DescribeNetworkInterfaces;
+        let page = self
+            .client
+            .describe_network_interfaces()
+            .filters(filter("subnet-id", [subnet.as_str().to_owned()]))
+            .filters(filter("addresses.private-ip-address", [address.to_string()]))
+            .send()
+            .await
+            .map_err(failed(action))?;
+        let found = seen(action, page.network_interfaces(), views::interface)?;
+        // An endpoint that does not know the filter shows others too.
+        Ok(found.into_iter().find(|view| {
+            view.subnet == *subnet && (view.primary_ip == address || view.secondary_ips.contains(&address))
+        }))
     }
 
     async fn snapshots(&self, select: &Select<SnapshotId>) -> Result<Vec<SnapshotView>, CloudError> {
@@ -433,10 +454,17 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::DeleteNetworkInterface))
     }
 
-    async fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>) -> Result<(), CloudError> {
+    async fn assign_private_ip(
+        &self,
+        id: &InterfaceId,
+        address: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError> {
         let call = self.client.assign_private_ip_addresses().network_interface_id(id.as_str());
         let call = match address {
-            Some(address) => call.private_ip_addresses(address.to_string()).allow_reassignment(true),
+            Some(address) => {
+                call.private_ip_addresses(address.to_string()).allow_reassignment(taking == Taking::FromOwn)
+            }
             None => call.secondary_private_ip_address_count(1),
         };
         call.send().await.map(drop).map_err(failed(Action::AssignPrivateIpAddresses))
