@@ -220,6 +220,14 @@ impl Drop for Emulator {
     }
 }
 
+/// A Python with what the emulator needs, boto3 among it for moto; installed on first use.
+///
+/// # Errors
+/// [`EmulatorError`], with what Python or pip said.
+pub fn python(kind: Kind) -> Result<PathBuf, EmulatorError> {
+    Ok(installed(kind, &crate::target_directory().join("emulators"))?.join("bin/python"))
+}
+
 /// The environment of this emulator, made on first use.
 fn installed(kind: Kind, home: &Path) -> Result<PathBuf, EmulatorError> {
     let name = format!("{}-{}", kind.name(), kind.version());

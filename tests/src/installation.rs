@@ -274,7 +274,7 @@ impl Drop for Installation {
 }
 
 /// The binary that [`BINARY_VARIABLE`] names, or else the one that cargo puts into the directory above the running test's.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os(BINARY_VARIABLE) {
         return PathBuf::from(named);
     }

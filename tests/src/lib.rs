@@ -1,7 +1,8 @@
-//! What the end-to-end tests stand on: emulators that we did not write, and the real binary as a process.
+//! What the end-to-end tests stand on: emulators that we did not write, the real binary as a process, and a region on the wire.
 
 pub mod emulators;
 pub mod installation;
+pub mod rehearsal;
 
 use std::path::{Path, PathBuf};
 
