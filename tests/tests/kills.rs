@@ -19,6 +19,7 @@ use perennial_tests::rehearsal::{EngineClock, EngineQueues, Rehearsal, modes};
 use perennial_workflows::spec::PersistSpec;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::task::LocalSet;
 
 /// Without `KILL_SEEDS`: each mode once.
 const SEEDS: std::ops::RangeInclusive<u64> = 0..=17;
@@ -180,8 +181,14 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread: a server dies with the thread that started it.
+#[tokio::test]
 async fn a_replacement_survives_kills_at_seeded_moments_in_every_mode() {
+    LocalSet::new().run_until(all_seeds()).await;
+}
+
+#[expect(clippy::print_stdout, reason = "whoever asks for many seeds wants to see what they did")]
+async fn all_seeds() {
     let jobs = std::env::var("KILL_JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(JOBS);
     let slots = Arc::new(Semaphore::new(jobs));
     let started = Instant::now();
@@ -189,7 +196,7 @@ async fn a_replacement_survives_kills_at_seeded_moments_in_every_mode() {
         .map(|seed| {
             let slots = Arc::clone(&slots);
             let plan = Plan::of(seed);
-            let life = tokio::spawn({
+            let life = tokio::task::spawn_local({
                 let plan = plan.clone();
                 async move {
                     let _slot = slots.acquire_owned().await.expect("nobody closes it");
