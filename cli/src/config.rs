@@ -295,7 +295,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Line and column, from 1, of a byte of a text.
-fn place(text: &str, at: usize) -> (usize, usize) {
+pub(crate) fn place(text: &str, at: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(at)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;

@@ -3,15 +3,16 @@
 //! Without a command it serves; every command asks the control surface of a region that runs (`docs/region.md`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use perennial_engine::clock::Clock;
-use perennial_sim::wire::config::options as read_file;
+use perennial_sim::wire::config::{ConfigError, options as read_file};
 use perennial_sim::wire::{ControlError, Options, RegionClient, RegionServer, StartError, wire_settings};
 use perennial_sim::world::settings::Settings;
 use serde_json::{Map, Value, json};
 
+use crate::config::place;
 use crate::describe;
 use crate::failure::{Failure, chain};
 use crate::files;
@@ -341,9 +342,8 @@ impl ServeArgs {
             options.settings = Settings::realistic(options.settings.seed);
         }
         if let Some(path) = file {
-            let file = read_file(&files::read(path)?, options)
-                .map_err(|error| Failure::configuration(format!("{}: {}", path.display(), chain(&error))));
-            options = file.map_err(|failure| failure.hint("examples/region.toml has every key"))?;
+            let text = files::read(path)?;
+            options = read_file(&text, options).map_err(|error| file_failure(path, &text, &error))?;
         }
         if let Some(address) = self.listen {
             options.listen.set_ip(address);
@@ -366,6 +366,19 @@ impl ServeArgs {
         }
         Ok(options)
     }
+}
+
+/// A mistake in the file, with its place.
+fn file_failure(path: &Path, text: &str, error: &ConfigError) -> Failure {
+    let shown = path.display();
+    let message = match error {
+        ConfigError::Syntax(error) => {
+            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+            format!("{shown}:{line}:{column}: {}", error.message().trim())
+        }
+        ConfigError::Value { .. } => format!("{shown}: {}", chain(error)),
+    };
+    Failure::configuration(message).hint("examples/region.toml has every key")
 }
 
 async fn serve(args: &ServeArgs, config: Option<&PathBuf>, output: Output) -> Result<(), Failure> {
