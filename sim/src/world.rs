@@ -21,6 +21,8 @@
 //! | `elastic` | Elastic addresses |
 //! | `groups` | security groups, by name only |
 //! | `fleets` | launch templates, CreateFleet |
+//! | `balancers` | target groups of Elastic Load Balancing |
+//! | `commands` | Systems Manager's Run Command |
 //! | `catalogue` | instance types and spot prices |
 //! | `tags` | CreateTags and DeleteTags on anything |
 //! | `stored` | the serialised form |
@@ -31,8 +33,10 @@
 //! `available` until the swap; the status of a spot request under notice stays what the notice made it, even when its
 //! user terminates the instance first; detaching a volume that is already detaching is answered with success.
 
+mod balancers;
 mod catalogue;
 mod checks;
+mod commands;
 mod elastic;
 mod events;
 mod fleets;
@@ -67,8 +71,10 @@ use perennial_workflows::aws::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
 pub use catalogue::{Price, Shape, TYPES};
 pub use checks::{NODE_TAG, OWNER_TAG};
+pub use commands::{Command, Invocation, Outcome, Script, SendCommand, Stage};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
 #[cfg(feature = "wire")]
@@ -158,6 +164,12 @@ pub struct World {
     elastic: BTreeMap<String, Elastic>,
     /// Launch templates by id.
     templates: BTreeMap<String, Template>,
+    /// Target groups by ARN.
+    target_groups: BTreeMap<String, TargetGroup>,
+    /// Commands by id.
+    commands: BTreeMap<String, Command>,
+    /// What commands do; the first that fits.
+    scripts: VecDeque<Script>,
     /// Who holds an address, arriving ones included.
     addresses: BTreeMap<Ipv4Addr, InterfaceId>,
     /// Volumes that existed and do not any more, with what was on them; the newest last.
@@ -194,6 +206,10 @@ enum Transition {
     ImageAvailable(ImageId),
     AddressShows(InterfaceId, Ipv4Addr, u64),
     RootTaskEnds(RootTaskId),
+    CommandArrives(String, InstanceId),
+    CommandEnds(String, InstanceId),
+    CommandRunsOut(String, InstanceId),
+    CommandExpires(String),
 }
 
 impl World {
@@ -228,6 +244,9 @@ impl World {
             groups: BTreeMap::new(),
             elastic: BTreeMap::new(),
             templates: BTreeMap::new(),
+            target_groups: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            scripts: VecDeque::new(),
             addresses: BTreeMap::new(),
             graveyard: VecDeque::new(),
             default_image,
@@ -370,6 +389,10 @@ impl World {
             Transition::ImageAvailable(id) => self.image_is_available(&id),
             Transition::AddressShows(id, address, serial) => self.address_shows(&id, address, serial),
             Transition::RootTaskEnds(id) => self.root_task_ends(&id),
+            Transition::CommandArrives(id, instance) => self.command_arrives(&id, &instance),
+            Transition::CommandEnds(id, instance) => self.command_ends(&id, &instance),
+            Transition::CommandRunsOut(id, instance) => self.command_runs_out(&id, &instance),
+            Transition::CommandExpires(id) => self.command_expires(&id),
         }
     }
 

@@ -264,6 +264,9 @@ latency_table!(
     image,
     replace_root,
     move_address,
+    target_check,
+    command_visible,
+    command_deliver,
 );
 
 /// The field that is wrong, and why.

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use super::config::{FaultSpec, PoolSpec, RULES_MAX, checked_speed};
 use super::ec2;
 use super::region::Region;
-use crate::world::{ApiError, Notice, World};
+use crate::world::{ApiError, Notice, Outcome, Script, World};
 
 /// The longest step of the clock: ten years.
 const ADVANCE_MAX_S: f64 = 315_360_000.0;
@@ -47,7 +48,7 @@ pub(super) fn call(
             "paths": [
                 "GET dump", "GET leaks?owner=", "GET check", "GET calls", "GET faults", "GET clock",
                 "GET volumes/<id>", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
-                "POST rebalance", "POST spare", "POST terminate", "POST capacity", "POST fail-launch",
+                "POST rebalance", "POST spare", "POST command", "POST forget-commands", "POST manage", "POST terminate", "POST capacity", "POST fail-launch",
                 "POST stick", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
             ],
         })),
@@ -145,6 +146,63 @@ fn wrong((field, why): (&'static str, String)) -> ApiError {
     bad(format!("{field}: {why}"))
 }
 
+/// What commands shall do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScriptSpec {
+    instance: Option<String>,
+    contains: Option<String>,
+    next: Option<u64>,
+    #[serde(default)]
+    outcome: OutcomeWord,
+    exit_code: Option<i32>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+    delay_s: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutcomeWord {
+    #[default]
+    Exits,
+    Hangs,
+    Undeliverable,
+    Unfetched,
+}
+
+fn script(request: &Json) -> Result<Script, ApiError> {
+    let spec: ScriptSpec = parsed(request)?;
+    let instance = spec.instance.as_deref().map(InstanceId::parse).transpose();
+    let after = seconds(request, "delay_s")?.unwrap_or(Duration::from_secs(1));
+    let text = |text: Option<String>, name: &str| match text {
+        Some(text) if text.len() > RECORD_MAX => Err(bad(format!("{name} has at most {RECORD_MAX} bytes"))),
+        text => Ok(text.unwrap_or_default()),
+    };
+    let exits = spec.exit_code.is_some() || spec.stdout.is_some() || spec.stderr.is_some();
+    let outcome = match spec.outcome {
+        OutcomeWord::Exits => Outcome::Exits {
+            code: spec.exit_code.unwrap_or(0),
+            stdout: text(spec.stdout, "stdout")?,
+            stderr: text(spec.stderr, "stderr")?,
+            after,
+        },
+        _ if exits => return Err(bad("outcome: only one that exits has an exit_code, stdout and stderr")),
+        OutcomeWord::Hangs => Outcome::Hangs,
+        OutcomeWord::Undeliverable => Outcome::Undeliverable(after),
+        OutcomeWord::Unfetched => Outcome::Unfetched,
+    };
+    if spec.delay_s.is_some() && matches!(outcome, Outcome::Hangs | Outcome::Unfetched) {
+        return Err(bad("delay_s: what hangs or is not fetched takes as long as its timeout"));
+    }
+    Ok(Script {
+        instance: instance.map_err(|error| bad(error.to_string()))?,
+        contains: Some(text(spec.contains, "contains")?).filter(|part| !part.is_empty()),
+        left: spec.next,
+        outcome,
+    })
+}
+
 /// Changes the world.
 pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) -> Result<Json, ApiError> {
     let instance = || InstanceId::parse(text(request, "instance")?).map_err(|error| bad(error.to_string()));
@@ -215,6 +273,18 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
                 Some(device) => world.write(now_ms, &instance()?, device, record).map_err(guest)?,
                 None => world.write_volume(now_ms, &volume()?, record)?,
             }
+            Ok(json!({}))
+        }
+        "command" => {
+            world.script_commands(script(request)?)?;
+            Ok(json!({}))
+        }
+        "forget-commands" => {
+            world.forget_scripts();
+            Ok(json!({}))
+        }
+        "manage" => {
+            world.set_managed(now_ms, &instance()?, request["managed"].as_bool().unwrap_or(true));
             Ok(json!({}))
         }
         "mount" => world.mount(now_ms, &instance()?, &volume()?).map(|()| json!({})).map_err(guest),

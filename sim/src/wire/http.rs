@@ -23,7 +23,7 @@ use super::params::Params;
 use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
 use super::xml::Element;
-use super::{control, ec2, events, imds, sqs};
+use super::{control, ec2, elb, events, imds, sqs};
 use crate::faults::Fault;
 use crate::world::{ACCOUNT, ApiError};
 
@@ -111,7 +111,7 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
     let Some(call) = Call::read(target, &head.method, &query, &body) else {
         return Ok(plain(
             404,
-            "this is a simulated region: EC2, SQS, STS and EventBridge; /_region/ to control it",
+            "this is a simulated region: EC2, SQS, STS, EventBridge, SSM and ELBv2; /_region/ to control it",
         ));
     };
     let action = call.action.clone();
@@ -149,6 +149,8 @@ enum Service {
     Sts,
     Sqs,
     Events,
+    Ssm,
+    Elb,
     /// Another service's JSON.
     UnknownJson,
     /// Another service's query protocol.
@@ -168,6 +170,7 @@ impl Call {
             let service = match prefix {
                 "AmazonSQS" => Service::Sqs,
                 "AWSEvents" => Service::Events,
+                "AmazonSSM" => Service::Ssm,
                 _ => Service::UnknownJson,
             };
             return Some(Self { service, action: action.to_owned(), body: body.clone() });
@@ -184,6 +187,7 @@ impl Call {
         let action = of("Action")?;
         let service = match of("Version").as_deref() {
             Some("2011-06-15") => Service::Sts,
+            Some(elb::VERSION) => Service::Elb,
             None | Some("2016-11-15") => Service::Ec2,
             // Old versions of EC2's own protocol differ in nothing that is used here.
             Some(version)
@@ -227,18 +231,46 @@ impl Call {
                 let namespace = Some("https://sts.amazonaws.com/doc/2011-06-15/");
                 xml(200, element.document("GetCallerIdentityResponse", namespace))
             }
+            Service::Elb => {
+                let answer = Params::parse(&self.body).and_then(|params| {
+                    let answer = region.elb(&self.action, &self.body, &params)?;
+                    self.record(region, 200, "", params.ignored());
+                    Ok(answer)
+                });
+                match answer {
+                    Ok(result) => {
+                        let result = Element::new().inside(format!("{}Result", self.action), result);
+                        let metadata = Element::new().with("RequestId", region.fresh_id());
+                        let element = result.inside("ResponseMetadata", metadata);
+                        xml(200, element.document(&format!("{}Response", self.action), Some(elb::NAMESPACE)))
+                    }
+                    Err(refusal) => self.refused(region, &refusal.code, &refusal.message),
+                }
+            }
             Service::Sts => self.refused(region, "InvalidAction", "this region knows GetCallerIdentity only"),
             Service::Sqs => {
                 let answer = sqs::call(region, &self.action, &self.body, host).await;
                 self.json(region, answer)
             }
             Service::Events => self.json(region, events::call(region, &self.action, &self.body)),
+            Service::Ssm => {
+                let request =
+                    if self.body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(&self.body) };
+                let answer = match request {
+                    Ok(request) => region.ssm(&self.action, &request),
+                    Err(error) => Err(ApiError::new("SerializationException", format!("not JSON: {error}"))),
+                };
+                match answer {
+                    Ok(answer) => self.json(region, Ok(answer)),
+                    Err(refusal) => self.refused(region, &refusal.code, &refusal.message),
+                }
+            }
             Service::UnknownJson | Service::UnknownQuery => {
                 let code = match self.service {
                     Service::UnknownQuery => "InvalidAction",
                     _ => "UnknownOperationException",
                 };
-                self.refused(region, code, "this region speaks EC2, SQS, STS and EventBridge")
+                self.refused(region, code, "this region speaks EC2, SQS, STS, EventBridge, SSM and ELBv2")
             }
         }
     }
@@ -258,16 +290,20 @@ impl Call {
         let status = status_of(code);
         match self.service {
             Service::Ec2 => self.ec2_error(region, &ApiError::with_status(status, code, message)),
-            Service::Sts | Service::UnknownQuery => {
+            Service::Sts | Service::Elb | Service::UnknownQuery => {
                 self.record(region, status, code, Vec::new());
                 let error = Element::new().with("Type", "Sender").with("Code", code).with("Message", message);
                 let element = Element::new().inside("Error", error).with("RequestId", region.fresh_id());
-                let namespace = Some("https://sts.amazonaws.com/doc/2011-06-15/");
+                let namespace = match self.service {
+                    Service::Elb => elb::NAMESPACE,
+                    _ => "https://sts.amazonaws.com/doc/2011-06-15/",
+                };
+                let namespace = Some(namespace);
                 xml(status, element.document("ErrorResponse", namespace))
             }
-            Service::Sqs | Service::Events | Service::UnknownJson => {
+            Service::Sqs | Service::Events | Service::Ssm | Service::UnknownJson => {
                 self.record(region, status, code, Vec::new());
-                json_error(region, status, code, code, message)
+                self.json_error(region, status, code, code, message)
             }
         }
     }
@@ -285,13 +321,41 @@ impl Call {
         match answer {
             Ok(answer) => {
                 self.record(region, 200, "", Vec::new());
-                amz_json(200, &answer, &region.fresh_id())
+                self.amz_json(200, &answer, &region.fresh_id())
             }
             Err(refusal) => {
                 self.record(region, refusal.status, refusal.code, Vec::new());
-                json_error(region, refusal.status, refusal.shape, refusal.code, &refusal.message)
+                self.json_error(region, refusal.status, refusal.shape, refusal.code, &refusal.message)
             }
         }
+    }
+
+    /// SQS speaks version 1.0 of AWS's JSON, the others 1.1.
+    fn amz_json(&self, status: u16, body: &Json, request_id: &str) -> Answer {
+        let kind = match self.service {
+            Service::Sqs => "application/x-amz-json-1.0",
+            _ => "application/x-amz-json-1.1",
+        };
+        let mut response = response(status, kind, body.to_string());
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            response.headers_mut().insert(HeaderName::from_static("x-amzn-requestid"), id);
+        }
+        response
+    }
+
+    /// SQS names its shapes in full, and beside them the older codes.
+    fn json_error(&self, region: &Region, status: u16, shape: &str, code: &str, message: &str) -> Answer {
+        let is_sqs = self.service == Service::Sqs;
+        let prefix = if is_sqs { "com.amazonaws.sqs#" } else { "" };
+        let body = json!({ "__type": format!("{prefix}{shape}"), "message": message });
+        let mut response = self.amz_json(status, &body, &region.fresh_id());
+        let fault = if status < 500 { "Sender" } else { "Receiver" };
+        if let Ok(value) = HeaderValue::from_str(&format!("{code};{fault}"))
+            && is_sqs
+        {
+            response.headers_mut().insert(HeaderName::from_static("x-amzn-query-error"), value);
+        }
+        response
     }
 }
 
@@ -326,24 +390,6 @@ fn plain(status: u16, text: &str) -> Answer {
 
 fn xml(status: u16, document: String) -> Answer {
     response(status, "text/xml;charset=UTF-8", document)
-}
-
-fn amz_json(status: u16, body: &Json, request_id: &str) -> Answer {
-    let mut response = response(status, "application/x-amz-json-1.0", body.to_string());
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(HeaderName::from_static("x-amzn-requestid"), id);
-    }
-    response
-}
-
-fn json_error(region: &Region, status: u16, shape: &str, code: &str, message: &str) -> Answer {
-    let body = json!({ "__type": format!("com.amazonaws.sqs#{shape}"), "message": message });
-    let mut response = amz_json(status, &body, &region.fresh_id());
-    let fault = if status < 500 { "Sender" } else { "Receiver" };
-    if let Ok(value) = HeaderValue::from_str(&format!("{code};{fault}")) {
-        response.headers_mut().insert(HeaderName::from_static("x-amzn-query-error"), value);
-    }
-    response
 }
 
 fn controlled(

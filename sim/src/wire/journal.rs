@@ -101,6 +101,14 @@ pub(crate) enum Operation {
         action: String,
         request: Json,
     },
+    Elb {
+        action: String,
+        form: String,
+    },
+    Ssm {
+        action: String,
+        request: Json,
+    },
 }
 
 /// What a directory held.

@@ -3,10 +3,10 @@
 //! ```text
 //!  boto3, AWS CLI, aws-sdk-*            a rehearsal                  software inside an instance
 //!        │ EC2 query, SQS JSON,              │ JSON                        │ IMDS
-//!        │ STS, EventBridge                  │ /_region/…                  │ /imds/<instance>/latest/…
+//!        │ STS, EventBridge, SSM, ELBv2      │ /_region/…                  │ /imds/<instance>/latest/…
 //!        ▼                                   ▼                             ▼
 //!   ┌─ http ──────── faults, latency, lost requests and replies ───────────────────────┐
-//!   │ ec2 (params, xml)   sqs    events          control                     imds      │
+//!   │ ec2 (params, xml)   sqs    events  ssm  elb  control                   imds      │
 //!   └───────────────────────────────┬──────────────────────────────────────────────────┘
 //!                         region: World · queues · rules · time · journal
 //! ```
@@ -31,6 +31,7 @@ mod client;
 pub mod config;
 mod control;
 mod ec2;
+mod elb;
 mod events;
 mod http;
 mod imds;
@@ -38,6 +39,7 @@ mod journal;
 mod params;
 mod region;
 mod sqs;
+mod ssm;
 mod xml;
 
 pub use client::{ControlError, RegionClient};

@@ -15,7 +15,7 @@ use super::journal::{Entry, Found, Journal, Operation};
 use super::params::Params;
 use super::sqs::model::{Outgoing, Queues, Refusal, uuid};
 use super::xml::Element;
-use super::{Options, RECEIVES_MAX, StartError, control, ec2};
+use super::{Options, RECEIVES_MAX, StartError, control, ec2, elb, ssm};
 use crate::faults::{Fault, Faults};
 use crate::world::settings::Quotas;
 use crate::world::{ACCOUNT, ApiError, World};
@@ -186,6 +186,14 @@ impl Region {
             Operation::Control { deed, request } => {
                 _ = control::act(&mut lock(&self.world), entry.at_ms, &deed, &request);
             }
+            Operation::Elb { action, form } => {
+                if let Ok(params) = Params::parse(form.as_bytes()) {
+                    _ = elb::call(&mut lock(&self.world), entry.at_ms, &action, &params);
+                }
+            }
+            Operation::Ssm { action, request } => {
+                _ = ssm::call(&mut lock(&self.world), entry.at_ms, &action, &request);
+            }
             Operation::Sqs { action, request } => {
                 _ = super::sqs::answer(self, &action, &request, "replay", entry.real_ms);
             }
@@ -304,37 +312,62 @@ impl Region {
         world.advance(now_ms);
     }
 
-    /// An EC2 call.
-    pub(crate) fn ec2(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
-        let dry = params.root().is_set("DryRun")?;
+    /// Does something to the world, and logs it first unless it only looks.
+    fn act<T>(
+        &self,
+        operation: impl FnOnce(&World) -> Option<Operation>,
+        f: impl FnOnce(&mut World, u64) -> T,
+    ) -> T {
         let mut world = lock(&self.world);
         let now_ms = self.now_ms().max(world.now_ms());
         self.catch_up(&mut world, now_ms);
-        // A dry call changes nothing but what is left of the quota of requests.
-        let spends = world.settings.quotas == Quotas::Published;
-        let changes = !ec2::is_look(action) && (!dry || spends);
-        if changes && self.logs() {
-            let form = String::from_utf8_lossy(form).into_owned();
-            self.log(now_ms, Operation::Ec2 { action: action.to_owned(), form });
+        if self.logs()
+            && let Some(operation) = operation(&world)
+        {
+            self.log(now_ms, operation);
         }
-        let answer = ec2::call(&mut world, now_ms, action, params);
+        let answer = f(&mut world, now_ms);
         drop(world);
         self.changed.notify_one();
         answer
     }
 
+    /// An EC2 call.
+    pub(crate) fn ec2(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
+        let dry = params.root().is_set("DryRun")?;
+        let operation = |world: &World| {
+            // A dry call changes nothing but what is left of the quota of requests.
+            let spends = world.settings.quotas == Quotas::Published;
+            let changes = !ec2::is_look(action) && (!dry || spends);
+            let form = || String::from_utf8_lossy(form).into_owned();
+            changes.then(|| Operation::Ec2 { action: action.to_owned(), form: form() })
+        };
+        self.act(operation, |world, now_ms| ec2::call(world, now_ms, action, params))
+    }
+
+    /// A call of Elastic Load Balancing.
+    pub(crate) fn elb(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
+        let operation = |_: &World| {
+            let form = || String::from_utf8_lossy(form).into_owned();
+            (!ec2::is_look(action)).then(|| Operation::Elb { action: action.to_owned(), form: form() })
+        };
+        self.act(operation, |world, now_ms| elb::call(world, now_ms, action, params))
+    }
+
+    /// A call of Systems Manager.
+    pub(crate) fn ssm(&self, action: &str, request: &Json) -> Result<Json, ApiError> {
+        let operation = |_: &World| {
+            let changes = !ec2::is_look(action);
+            changes.then(|| Operation::Ssm { action: action.to_owned(), request: request.clone() })
+        };
+        self.act(operation, |world, now_ms| ssm::call(world, now_ms, action, request))
+    }
+
     /// Something that the control surface does to the world.
     pub(crate) fn control(&self, deed: &str, request: &Json) -> Result<Json, ApiError> {
-        let mut world = lock(&self.world);
-        let now_ms = self.now_ms().max(world.now_ms());
-        self.catch_up(&mut world, now_ms);
-        if self.logs() {
-            self.log(now_ms, Operation::Control { deed: deed.to_owned(), request: request.clone() });
-        }
-        let answer = control::act(&mut world, now_ms, deed, request);
-        drop(world);
-        self.changed.notify_one();
-        answer
+        let operation =
+            |_: &World| Some(Operation::Control { deed: deed.to_owned(), request: request.clone() });
+        self.act(operation, |world, now_ms| control::act(world, now_ms, deed, request))
     }
 
     pub(crate) fn queues(&self) -> MutexGuard<'_, Queues> {

@@ -1,12 +1,13 @@
 //! Answers in XML, built as a tree.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
 use quick_xml::escape::escape;
 
 /// The content of an element: its children in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Element(Vec<(&'static str, Node)>);
+pub(crate) struct Element(Vec<(Cow<'static, str>, Node)>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
@@ -25,7 +26,7 @@ impl Element {
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Display) -> Self {
-        self.0.push((name, Node::Text(value.to_string())));
+        self.0.push((name.into(), Node::Text(value.to_string())));
         self
     }
 
@@ -37,8 +38,8 @@ impl Element {
         }
     }
 
-    pub(crate) fn inside(mut self, name: &'static str, element: Self) -> Self {
-        self.0.push((name, Node::Element(element)));
+    pub(crate) fn inside(mut self, name: impl Into<Cow<'static, str>>, element: Self) -> Self {
+        self.0.push((name.into(), Node::Element(element)));
         self
     }
 
@@ -51,13 +52,20 @@ impl Element {
 
     /// A list in EC2's form: one `item` each.
     pub(crate) fn list(self, name: &'static str, items: impl IntoIterator<Item = Self>) -> Self {
-        let items = items.into_iter().map(|item| ("item", Node::Element(item))).collect();
+        let items = items.into_iter().map(|item| (Cow::Borrowed("item"), Node::Element(item))).collect();
+        self.inside(name, Self(items))
+    }
+
+    /// A list in the form of most other services: one `member` each.
+    pub(crate) fn members(self, name: &'static str, items: impl IntoIterator<Item = Self>) -> Self {
+        let items = items.into_iter().map(|item| (Cow::Borrowed("member"), Node::Element(item))).collect();
         self.inside(name, Self(items))
     }
 
     /// A list of texts in EC2's form.
     pub(crate) fn texts<T: Display>(self, name: &'static str, items: impl IntoIterator<Item = T>) -> Self {
-        let items = items.into_iter().map(|item| ("item", Node::Text(item.to_string()))).collect();
+        let items =
+            items.into_iter().map(|item| (Cow::Borrowed("item"), Node::Text(item.to_string()))).collect();
         self.inside(name, Self(items))
     }
 

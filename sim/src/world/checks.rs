@@ -172,6 +172,9 @@ impl World {
             "subnets": self.subnets,
             "spot_requests": self.spot_requests,
             "root_tasks": self.root_tasks,
+            "target_groups": self.target_groups,
+            "commands": self.commands,
+            "scripts": self.scripts,
             "due": self.schedule.iter().map(|((due, _), what)| json!([due, format!("{what:?}")])).collect::<Vec<_>>(),
         })
     }

@@ -264,11 +264,12 @@ impl World {
         });
         if let Err(refusal) = plan.and_then(|plan| self.launch(&launch, plan, &[], Some(id))) {
             if let Some(request) = self.spot_requests.get_mut(id) {
-                request.status = if refusal.code == "InsufficientInstanceCapacity" {
+                let code = if refusal.code == "InsufficientInstanceCapacity" {
                     "capacity-not-available"
                 } else {
                     "constraint-not-fulfillable"
                 };
+                request.status = code.into();
             }
             self.at(self.now_ms + RESPAWN_MS, Transition::Respawn(id.clone()));
         }
@@ -426,6 +427,8 @@ impl World {
                 metadata: request.more.metadata.clone(),
                 occupies: true,
                 running_since_ms: None,
+                ever_ran: false,
+                agentless: false,
                 rebalance_at_ms: None,
                 impaired: false,
                 launched_at_ms: self.now_ms,
@@ -516,8 +519,8 @@ impl World {
             id.clone(),
             SpotRequest {
                 id: id.clone(),
-                state: "active",
-                status: "fulfilled",
+                state: "active".into(),
+                status: "fulfilled".into(),
                 instance: Some(instance.clone()),
                 kind: launch.more.spot,
                 behaviour: launch.more.behaviour,
@@ -532,8 +535,8 @@ impl World {
 
     fn fulfil_again(&mut self, request: &SpotRequestId, instance: &InstanceId) {
         if let Some(found) = self.spot_requests.get_mut(request) {
-            found.state = "active";
-            found.status = "fulfilled";
+            found.state = "active".into();
+            found.status = "fulfilled".into();
             found.instance = Some(instance.clone());
         }
         self.instances.get_mut(instance).expect("BUG: just launched").spot_request = Some(request.clone());
@@ -641,10 +644,10 @@ impl World {
         let now_ms = self.now_ms;
         match self.spot_requests.get_mut(id) {
             Some(request) if request.visible_at_ms <= now_ms => {
-                if matches!(request.state, "active" | "open" | "disabled") {
-                    request.state = "cancelled";
+                if matches!(&*request.state, "active" | "open" | "disabled") {
+                    request.state = "cancelled".into();
                     if request.status == "fulfilled" {
-                        request.status = "request-canceled-and-instance-running";
+                        request.status = "request-canceled-and-instance-running".into();
                     }
                 }
                 Ok(())
@@ -677,6 +680,7 @@ impl World {
         }
         instance.state = InstanceState::Running;
         instance.running_since_ms = Some(self.now_ms);
+        instance.ever_ran = true;
         let root_device = instance.root_device.clone();
         let volumes = ids_of(&instance.volumes);
         for volume in volumes {
@@ -688,6 +692,7 @@ impl World {
             }
         }
         self.tell(id, Happening::Changed(InstanceState::Running));
+        self.agent_looks(id);
     }
 
     /// From `pending` straight to `terminated`.
@@ -712,6 +717,7 @@ impl World {
         instance.transition_reason = transition_reason(reason, self.now_ms);
         instance.reclaim_at_ms = None;
         self.tell(id, Happening::Changed(InstanceState::ShuttingDown));
+        self.drain_targets_of(id);
         let shutdown = if was_off { Span::ZERO } else { self.settings.latencies.shutdown };
         self.after(shutdown, Transition::Terminated(id.clone()));
     }
@@ -764,18 +770,18 @@ impl World {
     pub(super) fn close_spot_request(&mut self, id: &InstanceId, status: &'static str) {
         let request = self.instances.get(id).and_then(|instance| instance.spot_request.clone());
         let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) else { return };
-        let open = matches!(request.state, "active" | "disabled");
-        request.status = status;
+        let open = matches!(&*request.state, "active" | "disabled");
+        request.status = status.into();
         match request.kind {
             SpotKind::Persistent if open => {
                 // Documented: it opens again whoever terminated its instance, unless it was cancelled first.
-                request.state = "open";
-                request.status = "pending-evaluation";
+                request.state = "open".into();
+                request.status = "pending-evaluation".into();
                 request.instance = None;
                 let id = request.id.clone();
                 self.at(self.now_ms + RESPAWN_MS, Transition::Respawn(id));
             }
-            SpotKind::OneTime if open => request.state = "closed",
+            SpotKind::OneTime if open => request.state = "closed".into(),
             SpotKind::OneTime | SpotKind::Persistent => {}
         }
     }

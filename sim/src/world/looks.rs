@@ -417,7 +417,7 @@ fn image_view(image: &Image) -> ImageView {
 fn spot_request_view(request: &SpotRequest) -> SpotRequestView {
     SpotRequestView {
         id: request.id.clone(),
-        status: request.status.to_owned(),
+        status: request.status.to_string(),
         persistent: request.kind == SpotKind::Persistent,
         instance: request.instance.clone(),
     }

@@ -32,7 +32,7 @@ impl Subnet {
         1 << (32 - u32::from(self.prefix))
     }
 
-    fn contains(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
         u32::from(address).wrapping_sub(u32::from(self.network)) < self.size()
     }
 

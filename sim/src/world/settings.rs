@@ -76,6 +76,12 @@ pub struct Latencies {
     pub replace_root: Span,
     /// AssignPrivateIpAddresses until the new holder shows the address.
     pub move_address: Span,
+    /// RegisterTargets until the first health check is over.
+    pub target_check: Span,
+    /// SendCommand until GetCommandInvocation knows of it.
+    pub command_visible: Span,
+    /// SendCommand until the agent begins.
+    pub command_deliver: Span,
 }
 
 impl Default for Latencies {
@@ -97,6 +103,9 @@ impl Default for Latencies {
             image: Span::ms(10_000, 60_000),    // guess; not published
             replace_root: Span::ms(18_000, 25_000), // documentation's example: 20 s
             move_address: Span::ms(500, 3_000), // guess; asynchronous by documentation
+            target_check: Span::ms(5_000, 35_000), // guess; one interval of 30 s and the registration
+            command_visible: Span::ms(0, 1_000), // guess; InvocationDoesNotExist right after is commonly met
+            command_deliver: Span::ms(300, 2_000), // guess; the agent polls
         }
     }
 }
@@ -123,6 +132,9 @@ impl Latencies {
             image: zero,
             replace_root: zero,
             move_address: zero,
+            target_check: zero,
+            command_visible: zero,
+            command_deliver: zero,
         }
     }
 }

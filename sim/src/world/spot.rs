@@ -179,10 +179,11 @@ impl World {
     fn mark_spot_request(&mut self, id: &InstanceId) {
         let request = self.instances.get(id).and_then(|instance| instance.spot_request.clone());
         if let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) {
-            request.status = match request.behaviour {
+            let status = match request.behaviour {
                 Behaviour::Terminate => "instance-terminated-no-capacity",
                 Behaviour::Stop => "marked-for-stop",
             };
+            request.status = status.into();
         }
     }
 

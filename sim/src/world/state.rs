@@ -3,6 +3,7 @@
 //! An attachment is stored once, with the volume or the interface; an instance's sets are indexes of them, compared
 //! by [`check_invariants`](super::World::check_invariants).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -20,8 +21,8 @@ use super::stored;
 
 /// One record a guest wrote.
 pub type Record = String;
-/// A state or status that the model compares as a constant.
-pub type Word = &'static str;
+/// A state or status, one of the model's constants.
+pub type Word = Cow<'static, str>;
 
 /// An instance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +58,10 @@ pub struct Instance {
     /// Whether it counts against its pool; a stopped one does not.
     pub occupies: bool,
     pub running_since_ms: Option<u64>,
+    /// Whether it was `running` at any time: then its agent has reported.
+    pub ever_ran: bool,
+    /// Whether somebody took its Systems Manager agent away.
+    pub agentless: bool,
     /// When a rebalance was recommended.
     pub rebalance_at_ms: Option<u64>,
     /// Whether its status checks fail, as somebody outside decided.
@@ -201,10 +206,8 @@ pub struct Subnet {
 pub struct SpotRequest {
     pub id: SpotRequestId,
     /// `open`, `active`, `disabled`, `closed` or `cancelled`.
-    #[serde(deserialize_with = "stored::word")]
     pub state: Word,
     /// The status code.
-    #[serde(deserialize_with = "stored::word")]
     pub status: Word,
     /// None while a persistent request waits for its next instance.
     pub instance: Option<InstanceId>,

@@ -66,9 +66,9 @@ impl World {
         instance.reclaim_at_ms = None;
         let request = instance.spot_request.clone();
         if let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request)) {
-            request.status = status;
+            request.status = status.into();
             if request.state == "active" {
-                request.state = "disabled";
+                request.state = "disabled".into();
             }
         }
         self.tell(id, Happening::Changed(InstanceState::Stopping));
@@ -157,8 +157,8 @@ impl World {
         if let Some(request) = request.and_then(|request| self.spot_requests.get_mut(&request))
             && request.state == "disabled"
         {
-            request.state = "active";
-            request.status = "fulfilled";
+            request.state = "active".into();
+            request.status = "fulfilled".into();
         }
         self.tell(id, Happening::Changed(InstanceState::Pending));
         self.after(self.settings.latencies.start, Transition::Running(id.clone()));

@@ -468,6 +468,7 @@ impl World {
             _ => RootTaskState::Failed,
         };
         self.end_root_task(id, state);
+        self.agent_looks(&instance);
     }
 
     /// Tasks of an instance that is gone.

@@ -1,6 +1,5 @@
 //! The serialised form of a world, where deriving it does not do: the port's types, maps whose keys are no texts, chance.
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use perennial_workers::cloud::{
@@ -62,32 +61,6 @@ pub(super) struct ImageTraitsForm {
     tpm_support: Option<String>,
     imds_support: Option<String>,
     platform: Option<String>,
-}
-
-/// The states and status codes of spot requests, which the model knows as constants.
-const WORDS: [&str; 15] = [
-    "active",
-    "cancelled",
-    "capacity-not-available",
-    "closed",
-    "constraint-not-fulfillable",
-    "disabled",
-    "fulfilled",
-    "instance-stopped-by-user",
-    "instance-stopped-no-capacity",
-    "instance-terminated-by-user",
-    "instance-terminated-no-capacity",
-    "marked-for-stop",
-    "open",
-    "pending-evaluation",
-    "request-canceled-and-instance-running",
-];
-
-/// One of [`WORDS`].
-pub(super) fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let found = WORDS.into_iter().find(|word| *word == text);
-    found.ok_or_else(|| D::Error::custom(format!("{text} is no state of a spot request")))
 }
 
 /// A map as a list of its entries.

@@ -158,10 +158,10 @@ impl Lab {
         self.view(id).block_devices.iter().find(|device| device.device == ROOT).unwrap().volume.clone()
     }
 
-    fn spot_status(&self, id: &InstanceId) -> (&'static str, &'static str) {
+    fn spot_status(&self, id: &InstanceId) -> (&str, &str) {
         let request = self.world.instance(id).unwrap().spot_request.clone().unwrap();
         let request = self.world.spot_request(&request).unwrap();
-        (request.state, request.status)
+        (&request.state, &request.status)
     }
 
     fn event_kinds(&mut self) -> Vec<String> {

@@ -485,8 +485,8 @@ pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, Api
             match name {
                 "spot-instance-request-id" => one(request.id.as_str()),
                 "instance-id" => Some(request.instance.iter().map(ToString::to_string).collect()),
-                "state" => one(request.state),
-                "status-code" => one(request.status),
+                "state" => one(&request.state),
+                "status-code" => one(&request.status),
                 "type" => one(show::kind(request.kind)),
                 "launch.instance-type" => one(&request.launch.instance_type),
                 "launch.image-id" => one(request.launch.image.as_str()),
@@ -522,7 +522,7 @@ pub(super) fn cancel_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiEr
     }
     let items = ids.iter().filter_map(|id| {
         let request = call.world.spot_request(id)?;
-        Some(Element::new().with("spotInstanceRequestId", id).with("state", request.state))
+        Some(Element::new().with("spotInstanceRequestId", id).with("state", &request.state))
     });
     Ok(Element::new().list("spotInstanceRequestSet", items))
 }

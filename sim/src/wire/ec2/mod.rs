@@ -17,6 +17,7 @@ mod show;
 mod storage;
 
 pub(crate) use select::like;
+pub(crate) use show::VPC;
 
 use perennial_workers::cloud::Tags;
 
@@ -149,7 +150,7 @@ impl Call<'_> {
 }
 
 /// `Tag.N.Key` and `Tag.N.Value`.
-fn read_tags(scope: &Scope<'_>, name: &str) -> Result<Tags, ApiError> {
+pub(crate) fn read_tags(scope: &Scope<'_>, name: &str) -> Result<Tags, ApiError> {
     let mut tags = Tags::new();
     for tag in scope.each(name) {
         let key = tag.required("Key")?;

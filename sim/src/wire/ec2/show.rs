@@ -16,7 +16,7 @@ use crate::world::state::{
 use crate::world::{ACCOUNT, Behaviour, Check, SpotKind, World};
 
 /// The region's only VPC.
-pub(super) const VPC: &str = "vpc-00000000000000001";
+pub(crate) const VPC: &str = "vpc-00000000000000001";
 
 /// As EC2 writes moments.
 pub(super) fn time(ms: u64) -> String {
@@ -449,13 +449,13 @@ pub(super) fn spot_request(world: &World, request: &SpotRequest) -> Element {
         .with("spotInstanceRequestId", &request.id)
         .with("spotPrice", launch.price_max.as_deref().unwrap_or("1.000000"))
         .with("type", kind(request.kind))
-        .with("state", request.state)
+        .with("state", &request.state)
         .inside(
             "status",
             Element::new()
-                .with("code", request.status)
+                .with("code", &request.status)
                 .with("updateTime", time(request.created_at_ms))
-                .with("message", request.status),
+                .with("message", &request.status),
         )
         .inside(
             "launchSpecification",
