@@ -14,6 +14,7 @@
 //! | `spot` | notices, reclaims, capacity |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces and addresses |
+//! | `growth` | ModifyVolume |
 //! | `guest` | what runs inside: writes, mounts |
 //! | `looks` | describes |
 //! | `checks` | invariants, leaks, dump |
@@ -41,6 +42,7 @@ mod elastic;
 mod events;
 mod fleets;
 mod groups;
+mod growth;
 mod guest;
 mod instances;
 mod looks;
@@ -80,8 +82,11 @@ pub use events::ACCOUNT;
 #[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
 pub use fleets::{FleetAnswer, FleetRequest};
+pub use growth::{Dimensions, Growth, Modification, ModifyVolume};
 pub use guest::GuestError;
-pub use instances::{Behaviour, DeviceMapping, LaunchExtras, LaunchTags, Placement, RunInstances, SpotKind};
+pub use instances::{
+    Behaviour, DeviceMapping, LaunchExtras, LaunchTags, MoreInterface, Placement, RunInstances, SpotKind,
+};
 pub use network::Reassignment;
 use settings::{Capacity, Quotas, Settings, Span};
 pub use spot::Notice;
@@ -206,6 +211,8 @@ enum Transition {
     ImageAvailable(ImageId),
     AddressShows(InterfaceId, Ipv4Addr, u64),
     RootTaskEnds(RootTaskId),
+    VolumeModified(VolumeId),
+    Restart(InstanceId),
     CommandArrives(String, InstanceId),
     CommandEnds(String, InstanceId),
     CommandRunsOut(String, InstanceId),
@@ -389,6 +396,8 @@ impl World {
             Transition::ImageAvailable(id) => self.image_is_available(&id),
             Transition::AddressShows(id, address, serial) => self.address_shows(&id, address, serial),
             Transition::RootTaskEnds(id) => self.root_task_ends(&id),
+            Transition::VolumeModified(id) => self.volume_is_modified(&id),
+            Transition::Restart(id) => self.restarts(&id),
             Transition::CommandArrives(id, instance) => self.command_arrives(&id, &instance),
             Transition::CommandEnds(id, instance) => self.command_ends(&id, &instance),
             Transition::CommandRunsOut(id, instance) => self.command_runs_out(&id, &instance),

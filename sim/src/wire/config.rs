@@ -264,6 +264,8 @@ latency_table!(
     image,
     replace_root,
     move_address,
+    modify_volume,
+    optimize_volume,
     target_check,
     command_visible,
     command_deliver,

@@ -63,7 +63,8 @@ impl World {
                 violations.push(format!("{id} is {} without a primary interface", instance.state));
             }
             let request = instance.spot_request.as_ref().and_then(|id| self.spot_requests.get(id));
-            if request.is_some_and(|request| request.state == "active") && instance.state.is_over() {
+            let active = request.is_some_and(|r| r.state == "active" && r.instance.as_ref() == Some(id));
+            if active && instance.state.is_over() {
                 violations.push(format!("{id} is {}, its spot request is active", instance.state));
             }
         }

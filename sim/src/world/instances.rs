@@ -14,13 +14,15 @@ use perennial_workflows::aws::{
 use serde::{Deserialize, Serialize};
 
 use super::events::Happening;
+use super::network::INTERFACES_MAX;
 use super::settings::{Capacity, Span};
 use super::state::{Attachment, Instance, SpotRequest, Volume};
+use super::stops::RESTART_AGAIN_MS;
 use super::{ApiError, Transition, World, ids_of, mismatch};
 
 /// The most instances of one call.
 const LAUNCH_MAX: usize = 1000;
-/// Until a persistent spot request launches again, and between its attempts (guess).
+/// Until a persistent spot request launches again (guess).
 const RESPAWN_MS: u64 = 10_000;
 
 /// The parameters of RunInstances.
@@ -74,6 +76,17 @@ pub struct LaunchExtras {
     pub metadata: BTreeMap<String, String>,
     /// DeleteOnTermination=false for the new primary interface.
     pub keeps_interface: bool,
+    /// Beside the primary one.
+    pub interfaces: Vec<MoreInterface>,
+}
+
+/// An interface of a launch that is not its primary one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct MoreInterface {
+    pub device_index: u32,
+    pub placement: Placement,
+    pub delete_on_termination: bool,
 }
 
 /// The kinds of spot request.
@@ -227,6 +240,12 @@ impl World {
             let message = format!("You have requested more instances ({most}) than {LAUNCH_MAX}");
             return Err(ApiError::new("InstanceLimitExceeded", message));
         }
+        let addresses = self.addresses_for(request);
+        if addresses < least {
+            let message = format!("There are not enough free addresses in subnet '{}'", plan.subnet);
+            return Err(ApiError::new("InsufficientFreeAddressesInSubnet", message));
+        }
+        let most = most.min(addresses);
         let before = self.capacity.clone();
         let mut granted = 0;
         while granted < most {
@@ -259,6 +278,9 @@ impl World {
         launch.client_token.clear();
         let plan = self.plan_launch(&launch).and_then(|plan| {
             self.check_quota(launch.market, 0)?;
+            if self.addresses_for(&launch) == 0 {
+                return Err(ApiError::new("InsufficientFreeAddressesInSubnet", "no address is free"));
+            }
             self.take_capacity(&launch.instance_type, &plan.zone, launch.market)?;
             Ok(plan)
         });
@@ -271,7 +293,7 @@ impl World {
                 };
                 request.status = code.into();
             }
-            self.at(self.now_ms + RESPAWN_MS, Transition::Respawn(id.clone()));
+            self.at(self.now_ms + RESTART_AGAIN_MS, Transition::Respawn(id.clone()));
         }
     }
 
@@ -338,11 +360,73 @@ impl World {
             }
         };
         let zone = self.known_subnet(&subnet)?.zone.clone();
+        self.check_more_interfaces(request, &zone)?;
         if request.zone.as_ref().is_some_and(|asked| *asked != zone) {
             let message = format!("The subnet is in {zone}, the placement says otherwise");
             return Err(ApiError::new("InvalidParameterCombination", message));
         }
         Ok(Plan { zone, subnet, root_device, root_snapshot: root.id.clone(), devices })
+    }
+
+    fn check_more_interfaces(&self, request: &RunInstances, zone: &str) -> Result<(), ApiError> {
+        let more = &request.more.interfaces;
+        let refuse = |code: &str, message: String| Err(ApiError::new(code, message));
+        let all = || std::iter::once(&request.placement).chain(more.iter().map(|one| &one.placement));
+        let named = || all().filter(|one| !matches!(one, Placement::New { private_ip: None, .. }));
+        if request.more.count_max.max(request.more.count_min) > 1 && named().next().is_some() {
+            let message = "An interface or an address can be given to one instance only".to_owned();
+            return refuse("InvalidParameterCombination", message);
+        }
+        if more.len() + 1 > INTERFACES_MAX {
+            return refuse("AttachmentLimitExceeded", format!("at most {INTERFACES_MAX} interfaces"));
+        }
+        let indexes: BTreeSet<_> = more.iter().map(|one| one.device_index).chain([0]).collect();
+        if indexes.len() <= more.len() {
+            return refuse("InvalidParameterValue", "a device index is given twice".to_owned());
+        }
+        let names: Vec<_> = named().map(|one| format!("{one:?}")).collect();
+        if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
+            return refuse("InvalidParameterValue", "an interface or an address is given twice".to_owned());
+        }
+        for one in more {
+            let subnet = match &one.placement {
+                Placement::Existing(id) => {
+                    let interface = self.known_interface(id)?;
+                    if interface.attachment.is_some() {
+                        return refuse("InvalidNetworkInterface.InUse", format!("Interface: [{id}] in use."));
+                    }
+                    interface.subnet.clone()
+                }
+                Placement::New { subnet, private_ip, groups } => {
+                    self.check_groups(groups)?;
+                    if let Some(address) = private_ip {
+                        self.check_address(self.known_subnet(subnet)?, *address)?;
+                    }
+                    subnet.clone()
+                }
+            };
+            if self.known_subnet(&subnet)?.zone != zone {
+                return refuse("InvalidParameterValue", "The interfaces are in different zones".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many instances there are addresses for.
+    fn addresses_for(&self, request: &RunInstances) -> usize {
+        let placements = std::iter::once(&request.placement)
+            .chain(request.more.interfaces.iter().map(|one| &one.placement));
+        let mut needed: BTreeMap<&SubnetId, usize> = BTreeMap::new();
+        for placement in placements {
+            if let Placement::New { subnet, .. } = placement {
+                *needed.entry(subnet).or_default() += 1;
+            }
+        }
+        let free = |subnet: &SubnetId| {
+            self.subnets.get(subnet).map_or(0, |subnet| self.free_addresses(subnet) as usize)
+        };
+        let least = needed.iter().map(|(subnet, each)| free(subnet) / each).min();
+        least.unwrap_or(usize::MAX)
     }
 
     fn check_mapping(
@@ -445,6 +529,15 @@ impl World {
                 self.plug(&interface, &id, 0, !request.more.keeps_interface);
             }
         }
+        for more in &request.more.interfaces {
+            let interface = match &more.placement {
+                Placement::Existing(interface) => interface.clone(),
+                Placement::New { subnet, groups, private_ip } => {
+                    self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?
+                }
+            };
+            self.plug(&interface, &id, more.device_index, more.delete_on_termination);
+        }
         self.make_launch_volumes(request, &plan, &id);
         if request.market == Market::Spot {
             match spot_request {
@@ -502,6 +595,7 @@ impl World {
                     }),
                     held_by: None,
                     snapshot_taken_at_ms: None,
+                    modification: None,
                     created_at_ms: self.now_ms,
                     visible_at_ms,
                     content,

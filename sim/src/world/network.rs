@@ -16,7 +16,7 @@ use super::{ApiError, Transition, World, mismatch};
 /// Addresses of one interface: that of a common type (m5.2xlarge).
 const ADDRESSES_MAX: usize = 15;
 /// Interfaces of one instance: the same type's.
-const INTERFACES_MAX: usize = 4;
+pub(super) const INTERFACES_MAX: usize = 4;
 
 /// Whether an address may be taken from another interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

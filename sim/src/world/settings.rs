@@ -76,6 +76,10 @@ pub struct Latencies {
     pub replace_root: Span,
     /// AssignPrivateIpAddresses until the new holder shows the address.
     pub move_address: Span,
+    /// ModifyVolume until the new size is there.
+    pub modify_volume: Span,
+    /// From there until it is `completed`.
+    pub optimize_volume: Span,
     /// RegisterTargets until the first health check is over.
     pub target_check: Span,
     /// SendCommand until GetCommandInvocation knows of it.
@@ -87,10 +91,10 @@ pub struct Latencies {
 impl Default for Latencies {
     fn default() -> Self {
         Self {
-            look: Span::ms(40, 160),                // guess
-            act: Span::ms(120, 500),                // guess
-            launch: Span::ms(1_500, 2_500),         // measured 2021: 1.5 s; 2026: 2.5 s and more
-            start: Span::ms(4_000, 7_000),          // measured 2021 with fine polling: 4.9 s
+            look: Span::ms(40, 160),                    // guess
+            act: Span::ms(120, 500),                    // guess
+            launch: Span::ms(1_500, 2_500),             // measured 2021: 1.5 s; 2026: 2.5 s and more
+            start: Span::ms(4_000, 7_000),              // measured 2021 with fine polling: 4.9 s
             shutdown: Span::ms(20_000, 60_000), // reported: 1 min on virtual types; GPU and metal: minutes
             release: Span::ms(0, 2_000),        // guess; the order is not documented
             memory: Span::ms(3_600_000, 3_600_000), // documented: about an hour
@@ -103,6 +107,8 @@ impl Default for Latencies {
             image: Span::ms(10_000, 60_000),    // guess; not published
             replace_root: Span::ms(18_000, 25_000), // documentation's example: 20 s
             move_address: Span::ms(500, 3_000), // guess; asynchronous by documentation
+            modify_volume: Span::ms(2_000, 10_000), // documented: seconds, size changes rarely longer
+            optimize_volume: Span::ms(60_000, 600_000), // documented: minutes to hours
             target_check: Span::ms(5_000, 35_000), // guess; one interval of 30 s and the registration
             command_visible: Span::ms(0, 1_000), // guess; InvocationDoesNotExist right after is commonly met
             command_deliver: Span::ms(300, 2_000), // guess; the agent polls
@@ -132,6 +138,8 @@ impl Latencies {
             image: zero,
             replace_root: zero,
             move_address: zero,
+            modify_volume: zero,
+            optimize_volume: zero,
             target_check: zero,
             command_visible: zero,
             command_deliver: zero,

@@ -37,6 +37,9 @@ impl World {
     /// Sets what a pool (type, zone, market) has.
     pub fn set_capacity(&mut self, instance_type: &str, zone: &str, market: Market, capacity: Capacity) {
         self.capacity.insert((instance_type.to_owned(), zone.to_owned(), market), capacity);
+        if !matches!(capacity, Capacity::Free(0) | Capacity::Unsupported) {
+            self.capacity_came();
+        }
     }
 
     pub(super) fn take_capacity(

@@ -16,6 +16,7 @@ use perennial_workflows::aws::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::growth::Modification;
 use super::instances::{Behaviour, DeviceMapping, RunInstances, SpotKind};
 use super::stored;
 
@@ -102,6 +103,8 @@ pub struct Volume {
     /// The root replacement that will use it.
     pub held_by: Option<RootTaskId>,
     pub snapshot_taken_at_ms: Option<u64>,
+    /// The last time it was changed by ModifyVolume.
+    pub modification: Option<Modification>,
     pub created_at_ms: u64,
     pub visible_at_ms: u64,
     pub content: Vec<Record>,

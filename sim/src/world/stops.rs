@@ -9,6 +9,11 @@ use super::instances::{SpotKind, transition_reason};
 use super::settings::Capacity;
 use super::{ApiError, Transition, World, ids_of};
 
+/// Until EC2 first tries to start an instance again that it stopped, or one whose pool got capacity (guess).
+const RESTART_MS: u64 = 10_000;
+/// Between its attempts (guess); longer, as nothing ends them.
+pub(super) const RESTART_AGAIN_MS: u64 = 300_000;
+
 /// What a status check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -93,6 +98,47 @@ impl World {
             self.no_longer_busy(&volume);
         }
         self.tell(id, Happening::Changed(InstanceState::Stopped));
+        if self.waits_for_capacity(id) {
+            self.at(self.now_ms + RESTART_MS, Transition::Restart(id.clone()));
+        }
+    }
+
+    /// Whether EC2 stopped it and may start it again: its request still stands.
+    fn waits_for_capacity(&self, id: &InstanceId) -> bool {
+        self.instances.get(id).is_some_and(|instance| instance.state == InstanceState::Stopped)
+            && self.request_of(id).is_some_and(|request| {
+                request.status == "instance-stopped-no-capacity" && request.state == "disabled"
+            })
+    }
+
+    /// EC2 starts an instance again that it stopped, in the same pool, when there is capacity (EC2 User Guide, behaviour
+    /// of Spot Instance interruptions). One whose root was taken is terminated instead, as documented.
+    pub(super) fn restarts(&mut self, id: &InstanceId) {
+        if !self.waits_for_capacity(id) {
+            return;
+        }
+        let has_root =
+            self.instances.get(id).is_some_and(|found| self.volume_at(found, &found.root_device).is_some());
+        if !has_root {
+            self.shut_down(id, "Server.SpotInstanceTermination");
+            self.close_spot_request(id, "instance-terminated-no-capacity");
+        } else if self.starts(id).is_err() {
+            self.at(self.now_ms + RESTART_AGAIN_MS, Transition::Restart(id.clone()));
+        }
+    }
+
+    /// A pool got capacity: who waits for it is tried soon.
+    pub(super) fn capacity_came(&mut self) {
+        let stopped: Vec<_> =
+            self.instances.keys().filter(|id| self.waits_for_capacity(id)).cloned().collect();
+        for id in stopped {
+            self.at(self.now_ms + RESTART_MS, Transition::Restart(id));
+        }
+        let open = self.spot_requests.values().filter(|request| request.state == "open");
+        let open: Vec<_> = open.map(|request| request.id.clone()).collect();
+        for id in open {
+            self.at(self.now_ms + RESTART_MS, Transition::Respawn(id));
+        }
     }
 
     /// StartInstances: all, or none. The states before, in order.

@@ -112,6 +112,7 @@ impl World {
                 attachment: None,
                 held_by: None,
                 snapshot_taken_at_ms: None,
+                modification: None,
                 created_at_ms: self.now_ms,
                 visible_at_ms,
                 content,
@@ -406,6 +407,7 @@ impl World {
                 attachment: None,
                 held_by: None,
                 snapshot_taken_at_ms: None,
+                modification: None,
                 created_at_ms: self.now_ms,
                 visible_at_ms,
                 content,
@@ -732,6 +734,7 @@ impl World {
         copy.held_by = None;
         copy.snapshot = None;
         copy.snapshot_taken_at_ms = None;
+        copy.modification = None;
         copy.size_gib = size_gib.unwrap_or(copy.size_gib);
         if let Some(volume_type) = volume_type {
             volume_type.clone_into(&mut copy.volume_type);

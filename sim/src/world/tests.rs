@@ -14,8 +14,9 @@ use perennial_workflows::aws::{
 
 use super::settings::{Capacity, Latencies, Quotas, RootAdoption, RootFlag, Settings, Span};
 use super::{
-    ApiError, DeviceMapping, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags, NODE_TAG, Notice, OWNER_TAG,
-    Placement, Reassignment, RunInstances, World,
+    ApiError, Behaviour, DeviceMapping, Growth, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags,
+    ModifyVolume, MoreInterface, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment, RunInstances,
+    SpotKind, World,
 };
 
 const T0: u64 = 1_789_374_667_000; // 2026-09-14T08:31:07Z
@@ -1167,4 +1168,147 @@ fn the_seed_decides_ids_and_times() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_volume_grows_while_it_is_used_and_not_again_for_six_hours() {
+    let mut lab = Lab::calm();
+    let (volume, instance) = (lab.volume("v"), lab.instance("i"));
+    lab.attached(&volume, &instance);
+    let grow = |lab: &mut Lab, gib| {
+        let change = ModifyVolume { size_gib: Some(gib), ..ModifyVolume::default() };
+        lab.world.modify_volume(lab.now, &volume, &change).map(|m| m.stage).map_err(|error| error.code)
+    };
+    let size = |lab: &Lab| lab.world.volume(&volume).unwrap().size_gib;
+    assert_eq!(grow(&mut lab, 10), Err("InvalidParameterValue".to_owned()), "a volume never shrinks");
+    assert_eq!(grow(&mut lab, 70_000), Err("InvalidParameterValue".to_owned()));
+    assert_eq!(grow(&mut lab, 30), Ok(Growth::Modifying));
+    assert_eq!(size(&lab), 20);
+    assert_eq!(grow(&mut lab, 40), Err("IncorrectModificationState".to_owned()));
+    lab.wait(10_000);
+    assert_eq!(size(&lab), 30, "the size is there in `optimizing`");
+    assert_eq!(grow(&mut lab, 40), Err("IncorrectModificationState".to_owned()));
+    lab.wait(600_000);
+    assert_eq!(lab.world.volume(&volume).unwrap().modification.as_ref().unwrap().stage, Growth::Completed);
+    assert_eq!(grow(&mut lab, 40), Err("VolumeModificationRateExceeded".to_owned()));
+    lab.wait(6 * 3_600_000 - 610_000);
+    assert_eq!(grow(&mut lab, 40), Ok(Growth::Modifying));
+}
+
+#[test]
+fn a_launch_takes_several_interfaces_and_what_is_named_goes_to_one_instance() {
+    let mut lab = Lab::instant();
+    let kept = lab.interface("kept");
+    let subnet = lab.world.subnet_in(&lab.zone(0));
+    let new = |subnet: &SubnetId| Placement::New { subnet: subnet.clone(), groups: vec![], private_ip: None };
+    let mut request = lab.request("one");
+    request.more.interfaces = vec![
+        MoreInterface {
+            device_index: 1,
+            placement: Placement::Existing(kept.clone()),
+            delete_on_termination: false,
+        },
+        MoreInterface { device_index: 2, placement: new(&subnet), delete_on_termination: true },
+    ];
+    let launched = lab.launch(&request).unwrap();
+    let indexes: Vec<_> = launched.interfaces.iter().map(|interface| interface.device_index).collect();
+    assert_eq!(indexes, [0, 1, 2]);
+    assert_eq!(launched.interfaces[1].id, kept);
+    assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
+    lab.wait(1);
+    lab.world.terminate_instances(lab.now, &launched.id).unwrap();
+    lab.wait(1);
+    assert_eq!(
+        lab.world.all_interfaces().map(|i| i.id.clone()).collect::<Vec<_>>(),
+        std::slice::from_ref(&kept)
+    );
+
+    let refused = |lab: &mut Lab, change: &dyn Fn(&mut RunInstances)| {
+        let mut request = lab.request("");
+        change(&mut request);
+        let code = lab.launch(&request).unwrap_err().code;
+        assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
+        assert_eq!(lab.world.all_instances().filter(|i| !i.state.is_over()).count(), 0, "{code}");
+        code
+    };
+    let other = lab.world.subnet_in(&lab.zone(1));
+    let more =
+        |device_index, placement| MoreInterface { device_index, placement, delete_on_termination: false };
+    let existing = || Placement::Existing(kept.clone());
+    assert_eq!(
+        refused(&mut lab, &|r| (r.placement, r.more.count_max) = (existing(), 2)),
+        "InvalidParameterCombination"
+    );
+    assert_eq!(
+        refused(&mut lab, &|r| {
+            r.more.count_max = 2;
+            r.placement = Placement::New {
+                subnet: subnet.clone(),
+                groups: vec![],
+                private_ip: "172.31.0.9".parse().ok(),
+            };
+        }),
+        "InvalidParameterCombination"
+    );
+    assert_eq!(
+        refused(&mut lab, &|r| r.more.interfaces = vec![more(0, existing())]),
+        "InvalidParameterValue"
+    );
+    assert_eq!(
+        refused(&mut lab, &|r| r.more.interfaces = vec![more(1, existing()), more(2, existing())]),
+        "InvalidParameterValue"
+    );
+    assert_eq!(
+        refused(&mut lab, &|r| r.more.interfaces = vec![more(1, new(&other))]),
+        "InvalidParameterValue"
+    );
+    assert_eq!(
+        refused(&mut lab, &|r| r.more.interfaces = (1..5).map(|n| more(n, new(&subnet))).collect()),
+        "AttachmentLimitExceeded"
+    );
+}
+
+#[test]
+fn a_launch_of_many_gives_no_more_than_there_are_addresses() {
+    let mut lab = Lab::new(Settings { subnet_prefix: 28, ..Settings::instant(7) });
+    let mut request = lab.request("many");
+    request.more.count_max = 100;
+    let ids = lab.world.launch_instances(lab.now, &request).unwrap();
+    assert_eq!(ids.len(), 11, "16 less the 5 that AWS keeps");
+    assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
+    let request = lab.request("more");
+    assert_eq!(lab.launch(&request).unwrap_err().code, "InsufficientFreeAddressesInSubnet");
+}
+
+#[test]
+fn an_instance_that_an_interruption_stopped_starts_again_when_there_is_capacity() {
+    let mut lab = Lab::calm();
+    let mut request = lab.request("p");
+    request.more.spot = SpotKind::Persistent;
+    request.more.behaviour = Behaviour::Stop;
+    let id = lab.launch(&request).unwrap().id;
+    lab.wait(10_000);
+    lab.world.set_capacity("m6i.large", &lab.zone(0), Market::Spot, Capacity::Free(0));
+    lab.world.interrupt(lab.now, &id, Notice::default()).unwrap();
+    lab.wait(200_000);
+    assert_eq!(lab.state(&id), InstanceState::Stopped);
+    assert_eq!(lab.spot_status(&id), ("disabled", "instance-stopped-no-capacity"));
+    lab.wait(3_600_000);
+    assert_eq!(lab.state(&id), InstanceState::Stopped, "there is no capacity");
+    lab.world.set_capacity("m6i.large", &lab.zone(0), Market::Spot, Capacity::Free(1));
+    lab.wait(30_000);
+    assert_eq!(lab.state(&id), InstanceState::Running);
+    assert_eq!(lab.spot_status(&id), ("active", "fulfilled"));
+
+    // Whose root was taken meanwhile is terminated instead.
+    lab.world.set_capacity("m6i.large", &lab.zone(0), Market::Spot, Capacity::Free(0));
+    lab.world.interrupt(lab.now, &id, Notice::default()).unwrap();
+    lab.wait(200_000);
+    let root = lab.root_of(&id);
+    lab.world.detach_volume(lab.now, &root, Some(&id)).unwrap();
+    lab.wait(10_000);
+    lab.world.set_capacity("m6i.large", &lab.zone(0), Market::Spot, Capacity::Unlimited);
+    lab.wait(100_000);
+    assert_eq!(lab.state(&id), InstanceState::Terminated);
+    assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
 }

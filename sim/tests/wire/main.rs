@@ -513,3 +513,37 @@ async fn the_state_on_disk_is_bounded_by_what_there_is_and_not_by_what_was_done(
     lab.kill().await;
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[tokio::test]
+async fn a_launch_with_two_interfaces_and_a_volume_that_grows() {
+    let lab = Lab::new().await;
+    let form = format!(
+        "{SPOT}&NetworkInterface.1.DeviceIndex=0&NetworkInterface.2.DeviceIndex=1&NetworkInterface.2.DeleteOnTermination=false"
+    );
+    let launched = lab.ec2(&form).await;
+    assert_eq!(launched.all("networkInterfaceId").len(), 2, "{}", launched.body);
+    lab.advance(10).await;
+    let volume =
+        lab.ec2(&format!("Action=CreateVolume&AvailabilityZone={ZONE}&Size=10")).await.one("volumeId");
+    lab.advance(5).await;
+    let modify = format!("Action=ModifyVolume&VolumeId={volume}");
+    assert_eq!(lab.ec2(&modify).await.one("Code"), "InvalidParameterCombination");
+    assert_eq!(lab.ec2(&format!("{modify}&Size=5")).await.one("Code"), "InvalidParameterValue");
+    let describe = format!("Action=DescribeVolumesModifications&VolumeId.1={volume}");
+    assert_eq!(lab.ec2(&describe).await.one("Code"), "InvalidVolumeModification.NotFound");
+    assert_eq!(
+        lab.ec2(&format!("{modify}&Size=12&VolumeType=gp3")).await.one("modificationState"),
+        "modifying"
+    );
+    lab.advance(10).await;
+    let shown = lab.ec2(&describe).await;
+    assert_eq!((shown.one("modificationState"), shown.one("targetSize")), ("optimizing".into(), "12".into()));
+    let shown = lab.ec2(&format!("Action=DescribeVolumes&VolumeId.1={volume}")).await;
+    assert_eq!((shown.one("size"), shown.one("volumeType")), ("12".into(), "gp3".into()));
+    lab.advance(600).await;
+    let filtered =
+        "Action=DescribeVolumesModifications&Filter.1.Name=modification-state&Filter.1.Value.1=completed";
+    assert_eq!(lab.ec2(filtered).await.all("volumeId"), [volume]);
+    let unknown = lab.ec2("Action=CopySnapshot").await;
+    assert!(unknown.one("Message").contains("does not model it"), "{}", unknown.body);
+}

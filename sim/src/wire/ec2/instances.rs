@@ -13,8 +13,8 @@ use super::select::{self, Bounds, Filters, page};
 use super::{Call, read_tags, show};
 use crate::world::state::{Instance, Template};
 use crate::world::{
-    ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, Placement,
-    RunInstances, SpotKind, World,
+    ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
+    Placement, RunInstances, SpotKind, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
@@ -60,7 +60,7 @@ fn with_template(world: &World, all: &Params) -> Result<Params, ApiError> {
 fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
     let image = select::id(params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
     let zone = params.scope("Placement").owned("AvailabilityZone");
-    let (placement, keeps_interface) = placement(world, params, zone.as_deref())?;
+    let (placement, keeps_interface, interfaces) = placement(world, params, zone.as_deref())?;
     let options = params.scope("InstanceMarketOptions");
     let market = match options.text("MarketType") {
         None => Market::OnDemand,
@@ -117,6 +117,7 @@ fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
             protected: params.is_set("DisableApiTermination")?,
             metadata: metadata.collect(),
             keeps_interface,
+            interfaces,
         },
     })
 }
@@ -171,8 +172,12 @@ pub(super) fn device(scope: &Scope<'_>) -> Result<Option<DeviceMapping>, ApiErro
     }))
 }
 
-/// Where a launch goes, and whether its new interface outlives it.
-fn placement(world: &World, params: &Scope<'_>, zone: Option<&str>) -> Result<(Placement, bool), ApiError> {
+/// Where a launch goes, whether its new interface outlives it, and its other interfaces.
+fn placement(
+    world: &World,
+    params: &Scope<'_>,
+    zone: Option<&str>,
+) -> Result<(Placement, bool, Vec<MoreInterface>), ApiError> {
     let interfaces = params.each("NetworkInterface");
     let usual = || match zone {
         None => Ok(world.zones()[0].clone()),
@@ -194,7 +199,11 @@ fn placement(world: &World, params: &Scope<'_>, zone: Option<&str>) -> Result<(P
             groups.push(found.id.clone());
         }
         let private_ip = address(params.text("PrivateIpAddress"))?;
-        return Ok((Placement::New { subnet: subnet(params.text("SubnetId"))?, groups, private_ip }, false));
+        return Ok((
+            Placement::New { subnet: subnet(params.text("SubnetId"))?, groups, private_ip },
+            false,
+            Vec::new(),
+        ));
     }
     for (name, what) in [
         ("SubnetId", "an instance-level subnet ID"),
@@ -206,21 +215,35 @@ fn placement(world: &World, params: &Scope<'_>, zone: Option<&str>) -> Result<(P
             return Err(ApiError::new("InvalidParameterCombination", message));
         }
     }
-    let [primary] = &interfaces[..] else {
-        let message = "this region launches with one network interface; attach the others afterwards";
-        return Err(ApiError::new("Unsupported", message));
-    };
-    if primary.number::<u32>("DeviceIndex")?.unwrap_or(0) != 0 {
-        return Err(ApiError::new("InvalidParameterValue", "a launch needs an interface at device index 0"));
+    let (mut primary, mut more) = (None, Vec::new());
+    for interface in &interfaces {
+        let device_index: u32 = interface.number("DeviceIndex")?.unwrap_or(0);
+        let deletes = interface.flag("DeleteOnTermination")?;
+        let one = match interface.text("NetworkInterfaceId") {
+            Some(_) if deletes == Some(true) => {
+                let message = "DeleteOnTermination can be true only for an interface that the launch creates";
+                return Err(ApiError::new("InvalidParameterCombination", message));
+            }
+            Some(id) => Placement::Existing(select::id(id, "InvalidNetworkInterfaceID", InterfaceId::parse)?),
+            None => Placement::New {
+                subnet: subnet(interface.text("SubnetId"))?,
+                groups: group_ids(&interface.texts("SecurityGroupId"))?,
+                private_ip: address(interface.text("PrivateIpAddress"))?,
+            },
+        };
+        let is_new = matches!(one, Placement::New { .. });
+        if device_index == 0 && primary.is_none() {
+            primary = Some((one, is_new && deletes == Some(false)));
+        } else {
+            // Those that a launch creates go with the instance unless it is said otherwise.
+            let delete_on_termination = is_new && deletes != Some(false);
+            more.push(MoreInterface { device_index, placement: one, delete_on_termination });
+        }
     }
-    if let Some(id) = primary.text("NetworkInterfaceId") {
-        let id = select::id(id, "InvalidNetworkInterfaceID", InterfaceId::parse)?;
-        return Ok((Placement::Existing(id), false));
-    }
-    let groups = group_ids(&primary.texts("SecurityGroupId"))?;
-    let private_ip = address(primary.text("PrivateIpAddress"))?;
-    let keeps = primary.flag("DeleteOnTermination")? == Some(false);
-    Ok((Placement::New { subnet: subnet(primary.text("SubnetId"))?, groups, private_ip }, keeps))
+    let (placement, keeps_interface) = primary.ok_or_else(|| {
+        ApiError::new("InvalidParameterValue", "a launch needs an interface at device index 0")
+    })?;
+    Ok((placement, keeps_interface, more))
 }
 
 pub(super) fn group_ids(texts: &[&str]) -> Result<Vec<GroupId>, ApiError> {

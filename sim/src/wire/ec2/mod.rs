@@ -85,6 +85,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DescribeSubnets", network::describe_subnets),
     ("DescribeTags", catalogue::describe_tags),
     ("DescribeVolumes", storage::describe_volumes),
+    ("DescribeVolumesModifications", storage::describe_modifications),
     ("DescribeVpcs", network::describe_vpcs),
     ("DetachNetworkInterface", network::detach_interface),
     ("DetachVolume", storage::detach_volume),
@@ -92,6 +93,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("GetSpotPlacementScores", catalogue::placement_scores),
     ("ModifyInstanceAttribute", instances::modify_attribute),
     ("ModifyNetworkInterfaceAttribute", network::modify_interface),
+    ("ModifyVolume", storage::modify_volume),
     ("RebootInstances", instances::reboot_instances),
     ("RegisterImage", storage::register_image),
     ("ReleaseAddress", network::release_address),
@@ -117,7 +119,9 @@ pub(crate) fn is_look(action: &str) -> bool {
 pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -> Result<Element, ApiError> {
     let found = ACTIONS.binary_search_by_key(&action, |(name, _)| *name);
     let Ok(index) = found else {
-        let message = format!("The action {action} is not valid for this web service.");
+        let message = format!(
+            "The action {action} is not valid for this web service: this region does not model it; GET /_region/ lists what it does"
+        );
         return Err(ApiError::new("InvalidAction", message));
     };
     let (name, handler) = ACTIONS[index];

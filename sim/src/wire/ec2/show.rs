@@ -6,14 +6,14 @@ use base64::Engine as _;
 use perennial_workers::cloud::{
     AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState,
 };
-use perennial_workflows::aws::{GroupId, InstanceState, Market};
+use perennial_workflows::aws::{GroupId, InstanceState, Market, VolumeId};
 
 use super::super::xml::Element;
 use crate::world::state::{
     Attachment, Elastic, Image, Instance, Interface, Plug, RootTask, Snapshot, SpotRequest, Subnet, Template,
     Volume,
 };
-use crate::world::{ACCOUNT, Behaviour, Check, SpotKind, World};
+use crate::world::{ACCOUNT, Behaviour, Check, Growth, Modification, SpotKind, World};
 
 /// The region's only VPC.
 pub(crate) const VPC: &str = "vpc-00000000000000001";
@@ -304,6 +304,31 @@ pub(super) fn volume(volume: &Volume) -> Element {
         .maybe("throughput", volume.throughput.or(gp3.then_some(125)))
         .with("encrypted", volume.encrypted)
         .with("multiAttachEnabled", false)
+}
+
+pub(super) fn modification(id: &VolumeId, modification: &Modification) -> Element {
+    let (original, target) = (&modification.original, &modification.target);
+    let progress = match modification.stage {
+        Growth::Modifying => 0,
+        Growth::Optimizing => 50,
+        Growth::Completed => 100,
+    };
+    Element::new()
+        .with("volumeId", id)
+        .with("modificationState", modification.stage.as_str())
+        .with("targetSize", target.0)
+        .with("targetVolumeType", &target.1)
+        .maybe("targetIops", target.2)
+        .maybe("targetThroughput", target.3)
+        .with("targetMultiAttachEnabled", false)
+        .with("originalSize", original.0)
+        .with("originalVolumeType", &original.1)
+        .maybe("originalIops", original.2)
+        .maybe("originalThroughput", original.3)
+        .with("originalMultiAttachEnabled", false)
+        .with("progress", progress)
+        .with("startTime", time(modification.started_at_ms))
+        .maybe("endTime", modification.ended_at_ms.map(time))
 }
 
 pub(super) fn snapshot_state(state: SnapshotState) -> &'static str {

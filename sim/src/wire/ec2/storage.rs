@@ -7,7 +7,7 @@ use super::super::xml::Element;
 use super::select::{self, Bounds, Filters, page};
 use super::{Call, instances, show};
 use crate::world::state::{Image, Volume};
-use crate::world::{ACCOUNT, ApiError, Detach, RootSource, SnapshotSet};
+use crate::world::{ACCOUNT, ApiError, Detach, ModifyVolume, RootSource, SnapshotSet};
 
 /// Images show their own ids of snapshots at most so long (documented: 500 pages of 500 for volumes).
 const VOLUMES: Bounds = Bounds { min: 5, max: 500 };
@@ -113,6 +113,50 @@ pub(super) fn describe_volumes(call: &mut Call<'_>) -> Result<Element, ApiError>
         }
     }
     Ok(select::answer("volumeSet", page(call, &VOLUMES, found)?))
+}
+
+pub(super) fn modify_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = volume_id(call)?;
+    let change = ModifyVolume {
+        size_gib: call.params.number("Size")?,
+        volume_type: call.params.owned("VolumeType"),
+        iops: call.params.number("Iops")?,
+        throughput: call.params.number("Throughput")?,
+    };
+    let modification = call.world.modify_volume(call.now_ms, &id, &change)?;
+    Ok(Element::new().inside("volumeModification", show::modification(&id, &modification)))
+}
+
+pub(super) fn describe_modifications(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("VolumeId");
+    let ids = select::ids(&texts, "InvalidVolumeID", VolumeId::parse)?;
+    call.world.look(call.now_ms, "DescribeVolumesModifications")?;
+    let filters = Filters::read(&call.params)?;
+    for id in &ids {
+        let volume = call.world.all_volumes().find(|volume| volume.id == *id).ok_or_else(|| no_volume(id))?;
+        if volume.modification.is_none() {
+            let message = format!("Modification for volume '{id}' does not exist.");
+            return Err(ApiError::new("InvalidVolumeModification.NotFound", message));
+        }
+    }
+    let mut found = Vec::new();
+    for volume in call.world.all_volumes().filter(|volume| ids.is_empty() || ids.contains(&volume.id)) {
+        let Some(modification) = &volume.modification else { continue };
+        let one = |value: String| Some(vec![value]);
+        let fields = |name: &str| match name {
+            "volume-id" => one(volume.id.to_string()),
+            "modification-state" => one(modification.stage.as_str().to_owned()),
+            "original-size" => one(modification.original.0.to_string()),
+            "original-volume-type" => one(modification.original.1.clone()),
+            "target-size" => one(modification.target.0.to_string()),
+            "target-volume-type" => one(modification.target.1.clone()),
+            _ => None,
+        };
+        if filters.admit(&volume.tags, fields)? {
+            found.push((volume.id.to_string(), show::modification(&volume.id, modification)));
+        }
+    }
+    Ok(select::answer("volumeModificationSet", page(call, &VOLUMES, found)?))
 }
 
 fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
