@@ -52,6 +52,9 @@ data = at.get(want["data_device"], {}).get("VolumeId")
 ok(data == want["data_volume"], f"the data volume is {data}, and was {want['data_volume']}")
 root = at.get(want["root_device"], {}).get("VolumeId")
 for what, volume in (("data", want["data_volume"]), ("root", root)):
+    if volume is None:
+        findings.append(f"it has no {what} volume")
+        continue
     held = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["Attachments"]
     where = [(one["InstanceId"], one["State"]) for one in held]
     ok(where == [(want["instance"], "attached")], f"the {what} volume is attached to {where}")
@@ -71,7 +74,7 @@ if want["root_records"] is not None:
 interfaces = ec2.describe_network_interfaces(
     Filters=[{"Name": "attachment.instance-id", "Values": [want["instance"]]}])["NetworkInterfaces"]
 ok(len(interfaces) == 1, f"it has {len(interfaces)} interfaces")
-interface = interfaces[0]
+interface = interfaces[0] if interfaces else {"NetworkInterfaceId": None, "PrivateIpAddresses": [], "Attachment": {}}
 if want["address"] is not None:
     addresses = [one["PrivateIpAddress"] for one in interface["PrivateIpAddresses"]]
     ok(want["address"] in addresses, f"it has {addresses}, and had {want['address']}")
@@ -81,7 +84,7 @@ if want["address"] is not None:
 if want["interface"] is not None:
     ok(interface["NetworkInterfaceId"] == want["interface"],
        f"the interface is {interface['NetworkInterfaceId']}, and was {want['interface']}")
-    ok(interface["Attachment"]["DeleteOnTermination"] is False, "the interface would die with the instance")
+    ok(interface["Attachment"].get("DeleteOnTermination") is False, "the interface would die with the instance")
 
 # Nothing else of the node's is left, and no spot request asks for more.
 known = set(want["known"]) | {root, interface["NetworkInterfaceId"]}

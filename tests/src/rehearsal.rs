@@ -319,15 +319,46 @@ impl Rehearsal {
     /// # Panics
     /// With everything that is not as it should be.
     pub async fn check(&self, kept: &Kept, after: &Node) {
+        // A root that is adopted is the very same volume, unless the journal says why an image of it had to do.
+        let stream = format!("workflow/{}.", kept.name);
+        let events = self.perennial.events().await;
+        let mut replacements = events.iter().filter(|event| event.stream.as_str().starts_with(&stream));
+        let fell = replacements.any(|event| event.data.kind == "operation.rung_chosen");
+        let expected = self.expectation(kept, after, fell);
+        let findings = verdict(&expected).await;
+        let none = Vec::<String>::new();
+        assert_eq!(findings, none, "{}: {expected:#}\n{}", kept.name, self.perennial.log_tail());
+        let persist = after.spec.as_ref().expect("it is registered").persist;
+        let old_roots = match persist.root {
+            RootMode::Image => after.generation.saturating_sub(1) as usize,
+            RootMode::Adopt if fell => after.generation.saturating_sub(1) as usize,
+            RootMode::Adopt | RootMode::None => 0,
+        };
+        let retained = &after.resources.retained;
+        assert!(retained.len() <= old_roots, "{}: more is retained than old roots: {retained:?}", kept.name);
+    }
+
+    /// What the outsider is to find, as he takes it. `fell`: an image of the root instead of the root itself will do.
+    ///
+    /// # Panics
+    /// When the node has nothing to expect anything of.
+    #[must_use]
+    pub fn expectation(&self, kept: &Kept, after: &Node, fell: bool) -> Value {
         let spec = after.spec.as_ref().expect("it is registered");
         let (was, is) = (&kept.before, &after.resources);
+        let root_of = |resources: &Resources| resources.volumes[&Slot::Root].volume.to_string();
         let data = Slot::Data(spec.data_volumes[0].name.clone());
         let root_kept = spec.persist.root != RootMode::None;
-        // An adopted root may have had to fall to an image of it: then it is another volume with the same content.
-        let fell = spec.persist.root == RootMode::Image
-            || was.volumes.get(&Slot::Root).map(|held| &held.volume)
-                != is.volumes.get(&Slot::Root).map(|held| &held.volume);
-        let expected = json!({
+        let same_root = spec.persist.root == RootMode::Adopt && !fell;
+        let address = was.address.map(|address| address.to_string());
+        let (interface, address) = match spec.persist.network {
+            NetworkMode::None => (None, None),
+            NetworkMode::SecondaryIp => (None, address),
+            NetworkMode::PrimaryEni => {
+                (was.interface.as_ref().map(|held| held.interface.to_string()), address)
+            }
+        };
+        json!({
             "endpoint": self.region.endpoint(),
             "region": REGION,
             "owner": "default",
@@ -335,36 +366,16 @@ impl Rehearsal {
             "instance": is.carrier.as_ref().map(|carrier| carrier.instance.to_string()),
             "not_instance": was.carrier.as_ref().map(|carrier| carrier.instance.to_string()),
             "root_device": ROOT_DEVICE,
-            "root_volume": root_kept.then(|| is.volumes[&Slot::Root].volume.to_string()),
-            "root_records": if root_kept { json!(kept.root) } else { json!(null) },
-            "root_same_as": (root_kept && !fell).then(|| was.volumes[&Slot::Root].volume.to_string()),
+            "root_volume": root_kept.then(|| root_of(is)),
+            "root_records": root_kept.then_some(&kept.root),
+            "root_same_as": same_root.then(|| root_of(was)),
             "data_device": DATA_DEVICE,
             "data_volume": was.volumes[&data].volume.to_string(),
             "data_records": kept.data,
-            "interface": match spec.persist.network {
-                NetworkMode::PrimaryEni => json!(was.interface.as_ref().map(|held| held.interface.to_string())),
-                NetworkMode::SecondaryIp | NetworkMode::None => json!(null),
-            },
-            "address": match spec.persist.network {
-                NetworkMode::None => json!(null),
-                NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => json!(was.address.map(|ip| ip.to_string())),
-            },
+            "interface": interface,
+            "address": address,
             "known": ids(&serde_json::to_string(is).expect("resources are JSON")),
-        });
-        let findings = verdict(&expected).await;
-        assert_eq!(
-            findings,
-            Vec::<String>::new(),
-            "{}: {expected:#}\n{}",
-            kept.name,
-            self.perennial.log_tail()
-        );
-        let retained = match spec.persist.root {
-            RootMode::None => 0,
-            _ if fell => after.generation.saturating_sub(1) as usize,
-            RootMode::Adopt | RootMode::Image => 0,
-        };
-        assert!(is.retained.len() <= retained, "{}: more is retained than old roots: {is:?}", kept.name);
+        })
     }
 
     /// The journal is whole, and the region's model has no contradiction.
@@ -427,7 +438,10 @@ fn ids(text: &str) -> Vec<String> {
 }
 
 /// What the outsider has to say.
-async fn verdict(expected: &Value) -> Vec<String> {
+///
+/// # Panics
+/// When he cannot look.
+pub async fn verdict(expected: &Value) -> Vec<String> {
     let python = python(Kind::Moto).unwrap_or_else(|error| panic!("{error}"));
     let mut command = Command::new(python);
     command.args(["-c", VERDICT, &expected.to_string()]).stdin(Stdio::null());

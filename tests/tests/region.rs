@@ -4,7 +4,7 @@
 //! The region runs twenty times as fast as the world; the engine goes by the region's clock, so that it has as much time as on
 //! AWS, except where a test says otherwise. `kills.rs` does the same with `kill -9` at seeded moments.
 
-use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes};
+use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes, verdict};
 use perennial_workflows::node::Node;
 use perennial_workflows::spec::{Handover, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
@@ -141,6 +141,11 @@ async fn throttling_is_survived() {
     for kept in &all {
         rehearsal.interrupt(kept, json!({})).await;
     }
+    for kept in &all {
+        rehearsal.at_rest(&kept.name, 2).await;
+    }
+    // The judge is not to be throttled.
+    rehearsal.region.client().delete("faults").await.expect("the region is there");
     everything_came_back(&mut rehearsal, &all, 2).await;
 }
 
@@ -273,4 +278,40 @@ async fn a_region_that_is_killed_in_mid_replacement_comes_back_with_everything()
         rehearsal.region.restart().await;
     }
     everything_came_back(&mut rehearsal, &all, 2).await;
+}
+
+/// The judge of all these tests is judged: each thing that is not so is found.
+#[tokio::test]
+async fn the_outsider_finds_what_is_not_so() {
+    let mut rehearsal = rehearsal(15).await;
+    let file = rehearsal.node_file("db-1", persist(RootMode::Adopt, NetworkMode::PrimaryEni));
+    let kept = rehearsal.apply(&[file]).await.remove(0);
+    rehearsal.interrupt(&kept, json!({})).await;
+    let node = rehearsal.at_rest("db-1", 2).await;
+    let right = rehearsal.expectation(&kept, &node, false);
+    assert_eq!(verdict(&right).await, Vec::<String>::new());
+
+    let wrong = [
+        ("instance", json!("i-00000000000000000"), "live instances are"),
+        ("not_instance", right["instance"].clone(), "it is on the instance that was taken"),
+        ("data_volume", right["root_volume"].clone(), "the data volume is"),
+        ("data_records", json!(["never written"]), "the data volume holds"),
+        ("root_records", json!(["written in peace", "never written"]), "the root holds"),
+        ("root_same_as", right["data_volume"].clone(), "the root is"),
+        ("address", json!("10.9.8.7"), "and had 10.9.8.7"),
+        ("interface", json!("eni-00000000000000000"), "the interface is"),
+        ("known", json!([]), "left over"),
+    ];
+    for (field, value, finding) in wrong {
+        let mut expected = right.clone();
+        expected[field] = value;
+        let found = verdict(&expected).await;
+        assert!(found.iter().any(|found| found.contains(finding)), "{field}: {found:?}");
+    }
+    // And what is left in the region itself.
+    let more = json!({ "instance": right["instance"], "device": "/dev/sdf", "record": "later" });
+    rehearsal.region.post("write", more).await;
+    assert_eq!(verdict(&right).await, Vec::<String>::new(), "what was written later is no loss");
+    rehearsal.region.post("terminate", json!({ "instance": right["instance"] })).await;
+    assert!(!verdict(&right).await.is_empty(), "an instance that goes is seen");
 }

@@ -1,6 +1,6 @@
 //! The port `Queue` over SQS, against two emulators of SQS that we did not write.
 //!
-//! MiniStack runs the whole conformance suite. moto scans its whole queue at each receive, so it only sees what fits
+//! MiniStack runs the whole conformance suite, and so does `perennial region`, which others test their software against. moto scans its whole queue at each receive, so it only sees what fits
 //! into a few messages.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use aws_sdk_sqs::config::Credentials;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Outgoing, Queue, QueueError};
 use perennial_store::conformance::queue as suite;
 use perennial_tests::emulators::{Emulator, Kind};
+use perennial_tests::rehearsal::RegionProcess;
 use perennial_workers::aws::{EnsureQueue, SqsQueue, ensure_queue, sqs_client};
 
 async fn config(endpoint: String) -> SdkConfig {
@@ -27,14 +28,27 @@ async fn config(endpoint: String) -> SdkConfig {
 struct Queues {
     client: aws_sdk_sqs::Client,
     made: AtomicUsize,
-    _emulator: Emulator,
+    _server: Server,
+}
+
+/// Who answers; ends when dropped.
+#[expect(dead_code, reason = "they are kept, and nothing else")]
+enum Server {
+    Emulator(Emulator),
+    Region(RegionProcess),
 }
 
 impl Queues {
     async fn on(kind: Kind) -> Self {
         let emulator = Emulator::start(kind).unwrap_or_else(|error| panic!("{error}"));
         let client = sqs_client(&config(emulator.endpoint()).await);
-        Self { client, made: AtomicUsize::new(0), _emulator: emulator }
+        Self { client, made: AtomicUsize::new(0), _server: Server::Emulator(emulator) }
+    }
+
+    async fn on_a_region() -> Self {
+        let region = RegionProcess::start(1, 1.0, &[]).await;
+        let client = sqs_client(&config(region.endpoint()).await);
+        Self { client, made: AtomicUsize::new(0), _server: Server::Region(region) }
     }
 
     async fn fresh(&self, visibility: Duration, receives_max: u32) -> SqsQueue {
@@ -63,6 +77,13 @@ const MINUTES: Duration = Duration::from_secs(600);
 #[tokio::test]
 async fn sqs_on_ministack_keeps_every_promise_of_the_port() {
     let queues = Queues::on(Kind::MiniStack).await;
+    suite::all(SQS, async |needs: suite::Needs| queues.shared(needs.visibility, needs.max_receives).await)
+        .await;
+}
+
+#[tokio::test]
+async fn sqs_on_a_region_keeps_every_promise_of_the_port() {
+    let queues = Queues::on_a_region().await;
     suite::all(SQS, async |needs: suite::Needs| queues.shared(needs.visibility, needs.max_receives).await)
         .await;
 }

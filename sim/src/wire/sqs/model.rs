@@ -629,8 +629,10 @@ impl Queues {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let queue = self.queue_mut(name)?;
-        let (id, serial, _) = read_receipt(name, receipt)?;
-        let Some(message) = queue.messages.get(&serial).filter(|message| message.id == id) else {
+        let (id, serial, receives) = read_receipt(name, receipt)?;
+        // Only the newest delivery's receipt is good (SQS Developer Guide, "Queue and message identifiers").
+        let newest = |message: &&Message| message.id == id && message.receives == receives;
+        let Some(message) = queue.messages.get(&serial).filter(newest) else {
             return Err(Refusal::bad(format!(
                 "Value {receipt} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not available for visibility timeout change."
             )));
