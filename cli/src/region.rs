@@ -260,7 +260,7 @@ enum RegionCommand {
         #[command(flatten)]
         at: At,
     },
-    /// Show the instances, volumes and interfaces; as JSON the whole world
+    /// Show what there is, in tables; as JSON the whole world
     #[command(after_help = "Example: perennial region dump --output json | jq .volumes")]
     Dump {
         #[command(flatten)]
@@ -693,7 +693,7 @@ fn findings(answer: &Value, name: &str, none: &str, output: Output) -> Result<()
     }
 }
 
-/// What is there, in three tables.
+/// What is there, in tables.
 fn overview(dump: &Value) -> String {
     let name = |tags: &Value| {
         let named = ["perennial:node", "Name"].iter().find_map(|key| tags[*key].as_str());
@@ -717,9 +717,16 @@ fn overview(dump: &Value) -> String {
             std::iter::once(&interface["primary_ip"]).chain(secondary).map(text).collect();
         vec![id.clone(), addresses.join(" "), on(&interface["attachment"], ""), name(&interface["tags"])]
     });
+    let subnets = entries(&dump["subnets"]).map(|(id, subnet)| {
+        let network = format!("{}/{}", text(&subnet["network"]), text(&subnet["prefix"]));
+        vec![id.clone(), text(&subnet["zone"]), network]
+    });
+    let images = entries(&dump["images"]).map(|(id, image)| vec![id.clone(), text(&image["name"])]);
     let now = dump["now_ms"].as_u64().unwrap_or_default();
     [
         pairs([("time", describe::time(now))]),
+        table(&["SUBNET", "ZONE", "NETWORK"], &[], subnets),
+        table(&["IMAGE", "NAME"], &[], images),
         table(&["INSTANCE", "STATE", "TYPE AND ZONE", "NODE"], &[], instances),
         table(&["VOLUME", "SIZE", "ATTACHED TO", "NODE"], &[], volumes),
         table(&["INTERFACE", "ADDRESSES", "ATTACHED TO", "NODE"], &[], interfaces),
