@@ -416,20 +416,21 @@ fn controlled(
     }
 }
 
+/// How long a token of the metadata service is good for.
+const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
+
 fn metadata(region: &Region, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
     let token = headers.get("x-aws-ec2-metadata-token").and_then(|token| token.to_str().ok());
     let answer = match *method {
         Method::GET => imds::get(region, path, token),
-        Method::PUT => imds::token(path),
+        Method::PUT => imds::token(path, headers.get(TTL).and_then(|ttl| ttl.to_str().ok())),
         _ => Err(405),
     };
     match answer {
         Ok(text) => {
             let mut response = plain(200, &text);
-            response.headers_mut().insert(
-                HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"),
-                HeaderValue::from_static("21600"),
-            );
+            let asked = headers.get(TTL).cloned().filter(|_| *method == Method::PUT);
+            response.headers_mut().insert(TTL, asked.unwrap_or(HeaderValue::from_static("21600")));
             response
         }
         Err(status) => plain(status, ""),

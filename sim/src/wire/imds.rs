@@ -4,17 +4,57 @@
 use perennial_workflows::aws::{InstanceId, InstanceState, Market};
 use serde_json::json;
 
+use super::ec2;
 use super::region::Region;
+use crate::world::state::{Instance, Interface};
 use crate::world::{ACCOUNT, Shape, World, rfc3339};
 
 /// A token for everybody; a client that needs one must have asked.
 const TOKEN: &str = "AQAEAsimulatedtokenofthisregion==";
 
+/// How long credentials of an instance profile say they are good for.
+const CREDENTIALS_MS: u64 = 6 * 60 * 60 * 1000;
+/// The versions that EC2 serves; all are alike here.
+const VERSIONS: [&str; 29] = [
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    "2011-01-01",
+    "2011-05-01",
+    "2012-01-12",
+    "2014-02-25",
+    "2014-11-05",
+    "2015-10-20",
+    "2016-04-19",
+    "2016-06-30",
+    "2016-09-02",
+    "2018-03-28",
+    "2018-08-17",
+    "2018-09-24",
+    "2019-10-01",
+    "2020-10-27",
+    "2021-01-03",
+    "2021-03-23",
+    "2021-07-15",
+    "2022-09-24",
+    "2024-04-11",
+    "latest",
+];
+/// The longest life of a token, in seconds.
+const TTL_MAX_S: u32 = 21_600;
+
 /// What a path holds, or the status of why not.
 pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<String, u16> {
     let (id, rest) = path.split_once('/').ok_or(404_u16)?;
     let id = InstanceId::parse(id).map_err(|_| 404_u16)?;
-    let rest = rest.trim_end_matches('/').strip_prefix("latest").ok_or(404_u16)?.trim_start_matches('/');
+    let rest = rest.trim_end_matches('/');
+    let (version, rest) = rest.split_once('/').unwrap_or((rest, ""));
     region.look(|world, _| {
         let instance = world.instance(&id).filter(|instance| instance.has_guest()).ok_or(404_u16)?;
         if token.is_some_and(|token| token != TOKEN)
@@ -23,82 +63,182 @@ pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<St
         {
             return Err(401);
         }
-        content(world, &id, rest).ok_or(404)
+        if version.is_empty() {
+            return Ok(VERSIONS.join("\n"));
+        }
+        if !VERSIONS.contains(&version) {
+            return Err(404);
+        }
+        content(world, instance, rest).ok_or(404)
     })
 }
 
-/// A session token (IMDSv2).
-pub(super) fn token(path: &str) -> Result<String, u16> {
-    let rest = path.split_once('/').map(|(_, rest)| rest);
-    if rest == Some("latest/api/token") { Ok(TOKEN.to_owned()) } else { Err(404) }
+/// A session token (IMDSv2) for as many seconds as `ttl` says, which must be there.
+pub(super) fn token(path: &str, ttl: Option<&str>) -> Result<String, u16> {
+    let (_, rest) = path.split_once('/').ok_or(404_u16)?;
+    let (version, rest) = rest.split_once('/').ok_or(404_u16)?;
+    if rest != "api/token" || !VERSIONS.contains(&version) {
+        return Err(404);
+    }
+    let ttl: u32 = ttl.and_then(|ttl| ttl.trim().parse().ok()).ok_or(400_u16)?;
+    if (1..=TTL_MAX_S).contains(&ttl) { Ok(TOKEN.to_owned()) } else { Err(400) }
 }
 
-fn content(world: &World, id: &InstanceId, path: &str) -> Option<String> {
-    let instance = world.instance(id)?;
-    let primary = || {
-        let interfaces = instance.interfaces.iter().filter_map(|id| world.interface(id));
-        interfaces.into_iter().find(|i| i.attachment.as_ref().is_some_and(|plug| plug.device_index == 0))
+fn content(world: &World, instance: &Instance, path: &str) -> Option<String> {
+    match path {
+        "" => return Some("dynamic\nmeta-data\nuser-data".to_owned()),
+        "user-data" => return instance.user_data.clone(),
+        _ => {}
+    }
+    let tree = tree(world, instance);
+    if let Some((_, value)) = tree.iter().find(|(leaf, _)| leaf == path) {
+        return Some(value.clone());
+    }
+    // A directory: its leaves, and its directories with a slash.
+    let mut listed: Vec<String> = Vec::new();
+    for (leaf, _) in &tree {
+        if let Some(rest) = leaf.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')) {
+            let name = match rest.split_once('/') {
+                Some((directory, _)) => format!("{directory}/"),
+                None => rest.to_owned(),
+            };
+            if !listed.contains(&name) {
+                listed.push(name);
+            }
+        }
+    }
+    listed.sort();
+    (!listed.is_empty()).then(|| listed.join("\n"))
+}
+
+/// Every path that holds something, below the version.
+fn tree(world: &World, instance: &Instance) -> Vec<(String, String)> {
+    let id = &instance.id;
+    let mut interfaces: Vec<_> = instance
+        .interfaces
+        .iter()
+        .filter_map(|id| world.interface(id))
+        .filter_map(|interface| Some((interface, interface.attachment.as_ref()?.device_index)))
+        .collect();
+    interfaces.sort_by_key(|(_, index)| *index);
+    let primary = interfaces.first().filter(|(_, index)| *index == 0).map(|(interface, _)| *interface);
+    let public = primary.and_then(|interface| world.elastic_of(interface.primary_ip));
+    let group_names = |interface: &Interface| {
+        let all = interface.groups.iter().filter_map(|id| world.all_groups().find(|group| group.id == *id));
+        all.map(|group| group.name.clone()).collect::<Vec<_>>().join("\n")
     };
-    let action = || {
-        let at_ms = instance.reclaim_at_ms.filter(|_| instance.state == InstanceState::Running)?;
-        Some((world.interruption_action(id), rfc3339(at_ms)))
-    };
-    let listing = "ami-id\nevents/\nhostname\ninstance-action\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-ipv4\nplacement/\npublic-ipv4\nspot/\ntags/";
-    Some(match path {
-        "" => "dynamic\nmeta-data\nuser-data".to_owned(),
-        "meta-data" => listing.to_owned(),
-        "meta-data/ami-id" => instance.image.to_string(),
-        "meta-data/instance-id" => id.to_string(),
-        "meta-data/instance-type" => instance.instance_type.clone(),
-        "meta-data/instance-action" => "none".to_owned(),
-        "meta-data/instance-life-cycle" => match instance.market {
-            Market::Spot => "spot".to_owned(),
-            Market::OnDemand => "on-demand".to_owned(),
-        },
-        "meta-data/placement/availability-zone" => instance.zone.clone(),
-        "meta-data/placement/region" => world.settings.region.clone(),
-        "meta-data/local-ipv4" => primary()?.primary_ip.to_string(),
-        "meta-data/hostname" | "meta-data/local-hostname" => {
-            format!("ip-{}.ec2.internal", primary()?.primary_ip.to_string().replace('.', "-"))
+    let mut meta: Vec<(String, String)> = Vec::new();
+    let mut is = |path: &str, value: String| meta.push((format!("meta-data/{path}"), value));
+    is("ami-id", instance.image.to_string());
+    is("ami-launch-index", instance.launch_index.to_string());
+    is("ami-manifest-path", "(unknown)".to_owned());
+    is("block-device-mapping/ami", instance.root_device.clone());
+    is("block-device-mapping/root", instance.root_device.clone());
+    let others = instance.volumes.iter().filter_map(|id| world.volume(id)?.attachment.as_ref());
+    for (n, at) in others.filter(|at| at.device != instance.root_device).enumerate() {
+        is(&format!("block-device-mapping/ebs{}", n + 1), at.device.clone());
+    }
+    is("events/maintenance/history", "[]".to_owned());
+    is("events/maintenance/scheduled", "[]".to_owned());
+    if let Some(at_ms) = instance.rebalance_at_ms {
+        let notice = json!({ "noticeTime": rfc3339(at_ms) }).to_string();
+        is("events/recommendations/rebalance", notice);
+    }
+    is("hibernation/configured", "false".to_owned());
+    is("instance-action", "none".to_owned());
+    is("instance-id", id.to_string());
+    let market = if instance.market == Market::Spot { "spot" } else { "on-demand" };
+    is("instance-life-cycle", market.to_owned());
+    is("instance-type", instance.instance_type.clone());
+    if let Some(primary) = primary {
+        is("hostname", ec2::private_name(primary.primary_ip));
+        is("local-hostname", ec2::private_name(primary.primary_ip));
+        is("local-ipv4", primary.primary_ip.to_string());
+        is("mac", ec2::mac(primary.primary_ip));
+        is("security-groups", group_names(primary));
+    }
+    if let Some(name) = &instance.instance_profile {
+        // The profile's role is taken to have its name.
+        let arn = match name.starts_with("arn:") {
+            true => name.clone(),
+            false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
+        };
+        let role = name.rsplit('/').next().unwrap_or(name).to_owned();
+        let updated = rfc3339(world.now_ms());
+        let info = json!({ "Code": "Success", "LastUpdated": updated, "InstanceProfileArn": arn,
+            "InstanceProfileId": "AIPASIMULATED0000000" });
+        is("iam/info", info.to_string());
+        let credentials = json!({ "Code": "Success", "LastUpdated": updated, "Type": "AWS-HMAC",
+            "AccessKeyId": "ASIASIMULATED0000000", "SecretAccessKey": "simulated", "Token": "simulated",
+            "Expiration": rfc3339(world.now_ms() + CREDENTIALS_MS) });
+        is(&format!("iam/security-credentials/{role}"), credentials.to_string());
+    }
+    for (interface, index) in &interfaces {
+        let mac = ec2::mac(interface.primary_ip);
+        let mut has = |name: &str, value: String| is(&format!("network/interfaces/macs/{mac}/{name}"), value);
+        has("device-number", index.to_string());
+        has("interface-id", interface.id.to_string());
+        has("local-hostname", ec2::private_name(interface.primary_ip));
+        let all = || std::iter::once(&interface.primary_ip).chain(&interface.secondary_ips);
+        let lines = |values: Vec<String>| values.join("\n");
+        has("local-ipv4s", lines(all().map(ToString::to_string).collect()));
+        has("mac", mac.clone());
+        has("owner-id", ACCOUNT.to_owned());
+        let elastic: Vec<_> = all().filter_map(|ip| Some((ip, world.elastic_of(*ip)?.address))).collect();
+        for (private, public) in &elastic {
+            has(&format!("ipv4-associations/{public}"), private.to_string());
         }
-        "meta-data/public-ipv4" => world.elastic_of(primary()?.primary_ip)?.address.to_string(),
-        "meta-data/security-groups" => "default".to_owned(),
-        "meta-data/iam/info" => {
-            let name = instance.instance_profile.as_ref()?;
-            json!({ "Code": "Success", "InstanceProfileArn": format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}") })
-                .to_string()
+        if let Some((_, public)) = elastic.first() {
+            has("public-hostname", ec2::public_name(*public));
+            has("public-ipv4s", lines(elastic.iter().map(|(_, public)| public.to_string()).collect()));
         }
-        "meta-data/spot/instance-action" => {
-            let (action, time) = action()?;
-            json!({ "action": action, "time": time }).to_string()
+        has("security-group-ids", lines(interface.groups.iter().map(ToString::to_string).collect()));
+        has("security-groups", group_names(interface));
+        has("subnet-id", interface.subnet.to_string());
+        if let Some(subnet) = world.subnet(&interface.subnet) {
+            has("subnet-ipv4-cidr-block", subnet.cidr());
         }
+        has("vpc-id", ec2::VPC.to_owned());
+        has("vpc-ipv4-cidr-block", ec2::VPC_CIDR.to_owned());
+        has("vpc-ipv4-cidr-blocks", ec2::VPC_CIDR.to_owned());
+    }
+    is("placement/availability-zone", instance.zone.clone());
+    is("placement/availability-zone-id", ec2::zone_id(&instance.zone));
+    is("placement/region", world.settings.region.clone());
+    is("profile", "default-hvm".to_owned());
+    if let Some(public) = public {
+        is("public-hostname", ec2::public_name(public.address));
+        is("public-ipv4", public.address.to_string());
+    }
+    is("reservation-id", instance.reservation.clone());
+    is("services/domain", "amazonaws.com".to_owned());
+    is("services/partition", "aws".to_owned());
+    if let Some(at_ms) = instance.reclaim_at_ms.filter(|_| instance.state == InstanceState::Running) {
+        let (action, time) = (world.interruption_action(id), rfc3339(at_ms));
+        is("spot/instance-action", json!({ "action": action, "time": time }).to_string());
         // Older, and only for terminations.
-        "meta-data/spot/termination-time" => action().filter(|(action, _)| *action == "terminate")?.1,
-        "meta-data/events/recommendations/rebalance" => {
-            json!({ "noticeTime": rfc3339(instance.rebalance_at_ms?) }).to_string()
+        if action == "terminate" {
+            is("spot/termination-time", time);
         }
-        "meta-data/tags/instance" => {
-            instance.metadata.get("InstanceMetadataTags").filter(|tags| *tags == "enabled")?;
-            instance.tags.keys().cloned().collect::<Vec<_>>().join("\n")
+    }
+    is("system", "nitro".to_owned());
+    if instance.metadata.get("InstanceMetadataTags").is_some_and(|tags| tags == "enabled") {
+        for (key, value) in &instance.tags {
+            is(&format!("tags/instance/{key}"), value.clone());
         }
-        "dynamic/instance-identity/document" => json!({
-            "accountId": ACCOUNT,
-            "architecture": Shape::of(&instance.instance_type).map_or("x86_64", |shape| shape.architecture),
-            "availabilityZone": instance.zone,
-            "imageId": instance.image,
-            "instanceId": id,
-            "instanceType": instance.instance_type,
-            "pendingTime": rfc3339(instance.launched_at_ms),
-            "privateIp": primary()?.primary_ip,
-            "region": world.settings.region,
-            "version": "2017-09-30",
-        })
-        .to_string(),
-        "user-data" => instance.user_data.clone()?,
-        other => {
-            let key = other.strip_prefix("meta-data/tags/instance/")?;
-            instance.metadata.get("InstanceMetadataTags").filter(|tags| *tags == "enabled")?;
-            instance.tags.get(key)?.clone()
-        }
-    })
+    }
+    let document = json!({
+        "accountId": ACCOUNT,
+        "architecture": Shape::of(&instance.instance_type).map_or("x86_64", |shape| shape.architecture),
+        "availabilityZone": instance.zone,
+        "imageId": instance.image,
+        "instanceId": id,
+        "instanceType": instance.instance_type,
+        "pendingTime": rfc3339(instance.launched_at_ms),
+        "privateIp": primary.map(|interface| interface.primary_ip),
+        "region": world.settings.region,
+        "version": "2017-09-30",
+    });
+    meta.push(("dynamic/instance-identity/document".to_owned(), document.to_string()));
+    meta
 }

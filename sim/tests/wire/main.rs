@@ -165,6 +165,53 @@ async fn an_interruption_is_seen_by_event_metadata_and_request_and_takes_the_ins
 }
 
 #[tokio::test]
+async fn metadata_is_a_tree_that_a_client_can_walk_in_any_version() {
+    let lab = Lab::new().await;
+    let options = "&IamInstanceProfile.Name=node&MetadataOptions.InstanceMetadataTags=enabled\
+         &TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=Name&TagSpecification.1.Tag.1.Value=n1";
+    let id = lab.ec2(&format!("{SPOT}{options}")).await.one("instanceId");
+    lab.advance(10).await;
+    lab.region("interrupt", json!({ "instance": id })).await;
+    let root = format!("/imds/{id}/2021-03-23/");
+    let mut found = std::collections::BTreeMap::new();
+    let mut ahead = vec!["meta-data/".to_owned(), "dynamic/".to_owned()];
+    while let Some(directory) = ahead.pop() {
+        let listing = lab.get(&format!("{root}{directory}")).await;
+        assert_eq!(listing.status, 200, "{directory}");
+        for name in listing.body.lines() {
+            let path = format!("{directory}{name}");
+            if name.ends_with('/') {
+                ahead.push(path);
+            } else {
+                let answer = lab.get(&format!("{root}{path}")).await;
+                assert_eq!(answer.status, 200, "{path}");
+                found.insert(path, answer.body);
+            }
+        }
+    }
+    let mac = found["meta-data/mac"].clone();
+    let instance = lab.ec2("Action=DescribeInstances").await;
+    assert_eq!(mac, instance.one("macAddress"));
+    assert_eq!(found["meta-data/reservation-id"], instance.one("reservationId"));
+    let nic = format!("meta-data/network/interfaces/macs/{mac}");
+    assert_eq!(found[&format!("{nic}/interface-id")], instance.one("networkInterfaceId"));
+    assert_eq!(found[&format!("{nic}/subnet-id")], instance.one("subnetId"));
+    assert_eq!(found["meta-data/placement/availability-zone-id"].len(), "use1-az1".len());
+    assert_eq!(found["meta-data/tags/instance/Name"], "n1");
+    assert!(found["meta-data/iam/security-credentials/node"].contains("AccessKeyId"));
+    assert!(found["meta-data/spot/instance-action"].contains("terminate"));
+    assert!(found["dynamic/instance-identity/document"].contains(&id));
+    assert!(lab.get(&format!("/imds/{id}/")).await.body.ends_with("\nlatest"));
+    assert_eq!(lab.get(&format!("/imds/{id}/1999-01-01/meta-data/")).await.status, 404);
+
+    // A token needs its time to live.
+    let token = format!("/imds/{id}/latest/api/token");
+    assert_eq!(lab.http("PUT", &token, "", b"").await.unwrap().status, 400);
+    let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n";
+    assert_eq!(lab.http("PUT", &token, ttl, b"").await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn what_a_volume_held_at_the_moment_of_the_snapshot_is_what_the_copy_holds() {
     let lab = Lab::new().await;
     let id = lab.instance().await;

@@ -17,7 +17,7 @@ mod show;
 mod storage;
 
 pub(crate) use select::like;
-pub(crate) use show::VPC;
+pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
 
 use perennial_workers::cloud::Tags;
 

@@ -389,7 +389,7 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         "vpc-id" => Some(vec![show::VPC.to_owned()]),
         "is-default" | "isDefault" => Some(vec!["true".to_owned()]),
         "state" => Some(vec!["available".to_owned()]),
-        "cidr" | "cidr-block-association.cidr-block" => Some(vec!["172.31.0.0/16".to_owned()]),
+        "cidr" | "cidr-block-association.cidr-block" => Some(vec![show::VPC_CIDR.to_owned()]),
         "owner-id" => Some(vec![ACCOUNT.to_owned()]),
         _ => None,
     };
@@ -397,7 +397,7 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         .with("vpcId", show::VPC)
         .with("ownerId", ACCOUNT)
         .with("state", "available")
-        .with("cidrBlock", "172.31.0.0/16")
+        .with("cidrBlock", show::VPC_CIDR)
         .with("dhcpOptionsId", "default")
         .with("instanceTenancy", "default")
         .with("isDefault", true)

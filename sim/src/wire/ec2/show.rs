@@ -17,6 +17,8 @@ use crate::world::{ACCOUNT, Behaviour, Check, Growth, Modification, SpotKind, Wo
 
 /// The region's only VPC.
 pub(crate) const VPC: &str = "vpc-00000000000000001";
+/// Its addresses.
+pub(crate) const VPC_CIDR: &str = "172.31.0.0/16";
 
 /// As EC2 writes moments.
 pub(super) fn time(ms: u64) -> String {
@@ -42,11 +44,11 @@ pub(super) fn state(state: InstanceState) -> Element {
     Element::new().with("code", code).with("name", state)
 }
 
-fn private_name(address: Ipv4Addr) -> String {
+pub(crate) fn private_name(address: Ipv4Addr) -> String {
     format!("ip-{}.ec2.internal", address.to_string().replace('.', "-"))
 }
 
-fn public_name(address: Ipv4Addr) -> String {
+pub(crate) fn public_name(address: Ipv4Addr) -> String {
     format!("ec2-{}.compute-1.amazonaws.com", address.to_string().replace('.', "-"))
 }
 
@@ -193,7 +195,7 @@ fn plugged_interface(world: &World, interface: &Interface, plug: &Plug) -> Eleme
         .with("interfaceType", "interface")
 }
 
-fn mac(address: Ipv4Addr) -> String {
+pub(crate) fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
@@ -458,7 +460,7 @@ pub(super) fn subnet(world: &World, subnet: &Subnet) -> Element {
 }
 
 /// Such as `use1-az1`.
-pub(super) fn zone_id(zone: &str) -> String {
+pub(crate) fn zone_id(zone: &str) -> String {
     let region = zone.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number = zone.bytes().last().map_or(0, |letter| letter.saturating_sub(b'a') + 1);
     let mut words = region.split('-');
