@@ -104,6 +104,17 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
     if let Some(path) = path.strip_prefix("/imds/") {
         return Ok(metadata(region, &head.method, path, &head.headers));
     }
+    if imds::is_versioned(&path) {
+        return Ok(match imds::alone(region) {
+            Ok(id) => metadata(region, &head.method, &format!("{id}{path}"), &head.headers),
+            Err(running) => plain(
+                404,
+                &format!(
+                    "the metadata of which instance? {running} run here: /imds/<instance>/latest/, or only one"
+                ),
+            ),
+        });
+    }
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.filter(|host| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b)));
     let host = host.map_or_else(|| address.to_string(), str::to_owned);
@@ -160,6 +171,8 @@ enum Service {
 struct Call {
     service: Service,
     action: String,
+    /// The query protocol's.
+    version: Option<String>,
     body: Bytes,
 }
 
@@ -173,7 +186,7 @@ impl Call {
                 "AmazonSSM" => Service::Ssm,
                 _ => Service::UnknownJson,
             };
-            return Some(Self { service, action: action.to_owned(), body: body.clone() });
+            return Some(Self { service, action: action.to_owned(), version: None, body: body.clone() });
         }
         let body = match *method {
             Method::POST => body.clone(),
@@ -185,19 +198,22 @@ impl Call {
             pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
         };
         let action = of("Action")?;
-        let service = match of("Version").as_deref() {
+        let version = of("Version");
+        let service = match version.as_deref() {
             Some("2011-06-15") => Service::Sts,
             Some(elb::VERSION) => Service::Elb,
             None | Some("2016-11-15") => Service::Ec2,
             // Old versions of EC2's own protocol differ in nothing that is used here.
             Some(version)
-                if version.starts_with("201") && version < "2016-11-16" && version.ends_with("-15") =>
+                if version.starts_with("20")
+                    && version < "2016-11-16"
+                    && (version.ends_with("-15") || ec2::actions().any(|known| known == action)) =>
             {
                 Service::Ec2
             }
             Some(_) => Service::UnknownQuery,
         };
-        Some(Self { service, action, body })
+        Some(Self { service, action, version, body })
     }
 
     async fn made(&self, region: &Region, host: &str) -> Answer {
@@ -270,7 +286,13 @@ impl Call {
                     Service::UnknownQuery => "InvalidAction",
                     _ => "UnknownOperationException",
                 };
-                self.refused(region, code, "this region speaks EC2, SQS, STS, EventBridge, SSM and ELBv2")
+                let message = match self.version.as_deref() {
+                    Some("2012-11-05") => {
+                        "this region speaks SQS's JSON protocol only; clients before the end of 2023 speak the older one"
+                    }
+                    _ => "this region speaks EC2, SQS, STS, EventBridge, SSM and ELBv2",
+                };
+                self.refused(region, code, message)
             }
         }
     }

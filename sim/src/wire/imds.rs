@@ -49,6 +49,25 @@ const VERSIONS: [&str; 29] = [
 /// The longest life of a token, in seconds.
 const TTL_MAX_S: u32 = 21_600;
 
+/// Whether a path is one of the service where an instance meets it, at the root.
+pub(super) fn is_versioned(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    parts.next().is_some_and(|version| VERSIONS.contains(&version))
+        && matches!(parts.next(), None | Some("" | "meta-data" | "user-data" | "dynamic" | "api"))
+}
+
+/// The only instance with a guest, or how many there are: programs that know one address of the service and no path.
+pub(super) fn alone(region: &Region) -> Result<InstanceId, usize> {
+    region.look(|world, _| {
+        let mut all = world.all_instances().filter(|instance| instance.has_guest());
+        match (all.next(), all.count()) {
+            (Some(instance), 0) => Ok(instance.id.clone()),
+            (None, _) => Err(0),
+            (Some(_), others) => Err(others + 1),
+        }
+    })
+}
+
 /// What a path holds, or the status of why not.
 pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<String, u16> {
     let (id, rest) = path.split_once('/').ok_or(404_u16)?;

@@ -204,11 +204,68 @@ async fn metadata_is_a_tree_that_a_client_can_walk_in_any_version() {
     assert!(lab.get(&format!("/imds/{id}/")).await.body.ends_with("\nlatest"));
     assert_eq!(lab.get(&format!("/imds/{id}/1999-01-01/meta-data/")).await.status, 404);
 
+    // The only instance is also met where instances meet the service.
+    assert_eq!(lab.get("/latest/meta-data/instance-id").await.body, id);
+    lab.instance().await;
+    assert_eq!(lab.get("/latest/meta-data/instance-id").await.status, 404);
+
     // A token needs its time to live.
     let token = format!("/imds/{id}/latest/api/token");
     assert_eq!(lab.http("PUT", &token, "", b"").await.unwrap().status, 400);
     let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n";
     assert_eq!(lab.http("PUT", &token, ttl, b"").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn filters_that_ec2_documents_are_known() {
+    let lab = Lab::new().await;
+    let id = lab.instance().await;
+    for (action, filter, value, is_there) in [
+        ("Instances", "architecture", "x86_64", true),
+        ("Instances", "root-device-type", "ebs", true),
+        ("Instances", "tenancy", "dedicated", false),
+        ("Instances", "platform", "windows", false),
+        ("Instances", "private-dns-name", "ip-172-31-*", true),
+        ("Instances", "instance.group-name", "default", true),
+        ("Instances", "metadata-options.http-tokens", "optional", true),
+        ("Instances", "availability-zone-id", "use1-az?", true),
+        ("Volumes", "availability-zone-id", "use1-az?", true),
+        ("Volumes", "fast-restored", "true", false),
+    ] {
+        let found = lab
+            .ec2(&format!("Action=Describe{action}&Filter.1.Name={filter}&Filter.1.Value.1={value}"))
+            .await;
+        assert_eq!(found.status, 200, "{filter}: {}", found.body);
+        assert_eq!(found.body.contains(&id), is_there, "{filter}={value}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_with_two_interfaces_does_not_say_which_one_an_address_is_for() {
+    let lab = Lab::new().await;
+    let id = lab.instance().await;
+    let subnet = lab.ec2("Action=DescribeInstances").await.one("subnetId");
+    let made = lab.ec2(&format!("Action=CreateNetworkInterface&SubnetId={subnet}")).await;
+    let second = made.one("networkInterfaceId");
+    let attach =
+        format!("Action=AttachNetworkInterface&NetworkInterfaceId={second}&InstanceId={id}&DeviceIndex=1");
+    assert_eq!(lab.ec2(&attach).await.status, 200);
+    lab.advance(10).await;
+    let allocation = lab.ec2("Action=AllocateAddress").await.one("allocationId");
+    let associate = format!("Action=AssociateAddress&AllocationId={allocation}");
+    let refused = lab.ec2(&format!("{associate}&InstanceId={id}")).await;
+    assert_eq!(refused.one("Code"), "InvalidInstanceID");
+    assert_eq!(lab.ec2(&format!("{associate}&NetworkInterfaceId={second}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_old_client_is_understood_or_told_why_not() {
+    let lab = Lab::new().await;
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let sent = |body: &'static str| lab.http("POST", "/", form, body.as_bytes());
+    assert_eq!(sent("Version=2014-10-01&Action=DescribeInstances").await.unwrap().status, 200);
+    let sqs = sent("Version=2012-11-05&Action=GetQueueUrl&QueueName=q").await.unwrap();
+    assert!(sqs.body.contains("JSON protocol only"), "{}", sqs.body);
 }
 
 #[tokio::test]

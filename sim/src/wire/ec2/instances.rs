@@ -14,7 +14,7 @@ use super::{Call, read_tags, show};
 use crate::world::state::{Instance, Template};
 use crate::world::{
     ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
-    Placement, RunInstances, SpotKind, World,
+    Placement, RunInstances, Shape, SpotKind, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
@@ -315,6 +315,48 @@ fn field(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "instance-lifecycle" => maybe((instance.market == Market::Spot).then(|| "spot".to_owned())),
         "instance-type" => one(instance.instance_type.clone()),
         "availability-zone" => one(instance.zone.clone()),
+        "availability-zone-id" => one(show::zone_id(&instance.zone)),
+        "architecture" => {
+            one(Shape::of(&instance.instance_type).map_or("x86_64", |shape| shape.architecture).to_owned())
+        }
+        "hypervisor" => one("xen".to_owned()),
+        "virtualization-type" => one("hvm".to_owned()),
+        "root-device-type" => one("ebs".to_owned()),
+        "tenancy" => one("default".to_owned()),
+        "monitoring-state" => one("disabled".to_owned()),
+        "platform-details" => one("Linux/UNIX".to_owned()),
+        "usage-operation" => one("RunInstances".to_owned()),
+        "launch-index" => one(instance.launch_index.to_string()),
+        "reason" => one(instance.transition_reason.clone()),
+        "source-dest-check" => maybe(there.then(|| "true".to_owned())),
+        // Nothing here has one.
+        "affinity"
+        | "host-id"
+        | "kernel-id"
+        | "ramdisk-id"
+        | "outpost-arn"
+        | "platform"
+        | "placement-group-name"
+        | "product-code"
+        | "product-code.type"
+        | "capacity-reservation-id" => Some(Vec::new()),
+        "private-dns-name" => maybe(primary().map(|i| show::private_name(i.primary_ip))),
+        "dns-name" => maybe(show::public_ip(world, instance).map(show::public_name)),
+        "metadata-options.http-tokens" => one(show::metadata(instance, "HttpTokens", "optional")),
+        "metadata-options.http-endpoint" => one(show::metadata(instance, "HttpEndpoint", "enabled")),
+        "metadata-options.http-put-response-hop-limit" => {
+            one(show::metadata(instance, "HttpPutResponseHopLimit", "2"))
+        }
+        "metadata-options.instance-metadata-tags" => {
+            one(show::metadata(instance, "InstanceMetadataTags", "disabled"))
+        }
+        "instance.group-name" | "group-name" | "network-interface.group-name" => Some(
+            world
+                .all_groups()
+                .filter(|group| interfaces().any(|i| i.groups.contains(&group.id)))
+                .map(|group| group.name.clone())
+                .collect(),
+        ),
         "subnet-id" => maybe(there.then(|| instance.subnet.to_string())),
         "vpc-id" => maybe(there.then(|| show::VPC.to_owned())),
         "image-id" => one(instance.image.to_string()),
@@ -338,6 +380,8 @@ fn field(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>> 
                 .map(|name| format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}")),
         ),
         "network-interface.network-interface-id" => Some(interfaces().map(|i| i.id.to_string()).collect()),
+        "network-interface.mac-address" => Some(interfaces().map(|i| show::mac(i.primary_ip)).collect()),
+        "network-interface.vpc-id" => Some(interfaces().map(|_| show::VPC.to_owned()).collect()),
         "network-interface.subnet-id" => Some(interfaces().map(|i| i.subnet.to_string()).collect()),
         "network-interface.private-ip-address" | "network-interface.addresses.private-ip-address" => Some(
             interfaces()

@@ -214,7 +214,15 @@ pub(super) fn associate_address(call: &mut Call<'_>) -> Result<Element, ApiError
     let destination = match (call.params.text("NetworkInterfaceId"), call.params.text("InstanceId")) {
         (Some(_), _) => Destination::Interface(interface_id(call)?),
         (None, Some(text)) => {
-            Destination::Instance(select::id(text, "InvalidInstanceID", InstanceId::parse)?)
+            let instance = select::id(text, "InvalidInstanceID", InstanceId::parse)?;
+            if call.world.instance(&instance).is_some_and(|instance| instance.interfaces.len() > 1) {
+                let message = format!(
+                    "There are multiple interfaces attached to instance '{instance}'. Please specify an interface ID \
+                     for the operation instead."
+                );
+                return Err(ApiError::new("InvalidInstanceID", message));
+            }
+            Destination::Instance(instance)
         }
         (None, None) => {
             return Err(ApiError::new("MissingParameter", "InstanceId or NetworkInterfaceId is missing"));
@@ -270,6 +278,8 @@ pub(super) fn describe_addresses(call: &mut Call<'_>) -> Result<Element, ApiErro
                 "allocation-id" => Some(vec![elastic.id.clone()]),
                 "public-ip" => Some(vec![elastic.address.to_string()]),
                 "domain" => Some(vec!["vpc".to_owned()]),
+                "network-border-group" => Some(vec![call.world.settings.region.clone()]),
+                "network-interface-owner-id" => maybe(association.map(|_| ACCOUNT.to_owned())),
                 "association-id" => maybe(association.map(|found| found.id.clone())),
                 "network-interface-id" => maybe(association.map(|found| found.interface.to_string())),
                 "private-ip-address" => maybe(association.map(|found| found.private_ip.to_string())),
@@ -341,7 +351,16 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
                 .with("groupDescription", &group.description)
                 .with("vpcId", show::VPC)
                 .inside("ipPermissions", Element::new())
-                .inside("ipPermissionsEgress", Element::new())
+                // The rule that every new group has: everything may leave.
+                .list(
+                    "ipPermissionsEgress",
+                    [Element::new()
+                        .with("ipProtocol", "-1")
+                        .inside("groups", Element::new())
+                        .list("ipRanges", [Element::new().with("cidrIp", "0.0.0.0/0")])
+                        .inside("ipv6Ranges", Element::new())
+                        .inside("prefixListIds", Element::new())],
+                )
                 .list("tagSet", show::tags(&group.tags));
             found.push((group.id.to_string(), shown));
         }

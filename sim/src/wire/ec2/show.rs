@@ -77,6 +77,11 @@ pub(super) fn public_ip(world: &World, instance: &Instance) -> Option<Ipv4Addr> 
     world.elastic_of(primary.primary_ip).map(|elastic| elastic.address)
 }
 
+/// One of `MetadataOptions`.
+pub(super) fn metadata(instance: &Instance, name: &str, usual: &str) -> String {
+    instance.metadata.get(name).cloned().unwrap_or(usual.to_owned())
+}
+
 pub(super) fn instance(world: &World, instance: &Instance) -> Element {
     let there = instance.state != InstanceState::Terminated;
     let plugged = interfaces(world, instance);
@@ -86,7 +91,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
     let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
     let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
     devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
-    let metadata = |name: &str, usual: &str| instance.metadata.get(name).cloned().unwrap_or(usual.to_owned());
+    let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
     let shape = crate::world::Shape::of(&instance.instance_type);
     Element::new()
         .with("instanceId", &instance.id)
@@ -138,10 +143,15 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             }),
         )
         .with("virtualizationType", "hvm")
+        .with("platformDetails", "Linux/UNIX")
+        .with("usageOperation", "RunInstances")
         .with("clientToken", &instance.client_token)
         .list("tagSet", tags(&instance.tags))
         .with("hypervisor", "xen")
-        .list("networkInterfaceSet", plugged.iter().map(|(i, plug)| plugged_interface(world, i, plug)))
+        .list(
+            "networkInterfaceSet",
+            plugged.iter().map(|(i, plug)| plugged_interface(world, instance, i, plug)),
+        )
         .maybe_inside(
             "iamInstanceProfile",
             instance.instance_profile.as_ref().map(|name| {
@@ -167,7 +177,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
         )
 }
 
-fn plugged_interface(world: &World, interface: &Interface, plug: &Plug) -> Element {
+fn plugged_interface(world: &World, instance: &Instance, interface: &Interface, plug: &Plug) -> Element {
     Element::new()
         .with("networkInterfaceId", &interface.id)
         .with("subnetId", &interface.subnet)
@@ -186,7 +196,8 @@ fn plugged_interface(world: &World, interface: &Interface, plug: &Plug) -> Eleme
                 .with("attachmentId", &plug.id)
                 .with("deviceIndex", plug.device_index)
                 .with("status", "attached")
-                .with("attachTime", time(world.now_ms()))
+                // When it was attached is not kept; a moment that stays the same is better than now.
+                .with("attachTime", time(instance.launched_at_ms))
                 .with("deleteOnTermination", plug.delete_on_termination)
                 .with("networkCardIndex", 0),
         )
@@ -341,9 +352,9 @@ pub(super) fn snapshot_state(state: SnapshotState) -> &'static str {
     }
 }
 
-/// `state_name` is `status` or, in the answer of CreateSnapshots, `state`.
-pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static str) -> Element {
-    let progress = match snapshot.state {
+/// How far a snapshot is, such as `43%`.
+pub(super) fn progress(snapshot: &Snapshot, now_ms: u64) -> String {
+    let percent = match snapshot.state {
         SnapshotState::Completed => 100,
         SnapshotState::Error => 0,
         SnapshotState::Pending => {
@@ -351,6 +362,11 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
             (now_ms.saturating_sub(snapshot.started_at_ms) * 100 / all).min(99)
         }
     };
+    format!("{percent}%")
+}
+
+/// `state_name` is `status` or, in the answer of CreateSnapshots, `state`.
+pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static str) -> Element {
     // The image's own snapshot is another account's; EC2 shows an invented volume for such.
     let volume = snapshot.volume.as_ref().map_or("vol-ffffffff".to_owned(), ToString::to_string);
     Element::new()
@@ -358,7 +374,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
         .with("volumeId", volume)
         .with(state_name, snapshot_state(snapshot.state))
         .with("startTime", time(snapshot.started_at_ms))
-        .with("progress", format!("{progress}%"))
+        .with("progress", progress(snapshot, now_ms))
         .with("ownerId", snapshot_owner(snapshot))
         .with("volumeSize", snapshot.size_gib)
         .with("description", &snapshot.description)

@@ -171,7 +171,8 @@ fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
         "snapshot-id" => maybe(volume.snapshot.as_ref().map(ToString::to_string)),
         "volume-type" => one(volume.volume_type.clone()),
         "encrypted" => one(volume.encrypted.to_string()),
-        "multi-attach-enabled" => one("false".to_owned()),
+        "availability-zone-id" => one(show::zone_id(&volume.zone)),
+        "fast-restored" | "multi-attach-enabled" | "operator.managed" => one("false".to_owned()),
         "create-time" => one(show::time(volume.created_at_ms)),
         "attachment.instance-id" => maybe(at.map(|at| at.instance.to_string())),
         "attachment.device" => maybe(at.map(|at| at.device.clone())),
@@ -238,6 +239,14 @@ pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiErro
                 "owner-id" => one(show::snapshot_owner(snapshot).to_owned()),
                 "start-time" => one(show::time(snapshot.started_at_ms)),
                 "encrypted" => one("false".to_owned()),
+                "owner-alias" => Some(
+                    (show::snapshot_owner(snapshot) == show::AMAZON)
+                        .then(|| "amazon".to_owned())
+                        .into_iter()
+                        .collect(),
+                ),
+                "progress" => one(show::progress(snapshot, now_ms)),
+                "storage-tier" => one("standard".to_owned()),
                 _ => None,
             }
         };
