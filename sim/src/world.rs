@@ -27,6 +27,7 @@
 //! | `catalogue` | instance types and spot prices |
 //! | `tags` | CreateTags and DeleteTags on anything |
 //! | `stored` | the serialised form |
+//! | `versions` | what objects were a moment ago: reads that are not up to date |
 //!
 //! # What is guessed
 //! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
@@ -55,6 +56,7 @@ mod stops;
 mod storage;
 mod stored;
 mod tags;
+mod versions;
 
 #[cfg(test)]
 mod laws;
@@ -98,6 +100,7 @@ pub use storage::{Detach, RootSource, SnapshotSet};
 #[cfg(feature = "wire")]
 pub(crate) use stored::seeded;
 pub use tags::Tagged;
+use versions::Versioned;
 
 /// What the root of every instance of the default image starts with.
 pub const IMAGE_RECORD: &str = "image";
@@ -156,11 +159,11 @@ pub struct World {
     stuck_attaches: u32,
     stuck_detaches: u32,
 
-    instances: BTreeMap<InstanceId, Instance>,
-    volumes: BTreeMap<VolumeId, Volume>,
+    instances: Versioned<InstanceId, Instance>,
+    volumes: Versioned<VolumeId, Volume>,
     snapshots: BTreeMap<SnapshotId, Snapshot>,
     images: BTreeMap<ImageId, Image>,
-    interfaces: BTreeMap<InterfaceId, Interface>,
+    interfaces: Versioned<InterfaceId, Interface>,
     subnets: BTreeMap<SubnetId, Subnet>,
     spot_requests: BTreeMap<SpotRequestId, SpotRequest>,
     root_tasks: BTreeMap<RootTaskId, RootTask>,
@@ -226,6 +229,7 @@ impl World {
         let id = |text: &str| format!("{text}{:017x}", 0);
         let default_image = ImageId::parse(&id("ami-")).expect("BUG: a constant id");
         let default_group = GroupId::parse(&id("sg-")).expect("BUG: a constant id");
+        let (stale_for, seed) = (settings.stale_for, settings.seed);
         let mut world = Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             settings,
@@ -240,11 +244,11 @@ impl World {
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,
-            instances: BTreeMap::new(),
-            volumes: BTreeMap::new(),
+            instances: Versioned::new(stale_for, seed),
+            volumes: Versioned::new(stale_for, seed),
             snapshots: BTreeMap::new(),
             images: BTreeMap::new(),
-            interfaces: BTreeMap::new(),
+            interfaces: Versioned::new(stale_for, seed),
             subnets: BTreeMap::new(),
             spot_requests: BTreeMap::new(),
             root_tasks: BTreeMap::new(),
@@ -371,10 +375,17 @@ impl World {
                 break;
             }
             let transition = entry.remove();
-            self.now_ms = self.now_ms.max(due);
+            self.reach(due);
             self.apply(transition);
         }
+        self.reach(now_ms);
+    }
+
+    fn reach(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.instances.reach(self.now_ms);
+        self.volumes.reach(self.now_ms);
+        self.interfaces.reach(self.now_ms);
     }
 
     fn apply(&mut self, transition: Transition) {

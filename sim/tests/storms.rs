@@ -1,7 +1,8 @@
 //! Storms: a seed chooses faults, deaths and interruptions (safety phase); then the faults end and everything must come to
 //! rest (liveness phase). A failure prints its seed and the journal's tail; one that hangs is found by halving the range.
 //!
-//! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds.
+//! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds; `STORM_STALE=1` lets describes show
+//! what was a moment ago.
 
 mod lab;
 
@@ -43,6 +44,11 @@ fn seeds() -> std::ops::Range<u64> {
         .unwrap_or(SEEDS)
 }
 
+/// Whether describes may show what was a moment ago (`STORM_STALE=1`). Off until the workflows survive all of it.
+fn stale_reads() -> bool {
+    std::env::var("STORM_STALE").is_ok_and(|value| value == "1")
+}
+
 fn pick<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
 }
@@ -51,6 +57,9 @@ async fn storm(seed: u64) {
     let _named = Named(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut settings = Settings::realistic(seed);
+    if !stale_reads() {
+        settings.stale_for = Span::ZERO;
+    }
     settings.latencies.snapshot = Span::ms(5_000, 30_000);
     settings.root_adoption = match rng.u8(0..6) {
         0 => RootAdoption::Unsupported("UnsupportedOperation".into()),

@@ -93,6 +93,9 @@ pub fn options(text: &str, base: Options) -> Result<Options, ConfigError> {
     if let Some(value) = &file.unknown_for_ms {
         settings.unknown_for = span("unknown_for_ms", value)?;
     }
+    if let Some(value) = &file.stale_for_ms {
+        settings.stale_for = span("stale_for_ms", value)?;
+    }
     if let Some(word) = file.guest {
         settings.guest = match word {
             GuestWord::Mounts => Guest::Mounts,
@@ -153,6 +156,7 @@ struct File {
     spot_limit: Option<u32>,
     on_demand_limit: Option<u32>,
     unknown_for_ms: Option<toml::Value>,
+    stale_for_ms: Option<toml::Value>,
     guest: Option<GuestWord>,
     root_adoption: Option<AdoptionWord>,
     latencies_ms: Option<LatencyTable>,

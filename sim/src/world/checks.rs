@@ -163,12 +163,12 @@ impl World {
     pub fn dump(&self) -> Value {
         json!({
             "now_ms": self.now_ms,
-            "instances": self.instances,
-            "volumes": self.volumes,
+            "instances": *self.instances,
+            "volumes": *self.volumes,
             "deleted_volumes": self.graveyard,
             "snapshots": self.snapshots,
             "images": self.images,
-            "interfaces": self.interfaces,
+            "interfaces": *self.interfaces,
             "addresses": self.addresses,
             "subnets": self.subnets,
             "spot_requests": self.spot_requests,

@@ -226,6 +226,7 @@ proptest! {
         let unknown_for = if slow { Span::ms(0, 5_000) } else { Span::ZERO };
         let mut settings = if slow { Settings::calm(seed) } else { Settings::instant(seed) };
         settings.unknown_for = unknown_for;
+        settings.stale_for = unknown_for;
         settings.root_adoption = root_adoption;
         let mut world = World::new(settings.clone(), 1_000_000);
         let mut again = World::new(settings, 1_000_000);

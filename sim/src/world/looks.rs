@@ -55,7 +55,8 @@ impl World {
         select: &Select<InstanceId>,
     ) -> Result<Vec<InstanceView>, ApiError> {
         self.begin(now_ms, "DescribeInstances")?;
-        let world = &*self;
+        let seen = self.as_seen();
+        let world = seen.as_ref().unwrap_or(self);
         Ok(select!(world, instances, select, |found| world.instance_view(found)))
     }
 
@@ -69,7 +70,9 @@ impl World {
         select: &Select<VolumeId>,
     ) -> Result<Vec<VolumeView>, ApiError> {
         self.begin(now_ms, "DescribeVolumes")?;
-        Ok(select!(self, volumes, select, volume_view))
+        let seen = self.as_seen();
+        let world = seen.as_ref().unwrap_or(self);
+        Ok(select!(world, volumes, select, volume_view))
     }
 
     /// DescribeNetworkInterfaces.
@@ -82,7 +85,9 @@ impl World {
         select: &Select<InterfaceId>,
     ) -> Result<Vec<InterfaceView>, ApiError> {
         self.begin(now_ms, "DescribeNetworkInterfaces")?;
-        Ok(select!(self, interfaces, select, interface_view))
+        let seen = self.as_seen();
+        let world = seen.as_ref().unwrap_or(self);
+        Ok(select!(world, interfaces, select, interface_view))
     }
 
     /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to its new

@@ -234,6 +234,9 @@ pub struct Settings {
     pub latencies: Latencies,
     /// How long a fresh object stays unknown to every other call (documented: up to minutes; the length is a guess).
     pub unknown_for: Span,
+    /// How long a describe may still show a volume, an instance or an interface as it was before a change (documented:
+    /// eventual consistency; the length is a guess). Set at the beginning.
+    pub stale_for: Span,
     /// Request quotas.
     pub quotas: Quotas,
     /// The limits of snapshots per volume: 15 s between two, five pending (documented).
@@ -275,6 +278,7 @@ impl Settings {
             region: "us-east-1".to_owned(),
             latencies: Latencies::default(),
             unknown_for: Span::ZERO,
+            stale_for: Span::ZERO,
             quotas: Quotas::Off,
             snapshot_quotas: Quotas::Published,
             spot_limit: None,
@@ -296,9 +300,11 @@ impl Settings {
         Self { latencies: Latencies::none(), ..Self::calm(seed) }
     }
 
-    /// The region as an account with default limits meets it: quotas on, fresh objects unknown for up to two seconds.
+    /// The region as an account with default limits meets it: quotas on, fresh objects unknown and old versions seen for up
+    /// to two seconds.
     #[must_use]
     pub fn realistic(seed: u64) -> Self {
-        Self { unknown_for: Span::ms(0, 2_000), quotas: Quotas::Published, ..Self::calm(seed) }
+        let lag = Span::ms(0, 2_000);
+        Self { unknown_for: lag, stale_for: lag, quotas: Quotas::Published, ..Self::calm(seed) }
     }
 }

@@ -85,13 +85,10 @@ impl World {
 
     fn tags_of(&mut self, id: &str) -> Result<&mut Tags, ApiError> {
         macro_rules! of {
-            ($map:ident, $code:literal) => {
-                self.$map
-                    .iter_mut()
-                    .find(|(known, _)| known.as_str() == id)
-                    .map(|(_, found)| &mut found.tags)
-                    .ok_or($code)
-            };
+            ($map:ident, $code:literal) => {{
+                let key = self.$map.keys().find(|known| known.as_str() == id).cloned();
+                key.and_then(|key| self.$map.get_mut(&key)).map(|found| &mut found.tags).ok_or($code)
+            }};
         }
         let found = match id.split_once('-').map_or("", |(kind, _)| kind) {
             "i" => of!(instances, "InvalidInstanceID.NotFound"),

@@ -1312,3 +1312,32 @@ fn an_instance_that_an_interruption_stopped_starts_again_when_there_is_capacity(
     assert_eq!(lab.state(&id), InstanceState::Terminated);
     assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
 }
+
+#[test]
+fn a_describe_may_show_what_was_for_a_while_and_a_call_that_acts_knows_better() {
+    let mut lab = Lab::new(Settings { stale_for: Span::ms(3_000, 3_000), ..Settings::instant(7) });
+    let (volume, instance) = (lab.volume("v"), lab.instance("i"));
+    lab.world.attach_volume(lab.now, &volume, &instance, DATA).unwrap();
+    assert_eq!(lab.world.attach_volume(lab.now, &volume, &instance, DATA).unwrap_err().code, "VolumeInUse");
+    let state = |lab: &mut Lab| {
+        let found = lab.world.describe_volumes(lab.now, &Select::Ids(vec![volume.clone()])).unwrap();
+        found[0].state
+    };
+    let mut seen = Vec::new();
+    for _ in 0..29 {
+        lab.wait(100);
+        let one = state(&mut lab);
+        assert_eq!(one, state(&mut lab), "the same moment, the same answer");
+        seen.push(one);
+    }
+    let old = seen.iter().filter(|state| **state == VolumeState::Available).count();
+    assert!((5..25).contains(&old), "both versions are met: {seen:?}");
+    lab.wait(200);
+    for _ in 0..20 {
+        lab.wait(100);
+        assert_eq!(state(&mut lab), VolumeState::InUse, "the past ends");
+    }
+    let other = lab.world.describe_instances(lab.now, &Select::Ids(vec![instance])).unwrap();
+    assert_eq!(other[0].block_devices.len(), 2);
+    assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
+}

@@ -651,3 +651,30 @@ async fn a_launch_with_two_interfaces_and_a_volume_that_grows() {
     let unknown = lab.ec2("Action=CopySnapshot").await;
     assert!(unknown.one("Message").contains("does not model it"), "{}", unknown.body);
 }
+
+#[tokio::test]
+async fn a_describe_on_the_wire_may_be_stale_and_pays_for_itself() {
+    let mut options = Options { speed: 0.0, ..Options::new(wire_settings(7), EPOCH_MS) };
+    options.settings.stale_for = perennial_sim::world::settings::Span::ms(60_000, 60_000);
+    options.settings.quotas = perennial_sim::world::settings::Quotas::Published;
+    let lab = Lab::with(options).await;
+    let volume =
+        lab.ec2(&format!("Action=CreateVolume&AvailabilityZone={ZONE}&Size=1")).await.one("volumeId");
+    lab.advance(5).await;
+    let describe = format!("Action=DescribeVolumes&VolumeId.1={volume}");
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        lab.advance(1).await;
+        seen.insert(lab.ec2(&describe).await.one("status"));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["available", "creating"]);
+    lab.advance(60).await;
+    assert_eq!(lab.ec2(&describe).await.one("status"), "available");
+    lab.ec2(&format!("Action=CreateTags&ResourceId.1={volume}&Tag.1.Key=k&Tag.1.Value=v")).await;
+    let mut refused = 0;
+    for _ in 0..110 {
+        let answer = lab.ec2(&describe).await;
+        refused += usize::from(answer.status == 503 && answer.one("Code") == "RequestLimitExceeded");
+    }
+    assert_eq!(refused, 11, "a stale read costs as much as another: one was made before");
+}

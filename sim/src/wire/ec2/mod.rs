@@ -135,6 +135,13 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -
         let message = "Request would have succeeded, but DryRun flag is set.";
         return Err(ApiError::with_status(412, "DryRunOperation", message));
     }
+    if is_look(name) {
+        world.advance(now_ms);
+        if let Some(mut seen) = world.as_seen() {
+            world.look(now_ms, name)?;
+            return handler(&mut Call { world: &mut seen, now_ms, all, params });
+        }
+    }
     handler(&mut Call { world, now_ms, all, params })
 }
 
