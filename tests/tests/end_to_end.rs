@@ -15,6 +15,7 @@ use aws_sdk_ec2::config::Credentials;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
 use perennial_tests::emulators::{Emulator, Kind};
 use perennial_tests::installation::Installation;
+use perennial_tests::rehearsal::RegionProcess;
 use perennial_workers::aws::{EnsureQueue, ensure_queue, sqs_client};
 use perennial_workflows::domain::Event;
 use perennial_workflows::letter::{Fate, LetterEvent};
@@ -39,13 +40,34 @@ const OVERSIZED: usize = 200 * 1024;
 /// An instance of nobody's.
 const FOREIGN: &str = "i-0f0f0f0f0f0f0f0f0";
 
-/// Where the queues are.
+/// Who plays AWS.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Queues {
-    /// Letters on moto, doorbells embedded.
+enum Aws {
+    /// moto; doorbells are embedded, because its SQS is slow.
     Moto,
-    /// All of them on MiniStack.
-    MiniStack,
+    /// moto, with all queues on MiniStack.
+    MotoAndMiniStack,
+    /// `perennial region`, twenty times as fast as the world, with all queues.
+    Region,
+}
+
+/// What answers; ends when dropped.
+enum Server {
+    Emulator(Emulator),
+    Region(Box<RegionProcess>),
+}
+
+impl Server {
+    fn emulator(kind: Kind) -> Self {
+        Self::Emulator(Emulator::start(kind).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::Emulator(emulator) => emulator.endpoint(),
+            Self::Region(region) => region.endpoint(),
+        }
+    }
 }
 
 /// An emulated account with an installation of Perennial on it, whose server runs.
@@ -55,17 +77,19 @@ struct World {
     sqs: aws_sdk_sqs::Client,
     image: String,
     subnet: String,
-    _moto: Emulator,
-    _ministack: Option<Emulator>,
+    _servers: Vec<Server>,
 }
 
 impl World {
-    async fn new(queues: Queues) -> Self {
-        let start = |kind| Emulator::start(kind).unwrap_or_else(|error| panic!("{error}"));
-        let moto = start(Kind::Moto);
-        let ministack = (queues == Queues::MiniStack).then(|| start(Kind::MiniStack));
-        let queues_at = ministack.as_ref().unwrap_or(&moto).endpoint();
-        let ec2 = aws_sdk_ec2::Client::new(&account(&moto.endpoint()).await);
+    async fn new(aws: Aws) -> Self {
+        let servers = match aws {
+            Aws::Moto => vec![Server::emulator(Kind::Moto)],
+            Aws::MotoAndMiniStack => vec![Server::emulator(Kind::Moto), Server::emulator(Kind::MiniStack)],
+            Aws::Region => vec![Server::Region(Box::new(RegionProcess::start(1, 20.0, &[]).await))],
+        };
+        let ec2_at = servers[0].endpoint();
+        let queues_at = servers.last().unwrap_or(&servers[0]).endpoint();
+        let ec2 = aws_sdk_ec2::Client::new(&account(&ec2_at).await);
         let sqs = sqs_client(&account(&queues_at).await);
         for name in [SUBMISSIONS, INTERRUPTIONS, STEPS, ANSWERS] {
             let wanted = EnsureQueue {
@@ -76,19 +100,20 @@ impl World {
             };
             ensure_queue(&sqs, &wanted).await.expect("the queue is made");
         }
-        let images = ec2.describe_images().owners("amazon").send().await.expect("moto has images");
+        let images = ec2.describe_images().owners("amazon").send().await.expect("there are images");
         // moto puts every root volume at /dev/sda1, whatever the image says.
+        let good = |device| aws == Aws::Region || device == Some("/dev/sda1");
         let image = images
             .images()
             .iter()
-            .find(|image| image.root_device_name() == Some("/dev/sda1") && image.platform().is_none())
+            .find(|image| good(image.root_device_name()) && image.platform().is_none())
             .and_then(|image| image.image_id())
-            .expect("moto has an image like that");
-        let subnets = ec2.describe_subnets().send().await.expect("moto has subnets");
+            .expect("there is an image like that");
+        let subnets = ec2.describe_subnets().send().await.expect("there are subnets");
         let subnet = subnets.subnets()[0].subnet_id().expect("a subnet has an id");
 
         let mut config = "owner = \"tests\"\ncloud = \"ec2\"\n[queues]\nkind = \"sqs\"\n".to_owned();
-        if queues == Queues::Moto {
+        if aws == Aws::Moto {
             config.push_str("steps = \"embedded:steps\"\n");
         }
         let environment = [
@@ -96,14 +121,14 @@ impl World {
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("AWS_ENDPOINT_URL_EC2", &moto.endpoint()),
+            ("AWS_ENDPOINT_URL_EC2", &ec2_at),
             ("AWS_ENDPOINT_URL_SQS", &queues_at),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let mut perennial = Installation::new(&config, environment);
         perennial.start().await;
         let (image, subnet) = (image.to_owned(), subnet.to_owned());
-        Self { perennial, ec2, sqs, image, subnet, _moto: moto, _ministack: ministack }
+        Self { perennial, ec2, sqs, image, subnet, _servers: servers }
     }
 
     /// The node file of these tests, as JSON; the CLI reads it as YAML, of which JSON is a part.
@@ -263,7 +288,7 @@ fn address(node: &Node) -> Ipv4Addr {
 
 #[tokio::test]
 async fn a_node_survives_an_interruption_and_its_history_says_how() {
-    let mut world = World::new(Queues::Moto).await;
+    let mut world = World::new(Aws::Moto).await;
     let before = world.apply("db-1").await;
     world.interrupt(&carrier(&before)).await;
     let after = world.perennial.at_rest("db-1", 2).await;
@@ -315,7 +340,7 @@ async fn a_node_survives_an_interruption_and_its_history_says_how() {
 
 /// One replacement whose server is killed as soon as the journal shows a step settled, and started again.
 async fn survives_a_kill_after(step: &str) {
-    let mut world = World::new(Queues::Moto).await;
+    let mut world = World::new(Aws::Moto).await;
     let before = world.apply("db-1").await;
     world.interrupt(&carrier(&before)).await;
     world
@@ -373,7 +398,7 @@ async fn a_kill_after_the_attachment_is_survived() {
 
 #[tokio::test]
 async fn a_server_that_is_killed_after_every_step_comes_to_the_end() {
-    let mut world = World::new(Queues::Moto).await;
+    let mut world = World::new(Aws::Moto).await;
     let before = world.apply("db-1").await;
     world.interrupt(&carrier(&before)).await;
     let mut survived = 0;
@@ -402,7 +427,7 @@ async fn a_server_that_is_killed_after_every_step_comes_to_the_end() {
 
 #[tokio::test]
 async fn an_instance_that_goes_without_an_event_is_found_by_the_sweep() {
-    let mut world = World::new(Queues::Moto).await;
+    let mut world = World::new(Aws::Moto).await;
     let before = world.apply("db-1").await;
     world.terminate(&carrier(&before)).await;
     world
@@ -419,7 +444,16 @@ async fn an_instance_that_goes_without_an_event_is_found_by_the_sweep() {
 
 #[tokio::test]
 async fn every_message_has_its_fate_and_the_next_good_one_is_handled() {
-    let mut world = World::new(Queues::Moto).await;
+    every_message_has_its_fate(Aws::Moto).await;
+}
+
+#[tokio::test]
+async fn every_message_has_its_fate_on_a_region_too() {
+    every_message_has_its_fate(Aws::Region).await;
+}
+
+async fn every_message_has_its_fate(aws: Aws) {
+    let mut world = World::new(aws).await;
     let good = json!({
         "schema": "perennial.submission/v1", "id": "good-1", "workflow": "node.apply", "requested_by": "tests",
         "params": {"spec": world.node_file("db-1")}, "reply_to": ANSWERS,
@@ -520,7 +554,7 @@ async fn take_some(world: &mut World, queue: &str, count: usize) -> Vec<String> 
 
 #[tokio::test]
 async fn every_queue_may_be_on_sqs() {
-    let mut world = World::new(Queues::MiniStack).await;
+    let mut world = World::new(Aws::MotoAndMiniStack).await;
     let before = world.apply("db-1").await;
     world.interrupt(&carrier(&before)).await;
     world
