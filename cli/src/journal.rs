@@ -26,7 +26,7 @@ pub(crate) enum JournalCommand {
     /// Write events as JSON Lines, with all that the hashes are made of
     #[command(after_help = "Example: perennial journal export --stream node/db-1 | jq .kind")]
     Export(ExportArgs),
-    /// Print position and hash of the last event: the proof of a whole journal
+    /// Print position and hash of the last event: proof of a whole journal
     #[command(after_help = "Example: perennial journal head --output json")]
     Head,
     /// Copy the journal while the server runs

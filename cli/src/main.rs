@@ -42,7 +42,7 @@ use crate::output::{Format, Output};
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, about, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
 struct Cli {
-    /// The configuration file [default: ./perennial.toml if there is one]
+    /// The configuration file [default: ./perennial.toml]
     #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG", hide_env = true)]
     config: Option<PathBuf>,
     /// The directory of journal and queues [default: ./.perennial]
@@ -100,11 +100,9 @@ enum Command {
     /// Check configuration, journal, queues and cloud; says what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
-    /// Run a simulated region that any AWS client takes for one; interrupt it
+    /// Run a simulated region for any AWS client; interrupt it
     #[cfg(feature = "region")]
-    #[command(
-        after_help = "Example: perennial region --port 4566 --speed 10, then: perennial region interrupt db-1"
-    )]
+    #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
     /// Print the JSON Schema of a file or message
     #[command(after_help = "Example: perennial schema node > node.schema.json")]

@@ -78,6 +78,12 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
+fn field(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("use FIELD=VALUE, such as exit_code=1")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+    Ok((name.to_owned(), value))
+}
+
 /// Which region a command is for.
 #[derive(Debug, Args)]
 struct At {
@@ -126,7 +132,7 @@ enum FaultKind {
 /// What can be done to a region.
 #[derive(Debug, Subcommand)]
 enum RegionCommand {
-    /// Take a spot instance away, with its two minutes' notice unless told otherwise
+    /// Take a spot instance away, with two minutes' notice
     #[command(after_help = "Example: perennial region interrupt db-1 --lead 30")]
     Interrupt {
         /// The instance: its id, or its Name or perennial:node tag
@@ -210,7 +216,7 @@ enum RegionCommand {
         #[command(flatten)]
         at: At,
     },
-    /// Let the next launch end `terminated` with this state reason
+    /// Let the next launch end terminated, with a reason
     #[command(after_help = "Example: perennial region fail-launch Client.InternalError")]
     FailLaunch {
         /// The code of the reason
@@ -266,7 +272,7 @@ enum RegionCommand {
         #[command(flatten)]
         at: At,
     },
-    /// Show what an owner has beyond what is expected; exit 1 if anything
+    /// Show what an owner has too much; exit 1 if anything
     #[command(after_help = "Example: perennial region leaks --owner default --expected i-0123456789abcdef0")]
     Leaks {
         /// The value of the tag perennial:owner
@@ -278,13 +284,24 @@ enum RegionCommand {
         #[command(flatten)]
         at: At,
     },
-    /// Check the invariants of the model; exit 1 if one does not hold
+    /// Do anything that the control surface knows (docs/region.md)
+    #[command(after_help = "Example: perennial region post command contains=backup exit_code=1")]
+    Post {
+        /// What, such as `mount` or `command`
+        deed: String,
+        /// With these fields; a value is JSON, or else a text
+        #[arg(value_name = "FIELD=VALUE", value_parser = field)]
+        fields: Vec<(String, Value)>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Check the invariants of the model; exit 1 if one is broken
     #[command(after_help = "Example: perennial region check")]
     Check {
         #[command(flatten)]
         at: At,
     },
-    /// Show the newest calls with status, code and parameters that mean nothing here
+    /// Show the newest calls, and parameters that mean nothing here
     #[command(after_help = "Example: perennial region calls | tail")]
     Calls {
         #[command(flatten)]
@@ -622,6 +639,11 @@ async fn act(deed: &RegionCommand, output: Output) -> Result<(), Failure> {
         RegionCommand::Leaks { owner, expected, at } => {
             let answer = at.client()?.leaks(owner, expected).await.map_err(refused)?;
             findings(&answer, "leaks", "nothing beyond what is expected", output)
+        }
+        RegionCommand::Post { deed, fields, at } => {
+            let body = Value::Object(fields.iter().cloned().collect());
+            let answer = at.client()?.post(deed, &body).await.map_err(refused)?;
+            output.json(&answer)
         }
         RegionCommand::Check { at } => {
             let answer = at.client()?.get("check").await.map_err(refused)?;

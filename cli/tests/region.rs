@@ -179,6 +179,11 @@ fn what_is_written_is_read_and_everything_has_its_command() {
     ] {
         assert_eq!(region.transcript(deed), "done\n[exit 0]\n", "{deed:?}");
     }
+    assert_eq!(region.json(&["post", "stick", "what=detach"]), serde_json::json!({}));
+    let unknown = region.transcript(&["post", "levitate", "height=3"]);
+    assert!(unknown.contains("there is no POST levitate") && unknown.contains("[exit 1]"), "{unknown}");
+    assert!(region.transcript(&["post", "stick", "what"]).contains("[exit 2]"));
+
     assert!(region.transcript(&["clock", "--speed", "5"]).contains("5.0 times as fast as real time"));
     assert_eq!(region.transcript(&["terminate", "db"]), "done\n[exit 0]\n");
 }
