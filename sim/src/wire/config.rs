@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial_workflows::aws::Market;
 use serde::Deserialize;
 
-use super::{Options, wire_settings};
+use super::{EventTrouble, Options, QueueTrouble, wire_settings};
 use crate::faults::{Fault, Rule, Target, When};
 use crate::world::Shape;
 use crate::world::settings::{Capacity, Guest, Latencies, Pool, Quotas, RootAdoption, Settings, Span};
@@ -111,6 +111,12 @@ pub fn options(text: &str, base: Options) -> Result<Options, ConfigError> {
         };
     }
     file.latencies_ms.unwrap_or_default().over(&mut settings.latencies)?;
+    if let Some(trouble) = file.queue_trouble {
+        options.queue_trouble = Some(trouble.checked().map_err(|why| refused("queue_trouble", why))?);
+    }
+    if let Some(trouble) = file.event_trouble {
+        options.event_trouble = Some(trouble.checked().map_err(|why| refused("event_trouble", why))?);
+    }
     let zones = settings.zones();
     for (n, spec) in file.capacity.unwrap_or_default().into_iter().enumerate() {
         let pools = spec.pools(&zones).map_err(|(key, why)| refused(format!("capacity[{n}].{key}"), why))?;
@@ -160,6 +166,8 @@ struct File {
     guest: Option<GuestWord>,
     root_adoption: Option<AdoptionWord>,
     latencies_ms: Option<LatencyTable>,
+    queue_trouble: Option<QueueTrouble>,
+    event_trouble: Option<EventTrouble>,
     capacity: Option<Vec<PoolSpec>>,
     faults: Option<Vec<FaultSpec>>,
 }
@@ -444,6 +452,8 @@ mod tests {
         // One type in three zones, one pool without capacity, one that does not exist.
         assert_eq!(read.settings.capacity.len(), 5);
         assert_eq!(read.faults.len(), 2);
+        assert_eq!(read.queue_trouble.unwrap().duplicate_per_mille, 20);
+        assert_eq!(read.event_trouble.unwrap().late_s, 30);
         assert!(read.settings.spot_limit.is_none());
     }
 
@@ -503,6 +513,9 @@ mod tests {
             ("[[faults]]\nfault = \"before\"\ncode = \"<X>\"", "faults[0].code: "),
             ("[[faults]]\nfault = \"before\"\nnext = 1\nnth = 2", "faults[0].next: "),
             ("[[faults]]\nfault = \"before\"\nper_mille = 1001", "faults[0].per_mille: "),
+            ("[queue_trouble]\nduplicate_per_mille = 1001", "queue_trouble: at most 1000"),
+            ("[event_trouble]\nlate = 1", "late"),
+            ("[event_trouble]\nlate_s = 901", "event_trouble: late_s is at most 900"),
             ("not toml", "line 1"),
         ] {
             let error = error(text);

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use super::config::{FaultSpec, PoolSpec, RULES_MAX, checked_speed};
-use super::ec2;
 use super::region::Region;
+use super::{EventTrouble, QueueTrouble, ec2};
 use crate::world::{ApiError, Notice, Outcome, Script, World};
 
 /// The longest step of the clock: ten years.
@@ -47,7 +47,7 @@ pub(super) fn call(
             "ec2_actions": ec2::actions().collect::<Vec<_>>(),
             "paths": [
                 "GET dump", "GET leaks?owner=", "GET check", "GET calls", "GET faults", "GET clock",
-                "GET volumes/<id>", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
+                "GET volumes/<id>", "GET queues", "POST queues", "GET events", "POST events", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
                 "POST rebalance", "POST spare", "POST command", "POST forget-commands", "POST manage", "POST terminate", "POST capacity", "POST fail-launch",
                 "POST stick", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
             ],
@@ -80,6 +80,16 @@ pub(super) fn call(
                 faults.rules().map(|(rule, seen)| json!({ "rule": format!("{rule:?}"), "seen": seen }));
             Ok(json!({ "faults": rules.collect::<Vec<_>>() }))
         }
+        ("POST", "queues") => {
+            region.trouble_queues(parsed::<QueueTrouble>(&request)?.checked().map_err(bad)?);
+            Ok(json!({}))
+        }
+        ("POST", "events") => {
+            region.trouble_events(parsed::<EventTrouble>(&request)?.checked().map_err(bad)?);
+            Ok(json!({}))
+        }
+        ("GET", "queues") => Ok(json!(region.queues().trouble)),
+        ("GET", "events") => Ok(json!(region.rules().trouble)),
         ("POST", "faults") => {
             let rule = parsed::<FaultSpec>(&request)?.rule().map_err(wrong)?;
             let mut faults = region.faults();

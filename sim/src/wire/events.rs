@@ -37,7 +37,57 @@ struct Target {
 
 /// The rules of the default bus.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Rules(BTreeMap<String, Rule>);
+pub(crate) struct Rules {
+    all: BTreeMap<String, Rule>,
+    pub(crate) trouble: EventTrouble,
+}
+
+/// What EventBridge, which is best effort, does to events on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventTrouble {
+    /// Of a thousand events, so many never come.
+    #[serde(default)]
+    pub lost_per_mille: u16,
+    /// So many come twice.
+    #[serde(default)]
+    pub doubled_per_mille: u16,
+    /// So many come late, and are overtaken.
+    #[serde(default)]
+    pub late_per_mille: u16,
+    /// How late at most, in the machine's time, as queues keep it.
+    #[serde(default = "late_s")]
+    pub late_s: u16,
+}
+
+const fn late_s() -> u16 {
+    10
+}
+
+impl EventTrouble {
+    /// Refuses impossible chances.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        if self.lost_per_mille.max(self.doubled_per_mille).max(self.late_per_mille) > 1000 {
+            return Err("at most 1000 per mille".to_owned());
+        }
+        // SQS API reference, DelaySeconds.
+        if self.late_s > 900 { Err("late_s is at most 900".to_owned()) } else { Ok(self) }
+    }
+
+    /// How late each delivery of one event comes, in seconds; none when it is lost.
+    pub(crate) fn deliveries(self, rng: &mut fastrand::Rng) -> Vec<u64> {
+        if self == Self::default() {
+            return vec![0];
+        }
+        let mut strikes = |per_mille: u16| per_mille > 0 && rng.u16(0..1000) < per_mille;
+        if strikes(self.lost_per_mille) {
+            return Vec::new();
+        }
+        let times = if strikes(self.doubled_per_mille) { 2 } else { 1 };
+        let late: Vec<_> = (0..times).map(|_| strikes(self.late_per_mille)).collect();
+        late.into_iter().map(|late| if late { rng.u64(0..=u64::from(self.late_s)) } else { 0 }).collect()
+    }
+}
 
 /// A message for a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +101,7 @@ pub(crate) struct Delivery {
 impl Rules {
     /// Where an event goes.
     pub(crate) fn targets_of(&self, event: &Json) -> Vec<Delivery> {
-        let matching = self.0.values().filter(|rule| rule.enabled && matches(&rule.pattern, event, 0));
+        let matching = self.all.values().filter(|rule| rule.enabled && matches(&rule.pattern, event, 0));
         let targets = matching.flat_map(|rule| rule.targets.values());
         targets
             .filter_map(|target| {
@@ -205,41 +255,41 @@ pub(crate) fn administer(
                     return Err(Refusal::new("InvalidEventPatternException", "Event pattern is not valid."));
                 }
             };
-            if rule.is_empty() || (rules.0.len() >= RULES_MAX && !rules.0.contains_key(&rule)) {
+            if rule.is_empty() || (rules.all.len() >= RULES_MAX && !rules.all.contains_key(&rule)) {
                 return Err(Refusal::new(
                     "LimitExceededException",
                     format!("a name, and at most {RULES_MAX} rules"),
                 ));
             }
-            let targets = rules.0.remove(&rule).map(|old| old.targets).unwrap_or_default();
+            let targets = rules.all.remove(&rule).map(|old| old.targets).unwrap_or_default();
             let enabled = request["State"].as_str() != Some("DISABLED");
             let answer = json!({ "RuleArn": arn(&rule) });
-            rules.0.insert(rule, Rule { pattern, enabled, description: name("Description"), targets });
+            rules.all.insert(rule, Rule { pattern, enabled, description: name("Description"), targets });
             Ok(answer)
         }
         "DeleteRule" => {
-            rules.0.remove(&name("Name"));
+            rules.all.remove(&name("Name"));
             Ok(json!({}))
         }
         "EnableRule" | "DisableRule" => {
             let rule = name("Name");
-            rules.0.get_mut(&rule).ok_or_else(|| missing(&rule))?.enabled = action == "EnableRule";
+            rules.all.get_mut(&rule).ok_or_else(|| missing(&rule))?.enabled = action == "EnableRule";
             Ok(json!({}))
         }
         "DescribeRule" => {
             let rule = name("Name");
-            let found = rules.0.get(&rule).ok_or_else(|| missing(&rule))?;
+            let found = rules.all.get(&rule).ok_or_else(|| missing(&rule))?;
             Ok(shown(&rule, found, &arn(&rule)))
         }
         "ListRules" => {
             let prefix = name("NamePrefix");
-            let found = rules.0.iter().filter(|(name, _)| name.starts_with(&prefix));
+            let found = rules.all.iter().filter(|(name, _)| name.starts_with(&prefix));
             let all: Vec<_> = found.map(|(name, rule)| shown(name, rule, &arn(name))).collect();
             Ok(json!({ "Rules": all }))
         }
         "PutTargets" => {
             let rule = name("Rule");
-            let found = rules.0.get_mut(&rule).ok_or_else(|| missing(&rule))?;
+            let found = rules.all.get_mut(&rule).ok_or_else(|| missing(&rule))?;
             for target in request["Targets"].as_array().into_iter().flatten() {
                 let (Some(id), Some(arn)) = (target["Id"].as_str(), target["Arn"].as_str()) else { continue };
                 if found.targets.len() >= TARGETS_MAX && !found.targets.contains_key(id) {
@@ -255,7 +305,7 @@ pub(crate) fn administer(
         }
         "RemoveTargets" => {
             let rule = name("Rule");
-            let found = rules.0.get_mut(&rule).ok_or_else(|| missing(&rule))?;
+            let found = rules.all.get_mut(&rule).ok_or_else(|| missing(&rule))?;
             for id in request["Ids"].as_array().into_iter().flatten().filter_map(Json::as_str) {
                 found.targets.remove(id);
             }
@@ -263,7 +313,7 @@ pub(crate) fn administer(
         }
         "ListTargetsByRule" => {
             let rule = name("Rule");
-            let found = rules.0.get(&rule).ok_or_else(|| missing(&rule))?;
+            let found = rules.all.get(&rule).ok_or_else(|| missing(&rule))?;
             let all: Vec<_> =
                 found.targets.iter().map(|(id, target)| json!({ "Id": id, "Arn": target.arn })).collect();
             Ok(json!({ "Targets": all }))
@@ -286,6 +336,23 @@ fn shown(name: &str, rule: &Rule, arn: &str) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_lost_doubled_and_late_as_often_as_is_said() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut run =
+            |trouble: EventTrouble| (0..1000).map(|_| trouble.deliveries(&mut rng)).collect::<Vec<_>>();
+        assert!(run(EventTrouble::default()).iter().all(|one| *one == [0]));
+        let rough =
+            EventTrouble { lost_per_mille: 200, doubled_per_mille: 300, late_per_mille: 500, late_s: 60 };
+        let all = run(rough);
+        let count = |fits: &dyn Fn(&Vec<u64>) -> bool| all.iter().filter(|one| fits(one)).count();
+        assert!((150..250).contains(&count(&Vec::is_empty)));
+        assert!((200..300).contains(&count(&|one| one.len() == 2)));
+        assert!((400..600).contains(&count(&|one| one.iter().any(|late| *late > 0))));
+        assert!((EventTrouble { lost_per_mille: 1001, ..rough }).checked().is_err());
+        assert!((EventTrouble { late_s: 901, ..rough }).checked().is_err());
+    }
 
     #[test]
     fn patterns_match_as_documented() {

@@ -24,6 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::events::EventTrouble;
+use super::sqs::model::Trouble;
 use crate::world::settings::Settings;
 
 /// Of the directory as a whole: its files, and everything in them.
@@ -105,6 +107,8 @@ pub(crate) enum Operation {
         action: String,
         form: String,
     },
+    QueueTrouble(Trouble),
+    EventTrouble(EventTrouble),
     Ssm {
         action: String,
         request: Json,

@@ -52,7 +52,9 @@ use tokio::net::TcpListener;
 
 use crate::faults::Rule;
 use crate::world::settings::{AddressOrder, Guest, Latencies, Quotas, Settings, Span};
+pub use events::EventTrouble;
 use region::Region;
+pub use sqs::model::Trouble as QueueTrouble;
 
 /// How often a message of a queue that exists from the beginning is received before it is given up.
 pub const RECEIVES_MAX: u32 = 20;
@@ -74,6 +76,10 @@ pub struct Options {
     pub queues: Vec<String>,
     /// The queue (made if need be, as the others) that gets every event of the region, as if a rule had put it there.
     pub events_queue: Option<String>,
+    /// What queues do to messages of standard queues; `None` leaves it as the state says.
+    pub queue_trouble: Option<QueueTrouble>,
+    /// What happens to events on their way; `None` leaves it as the state says.
+    pub event_trouble: Option<EventTrouble>,
     /// Trouble from the start of the process; the rules' own calls are counted from there.
     pub faults: Vec<Rule>,
 }
@@ -90,6 +96,8 @@ impl Options {
             state: None,
             queues: Vec::new(),
             events_queue: None,
+            queue_trouble: None,
+            event_trouble: None,
             faults: Vec::new(),
         }
     }

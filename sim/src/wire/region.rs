@@ -10,10 +10,10 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::events::Rules;
+use super::events::{EventTrouble, Rules};
 use super::journal::{Entry, Found, Journal, Operation};
 use super::params::Params;
-use super::sqs::model::{Outgoing, Queues, Refusal, uuid};
+use super::sqs::model::{Outgoing, Queues, Refusal, Trouble, uuid};
 use super::xml::Element;
 use super::{Options, RECEIVES_MAX, StartError, control, ec2, elb, ssm};
 use crate::faults::{Fault, Faults};
@@ -146,6 +146,12 @@ impl Region {
             region.journal = Some(Mutex::new(journal));
             region.compact().map_err(|error| unusable(error.to_string()))?;
         }
+        if let Some(trouble) = options.queue_trouble {
+            region.trouble_queues(trouble);
+        }
+        if let Some(trouble) = options.event_trouble {
+            region.trouble_events(trouble);
+        }
         for name in options.queues.iter().chain(&options.events_queue) {
             let made = region.make_queue(name);
             made.map_err(|refusal| StartError::Queue { name: name.clone(), why: refusal.message })?;
@@ -191,6 +197,8 @@ impl Region {
                     _ = elb::call(&mut lock(&self.world), entry.at_ms, &action, &params);
                 }
             }
+            Operation::QueueTrouble(trouble) => lock(&self.queues).trouble = trouble,
+            Operation::EventTrouble(trouble) => lock(&self.rules).trouble = trouble,
             Operation::Ssm { action, request } => {
                 _ = ssm::call(&mut lock(&self.world), entry.at_ms, &action, &request);
             }
@@ -422,6 +430,20 @@ impl Region {
         super::events::administer(&mut rules, action, request, &self.name)
     }
 
+    /// What queues do to messages from now on.
+    pub(crate) fn trouble_queues(&self, trouble: Trouble) {
+        let mut queues = self.queues();
+        self.log(self.now_ms(), Operation::QueueTrouble(trouble));
+        queues.trouble = trouble;
+    }
+
+    /// What happens to events from now on.
+    pub(crate) fn trouble_events(&self, trouble: EventTrouble) {
+        let mut rules = self.rules();
+        self.log(self.now_ms(), Operation::EventTrouble(trouble));
+        rules.trouble = trouble;
+    }
+
     pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.faults)
     }
@@ -516,15 +538,25 @@ impl Region {
                 group: None,
             });
         }
-        for target in targets {
+        let trouble = self.rules().trouble;
+        let late = |_: &_| trouble.deliveries(&mut lock(&self.rng));
+        let deliveries = targets.iter().map(late).collect::<Vec<_>>();
+        let each = targets.into_iter().zip(deliveries);
+        for (target, late_s) in
+            each.flat_map(|(target, all)| all.into_iter().map(move |s| (target.clone(), s)))
+        {
             let fifo = target.group.as_ref().map(|_| self.fresh_id());
             let message = Outgoing {
                 body: target.body.clone(),
                 group: target.group.clone(),
                 deduplication: fifo.clone(),
+                delay_s: Some(late_s).filter(|late_s| *late_s > 0 && fifo.is_none()),
                 ..Outgoing::default()
             };
             let mut request = json!({ "QueueUrl": target.queue, "MessageBody": target.body });
+            if late_s > 0 && fifo.is_none() {
+                request["DelaySeconds"] = json!(late_s);
+            }
             if let (Some(group), Some(fifo)) = (&target.group, &fifo) {
                 request["MessageGroupId"] = json!(group);
                 request["MessageDeduplicationId"] = json!(fifo);

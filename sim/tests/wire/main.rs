@@ -678,3 +678,34 @@ async fn a_describe_on_the_wire_may_be_stale_and_pays_for_itself() {
     }
     assert_eq!(refused, 11, "a stale read costs as much as another: one was made before");
 }
+
+#[tokio::test]
+async fn events_can_be_lost_and_doubled_on_purpose_and_that_survives_too() {
+    let directory = std::env::temp_dir().join(format!("perennial-region-trouble-{}", std::process::id()));
+    _ = std::fs::remove_dir_all(&directory);
+    let lab = Lab::with_state(&directory).await;
+    let url = lab.queue("q", json!({})).await;
+    let rule = json!({ "Name": "all", "EventPattern": "{\"source\":[\"mine\"]}" });
+    lab.target("AWSEvents.PutRule", &rule).await;
+    let targets =
+        json!({ "Rule": "all", "Targets": [{ "Id": "1", "Arn": "arn:aws:sqs:us-east-1:111122223333:q" }] });
+    lab.target("AWSEvents.PutTargets", &targets).await;
+    let put = json!({ "Entries": [{ "Source": "mine", "DetailType": "d", "Detail": "{}" }] });
+    let all = json!({ "QueueUrl": url, "AttributeNames": ["ApproximateNumberOfMessages"] });
+    let count = async |lab: &Lab| {
+        let answer = lab.sqs("GetQueueAttributes", all.clone()).await.json();
+        answer["Attributes"]["ApproximateNumberOfMessages"].as_str().unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(lab.region("events", json!({ "lost_per_mille": 1000 })).await.status, 200);
+    lab.target("AWSEvents.PutEvents", &put).await;
+    assert_eq!(count(&lab).await, 0);
+    assert_eq!(lab.region("events", json!({ "doubled_per_mille": 1000 })).await.status, 200);
+    lab.kill().await;
+    let lab = Lab::with_state(&directory).await;
+    lab.target("AWSEvents.PutEvents", &put).await;
+    assert_eq!(count(&lab).await, 2);
+    assert_eq!(lab.region("queues", json!({ "duplicate_per_mille": 1001 })).await.status, 400);
+    assert_eq!(lab.region("queues", json!({ "double": 1 })).await.status, 400);
+    lab.kill().await;
+    std::fs::remove_dir_all(&directory).unwrap();
+}

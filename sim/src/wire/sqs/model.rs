@@ -1,7 +1,7 @@
 //! Queues: what SQS keeps and when it shows it. Synchronous; time is an argument.
 //!
-//! Standard queues deliver in the order in which messages become visible; SQS promises less, and duplicates that it
-//! allows are not made here. FIFO queues hold a group back while any of its messages is in flight.
+//! Standard queues deliver in the order in which messages become visible, each once; SQS promises less, and [`Trouble`]
+//! makes the duplicates and the disorder that it allows. FIFO queues hold a group back while any of its messages is in flight.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,6 +15,8 @@ const IN_FLIGHT_MAX: usize = 120_000;
 const QUEUES_MAX: usize = 10_000;
 /// How long a deduplication id is remembered (SQS Developer Guide).
 const DEDUPLICATION_MS: u64 = 300_000;
+/// How much later a duplicate comes, or a message that is overtaken (guess; SQS names no bound).
+const OVERTAKEN_MAX_MS: u64 = 3_000;
 /// Between two purges of a queue (SQS API reference, PurgeQueue).
 const PURGE_PAUSE_MS: u64 = 60_000;
 
@@ -362,9 +364,32 @@ impl Queue {
     }
 }
 
+/// What SQS allows itself with messages of standard queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trouble {
+    /// Of a thousand messages sent, so many are there twice: the other one a little later, and deleted on its own.
+    #[serde(default)]
+    pub duplicate_per_mille: u16,
+    /// Of a thousand, so many are overtaken by later ones.
+    #[serde(default)]
+    pub disorder_per_mille: u16,
+}
+
+impl Trouble {
+    /// Refuses impossible chances.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        match self.duplicate_per_mille.max(self.disorder_per_mille) {
+            ..=1000 => Ok(self),
+            _ => Err("at most 1000 per mille".to_owned()),
+        }
+    }
+}
+
 /// All queues of a region.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Queues {
+    pub(crate) trouble: Trouble,
     queues: BTreeMap<String, Queue>,
     #[serde(with = "crate::world::seeded")]
     rng: fastrand::Rng,
@@ -374,6 +399,7 @@ pub(crate) struct Queues {
 impl Queues {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
+            trouble: Trouble::default(),
             queues: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(seed ^ 0x5153),
             sequence: 18_000_000_000_000_000_000,
@@ -481,9 +507,19 @@ impl Queues {
         sources.map(|queue| queue.name.clone()).collect()
     }
 
+    /// How much later a message is there, and how much after that once more.
+    fn disturbed(&mut self) -> (u64, Option<u64>) {
+        let Trouble { duplicate_per_mille, disorder_per_mille } = self.trouble;
+        let mut strikes = |per_mille: u16| per_mille > 0 && self.rng.u16(0..1000) < per_mille;
+        let (later, twice) = (strikes(disorder_per_mille), strikes(duplicate_per_mille));
+        let mut span = |from: u64| self.rng.u64(from..=OVERTAKEN_MAX_MS);
+        (if later { span(1) } else { 0 }, twice.then(|| span(0)))
+    }
+
     pub(crate) fn send(&mut self, name: &str, mut message: Outgoing, now_ms: u64) -> Result<Sent, Refusal> {
         let id = uuid(&mut self.rng);
         let next = self.sequence + 1;
+        let (overtaken_ms, twice_ms) = self.disturbed();
         let queue = self.queue_mut(name)?;
         queue.expire(now_ms);
         check(&message, &queue.attributes)?;
@@ -521,7 +557,7 @@ impl Queues {
             sequence = Some(next);
         }
         let delay_s = message.delay_s.unwrap_or(queue.attributes.delay_s);
-        queue.insert(Message {
+        let mut message = Message {
             id: id.clone(),
             sent: message,
             sent_at_ms: now_ms,
@@ -531,7 +567,15 @@ impl Queues {
             died_in: None,
             visible_at_ms: now_ms + delay_s * 1000,
             in_flight: false,
-        });
+        };
+        if !queue.attributes.fifo {
+            message.visible_at_ms += overtaken_ms;
+            if let Some(later_ms) = twice_ms {
+                let visible_at_ms = message.visible_at_ms + later_ms;
+                queue.insert(Message { visible_at_ms, ..message.clone() });
+            }
+        }
+        queue.insert(message);
         self.sequence = next;
         Ok(Sent { id, sequence })
     }
@@ -833,6 +877,43 @@ mod tests {
         assert_eq!(dead[0].message.died_in.as_deref(), Some("q"));
         assert_eq!(queues.move_back("dead", None, T0 + 9_001).unwrap(), 1);
         assert_eq!(queues.receive("q", 1, None, T0 + 9_002).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_sqs_allows_itself_happens_when_it_is_asked_for_and_never_to_fifo_queues() {
+        let mut queues = queues("q", &[]);
+        let run = |queues: &mut Queues| {
+            for n in 0..100 {
+                queues.send("q", text(&format!("{n:03}")), T0 + n).unwrap();
+            }
+            let mut got = Vec::new();
+            for ms in (0..10_000).step_by(50) {
+                for found in queues.receive("q", 10, None, T0 + ms).unwrap() {
+                    queues.delete("q", &found.receipt).unwrap();
+                    got.push(found.message.sent.body);
+                }
+            }
+            got
+        };
+        let calm = run(&mut queues);
+        assert!(calm.len() == 100 && calm.is_sorted());
+        queues.trouble = Trouble { duplicate_per_mille: 300, disorder_per_mille: 300 };
+        let again = run(&mut queues.clone());
+        let rough = run(&mut queues);
+        assert_eq!(rough, again, "it is seeded");
+        assert!((110..160).contains(&rough.len()) && !rough.is_sorted(), "{}", rough.len());
+        let all: BTreeSet<_> = rough.iter().cloned().collect();
+        assert_eq!(all.len(), 100, "nothing is lost");
+
+        let fifo = [("FifoQueue".to_owned(), "true".to_owned())].into();
+        queues.create("q.fifo", &fifo, BTreeMap::new(), T0).unwrap();
+        queues.trouble = Trouble { duplicate_per_mille: 1000, disorder_per_mille: 1000 };
+        for n in 0..5 {
+            let (group, deduplication) = (Some("g".to_owned()), Some(n.to_string()));
+            queues.send("q.fifo", Outgoing { group, deduplication, ..text(&n.to_string()) }, T0).unwrap();
+        }
+        assert_eq!(bodies(&queues.receive("q.fifo", 10, None, T0).unwrap()), ["0", "1", "2", "3", "4"]);
+        assert!((Trouble { duplicate_per_mille: 1001, ..Trouble::default() }).checked().is_err());
     }
 
     #[test]
