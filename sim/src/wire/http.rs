@@ -104,7 +104,10 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
     if let Some(path) = path.strip_prefix("/imds/") {
         return Ok(metadata(region, &head.method, path, &head.headers));
     }
-    if imds::is_versioned(&path) {
+    // A client that puts a path behind an address that ends with a slash is understood by the real service too.
+    let plain_path = path.replace("//", "/");
+    if imds::is_versioned(&plain_path) {
+        let path = plain_path;
         return Ok(match imds::alone(region) {
             Ok(id) => metadata(region, &head.method, &format!("{id}{path}"), &head.headers),
             Err(running) => plain(

@@ -38,6 +38,14 @@ impl Element {
         }
     }
 
+    /// The first child of a name that has content of its own.
+    pub(crate) fn part(&self, name: &str) -> Option<Self> {
+        self.0.iter().find_map(|(known, node)| match node {
+            Node::Element(element) if known == name => Some(element.clone()),
+            _ => None,
+        })
+    }
+
     pub(crate) fn inside(mut self, name: impl Into<Cow<'static, str>>, element: Self) -> Self {
         self.0.push((name.into(), Node::Element(element)));
         self

@@ -206,6 +206,7 @@ async fn metadata_is_a_tree_that_a_client_can_walk_in_any_version() {
 
     // The only instance is also met where instances meet the service.
     assert_eq!(lab.get("/latest/meta-data/instance-id").await.body, id);
+    assert_eq!(lab.get("//latest/meta-data/instance-id").await.body, id);
     lab.instance().await;
     assert_eq!(lab.get("/latest/meta-data/instance-id").await.status, 404);
 
@@ -256,6 +257,31 @@ async fn an_instance_with_two_interfaces_does_not_say_which_one_an_address_is_fo
     let refused = lab.ec2(&format!("{associate}&InstanceId={id}")).await;
     assert_eq!(refused.one("Code"), "InvalidInstanceID");
     assert_eq!(lab.ec2(&format!("{associate}&NetworkInterfaceId={second}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn attributes_are_described_one_at_a_time() {
+    let lab = Lab::new().await;
+    let id = lab.instance().await;
+    let instance = lab.ec2("Action=DescribeInstances").await;
+    let volume = instance.one("volumeId");
+    let ask = |what: &str, id: &str, attribute: &str| {
+        format!("Action=Describe{what}Attribute&{what}Id={id}&Attribute={attribute}")
+    };
+    let mapping = lab.ec2(&ask("Instance", &id, "blockDeviceMapping")).await;
+    assert_eq!(mapping.one("volumeId"), volume);
+    assert_eq!(lab.ec2(&ask("Instance", &id, "groupSet")).await.one("groupId"), instance.one("groupId"));
+    assert_eq!(lab.ec2(&ask("Instance", &id, "disableApiStop")).await.one("value"), "false");
+    assert_eq!(lab.ec2(&ask("Instance", &id, "nonsense")).await.one("Code"), "InvalidParameterValue");
+    let vpc = instance.one("vpcId");
+    assert_eq!(lab.ec2(&ask("Vpc", &vpc, "enableDnsSupport")).await.one("value"), "true");
+    assert_eq!(lab.ec2(&ask("Image", IMAGE, "launchPermission")).await.status, 200);
+    let snapshot = lab.ec2(&format!("Action=CreateSnapshot&VolumeId={volume}")).await.one("snapshotId");
+    assert_eq!(lab.ec2(&ask("Snapshot", &snapshot, "createVolumePermission")).await.status, 200);
+    assert_eq!(
+        lab.ec2(&ask("Snapshot", "snap-0123456789abcdef0", "productCodes")).await.one("Code"),
+        "InvalidSnapshot.NotFound"
+    );
 }
 
 #[tokio::test]

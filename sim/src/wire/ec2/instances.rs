@@ -529,6 +529,23 @@ pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiErro
         "instanceInitiatedShutdownBehavior" => {
             answer.inside("instanceInitiatedShutdownBehavior", value("stop".to_owned()))
         }
+        "sourceDestCheck" => answer.inside("sourceDestCheck", value("true".to_owned())),
+        "ebsOptimized" => answer.inside("ebsOptimized", value("false".to_owned())),
+        "disableApiStop" => answer.inside("disableApiStop", value("false".to_owned())),
+        "kernel" => answer.inside("kernel", Element::new()),
+        "ramdisk" => answer.inside("ramdisk", Element::new()),
+        "sriovNetSupport" => answer.inside("sriovNetSupport", Element::new()),
+        "productCodes" => answer.inside("productCodes", Element::new()),
+        "enclaveOptions" => answer.inside("enclaveOptions", Element::new().with("enabled", false)),
+        "enaSupport" => {
+            let image = call.world.image(&instance.image);
+            answer.inside("enaSupport", value(image.is_none_or(|image| image.traits.ena_support).to_string()))
+        }
+        // As the description of the instance has them.
+        name @ ("groupSet" | "blockDeviceMapping") => {
+            let part = show::instance(call.world, instance).part(name);
+            answer.inside(name.to_owned(), part.unwrap_or_default())
+        }
         other => return Err(bad("attribute", other)),
     })
 }

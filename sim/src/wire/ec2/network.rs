@@ -397,6 +397,25 @@ pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError>
     Ok(select::answer("subnetSet", page(call, &Bounds::USUAL, found)?))
 }
 
+pub(super) fn describe_vpc_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "DescribeVpcAttribute")?;
+    let id = call.params.required("VpcId")?;
+    if id != show::VPC {
+        return Err(ApiError::new("InvalidVpcID.NotFound", format!("The vpc ID '{id}' does not exist")));
+    }
+    // As the default VPC of an account has them.
+    let (name, value) = match call.params.required("Attribute")? {
+        "enableDnsSupport" => ("enableDnsSupport", true),
+        "enableDnsHostnames" => ("enableDnsHostnames", true),
+        "enableNetworkAddressUsageMetrics" => ("enableNetworkAddressUsageMetrics", false),
+        other => {
+            let message = format!("Invalid value '{other}' for attribute.");
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+    };
+    Ok(Element::new().with("vpcId", id).inside(name, Element::new().with("value", value)))
+}
+
 pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.look(call.now_ms, "DescribeVpcs")?;
     let ids = call.params.texts("VpcId");

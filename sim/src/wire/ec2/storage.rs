@@ -310,6 +310,52 @@ pub(super) fn create_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
     Ok(Element::new().with("imageId", id))
 }
 
+pub(super) fn describe_image_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
+    call.world.look(call.now_ms, "DescribeImageAttribute")?;
+    let now_ms = call.world.now_ms();
+    let Some(image) = call.world.image(&id).filter(|image| image.visible_at_ms <= now_ms) else {
+        let message = format!("The image id '[{id}]' does not exist");
+        return Err(ApiError::new("InvalidAMIID.NotFound", message));
+    };
+    let answer = Element::new().with("imageId", &id);
+    Ok(match call.params.required("Attribute")? {
+        "description" => {
+            let value =
+                (!image.description.is_empty()).then(|| Element::new().with("value", &image.description));
+            answer.inside("description", value.unwrap_or_default())
+        }
+        // Shared with nobody, made from nothing that is sold.
+        "launchPermission" => answer.inside("launchPermission", Element::new()),
+        "productCodes" => answer.inside("productCodes", Element::new()),
+        "kernel" => answer.inside("kernel", Element::new()),
+        "ramdisk" => answer.inside("ramdisk", Element::new()),
+        other => return Err(no_attribute(other)),
+    })
+}
+
+pub(super) fn describe_snapshot_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("SnapshotId")?, "InvalidSnapshotID", SnapshotId::parse)?;
+    call.world.look(call.now_ms, "DescribeSnapshotAttribute")?;
+    let now_ms = call.world.now_ms();
+    if call.world.snapshot(&id).is_none_or(|snapshot| snapshot.visible_at_ms > now_ms) {
+        return Err(ApiError::new(
+            "InvalidSnapshot.NotFound",
+            format!("The snapshot '{id}' does not exist."),
+        ));
+    }
+    let answer = Element::new().with("snapshotId", &id);
+    Ok(match call.params.required("Attribute")? {
+        "createVolumePermission" => answer.inside("createVolumePermission", Element::new()),
+        "productCodes" => answer.inside("productCodes", Element::new()),
+        other => return Err(no_attribute(other)),
+    })
+}
+
+fn no_attribute(name: &str) -> ApiError {
+    ApiError::new("InvalidParameterValue", format!("Invalid value '{name}' for attribute."))
+}
+
 pub(super) fn deregister_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = select::id(call.params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
     call.world.deregister_image(call.now_ms, &id)?;
