@@ -76,7 +76,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
-pub use catalogue::{Price, Shape, TYPES};
+pub use catalogue::{Gpu, Price, Shape, TYPES};
 pub use checks::{NODE_TAG, OWNER_TAG};
 pub use commands::{Command, Invocation, Outcome, Script, SendCommand, Stage};
 pub use elastic::Destination;

@@ -6,14 +6,18 @@ use super::settings::Capacity;
 use super::{ApiError, World};
 
 /// The types that are listed when nobody asks for particular ones. Others of the same form exist as well.
-pub const TYPES: [&str; 24] = [
+pub const TYPES: [&str; 29] = [
     "c5.large",
     "c5.xlarge",
     "c6i.large",
     "c6i.xlarge",
     "c7g.large",
     "c7g.xlarge",
+    "g4dn.xlarge",
+    "g5.12xlarge",
     "g5.xlarge",
+    "g5g.xlarge",
+    "g6.xlarge",
     "i4i.large",
     "m5.large",
     "m5.xlarge",
@@ -23,6 +27,7 @@ pub const TYPES: [&str; 24] = [
     "m6i.2xlarge",
     "m7g.large",
     "m7i.large",
+    "p4d.24xlarge",
     "r5.large",
     "r6i.large",
     "r6i.xlarge",
@@ -45,6 +50,19 @@ pub struct Shape {
     pub memory_mib: u32,
     /// `x86_64` or `arm64`.
     pub architecture: &'static str,
+    /// Its graphics processors.
+    pub gpu: Option<Gpu>,
+}
+
+/// The graphics processors of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gpu {
+    /// Such as `A10G`.
+    pub name: &'static str,
+    /// How many.
+    pub count: u32,
+    /// Memory of each.
+    pub memory_mib: u32,
 }
 
 impl Shape {
@@ -81,9 +99,27 @@ impl Shape {
                 (4 * times, 4 * times * mib_per_vcpu)
             }
         };
-        let arm = variant.starts_with('g') && matches!(letters, "t" | "m" | "c" | "r" | "x" | "i" | "hpc");
+        let arm =
+            variant.starts_with('g') && matches!(letters, "t" | "m" | "c" | "r" | "x" | "i" | "hpc" | "g");
         let architecture = if arm || family == "a1" { "arm64" } else { "x86_64" };
-        Some(Self { vcpus, memory_mib, architecture })
+        let gpu = match family {
+            "g4dn" => Some(("T4", 16_384)),
+            "g5" => Some(("A10G", 24_576)),
+            "g5g" => Some(("T4g", 16_384)),
+            "g6" => Some(("L4", 24_576)),
+            "p3" => Some(("V100", 16_384)),
+            "p4d" => Some(("A100", 40_960)),
+            "p5" => Some(("H100", 81_920)),
+            _ => None,
+        };
+        // As the families' largest sizes have them: four from 48 processors on, eight from 96.
+        let count = match vcpus {
+            96.. => 8,
+            48.. => 4,
+            _ => 1,
+        };
+        let gpu = gpu.map(|(name, memory_mib)| Gpu { name, count, memory_mib });
+        Some(Self { vcpus, memory_mib, architecture, gpu })
     }
 }
 
@@ -174,6 +210,7 @@ mod tests {
             ("m6i.2xlarge", Some((8, 32_768, "x86_64"))),
             ("c7g.xlarge", Some((4, 8_192, "arm64"))),
             ("t3.micro", Some((2, 1_024, "x86_64"))),
+            ("g5g.xlarge", Some((4, 16_384, "arm64"))),
             ("g5.xlarge", Some((4, 16_384, "x86_64"))),
             ("zz9.plural", None),
             ("m5.micro", None),
@@ -185,5 +222,10 @@ mod tests {
             assert_eq!(shape, expected, "{name}");
         }
         assert!(TYPES.iter().all(|name| Shape::of(name).is_some()));
+        let gpus = |name: &str| Shape::of(name).unwrap().gpu.map(|gpu| (gpu.name, gpu.count));
+        assert_eq!(gpus("g5.xlarge"), Some(("A10G", 1)));
+        assert_eq!(gpus("g5.12xlarge"), Some(("A10G", 4)));
+        assert_eq!(gpus("p4d.24xlarge"), Some(("A100", 8)));
+        assert_eq!(gpus("m5.24xlarge"), None);
     }
 }

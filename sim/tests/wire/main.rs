@@ -4,6 +4,7 @@
 
 mod lab;
 mod services;
+mod walk;
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! Types, zones, prices, scores, tags.
 
+use super::super::params::Scope;
 use super::super::xml::Element;
 use super::select::{self, Bounds, Filters, page};
 use super::{Call, read_tags, show};
-use crate::world::{ApiError, Shape, TYPES};
+use crate::world::{ApiError, Gpu, Shape, TYPES};
 
 pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.look(call.now_ms, "DescribeRegions")?;
@@ -110,6 +111,7 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
                     .with("defaultThreadsPerCore", shape.vcpus.min(2)),
             )
             .inside("memoryInfo", Element::new().with("sizeInMiB", shape.memory_mib))
+            .maybe_inside("gpuInfo", shape.gpu.map(gpu_info))
             .with("instanceStorageSupported", false)
             .inside(
                 "networkInfo",
@@ -124,6 +126,69 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
         found.push((name, shown));
     }
     Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 5, max: 100 }, found)?))
+}
+
+fn gpu_info(gpu: Gpu) -> Element {
+    let one = Element::new()
+        .with("name", gpu.name)
+        .with("manufacturer", "NVIDIA")
+        .with("count", gpu.count)
+        .inside("memoryInfo", Element::new().with("sizeInMiB", gpu.memory_mib));
+    Element::new().list("gpus", [one]).with("totalGpuMemoryInMiB", gpu.count * gpu.memory_mib)
+}
+
+/// `Min` and `Max` of a requirement; one that is not given admits everything.
+fn range(scope: &Scope<'_>, name: &str) -> Result<impl Fn(u32) -> bool + use<>, ApiError> {
+    let scope = scope.scope(name);
+    let (min, max): (Option<u32>, Option<u32>) = (scope.number("Min")?, scope.number("Max")?);
+    if min.zip(max).is_some_and(|(min, max)| min > max) {
+        let message = format!("{name}: the minimum is larger than the maximum");
+        return Err(ApiError::new("InvalidParameterValue", message));
+    }
+    Ok(move |n| min.is_none_or(|min| n >= min) && max.is_none_or(|max| n <= max))
+}
+
+/// GetInstanceTypesFromInstanceRequirements: of the listed types those that fit. Burstable and bare metal ones only when
+/// they are included, as documented.
+pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.look(call.now_ms, "GetInstanceTypesFromInstanceRequirements")?;
+    let architectures = call.params.texts("ArchitectureType");
+    let virtualization = call.params.texts("VirtualizationType");
+    if architectures.is_empty() || virtualization.is_empty() {
+        let message = "The request must contain the parameters ArchitectureType and VirtualizationType";
+        return Err(ApiError::new("MissingParameter", message));
+    }
+    let wanted = call.params.scope("InstanceRequirements");
+    for needed in ["VCpuCount", "MemoryMiB"] {
+        wanted.scope(needed).required("Min")?;
+    }
+    let (vcpus, memory) = (range(&wanted, "VCpuCount")?, range(&wanted, "MemoryMiB")?);
+    let accelerators = range(&wanted, "AcceleratorCount")?;
+    let (allowed, excluded) = (wanted.texts("AllowedInstanceType"), wanted.texts("ExcludedInstanceType"));
+    let named = |list: &[&str], name: &str| list.iter().any(|pattern| select::like(pattern, name));
+    let how = |kind: &str, is: bool| match wanted.text(kind) {
+        Some("included") => true,
+        Some("required") => is,
+        _ => !is,
+    };
+    let mut found = Vec::new();
+    for name in TYPES {
+        let Some(shape) = Shape::of(name) else { continue };
+        let fits = architectures.contains(&shape.architecture)
+            && virtualization.contains(&"hvm")
+            && vcpus(shape.vcpus)
+            && memory(shape.memory_mib)
+            && accelerators(shape.gpu.map_or(0, |gpu| gpu.count))
+            && (allowed.is_empty() || named(&allowed, name))
+            && !named(&excluded, name)
+            && how("BurstablePerformance", name.starts_with('t'))
+            && how("BareMetal", name.contains(".metal"))
+            && call.world.zones().iter().any(|zone| call.world.offers(name, zone));
+        if fits {
+            found.push((name.to_owned(), Element::new().with("instanceType", name)));
+        }
+    }
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
 }
 
 pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -234,7 +299,8 @@ pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError>
         (true, _) => scores.iter().map(|(score, zone)| of(*score).with("availabilityZoneId", zone)).collect(),
         (false, best) => best.map(|(score, _)| of(*score)).into_iter().collect(),
     };
-    Ok(Element::new().list("spotPlacementScoreSet", shown))
+    let shown = shown.into_iter().enumerate().map(|(n, shown)| (format!("{n:03}"), shown)).collect();
+    Ok(select::answer("spotPlacementScoreSet", page(call, &Bounds { min: 10, max: 1000 }, shown)?))
 }
 
 fn resources(call: &Call<'_>) -> Result<Vec<String>, ApiError> {

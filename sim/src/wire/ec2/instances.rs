@@ -701,9 +701,9 @@ pub(super) fn describe_template_versions(call: &mut Call<'_>) -> Result<Element,
                 other => other.parse() == Ok(number),
             })
     };
-    let items = (1..=template.versions.len()).filter(|number| wanted(*number));
-    Ok(Element::new()
-        .list("launchTemplateVersionSet", items.map(|number| template_version(template, number))))
+    let found = (1..=template.versions.len()).filter(|number| wanted(*number));
+    let items = found.map(|number| (format!("{number:010}"), template_version(template, number))).collect();
+    Ok(select::answer("launchTemplateVersionSet", page(call, &Bounds { min: 1, max: 200 }, items)?))
 }
 
 pub(super) fn create_fleet(call: &mut Call<'_>) -> Result<Element, ApiError> {

@@ -93,6 +93,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DetachNetworkInterface", network::detach_interface),
     ("DetachVolume", storage::detach_volume),
     ("DisassociateAddress", network::disassociate_address),
+    ("GetInstanceTypesFromInstanceRequirements", catalogue::types_by_requirements),
     ("GetSpotPlacementScores", catalogue::placement_scores),
     ("ModifyInstanceAttribute", instances::modify_attribute),
     ("ModifyNetworkInterfaceAttribute", network::modify_interface),

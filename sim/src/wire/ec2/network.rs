@@ -440,6 +440,6 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         .with("instanceTenancy", "default")
         .with("isDefault", true)
         .inside("tagSet", Element::new());
-    let found = filters.admit(&Default::default(), fields)?.then_some(shown);
-    Ok(Element::new().list("vpcSet", found))
+    let found = filters.admit(&Default::default(), fields)?.then(|| (show::VPC.to_owned(), shown));
+    Ok(select::answer("vpcSet", page(call, &Bounds::USUAL, found.into_iter().collect())?))
 }
