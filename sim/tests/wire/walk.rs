@@ -13,6 +13,7 @@ use crate::lab::{EPOCH_MS, IMAGE, Lab, SPOT, ZONE};
 const DESCRIBES: &[(&str, &str, bool, bool)] = &[
     ("DescribeAddresses", "", false, true),
     ("DescribeAvailabilityZones", "", false, true),
+    ("DescribeImageAttribute", "&ImageId=$M&Attribute=description", false, false),
     ("DescribeImages", "", true, true),
     ("DescribeInstanceAttribute", "&InstanceId=$I&Attribute=userData", false, false),
     ("DescribeInstanceStatus", "", true, true),
@@ -25,6 +26,7 @@ const DESCRIBES: &[(&str, &str, bool, bool)] = &[
     ("DescribeRegions", "", false, false),
     ("DescribeReplaceRootVolumeTasks", "", true, true),
     ("DescribeSecurityGroups", "", true, true),
+    ("DescribeSnapshotAttribute", "&SnapshotId=$P&Attribute=createVolumePermission", false, false),
     ("DescribeSnapshots", "", true, true),
     ("DescribeSpotInstanceRequests", "", true, true),
     ("DescribeSpotPriceHistory", "", true, true),
@@ -32,6 +34,7 @@ const DESCRIBES: &[(&str, &str, bool, bool)] = &[
     ("DescribeTags", "", true, true),
     ("DescribeVolumes", "", true, true),
     ("DescribeVolumesModifications", "", true, true),
+    ("DescribeVpcAttribute", "&VpcId=vpc-00000000000000001&Attribute=enableDnsSupport", false, false),
     ("DescribeVpcs", "", true, true),
     (
         "GetInstanceTypesFromInstanceRequirements",
