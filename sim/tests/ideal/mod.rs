@@ -1,0 +1,497 @@
+//! What a replacement costs, and what it would cost without us: a run in the laboratory, the least time its mode allows,
+//! and the stop-first sequence of the commercial product, all with the same latencies.
+//!
+//! # One draw a run
+//! [`drawn`] draws every latency once from the seed; every object of that run takes just as long. So the region, the
+//! bound and the stop-first sequence cannot disagree about what was drawn for whom.
+//!
+//! # The bound
+//! The chain of calls and state changes that the mode's rules (`workflows/src/replace.rs`) make unavoidable, for a driver
+//! that knows every change of state at once, never looks, and thinks in no time. A call has its effect after two thirds of
+//! its latency (`sim/src/cloud.rs`); what it sets going begins then. Calls written in parallel wait for nobody.
+//!
+//! | | chain |
+//! | --- | --- |
+//! | secondary_ip, none; root adopt, none; notice | launch · start · *terminate* · shutdown · release · {attach, replace_root} ∥ (after shutdown) move_address |
+//! | the same, handover detach | launch · start · *detach* · {attach, move_address} ∥ terminate · shutdown · release · replace_root |
+//! | the same, instance lost | (launch · start ∥ shutdown · release) · {attach, replace_root} ∥ (after shutdown) move_address |
+//! | root image | *terminate* · shutdown · release · snapshot · register · image · launch · start · {attach, move_address} |
+//! | primary_eni; root adopt, none | *terminate* · shutdown · release · launch · start · {attach, replace_root} |
+//!
+//! The outage begins at the call in italics, or with the loss, which also takes the place of that call. The total goes on
+//! until the old instance is terminated and, with `adopt`, the temporary root is told to go.
+//! What is *not* in the bound although we do it: every look, the second of two agreeing reads, and DeleteOnTermination of
+//! the temporary root, which RunInstances could set as well.
+//!
+//! [`Reads::Agreeing`] adds the reads that DESIGN, decision 6, demands: after the termination and after the release
+//! two looks a second apart, one pair after the other.
+
+#![allow(dead_code, reason = "each binary uses a part of it")]
+#![allow(clippy::allow_attributes, reason = "expect() would fail in the binaries that use all of it")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use perennial_engine::clock::Clock;
+use perennial_engine::ids::Position;
+use perennial_engine::journal::Journal as _;
+use perennial_sim::cloud::{CallVerdict, SimRegion};
+use perennial_sim::world::settings::{Latencies, Settings, Span};
+use perennial_sim::world::{Notice, RunInstances, World};
+use perennial_workers::cloud::{
+    AttachmentState, ImageRequest, ImageState, InterfaceRequest, LaunchNetwork, LaunchRequest, RootTaskState,
+    SnapshotState, Tags, VolumeRequest, VolumeState,
+};
+use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, InterfaceId, Market, VolumeId};
+use perennial_workflows::node::{Node, OperationId};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode};
+use perennial_workflows::steps::Slot;
+use tokio::sync::Notify;
+
+use crate::lab::{EPOCH_MS, Lab};
+
+/// Between two agreeing reads (DESIGN, decision 6).
+const SECOND_READ_MS: u64 = 1_000;
+
+/// The node of every run.
+const NODE: &str = "db-1";
+
+/// How the root comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    Adopt,
+    Image,
+    New,
+}
+
+/// How the address comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    PrimaryEni,
+    SecondaryIp,
+    None,
+}
+
+/// How the old instance goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// Two minutes' notice.
+    Notice,
+    /// It shuts down, and EventBridge says so.
+    Loss,
+}
+
+/// One way to carry a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode {
+    pub root: Root,
+    pub network: Network,
+    pub handover: Handover,
+}
+
+impl Mode {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for root in [Root::Adopt, Root::Image, Root::New] {
+            for network in [Network::PrimaryEni, Network::SecondaryIp, Network::None] {
+                for handover in [Handover::Terminate, Handover::Detach] {
+                    all.push(Self { root, network, handover });
+                }
+            }
+        }
+        all
+    }
+
+    /// As in a node file: root, network, handover.
+    pub fn name(&self) -> String {
+        let root = match self.root {
+            Root::Adopt => "adopt",
+            Root::Image => "image",
+            Root::New => "none",
+        };
+        let network = match self.network {
+            Network::PrimaryEni => "primary_eni",
+            Network::SecondaryIp => "secondary_ip",
+            Network::None => "none",
+        };
+        let handover = match self.handover {
+            Handover::Terminate => "terminate",
+            Handover::Detach => "detach",
+        };
+        format!("{root} {network} {handover}")
+    }
+
+    /// Whether a data volume leaves an instance that still runs.
+    fn detaches(&self, trigger: Trigger) -> bool {
+        trigger == Trigger::Notice
+            && self.handover == Handover::Detach
+            && self.network != Network::PrimaryEni
+            && self.root != Root::Image
+    }
+}
+
+/// How long it took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// From the moment the node did not have all that is its own on a running instance until it had it again.
+    pub outage_ms: u64,
+    /// From the notice or the loss to the end.
+    pub total_ms: u64,
+}
+
+/// Whether the second of two agreeing reads counts as unavoidable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    None,
+    Agreeing,
+}
+
+/// The latencies of one run: each span drawn once.
+pub fn drawn(seed: u64) -> Latencies {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut drawn = Latencies::default();
+    for span in [
+        &mut drawn.look,
+        &mut drawn.act,
+        &mut drawn.launch,
+        &mut drawn.start,
+        &mut drawn.shutdown,
+        &mut drawn.release,
+        &mut drawn.create_volume,
+        &mut drawn.attach,
+        &mut drawn.detach,
+        &mut drawn.delete_volume,
+        &mut drawn.snapshot,
+        &mut drawn.image,
+        &mut drawn.replace_root,
+        &mut drawn.move_address,
+    ] {
+        *span = Span::exactly(Duration::from_millis(rng.u64(span.min_ms..=span.max_ms)));
+    }
+    drawn
+}
+
+fn settings(seed: u64, latencies: &Latencies) -> Settings {
+    Settings { latencies: latencies.clone(), ..Settings::calm(seed) }
+}
+
+/// Until a call has its effect.
+const fn effect(call: Span) -> u64 {
+    call.min_ms * 2 / 3
+}
+
+/// The least time a mode allows.
+pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) -> Times {
+    let l = latencies;
+    let act = effect(l.act);
+    let pair = match reads {
+        Reads::None => 0,
+        Reads::Agreeing => SECOND_READ_MS + l.look.min_ms,
+    };
+    let up_after = |launched_ms: u64| launched_ms + effect(l.launch) + l.start.min_ms;
+    // The old instance: when it ends, when what it held is free.
+    let terminated = |from_ms: u64| from_ms + l.shutdown.min_ms;
+    let free_after = |terminated_ms: u64| (terminated_ms + l.release.min_ms).max(terminated_ms + pair) + pair;
+    let early = mode.network != Network::PrimaryEni && mode.root != Root::Image;
+
+    let down_ms = match trigger {
+        Trigger::Loss => 0,
+        Trigger::Notice if early => up_after(0) + act,
+        Trigger::Notice => act,
+    };
+    let detached_ms = down_ms + l.detach.min_ms + pair;
+    let gone_ms = match trigger {
+        Trigger::Loss => terminated(0),
+        Trigger::Notice if mode.detaches(trigger) => terminated(detached_ms + act),
+        Trigger::Notice => terminated(down_ms),
+    };
+    let free_ms = free_after(gone_ms);
+    let up_ms = match mode.root {
+        Root::Image => up_after(free_ms + act + l.snapshot.min_ms + act + l.image.min_ms),
+        Root::Adopt | Root::New if early => up_after(0),
+        Root::Adopt | Root::New => up_after(free_ms),
+    };
+    let data_free_ms = if mode.detaches(trigger) { detached_ms } else { free_ms };
+    let data_ms = up_ms.max(data_free_ms) + act + l.attach.min_ms;
+    let root_ms = match mode.root {
+        Root::Adopt => up_ms.max(free_ms) + act + l.replace_root.min_ms,
+        Root::Image | Root::New => up_ms,
+    };
+    let address_ms = match mode.network {
+        Network::SecondaryIp => {
+            let may_leave_ms = if mode.detaches(trigger) { detached_ms } else { gone_ms + pair };
+            up_ms.max(may_leave_ms) + act + l.move_address.min_ms
+        }
+        Network::PrimaryEni | Network::None => up_ms,
+    };
+    let whole_ms = data_ms.max(root_ms).max(address_ms);
+    let cleaned_ms = match mode.root {
+        Root::Adopt => whole_ms + act,
+        Root::Image | Root::New => whole_ms,
+    };
+    Times { outage_ms: whole_ms - down_ms, total_ms: cleaned_ms.max(gone_ms + pair) }
+}
+
+/// What belongs to the node, wherever it is.
+struct Own {
+    node: Node,
+    mode: Mode,
+    first: InstanceId,
+    image: ImageId,
+}
+
+impl Own {
+    /// Whether some running instance has everything.
+    fn serves(&self, world: &World) -> bool {
+        world.instances_of(NODE).iter().any(|instance| {
+            let resources = &self.node.resources;
+            let attached = |volume: &VolumeId| {
+                let attachment = world.volume(volume).and_then(|volume| volume.attachment.as_ref());
+                attachment.is_some_and(|held| {
+                    held.instance == instance.id
+                        && matches!(held.state, AttachmentState::Attached | AttachmentState::Busy)
+                })
+            };
+            let rebooting = world
+                .all_root_tasks()
+                .any(|task| task.instance == instance.id && task.state == RootTaskState::InProgress);
+            let root = match self.mode.root {
+                Root::Adopt => attached(&resources.volumes[&Slot::Root].volume),
+                Root::Image => instance.id == self.first || instance.image != self.image,
+                Root::New => true,
+            };
+            let data = resources.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
+            let address = resources.address.is_none_or(|address| {
+                instance.interfaces.iter().filter_map(|id| world.interface(id)).any(|interface| {
+                    interface.primary_ip == address || interface.secondary_ips.contains(&address)
+                })
+            });
+            instance.state == InstanceState::Running
+                && !rebooting
+                && root
+                && address
+                && data.map(|(_, held)| attached(&held.volume)).all(|attached| attached)
+        })
+    }
+}
+
+/// Watches a region: every change of whether the node serves, with its time.
+async fn watch(region: SimRegion, own: Own, seen: Arc<Mutex<Vec<(u64, bool)>>>) {
+    let changed = Arc::new(Notify::new());
+    let called = Arc::clone(&changed);
+    region.on_call(Some(Arc::new(move |_| {
+        called.notify_one();
+        CallVerdict::Go
+    })));
+    loop {
+        let (now_ms, serves, due_ms) =
+            region.with(|world, now_ms| (now_ms, own.serves(world), world.next_due_ms()));
+        {
+            let mut seen = seen.lock().unwrap();
+            if seen.last().is_none_or(|(_, before)| *before != serves) {
+                seen.push((now_ms, serves));
+            }
+        }
+        let clock: &Clock = region.clock();
+        tokio::select! {
+            () = clock.sleep_until_ms(due_ms.unwrap_or(u64::MAX)) => {}
+            () = changed.notified() => {}
+        }
+    }
+}
+
+/// One replacement by Perennial in virtual time. To be called under a paused clock.
+pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: u64) -> Times {
+    let mut lab = Lab::new(settings(seed, latencies));
+    let root = match mode.root {
+        Root::Adopt => RootMode::Adopt,
+        Root::Image => RootMode::Image,
+        Root::New => RootMode::None,
+    };
+    let network = match mode.network {
+        Network::PrimaryEni => NetworkMode::PrimaryEni,
+        Network::SecondaryIp => NetworkMode::SecondaryIp,
+        Network::None => NetworkMode::None,
+    };
+    let mut spec = lab.spec(NODE, network, root);
+    spec.persist.handover = mode.handover;
+    lab.provision(&spec).await;
+    // Where in the sweep's minute it strikes is chance.
+    lab.clock.sleep(Duration::from_millis(fastrand::Rng::with_seed(seed).u64(0..60_000))).await;
+
+    let old = lab.instance(NODE).await;
+    let own = Own { node: lab.node(NODE).await, mode, first: old.clone(), image: spec.image.clone() };
+    let data = own.node.resources.volumes.iter().find(|(slot, _)| **slot != Slot::Root);
+    let data = data.map(|(_, held)| held.volume.clone()).expect("the example has a data volume");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watching = tokio::spawn(watch(lab.region.clone(), own, Arc::clone(&seen)));
+    lab.clock.sleep(Duration::from_millis(10)).await;
+
+    let begun_ms = lab.region.with(|world, now_ms| {
+        match trigger {
+            Trigger::Notice => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
+            Trigger::Loss => world.reclaim_now(now_ms, &old).unwrap(),
+        }
+        if mode.detaches(trigger) {
+            // The node heard the notice too.
+            world.unmount(now_ms, &old, &data).unwrap();
+        }
+        now_ms
+    });
+    lab.rest(NODE, 2).await;
+    watching.abort();
+    // What goes with the old instance is gone a little later.
+    lab.clock.sleep(Duration::from_secs(10)).await;
+    lab.check(NODE, &[]).await;
+
+    let stream = OperationId::new(NodeName::parse(NODE).unwrap(), 2).stream();
+    let events = lab.journal.read_all(Position(0), 100_000).await.unwrap();
+    let last = events.iter().rfind(|event| event.stream == stream).expect("the operation has events");
+    let seen = seen.lock().unwrap().clone();
+    let [(_, true), (down_ms, false), (up_ms, true)] = seen[..] else {
+        panic!("{}: it served, stopped once and served again: {seen:?}", mode.name());
+    };
+    Times { outage_ms: up_ms - down_ms, total_ms: last.recorded_at_ms - begun_ms }
+}
+
+/// An ideal driver of a region: its calls take their time, what it waits for it sees at once.
+struct Driver {
+    world: World,
+    now_ms: u64,
+}
+
+impl Driver {
+    fn call<T>(&mut self, latency: Span, act: impl FnOnce(&mut World, u64) -> T) -> T {
+        self.now_ms += effect(latency);
+        act(&mut self.world, self.now_ms)
+    }
+
+    fn until(&mut self, done: impl Fn(&World) -> bool) {
+        self.world.advance(self.now_ms);
+        while !done(&self.world) {
+            self.now_ms = self.world.next_due_ms().expect("something is on its way");
+            self.world.advance(self.now_ms);
+        }
+    }
+
+    fn launch(&mut self, image: &ImageId, kept: Option<&InterfaceId>, latency: Span) -> InstanceId {
+        let zone = self.world.zones()[0].clone();
+        let subnet = self.world.subnet_in(&zone);
+        let request = RunInstances::from(&LaunchRequest {
+            client_token: String::new(),
+            image: image.clone(),
+            instance_type: "m6i.large".to_owned(),
+            market: Market::Spot,
+            price_max: None,
+            zone,
+            network: match kept {
+                Some(interface) => LaunchNetwork::Existing(interface.clone()),
+                None => LaunchNetwork::New { subnet, groups: Vec::new() },
+            },
+            root: None,
+            key_name: None,
+            instance_profile: None,
+            user_data: None,
+            tags: Tags::new(),
+        });
+        let instance = self.call(latency, |world, at| world.run_instances(at, &request).unwrap()).id;
+        self.until(|world| world.instance(&instance).is_some_and(|i| i.state == InstanceState::Running));
+        instance
+    }
+
+    fn attach(&mut self, volume: &VolumeId, instance: &InstanceId, latency: Span) {
+        self.call(latency, |world, at| world.attach_volume(at, volume, instance, "/dev/sdf").unwrap());
+        self.until(|world| {
+            let attachment = world.volume(volume).and_then(|volume| volume.attachment.as_ref());
+            attachment.is_some_and(|held| held.state == AttachmentState::Attached)
+        });
+    }
+}
+
+/// The commercial product's stop-first sequence (`spot-stateful-node.md` §2) by an ideal driver: terminate, wait until
+/// everything is free, image a persistent root, launch with the kept interface, attach. A root is only ever carried as
+/// an image, and an address only with its interface.
+pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: u64) -> Times {
+    let l = latencies;
+    let mut driver = Driver { world: World::new(settings(seed, latencies), EPOCH_MS), now_ms: EPOCH_MS };
+    let zone = driver.world.zones()[0].clone();
+    let subnet = driver.world.subnet_in(&zone);
+    let image = driver.world.default_image();
+    let kept = (mode.network != Network::None).then(|| {
+        let request = InterfaceRequest {
+            client_token: String::new(),
+            subnet,
+            groups: Vec::new(),
+            private_ip: None,
+            tags: Tags::new(),
+        };
+        driver.call(l.act, |world, at| world.create_interface(at, &request).unwrap())
+    });
+    let old = driver.launch(&image, kept.as_ref(), l.launch);
+    let root = driver.world.instance(&old).and_then(|i| i.volumes.first().cloned()).expect("it has a root");
+    if mode.root != Root::New {
+        let device = driver.world.instance(&old).map(|i| i.root_device.clone()).expect("it exists");
+        driver.call(l.act, |world, at| {
+            world.modify_delete_on_termination(at, &old, &[(device, false)]).unwrap();
+        });
+    }
+    let request = VolumeRequest {
+        client_token: String::new(),
+        zone,
+        size_gib: 10,
+        volume_type: "gp3".to_owned(),
+        iops: None,
+        throughput: None,
+        encrypted: false,
+        kms_key: None,
+        snapshot: None,
+        tags: Tags::new(),
+    };
+    let data = driver.call(l.act, |world, at| world.create_volume(at, &request).unwrap());
+    let free = |world: &World, volume: &VolumeId| {
+        world.volume(volume).is_some_and(|v| v.state == VolumeState::Available && v.attachment.is_none())
+    };
+    driver.until(|world| free(world, &data));
+    driver.attach(&data, &old, l.act);
+
+    let begun_ms = driver.now_ms;
+    let down_ms = match trigger {
+        Trigger::Notice => {
+            driver.world.interrupt(begun_ms, &old, Notice::default()).unwrap();
+            driver.call(l.act, |world, at| world.terminate_instances(at, &old).unwrap());
+            driver.now_ms
+        }
+        Trigger::Loss => {
+            driver.world.reclaim_now(begun_ms, &old).unwrap();
+            begun_ms
+        }
+    };
+    driver.until(|world| free(world, &data));
+    driver.until(|world| {
+        kept.as_ref().is_none_or(|id| world.interface(id).is_some_and(|kept| kept.attachment.is_none()))
+    });
+    let boots = if mode.root == Root::New {
+        image
+    } else {
+        driver.until(|world| free(world, &root));
+        let snapshot =
+            driver.call(l.act, |world, at| world.create_snapshot(at, &root, &Tags::new()).unwrap());
+        driver.until(|world| {
+            world.snapshot(&snapshot).is_some_and(|snapshot| snapshot.state == SnapshotState::Completed)
+        });
+        let traits = driver.world.image(&image).expect("the default image").traits.clone();
+        let request = ImageRequest {
+            name: "stop-first".to_owned(),
+            root_snapshot: snapshot,
+            traits,
+            tags: Tags::new(),
+        };
+        let made = driver.call(l.act, |world, at| world.register_image(at, &request).unwrap());
+        driver.until(|world| world.image(&made).is_some_and(|image| image.state == ImageState::Available));
+        made
+    };
+    let new = driver.launch(&boots, kept.as_ref(), l.launch);
+    driver.attach(&data, &new, l.act);
+    Times { outage_ms: driver.now_ms - down_ms, total_ms: driver.now_ms - begun_ms }
+}
