@@ -261,7 +261,7 @@ impl Own {
                 Root::Image => instance.id == self.first || instance.image != self.image,
                 Root::New => true,
             };
-            let data = resources.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
+            let mut data = resources.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
             let address = resources.address.is_none_or(|address| {
                 instance.interfaces.iter().filter_map(|id| world.interface(id)).any(|interface| {
                     interface.primary_ip == address || interface.secondary_ips.contains(&address)
@@ -271,7 +271,7 @@ impl Own {
                 && !rebooting
                 && root
                 && address
-                && data.map(|(_, held)| attached(&held.volume)).all(|attached| attached)
+                && data.all(|(_, held)| attached(&held.volume))
         })
     }
 }
