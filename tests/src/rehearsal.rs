@@ -34,9 +34,9 @@ const PORTS: std::ops::Range<u16> = 18_000..32_000;
 /// For a region to say that it is ready, with a state to read.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// The device of the data volume, and of the root of [`IMAGE`].
+/// The device of the data volume.
 pub const DATA_DEVICE: &str = "/dev/sdf";
-/// See [`DATA_DEVICE`].
+/// The device of the root, in the image that every region has.
 pub const ROOT_DEVICE: &str = "/dev/xvda";
 
 const VERDICT: &str = include_str!("../outsider/verdict.py");
