@@ -675,6 +675,8 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
                 () = shared.shutdown.asked() => return Answer::NOT,
                 () = clock.sleep_until_ms(step.not_before_ms) => {}
             }
+            // It may have been withdrawn meanwhile.
+            continue;
         }
         let Ok(permit) = shared.running.acquire().await else { return Answer::NOT };
         let run = tokio::time::timeout(
