@@ -402,7 +402,7 @@ impl Stage {
         let (state, _) = self.engine.load(&id.stream()).await?;
         let end_ms = match state.as_ref() {
             State::Operation(Some(operation)) => match operation.status {
-                Status::Finished { at_ms } => at_ms,
+                Status::Finished { at_ms, .. } => at_ms,
                 Status::Running | Status::Stuck { .. } => self.clock.now_ms(),
             },
             _ => self.clock.now_ms(),

@@ -73,7 +73,11 @@ impl Teller {
             OperationEvent::Resumed { requested_by, .. } => {
                 ("resumed".to_owned(), format!("by {requested_by}"))
             }
-            OperationEvent::Finished { .. } => ("finished".to_owned(), String::new()),
+            OperationEvent::CancelRequested { requested_by, reason } => {
+                let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+                ("cancelled".to_owned(), format!("by {requested_by}{reason}; it is being undone"))
+            }
+            OperationEvent::Finished { outcome, .. } => (outcome.to_string(), String::new()),
         })
     }
 }

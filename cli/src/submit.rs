@@ -12,9 +12,9 @@ use perennial_engine::queue::Outgoing;
 use perennial_store::{JournalReader, OpenError};
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::OperationId;
+use perennial_workflows::node::{OperationId, Outcome};
 use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::submission::{Submission, SubmissionId};
+use perennial_workflows::submission::{Submission, SubmissionId, Work};
 use serde::Serialize;
 
 use crate::config::QueueKind;
@@ -69,7 +69,7 @@ struct Answer<'a> {
     fate: Option<&'a Fate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workflow: Option<&'a OperationId>,
-    /// `sent`, `done` or `finished`.
+    /// `sent`, `done`, `finished` or `cancelled`.
     state: &'a str,
 }
 
@@ -116,7 +116,12 @@ impl SubmitArgs {
             return output.show(&answer, || id.clone());
         }
         output.say(&format!("submitted {id}"));
-        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id)).await;
+        // A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
+        let expected = match submission.work {
+            Work::Cancel(_) => Outcome::Cancelled,
+            Work::Apply(_) | Work::Replace(_) | Work::Delete(_) | Work::Resume(_) => Outcome::Completed,
+        };
+        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
         let (fate, workflow) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
@@ -127,10 +132,10 @@ impl SubmitArgs {
                 .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
             }
         };
-        let state = if workflow.is_some() { "finished" } else { "done" };
+        let state = if workflow.is_some() { expected.name() } else { "done" };
         let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
         output.show(&answer, || match &workflow {
-            Some(workflow) => format!("{id}: workflow {workflow} finished"),
+            Some(workflow) => format!("{id}: workflow {workflow} {expected}"),
             None => format!("{id}: {fate}"),
         })
     }
@@ -141,6 +146,7 @@ async fn follow(
     installation: &Installation,
     output: Output,
     id: &str,
+    expected: Outcome,
 ) -> Result<(Fate, Option<OperationId>), Failure> {
     let clock = Clock::system();
     let sent_ms = clock.now_ms();
@@ -169,7 +175,10 @@ async fn follow(
     output.say(&fate.to_string());
     match &fate {
         Fate::Started { operation } | Fate::Joined { operation } => {
-            watch(&journal, output, Progress::Aside, operation).await?;
+            let outcome = watch(&journal, output, Progress::Aside, operation).await?;
+            if outcome != expected {
+                return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));
+            }
             let operation = operation.clone();
             Ok((fate, Some(operation)))
         }
@@ -218,13 +227,13 @@ pub(crate) enum Progress {
     Aside,
 }
 
-/// Prints an operation's events as they come, until it is finished (good) or stuck (a failure).
+/// Prints an operation's events as they come, until it is over (good) or stuck (a failure).
 pub(crate) async fn watch(
     journal: &JournalReader,
     output: Output,
     progress: Progress,
     id: &OperationId,
-) -> Result<(), Failure> {
+) -> Result<Outcome, Failure> {
     let mut after = Seq::NONE;
     let clock = Clock::system();
     let mut began_ms = None;
@@ -252,9 +261,9 @@ pub(crate) async fn watch(
                 (_, _, None) => {}
             }
             match decoded {
-                OperationEvent::Finished { .. } => return Ok(()),
+                OperationEvent::Finished { outcome, .. } => return Ok(outcome),
                 OperationEvent::Stuck { step, because, needs } => stuck = Some((step, because, needs)),
-                OperationEvent::Resumed { .. } => stuck = None,
+                OperationEvent::Resumed { .. } | OperationEvent::CancelRequested { .. } => stuck = None,
                 _ => {}
             }
         }

@@ -30,7 +30,7 @@ pub(crate) enum WorkflowCommand {
     /// Show one workflow with all its steps
     #[command(after_help = "Example: perennial workflow show db-1.3")]
     Show(IdArgs),
-    /// Follow a workflow until it is finished (exit 0) or stuck (exit 1)
+    /// Follow a workflow until it is over (exit 0) or stuck (exit 1)
     #[command(after_help = "Example: perennial workflow watch db-1.3")]
     Watch(IdArgs),
     /// Let a stuck workflow try again
@@ -38,6 +38,11 @@ pub(crate) enum WorkflowCommand {
         after_help = "Example: perennial workflow resume db-1.3 --wait\n         perennial workflow resume db-1.3 --accept-loss root"
     )]
     Resume(ResumeArgs),
+    /// Undo a workflow before its point of no return
+    #[command(
+        after_help = "Example: perennial workflow cancel db-1.3 --reason 'wrong node' --wait\n\nAfter the point of no return there is only forward: the answer says so (exit 1)."
+    )]
+    Cancel(CancelArgs),
 }
 
 /// Of `workflow submit`.
@@ -78,6 +83,18 @@ pub(crate) struct ResumeArgs {
     submit: SubmitArgs,
 }
 
+/// Of `workflow cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    workflow: IdArgs,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
 fn slot(text: &str) -> Result<Slot, String> {
     Slot::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
@@ -100,11 +117,19 @@ pub(crate) async fn run(
         WorkflowCommand::Watch(args) => {
             let journal = installation.reader()?;
             read::operation(&journal, &args.id).await?;
-            watch(&journal, output, Progress::Data, &args.id).await
+            watch(&journal, output, Progress::Data, &args.id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
             let params = serde_json::json!({ "workflow": args.workflow.id, "accept_loss": args.accept_loss });
             let message = args.submit.message("workflow.resume", None, params);
+            args.submit.send(installation, output, &message).await
+        }
+        WorkflowCommand::Cancel(args) => {
+            let mut params = serde_json::json!({ "workflow": args.workflow.id });
+            if let Some(reason) = &args.reason {
+                params["reason"] = reason.as_str().into();
+            }
+            let message = args.submit.message("workflow.cancel", None, params);
             args.submit.send(installation, output, &message).await
         }
     }
@@ -196,7 +221,7 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
         Status::Stuck { because, needs, since_ms, .. } => {
             ("stuck", Some(because.as_str()), Some(needs.as_str()), Some(*since_ms))
         }
-        Status::Finished { at_ms } => ("finished", None, None, Some(*at_ms)),
+        Status::Finished { at_ms, outcome } => (outcome.name(), None, None, Some(*at_ms)),
     };
     let shown = Shown {
         workflow: id,

@@ -267,7 +267,8 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
         Some((_, Event::Operation(event))) => match event {
             OperationEvent::StepSettled { .. }
             | OperationEvent::SignalReceived { .. }
-            | OperationEvent::Resumed { .. } => true,
+            | OperationEvent::Resumed { .. }
+            | OperationEvent::CancelRequested { .. } => true,
             OperationEvent::Started(_)
             | OperationEvent::StepIntended { .. }
             | OperationEvent::RungChosen { .. }

@@ -18,6 +18,7 @@ use perennial_engine::retry::Intervals;
 use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId};
 use perennial_workflows::domain::Perennial;
+use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
 
 use crate::classify::{Class, CloudError, Disposition, Effect};
@@ -326,6 +327,7 @@ impl Look<'_> {
                     not_yet(LOOK_SOON, format!("{image} is to be gone"))
                 }
             },
+            Intent::Find { made, tags } => self.find(*made, tags).await,
             Intent::DeleteSnapshot { snapshot } => match self.runner.observer.snapshot(snapshot).await? {
                 None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
@@ -621,6 +623,43 @@ impl Look<'_> {
         }
     }
 
+    /// What a step has made, by its tags. Nothing is believed only after every look has missed it for long.
+    async fn find(&mut self, made: Made, tags: &TagMap) -> Result<Pass, CloudError> {
+        let cloud = self.runner.cloud.as_ref();
+        let tags = step_tags(tags);
+        let things: Vec<Thing> = match made {
+            Made::Instance => {
+                let found = cloud.instances(&Select::Tagged(tags)).await?;
+                if !found.is_empty() && found.iter().all(|view| view.state.is_over()) {
+                    return settled(Evidence::Found { things: Vec::new() });
+                }
+                let live = found.into_iter().filter(|view| !view.state.is_over());
+                live.map(|view| Thing::Instance { instance: view.id, spot_request: view.spot_request })
+                    .collect()
+            }
+            Made::Volume => {
+                let found = cloud.volumes(&Select::Tagged(tags)).await?;
+                found.into_iter().map(|view| Thing::Volume { volume: view.id }).collect()
+            }
+            Made::Interface => {
+                let found = cloud.interfaces(&Select::Tagged(tags)).await?;
+                found.into_iter().map(|view| Thing::Interface { interface: view.id }).collect()
+            }
+            Made::Snapshot => {
+                let found = cloud.snapshots(&Select::Tagged(tags)).await?;
+                found.into_iter().map(|view| Thing::Snapshot { snapshot: view.id }).collect()
+            }
+            Made::Image => {
+                let found = cloud.images(&Select::Tagged(tags)).await?;
+                found.into_iter().map(|view| Thing::Image { image: view.id }).collect()
+            }
+        };
+        if things.is_empty() && !self.is_absent() {
+            return not_yet(LOOK_AGAIN, "nothing of that step is shown, which proves nothing yet");
+        }
+        settled(Evidence::Found { things })
+    }
+
     async fn snapshot_root(&mut self, volume: &VolumeId, tags: &TagMap) -> Result<Pass, CloudError> {
         let cloud = self.runner.cloud.as_ref();
         let mut mine = cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
@@ -863,7 +902,18 @@ impl Look<'_> {
         }
         match view.attachments.iter().find(|attachment| attachment.instance == *instance) {
             Some(attachment) if attachment.state == AttachmentState::Attached => settled(Evidence::Attached),
-            Some(_) => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
+            Some(attachment) => match attachment.state {
+                AttachmentState::Detaching | AttachmentState::Busy => not_yet(
+                    LOOK_AGAIN,
+                    format!(
+                        "{volume} is to leave {instance} as it was asked to, before it can be attached again: \
+                         unmount it there if it is in use"
+                    ),
+                ),
+                AttachmentState::Attaching | AttachmentState::Attached => {
+                    not_yet(LOOK_AGAIN, format!("{volume} is attaching"))
+                }
+            },
             None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
             None => {
                 self.runner.cloud.attach_volume(volume, instance, device).await?;

@@ -2,7 +2,7 @@
 //! everything of the node's is brought onto it.
 
 use crate::aws::SnapshotId;
-use crate::node::{OperationKind, Thing};
+use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
 use crate::steps::{Intent, LaunchInterface, Placement, Slot};
@@ -167,7 +167,10 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         );
     }
     for (slot, fact) in &facts.volumes {
-        if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id) {
+        if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id)
+            // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
+            && !op.has_open(&format!("delete_volume:{volume}"))
+        {
             due.push(
                 Intent::Attach {
                     slot: slot.clone(),
@@ -302,12 +305,25 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 
 /// What earlier operations could not clean up.
 pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
-    let left = op.order.before.leftovers.iter().filter(|left| op.is_to_clean(left.thing.id()));
-    left.map(|left| match &left.thing {
+    let is_open = |left: &&Leftover| op.is_to_clean(left.thing.id());
+    let images_left =
+        op.facts.things.iter().filter(is_open).any(|left| matches!(left.thing, Thing::Image { .. }));
+    let left = op.facts.things.iter().filter(is_open);
+    left.filter(|left| !(images_left && matches!(left.thing, Thing::Snapshot { .. })))
+        .filter_map(|left| clean(&left.thing).map(Due::from))
+        .collect()
+}
+
+/// What cleans a thing up; `None` for an instance, which is fenced.
+pub(crate) fn clean(thing: &Thing) -> Option<Intent> {
+    Some(match thing {
         Thing::Volume { volume } => {
-            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned() }.into()
+            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned() }
         }
-        Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() }.into(),
+        Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
+        Thing::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
+        Thing::Image { image } => Intent::DeregisterImage { image: image.clone() },
+        Thing::Unsettled { made, tags } => Intent::Find { made: *made, tags: tags.clone() },
+        Thing::Instance { .. } => return None,
     })
-    .collect()
 }

@@ -24,8 +24,12 @@ use crate::{acquire, release};
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = release::rules(op);
-    if op.facts.holders.iter().all(|holder| holder.fenced) {
-        due.extend(acquire::leftovers(op));
+    let (unsettled, others): (Vec<Due>, Vec<Due>) =
+        acquire::leftovers(op).into_iter().partition(|due| matches!(due.intent, Intent::Find { .. }));
+    let all_known = unsettled.is_empty();
+    due.extend(unsettled);
+    if all_known && op.facts.holders.iter().all(|holder| holder.fenced) {
+        due.extend(others);
         due.extend(disposals(op).into_iter().filter_map(|(id, intent)| {
             let free = match &intent {
                 Intent::DeleteVolume { volume, .. } => op
@@ -105,7 +109,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let fenced = facts.holders.iter().all(|holder| holder.fenced);
     let free = facts.volumes.values().all(|fact| !matches!(fact.place, Place::On(_)))
         && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
-    let cleaned = op.order.before.leftovers.iter().all(|left| !op.is_to_clean(left.thing.id()));
+    let cleaned = op.facts.things.iter().all(|left| !op.is_to_clean(left.thing.id()));
     let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
     if !(fenced && free && disposed && cleaned) {
         return None;

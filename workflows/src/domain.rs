@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
-use crate::node::{Node, NodeEvent, OperationId, OperationKind, Resources, node_stream};
+use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use crate::signal::{Cause, News, Signal};
 use crate::spec::{NodeName, NodeSpec};
@@ -336,7 +336,7 @@ struct Wanted {
 /// An operation that starts.
 struct Begun {
     id: OperationId,
-    told_to_node: Event,
+    told_to_node: Vec<Event>,
     append: (StreamId, Vec<Event>),
 }
 
@@ -383,16 +383,23 @@ impl View<'_> {
             cause: wanted.cause.clone(),
         };
         let draft = Draft::start(id.clone(), order, self.now_ms)?;
-        let events = draft.events.into_iter().map(Event::Operation).collect();
-        Ok(Begun {
-            told_to_node: Event::Node(NodeEvent::OperationStarted {
+        let mut told_to_node = vec![Event::Node(NodeEvent::OperationStarted {
+            operation: id.clone(),
+            kind: wanted.kind,
+            cause: wanted.cause,
+        })];
+        // The deletion of a node that has nothing is over at once.
+        if let Some((resources, outcome)) = draft.finished_with() {
+            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
                 operation: id.clone(),
                 kind: wanted.kind,
-                cause: wanted.cause,
-            }),
-            append: (id.stream(), events),
-            id,
-        })
+                generation: wanted.generation,
+                resources: resources.clone(),
+                outcome,
+            }));
+        }
+        let events = draft.events.into_iter().map(Event::Operation).collect();
+        Ok(Begun { told_to_node, append: (id.stream(), events), id })
     }
 
     /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
@@ -403,17 +410,21 @@ impl View<'_> {
         let id = draft.state.id.clone();
         let order = draft.state.order.clone();
         let carried_over = draft.state.facts.carried_over.clone();
-        let finished = draft.finished_with().cloned();
+        let finished = draft.finished_with().map(|(resources, outcome)| (resources.clone(), outcome));
         let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
-        let Some(resources) = finished else { return Ok(appends) };
+        let Some((resources, outcome)) = finished else { return Ok(appends) };
         let node = self.node(id.node())?;
+        // What did not come to its end has not made the node another generation.
+        let generation = if outcome.is_completed() { order.generation } else { node.generation };
         let mut node_events = vec![Event::Node(NodeEvent::OperationFinished {
             operation: id.clone(),
             kind: order.kind,
-            generation: order.generation,
+            generation,
             resources: resources.clone(),
+            outcome,
         })];
-        if let (Some(signal), true) = (carried_over, order.kind != OperationKind::Delete) {
+        let goes_on = order.kind != OperationKind::Delete && outcome.is_completed();
+        if let (Some(signal), true) = (carried_over, goes_on) {
             let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
             let view = View { owner: &order.owner, ..*self };
             let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
@@ -428,7 +439,7 @@ impl View<'_> {
                     cause: Cause::Signal { signal },
                 },
             )?;
-            node_events.push(begun.told_to_node);
+            node_events.extend(begun.told_to_node);
             appends.push(begun.append);
         }
         appends.push((node_stream(id.node()), node_events));
@@ -483,7 +494,7 @@ impl View<'_> {
                 cause,
             },
         )?;
-        let appends = vec![(node_stream(&sight.node), vec![begun.told_to_node]), begun.append];
+        let appends = vec![(node_stream(&sight.node), begun.told_to_node), begun.append];
         Ok((Fate::Started { operation: begun.id }, appends))
     }
 
@@ -500,7 +511,7 @@ impl View<'_> {
         let busy = || {
             node.open.as_ref().map(|(id, kind)| {
                 format!(
-                    "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`"
+                    "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`, or undo it with `perennial workflow cancel {id}`"
                 )
             })
         };
@@ -508,6 +519,10 @@ impl View<'_> {
             Work::Apply(apply) => self.apply(sight, node, &apply.spec, &submission.requested_by, cause(None)),
             Work::Replace(_) | Work::Delete(_) if !node.exists() => {
                 rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
+            }
+            Work::Delete(delete) if self.stuck(sight).is_some() => {
+                let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
+                self.supersede(sight, node, operation, delete.keep, cause(delete.reason.clone()))
             }
             Work::Replace(_) | Work::Delete(_) if node.open.is_some() => rejected(busy().unwrap_or_default()),
             Work::Replace(replace) => {
@@ -528,7 +543,7 @@ impl View<'_> {
                         cause: cause(replace.reason.clone()),
                     },
                 )?;
-                let appends = vec![(node_stream(name), vec![begun.told_to_node]), begun.append];
+                let appends = vec![(node_stream(name), begun.told_to_node), begun.append];
                 Ok((Fate::Started { operation: begun.id }, appends))
             }
             Work::Delete(delete) => {
@@ -546,7 +561,7 @@ impl View<'_> {
                         cause: cause(delete.reason.clone()),
                     },
                 )?;
-                let appends = vec![(node_stream(name), vec![begun.told_to_node]), begun.append];
+                let appends = vec![(node_stream(name), begun.told_to_node), begun.append];
                 Ok((Fate::Started { operation: begun.id }, appends))
             }
             Work::Resume(resume) => {
@@ -568,7 +583,69 @@ impl View<'_> {
                     Err(refusal) => Err(refusal.into()),
                 }
             }
+            Work::Cancel(cancel) => {
+                let operation = self
+                    .operation(&cancel.workflow)
+                    .filter(|_| sight.open.as_ref() == Some(&cancel.workflow));
+                let Some(operation) = operation else {
+                    return rejected(format!("workflow {} is not open", cancel.workflow));
+                };
+                let mut draft = Draft::from(operation, self.head(&cancel.workflow.stream()), self.now_ms);
+                match draft.cancel(submission.requested_by.clone(), cancel.reason.clone()) {
+                    Ok(()) => Ok((Fate::Joined { operation: cancel.workflow.clone() }, self.close(draft)?)),
+                    Err(refusal @ (Refusal::OnlyForward { .. } | Refusal::AlreadyCancelled { .. })) => {
+                        rejected(refusal.to_string())
+                    }
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
         }
+    }
+
+    /// The open operation of a node, if it is stuck.
+    fn stuck(&self, sight: &Sight) -> Option<&Operation> {
+        let operation = self.operation(sight.open.as_ref()?)?;
+        matches!(operation.status, Status::Stuck { .. }).then_some(operation)
+    }
+
+    /// A deletion takes over what a stuck operation has: one append ends the one and begins the other.
+    fn supersede(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        stuck: &Operation,
+        keep: Keep,
+        cause: Cause,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let stream = stuck.id.stream();
+        let mut draft = Draft::from(stuck, self.head(&stream), self.now_ms);
+        let before = draft.abandon()?;
+        let ended = NodeEvent::OperationFinished {
+            operation: stuck.id.clone(),
+            kind: stuck.order.kind,
+            generation: node.generation,
+            resources: before.clone(),
+            outcome: Outcome::Abandoned,
+        };
+        let begun = self.start(
+            sight,
+            Wanted {
+                kind: OperationKind::Delete,
+                spec: node.spec.clone().unwrap_or_else(|| stuck.order.spec.clone()),
+                before,
+                generation: node.generation,
+                keep: Some(keep),
+                cause,
+            },
+        )?;
+        let mut told_to_node = vec![Event::Node(ended)];
+        told_to_node.extend(begun.told_to_node);
+        let appends = vec![
+            (stream, draft.events.into_iter().map(Event::Operation).collect()),
+            (node_stream(&sight.node), told_to_node),
+            begun.append,
+        ];
+        Ok((Fate::Started { operation: begun.id }, appends))
     }
 
     fn apply(
@@ -614,7 +691,9 @@ impl View<'_> {
                 cause,
             },
         )?;
-        let appends = vec![(stream, vec![Event::Node(registered), begun.told_to_node]), begun.append];
+        let mut told_to_node = vec![Event::Node(registered)];
+        told_to_node.extend(begun.told_to_node);
+        let appends = vec![(stream, told_to_node), begun.append];
         Ok((Fate::Started { operation: begun.id }, appends))
     }
 }
@@ -688,7 +767,7 @@ pub struct NodeSummary {
 pub struct OperationSummary {
     /// What it does.
     pub kind: OperationKind,
-    /// `running`, `stuck` or `finished`.
+    /// `running`, `stuck`, `finished`, `cancelled` or `abandoned`.
     pub status: String,
     /// Why it was started.
     pub cause: String,
@@ -737,7 +816,7 @@ fn operation_shown(operation: &Operation) -> Projected<Intent> {
     let (status, ended_at_ms, because) = match &operation.status {
         Status::Running => ("running", None, None),
         Status::Stuck { because, since_ms, .. } => ("stuck", Some(*since_ms), Some(because.clone())),
-        Status::Finished { at_ms } => ("finished", Some(*at_ms), None),
+        Status::Finished { at_ms, outcome } => (outcome.name(), Some(*at_ms), None),
     };
     let line = OperationSummary {
         kind: operation.order.kind,

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{InstanceId, Market, VolumeId};
-use crate::node::{NodeEvent, OperationId, OperationKind, Resources};
+use crate::node::{NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order};
 use crate::signal::{Cause, News};
 use crate::spec::NodeName;
@@ -56,7 +56,7 @@ pub struct Story {
     pub started_at_ms: u64,
     /// When it was finished; none while it is not.
     pub finished_at_ms: Option<u64>,
-    /// `running`, `stuck: …` or `finished`.
+    /// `running`, `stuck: …`, `cancelling`, `finished`, `cancelled` or `abandoned`.
     pub status: String,
     /// Every step.
     pub steps: Vec<StepLine>,
@@ -225,6 +225,11 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.rejected.push(remark(format!("new instance {instance}: {because}")));
             }
             OperationEvent::SignalReceived { signal } => {
+                // The old instance is lost after all: there is nothing to go back to.
+                if told.status == "cancelling" && clock.old.as_ref() == Some(&signal.instance) {
+                    told.status = "running".to_owned();
+                    told.remarks.push(remark("the cancellation ends: only forward".to_owned()));
+                }
                 clock.heard(signal.at_ms, &signal.instance, &signal.news);
                 told.remarks.push(remark(signal.to_string()));
             }
@@ -242,8 +247,13 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 };
                 told.remarks.push(remark(format!("resumed by {requested_by}{loss}")));
             }
-            OperationEvent::Finished { resources } => {
-                told.status = "finished".to_owned();
+            OperationEvent::CancelRequested { requested_by, reason } => {
+                told.status = "cancelling".to_owned();
+                let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+                told.remarks.push(remark(format!("cancelled by {requested_by}{reason}")));
+            }
+            OperationEvent::Finished { resources, outcome } => {
+                told.status = outcome.to_string();
                 told.finished_at_ms = Some(at_ms);
                 told.comparison = compare(&order.before, resources);
             }
@@ -387,6 +397,11 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Moved { address } => format!("{address} is on the new instance"),
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
+        Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
+        Evidence::Found { things } => {
+            let ids: Vec<&str> = things.iter().map(Thing::id).collect();
+            format!("it has made {}", ids.join(", "))
+        }
         Evidence::InstanceGone { instance, state, reason } => {
             let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
             let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));

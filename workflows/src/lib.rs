@@ -25,3 +25,4 @@ pub mod submission;
 
 mod acquire;
 mod release;
+mod undo;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
-use crate::steps::{Placement, Slot};
+use crate::steps::{Placement, Slot, TagMap};
 
 /// How many past instances a node remembers, so that a late event about one is recognised as such.
 pub const PAST_INSTANCES_MAX: usize = 32;
@@ -229,13 +229,92 @@ pub enum Thing {
         /// Its id.
         snapshot: SnapshotId,
     },
+    /// An interface.
+    Interface {
+        /// Its id.
+        interface: InterfaceId,
+    },
+    /// An image.
+    Image {
+        /// Its id.
+        image: ImageId,
+    },
+    /// An instance that an abandoned operation launched: to be fenced.
+    Instance {
+        /// Its id.
+        instance: InstanceId,
+        /// Its spot request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spot_request: Option<SpotRequestId>,
+    },
+    /// What a step may have made whose outcome nobody knows: to be looked for.
+    Unsettled {
+        /// What kind of thing.
+        made: Made,
+        /// The tags it would have; `perennial:step` names the attempt.
+        tags: TagMap,
+    },
+}
+
+/// What kind of thing a step makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "AWS's words for AWS's things")]
+pub enum Made {
+    Instance,
+    Volume,
+    Interface,
+    Snapshot,
+    Image,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it was for. Events say so by saying nothing.
+    #[default]
+    #[serde(skip)]
+    Completed,
+    /// It was undone, as somebody asked.
+    Cancelled,
+    /// It was stuck, and a deletion took over what it had.
+    Abandoned,
+}
+
+impl Outcome {
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "finished",
+            Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// Whether it did what it was for.
+    #[must_use]
+    pub const fn is_completed(&self) -> bool {
+        matches!(self, Self::Completed)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 impl Thing {
-    /// Its id, as AWS writes it.
+    /// Its id, as AWS writes it; of what is only suspected, the step that may have made it.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
+            Self::Interface { interface } => interface.as_str(),
+            Self::Image { image } => image.as_str(),
+            Self::Instance { instance, .. } => instance.as_str(),
+            Self::Unsettled { tags, .. } => tags.get("perennial:step").map_or("", String::as_str),
             Self::Volume { volume } => volume.as_str(),
             Self::Snapshot { snapshot } => snapshot.as_str(),
         }
@@ -309,6 +388,9 @@ pub enum NodeEvent {
         generation: u64,
         /// What belongs to it now.
         resources: Resources,
+        /// How it ended.
+        #[serde(default, skip_serializing_if = "Outcome::is_completed")]
+        outcome: Outcome,
     },
     /// Something was heard that leads to nothing by itself.
     SignalNoted {
@@ -385,7 +467,7 @@ impl Node {
                 self.open = Some((operation.clone(), *kind));
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::OperationFinished { operation, kind, generation, resources } => {
+            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome } => {
                 if self.open.as_ref().map(|(open, _)| open) != Some(operation) {
                     return illegal("this operation is not open");
                 }
@@ -400,7 +482,14 @@ impl Node {
                 self.open = None;
                 self.generation = *generation;
                 self.resources = resources.clone();
-                self.deleted = *kind == OperationKind::Delete;
+                self.deleted = match (kind, outcome) {
+                    (OperationKind::Delete, Outcome::Completed)
+                    | (OperationKind::Provision, Outcome::Cancelled) => true,
+                    // A deletion follows at once.
+                    (_, Outcome::Abandoned) => self.deleted,
+                    (OperationKind::Provision | OperationKind::Replace, Outcome::Completed)
+                    | (OperationKind::Replace | OperationKind::Delete, Outcome::Cancelled) => false,
+                };
                 self.changed_at_ms = stamp.at_ms;
             }
             NodeEvent::SignalNoted { .. } => {}

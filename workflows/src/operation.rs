@@ -38,13 +38,13 @@ use crate::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
 };
 use crate::node::{
-    Carrier, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Resources, Retained, RootImage,
-    Thing,
+    Carrier, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome, Resources, Retained,
+    RootImage, Thing,
 };
 use crate::signal::{Cause, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{delete, provision, replace};
+use crate::{delete, provision, replace, undo};
 
 /// Between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without capacity for three
 /// minutes; the first rounds are faster because a notice gives two.
@@ -170,10 +170,21 @@ pub enum OperationEvent {
         /// What the node is meant to be now: a corrected file mends what stuck.
         spec: NodeSpec,
     },
-    /// Everything is in place.
+    /// A person says: undo it. Only before the point of no return.
+    CancelRequested {
+        /// Who.
+        requested_by: String,
+        /// In their words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Everything is in place; or everything is back, when it was cancelled; or a deletion takes over.
     Finished {
         /// What belongs to the node now.
         resources: Resources,
+        /// How it ended.
+        #[serde(default, skip_serializing_if = "Outcome::is_completed")]
+        outcome: Outcome,
     },
 }
 
@@ -227,6 +238,8 @@ pub struct VolumeFact {
     pub place: Place,
     /// The instance a live detach was tried on.
     pub detach_tried_on: Option<InstanceId>,
+    /// Whether an instance of this operation may have written to it.
+    pub touched: bool,
 }
 
 /// What is known of the node's own interface.
@@ -255,6 +268,21 @@ pub struct Holder {
     pub warned: bool,
     /// It was seen terminated, twice.
     pub fenced: bool,
+}
+
+impl Holder {
+    /// An instance that may hold anything.
+    const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
+        Self {
+            instance,
+            spot_request,
+            is_old: false,
+            preserved: false,
+            known_over: false,
+            warned: true,
+            fenced: false,
+        }
+    }
 }
 
 /// The new instance.
@@ -358,15 +386,23 @@ pub struct Facts {
     pub carried_over: Option<Signal>,
     /// Superseded images that are gone, and things `delete` has deleted, by id.
     pub gone: Vec<String>,
+    /// It is being undone.
+    pub undoing: bool,
+    /// What earlier operations left over, and what this one looks for because it may have made it.
+    pub things: Vec<Leftover>,
     /// What could not be cleaned up in this operation, by id, with the reason.
     pub uncleaned: BTreeMap<String, String>,
 }
 
-/// Whether the next launch asks another pool.
+/// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Climb {
-    Yes,
-    No,
+enum GivenUp {
+    /// It is or will be gone: the next launch asks another pool.
+    Lost,
+    /// It was launched for another way of carrying the root: its own root is of no worth.
+    RungChanged,
+    /// The operation ends without it.
+    Cancelled,
 }
 
 /// One step, from its intention to its end.
@@ -408,6 +444,8 @@ pub enum Status {
     Finished {
         /// Since when.
         at_ms: u64,
+        /// How it ended.
+        outcome: Outcome,
     },
 }
 
@@ -442,6 +480,22 @@ pub enum Refusal {
     /// Only a stuck operation can be resumed.
     #[error("workflow {operation} is not stuck; there is nothing to resume")]
     NotStuck {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// After the point of no return there is only forward.
+    #[error(
+        "workflow {operation} cannot be cancelled any more, it goes only forward: {because}. If it is stuck, `perennial workflow resume {operation}` goes on, and `perennial node delete` gives the node up"
+    )]
+    OnlyForward {
+        /// The operation.
+        operation: OperationId,
+        /// Why.
+        because: String,
+    },
+    /// It is being undone already.
+    #[error("workflow {operation} is being cancelled already")]
+    AlreadyCancelled {
         /// The operation.
         operation: OperationId,
     },
@@ -485,7 +539,16 @@ impl Operation {
             OperationKind::Provision => None,
             OperationKind::Replace | OperationKind::Delete => order.before.carrier.as_ref(),
         };
-        let place = || old.map_or(Place::Free, |carrier| Place::On(carrier.instance.clone()));
+        // What an abandoned operation had launched may hold anything of the node's.
+        let inherited = order.before.leftovers.iter().filter_map(|left| match &left.thing {
+            Thing::Instance { instance, spot_request } => Some((instance.clone(), spot_request.clone())),
+            _ => None,
+        });
+        let inherited: Vec<(InstanceId, Option<SpotRequestId>)> = inherited.collect();
+        let on = old.map(|carrier| &carrier.instance).or(inherited.first().map(|(instance, _)| instance));
+        let place = || on.map_or(Place::Free, |instance| Place::On(instance.clone()));
+        let mut things = order.before.leftovers.clone();
+        things.retain(|left| !matches!(left.thing, Thing::Instance { .. }));
         let mut volumes: BTreeMap<Slot, VolumeFact> = order
             .before
             .volumes
@@ -497,6 +560,7 @@ impl Operation {
                     device: held.device.clone(),
                     place: place(),
                     detach_tried_on: None,
+                    touched: false,
                 };
                 (slot.clone(), fact)
             })
@@ -508,6 +572,7 @@ impl Operation {
                     device: wanted.device.clone(),
                     place: Place::Absent,
                     detach_tried_on: None,
+                    touched: false,
                 });
             }
         }
@@ -535,6 +600,8 @@ impl Operation {
             Cause::Signal { signal } => signal.is_over(),
             Cause::Request { .. } => false,
         };
+        let inherited =
+            inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
         let holders = old
             .map(|carrier| Holder {
                 instance: carrier.instance.clone(),
@@ -546,6 +613,7 @@ impl Operation {
                 fenced: false,
             })
             .into_iter()
+            .chain(inherited)
             .collect();
         let facts = Facts {
             placement: order.before.placement.clone(),
@@ -569,6 +637,8 @@ impl Operation {
             verified: false,
             carried_over: None,
             gone: Vec::new(),
+            undoing: false,
+            things,
             uncleaned: BTreeMap::new(),
         };
         Self {
@@ -623,7 +693,7 @@ impl Operation {
             OperationEvent::RungChosen { to, .. } => {
                 self.facts.rung = *to;
                 // An instance that was launched for the old rung is of no use to the new one.
-                self.give_up_candidate(stamp.at_ms, Climb::No);
+                self.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
             }
             OperationEvent::CandidateLost { instance, because } => {
                 let Some(candidate) = self.facts.candidate.as_ref().filter(|c| c.instance == *instance)
@@ -635,12 +705,15 @@ impl Operation {
                     self.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
                 }
                 self.facts.losses += 1;
-                self.give_up_candidate(stamp.at_ms, Climb::Yes);
+                let why = if self.facts.undoing { GivenUp::Cancelled } else { GivenUp::Lost };
+                self.give_up_candidate(stamp.at_ms, why);
             }
             OperationEvent::SignalReceived { signal } => {
                 for holder in self.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
                     holder.known_over |= signal.is_over();
                     holder.warned = true;
+                    // There is nothing to go back to: it goes forward after all.
+                    self.facts.undoing &= !holder.is_old;
                 }
                 let about_candidate = self
                     .facts
@@ -687,8 +760,14 @@ impl Operation {
                     }
                 }
             }
-            OperationEvent::Finished { .. } => {
-                self.status = Status::Finished { at_ms: stamp.at_ms };
+            OperationEvent::CancelRequested { .. } => {
+                if self.facts.undoing || self.no_return().is_some() {
+                    return illegal("the operation cannot be undone");
+                }
+                self.begin_undoing(stamp.at_ms);
+            }
+            OperationEvent::Finished { outcome, .. } => {
+                self.status = Status::Finished { at_ms: stamp.at_ms, outcome: *outcome };
             }
         }
         Ok(self)
@@ -734,19 +813,170 @@ impl Operation {
         self.order.spec.persist.root != RootMode::None
     }
 
+    /// Why the operation cannot be undone any more; `None` while it can.
+    #[must_use]
+    pub fn no_return(&self) -> Option<String> {
+        if self.order.kind == OperationKind::Provision {
+            return None;
+        }
+        let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
+            return Some("there is no instance to go back to".to_owned());
+        };
+        let fencing = self.steps.values().any(
+            |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
+        );
+        if old.known_over {
+            Some(format!("{} is gone", old.instance))
+        } else if fencing {
+            Some(format!("{} is terminated, or is being so", old.instance))
+        } else if self.order.kind == OperationKind::Delete && self.facts.holders.len() > 1 {
+            Some("it has taken over from an abandoned workflow".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// The instance that carried the node when the operation began.
+    pub(crate) fn old(&self) -> Option<&Holder> {
+        self.facts.holders.iter().find(|holder| holder.is_old)
+    }
+
+    fn begin_undoing(&mut self, at_ms: u64) {
+        self.status = Status::Running;
+        self.facts.undoing = true;
+        self.give_up_candidate(at_ms, GivenUp::Cancelled);
+        // A live detach may still come true: the volume is looked at, and attached again if it has left.
+        if let Some(old) = self.old().map(|old| old.instance.clone()) {
+            for fact in self.facts.volumes.values_mut() {
+                if fact.detach_tried_on.as_ref() == Some(&old) {
+                    fact.place = Place::Free;
+                }
+            }
+        }
+        let mut suspected = Vec::new();
+        for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
+            let withdrawn = match record.intent.as_ref() {
+                // Not asked for yet, so surely not made.
+                Intent::Launch { .. } => record.not_before_ms > at_ms,
+                // Its completion may take hours; it can be deleted before.
+                Intent::SnapshotRoot { .. } => {
+                    suspected.push(Arc::clone(&record.intent));
+                    true
+                }
+                _ => false,
+            };
+            if withdrawn {
+                record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
+            }
+            record.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
+        }
+        for intent in suspected {
+            self.suspect(&intent);
+        }
+    }
+
+    /// Remembers that a step may have made something, to be looked for.
+    fn suspect(&mut self, intent: &Intent) {
+        if let Some((made, tags)) = intent.makes() {
+            let thing = Thing::Unsettled { made, tags: tags.clone() };
+            let because = format!("{}: {} did not settle", self.id, intent.step());
+            self.facts.things.push(Leftover { thing, because });
+        }
+    }
+
+    /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
+    /// may have been made for it.
+    #[must_use]
+    pub fn handed_over(&self, at_ms: u64) -> Resources {
+        let mut end = self.clone();
+        end.give_up_candidate(at_ms, GivenUp::Cancelled);
+        let facts = &end.facts;
+        let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
+        let mut left = end.order.before.clone();
+        left.carrier = left.carrier.filter(|_| end.old().is_some_and(|old| !old.fenced));
+        left.placement = facts.placement.clone();
+        for (slot, fact) in &facts.volumes {
+            match &fact.id {
+                Some(volume) => {
+                    let held = HeldVolume { volume: volume.clone(), device: fact.device.clone() };
+                    left.volumes.insert(slot.clone(), held);
+                }
+                None => {
+                    left.volumes.remove(slot);
+                }
+            }
+        }
+        left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+        if let Some(fact) = &facts.interface {
+            left.interface = fact.held.clone();
+        }
+        left.interface = left.interface.filter(|held| !gone(held.interface.as_str()));
+        if end.order.spec.persist.network != NetworkMode::None {
+            left.address = facts.address;
+        }
+        left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
+        left.retained.retain(|old| !gone(old.volume.as_str()));
+        left.leftovers = end.leftovers();
+        if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
+            left.root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
+        } else if let Some(snapshot) = &facts.root_snapshot {
+            let because = format!("{}: made for a root image", end.id);
+            let thing = Thing::Snapshot { snapshot: snapshot.clone() };
+            left.leftovers.push(Leftover { thing, because });
+        }
+        left.root_images.retain(|root| !gone(root.image.as_str()));
+        for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
+            left.leftovers.push(Leftover {
+                thing: Thing::Instance {
+                    instance: holder.instance.clone(),
+                    spot_request: holder.spot_request.clone(),
+                },
+                because: format!("{}: launched by it", end.id),
+            });
+        }
+        for record in end.steps.values().filter(|record| record.outcome.is_none()) {
+            if let Some((made, tags)) = record.intent.makes() {
+                left.leftovers.push(Leftover {
+                    thing: Thing::Unsettled { made, tags: tags.clone() },
+                    because: format!("{}: {} did not settle", end.id, record.step),
+                });
+            }
+        }
+        left
+    }
+
+    /// Roots of lost instances that may have carried the node for a while.
+    pub(crate) fn outlived(&self, why: &str) -> Vec<Retained> {
+        let roots = self.facts.outlived.iter();
+        roots
+            .map(|root| Retained {
+                volume: root.clone(),
+                slot: Slot::Root,
+                because: format!("{}: {why}", self.id),
+            })
+            .collect()
+    }
+
     /// Turns evidence into facts.
     fn learn(&mut self, intent: &Intent, evidence: &Evidence, at_ms: u64) {
         let deleting = self.order.kind == OperationKind::Delete;
-        if self.may_be_left(intent) && *evidence != Evidence::Deleted {
+        let ending = deleting || (self.facts.undoing && self.order.kind == OperationKind::Provision);
+        if self.may_be_left(intent)
+            && let Some(id) = intent.cleans()
+        {
             let because = match evidence {
-                Evidence::Refused { code, message } => format!("{code}: {message}"),
-                Evidence::OutOfTime { because } => format!("not in time: {because}"),
-                other => format!("{other:?}"),
+                Evidence::Refused { code, message } => Some(format!("{code}: {message}")),
+                Evidence::OutOfTime { because } => Some(format!("not in time: {because}")),
+                _ => None,
             };
-            if let Some(id) = intent.cleans() {
+            if let Some(because) = because {
                 self.facts.uncleaned.insert(id.to_owned(), because);
             }
         }
+        if self.facts.undoing && matches!(evidence, Evidence::OutOfTime { .. }) {
+            self.suspect(intent);
+        }
+        let undoing = self.facts.undoing;
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -785,6 +1015,9 @@ impl Operation {
             (Intent::Detach { slot, instance, .. }, _) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.detach_tried_on = Some(instance.clone());
+                    if undoing {
+                        fact.place = Place::Free;
+                    }
                 }
             }
             (Intent::Fence { instance, .. }, Evidence::Fenced { .. }) => {
@@ -804,13 +1037,13 @@ impl Operation {
                 }
             }
             // What is to end anyway may be gone already.
-            (Intent::Release { slot, volume, .. }, Evidence::Lost { .. }) if deleting => {
+            (Intent::Release { slot, volume, .. }, Evidence::Lost { .. }) if ending => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.place = Place::Free;
                 }
                 facts.gone.push(volume.to_string());
             }
-            (Intent::ReleaseInterface { interface, .. }, Evidence::Lost { .. }) if deleting => {
+            (Intent::ReleaseInterface { interface, .. }, Evidence::Lost { .. }) if ending => {
                 if let Some(fact) = &mut facts.interface {
                     fact.place = Place::Free;
                 }
@@ -890,6 +1123,7 @@ impl Operation {
             (Intent::Attach { slot, instance, .. }, Evidence::Attached) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.place = Place::On(instance.clone());
+                    fact.touched = true;
                 }
             }
             (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
@@ -902,9 +1136,30 @@ impl Operation {
                     temporary.deleted = true;
                 }
                 facts.gone.push(volume.to_string());
+                // Made by this operation and undone: if it goes forward after all, it is made anew.
+                for fact in
+                    facts.volumes.values_mut().filter(|fact| !deleting && fact.id.as_ref() == Some(volume))
+                {
+                    fact.id = None;
+                    fact.place = Place::Absent;
+                }
             }
             (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
                 facts.gone.push(interface.to_string());
+                if !deleting && let Some(fact) = &mut facts.interface {
+                    *fact = InterfaceFact { held: None, place: Place::Absent };
+                }
+            }
+            (Intent::Find { tags, .. }, Evidence::Found { things }) => {
+                facts.gone.extend(tags.get("perennial:step").cloned());
+                for thing in things {
+                    if let Thing::Instance { instance, spot_request } = thing {
+                        facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
+                    } else {
+                        let because = format!("{}: made by a step that did not settle", self.id);
+                        facts.things.push(Leftover { thing: thing.clone(), because });
+                    }
+                }
             }
             (Intent::DeregisterImage { image }, Evidence::Deleted) => facts.gone.push(image.to_string()),
             (Intent::DeleteSnapshot { snapshot }, Evidence::Deleted) => facts.gone.push(snapshot.to_string()),
@@ -914,6 +1169,7 @@ impl Operation {
                 Evidence::InstanceGone { .. } | Evidence::OutOfTime { .. },
             ) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.touched = true;
                     fact.place = Place::On(instance.clone());
                 }
             }
@@ -924,6 +1180,11 @@ impl Operation {
                 }
             }
             _ => {}
+        }
+        if let Evidence::InstanceGone { instance, .. } = evidence
+            && self.old().is_some_and(|old| old.instance == *instance)
+        {
+            self.facts.undoing = false;
         }
         if let Evidence::InstanceGone { instance, state, .. } = evidence
             && state.is_none_or(InstanceState::is_over)
@@ -951,7 +1212,7 @@ impl Operation {
     }
 
     /// The candidate becomes one more instance to fence.
-    fn give_up_candidate(&mut self, at_ms: u64, climb: Climb) {
+    fn give_up_candidate(&mut self, at_ms: u64, why: GivenUp) {
         let keeps_root = self.keeps_root();
         let Some(candidate) = self.facts.candidate.take() else { return };
         let adopting = self.steps.values().any(|record| {
@@ -967,7 +1228,9 @@ impl Operation {
         if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
             // A root that was launched to be the node's own may have been written to; only one that waited for an
             // adoption is surely of no worth.
-            if facts.rung == RootRung::Adopt || !keeps_root || climb == Climb::No {
+            // One that was not protected yet dies with its instance, if no call under way protects it after all.
+            let of_no_worth = facts.rung == RootRung::Adopt || !keeps_root || !candidate.protected;
+            if of_no_worth || why == GivenUp::RungChanged {
                 facts.add_temporary(root);
             } else {
                 facts.outlived.push(root);
@@ -979,22 +1242,19 @@ impl Operation {
         facts.final_preserved = false;
         facts.verified = false;
         facts.carried_over = None;
-        facts.holders.push(Holder {
-            instance: candidate.instance,
-            spot_request: candidate.spot_request,
-            is_old: false,
-            preserved: !carries,
-            known_over: false,
-            warned: true,
-            fenced: false,
-        });
-        if climb == Climb::Yes {
+        facts
+            .holders
+            .push(Holder { preserved: !carries, ..Holder::new(candidate.instance, candidate.spot_request) });
+        if why == GivenUp::Lost {
             self.climb(candidate.pool, "lost before it carried the node".to_owned(), at_ms);
         }
     }
 
     /// Which intents hold under the facts.
     fn rules(&self) -> Vec<Due> {
+        if self.facts.undoing {
+            return undo::rules(self);
+        }
         match self.order.kind {
             OperationKind::Provision => provision::rules(self),
             OperationKind::Replace => replace::rules(self),
@@ -1006,7 +1266,7 @@ impl Operation {
     pub(crate) fn may_be_left(&self, intent: &Intent) -> bool {
         intent.cleans().is_some_and(|id| {
             self.order.kind != OperationKind::Delete
-                || self.order.before.leftovers.iter().any(|left| left.thing.id() == id)
+                || self.facts.things.iter().any(|left| left.thing.id() == id)
         })
     }
 
@@ -1018,7 +1278,7 @@ impl Operation {
     /// What is left over at the end of this operation.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
-        let mut left: Vec<Leftover> = self.order.before.leftovers.clone();
+        let mut left: Vec<Leftover> = self.facts.things.clone();
         let temporary = self.facts.temporary.iter().filter(|temporary| !temporary.deleted);
         let volumes = temporary.map(|temporary| Thing::Volume { volume: temporary.volume.clone() });
         let superseded = self.order.before.root_images.iter().filter(|root| {
@@ -1026,7 +1286,8 @@ impl Operation {
             gone(root.image.as_str()) && !gone(root.snapshot.as_str())
         });
         let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
-        for thing in volumes.chain(snapshots) {
+        let made = if self.facts.undoing { undo::made(self) } else { Vec::new() };
+        for thing in volumes.chain(snapshots).chain(made) {
             if !left.iter().any(|known| known.thing == thing) {
                 let because = format!("{}: not cleaned up", self.id);
                 left.push(Leftover { thing, because });
@@ -1042,14 +1303,18 @@ impl Operation {
     }
 
     /// What belongs to the node, if everything is in place.
-    fn finished(&self) -> Option<Resources> {
+    fn finished(&self) -> Option<(Resources, Outcome)> {
         if self.steps.values().any(|record| record.outcome.is_none()) {
             return None;
         }
-        match self.order.kind {
+        if self.facts.undoing {
+            return undo::restored(self).map(|resources| (resources, Outcome::Cancelled));
+        }
+        let resources = match self.order.kind {
             OperationKind::Provision | OperationKind::Replace => self.carried_resources(),
             OperationKind::Delete => delete::remaining(self),
-        }
+        };
+        resources.map(|resources| (resources, Outcome::Completed))
     }
 
     /// What belongs to the node once the candidate carries it.
@@ -1093,13 +1358,7 @@ impl Operation {
                 because: format!("{}: the node's root is not kept any more", self.id),
             });
         }
-        for root in &facts.outlived {
-            retained.push(Retained {
-                volume: root.clone(),
-                slot: Slot::Root,
-                because: format!("{}: the root of an instance that was lost before the end", self.id),
-            });
-        }
+        retained.extend(self.outlived("the root of an instance that was lost before the end"));
         let mut root_images: Vec<RootImage> = before
             .root_images
             .iter()
@@ -1278,7 +1537,7 @@ impl Draft {
         if self.state.status != Status::Running {
             return Ok(());
         }
-        if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX {
+        if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX && !self.state.facts.undoing {
             let because = format!(
                 "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}",
                 self.state.facts.last_failure
@@ -1300,8 +1559,8 @@ impl Draft {
                 not_before_ms,
             })?;
         }
-        if let Some(resources) = self.state.finished() {
-            self.push(OperationEvent::Finished { resources })?;
+        if let Some((resources, outcome)) = self.state.finished() {
+            self.push(OperationEvent::Finished { resources, outcome })?;
         } else if self.state.open_steps().is_empty() {
             // The rules leave nothing to do and nothing is finished: a bug, but one that keeps every resource.
             self.push(OperationEvent::Stuck {
@@ -1326,6 +1585,7 @@ impl Draft {
         if let Evidence::OutOfTime { because } = &evidence
             && !intent.has_another_way()
             && !self.state.may_be_left(&intent)
+            && !(self.state.facts.undoing && undo::goes_on_without(&self.state, &intent))
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
@@ -1342,6 +1602,23 @@ impl Draft {
     fn consequences(&mut self, step: &str, intent: &Intent, evidence: &Evidence) -> Result<(), Refusal> {
         let candidate = self.state.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
         let concerns_candidate = |instance: &InstanceId| candidate.as_ref() == Some(instance);
+        if self.state.facts.undoing {
+            match (intent, evidence) {
+                (Intent::Launch { .. }, Evidence::Launched { instance, .. }) => {
+                    return self.push(OperationEvent::CandidateLost {
+                        instance: instance.clone(),
+                        because: "the workflow is cancelled".to_owned(),
+                    });
+                }
+                (Intent::Release { .. }, Evidence::Lost { .. })
+                    if self.state.order.kind == OperationKind::Provision =>
+                {
+                    return Ok(());
+                }
+                (intent, _) if undo::goes_on_without(&self.state, intent) => return Ok(()),
+                _ => {}
+            }
+        }
         match (intent, evidence) {
             (
                 Intent::Launch { .. } | Intent::Start { .. },
@@ -1514,11 +1791,41 @@ impl Draft {
         self.intend()
     }
 
-    /// The resources it finished with, if it did in this draft.
+    /// Takes a person's word that it is to be undone.
+    ///
+    /// # Errors
+    /// [`Refusal::OnlyForward`], [`Refusal::AlreadyCancelled`].
+    pub fn cancel(&mut self, requested_by: String, reason: Option<String>) -> Result<(), Refusal> {
+        let operation = self.state.id.clone();
+        if self.state.facts.undoing {
+            return Err(Refusal::AlreadyCancelled { operation });
+        }
+        if let Some(because) = self.state.no_return() {
+            return Err(Refusal::OnlyForward { operation, because });
+        }
+        self.push(OperationEvent::CancelRequested { requested_by, reason })?;
+        self.intend()
+    }
+
+    /// Ends a stuck operation, whose things a deletion takes over.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`].
+    pub fn abandon(&mut self) -> Result<Resources, Refusal> {
+        if !matches!(self.state.status, Status::Stuck { .. }) {
+            return Err(Refusal::NotStuck { operation: self.state.id.clone() });
+        }
+        let resources = self.state.handed_over(self.now_ms);
+        let outcome = Outcome::Abandoned;
+        self.push(OperationEvent::Finished { resources: resources.clone(), outcome })?;
+        Ok(resources)
+    }
+
+    /// The resources it finished with, and how, if it did in this draft.
     #[must_use]
-    pub fn finished_with(&self) -> Option<&Resources> {
+    pub fn finished_with(&self) -> Option<(&Resources, Outcome)> {
         self.events.iter().rev().find_map(|event| match event {
-            OperationEvent::Finished { resources } => Some(resources),
+            OperationEvent::Finished { resources, outcome } => Some((resources, *outcome)),
             _ => None,
         })
     }

@@ -60,6 +60,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Verify { .. } => 2_000,
         Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
+        Intent::Find { .. } => 300_000,
     }
 }
 
@@ -197,6 +198,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeleteInterface { .. }
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
+        Intent::Find { .. } => Evidence::Found { things: Vec::new() },
     }
 }
 
@@ -257,7 +259,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
     };
     let events = imagine(&id, order)?;
     match events.into_iter().next_back() {
-        Some((_, OperationEvent::Finished { resources })) => Ok(resources),
+        Some((_, OperationEvent::Finished { resources, .. })) => Ok(resources),
         _ => Err(Refusal::Inconsistent { operation: id, why: "the plan does not end".to_owned() }),
     }
 }

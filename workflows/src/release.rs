@@ -10,6 +10,10 @@ use crate::steps::{Intent, Slot};
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = Vec::new();
     for holder in &op.facts.holders {
+        // A cancelled operation ends on the old instance.
+        if op.facts.undoing && holder.is_old {
+            continue;
+        }
         let preserve = preserve(op, holder);
         let safe = holder.preserved || holder.known_over || preserve.is_none();
         if let Some(preserve) = preserve.filter(|_| !safe) {
@@ -47,7 +51,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
 
 /// What must be made to survive the holder's termination; `None` when nothing of the node's is on it.
 fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
-    let on_it = |place: &Place| matches!(place, Place::On(on) if *on == holder.instance);
+    // What an abandoned operation has brought where, is not known to the deletion that took over.
+    let any = op.order.kind == OperationKind::Delete && !holder.is_old;
+    let on_it = |place: &Place| any || matches!(place, Place::On(on) if *on == holder.instance);
     let volumes: Vec<_> = op
         .facts
         .volumes
@@ -90,6 +96,7 @@ fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
     let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
     op.order.spec.persist.handover == Handover::Detach
         && op.order.kind == OperationKind::Replace
+        && !op.facts.undoing
         && op.order.spec.makes_before_breaks()
         && *slot != Slot::Root
         && secured

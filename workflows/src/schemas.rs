@@ -20,8 +20,8 @@ use crate::node::NodeEvent;
 use crate::operation::OperationEvent;
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, DeleteParams, ReplaceParams, Reply, ResumeParams, SUBMISSION_ID_MAX, SubmissionId,
-    SubmissionSchema, TEXT_MAX,
+    ApplyParams, CancelParams, DeleteParams, ReplaceParams, Reply, ResumeParams, SUBMISSION_ID_MAX,
+    SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -60,10 +60,11 @@ pub fn submission() -> Schema {
         message::<ReplaceParams>(&mut generator, "node.replace", Field::Required, Field::Optional),
         message::<DeleteParams>(&mut generator, "node.delete", Field::Required, Field::Required),
         message::<ResumeParams>(&mut generator, "workflow.resume", Field::Optional, Field::Required),
+        message::<CancelParams>(&mut generator, "workflow.cancel", Field::Optional, Field::Required),
     ];
     let mut schema = json_schema!({ "oneOf": messages });
     finish(&mut generator, &mut schema, "Perennial submission, version 1");
-    for params in ["ReplaceParams", "DeleteParams"] {
+    for params in ["ReplaceParams", "DeleteParams", "CancelParams"] {
         if let Some(reason) = schema.pointer_mut(&format!("/$defs/{params}/properties/reason")) {
             reason["maxLength"] = json!(TEXT_MAX);
         }

@@ -14,7 +14,7 @@
 //! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
-//! | release, release_interface, start, verify | describe only | nothing is changed |
+//! | release, release_interface, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ use crate::aws::{
     GroupId, ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
     SubnetId, VolumeId,
 };
+use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 
 /// A volume's place in a node: `root`, or the name of a data volume.
@@ -329,6 +330,13 @@ pub enum Intent {
         /// Which.
         snapshot: SnapshotId,
     },
+    /// Looks for what a step of a cancelled or abandoned operation may have made.
+    Find {
+        /// What kind of thing.
+        made: Made,
+        /// The tags it would have.
+        tags: TagMap,
+    },
 }
 
 impl Intent {
@@ -356,6 +364,9 @@ impl Intent {
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
             Self::DeregisterImage { image } => format!("deregister_image:{image}"),
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
+            Self::Find { tags, .. } => {
+                format!("find:{}", tags.get("perennial:step").map_or("", String::as_str))
+            }
         }
     }
 
@@ -382,6 +393,8 @@ impl Intent {
             | Self::DeleteVolume { .. } => 5 * MINUTE,
             // A volume in use stays so; after termination it comes anyway.
             Self::Detach { .. } => 20 * SECOND,
+            // Absence is believed after minutes only.
+            Self::Find { .. } => 30 * MINUTE,
             // A metal instance took over 19 minutes to terminate.
             Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
             // A first full snapshot takes hours.
@@ -409,6 +422,7 @@ impl Intent {
             Self::DeleteInterface { interface } => Some(interface.as_str()),
             Self::DeregisterImage { image } => Some(image.as_str()),
             Self::DeleteSnapshot { snapshot } => Some(snapshot.as_str()),
+            Self::Find { tags, .. } => tags.get("perennial:step").map(String::as_str),
             _ => None,
         }
     }
@@ -436,7 +450,21 @@ impl Intent {
             | Self::DeleteVolume { .. }
             | Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
-            | Self::DeleteSnapshot { .. } => None,
+            | Self::DeleteSnapshot { .. }
+            | Self::Find { .. } => None,
+        }
+    }
+
+    /// What a step makes, and the tags it makes it with; `None` for a step that makes nothing.
+    #[must_use]
+    pub const fn makes(&self) -> Option<(Made, &TagMap)> {
+        match self {
+            Self::Launch { tags, .. } => Some((Made::Instance, tags)),
+            Self::CreateVolume { tags, .. } => Some((Made::Volume, tags)),
+            Self::CreateInterface { tags, .. } => Some((Made::Interface, tags)),
+            Self::SnapshotRoot { tags, .. } => Some((Made::Snapshot, tags)),
+            Self::RegisterImage { tags, .. } => Some((Made::Image, tags)),
+            _ => None,
         }
     }
 }
@@ -533,6 +561,11 @@ pub enum Evidence {
     Verified,
     /// Deleted, or already gone.
     Deleted,
+    /// What the step in question has made; nothing, when it has surely made nothing.
+    Found {
+        /// What.
+        things: Vec<Thing>,
+    },
     /// The instance the step works on is gone or going.
     InstanceGone {
         /// Which.

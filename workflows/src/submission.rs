@@ -76,7 +76,7 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.delete` or `workflow.resume`.
+    /// `node.apply`, `node.replace`, `node.delete`, `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +133,17 @@ pub struct ResumeParams {
     pub accept_loss: Vec<Slot>,
 }
 
+/// `workflow.cancel`: an open workflow is to be undone, if it still can be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelParams {
+    /// Which.
+    pub workflow: OperationId,
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
@@ -145,6 +156,8 @@ pub enum Work {
     Delete(DeleteParams),
     /// See [`ResumeParams`].
     Resume(ResumeParams),
+    /// See [`CancelParams`].
+    Cancel(CancelParams),
 }
 
 /// A submission whose form is right.
@@ -223,9 +236,15 @@ impl Submission {
                 let node = resume.workflow.node().clone();
                 (Work::Resume(resume), Some(node))
             }
+            "workflow.cancel" => {
+                let cancel: CancelParams = serde_json::from_value(given).map_err(params)?;
+                check_text(cancel.reason.as_deref()).map_err(&bad)?;
+                let node = cancel.workflow.node().clone();
+                (Work::Cancel(cancel), Some(node))
+            }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.delete, workflow.resume",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.delete, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

@@ -15,7 +15,7 @@ use perennial_workflows::signal::{News, Signal, Source};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
-    ApplyParams, DeleteParams, ReplaceParams, ResumeParams, Submission, SubmissionId, Work,
+    ApplyParams, CancelParams, DeleteParams, ReplaceParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -144,6 +144,7 @@ enum Move {
     Replace,
     Delete(bool, bool),
     Resume(bool),
+    Cancel,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -155,6 +156,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => Just(Move::Replace),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(root, data)| Move::Delete(root, data)),
         2 => any::<bool>().prop_map(Move::Resume),
+        1 => Just(Move::Cancel),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -181,6 +183,12 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
+        (Intent::Find { .. }, 1) => Evidence::Found {
+            things: vec![perennial_workflows::node::Thing::Instance {
+                instance: InstanceId::parse("i-found").unwrap(),
+                spot_request: None,
+            }],
+        },
         (intent, 2) => intent.instance().map_or_else(refused, gone),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },
         _ => refused(),
@@ -246,6 +254,20 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 backups: *data,
             };
             desk.submit(Work::Delete(DeleteParams { keep, reason: None }))?;
+        }
+        Move::Cancel => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let can = operation.no_return().is_none() && !operation.facts.undoing;
+            let before = operation.id.clone();
+            desk.submit(Work::Cancel(CancelParams { workflow: operation.id, reason: None }))?;
+            let after = match desk.state(&before.stream()) {
+                State::Operation(Some(operation)) => operation,
+                other => panic!("{other:?}"),
+            };
+            prop_assert!(
+                !can || after.facts.undoing || matches!(after.status, Status::Finished { .. }),
+                "what can be undone is being undone"
+            );
         }
         Move::Resume(accept) => {
             let Some(operation) = desk.open() else { return Ok(()) };

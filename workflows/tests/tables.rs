@@ -25,6 +25,7 @@ struct Run {
     head: Seq,
     now_ms: u64,
     told: String,
+    last: Option<OperationEvent>,
 }
 
 impl Run {
@@ -44,7 +45,8 @@ impl Run {
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        let mut run = Self { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new() };
+        let mut run =
+            Self { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
         run.take(draft);
         run
     }
@@ -69,9 +71,11 @@ impl Run {
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
-                OperationEvent::Finished { .. } => writeln!(told, "! finished"),
+                OperationEvent::CancelRequested { .. } => writeln!(told, "! cancelled"),
+                OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
             };
         }
+        self.last = draft.events.last().cloned().or(self.last.take());
         self.state = draft.state;
     }
 
@@ -103,6 +107,19 @@ impl Run {
             draft.report(step.token, evidence).unwrap();
             self.take(draft);
         }
+    }
+
+    /// The last event, with its place.
+    fn last(&self) -> Option<(Seq, OperationEvent)> {
+        self.last.clone().map(|event| (self.head, event))
+    }
+
+    fn cancel(&mut self) -> Result<(), Refusal> {
+        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
+        draft.cancel("a person".into(), None)?;
+        self.told.clear();
+        self.take(draft);
+        Ok(())
     }
 
     fn hear(&mut self, instance: &InstanceId, news: News) {
@@ -707,6 +724,179 @@ fn an_address_that_another_has_is_stuck_with_who_has_it() {
     let Status::Stuck { because, needs, .. } = &run.state.status else { panic!("{}", run.told) };
     assert_eq!(because, "10.0.0.9 is held by eni-x of i-x");
     assert_eq!(needs, "free 10.0.0.9, then: perennial workflow resume db-1.2");
+}
+
+#[test]
+fn a_replacement_that_is_cancelled_gives_back_what_it_took() {
+    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to("move_address");
+    assert!(run.state.no_return().is_some(), "the old instance is being fenced by now");
+    assert!(matches!(run.cancel(), Err(Refusal::OnlyForward { .. })));
+
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to("detach");
+    let before = run.state.order.before.clone();
+    run.cancel().unwrap();
+    run.drive(&well);
+    expect![[r#"
+        ! cancelled
+        + fence:i-new2x3
+        = detach:data: released
+        + attach:data
+        = fence:i-new2x3: fenced
+        + delete_volume:vol-new2x6
+        = attach:data: attached
+        = delete_volume:vol-new2x6: deleted
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+    let Some((_, OperationEvent::Finished { resources, outcome })) = run.last() else { panic!() };
+    assert_eq!((outcome.name(), resources), ("cancelled", before));
+}
+
+#[test]
+fn a_cancellation_whose_old_instance_is_lost_goes_forward_after_all() {
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
+    run.drive_to("start");
+    let old = run.state.order.before.carrier.clone().unwrap().instance;
+    run.cancel().unwrap();
+    run.hear(&old, News::StateChange { state: InstanceState::ShuttingDown });
+    run.drive(&well);
+    expect![[r#"
+        ! cancelled
+        + fence:i-new2x3
+        + fence:i-new1x5
+        + launch (2)
+        = start: started
+        = fence:i-new2x3: fenced
+        = fence:i-new1x5: fenced
+        + release:root
+        + release:data
+        = launch: launched
+        + start (2)
+        = release:root: released
+        = release:data: released
+        = start: started
+        + preserve:i-new2x11
+        + attach:data
+        + move_address
+        = preserve:i-new2x11: preserved
+        + adopt_root
+        = attach:data: attached
+        = move_address: moved
+        = adopt_root: adopted
+        + preserve:i-new2x11 (2)
+        = preserve:i-new2x11: preserved
+        + preserve:i-new2x11 (3)
+        = preserve:i-new2x11: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x18
+        = delete_volume:vol-new2x18: deleted
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+}
+
+#[test]
+fn a_launch_that_waits_for_capacity_is_withdrawn_by_a_cancellation() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.capacity.instance_types.truncate(1);
+    spec.capacity.market = MarketPolicy::SpotOnly;
+    let mut run = Run::start(OperationKind::Provision, &spec, asked(), None);
+    run.drive_to("launch");
+    let launch = run.state.open_steps().into_iter().find(|step| step.step == "launch").unwrap();
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let none = Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() };
+    draft.report(launch.token, none).unwrap();
+    run.take(draft);
+    run.cancel().unwrap();
+    run.drive(&well);
+    expect![[r#"
+        ! cancelled
+        = create_volume:data: volume_created
+        + delete_volume:vol-new2x4
+        = delete_volume:vol-new2x4: deleted
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+}
+
+#[test]
+fn a_provision_that_is_cancelled_keeps_only_what_may_hold_data() {
+    let spec = spec(NetworkMode::PrimaryEni, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Provision, &spec, asked(), None);
+    run.drive_to("verify");
+    run.cancel().unwrap();
+    run.drive(&well);
+    expect![[r#"
+        ! cancelled
+        + preserve:i-new2x8 (3)
+        = verify: verified
+        = preserve:i-new2x8: preserved
+        + fence:i-new2x8
+        = fence:i-new2x8: fenced
+        + release:data
+        + release_interface
+        = release:data: released
+        = release_interface: released
+        + delete_interface:eni-new2x5
+        = delete_interface:eni-new2x5: deleted
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
+    assert_eq!(resources.volumes.len(), 1, "the data volume: {resources:?}");
+    assert_eq!(resources.retained.len(), 1, "the root: {resources:?}");
+    assert_eq!((resources.carrier, resources.interface), (None, None));
+}
+
+#[test]
+fn a_stuck_operation_hands_over_everything_it_may_have_made() {
+    let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to("start");
+    let refused = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::Fence { .. })
+            .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
+    };
+    run.drive(&refused);
+    let handed = run.state.handed_over(run.now_ms);
+    let mut run = Run::start(
+        OperationKind::Delete,
+        &spec,
+        asked(),
+        Some(Keep { root: false, data: true, network: false, backups: false }),
+    );
+    let mut order = (*run.state.order).clone();
+    order.before = handed;
+    let draft = Draft::start(OperationId::parse("db-1.3").unwrap(), order, 0).unwrap();
+    run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
+    run.take(draft);
+    run.drive(&well);
+    expect![[r#"
+        + preserve:i-new1x5
+        + preserve:i-new2x3
+        = preserve:i-new1x5: preserved
+        + fence:i-new1x5
+        = preserve:i-new2x3: preserved
+        + fence:i-new2x3
+        = fence:i-new1x5: fenced
+        + release:root
+        + release:data
+        = fence:i-new2x3: fenced
+        + delete_volume:vol-new2x6
+        = release:root: released
+        + delete_volume:vol-new1x8
+        = release:data: released
+        = delete_volume:vol-new2x6: deleted
+        = delete_volume:vol-new1x8: deleted
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]

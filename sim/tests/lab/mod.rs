@@ -52,6 +52,11 @@ impl Points {
         })
     }
 
+    /// How many were passed.
+    pub fn passed(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// One more point; whether it is the one to die at.
     fn pass(&self) -> bool {
         if !self.armed.load(Ordering::SeqCst) {
@@ -436,6 +441,31 @@ impl Lab {
                 node.resources.volumes.len() + usize::from(spec.persist.root == RootMode::None),
                 "no volume too many on the instance\n{story}"
             );
+        });
+    }
+
+    /// Checks what must hold when a node has no instance: nothing of its lives, and what is left is listed.
+    pub async fn check_without_instance(&self, name: &str) {
+        let node = self.node(name).await;
+        let story = self.story().await;
+        assert_eq!(node.resources.carrier, None, "{story}");
+        let resources = &node.resources;
+        let mut listed: BTreeSet<String> = BTreeSet::new();
+        listed.extend(resources.volumes.values().map(|held| held.volume.to_string()));
+        listed.extend(resources.retained.iter().map(|old| old.volume.to_string()));
+        listed.extend(resources.interface.iter().map(|held| held.interface.to_string()));
+        listed.extend(resources.leftovers.iter().map(|left| left.thing.id().to_owned()));
+        for root in &resources.root_images {
+            listed.insert(root.image.to_string());
+            listed.insert(root.snapshot.to_string());
+        }
+        self.region.with(|world, _| {
+            assert_eq!(world.check_invariants(), Vec::<String>::new(), "{story}");
+            assert!(world.instances_of(name).is_empty(), "a live instance\n{story}");
+            assert_eq!(world.leaks("lab", &listed), Vec::<String>::new(), "leaked\n{story}");
+            for volume in resources.volumes.values().map(|held| &held.volume) {
+                assert!(world.volume(volume).is_some(), "{volume} is listed and not there\n{story}");
+            }
         });
     }
 

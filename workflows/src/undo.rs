@@ -1,0 +1,193 @@
+//! # Undo: a cancelled operation ends as if it had not been
+//!
+//! Before the point of no return a replacement (or deletion) is undone: what it launched is fenced, what was taken from the old
+//! instance goes back to it, what it made is deleted. The point of no return is the *intention* to fence the old instance; from
+//! then on there is only forward. A provision can be undone at any time: volumes that an instance of its may have written to stay, listed
+//! with the node, and come back when the node is applied again.
+//!
+//! ```text
+//!  (what was being asked for settles) ─ fence:new ─┬─ release:x ─ attach:x (old) ─┐
+//!                                                  ├─ delete_volume:… ────────────┼─ cancelled
+//!                          move_address (old) ─────┴─ delete_interface … ─────────┘
+//! ```
+//!
+//! | step | may start when | does | on failure |
+//! | --- | --- | --- | --- |
+//! | open steps | – | a create that was being asked for settles as ever; a launch that waits for its time is withdrawn | not in time: `find` |
+//! | `preserve:i`, `fence:i` | every instance but the old one | as in `replace` | stuck |
+//! | `release:x`, `release_interface` | its holder is fenced | – | gone for ever: stuck (provision: counts as gone) |
+//! | `attach:x` | it has left the old instance, or a detach was tried | AttachVolume to the old instance | old instance lost: forward after all |
+//! | `move_address` | the address may have moved | back to the old instance's interface | as above |
+//! | `delete_volume:x`, `delete_interface`, `deregister_image`, `delete_snapshot` | made by this operation, never used by an instance, everything else fenced | – | left over |
+//! | `find:s` | a step may have made something | looks by tags for five minutes | left over |
+//!
+//! A live detach that was asked for cannot be called back: while the old instance's operating system still uses the volume, the
+//! workflow waits for it, and is stuck after a while; unmounted there, the volume leaves and is attached again.
+//!
+//! When the old instance is lost meanwhile, there is nothing to go back to: the operation goes forward after all.
+//! DeleteOnTermination stays false on what the old instance holds.
+
+use crate::acquire;
+use crate::aws::InstanceId;
+use crate::node::{OperationKind, Resources, Retained, Thing};
+use crate::operation::{Due, Holder, Operation, Place};
+use crate::release;
+use crate::spec::NetworkMode;
+use crate::steps::Intent;
+
+/// Every rule that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = release::rules(op);
+    if let Some(old) = op.old() {
+        put_back(op, old, &mut due);
+    }
+    if op.facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) {
+        return due;
+    }
+    for thing in made(op) {
+        if op.is_to_clean(thing.id()) && is_free(op, &thing) {
+            due.extend(acquire::clean(&thing).map(Due::from));
+        }
+    }
+    due.extend(acquire::leftovers(op));
+    due
+}
+
+/// What was taken from the old instance goes back to it.
+fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
+    for (slot, held) in &op.order.before.volumes {
+        let Some(fact) = op.facts.volumes.get(slot) else { continue };
+        if fact.place == Place::Free && fact.id.as_ref() == Some(&held.volume) {
+            due.push(
+                Intent::Attach {
+                    slot: slot.clone(),
+                    volume: held.volume.clone(),
+                    instance: old.instance.clone(),
+                    device: held.device.clone(),
+                }
+                .into(),
+            );
+        }
+    }
+    let may_have_moved =
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
+    if op.order.spec.persist.network == NetworkMode::SecondaryIp
+        && may_have_moved
+        && op.facts.address_on.as_ref() != Some(&old.instance)
+        && let (Some(carrier), Some(address)) = (&op.order.before.carrier, op.order.before.address)
+    {
+        due.push(
+            Intent::MoveAddress {
+                instance: old.instance.clone(),
+                interface: carrier.interface.clone(),
+                address: Some(address),
+                from: op.own_instances(&old.instance),
+                own: op.own_tags(),
+            }
+            .into(),
+        );
+    }
+}
+
+/// What this operation has made and nobody needs any more. Volumes that an instance may have written to are not among it.
+pub(crate) fn made(op: &Operation) -> Vec<Thing> {
+    let (facts, before) = (&op.facts, &op.order.before);
+    let mut made = Vec::new();
+    for fact in facts.volumes.values().filter(|fact| !fact.touched) {
+        if let Some(volume) = &fact.id
+            && !before.volumes.values().any(|held| held.volume == *volume)
+        {
+            made.push(Thing::Volume { volume: volume.clone() });
+        }
+    }
+    for temporary in &facts.temporary {
+        made.push(Thing::Volume { volume: temporary.volume.clone() });
+    }
+    if let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+        && before.interface.as_ref() != Some(held)
+    {
+        made.push(Thing::Interface { interface: held.interface.clone() });
+    }
+    if let Some(image) = &facts.root_image {
+        made.push(Thing::Image { image: image.clone() });
+    }
+    if let Some(snapshot) = &facts.root_snapshot {
+        made.push(Thing::Snapshot { snapshot: snapshot.clone() });
+    }
+    made
+}
+
+/// Whether nothing of the operation's holds it any more.
+fn is_free(op: &Operation, thing: &Thing) -> bool {
+    let facts = &op.facts;
+    match thing {
+        Thing::Volume { volume } => facts
+            .volumes
+            .values()
+            .find(|fact| fact.id.as_ref() == Some(volume))
+            .is_none_or(|fact| fact.place == Place::Free),
+        Thing::Interface { .. } => {
+            facts.interface.as_ref().is_none_or(|interface| interface.place == Place::Free)
+        }
+        // A snapshot cannot go while its image is registered.
+        Thing::Snapshot { .. } => {
+            facts.root_image.as_ref().is_none_or(|image| facts.gone.contains(&image.to_string()))
+        }
+        Thing::Image { .. } | Thing::Instance { .. } | Thing::Unsettled { .. } => true,
+    }
+}
+
+/// Whether the undoing does not depend on a step: it may end anyhow.
+pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
+    let is_old = |instance: &InstanceId| op.old().is_some_and(|old| old.instance == *instance);
+    match intent {
+        Intent::Resolve { .. }
+        | Intent::CreateVolume { .. }
+        | Intent::CreateInterface { .. }
+        | Intent::SnapshotRoot { .. }
+        | Intent::RegisterImage { .. }
+        | Intent::Launch { .. }
+        | Intent::Start { .. }
+        | Intent::AdoptRoot { .. }
+        | Intent::Verify { .. }
+        | Intent::Detach { .. }
+        | Intent::ReleaseInterface { .. }
+        | Intent::DeleteVolume { .. }
+        | Intent::DeleteInterface { .. }
+        | Intent::DeregisterImage { .. }
+        | Intent::DeleteSnapshot { .. }
+        | Intent::Find { .. } => true,
+        Intent::Attach { instance, .. } | Intent::MoveAddress { instance, .. } => !is_old(instance),
+        Intent::Preserve { .. } | Intent::Fence { .. } | Intent::Release { .. } => false,
+    }
+}
+
+/// What belongs to the node, if everything is back.
+pub(crate) fn restored(op: &Operation) -> Option<Resources> {
+    let facts = &op.facts;
+    if facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) || !rules(op).is_empty() {
+        return None;
+    }
+    let mut left = op.order.before.clone();
+    let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
+    for (slot, fact) in &facts.volumes {
+        let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
+        if left.volumes.values().any(|held| held.volume == *volume) {
+            continue;
+        }
+        if op.order.kind == OperationKind::Provision {
+            let device = fact.device.clone();
+            left.volumes.insert(slot.clone(), crate::node::HeldVolume { volume: volume.clone(), device });
+        } else {
+            left.retained.push(Retained {
+                volume: volume.clone(),
+                slot: slot.clone(),
+                because: format!("{}: cancelled; an instance of its may have written to it", op.id),
+            });
+        }
+    }
+    left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+    left.retained.extend(op.outlived("cancelled; the root of its instance"));
+    left.leftovers = op.leftovers();
+    Some(left)
+}
