@@ -332,6 +332,9 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     if let Some(address) = resources.address {
         rows.push(("kept address", address.to_string()));
     }
+    if let Some(held) = &resources.elastic {
+        rows.push(("public address", format!("{} ({})", held.public_ip, held.allocation)));
+    }
     for (slot, held) in &resources.volumes {
         rows.push(("volume", format!("{} {} at {}", slot, held.volume, held.device)));
     }

@@ -32,17 +32,19 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
-    Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
-    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
+    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    LaunchRequest, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking,
+    VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
-    AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
+    SubnetId, VolumeId,
 };
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
 use crate::world::settings::Settings;
-use crate::world::{ACCOUNT, ApiError, Reassignment, RunInstances, World};
+use crate::world::{ACCOUNT, ApiError, Destination, Reassignment, RunInstances, World};
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
 const CALL_LOG_MAX: usize = 100_000;
@@ -510,6 +512,28 @@ impl Cloud for SimRegion {
         };
         self.call(Action::AssignPrivateIpAddresses, |world, now| {
             world.assign_private_ip(now, id, address, reassignment)
+        })
+        .await
+    }
+
+    async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError> {
+        self.call(Action::DescribeAddresses, |world, now| world.describe_elastic(now, id)).await
+    }
+
+    async fn associate_address(
+        &self,
+        id: &AllocationId,
+        interface: &InterfaceId,
+        private_ip: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError> {
+        let reassociation = match taking {
+            Taking::Unheld => Reassignment::Refused,
+            Taking::FromOwn => Reassignment::Allowed,
+        };
+        let destination = Destination::Interface(interface.clone());
+        self.call(Action::AssociateAddress, |world, now| {
+            world.associate_address(now, id.as_str(), &destination, private_ip, reassociation).map(|_| ())
         })
         .await
     }

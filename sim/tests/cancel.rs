@@ -27,6 +27,7 @@ async fn prepared(network: NetworkMode, root: RootMode, handover: Handover) -> L
     let mut lab = Lab::new(settings(3));
     let mut spec = lab.spec("db-1", network, root);
     spec.persist.handover = handover;
+    spec.network.elastic_ip = Some(lab.elastic());
     lab.provision(&spec).await;
     lab.write("db-1", "before").await;
     if handover == Handover::Detach {
@@ -79,6 +80,7 @@ async fn cancelled_after(mut lab: Lab, wait: Duration) -> bool {
     let back = after.resources.carrier == before.resources.carrier;
     assert_eq!(after.generation, if back { 1 } else { 2 });
     assert_eq!(after.resources.address, before.resources.address);
+    assert_eq!(after.resources.elastic, before.resources.elastic);
     assert_eq!(after.operations, 2, "{}", lab.story().await);
     back
 }

@@ -48,6 +48,10 @@ async fn prepared(case: Case) -> Lab {
     let mut lab = Lab::new(settings);
     let mut spec = lab.spec("db-1", case.network, case.root);
     spec.persist.handover = case.handover;
+    // Where an address moves, the public one follows it.
+    if case.network == NetworkMode::SecondaryIp {
+        spec.network.elastic_ip = Some(lab.elastic());
+    }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
     lab
@@ -75,6 +79,7 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
     let after = lab.node("db-1").await;
     assert_eq!(after.operations, 2, "{case:?} at {k}: one operation\n{}", lab.story().await);
     assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
+    assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
     (passed, lab.deaths)
 }
 

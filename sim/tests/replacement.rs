@@ -43,6 +43,24 @@ async fn every_mode_survives_an_announced_interruption() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_elastic_ip_leads_to_whatever_instance_carries_the_node() {
+    for network in NETWORKS {
+        let mut lab = Lab::new(Settings::calm(7));
+        let mut spec = lab.spec("db-1", network, RootMode::Adopt);
+        spec.network.elastic_ip = Some(lab.elastic());
+        lab.provision(&spec).await;
+        lab.write("db-1", "before").await;
+        lab.check("db-1", &["before"]).await;
+        let before = lab.node("db-1").await.resources.elastic.expect("it leads to the node");
+        let old = lab.instance("db-1").await;
+        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        lab.rest("db-1", 2).await;
+        lab.check("db-1", &["before"]).await;
+        assert_eq!(lab.node("db-1").await.resources.elastic, Some(before), "{network:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_installations_may_name_a_node_alike() {
     let mut one = Lab::new(Settings::calm(7));
     let mut other = one.neighbour("other");

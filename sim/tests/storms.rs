@@ -78,6 +78,9 @@ async fn storm(seed: u64) {
     spec.persist.handover = handover;
     // Of its own, so that the older seeds still mean what they meant.
     let mut whims = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    if whims.u8(0..3) == 0 {
+        spec.network.elastic_ip = Some(lab.elastic());
+    }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
     let address = lab.node("db-1").await.resources.address;

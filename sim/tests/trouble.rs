@@ -114,6 +114,27 @@ async fn an_address_that_a_stranger_has_is_not_taken_from_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_elastic_ip_that_leads_to_a_stranger_is_not_taken_from_them() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    let elastic = lab.elastic();
+    spec.network.elastic_ip = Some(elastic.clone());
+    let stranger = stranger(&lab, &spec, None);
+    lab.region.associate_address(&elastic, &stranger, None, Taking::Unheld).await.unwrap();
+    lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+    let why = lab.stuck("db-1.1").await;
+    assert!(why.contains(&format!("is held by {stranger}")), "{why}");
+    lab.region.with(|world, now_ms| {
+        let association = world.known_elastic(elastic.as_str()).unwrap().association.clone().unwrap();
+        world.disassociate_address(now_ms, &association.id).unwrap();
+    });
+    resume(&mut lab, "db-1.1").await;
+    lab.rest("db-1", 1).await;
+    lab.check("db-1", &[]).await;
+    assert!(lab.node("db-1").await.resources.elastic.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clean_up_that_is_refused_is_left_over_and_done_by_the_next_operation() {
     let (mut lab, _) = provisioned(NetworkMode::SecondaryIp).await;
     lab.region.inject(Rule {

@@ -19,7 +19,7 @@ use perennial_workers::cloud::{
     VolumeState, VolumeView,
 };
 use perennial_workflows::aws::{
-    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
+    AllocationId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -394,6 +394,22 @@ async fn a_secondary_address_is_assigned_moved_and_taken_back() {
     assert_eq!(world.ec2.interfaces(&Select::Ids(vec![new.clone()])).await.unwrap(), []);
     let again = world.ec2.delete_interface(&new).await.unwrap_err();
     assert_eq!(again.class, Class::AlreadyDone, "{again}");
+}
+
+#[tokio::test]
+async fn an_elastic_ip_is_associated_and_its_holder_seen() {
+    let world = World::on_moto().await;
+    let made = world.sdk.allocate_address().domain(aws_sdk_ec2::types::DomainType::Vpc).send().await.unwrap();
+    let elastic = AllocationId::parse(made.allocation_id().unwrap()).unwrap();
+    let free = world.ec2.elastic_address(&elastic).await.unwrap().expect("it is shown");
+    assert_eq!((free.leads_to, free.instance), (None, None));
+    assert_eq!(Some(free.public_ip.to_string().as_str()), made.public_ip());
+    let one = world.ec2.create_interface(&world.interface("one", Some(world.address(10)))).await.unwrap().id;
+    world.ec2.associate_address(&elastic, &one, Some(world.address(10)), Taking::Unheld).await.unwrap();
+    let held = world.ec2.elastic_address(&elastic).await.unwrap().expect("it is shown");
+    assert_eq!(held.leads_to.map(|(interface, _)| interface), Some(one));
+    let unknown = AllocationId::parse("eipalloc-0123456789abcdef0").unwrap();
+    assert_eq!(world.ec2.elastic_address(&unknown).await.unwrap(), None);
 }
 
 #[tokio::test]

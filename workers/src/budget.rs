@@ -12,13 +12,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_workflows::aws::{
-    AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
+    SubnetId, VolumeId,
 };
 
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
-    Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchRequest,
-    RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
+    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    LaunchRequest, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking,
+    VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -44,6 +46,7 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeSubnets
         | A::DescribeSpotInstanceRequests
         | A::DescribeReplaceRootVolumeTasks
+        | A::DescribeAddresses
         | A::GetCallerIdentity => (100.0, 20.0),
         A::CreateSnapshot
         | A::DeleteSnapshot
@@ -61,7 +64,8 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::AttachVolume
         | A::DetachVolume
         | A::CreateReplaceRootVolumeTask
-        | A::RegisterImage => (50.0, 5.0),
+        | A::RegisterImage
+        | A::AssociateAddress => (50.0, 5.0),
     }
 }
 
@@ -176,6 +180,8 @@ budgeted! {
     CreateNetworkInterface: fn create_interface(&self, request: &InterfaceRequest) -> InterfaceView;
     DeleteNetworkInterface: fn delete_interface(&self, id: &InterfaceId) -> ();
     AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>, taking: Taking) -> ();
+    DescribeAddresses: fn elastic_address(&self, id: &AllocationId) -> Option<ElasticView>;
+    AssociateAddress: fn associate_address(&self, id: &AllocationId, interface: &InterfaceId, private_ip: Option<Ipv4Addr>, taking: Taking) -> ();
     UnassignPrivateIpAddresses: fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> ();
     RunInstances: fn may_run_instances(&self, request: &LaunchRequest) -> ();
     GetCallerIdentity: fn identity(&self) -> String;
@@ -232,6 +238,8 @@ mod tests {
             fn create_interface(r: &InterfaceRequest) -> InterfaceView;
             fn delete_interface(i: &InterfaceId) -> ();
             fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();
+            fn elastic_address(i: &AllocationId) -> Option<ElasticView>;
+            fn associate_address(i: &AllocationId, n: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();
             fn unassign_private_ip(i: &InterfaceId, a: Ipv4Addr) -> ();
             fn may_run_instances(r: &LaunchRequest) -> ();
             fn identity() -> String;

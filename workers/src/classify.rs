@@ -35,6 +35,8 @@ pub enum Action {
     DeleteNetworkInterface,
     AssignPrivateIpAddresses,
     UnassignPrivateIpAddresses,
+    DescribeAddresses,
+    AssociateAddress,
     GetCallerIdentity,
 }
 
@@ -58,6 +60,7 @@ impl Action {
             | A::DescribeSubnets
             | A::DescribeSpotInstanceRequests
             | A::DescribeReplaceRootVolumeTasks
+            | A::DescribeAddresses
             | A::GetCallerIdentity => true,
             A::RunInstances
             | A::TerminateInstances
@@ -76,7 +79,8 @@ impl Action {
             | A::CreateNetworkInterface
             | A::DeleteNetworkInterface
             | A::AssignPrivateIpAddresses
-            | A::UnassignPrivateIpAddresses => false,
+            | A::UnassignPrivateIpAddresses
+            | A::AssociateAddress => false,
         }
     }
 }

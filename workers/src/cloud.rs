@@ -15,8 +15,8 @@ use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use perennial_workflows::aws::{
-    AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
-    SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
+    SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
 use crate::classify::CloudError;
@@ -324,6 +324,19 @@ pub enum Taking {
     FromOwn,
 }
 
+/// An Elastic IP address, as DescribeAddresses shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElasticView {
+    /// Its allocation.
+    pub allocation: AllocationId,
+    /// The public address.
+    pub public_ip: Ipv4Addr,
+    /// The interface it leads to, and the private address there.
+    pub leads_to: Option<(InterfaceId, Option<Ipv4Addr>)>,
+    /// The instance of that interface.
+    pub instance: Option<InstanceId>,
+}
+
 /// The whole request of RunInstances for one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchRequest {
@@ -528,6 +541,16 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         id: &InterfaceId,
         address: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError>;
+    /// DescribeAddresses of one allocation.
+    async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError>;
+    /// AssociateAddress: to this interface's private address, or its primary one.
+    async fn associate_address(
+        &self,
+        id: &AllocationId,
+        interface: &InterfaceId,
+        private_ip: Option<Ipv4Addr>,
         taking: Taking,
     ) -> Result<(), CloudError>;
     /// UnassignPrivateIpAddresses.

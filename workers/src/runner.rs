@@ -16,7 +16,9 @@ use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::{StepResult, StepRunner};
-use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId};
+use perennial_workflows::aws::{
+    AllocationId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
+};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
@@ -303,6 +305,9 @@ impl Look<'_> {
             Intent::Attach { volume, instance, device, .. } => self.attach(volume, instance, device).await,
             Intent::MoveAddress { instance, interface, address, from, own } => {
                 self.move_address(instance, interface, *address, from, own).await
+            }
+            Intent::Associate { allocation, instance, interface, private_ip, from, own } => {
+                self.associate(allocation, instance, (interface, *private_ip), from, own).await
             }
             Intent::Verify { instance, volumes, interface, address } => {
                 self.verify(instance, volumes, interface.as_ref(), *address).await
@@ -971,6 +976,56 @@ impl Look<'_> {
                     Err(error) => Err(error),
                 }
             }
+        }
+    }
+
+    async fn associate(
+        &mut self,
+        allocation: &AllocationId,
+        instance: &InstanceId,
+        (interface, private_ip): (&InterfaceId, Option<Ipv4Addr>),
+        from: &[InstanceId],
+        own: &TagMap,
+    ) -> Result<Pass, CloudError> {
+        let runner = self.runner;
+        let (machine, view) = tokio::join!(self.alive(instance), runner.cloud.elastic_address(allocation));
+        let (machine, view) = (machine?, view?);
+        if let Err(pass @ StepResult::Settled(_)) = machine {
+            return Ok(pass);
+        }
+        let Some(view) = view else {
+            return if self.is_missing_for(DOUBT) {
+                refused("InvalidAllocationID.NotFound", format!("there is no {allocation} in this region"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{allocation} is not shown"))
+            };
+        };
+        self.memory.missing = None;
+        let mut taking = Taking::Unheld;
+        if let Some((on, at)) = &view.leads_to {
+            // Without a private address it is the primary one, which need not be named.
+            if on == interface && (private_ip.is_none() || private_ip == *at) {
+                return settled(Evidence::Associated { public_ip: view.public_ip });
+            }
+            let is_own = on == interface
+                || view.instance.as_ref().is_some_and(|instance| from.contains(instance))
+                || runner.observer.interface(on).await?.is_some_and(|seen| carries(&seen.tags, own));
+            if !is_own {
+                let of = view.instance.as_ref().map_or_else(String::new, |of| format!(" of {of}"));
+                return settled(Evidence::HeldByAnother {
+                    what: format!("{} ({allocation})", view.public_ip),
+                    by: format!("{on}{of}"),
+                });
+            }
+            taking = Taking::FromOwn;
+        }
+        match runner.cloud.associate_address(allocation, interface, private_ip, taking).await {
+            Ok(()) => not_yet(LOOK_SOON, format!("{} is to lead to {interface}", view.public_ip)),
+            // The private address has just come: the interface shows it before everybody knows it.
+            Err(error) if error.class == Class::Person && !self.is_missing_for(DOUBT) => {
+                not_yet(LOOK_AGAIN, error.to_string())
+            }
+            Err(error) => Err(error),
         }
     }
 

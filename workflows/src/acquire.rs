@@ -1,7 +1,7 @@
 //! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
 //! everything of the node's is brought onto it.
 
-use crate::aws::SnapshotId;
+use crate::aws::{AllocationId, InstanceId, SnapshotId};
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
@@ -196,18 +196,53 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             .into(),
         );
     }
+    if let Some(allocation) = &op.order.spec.network.elastic_ip
+        && !leads_to(op, allocation, &candidate.instance)
+        && may_move(op, candidate)
+        && has_address(op, candidate)
+        && let Some((interface, _)) = &candidate.network
+    {
+        due.push(
+            Intent::Associate {
+                allocation: allocation.clone(),
+                instance: candidate.instance.clone(),
+                interface: interface.clone(),
+                private_ip: facts
+                    .address
+                    .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
+                from: op.own_instances(&candidate.instance),
+                own: op.own_tags(),
+            }
+            .into(),
+        );
+    }
     if in_place(op, candidate) {
         finish(op, candidate, due);
     }
 }
 
-/// The address follows the data: it moves when no data is left on an instance that may still run.
-fn may_move_address(op: &Operation, candidate: &Candidate) -> bool {
-    if op.order.spec.persist.network != NetworkMode::SecondaryIp
-        || op.facts.address_on.as_ref() == Some(&candidate.instance)
-    {
-        return false;
+/// Whether the Elastic IP address leads to an instance.
+pub(crate) fn leads_to(op: &Operation, allocation: &AllocationId, instance: &InstanceId) -> bool {
+    op.facts.elastic.as_ref().is_some_and(|(held, on)| held.allocation == *allocation && on == instance)
+}
+
+/// Whether the candidate has the node's own address, if there is one that moves.
+fn has_address(op: &Operation, candidate: &Candidate) -> bool {
+    match op.order.spec.persist.network {
+        NetworkMode::SecondaryIp => op.facts.address_on.as_ref() == Some(&candidate.instance),
+        NetworkMode::PrimaryEni | NetworkMode::None => true,
     }
+}
+
+/// Whether the node's own address is to move to the candidate now.
+fn may_move_address(op: &Operation, candidate: &Candidate) -> bool {
+    op.order.spec.persist.network == NetworkMode::SecondaryIp
+        && !has_address(op, candidate)
+        && may_move(op, candidate)
+}
+
+/// Addresses follow the data: they move when no data is left on an instance that may still run.
+fn may_move(op: &Operation, candidate: &Candidate) -> bool {
     let data_left = op.facts.volumes.iter().any(|(slot, fact)| {
         matches!(slot, Slot::Data(_))
             && matches!(&fact.place, Place::On(on) if *on != candidate.instance && !op.facts.is_fenced(on))
@@ -235,10 +270,13 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place)),
-        NetworkMode::SecondaryIp => op.facts.address_on.as_ref() == Some(&candidate.instance),
-        NetworkMode::None => true,
+        NetworkMode::SecondaryIp | NetworkMode::None => has_address(op, candidate),
     };
-    data && root && network
+    let elastic = match &op.order.spec.network.elastic_ip {
+        Some(allocation) => leads_to(op, allocation, &candidate.instance),
+        None => true,
+    };
+    data && root && network && elastic
 }
 
 /// Made safe, looked at once more, and cleaned up after.

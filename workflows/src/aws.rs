@@ -94,6 +94,8 @@ ids! {
     InterfaceId, "eni-", "a network interface id";
     /// The attachment of a network interface to an instance.
     AttachmentId, "eni-attach-", "an interface attachment id";
+    /// The allocation of an Elastic IP address.
+    AllocationId, "eipalloc-", "an Elastic IP's allocation id";
     /// A VPC subnet.
     SubnetId, "subnet-", "a subnet id";
     /// A security group.

@@ -117,6 +117,8 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let mut left = op.order.before.clone();
     let gone = |id: String| facts.gone.contains(&id);
     left.carrier = None;
+    // It stays allocated to the account, which had it before the node.
+    left.elastic = None;
     left.volumes.retain(|_, held| !gone(held.volume.to_string()));
     left.retained.retain(|old| !gone(old.volume.to_string()));
     left.root_images.retain(|root| !gone(root.snapshot.to_string()));

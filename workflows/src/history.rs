@@ -318,6 +318,9 @@ impl OutageClock {
             (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
             (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
             (Intent::MoveAddress { .. }, Evidence::Moved { address }) => format!("{address} was moved"),
+            (Intent::Associate { .. }, Evidence::Associated { public_ip }) => {
+                format!("{public_ip} led to it")
+            }
             _ => return,
         };
         self.to = Some((at_ms, what));
@@ -395,6 +398,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             _ => "attached".to_owned(),
         },
         Evidence::Moved { address } => format!("{address} is on the new instance"),
+        Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
         Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
@@ -450,5 +454,7 @@ pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
     line("interface", interface(before), interface(after));
     let address = |resources: &Resources| resources.address.map(|address: Ipv4Addr| address.to_string());
     line("address", address(before), address(after));
+    let public = |resources: &Resources| resources.elastic.as_ref().map(|held| held.public_ip.to_string());
+    line("public address", public(before), public(after));
     lines
 }

@@ -13,7 +13,9 @@ use perennial_engine::ids::StreamId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::aws::{
+    AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
+};
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Placement, Slot, TagMap};
@@ -183,6 +185,16 @@ pub struct HeldInterface {
     pub private_ip: Ipv4Addr,
 }
 
+/// The Elastic IP address that leads to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldElastic {
+    /// Its allocation.
+    pub allocation: AllocationId,
+    /// The public address.
+    pub public_ip: Ipv4Addr,
+}
+
 /// A registered image of the root and its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -340,6 +352,9 @@ pub struct Resources {
     /// Its own address (`primary_eni`, `secondary_ip`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// The Elastic IP address that leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<HeldElastic>,
     /// Images registered from its root, newest last.
     #[serde(default)]
     pub root_images: Vec<RootImage>,

@@ -38,8 +38,8 @@ use crate::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
 };
 use crate::node::{
-    Carrier, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome, Resources, Retained,
-    RootImage, Thing,
+    Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome,
+    Resources, Retained, RootImage, Thing,
 };
 use crate::signal::{Cause, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
@@ -354,6 +354,8 @@ pub struct Facts {
     pub address: Option<Ipv4Addr>,
     /// The instance the secondary address has been moved to.
     pub address_on: Option<InstanceId>,
+    /// The Elastic IP address, and the instance it leads to.
+    pub elastic: Option<(HeldElastic, InstanceId)>,
     /// Instances to be fenced.
     pub holders: Vec<Holder>,
     /// The new instance.
@@ -621,6 +623,7 @@ impl Operation {
             interface,
             address: order.before.address.or(order.spec.private_ip),
             address_on: None,
+            elastic: None,
             holders,
             candidate: None,
             launches: 0,
@@ -1130,6 +1133,10 @@ impl Operation {
                 facts.address = Some(*address);
                 facts.address_on = Some(instance.clone());
             }
+            (Intent::Associate { allocation, instance, .. }, Evidence::Associated { public_ip }) => {
+                let held = HeldElastic { allocation: allocation.clone(), public_ip: *public_ip };
+                facts.elastic = Some((held, instance.clone()));
+            }
             (Intent::Verify { .. }, Evidence::Verified) => facts.verified = true,
             (Intent::DeleteVolume { volume, .. }, Evidence::Deleted) => {
                 for temporary in facts.temporary.iter_mut().filter(|temporary| temporary.volume == *volume) {
@@ -1238,6 +1245,9 @@ impl Operation {
         }
         if facts.address_on.as_ref() == Some(&candidate.instance) {
             facts.address_on = None;
+        }
+        if facts.elastic.as_ref().is_some_and(|(_, on)| *on == candidate.instance) {
+            facts.elastic = None;
         }
         facts.final_preserved = false;
         facts.verified = false;
@@ -1384,6 +1394,7 @@ impl Operation {
                 NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => facts.address,
                 NetworkMode::None => None,
             },
+            elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
             root_images,
             retained,
             leftovers: self.leftovers(),

@@ -56,7 +56,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         // The documentation's example took 20 seconds.
         Intent::AdoptRoot { .. } => 23_000,
         Intent::Attach { .. } => 4_000,
-        Intent::MoveAddress { .. } => 3_000,
+        Intent::MoveAddress { .. } | Intent::Associate { .. } => 3_000,
         Intent::Verify { .. } => 2_000,
         Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
@@ -193,6 +193,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::MoveAddress { address: wanted, .. } => {
             Evidence::Moved { address: wanted.unwrap_or_else(address) }
         }
+        Intent::Associate { .. } => Evidence::Associated { public_ip: std::net::Ipv4Addr::UNSPECIFIED },
         Intent::Verify { .. } => Evidence::Verified,
         Intent::DeleteVolume { .. }
         | Intent::DeleteInterface { .. }
@@ -223,6 +224,12 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     }
     if spec.persist.network == NetworkMode::None {
         notes.push("The address is a new one each time.".to_owned());
+    }
+    if spec.network.elastic_ip.is_some() {
+        notes.push(
+            "The Elastic IP address leads to the old instance until the private address has moved, and to the new one then."
+                .to_owned(),
+        );
     }
     if spec.persist.handover == Handover::Detach
         && !spec.data_volumes.is_empty()

@@ -31,6 +31,7 @@
 //! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
 //! | `move_address` | new instance runs; old one fenced (or all data detached from it) | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
+//! | `associate_elastic_ip` | as `move_address`, after it | looks where it leads, AssociateAddress | the address | as above |
 //! | `preserve:new`, `verify` | everything in place | as in `provision` | – | as above |
 //! | `delete_volume:t` | verified | deletes temporary roots by id | not found | left over: listed, tried again by the next operation |
 //! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists | – | not found | as above |

@@ -127,7 +127,7 @@ fn finish(generator: &mut SchemaGenerator, schema: &mut Schema, name: &str) {
 }
 
 /// Types that are parsed from a text: what the parser takes, and how long it may be.
-const TEXTS: [(&str, &str, usize); 13] = [
+const TEXTS: [(&str, &str, usize); 14] = [
     ("NodeName", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("Slot", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("OperationId", "^[a-z][a-z0-9-]{0,62}\\.[1-9][0-9]*$", NODE_NAME_MAX + 21),
@@ -137,6 +137,7 @@ const TEXTS: [(&str, &str, usize); 13] = [
     ("SnapshotId", "^snap-[0-9a-zA-Z-]+$", 64),
     ("ImageId", "^ami-[0-9a-zA-Z-]+$", 64),
     ("InterfaceId", "^eni-[0-9a-zA-Z-]+$", 64),
+    ("AllocationId", "^eipalloc-[0-9a-zA-Z-]+$", 64),
     ("SubnetId", "^subnet-[0-9a-zA-Z-]+$", 64),
     ("GroupId", "^sg-[0-9a-zA-Z-]+$", 64),
     ("SpotRequestId", "^sir-[0-9a-zA-Z-]+$", 64),

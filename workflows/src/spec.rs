@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{GroupId, ImageId, Market, SnapshotId, SubnetId};
+use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId};
 
 /// The longest node name. Names stand in tags, image names (128 characters) and stream names.
 pub const NODE_NAME_MAX: usize = 63;
@@ -113,6 +113,9 @@ pub struct NodeSpec {
     /// What comes back after an interruption, and how.
     #[serde(default)]
     pub persist: PersistSpec,
+    /// The network beyond the kind of the private address.
+    #[serde(default, skip_serializing_if = "NetworkSpec::is_default")]
+    pub network: NetworkSpec,
     /// The root volume.
     #[serde(default)]
     pub root: RootSpec,
@@ -218,6 +221,25 @@ pub enum NetworkMode {
     SecondaryIp,
     /// A new address each time.
     None,
+}
+
+/// The network beyond the kind of the private address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// An Elastic IP address of this account and region that leads to the node's private address, whichever instance carries
+    /// it. It is associated, never allocated or released; a change of this field takes effect with the next replacement, and
+    /// without it the address is left where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic_ip: Option<AllocationId>,
+}
+
+impl NetworkSpec {
+    /// Whether it asks for nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// When data volumes leave an old instance that still runs.
@@ -519,6 +541,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             price_max: None,
         },
         persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
+        network: NetworkSpec::default(),
         root: RootSpec::default(),
         data_volumes: vec![DataVolumeSpec {
             name: NodeName::try_from(id("data")).unwrap_or_else(|error| unreachable!("BUG: {error}")),

@@ -14,6 +14,7 @@
 //! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
+//! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | release, release_interface, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 
@@ -25,8 +26,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{
-    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
-    SubnetId, VolumeId,
+    AllocationId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId,
+    SpotRequestId, SubnetId, VolumeId,
 };
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
@@ -297,6 +298,21 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "TagMap::is_empty")]
         own: TagMap,
     },
+    /// Lets the node's Elastic IP address lead to the new instance.
+    Associate {
+        /// Which.
+        allocation: AllocationId,
+        /// The instance.
+        instance: InstanceId,
+        /// Its primary interface.
+        interface: InterfaceId,
+        /// The private address it is to lead to; none: the interface's primary one.
+        private_ip: Option<Ipv4Addr>,
+        /// Instances of the node's that it may be taken from.
+        from: Vec<InstanceId>,
+        /// The tags of an interface that it may be taken from.
+        own: TagMap,
+    },
     /// Looks at everything once more.
     Verify {
         /// The new instance.
@@ -359,6 +375,7 @@ impl Intent {
             Self::AdoptRoot { .. } => "adopt_root".into(),
             Self::Attach { slot, .. } => format!("attach:{slot}"),
             Self::MoveAddress { .. } => "move_address".into(),
+            Self::Associate { .. } => "associate_elastic_ip".into(),
             Self::Verify { .. } => "verify".into(),
             Self::DeleteVolume { volume, .. } => format!("delete_volume:{volume}"),
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
@@ -385,6 +402,7 @@ impl Intent {
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
             | Self::MoveAddress { .. }
+            | Self::Associate { .. }
             | Self::Verify { .. } => 15 * MINUTE,
             // Seconds in practice. What cannot be cleaned up by then is left, listed, and tried again by the next operation.
             Self::DeleteInterface { .. }
@@ -435,6 +453,7 @@ impl Intent {
             | Self::AdoptRoot { instance, .. }
             | Self::Attach { instance, .. }
             | Self::MoveAddress { instance, .. }
+            | Self::Associate { instance, .. }
             | Self::Verify { instance, .. }
             | Self::Preserve { instance, .. }
             | Self::Detach { instance, .. } => Some(instance),
@@ -556,6 +575,11 @@ pub enum Evidence {
     Moved {
         /// Which address.
         address: Ipv4Addr,
+    },
+    /// The Elastic IP address leads to the instance: seen there.
+    Associated {
+        /// The public address.
+        public_ip: Ipv4Addr,
     },
     /// Everything is where it should be.
     Verified,

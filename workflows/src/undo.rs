@@ -17,7 +17,7 @@
 //! | `preserve:i`, `fence:i` | every instance but the old one | as in `replace` | stuck |
 //! | `release:x`, `release_interface` | its holder is fenced | – | gone for ever: stuck (provision: counts as gone) |
 //! | `attach:x` | it has left the old instance, or a detach was tried | AttachVolume to the old instance | old instance lost: forward after all |
-//! | `move_address` | the address may have moved | back to the old instance's interface | as above |
+//! | `move_address`, `associate_elastic_ip` | the address may have moved | back to the old instance's interface | as above |
 //! | `delete_volume:x`, `delete_interface`, `deregister_image`, `delete_snapshot` | made by this operation, never used by an instance, everything else fenced | – | left over |
 //! | `find:s` | a step may have made something | looks by tags for five minutes | left over |
 //!
@@ -69,6 +69,8 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
             );
         }
     }
+    let elastic_may_have_moved =
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
     let may_have_moved =
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
     if op.order.spec.persist.network == NetworkMode::SecondaryIp
@@ -81,6 +83,28 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
                 instance: old.instance.clone(),
                 interface: carrier.interface.clone(),
                 address: Some(address),
+                from: op.own_instances(&old.instance),
+                own: op.own_tags(),
+            }
+            .into(),
+        );
+        // The Elastic IP address follows it.
+        return;
+    }
+    if elastic_may_have_moved
+        && let (Some(carrier), Some(held)) = (&op.order.before.carrier, &op.order.before.elastic)
+        && !acquire::leads_to(op, &held.allocation, &old.instance)
+    {
+        due.push(
+            Intent::Associate {
+                allocation: held.allocation.clone(),
+                instance: old.instance.clone(),
+                interface: carrier.interface.clone(),
+                private_ip: op
+                    .order
+                    .before
+                    .address
+                    .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
             }
@@ -157,7 +181,9 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. }
         | Intent::Find { .. } => true,
-        Intent::Attach { instance, .. } | Intent::MoveAddress { instance, .. } => !is_old(instance),
+        Intent::Attach { instance, .. }
+        | Intent::MoveAddress { instance, .. }
+        | Intent::Associate { instance, .. } => !is_old(instance),
         Intent::Preserve { .. } | Intent::Fence { .. } | Intent::Release { .. } => false,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
@@ -179,7 +179,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         }
         (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
         (Intent::ReleaseInterface { .. }, 1) => Evidence::Lost { what: "an interface".into() },
-        (Intent::MoveAddress { .. } | Intent::CreateInterface { .. }, 1) => {
+        (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
@@ -387,11 +387,13 @@ proptest! {
         network in prop_oneof![Just(NetworkMode::PrimaryEni), Just(NetworkMode::SecondaryIp), Just(NetworkMode::None)],
         root in prop_oneof![Just(RootMode::Adopt), Just(RootMode::Image), Just(RootMode::None)],
         handover in prop_oneof![Just(Handover::Terminate), Just(Handover::Detach)],
+        elastic in any::<bool>(),
         moves in moves(),
     ) {
         let mut desk = Desk::new();
         let mut spec = example("db-1", network, root);
         spec.persist.handover = handover;
+        spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
         let applied = desk.submit(Work::Apply(ApplyParams { spec }))?;
         prop_assert!(applied);
         laws(&desk)?;

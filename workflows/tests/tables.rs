@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
 use perennial_workflows::node::{OperationId, OperationKind};
 use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use perennial_workflows::plan::{imagined_resources, success};
@@ -724,6 +724,48 @@ fn an_address_that_another_has_is_stuck_with_who_has_it() {
     let Status::Stuck { because, needs, .. } = &run.state.status else { panic!("{}", run.told) };
     assert_eq!(because, "10.0.0.9 is held by eni-x of i-x");
     assert_eq!(needs, "free 10.0.0.9, then: perennial workflow resume db-1.2");
+}
+
+#[test]
+fn an_elastic_ip_follows_the_private_address() {
+    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
+    spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
+    check(
+        OperationKind::Replace,
+        &spec,
+        &well,
+        expect![[r#"
+            + preserve:i-new1x5
+            + launch
+            = preserve:i-new1x5: preserved
+            = launch: launched
+            + start
+            = start: started
+            + fence:i-new1x5
+            = fence:i-new1x5: fenced
+            + release:data
+            + move_address
+            = release:data: released
+            + attach:data
+            = move_address: moved
+            + associate_elastic_ip
+            = attach:data: attached
+            = associate_elastic_ip: associated
+            + preserve:i-new2x3
+            = preserve:i-new2x3: preserved
+            + verify
+            = verify: verified
+            ! finished
+        "#]],
+    );
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&|intent, _| match intent {
+        Intent::Associate { private_ip, .. } => {
+            assert!(private_ip.is_some(), "it leads to the address that moves");
+            None
+        }
+        _ => None,
+    });
 }
 
 #[test]

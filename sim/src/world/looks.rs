@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::{
-    BlockDevice, ImageView, InstanceInterface, InstanceView, InterfaceAttachment, InterfaceView,
+    BlockDevice, ElasticView, ImageView, InstanceInterface, InstanceView, InterfaceAttachment, InterfaceView,
     RootTaskView, Select, SnapshotState, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment,
     VolumeView,
 };
 use perennial_workflows::aws::{
-    ImageId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    AllocationId, ImageId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
 };
 
 use super::instances::SpotKind;
@@ -109,6 +110,31 @@ impl World {
                 && (interface.primary_ip == address || interface.secondary_ips.contains(&address))
         });
         Ok(found.map(interface_view))
+    }
+
+    /// DescribeAddresses of one allocation.
+    ///
+    /// # Errors
+    /// RequestLimitExceeded.
+    pub fn describe_elastic(
+        &mut self,
+        now_ms: u64,
+        id: &AllocationId,
+    ) -> Result<Option<ElasticView>, ApiError> {
+        self.begin(now_ms, "DescribeAddresses")?;
+        let found = self.elastic.get(id.as_str());
+        Ok(found.map(|elastic| {
+            let association = elastic.association.as_ref();
+            let plug = association
+                .and_then(|association| self.interfaces.get(&association.interface))
+                .and_then(|interface| interface.attachment.as_ref());
+            ElasticView {
+                allocation: id.clone(),
+                public_ip: elastic.address,
+                leads_to: association.map(|found| (found.interface.clone(), Some(found.private_ip))),
+                instance: plug.map(|plug| plug.instance.clone()),
+            }
+        }))
     }
 
     /// DescribeSnapshots, owned by this account (the default image's is not).

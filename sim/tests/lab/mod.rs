@@ -20,9 +20,10 @@ use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
+use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workflows::aws::{AllocationId, InstanceId, VolumeId};
 use perennial_workflows::domain::{Perennial, State};
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, Status};
@@ -319,6 +320,12 @@ impl Lab {
         spec
     }
 
+    /// An Elastic IP address of the account's.
+    pub fn elastic(&self) -> AllocationId {
+        let id = self.region.with(|world, now_ms| world.allocate_address(now_ms, &Tags::new()).unwrap());
+        AllocationId::parse(&id).unwrap()
+    }
+
     /// Applies a spec and waits until the node is provisioned.
     pub async fn provision(&mut self, spec: &NodeSpec) {
         self.submit("node.apply", spec.name.as_str(), serde_json::json!({ "spec": spec })).await;
@@ -423,6 +430,19 @@ impl Lab {
                     "{address} is not on {}\n{story}",
                     carrier.interface
                 );
+            }
+            if let Some(held) = &node.resources.elastic {
+                let leads_to = world.known_elastic(held.allocation.as_str()).unwrap().association.clone();
+                let leads_to =
+                    leads_to.unwrap_or_else(|| panic!("{} leads nowhere\n{story}", held.public_ip));
+                assert_eq!(
+                    leads_to.interface, carrier.interface,
+                    "{} leads elsewhere\n{story}",
+                    held.public_ip
+                );
+                if spec.persist.network == NetworkMode::SecondaryIp {
+                    assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
+                }
             }
             let mut expected: BTreeSet<String> = BTreeSet::new();
             expected.insert(carrier.instance.to_string());

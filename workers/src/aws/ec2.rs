@@ -38,17 +38,17 @@ use aws_sdk_ec2::types::{
 };
 use base64::Engine as _;
 use perennial_workflows::aws::{
-    AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId,
-    SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
+    SpotRequestId, SubnetId, VolumeId,
 };
 
 use super::ec2_views::{self as views, Missing};
 use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
-    Cloud, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView, LaunchNetwork,
-    LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags,
-    Taking, VolumeRequest, VolumeView,
+    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SpotRequestView,
+    SubnetView, Tags, Taking, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -468,6 +468,36 @@ impl Cloud for Ec2 {
             None => call.secondary_private_ip_address_count(1),
         };
         call.send().await.map(drop).map_err(failed(Action::AssignPrivateIpAddresses))
+    }
+
+    async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError> {
+        let action = Action::DescribeAddresses;
+        let page = self
+            .client
+            .describe_addresses()
+            .filters(filter("allocation-id", [id.as_str().to_owned()]))
+            .send()
+            .await
+            .map_err(failed(action))?;
+        let found = seen(action, page.addresses(), views::elastic)?;
+        Ok(found.into_iter().find(|view| view.allocation == *id))
+    }
+
+    async fn associate_address(
+        &self,
+        id: &AllocationId,
+        interface: &InterfaceId,
+        private_ip: Option<Ipv4Addr>,
+        taking: Taking,
+    ) -> Result<(), CloudError> {
+        let call = self
+            .client
+            .associate_address()
+            .allocation_id(id.as_str())
+            .network_interface_id(interface.as_str())
+            .set_private_ip_address(private_ip.map(|address| address.to_string()))
+            .allow_reassociation(taking == Taking::FromOwn);
+        call.send().await.map(drop).map_err(failed(Action::AssociateAddress))
     }
 
     async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError> {

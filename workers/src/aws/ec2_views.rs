@@ -11,14 +11,14 @@ use std::net::Ipv4Addr;
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types as sdk;
 use perennial_workflows::aws::{
-    AttachmentId, BadId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
-    SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, BadId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
+    SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
 use crate::cloud::{
-    AttachmentState, BlockDevice, ImageState, ImageTraits, ImageView, InstanceInterface, InstanceView,
-    InterfaceAttachment, InterfaceView, RootTaskState, RootTaskView, SnapshotState, SnapshotView,
-    SpotRequestView, SubnetView, Tags, VolumeAttachment, VolumeState, VolumeView,
+    AttachmentState, BlockDevice, ElasticView, ImageState, ImageTraits, ImageView, InstanceInterface,
+    InstanceView, InterfaceAttachment, InterfaceView, RootTaskState, RootTaskView, SnapshotState,
+    SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment, VolumeState, VolumeView,
 };
 
 /// An answer without something that every such answer has.
@@ -104,6 +104,22 @@ pub(super) fn interface(interface: &sdk::NetworkInterface) -> Result<InterfaceVi
             _ => None,
         },
         tags: tags(interface.tag_set()),
+    })
+}
+
+pub(super) fn elastic(elastic: &sdk::Address) -> Result<ElasticView, Missing> {
+    let interface = match elastic.network_interface_id().filter(|id| !id.is_empty()) {
+        Some(id) => Some(required(Some(id), "an interface without id", InterfaceId::parse)?),
+        None => None,
+    };
+    Ok(ElasticView {
+        allocation: required(elastic.allocation_id(), "an address without allocation", AllocationId::parse)?,
+        public_ip: address(elastic.public_ip()).ok_or(Missing::Absent("an allocation without address"))?,
+        leads_to: interface.map(|interface| (interface, address(elastic.private_ip_address()))),
+        instance: match elastic.instance_id().filter(|id| !id.is_empty()) {
+            Some(id) => Some(required(Some(id), "an instance without id", InstanceId::parse)?),
+            None => None,
+        },
     })
 }
 
