@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::str::FromStr;
 
 use crate::world::ApiError;
@@ -15,7 +16,8 @@ const PARAMETERS_MAX: usize = 4_000;
 #[derive(Debug, Default)]
 pub(crate) struct Params {
     all: BTreeMap<String, String>,
-    read: RefCell<BTreeSet<String>>,
+    /// Shared with those that were made of these: reading there is reading here.
+    read: Rc<RefCell<BTreeSet<String>>>,
 }
 
 impl Params {
@@ -61,13 +63,13 @@ impl Params {
         let kept = others.iter().filter(|(key, _)| !said.contains(&first(key)));
         let mut all: BTreeMap<_, _> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
         all.extend(self.all.clone());
-        Self::from(all)
+        Self { all, read: Rc::clone(&self.read) }
     }
 }
 
 impl From<BTreeMap<String, String>> for Params {
     fn from(all: BTreeMap<String, String>) -> Self {
-        Self { all, read: RefCell::default() }
+        Self { all, read: Rc::default() }
     }
 }
 
@@ -180,5 +182,9 @@ mod tests {
         let merged = Params::parse(b"Group.1=c").unwrap().over(&template.all);
         assert_eq!(merged.root().texts("Group"), ["c"]);
         assert_eq!(merged.root().text("Type"), Some("t"));
+
+        let own = Params::parse(b"Group.1=c&Nonsense=n").unwrap();
+        own.over(&template.all).root().texts("Group");
+        assert_eq!(own.ignored(), ["Nonsense"], "what is read of the merged ones is read");
     }
 }
