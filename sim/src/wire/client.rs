@@ -57,6 +57,10 @@ impl RegionClient {
         let authority = endpoint.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         match authority.and_then(|authority| authority.parse::<hyper::http::uri::Authority>().ok()) {
             Some(authority) if authority.port().is_some() => Ok(Self { authority: authority.to_string() }),
+            // As any client takes it.
+            Some(authority) if !authority.host().is_empty() && !authority.as_str().ends_with(':') => {
+                Ok(Self { authority: format!("{authority}:80") })
+            }
             _ => Err(ControlError::Endpoint { endpoint: endpoint.to_owned() }),
         }
     }
@@ -149,11 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_has_a_scheme_a_host_and_a_port() {
-        for good in ["http://127.0.0.1:4566", "http://localhost:80/", "http://[::1]:1"] {
+    fn an_endpoint_has_a_scheme_and_a_host() {
+        for good in ["http://127.0.0.1:4566", "http://localhost:80/", "http://[::1]:1", "http://localhost"] {
             assert!(RegionClient::new(good).is_ok(), "{good}");
         }
-        for bad in ["https://127.0.0.1:1", "127.0.0.1:1", "http://localhost", "http://a b:1", "http://", ""] {
+        for bad in ["https://127.0.0.1:1", "127.0.0.1:1", "http://a b:1", "http://localhost:", "http://", ""]
+        {
             assert!(RegionClient::new(bad).is_err(), "{bad}");
         }
     }
