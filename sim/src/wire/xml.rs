@@ -30,6 +30,12 @@ impl Element {
         self
     }
 
+    /// The same for a name that is made.
+    pub(crate) fn text(mut self, name: String, value: impl Display) -> Self {
+        self.0.push((name.into(), Node::Text(value.to_string())));
+        self
+    }
+
     /// Nothing at all when there is no value.
     pub(crate) fn maybe(self, name: &'static str, value: Option<impl Display>) -> Self {
         match value {

@@ -261,6 +261,57 @@ async fn an_instance_with_two_interfaces_does_not_say_which_one_an_address_is_fo
 }
 
 #[tokio::test]
+async fn an_interface_is_created_with_all_its_addresses_or_not_at_all() {
+    let lab = Lab::new().await;
+    let subnet = lab.ec2("Action=DescribeSubnets").await.one("subnetId");
+    let create = format!("Action=CreateNetworkInterface&SubnetId={subnet}");
+    let counted = format!("{create}&SecondaryPrivateIpAddressCount=2&ClientToken=t");
+    for _ in 0..2 {
+        assert_eq!(lab.ec2(&counted).await.all("primary"), ["true", "false", "false"]);
+    }
+    assert_eq!(lab.ec2("Action=DescribeNetworkInterfaces").await.all("availabilityZone").len(), 1);
+    let network = lab.ec2(&format!("Action=DescribeSubnets&SubnetId.1={subnet}")).await.one("cidrBlock");
+    let start = network.rsplit_once('.').unwrap().0;
+    let named = format!(
+        "{create}&PrivateIpAddresses.1.PrivateIpAddress={start}.77&PrivateIpAddresses.1.Primary=true\
+         &PrivateIpAddresses.2.PrivateIpAddress={start}.78"
+    );
+    assert_eq!(lab.ec2(&named).await.one("privateIpAddress"), format!("{start}.77"));
+    let taken = format!(
+        "{create}&PrivateIpAddresses.1.PrivateIpAddress={start}.79&PrivateIpAddresses.2.PrivateIpAddress={start}.78"
+    );
+    assert_eq!(lab.ec2(&taken).await.status, 400);
+    assert_eq!(lab.ec2("Action=DescribeNetworkInterfaces").await.all("availabilityZone").len(), 2);
+}
+
+#[tokio::test]
+async fn a_launch_template_tells_back_what_it_was_given() {
+    let lab = Lab::new().await;
+    let data = [
+        ("ImageId", IMAGE),
+        ("InstanceMarketOptions.MarketType", "spot"),
+        ("BlockDeviceMapping.1.DeviceName", "/dev/xvda"),
+        ("BlockDeviceMapping.1.Ebs.VolumeSize", "20"),
+        ("TagSpecification.1.ResourceType", "instance"),
+        ("TagSpecification.1.Tag.1.Key", "role"),
+        ("SecurityGroupId.1", "sg-00000000000000000"),
+    ];
+    let data: String =
+        data.iter().map(|(name, value)| format!("&LaunchTemplateData.{name}={value}")).collect();
+    let made = lab.ec2(&format!("Action=CreateLaunchTemplate&LaunchTemplateName=all{data}")).await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let told = lab.ec2("Action=DescribeLaunchTemplateVersions&LaunchTemplateName=all").await.body;
+    for part in [
+        "<instanceMarketOptions><marketType>spot</marketType></instanceMarketOptions>",
+        "<blockDeviceMappingSet><item><ebs><volumeSize>20</volumeSize></ebs><deviceName>/dev/xvda</deviceName></item>",
+        "<tagSet><item><key>role</key></item></tagSet>",
+        "<securityGroupIdSet><item>sg-00000000000000000</item></securityGroupIdSet>",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn attributes_are_described_one_at_a_time() {
     let lab = Lab::new().await;
     let id = lab.instance().await;

@@ -639,21 +639,45 @@ pub(super) fn create_template_version(call: &mut Call<'_>) -> Result<Element, Ap
 
 fn template_version(template: &Template, number: usize) -> Element {
     let data = number.checked_sub(1).and_then(|index| template.versions.get(index));
-    let said = |name: &str| data.and_then(|data| data.get(name));
     Element::new()
         .with("launchTemplateId", &template.id)
         .with("launchTemplateName", &template.name)
         .with("versionNumber", number)
         .with("createTime", show::time(template.created_at_ms))
         .with("defaultVersion", number == template.default_version)
-        .inside(
-            "launchTemplateData",
-            Element::new()
-                .maybe("imageId", said("ImageId"))
-                .maybe("instanceType", said("InstanceType"))
-                .maybe("keyName", said("KeyName"))
-                .maybe("userData", said("UserData")),
-        )
+        .inside("launchTemplateData", data.map(|data| template_data(data, "")).unwrap_or_default())
+}
+
+/// What a template was given below a prefix, as it is told back: `BlockDeviceMapping.1.Ebs` is there
+/// `blockDeviceMappingSet`, `item`, `ebs`.
+fn template_data(data: &BTreeMap<String, String>, prefix: &str) -> Element {
+    let rest: Vec<_> =
+        data.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value))).collect();
+    let mut names: Vec<&str> =
+        rest.iter().map(|(key, _)| key.split_once('.').map_or(*key, |(name, _)| name)).collect();
+    // The tenth of a list comes after the second.
+    names.sort_by_key(|name| (name.len(), *name));
+    names.dedup();
+    let is_list = |name: &str| {
+        let below = format!("{name}.");
+        let mut keys = rest.iter().filter_map(|(key, _)| key.strip_prefix(&below));
+        keys.next().is_some_and(|key| key.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    names.into_iter().fold(Element::new(), |element, name| {
+        let shown = match name {
+            _ if name.starts_with(|c: char| c.is_ascii_digit()) => "item".to_owned(),
+            "SecurityGroupId" if prefix.starts_with("NetworkInterface.") => "groupSet".to_owned(),
+            _ => {
+                let (first, others) = name.split_at(1);
+                let set = if is_list(name) { "Set" } else { "" };
+                format!("{}{others}{set}", first.to_ascii_lowercase())
+            }
+        };
+        match data.get(&format!("{prefix}{name}")) {
+            Some(value) => element.text(shown, value),
+            None => element.inside(shown, template_data(data, &format!("{prefix}{name}."))),
+        }
+    })
 }
 
 pub(super) fn delete_template(call: &mut Call<'_>) -> Result<Element, ApiError> {

@@ -25,14 +25,45 @@ fn address(text: &str) -> Result<Ipv4Addr, ApiError> {
 pub(super) fn create_interface(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let params = &call.params;
     let token = params.owned("ClientToken").unwrap_or_default();
+    // Either the one address or all of them, of which one may be the primary.
+    let (mut primary, mut secondary) =
+        (params.text("PrivateIpAddress").map(address).transpose()?, Vec::new());
+    for one in params.each("PrivateIpAddresses") {
+        let named = address(one.required("PrivateIpAddress")?)?;
+        match one.flag("Primary")? {
+            Some(true) => primary = Some(named),
+            Some(false) | None => secondary.push(Some(named)),
+        }
+    }
+    let count: usize = params.number("SecondaryPrivateIpAddressCount")?.unwrap_or(0);
+    if count > 0 && !secondary.is_empty() {
+        let message = "SecondaryPrivateIpAddressCount and PrivateIpAddresses exclude each other";
+        return Err(ApiError::new("InvalidParameterCombination", message));
+    }
+    secondary.extend(std::iter::repeat_n(None, count.min(256)));
     let request = InterfaceRequest {
         client_token: token.clone(),
         subnet: select::id(params.required("SubnetId")?, "InvalidSubnetID", SubnetId::parse)?,
         groups: group_ids(&params.texts("SecurityGroupId"))?,
-        private_ip: params.text("PrivateIpAddress").map(address).transpose()?,
+        private_ip: primary,
         tags: call.tags_for("network-interface")?,
     };
-    let id = call.world.create_interface(call.now_ms, &request)?;
+    let make = |world: &mut World, now_ms: u64| {
+        let id = world.create_interface(now_ms, &request)?;
+        // A call that is repeated with its token finds them there.
+        let has_them =
+            world.interface(&id).is_some_and(|i| !i.secondary_ips.is_empty() || !i.arriving.is_empty());
+        for address in secondary.iter().filter(|_| !has_them) {
+            world.assign_private_ip(now_ms, &id, *address, Reassignment::Refused)?;
+        }
+        Ok::<_, ApiError>(id)
+    };
+    // All or nothing.
+    if !secondary.is_empty() {
+        make(&mut call.world.rehearsal(), call.now_ms)?;
+    }
+    let id = make(call.world, call.now_ms)?;
+    call.world.advance(call.now_ms);
     call.world.name_interface(&id, params.text("Description").unwrap_or_default());
     let made = call.world.interface(&id).expect("BUG: just created");
     Ok(Element::new()

@@ -452,6 +452,8 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
         .with("virtualizationType", "hvm")
         .with("hypervisor", "xen")
         .with("enaSupport", traits.ena_support)
+        // Kept by no image here; those of today have it, and registering clients say so.
+        .with("sriovNetSupport", "simple")
         .maybe("bootMode", traits.boot_mode.as_ref())
         .maybe("tpmSupport", traits.tpm_support.as_ref())
         .maybe("imdsSupport", traits.imds_support.as_ref())
