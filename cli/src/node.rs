@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use perennial_engine::journal::Which;
 use perennial_workflows::domain::NodeSummary;
-use perennial_workflows::node::{Node, Resources};
+use perennial_workflows::node::{Node, Noted, Resources};
 use perennial_workflows::operation::{Keep, Operation, Status};
 use perennial_workflows::spec::{NodeName, NodeSpec};
 use serde::Serialize;
@@ -240,6 +240,7 @@ struct Shown<'a> {
     open: Option<OpenOperation>,
     resources: &'a Resources,
     past_instances: Vec<String>,
+    noted: &'a [Noted],
     spec: Option<&'a NodeSpec>,
 }
 
@@ -289,6 +290,7 @@ async fn show(name: &NodeName, installation: &Installation, output: Output) -> R
         open,
         resources: &node.resources,
         past_instances: node.past.iter().map(ToString::to_string).collect(),
+        noted: &node.noted,
         spec: node.spec.as_ref(),
     };
     output.show(&shown, || described(&shown, &node))
@@ -346,6 +348,10 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     }
     for left in &resources.leftovers {
         rows.push(("left over", format!("{}: {}", left.thing.id(), left.because)));
+    }
+    for noted in shown.noted {
+        let at = describe::minute(noted.signal.at_ms);
+        rows.push(("noted", format!("{at} {}; {}", noted.signal, noted.because)));
     }
     if !shown.past_instances.is_empty() {
         rows.push(("before", shown.past_instances.join(" ")));

@@ -2,13 +2,16 @@
 //!
 //! Shapes: EC2 User Guide, "Monitor Spot Instance interruption notices", "rebalance recommendations" and "state change
 //! events". EventBridge puts the event itself into the SQS message; through SNS it is wrapped once. One sample of AWS's lacks
-//! `version`, so it is not required.
+//! `version`, so it is not required. AWS Health User Guide, "EventBridge events for AWS Health": entities are ids or ARNs,
+//! numbers and booleans are texts, and a published sample has the wrong weekday in its dates.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::signal::{Effect, News, Signal, Source};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// From the warning to the interruption (EC2 User Guide: "two minutes").
 pub const NOTICE: Duration = Duration::from_secs(120);
@@ -26,6 +29,11 @@ pub enum Parsed {
         /// The event's id: the key of its letter.
         id: String,
     },
+    /// Something about one or many instances; each notice is a letter of its own.
+    Notices {
+        /// One an instance, in the event's order; at least one.
+        notices: Vec<Notice>,
+    },
     /// A well-formed event that we do nothing with.
     Unknown {
         /// Its source and detail-type.
@@ -38,6 +46,17 @@ pub enum Parsed {
         /// What is wrong.
         because: String,
     },
+}
+
+/// What an event about many instances says of one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// What.
+    pub signal: Signal,
+    /// The key of its letter: the same for the copy that comes from the backup region.
+    pub key: String,
+    /// The event, with the other instances left out.
+    pub body: String,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +74,7 @@ struct Event {
 #[must_use]
 pub fn parse(body: &str) -> Parsed {
     let malformed = |because: String| Parsed::Malformed { because };
-    let value: serde_json::Value = match serde_json::from_str(body) {
+    let value: Value = match serde_json::from_str(body) {
         Ok(value) => value,
         Err(error) => return malformed(format!("not JSON: {error}")),
     };
@@ -70,7 +89,7 @@ pub fn parse(body: &str) -> Parsed {
         }
         None => value,
     };
-    let event: Event = match serde_json::from_value(value) {
+    let event: Event = match Event::deserialize(&value) {
         Ok(event) => event,
         Err(error) => return malformed(format!("not an EventBridge event: {error}")),
     };
@@ -81,6 +100,9 @@ pub fn parse(body: &str) -> Parsed {
         ));
     }
     let kind = format!("{} / {}", event.source, event.detail_type).chars().take(200).collect::<String>();
+    if event.source == "aws.health" && event.detail_type == "AWS Health Event" {
+        return health(&event, &value, kind);
+    }
     if event.source != "aws.ec2" {
         return Parsed::Unknown { kind, id: event.id };
     }
@@ -94,15 +116,14 @@ pub fn parse(body: &str) -> Parsed {
     if !known {
         return Parsed::Unknown { kind, id: event.id };
     }
-    let at_ms = match event.time.parse::<jiff::Timestamp>() {
-        Ok(time) => u64::try_from(time.as_millisecond()).unwrap_or(0),
-        Err(error) => return malformed(format!("its time {:?} is not RFC 3339: {error}", clip(&event.time))),
+    let at_ms = match event.at_ms() {
+        Ok(at_ms) => at_ms,
+        Err(because) => return malformed(because),
     };
     let Some(instance) = text("instance-id") else {
         return malformed(format!("{kind} without detail.instance-id"));
     };
-    // Health and some state-change samples give an ARN where others give the id.
-    let instance = match InstanceId::parse(instance.rsplit('/').next().unwrap_or(&instance)) {
+    let instance = match InstanceId::parse(tail(&instance)) {
         Ok(instance) => instance,
         Err(error) => return malformed(format!("detail.instance-id: {error}")),
     };
@@ -127,6 +148,125 @@ pub fn parse(body: &str) -> Parsed {
     };
     let source = Source::Event { id: event.id.clone() };
     Parsed::Signal { signal: Signal { instance, news, source, at_ms }, id: event.id }
+}
+
+impl Event {
+    fn at_ms(&self) -> Result<u64, String> {
+        let time = self.time.parse::<jiff::Timestamp>();
+        time.map(milliseconds)
+            .map_err(|error| format!("its time {:?} is not RFC 3339: {error}", clip(&self.time)))
+    }
+}
+
+/// An event of AWS Health: one notice for each instance it names. A page is an event of its own, with entities of its own;
+/// nothing waits for the others.
+fn health(event: &Event, whole: &Value, kind: String) -> Parsed {
+    let detail = &event.detail;
+    let text = |field: &str| detail.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (service, category) = (text("service"), text("eventTypeCategory"));
+    if service != "EC2" || category != "scheduledChange" {
+        let kind = format!("{kind}: {} {}", clip(service), clip(category));
+        return Parsed::Unknown { kind, id: event.id.clone() };
+    }
+    let at_ms = match event.at_ms() {
+        Ok(at_ms) => at_ms,
+        Err(because) => return Parsed::Malformed { because },
+    };
+    let code = clip(text("eventTypeCode"));
+    // A date that cannot be read is no reason to lose the event.
+    let begins_ms = date(text("startTime"));
+    let is_over = matches!(text("statusCode"), "closed" | "completed" | "canceled" | "cancelled");
+    let mut seen = BTreeSet::new();
+    let entities: Vec<(InstanceId, Effect)> = entities(whole)
+        .into_iter()
+        .filter_map(|(name, status)| Some((InstanceId::parse(tail(&name)).ok()?, status)))
+        .filter(|(instance, _)| seen.insert(instance.clone()))
+        .map(|(instance, status)| {
+            (instance, if is_over || status == "RESOLVED" { Effect::Settled } else { effect(&code) })
+        })
+        .collect();
+    if entities.is_empty() {
+        let kind = format!("{kind}: {code}, about no instance");
+        return Parsed::Unknown { kind, id: event.id.clone() };
+    }
+    let alone = entities.len() == 1;
+    let notices = entities.into_iter().map(|(instance, effect)| Notice {
+        key: health_key(event, &instance),
+        body: if alone { whole.to_string() } else { only(whole, &instance) },
+        signal: Signal {
+            news: News::ScheduledChange { code: code.clone(), effect, begins_ms },
+            source: Source::Event { id: event.id.clone() },
+            instance,
+            at_ms,
+        },
+    });
+    Parsed::Notices { notices: notices.collect() }
+}
+
+/// The entities of a Health event, with their states; where it lists none, its resources.
+fn entities(event: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let listed = event["detail"]["affectedEntities"].as_array().filter(|listed| !listed.is_empty());
+    match listed {
+        Some(listed) => {
+            listed.iter().map(|entity| (text(&entity["entityValue"]), text(&entity["status"]))).collect()
+        }
+        None => {
+            let resources = event["resources"].as_array();
+            resources.into_iter().flatten().map(|resource| (text(resource), String::new())).collect()
+        }
+    }
+}
+
+/// What a scheduled change of EC2 means for an instance (EC2 User Guide, "Scheduled events for your instances"). A code that
+/// is not known is noted like maintenance: it is visible, and moves nothing.
+fn effect(code: &str) -> Effect {
+    let ends = ["RETIREMENT", "INSTANCE_STOP", "TERMINATION"];
+    if ends.iter().any(|word| code.contains(word)) { Effect::Retirement } else { Effect::Maintenance }
+}
+
+/// One letter for a communication about an instance, from whichever region it comes and however often; an update has a newer
+/// time. (AWS Health User Guide: the copy from the backup region has the same `communicationId`, which ends in the page.)
+fn health_key(event: &Event, instance: &InstanceId) -> String {
+    let text = |field: &str| event.detail.get(field).and_then(Value::as_str).unwrap_or_default();
+    match text("communicationId") {
+        "" => format!("health {} {instance}", event.id),
+        communication => format!(
+            "health {} {communication} {} {instance}",
+            text("affectedAccount"),
+            text("lastUpdatedTime")
+        ),
+    }
+}
+
+/// A Health event with one of its instances only.
+fn only(event: &Value, instance: &InstanceId) -> String {
+    let mut event = event.clone();
+    let is_it = |name: &Value| name.as_str().map(tail) == Some(instance.as_str());
+    if let Some(listed) = event["detail"]["affectedEntities"].as_array_mut() {
+        listed.retain(|entity| is_it(&entity["entityValue"]));
+    }
+    if let Some(resources) = event.get_mut("resources").and_then(Value::as_array_mut) {
+        resources.retain(is_it);
+    }
+    event.to_string()
+}
+
+/// A date of Health's: RFC 1123, whatever it says of the weekday; or RFC 3339.
+fn date(text: &str) -> Option<u64> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let text = text.trim();
+    let parsed = parser.parse_timestamp(text).ok().or_else(|| text.parse::<jiff::Timestamp>().ok());
+    parsed.map(milliseconds)
+}
+
+fn milliseconds(time: jiff::Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
+}
+
+/// The id in an ARN; an id is its own.
+fn tail(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 fn clip(text: &str) -> String {
@@ -206,6 +346,165 @@ mod tests {
             e["detail"]["state"] = "dreaming".into();
         };
         assert!(because(&event(state)).contains("dreaming"));
+    }
+
+    /// The published shape (`spot-recovery-peers` §4).
+    fn health(change: impl FnOnce(&mut Value)) -> String {
+        let mut value = serde_json::json!({
+            "version": "0", "id": "d6f4", "detail-type": "AWS Health Event", "source": "aws.health",
+            "account": "111122223333", "time": "2026-09-14T02:00:31Z", "region": "us-west-2",
+            "resources": ["i-0ee55ff6677889900"],
+            "detail": {
+                "eventArn": "arn:aws:health:us-west-2::event/EC2/AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED/x_0f9e8d7c",
+                "service": "EC2", "eventTypeCode": "AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED",
+                "eventTypeCategory": "scheduledChange", "eventScopeCode": "ACCOUNT_SPECIFIC",
+                "communicationId": "7a1b2c3d4e5f60718293-1", "startTime": "Mon, 28 Sep 2026 02:00:00 GMT",
+                "lastUpdatedTime": "Mon, 14 Sep 2026 02:00:12 GMT", "statusCode": "upcoming",
+                "eventRegion": "us-west-2",
+                "eventDescription": [{"language": "en_US", "latestDescription": "Host is scheduled for retirement."}],
+                "affectedEntities": [
+                    {"entityValue": "i-0ee55ff6677889900", "status": "PENDING"},
+                    {"entityValue": "arn:aws:ec2:us-west-2:111122223333:instance/i-0123abcd4567ef890", "status": "PENDING"}
+                ],
+                "affectedAccount": "111122223333", "page": "1", "totalPages": "1", "backupEvent": "false"
+            }
+        });
+        change(&mut value);
+        value.to_string()
+    }
+
+    fn notices(body: &str) -> Vec<Notice> {
+        match parse(body) {
+            Parsed::Notices { notices } => notices,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn told(notice: &Notice) -> (Effect, Option<u64>) {
+        match &notice.signal.news {
+            News::ScheduledChange { effect, begins_ms, .. } => (*effect, *begins_ms),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_scheduled_change_is_a_notice_for_each_instance_in_either_form() {
+        let notices = notices(&health(|_| {}));
+        let instances: Vec<&str> = notices.iter().map(|notice| notice.signal.instance.as_str()).collect();
+        assert_eq!(instances, ["i-0ee55ff6677889900", "i-0123abcd4567ef890"]);
+        assert_ne!(notices[0].key, notices[1].key);
+        for notice in &notices {
+            assert_eq!(told(notice), (Effect::Retirement, Some(1_790_560_800_000)));
+            let other = notices.iter().find(|other| other.signal.instance != notice.signal.instance).unwrap();
+            assert!(notice.body.contains(notice.signal.instance.as_str()), "{}", notice.body);
+            assert!(!notice.body.contains(other.signal.instance.as_str()), "{}", notice.body);
+        }
+    }
+
+    #[test]
+    fn an_instance_named_twice_is_one_notice() {
+        let twice = health(|e| {
+            let id = e["detail"]["affectedEntities"][1].clone();
+            e["detail"]["affectedEntities"] = serde_json::json!([{"entityValue": "i-0123abcd4567ef890"}, id]);
+        });
+        assert_eq!(notices(&twice).len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_weekday_is_read_and_a_date_that_is_none_loses_nothing() {
+        for (text, expected) in [
+            ("Thu, 27 Jan 2026 02:00:00 GMT", Some(1_769_479_200_000)),
+            ("Tue, 27 Jan 2026 02:00:00 GMT", Some(1_769_479_200_000)),
+            ("Tue, 27 Jan 2026 02:00:00 +0000", Some(1_769_479_200_000)),
+            ("2026-01-27T02:00:00Z", Some(1_769_479_200_000)),
+            ("some day", None),
+            ("", None),
+        ] {
+            let notices = notices(&health(|e| e["detail"]["startTime"] = text.into()));
+            assert_eq!(told(&notices[0]), (Effect::Retirement, expected), "{text}");
+        }
+        let none = notices(&health(|e| {
+            e["detail"].as_object_mut().unwrap().remove("startTime");
+        }));
+        assert_eq!(told(&none[0]), (Effect::Retirement, None));
+    }
+
+    #[test]
+    fn a_retirement_is_told_from_maintenance_and_from_what_is_over() {
+        let effect = |code: &str, status: &str, entity: &str| {
+            let body = health(|e| {
+                e["detail"]["eventTypeCode"] = code.into();
+                e["detail"]["statusCode"] = status.into();
+                e["detail"]["affectedEntities"][0]["status"] = entity.into();
+            });
+            told(&notices(&body)[0]).0
+        };
+        for (code, expected) in [
+            ("AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED", Effect::Retirement),
+            ("AWS_EC2_PERSISTENT_INSTANCE_RETIREMENT_SCHEDULED", Effect::Retirement),
+            ("AWS_EC2_INSTANCE_STOP_SCHEDULED", Effect::Retirement),
+            ("AWS_EC2_INSTANCE_TERMINATION_SCHEDULED", Effect::Retirement),
+            ("AWS_EC2_INSTANCE_REBOOT_MAINTENANCE_SCHEDULED", Effect::Maintenance),
+            ("AWS_EC2_INSTANCE_REBOOT_FLEXIBLE_MAINTENANCE_SCHEDULED", Effect::Maintenance),
+            ("AWS_EC2_SYSTEM_REBOOT_MAINTENANCE_SCHEDULED", Effect::Maintenance),
+            ("AWS_EC2_INSTANCE_NETWORK_MAINTENANCE_SCHEDULED", Effect::Maintenance),
+            ("AWS_EC2_INSTANCE_POWER_MAINTENANCE_SCHEDULED", Effect::Maintenance),
+            ("AWS_EC2_SOMETHING_NEW", Effect::Maintenance),
+        ] {
+            assert_eq!(effect(code, "upcoming", "PENDING"), expected, "{code}");
+            assert_eq!(effect(code, "open", "IMPAIRED"), expected, "{code}");
+            assert_eq!(effect(code, "closed", "PENDING"), Effect::Settled, "{code}");
+            assert_eq!(effect(code, "upcoming", "RESOLVED"), Effect::Settled, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_copy_of_the_backup_region_is_the_same_letter_and_an_update_or_a_page_is_not() {
+        let key = |change: &dyn Fn(&mut Value)| notices(&health(change))[0].key.clone();
+        let first = key(&|_| {});
+        let backup = key(&|e| {
+            e["id"] = "another".into();
+            e["region"] = "us-east-1".into();
+            e["detail"]["backupEvent"] = "true".into();
+        });
+        assert_eq!(backup, first);
+        let update = key(&|e| {
+            e["id"] = "another".into();
+            e["detail"]["lastUpdatedTime"] = "Tue, 15 Sep 2026 02:00:12 GMT".into();
+        });
+        assert_ne!(update, first);
+        let page = key(&|e| {
+            e["id"] = "another".into();
+            e["detail"]["page"] = "2".into();
+            e["detail"]["totalPages"] = "2".into();
+            e["detail"]["communicationId"] = "7a1b2c3d4e5f60718293-2".into();
+        });
+        assert_ne!(page, first);
+    }
+
+    #[test]
+    fn entities_that_are_no_instances_are_passed_over() {
+        let mixed = health(|e| {
+            e["detail"]["affectedEntities"][0]["entityValue"] = "h-0123".into();
+        });
+        assert_eq!(notices(&mixed).len(), 1);
+        let resources = health(|e| {
+            e["detail"].as_object_mut().unwrap().remove("affectedEntities");
+        });
+        assert_eq!(notices(&resources)[0].signal.instance.as_str(), "i-0ee55ff6677889900");
+        let none = health(|e| {
+            e["detail"]["affectedEntities"] =
+                serde_json::json!([{"entityValue": "vol-1"}, {"status": "PENDING"}, 7]);
+        });
+        assert!(matches!(parse(&none), Parsed::Unknown { kind, .. } if kind.contains("about no instance")));
+    }
+
+    #[test]
+    fn other_events_of_health_are_unknown() {
+        for (field, value) in [("service", "RDS"), ("eventTypeCategory", "accountNotification")] {
+            let body = health(|e| e["detail"][field] = value.into());
+            assert!(matches!(parse(&body), Parsed::Unknown { kind, .. } if kind.contains(value)));
+        }
     }
 
     #[test]

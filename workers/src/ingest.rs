@@ -22,11 +22,11 @@ use perennial_workflows::submission::{Reply, Submission, SubmissionId};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::events::{self, Parsed};
+use crate::events::{self, Notice, Parsed};
 
-/// The largest letter. A node file with the largest user data is under 40 KiB; an EventBridge event is at most 256 KiB, and
-/// those we take are under 2 KiB.
-pub const LETTER_BYTES_MAX: usize = 128 * 1024;
+/// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have whatever fits a
+/// message: a page of AWS Health's has up to 256 KiB.)
+pub const SUBMISSION_BYTES_MAX: usize = 128 * 1024;
 
 /// How much of an oversized letter is kept.
 const OVERSIZED_KEPT: usize = 1_024;
@@ -63,6 +63,13 @@ impl LetterBox {
             Self::Interruptions => "interruptions",
         }
     }
+
+    const fn bytes_max(self) -> usize {
+        match self {
+            Self::Submissions => SUBMISSION_BYTES_MAX,
+            Self::Interruptions => MESSAGE_BYTES_MAX,
+        }
+    }
 }
 
 /// Finds the queue an answer is to be sent to.
@@ -93,7 +100,7 @@ pub struct Ingest {
     replies: Arc<dyn ReplyTo>,
 }
 
-/// A message, read.
+/// A letter, read. A message is one, or (an event about several instances) several.
 struct Read {
     content: Content,
     stream: StreamId,
@@ -154,8 +161,8 @@ impl Ingest {
 
     /// Takes one letter: journal, then answer, then delete. An error leaves it in the queue.
     async fn take(&self, delivery: &Delivery) {
-        let read = self.read(delivery);
-        match self.overtakes(delivery, &read).await {
+        let mut letters = self.read(delivery);
+        match self.overtakes(delivery, &letters).await {
             Ok(false) => {}
             Ok(true) => {
                 if let Err(error) = self.queue.extend(&delivery.receipt, YOUNG).await {
@@ -168,46 +175,80 @@ impl Ingest {
                 return;
             }
         }
-        let fate = match self.write(delivery, &read).await {
-            Ok(fate) => fate,
-            Err(error) => {
-                warn!(queue = self.letter_box.name(), message = %delivery.id, %error, "a letter could not be written; it will come again");
-                return;
-            }
-        };
-        info!(queue = self.letter_box.name(), message = %delivery.id, letter = %read.stream, "{fate}");
-        if let Some((id, reply_to)) = read.reply {
-            self.answer(id, &reply_to, &fate).await;
+        if let Err(error) = self.leave_out_foreign(&mut letters).await {
+            warn!(message = %delivery.id, %error, "the journal cannot be read; the event will come again");
+            return;
         }
-        let ended = if fate.is_dead() {
-            self.queue.dead_letter(delivery, &fate.to_string()).await
-        } else {
-            self.queue.delete(std::slice::from_ref(&delivery.receipt)).await
+        let mut dead = None;
+        for read in letters {
+            // A stop between two letters finds the first ones answered when the message comes again.
+            let fate = match self.write(delivery, &read).await {
+                Ok(fate) => fate,
+                Err(error) => {
+                    warn!(queue = self.letter_box.name(), message = %delivery.id, %error, "a letter could not be written; it will come again");
+                    return;
+                }
+            };
+            info!(queue = self.letter_box.name(), message = %delivery.id, letter = %read.stream, "{fate}");
+            if let Some((id, reply_to)) = read.reply {
+                self.answer(id, &reply_to, &fate).await;
+            }
+            if fate.is_dead() {
+                dead = Some(fate);
+            }
+        }
+        let ended = match dead {
+            Some(fate) => self.queue.dead_letter(delivery, &fate.to_string()).await,
+            None => self.queue.delete(std::slice::from_ref(&delivery.receipt)).await,
         };
         if let Err(error) = ended {
             warn!(message = %delivery.id, %error, "an answered letter could not be taken off its queue; it will come again and be known");
         }
     }
 
-    /// Whether an event may be about an instance whose launch is still to be settled.
-    async fn overtakes(&self, delivery: &Delivery, read: &Read) -> Result<bool, ExecuteError<Rejection>> {
-        let Content::Signal(signal) = &read.content else { return Ok(false) };
+    /// Of an event about several instances only those that are ours make a letter; of one about none of ours, the first.
+    async fn leave_out_foreign(&self, letters: &mut Vec<Read>) -> Result<(), ExecuteError<Rejection>> {
+        if letters.len() < 2 {
+            return Ok(());
+        }
+        let mut ours = Vec::with_capacity(letters.len());
+        for read in letters.iter() {
+            ours.push(match &read.content {
+                Content::Signal(signal) => node_of(&self.engine, &signal.instance).await?.is_some(),
+                Content::Submission(_) | Content::Settled(_) => true,
+            });
+        }
+        if !ours.contains(&true) {
+            ours[0] = true;
+        }
+        let mut ours = ours.into_iter();
+        letters.retain(|_| ours.next().unwrap_or(true));
+        Ok(())
+    }
+
+    /// Whether an event may be about an instance whose launch is still to be settled. One about several is told days ahead.
+    async fn overtakes(
+        &self,
+        delivery: &Delivery,
+        letters: &[Read],
+    ) -> Result<bool, ExecuteError<Rejection>> {
+        let [Read { content: Content::Signal(signal), .. }] = letters else { return Ok(false) };
         let age_ms = self.engine.clock().now_ms().saturating_sub(delivery.sent_at_ms);
         let is_young = Duration::from_millis(age_ms) < YOUNG;
         Ok(is_young && node_of(&self.engine, &signal.instance).await?.is_none())
     }
 
-    fn read(&self, delivery: &Delivery) -> Read {
+    fn read(&self, delivery: &Delivery) -> Vec<Read> {
         let bytes = delivery.body.len();
         let queue = self.letter_box.name();
         let by_hash = || letter_stream(queue, &format!("content {}", delivery.body));
-        if bytes > LETTER_BYTES_MAX.min(MESSAGE_BYTES_MAX) {
+        if bytes > self.letter_box.bytes_max() {
             let body = delivery.body.chars().take(OVERSIZED_KEPT).collect();
             let content = Content::Settled(Fate::Oversized { bytes: bytes as u64 });
-            return Read { content, stream: by_hash(), body, reply: None };
+            return vec![Read { content, stream: by_hash(), body, reply: None }];
         }
         let body = delivery.body.clone();
-        match self.letter_box {
+        let read = match self.letter_box {
             LetterBox::Submissions => match Submission::parse(&body) {
                 Ok(submission) => {
                     let reply = submission.reply_to.clone().map(|to| (Some(submission.id.clone()), to));
@@ -231,6 +272,15 @@ impl Ingest {
                     body,
                     reply: None,
                 },
+                Parsed::Notices { notices } => {
+                    let letter = |notice: Notice| Read {
+                        content: Content::Signal(notice.signal),
+                        stream: letter_stream(queue, &notice.key),
+                        body: notice.body,
+                        reply: None,
+                    };
+                    return notices.into_iter().map(letter).collect();
+                }
                 Parsed::Unknown { kind, id } => {
                     let content = Content::Settled(Fate::Unknown { kind });
                     Read { content, stream: letter_stream(queue, &id), body, reply: None }
@@ -240,7 +290,8 @@ impl Ingest {
                     Read { content, stream: by_hash(), body, reply: None }
                 }
             },
-        }
+        };
+        vec![read]
     }
 
     fn too_late(&self, submission: &Submission) -> Option<Fate> {

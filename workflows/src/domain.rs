@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
-use crate::signal::{Cause, News, Signal};
+use crate::signal::{Cause, Effect, News, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Evidence, Intent};
 use crate::submission::{Submission, Work};
@@ -468,18 +468,13 @@ impl View<'_> {
             return Ok((fate, Vec::new()));
         }
         if !signal.is_loss() {
-            return Ok(match &signal.news {
-                News::Rebalance => {
-                    let because = "a recommendation is noted, not followed: it predicts poorly, and a move is an outage";
-                    let noted =
-                        NodeEvent::SignalNoted { signal: signal.clone(), because: because.to_owned() };
-                    (
-                        Fate::Noted { because: because.to_owned() },
-                        vec![(node_stream(&sight.node), vec![Event::Node(noted)])],
-                    )
-                }
-                _ => (Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()),
-            });
+            let Some(because) = noted_because(signal) else {
+                return Ok((Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()));
+            };
+            let because = because.to_owned();
+            let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
+            let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+            return Ok((Fate::Noted { because }, appends));
         }
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let cause = Cause::Signal { signal: signal.clone() };
@@ -695,6 +690,22 @@ impl View<'_> {
         told_to_node.extend(begun.told_to_node);
         let appends = vec![(stream, told_to_node), begun.append];
         Ok((Fate::Started { operation: begun.id }, appends))
+    }
+}
+
+/// Why what is no loss is written down all the same; `None` when it is not.
+const fn noted_because(signal: &Signal) -> Option<&'static str> {
+    match &signal.news {
+        News::Rebalance => {
+            Some("a recommendation is noted, not followed: it predicts poorly, and a move is an outage")
+        }
+        News::ScheduledChange { effect, .. } => Some(match effect {
+            Effect::Maintenance | Effect::Retirement => {
+                "noted: the instance and its volumes stay, and a move would be an outage as well"
+            }
+            Effect::Settled => "noted: nothing will come of it any more",
+        }),
+        News::SpotInterruption { .. } | News::StateChange { .. } | News::Missing { .. } => None,
     }
 }
 

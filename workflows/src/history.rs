@@ -298,7 +298,7 @@ impl OutageClock {
         match news {
             News::StateChange { state } => self.begins(at_ms, format!("{instance} was {state}")),
             News::Missing { .. } => self.begins(at_ms, format!("{instance} was gone")),
-            News::SpotInterruption { .. } | News::Rebalance => {}
+            News::SpotInterruption { .. } | News::Rebalance | News::ScheduledChange { .. } => {}
         }
     }
 

@@ -23,6 +23,9 @@ use crate::steps::{Placement, Slot, TagMap};
 /// How many past instances a node remembers, so that a late event about one is recognised as such.
 pub const PAST_INSTANCES_MAX: usize = 32;
 
+/// How many notes about its present instance a node remembers; the journal keeps all.
+pub const NOTED_MAX: usize = 8;
+
 /// The name of one operation of one node: `db-1.3` is the third operation of `db-1`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -416,6 +419,15 @@ pub enum NodeEvent {
     },
 }
 
+/// Something heard about the instance that carries a node, which led to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Noted {
+    /// What.
+    pub signal: Signal,
+    /// Why it led to nothing.
+    pub because: String,
+}
+
 /// What is known of a node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Node {
@@ -433,6 +445,9 @@ pub struct Node {
     pub resources: Resources,
     /// Instances that carried it, newest last, at most [`PAST_INSTANCES_MAX`].
     pub past: Vec<InstanceId>,
+    /// The newest of each kind that was heard about what carries it now and led to nothing, newest last, at most
+    /// [`NOTED_MAX`].
+    pub noted: Vec<Noted>,
     /// When its spec, generation or operation last changed.
     pub changed_at_ms: u64,
 }
@@ -493,6 +508,7 @@ impl Node {
                     if self.past.len() > PAST_INSTANCES_MAX {
                         self.past.remove(0);
                     }
+                    self.noted.clear();
                 }
                 self.open = None;
                 self.generation = *generation;
@@ -507,7 +523,13 @@ impl Node {
                 };
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::SignalNoted { .. } => {}
+            NodeEvent::SignalNoted { signal, because } => {
+                self.noted.retain(|noted| !noted.signal.is_of_the_kind_of(signal));
+                self.noted.push(Noted { signal: signal.clone(), because: because.clone() });
+                if self.noted.len() > NOTED_MAX {
+                    self.noted.remove(0);
+                }
+            }
         }
         Ok(self)
     }

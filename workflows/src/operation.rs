@@ -41,7 +41,7 @@ use crate::node::{
     Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome,
     Resources, Retained, RootImage, Thing,
 };
-use crate::signal::{Cause, News, Signal};
+use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
 use crate::{delete, provision, replace, undo};
@@ -264,8 +264,8 @@ pub struct Holder {
     pub preserved: bool,
     /// It was seen shutting down or gone.
     pub known_over: bool,
-    /// An interruption warning about it is known.
-    pub warned: bool,
+    /// How sure it is, by what was heard, that it is being taken.
+    pub heard: Certainty,
     /// It was seen terminated, twice.
     pub fenced: bool,
 }
@@ -279,7 +279,7 @@ impl Holder {
             is_old: false,
             preserved: false,
             known_over: false,
-            warned: true,
+            heard: Certainty::Warned,
             fenced: false,
         }
     }
@@ -611,7 +611,10 @@ impl Operation {
                 is_old: true,
                 preserved: false,
                 known_over,
-                warned: matches!(&order.cause, Cause::Signal { .. }),
+                heard: match &order.cause {
+                    Cause::Signal { signal } => signal.certainty(),
+                    Cause::Request { .. } => Certainty::Well,
+                },
                 fenced: false,
             })
             .into_iter()
@@ -714,7 +717,7 @@ impl Operation {
             OperationEvent::SignalReceived { signal } => {
                 for holder in self.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
                     holder.known_over |= signal.is_over();
-                    holder.warned = true;
+                    holder.heard = holder.heard.max(signal.certainty());
                     // There is nothing to go back to: it goes forward after all.
                     self.facts.undoing &= !holder.is_old;
                 }
@@ -723,7 +726,7 @@ impl Operation {
                     .candidate
                     .as_ref()
                     .is_some_and(|candidate| candidate.instance == signal.instance);
-                if about_candidate && matches!(signal.news, News::SpotInterruption { .. }) {
+                if about_candidate && signal.is_notice() {
                     self.facts.carried_over = Some(signal.clone());
                 }
             }
@@ -1754,19 +1757,20 @@ impl Draft {
             return Ok(());
         }
         // What changes nothing is not written: our own terminations echo back as events, and the sweep repeats itself.
-        let is_warning = !signal.is_over();
-        let known_of_holder = holder.is_some_and(|holder| holder.known_over || (is_warning && holder.warned));
+        let certainty = signal.certainty();
+        let known_of_holder = holder.is_some_and(|holder| holder.known_over || certainty <= holder.heard);
         let known_of_candidate = is_candidate
-            && matches!(signal.news, News::SpotInterruption { .. })
-            && self.state.facts.carried_over.is_some();
+            && signal.is_notice()
+            && self.state.facts.carried_over.as_ref().is_some_and(|known| certainty <= known.certainty());
         if known_of_holder || known_of_candidate {
             return Ok(());
         }
         self.push(OperationEvent::SignalReceived { signal: signal.clone() })?;
         if is_candidate {
             let carries = self.state.facts.volumes.values().any(|fact| fact.place.is_on(&signal.instance));
-            let nearly_done = carries && matches!(signal.news, News::SpotInterruption { .. });
-            if !nearly_done {
+            // What has days left, or carries already, is finished first; the notice is the next operation's cause.
+            let finished_first = signal.is_notice() && (carries || certainty == Certainty::Announced);
+            if !finished_first {
                 self.push(OperationEvent::CandidateLost {
                     instance: signal.instance.clone(),
                     because: signal.to_string(),

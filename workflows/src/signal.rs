@@ -39,11 +39,49 @@ pub enum News {
         /// Which.
         state: InstanceState,
     },
+    /// AWS Health announces a change of the instance (`scheduledChange` of EC2).
+    ScheduledChange {
+        /// AWS's name for it, such as `AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED`.
+        code: String,
+        /// What it means for the instance.
+        effect: Effect,
+        /// When it begins, in milliseconds since the Unix epoch; none when the event's date could not be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begins_ms: Option<u64>,
+    },
     /// The instance is not known any more, or its spot request says it is being taken.
     Missing {
         /// What was seen.
         because: String,
     },
+}
+
+/// What a scheduled change means for an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// AWS will stop or end it: its host is to be retired.
+    Retirement,
+    /// It is restarted, or is without network or power for a while, and stays.
+    Maintenance,
+    /// The change is over, or was called off.
+    Settled,
+}
+
+/// How sure it is that an instance is being taken from its node. Signals about one instance are one incident with rising
+/// certainty: what is no surer than what is known adds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// It is well, as far as heard.
+    Well,
+    /// It may be taken: a rebalance recommendation.
+    Possible,
+    /// It will be taken some day: a retirement.
+    Announced,
+    /// It is about to be taken, or stops.
+    Warned,
+    /// It will never run again.
+    Over,
 }
 
 /// From whom something was heard.
@@ -62,17 +100,44 @@ pub enum Source {
 impl Signal {
     /// Whether the instance is or will be taken from the node.
     #[must_use]
-    pub const fn is_loss(&self) -> bool {
+    pub fn is_loss(&self) -> bool {
+        self.certainty() >= Certainty::Announced
+    }
+
+    /// How sure it is that the instance is being taken.
+    #[must_use]
+    pub const fn certainty(&self) -> Certainty {
         match &self.news {
-            News::SpotInterruption { .. } | News::Missing { .. } => true,
-            News::Rebalance => false,
-            News::StateChange { state } => match state {
-                InstanceState::ShuttingDown
-                | InstanceState::Terminated
-                | InstanceState::Stopping
-                | InstanceState::Stopped => true,
-                InstanceState::Pending | InstanceState::Running => false,
+            News::SpotInterruption { .. } | News::Missing { .. } => Certainty::Warned,
+            News::Rebalance => Certainty::Possible,
+            News::ScheduledChange { effect, .. } => match effect {
+                Effect::Retirement => Certainty::Announced,
+                Effect::Maintenance | Effect::Settled => Certainty::Well,
             },
+            News::StateChange { state } => match state {
+                InstanceState::ShuttingDown | InstanceState::Terminated => Certainty::Over,
+                InstanceState::Stopping | InstanceState::Stopped => Certainty::Warned,
+                InstanceState::Pending | InstanceState::Running => Certainty::Well,
+            },
+        }
+    }
+
+    /// Whether it says that the instance will be taken, and leaves it time until then.
+    #[must_use]
+    pub fn is_notice(&self) -> bool {
+        match &self.news {
+            News::SpotInterruption { .. } => true,
+            News::ScheduledChange { effect, .. } => *effect == Effect::Retirement,
+            News::Rebalance | News::StateChange { .. } | News::Missing { .. } => false,
+        }
+    }
+
+    /// Whether it tells a newer state of what another told.
+    #[must_use]
+    pub fn is_of_the_kind_of(&self, other: &Self) -> bool {
+        match (&self.news, &other.news) {
+            (News::ScheduledChange { code, .. }, News::ScheduledChange { code: other, .. }) => code == other,
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
         }
     }
 
@@ -92,11 +157,38 @@ impl fmt::Display for Signal {
             }
             News::Rebalance => write!(f, "rebalance recommendation for {instance}")?,
             News::StateChange { state } => write!(f, "{instance} is {state}")?,
+            News::ScheduledChange { code, effect, begins_ms } => {
+                match effect {
+                    Effect::Retirement => write!(f, "scheduled change: {instance} will be retired")?,
+                    Effect::Maintenance => write!(f, "scheduled change: {instance} will be maintained")?,
+                    Effect::Settled => write!(f, "scheduled change of {instance} is over")?,
+                }
+                match begins_ms {
+                    _ if *effect == Effect::Settled => {}
+                    Some(begins_ms) => write!(f, " in {}", Ahead(begins_ms.saturating_sub(self.at_ms)))?,
+                    None => f.write_str(" at a time that could not be read")?,
+                }
+                write!(f, " ({code})")?;
+            }
             News::Missing { because } => write!(f, "{instance}: {because}")?,
         }
         match &self.source {
             Source::Event { .. } => f.write_str(" (event)"),
             Source::Sweep => f.write_str(" (found by the sweep)"),
+        }
+    }
+}
+
+/// A length of time as people say it.
+struct Ahead(u64);
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.0 / 60_000;
+        match minutes {
+            0..120 => write!(f, "{minutes} min"),
+            120..2_880 => write!(f, "{} h", minutes / 60),
+            _ => write!(f, "{} days", minutes / 1_440),
         }
     }
 }

@@ -11,7 +11,7 @@ use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
-use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::signal::{Effect, News, Signal, Source};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
@@ -196,12 +196,15 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
 }
 
 fn news(how: u8) -> News {
-    match how % 6 {
+    let scheduled = |effect| News::ScheduledChange { code: "CODE".into(), effect, begins_ms: None };
+    match how % 8 {
         0 => News::Rebalance,
         1 => News::StateChange { state: InstanceState::ShuttingDown },
         2 => News::StateChange { state: InstanceState::Stopped },
         3 => News::StateChange { state: InstanceState::Running },
         4 => News::Missing { because: "not shown".into() },
+        5 => scheduled(Effect::Retirement),
+        6 => scheduled(Effect::Maintenance),
         _ => News::SpotInterruption { action: "terminate".into(), deadline_ms: 0 },
     }
 }
