@@ -456,14 +456,8 @@ impl Look<'_> {
             .filter(|device| device.delete_on_termination && volumes.contains(&device.volume))
             .map(|device| device.device.clone())
             .collect();
-        let looks = volumes.iter().map(|volume| {
-            let observer = self.runner.observer.clone();
-            let volume = volume.clone();
-            tokio::spawn(async move { observer.volume(&volume).await })
-        });
-        for look in looks.collect::<Vec<_>>() {
-            let Ok(seen) = look.await else { return not_yet(LOOK_SOON, "a look was given up") };
-            let Some(seen) = seen? else { continue };
+        let seen = self.runner.observer.volumes(volumes).await?;
+        for seen in seen.iter().flatten() {
             for attachment in &seen.attachments {
                 if attachment.instance == *instance
                     && attachment.delete_on_termination
@@ -819,11 +813,13 @@ impl Look<'_> {
         client_token: &str,
         tags: &TagMap,
     ) -> Result<Pass, CloudError> {
-        let machine = match self.alive(instance).await? {
+        let runner = self.runner;
+        let (machine, view) = tokio::join!(self.alive(instance), runner.observer.volume(volume));
+        let machine = match machine? {
             Ok(view) => view,
             Err(pass) => return Ok(pass),
         };
-        let Some(view) = self.runner.observer.volume(volume).await? else {
+        let Some(view) = view? else {
             return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
         };
         let is_root = view.attachments.iter().any(|attachment| {
@@ -1036,15 +1032,24 @@ impl Look<'_> {
         interface: Option<&InterfaceId>,
         address: Option<Ipv4Addr>,
     ) -> Result<Pass, CloudError> {
-        let machine = match self.alive(instance).await? {
+        let runner = self.runner;
+        let look_at_interface = async {
+            match interface {
+                Some(interface) => runner.observer.interface(interface).await,
+                None => Ok(None),
+            }
+        };
+        let (machine, views, on_interface) =
+            tokio::join!(self.alive(instance), runner.observer.volumes(volumes.values()), look_at_interface);
+        let machine = match machine? {
             Ok(view) => view,
             Err(pass) => return Ok(pass),
         };
         if machine.state != InstanceState::Running {
             return not_yet(LOOK_AGAIN, format!("{instance} is {}", machine.state));
         }
-        for (slot, volume) in volumes {
-            let Some(view) = self.runner.observer.volume(volume).await? else {
+        for ((slot, volume), view) in volumes.iter().zip(views?) {
+            let Some(view) = view else {
                 return not_yet(LOOK_AGAIN, format!("{volume} ({slot}) is not shown"));
             };
             let here = view.attachments.iter().any(|attachment| {
@@ -1058,9 +1063,8 @@ impl Look<'_> {
             }
         }
         if let (Some(interface), Some(address)) = (interface, address) {
-            let view = self.runner.observer.interface(interface).await?;
-            let held =
-                view.is_some_and(|view| view.primary_ip == address || view.secondary_ips.contains(&address));
+            let held = on_interface?
+                .is_some_and(|view| view.primary_ip == address || view.secondary_ips.contains(&address));
             if !held {
                 return not_yet(LOOK_AGAIN, format!("{address} is not on {interface}"));
             }
