@@ -416,7 +416,8 @@ async fn serve(args: &ServeArgs, config: Option<&PathBuf>, output: Output) -> Re
     match output.format {
         Format::Table => output.text(&format!(
             "ready: {endpoint}, region {name}, speed {speed}, seed {seed}\n\
-             export AWS_ENDPOINT_URL={endpoint} AWS_REGION={name} AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any"
+             export AWS_ENDPOINT_URL={endpoint} AWS_REGION={name} AWS_DEFAULT_REGION={name} \
+             AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any"
         ))?,
         Format::Json => output.json_line(
             &json!({"ready": true, "endpoint": endpoint, "region": name, "speed": speed, "seed": seed}),
