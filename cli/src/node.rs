@@ -338,7 +338,8 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
         rows.push(("public address", format!("{} ({})", held.public_ip, held.allocation)));
     }
     for (slot, held) in &resources.volumes {
-        rows.push(("volume", format!("{} {} at {}", slot, held.volume, held.device)));
+        let size = held.size_gib.map_or_else(String::new, |size| format!(", {size} GiB"));
+        rows.push(("volume", format!("{} {} at {}{size}", slot, held.volume, held.device)));
     }
     for image in &resources.root_images {
         rows.push(("root image", format!("{} of {}", image.image, image.snapshot)));

@@ -59,5 +59,6 @@ fn capital(kind: OperationKind) -> &'static str {
         OperationKind::Provision => "The provision",
         OperationKind::Replace => "A replacement",
         OperationKind::Delete => "The deletion",
+        OperationKind::Grow => "The growth",
     }
 }

@@ -44,7 +44,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
 use crate::world::settings::Settings;
-use crate::world::{ACCOUNT, ApiError, Destination, Reassignment, RunInstances, World};
+use crate::world::{ACCOUNT, ApiError, Destination, ModifyVolume, Reassignment, RunInstances, World};
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
 const CALL_LOG_MAX: usize = 100_000;
@@ -514,6 +514,12 @@ impl Cloud for SimRegion {
             world.assign_private_ip(now, id, address, reassignment)
         })
         .await
+    }
+
+    async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<(), CloudError> {
+        let change = ModifyVolume { size_gib: Some(size_gib), ..ModifyVolume::default() };
+        self.call(Action::ModifyVolume, move |world, now| world.modify_volume(now, id, &change).map(|_| ()))
+            .await
     }
 
     async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError> {

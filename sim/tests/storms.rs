@@ -135,6 +135,10 @@ async fn storm(seed: u64) {
         {
             lab.submit("workflow.cancel", "db-1", serde_json::json!({ "workflow": open })).await;
         }
+        if whims.u8(0..4) == 0 {
+            spec.data_volumes[0].size_gib += 1;
+            lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
+        }
         let violations = lab.region.with(|world, _| world.check_invariants());
         assert!(violations.is_empty(), "seed {seed}: {violations:?}");
     }

@@ -65,7 +65,8 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DetachVolume
         | A::CreateReplaceRootVolumeTask
         | A::RegisterImage
-        | A::AssociateAddress => (50.0, 5.0),
+        | A::AssociateAddress
+        | A::ModifyVolume => (50.0, 5.0),
     }
 }
 
@@ -170,6 +171,7 @@ budgeted! {
     ModifyNetworkInterfaceAttribute: fn preserve_interface(&self, id: &InterfaceId, attachment: &AttachmentId) -> ();
     CreateVolume: fn create_volume(&self, request: &VolumeRequest) -> VolumeId;
     DeleteVolume: fn delete_volume(&self, id: &VolumeId) -> ();
+    ModifyVolume: fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> ();
     AttachVolume: fn attach_volume(&self, id: &VolumeId, instance: &InstanceId, device: &str) -> ();
     DetachVolume: fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> ();
     CreateReplaceRootVolumeTask: fn replace_root(&self, instance: &InstanceId, volume: &VolumeId, client_token: &str, tags: &Tags) -> RootTaskId;
@@ -228,6 +230,7 @@ mod tests {
             fn preserve_interface(i: &InterfaceId, a: &AttachmentId) -> ();
             fn create_volume(r: &VolumeRequest) -> VolumeId;
             fn delete_volume(i: &VolumeId) -> ();
+            fn grow_volume(i: &VolumeId, s: u32) -> ();
             fn attach_volume(i: &VolumeId, n: &InstanceId, d: &str) -> ();
             fn detach_volume(i: &VolumeId, n: &InstanceId) -> ();
             fn replace_root(i: &InstanceId, v: &VolumeId, t: &str, g: &Tags) -> RootTaskId;

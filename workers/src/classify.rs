@@ -37,6 +37,7 @@ pub enum Action {
     UnassignPrivateIpAddresses,
     DescribeAddresses,
     AssociateAddress,
+    ModifyVolume,
     GetCallerIdentity,
 }
 
@@ -80,7 +81,8 @@ impl Action {
             | A::DeleteNetworkInterface
             | A::AssignPrivateIpAddresses
             | A::UnassignPrivateIpAddresses
-            | A::AssociateAddress => false,
+            | A::AssociateAddress
+            | A::ModifyVolume => false,
         }
     }
 }

@@ -500,6 +500,8 @@ pub trait Cloud: Send + Sync + 'static {
     async fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeId, CloudError>;
     /// DeleteVolume.
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError>;
+    /// ModifyVolume: the size.
+    async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<(), CloudError>;
     /// AttachVolume.
     async fn attach_volume(
         &self,

@@ -306,6 +306,7 @@ impl Look<'_> {
             Intent::MoveAddress { instance, interface, address, from, own } => {
                 self.move_address(instance, interface, *address, from, own).await
             }
+            Intent::Grow { volume, size_gib, .. } => self.grow(volume, *size_gib).await,
             Intent::Associate { allocation, instance, interface, private_ip, from, own } => {
                 self.associate(allocation, instance, (interface, *private_ip), from, own).await
             }
@@ -973,6 +974,26 @@ impl Look<'_> {
                 }
             }
         }
+    }
+
+    async fn grow(&mut self, volume: &VolumeId, size_gib: u32) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.volume(volume).await? else {
+            return if self.is_absent() {
+                lost(format!("volume {volume} does not exist any more"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+            };
+        };
+        self.memory.missing = None;
+        if view.size_gib >= size_gib {
+            return settled(Evidence::Grown { size_gib: view.size_gib });
+        }
+        // The new size is shown once the modification has passed its first state; until then the call says that one goes on.
+        if !self.memory.tried {
+            self.runner.cloud.grow_volume(volume, size_gib).await?;
+            self.memory.tried = true;
+        }
+        not_yet(LOOK_AGAIN, format!("{volume} has {} GiB and is to have {size_gib}", view.size_gib))
     }
 
     async fn associate(

@@ -333,6 +333,11 @@ struct Wanted {
     cause: Cause,
 }
 
+/// Lets the data volumes of a node grow to what its spec says.
+const fn grow(spec: NodeSpec, before: Resources, generation: u64, cause: Cause) -> Wanted {
+    Wanted { kind: OperationKind::Grow, spec, before, generation, keep: None, cause }
+}
+
 /// An operation that starts.
 struct Begun {
     id: OperationId,
@@ -424,10 +429,19 @@ impl View<'_> {
             outcome,
         })];
         let goes_on = order.kind != OperationKind::Delete && outcome.is_completed();
-        if let (Some(signal), true) = (carried_over, goes_on) {
+        let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
+        // A larger size was applied while the operation held the node.
+        let grows =
+            carried_over.is_none() && order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
+        if goes_on && grows {
             let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
             let view = View { owner: &order.owner, ..*self };
-            let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
+            let begun = view.start(&sight, grow(spec, resources, generation, order.cause.clone()))?;
+            node_events.extend(begun.told_to_node);
+            appends.push(begun.append);
+        } else if let (Some(signal), true) = (carried_over, goes_on) {
+            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
+            let view = View { owner: &order.owner, ..*self };
             let begun = view.start(
                 &sight,
                 Wanted {
@@ -664,7 +678,8 @@ impl View<'_> {
             return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));
         }
         if node.exists() {
-            if node.spec.as_ref() == Some(spec) {
+            let is_grown = node.open.is_some() || !node.resources.is_smaller_than(spec);
+            if node.spec.as_ref() == Some(spec) && is_grown {
                 return Ok((
                     Fate::Noted { because: "the node is meant to be so already".to_owned() },
                     Vec::new(),
@@ -672,7 +687,20 @@ impl View<'_> {
             }
             let changed =
                 NodeEvent::SpecChanged { spec: spec.clone(), requested_by: requested_by.to_owned() };
-            return Ok((Fate::Changed, vec![(stream, vec![Event::Node(changed)])]));
+            let mut told_to_node = vec![Event::Node(changed)];
+            // A node of an older journal does not say how large its volumes are; the old file does.
+            let larger = node.resources.carrier.is_some()
+                && node.spec.as_ref().is_some_and(|old| spec.is_larger_than(old));
+            if node.open.is_none() && (larger || node.resources.is_smaller_than(spec)) {
+                let wanted = grow(spec.clone(), node.resources.clone(), node.generation, cause);
+                let begun = self.start(sight, wanted)?;
+                told_to_node.extend(begun.told_to_node);
+                return Ok((
+                    Fate::Started { operation: begun.id },
+                    vec![(stream, told_to_node), begun.append],
+                ));
+            }
+            return Ok((Fate::Changed, vec![(stream, told_to_node)]));
         }
         let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
         let begun = self.start(

@@ -399,6 +399,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         },
         Evidence::Moved { address } => format!("{address} is on the new instance"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
+        Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
         Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
@@ -448,6 +449,11 @@ pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
         let id =
             |resources: &Resources| resources.volumes.get(slot).map(|held| VolumeId::to_string(&held.volume));
         line(&format!("volume {slot}"), id(before), id(after));
+        let size = |resources: &Resources| resources.volumes.get(slot).and_then(|held| held.size_gib);
+        if size(before).is_some() && size(before) != size(after) {
+            let told = |size: Option<u32>| size.map(|size| format!("{size} GiB"));
+            line(&format!("size of {slot}"), told(size(before)), told(size(after)));
+        }
     }
     let interface =
         |resources: &Resources| resources.interface.as_ref().map(|held| held.interface.to_string());

@@ -10,6 +10,7 @@
 pub mod aws;
 pub mod delete;
 pub mod domain;
+pub mod grow;
 pub mod history;
 pub mod letter;
 pub mod node;

@@ -137,6 +137,8 @@ pub enum OperationKind {
     Replace,
     /// Ends the node.
     Delete,
+    /// Makes data volumes as large as the node file says, while the node runs.
+    Grow,
 }
 
 impl fmt::Display for OperationKind {
@@ -145,6 +147,7 @@ impl fmt::Display for OperationKind {
             Self::Provision => "provision",
             Self::Replace => "replace",
             Self::Delete => "delete",
+            Self::Grow => "grow",
         })
     }
 }
@@ -176,6 +179,9 @@ pub struct HeldVolume {
     pub volume: VolumeId,
     /// Its device name.
     pub device: String,
+    /// Its size, of data volumes, as far as it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u32>,
 }
 
 /// The interface that belongs to a node (`primary_eni`).
@@ -369,6 +375,18 @@ pub struct Resources {
     pub leftovers: Vec<Leftover>,
 }
 
+impl Resources {
+    /// Whether a data volume is known to be smaller than a spec says.
+    #[must_use]
+    pub fn is_smaller_than(&self, spec: &NodeSpec) -> bool {
+        self.carrier.is_some()
+            && spec.data_volumes.iter().any(|wanted| {
+                let held = self.volumes.get(&Slot::Data(wanted.name.clone()));
+                held.and_then(|held| held.size_gib).is_some_and(|size_gib| size_gib < wanted.size_gib)
+            })
+    }
+}
+
 /// What happened to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -518,8 +536,14 @@ impl Node {
                     | (OperationKind::Provision, Outcome::Cancelled) => true,
                     // A deletion follows at once.
                     (_, Outcome::Abandoned) => self.deleted,
-                    (OperationKind::Provision | OperationKind::Replace, Outcome::Completed)
-                    | (OperationKind::Replace | OperationKind::Delete, Outcome::Cancelled) => false,
+                    (
+                        OperationKind::Provision | OperationKind::Replace | OperationKind::Grow,
+                        Outcome::Completed,
+                    )
+                    | (
+                        OperationKind::Replace | OperationKind::Delete | OperationKind::Grow,
+                        Outcome::Cancelled,
+                    ) => false,
                 };
                 self.changed_at_ms = stamp.at_ms;
             }

@@ -44,7 +44,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{delete, provision, replace, undo};
+use crate::{delete, grow, provision, replace, undo};
 
 /// Between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without capacity for three
 /// minutes; the first rounds are faster because a notice gives two.
@@ -240,6 +240,14 @@ pub struct VolumeFact {
     pub detach_tried_on: Option<InstanceId>,
     /// Whether an instance of this operation may have written to it.
     pub touched: bool,
+    /// Its size, as far as known.
+    pub size_gib: Option<u32>,
+}
+
+impl VolumeFact {
+    pub(crate) fn held(&self, volume: &VolumeId) -> HeldVolume {
+        HeldVolume { volume: volume.clone(), device: self.device.clone(), size_gib: self.size_gib }
+    }
 }
 
 /// What is known of the node's own interface.
@@ -538,7 +546,7 @@ impl Operation {
     pub fn start(id: OperationId, order: Order, at_ms: u64) -> Self {
         let tracked = order.spec.persist.root != RootMode::None;
         let old = match order.kind {
-            OperationKind::Provision => None,
+            OperationKind::Provision | OperationKind::Grow => None,
             OperationKind::Replace | OperationKind::Delete => order.before.carrier.as_ref(),
         };
         // What an abandoned operation had launched may hold anything of the node's.
@@ -563,11 +571,12 @@ impl Operation {
                     place: place(),
                     detach_tried_on: None,
                     touched: false,
+                    size_gib: held.size_gib,
                 };
                 (slot.clone(), fact)
             })
             .collect();
-        if order.kind != OperationKind::Delete {
+        if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow) {
             for wanted in &order.spec.data_volumes {
                 volumes.entry(Slot::Data(wanted.name.clone())).or_insert_with(|| VolumeFact {
                     id: None,
@@ -575,6 +584,7 @@ impl Operation {
                     place: Place::Absent,
                     detach_tried_on: None,
                     touched: false,
+                    size_gib: None,
                 });
             }
         }
@@ -726,6 +736,15 @@ impl Operation {
                     .candidate
                     .as_ref()
                     .is_some_and(|candidate| candidate.instance == signal.instance);
+                // The carrier is lost: its replacement does not wait for a volume to grow.
+                if self.order.kind == OperationKind::Grow && signal.is_loss() {
+                    self.facts.carried_over = Some(signal.clone());
+                    self.status = Status::Running;
+                    for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
+                        let because = "the instance is lost".to_owned();
+                        record.outcome = Some((Evidence::OutOfTime { because }, stamp.at_ms));
+                    }
+                }
                 if about_candidate && signal.is_notice() {
                     self.facts.carried_over = Some(signal.clone());
                 }
@@ -810,6 +829,8 @@ impl Operation {
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceId> {
         let holders = self.facts.holders.iter().map(|holder| holder.instance.clone());
+        let carrier = self.order.before.carrier.iter().filter(|_| self.order.kind == OperationKind::Grow);
+        let holders = holders.chain(carrier.map(|carrier| carrier.instance.clone()));
         holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
     }
 
@@ -822,7 +843,7 @@ impl Operation {
     /// Why the operation cannot be undone any more; `None` while it can.
     #[must_use]
     pub fn no_return(&self) -> Option<String> {
-        if self.order.kind == OperationKind::Provision {
+        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Grow) {
             return None;
         }
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
@@ -899,12 +920,14 @@ impl Operation {
         let facts = &end.facts;
         let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
         let mut left = end.order.before.clone();
-        left.carrier = left.carrier.filter(|_| end.old().is_some_and(|old| !old.fenced));
+        left.carrier = left
+            .carrier
+            .filter(|_| end.order.kind == OperationKind::Grow || end.old().is_some_and(|old| !old.fenced));
         left.placement = facts.placement.clone();
         for (slot, fact) in &facts.volumes {
             match &fact.id {
                 Some(volume) => {
-                    let held = HeldVolume { volume: volume.clone(), device: fact.device.clone() };
+                    let held = fact.held(volume);
                     left.volumes.insert(slot.clone(), held);
                 }
                 None => {
@@ -988,8 +1011,14 @@ impl Operation {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
                 facts.placement = Some(placement.clone());
             }
-            (Intent::CreateVolume { slot, .. }, Evidence::VolumeCreated { volume }) => {
+            (Intent::Grow { slot, .. }, Evidence::Grown { size_gib }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.size_gib = Some(*size_gib);
+                }
+            }
+            (Intent::CreateVolume { slot, size_gib, .. }, Evidence::VolumeCreated { volume }) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.size_gib = Some(*size_gib);
                     fact.id = Some(volume.clone());
                     fact.place = Place::Free;
                 }
@@ -1272,6 +1301,7 @@ impl Operation {
             OperationKind::Provision => provision::rules(self),
             OperationKind::Replace => replace::rules(self),
             OperationKind::Delete => delete::rules(self),
+            OperationKind::Grow => grow::rules(self),
         }
     }
 
@@ -1326,6 +1356,7 @@ impl Operation {
         let resources = match self.order.kind {
             OperationKind::Provision | OperationKind::Replace => self.carried_resources(),
             OperationKind::Delete => delete::remaining(self),
+            OperationKind::Grow => grow::grown(self),
         };
         resources.map(|resources| (resources, Outcome::Completed))
     }
@@ -1342,8 +1373,7 @@ impl Operation {
         let mut volumes: BTreeMap<Slot, HeldVolume> = BTreeMap::new();
         for (slot, fact) in &facts.volumes {
             if let Some(volume) = &fact.id {
-                volumes
-                    .insert(slot.clone(), HeldVolume { volume: volume.clone(), device: fact.device.clone() });
+                volumes.insert(slot.clone(), fact.held(volume));
             }
         }
         let mut retained = before.retained.clone();
@@ -1351,7 +1381,7 @@ impl Operation {
             && let Some(root) = &candidate.root_volume
         {
             let device = candidate.root_device.clone().unwrap_or_default();
-            let new = HeldVolume { volume: root.clone(), device };
+            let new = HeldVolume { volume: root.clone(), device, size_gib: None };
             if let Some(old) = volumes.insert(Slot::Root, new)
                 && old.volume != *root
             {
@@ -1749,7 +1779,9 @@ impl Draft {
             self.state.facts.candidate.as_ref().filter(|candidate| candidate.instance == signal.instance);
         let holder = self.state.facts.holders.iter().find(|holder| holder.instance == signal.instance);
         let (is_candidate, is_holder) = (candidate.is_some(), holder.is_some());
-        if !(is_candidate || is_holder) || !signal.is_loss() {
+        let is_carrier = self.state.order.kind == OperationKind::Grow
+            && self.state.order.before.carrier.as_ref().is_some_and(|c| c.instance == signal.instance);
+        if !(is_candidate || is_holder || is_carrier) || !signal.is_loss() {
             return Ok(());
         }
         // A young instance that a describe does not show proves nothing; the steps that work on it decide.

@@ -61,6 +61,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
         Intent::Find { .. } => 300_000,
+        Intent::Grow { .. } => 60_000,
     }
 }
 
@@ -194,6 +195,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             Evidence::Moved { address: wanted.unwrap_or_else(address) }
         }
         Intent::Associate { .. } => Evidence::Associated { public_ip: std::net::Ipv4Addr::UNSPECIFIED },
+        Intent::Grow { size_gib, .. } => Evidence::Grown { size_gib: *size_gib },
         Intent::Verify { .. } => Evidence::Verified,
         Intent::DeleteVolume { .. }
         | Intent::DeleteInterface { .. }

@@ -275,7 +275,8 @@ pub struct DataVolumeSpec {
     /// The device name it is attached under, such as `/dev/sdf`.
     #[schemars(regex(pattern = "^/dev/(sd[b-z]|xvd[b-z][a-z]?)$"))]
     pub device: String,
-    /// Its size.
+    /// Its size. A larger one, applied to a registered node, lets the volume grow while the node runs; the file system in it is
+    /// the guest's to grow.
     #[schemars(range(min = 1, max = 65536))]
     pub size_gib: u32,
     /// Its type.
@@ -455,16 +456,33 @@ impl NodeSpec {
                         "a registered data volume cannot be removed; delete the node with the data kept instead",
                     );
                 }
-                Some(new) if new != volume => {
+                Some(new) if new.size_gib < volume.size_gib => {
+                    return Err(SpecError {
+                        field: format!("data_volumes.{}.size_gib", volume.name),
+                        why: format!(
+                            "a volume can only grow; it has {} GiB. For a smaller one add another volume and move the data",
+                            volume.size_gib
+                        ),
+                    });
+                }
+                Some(new) if DataVolumeSpec { size_gib: volume.size_gib, ..new.clone() } != *volume => {
                     return wrong(
                         "data_volumes",
-                        "a registered data volume cannot be changed; add another volume instead",
+                        "a registered data volume can grow, and nothing else; add another volume instead",
                     );
                 }
                 Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Whether a data volume is to be larger than before.
+    #[must_use]
+    pub fn is_larger_than(&self, old: &Self) -> bool {
+        self.data_volumes
+            .iter()
+            .any(|new| old.data_volumes.iter().any(|old| old.name == new.name && old.size_gib < new.size_gib))
     }
 
     /// Whether the new instance can run before the old one is gone.
@@ -631,7 +649,11 @@ mod tests {
         check(|s| s.image = ImageId::parse("ami-1").unwrap(), "image");
         check(|s| s.persist.network = NetworkMode::PrimaryEni, "persist.network");
         check(|s| s.data_volumes.clear(), "data_volumes");
-        check(|s| s.data_volumes[0].size_gib = 20, "data_volumes");
+        check(|s| s.data_volumes[0].size_gib = 9, "data_volumes.data.size_gib");
+        check(|s| s.data_volumes[0].volume_type = "io2".into(), "data_volumes");
+        let mut larger = old.clone();
+        larger.data_volumes[0].size_gib = 20;
+        larger.check_change_from(&old).unwrap();
         let mut types = old.clone();
         types.capacity.instance_types.push("c5.large".into());
         types.check_change_from(&old).unwrap();

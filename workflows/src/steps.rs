@@ -15,6 +15,7 @@
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
+//! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
 //! | release, release_interface, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 
@@ -313,6 +314,15 @@ pub enum Intent {
         /// The tags of an interface that it may be taken from.
         own: TagMap,
     },
+    /// Makes a data volume larger, wherever it is.
+    Grow {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// To this size.
+        size_gib: u32,
+    },
     /// Looks at everything once more.
     Verify {
         /// The new instance.
@@ -376,6 +386,7 @@ impl Intent {
             Self::Attach { slot, .. } => format!("attach:{slot}"),
             Self::MoveAddress { .. } => "move_address".into(),
             Self::Associate { .. } => "associate_elastic_ip".into(),
+            Self::Grow { slot, .. } => format!("grow:{slot}"),
             Self::Verify { .. } => "verify".into(),
             Self::DeleteVolume { volume, .. } => format!("delete_volume:{volume}"),
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
@@ -411,6 +422,8 @@ impl Intent {
             | Self::DeleteVolume { .. } => 5 * MINUTE,
             // A volume in use stays so; after termination it comes anyway.
             Self::Detach { .. } => 20 * SECOND,
+            // Seconds to minutes in practice; EC2 promises nothing.
+            Self::Grow { .. } => 60 * MINUTE,
             // Absence is believed after minutes only.
             Self::Find { .. } => 30 * MINUTE,
             // A metal instance took over 19 minutes to terminate.
@@ -470,6 +483,7 @@ impl Intent {
             | Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
             | Self::DeleteSnapshot { .. }
+            | Self::Grow { .. }
             | Self::Find { .. } => None,
         }
     }
@@ -580,6 +594,11 @@ pub enum Evidence {
     Associated {
         /// The public address.
         public_ip: Ipv4Addr,
+    },
+    /// The volume is this large: seen on the volume.
+    Grown {
+        /// Its size.
+        size_gib: u32,
     },
     /// Everything is where it should be.
     Verified,

@@ -180,6 +180,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::DeleteInterface { .. }
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. }
+        | Intent::Grow { .. }
         | Intent::Find { .. } => true,
         Intent::Attach { instance, .. }
         | Intent::MoveAddress { instance, .. }
@@ -202,8 +203,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
             continue;
         }
         if op.order.kind == OperationKind::Provision {
-            let device = fact.device.clone();
-            left.volumes.insert(slot.clone(), crate::node::HeldVolume { volume: volume.clone(), device });
+            left.volumes.insert(slot.clone(), fact.held(volume));
         } else {
             left.retained.push(Retained {
                 volume: volume.clone(),
@@ -211,6 +211,9 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
                 because: format!("{}: cancelled; an instance of its may have written to it", op.id),
             });
         }
+    }
+    for (slot, held) in &mut left.volumes {
+        held.size_gib = op.facts.volumes.get(slot).and_then(|fact| fact.size_gib).or(held.size_gib);
     }
     left.volumes.retain(|_, held| !gone(held.volume.as_str()));
     left.retained.extend(op.outlived("cancelled; the root of its instance"));

@@ -145,6 +145,7 @@ enum Move {
     Delete(bool, bool),
     Resume(bool),
     Cancel,
+    Enlarge,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -157,6 +158,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => (any::<bool>(), any::<bool>()).prop_map(|(root, data)| Move::Delete(root, data)),
         2 => any::<bool>().prop_map(Move::Resume),
         1 => Just(Move::Cancel),
+        1 => Just(Move::Enlarge),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -257,6 +259,11 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 backups: *data,
             };
             desk.submit(Work::Delete(DeleteParams { keep, reason: None }))?;
+        }
+        Move::Enlarge => {
+            let Some(mut spec) = desk.node().spec else { return Ok(()) };
+            spec.data_volumes[0].size_gib += 1;
+            desk.submit(Work::Apply(ApplyParams { spec }))?;
         }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };

@@ -32,7 +32,9 @@ impl Run {
     fn start(kind: OperationKind, spec: &NodeSpec, cause: Cause, keep: Option<Keep>) -> Self {
         let before = match kind {
             OperationKind::Provision => Default::default(),
-            OperationKind::Replace | OperationKind::Delete => imagined_resources(spec).unwrap(),
+            OperationKind::Replace | OperationKind::Delete | OperationKind::Grow => {
+                imagined_resources(spec).unwrap()
+            }
         };
         let order = Order {
             number: 2,
@@ -766,6 +768,44 @@ fn an_elastic_ip_follows_the_private_address() {
         }
         _ => None,
     });
+}
+
+#[test]
+fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it() {
+    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let before = imagined_resources(&spec).unwrap();
+    spec.data_volumes[0].size_gib = 20;
+    let start = || {
+        let mut run = Run::start(OperationKind::Delete, &spec, asked(), None);
+        let mut order = (*run.state.order).clone();
+        order.kind = OperationKind::Grow;
+        order.before = before.clone();
+        let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
+        run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
+        run.take(draft);
+        run
+    };
+    let mut run = start();
+    run.drive(&well);
+    expect![[r#"
+        + grow:data
+        = grow:data: grown
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
+    assert_eq!(resources.carrier, before.carrier, "the same instance");
+    assert!(!resources.is_smaller_than(&spec));
+
+    let mut run = start();
+    let carrier = before.carrier.clone().unwrap().instance;
+    run.hear(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    expect![[r#"
+        + grow:data
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    assert!(run.state.facts.carried_over.is_some(), "the next operation's cause");
 }
 
 #[test]

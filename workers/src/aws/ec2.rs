@@ -470,6 +470,11 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::AssignPrivateIpAddresses))
     }
 
+    async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<(), CloudError> {
+        let call = self.client.modify_volume().volume_id(id.as_str()).size(int(size_gib));
+        call.send().await.map(drop).map_err(failed(Action::ModifyVolume))
+    }
+
     async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError> {
         let action = Action::DescribeAddresses;
         let page = self
