@@ -337,7 +337,7 @@ async fn dry_run(
         },
         Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
     };
-    for pool in spec.ladder() {
+    for pool in spec.ladder(&spec.subnet) {
         let check = format!("launch {pool}");
         let request = LaunchRequest {
             client_token: uuid::Uuid::now_v7().to_string(),

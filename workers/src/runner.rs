@@ -242,17 +242,21 @@ impl Look<'_> {
     async fn pass(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
         let cloud = self.runner.cloud.as_ref();
         match intent {
-            Intent::Resolve { subnet, image } => {
-                let subnets = cloud.subnets(std::slice::from_ref(subnet)).await?;
-                let Some(found) = subnets.first() else {
-                    return refused("InvalidSubnetID.NotFound", format!("there is no subnet {subnet}"));
-                };
+            Intent::Resolve { subnet, image, others } => {
+                let asked: Vec<_> = std::iter::once(subnet).chain(others).cloned().collect();
+                let mut zones: BTreeMap<_, _> =
+                    cloud.subnets(&asked).await?.into_iter().map(|view| (view.id, view.zone)).collect();
+                if let Some(missing) = asked.iter().find(|asked| !zones.contains_key(asked)) {
+                    return refused("InvalidSubnetID.NotFound", format!("there is no subnet {missing}"));
+                }
+                let zone = zones.remove(subnet).unwrap_or_default();
                 let images = cloud.images(&Select::Ids(vec![image.clone()])).await?;
                 let Some(view) = images.first() else {
                     return refused("InvalidAMIID.NotFound", format!("there is no image {image}"));
                 };
                 settled(Evidence::Resolved(Placement {
-                    zone: found.zone.clone(),
+                    zone,
+                    other_zones: zones,
                     image: facts(&view.traits),
                 }))
             }

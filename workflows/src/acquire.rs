@@ -11,7 +11,9 @@ use crate::steps::{Intent, LaunchInterface, Placement, Slot};
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let spec = &op.order.spec;
     let Some(placement) = &op.facts.placement else {
-        return vec![Intent::Resolve { subnet: spec.subnet.clone(), image: spec.image.clone() }.into()];
+        let home = &op.facts.subnet;
+        let others = spec.subnets().filter(|subnet| *subnet != home).cloned().collect();
+        return vec![Intent::Resolve { subnet: home.clone(), image: spec.image.clone(), others }.into()];
     };
     let mut due = Vec::new();
     make(op, placement, &mut due);

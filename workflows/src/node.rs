@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{
-    AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
+    AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
@@ -349,6 +349,9 @@ pub struct Resources {
     /// Where it lives and what it boots; known once resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// The subnet it lives in, if not the node file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<SubnetId>,
     /// What carries it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Carrier>,
@@ -498,7 +501,7 @@ impl Node {
                 if !self.exists() {
                     return illegal("the node is not registered");
                 }
-                if self.spec.as_ref().is_some_and(|old| old.image != spec.image) {
+                if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
                     self.resources.placement = None;
                 }
                 self.spec = Some(spec.clone());

@@ -35,7 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{
-    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, VolumeId,
+    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use crate::node::{
     Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome,
@@ -352,7 +352,9 @@ pub struct Temporary {
 /// What is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Where the node lives and what it boots.
+    /// The subnet the node lives in.
+    pub subnet: SubnetId,
+    /// Where that is and what it boots.
     pub placement: Option<Placement>,
     /// The node's volumes; the root only if it is kept and exists.
     pub volumes: BTreeMap<Slot, VolumeFact>,
@@ -631,6 +633,7 @@ impl Operation {
             .chain(inherited)
             .collect();
         let facts = Facts {
+            subnet: order.before.subnet.clone().unwrap_or_else(|| order.spec.subnet.clone()),
             placement: order.before.placement.clone(),
             volumes,
             interface,
@@ -763,7 +766,7 @@ impl Operation {
                 }
                 self.status = Status::Running;
                 self.facts.failed_launches = 0;
-                if spec.image != self.order.spec.image {
+                if !spec.lives_like(&self.order.spec) {
                     self.facts.placement = None;
                 }
                 Arc::make_mut(&mut self.order).spec = spec.clone();
@@ -1236,7 +1239,7 @@ impl Operation {
 
     /// The next rung of the ladder; after the last one a pause, then the first.
     fn climb(&mut self, pool: Pool, code: String, at_ms: u64) {
-        let rungs = self.order.spec.ladder().len().max(1);
+        let rungs = self.order.spec.ladder(&self.facts.subnet).len().max(1);
         let ladder = &mut self.facts.ladder;
         if ladder.rejected.len() < REJECTED_MAX {
             ladder.rejected.push(Rejected { pool, code, at_ms });
@@ -1411,7 +1414,9 @@ impl Operation {
         if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
             root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
         }
+        let subnet = candidate.pool.subnet.as_ref().unwrap_or(&facts.subnet);
         Some(Resources {
+            subnet: (*subnet != self.order.spec.subnet).then(|| subnet.clone()),
             placement: facts.placement.clone(),
             carrier: Some(Carrier {
                 instance: candidate.instance.clone(),
@@ -1486,7 +1491,7 @@ impl Operation {
 
     /// The pool the next launch asks.
     pub(crate) fn next_pool(&self) -> Option<Pool> {
-        let pools = self.order.spec.ladder();
+        let pools = self.order.spec.ladder(&self.facts.subnet);
         pools.get(self.facts.ladder.next % pools.len().max(1)).cloned()
     }
 

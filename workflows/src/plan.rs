@@ -3,6 +3,8 @@
 //! The plan is not a second description of the workflows: it is the same machine, run against an imaginary region in which
 //! every step succeeds and takes its typical time.
 
+use std::collections::BTreeMap;
+
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 use schemars::JsonSchema;
@@ -90,6 +92,8 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
             reason: Some("nothing is touched".to_owned()),
         },
     };
+    let present = order.before.subnet.as_ref().unwrap_or(&spec.subnet);
+    let pools = spec.ladder(present);
     let events = imagine(&id, order)?;
     let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
     let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
@@ -98,7 +102,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
         let early = spec.makes_before_breaks() && !launches_late(spec);
         if early { "make before break" } else { "break before make" }.to_owned()
     });
-    Ok(Plan { kind, order, story, total_ms, pools: spec.ladder(), notes: notes(spec, kind) })
+    Ok(Plan { kind, order, story, total_ms, pools, notes: notes(spec, kind) })
 }
 
 /// Whether the launch waits for the old root although the network would not ask for it.
@@ -151,6 +155,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     match intent {
         Intent::Resolve { .. } => Evidence::Resolved(Placement {
             zone: "the-subnets-zone".to_owned(),
+            other_zones: BTreeMap::new(),
             image: ImageFacts {
                 architecture: "x86_64".to_owned(),
                 root_device: "/dev/xvda".to_owned(),

@@ -17,6 +17,8 @@ pub const NODE_NAME_MAX: usize = 63;
 pub const DATA_VOLUMES_MAX: usize = 26;
 /// A ladder longer than this only delays the on-demand rung. AWS's advice for spot is ten types.
 pub const INSTANCE_TYPES_MAX: usize = 40;
+/// More subnets than a region has zones are of no use.
+pub const OTHER_SUBNETS_MAX: usize = 8;
 /// EC2's limit on user data before encoding (EC2 User Guide).
 pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 /// EC2 allows 50 tags; ours need some.
@@ -103,7 +105,7 @@ pub struct NodeSpec {
     /// The image its first root is made from. With `persist.root: adopt` it also boots the temporary root of each
     /// replacement, so it must be inert: no workload of its own, no enrolment under the node's identity.
     pub image: ImageId,
-    /// The subnet, which fixes the availability zone.
+    /// The subnet, which fixes the availability zone the node lives in at first.
     pub subnet: SubnetId,
     /// Of the primary interface; empty means the VPC's default group.
     #[serde(default)]
@@ -152,6 +154,11 @@ pub struct CapacitySpec {
     /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_max: Option<String>,
+    /// Further subnets, asked in this order when every pool of the node's present subnet was without capacity. In another
+    /// zone the volumes go on as copies made from snapshots, and in another subnet the private address ends: see
+    /// `network.zone_change`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_subnets: Vec<SubnetId>,
 }
 
 /// Which markets, in which order.
@@ -232,6 +239,26 @@ pub struct NetworkSpec {
     /// without it the address is left where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic_ip: Option<AllocationId>,
+    /// Whether the node may move to another subnet or zone, where its private address ends.
+    #[serde(default, skip_serializing_if = "ZoneChange::is_default")]
+    pub zone_change: ZoneChange,
+}
+
+/// Whether the node may move to another subnet or zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneChange {
+    /// It waits for capacity where it is.
+    #[default]
+    Forbid,
+    /// It moves; its private address ends, and it gets another one.
+    Allow,
+}
+
+impl ZoneChange {
+    const fn is_default(&self) -> bool {
+        matches!(self, Self::Forbid)
+    }
 }
 
 impl NetworkSpec {
@@ -351,6 +378,28 @@ impl NodeSpec {
                 format!("{price:?} is not a price per hour such as \"0.12\""),
             );
         }
+        let others = &self.capacity.other_subnets;
+        if others.len() > OTHER_SUBNETS_MAX {
+            return wrong("capacity.other_subnets", format!("at most {OTHER_SUBNETS_MAX}"));
+        }
+        for (i, other) in others.iter().enumerate() {
+            if *other == self.subnet || others[..i].contains(other) {
+                return wrong(
+                    &format!("capacity.other_subnets[{i}]"),
+                    format!("{other} is named already; remove it"),
+                );
+            }
+        }
+        if !others.is_empty()
+            && self.network.zone_change == ZoneChange::Forbid
+            && self.persist.network != NetworkMode::None
+        {
+            return wrong(
+                "capacity.other_subnets",
+                "the private address ends in another subnet; say `network.zone_change: allow`, or remove the subnets"
+                    .into(),
+            );
+        }
         if self.data_volumes.len() > DATA_VOLUMES_MAX {
             return wrong("data_volumes", format!("at most {DATA_VOLUMES_MAX} fit an instance"));
         }
@@ -422,7 +471,10 @@ impl NodeSpec {
     pub fn check_change_from(&self, old: &Self) -> Result<(), SpecError> {
         let wrong = |field: &str, why: &str| Err(SpecError { field: field.to_owned(), why: why.to_owned() });
         if self.subnet != old.subnet {
-            return wrong("subnet", "a node cannot move to another subnet yet; register a new node instead");
+            return wrong(
+                "subnet",
+                "it says where the node lived at first; name further ones in `capacity.other_subnets`, or register a new node",
+            );
         }
         if self.image != old.image && old.persist.root != RootMode::None {
             return wrong(
@@ -494,11 +546,34 @@ impl NodeSpec {
         }
     }
 
-    /// The pools to try, in order.
+    /// The pools to try, in order: every pool of the subnet the node lives in, then those of each other subnet.
     #[must_use]
-    pub fn ladder(&self) -> Vec<Pool> {
+    pub fn ladder(&self, present: &SubnetId) -> Vec<Pool> {
+        let mut pools = self.rungs(None);
+        for subnet in self.subnets().filter(|subnet| *subnet != present) {
+            pools.extend(self.rungs(Some(subnet)));
+        }
+        pools
+    }
+
+    /// Whether what was looked up for one holds for the other.
+    #[must_use]
+    pub fn lives_like(&self, other: &Self) -> bool {
+        self.image == other.image && self.capacity.other_subnets == other.capacity.other_subnets
+    }
+
+    /// Every subnet the node may live in.
+    pub fn subnets(&self) -> impl Iterator<Item = &SubnetId> {
+        std::iter::once(&self.subnet).chain(&self.capacity.other_subnets)
+    }
+
+    fn rungs(&self, subnet: Option<&SubnetId>) -> Vec<Pool> {
         let rungs = |market| {
-            self.capacity.instance_types.iter().map(move |name| Pool { instance_type: name.clone(), market })
+            self.capacity.instance_types.iter().map(move |name| Pool {
+                instance_type: name.clone(),
+                market,
+                subnet: subnet.cloned(),
+            })
         };
         match self.capacity.market {
             MarketPolicy::SpotOnly => rungs(Market::Spot).collect(),
@@ -508,7 +583,7 @@ impl NodeSpec {
     }
 }
 
-/// One rung of the capacity ladder, within the node's zone.
+/// One rung of the capacity ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
@@ -516,11 +591,18 @@ pub struct Pool {
     pub instance_type: String,
     /// Spot or on-demand.
     pub market: Market,
+    /// Where, if not in the subnet the node lives in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<SubnetId>,
 }
 
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.instance_type, self.market)
+        write!(f, "{} {}", self.instance_type, self.market)?;
+        match &self.subnet {
+            Some(subnet) => write!(f, " in {subnet}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -557,6 +639,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             instance_types: vec!["m6i.large".into(), "m5.large".into()],
             market: MarketPolicy::SpotThenOnDemand,
             price_max: None,
+            other_subnets: Vec::new(),
         },
         persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
         network: NetworkSpec::default(),
@@ -661,7 +744,7 @@ mod tests {
 
     #[test]
     fn on_demand_is_the_last_rung() {
-        let pools: Vec<_> = good().ladder().iter().map(ToString::to_string).collect();
+        let pools: Vec<_> = good().ladder(&good().subnet).iter().map(ToString::to_string).collect();
         assert_eq!(pools, ["m6i.large spot", "m5.large spot", "m6i.large on-demand", "m5.large on-demand"]);
     }
 }

@@ -97,8 +97,11 @@ pub struct ImageFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
-    /// The subnet's availability zone.
+    /// The availability zone of the subnet the node lives in.
     pub zone: String,
+    /// The zones of the other subnets it may live in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_zones: BTreeMap<SubnetId, String>,
     /// Of the node's image.
     pub image: ImageFacts,
 }
@@ -128,6 +131,9 @@ pub enum Intent {
         subnet: SubnetId,
         /// The node's image.
         image: ImageId,
+        /// The other subnets it may live in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<SubnetId>,
     },
     /// Creates a data volume.
     CreateVolume {

@@ -494,7 +494,9 @@ fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
 fn spot_only_never_asks_on_demand() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.capacity.market = MarketPolicy::SpotOnly;
-    assert!(spec.ladder().iter().all(|pool| pool.market == perennial_workflows::aws::Market::Spot));
+    assert!(
+        spec.ladder(&spec.subnet).iter().all(|pool| pool.market == perennial_workflows::aws::Market::Spot)
+    );
 }
 
 #[test]
