@@ -33,8 +33,8 @@ use perennial_engine::clock::Clock;
 use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
-    LaunchRequest, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking,
-    VolumeRequest, VolumeView,
+    LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
+    Taking, VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
     AllocationId, AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
@@ -44,7 +44,9 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
 use crate::world::settings::Settings;
-use crate::world::{ACCOUNT, ApiError, Destination, ModifyVolume, Reassignment, RunInstances, World};
+use crate::world::{
+    ACCOUNT, ApiError, Destination, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
+};
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
 const CALL_LOG_MAX: usize = 100_000;
@@ -474,6 +476,17 @@ impl Cloud for SimRegion {
         tags: &Tags,
     ) -> Result<SnapshotId, CloudError> {
         self.call(Action::CreateSnapshot, |world, now| world.create_snapshot(now, volume, tags)).await
+    }
+
+    async fn create_snapshots(&self, request: &SnapshotsRequest) -> Result<Vec<SnapshotId>, CloudError> {
+        let set = SnapshotSet {
+            without_root: request.without_root,
+            without: request.without.clone(),
+            description: request.description.clone(),
+            tags: request.tags.clone(),
+        };
+        self.call(Action::CreateSnapshots, |world, now| world.create_snapshots(now, &request.instance, &set))
+            .await
     }
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CloudError> {

@@ -19,8 +19,8 @@ use perennial_workflows::aws::{
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
-    LaunchRequest, RootTaskView, Select, SnapshotView, SpotRequestView, SubnetView, Tags, Taking,
-    VolumeRequest, VolumeView,
+    LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
+    Taking, VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -49,6 +49,7 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeAddresses
         | A::GetCallerIdentity => (100.0, 20.0),
         A::CreateSnapshot
+        | A::CreateSnapshots
         | A::DeleteSnapshot
         | A::CreateVolume
         | A::DeleteVolume
@@ -176,6 +177,7 @@ budgeted! {
     DetachVolume: fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> ();
     CreateReplaceRootVolumeTask: fn replace_root(&self, instance: &InstanceId, volume: &VolumeId, client_token: &str, tags: &Tags) -> RootTaskId;
     CreateSnapshot: fn create_snapshot(&self, volume: &VolumeId, description: &str, tags: &Tags) -> SnapshotId;
+    CreateSnapshots: fn create_snapshots(&self, request: &SnapshotsRequest) -> Vec<SnapshotId>;
     DeleteSnapshot: fn delete_snapshot(&self, id: &SnapshotId) -> ();
     RegisterImage: fn register_image(&self, request: &ImageRequest) -> ImageId;
     DeregisterImage: fn deregister_image(&self, id: &ImageId) -> ();
@@ -235,6 +237,7 @@ mod tests {
             fn detach_volume(i: &VolumeId, n: &InstanceId) -> ();
             fn replace_root(i: &InstanceId, v: &VolumeId, t: &str, g: &Tags) -> RootTaskId;
             fn create_snapshot(v: &VolumeId, d: &str, g: &Tags) -> SnapshotId;
+            fn create_snapshots(r: &SnapshotsRequest) -> Vec<SnapshotId>;
             fn delete_snapshot(i: &SnapshotId) -> ();
             fn register_image(r: &ImageRequest) -> ImageId;
             fn deregister_image(i: &ImageId) -> ();

@@ -28,6 +28,7 @@ pub enum Action {
     DetachVolume,
     CreateReplaceRootVolumeTask,
     CreateSnapshot,
+    CreateSnapshots,
     DeleteSnapshot,
     RegisterImage,
     DeregisterImage,
@@ -74,6 +75,7 @@ impl Action {
             | A::DetachVolume
             | A::CreateReplaceRootVolumeTask
             | A::CreateSnapshot
+            | A::CreateSnapshots
             | A::DeleteSnapshot
             | A::RegisterImage
             | A::DeregisterImage
@@ -228,8 +230,7 @@ pub fn classify(action: Action, code: &str) -> Class {
         | "Throttling"
         | "ThrottlingException"
         | "RequestThrottled"
-        | "RequestThrottledException"
-        | "SnapshotCreationPerVolumeRateExceeded" => Class::Throttled,
+        | "RequestThrottledException" => Class::Throttled,
 
         "InternalError"
         | "InternalFailure"
@@ -239,7 +240,9 @@ pub fn classify(action: Action, code: &str) -> Class {
         | "RequestExpired"
         | "ConcurrentTagAccess" => Class::Transient,
 
-        "IncorrectState"
+        // Of one volume, whose last snapshot is too young: it says nothing of the account's budget.
+        "SnapshotCreationPerVolumeRateExceeded"
+        | "IncorrectState"
         | "IncorrectInstanceState"
         | "InvalidAMIID.Unavailable"
         | "IncorrectModificationState"
@@ -302,6 +305,12 @@ mod tests {
             (Action::RunInstances, "UnauthorizedOperation", Class::Person, Disposition::Person),
             (Action::RunInstances, "IdempotentParameterMismatch", Class::Person, Disposition::Person),
             (Action::RunInstances, "InvalidNetworkInterface.InUse", Class::InUse, Disposition::Retry),
+            (
+                Action::CreateSnapshots,
+                "SnapshotCreationPerVolumeRateExceeded",
+                Class::WrongState,
+                Disposition::Retry,
+            ),
             (Action::DetachVolume, "IncorrectState", Class::AlreadyDone, Disposition::Done),
             (Action::AttachVolume, "IncorrectState", Class::WrongState, Disposition::Retry),
             (Action::DeleteVolume, "InvalidVolume.NotFound", Class::AlreadyDone, Disposition::Done),

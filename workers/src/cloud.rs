@@ -455,6 +455,21 @@ pub struct ImageRequest {
     pub tags: Tags,
 }
 
+/// The whole request of CreateSnapshots: the volumes of one instance at one moment, all of them or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotsRequest {
+    /// Of this instance's volumes.
+    pub instance: InstanceId,
+    /// Not of its root.
+    pub without_root: bool,
+    /// Not of these other volumes of the instance.
+    pub without: Vec<VolumeId>,
+    /// Of each snapshot.
+    pub description: String,
+    /// Of each snapshot, at creation.
+    pub tags: Tags,
+}
+
 /// Only the EC2 calls we make. See the module's guarantees.
 #[async_trait]
 pub trait Cloud: Send + Sync + 'static {
@@ -527,6 +542,8 @@ pub trait Cloud: Send + Sync + 'static {
         description: &str,
         tags: &Tags,
     ) -> Result<SnapshotId, CloudError>;
+    /// CreateSnapshots. No client token exists: look by tag first.
+    async fn create_snapshots(&self, request: &SnapshotsRequest) -> Result<Vec<SnapshotId>, CloudError>;
     /// DeleteSnapshot.
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CloudError>;
     /// RegisterImage. No client token exists: the name is unique.

@@ -27,6 +27,7 @@ fn rate_of(action: &str) -> Rate {
     match action {
         "RunInstances" | "StartInstances" => LAUNCH,
         "CreateSnapshot"
+        | "CreateSnapshots"
         | "DeleteSnapshot"
         | "CreateVolume"
         | "DeleteVolume"

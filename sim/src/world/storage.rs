@@ -7,7 +7,7 @@ use perennial_workers::cloud::{
 use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
 
 use super::instances::DeviceMapping;
-use super::settings::{Guest, Quotas, RootAdoption, RootFlag, Span};
+use super::settings::{Guest, Quotas, RootAdoption, RootFlag};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
 use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
 
@@ -608,14 +608,15 @@ impl World {
     ) -> Result<SnapshotId, ApiError> {
         self.begin(now_ms, "CreateSnapshot")?;
         self.check_snapshot(volume)?;
-        let span = self.settings.latencies.snapshot;
-        Ok(self.take_snapshot(volume, span, "", tags))
+        Ok(self.take_snapshot(volume, None, "", tags))
     }
 
-    /// CreateSnapshots: all volumes of an instance at one moment.
+    /// CreateSnapshots: all volumes of an instance at one moment, as they are then. They complete together (EBS User Guide,
+    /// multi-volume snapshots).
     ///
     /// # Errors
     /// As [`create_snapshot`](Self::create_snapshot), for any of the volumes; then none is taken.
+    /// InvalidParameterValue when no volume is left (that code is a guess).
     pub fn create_snapshots(
         &mut self,
         now_ms: u64,
@@ -631,11 +632,16 @@ impl World {
             .filter(|id| !(set.without_root && root.as_ref() == Some(*id) || set.without.contains(*id)))
             .cloned()
             .collect();
+        if volumes.is_empty() {
+            let message = format!("'{instance}' has no volume that is not excluded");
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
         for volume in &volumes {
             self.check_snapshot(volume)?;
         }
-        let span = self.settings.latencies.snapshot;
-        Ok(volumes.iter().map(|id| self.take_snapshot(id, span, &set.description, &set.tags)).collect())
+        let together_at_ms = self.now_ms + self.settings.latencies.snapshot.draw(&mut self.rng);
+        let take = |id| self.take_snapshot(id, Some(together_at_ms), &set.description, &set.tags);
+        Ok(volumes.iter().map(take).collect())
     }
 
     /// CreateImage without reboot: a snapshot of every volume, and an image that maps them when all are complete.
@@ -664,13 +670,12 @@ impl World {
         for volume in &volumes {
             self.check_snapshot(volume)?;
         }
-        let span = self.settings.latencies.snapshot;
         let mut complete_ms = self.now_ms;
         let (mut root_snapshot, mut devices) = (None, Vec::new());
         for volume in &volumes {
             let id = self.take_snapshot(
                 volume,
-                span,
+                None,
                 &format!("Created by CreateImage({instance})"),
                 snapshot_tags,
             );
@@ -795,14 +800,27 @@ impl World {
         Ok(())
     }
 
-    /// Of a volume that was checked.
-    fn take_snapshot(&mut self, volume: &VolumeId, span: Span, description: &str, tags: &Tags) -> SnapshotId {
+    /// Of a volume that was checked. A set completes `together_at_ms`.
+    fn take_snapshot(
+        &mut self,
+        volume: &VolumeId,
+        together_at_ms: Option<u64>,
+        description: &str,
+        tags: &Tags,
+    ) -> SnapshotId {
         let now_ms = self.now_ms;
         let source = &self.volumes[volume];
         let (content, size_gib) = (source.content.clone(), source.size_gib);
         let id = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
-        let completes_at_ms = self.after(span, Transition::SnapshotCompleted(id.clone()));
+        let completed = Transition::SnapshotCompleted(id.clone());
+        let completes_at_ms = match together_at_ms {
+            Some(at_ms) => {
+                self.at(at_ms, completed);
+                at_ms
+            }
+            None => self.after(self.settings.latencies.snapshot, completed),
+        };
         self.snapshots.insert(
             id.clone(),
             Snapshot {

@@ -16,7 +16,7 @@ use super::settings::{Capacity, Latencies, Quotas, RootAdoption, RootFlag, Setti
 use super::{
     ApiError, Behaviour, DeviceMapping, Growth, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags,
     ModifyVolume, MoreInterface, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment, RunInstances,
-    SpotKind, World,
+    SnapshotSet, SpotKind, World,
 };
 
 const T0: u64 = 1_789_374_667_000; // 2026-09-14T08:31:07Z
@@ -610,6 +610,44 @@ fn snapshots_of_one_volume_are_fifteen_seconds_apart() {
     }
     lab.wait(15_000);
     assert_eq!(code(take(&mut lab)), "ConcurrentSnapshotLimitExceeded");
+}
+
+#[test]
+fn the_snapshots_of_an_instance_are_of_one_moment_complete_together_and_are_all_or_none() {
+    let mut lab = Lab::calm();
+    let (instance, volume) = (lab.instance("a"), lab.volume("v"));
+    lab.attached(&volume, &instance);
+    let root = lab.root_of(&instance);
+    let set = SnapshotSet { tags: Tags::from([("set".into(), "1".into())]), ..SnapshotSet::default() };
+    lab.world.write(lab.now, &instance, ROOT, "before").unwrap();
+    lab.world.write(lab.now, &instance, DATA, "before").unwrap();
+    let ids = lab.world.create_snapshots(lab.now, &instance, &set).unwrap();
+    lab.world.write(lab.now, &instance, DATA, "after").unwrap();
+    let made: Vec<_> = ids.iter().map(|id| lab.world.snapshot(id).unwrap().clone()).collect();
+    let of: BTreeSet<_> = made.iter().filter_map(|snapshot| snapshot.volume.clone()).collect();
+    assert_eq!(of, BTreeSet::from([root, volume.clone()]));
+    for snapshot in &made {
+        assert_eq!(snapshot.completes_at_ms, made[0].completes_at_ms);
+        assert_eq!(snapshot.content.last().map(|record| record.as_str()), Some("before"));
+        assert_eq!(snapshot.tags, set.tags);
+    }
+    // One of the volumes is too young a source: none is taken.
+    lab.wait(10_000);
+    lab.world.create_snapshot(lab.now, &volume, &Tags::new()).unwrap_err();
+    lab.wait(5_000);
+    lab.world.create_snapshot(lab.now, &volume, &Tags::new()).unwrap();
+    let before = lab.world.snapshots.len();
+    let refused = code(lab.world.create_snapshots(lab.now, &instance, &set));
+    assert_eq!(refused, "SnapshotCreationPerVolumeRateExceeded");
+    assert_eq!(lab.world.snapshots.len(), before);
+    lab.wait(15_000);
+    let others = SnapshotSet { without_root: true, ..set };
+    let ids = lab.world.create_snapshots(lab.now, &instance, &others).unwrap();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(lab.world.snapshot(&ids[0]).unwrap().volume, Some(volume.clone()));
+    lab.wait(15_000);
+    let nothing = SnapshotSet { without_root: true, without: vec![volume], ..SnapshotSet::default() };
+    assert_eq!(code(lab.world.create_snapshots(lab.now, &instance, &nothing)), "InvalidParameterValue");
 }
 
 // Root replacement

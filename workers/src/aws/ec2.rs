@@ -32,7 +32,7 @@ use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, EbsInstanceBlockDeviceSpecification, Filter,
     IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification, InstanceInterruptionBehavior,
-    InstanceMarketOptionsRequest, InstanceNetworkInterfaceSpecification, MarketType,
+    InstanceMarketOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceSpecification, MarketType,
     NetworkInterfaceAttachmentChanges, Placement, ResourceType, SpotInstanceType, SpotMarketOptions, Tag,
     TagSpecification,
 };
@@ -47,8 +47,8 @@ use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
-    LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SpotRequestView,
-    SubnetView, Tags, Taking, VolumeRequest, VolumeView,
+    LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
+    SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -421,6 +421,33 @@ impl Cloud for Ec2 {
             .await
             .map_err(failed(action))?;
         views::required(answer.snapshot_id(), "a snapshot without id", SnapshotId::parse)
+            .map_err(incomplete(action))
+    }
+
+    async fn create_snapshots(&self, request: &SnapshotsRequest) -> Result<Vec<SnapshotId>, CloudError> {
+        let action = Action::CreateSnapshots;
+        let volumes = InstanceSpecification::builder()
+            .instance_id(request.instance.as_str())
+            .exclude_boot_volume(request.without_root)
+            .set_exclude_data_volume_ids(
+                (!request.without.is_empty())
+                    .then(|| request.without.iter().map(|volume| volume.as_str().to_owned()).collect()),
+            )
+            .build();
+        let answer = self
+            .client
+            .create_snapshots()
+            .instance_specification(volumes)
+            .description(&request.description)
+            .set_tag_specifications(tagged([ResourceType::Snapshot], &request.tags))
+            .send()
+            .await
+            .map_err(failed(action))?;
+        answer
+            .snapshots()
+            .iter()
+            .map(|made| views::required(made.snapshot_id(), "a snapshot without id", SnapshotId::parse))
+            .collect::<Result<_, _>>()
             .map_err(incomplete(action))
     }
 
