@@ -104,6 +104,7 @@ async fn storm(seed: u64) {
         });
     }
     let losses = rng.u8(1..=4);
+    let size_gib = spec.data_volumes[0].size_gib;
     for _ in 0..losses {
         let live: Vec<_> =
             lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
@@ -135,7 +136,8 @@ async fn storm(seed: u64) {
         {
             lab.submit("workflow.cancel", "db-1", serde_json::json!({ "workflow": open })).await;
         }
-        if whims.u8(0..4) == 0 {
+        // A volume grows once in six hours: a second time would hold the node for a person.
+        if whims.u8(0..4) == 0 && spec.data_volumes[0].size_gib == size_gib {
             spec.data_volumes[0].size_gib += 1;
             lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         }

@@ -179,6 +179,18 @@ impl CloudError {
         Self { action, code: String::new(), message: message.into(), class: Class::Transient, effect }
     }
 
+    /// Whether it says that a pool has no capacity for anybody, and not only that it cannot serve this request.
+    #[must_use]
+    pub fn is_of_the_pool(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "InsufficientInstanceCapacity"
+                | "UnfulfillableCapacity"
+                | "InsufficientHostCapacity"
+                | "Server.InsufficientInstanceCapacity"
+        )
+    }
+
     /// What the caller does next.
     #[must_use]
     pub const fn disposition(&self) -> Disposition {

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::events::{self, Notice, Parsed};
+use crate::pools::Pools;
 
 /// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have whatever fits a
 /// message: a page of AWS Health's has up to 256 KiB.)
@@ -98,6 +99,7 @@ pub struct Ingest {
     letter_box: LetterBox,
     owner: String,
     replies: Arc<dyn ReplyTo>,
+    pools: Arc<Pools>,
 }
 
 /// A letter, read. A message is one, or (an event about several instances) several.
@@ -117,8 +119,9 @@ impl Ingest {
         letter_box: LetterBox,
         owner: String,
         replies: Arc<dyn ReplyTo>,
+        pools: Arc<Pools>,
     ) -> Self {
-        Self { engine, queue, letter_box, owner, replies }
+        Self { engine, queue, letter_box, owner, replies, pools }
     }
 
     /// Reads until the shutdown is asked for.
@@ -323,7 +326,10 @@ impl Ingest {
             let sight = match &content {
                 Content::Submission(submission) => Some(sight(&self.engine, &submission.node).await?),
                 Content::Signal(signal) => match node_of(&self.engine, &signal.instance).await? {
-                    Some(node) => Some(sight(&self.engine, &node).await?),
+                    Some(node) => {
+                        self.pools.heed(&self.engine, &node, signal).await;
+                        Some(sight(&self.engine, &node).await?)
+                    }
                     None => None,
                 },
                 Content::Settled(_) => None,

@@ -6,6 +6,8 @@ pub mod cloud;
 pub mod events;
 pub mod ingest;
 pub mod observer;
+pub mod on_demand;
+pub mod pools;
 pub mod runner;
 pub mod service;
 pub mod sweep;

@@ -19,6 +19,7 @@ use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::aws::{
     AllocationId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
 };
+use perennial_workflows::capacity;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
@@ -30,6 +31,8 @@ use crate::cloud::{
     Taking, VolumeRequest, VolumeState, VolumeView,
 };
 use crate::observer::Observer;
+use crate::on_demand::OnDemand;
+use crate::pools::{PoolKey, Pools};
 
 /// Between two looks at something that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -91,13 +94,17 @@ pub struct Runner {
     cloud: Arc<dyn Cloud>,
     observer: Observer,
     clock: Clock,
+    pools: Arc<Pools>,
+    on_demand: OnDemand,
     memory: Mutex<HashMap<(StreamId, Token), Memory>>,
 }
 
 /// One pass's surroundings.
 struct Look<'a> {
     runner: &'a Runner,
+    step: (&'a StreamId, Token),
     memory: Memory,
+    /// When it was intended; of one that waits for its time, that time: nobody has tried it before.
     intended_at_ms: u64,
     tries: u32,
 }
@@ -105,9 +112,9 @@ struct Look<'a> {
 impl Runner {
     /// A runner over a cloud, which should be [`Budgeted`](crate::budget::Budgeted).
     #[must_use]
-    pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
+    pub fn new(cloud: Arc<dyn Cloud>, clock: Clock, pools: Arc<Pools>, on_demand: OnDemand) -> Self {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
-        Self { cloud, observer, clock, memory: Mutex::new(HashMap::new()) }
+        Self { cloud, observer, clock, pools, on_demand, memory: Mutex::new(HashMap::new()) }
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<(StreamId, Token), Memory>> {
@@ -123,7 +130,8 @@ impl StepRunner<Perennial> for Runner {
         if memory.first_look_ms == 0 {
             memory.first_look_ms = self.clock.now_ms();
         }
-        let mut look = Look { runner: self, memory, intended_at_ms: step.intended_at_ms, tries };
+        let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
+        let mut look = Look { runner: self, step: (workflow, step.token), memory, intended_at_ms, tries };
         let pass = match look.pass(&step.intent).await {
             Ok(pass) => {
                 look.memory.failures = 0;
@@ -232,11 +240,44 @@ impl Look<'_> {
             self.memory.doubt_since_ms = self.runner.clock.now_ms();
             return false;
         }
-        let another_process =
-            Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms)) > FRESH;
+        let another_process = self.may_be_anothers();
         let since_ms = self.memory.doubt_since_ms.max(self.memory.first_look_ms);
         let looked = Duration::from_millis(self.runner.clock.now_ms().saturating_sub(since_ms));
         error.disposition() != Disposition::Retry && (self.memory.tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether another process may have tried the step before this one.
+    fn may_be_anothers(&self) -> bool {
+        Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms)) > FRESH
+    }
+
+    /// Why a launch asks nobody: its pool had no capacity a moment ago, or as many nodes are on demand as may be. `None` when
+    /// it may ask, or may have asked already: then only EC2 knows what became of it.
+    async fn passed_over(&self, intent: &Intent) -> Result<Option<Evidence>, Pass> {
+        let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
+        if self.memory.tried || self.may_be_anothers() {
+            return Ok(None);
+        }
+        if !ask_anyway
+            && let Some(pool) = PoolKey::of(intent)
+            && let Some(message) = self.runner.pools.recall(&pool)
+        {
+            return Ok(Some(Evidence::NoCapacity { code: capacity::REMEMBERED.to_owned(), message }));
+        }
+        if let Some(max) = on_demand_max {
+            let (workflow, token) = self.step;
+            match self.runner.on_demand.refuses(workflow, token, *max).await {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    let code = capacity::ON_DEMAND_BUDGET.to_owned();
+                    return Ok(Some(Evidence::NoCapacity { code, message }));
+                }
+                Err(error) => {
+                    return Err(StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() });
+                }
+            }
+        }
+        Ok(None)
     }
 
     async fn pass(&mut self, intent: &Intent) -> Result<Pass, CloudError> {
@@ -754,8 +795,21 @@ impl Look<'_> {
                 Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
             });
         }
+        match self.passed_over(intent).await {
+            Ok(None) => {}
+            Ok(Some(evidence)) => return settled(evidence),
+            Err(pass) => return Ok(pass),
+        }
         let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
-        match cloud.run_instance(&request).await {
+        let launched = cloud.run_instance(&request).await;
+        match (&launched, PoolKey::of(intent)) {
+            (Ok(_), Some(pool)) => self.runner.pools.served(&pool),
+            (Err(error), Some(pool)) if error.is_of_the_pool() => {
+                self.runner.pools.refused(pool, &error.code, self.runner.clock.now_ms());
+            }
+            _ => {}
+        }
+        match launched {
             Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
             Err(error) if self.may_have_worked(&error) => {
                 not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
@@ -1186,6 +1240,8 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         client_token,
         pool,
         price_max,
+        ask_anyway: _,
+        on_demand_max: _,
         zone,
         image,
         interface,

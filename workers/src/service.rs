@@ -16,6 +16,8 @@ use tracing::error;
 use crate::budget::Budgeted;
 use crate::cloud::Cloud;
 use crate::ingest::{Ingest, LetterBox, ReplyTo};
+use crate::on_demand::OnDemand;
+use crate::pools::Pools;
 use crate::runner::Runner;
 use crate::sweep::Sweep;
 
@@ -67,7 +69,10 @@ impl Service {
     pub async fn run(self, shutdown: Shutdown) {
         let Self { engine, parts } = self;
         let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(parts.cloud, parts.clock.clone()));
-        let runner = Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone()));
+        let pools = Arc::new(Pools::new(parts.clock.clone()));
+        let on_demand = OnDemand::new(engine.clone());
+        let runner =
+            Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&pools), on_demand));
         let mut loops = JoinSet::new();
         loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let boxes = [
@@ -77,11 +82,13 @@ impl Service {
         for (letter_box, queue) in boxes {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
-                let ingest = Ingest::new(engine.clone(), queue, letter_box, parts.owner.clone(), replies);
+                let owner = parts.owner.clone();
+                let ingest =
+                    Ingest::new(engine.clone(), queue, letter_box, owner, replies, Arc::clone(&pools));
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
-        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every).run(shutdown));
+        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, pools).run(shutdown));
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended
                 && failure.is_panic()

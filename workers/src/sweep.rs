@@ -21,6 +21,7 @@ use crate::classify::CloudError;
 use crate::cloud::{Cloud, Select};
 use crate::events::NOTICE;
 use crate::ingest::sight;
+use crate::pools::Pools;
 
 /// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a minute.
 pub const EVERY: Duration = Duration::from_secs(20);
@@ -41,6 +42,7 @@ pub struct Sweep {
     owner: String,
     every: Duration,
     missing: HashMap<InstanceId, u32>,
+    pools: Arc<Pools>,
 }
 
 /// One instance to look at.
@@ -53,8 +55,14 @@ struct Watched {
 impl Sweep {
     /// A sweep.
     #[must_use]
-    pub fn new(engine: Engine<Perennial>, cloud: Arc<dyn Cloud>, owner: String, every: Duration) -> Self {
-        Self { engine, cloud, owner, every, missing: HashMap::new() }
+    pub fn new(
+        engine: Engine<Perennial>,
+        cloud: Arc<dyn Cloud>,
+        owner: String,
+        every: Duration,
+        pools: Arc<Pools>,
+    ) -> Self {
+        Self { engine, cloud, owner, every, missing: HashMap::new(), pools }
     }
 
     /// Sweeps until the shutdown is asked for.
@@ -131,6 +139,7 @@ impl Sweep {
     }
 
     async fn tell(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
+        self.pools.heed(&self.engine, node, &signal).await;
         let sight = sight(&self.engine, node).await?;
         let command = Command::Heard { signal, sight, owner: self.owner.clone() };
         match self.engine.execute(command).await {

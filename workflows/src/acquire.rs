@@ -2,6 +2,7 @@
 //! everything of the node's is brought onto it.
 
 use crate::aws::{AllocationId, InstanceId, SnapshotId};
+use crate::capacity;
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
@@ -118,9 +119,12 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     };
     // The wishes for the root's size and type are for the node's own root, not for one that is only booted once.
     let own_root = facts.rung == RootRung::Fresh;
+    let asked = capacity::next(op)?;
     let intent = Intent::Launch {
         client_token: op.client_token("launch"),
-        pool: op.next_pool()?,
+        pool: asked.pool,
+        ask_anyway: asked.ask_anyway,
+        on_demand_max: asked.on_demand_max,
         price_max: spec.capacity.price_max.clone(),
         zone: placement.zone.clone(),
         image,

@@ -4,10 +4,11 @@
 //! - [`spec`]: the node file · [`submission`]: the queue message · [`signal`]: what is heard
 //! - [`node`]: the aggregate · [`operation`]: the machine of facts and rules
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
-//! - [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
+//! - [`capacity`]: which pool is asked next, and when · [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
 //! - [`domain`]: all of it as the engine's `Domain` · [`plan`], [`history`]: for people
 
 pub mod aws;
+pub mod capacity;
 pub mod delete;
 pub mod domain;
 pub mod grow;

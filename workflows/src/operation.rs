@@ -26,11 +26,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use perennial_engine::domain::{Illegal, OpenStep, Stamp};
 use perennial_engine::ids::{Seq, Token};
-use perennial_engine::retry::Intervals;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,15 +42,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{delete, grow, provision, replace, undo};
-
-/// Between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without capacity for three
-/// minutes; the first rounds are faster because a notice gives two.
-const LADDER_ROUND: Intervals =
-    Intervals { first: Duration::from_secs(15), longest: Duration::from_secs(300), jitter: 0.0 };
-
-/// How many refused pools an operation remembers in its state (the journal keeps all).
-const REJECTED_MAX: usize = 200;
+use crate::{capacity, delete, grow, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -321,7 +311,7 @@ pub struct Candidate {
 pub struct Rejected {
     /// Which.
     pub pool: Pool,
-    /// EC2's code.
+    /// EC2's code, or one of ours when it was not asked ([`capacity`]).
     pub code: String,
     /// When.
     pub at_ms: u64,
@@ -336,6 +326,8 @@ pub struct Ladder {
     pub rounds: u32,
     /// No launch before this time.
     pub not_before_ms: u64,
+    /// Whether a pool of the present stretch was really asked in this round.
+    pub answered: bool,
     /// What was refused.
     pub rejected: Vec<Rejected>,
 }
@@ -1120,14 +1112,14 @@ impl Operation {
             }
             (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, .. }) => {
                 let (pool, code) = (pool.clone(), code.clone());
-                self.climb(pool, code, at_ms);
+                capacity::climb(self, pool, code, at_ms);
             }
             (Intent::Launch { pool, .. }, Evidence::InstanceGone { reason, .. }) => {
                 let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
                 let pool = pool.clone();
                 facts.failed_launches += 1;
                 facts.last_failure = format!("{pool}: {code}");
-                self.climb(pool, code, at_ms);
+                capacity::climb(self, pool, code, at_ms);
             }
             (
                 Intent::Start { instance },
@@ -1237,22 +1229,6 @@ impl Operation {
         }
     }
 
-    /// The next rung of the ladder; after the last one a pause, then the first.
-    fn climb(&mut self, pool: Pool, code: String, at_ms: u64) {
-        let rungs = self.order.spec.ladder(&self.facts.subnet).len().max(1);
-        let ladder = &mut self.facts.ladder;
-        if ladder.rejected.len() < REJECTED_MAX {
-            ladder.rejected.push(Rejected { pool, code, at_ms });
-        }
-        ladder.next += 1;
-        if ladder.next >= rungs {
-            ladder.next = 0;
-            ladder.rounds += 1;
-            let pause = LADDER_ROUND.after(ladder.rounds, 0.5);
-            ladder.not_before_ms = at_ms + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
-        }
-    }
-
     /// The candidate becomes one more instance to fence.
     fn give_up_candidate(&mut self, at_ms: u64, why: GivenUp) {
         let keeps_root = self.keeps_root();
@@ -1291,7 +1267,7 @@ impl Operation {
             .holders
             .push(Holder { preserved: !carries, ..Holder::new(candidate.instance, candidate.spot_request) });
         if why == GivenUp::Lost {
-            self.climb(candidate.pool, "lost before it carried the node".to_owned(), at_ms);
+            capacity::climb(self, candidate.pool, "lost before it carried the node".to_owned(), at_ms);
         }
     }
 
@@ -1487,12 +1463,6 @@ impl Operation {
     pub(crate) fn next_attempt(&self, step: &str) -> u32 {
         let before = self.steps.values().filter(|record| record.step == step).count();
         u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
-    }
-
-    /// The pool the next launch asks.
-    pub(crate) fn next_pool(&self) -> Option<Pool> {
-        let pools = self.order.spec.ladder(&self.facts.subnet);
-        pools.get(self.facts.ladder.next % pools.len().max(1)).cloned()
     }
 
     /// The volumes that belong to the node on the candidate, once everything is in place.

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::capacity;
 use crate::history::{Story, story};
 use crate::node::{Node, OperationId, OperationKind, Resources};
 use crate::operation::{Draft, Operation, OperationEvent, Order, Refusal, Status};
@@ -215,6 +216,7 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
         "Times are typical ones, not promises; the application's own stop and start are not in them."
             .to_owned(),
     ];
+    notes.extend(capacity::notes(spec));
     if kind != OperationKind::Replace {
         return notes;
     }

@@ -19,6 +19,8 @@ pub const DATA_VOLUMES_MAX: usize = 26;
 pub const INSTANCE_TYPES_MAX: usize = 40;
 /// More subnets than a region has zones are of no use.
 pub const OTHER_SUBNETS_MAX: usize = 8;
+/// A node that can wait longer than a week for spot can wait without end (`market: spot_only`).
+pub const ON_DEMAND_AFTER_S_MAX: u32 = 7 * 24 * 3600;
 /// EC2's limit on user data before encoding (EC2 User Guide).
 pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 /// EC2 allows 50 tags; ours need some.
@@ -154,11 +156,58 @@ pub struct CapacitySpec {
     /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_max: Option<String>,
+    /// When and how far the on-demand market serves.
+    #[serde(default, skip_serializing_if = "OnDemandSpec::is_default")]
+    pub on_demand: OnDemandSpec,
     /// Further subnets, asked in this order when every pool of the node's present subnet was without capacity. In another
     /// zone the volumes go on as copies made from snapshots, and in another subnet the private address ends: see
     /// `network.zone_change`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_subnets: Vec<SubnetId>,
+}
+
+/// When and how far the on-demand market serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnDemandSpec {
+    /// Not before so many seconds after an operation began; until then spot is asked again and again.
+    #[serde(default)]
+    #[schemars(range(max = 604_800))]
+    pub after_s: u32,
+    /// Not while so many other nodes of this installation are on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_nodes: Option<u32>,
+}
+
+impl CapacitySpec {
+    fn check_on_demand(&self) -> Result<(), SpecError> {
+        let wrong = |field: &str, why: &str| {
+            Err(SpecError { field: format!("capacity.on_demand.{field}"), why: why.to_owned() })
+        };
+        let OnDemandSpec { after_s, max_nodes } = self.on_demand;
+        if after_s > ON_DEMAND_AFTER_S_MAX {
+            return wrong("after_s", "is more than a week; say `market: spot_only` to wait without end");
+        }
+        if after_s > 0 && self.market != MarketPolicy::SpotThenOnDemand {
+            return wrong(
+                "after_s",
+                "waits for spot first: it needs `market: spot_then_on_demand`; remove one",
+            );
+        }
+        if max_nodes.is_some() && self.market == MarketPolicy::SpotOnly {
+            return wrong("max_nodes", "has no effect with `market: spot_only`; remove one of the two");
+        }
+        if max_nodes == Some(0) {
+            return wrong("max_nodes", "must be at least 1; for no on-demand at all say `market: spot_only`");
+        }
+        Ok(())
+    }
+}
+
+impl OnDemandSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Which markets, in which order.
@@ -378,6 +427,7 @@ impl NodeSpec {
                 format!("{price:?} is not a price per hour such as \"0.12\""),
             );
         }
+        self.capacity.check_on_demand()?;
         let others = &self.capacity.other_subnets;
         if others.len() > OTHER_SUBNETS_MAX {
             return wrong("capacity.other_subnets", format!("at most {OTHER_SUBNETS_MAX}"));
@@ -639,6 +689,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             instance_types: vec!["m6i.large".into(), "m5.large".into()],
             market: MarketPolicy::SpotThenOnDemand,
             price_max: None,
+            on_demand: OnDemandSpec::default(),
             other_subnets: Vec::new(),
         },
         persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
@@ -690,6 +741,22 @@ mod tests {
         check(|s| s.capacity.instance_types.push("large".into()), "capacity.instance_types[2]");
         check(|s| s.capacity.instance_types.push("m5.large".into()), "capacity.instance_types[2]");
         check(|s| s.capacity.price_max = Some("cheap".into()), "capacity.price_max");
+        check(|s| s.capacity.on_demand.after_s = ON_DEMAND_AFTER_S_MAX + 1, "capacity.on_demand.after_s");
+        check(
+            |s| {
+                s.capacity.on_demand.after_s = 60;
+                s.capacity.market = MarketPolicy::OnDemandOnly;
+            },
+            "capacity.on_demand.after_s",
+        );
+        check(
+            |s| {
+                s.capacity.on_demand.max_nodes = Some(2);
+                s.capacity.market = MarketPolicy::SpotOnly;
+            },
+            "capacity.on_demand.max_nodes",
+        );
+        check(|s| s.capacity.on_demand.max_nodes = Some(0), "capacity.on_demand.max_nodes");
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = "/dev/sda1".into(), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");

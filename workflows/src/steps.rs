@@ -238,6 +238,12 @@ pub enum Intent {
         client_token: String,
         /// Where capacity is asked for.
         pool: Pool,
+        /// Whether it is asked even if it is remembered as being without capacity.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ask_anyway: bool,
+        /// It is asked only while fewer than this many other nodes are on demand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_demand_max: Option<u32>,
         /// At most this price per hour.
         price_max: Option<String>,
         /// The zone.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
+use perennial_workflows::capacity;
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
@@ -172,8 +173,13 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
     };
     let refused = || Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() };
     match (intent, how % 4) {
-        (Intent::Launch { .. }, 0 | 1) => {
-            Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
+        (Intent::Launch { ask_anyway, .. }, 0 | 1) => {
+            let code = match how / 4 % 3 {
+                0 if !ask_anyway => capacity::REMEMBERED,
+                1 => capacity::ON_DEMAND_BUDGET,
+                _ => "InsufficientInstanceCapacity",
+            };
+            Evidence::NoCapacity { code: code.into(), message: "none".into() }
         }
         (Intent::Launch { .. }, 2) => gone(&InstanceId::parse("i-gone").unwrap()),
         (Intent::AdoptRoot { .. }, 0 | 1) => {

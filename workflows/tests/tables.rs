@@ -10,11 +10,14 @@ use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
+use perennial_workflows::capacity;
 use perennial_workflows::node::{OperationId, OperationKind};
 use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use perennial_workflows::plan::{imagined_resources, success};
 use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::{Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode, example};
+use perennial_workflows::spec::{
+    Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, example,
+};
 use perennial_workflows::steps::{Evidence, Intent};
 
 /// What a case says of one step: given its intent and attempt, another evidence than success.
@@ -464,6 +467,70 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
         m6i.large spot at 19 s
         m5.large spot at 20 s"#]]
     .assert_eq(&launches.join("\n"));
+}
+
+/// Which pools are asked, and when, if no pool ever serves and the memory answers as `code` says.
+fn asked_for(spec: &NodeSpec, launches: u32, code: &dyn Fn(&Intent, u32) -> &'static str) -> String {
+    let mut run = Run::start(OperationKind::Provision, spec, asked(), None);
+    run.drive(&|intent, attempt| {
+        (matches!(intent, Intent::Launch { .. }) && attempt < launches)
+            .then(|| Evidence::NoCapacity { code: code(intent, attempt).into(), message: "none".into() })
+    });
+    let launches = run.state.steps.values().filter_map(|record| match record.intent.as_ref() {
+        Intent::Launch { pool, ask_anyway, on_demand_max, .. } => {
+            let anyway = if *ask_anyway { ", in any case" } else { "" };
+            let max = on_demand_max.map_or(String::new(), |max| format!(", if fewer than {max} are"));
+            Some(format!("{pool} at {} s{anyway}{max}", record.not_before_ms / 1_000))
+        }
+        _ => None,
+    });
+    launches.collect::<Vec<_>>().join("\n")
+}
+
+fn bare() -> NodeSpec {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.data_volumes.clear();
+    spec
+}
+
+#[test]
+fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_remembered() {
+    let told = asked_for(&bare(), 9, &|intent, _| match intent {
+        Intent::Launch { ask_anyway: false, .. } => capacity::REMEMBERED,
+        _ => "InsufficientInstanceCapacity",
+    });
+    expect![[r#"
+        m6i.large spot at 1 s
+        m5.large spot at 2 s, in any case
+        m6i.large on-demand at 3 s
+        m5.large on-demand at 4 s, in any case
+        m6i.large spot at 20 s
+        m5.large spot at 21 s, in any case
+        m6i.large on-demand at 22 s
+        m5.large on-demand at 23 s, in any case
+        m6i.large spot at 54 s"#]]
+    .assert_eq(&told);
+    let told = asked_for(&bare(), 9, &|_, _| "InsufficientInstanceCapacity");
+    assert!(!told.contains("in any case"), "what was really asked need not be asked again:\n{told}");
+}
+
+#[test]
+fn on_demand_opens_at_its_time_and_is_waited_for() {
+    let mut spec = bare();
+    spec.capacity.on_demand = OnDemandSpec { after_s: 60, max_nodes: Some(3) };
+    let told = asked_for(&spec, 10, &|_, _| "InsufficientInstanceCapacity");
+    expect![[r#"
+        m6i.large spot at 1 s
+        m5.large spot at 2 s
+        m6i.large spot at 18 s
+        m5.large spot at 19 s
+        m6i.large spot at 50 s
+        m5.large spot at 51 s
+        m6i.large on-demand at 60 s, if fewer than 3 are
+        m5.large on-demand at 61 s, if fewer than 3 are
+        m6i.large spot at 182 s
+        m5.large spot at 183 s"#]]
+    .assert_eq(&told);
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! Where capacity comes from: what is remembered of pools, what on-demand may cost, and which way a node goes back.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::Lab;
+use perennial_sim::world::Notice;
+use perennial_sim::world::settings::{Capacity, Settings};
+use perennial_workflows::aws::Market;
+use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode};
+use serde_json::json;
+
+fn set(lab: &Lab, instance_type: &str, market: Market, capacity: Capacity) {
+    lab.region.with(|world, _| {
+        let zone = world.zones()[0].clone();
+        world.set_capacity(instance_type, &zone, market, capacity);
+    });
+}
+
+fn no_spot(lab: &Lab, spec: &NodeSpec) {
+    for instance_type in &spec.capacity.instance_types {
+        set(lab, instance_type, Market::Spot, Capacity::Free(0));
+    }
+}
+
+fn spec(lab: &Lab, name: &str) -> NodeSpec {
+    lab.spec(name, NetworkMode::SecondaryIp, RootMode::Adopt)
+}
+
+async fn provisioned(change: impl FnOnce(&mut NodeSpec)) -> (Lab, NodeSpec) {
+    let mut lab = Lab::new(Settings::calm(7));
+    let mut spec = spec(&lab, "db-1");
+    change(&mut spec);
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    (lab, spec)
+}
+
+/// What carries a node, as `m6i.large spot`.
+async fn pool(lab: &Lab, name: &str) -> String {
+    let carrier = lab.node(name).await.resources.carrier.expect("the node has an instance");
+    format!("{} {}", carrier.instance_type, carrier.market)
+}
+
+/// The pools an operation was refused, with the code of each.
+async fn rejected(lab: &Lab, id: &str) -> Vec<String> {
+    let ladder = lab.operation(id).await.facts.ladder;
+    ladder.rejected.iter().map(|rejected| format!("{}: {}", rejected.pool, rejected.code)).collect()
+}
+
+async fn interrupt(lab: &Lab, name: &str) {
+    let old = lab.instance(name).await;
+    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_node_was_refused_the_next_one_does_not_ask() {
+    let mut lab = Lab::new(Settings::calm(7));
+    set(&lab, "m6i.large", Market::Spot, Capacity::Free(0));
+    for name in ["db-1", "db-2", "db-3"] {
+        let spec = spec(&lab, name);
+        if name == "db-3" {
+            lab.clock.sleep(Duration::from_secs(180)).await;
+        }
+        lab.provision(&spec).await;
+        assert_eq!(pool(&lab, name).await, "m5.large spot");
+    }
+    assert_eq!(rejected(&lab, "db-1.1").await, ["m6i.large spot: InsufficientInstanceCapacity"]);
+    assert_eq!(rejected(&lab, "db-2.1").await, ["m6i.large spot: Perennial.Remembered"]);
+    assert_eq!(rejected(&lab, "db-3.1").await, ["m6i.large spot: InsufficientInstanceCapacity"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pool_that_is_taken_back_is_not_the_one_that_is_asked_first() {
+    let (mut lab, _) = provisioned(|_| {}).await;
+    interrupt(&lab, "db-1").await;
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+    assert_eq!(rejected(&lab, "db-1.2").await, ["m6i.large spot: Perennial.Remembered"]);
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_goes_on_demand_on_memory_alone() {
+    let (mut lab, _) = provisioned(|spec| spec.capacity.instance_types.truncate(1)).await;
+    interrupt(&lab, "db-1").await;
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(rejected(&lab, "db-1.2").await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_asks_at_least_one_pool_of_each_market_whatever_is_remembered() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let first = spec(&lab, "db-1");
+    no_spot(&lab, &first);
+    lab.provision(&first).await;
+    let second = spec(&lab, "db-2");
+    lab.provision(&second).await;
+    assert_eq!(
+        rejected(&lab, "db-2.1").await,
+        ["m6i.large spot: Perennial.Remembered", "m5.large spot: InsufficientInstanceCapacity"]
+    );
+    assert_eq!(pool(&lab, "db-2").await, "m6i.large on-demand");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_demand_is_asked_no_earlier_and_no_later_than_its_time() {
+    let (mut lab, spec) = provisioned(|spec| spec.capacity.on_demand.after_s = 300).await;
+    no_spot(&lab, &spec);
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    let operation = lab.operation("db-1.2").await;
+    let launched = operation.facts.candidate.as_ref().unwrap().instance.clone();
+    let launched_ms = lab.region.with(|world, _| world.instance(&launched).unwrap().launched_at_ms);
+    let after_s = (launched_ms - operation.started_at_ms) / 1_000;
+    assert!((300..310).contains(&after_s), "{after_s} s\n{}", lab.story().await);
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn spot_that_comes_back_in_time_is_cheaper_than_on_demand() {
+    let (mut lab, spec) = provisioned(|spec| spec.capacity.on_demand.after_s = 300).await;
+    no_spot(&lab, &spec);
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.clock.sleep(Duration::from_secs(100)).await;
+    set(&lab, "m5.large", Market::Spot, Capacity::Free(1));
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_go_on_demand_than_may() {
+    for seed in 0..8 {
+        let mut lab = Lab::new(Settings::calm(seed));
+        let names = ["db-1", "db-2", "db-3"];
+        for name in names {
+            let mut spec = spec(&lab, name);
+            spec.capacity.on_demand = OnDemandSpec { after_s: 0, max_nodes: Some(1) };
+            no_spot(&lab, &spec);
+            lab.submit("node.apply", name, json!({ "spec": spec })).await;
+        }
+        // The process may die with a launch under way: what it had allowed still counts.
+        for _ in 0..seed {
+            lab.clock.sleep(Duration::from_millis(700 + 130 * seed)).await;
+            lab.kill().await;
+            lab.start();
+        }
+        lab.clock.sleep(Duration::from_secs(1_800)).await;
+        let mut on_demand = Vec::new();
+        let mut waiting = Vec::new();
+        for name in names {
+            match lab.node(name).await.resources.carrier {
+                Some(carrier) => on_demand.push((name, carrier.market)),
+                None => waiting.push(name),
+            }
+        }
+        assert_eq!(on_demand.len(), 1, "seed {seed}: {on_demand:?}\n{}", lab.story().await);
+        assert_eq!(on_demand[0].1, Market::OnDemand);
+        let refused = rejected(&lab, &format!("{}.1", waiting[0])).await;
+        assert!(refused.contains(&"m6i.large on-demand: Perennial.OnDemandBudget".to_owned()), "{refused:?}");
+        // It waits visibly, and not hot: rounds of two spot pools and two refusals, five minutes apart in the end.
+        assert!(refused.len() < 60, "{} refusals in half an hour", refused.len());
+        set(&lab, "m5.large", Market::Spot, Capacity::Free(2));
+        for name in waiting {
+            lab.rest(name, 1).await;
+            assert_eq!(pool(&lab, name).await, "m5.large spot");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_for_others_and_does_not_hold_a_nodes_own_replacement_on_demand() {
+    let (mut lab, _) = provisioned(|spec| {
+        spec.capacity.market = MarketPolicy::OnDemandOnly;
+        spec.capacity.on_demand.max_nodes = Some(1);
+    })
+    .await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(rejected(&lab, "db-1.2").await, Vec::<String>::new());
+}
