@@ -513,6 +513,22 @@ impl Cloud for SimRegion {
         self.call(Action::DeleteNetworkInterface, |world, now| world.delete_interface(now, id)).await
     }
 
+    async fn attach_interface(
+        &self,
+        id: &InterfaceId,
+        instance: &InstanceId,
+        device_index: u32,
+    ) -> Result<(), CloudError> {
+        self.call(Action::AttachNetworkInterface, |world, now| {
+            world.attach_interface(now, id, instance, device_index).map(|_| ())
+        })
+        .await
+    }
+
+    async fn detach_interface(&self, attachment: &AttachmentId) -> Result<(), CloudError> {
+        self.call(Action::DetachNetworkInterface, |world, now| world.detach_interface(now, attachment)).await
+    }
+
     async fn assign_private_ip(
         &self,
         id: &InterfaceId,

@@ -90,6 +90,7 @@ async fn a_replacement_may_be_cancelled_at_any_moment() {
     for (network, root, handover) in [
         (NetworkMode::SecondaryIp, RootMode::Adopt, Handover::Terminate),
         (NetworkMode::SecondaryIp, RootMode::None, Handover::Detach),
+        (NetworkMode::SecondaryEni, RootMode::None, Handover::Detach),
         (NetworkMode::PrimaryEni, RootMode::Adopt, Handover::Terminate),
         (NetworkMode::None, RootMode::Image, Handover::Terminate),
     ] {

@@ -49,7 +49,7 @@ async fn prepared(case: Case) -> Lab {
     let mut spec = lab.spec("db-1", case.network, case.root);
     spec.persist.handover = case.handover;
     // Where an address moves, the public one follows it.
-    if case.network == NetworkMode::SecondaryIp {
+    if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
         spec.network.elastic_ip = Some(lab.elastic());
     }
     lab.provision(&spec).await;
@@ -112,6 +112,14 @@ async fn a_death_at_any_point_of_make_before_break_with_root_adoption() {
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_break_before_make_with_root_adoption() {
     every_point(Case { network: NetworkMode::PrimaryEni, ..BASE }, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_while_a_second_interface_moves() {
+    let case = Case { network: NetworkMode::SecondaryEni, root: RootMode::None, ..BASE };
+    every_point(case, 0, 1).await;
+    every_point(Case { handover: Handover::Detach, ..case }, 0, 1).await;
+    every_point(Case { loss: Loss::Sudden, root: RootMode::Adopt, ..case }, 0, 2).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
 use perennial_workflows::spec::{NetworkMode, RootMode};
 
-const NETWORKS: [NetworkMode; 3] = [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
+const NETWORKS: [NetworkMode; 4] =
+    [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::SecondaryEni, NetworkMode::None];
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
 
 #[tokio::test(start_paused = true)]

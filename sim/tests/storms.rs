@@ -78,6 +78,10 @@ async fn storm(seed: u64) {
     spec.persist.handover = handover;
     // Of its own, so that the older seeds still mean what they meant.
     let mut whims = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let mut modes = fastrand::Rng::with_seed(seed ^ 0xe41);
+    if modes.u8(0..3) == 0 {
+        spec.persist.network = NetworkMode::SecondaryEni;
+    }
     if whims.u8(0..3) == 0 {
         spec.network.elastic_ip = Some(lab.elastic());
     }
@@ -148,7 +152,7 @@ async fn storm(seed: u64) {
     // Liveness: the faults end, everything comes to rest by itself.
     lab.region.clear_faults();
     lab.clock.sleep(Duration::from_secs(180)).await;
-    let what = format!("seed {seed} ({network:?}, {root:?}): rest");
+    let what = format!("seed {seed} ({:?}, {root:?}): rest", spec.persist.network);
     lab.until(&what, Duration::from_secs(3 * 3600), async |lab| {
         let node = lab.node("db-1").await;
         let carries = match &node.resources.carrier {

@@ -354,7 +354,7 @@ impl Rehearsal {
         let (interface, address) = match spec.persist.network {
             NetworkMode::None => (None, None),
             NetworkMode::SecondaryIp => (None, address),
-            NetworkMode::PrimaryEni => {
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => {
                 (was.interface.as_ref().map(|held| held.interface.to_string()), address)
             }
         };

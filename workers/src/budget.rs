@@ -64,6 +64,8 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::ModifyInstanceAttribute
         | A::AttachVolume
         | A::DetachVolume
+        | A::AttachNetworkInterface
+        | A::DetachNetworkInterface
         | A::CreateReplaceRootVolumeTask
         | A::RegisterImage
         | A::AssociateAddress
@@ -183,6 +185,8 @@ budgeted! {
     DeregisterImage: fn deregister_image(&self, id: &ImageId) -> ();
     CreateNetworkInterface: fn create_interface(&self, request: &InterfaceRequest) -> InterfaceView;
     DeleteNetworkInterface: fn delete_interface(&self, id: &InterfaceId) -> ();
+    AttachNetworkInterface: fn attach_interface(&self, id: &InterfaceId, instance: &InstanceId, device_index: u32) -> ();
+    DetachNetworkInterface: fn detach_interface(&self, attachment: &AttachmentId) -> ();
     AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>, taking: Taking) -> ();
     DescribeAddresses: fn elastic_address(&self, id: &AllocationId) -> Option<ElasticView>;
     AssociateAddress: fn associate_address(&self, id: &AllocationId, interface: &InterfaceId, private_ip: Option<Ipv4Addr>, taking: Taking) -> ();
@@ -243,6 +247,8 @@ mod tests {
             fn deregister_image(i: &ImageId) -> ();
             fn create_interface(r: &InterfaceRequest) -> InterfaceView;
             fn delete_interface(i: &InterfaceId) -> ();
+            fn attach_interface(i: &InterfaceId, m: &InstanceId, n: u32) -> ();
+            fn detach_interface(a: &AttachmentId) -> ();
             fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();
             fn elastic_address(i: &AllocationId) -> Option<ElasticView>;
             fn associate_address(i: &AllocationId, n: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();

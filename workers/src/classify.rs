@@ -34,6 +34,8 @@ pub enum Action {
     DeregisterImage,
     CreateNetworkInterface,
     DeleteNetworkInterface,
+    AttachNetworkInterface,
+    DetachNetworkInterface,
     AssignPrivateIpAddresses,
     UnassignPrivateIpAddresses,
     DescribeAddresses,
@@ -81,6 +83,8 @@ impl Action {
             | A::DeregisterImage
             | A::CreateNetworkInterface
             | A::DeleteNetworkInterface
+            | A::AttachNetworkInterface
+            | A::DetachNetworkInterface
             | A::AssignPrivateIpAddresses
             | A::UnassignPrivateIpAddresses
             | A::AssociateAddress
@@ -225,6 +229,12 @@ pub fn classify(action: Action, code: &str) -> Class {
         (A::RegisterImage, "InvalidAMIName.Duplicate") => return Class::AlreadyDone,
         (A::AssignPrivateIpAddresses, "Resource.AlreadyAssigned") => return Class::InUse,
         (A::AttachVolume, "InvalidParameterValue" | "InvalidDevice.InUse") => return Class::InUse,
+        // "Interface: [eni-…] in use"; the next look shows by whom.
+        (A::AttachNetworkInterface, "InvalidParameterValue") => return Class::InUse,
+        // An attachment's id is never used again: that one is over.
+        (A::DetachNetworkInterface, "InvalidAttachmentID.NotFound" | "InvalidAttachment.NotFound") => {
+            return Class::AlreadyDone;
+        }
         // "Network interface '…' is currently in use" (amazon-vpc-cni-k8s issue 1399).
         (A::DeleteNetworkInterface, "InvalidParameterValue") => return Class::InUse,
         // The mapping or attachment has changed under us: the next look shows how.
@@ -336,6 +346,19 @@ mod tests {
             ),
             (Action::AttachVolume, "InvalidVolume.ZoneMismatch", Class::Person, Disposition::Person),
             (Action::DeleteNetworkInterface, "InvalidParameterValue", Class::InUse, Disposition::Retry),
+            (Action::AttachNetworkInterface, "InvalidParameterValue", Class::InUse, Disposition::Retry),
+            (
+                Action::AttachNetworkInterface,
+                "AttachmentLimitExceeded",
+                Class::NoCapacity,
+                Disposition::Elsewhere,
+            ),
+            (
+                Action::DetachNetworkInterface,
+                "InvalidAttachmentID.NotFound",
+                Class::AlreadyDone,
+                Disposition::Done,
+            ),
             (Action::AttachVolume, "SomethingNew", Class::Person, Disposition::Person),
         ] {
             let error = CloudError::coded(action, code, "");

@@ -555,6 +555,15 @@ pub trait Cloud: Send + Sync + 'static {
     async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError>;
     /// DeleteNetworkInterface.
     async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError>;
+    /// AttachNetworkInterface. No client token exists: look at the interface first.
+    async fn attach_interface(
+        &self,
+        id: &InterfaceId,
+        instance: &InstanceId,
+        device_index: u32,
+    ) -> Result<(), CloudError>;
+    /// DetachNetworkInterface, never forced, naming the attachment so that a late repeat cannot hit a newer one.
+    async fn detach_interface(&self, attachment: &AttachmentId) -> Result<(), CloudError>;
     /// AssignPrivateIpAddresses: this address, or with `None` one that the subnet chooses.
     async fn assign_private_ip(
         &self,

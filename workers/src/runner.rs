@@ -348,6 +348,12 @@ impl Look<'_> {
                 self.adopt_root(instance, volume, client_token, tags).await
             }
             Intent::Attach { volume, instance, device, .. } => self.attach(volume, instance, device).await,
+            Intent::AttachInterface { interface, instance, device_index } => {
+                self.attach_interface(interface, instance, *device_index).await
+            }
+            Intent::DetachInterface { interface, instance } => {
+                self.detach_interface(interface, instance).await
+            }
             Intent::MoveAddress { instance, interface, address, from, own } => {
                 self.move_address(instance, interface, *address, from, own).await
             }
@@ -655,16 +661,71 @@ impl Look<'_> {
         match self.runner.observer.interface(id).await? {
             None if self.is_absent() => lost(format!("interface {id} does not exist any more")),
             None => not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet")),
-            Some(view) if self.found(&view).available && view.attachment.is_none() => {
-                self.runner.clock.sleep(SECOND_READ).await;
-                match self.runner.observer.interface(id).await? {
-                    Some(again) if again.available && again.attachment.is_none() => {
-                        settled(Evidence::Released)
-                    }
-                    _ => not_yet(LOOK_AGAIN, format!("two reads of {id} did not agree")),
-                }
-            }
+            Some(view) if is_plugless(self.found(&view)) => self.plugless_twice(id).await,
             Some(_) => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
+        }
+    }
+
+    /// The second of two reads, at least a second after the first.
+    async fn plugless_twice(&self, id: &InterfaceId) -> Result<Pass, CloudError> {
+        self.runner.clock.sleep(SECOND_READ).await;
+        match self.runner.observer.interface(id).await? {
+            Some(again) if is_plugless(&again) => settled(Evidence::Released),
+            _ => not_yet(LOOK_AGAIN, format!("two reads of {id} did not agree")),
+        }
+    }
+
+    async fn attach_interface(
+        &mut self,
+        id: &InterfaceId,
+        instance: &InstanceId,
+        device_index: u32,
+    ) -> Result<Pass, CloudError> {
+        let runner = self.runner;
+        let (machine, view) = tokio::join!(self.alive(instance), runner.observer.interface(id));
+        let (machine, view) = (machine?, view?);
+        if let Err(pass @ StepResult::Settled(_)) = machine {
+            return Ok(pass);
+        }
+        let Some(view) = view else {
+            return if self.is_absent() {
+                lost(format!("interface {id} does not exist any more"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
+            };
+        };
+        self.memory.missing = None;
+        match view.attachment.as_ref().map(|attachment| attachment.instance.as_ref()) {
+            Some(Some(on)) if on == instance => settled(Evidence::Attached),
+            Some(Some(on)) => not_yet(LOOK_AGAIN, format!("{id} is on {on}: detach it")),
+            Some(None) => not_yet(LOOK_AGAIN, format!("{id} is attached to something else: detach it")),
+            None if !view.available => not_yet(LOOK_AGAIN, format!("{id} is not free")),
+            None => match runner.cloud.attach_interface(id, instance, device_index).await {
+                Ok(()) => not_yet(LOOK_SOON, format!("{id} is to be attached")),
+                Err(error) if error.class == Class::NoCapacity => {
+                    settled(Evidence::NoCapacity { code: error.code, message: error.message })
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    async fn detach_interface(
+        &mut self,
+        id: &InterfaceId,
+        instance: &InstanceId,
+    ) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.interface(id).await? else {
+            return not_yet(LOOK_AGAIN, format!("{id} is not shown"));
+        };
+        match &view.attachment {
+            None if view.available => self.plugless_twice(id).await,
+            Some(attachment) if attachment.instance.as_ref() == Some(instance) => {
+                self.runner.cloud.detach_interface(&attachment.id).await?;
+                not_yet(LOOK_SOON, format!("{id} is to leave {instance}"))
+            }
+            Some(_) => refused("HeldByAnother", format!("{id} is not on {instance}")),
+            None => not_yet(LOOK_AGAIN, format!("{id} is leaving {instance}")),
         }
     }
 
@@ -1142,10 +1203,14 @@ impl Look<'_> {
             }
         }
         if let (Some(interface), Some(address)) = (interface, address) {
-            let held = on_interface?
-                .is_some_and(|view| view.primary_ip == address || view.secondary_ips.contains(&address));
+            let listed = machine.interfaces.iter().any(|own| own.id == *interface);
+            let held = on_interface?.is_some_and(|view| {
+                let on = view.attachment.and_then(|attachment| attachment.instance);
+                on.map_or(listed, |on| on == *instance)
+                    && (view.primary_ip == address || view.secondary_ips.contains(&address))
+            });
             if !held {
-                return not_yet(LOOK_AGAIN, format!("{address} is not on {interface}"));
+                return not_yet(LOOK_AGAIN, format!("{address} is not on {interface} of {instance}"));
             }
         }
         settled(Evidence::Verified)
@@ -1176,6 +1241,11 @@ impl Look<'_> {
 /// Free for another instance: `available` and nothing attached.
 fn is_free(view: &VolumeView) -> bool {
     view.state == VolumeState::Available && view.attachments.is_empty()
+}
+
+/// The same of an interface.
+const fn is_plugless(view: &InterfaceView) -> bool {
+    view.available && view.attachment.is_none()
 }
 
 fn carries(has: &Tags, wanted: &TagMap) -> bool {

@@ -3,6 +3,7 @@
 
 use crate::aws::{AllocationId, InstanceId, SnapshotId};
 use crate::capacity;
+use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{Handover, NetworkMode};
@@ -56,19 +57,7 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             );
         }
     }
-    if op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent) {
-        let step = "create_interface";
-        due.push(
-            Intent::CreateInterface {
-                client_token: op.client_token(step),
-                subnet: op.order.spec.subnet.clone(),
-                groups: op.order.spec.security_groups.clone(),
-                private_ip: op.facts.address,
-                tags: op.tags(step, "interface"),
-            }
-            .into(),
-        );
-    }
+    due.extend(network::create(op));
 }
 
 /// The root goes on as an image of it.
@@ -110,7 +99,8 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         RootRung::Fresh | RootRung::Adopt => spec.image.clone(),
         RootRung::Image => facts.root_image.clone()?,
     };
-    let interface = match &facts.interface {
+    let kept = facts.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
+    let interface = match kept {
         None => LaunchInterface::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
         Some(fact) => match (&fact.place, &fact.held) {
             (Place::Free, Some(held)) => LaunchInterface::Kept(held.interface.clone()),
@@ -188,6 +178,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             );
         }
     }
+    due.extend(network::carry(op, candidate));
     if may_move_address(op, candidate)
         && let Some((interface, _)) = &candidate.network
     {
@@ -212,7 +203,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             Intent::Associate {
                 allocation: allocation.clone(),
                 instance: candidate.instance.clone(),
-                interface: interface.clone(),
+                interface: network::addressed(op, interface),
                 private_ip: facts
                     .address
                     .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
@@ -236,6 +227,7 @@ pub(crate) fn leads_to(op: &Operation, allocation: &AllocationId, instance: &Ins
 fn has_address(op: &Operation, candidate: &Candidate) -> bool {
     match op.order.spec.persist.network {
         NetworkMode::SecondaryIp => op.facts.address_on.as_ref() == Some(&candidate.instance),
+        NetworkMode::SecondaryEni => network::is_on(op, &candidate.instance),
         NetworkMode::PrimaryEni | NetworkMode::None => true,
     }
 }
@@ -276,7 +268,9 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place)),
-        NetworkMode::SecondaryIp | NetworkMode::None => has_address(op, candidate),
+        NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::None => {
+            has_address(op, candidate)
+        }
     };
     let elastic = match &op.order.spec.network.elastic_ip {
         Some(allocation) => leads_to(op, allocation, &candidate.instance),
@@ -304,14 +298,14 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     }
     if !facts.verified {
         let address = match op.order.spec.persist.network {
-            NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => facts.address,
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => facts.address,
             NetworkMode::None => None,
         };
         due.push(
             Intent::Verify {
                 instance: candidate.instance.clone(),
                 volumes,
-                interface: candidate.network.as_ref().map(|(interface, _)| interface.clone()),
+                interface: candidate.network.as_ref().map(|(primary, _)| network::addressed(op, primary)),
                 address,
             }
             .into(),

@@ -308,6 +308,9 @@ impl OutageClock {
                 self.begins(at_ms, format!("{instance} was terminated"));
             }
             Intent::Detach { slot, .. } => self.begins(at_ms, format!("{slot} was detached")),
+            Intent::DetachInterface { interface, .. } => {
+                self.begins(at_ms, format!("{interface} was detached"));
+            }
             _ => {}
         }
     }
@@ -317,6 +320,9 @@ impl OutageClock {
             (Intent::Start { instance }, Evidence::Started { .. }) => format!("{instance} runs"),
             (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
             (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
+            (Intent::AttachInterface { interface, .. }, Evidence::Attached) => {
+                format!("{interface} was attached")
+            }
             (Intent::MoveAddress { .. }, Evidence::Moved { address }) => format!("{address} was moved"),
             (Intent::Associate { .. }, Evidence::Associated { public_ip }) => {
                 format!("{public_ip} led to it")
@@ -370,7 +376,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {
                 format!("{volume} is free, seen twice")
             }
-            Intent::ReleaseInterface { interface, .. } => format!("{interface} is free, seen twice"),
+            Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
+                format!("{interface} is free, seen twice")
+            }
             _ => "free, seen twice".to_owned(),
         },
         Evidence::StillBusy { because } => format!("still busy: {because}"),
@@ -395,6 +403,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
         Evidence::Attached => match intent {
             Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
+            Intent::AttachInterface { interface, device_index, .. } => {
+                format!("{interface} is attached at index {device_index}")
+            }
             _ => "attached".to_owned(),
         },
         Evidence::Moved { address } => format!("{address} is on the new instance"),

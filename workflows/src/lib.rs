@@ -14,6 +14,7 @@ pub mod domain;
 pub mod grow;
 pub mod history;
 pub mod letter;
+pub mod network;
 pub mod node;
 pub mod operation;
 pub mod plan;

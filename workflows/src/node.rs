@@ -184,7 +184,7 @@ pub struct HeldVolume {
     pub size_gib: Option<u32>,
 }
 
-/// The interface that belongs to a node (`primary_eni`).
+/// The interface that belongs to a node (`primary_eni`, `secondary_eni`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldInterface {
@@ -358,10 +358,10 @@ pub struct Resources {
     /// Its volumes; the root is among them if it is kept.
     #[serde(default)]
     pub volumes: BTreeMap<Slot, HeldVolume>,
-    /// Its own interface (`primary_eni`).
+    /// Its own interface (`primary_eni`, `secondary_eni`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<HeldInterface>,
-    /// Its own address (`primary_eni`, `secondary_ip`).
+    /// Its own address (`primary_eni`, `secondary_eni`, `secondary_ip`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
     /// The Elastic IP address that leads to it.

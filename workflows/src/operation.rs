@@ -79,7 +79,7 @@ pub struct Keep {
     pub root: bool,
     /// The data volumes.
     pub data: bool,
-    /// The node's own interface and so its address (`primary_eni` only).
+    /// The node's own interface and so its address (`primary_eni` and `secondary_eni` only).
     pub network: bool,
     /// Images and snapshots of the root.
     pub backups: bool,
@@ -247,6 +247,16 @@ pub struct InterfaceFact {
     pub held: Option<HeldInterface>,
     /// Where it is.
     pub place: Place,
+    /// The instance a live detach was tried on.
+    pub detach_tried_on: Option<InstanceId>,
+}
+
+impl InterfaceFact {
+    /// One that exists and is free, or does not exist yet.
+    pub(crate) fn new(held: Option<HeldInterface>) -> Self {
+        let place = if held.is_some() { Place::Free } else { Place::Absent };
+        Self { held, place, detach_tried_on: None }
+    }
 }
 
 /// An instance that holds, or may hold, something of the node's, and is to be fenced.
@@ -350,7 +360,7 @@ pub struct Facts {
     pub placement: Option<Placement>,
     /// The node's volumes; the root only if it is kept and exists.
     pub volumes: BTreeMap<Slot, VolumeFact>,
-    /// The node's own interface (`primary_eni`).
+    /// The node's own interface (`primary_eni`, `secondary_eni`).
     pub interface: Option<InterfaceFact>,
     /// The node's own address, once known.
     pub address: Option<Ipv4Addr>,
@@ -583,9 +593,10 @@ impl Operation {
             }
         }
         let interface = match order.spec.persist.network {
-            NetworkMode::PrimaryEni => Some(InterfaceFact {
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => Some(InterfaceFact {
                 place: if order.before.interface.is_some() { place() } else { Place::Absent },
                 held: order.before.interface.clone(),
+                detach_tried_on: None,
             }),
             NetworkMode::SecondaryIp | NetworkMode::None => None,
         };
@@ -874,6 +885,12 @@ impl Operation {
                     fact.place = Place::Free;
                 }
             }
+            if let Some(fact) = &mut self.facts.interface
+                && fact.place.is_on(&old)
+                && fact.detach_tried_on.as_ref() == Some(&old)
+            {
+                fact.place = Place::Free;
+            }
         }
         let mut suspected = Vec::new();
         for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
@@ -941,6 +958,10 @@ impl Operation {
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
         left.retained.retain(|old| !gone(old.volume.as_str()));
         left.leftovers = end.leftovers();
+        // A volume is the node's or left over, never both: what is left over is deleted, whatever the deletion keeps.
+        left.leftovers.retain(|old| {
+            !matches!(&old.thing, Thing::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
+        });
         if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
             left.root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
         } else if let Some(snapshot) = &facts.root_snapshot {
@@ -1020,10 +1041,8 @@ impl Operation {
             }
             (Intent::CreateInterface { .. }, Evidence::InterfaceCreated { interface, private_ip }) => {
                 facts.address = Some(*private_ip);
-                facts.interface = Some(InterfaceFact {
-                    held: Some(HeldInterface { interface: interface.clone(), private_ip: *private_ip }),
-                    place: Place::Free,
-                });
+                let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
+                facts.interface = Some(InterfaceFact::new(Some(held)));
             }
             (Intent::Preserve { instance, .. }, Evidence::Preserved) => {
                 for holder in &mut facts.holders {
@@ -1046,6 +1065,14 @@ impl Operation {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.detach_tried_on = Some(instance.clone());
                     if undoing {
+                        fact.place = Place::Free;
+                    }
+                }
+            }
+            (Intent::DetachInterface { instance, .. }, evidence) => {
+                if let Some(fact) = facts.interface.as_mut().filter(|fact| fact.place.is_on(instance)) {
+                    fact.detach_tried_on = Some(instance.clone());
+                    if undoing || *evidence == Evidence::Released {
                         fact.place = Place::Free;
                     }
                 }
@@ -1080,8 +1107,11 @@ impl Operation {
                 facts.gone.push(interface.to_string());
             }
             // An interface holds no data: it is made anew, with the node's address.
-            (Intent::ReleaseInterface { .. } | Intent::Launch { .. }, Evidence::Lost { .. }) => {
-                facts.interface = Some(InterfaceFact { held: None, place: Place::Absent });
+            (
+                Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::Launch { .. },
+                Evidence::Lost { .. },
+            ) => {
+                facts.interface = Some(InterfaceFact::new(None));
             }
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
                 facts.root_snapshot = Some(snapshot.clone());
@@ -1156,6 +1186,15 @@ impl Operation {
                     fact.touched = true;
                 }
             }
+            // As with a volume: what may have been attached counts as attached.
+            (
+                Intent::AttachInterface { instance, .. },
+                Evidence::Attached | Evidence::InstanceGone { .. } | Evidence::OutOfTime { .. },
+            ) => {
+                if let Some(fact) = &mut facts.interface {
+                    fact.place = Place::On(instance.clone());
+                }
+            }
             (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
                 facts.address = Some(*address);
                 facts.address_on = Some(instance.clone());
@@ -1181,7 +1220,7 @@ impl Operation {
             (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
                 facts.gone.push(interface.to_string());
                 if !deleting && let Some(fact) = &mut facts.interface {
-                    *fact = InterfaceFact { held: None, place: Place::Absent };
+                    *fact = InterfaceFact::new(None);
                 }
             }
             (Intent::Find { tags, .. }, Evidence::Found { things }) => {
@@ -1405,7 +1444,9 @@ impl Operation {
             volumes,
             interface: facts.interface.as_ref().and_then(|interface| interface.held.clone()),
             address: match self.order.spec.persist.network {
-                NetworkMode::PrimaryEni | NetworkMode::SecondaryIp => facts.address,
+                NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
+                    facts.address
+                }
                 NetworkMode::None => None,
             },
             elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
@@ -1686,14 +1727,26 @@ impl Draft {
                 })
             }
             // A live detach is only tried; the volume follows after the fence.
-            (Intent::Detach { .. }, _) => Ok(()),
+            (Intent::Detach { .. } | Intent::DetachInterface { .. }, _) => Ok(()),
             // Gone for ever, and needed no more; or made anew.
             (Intent::Release { .. }, Evidence::Lost { .. })
                 if self.state.order.kind == OperationKind::Delete =>
             {
                 Ok(())
             }
-            (Intent::ReleaseInterface { .. } | Intent::Launch { .. }, Evidence::Lost { .. }) => Ok(()),
+            (
+                Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::Launch { .. },
+                Evidence::Lost { .. },
+            ) => Ok(()),
+            (Intent::AttachInterface { instance, .. }, Evidence::NoCapacity { code, message }) => {
+                let because = format!("{code}: {instance} takes no further interface: {message}");
+                let needs = format!(
+                    "detach another interface from it; or name types that take more interfaces than {}, `perennial node apply`, and terminate it: then another is launched. Then: perennial workflow resume {}",
+                    self.state.facts.candidate.as_ref().map_or("its own", |c| c.pool.instance_type.as_str()),
+                    self.state.id
+                );
+                self.stuck(step, because, needs)
+            }
             // The node is well without it; what is left is listed.
             (intent, _) if self.state.may_be_left(intent) => Ok(()),
             (_, Evidence::HeldByAnother { what, by }) => {

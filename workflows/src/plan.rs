@@ -47,7 +47,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::CreateVolume { .. } => 2_500,
         Intent::CreateInterface { .. } => 1_500,
         Intent::Preserve { .. } => 1_500,
-        Intent::Detach { .. } => 4_000,
+        Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
         // About a minute on virtual types; minutes on GPU and metal.
         Intent::Fence { .. } => 40_000,
         Intent::Release { .. } | Intent::ReleaseInterface { .. } => 2_500,
@@ -58,7 +58,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Start { .. } => 6_500,
         // The documentation's example took 20 seconds.
         Intent::AdoptRoot { .. } => 23_000,
-        Intent::Attach { .. } => 4_000,
+        Intent::Attach { .. } | Intent::AttachInterface { .. } => 4_000,
         Intent::MoveAddress { .. } | Intent::Associate { .. } => 3_000,
         Intent::Verify { .. } => 2_000,
         Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
@@ -173,9 +173,10 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             private_ip: address(),
         },
         Intent::Preserve { .. } => Evidence::Preserved,
-        Intent::Detach { .. } | Intent::Release { .. } | Intent::ReleaseInterface { .. } => {
-            Evidence::Released
-        }
+        Intent::Detach { .. }
+        | Intent::DetachInterface { .. }
+        | Intent::Release { .. }
+        | Intent::ReleaseInterface { .. } => Evidence::Released,
         Intent::Fence { .. } => Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true },
         Intent::SnapshotRoot { .. } => {
             Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
@@ -196,7 +197,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::AdoptRoot { .. } => {
             Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }
         }
-        Intent::Attach { .. } => Evidence::Attached,
+        Intent::Attach { .. } | Intent::AttachInterface { .. } => Evidence::Attached,
         Intent::MoveAddress { address: wanted, .. } => {
             Evidence::Moved { address: wanted.unwrap_or_else(address) }
         }
@@ -233,6 +234,12 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     }
     if spec.persist.network == NetworkMode::None {
         notes.push("The address is a new one each time.".to_owned());
+    }
+    if spec.persist.network == NetworkMode::SecondaryEni {
+        notes.push(
+            "The guest configures the second interface when it comes, and must not answer for its address on the primary one."
+                .to_owned(),
+        );
     }
     if spec.network.elastic_ip.is_some() {
         notes.push(

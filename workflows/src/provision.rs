@@ -12,11 +12,12 @@
 //! | --- | --- | --- | --- | --- |
 //! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
 //! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
-//! | `create_interface` | `primary_eni`, zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
+//! | `create_interface` | `primary_eni`, `secondary_eni`; zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
 //! | `launch` | no candidate; own interface free | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
 //! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |
 //! | `preserve:i` | it runs; again when all is in place | DeleteOnTermination=false | instance | stuck |
 //! | `attach:x` | volume free, candidate runs | AttachVolume | the volume | candidate gone: lost; else stuck |
+//! | `attach_interface` | `secondary_eni`, interface free, candidate runs | AttachNetworkInterface | the interface | see [`network`](crate::network) |
 //! | `move_address` | `secondary_ip`, candidate runs | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
 //! | `verify` | all in place and preserved | – | instance, volumes, interface | as above |
 //!

@@ -1,6 +1,7 @@
 //! The release half, shared by `replace` and `delete`, and by `provision` when a candidate is lost: what an instance
 //! holds is made safe, the instance is fenced, and everything of the node's is seen free.
 
+use crate::network;
 use crate::node::OperationKind;
 use crate::operation::{Due, Holder, Operation, Place, RootRung};
 use crate::spec::Handover;
@@ -40,12 +41,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             );
         }
     }
-    if let Some(fact) = &op.facts.interface
-        && let (Place::On(on), Some(held)) = (&fact.place, &fact.held)
-        && op.facts.is_fenced(on)
-    {
-        due.push(Intent::ReleaseInterface { interface: held.interface.clone(), from: on.clone() }.into());
-    }
+    due.extend(network::release(op));
     due
 }
 
@@ -86,7 +82,8 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     // Make before break: capacity is secured before anything is taken away, and what can leave a running
     // instance has left it.
     let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
-    let leaving = op.facts.volumes.keys().any(|slot| may_detach(op, holder, slot));
+    let leaving =
+        op.facts.volumes.keys().any(|slot| may_detach(op, holder, slot)) || network::may_detach(op, holder);
     secured && !leaving
 }
 

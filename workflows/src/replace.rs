@@ -4,7 +4,7 @@
 //! already gone; only the facts differ. An interruption of the *new* instance while this runs adds a holder to fence and takes
 //! the candidate away: the same rules go on from there.
 //!
-//! Make before break (`secondary_ip`, `none`), root adopted:
+//! Make before break (`secondary_ip`, `secondary_eni`, `none`), root adopted:
 //! ```text
 //!  preserve:old ───────────────┐
 //!  launch ─ start ─┬───────────┴─ fence:old ─┬─ release:root ─ adopt_root ─┐
@@ -30,6 +30,7 @@
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
 //! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
+//! | `detach_interface`, `attach_interface` | `secondary_eni`: see [`network`](crate::network) | | | |
 //! | `move_address` | new instance runs; old one fenced (or all data detached from it) | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
 //! | `associate_elastic_ip` | as `move_address`, after it | looks where it leads, AssociateAddress | the address | as above |
 //! | `preserve:new`, `verify` | everything in place | as in `provision` | – | as above |

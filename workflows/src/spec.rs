@@ -275,6 +275,9 @@ pub enum NetworkMode {
     /// break).
     #[default]
     SecondaryIp,
+    /// A second interface, with its address and MAC, moves from instance to instance. The new instance is launched first
+    /// (make before break). The guest configures it; two interfaces of one subnet need rules for their routes.
+    SecondaryEni,
     /// A new address each time.
     None,
 }
@@ -450,6 +453,13 @@ impl NodeSpec {
                     .into(),
             );
         }
+        if !others.is_empty() && self.persist.network == NetworkMode::SecondaryEni {
+            return wrong(
+                "capacity.other_subnets",
+                "with `persist.network: secondary_eni` the interface stays in its subnet; remove the subnets, or use secondary_ip"
+                    .into(),
+            );
+        }
         if self.data_volumes.len() > DATA_VOLUMES_MAX {
             return wrong("data_volumes", format!("at most {DATA_VOLUMES_MAX} fit an instance"));
         }
@@ -592,7 +602,7 @@ impl NodeSpec {
     pub fn makes_before_breaks(&self) -> bool {
         match self.persist.network {
             NetworkMode::PrimaryEni => false,
-            NetworkMode::SecondaryIp | NetworkMode::None => true,
+            NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::None => true,
         }
     }
 

@@ -13,6 +13,8 @@
 //! | fence | TerminateInstances | EC2 documents it as idempotent |
 //! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
+//! | detach_interface | DetachNetworkInterface naming the attachment | an attachment's id is never used again |
+//! | attach_interface | AttachNetworkInterface | EC2 attaches an interface once; the interface is looked at first |
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
@@ -160,7 +162,7 @@ pub enum Intent {
         /// At creation.
         tags: TagMap,
     },
-    /// Creates the node's primary interface.
+    /// Creates the node's own interface.
     CreateInterface {
         /// Sent as it stands.
         client_token: String,
@@ -296,6 +298,22 @@ pub enum Intent {
         /// Under this device name.
         device: String,
     },
+    /// Attaches the node's second interface.
+    AttachInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// To which instance.
+        instance: InstanceId,
+        /// At which index; 0 is the primary interface.
+        device_index: u32,
+    },
+    /// Detaches the node's second interface from an instance that still runs, without force.
+    DetachInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// From which instance.
+        instance: InstanceId,
+    },
     /// Moves the node's secondary address to the new instance's primary interface.
     MoveAddress {
         /// The instance.
@@ -396,6 +414,8 @@ impl Intent {
             Self::Start { .. } => "start".into(),
             Self::AdoptRoot { .. } => "adopt_root".into(),
             Self::Attach { slot, .. } => format!("attach:{slot}"),
+            Self::AttachInterface { .. } => "attach_interface".into(),
+            Self::DetachInterface { .. } => "detach_interface".into(),
             Self::MoveAddress { .. } => "move_address".into(),
             Self::Associate { .. } => "associate_elastic_ip".into(),
             Self::Grow { slot, .. } => format!("grow:{slot}"),
@@ -433,7 +453,7 @@ impl Intent {
             | Self::DeleteSnapshot { .. }
             | Self::DeleteVolume { .. } => 5 * MINUTE,
             // A volume in use stays so; after termination it comes anyway.
-            Self::Detach { .. } => 20 * SECOND,
+            Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
             // Seconds to minutes in practice; EC2 promises nothing.
             Self::Grow { .. } => 60 * MINUTE,
             // Absence is believed after minutes only.
@@ -446,7 +466,7 @@ impl Intent {
             Self::Launch { .. } | Self::Start { .. } => 10 * MINUTE,
             // The documentation's example took 20 seconds.
             Self::AdoptRoot { .. } => 10 * MINUTE,
-            Self::Attach { .. } => 15 * MINUTE,
+            Self::Attach { .. } | Self::AttachInterface { .. } => 15 * MINUTE,
         }
     }
 
@@ -454,7 +474,10 @@ impl Intent {
     /// what became of them.
     #[must_use]
     pub const fn has_another_way(&self) -> bool {
-        matches!(self, Self::Start { .. } | Self::Detach { .. } | Self::AdoptRoot { .. })
+        matches!(
+            self,
+            Self::Start { .. } | Self::Detach { .. } | Self::DetachInterface { .. } | Self::AdoptRoot { .. }
+        )
     }
 
     /// What an intent removes for good, by id.
@@ -477,6 +500,8 @@ impl Intent {
             Self::Start { instance }
             | Self::AdoptRoot { instance, .. }
             | Self::Attach { instance, .. }
+            | Self::AttachInterface { instance, .. }
+            | Self::DetachInterface { instance, .. }
             | Self::MoveAddress { instance, .. }
             | Self::Associate { instance, .. }
             | Self::Verify { instance, .. }
@@ -595,7 +620,7 @@ pub enum Evidence {
         /// EC2's words.
         message: String,
     },
-    /// Attached: seen on the volume.
+    /// Attached: seen on the volume, or the interface.
     Attached,
     /// The address is on the interface: seen there.
     Moved {

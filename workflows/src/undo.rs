@@ -17,6 +17,7 @@
 //! | `preserve:i`, `fence:i` | every instance but the old one | as in `replace` | stuck |
 //! | `release:x`, `release_interface` | its holder is fenced | – | gone for ever: stuck (provision: counts as gone) |
 //! | `attach:x` | it has left the old instance, or a detach was tried | AttachVolume to the old instance | old instance lost: forward after all |
+//! | `attach_interface` | the second interface has left the old instance (gone meanwhile: made anew) | AttachNetworkInterface to the old instance | as above |
 //! | `move_address`, `associate_elastic_ip` | the address may have moved | back to the old instance's interface | as above |
 //! | `delete_volume:x`, `delete_interface`, `deregister_image`, `delete_snapshot` | made by this operation, never used by an instance, everything else fenced | – | left over |
 //! | `find:s` | a step may have made something | looks by tags for five minutes | left over |
@@ -29,6 +30,7 @@
 
 use crate::acquire;
 use crate::aws::InstanceId;
+use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
 use crate::operation::{Due, Holder, Operation, Place};
 use crate::release;
@@ -69,6 +71,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
             );
         }
     }
+    due.extend(network::put_back(op, &old.instance));
     let elastic_may_have_moved =
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
     let may_have_moved =
@@ -99,7 +102,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
             Intent::Associate {
                 allocation: held.allocation.clone(),
                 instance: old.instance.clone(),
-                interface: carrier.interface.clone(),
+                interface: network::addressed(op, &carrier.interface),
                 private_ip: op
                     .order
                     .before
@@ -129,6 +132,7 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     }
     if let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
         && before.interface.as_ref() != Some(held)
+        && !network::goes_back(op)
     {
         made.push(Thing::Interface { interface: held.interface.clone() });
     }
@@ -175,6 +179,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::AdoptRoot { .. }
         | Intent::Verify { .. }
         | Intent::Detach { .. }
+        | Intent::DetachInterface { .. }
         | Intent::ReleaseInterface { .. }
         | Intent::DeleteVolume { .. }
         | Intent::DeleteInterface { .. }
@@ -183,6 +188,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::Grow { .. }
         | Intent::Find { .. } => true,
         Intent::Attach { instance, .. }
+        | Intent::AttachInterface { instance, .. }
         | Intent::MoveAddress { instance, .. }
         | Intent::Associate { instance, .. } => !is_old(instance),
         Intent::Preserve { .. } | Intent::Fence { .. } | Intent::Release { .. } => false,
@@ -216,6 +222,9 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         held.size_gib = op.facts.volumes.get(slot).and_then(|fact| fact.size_gib).or(held.size_gib);
     }
     left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+    if network::goes_back(op) {
+        left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());
+    }
     left.retained.extend(op.outlived("cancelled; the root of its instance"));
     left.leftovers = op.leftovers();
     Some(left)

@@ -186,7 +186,13 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
         (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
-        (Intent::ReleaseInterface { .. }, 1) => Evidence::Lost { what: "an interface".into() },
+        (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. }, 1) => {
+            Evidence::Lost { what: "an interface".into() }
+        }
+        (Intent::AttachInterface { .. }, 3) => {
+            Evidence::NoCapacity { code: "AttachmentLimitExceeded".into(), message: "none".into() }
+        }
+        (Intent::DetachInterface { .. }, 1) => refused(),
         (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
@@ -400,7 +406,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_laws_hold(
-        network in prop_oneof![Just(NetworkMode::PrimaryEni), Just(NetworkMode::SecondaryIp), Just(NetworkMode::None)],
+        network in prop_oneof![Just(NetworkMode::PrimaryEni), Just(NetworkMode::SecondaryIp), Just(NetworkMode::SecondaryEni), Just(NetworkMode::None)],
         root in prop_oneof![Just(RootMode::Adopt), Just(RootMode::Image), Just(RootMode::None)],
         handover in prop_oneof![Just(Handover::Terminate), Just(Handover::Detach)],
         elastic in any::<bool>(),

@@ -1083,3 +1083,154 @@ fn every_prefix_of_a_run_folds_and_has_something_to_do() {
         }
     }
 }
+
+#[test]
+fn a_second_interface_moves_after_the_old_instance_is_fenced() {
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryEni, RootMode::None),
+        &well,
+        expect![[r#"
+        + preserve:i-new1x6
+        + launch
+        = preserve:i-new1x6: preserved
+        = launch: launched
+        + start
+        = start: started
+        + fence:i-new1x6
+        = fence:i-new1x6: fenced
+        + release:data
+        + release_interface
+        = release:data: released
+        + attach:data
+        = release_interface: released
+        + attach_interface
+        = attach:data: attached
+        = attach_interface: attached
+        + preserve:i-new2x3
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]],
+    );
+}
+
+#[test]
+fn a_second_interface_leaves_a_running_instance_after_its_data() {
+    let mut spec = spec(NetworkMode::SecondaryEni, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    check(
+        OperationKind::Replace,
+        &spec,
+        &well,
+        expect![[r#"
+        + preserve:i-new1x6
+        + launch
+        = preserve:i-new1x6: preserved
+        = launch: launched
+        + start
+        = start: started
+        + detach:data
+        = detach:data: released
+        + detach_interface
+        + attach:data
+        = detach_interface: released
+        + fence:i-new1x6
+        + attach_interface
+        = attach:data: attached
+        = fence:i-new1x6: fenced
+        = attach_interface: attached
+        + preserve:i-new2x3
+        = preserve:i-new2x3: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]],
+    );
+    // A volume in use stays until the fence, and the address with it.
+    let busy = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::Detach { .. }).then(|| Evidence::StillBusy { because: "mounted".into() })
+    };
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&busy);
+    assert!(!run.told.contains("detach_interface"), "{}", run.told);
+}
+
+#[test]
+fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stuck() {
+    let lost = |intent: &Intent, attempt: u32| {
+        (matches!(intent, Intent::AttachInterface { .. }) && attempt == 1)
+            .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
+    };
+    check(
+        OperationKind::Provision,
+        &spec(NetworkMode::SecondaryEni, RootMode::None),
+        &lost,
+        expect![[r#"
+            + resolve
+            = resolve: resolved
+            + create_volume:data
+            + create_interface
+            + launch
+            = create_volume:data: volume_created
+            = create_interface: interface_created
+            = launch: launched
+            + start
+            = start: started
+            + attach:data
+            + attach_interface
+            = attach:data: attached
+            = attach_interface: lost
+            + create_interface (2)
+            = create_interface: interface_created
+            + attach_interface (2)
+            = attach_interface: attached
+            + preserve:i-new2x6
+            = preserve:i-new2x6: preserved
+            + verify
+            = verify: verified
+            ! finished
+        "#]],
+    );
+    let full = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::AttachInterface { .. }).then(|| Evidence::NoCapacity {
+            code: "AttachmentLimitExceeded".into(),
+            message: "4 interfaces are attached".into(),
+        })
+    };
+    let mut run =
+        Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryEni, RootMode::None), asked(), None);
+    run.drive(&full);
+    let Status::Stuck { because, needs, .. } = &run.state.status else { panic!("{}", run.told) };
+    assert!(because.contains("takes no further interface"), "{because}");
+    assert!(needs.contains("more interfaces than m6i.large"), "{needs}");
+}
+
+#[test]
+fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
+    let mut spec = spec(NetworkMode::SecondaryEni, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to("detach_interface");
+    run.cancel().unwrap();
+    run.drive(&well);
+    assert_eq!(run.state.facts.interface.as_ref().unwrap().held, run.state.order.before.interface);
+    expect![[r#"
+        ! cancelled
+        + fence:i-new2x3
+        = detach_interface: released
+        + attach_interface
+        = attach:data: attached
+        = fence:i-new2x3: fenced
+        + release:data
+        + delete_volume:vol-new2x6
+        = attach_interface: attached
+        = release:data: released
+        + attach:data (2)
+        = delete_volume:vol-new2x6: deleted
+        = attach:data: attached
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
@@ -24,9 +25,9 @@ use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aws::{AllocationId, InstanceId, VolumeId};
-use perennial_workflows::domain::{Perennial, State};
+use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::operation::{Operation, Status};
+use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
 use perennial_workflows::steps::Slot;
 use tokio::sync::{Notify, mpsc};
@@ -360,6 +361,17 @@ impl Lab {
         }
     }
 
+    /// The events of an operation, with their stamps.
+    pub async fn operation_events(&self, id: &str) -> Vec<(Stamp, OperationEvent)> {
+        let stream = OperationId::parse(id).unwrap().stream();
+        let events = self.journal.read_stream(&stream, Seq::NONE, 10_000).await.unwrap();
+        let told = events.into_iter().map(|event| match Perennial::decode(&event.data).unwrap() {
+            Event::Operation(told) => (Stamp { seq: event.seq, at_ms: event.recorded_at_ms }, told),
+            other => panic!("{other:?}"),
+        });
+        told.collect()
+    }
+
     /// The fates of all letters so far, as they stand in the journal.
     pub async fn fates(&self) -> Vec<String> {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
@@ -423,23 +435,31 @@ impl Lab {
                     .collect();
                 assert_eq!(kept, Vec::<String>::new(), "these would die with the instance\n{story}");
             }
+            // The interface that has the node's address: a second one, or the instance's primary one.
+            let addressed = match (&node.resources.interface, spec.persist.network) {
+                (Some(held), NetworkMode::SecondaryEni) => held.interface.clone(),
+                _ => carrier.interface.clone(),
+            };
             if let Some(address) = node.resources.address {
-                let view = world.interface_view(&carrier.interface).expect("the interface exists");
+                let view = world.interface_view(&addressed).expect("the interface exists");
                 assert!(
                     view.primary_ip == address || view.secondary_ips.contains(&address),
-                    "{address} is not on {}\n{story}",
-                    carrier.interface
+                    "{address} is not on {addressed}\n{story}"
                 );
+                let on = view.attachment.expect("it is attached");
+                assert_eq!(
+                    on.instance.as_ref(),
+                    Some(&carrier.instance),
+                    "{addressed} is elsewhere\n{story}"
+                );
+                let second = spec.persist.network == NetworkMode::SecondaryEni;
+                assert_eq!(on.device_index, u32::from(second), "{story}");
             }
             if let Some(held) = &node.resources.elastic {
                 let leads_to = world.known_elastic(held.allocation.as_str()).unwrap().association.clone();
                 let leads_to =
                     leads_to.unwrap_or_else(|| panic!("{} leads nowhere\n{story}", held.public_ip));
-                assert_eq!(
-                    leads_to.interface, carrier.interface,
-                    "{} leads elsewhere\n{story}",
-                    held.public_ip
-                );
+                assert_eq!(leads_to.interface, addressed, "{} leads elsewhere\n{story}", held.public_ip);
                 if spec.persist.network == NetworkMode::SecondaryIp {
                     assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
                 }
@@ -447,6 +467,7 @@ impl Lab {
             let mut expected: BTreeSet<String> = BTreeSet::new();
             expected.insert(carrier.instance.to_string());
             expected.insert(carrier.interface.to_string());
+            expected.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
             let instance = world.instance(&carrier.instance).expect("it is live");
             expected.extend(instance.volumes.iter().map(ToString::to_string));
             expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));

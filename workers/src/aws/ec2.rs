@@ -481,6 +481,26 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::DeleteNetworkInterface))
     }
 
+    async fn attach_interface(
+        &self,
+        id: &InterfaceId,
+        instance: &InstanceId,
+        device_index: u32,
+    ) -> Result<(), CloudError> {
+        let call = self
+            .client
+            .attach_network_interface()
+            .network_interface_id(id.as_str())
+            .instance_id(instance.as_str())
+            .device_index(i32::try_from(device_index).unwrap_or(i32::MAX));
+        call.send().await.map(drop).map_err(failed(Action::AttachNetworkInterface))
+    }
+
+    async fn detach_interface(&self, attachment: &AttachmentId) -> Result<(), CloudError> {
+        let call = self.client.detach_network_interface().attachment_id(attachment.as_str());
+        call.send().await.map(drop).map_err(failed(Action::DetachNetworkInterface))
+    }
+
     async fn assign_private_ip(
         &self,
         id: &InterfaceId,

@@ -1,0 +1,168 @@
+//! The network modes in whole operations: what the node's own interface goes through, and where it is at the end.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::Lab;
+use perennial_sim::faults::{Fault, Rule};
+use perennial_sim::world::Notice;
+use perennial_sim::world::settings::Settings;
+use perennial_workers::classify::Action;
+use perennial_workflows::aws::InterfaceId;
+use perennial_workflows::history::story;
+use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+use serde_json::json;
+
+/// How a node is made to move.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Planned,
+    Warned,
+    Unannounced,
+}
+
+const WAYS: [Way; 3] = [Way::Planned, Way::Warned, Way::Unannounced];
+
+async fn moved(lab: &mut Lab, way: Way) {
+    let old = lab.instance("db-1").await;
+    match way {
+        Way::Planned => {
+            lab.submit("node.replace", "db-1", json!({})).await;
+        }
+        Way::Warned => {
+            lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        }
+        Way::Unannounced => lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap()),
+    }
+    lab.rest("db-1", 2).await;
+    assert_ne!(lab.instance("db-1").await, old, "{way:?}");
+    lab.clock.sleep(Duration::from_secs(120)).await;
+}
+
+async fn interface(lab: &Lab) -> InterfaceId {
+    lab.node("db-1").await.resources.interface.expect("it has its own interface").interface
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_interface_comes_back_whichever_way_its_instance_goes() {
+    for way in WAYS {
+        for handover in [Handover::Terminate, Handover::Detach] {
+            let mut lab = Lab::new(Settings::calm(7));
+            let mut spec = lab.spec("db-1", NetworkMode::SecondaryEni, RootMode::Adopt);
+            spec.persist.handover = handover;
+            spec.network.elastic_ip = Some(lab.elastic());
+            lab.provision(&spec).await;
+            lab.write("db-1", "before").await;
+            lab.check("db-1", &["before"]).await;
+            let before = lab.node("db-1").await.resources;
+            moved(&mut lab, way).await;
+            lab.check("db-1", &["before"]).await;
+            let after = lab.node("db-1").await.resources;
+            assert_eq!(after.interface, before.interface, "{way:?} {handover:?}: the same interface");
+            assert!(after.interface.is_some());
+            assert_eq!(after.address, before.address, "{way:?} {handover:?}");
+            assert_eq!(after.elastic, before.elastic, "{way:?} {handover:?}");
+            let (was, is) = (before.carrier.unwrap().interface, after.carrier.unwrap().interface);
+            assert_ne!(was, is, "{way:?}: each instance has its own primary interface");
+        }
+    }
+}
+
+/// The interface is handed over alive: it leaves an instance that still runs.
+#[tokio::test(start_paused = true)]
+async fn a_second_interface_may_leave_an_instance_that_still_runs() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryEni, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    let (instance, volume) = (lab.instance("db-1").await, lab.volume("db-1", "data").await);
+    lab.region.with(|world, now_ms| world.unmount(now_ms, &instance, &volume).unwrap());
+    moved(&mut lab, Way::Planned).await;
+    lab.check("db-1", &["before"]).await;
+    let calls = lab.region.calls();
+    let first = |action: Action| calls.iter().find(|call| call.action == action).map(|call| call.at_ms);
+    let (left, fenced) = (first(Action::DetachNetworkInterface), first(Action::TerminateInstances));
+    assert!(left.is_some() && left < fenced, "{left:?}, {fenced:?}\n{}", lab.story().await);
+    let operation = lab.operation("db-1.2").await;
+    let name = |step: &str| operation.steps.values().any(|record| record.step == step);
+    assert!(name("detach_interface") && !name("release_interface"), "{}", lab.story().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attach_whose_answer_is_lost_is_not_made_twice() {
+    for fault in [Fault::LostReply, Fault::LostRequest, Fault::After("InternalError".into())] {
+        let mut lab = Lab::new(Settings::calm(7));
+        lab.region.inject(Rule::next(Action::AttachNetworkInterface, fault.clone()));
+        let spec = lab.spec("db-1", NetworkMode::SecondaryEni, RootMode::None);
+        lab.provision(&spec).await;
+        lab.write("db-1", "first").await;
+        lab.check("db-1", &["first"]).await;
+        let calls = lab.region.calls();
+        let attaches = calls.iter().filter(|call| call.action == Action::AttachNetworkInterface);
+        let wanted = if fault == Fault::LostRequest { 2 } else { 1 };
+        assert_eq!(attaches.count(), wanted, "{fault:?}: the interface is looked at first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_interface_that_was_deleted_by_hand_is_made_anew_with_its_address() {
+    for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni] {
+        let mut lab = Lab::new(Settings::calm(7));
+        lab.provision(&lab.spec("db-1", network, RootMode::Adopt)).await;
+        lab.write("db-1", "before").await;
+        let before = lab.node("db-1").await.resources;
+        lab.lose_unseen("db-1").await;
+        let own = interface(&lab).await;
+        lab.region.with(|world, now_ms| world.delete_interface(now_ms, &own).unwrap());
+        lab.start();
+        lab.rest("db-1", 2).await;
+        lab.check("db-1", &["before"]).await;
+        let after = lab.node("db-1").await.resources;
+        assert_eq!(after.address, before.address, "{network:?}");
+        assert_ne!(after.interface, before.interface, "{network:?}: it is another one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_keeps_the_second_interface_or_takes_it() {
+    for network in [true, false] {
+        let mut lab = Lab::new(Settings::calm(7));
+        let spec = lab.spec("db-1", NetworkMode::SecondaryEni, RootMode::None);
+        lab.provision(&spec).await;
+        let (own, address) = (interface(&lab).await, lab.node("db-1").await.resources.address);
+        let keep = json!({ "root": false, "data": false, "network": network, "backups": false });
+        lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
+        lab.rest("db-1", 2).await;
+        lab.check_without_instance("db-1").await;
+        let is_there = lab.region.with(|world, _| world.interface(&own).is_some());
+        assert_eq!(is_there, network);
+        let left = lab.node("db-1").await.resources;
+        assert_eq!(left.interface.map(|held| held.interface), network.then_some(own.clone()));
+        if network {
+            lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+            lab.rest("db-1", 3).await;
+            lab.write("db-1", "again").await;
+            lab.check("db-1", &["again"]).await;
+            assert_eq!(interface(&lab).await, own, "it comes back with the name");
+            assert_eq!(lab.node("db-1").await.resources.address, address);
+        }
+    }
+}
+
+/// The outage of a planned replacement is shorter than with a primary interface: the launch does not wait.
+#[tokio::test(start_paused = true)]
+async fn a_second_interface_costs_less_than_a_primary_one() {
+    let mut outages = Vec::new();
+    for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni] {
+        let mut lab = Lab::new(Settings::calm(7));
+        lab.provision(&lab.spec("db-1", network, RootMode::None)).await;
+        moved(&mut lab, Way::Planned).await;
+        let events = lab.operation_events("db-1.2").await;
+        let told = story(&"db-1.2".to_owned().try_into().unwrap(), &events).unwrap();
+        let outage = told.outage.expect("it was out for a while");
+        outages.push(outage.to_ms - outage.from_ms);
+    }
+    assert!(outages[1] + 5_000 < outages[0], "{outages:?}");
+}
