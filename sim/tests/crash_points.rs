@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{RootAdoption, Settings, Span};
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
+use perennial_workflows::aws::Market;
+use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, RootMode, ZoneChange};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,14 @@ struct Case {
     handover: Handover,
     adoption: Adoption,
     loss: Loss,
+    data: DataMode,
+    zone: Zone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zone {
+    Same,
+    Other,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +57,26 @@ async fn prepared(case: Case) -> Lab {
     let mut lab = Lab::new(settings);
     let mut spec = lab.spec("db-1", case.network, case.root);
     spec.persist.handover = case.handover;
+    spec.persist.data = case.data;
+    if case.zone == Zone::Other {
+        spec.capacity.instance_types.truncate(1);
+        spec.capacity.market = MarketPolicy::SpotOnly;
+        spec.capacity.other_subnets =
+            vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
+        spec.network.zone_change = ZoneChange::Allow;
+    }
     // Where an address moves, the public one follows it.
     if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
         spec.network.elastic_ip = Some(lab.elastic());
     }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
+    if case.zone == Zone::Other {
+        lab.region.with(|world, _| {
+            let zone = world.zones()[0].clone();
+            world.set_capacity("m6i.large", &zone, Market::Spot, Capacity::Unsupported);
+        });
+    }
     lab
 }
 
@@ -78,7 +101,9 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
     lab.check("db-1", &["written before"]).await;
     let after = lab.node("db-1").await;
     assert_eq!(after.operations, 2, "{case:?} at {k}: one operation\n{}", lab.story().await);
-    assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
+    if case.zone == Zone::Same {
+        assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
+    }
     assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
     (passed, lab.deaths)
 }
@@ -102,7 +127,38 @@ const BASE: Case = Case {
     handover: Handover::Terminate,
     adoption: Adoption::Works,
     loss: Loss::Announced,
+    data: DataMode::Reattach,
+    zone: Zone::Same,
 };
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_data_that_goes_on_by_snapshots() {
+    every_point(Case { data: DataMode::Snapshot, ..BASE }, 0, 2).await;
+    every_point(
+        Case { network: NetworkMode::PrimaryEni, data: DataMode::Snapshot, loss: Loss::Sudden, ..BASE },
+        1,
+        2,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_to_another_zone() {
+    every_point(Case { zone: Zone::Other, ..BASE }, 0, 2).await;
+    every_point(Case { network: NetworkMode::PrimaryEni, zone: Zone::Other, ..BASE }, 1, 2).await;
+    every_point(
+        Case {
+            network: NetworkMode::None,
+            root: RootMode::None,
+            handover: Handover::Detach,
+            zone: Zone::Other,
+            ..BASE
+        },
+        0,
+        2,
+    )
+    .await;
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_make_before_break_with_root_adoption() {

@@ -19,6 +19,8 @@ use perennial_workflows::aws::{
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
+use perennial_workflows::steps::LaunchVolume;
+
 use crate::classify::CloudError;
 
 /// Tags, sorted.
@@ -356,6 +358,8 @@ pub struct LaunchRequest {
     pub network: LaunchNetwork,
     /// Overrides of the root volume. `None` sends no block device mapping.
     pub root: Option<RootOverride>,
+    /// Data volumes made with it from snapshots; its termination does not delete them.
+    pub volumes: Vec<LaunchVolume>,
     /// The key pair.
     pub key_name: Option<String>,
     /// The name of the instance profile.

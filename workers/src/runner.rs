@@ -34,6 +34,9 @@ use crate::observer::Observer;
 use crate::on_demand::OnDemand;
 use crate::pools::{PoolKey, Pools};
 
+/// Between two tries to modify a volume that was modified within the last six hours.
+const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
+
 /// Between two looks at something that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -338,12 +341,14 @@ impl Look<'_> {
             Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
             Intent::Release { volume, from, .. } => self.release(volume, from).await,
             Intent::ReleaseInterface { interface, from } => self.release_interface(interface, from).await,
-            Intent::SnapshotRoot { volume, tags } => self.snapshot_root(volume, tags).await,
+            Intent::SnapshotRoot { volume, tags } | Intent::SnapshotVolume { volume, tags, .. } => {
+                self.snapshot(volume, tags).await
+            }
             Intent::RegisterImage { name, snapshot, facts, tags } => {
                 self.register_image(name, snapshot, facts, tags).await
             }
             Intent::Launch { .. } => self.launch(intent).await,
-            Intent::Start { instance } => self.start(instance).await,
+            Intent::Start { instance, devices } => self.start(instance, devices).await,
             Intent::AdoptRoot { instance, volume, client_token, tags, .. } => {
                 self.adopt_root(instance, volume, client_token, tags).await
             }
@@ -766,7 +771,7 @@ impl Look<'_> {
         settled(Evidence::Found { things })
     }
 
-    async fn snapshot_root(&mut self, volume: &VolumeId, tags: &TagMap) -> Result<Pass, CloudError> {
+    async fn snapshot(&mut self, volume: &VolumeId, tags: &TagMap) -> Result<Pass, CloudError> {
         let cloud = self.runner.cloud.as_ref();
         let mut mine = cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
         mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
@@ -894,7 +899,7 @@ impl Look<'_> {
         }
     }
 
-    async fn start(&mut self, instance: &InstanceId) -> Result<Pass, CloudError> {
+    async fn start(&mut self, instance: &InstanceId, devices: &[String]) -> Result<Pass, CloudError> {
         let view = match self.alive(instance).await? {
             Ok(view) => view,
             Err(pass) => return Ok(pass),
@@ -906,10 +911,14 @@ impl Look<'_> {
         let (Some(primary), Some(private_ip)) = (primary, view.private_ip) else {
             return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its interface yet"));
         };
-        // Nothing of ours is attached before this step: a single volume is the root, whatever an endpoint calls its device.
-        let named =
-            view.block_devices.iter().find(|device| view.root_device.as_ref() == Some(&device.device));
-        let root = match (named, view.block_devices.as_slice()) {
+        let (launched_with, others): (Vec<_>, Vec<_>) =
+            view.block_devices.iter().cloned().partition(|device| devices.contains(&device.device));
+        if launched_with.len() < devices.len() {
+            return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show all its volumes yet"));
+        }
+        // Nothing else of ours is attached before this step: a single volume is the root, whatever an endpoint calls its device.
+        let named = others.iter().find(|device| view.root_device.as_ref() == Some(&device.device));
+        let root = match (named, others.as_slice()) {
             (Some(root), _) | (None, [root]) => Some(root.clone()),
             _ => None,
         };
@@ -923,6 +932,7 @@ impl Look<'_> {
             private_ip,
             root_device: root.device,
             root_volume: Some(root.volume),
+            volumes: launched_with.into_iter().map(|device| (device.device, device.volume)).collect(),
         })
     }
 
@@ -1109,8 +1119,14 @@ impl Look<'_> {
         }
         // The new size is shown once the modification has passed its first state; until then the call says that one goes on.
         if !self.memory.tried {
-            self.runner.cloud.grow_volume(volume, size_gib).await?;
-            self.memory.tried = true;
+            match self.runner.cloud.grow_volume(volume, size_gib).await {
+                Ok(()) => self.memory.tried = true,
+                // One modification in six hours, and one at a time: the next is asked for when its time has come.
+                Err(error) if is_modified_too_often(&error.code) => {
+                    return not_yet(MODIFICATION_PAUSE, error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
         }
         not_yet(LOOK_AGAIN, format!("{volume} has {} GiB and is to have {size_gib}", view.size_gib))
     }
@@ -1238,6 +1254,11 @@ impl Look<'_> {
     }
 }
 
+/// Whether EC2 will modify the volume later (API reference, ModifyVolume).
+fn is_modified_too_often(code: &str) -> bool {
+    matches!(code, "VolumeModificationRateExceeded" | "IncorrectModificationState")
+}
+
 /// Free for another instance: `available` and nothing attached.
 fn is_free(view: &VolumeView) -> bool {
     view.state == VolumeState::Available && view.attachments.is_empty()
@@ -1315,6 +1336,7 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         zone,
         image,
         interface,
+        volumes,
         root_device,
         root_size_gib,
         root_volume_type,
@@ -1345,6 +1367,7 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
             size_gib: *root_size_gib,
             volume_type: root_volume_type.clone(),
         }),
+        volumes: volumes.clone(),
         key_name: key_name.clone(),
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),

@@ -1,12 +1,13 @@
 //! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
 //! everything of the node's is brought onto it.
 
-use crate::aws::{AllocationId, InstanceId, SnapshotId};
+use crate::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::capacity;
+use crate::carriage::Way;
 use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
-use crate::spec::{Handover, NetworkMode};
+use crate::spec::{DataVolumeSpec, Handover, NetworkMode};
 use crate::steps::{Intent, LaunchInterface, Placement, Slot};
 
 /// Every rule of the acquire half that holds.
@@ -19,45 +20,93 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     };
     let mut due = Vec::new();
     make(op, placement, &mut due);
-    if op.facts.rung == RootRung::Image {
+    copy(op, placement, &mut due);
+    if op.rung() == RootRung::Image {
         image(op, placement, &mut due);
     }
     match &op.facts.candidate {
         None => due.extend(launch(op, placement)),
         Some(candidate) if candidate.network.is_none() => {
-            due.push(Intent::Start { instance: candidate.instance.clone() }.into());
+            due.push(
+                Intent::Start {
+                    instance: candidate.instance.clone(),
+                    devices: candidate.launched_with.keys().cloned().collect(),
+                }
+                .into(),
+            );
         }
         Some(candidate) => carry(op, candidate, &mut due),
     }
     due
 }
 
-/// What does not exist yet.
+/// What does not exist yet. Where the node may land in several zones, its volumes wait until that is known.
 fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
-    for wanted in &op.order.spec.data_volumes {
+    let zone = match &op.facts.candidate {
+        Some(candidate) if candidate.network.is_some() => op.zone_of(placement, &candidate.pool),
+        Some(_) | None if placement.other_zones.is_empty() => &placement.zone,
+        Some(_) | None => "",
+    };
+    for wanted in op.order.spec.data_volumes.iter().filter(|_| !zone.is_empty()) {
         let slot = Slot::Data(wanted.name.clone());
         let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
         if absent {
-            let step = format!("create_volume:{slot}");
-            due.push(
-                Intent::CreateVolume {
-                    client_token: op.client_token(&step),
-                    tags: op.tags(&step, "data"),
-                    slot,
-                    zone: placement.zone.clone(),
-                    size_gib: wanted.size_gib,
-                    volume_type: wanted.volume_type.clone(),
-                    iops: wanted.iops,
-                    throughput: wanted.throughput,
-                    encrypted: wanted.encrypted,
-                    kms_key: wanted.kms_key.clone(),
-                    snapshot: wanted.snapshot.clone(),
-                }
-                .into(),
-            );
+            due.push(create_volume(op, wanted, zone, wanted.size_gib, wanted.snapshot.clone()));
         }
     }
     due.extend(network::create(op));
+}
+
+fn create_volume(
+    op: &Operation,
+    wanted: &DataVolumeSpec,
+    zone: &str,
+    size_gib: u32,
+    snapshot: Option<SnapshotId>,
+) -> Due {
+    let slot = Slot::Data(wanted.name.clone());
+    let step = format!("create_volume:{slot}");
+    Intent::CreateVolume {
+        client_token: op.client_token(&step),
+        tags: op.tags(&step, "data"),
+        slot,
+        zone: zone.to_owned(),
+        size_gib,
+        volume_type: wanted.volume_type.clone(),
+        iops: wanted.iops,
+        throughput: wanted.throughput,
+        encrypted: wanted.encrypted,
+        kms_key: wanted.kms_key.clone(),
+        snapshot,
+    }
+    .into()
+}
+
+/// Data volumes that go on as copies: a final snapshot of each free one, and, in the zone of an instance that runs, a new
+/// volume from it.
+fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
+    let Some(pool) = op.target() else { return };
+    for wanted in &op.order.spec.data_volumes {
+        let slot = Slot::Data(wanted.name.clone());
+        let Some(fact) = op.facts.volumes.get(&slot) else { continue };
+        let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
+        let way = op.way(&slot, fact, &pool);
+        let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+        match (way, &fact.snapshot) {
+            (Way::Attach, _) => {}
+            (Way::Copy | Way::Launch, None) => {
+                let tags = op.tags(&format!("snapshot:{slot}"), "data");
+                due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
+            }
+            // The old volume is given up for its copy only when there is no way back.
+            (Way::Copy, Some(snapshot)) if runs && op.facts.holders.iter().all(|holder| holder.fenced) => {
+                let size_gib = wanted.size_gib.max(fact.size_gib.unwrap_or(0));
+                let zone = op.zone_of(placement, &pool);
+                due.push(create_volume(op, wanted, zone, size_gib, Some(snapshot.clone())));
+            }
+            (Way::Copy | Way::Launch, Some(_)) => {}
+        }
+    }
 }
 
 /// The root goes on as an image of it.
@@ -95,30 +144,38 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     if op.has_open("adopt_root") {
         return None;
     }
-    let image = match facts.rung {
+    let asked = capacity::next(op)?;
+    let pool = asked.pool;
+    let image = match op.rung_of(&pool) {
         RootRung::Fresh | RootRung::Adopt => spec.image.clone(),
         RootRung::Image => facts.root_image.clone()?,
     };
+    let volumes = op.launch_volumes(&pool)?;
+    let new = |subnet: &SubnetId| LaunchInterface::New {
+        subnet: subnet.clone(),
+        groups: spec.security_groups.clone(),
+    };
     let kept = facts.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
-    let interface = match kept {
-        None => LaunchInterface::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
-        Some(fact) => match (&fact.place, &fact.held) {
+    let interface = match (kept, &pool.subnet) {
+        (_, Some(subnet)) => new(subnet),
+        (None, None) => new(&facts.subnet),
+        (Some(fact), None) => match (&fact.place, &fact.held) {
             (Place::Free, Some(held)) => LaunchInterface::Kept(held.interface.clone()),
             _ => return None,
         },
     };
     // The wishes for the root's size and type are for the node's own root, not for one that is only booted once.
     let own_root = facts.rung == RootRung::Fresh;
-    let asked = capacity::next(op)?;
     let intent = Intent::Launch {
         client_token: op.client_token("launch"),
-        pool: asked.pool,
         ask_anyway: asked.ask_anyway,
         on_demand_max: asked.on_demand_max,
         price_max: spec.capacity.price_max.clone(),
-        zone: placement.zone.clone(),
+        zone: op.zone_of(placement, &pool).to_owned(),
+        pool,
         image,
         interface,
+        volumes,
         root_device: placement.image.root_device.clone(),
         root_size_gib: spec.root.size_gib.filter(|_| own_root),
         root_volume_type: spec.root.volume_type.clone().filter(|_| own_root),
@@ -145,7 +202,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             .into(),
         );
     }
-    if facts.rung == RootRung::Adopt
+    if op.rung_of(&candidate.pool) == RootRung::Adopt
         && candidate.protected
         && !candidate.adopted
         && let Some(root) = facts.volumes.get(&Slot::Root)
@@ -164,6 +221,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     }
     for (slot, fact) in &facts.volumes {
         if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id)
+            && op.way(slot, fact, &candidate.pool) == Way::Attach
             // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
             && !op.has_open(&format!("delete_volume:{volume}"))
         {
@@ -186,7 +244,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             Intent::MoveAddress {
                 instance: candidate.instance.clone(),
                 interface: interface.clone(),
-                address: facts.address,
+                address: op.address_on(candidate),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
             }
@@ -204,8 +262,8 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 allocation: allocation.clone(),
                 instance: candidate.instance.clone(),
                 interface: network::addressed(op, interface),
-                private_ip: facts
-                    .address
+                private_ip: op
+                    .address_on(candidate)
                     .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
@@ -261,13 +319,16 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .iter()
         .filter(|(slot, _)| **slot != Slot::Root)
         .all(|(_, fact)| on_candidate(&fact.place));
-    let root = match op.facts.rung {
+    let root = match op.rung_of(&candidate.pool) {
         RootRung::Adopt => candidate.adopted && candidate.protected,
         RootRung::Fresh => candidate.protected,
         RootRung::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
     };
     let network = match op.order.spec.persist.network {
-        NetworkMode::PrimaryEni => op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place)),
+        NetworkMode::PrimaryEni => {
+            Operation::has_moved(candidate)
+                || op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
+        }
         NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::None => {
             has_address(op, candidate)
         }
@@ -283,8 +344,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
 fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     let volumes = op.volumes_on_candidate();
-    let own_interface =
-        facts.interface.as_ref().and_then(|fact| fact.held.as_ref()).map(|held| held.interface.clone());
+    let own_interface = op.interface_on(candidate);
     if !facts.final_preserved && (!volumes.is_empty() || own_interface.is_some()) {
         due.push(
             Intent::Preserve {
@@ -297,16 +357,12 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         return;
     }
     if !facts.verified {
-        let address = match op.order.spec.persist.network {
-            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => facts.address,
-            NetworkMode::None => None,
-        };
         due.push(
             Intent::Verify {
                 instance: candidate.instance.clone(),
                 volumes,
                 interface: candidate.network.as_ref().map(|(primary, _)| network::addressed(op, primary)),
-                address,
+                address: op.address_on(candidate),
             }
             .into(),
         );
@@ -321,6 +377,9 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         return;
     }
     due.extend(leftovers(op));
+    let superseded = op.superseded_things();
+    let loose = superseded.iter().filter(|thing| op.is_to_clean(&thing.id()));
+    due.extend(loose.filter_map(clean).map(Due::from));
     for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
         let ours = volumes.values().any(|volume| *volume == temporary.volume);
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
@@ -343,7 +402,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 
 /// What earlier operations could not clean up.
 pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
-    let is_open = |left: &&Leftover| op.is_to_clean(left.thing.id());
+    let is_open = |left: &&Leftover| op.is_to_clean(&left.thing.id());
     let images_left =
         op.facts.things.iter().filter(is_open).any(|left| matches!(left.thing, Thing::Image { .. }));
     let left = op.facts.things.iter().filter(is_open);

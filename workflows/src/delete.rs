@@ -76,8 +76,12 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             list.push((held.volume.to_string(), intent));
         }
     }
-    if !keep.root {
-        for old in &before.retained {
+    for old in &before.retained {
+        let kept = match old.slot {
+            Slot::Root => keep.root,
+            Slot::Data(_) => keep.data,
+        };
+        if !kept {
             let intent =
                 Intent::DeleteVolume { volume: old.volume.clone(), role: format!("retained {}", old.slot) };
             list.push((old.volume.to_string(), intent));
@@ -92,6 +96,9 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
         ));
     }
     if !keep.backups {
+        for snapshot in before.volumes.values().filter_map(|held| held.made_from.as_ref()) {
+            list.push((snapshot.to_string(), Intent::DeleteSnapshot { snapshot: snapshot.clone() }));
+        }
         for root in &before.root_images {
             list.push((root.image.to_string(), Intent::DeregisterImage { image: root.image.clone() }));
             list.push((
@@ -109,7 +116,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let fenced = facts.holders.iter().all(|holder| holder.fenced);
     let free = facts.volumes.values().all(|fact| !matches!(fact.place, Place::On(_)))
         && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
-    let cleaned = op.facts.things.iter().all(|left| !op.is_to_clean(left.thing.id()));
+    let cleaned = op.facts.things.iter().all(|left| !op.is_to_clean(&left.thing.id()));
     let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
     if !(fenced && free && disposed && cleaned) {
         return None;

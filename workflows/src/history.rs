@@ -317,7 +317,7 @@ impl OutageClock {
 
     fn settled(&mut self, at_ms: u64, intent: &Intent, evidence: &Evidence) {
         let what = match (intent, evidence) {
-            (Intent::Start { instance }, Evidence::Started { .. }) => format!("{instance} runs"),
+            (Intent::Start { instance, .. }, Evidence::Started { .. }) => format!("{instance} runs"),
             (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
             (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
             (Intent::AttachInterface { interface, .. }, Evidence::Attached) => {
@@ -415,7 +415,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Deleted => "gone".to_owned(),
         Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
         Evidence::Found { things } => {
-            let ids: Vec<&str> = things.iter().map(Thing::id).collect();
+            let ids: Vec<String> = things.iter().map(Thing::id).collect();
             format!("it has made {}", ids.join(", "))
         }
         Evidence::InstanceGone { instance, state, reason } => {

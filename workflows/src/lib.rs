@@ -27,5 +27,6 @@ pub mod steps;
 pub mod submission;
 
 mod acquire;
+mod carriage;
 mod release;
 mod undo;

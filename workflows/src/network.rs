@@ -104,10 +104,11 @@ pub(crate) fn release(op: &Operation) -> Option<Due> {
 pub(crate) fn create(op: &Operation) -> Option<Due> {
     let step = "create_interface";
     let is_absent = op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
-    is_absent.then(|| {
+    let stays = op.target().is_none_or(|pool| pool.subnet.is_none());
+    (is_absent && stays).then(|| {
         Intent::CreateInterface {
             client_token: op.client_token(step),
-            subnet: op.order.spec.subnet.clone(),
+            subnet: op.facts.subnet.clone(),
             groups: op.order.spec.security_groups.clone(),
             private_ip: op.facts.address,
             tags: op.tags(step, "interface"),

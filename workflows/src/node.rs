@@ -182,6 +182,9 @@ pub struct HeldVolume {
     /// Its size, of data volumes, as far as it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
+    /// The snapshot it was made from, if it is a copy of the volume before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<SnapshotId>,
 }
 
 /// The interface that belongs to a node (`primary_eni`, `secondary_eni`).
@@ -330,14 +333,25 @@ impl fmt::Display for Outcome {
 impl Thing {
     /// Its id, as AWS writes it; of what is only suspected, the step that may have made it.
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub fn id(&self) -> String {
         match self {
-            Self::Interface { interface } => interface.as_str(),
-            Self::Image { image } => image.as_str(),
-            Self::Instance { instance, .. } => instance.as_str(),
-            Self::Unsettled { tags, .. } => tags.get("perennial:step").map_or("", String::as_str),
-            Self::Volume { volume } => volume.as_str(),
-            Self::Snapshot { snapshot } => snapshot.as_str(),
+            Self::Interface { interface } => interface.to_string(),
+            Self::Image { image } => image.to_string(),
+            Self::Instance { instance, .. } => instance.to_string(),
+            Self::Unsettled { made, tags } => Self::suspected(*made, tags),
+            Self::Volume { volume } => volume.to_string(),
+            Self::Snapshot { snapshot } => snapshot.to_string(),
+        }
+    }
+
+    /// The name of what a step may have made: the attempt's, and, of a launch, whether it is about its volumes.
+    #[must_use]
+    pub fn suspected(made: Made, tags: &TagMap) -> String {
+        let step = tags.get("perennial:step").map_or("", String::as_str);
+        if made == Made::Volume && step.contains("/launch/") {
+            format!("{step} volumes")
+        } else {
+            step.to_owned()
         }
     }
 }

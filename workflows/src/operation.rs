@@ -36,7 +36,7 @@ use crate::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use crate::node::{
-    Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, OperationId, OperationKind, Outcome,
+    Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, OperationKind, Outcome,
     Resources, Retained, RootImage, Thing,
 };
 use crate::signal::{Cause, Certainty, News, Signal};
@@ -232,11 +232,44 @@ pub struct VolumeFact {
     pub touched: bool,
     /// Its size, as far as known.
     pub size_gib: Option<u32>,
+    /// Its zone, if it is not known to be where the node lives.
+    pub zone: Option<String>,
+    /// A complete snapshot of it as it is now.
+    pub snapshot: Option<SnapshotId>,
+    /// The snapshot it was made from, as a copy.
+    pub made_from: Option<SnapshotId>,
 }
 
 impl VolumeFact {
+    /// Of a volume that does not exist yet.
+    fn absent(device: String) -> Self {
+        Self {
+            id: None,
+            device,
+            place: Place::Absent,
+            detach_tried_on: None,
+            touched: false,
+            size_gib: None,
+            zone: None,
+            snapshot: None,
+            made_from: None,
+        }
+    }
+
     pub(crate) fn held(&self, volume: &VolumeId) -> HeldVolume {
-        HeldVolume { volume: volume.clone(), device: self.device.clone(), size_gib: self.size_gib }
+        HeldVolume {
+            volume: volume.clone(),
+            device: self.device.clone(),
+            size_gib: self.size_gib,
+            made_from: self.made_from.clone(),
+        }
+    }
+
+    /// It is on an instance that may write to it.
+    fn goes_to(&mut self, instance: &InstanceId) {
+        self.place = Place::On(instance.clone());
+        self.touched = true;
+        self.snapshot = None;
     }
 }
 
@@ -314,6 +347,10 @@ pub struct Candidate {
     pub protected: bool,
     /// Whether the node's root has been adopted.
     pub adopted: bool,
+    /// The node's data volumes that were made with it, by device name, with their snapshots.
+    pub launched_with: BTreeMap<String, (Slot, SnapshotId)>,
+    /// The node's address on it, where it could not stay the same.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A pool that could not serve.
@@ -388,6 +425,10 @@ pub struct Facts {
     pub root_snapshot: Option<SnapshotId>,
     /// The image registered from it.
     pub root_image: Option<ImageId>,
+    /// Snapshots of data volumes that this operation took.
+    pub copies: Vec<SnapshotId>,
+    /// Volumes that went on as copies.
+    pub superseded: Vec<Retained>,
     /// Roots that were only booted once.
     pub temporary: Vec<Temporary>,
     /// Roots of lost instances that may have carried the node for a while: kept, for a person to look at.
@@ -571,25 +612,19 @@ impl Operation {
             .map(|(slot, held)| {
                 let fact = VolumeFact {
                     id: Some(held.volume.clone()),
-                    device: held.device.clone(),
                     place: place(),
-                    detach_tried_on: None,
-                    touched: false,
                     size_gib: held.size_gib,
+                    made_from: held.made_from.clone(),
+                    ..VolumeFact::absent(held.device.clone())
                 };
                 (slot.clone(), fact)
             })
             .collect();
         if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow) {
             for wanted in &order.spec.data_volumes {
-                volumes.entry(Slot::Data(wanted.name.clone())).or_insert_with(|| VolumeFact {
-                    id: None,
-                    device: wanted.device.clone(),
-                    place: Place::Absent,
-                    detach_tried_on: None,
-                    touched: false,
-                    size_gib: None,
-                });
+                volumes
+                    .entry(Slot::Data(wanted.name.clone()))
+                    .or_insert_with(|| VolumeFact::absent(wanted.device.clone()));
             }
         }
         let interface = match order.spec.persist.network {
@@ -653,6 +688,8 @@ impl Operation {
             rung,
             root_snapshot: None,
             root_image: None,
+            copies: Vec::new(),
+            superseded: Vec::new(),
             temporary: Vec::new(),
             outlived: Vec::new(),
             final_preserved: false,
@@ -898,7 +935,7 @@ impl Operation {
                 // Not asked for yet, so surely not made.
                 Intent::Launch { .. } => record.not_before_ms > at_ms,
                 // Its completion may take hours; it can be deleted before.
-                Intent::SnapshotRoot { .. } => {
+                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
                     suspected.push(Arc::clone(&record.intent));
                     true
                 }
@@ -916,7 +953,7 @@ impl Operation {
 
     /// Remembers that a step may have made something, to be looked for.
     fn suspect(&mut self, intent: &Intent) {
-        if let Some((made, tags)) = intent.makes() {
+        for (made, tags) in intent.makes() {
             let thing = Thing::Unsettled { made, tags: tags.clone() };
             let because = format!("{}: {} did not settle", self.id, intent.step());
             self.facts.things.push(Leftover { thing, because });
@@ -956,6 +993,7 @@ impl Operation {
             left.address = facts.address;
         }
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
+        left.retained.extend(facts.superseded.iter().cloned());
         left.retained.retain(|old| !gone(old.volume.as_str()));
         left.leftovers = end.leftovers();
         // A volume is the node's or left over, never both: what is left over is deleted, whatever the deletion keeps.
@@ -970,6 +1008,15 @@ impl Operation {
             left.leftovers.push(Leftover { thing, because });
         }
         left.root_images.retain(|root| !gone(root.image.as_str()));
+        let held = |snapshot: &SnapshotId| {
+            left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
+                || gone(snapshot.as_str())
+        };
+        let loose: Vec<SnapshotId> = facts.copies.iter().filter(|copy| !held(copy)).cloned().collect();
+        for snapshot in loose {
+            let because = format!("{}: of a data volume", end.id);
+            left.leftovers.push(Leftover { thing: Thing::Snapshot { snapshot }, because });
+        }
         for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
             left.leftovers.push(Leftover {
                 thing: Thing::Instance {
@@ -980,7 +1027,7 @@ impl Operation {
             });
         }
         for record in end.steps.values().filter(|record| record.outcome.is_none()) {
-            if let Some((made, tags)) = record.intent.makes() {
+            for (made, tags) in record.intent.makes() {
                 left.leftovers.push(Leftover {
                     thing: Thing::Unsettled { made, tags: tags.clone() },
                     because: format!("{}: {} did not settle", end.id, record.step),
@@ -1015,7 +1062,7 @@ impl Operation {
                 _ => None,
             };
             if let Some(because) = because {
-                self.facts.uncleaned.insert(id.to_owned(), because);
+                self.facts.uncleaned.insert(id, because);
             }
         }
         if self.facts.undoing && matches!(evidence, Evidence::OutOfTime { .. }) {
@@ -1032,13 +1079,7 @@ impl Operation {
                     fact.size_gib = Some(*size_gib);
                 }
             }
-            (Intent::CreateVolume { slot, size_gib, .. }, Evidence::VolumeCreated { volume }) => {
-                if let Some(fact) = facts.volumes.get_mut(slot) {
-                    fact.size_gib = Some(*size_gib);
-                    fact.id = Some(volume.clone());
-                    fact.place = Place::Free;
-                }
-            }
+            (Intent::CreateVolume { .. }, Evidence::VolumeCreated { volume }) => self.made(intent, volume),
             (Intent::CreateInterface { .. }, Evidence::InterfaceCreated { interface, private_ip }) => {
                 facts.address = Some(*private_ip);
                 let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
@@ -1116,13 +1157,26 @@ impl Operation {
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
                 facts.root_snapshot = Some(snapshot.clone());
             }
+            (Intent::SnapshotVolume { slot, volume, .. }, Evidence::SnapshotCompleted { snapshot }) => {
+                facts.copies.push(snapshot.clone());
+                if let Some(fact) = facts
+                    .volumes
+                    .get_mut(slot)
+                    .filter(|fact| fact.place == Place::Free && fact.id.as_ref() == Some(volume))
+                {
+                    fact.snapshot = Some(snapshot.clone());
+                }
+            }
             (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image }) => {
                 facts.root_image = Some(image.clone());
             }
             (
-                Intent::Launch { pool, image, interface, .. },
+                Intent::Launch { pool, image, interface, volumes, .. },
                 Evidence::Launched { instance, spot_request },
             ) => {
+                let launched_with = volumes
+                    .iter()
+                    .map(|volume| (volume.device.clone(), (volume.slot.clone(), volume.snapshot.clone())));
                 if let (crate::steps::LaunchInterface::Kept(_), Some(held)) =
                     (interface, &mut facts.interface)
                 {
@@ -1138,13 +1192,18 @@ impl Operation {
                     root_device: None,
                     protected: self.order.spec.persist.root == RootMode::None,
                     adopted: false,
+                    launched_with: launched_with.collect(),
+                    address: None,
                 });
             }
             (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, .. }) => {
                 let (pool, code) = (pool.clone(), code.clone());
                 capacity::climb(self, pool, code, at_ms);
             }
-            (Intent::Launch { pool, .. }, Evidence::InstanceGone { reason, .. }) => {
+            (Intent::Launch { pool, volumes, .. }, Evidence::InstanceGone { reason, .. }) => {
+                if !volumes.is_empty() {
+                    facts.suspect_volumes_of(intent, &self.id);
+                }
                 let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
                 let pool = pool.clone();
                 facts.failed_launches += 1;
@@ -1152,8 +1211,8 @@ impl Operation {
                 capacity::climb(self, pool, code, at_ms);
             }
             (
-                Intent::Start { instance },
-                Evidence::Started { interface, private_ip, root_device, root_volume },
+                Intent::Start { instance, .. },
+                Evidence::Started { interface, private_ip, root_device, root_volume, volumes },
             ) => {
                 let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) else {
                     return;
@@ -1164,6 +1223,14 @@ impl Operation {
                 candidate.root_volume.clone_from(root_volume);
                 if root_volume.is_none() {
                     candidate.protected = true;
+                }
+                let (pool, launched_with) = (candidate.pool.clone(), candidate.launched_with.clone());
+                for (device, volume) in volumes {
+                    let Some((slot, snapshot)) = launched_with.get(device) else { continue };
+                    self.replace_by_copy(slot, volume, snapshot, &pool);
+                    if let Some(fact) = self.facts.volumes.get_mut(slot) {
+                        fact.goes_to(instance);
+                    }
                 }
             }
             (Intent::AdoptRoot { instance, temporary, .. }, Evidence::Adopted { .. }) => {
@@ -1182,8 +1249,7 @@ impl Operation {
             }
             (Intent::Attach { slot, instance, .. }, Evidence::Attached) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
-                    fact.place = Place::On(instance.clone());
-                    fact.touched = true;
+                    fact.goes_to(instance);
                 }
             }
             // As with a volume: what may have been attached counts as attached.
@@ -1196,7 +1262,10 @@ impl Operation {
                 }
             }
             (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
-                facts.address = Some(*address);
+                match facts.candidate.as_mut().filter(|candidate| candidate.instance == *instance) {
+                    Some(candidate) if Self::has_moved(candidate) => candidate.address = Some(*address),
+                    _ => facts.address = Some(*address),
+                }
                 facts.address_on = Some(instance.clone());
             }
             (Intent::Associate { allocation, instance, .. }, Evidence::Associated { public_ip }) => {
@@ -1223,8 +1292,8 @@ impl Operation {
                     *fact = InterfaceFact::new(None);
                 }
             }
-            (Intent::Find { tags, .. }, Evidence::Found { things }) => {
-                facts.gone.extend(tags.get("perennial:step").cloned());
+            (Intent::Find { made, tags }, Evidence::Found { things }) => {
+                facts.gone.push(Thing::suspected(*made, tags));
                 for thing in things {
                     if let Thing::Instance { instance, spot_request } = thing {
                         facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
@@ -1242,8 +1311,7 @@ impl Operation {
                 Evidence::InstanceGone { .. } | Evidence::OutOfTime { .. },
             ) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
-                    fact.touched = true;
-                    fact.place = Place::On(instance.clone());
+                    fact.goes_to(instance);
                 }
             }
             // Whatever became of an adoption that did not succeed, the volume is seen free again before it is used.
@@ -1268,10 +1336,85 @@ impl Operation {
         }
     }
 
+    /// A volume was created: one that was absent, or a copy of one that is in another zone.
+    fn made(&mut self, intent: &Intent, volume: &VolumeId) {
+        let Intent::CreateVolume { slot, size_gib, zone, snapshot, .. } = intent else { return };
+        let why = "the node moved to another zone";
+        let Some(fact) = self.facts.volumes.get(slot) else { return };
+        let superseded = self.superseded(slot, fact, why);
+        let is_copy = superseded.is_some();
+        self.facts.superseded.extend(superseded);
+        if let Some(fact) = self.facts.volumes.get_mut(slot) {
+            *fact = VolumeFact {
+                id: Some(volume.clone()),
+                place: Place::Free,
+                size_gib: Some(*size_gib),
+                zone: Some(zone.clone()),
+                made_from: snapshot.clone().filter(|_| is_copy),
+                // A copy holds the node's data before any instance has written to it.
+                touched: is_copy,
+                ..VolumeFact::absent(fact.device.clone())
+            };
+        }
+    }
+
+    /// The launch has made a copy of a volume.
+    fn replace_by_copy(&mut self, slot: &Slot, volume: &VolumeId, snapshot: &SnapshotId, pool: &Pool) {
+        let zone = self.facts.placement.as_ref().map(|placement| self.zone_of(placement, pool).to_owned());
+        let Some(fact) = self.facts.volumes.get(slot) else { return };
+        self.facts.superseded.extend(self.superseded(slot, fact, "it went on as a copy, by its snapshot"));
+        let wanted = self.launch_size(slot, pool);
+        if let Some(fact) = self.facts.volumes.get_mut(slot) {
+            *fact = VolumeFact {
+                id: Some(volume.clone()),
+                size_gib: wanted.or(fact.size_gib),
+                zone,
+                made_from: Some(snapshot.clone()),
+                ..VolumeFact::absent(fact.device.clone())
+            };
+        }
+    }
+
+    /// How large the launch made a volume.
+    fn launch_size(&self, slot: &Slot, pool: &Pool) -> Option<u32> {
+        self.steps.values().rev().find_map(|record| match record.intent.as_ref() {
+            Intent::Launch { pool: asked, volumes, .. } if asked == pool => {
+                volumes.iter().find(|volume| volume.slot == *slot)?.size_gib
+            }
+            _ => None,
+        })
+    }
+
+    /// The request an instance was launched by.
+    fn launch_of(&self, instance: &InstanceId) -> Option<Arc<Intent>> {
+        self.steps.values().rev().find_map(|record| match &record.outcome {
+            Some((Evidence::Launched { instance: launched, .. }, _)) if launched == instance => {
+                Some(Arc::clone(&record.intent))
+            }
+            _ => None,
+        })
+    }
+
     /// The candidate becomes one more instance to fence.
     fn give_up_candidate(&mut self, at_ms: u64, why: GivenUp) {
         let keeps_root = self.keeps_root();
         let Some(candidate) = self.facts.candidate.take() else { return };
+        let rung = self.rung_of(&candidate.pool);
+        // What was made with an instance that never ran is nobody's.
+        if candidate.network.is_none()
+            && !candidate.launched_with.is_empty()
+            && let Some(launch) = self.launch_of(&candidate.instance)
+        {
+            self.facts.suspect_volumes_of(&launch, &self.id);
+        }
+        if Self::has_moved(&candidate)
+            && self.facts.final_preserved
+            && self.order.spec.persist.network == NetworkMode::PrimaryEni
+            && let Some((interface, _)) = &candidate.network
+        {
+            let thing = Thing::Interface { interface: interface.clone() };
+            self.facts.things.push(Leftover { thing, because: format!("{}: of a lost instance", self.id) });
+        }
         let adopting = self.steps.values().any(|record| {
             record.outcome.is_none()
                 && matches!(record.intent.as_ref(), Intent::AdoptRoot { instance, .. } if *instance == candidate.instance)
@@ -1286,7 +1429,7 @@ impl Operation {
             // A root that was launched to be the node's own may have been written to; only one that waited for an
             // adoption is surely of no worth.
             // One that was not protected yet dies with its instance, if no call under way protects it after all.
-            let of_no_worth = facts.rung == RootRung::Adopt || !keeps_root || !candidate.protected;
+            let of_no_worth = rung == RootRung::Adopt || !keeps_root || !candidate.protected;
             if of_no_worth || why == GivenUp::RungChanged {
                 facts.add_temporary(root);
             } else {
@@ -1336,6 +1479,26 @@ impl Operation {
         !self.facts.uncleaned.contains_key(id) && !self.facts.gone.iter().any(|gone| gone == id)
     }
 
+    /// Snapshots of data volumes, and an interface, that nothing of the node's needs any more.
+    pub(crate) fn superseded_things(&self) -> Vec<Thing> {
+        let (facts, before) = (&self.facts, &self.order.before);
+        let mut things = Vec::new();
+        let needed = |snapshot: &SnapshotId| {
+            facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
+        };
+        let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return things };
+        let old = before.volumes.values().filter_map(|held| held.made_from.as_ref());
+        for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !needed(snapshot)) {
+            things.push(Thing::Snapshot { snapshot: snapshot.clone() });
+        }
+        if Self::has_moved(candidate)
+            && let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+        {
+            things.push(Thing::Interface { interface: held.interface.clone() });
+        }
+        things
+    }
+
     /// What is left over at the end of this operation.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
@@ -1348,15 +1511,16 @@ impl Operation {
         });
         let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.undoing { undo::made(self) } else { Vec::new() };
-        for thing in volumes.chain(snapshots).chain(made) {
+        let copies = self.superseded_things();
+        for thing in volumes.chain(snapshots).chain(made).chain(copies) {
             if !left.iter().any(|known| known.thing == thing) {
                 let because = format!("{}: not cleaned up", self.id);
                 left.push(Leftover { thing, because });
             }
         }
-        left.retain(|left| !self.facts.gone.iter().any(|gone| gone == left.thing.id()));
+        left.retain(|left| !self.facts.gone.contains(&left.thing.id()));
         for left in &mut left {
-            if let Some(because) = self.facts.uncleaned.get(left.thing.id()) {
+            if let Some(because) = self.facts.uncleaned.get(&left.thing.id()) {
                 left.because = format!("{}: {because}", self.id);
             }
         }
@@ -1395,18 +1559,23 @@ impl Operation {
             }
         }
         let mut retained = before.retained.clone();
+        retained.extend(facts.superseded.iter().cloned());
         if self.keeps_root()
             && let Some(root) = &candidate.root_volume
         {
             let device = candidate.root_device.clone().unwrap_or_default();
-            let new = HeldVolume { volume: root.clone(), device, size_gib: None };
+            let new = HeldVolume { volume: root.clone(), device, size_gib: None, made_from: None };
             if let Some(old) = volumes.insert(Slot::Root, new)
                 && old.volume != *root
             {
                 retained.push(Retained {
                     volume: old.volume,
                     slot: Slot::Root,
-                    because: format!("{}: the root went on as another volume ({})", self.id, facts.rung),
+                    because: format!(
+                        "{}: the root went on as another volume ({})",
+                        self.id,
+                        self.rung_of(&candidate.pool)
+                    ),
                 });
             }
         }
@@ -1432,7 +1601,10 @@ impl Operation {
         let subnet = candidate.pool.subnet.as_ref().unwrap_or(&facts.subnet);
         Some(Resources {
             subnet: (*subnet != self.order.spec.subnet).then(|| subnet.clone()),
-            placement: facts.placement.clone(),
+            placement: facts.placement.as_ref().map(|placement| match &candidate.pool.subnet {
+                Some(subnet) => placement.moved(&facts.subnet, subnet),
+                None => placement.clone(),
+            }),
             carrier: Some(Carrier {
                 instance: candidate.instance.clone(),
                 instance_type: candidate.pool.instance_type.clone(),
@@ -1442,13 +1614,11 @@ impl Operation {
                 spot_request: candidate.spot_request.clone(),
             }),
             volumes,
-            interface: facts.interface.as_ref().and_then(|interface| interface.held.clone()),
-            address: match self.order.spec.persist.network {
-                NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
-                    facts.address
-                }
-                NetworkMode::None => None,
+            interface: match self.interface_on(candidate).zip(self.address_on(candidate)) {
+                Some((interface, private_ip)) => Some(HeldInterface { interface, private_ip }),
+                None => None,
             },
+            address: self.address_on(candidate),
             elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
             root_images,
             retained,
@@ -1543,6 +1713,15 @@ impl Facts {
         let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
         if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {
             self.temporary.push(Temporary { volume, deleted: false });
+        }
+    }
+
+    /// Data volumes that a launch may have made for an instance that never ran: to be looked for.
+    fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
+        if let Intent::Launch { tags, .. } = launch {
+            let thing = Thing::Unsettled { made: Made::Volume, tags: tags.clone() };
+            let because = format!("{operation}: made with an instance that never ran");
+            self.things.push(Leftover { thing, because });
         }
     }
 
@@ -1702,7 +1881,9 @@ impl Draft {
                     because: format!("it is {state}{reason}"),
                 })
             }
-            (Intent::Start { instance }, Evidence::OutOfTime { because }) if concerns_candidate(instance) => {
+            (Intent::Start { instance, .. }, Evidence::OutOfTime { because })
+                if concerns_candidate(instance) =>
+            {
                 self.push(OperationEvent::CandidateLost {
                     instance: instance.clone(),
                     because: format!("it did not start in time: {because}"),
@@ -1718,7 +1899,7 @@ impl Draft {
                 self.fall_to_image(instance, format!("the adoption did not end in time: {because}"))
             }
             (Intent::Launch { image, .. }, Evidence::Launched { instance, .. })
-                if self.state.facts.rung == RootRung::Image
+                if self.state.rung() == RootRung::Image
                     && self.state.facts.root_image.as_ref() != Some(image) =>
             {
                 self.push(OperationEvent::CandidateLost {

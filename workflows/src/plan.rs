@@ -3,8 +3,6 @@
 //! The plan is not a second description of the workflows: it is the same machine, run against an imaginary region in which
 //! every step succeeds and takes its typical time.
 
-use std::collections::BTreeMap;
-
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 use schemars::JsonSchema;
@@ -16,7 +14,7 @@ use crate::history::{Story, story};
 use crate::node::{Node, OperationId, OperationKind, Resources};
 use crate::operation::{Draft, Operation, OperationEvent, Order, Refusal, Status};
 use crate::signal::Cause;
-use crate::spec::{Handover, NetworkMode, NodeSpec, Pool, RootMode};
+use crate::spec::{DataMode, Handover, NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, ImageFacts, Intent, Placement};
 
 /// More steps than this would be a machine that does not end.
@@ -52,7 +50,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Fence { .. } => 40_000,
         Intent::Release { .. } | Intent::ReleaseInterface { .. } => 2_500,
         // Small increments: minutes. No promise is published.
-        Intent::SnapshotRoot { .. } => 105_000,
+        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => 105_000,
         Intent::RegisterImage { .. } => 35_000,
         Intent::Launch { .. } => 2_500,
         Intent::Start { .. } => 6_500,
@@ -109,6 +107,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
 /// Whether the launch waits for the old root although the network would not ask for it.
 fn launches_late(spec: &NodeSpec) -> bool {
     spec.persist.root == RootMode::Image
+        || (spec.persist.data == DataMode::Snapshot && !spec.data_volumes.is_empty())
 }
 
 /// Runs the machine against a region where everything succeeds.
@@ -154,9 +153,9 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
     let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
     match intent {
-        Intent::Resolve { .. } => Evidence::Resolved(Placement {
+        Intent::Resolve { others, .. } => Evidence::Resolved(Placement {
             zone: "the-subnets-zone".to_owned(),
-            other_zones: BTreeMap::new(),
+            other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
             image: ImageFacts {
                 architecture: "x86_64".to_owned(),
                 root_device: "/dev/xvda".to_owned(),
@@ -178,7 +177,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::Release { .. }
         | Intent::ReleaseInterface { .. } => Evidence::Released,
         Intent::Fence { .. } => Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true },
-        Intent::SnapshotRoot { .. } => {
+        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
         }
         Intent::RegisterImage { .. } => {
@@ -188,11 +187,16 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             instance: imaginary(InstanceId::parse(&format!("i-new{n}"))),
             spot_request: None,
         },
-        Intent::Start { .. } => Evidence::Started {
+        Intent::Start { devices, .. } => Evidence::Started {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
             private_ip: address(),
             root_device: "/dev/xvda".to_owned(),
             root_volume: Some(volume()),
+            volumes: devices
+                .iter()
+                .zip(1..)
+                .map(|(device, k)| (device.clone(), imaginary(VolumeId::parse(&format!("vol-new{n}x{k}")))))
+                .collect(),
         },
         Intent::AdoptRoot { .. } => {
             Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }

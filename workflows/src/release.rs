@@ -3,7 +3,7 @@
 
 use crate::network;
 use crate::node::OperationKind;
-use crate::operation::{Due, Holder, Operation, Place, RootRung};
+use crate::operation::{Due, Holder, Operation, Place};
 use crate::spec::Handover;
 use crate::steps::{Intent, Slot};
 
@@ -76,7 +76,7 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     if !holder.is_old || holder.known_over || op.order.kind == OperationKind::Delete {
         return true;
     }
-    if !op.order.spec.makes_before_breaks() || op.facts.rung == RootRung::Image {
+    if !op.order.spec.makes_before_breaks() || op.launches_late() {
         return true;
     }
     // Make before break: capacity is secured before anything is taken away, and what can leave a running

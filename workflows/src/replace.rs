@@ -17,7 +17,9 @@
 //!                            ├─ release:root ───────────────────────┤              ├─ …
 //!                            └─ release:x ──────────────────────────┴─ attach:x ───┘
 //! ```
-//! Root by image: the launch waits for `release:root ─ snapshot_root ─ register_image`.
+//! Root by image: the launch waits for `release:root ─ snapshot_root ─ register_image`. Data by snapshot: it waits for
+//! `release:x ─ snapshot:x`, and the volumes come with it. In another zone: `release:x ─ snapshot:x ─ create_volume:x ─ attach:x`,
+//! and what the launch waits for is the root's image only. Which way is taken follows from the pool: see `carriage.rs`.
 //!
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
@@ -28,6 +30,8 @@
 //! | `release:x` | its holder is fenced | – | free, twice | gone for ever: stuck with `--accept-loss` |
 //! | `release_interface` | its holder is fenced | – | free, twice | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
+//! | `snapshot:x` | data `snapshot`, or the pool is in another zone; volume free | CreateSnapshot | complete | stuck |
+//! | `create_volume:x` | the new instance runs in another zone, all holders fenced, snapshot complete | CreateVolume from it, tokenised | available | stuck |
 //! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
 //! | `detach_interface`, `attach_interface` | `secondary_eni`: see [`network`](crate::network) | | | |

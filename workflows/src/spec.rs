@@ -259,9 +259,11 @@ pub enum RootMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataMode {
-    /// The very same volumes.
+    /// The very same volumes; in another zone new ones, made from final snapshots.
     #[default]
     Reattach,
+    /// New volumes each time, made by the launch from final snapshots. The old ones are retained.
+    Snapshot,
 }
 
 /// How the address comes back.
@@ -502,6 +504,13 @@ impl NodeSpec {
             return wrong(
                 "user_data",
                 format!("{} bytes; EC2 takes at most {USER_DATA_BYTES_MAX}", user_data.len()),
+            );
+        }
+        if self.persist.data == DataMode::Snapshot && self.persist.handover == Handover::Detach {
+            return wrong(
+                "persist.handover",
+                "`detach` has no effect with `persist.data: snapshot`, whose launch waits for the snapshots; use `terminate`"
+                    .into(),
             );
         }
         if self.private_ip.is_some() && self.persist.network == NetworkMode::None {

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | resolve | describe only | nothing is changed |
 //! | create_volume, create_interface, launch, adopt_root | tokenised create | the client token in the intent |
-//! | snapshot_root | CreateSnapshot | the tag `perennial:step`, looked for first |
+//! | snapshot_root, snapshot | CreateSnapshot | the tag `perennial:step`, looked for first |
 //! | register_image | RegisterImage | the unique name |
 //! | preserve | ModifyInstanceAttribute | it is a declarative set |
 //! | fence | TerminateInstances | EC2 documents it as idempotent |
@@ -108,6 +108,18 @@ pub struct Placement {
     pub image: ImageFacts,
 }
 
+impl Placement {
+    /// The same after a move from one subnet to another.
+    #[must_use]
+    pub fn moved(&self, from: &SubnetId, to: &SubnetId) -> Self {
+        let mut moved = self.clone();
+        if let Some(zone) = moved.other_zones.remove(to) {
+            moved.other_zones.insert(from.clone(), std::mem::replace(&mut moved.zone, zone));
+        }
+        moved
+    }
+}
+
 /// The primary interface of a launch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -121,6 +133,36 @@ pub enum LaunchInterface {
         /// With these groups.
         groups: Vec<GroupId>,
     },
+}
+
+/// A data volume in a launch request: made from a snapshot, and kept when the instance ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchVolume {
+    /// Whose.
+    pub slot: Slot,
+    /// Under this device name.
+    pub device: String,
+    /// From this snapshot.
+    pub snapshot: SnapshotId,
+    /// Its size, if it is to differ from the snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u32>,
+    /// Such as `gp3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// Provisioned IOPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// In MiB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
+    /// Encrypted.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// With this key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 /// The whole request of a step.
@@ -223,6 +265,15 @@ pub enum Intent {
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
     },
+    /// Takes a snapshot of a free data volume and sees it complete.
+    SnapshotVolume {
+        /// Whose.
+        slot: Slot,
+        /// Of this volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
     /// Registers an image from the root's snapshot and sees it available.
     RegisterImage {
         /// Unique, and so the key of the repeat.
@@ -254,6 +305,9 @@ pub enum Intent {
         image: ImageId,
         /// The primary interface.
         interface: LaunchInterface,
+        /// Data volumes that are made with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        volumes: Vec<LaunchVolume>,
         /// The image's root device.
         root_device: String,
         /// The root's size, if it is to differ from the image's.
@@ -273,6 +327,9 @@ pub enum Intent {
     Start {
         /// Which instance.
         instance: InstanceId,
+        /// The device names of the data volumes it was launched with.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        devices: Vec<String>,
     },
     /// Makes the node's own root volume the root of the new instance.
     AdoptRoot {
@@ -409,6 +466,7 @@ impl Intent {
             Self::Release { slot, .. } => format!("release:{slot}"),
             Self::ReleaseInterface { .. } => "release_interface".into(),
             Self::SnapshotRoot { .. } => "snapshot_root".into(),
+            Self::SnapshotVolume { slot, .. } => format!("snapshot:{slot}"),
             Self::RegisterImage { .. } => "register_image".into(),
             Self::Launch { .. } => "launch".into(),
             Self::Start { .. } => "start".into(),
@@ -424,9 +482,7 @@ impl Intent {
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
             Self::DeregisterImage { image } => format!("deregister_image:{image}"),
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
-            Self::Find { tags, .. } => {
-                format!("find:{}", tags.get("perennial:step").map_or("", String::as_str))
-            }
+            Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
         }
     }
 
@@ -455,13 +511,14 @@ impl Intent {
             // A volume in use stays so; after termination it comes anyway.
             Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
             // Seconds to minutes in practice; EC2 promises nothing.
-            Self::Grow { .. } => 60 * MINUTE,
+            // EC2 grants one modification in six hours.
+            Self::Grow { .. } => 26 * 60 * MINUTE,
             // Absence is believed after minutes only.
             Self::Find { .. } => 30 * MINUTE,
             // A metal instance took over 19 minutes to terminate.
             Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
             // A first full snapshot takes hours.
-            Self::SnapshotRoot { .. } => 24 * 60 * MINUTE,
+            Self::SnapshotRoot { .. } | Self::SnapshotVolume { .. } => 24 * 60 * MINUTE,
             Self::RegisterImage { .. } => 60 * MINUTE,
             Self::Launch { .. } | Self::Start { .. } => 10 * MINUTE,
             // The documentation's example took 20 seconds.
@@ -482,13 +539,13 @@ impl Intent {
 
     /// What an intent removes for good, by id.
     #[must_use]
-    pub fn cleans(&self) -> Option<&str> {
+    pub fn cleans(&self) -> Option<String> {
         match self {
-            Self::DeleteVolume { volume, .. } => Some(volume.as_str()),
-            Self::DeleteInterface { interface } => Some(interface.as_str()),
-            Self::DeregisterImage { image } => Some(image.as_str()),
-            Self::DeleteSnapshot { snapshot } => Some(snapshot.as_str()),
-            Self::Find { tags, .. } => tags.get("perennial:step").map(String::as_str),
+            Self::DeleteVolume { volume, .. } => Some(volume.to_string()),
+            Self::DeleteInterface { interface } => Some(interface.to_string()),
+            Self::DeregisterImage { image } => Some(image.to_string()),
+            Self::DeleteSnapshot { snapshot } => Some(snapshot.to_string()),
+            Self::Find { made, tags } => Some(Thing::suspected(*made, tags)),
             _ => None,
         }
     }
@@ -497,7 +554,7 @@ impl Intent {
     #[must_use]
     pub const fn instance(&self) -> Option<&InstanceId> {
         match self {
-            Self::Start { instance }
+            Self::Start { instance, .. }
             | Self::AdoptRoot { instance, .. }
             | Self::Attach { instance, .. }
             | Self::AttachInterface { instance, .. }
@@ -514,6 +571,7 @@ impl Intent {
             | Self::Release { .. }
             | Self::ReleaseInterface { .. }
             | Self::SnapshotRoot { .. }
+            | Self::SnapshotVolume { .. }
             | Self::RegisterImage { .. }
             | Self::Launch { .. }
             | Self::DeleteVolume { .. }
@@ -527,14 +585,19 @@ impl Intent {
 
     /// What a step makes, and the tags it makes it with; `None` for a step that makes nothing.
     #[must_use]
-    pub const fn makes(&self) -> Option<(Made, &TagMap)> {
+    pub fn makes(&self) -> Vec<(Made, &TagMap)> {
         match self {
-            Self::Launch { tags, .. } => Some((Made::Instance, tags)),
-            Self::CreateVolume { tags, .. } => Some((Made::Volume, tags)),
-            Self::CreateInterface { tags, .. } => Some((Made::Interface, tags)),
-            Self::SnapshotRoot { tags, .. } => Some((Made::Snapshot, tags)),
-            Self::RegisterImage { tags, .. } => Some((Made::Image, tags)),
-            _ => None,
+            Self::Launch { tags, volumes, .. } if !volumes.is_empty() => {
+                vec![(Made::Instance, tags), (Made::Volume, tags)]
+            }
+            Self::Launch { tags, .. } => vec![(Made::Instance, tags)],
+            Self::CreateVolume { tags, .. } => vec![(Made::Volume, tags)],
+            Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
+            Self::SnapshotRoot { tags, .. } | Self::SnapshotVolume { tags, .. } => {
+                vec![(Made::Snapshot, tags)]
+            }
+            Self::RegisterImage { tags, .. } => vec![(Made::Image, tags)],
+            _ => Vec::new(),
         }
     }
 }
@@ -607,6 +670,9 @@ pub enum Evidence {
         root_device: String,
         /// The volume it booted from; unknown where the endpoint shows none.
         root_volume: Option<VolumeId>,
+        /// The data volumes it was launched with, by device name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        volumes: BTreeMap<String, VolumeId>,
     },
     /// The node's volume is the root now: seen on the volume.
     Adopted {

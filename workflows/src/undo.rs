@@ -47,7 +47,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         return due;
     }
     for thing in made(op) {
-        if op.is_to_clean(thing.id()) && is_free(op, &thing) {
+        if op.is_to_clean(&thing.id()) && is_free(op, &thing) {
             due.extend(acquire::clean(&thing).map(Due::from));
         }
     }
@@ -142,6 +142,9 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     if let Some(snapshot) = &facts.root_snapshot {
         made.push(Thing::Snapshot { snapshot: snapshot.clone() });
     }
+    for snapshot in &facts.copies {
+        made.push(Thing::Snapshot { snapshot: snapshot.clone() });
+    }
     made
 }
 
@@ -173,6 +176,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::CreateVolume { .. }
         | Intent::CreateInterface { .. }
         | Intent::SnapshotRoot { .. }
+        | Intent::SnapshotVolume { .. }
         | Intent::RegisterImage { .. }
         | Intent::Launch { .. }
         | Intent::Start { .. }

@@ -538,7 +538,7 @@ fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.data_volumes.clear();
     let fails = |intent: &Intent, _: u32| match intent {
-        Intent::Start { instance } => Some(Evidence::InstanceGone {
+        Intent::Start { instance, .. } => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.InternalError".into()),
@@ -575,7 +575,7 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
     run.told.clear();
     run.hear(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
     run.drive(&|intent, attempt| match intent {
-        Intent::Start { instance } if attempt == 1 => Some(Evidence::InstanceGone {
+        Intent::Start { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.SpotInstanceTermination".into()),

@@ -29,6 +29,7 @@ fn request(region: &SimRegion, token: &str) -> LaunchRequest {
         zone,
         network: LaunchNetwork::New { subnet, groups: vec![] },
         root: None,
+        volumes: Vec::new(),
         key_name: None,
         instance_profile: None,
         user_data: None,

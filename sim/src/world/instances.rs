@@ -163,6 +163,16 @@ impl From<&LaunchRequest> for RunInstances {
             volume_type: root.volume_type.clone(),
             ..DeviceMapping::default()
         });
+        let data = request.volumes.iter().map(|volume| DeviceMapping {
+            device: volume.device.clone(),
+            snapshot: Some(volume.snapshot.clone()),
+            size_gib: volume.size_gib,
+            volume_type: volume.volume_type.clone(),
+            iops: volume.iops,
+            throughput: volume.throughput,
+            encrypted: volume.encrypted,
+            delete_on_termination: Some(false),
+        });
         Self {
             client_token: request.client_token.clone(),
             image: request.image.clone(),
@@ -176,7 +186,7 @@ impl From<&LaunchRequest> for RunInstances {
                     Placement::New { subnet: subnet.clone(), groups: groups.clone(), private_ip: None }
                 }
             },
-            devices: device.into_iter().collect(),
+            devices: device.into_iter().chain(data).collect(),
             key_name: request.key_name.clone(),
             instance_profile: request.instance_profile.clone(),
             user_data: request.user_data.clone(),

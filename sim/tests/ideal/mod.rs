@@ -390,6 +390,7 @@ impl Driver {
                 None => LaunchNetwork::New { subnet, groups: Vec::new() },
             },
             root: None,
+            volumes: Vec::new(),
             key_name: None,
             instance_profile: None,
             user_data: None,

@@ -471,7 +471,8 @@ impl Lab {
             let instance = world.instance(&carrier.instance).expect("it is live");
             expected.extend(instance.volumes.iter().map(ToString::to_string));
             expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));
-            expected.extend(node.resources.leftovers.iter().map(|left| left.thing.id().to_owned()));
+            expected.extend(node.resources.leftovers.iter().map(|left| left.thing.id()));
+            expected.extend(made_from(&node));
             for root in &node.resources.root_images {
                 expected.insert(root.image.to_string());
                 expected.insert(root.snapshot.to_string());
@@ -495,7 +496,8 @@ impl Lab {
         listed.extend(resources.volumes.values().map(|held| held.volume.to_string()));
         listed.extend(resources.retained.iter().map(|old| old.volume.to_string()));
         listed.extend(resources.interface.iter().map(|held| held.interface.to_string()));
-        listed.extend(resources.leftovers.iter().map(|left| left.thing.id().to_owned()));
+        listed.extend(resources.leftovers.iter().map(|left| left.thing.id()));
+        listed.extend(made_from(&node));
         for root in &resources.root_images {
             listed.insert(root.image.to_string());
             listed.insert(root.snapshot.to_string());
@@ -548,6 +550,11 @@ impl Lab {
         })
         .collect()
     }
+}
+
+/// The snapshots that a node's volumes were made from, as copies.
+fn made_from(node: &Node) -> impl Iterator<Item = String> {
+    node.resources.volumes.values().filter_map(|held| held.made_from.as_ref()).map(ToString::to_string)
 }
 
 impl Drop for Lab {

@@ -41,6 +41,7 @@ use perennial_workflows::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::steps::LaunchVolume;
 
 use super::ec2_views::{self as views, Missing};
 use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
@@ -636,12 +637,33 @@ fn launch_input(request: &LaunchRequest) -> RunInstancesInputBuilder {
         .instance_type(request.instance_type.as_str().into())
         .placement(Placement::builder().availability_zone(&request.zone).build())
         .network_interfaces(primary.build())
-        .set_block_device_mappings(request.root.as_ref().map(|root| vec![root_mapping(root)]))
+        .set_block_device_mappings(mappings(request))
         .set_instance_market_options(market)
         .set_key_name(request.key_name.clone())
         .set_iam_instance_profile(profile)
         .set_user_data(user_data)
         .set_tag_specifications(tagged(created, &request.tags))
+}
+
+/// What differs from the image's mapping; nothing where nothing does.
+fn mappings(request: &LaunchRequest) -> Option<Vec<BlockDeviceMapping>> {
+    let root = request.root.as_ref().map(root_mapping);
+    let mappings: Vec<_> = root.into_iter().chain(request.volumes.iter().map(volume_mapping)).collect();
+    (!mappings.is_empty()).then_some(mappings)
+}
+
+/// A data volume that outlives the instance.
+fn volume_mapping(volume: &LaunchVolume) -> BlockDeviceMapping {
+    let ebs = EbsBlockDevice::builder()
+        .snapshot_id(volume.snapshot.as_str())
+        .set_volume_size(volume.size_gib.map(int))
+        .set_volume_type(volume.volume_type.as_deref().map(Into::into))
+        .set_iops(volume.iops.map(int))
+        .set_throughput(volume.throughput.map(int))
+        .set_encrypted(volume.encrypted.then_some(true))
+        .set_kms_key_id(volume.kms_key.clone())
+        .delete_on_termination(false);
+    BlockDeviceMapping::builder().device_name(&volume.device).ebs(ebs.build()).build()
 }
 
 /// Names no snapshot: EC2 refuses that on the root device.
@@ -882,6 +904,7 @@ mod tests {
             zone: "us-east-1a".into(),
             network: LaunchNetwork::Existing(InterfaceId::parse("eni-0a").unwrap()),
             root: None,
+            volumes: Vec::new(),
             key_name: None,
             instance_profile: Some("node".into()),
             user_data: Some("#!/bin/sh".into()),
@@ -931,6 +954,7 @@ mod tests {
                 size_gib: Some(20),
                 volume_type: Some("gp3".into()),
             }),
+            volumes: Vec::new(),
             ..launch()
         })
         .build()
