@@ -1614,10 +1614,10 @@ impl Operation {
                 spot_request: candidate.spot_request.clone(),
             }),
             volumes,
-            interface: match self.interface_on(candidate).zip(self.address_on(candidate)) {
-                Some((interface, private_ip)) => Some(HeldInterface { interface, private_ip }),
-                None => None,
-            },
+            interface: self
+                .interface_on(candidate)
+                .zip(self.address_on(candidate))
+                .map(|(interface, private_ip)| HeldInterface { interface, private_ip }),
             address: self.address_on(candidate),
             elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
             root_images,
