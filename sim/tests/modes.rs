@@ -14,7 +14,8 @@ use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
 const DATA: [DataMode; 2] = [DataMode::Reattach, DataMode::Snapshot];
-const NETWORKS: [NetworkMode; 3] = [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
+const NETWORKS: [NetworkMode; 4] =
+    [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
 const LOSSES: [Loss; 3] = [Loss::Planned, Loss::Warned, Loss::Unannounced];
 
 /// How the instance is lost.
@@ -147,6 +148,10 @@ async fn run(row: Row) {
 async fn rows(zone: Zone, root: RootMode) {
     for data in DATA {
         for network in NETWORKS {
+            // The second interface stays in its subnet: the file may not name others with it.
+            if zone == Zone::Other && network == NetworkMode::SecondaryEni {
+                continue;
+            }
             for loss in LOSSES {
                 run(Row { root, data, network, zone, loss }).await;
             }
