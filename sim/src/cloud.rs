@@ -37,8 +37,8 @@ use perennial_workers::cloud::{
     Taking, VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
-    AllocationId, AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
-    SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
+    SpotRequestId, SubnetId, VolumeId,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -511,6 +511,13 @@ impl Cloud for SimRegion {
 
     async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError> {
         self.call(Action::DeleteNetworkInterface, |world, now| world.delete_interface(now, id)).await
+    }
+
+    async fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> Result<(), CloudError> {
+        self.call(Action::ModifyNetworkInterfaceAttribute, |world, now| {
+            world.modify_interface_groups(now, id, groups)
+        })
+        .await
     }
 
     async fn attach_interface(

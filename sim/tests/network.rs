@@ -9,7 +9,8 @@ use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::InterfaceId;
+use perennial_workers::cloud::Tags;
+use perennial_workflows::aws::{GroupId, InterfaceId};
 use perennial_workflows::history::story;
 use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
 use serde_json::json;
@@ -38,6 +39,11 @@ async fn moved(lab: &mut Lab, way: Way) {
     lab.rest("db-1", 2).await;
     assert_ne!(lab.instance("db-1").await, old, "{way:?}");
     lab.clock.sleep(Duration::from_secs(120)).await;
+}
+
+/// A security group of the account's.
+fn group(lab: &Lab, name: &str) -> GroupId {
+    lab.region.with(|world, now_ms| world.create_group(now_ms, name, "of a test", &Tags::new()).unwrap())
 }
 
 async fn interface(lab: &Lab) -> InterfaceId {
@@ -165,4 +171,61 @@ async fn a_second_interface_costs_less_than_a_primary_one() {
         outages.push(outage.to_ms - outage.from_ms);
     }
     assert!(outages[1] + 5_000 < outages[0], "{outages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_interface_gets_the_groups_of_the_changed_file() {
+    for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni] {
+        let mut lab = Lab::new(Settings::calm(7));
+        let [first, second] = ["first", "second"].map(|name| group(&lab, name));
+        let mut spec = lab.spec("db-1", network, RootMode::Adopt);
+        spec.security_groups = vec![first.clone()];
+        lab.provision(&spec).await;
+        lab.write("db-1", "before").await;
+        let own = interface(&lab).await;
+        let groups = |lab: &Lab| lab.region.with(|world, _| world.interface(&own).unwrap().groups.clone());
+        assert_eq!(groups(&lab), std::slice::from_ref(&first));
+        spec.security_groups = vec![first, second];
+        lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+        lab.until("the change is answered", Duration::from_secs(60), async |lab| {
+            lab.fates().await.iter().any(|fate| fate.contains("changed"))
+        })
+        .await;
+        // The change is seen although the answer to the call is lost.
+        lab.region.inject(Rule::next(Action::ModifyNetworkInterfaceAttribute, Fault::LostReply));
+        moved(&mut lab, Way::Warned).await;
+        lab.check("db-1", &["before"]).await;
+        assert_eq!(groups(&lab), spec.security_groups, "{network:?}");
+        assert_eq!(interface(&lab).await, own);
+        // Nothing to change: nothing is asked for.
+        let asked = |lab: &Lab| {
+            let calls = lab.region.calls();
+            calls.iter().filter(|call| call.action == Action::ModifyNetworkInterfaceAttribute).count()
+        };
+        let before = asked(&lab);
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 3).await;
+        assert_eq!(asked(&lab), before, "{network:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_does_not_exist_is_stuck_before_anything_is_taken_away() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let real = group(&lab, "real");
+    let mut spec = lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::None);
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    let old = lab.instance("db-1").await;
+    spec.security_groups = vec![GroupId::parse("sg-0badbadbadbadbad0").unwrap()];
+    lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    let why = lab.stuck("db-1.2").await;
+    assert!(why.contains("InvalidGroup"), "{why}");
+    assert_eq!(lab.instance("db-1").await, old);
+    spec.security_groups = vec![real];
+    lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+    lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2" })).await;
+    lab.rest("db-1", 2).await;
+    lab.check("db-1", &["before"]).await;
 }

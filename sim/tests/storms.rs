@@ -79,10 +79,6 @@ async fn storm(seed: u64) {
     spec.persist.handover = handover;
     // Of its own, so that the older seeds still mean what they meant.
     let mut whims = fastrand::Rng::with_seed(seed ^ 0x5eed);
-    let mut modes = fastrand::Rng::with_seed(seed ^ 0xe41);
-    if modes.u8(0..3) == 0 {
-        spec.persist.network = NetworkMode::SecondaryEni;
-    }
     if whims.u8(0..3) == 0 {
         spec.network.elastic_ip = Some(lab.elastic());
     }
@@ -96,6 +92,11 @@ async fn storm(seed: u64) {
         spec.capacity.other_subnets =
             vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
         spec.network.zone_change = ZoneChange::Allow;
+    }
+    // Of its own too. A second interface stays in its subnet.
+    let mut modes = fastrand::Rng::with_seed(seed ^ 0xe41);
+    if modes.u8(0..3) == 0 && spec.capacity.other_subnets.is_empty() {
+        spec.persist.network = NetworkMode::SecondaryEni;
     }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_workflows::aws::{
-    AllocationId, AttachmentId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, SpotRequestId,
-    SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
+    SpotRequestId, SubnetId, VolumeId,
 };
 
 use crate::classify::{Action, Class, CloudError};
@@ -185,6 +185,7 @@ budgeted! {
     DeregisterImage: fn deregister_image(&self, id: &ImageId) -> ();
     CreateNetworkInterface: fn create_interface(&self, request: &InterfaceRequest) -> InterfaceView;
     DeleteNetworkInterface: fn delete_interface(&self, id: &InterfaceId) -> ();
+    ModifyNetworkInterfaceAttribute: fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> ();
     AttachNetworkInterface: fn attach_interface(&self, id: &InterfaceId, instance: &InstanceId, device_index: u32) -> ();
     DetachNetworkInterface: fn detach_interface(&self, attachment: &AttachmentId) -> ();
     AssignPrivateIpAddresses: fn assign_private_ip(&self, id: &InterfaceId, address: Option<Ipv4Addr>, taking: Taking) -> ();
@@ -247,6 +248,7 @@ mod tests {
             fn deregister_image(i: &ImageId) -> ();
             fn create_interface(r: &InterfaceRequest) -> InterfaceView;
             fn delete_interface(i: &InterfaceId) -> ();
+            fn set_interface_groups(i: &InterfaceId, g: &[GroupId]) -> ();
             fn attach_interface(i: &InterfaceId, m: &InstanceId, n: u32) -> ();
             fn detach_interface(a: &AttachmentId) -> ();
             fn assign_private_ip(i: &InterfaceId, a: Option<Ipv4Addr>, t: Taking) -> ();

@@ -229,6 +229,8 @@ pub fn classify(action: Action, code: &str) -> Class {
         (A::RegisterImage, "InvalidAMIName.Duplicate") => return Class::AlreadyDone,
         (A::AssignPrivateIpAddresses, "Resource.AlreadyAssigned") => return Class::InUse,
         (A::AttachVolume, "InvalidParameterValue" | "InvalidDevice.InUse") => return Class::InUse,
+        // A group that the file names: no wait makes it.
+        (A::ModifyNetworkInterfaceAttribute, "InvalidGroup.NotFound") => return Class::Person,
         // "Interface: [eni-…] in use"; the next look shows by whom.
         (A::AttachNetworkInterface, "InvalidParameterValue") => return Class::InUse,
         // An attachment's id is never used again: that one is over.

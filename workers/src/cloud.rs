@@ -174,6 +174,8 @@ pub struct InterfaceView {
     pub primary_ip: Ipv4Addr,
     /// Its other private addresses, in order.
     pub secondary_ips: Vec<Ipv4Addr>,
+    /// Its security groups.
+    pub groups: Vec<GroupId>,
     /// To what it is attached. Authoritative.
     pub attachment: Option<InterfaceAttachment>,
     /// Its tags.
@@ -559,6 +561,8 @@ pub trait Cloud: Send + Sync + 'static {
     async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError>;
     /// DeleteNetworkInterface.
     async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError>;
+    /// ModifyNetworkInterfaceAttribute: all of its security groups.
+    async fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> Result<(), CloudError>;
     /// AttachNetworkInterface. No client token exists: look at the interface first.
     async fn attach_interface(
         &self,

@@ -5,7 +5,7 @@
 //! pass looks again. So a first try, a retry and a recovery are the same code, and a call whose answer was lost is repeated
 //! with the same token until a look shows what became of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::aws::{
-    AllocationId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
+    AllocationId, GroupId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
 };
 use perennial_workflows::capacity;
 use perennial_workflows::domain::Perennial;
@@ -359,6 +359,7 @@ impl Look<'_> {
             Intent::DetachInterface { interface, instance } => {
                 self.detach_interface(interface, instance).await
             }
+            Intent::SetGroups { interface, groups } => self.set_groups(interface, groups).await,
             Intent::MoveAddress { instance, interface, address, from, own } => {
                 self.move_address(instance, interface, *address, from, own).await
             }
@@ -713,6 +714,23 @@ impl Look<'_> {
                 Err(error) => Err(error),
             },
         }
+    }
+
+    async fn set_groups(&mut self, id: &InterfaceId, groups: &[GroupId]) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.interface(id).await? else {
+            return if self.is_absent() {
+                lost(format!("interface {id} does not exist any more"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
+            };
+        };
+        self.memory.missing = None;
+        let sorted = |groups: &[GroupId]| groups.iter().cloned().collect::<BTreeSet<_>>();
+        if sorted(&view.groups) == sorted(groups) {
+            return settled(Evidence::GroupsSet);
+        }
+        self.runner.cloud.set_interface_groups(id, groups).await?;
+        not_yet(LOOK_SOON, format!("{id} is to have its groups"))
     }
 
     async fn detach_interface(

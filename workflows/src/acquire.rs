@@ -55,6 +55,7 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         }
     }
     due.extend(network::create(op));
+    due.extend(network::set_groups(op));
 }
 
 fn create_volume(
@@ -160,7 +161,9 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         (_, Some(subnet)) => new(subnet),
         (None, None) => new(&facts.subnet),
         (Some(fact), None) => match (&fact.place, &fact.held) {
-            (Place::Free, Some(held)) => LaunchInterface::Kept(held.interface.clone()),
+            (Place::Free, Some(held)) if network::are_groups_right(op) => {
+                LaunchInterface::Kept(held.interface.clone())
+            }
             _ => return None,
         },
     };
@@ -337,7 +340,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         Some(allocation) => leads_to(op, allocation, &candidate.instance),
         None => true,
     };
-    data && root && network && elastic
+    data && root && network && elastic && network::are_groups_right(op)
 }
 
 /// Made safe, looked at once more, and cleaned up after.

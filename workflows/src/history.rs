@@ -11,7 +11,7 @@ use perennial_engine::ids::Token;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{InstanceId, Market, VolumeId};
+use crate::aws::{GroupId, InstanceId, Market, VolumeId};
 use crate::node::{NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order};
 use crate::signal::{Cause, News};
@@ -407,6 +407,13 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
                 format!("{interface} is attached at index {device_index}")
             }
             _ => "attached".to_owned(),
+        },
+        Evidence::GroupsSet => match intent {
+            Intent::SetGroups { interface, groups } => {
+                let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();
+                format!("{interface} has {}", groups.join(", "))
+            }
+            _ => "groups set".to_owned(),
         },
         Evidence::Moved { address } => format!("{address} is on the new instance"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),

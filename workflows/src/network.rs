@@ -9,9 +9,10 @@
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
 //! | `create_interface` | it does not exist | CreateNetworkInterface, tokenised, with the node's address | interface `available` | address held by another: stuck |
+//! | `set_groups` | it exists, the file names groups (also `primary_eni`) | ModifyNetworkInterfaceAttribute, declarative | the interface's groups | gone: found so by the other steps; refused: stuck |
 //! | `detach_interface` | `handover: detach`, new instance runs, old preserved, its data volumes have left | DetachNetworkInterface, never forced | interface free, twice | 20 s: follows after the fence |
 //! | `release_interface` | its holder is fenced | – | free, twice | gone for ever: made anew, with the node's address |
-//! | `attach_interface` | free, new instance runs | AttachNetworkInterface at index 1 | the interface | gone for ever: made anew; no place for it: stuck |
+//! | `attach_interface` | free, groups right, new instance runs | AttachNetworkInterface at index 1 | the interface | gone for ever: made anew; no place for it: stuck |
 //!
 //! Neither attaching nor detaching has a client token. What makes their repeat safe is that the interface, not the instance, says
 //! where it is: it is attached once at most, and an attachment's id is never used again.
@@ -51,6 +52,7 @@ pub(crate) fn attach(op: &Operation, instance: &InstanceId) -> Option<Due> {
     let interface = own_interface(op)?;
     let comes = op.order.spec.persist.network == NetworkMode::SecondaryEni
         && fact.place == Place::Free
+        && are_groups_right(op)
         // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
         && !op.has_open(&format!("delete_interface:{interface}"));
     comes.then(|| {
@@ -125,4 +127,20 @@ pub(crate) fn goes_back(op: &Operation) -> bool {
 /// The second interface goes back to the old instance.
 pub(crate) fn put_back(op: &Operation, old: &InstanceId) -> Option<Due> {
     if goes_back(op) { create(op).or_else(|| attach(op, old)) } else { None }
+}
+
+/// Whether the node's own interface has the groups of the file. Without groups in the file it keeps those it has.
+pub(crate) fn are_groups_right(op: &Operation) -> bool {
+    let wanted = &op.order.spec.security_groups;
+    op.facts.undoing
+        || wanted.is_empty()
+        || op.facts.interface.as_ref().is_none_or(|fact| {
+            fact.held.is_none() || fact.groups.as_ref().is_some_and(|groups| groups == wanted)
+        })
+}
+
+/// The node's own interface gets the groups of the file, wherever it is: what the file says holds from its next operation on.
+pub(crate) fn set_groups(op: &Operation) -> Option<Due> {
+    let interface = own_interface(op).filter(|_| !are_groups_right(op))?;
+    Some(Intent::SetGroups { interface, groups: op.order.spec.security_groups.clone() }.into())
 }

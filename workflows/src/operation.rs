@@ -33,7 +33,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{
-    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
 };
 use crate::node::{
     Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, OperationKind, Outcome,
@@ -282,13 +283,15 @@ pub struct InterfaceFact {
     pub place: Place,
     /// The instance a live detach was tried on.
     pub detach_tried_on: Option<InstanceId>,
+    /// Its security groups, once they were seen or it was made with them.
+    pub groups: Option<Vec<GroupId>>,
 }
 
 impl InterfaceFact {
     /// One that exists and is free, or does not exist yet.
-    pub(crate) fn new(held: Option<HeldInterface>) -> Self {
+    pub(crate) fn new(held: Option<HeldInterface>, groups: Option<Vec<GroupId>>) -> Self {
         let place = if held.is_some() { Place::Free } else { Place::Absent };
-        Self { held, place, detach_tried_on: None }
+        Self { held, place, detach_tried_on: None, groups }
     }
 }
 
@@ -632,6 +635,7 @@ impl Operation {
                 place: if order.before.interface.is_some() { place() } else { Place::Absent },
                 held: order.before.interface.clone(),
                 detach_tried_on: None,
+                groups: None,
             }),
             NetworkMode::SecondaryIp | NetworkMode::None => None,
         };
@@ -1080,10 +1084,13 @@ impl Operation {
                 }
             }
             (Intent::CreateVolume { .. }, Evidence::VolumeCreated { volume }) => self.made(intent, volume),
-            (Intent::CreateInterface { .. }, Evidence::InterfaceCreated { interface, private_ip }) => {
+            (
+                Intent::CreateInterface { groups, .. },
+                Evidence::InterfaceCreated { interface, private_ip },
+            ) => {
                 facts.address = Some(*private_ip);
                 let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
-                facts.interface = Some(InterfaceFact::new(Some(held)));
+                facts.interface = Some(InterfaceFact::new(Some(held), Some(groups.clone())));
             }
             (Intent::Preserve { instance, .. }, Evidence::Preserved) => {
                 for holder in &mut facts.holders {
@@ -1152,7 +1159,7 @@ impl Operation {
                 Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::Launch { .. },
                 Evidence::Lost { .. },
             ) => {
-                facts.interface = Some(InterfaceFact::new(None));
+                facts.interface = Some(InterfaceFact::new(None, None));
             }
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
                 facts.root_snapshot = Some(snapshot.clone());
@@ -1261,6 +1268,12 @@ impl Operation {
                     fact.place = Place::On(instance.clone());
                 }
             }
+            // One that is gone is found so by the steps that need it.
+            (Intent::SetGroups { groups, .. }, Evidence::GroupsSet | Evidence::Lost { .. }) => {
+                if let Some(fact) = &mut facts.interface {
+                    fact.groups = Some(groups.clone());
+                }
+            }
             (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
                 match facts.candidate.as_mut().filter(|candidate| candidate.instance == *instance) {
                     Some(candidate) if Self::has_moved(candidate) => candidate.address = Some(*address),
@@ -1289,7 +1302,7 @@ impl Operation {
             (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
                 facts.gone.push(interface.to_string());
                 if !deleting && let Some(fact) = &mut facts.interface {
-                    *fact = InterfaceFact::new(None);
+                    *fact = InterfaceFact::new(None, None);
                 }
             }
             (Intent::Find { made, tags }, Evidence::Found { things }) => {
@@ -1916,7 +1929,10 @@ impl Draft {
                 Ok(())
             }
             (
-                Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::Launch { .. },
+                Intent::ReleaseInterface { .. }
+                | Intent::AttachInterface { .. }
+                | Intent::SetGroups { .. }
+                | Intent::Launch { .. },
                 Evidence::Lost { .. },
             ) => Ok(()),
             (Intent::AttachInterface { instance, .. }, Evidence::NoCapacity { code, message }) => {

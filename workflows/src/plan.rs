@@ -44,7 +44,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Resolve { .. } => 500,
         Intent::CreateVolume { .. } => 2_500,
         Intent::CreateInterface { .. } => 1_500,
-        Intent::Preserve { .. } => 1_500,
+        Intent::Preserve { .. } | Intent::SetGroups { .. } => 1_500,
         Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
         // About a minute on virtual types; minutes on GPU and metal.
         Intent::Fence { .. } => 40_000,
@@ -202,6 +202,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }
         }
         Intent::Attach { .. } | Intent::AttachInterface { .. } => Evidence::Attached,
+        Intent::SetGroups { .. } => Evidence::GroupsSet,
         Intent::MoveAddress { address: wanted, .. } => {
             Evidence::Moved { address: wanted.unwrap_or_else(address) }
         }

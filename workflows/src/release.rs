@@ -76,6 +76,10 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     if !holder.is_old || holder.known_over || op.order.kind == OperationKind::Delete {
         return true;
     }
+    // A group that does not exist is found out while the old instance still runs.
+    if !network::are_groups_right(op) {
+        return false;
+    }
     if !op.order.spec.makes_before_breaks() || op.launches_late() {
         return true;
     }

@@ -34,6 +34,7 @@
 //! | `create_volume:x` | the new instance runs in another zone, all holders fenced, snapshot complete | CreateVolume from it, tokenised | available | stuck |
 //! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
+//! | `set_groups` | the interface is kept, the file names groups; before `fence:old` and its use | ModifyNetworkInterfaceAttribute | the interface | refused: stuck, nothing was harmed |
 //! | `detach_interface`, `attach_interface` | `secondary_eni`: see [`network`](crate::network) | | | |
 //! | `move_address` | new instance runs; old one fenced (or all data detached from it) | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
 //! | `associate_elastic_ip` | as `move_address`, after it | looks where it leads, AssociateAddress | the address | as above |

@@ -109,7 +109,8 @@ pub struct NodeSpec {
     pub image: ImageId,
     /// The subnet, which fixes the availability zone the node lives in at first.
     pub subnet: SubnetId,
-    /// Of the primary interface; empty means the VPC's default group.
+    /// Of every interface that is made; empty means the VPC's default group. A kept interface gets them with the next
+    /// operation after a change.
     #[serde(default)]
     pub security_groups: Vec<GroupId>,
     /// Where capacity may come from.
@@ -563,6 +564,12 @@ impl NodeSpec {
                 "the kind of address cannot change on a registered node; register a new node instead",
             );
         }
+        if self.keeps_interface() && self.security_groups.is_empty() && !old.security_groups.is_empty() {
+            return wrong(
+                "security_groups",
+                "the interface is kept and would keep the groups it has; name those it is to have",
+            );
+        }
         if self.private_ip.is_some() && self.private_ip != old.private_ip {
             return wrong(
                 "private_ip",
@@ -604,6 +611,15 @@ impl NodeSpec {
         self.data_volumes
             .iter()
             .any(|new| old.data_volumes.iter().any(|old| old.name == new.name && old.size_gib < new.size_gib))
+    }
+
+    /// Whether the node has an interface of its own.
+    #[must_use]
+    pub const fn keeps_interface(&self) -> bool {
+        match self.persist.network {
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => true,
+            NetworkMode::SecondaryIp | NetworkMode::None => false,
+        }
     }
 
     /// Whether the new instance can run before the old one is gone.

@@ -15,6 +15,7 @@
 //! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
 //! | detach_interface | DetachNetworkInterface naming the attachment | an attachment's id is never used again |
 //! | attach_interface | AttachNetworkInterface | EC2 attaches an interface once; the interface is looked at first |
+//! | set_groups | ModifyNetworkInterfaceAttribute | it is a declarative set; the interface is looked at first |
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
@@ -371,6 +372,13 @@ pub enum Intent {
         /// From which instance.
         instance: InstanceId,
     },
+    /// Gives the node's own interface the security groups of the file, and sees them.
+    SetGroups {
+        /// Which interface.
+        interface: InterfaceId,
+        /// All of its groups from now on.
+        groups: Vec<GroupId>,
+    },
     /// Moves the node's secondary address to the new instance's primary interface.
     MoveAddress {
         /// The instance.
@@ -474,6 +482,7 @@ impl Intent {
             Self::Attach { slot, .. } => format!("attach:{slot}"),
             Self::AttachInterface { .. } => "attach_interface".into(),
             Self::DetachInterface { .. } => "detach_interface".into(),
+            Self::SetGroups { .. } => "set_groups".into(),
             Self::MoveAddress { .. } => "move_address".into(),
             Self::Associate { .. } => "associate_elastic_ip".into(),
             Self::Grow { slot, .. } => format!("grow:{slot}"),
@@ -500,6 +509,7 @@ impl Intent {
             | Self::CreateVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
+            | Self::SetGroups { .. }
             | Self::MoveAddress { .. }
             | Self::Associate { .. }
             | Self::Verify { .. } => 15 * MINUTE,
@@ -578,6 +588,7 @@ impl Intent {
             | Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
             | Self::DeleteSnapshot { .. }
+            | Self::SetGroups { .. }
             | Self::Grow { .. }
             | Self::Find { .. } => None,
         }
@@ -688,6 +699,8 @@ pub enum Evidence {
     },
     /// Attached: seen on the volume, or the interface.
     Attached,
+    /// The interface has exactly these groups: seen there.
+    GroupsSet,
     /// The address is on the interface: seen there.
     Moved {
         /// Which address.

@@ -185,6 +185,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::Detach { .. }
         | Intent::DetachInterface { .. }
         | Intent::ReleaseInterface { .. }
+        | Intent::SetGroups { .. }
         | Intent::DeleteVolume { .. }
         | Intent::DeleteInterface { .. }
         | Intent::DeregisterImage { .. }

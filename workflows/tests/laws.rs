@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState};
 use perennial_workflows::capacity;
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::letter::letter_stream;
@@ -147,6 +147,7 @@ enum Move {
     Resume(bool),
     Cancel,
     Enlarge,
+    Regroup(u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -160,6 +161,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => any::<bool>().prop_map(Move::Resume),
         1 => Just(Move::Cancel),
         1 => Just(Move::Enlarge),
+        1 => any::<u8>().prop_map(Move::Regroup),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -186,7 +188,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
         (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
-        (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. }, 1) => {
+        (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::SetGroups { .. }, 1) => {
             Evidence::Lost { what: "an interface".into() }
         }
         (Intent::AttachInterface { .. }, 3) => {
@@ -275,6 +277,11 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Enlarge => {
             let Some(mut spec) = desk.node().spec else { return Ok(()) };
             spec.data_volumes[0].size_gib += 1;
+            desk.submit(Work::Apply(ApplyParams { spec }))?;
+        }
+        Move::Regroup(n) => {
+            let Some(mut spec) = desk.node().spec else { return Ok(()) };
+            spec.security_groups = vec![GroupId::parse(&format!("sg-{}", n % 3)).unwrap()];
             desk.submit(Work::Apply(ApplyParams { spec }))?;
         }
         Move::Cancel => {

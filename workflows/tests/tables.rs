@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState};
 use perennial_workflows::capacity;
 use perennial_workflows::node::{OperationId, OperationKind};
 use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
@@ -1233,4 +1233,60 @@ fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
         ! cancelled
     "#]]
     .assert_eq(&run.told);
+}
+
+#[test]
+fn a_kept_interface_has_the_files_groups_before_it_is_used() {
+    let mut spec = spec(NetworkMode::PrimaryEni, RootMode::None);
+    spec.security_groups = vec![GroupId::parse("sg-1").unwrap()];
+    // One that is made has them already.
+    let mut made = Run::start(OperationKind::Provision, &spec, asked(), None);
+    made.drive(&well);
+    assert!(!made.told.contains("set_groups"), "{}", made.told);
+    check(
+        OperationKind::Replace,
+        &spec,
+        &well,
+        expect![[r#"
+        + preserve:i-new1x7
+        + set_groups
+        = preserve:i-new1x7: preserved
+        = set_groups: groups_set
+        + fence:i-new1x7
+        = fence:i-new1x7: fenced
+        + release:data
+        + release_interface
+        = release:data: released
+        = release_interface: released
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + attach:data
+        = attach:data: attached
+        + preserve:i-new2x12
+        = preserve:i-new2x12: preserved
+        + verify
+        = verify: verified
+        ! finished
+    "#]],
+    );
+    // A wrong group harms nothing: the old instance still runs when a person is asked for.
+    let unknown = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::SetGroups { .. })
+            .then(|| Evidence::Refused { code: "InvalidGroup.NotFound".into(), message: "no sg-1".into() })
+    };
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&unknown);
+    assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
+    assert!(!run.told.contains("fence"), "{}", run.told);
+    // The corrected file goes on.
+    let mut corrected = spec;
+    corrected.security_groups = vec![GroupId::parse("sg-2").unwrap()];
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.resume("a person".into(), Vec::new(), corrected.clone()).unwrap();
+    run.take(draft);
+    run.drive(&well);
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
+    assert_eq!(run.state.facts.interface.unwrap().groups, Some(corrected.security_groups));
 }

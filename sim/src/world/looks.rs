@@ -405,6 +405,7 @@ fn interface_view(interface: &Interface) -> InterfaceView {
         zone: interface.zone.clone(),
         primary_ip: interface.primary_ip,
         secondary_ips: interface.secondary_ips.clone(),
+        groups: interface.groups.clone(),
         attachment: interface.attachment.as_ref().map(|plug| InterfaceAttachment {
             id: plug.id.clone(),
             instance: Some(plug.instance.clone()),

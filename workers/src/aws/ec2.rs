@@ -482,6 +482,11 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::DeleteNetworkInterface))
     }
 
+    async fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> Result<(), CloudError> {
+        let call = interface_groups_input(id, groups).send_with(&self.client);
+        call.await.map(drop).map_err(failed(Action::ModifyNetworkInterfaceAttribute))
+    }
+
     async fn attach_interface(
         &self,
         id: &InterfaceId,
@@ -722,6 +727,15 @@ fn interface_preserved_input(
     ModifyNetworkInterfaceAttributeInputBuilder::default()
         .network_interface_id(id.as_str())
         .attachment(change)
+}
+
+fn interface_groups_input(
+    id: &InterfaceId,
+    groups: &[GroupId],
+) -> ModifyNetworkInterfaceAttributeInputBuilder {
+    ModifyNetworkInterfaceAttributeInputBuilder::default()
+        .network_interface_id(id.as_str())
+        .set_groups(Some(groups.iter().map(ToString::to_string).collect()))
 }
 
 /// DeleteReplacedRootVolume stays unset (false): it deletes whatever root is current when the task runs, and after a

@@ -97,6 +97,11 @@ pub(super) fn interface(interface: &sdk::NetworkInterface) -> Result<InterfaceVi
             .filter_map(|entry| address(entry.private_ip_address()))
             .filter(|ip| *ip != primary_ip)
             .collect(),
+        groups: interface
+            .groups()
+            .iter()
+            .filter_map(|group| GroupId::parse(group.group_id()?).ok())
+            .collect(),
         attachment: match interface.attachment() {
             Some(attachment) if attachment.status() != Some(&sdk::AttachmentStatus::Detached) => {
                 interface_attachment(attachment)?
