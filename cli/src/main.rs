@@ -5,6 +5,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod backups;
 mod config;
 mod demo;
 mod describe;

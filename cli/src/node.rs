@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use perennial_engine::clock::Clock;
 use perennial_engine::journal::Which;
 use perennial_workflows::domain::NodeSummary;
 use perennial_workflows::node::{Node, Noted, Resources};
@@ -10,6 +11,7 @@ use perennial_workflows::operation::{Keep, Operation, Status};
 use perennial_workflows::spec::{NodeName, NodeSpec};
 use serde::Serialize;
 
+use crate::backups;
 use crate::describe;
 use crate::failure::Failure;
 use crate::installation::Installation;
@@ -38,6 +40,12 @@ pub(crate) enum NodeCommand {
     /// End the node, keeping what --keep says
     #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
     Delete(DeleteArgs),
+    /// Take a backup of the node now
+    #[command(after_help = "Example: perennial node backup db-1 --reason 'before the upgrade' --wait")]
+    Backup(ReplaceArgs),
+    /// Show the backups of the node: how old they are, and what fails
+    #[command(after_help = "Example: perennial node backups db-1")]
+    Backups(NameArgs),
     /// Show what happened to the node, step by step
     #[command(after_help = "Example: perennial node history db-1")]
     History(HistoryArgs),
@@ -72,7 +80,7 @@ pub(crate) struct PlanArgs {
     file: Option<PathBuf>,
 }
 
-/// Of `node replace`.
+/// Of `node replace` and `node backup`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
@@ -157,6 +165,12 @@ pub(crate) async fn run(
             let message = args.submit.message("node.delete", Some(args.node.name.as_str()), params);
             args.submit.send(installation, output, &message).await
         }
+        NodeCommand::Backup(args) => {
+            let params = reasoned(serde_json::json!({}), args.reason.as_deref());
+            let message = args.submit.message("node.backup", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Backups(args) => backups::run(&installation.reader()?, &args.name, output).await,
         NodeCommand::List => list(installation, output).await,
         NodeCommand::Show(args) => show(&args.name, installation, output).await,
         NodeCommand::Plan(PlanArgs { file: Some(file), .. }) => plan::of_spec(&files::node(file)?, output),
@@ -241,6 +255,7 @@ struct Shown<'a> {
     resources: &'a Resources,
     past_instances: Vec<String>,
     noted: &'a [Noted],
+    backups: backups::Shown,
     spec: Option<&'a NodeSpec>,
 }
 
@@ -281,6 +296,8 @@ async fn show(name: &NodeName, installation: &Installation, output: Output) -> R
         Some((id, _)) => Some(open_operation(&read::operation(&journal, id).await?)),
         None => None,
     };
+    let book = read::book(&journal, name).await?;
+    let backups = backups::Shown::new(name, &node, &book, Clock::system().now_ms());
     let shown = Shown {
         name,
         deleted: node.deleted,
@@ -291,6 +308,7 @@ async fn show(name: &NodeName, installation: &Installation, output: Output) -> R
         resources: &node.resources,
         past_instances: node.past.iter().map(ToString::to_string).collect(),
         noted: &node.noted,
+        backups,
         spec: node.spec.as_ref(),
     };
     output.show(&shown, || described(&shown, &node))
@@ -340,6 +358,9 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     for (slot, held) in &resources.volumes {
         let size = held.size_gib.map_or_else(String::new, |size| format!(", {size} GiB"));
         rows.push(("volume", format!("{} {} at {}{size}", slot, held.volume, held.device)));
+    }
+    if !node.deleted || !shown.backups.is_empty() {
+        rows.extend(shown.backups.rows());
     }
     for image in &resources.root_images {
         rows.push(("root image", format!("{} of {}", image.image, image.snapshot)));

@@ -5,6 +5,7 @@ use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::{Journal, SummaryRow, Which};
 use perennial_store::JournalReader;
+use perennial_workflows::backup::{Carried, book_key};
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::node::{Node, NodeEvent, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent};
@@ -41,6 +42,16 @@ pub(crate) async fn find_operation(
     match load_stream::<Perennial>(journal, &id.stream()).await?.0 {
         State::Operation(operation) => Ok(operation),
         _ => Ok(None),
+    }
+}
+
+/// What is known of a node's backups; nothing, when it never had one.
+pub(crate) async fn book(journal: &JournalReader, name: &NodeName) -> Result<Carried, Failure> {
+    let streams = journal.lookup(&book_key(name)).await?;
+    let Some(stream) = streams.first() else { return Ok(Carried::default()) };
+    match load_stream::<Perennial>(journal, stream).await?.0 {
+        State::Book(book) => Ok(book.known),
+        _ => Ok(Carried::default()),
     }
 }
 
@@ -98,7 +109,7 @@ pub(crate) async fn node_events(
     Ok(events
         .filter_map(|(stamp, event)| match event {
             Event::Node(event) => Some((stamp, event)),
-            Event::Operation(_) | Event::Letter(_) => None,
+            Event::Operation(_) | Event::Letter(_) | Event::Backup(_) => None,
         })
         .collect())
 }
@@ -112,7 +123,7 @@ pub(crate) async fn operation_events(
     Ok(events
         .filter_map(|(stamp, event)| match event {
             Event::Operation(event) => Some((stamp, event)),
-            Event::Node(_) | Event::Letter(_) => None,
+            Event::Node(_) | Event::Letter(_) | Event::Backup(_) => None,
         })
         .collect())
 }

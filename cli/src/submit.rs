@@ -10,6 +10,7 @@ use perennial_engine::ids::Seq;
 use perennial_engine::journal::{Journal as _, RecordedEvent};
 use perennial_engine::queue::Outgoing;
 use perennial_store::{JournalReader, OpenError};
+use perennial_workflows::backup::BackupId;
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::letter::{Fate, letter_stream};
 use perennial_workflows::node::{OperationId, Outcome};
@@ -22,6 +23,7 @@ use crate::describe;
 use crate::failure::Failure;
 use crate::installation::{Installation, Role};
 use crate::output::{Format, Output};
+use crate::read;
 
 /// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -119,7 +121,9 @@ impl SubmitArgs {
         // A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
         let expected = match submission.work {
             Work::Cancel(_) => Outcome::Cancelled,
-            Work::Apply(_) | Work::Replace(_) | Work::Delete(_) | Work::Resume(_) => Outcome::Completed,
+            Work::Apply(_) | Work::Replace(_) | Work::Backup(_) | Work::Delete(_) | Work::Resume(_) => {
+                Outcome::Completed
+            }
         };
         let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
         let (fate, workflow) = match followed {
@@ -182,6 +186,11 @@ async fn follow(
             let operation = operation.clone();
             Ok((fate, Some(operation)))
         }
+        Fate::BackupBegan { backup } => {
+            backup_ends(&journal, backup).await?;
+            output.say(&format!("{backup} is complete"));
+            Ok((fate, None))
+        }
         Fate::Changed | Fate::Noted { .. } => Ok((fate, None)),
         Fate::Rejected { .. }
         | Fate::Foreign { .. }
@@ -189,6 +198,21 @@ async fn follow(
         | Fate::Unknown { .. }
         | Fate::Malformed { .. }
         | Fate::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {fate}"))),
+    }
+}
+
+/// Waits until a backup is complete (good) or has failed.
+async fn backup_ends(journal: &JournalReader, id: &BackupId) -> Result<(), Failure> {
+    loop {
+        let book = read::book(journal, id.node()).await?;
+        if let Some(failure) = book.failures.iter().find(|failure| failure.backup == id.number()) {
+            return Err(Failure::failed(format!("backup {id} has failed: {}", failure.because)));
+        }
+        // One that is pruned already was complete as well.
+        if book.under_way().is_none_or(|backup| backup.order.number != id.number()) {
+            return Ok(());
+        }
+        Clock::system().sleep(LOOK_EVERY).await;
     }
 }
 

@@ -13,6 +13,7 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
 use perennial_workflows::aws::Market;
+use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::node::OperationKind;
 use perennial_workflows::spec::{DataMode, Handover, NetworkMode, RootMode, ZoneChange};
 
@@ -87,7 +88,7 @@ async fn storm(seed: u64) {
     if ways.u8(0..4) == 0 && handover == Handover::Terminate {
         spec.persist.data = DataMode::Snapshot;
     }
-    let may_move = ways.u8(0..4) == 0;
+    let may_move = ways.u8(0..4) == 0 && spec.persist.network != NetworkMode::SecondaryEni;
     if may_move {
         spec.capacity.other_subnets =
             vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
@@ -98,6 +99,10 @@ async fn storm(seed: u64) {
     if modes.u8(0..3) == 0 && spec.capacity.other_subnets.is_empty() {
         spec.persist.network = NetworkMode::SecondaryEni;
     }
+    // Likewise: backups while it storms.
+    let backs_up = fastrand::Rng::with_seed(seed ^ 0xbac).u8(0..3) == 0;
+    let keeps_something = root != RootMode::None || !spec.data_volumes.is_empty();
+    spec.backup = (backs_up && keeps_something).then_some(BackupSpec { every_min: 1, keep: 2 });
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
     let address = lab.node("db-1").await.resources.address;
@@ -189,6 +194,16 @@ async fn storm(seed: u64) {
         rests && carries
     })
     .await;
+    if spec.backup.take().is_some() {
+        lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
+        lab.until("the backups are at rest", Duration::from_secs(3 * 3600), async |lab| {
+            let book = lab.book("db-1").await;
+            let at_rest = book.under_way().is_none() && book.doubts.is_empty() && book.condemned.is_empty();
+            at_rest && lab.node("db-1").await.spec.is_some_and(|spec| spec.backup.is_none())
+        })
+        .await;
+        assert!(lab.book("db-1").await.complete().count() > 0, "seed {seed}\n{}", lab.story().await);
+    }
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["written before"]).await;
     let resources = lab.node("db-1").await.resources;

@@ -276,7 +276,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::Stuck { .. }
             | OperationEvent::Finished { .. } => false,
         },
-        Some((_, Event::Node(_) | Event::Letter(_))) => false,
+        Some((_, Event::Node(_) | Event::Letter(_) | Event::Backup(_))) => false,
     }
 }
 

@@ -22,6 +22,7 @@ use perennial_workflows::submission::{Reply, Submission, SubmissionId};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::backups::present_book;
 use crate::events::{self, Notice, Parsed};
 use crate::pools::Pools;
 
@@ -395,9 +396,10 @@ impl Ingest {
 /// When the journal cannot be read.
 pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight, ExecuteError<Rejection>> {
     let (state, _) = engine.load(&node_stream(name)).await?;
+    let book = present_book(engine, name).await?;
     Ok(match state.as_ref() {
-        State::Node(node) => Sight::of(name, node),
-        _ => Sight { node: name.clone(), operations: 0, open: None },
+        State::Node(node) => Sight::of(name, node).with_book(book),
+        _ => Sight { node: name.clone(), operations: 0, open: None, book },
     })
 }
 

@@ -1,5 +1,6 @@
 //! Perennial's workers: the port [`cloud::Cloud`], its EC2 adapter, and what carries out the steps of the workflows.
 
+pub mod backups;
 pub mod budget;
 pub mod classify;
 pub mod cloud;

@@ -154,6 +154,27 @@ impl Observer {
         &self,
         ids: impl IntoIterator<Item = &VolumeId>,
     ) -> Result<Vec<Option<VolumeView>>, CloudError> {
+        self.many(ids).await
+    }
+
+    /// The snapshots in the order of their ids, likewise.
+    ///
+    /// # Errors
+    /// Of a describe that carried one of the questions.
+    pub async fn snapshots(
+        &self,
+        ids: impl IntoIterator<Item = &SnapshotId>,
+    ) -> Result<Vec<Option<SnapshotView>>, CloudError> {
+        self.many(ids).await
+    }
+
+    async fn many<'i, V: Described>(
+        &self,
+        ids: impl IntoIterator<Item = &'i V::Id>,
+    ) -> Result<Vec<Option<V>>, CloudError>
+    where
+        V::Id: 'i,
+    {
         let asked: Vec<_> = ids.into_iter().map(|id| self.ask(id)).collect();
         let mut views = Vec::with_capacity(asked.len());
         for answer in asked {

@@ -5,6 +5,8 @@
 //! pass looks again. So a first try, a retry and a recovery are the same code, and a call whose answer was lost is repeated
 //! with the same token until a look shows what became of it.
 
+mod backups;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -391,6 +393,7 @@ impl Look<'_> {
                 }
             },
             Intent::Find { made, tags } => self.find(*made, tags).await,
+            Intent::Backup(intent) => self.backup(intent).await,
             Intent::DeleteSnapshot { snapshot } => match self.runner.observer.snapshot(snapshot).await? {
                 None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),

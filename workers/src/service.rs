@@ -1,4 +1,4 @@
-//! One running Perennial: the worker pool, the two letter readers and the sweep, over whatever journal, queues and
+//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler and the sweep, over whatever journal, queues and
 //! cloud it is given. `perennial serve`, the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;
 
+use crate::backups::Backups;
 use crate::budget::Budgeted;
 use crate::cloud::Cloud;
 use crate::ingest::{Ingest, LetterBox, ReplyTo};
@@ -88,6 +89,7 @@ impl Service {
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
+        loops.spawn(Backups::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
         loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, pools).run(shutdown));
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended

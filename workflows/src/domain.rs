@@ -6,6 +6,7 @@ use perennial_engine::journal::EventData;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, BookId, Errand, book_key};
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
@@ -31,6 +32,8 @@ pub enum Event {
     Operation(OperationEvent),
     /// Of a letter's stream.
     Letter(LetterEvent),
+    /// Of a book of a node's backups.
+    Backup(BackupEvent),
 }
 
 /// The state of any stream.
@@ -43,6 +46,8 @@ pub enum State {
     Operation(Option<Operation>),
     /// `letter/…`
     Letter(Letter),
+    /// `backup/…`
+    Book(Book),
     /// A category this build does not know; nothing may be written there.
     Unknown,
 }
@@ -56,6 +61,8 @@ pub struct Sight {
     pub operations: u64,
     /// The open one.
     pub open: Option<OperationId>,
+    /// The present book of its backups, counted from 1.
+    pub book: u64,
 }
 
 impl Sight {
@@ -66,15 +73,31 @@ impl Sight {
             node: name.clone(),
             operations: node.operations,
             open: node.open.as_ref().map(|(id, _)| id.clone()),
+            book: 1,
         }
+    }
+
+    /// With the present book of the node's backups, if it is not the first.
+    #[must_use]
+    pub const fn with_book(mut self, book: u64) -> Self {
+        self.book = book;
+        self
+    }
+
+    fn book(&self) -> BookId {
+        BookId::new(self.node.clone(), self.book)
     }
 
     fn next(&self) -> OperationId {
         OperationId::new(self.node.clone(), self.operations + 1)
     }
 
+    fn last(&self) -> Option<OperationId> {
+        (self.operations > 0).then(|| OperationId::new(self.node.clone(), self.operations))
+    }
+
     fn streams(&self) -> Vec<StreamId> {
-        let mut streams = vec![node_stream(&self.node), self.next().stream()];
+        let mut streams = vec![node_stream(&self.node), self.next().stream(), self.book().stream()];
         if let Some(open) = &self.open {
             streams.push(open.stream());
             streams.push(open.next().stream());
@@ -140,9 +163,16 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
+    /// The backups of a node are to be looked after.
+    Tend {
+        /// Of which node.
+        sight: Sight,
+        /// Whose installation this is.
+        owner: String,
+    },
     /// A worker reports.
     Report {
-        /// Of which operation.
+        /// Of which operation, or which book of backups.
         workflow: StreamId,
         /// Of which step.
         token: Token,
@@ -157,6 +187,9 @@ pub enum Rejection {
     /// The operation refuses.
     #[error(transparent)]
     Operation(#[from] Refusal),
+    /// The backups refuse.
+    #[error(transparent)]
+    Backup(#[from] backup::Refusal),
     /// The node has moved on since the command was made: look again and make it anew.
     #[error("node {node} has moved on; look again")]
     Moved {
@@ -225,6 +258,7 @@ impl Domain for Perennial {
             "node" => State::Node(Node::default()),
             "workflow" => State::Operation(None),
             "letter" => State::Letter(Letter::default()),
+            "backup" => State::Book(Book::default()),
             _ => State::Unknown,
         }
     }
@@ -242,6 +276,7 @@ impl Domain for Perennial {
                 operation.evolve(stamp, event).map(|operation| State::Operation(Some(operation)))
             }
             (State::Letter(letter), Event::Letter(event)) => letter.evolve(stamp, event).map(State::Letter),
+            (State::Book(book), Event::Backup(event)) => book.evolve(stamp, event).map(State::Book),
             _ => illegal("the event does not belong to this stream"),
         }
     }
@@ -254,6 +289,14 @@ impl Domain for Perennial {
                 streams
             }
             Command::Heard { sight, .. } => sight.streams(),
+            Command::Tend { sight, .. } => {
+                let mut streams = sight.streams();
+                streams.push(sight.book().next().stream());
+                // What a deletion kept stands in its order.
+                let last = sight.last().map(|last| last.stream());
+                streams.extend(last.filter(|last| !streams.contains(last)).into_iter().collect::<Vec<_>>());
+                streams
+            }
             Command::Report { workflow, .. } => match OperationId::of_stream(workflow) {
                 Some(id) => vec![node_stream(id.node()), workflow.clone(), id.next().stream()],
                 None => vec![workflow.clone()],
@@ -271,8 +314,17 @@ impl Domain for Perennial {
                 let (_, appends) = view.hear(sight, signal)?;
                 Ok(Decision { appends, key: None })
             }
+            Command::Tend { sight, owner } => {
+                let view = View { world, now_ms, owner };
+                Ok(Decision { appends: view.tend(sight)?, key: None })
+            }
             Command::Report { workflow, token, evidence } => {
                 let view = View { world, now_ms, owner: "" };
+                if let Some(id) = BookId::of_stream(workflow) {
+                    let mut draft = view.book_draft(&id)?;
+                    draft.report(*token, evidence)?;
+                    return Ok(Decision::one(workflow.clone(), backup_events(draft)));
+                }
                 let name = || Rejection::NoSuchOperation { name: workflow.name().to_owned() };
                 let id = OperationId::of_stream(workflow).ok_or_else(name)?;
                 let operation = view.operation(&id).ok_or_else(name)?;
@@ -287,6 +339,7 @@ impl Domain for Perennial {
         match state {
             State::Node(node) => node_shown(stream, node),
             State::Operation(Some(operation)) => operation_shown(operation),
+            State::Book(book) => book_shown(stream, book),
             State::Operation(None) | State::Letter(_) | State::Unknown => Projected::default(),
         }
     }
@@ -368,11 +421,72 @@ impl View<'_> {
     /// The node of a sight, if it has not moved on.
     fn seen(&self, sight: &Sight) -> Result<&Node, Rejection> {
         let node = self.node(&sight.node)?;
-        if Sight::of(&sight.node, node) == *sight {
+        if Sight::of(&sight.node, node).with_book(sight.book) == *sight {
             Ok(node)
         } else {
             Err(Rejection::Moved { node: sight.node.clone() })
         }
+    }
+
+    /// A book of backups as it is.
+    fn book(&self, id: &BookId) -> Result<&Book, Rejection> {
+        match self.world.get(&id.stream()) {
+            Some(State::Book(book)) => Ok(book),
+            _ => Err(Rejection::WrongStream { stream: id.stream() }),
+        }
+    }
+
+    /// Its next events.
+    fn book_draft(&self, id: &BookId) -> Result<BookDraft, Rejection> {
+        Ok(BookDraft::from(id.node(), self.book(id)?, self.head(&id.stream()), self.now_ms))
+    }
+
+    /// What is due about the backups of a node.
+    fn tend(&self, sight: &Sight) -> Result<Appends, Rejection> {
+        let node = self.seen(sight)?;
+        let (id, name) = (sight.book(), &sight.node);
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: name.clone() });
+        }
+        let last = sight.last();
+        let last = last.as_ref().and_then(|last| self.operation(last));
+        let mut draft = self.book_draft(&id)?;
+        match backup::errand(node, last, name, book, self.now_ms) {
+            Errand::Nothing => return Ok(Vec::new()),
+            Errand::Begin { .. } => {
+                draft.begin(node, self.owner, BackupCause::Schedule)?;
+            }
+            Errand::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
+            Errand::Turn => {
+                let next = id.next();
+                let mut opened = self.book_draft(&next)?;
+                opened.open(draft.close(next.number())?)?;
+                return Ok(vec![(id.stream(), backup_events(draft)), (next.stream(), backup_events(opened))]);
+            }
+        }
+        let events = backup_events(draft);
+        Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
+    }
+
+    /// A backup is asked for now.
+    fn back_up(&self, sight: &Sight, node: &Node, cause: Cause) -> Result<(Fate, Appends), Rejection> {
+        let id = sight.book();
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        if let Some(under_way) = book.known.under_way() {
+            let backup = BackupId::new(sight.node.clone(), under_way.order.number);
+            return Ok((Fate::Noted { because: format!("backup {backup} is under way") }, Vec::new()));
+        }
+        let last = sight.open.as_ref().and_then(|open| self.operation(open));
+        if let Some(because) = book.known.paused().or_else(|| backup::cannot_begin(node, last, book)) {
+            return Ok((Fate::Rejected { because }, Vec::new()));
+        }
+        let mut draft = self.book_draft(&id)?;
+        let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
+        Ok((Fate::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
     }
 
     /// Starts an operation: both streams, at once.
@@ -435,13 +549,13 @@ impl View<'_> {
         let grows =
             carried_over.is_none() && order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
         if goes_on && grows {
-            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
+            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None, book: 1 };
             let view = View { owner: &order.owner, ..*self };
             let begun = view.start(&sight, grow(spec, resources, generation, order.cause.clone()))?;
             node_events.extend(begun.told_to_node);
             appends.push(begun.append);
         } else if let (Some(signal), true) = (carried_over, goes_on) {
-            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None };
+            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None, book: 1 };
             let view = View { owner: &order.owner, ..*self };
             let begun = view.start(
                 &sight,
@@ -527,9 +641,10 @@ impl View<'_> {
         };
         match &submission.work {
             Work::Apply(apply) => self.apply(sight, node, &apply.spec, &submission.requested_by, cause(None)),
-            Work::Replace(_) | Work::Delete(_) if !node.exists() => {
+            Work::Replace(_) | Work::Backup(_) | Work::Delete(_) if !node.exists() => {
                 rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
             }
+            Work::Backup(backup) => self.back_up(sight, node, cause(backup.reason.clone())),
             Work::Delete(delete) if self.stuck(sight).is_some() => {
                 let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
                 self.supersede(sight, node, operation, delete.keep, cause(delete.reason.clone()))
@@ -722,6 +837,10 @@ impl View<'_> {
     }
 }
 
+fn backup_events(draft: BookDraft) -> Vec<Event> {
+    draft.events.into_iter().map(Event::Backup).collect()
+}
+
 /// Why what is no loss is written down all the same; `None` when it is not.
 const fn noted_because(signal: &Signal) -> Option<&'static str> {
     match &signal.news {
@@ -846,6 +965,35 @@ fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
         address: node.resources.address,
     };
     Projected { steps: Vec::new(), keys, summary: summary(node.open.is_some(), &line) }
+}
+
+/// One line about a node's backups, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookSummary {
+    /// The newest one that can be restored, and of which moment it is.
+    pub last_complete: Option<(u64, u64)>,
+    /// The one under way.
+    pub under_way: Option<u64>,
+    /// How many in a row have failed, up to now.
+    pub failed_in_a_row: u32,
+    /// Why no more are taken.
+    pub paused: Option<String>,
+}
+
+/// The present book is the open one.
+fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
+    let Some(id) = BookId::of_stream(stream).filter(|_| book.opened) else { return Projected::default() };
+    let line = BookSummary {
+        last_complete: book
+            .known
+            .last_complete()
+            .map(|backup| (backup.order.number, backup.taken_at_ms.unwrap_or(backup.began_at_ms))),
+        under_way: book.known.under_way().map(|backup| backup.order.number),
+        failed_in_a_row: book.known.failed_in_a_row,
+        paused: book.known.paused(),
+    };
+    let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
+    Projected { steps: book.open_steps(), keys, summary: summary(!book.closed, &line) }
 }
 
 fn operation_shown(operation: &Operation) -> Projected<Intent> {

@@ -434,6 +434,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Lost { what } => format!("lost: {what}"),
         Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),
+        Evidence::Backup(evidence) => evidence.to_string(),
     }
 }
 

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::InstanceId;
+use crate::backup::BackupId;
 use crate::node::OperationId;
 use crate::spec::NodeName;
 
@@ -33,6 +34,11 @@ pub enum Fate {
     Joined {
         /// Which.
         operation: OperationId,
+    },
+    /// It began a backup.
+    BackupBegan {
+        /// Which.
+        backup: BackupId,
     },
     /// It changed what the node is meant to be; the next operation works with it.
     Changed,
@@ -85,7 +91,14 @@ impl Fate {
     /// Whether what was asked for is or will be done.
     #[must_use]
     pub const fn is_accepted(&self) -> bool {
-        matches!(self, Self::Started { .. } | Self::Joined { .. } | Self::Changed | Self::Noted { .. })
+        matches!(
+            self,
+            Self::Started { .. }
+                | Self::Joined { .. }
+                | Self::BackupBegan { .. }
+                | Self::Changed
+                | Self::Noted { .. }
+        )
     }
 }
 
@@ -94,6 +107,7 @@ impl fmt::Display for Fate {
         match self {
             Self::Started { operation } => write!(f, "started workflow {operation}"),
             Self::Joined { operation } => write!(f, "went on into workflow {operation}"),
+            Self::BackupBegan { backup } => write!(f, "began backup {backup}"),
             Self::Changed => f.write_str("changed the node's spec; the next operation works with it"),
             Self::Noted { because } => write!(f, "nothing to do: {because}"),
             Self::Rejected { because } => write!(f, "rejected: {because}"),

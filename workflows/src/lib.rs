@@ -4,10 +4,12 @@
 //! - [`spec`]: the node file · [`submission`]: the queue message · [`signal`]: what is heard
 //! - [`node`]: the aggregate · [`operation`]: the machine of facts and rules
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
+//! - [`backup`]: snapshots of a node's volumes while it runs, in books of their own
 //! - [`capacity`]: which pool is asked next, and when · [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
 //! - [`domain`]: all of it as the engine's `Domain` · [`plan`], [`history`]: for people
 
 pub mod aws;
+pub mod backup;
 pub mod capacity;
 pub mod delete;
 pub mod domain;

@@ -63,6 +63,8 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
         Intent::Find { .. } => 300_000,
         Intent::Grow { .. } => 60_000,
+        // No operation takes one.
+        Intent::Backup(_) => 0,
     }
 }
 
@@ -214,6 +216,8 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
         Intent::Find { .. } => Evidence::Found { things: Vec::new() },
+        // No operation takes one.
+        Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
     }
 }
 

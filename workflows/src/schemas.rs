@@ -14,14 +14,15 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::backup::BackupEvent;
 use crate::domain::EVENT_VERSION;
 use crate::letter::LetterEvent;
 use crate::node::NodeEvent;
 use crate::operation::OperationEvent;
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, CancelParams, DeleteParams, ReplaceParams, Reply, ResumeParams, SUBMISSION_ID_MAX,
-    SubmissionId, SubmissionSchema, TEXT_MAX,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, ReplaceParams, Reply, ResumeParams,
+    SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -58,13 +59,14 @@ pub fn submission() -> Schema {
     let messages = [
         message::<ApplyParams>(&mut generator, "node.apply", Field::Optional, Field::Required),
         message::<ReplaceParams>(&mut generator, "node.replace", Field::Required, Field::Optional),
+        message::<BackupParams>(&mut generator, "node.backup", Field::Required, Field::Optional),
         message::<DeleteParams>(&mut generator, "node.delete", Field::Required, Field::Required),
         message::<ResumeParams>(&mut generator, "workflow.resume", Field::Optional, Field::Required),
         message::<CancelParams>(&mut generator, "workflow.cancel", Field::Optional, Field::Required),
     ];
     let mut schema = json_schema!({ "oneOf": messages });
     finish(&mut generator, &mut schema, "Perennial submission, version 1");
-    for params in ["ReplaceParams", "DeleteParams", "CancelParams"] {
+    for params in ["ReplaceParams", "BackupParams", "DeleteParams", "CancelParams"] {
         if let Some(reason) = schema.pointer_mut(&format!("/$defs/{params}/properties/reason")) {
             reason["maxLength"] = json!(TEXT_MAX);
         }
@@ -80,6 +82,7 @@ pub fn event() -> Schema {
     kinds.extend(variants::<NodeEvent>(&mut generator, "node"));
     kinds.extend(variants::<OperationEvent>(&mut generator, "operation"));
     kinds.extend(variants::<LetterEvent>(&mut generator, "letter"));
+    kinds.extend(variants::<BackupEvent>(&mut generator, "backup"));
     let hash = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
     let mut schema = json_schema!({
         "type": "object",
@@ -127,10 +130,11 @@ fn finish(generator: &mut SchemaGenerator, schema: &mut Schema, name: &str) {
 }
 
 /// Types that are parsed from a text: what the parser takes, and how long it may be.
-const TEXTS: [(&str, &str, usize); 14] = [
+const TEXTS: [(&str, &str, usize); 15] = [
     ("NodeName", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("Slot", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("OperationId", "^[a-z][a-z0-9-]{0,62}\\.[1-9][0-9]*$", NODE_NAME_MAX + 21),
+    ("BackupId", "^[a-z][a-z0-9-]{0,62}\\.b[1-9][0-9]*$", NODE_NAME_MAX + 22),
     ("SubmissionId", "^[!-.0-~]+$", SUBMISSION_ID_MAX),
     ("InstanceId", "^i-[0-9a-zA-Z-]+$", 64),
     ("VolumeId", "^vol-[0-9a-zA-Z-]+$", 64),

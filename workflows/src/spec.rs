@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId};
+use crate::backup::BackupSpec;
 
 /// The longest node name. Names stand in tags, image names (128 characters) and stream names.
 pub const NODE_NAME_MAX: usize = 63;
@@ -139,6 +140,9 @@ pub struct NodeSpec {
     /// User data as text, at most 16 KiB; encoded by us. It runs at the first boot of each instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+    /// Backups while the node runs; without it none are taken on a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSpec>,
     /// Further tags of every resource; keys must not begin with `perennial:` or `aws:`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -463,6 +467,18 @@ impl NodeSpec {
                     .into(),
             );
         }
+        if let Some(backup) = &self.backup {
+            if let Err((field, why)) = backup.check() {
+                return wrong(field, why);
+            }
+            if self.persist.root == RootMode::None && self.data_volumes.is_empty() {
+                return wrong(
+                    "backup",
+                    "the node keeps no volume, so there is nothing to back up; remove the section, or keep a volume"
+                        .into(),
+                );
+            }
+        }
         if self.data_volumes.len() > DATA_VOLUMES_MAX {
             return wrong("data_volumes", format!("at most {DATA_VOLUMES_MAX} fit an instance"));
         }
@@ -745,6 +761,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         key_name: None,
         instance_profile: None,
         user_data: None,
+        backup: None,
         tags: BTreeMap::new(),
     }
 }
@@ -795,6 +812,18 @@ mod tests {
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = "/dev/sda1".into(), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");
+        check(|s| s.backup = Some(BackupSpec { every_min: 0, keep: 3 }), "backup.every_min");
+        check(|s| s.backup = Some(BackupSpec { every_min: 20_000, keep: 3 }), "backup.every_min");
+        check(|s| s.backup = Some(BackupSpec { every_min: 5, keep: 0 }), "backup.keep");
+        check(|s| s.backup = Some(BackupSpec { every_min: 5, keep: 97 }), "backup.keep");
+        check(
+            |s| {
+                s.backup = Some(BackupSpec::default());
+                s.persist.root = RootMode::None;
+                s.data_volumes.clear();
+            },
+            "backup",
+        );
         check(|s| s.data_volumes[0].kms_key = Some("k".into()), "data_volumes[0].kms_key");
         check(|s| s.user_data = Some("x".repeat(USER_DATA_BYTES_MAX + 1)), "user_data");
         check(

@@ -21,6 +21,8 @@
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
 //! | release, release_interface, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
+//!
+//! The steps of backups stand in [`backup`](crate::backup).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +35,7 @@ use crate::aws::{
     AllocationId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use crate::backup::{BackupEvidence, BackupIntent};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 
@@ -458,6 +461,8 @@ pub enum Intent {
         /// The tags it would have.
         tags: TagMap,
     },
+    /// A step of a backup, which is no operation.
+    Backup(BackupIntent),
 }
 
 impl Intent {
@@ -492,6 +497,7 @@ impl Intent {
             Self::DeregisterImage { image } => format!("deregister_image:{image}"),
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
             Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
+            Self::Backup(intent) => intent.step(),
         }
     }
 
@@ -534,6 +540,7 @@ impl Intent {
             // The documentation's example took 20 seconds.
             Self::AdoptRoot { .. } => 10 * MINUTE,
             Self::Attach { .. } | Self::AttachInterface { .. } => 15 * MINUTE,
+            Self::Backup(intent) => intent.budget_ms(),
         }
     }
 
@@ -590,7 +597,8 @@ impl Intent {
             | Self::DeleteSnapshot { .. }
             | Self::SetGroups { .. }
             | Self::Grow { .. }
-            | Self::Find { .. } => None,
+            | Self::Find { .. }
+            | Self::Backup(_) => None,
         }
     }
 
@@ -758,4 +766,6 @@ pub enum Evidence {
         /// What was waited for.
         because: String,
     },
+    /// Of a step of a backup.
+    Backup(BackupEvidence),
 }

@@ -76,7 +76,7 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.delete`, `workflow.resume` or `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.delete`, `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +106,15 @@ pub struct ApplyParams {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceParams {
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `node.backup`: a backup of the node is to be taken now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupParams {
     /// In the asker's words, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -152,6 +161,8 @@ pub enum Work {
     Apply(ApplyParams),
     /// See [`ReplaceParams`].
     Replace(ReplaceParams),
+    /// See [`BackupParams`].
+    Backup(BackupParams),
     /// See [`DeleteParams`].
     Delete(DeleteParams),
     /// See [`ResumeParams`].
@@ -226,6 +237,11 @@ impl Submission {
                 check_text(replace.reason.as_deref()).map_err(&bad)?;
                 (Work::Replace(replace), None)
             }
+            "node.backup" => {
+                let backup: BackupParams = serde_json::from_value(given).map_err(params)?;
+                check_text(backup.reason.as_deref()).map_err(&bad)?;
+                (Work::Backup(backup), None)
+            }
             "node.delete" => {
                 let delete: DeleteParams = serde_json::from_value(given).map_err(params)?;
                 check_text(delete.reason.as_deref()).map_err(&bad)?;
@@ -244,7 +260,7 @@ impl Submission {
             }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.delete, workflow.resume, workflow.cancel",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.delete, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

@@ -191,6 +191,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. }
         | Intent::Grow { .. }
+        | Intent::Backup(_)
         | Intent::Find { .. } => true,
         Intent::Attach { instance, .. }
         | Intent::AttachInterface { instance, .. }

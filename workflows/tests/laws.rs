@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId};
+use perennial_workflows::backup::{
+    BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookId, TakenSnapshot,
+};
 use perennial_workflows::capacity;
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::letter::letter_stream;
@@ -16,7 +19,8 @@ use perennial_workflows::signal::{Effect, News, Signal, Source};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
-    ApplyParams, CancelParams, DeleteParams, ReplaceParams, ResumeParams, Submission, SubmissionId, Work,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, ReplaceParams, ResumeParams, Submission,
+    SubmissionId, Work,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -57,6 +61,20 @@ impl Desk {
             State::Operation(operation) => operation,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The present book of the node's backups, and its number.
+    fn book(&self) -> (BookId, Book) {
+        let ids = self.streams.keys().filter_map(BookId::of_stream);
+        let id = ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(Self::name(), 1));
+        match self.state(&id.stream()) {
+            State::Book(book) => (id, book),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sight(&self) -> Sight {
+        Sight::of(&Self::name(), &self.node()).with_book(self.book().0.number())
     }
 
     /// Decides and remembers; checks what every decision must keep. `Ok(false)`: refused.
@@ -109,7 +127,7 @@ impl Desk {
                 body: "{}".into(),
             },
             content: Content::Submission(submission),
-            sight: Some(Sight::of(&Self::name(), &self.node())),
+            sight: Some(self.sight()),
             owner: "laws".into(),
         };
         self.execute(&command)
@@ -117,7 +135,7 @@ impl Desk {
 
     fn hear(&mut self, instance: InstanceId, news: News) -> Result<bool, TestCaseError> {
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        let sight = Sight::of(&Self::name(), &self.node());
+        let sight = self.sight();
         self.execute(&Command::Heard { signal, sight, owner: "laws".into() })
     }
 
@@ -148,6 +166,12 @@ enum Move {
     Cancel,
     Enlarge,
     Regroup(u8),
+    /// Somebody asks for a backup.
+    BackUp,
+    /// The scheduler comes by after so many minutes.
+    Tend(u8),
+    /// The nth open step of the backups ends, in some way.
+    BackupStep(usize, u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -162,6 +186,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Cancel),
         1 => Just(Move::Enlarge),
         1 => any::<u8>().prop_map(Move::Regroup),
+        1 => Just(Move::BackUp),
+        2 => any::<u8>().prop_map(Move::Tend),
+        5 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::BackupStep(n, how)),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -209,6 +236,39 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },
         _ => refused(),
     }
+}
+
+/// What a worker may answer about a step of a backup: mostly that all is well.
+fn backup_evidence(intent: &Intent, token: Token, how: u8) -> Evidence {
+    let Intent::Backup(intent) = intent else { panic!("{intent:?}") };
+    let snapshot = |n: usize| SnapshotId::parse(&format!("snap-{token}x{n}")).unwrap();
+    let because = || "laws".to_owned();
+    Evidence::Backup(match (intent, how % 10) {
+        (_, 0) => return Evidence::OutOfTime { because: because() },
+        (_, 1) => return Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() },
+        (BackupIntent::Take { .. }, 2) => BackupEvidence::NotTaken { because: because(), in_doubt: true },
+        (BackupIntent::Take { .. }, 3) => BackupEvidence::NotTaken { because: because(), in_doubt: false },
+        (BackupIntent::Take { volumes, .. }, how) => BackupEvidence::Taken {
+            snapshots: volumes
+                .iter()
+                .enumerate()
+                .skip(usize::from(how == 4))
+                .map(|(n, volume)| TakenSnapshot {
+                    snapshot: snapshot(n),
+                    volume: volume.clone(),
+                    size_gib: None,
+                })
+                .collect(),
+            taken_at_ms: 1,
+            twins: (how == 5).then(|| snapshot(99)).into_iter().collect(),
+        },
+        (BackupIntent::Await { .. }, 2) => BackupEvidence::Broken { because: because() },
+        (BackupIntent::Await { .. }, _) => BackupEvidence::Complete,
+        (BackupIntent::Find { .. }, 2..5) => BackupEvidence::Found { snapshots: vec![snapshot(98)] },
+        (BackupIntent::Find { .. }, _) => BackupEvidence::Found { snapshots: Vec::new() },
+        (BackupIntent::Prune { .. }, 2..4) => BackupEvidence::Kept { because: because() },
+        (BackupIntent::Prune { .. }, _) => BackupEvidence::Pruned,
+    })
 }
 
 fn news(how: u8) -> News {
@@ -284,6 +344,26 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             spec.security_groups = vec![GroupId::parse(&format!("sg-{}", n % 3)).unwrap()];
             desk.submit(Work::Apply(ApplyParams { spec }))?;
         }
+        Move::BackUp => {
+            desk.submit(Work::Backup(BackupParams { reason: None }))?;
+        }
+        Move::Tend(minutes) => {
+            desk.now_ms += u64::from(minutes % 16) * 60_000;
+            let command = Command::Tend { sight: desk.sight(), owner: "laws".into() };
+            desk.execute(&command)?;
+        }
+        Move::BackupStep(n, how) => {
+            let (id, book) = desk.book();
+            let steps = book.open_steps();
+            if steps.is_empty() {
+                return Ok(());
+            }
+            let step = &steps[n % steps.len()];
+            let evidence = backup_evidence(&step.intent, step.token, *how);
+            let report = |evidence| Command::Report { workflow: id.stream(), token: step.token, evidence };
+            prop_assert!(desk.execute(&report(evidence.clone()))?, "an open step's report is taken");
+            prop_assert!(!desk.execute(&report(evidence))?, "a report given twice is fenced");
+        }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };
             let can = operation.no_return().is_none() && !operation.facts.undoing;
@@ -346,6 +426,50 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
         Status::Stuck { .. } => prop_assert!(open.is_empty(), "a stuck operation waits for a person"),
         Status::Finished { .. } => prop_assert!(false, "a finished operation holds no node"),
     }
+    Ok(())
+}
+
+/// A snapshot is deleted only when its backup has failed, was given up, or as many newer ones as are kept are complete; and
+/// only snapshots that were recorded.
+fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
+    let mut complete: Vec<u64> = Vec::new();
+    let (mut ended, mut recorded) = (BTreeSet::new(), BTreeSet::new());
+    let mut given_up = 0;
+    let books = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
+    let mut books: Vec<_> =
+        books.map(|(stream, kept)| (BookId::of_stream(stream).unwrap().number(), kept)).collect();
+    books.sort_by_key(|(number, _)| *number);
+    for (_, event) in books.iter().flat_map(|(_, (_, _, events))| events) {
+        let Event::Backup(event) = event else { continue };
+        match event {
+            BackupEvent::Completed { backup } => complete.push(*backup),
+            BackupEvent::Failed { backup, .. } => {
+                ended.insert(*backup);
+            }
+            BackupEvent::GivenUp { .. } => given_up = complete.last().copied().unwrap_or(0),
+            BackupEvent::StepSettled { evidence, .. } => match evidence {
+                BackupEvidence::Taken { snapshots, twins, .. } => {
+                    recorded.extend(snapshots.iter().map(|taken| taken.snapshot.clone()));
+                    recorded.extend(twins.iter().cloned());
+                }
+                BackupEvidence::Found { snapshots } => recorded.extend(snapshots.iter().cloned()),
+                _ => {}
+            },
+            BackupEvent::StepIntended { backup, intent: BackupIntent::Prune { snapshot, .. }, .. } => {
+                let newer = complete.iter().filter(|other| *other > backup).count();
+                let twin = snapshot.as_str().ends_with("x99") || snapshot.as_str().ends_with("x98");
+                prop_assert!(recorded.contains(snapshot), "{snapshot} was never recorded");
+                prop_assert!(
+                    newer >= 2 || twin || ended.contains(backup) || *backup <= given_up,
+                    "backup {backup} is pruned while {newer} newer ones are complete"
+                );
+            }
+            _ => {}
+        }
+    }
+    let (_, book) = desk.book();
+    prop_assert!(book.known.complete().count() <= 2, "no more than are kept");
+    prop_assert!(book.known.failures.len() <= perennial_workflows::backup::FAILURES_MAX);
     Ok(())
 }
 
@@ -422,6 +546,8 @@ proptest! {
         let mut desk = Desk::new();
         let mut spec = example("db-1", network, root);
         spec.persist.handover = handover;
+        // A manual backup keeps three without the section: one number, so that the law is simple.
+        spec.backup = Some(BackupSpec { every_min: 5, keep: 2 });
         spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
         let applied = desk.submit(Work::Apply(ApplyParams { spec }))?;
         prop_assert!(applied);
@@ -431,6 +557,7 @@ proptest! {
             laws(&desk)?;
         }
         prefixes_fold(&desk)?;
+        backups_are_kept(&desk)?;
         nothing_is_fenced_unpreserved(&desk)?;
     }
 }

@@ -25,6 +25,7 @@ use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aws::{AllocationId, InstanceId, VolumeId};
+use perennial_workflows::backup::{Carried, book_key};
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
@@ -372,6 +373,25 @@ impl Lab {
         told.collect()
     }
 
+    /// What is known of a node's backups now.
+    pub async fn book(&self, name: &str) -> Carried {
+        let name = NodeName::parse(name).unwrap();
+        let streams = self.journal.lookup(&book_key(&name)).await.unwrap();
+        let Some(stream) = streams.first() else { return Carried::default() };
+        match load_stream::<Perennial>(self.journal.as_ref(), stream).await.unwrap().0 {
+            State::Book(book) => book.known,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The snapshots that a node's backups list.
+    async fn snapshots_of_backups(&self, name: &str) -> BTreeSet<String> {
+        let book = self.book(name).await;
+        let kept = book.backups.iter().flat_map(|backup| backup.snapshots.values());
+        let kept = kept.map(|taken| taken.snapshot.to_string());
+        kept.chain(book.condemned.keys().map(ToString::to_string)).collect()
+    }
+
     /// The fates of all letters so far, as they stand in the journal.
     pub async fn fates(&self) -> Vec<String> {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
@@ -408,6 +428,7 @@ impl Lab {
     pub async fn check(&self, name: &str, written: &[&str]) {
         let node = self.node(name).await;
         let story = self.story().await;
+        let backups = self.snapshots_of_backups(name).await;
         let carrier = node.resources.carrier.clone().expect("the node has an instance");
         let spec = node.spec.clone().unwrap();
         self.region.with(|world, now_ms| {
@@ -464,7 +485,7 @@ impl Lab {
                     assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
                 }
             }
-            let mut expected: BTreeSet<String> = BTreeSet::new();
+            let mut expected: BTreeSet<String> = backups.clone();
             expected.insert(carrier.instance.to_string());
             expected.insert(carrier.interface.to_string());
             expected.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
@@ -492,7 +513,7 @@ impl Lab {
         let story = self.story().await;
         assert_eq!(node.resources.carrier, None, "{story}");
         let resources = &node.resources;
-        let mut listed: BTreeSet<String> = BTreeSet::new();
+        let mut listed: BTreeSet<String> = self.snapshots_of_backups(name).await;
         listed.extend(resources.volumes.values().map(|held| held.volume.to_string()));
         listed.extend(resources.retained.iter().map(|old| old.volume.to_string()));
         listed.extend(resources.interface.iter().map(|held| held.interface.to_string()));
