@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use perennial_workflows::pool::PoolSpec;
 use perennial_workflows::spec::NodeSpec;
 use serde::de::DeserializeOwned;
 
@@ -54,6 +55,13 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str, schema: &str) 
 /// Reads a node file and checks all of it.
 pub(crate) fn node(path: &Path) -> Result<NodeSpec, Failure> {
     let spec: NodeSpec = parse(path, &read(path)?, "node")?;
+    spec.check().map_err(|error| Failure::user(format!("{}: {error}", shown(path))))?;
+    Ok(spec)
+}
+
+/// Reads a pool file and checks all of it.
+pub(crate) fn pool(path: &Path) -> Result<PoolSpec, Failure> {
+    let spec: PoolSpec = parse(path, &read(path)?, "pool")?;
     spec.check().map_err(|error| Failure::user(format!("{}: {error}", shown(path))))?;
     Ok(spec)
 }

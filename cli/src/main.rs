@@ -18,6 +18,7 @@ mod journal;
 mod node;
 mod output;
 mod plan;
+mod pool;
 mod read;
 #[cfg(feature = "region")]
 mod region;
@@ -92,6 +93,9 @@ enum Command {
     /// Nodes: what they are meant to be, what they are, what happened
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
+    /// Pools of private addresses that nodes share
+    #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
+    Pool(pool::PoolCommand),
     /// Workflows: one operation on one node each
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
@@ -119,6 +123,7 @@ impl Command {
             Self::Demo(_)
             | Self::Serve
             | Self::Node(_)
+            | Self::Pool(_)
             | Self::Workflow(_)
             | Self::Journal(_)
             | Self::Doctor(_)
@@ -177,6 +182,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
             Command::Node(command) => node::run(command, &installation, output).await,
+            Command::Pool(command) => pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,

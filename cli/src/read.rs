@@ -109,7 +109,7 @@ pub(crate) async fn node_events(
     Ok(events
         .filter_map(|(stamp, event)| match event {
             Event::Node(event) => Some((stamp, event)),
-            Event::Operation(_) | Event::Letter(_) | Event::Backup(_) => None,
+            Event::Operation(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_) => None,
         })
         .collect())
 }
@@ -123,7 +123,7 @@ pub(crate) async fn operation_events(
     Ok(events
         .filter_map(|(stamp, event)| match event {
             Event::Operation(event) => Some((stamp, event)),
-            Event::Node(_) | Event::Letter(_) | Event::Backup(_) => None,
+            Event::Node(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_) => None,
         })
         .collect())
 }

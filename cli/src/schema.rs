@@ -12,7 +12,7 @@ use crate::output::Output;
 /// Of `schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArgs {
-    /// node, submission, event or reply [default: all of them]
+    /// node, pool, submission, event or reply [default: all of them]
     name: Option<String>,
     /// Write NAME.schema.json files into this directory instead
     #[arg(long, value_name = "DIR")]

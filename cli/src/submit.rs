@@ -121,9 +121,12 @@ impl SubmitArgs {
         // A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
         let expected = match submission.work {
             Work::Cancel(_) => Outcome::Cancelled,
-            Work::Apply(_) | Work::Replace(_) | Work::Backup(_) | Work::Delete(_) | Work::Resume(_) => {
-                Outcome::Completed
-            }
+            Work::Apply(_)
+            | Work::Replace(_)
+            | Work::Backup(_)
+            | Work::Delete(_)
+            | Work::Pool(_)
+            | Work::Resume(_) => Outcome::Completed,
         };
         let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
         let (fate, workflow) = match followed {
@@ -191,7 +194,7 @@ async fn follow(
             output.say(&format!("{backup} is complete"));
             Ok((fate, None))
         }
-        Fate::Changed | Fate::Noted { .. } => Ok((fate, None)),
+        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => Ok((fate, None)),
         Fate::Rejected { .. }
         | Fate::Foreign { .. }
         | Fate::Past { .. }

@@ -82,6 +82,10 @@ fn a_validator_accepts_what_the_node_file_parser_accepts() {
 fn a_validator_accepts_what_the_submission_parser_accepts() {
     let validator = validator("submission");
     let spec = json!(example("db-1", NetworkMode::None, RootMode::None));
+    let pool = json!({
+        "schema": "perennial.pool/v1", "name": "brokers", "subnet": "subnet-1",
+        "addresses": ["10.0.1.10", "10.0.1.20-10.0.1.29"]
+    });
     let keep = json!({"root": true, "data": true, "network": false, "backups": false});
     let message = |workflow: &str, node: Value, params: Value| {
         json!({
@@ -110,6 +114,7 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
         with("reply_to", json!("answers")),
         with("deadline", json!("2026-09-14T08:00:00Z")),
         message("node.delete", json!("db-1"), json!({ "keep": keep, "reason": "old" })),
+        message("pool.apply", Value::Null, json!({ "spec": pool })),
         message(
             "workflow.resume",
             Value::Null,
@@ -118,6 +123,8 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
     ];
     let bad = [
         message("node.explode", json!("db-1"), json!({})),
+        message("pool.apply", json!("db-1"), json!({ "spec": pool })),
+        message("pool.apply", Value::Null, json!({ "spec": { "name": "brokers" } })),
         message("node.replace", Value::Null, json!({})),
         message("node.delete", json!("db-1"), json!({})),
         message("node.delete", json!("db-1"), json!({"keep": {"root": true}})),

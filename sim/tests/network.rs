@@ -7,12 +7,12 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::Settings;
+use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workers::cloud::Tags;
+use perennial_workers::cloud::{InterfaceRequest, Tags};
 use perennial_workflows::aws::{GroupId, InterfaceId};
 use perennial_workflows::history::story;
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, RootMode};
 use serde_json::json;
 
 /// How a node is made to move.
@@ -228,4 +228,141 @@ async fn a_group_that_does_not_exist_is_stuck_before_anything_is_taken_away() {
     lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2" })).await;
     lab.rest("db-1", 2).await;
     lab.check("db-1", &["before"]).await;
+}
+
+/// A pool of so many addresses of the nodes' subnet.
+async fn declared(lab: &mut Lab, addresses: u8) {
+    let subnet = lab.spec("any", NetworkMode::None, RootMode::None).subnet;
+    let range = format!("172.31.0.100-172.31.0.{}", 99 + addresses);
+    let spec = json!({
+        "schema": "perennial.pool/v1", "name": "brokers", "subnet": subnet, "addresses": [range]
+    });
+    lab.submit_to_none("pool.apply", json!({ "spec": spec })).await;
+    lab.until("the pool is declared", Duration::from_secs(60), async |lab| {
+        let spec = lab.pool("brokers").await.spec;
+        spec.map(|spec| spec.all().count()) == Some(usize::from(addresses))
+    })
+    .await;
+}
+
+fn pooled(lab: &Lab, name: &str, root: RootMode) -> NodeSpec {
+    let mut spec = lab.spec(name, NetworkMode::IpPool, root);
+    spec.network.ip_pool = Some(NodeName::parse("brokers").unwrap());
+    spec
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_of_a_pool_comes_back_whichever_way_its_instance_goes() {
+    for way in WAYS {
+        let mut lab = Lab::new(Settings::calm(7));
+        declared(&mut lab, 2).await;
+        let spec = pooled(&lab, "db-1", RootMode::Adopt);
+        lab.provision(&spec).await;
+        lab.write("db-1", "before").await;
+        lab.check("db-1", &["before"]).await;
+        let address = lab.node("db-1").await.resources.address;
+        assert_eq!(address, Some("172.31.0.100".parse().unwrap()));
+        moved(&mut lab, way).await;
+        lab.check("db-1", &["before"]).await;
+        assert_eq!(lab.node("db-1").await.resources.address, address, "{way:?}");
+        assert_eq!(lab.pool("brokers").await.held.len(), 1);
+    }
+}
+
+/// Three nodes at the same moment, two addresses: each of two has its own, the third waits for a person.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_begin_at_the_same_moment_take_different_addresses() {
+    let mut lab = Lab::new(Settings::calm(7));
+    declared(&mut lab, 2).await;
+    let names = ["a", "b", "c"];
+    for name in names {
+        let spec = pooled(&lab, name, RootMode::None);
+        lab.submit("node.apply", name, json!({ "spec": spec })).await;
+    }
+    lab.until("two are in place, one is stuck", Duration::from_secs(600), async |lab| {
+        let (mut placed, mut stuck) = (0, 0);
+        for name in names {
+            let node = lab.node(name).await;
+            placed += usize::from(node.operations == 1 && node.open.is_none());
+            stuck += usize::from(node.open.is_some() && lab.is_stuck(&format!("{name}.1")).await);
+        }
+        (placed, stuck) == (2, 1)
+    })
+    .await;
+    let held = lab.pool("brokers").await.held;
+    assert_eq!(held.len(), 2, "{held:?}");
+    let mut waiting = String::new();
+    for name in names {
+        let node = lab.node(name).await;
+        if node.open.is_some() {
+            waiting = name.to_owned();
+        } else {
+            let address = node.resources.address.expect("it has one");
+            assert_eq!(held.get(&address), Some(&NodeName::parse(name).unwrap()));
+        }
+    }
+    // Another node's end gives an address back, and the resume takes it.
+    let other = names.into_iter().find(|name| *name != waiting).unwrap();
+    let keep = json!({ "root": false, "data": false, "network": false, "backups": false });
+    lab.submit("node.delete", other, json!({ "keep": keep })).await;
+    lab.rest(other, 2).await;
+    assert_eq!(lab.pool("brokers").await.held.len(), 1, "a deletion gives it back");
+    lab.submit("workflow.resume", &waiting, json!({ "workflow": format!("{waiting}.1") })).await;
+    lab.rest(&waiting, 1).await;
+    let address = lab.node(&waiting).await.resources.address.expect("it has one now");
+    assert_eq!(lab.pool("brokers").await.held.get(&address), Some(&NodeName::parse(&waiting).unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_of_a_pool_that_a_stranger_has_is_stuck_and_then_passed_over() {
+    let mut lab = Lab::new(Settings::calm(7));
+    declared(&mut lab, 2).await;
+    let spec = pooled(&lab, "db-1", RootMode::None);
+    let stranger = InterfaceRequest {
+        client_token: "stranger".into(),
+        subnet: spec.subnet.clone(),
+        groups: Vec::new(),
+        private_ip: Some("172.31.0.100".parse().unwrap()),
+        tags: Tags::new(),
+    };
+    lab.region.with(|world, now_ms| world.create_interface(now_ms, &stranger).unwrap());
+    lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+    let why = lab.stuck("db-1.1").await;
+    assert!(why.contains("172.31.0.100 is held by"), "{why}");
+    lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.1" })).await;
+    lab.rest("db-1", 1).await;
+    lab.write("db-1", "first").await;
+    lab.check("db-1", &["first"]).await;
+    assert_eq!(lab.node("db-1").await.resources.address, Some("172.31.0.101".parse().unwrap()));
+    let pool = lab.pool("brokers").await;
+    assert_eq!((pool.held.len(), pool.passed_over.len()), (1, 1));
+}
+
+/// A process that dies at any point of a provision and a deletion: the address is the node's once, and given back once.
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_neither_loses_nor_doubles_an_address() {
+    async fn run(k: u64) -> (u64, u64) {
+        let mut settings = Settings::calm(5);
+        settings.latencies.shutdown = Span::ms(6_000, 8_000);
+        let mut lab = Lab::new(settings);
+        declared(&mut lab, 1).await;
+        let spec = pooled(&lab, "db-1", RootMode::None);
+        lab.die_at(k);
+        lab.provision(&spec).await;
+        assert_eq!(lab.pool("brokers").await.held.len(), 1);
+        let keep = json!({ "root": false, "data": false, "network": false, "backups": false });
+        lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
+        lab.rest("db-1", 2).await;
+        let passed = lab.points_passed();
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.check_without_instance("db-1").await;
+        assert_eq!(lab.pool("brokers").await.held.len(), 0, "at {k}");
+        (passed, lab.deaths)
+    }
+    let (points, _) = run(u64::MAX).await;
+    assert!(points > 60, "only {points} points; the counting is broken");
+    for k in (0..points).step_by(2) {
+        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
+    }
 }

@@ -353,7 +353,7 @@ impl Rehearsal {
         let address = was.address.map(|address| address.to_string());
         let (interface, address) = match spec.persist.network {
             NetworkMode::None => (None, None),
-            NetworkMode::SecondaryIp => (None, address),
+            NetworkMode::SecondaryIp | NetworkMode::IpPool => (None, address),
             NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => {
                 (was.interface.as_ref().map(|held| held.interface.to_string()), address)
             }

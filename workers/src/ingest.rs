@@ -18,7 +18,7 @@ use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejecti
 use perennial_workflows::letter::{Fate, letter_stream};
 use perennial_workflows::node::{OperationId, node_stream};
 use perennial_workflows::spec::NodeName;
-use perennial_workflows::submission::{Reply, Submission, SubmissionId};
+use perennial_workflows::submission::{Reply, Submission, SubmissionId, Work};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -325,6 +325,7 @@ impl Ingest {
         let mut content = read.content.clone();
         for _ in 0..MOVED_MAX {
             let sight = match &content {
+                Content::Submission(Submission { work: Work::Pool(_), .. }) => None,
                 Content::Submission(submission) => Some(sight(&self.engine, &submission.node).await?),
                 Content::Signal(signal) => match node_of(&self.engine, &signal.instance).await? {
                     Some(node) => {
@@ -399,7 +400,7 @@ pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight,
     let book = present_book(engine, name).await?;
     Ok(match state.as_ref() {
         State::Node(node) => Sight::of(name, node).with_book(book),
-        _ => Sight { node: name.clone(), operations: 0, open: None, book },
+        _ => Sight { node: name.clone(), operations: 0, open: None, pool: None, book },
     })
 }
 

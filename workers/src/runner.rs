@@ -361,6 +361,19 @@ impl Look<'_> {
             Intent::DetachInterface { interface, instance } => {
                 self.detach_interface(interface, instance).await
             }
+            Intent::ReturnAddress { pool, subnet, address, own } => {
+                match cloud.interface_with(subnet, *address).await? {
+                    None if self.is_missing_for(SECOND_READ) => {
+                        settled(Evidence::AddressReturned { pool: pool.clone(), address: *address })
+                    }
+                    None => not_yet(LOOK_AGAIN, "a second look, before it is taken as free"),
+                    Some(view) if carries(&view.tags, own) => {
+                        not_yet(LOOK_AGAIN, format!("{address} is still on {}", view.id))
+                    }
+                    // A stranger's: the node has it no more, and whoever takes it next finds out.
+                    Some(_) => settled(Evidence::AddressReturned { pool: pool.clone(), address: *address }),
+                }
+            }
             Intent::SetGroups { interface, groups } => self.set_groups(interface, groups).await,
             Intent::MoveAddress { instance, interface, address, from, own } => {
                 self.move_address(instance, interface, *address, from, own).await

@@ -267,7 +267,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 interface: network::addressed(op, interface),
                 private_ip: op
                     .address_on(candidate)
-                    .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
+                    .filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
             }
@@ -287,7 +287,9 @@ pub(crate) fn leads_to(op: &Operation, allocation: &AllocationId, instance: &Ins
 /// Whether the candidate has the node's own address, if there is one that moves.
 fn has_address(op: &Operation, candidate: &Candidate) -> bool {
     match op.order.spec.persist.network {
-        NetworkMode::SecondaryIp => op.facts.address_on.as_ref() == Some(&candidate.instance),
+        NetworkMode::SecondaryIp | NetworkMode::IpPool => {
+            op.facts.address_on.as_ref() == Some(&candidate.instance)
+        }
         NetworkMode::SecondaryEni => network::is_on(op, &candidate.instance),
         NetworkMode::PrimaryEni | NetworkMode::None => true,
     }
@@ -295,9 +297,7 @@ fn has_address(op: &Operation, candidate: &Candidate) -> bool {
 
 /// Whether the node's own address is to move to the candidate now.
 fn may_move_address(op: &Operation, candidate: &Candidate) -> bool {
-    op.order.spec.persist.network == NetworkMode::SecondaryIp
-        && !has_address(op, candidate)
-        && may_move(op, candidate)
+    op.order.spec.persist.network.moves_address() && !has_address(op, candidate) && may_move(op, candidate)
 }
 
 /// Addresses follow the data: they move when no data is left on an instance that may still run.
@@ -332,7 +332,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
             Operation::has_moved(candidate)
                 || op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
         }
-        NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::None => {
+        NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::IpPool | NetworkMode::None => {
             has_address(op, candidate)
         }
     };

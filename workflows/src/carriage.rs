@@ -125,9 +125,10 @@ impl Operation {
                 candidate.network.as_ref().map(|(_, address)| *address)
             }
             NetworkMode::SecondaryIp if Self::has_moved(candidate) => candidate.address,
-            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
-                self.facts.address
-            }
+            NetworkMode::PrimaryEni
+            | NetworkMode::SecondaryEni
+            | NetworkMode::SecondaryIp
+            | NetworkMode::IpPool => self.facts.address,
         }
     }
 
@@ -140,6 +141,7 @@ impl Operation {
             NetworkMode::PrimaryEni
             | NetworkMode::SecondaryEni
             | NetworkMode::SecondaryIp
+            | NetworkMode::IpPool
             | NetworkMode::None => self
                 .facts
                 .interface

@@ -11,6 +11,7 @@
 //! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | gone for ever: counts as released and deleted |
 //! | `delete_volume:v` | its class is not kept, it was seen free | DeleteVolume by id | not found | stuck |
 //! | `delete_interface` | not kept, free | DeleteNetworkInterface | not found | stuck |
+//! | `return_address` | `ip_pool`, everything fenced | – | no interface of the node's has the address | stuck |
 //! | `deregister_image:a`, `delete_snapshot:s` | not kept | – | not found | stuck |
 //!
 //! Nothing is ever deleted as a side effect of the termination: everything is made to survive it first, and what goes,
@@ -19,7 +20,7 @@
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
 use crate::steps::{Intent, Slot};
-use crate::{acquire, release};
+use crate::{acquire, pool, release};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -28,6 +29,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         acquire::leftovers(op).into_iter().partition(|due| matches!(due.intent, Intent::Find { .. }));
     let all_known = unsettled.is_empty();
     due.extend(unsettled);
+    if all_known {
+        due.extend(pool::give_back(op));
+    }
     if all_known && op.facts.holders.iter().all(|holder| holder.fenced) {
         due.extend(others);
         due.extend(disposals(op).into_iter().filter_map(|(id, intent)| {
@@ -118,7 +122,8 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
         && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
     let cleaned = op.facts.things.iter().all(|left| !op.is_to_clean(&left.thing.id()));
     let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
-    if !(fenced && free && disposed && cleaned) {
+    let returned = pool::give_back(op).is_none();
+    if !(fenced && free && disposed && cleaned && returned) {
         return None;
     }
     let mut left = op.order.before.clone();

@@ -1,5 +1,7 @@
 //! All of it as the engine's `Domain`.
 
+use std::net::Ipv4Addr;
+
 use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::journal::EventData;
@@ -10,6 +12,7 @@ use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, B
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
 use crate::signal::{Cause, Effect, News, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Evidence, Intent};
@@ -34,6 +37,8 @@ pub enum Event {
     Letter(LetterEvent),
     /// Of a book of a node's backups.
     Backup(BackupEvent),
+    /// Of a pool's stream.
+    Pool(PoolEvent),
 }
 
 /// The state of any stream.
@@ -48,6 +53,8 @@ pub enum State {
     Letter(Letter),
     /// `backup/…`
     Book(Book),
+    /// `pool/…`
+    Pool(AddressPool),
     /// A category this build does not know; nothing may be written there.
     Unknown,
 }
@@ -63,6 +70,8 @@ pub struct Sight {
     pub open: Option<OperationId>,
     /// The present book of its backups, counted from 1.
     pub book: u64,
+    /// The pool that its address comes from.
+    pub pool: Option<NodeName>,
 }
 
 impl Sight {
@@ -74,6 +83,7 @@ impl Sight {
             operations: node.operations,
             open: node.open.as_ref().map(|(id, _)| id.clone()),
             book: 1,
+            pool: node.spec.as_ref().and_then(NodeSpec::pool).cloned(),
         }
     }
 
@@ -102,6 +112,7 @@ impl Sight {
             streams.push(open.stream());
             streams.push(open.next().stream());
         }
+        streams.extend(self.pool.iter().map(pool_stream));
         streams.sort();
         streams.dedup();
         // The node's stream is the command's lock.
@@ -137,6 +148,17 @@ pub enum Content {
     Signal(Signal),
     /// Its fate is clear from its form: malformed, oversized, unknown, foreign, too late.
     Settled(Fate),
+}
+
+impl Content {
+    /// The pool it is about, or that the node it describes takes its address from.
+    fn pool(&self) -> Option<&NodeName> {
+        match self {
+            Self::Submission(Submission { work: Work::Pool(pool), .. }) => Some(&pool.spec.name),
+            Self::Submission(Submission { work: Work::Apply(apply), .. }) => apply.spec.pool(),
+            Self::Submission(_) | Self::Signal(_) | Self::Settled(_) => None,
+        }
+    }
 }
 
 /// What may be asked of the domain.
@@ -259,6 +281,7 @@ impl Domain for Perennial {
             "workflow" => State::Operation(None),
             "letter" => State::Letter(Letter::default()),
             "backup" => State::Book(Book::default()),
+            "pool" => State::Pool(AddressPool::default()),
             _ => State::Unknown,
         }
     }
@@ -277,14 +300,16 @@ impl Domain for Perennial {
             }
             (State::Letter(letter), Event::Letter(event)) => letter.evolve(stamp, event).map(State::Letter),
             (State::Book(book), Event::Backup(event)) => book.evolve(stamp, event).map(State::Book),
+            (State::Pool(pool), Event::Pool(event)) => pool.evolve(stamp, event).map(State::Pool),
             _ => illegal("the event does not belong to this stream"),
         }
     }
 
     fn reads(command: &Command) -> Vec<StreamId> {
         match command {
-            Command::Letter { envelope, sight, .. } => {
+            Command::Letter { envelope, content, sight, .. } => {
                 let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
+                streams.extend(content.pool().map(pool_stream).filter(|pool| !streams.contains(pool)));
                 streams.push(envelope.stream.clone());
                 streams
             }
@@ -297,8 +322,14 @@ impl Domain for Perennial {
                 streams.extend(last.filter(|last| !streams.contains(last)).into_iter().collect::<Vec<_>>());
                 streams
             }
-            Command::Report { workflow, .. } => match OperationId::of_stream(workflow) {
-                Some(id) => vec![node_stream(id.node()), workflow.clone(), id.next().stream()],
+            Command::Report { workflow, evidence, .. } => match OperationId::of_stream(workflow) {
+                Some(id) => {
+                    let mut streams = vec![node_stream(id.node()), workflow.clone(), id.next().stream()];
+                    if let Evidence::AddressReturned { pool, .. } = evidence {
+                        streams.push(pool_stream(pool));
+                    }
+                    streams
+                }
                 None => vec![workflow.clone()],
             },
         }
@@ -330,7 +361,9 @@ impl Domain for Perennial {
                 let operation = view.operation(&id).ok_or_else(name)?;
                 let mut draft = Draft::from(operation, view.head(workflow), now_ms);
                 draft.report(*token, evidence.clone())?;
-                Ok(Decision { appends: view.close(draft)?, key: None })
+                let mut appends = view.close(draft)?;
+                appends.extend(view.given_back(&id, evidence));
+                Ok(Decision { appends, key: None })
             }
         }
     }
@@ -340,6 +373,7 @@ impl Domain for Perennial {
             State::Node(node) => node_shown(stream, node),
             State::Operation(Some(operation)) => operation_shown(operation),
             State::Book(book) => book_shown(stream, book),
+            State::Pool(pool) => pool_shown(pool),
             State::Operation(None) | State::Letter(_) | State::Unknown => Projected::default(),
         }
     }
@@ -376,6 +410,9 @@ struct View<'a> {
 }
 
 type Appends = Vec<(StreamId, Vec<Event>)>;
+
+/// An address of a pool, and the append that takes it.
+type Taken = (Option<Ipv4Addr>, Option<(StreamId, Vec<Event>)>);
 
 /// An operation to start.
 struct Wanted {
@@ -549,13 +586,15 @@ impl View<'_> {
         let grows =
             carried_over.is_none() && order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
         if goes_on && grows {
-            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None, book: 1 };
+            let sight =
+                Sight { node: id.node().clone(), operations: id.number(), open: None, pool: None, book: 1 };
             let view = View { owner: &order.owner, ..*self };
             let begun = view.start(&sight, grow(spec, resources, generation, order.cause.clone()))?;
             node_events.extend(begun.told_to_node);
             appends.push(begun.append);
         } else if let (Some(signal), true) = (carried_over, goes_on) {
-            let sight = Sight { node: id.node().clone(), operations: id.number(), open: None, book: 1 };
+            let sight =
+                Sight { node: id.node().clone(), operations: id.number(), open: None, pool: None, book: 1 };
             let view = View { owner: &order.owner, ..*self };
             let begun = view.start(
                 &sight,
@@ -700,14 +739,21 @@ impl View<'_> {
                 let Some(spec) = node.spec.clone() else {
                     return Err(Rejection::Moved { node: name.clone() });
                 };
-                match draft.resume(submission.requested_by.clone(), resume.accept_loss.clone(), spec) {
-                    Ok(()) => Ok((Fate::Joined { operation: resume.workflow.clone() }, self.close(draft)?)),
+                let (address, taken) = self.take_for_resume(operation, &spec);
+                let who = submission.requested_by.clone();
+                match draft.resume_with(who, resume.accept_loss.clone(), spec, address) {
+                    Ok(()) => {
+                        let mut appends = self.close(draft)?;
+                        appends.extend(taken);
+                        Ok((Fate::Joined { operation: resume.workflow.clone() }, appends))
+                    }
                     Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
                         rejected(refusal.to_string())
                     }
                     Err(refusal) => Err(refusal.into()),
                 }
             }
+            Work::Pool(_) => rejected("BUG: a pool came as a node".to_owned()),
             Work::Cancel(cancel) => {
                 let operation = self
                     .operation(&cancel.workflow)
@@ -786,6 +832,12 @@ impl View<'_> {
         // A node that has never been carried has no state to lose; only its zone may be taken already.
         let never_carried =
             node.generation == 0 && node.spec.as_ref().is_some_and(|old| old.subnet == spec.subnet);
+        if let Some(old) = node.spec.as_ref().filter(|_| node.exists())
+            && old.pool() != spec.pool()
+        {
+            let because = "spec.network.ip_pool: the node has, or waits for, an address of its pool; delete the node first";
+            return Ok((Fate::Rejected { because: because.to_owned() }, Vec::new()));
+        }
         if let Some(old) = &node.spec
             && (node.exists() || keeps_something)
             && !never_carried
@@ -819,12 +871,16 @@ impl View<'_> {
             return Ok((Fate::Changed, vec![(stream, told_to_node)]));
         }
         let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
+        let (address, taken) = match self.take_for_start(&sight.next(), spec) {
+            Ok(taken) => taken,
+            Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
+        };
         let begun = self.start(
             sight,
             Wanted {
                 kind: OperationKind::Provision,
                 spec: spec.clone(),
-                before: node.resources.clone(),
+                before: Resources { address: address.or(node.resources.address), ..node.resources.clone() },
                 generation: node.generation + 1,
                 keep: None,
                 cause,
@@ -832,13 +888,92 @@ impl View<'_> {
         )?;
         let mut told_to_node = vec![Event::Node(registered)];
         told_to_node.extend(begun.told_to_node);
-        let appends = vec![(stream, told_to_node), begun.append];
+        let mut appends = vec![(stream, told_to_node), begun.append];
+        appends.extend(taken);
         Ok((Fate::Started { operation: begun.id }, appends))
     }
 }
 
 fn backup_events(draft: BookDraft) -> Vec<Event> {
     draft.events.into_iter().map(Event::Backup).collect()
+}
+
+/// Pools: every decision about an address appends to its pool's stream, which makes it the only one.
+impl View<'_> {
+    fn pool(&self, name: &NodeName) -> Option<&AddressPool> {
+        match self.world.get(&pool_stream(name)) {
+            Some(State::Pool(pool)) => Some(pool),
+            _ => None,
+        }
+    }
+
+    fn apply_pool(&self, spec: &PoolSpec, requested_by: &str) -> (Fate, Appends) {
+        let Some(pool) = self.pool(&spec.name) else {
+            return (Fate::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
+        };
+        if pool.spec.as_ref() == Some(spec) && pool.passed_over.is_empty() {
+            return (Fate::Noted { because: "the pool is meant to be so already".to_owned() }, Vec::new());
+        }
+        if let Err(error) = pool.check_change(spec) {
+            return (Fate::Rejected { because: format!("spec.{error}") }, Vec::new());
+        }
+        let event = PoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
+        let free = spec.all().filter(|address| !pool.held.contains_key(address)).count();
+        let fate = Fate::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
+        (fate, vec![(pool_stream(&spec.name), vec![Event::Pool(event)])])
+    }
+
+    /// An address for a node's first operation, if its pool has one. Without one the operation starts stuck.
+    fn take_for_start(&self, operation: &OperationId, spec: &NodeSpec) -> Result<Taken, String> {
+        let Some(name) = spec.pool() else { return Ok((None, None)) };
+        let declared = self.pool(name).and_then(|pool| Some((pool, pool.spec.as_ref()?)));
+        let Some((pool, known)) = declared else {
+            return Err(format!(
+                "spec.network.ip_pool: there is no pool {name}; declare it with `perennial pool apply -f FILE`"
+            ));
+        };
+        if known.subnet != spec.subnet {
+            return Err(format!(
+                "spec.network.ip_pool: the pool {name} has addresses of {}, the node lives in {}; name a pool of its subnet",
+                known.subnet, spec.subnet
+            ));
+        }
+        let Some(address) = pool.free().next() else { return Ok((None, None)) };
+        let node = operation.node().clone();
+        let event = PoolEvent::Allocated { address, node, operation: operation.clone() };
+        Ok((Some(address), Some((pool_stream(name), vec![Event::Pool(event)]))))
+    }
+
+    /// An address for a node that is stuck without one, or with one that somebody else has.
+    fn take_for_resume(&self, operation: &Operation, spec: &NodeSpec) -> Taken {
+        let is_stuck = matches!(operation.status, Status::Stuck { .. });
+        let Some(name) = spec.pool().filter(|_| is_stuck) else { return (None, None) };
+        let Some(pool) = self.pool(name) else { return (None, None) };
+        let (id, node) = (operation.id.clone(), operation.id.node().clone());
+        let stranger = crate::pool::held_by_stranger(operation);
+        let mut events = Vec::new();
+        match (operation.facts.address, stranger) {
+            (Some(address), Some(because)) => {
+                let (node, operation) = (node.clone(), id.clone());
+                events.push(Event::Pool(PoolEvent::PassedOver { address, node, operation, because }));
+            }
+            (None, _) if operation.order.kind == OperationKind::Provision && !operation.facts.undoing => {}
+            _ => return (None, None),
+        }
+        // Without another one it tries again with what it has.
+        let Some(address) = pool.free().next() else { return (None, None) };
+        events.push(Event::Pool(PoolEvent::Allocated { address, node, operation: id }));
+        (Some(address), Some((pool_stream(name), events)))
+    }
+
+    /// The append that gives an address back to its pool, if it is the node's.
+    fn given_back(&self, operation: &OperationId, evidence: &Evidence) -> Option<(StreamId, Vec<Event>)> {
+        let Evidence::AddressReturned { pool: name, address } = evidence else { return None };
+        let is_held = self.pool(name)?.held.get(address) == Some(operation.node());
+        let (node, operation) = (operation.node().clone(), operation.clone());
+        let event = PoolEvent::Released { address: *address, node, operation };
+        is_held.then(|| (pool_stream(name), vec![Event::Pool(event)]))
+    }
 }
 
 /// Why what is no loss is written down all the same; `None` when it is not.
@@ -881,6 +1016,9 @@ fn decide_letter(
             (Fate::Foreign { instance: Some(signal.instance.clone()) }, Vec::new())
         }
         (Content::Signal(signal), Some(sight)) => view.hear(sight, signal)?,
+        (Content::Submission(Submission { work: Work::Pool(pool), requested_by, .. }), _) => {
+            view.apply_pool(&pool.spec, requested_by)
+        }
         (Content::Submission(submission), Some(sight)) => view.submit(sight, submission)?,
         (Content::Submission(submission), None) => {
             let because = format!("BUG: a submission about {} came without a sight of it", submission.node);
@@ -994,6 +1132,17 @@ fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
     };
     let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
     Projected { steps: book.open_steps(), keys, summary: summary(!book.closed, &line) }
+}
+
+fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
+    let Some(spec) = &pool.spec else { return Projected::default() };
+    let line = PoolSummary {
+        subnet: spec.subnet.clone(),
+        addresses: spec.all().count(),
+        held: pool.held.len(),
+        free: pool.free().count(),
+    };
+    Projected { steps: Vec::new(), keys: Vec::new(), summary: summary(false, &line) }
 }
 
 fn operation_shown(operation: &Operation) -> Projected<Intent> {

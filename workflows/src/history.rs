@@ -416,6 +416,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             _ => "groups set".to_owned(),
         },
         Evidence::Moved { address } => format!("{address} is on the new instance"),
+        Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
         Evidence::Verified => "everything is in place".to_owned(),

@@ -42,6 +42,13 @@ pub enum Fate {
     },
     /// It changed what the node is meant to be; the next operation works with it.
     Changed,
+    /// It changed a pool of addresses.
+    PoolDeclared {
+        /// Which.
+        pool: NodeName,
+        /// How many of its addresses can be taken.
+        free: u64,
+    },
     /// There was nothing to do.
     Noted {
         /// Why.
@@ -97,6 +104,7 @@ impl Fate {
                 | Self::Joined { .. }
                 | Self::BackupBegan { .. }
                 | Self::Changed
+                | Self::PoolDeclared { .. }
                 | Self::Noted { .. }
         )
     }
@@ -109,6 +117,7 @@ impl fmt::Display for Fate {
             Self::Joined { operation } => write!(f, "went on into workflow {operation}"),
             Self::BackupBegan { backup } => write!(f, "began backup {backup}"),
             Self::Changed => f.write_str("changed the node's spec; the next operation works with it"),
+            Self::PoolDeclared { pool, free } => write!(f, "declared pool {pool}: {free} addresses are free"),
             Self::Noted { because } => write!(f, "nothing to do: {because}"),
             Self::Rejected { because } => write!(f, "rejected: {because}"),
             Self::Foreign { instance: Some(instance) } => write!(f, "foreign: {instance} is none of ours"),

@@ -20,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod operation;
 pub mod plan;
+pub mod pool;
 pub mod provision;
 pub mod replace;
 pub mod schemas;

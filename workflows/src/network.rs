@@ -37,7 +37,9 @@ pub(crate) fn own_interface(op: &Operation) -> Option<InterfaceId> {
 pub(crate) fn addressed(op: &Operation, primary: &InterfaceId) -> InterfaceId {
     match op.order.spec.persist.network {
         NetworkMode::SecondaryEni => own_interface(op).unwrap_or_else(|| primary.clone()),
-        NetworkMode::PrimaryEni | NetworkMode::SecondaryIp | NetworkMode::None => primary.clone(),
+        NetworkMode::PrimaryEni | NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => {
+            primary.clone()
+        }
     }
 }
 

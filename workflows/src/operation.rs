@@ -43,7 +43,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{capacity, delete, grow, provision, replace, undo};
+use crate::{capacity, delete, grow, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -160,6 +160,9 @@ pub enum OperationEvent {
         accept_loss: Vec<Slot>,
         /// What the node is meant to be now: a corrected file mends what stuck.
         spec: NodeSpec,
+        /// The address that was taken from the node's pool with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Ipv4Addr>,
     },
     /// A person says: undo it. Only before the point of no return.
     CancelRequested {
@@ -637,7 +640,7 @@ impl Operation {
                 detach_tried_on: None,
                 groups: None,
             }),
-            NetworkMode::SecondaryIp | NetworkMode::None => None,
+            NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => None,
         };
         let rung = match (order.kind, order.spec.persist.root) {
             (OperationKind::Replace | OperationKind::Provision, RootMode::Adopt)
@@ -804,10 +807,11 @@ impl Operation {
                     since_ms: stamp.at_ms,
                 };
             }
-            OperationEvent::Resumed { accept_loss, spec, .. } => {
+            OperationEvent::Resumed { accept_loss, spec, address, .. } => {
                 if !matches!(self.status, Status::Stuck { .. }) {
                     return illegal("the operation is not stuck");
                 }
+                self.facts.address = address.or(self.facts.address);
                 self.status = Status::Running;
                 self.facts.failed_launches = 0;
                 if !spec.lives_like(&self.order.spec) {
@@ -1267,6 +1271,10 @@ impl Operation {
                 if let Some(fact) = &mut facts.interface {
                     fact.place = Place::On(instance.clone());
                 }
+            }
+            (Intent::ReturnAddress { .. }, Evidence::AddressReturned { .. }) => {
+                facts.address = None;
+                facts.address_on = None;
             }
             // One that is gone is found so by the steps that need it.
             (Intent::SetGroups { groups, .. }, Evidence::GroupsSet | Evidence::Lost { .. }) => {
@@ -1797,6 +1805,9 @@ impl Draft {
             let needs = format!("find out why, then: perennial workflow resume {}", self.state.id);
             return self.stuck("launch", because, needs);
         }
+        if let Some((because, needs)) = pool::missing(&self.state) {
+            return self.stuck("take_address", because, needs);
+        }
         for due in self.state.rules() {
             let step = due.intent.step();
             if self.state.has_open(&step) {
@@ -2047,6 +2058,20 @@ impl Draft {
         accept_loss: Vec<Slot>,
         spec: NodeSpec,
     ) -> Result<(), Refusal> {
+        self.resume_with(requested_by, accept_loss, spec, None)
+    }
+
+    /// As [`resume`](Self::resume), with an address that was taken from the node's pool.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
+    pub fn resume_with(
+        &mut self,
+        requested_by: String,
+        accept_loss: Vec<Slot>,
+        spec: NodeSpec,
+        address: Option<Ipv4Addr>,
+    ) -> Result<(), Refusal> {
         if !matches!(self.state.status, Status::Stuck { .. }) {
             return Err(Refusal::NotStuck { operation: self.state.id.clone() });
         }
@@ -2059,7 +2084,7 @@ impl Draft {
                 return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
             }
         }
-        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec })?;
+        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec, address })?;
         self.intend()
     }
 

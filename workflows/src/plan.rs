@@ -44,7 +44,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Resolve { .. } => 500,
         Intent::CreateVolume { .. } => 2_500,
         Intent::CreateInterface { .. } => 1_500,
-        Intent::Preserve { .. } | Intent::SetGroups { .. } => 1_500,
+        Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
         Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
         // About a minute on virtual types; minutes on GPU and metal.
         Intent::Fence { .. } => 40_000,
@@ -79,6 +79,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
         None => (OperationKind::Provision, node.map(|node| node.resources.clone()).unwrap_or_default(), 1),
     };
     let id = OperationId::new(spec.name.clone(), number);
+    let before = with_an_address(spec, before);
     let order = Order {
         number,
         kind,
@@ -205,6 +206,9 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         }
         Intent::Attach { .. } | Intent::AttachInterface { .. } => Evidence::Attached,
         Intent::SetGroups { .. } => Evidence::GroupsSet,
+        Intent::ReturnAddress { pool, address, .. } => {
+            Evidence::AddressReturned { pool: pool.clone(), address: *address }
+        }
         Intent::MoveAddress { address: wanted, .. } => {
             Evidence::Moved { address: wanted.unwrap_or_else(address) }
         }
@@ -221,12 +225,21 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     }
 }
 
+/// What a node begins with whose address comes from a pool.
+fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
+    let imagined = spec.pool().map(|_| std::net::Ipv4Addr::UNSPECIFIED);
+    Resources { address: before.address.or(imagined), ..before }
+}
+
 fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     let mut notes = vec![
         "Times are typical ones, not promises; the application's own stop and start are not in them."
             .to_owned(),
     ];
     notes.extend(capacity::notes(spec));
+    if let (Some(pool), OperationKind::Provision) = (spec.pool(), kind) {
+        notes.push(format!("The address is taken from the pool {pool}, if it has a free one."));
+    }
     if kind != OperationKind::Replace {
         return notes;
     }
@@ -281,7 +294,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         generation: 1,
         owner: "plan".to_owned(),
         spec: spec.clone(),
-        before: Resources::default(),
+        before: with_an_address(spec, Resources::default()),
         keep: None,
         cause: Cause::Request {
             submission: "plan".to_owned(),

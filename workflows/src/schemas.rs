@@ -3,12 +3,13 @@
 //! | name | what |
 //! | --- | --- |
 //! | `node` | the node file |
+//! | `pool` | the file of a pool of addresses |
 //! | `submission` | the queue message; its parameters depend on its workflow |
 //! | `reply` | the answer to a submission |
 //! | `event` | one line of an exported journal |
 //!
 //! A schema accepts what the parser accepts, as far as JSON Schema can say it. What it cannot say: lengths in bytes (it
-//! counts characters), that a submission's `node` is the node of its parameters, and that names and devices of data volumes
+//! counts characters), that the ranges of a pool do not overlap, that a submission's `node` is the node of its parameters, and that names and devices of data volumes
 //! differ. Where a type is parsed from a text (a name, an id), its pattern stands in `refine`: the derive does not see it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -19,16 +20,23 @@ use crate::domain::EVENT_VERSION;
 use crate::letter::LetterEvent;
 use crate::node::NodeEvent;
 use crate::operation::OperationEvent;
+use crate::pool::{PoolEvent, PoolSpec};
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, BackupParams, CancelParams, DeleteParams, ReplaceParams, Reply, ResumeParams,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, Reply, ResumeParams,
     SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Schema)> {
-    vec![("node", node()), ("submission", submission()), ("reply", reply()), ("event", event())]
+    vec![
+        ("node", node()),
+        ("pool", pool()),
+        ("submission", submission()),
+        ("reply", reply()),
+        ("event", event()),
+    ]
 }
 
 /// The node file.
@@ -40,6 +48,15 @@ pub fn node() -> Schema {
     if let Some(root) = schema.as_object_mut() {
         refine_node(root);
     }
+    schema
+}
+
+/// The file of a pool of addresses.
+#[must_use]
+pub fn pool() -> Schema {
+    let mut schema = generator().into_root_schema_for::<PoolSpec>();
+    title(&mut schema, "Perennial pool file, version 1");
+    refine(&mut schema);
     schema
 }
 
@@ -56,7 +73,11 @@ pub fn reply() -> Schema {
 #[must_use]
 pub fn submission() -> Schema {
     let mut generator = generator();
+    // About no node.
+    let mut pool = message::<PoolParams>(&mut generator, "pool.apply", Field::Optional, Field::Required);
+    pool["properties"]["node"] = json!({ "type": "null" });
     let messages = [
+        pool,
         message::<ApplyParams>(&mut generator, "node.apply", Field::Optional, Field::Required),
         message::<ReplaceParams>(&mut generator, "node.replace", Field::Required, Field::Optional),
         message::<BackupParams>(&mut generator, "node.backup", Field::Required, Field::Optional),
@@ -83,6 +104,7 @@ pub fn event() -> Schema {
     kinds.extend(variants::<OperationEvent>(&mut generator, "operation"));
     kinds.extend(variants::<LetterEvent>(&mut generator, "letter"));
     kinds.extend(variants::<BackupEvent>(&mut generator, "backup"));
+    kinds.extend(variants::<PoolEvent>(&mut generator, "pool"));
     let hash = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
     let mut schema = json_schema!({
         "type": "object",

@@ -285,6 +285,8 @@ pub enum NetworkMode {
     /// A second interface, with its address and MAC, moves from instance to instance. The new instance is launched first
     /// (make before break). The guest configures it; two interfaces of one subnet need rules for their routes.
     SecondaryEni,
+    /// As `secondary_ip`, with an address of the pool that `network.ip_pool` names; it is the node's until its deletion.
+    IpPool,
     /// A new address each time.
     None,
 }
@@ -298,6 +300,9 @@ pub struct NetworkSpec {
     /// without it the address is left where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic_ip: Option<AllocationId>,
+    /// The pool that the node's address comes from (`perennial pool apply`), with `persist.network: ip_pool`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_pool: Option<NodeName>,
     /// Whether the node may move to another subnet or zone, where its private address ends.
     #[serde(default, skip_serializing_if = "ZoneChange::is_default")]
     pub zone_change: ZoneChange,
@@ -460,6 +465,26 @@ impl NodeSpec {
                     .into(),
             );
         }
+        match (self.persist.network, &self.network.ip_pool) {
+            (NetworkMode::IpPool, None) => {
+                return wrong("network.ip_pool", "name the pool that the address comes from".into());
+            }
+            (NetworkMode::IpPool, Some(_)) => {}
+            (_, None) => {}
+            (_, Some(_)) => {
+                return wrong("network.ip_pool", "needs `persist.network: ip_pool`; remove it".into());
+            }
+        }
+        if self.persist.network == NetworkMode::IpPool && self.private_ip.is_some() {
+            return wrong("private_ip", "the address comes from `network.ip_pool`; remove it".into());
+        }
+        if !others.is_empty() && self.persist.network == NetworkMode::IpPool {
+            return wrong(
+                "capacity.other_subnets",
+                "a pool's addresses are of one subnet, so `persist.network: ip_pool` stays there; remove the subnets"
+                    .into(),
+            );
+        }
         if !others.is_empty() && self.persist.network == NetworkMode::SecondaryEni {
             return wrong(
                 "capacity.other_subnets",
@@ -580,6 +605,12 @@ impl NodeSpec {
                 "the kind of address cannot change on a registered node; register a new node instead",
             );
         }
+        if self.network.ip_pool != old.network.ip_pool {
+            return wrong(
+                "network.ip_pool",
+                "the node has an address of its pool; register a new node for another one",
+            );
+        }
         if self.keeps_interface() && self.security_groups.is_empty() && !old.security_groups.is_empty() {
             return wrong(
                 "security_groups",
@@ -629,12 +660,18 @@ impl NodeSpec {
             .any(|new| old.data_volumes.iter().any(|old| old.name == new.name && old.size_gib < new.size_gib))
     }
 
+    /// The pool that the node's address comes from.
+    #[must_use]
+    pub fn pool(&self) -> Option<&NodeName> {
+        self.network.ip_pool.as_ref().filter(|_| self.persist.network == NetworkMode::IpPool)
+    }
+
     /// Whether the node has an interface of its own.
     #[must_use]
     pub const fn keeps_interface(&self) -> bool {
         match self.persist.network {
             NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => true,
-            NetworkMode::SecondaryIp | NetworkMode::None => false,
+            NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => false,
         }
     }
 
@@ -643,7 +680,10 @@ impl NodeSpec {
     pub fn makes_before_breaks(&self) -> bool {
         match self.persist.network {
             NetworkMode::PrimaryEni => false,
-            NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::None => true,
+            NetworkMode::SecondaryIp
+            | NetworkMode::SecondaryEni
+            | NetworkMode::IpPool
+            | NetworkMode::None => true,
         }
     }
 

@@ -19,7 +19,7 @@
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
-//! | release, release_interface, start, verify, find | describe only | nothing is changed |
+//! | release, release_interface, return_address, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 //!
 //! The steps of backups stand in [`backup`](crate::backup).
@@ -397,6 +397,17 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "TagMap::is_empty")]
         own: TagMap,
     },
+    /// Sees that nothing of the node's has its address any more, which goes back to its pool.
+    ReturnAddress {
+        /// Which pool.
+        pool: NodeName,
+        /// Its subnet.
+        subnet: SubnetId,
+        /// Which address.
+        address: Ipv4Addr,
+        /// The tags of an interface of the node's.
+        own: TagMap,
+    },
     /// Lets the node's Elastic IP address lead to the new instance.
     Associate {
         /// Which.
@@ -488,6 +499,7 @@ impl Intent {
             Self::AttachInterface { .. } => "attach_interface".into(),
             Self::DetachInterface { .. } => "detach_interface".into(),
             Self::SetGroups { .. } => "set_groups".into(),
+            Self::ReturnAddress { .. } => "return_address".into(),
             Self::MoveAddress { .. } => "move_address".into(),
             Self::Associate { .. } => "associate_elastic_ip".into(),
             Self::Grow { slot, .. } => format!("grow:{slot}"),
@@ -516,6 +528,7 @@ impl Intent {
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
             | Self::SetGroups { .. }
+            | Self::ReturnAddress { .. }
             | Self::MoveAddress { .. }
             | Self::Associate { .. }
             | Self::Verify { .. } => 15 * MINUTE,
@@ -596,6 +609,7 @@ impl Intent {
             | Self::DeregisterImage { .. }
             | Self::DeleteSnapshot { .. }
             | Self::SetGroups { .. }
+            | Self::ReturnAddress { .. }
             | Self::Grow { .. }
             | Self::Find { .. }
             | Self::Backup(_) => None,
@@ -711,6 +725,13 @@ pub enum Evidence {
     GroupsSet,
     /// The address is on the interface: seen there.
     Moved {
+        /// Which address.
+        address: Ipv4Addr,
+    },
+    /// Nothing of the node's has the address any more: it belongs to its pool again.
+    AddressReturned {
+        /// Which pool.
+        pool: NodeName,
         /// Which address.
         address: Ipv4Addr,
     },

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::OperationId;
 use crate::operation::Keep;
+use crate::pool::PoolSpec;
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::Slot;
 
@@ -76,7 +77,7 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.delete`, `workflow.resume` or `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.delete`, `pool.apply`, `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +101,14 @@ pub struct Envelope {
 pub struct ApplyParams {
     /// The content of a node file.
     pub spec: NodeSpec,
+}
+
+/// `pool.apply`: a pool of addresses is to be like this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolParams {
+    /// The content of a pool file.
+    pub spec: PoolSpec,
 }
 
 /// `node.replace`: the node is to come back on another instance.
@@ -165,6 +174,8 @@ pub enum Work {
     Backup(BackupParams),
     /// See [`DeleteParams`].
     Delete(DeleteParams),
+    /// See [`PoolParams`].
+    Pool(PoolParams),
     /// See [`ResumeParams`].
     Resume(ResumeParams),
     /// See [`CancelParams`].
@@ -176,7 +187,7 @@ pub enum Work {
 pub struct Submission {
     /// The idempotency key.
     pub id: SubmissionId,
-    /// The node it is about.
+    /// The node it is about; the pool, for [`Work::Pool`].
     pub node: NodeName,
     /// What is asked for.
     pub work: Work,
@@ -247,6 +258,15 @@ impl Submission {
                 check_text(delete.reason.as_deref()).map_err(&bad)?;
                 (Work::Delete(delete), None)
             }
+            "pool.apply" => {
+                let pool: PoolParams = serde_json::from_value(given).map_err(params)?;
+                pool.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
+                if envelope.node.is_some() {
+                    return Err(bad("pool.apply is about no node; remove the field `node`".to_owned()));
+                }
+                let name = pool.spec.name.clone();
+                (Work::Pool(pool), Some(name))
+            }
             "workflow.resume" => {
                 let resume: ResumeParams = serde_json::from_value(given).map_err(params)?;
                 let node = resume.workflow.node().clone();
@@ -260,7 +280,7 @@ impl Submission {
             }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.delete, workflow.resume, workflow.cancel",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.delete, pool.apply, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

@@ -33,8 +33,8 @@ use crate::aws::InstanceId;
 use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
 use crate::operation::{Due, Holder, Operation, Place};
+use crate::pool;
 use crate::release;
-use crate::spec::NetworkMode;
 use crate::steps::Intent;
 
 /// Every rule that holds.
@@ -52,6 +52,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         }
     }
     due.extend(acquire::leftovers(op));
+    due.extend(pool::give_back(op));
     due
 }
 
@@ -76,7 +77,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
     let may_have_moved =
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
-    if op.order.spec.persist.network == NetworkMode::SecondaryIp
+    if op.order.spec.persist.network.moves_address()
         && may_have_moved
         && op.facts.address_on.as_ref() != Some(&old.instance)
         && let (Some(carrier), Some(address)) = (&op.order.before.carrier, op.order.before.address)
@@ -103,11 +104,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
                 allocation: held.allocation.clone(),
                 instance: old.instance.clone(),
                 interface: network::addressed(op, &carrier.interface),
-                private_ip: op
-                    .order
-                    .before
-                    .address
-                    .filter(|_| op.order.spec.persist.network == NetworkMode::SecondaryIp),
+                private_ip: op.order.before.address.filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
             }
@@ -197,7 +194,10 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::AttachInterface { instance, .. }
         | Intent::MoveAddress { instance, .. }
         | Intent::Associate { instance, .. } => !is_old(instance),
-        Intent::Preserve { .. } | Intent::Fence { .. } | Intent::Release { .. } => false,
+        Intent::Preserve { .. }
+        | Intent::Fence { .. }
+        | Intent::Release { .. }
+        | Intent::ReturnAddress { .. } => false,
     }
 }
 
@@ -228,6 +228,9 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         held.size_gib = op.facts.volumes.get(slot).and_then(|fact| fact.size_gib).or(held.size_gib);
     }
     left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+    if op.order.kind == OperationKind::Provision && op.order.spec.pool().is_some() {
+        left.address = None;
+    }
     if network::goes_back(op) {
         left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());
     }

@@ -29,6 +29,7 @@ use perennial_workflows::backup::{Carried, book_key};
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
+use perennial_workflows::pool::{AddressPool, pool_stream};
 use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
 use perennial_workflows::steps::Slot;
 use tokio::sync::{Notify, mpsc};
@@ -311,6 +312,25 @@ impl Lab {
         id
     }
 
+    /// Submits a message that is about no node.
+    pub async fn submit_to_none(&mut self, workflow: &str, params: serde_json::Value) {
+        self.submitted += 1;
+        let body = serde_json::json!({
+            "schema": "perennial.submission/v1", "id": format!("s-{}", self.submitted), "workflow": workflow,
+            "params": params, "requested_by": "lab"
+        });
+        self.submissions.send(vec![Outgoing::now(body.to_string())]).await.unwrap();
+    }
+
+    /// A pool now.
+    pub async fn pool(&self, name: &str) -> AddressPool {
+        let stream = pool_stream(&NodeName::parse(name).unwrap());
+        match load_stream::<Perennial>(self.journal.as_ref(), &stream).await.unwrap().0 {
+            State::Pool(pool) => pool,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// A valid spec for this region.
     pub fn spec(&self, name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         let mut spec = example(name, network, root);
@@ -481,7 +501,7 @@ impl Lab {
                 let leads_to =
                     leads_to.unwrap_or_else(|| panic!("{} leads nowhere\n{story}", held.public_ip));
                 assert_eq!(leads_to.interface, addressed, "{} leads elsewhere\n{story}", held.public_ip);
-                if spec.persist.network == NetworkMode::SecondaryIp {
+                if spec.persist.network.moves_address() {
                     assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
                 }
             }
