@@ -36,7 +36,7 @@
 //! user terminates the instance first; detaching a volume that is already detaching is answered with success.
 
 mod balancers;
-mod catalogue;
+pub mod catalogue;
 mod checks;
 mod commands;
 mod elastic;

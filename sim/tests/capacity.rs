@@ -8,7 +8,9 @@ use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
 use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode};
+use perennial_workflows::node::Outcome;
+use perennial_workflows::operation::Status;
+use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, ReturnToSpot, RootMode};
 use serde_json::json;
 
 fn set(lab: &Lab, instance_type: &str, market: Market, capacity: Capacity) {
@@ -184,4 +186,192 @@ async fn a_budget_is_for_others_and_does_not_hold_a_nodes_own_replacement_on_dem
     lab.rest("db-1", 2).await;
     assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
     assert_eq!(rejected(&lab, "db-1.2").await, Vec::<String>::new());
+}
+
+/// A node that had to go on demand, with spot as it was again.
+async fn on_demand(settings: Settings, change: impl FnOnce(&mut NodeSpec)) -> (Lab, NodeSpec) {
+    let mut lab = Lab::new(settings);
+    let mut spec = spec(&lab, "db-1");
+    spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
+    spec.capacity.min_lifetime_min = 2;
+    change(&mut spec);
+    spec.check().unwrap();
+    no_spot(&lab, &spec);
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    (lab, spec)
+}
+
+fn spot_again(lab: &Lab, spec: &NodeSpec) {
+    for instance_type in &spec.capacity.instance_types {
+        set(lab, instance_type, Market::Spot, Capacity::Unlimited);
+    }
+}
+
+fn three_types(spec: &mut NodeSpec) {
+    spec.capacity.instance_types.push("r5.large".into());
+}
+
+fn by_window(spec: &mut NodeSpec) {
+    spec.capacity.return_to_spot = ReturnToSpot::Window;
+    // The laboratory's day begins at ten o'clock in Berlin.
+    spec.maintenance_windows = serde_json::from_value(json!([
+        { "days": ["mon"], "from": "10:30", "to": "11:00", "time_zone": "Europe/Berlin" },
+        { "from": "12:00", "to": "13:00", "time_zone": "Europe/Berlin" }
+    ]))
+    .unwrap();
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test(start_paused = true)]
+async fn a_node_goes_back_to_spot_once_it_has_looked_available_for_a_while() {
+    let (mut lab, spec) = on_demand(Settings::calm(7), three_types).await;
+    lab.clock.sleep(HOUR).await;
+    assert_eq!(lab.node("db-1").await.operations, 1, "spot has nothing, so nothing is tried");
+    spot_again(&lab, &spec);
+    let since_ms = lab.clock.now_ms();
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    let operation = lab.operation("db-1.2").await;
+    let waited_s = (operation.started_at_ms - since_ms) / 1_000;
+    assert!((600..=780).contains(&waited_s), "{waited_s} s");
+    assert_eq!(
+        operation.order.cause.to_string(),
+        "return to spot: for 10 min the placement score is 9 of 10"
+    );
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_does_not_go_back_and_forth() {
+    let (mut lab, spec) = on_demand(Settings::calm(7), |spec| {
+        three_types(spec);
+        spec.capacity.min_lifetime_min = 60;
+    })
+    .await;
+    let began_ms = lab.clock.now_ms();
+    spot_again(&lab, &spec);
+    lab.rest("db-1", 2).await;
+    let moved_after = Duration::from_millis(lab.operation("db-1.2").await.started_at_ms - began_ms);
+    assert!(moved_after >= HOUR - Duration::from_secs(60), "{moved_after:?}");
+    // It is dying: it moves at once, wherever to.
+    no_spot(&lab, &spec);
+    interrupt(&lab, "db-1").await;
+    lab.rest("db-1", 3).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    spot_again(&lab, &spec);
+    lab.clock.sleep(HOUR - Duration::from_secs(300)).await;
+    assert_eq!(lab.node("db-1").await.operations, 3, "not before its time");
+    lab.rest("db-1", 4).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_that_finds_no_spot_is_undone_and_the_node_stays_where_it_is() {
+    // Two types have no score: a try is all there is.
+    let (mut lab, spec) = on_demand(Settings::calm(7), |_| {}).await;
+    let before = lab.node("db-1").await.resources;
+    lab.rest("db-1", 2).await;
+    let node = lab.node("db-1").await;
+    assert_eq!(node.resources, before, "nothing has changed");
+    assert_eq!(node.generation, 1);
+    let operation = lab.operation("db-1.2").await;
+    assert!(
+        matches!(operation.status, Status::Finished { outcome: Outcome::Cancelled, .. }),
+        "{:?}",
+        operation.status
+    );
+    let story = lab.story().await;
+    assert!(story.contains("no spot pool could carry the node, it stays where it is"), "{story}");
+    assert!(!story.contains("on_demand\"},\"pool"), "{story}");
+    lab.check("db-1", &["before"]).await;
+    // The next try comes hours later, and not before.
+    lab.clock.sleep(5 * HOUR).await;
+    assert_eq!(lab.node("db-1").await.operations, 2);
+    spot_again(&lab, &spec);
+    lab.rest("db-1", 3).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_keeps_to_its_window_on_the_wall_clock_and_tries_once_in_it() {
+    let (mut lab, spec) = on_demand(Settings::calm(7), by_window).await;
+    lab.until("the first try", HOUR, async |lab| lab.node("db-1").await.operations == 2).await;
+    let tried = Duration::from_millis(lab.operation("db-1.2").await.started_at_ms - lab::EPOCH_MS);
+    assert!((HOUR / 2..HOUR / 2 + Duration::from_secs(90)).contains(&tried), "{tried:?}");
+    lab.clock.sleep(HOUR).await;
+    assert_eq!(lab.node("db-1").await.operations, 2, "one try a window");
+    spot_again(&lab, &spec);
+    lab.until("the second try", HOUR, async |lab| lab.node("db-1").await.operations == 3).await;
+    let tried = Duration::from_millis(lab.operation("db-1.3").await.started_at_ms - lab::EPOCH_MS);
+    assert!((2 * HOUR..2 * HOUR + Duration::from_secs(90)).contains(&tried), "{tried:?}");
+    lab.rest("db-1", 3).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_old_instance_goes_first_the_node_comes_back_even_if_on_demand_again() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let mut spec = lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::Adopt);
+    by_window(&mut spec);
+    spec.capacity.min_lifetime_min = 2;
+    spec.check().unwrap();
+    no_spot(&lab, &spec);
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    lab.until("the try", HOUR, async |lab| lab.node("db-1").await.operations == 2).await;
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.node("db-1").await.generation, 2);
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn spot_that_dies_on_the_way_back_leaves_the_node_carried() {
+    for seed in 0..6 {
+        let (mut lab, spec) = on_demand(Settings::calm(seed), |_| {}).await;
+        spot_again(&lab, &spec);
+        lab.until("the return", 2 * HOUR, async |lab| lab.node("db-1").await.operations == 2).await;
+        lab.clock.sleep(Duration::from_millis(1_500 * seed)).await;
+        no_spot(&lab, &spec);
+        let carrier = lab.instance("db-1").await;
+        let live: Vec<_> =
+            lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
+        for instance in live.iter().filter(|instance| **instance != carrier) {
+            lab.region.with(|world, now_ms| world.reclaim_now(now_ms, instance).unwrap());
+        }
+        lab.rest("db-1", 2).await;
+        // Undone, or forward to wherever there is capacity: the node is whole in either case.
+        lab.clock.sleep(Duration::from_secs(300)).await;
+        lab.check("db-1", &["before"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_return_that_is_undone() {
+    let points = {
+        let (mut lab, _) = on_demand(Settings::calm(7), |_| {}).await;
+        lab.die_at(u64::MAX);
+        lab.rest("db-1", 2).await;
+        lab.points_passed()
+    };
+    assert!(points > 10, "only {points} points");
+    for k in 0..points {
+        let (mut lab, _) = on_demand(Settings::calm(7), |_| {}).await;
+        let before = lab.node("db-1").await.resources;
+        lab.die_at(k);
+        lab.rest("db-1", 2).await;
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(lab.node("db-1").await.resources, before, "point {k}");
+        lab.check("db-1", &["before"]).await;
+    }
 }

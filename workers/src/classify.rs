@@ -41,6 +41,10 @@ pub enum Action {
     DescribeAddresses,
     AssociateAddress,
     ModifyVolume,
+    DescribeSpotPriceHistory,
+    GetSpotPlacementScores,
+    DescribeInstanceTypes,
+    DescribeInstanceTypeOfferings,
     GetCallerIdentity,
 }
 
@@ -65,6 +69,10 @@ impl Action {
             | A::DescribeSpotInstanceRequests
             | A::DescribeReplaceRootVolumeTasks
             | A::DescribeAddresses
+            | A::DescribeSpotPriceHistory
+            | A::GetSpotPlacementScores
+            | A::DescribeInstanceTypes
+            | A::DescribeInstanceTypeOfferings
             | A::GetCallerIdentity => true,
             A::RunInstances
             | A::TerminateInstances

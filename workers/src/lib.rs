@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod observer;
 pub mod on_demand;
 pub mod pools;
+pub mod returns;
 pub mod runner;
 pub mod service;
 pub mod sweep;

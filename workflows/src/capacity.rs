@@ -18,6 +18,20 @@
 //! | one that opens before the pause would be over is waited for instead | the time that was asked for is the time it takes |
 //! | an on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]) | a shortage of spot must not become a bill without a bound |
 //!
+//! # Return to spot
+//! A node on demand goes back when its file says so (`return_to_spot`). It is a replacement that may end undone:
+//!
+//! | rule | why |
+//! | --- | --- |
+//! | not within `min_lifetime_min` of the last move, nor of the last try | a node does not go back and forth |
+//! | within a maintenance window, where the file names windows | the outage of a planned move is chosen, not suffered |
+//! | spot has looked available for a while; where nothing says whether it is, one try a window (or in [`BLIND_TRIES`]) | a try costs calls and may cost an outage |
+//! | until the point of no return only spot pools of the present subnet are asked; when none serves, it is undone | the node is carried already: it need not go on demand again, nor elsewhere |
+//! | after it the whole ladder is asked | the node comes back first of all |
+//! | where the old instance must go first (`primary_eni`, `persist.root: image`, `persist.data: snapshot`), only in a window | it cannot be undone, and may end on demand again after an outage |
+//!
+//! A node that is dying moves whatever these rules say.
+//!
 //! The memory lives with the workers and may be lost at any time: that costs calls, nothing else. The budget is counted from
 //! the journal. Both answer a launch with "no capacity" and a code of ours, before any call is made.
 
@@ -26,8 +40,11 @@ use std::time::Duration;
 use perennial_engine::retry::Intervals;
 
 use crate::aws::Market;
+use crate::node::Node;
 use crate::operation::{Ladder, Operation, Rejected};
-use crate::spec::{NodeSpec, Pool};
+use crate::signal::Cause;
+use crate::spec::{MarketPolicy, NodeSpec, Pool, ReturnToSpot, SpecError};
+use crate::{plan, windows};
 
 /// The code of a pool that was not asked, because it had no capacity a moment ago.
 pub const REMEMBERED: &str = "Perennial.Remembered";
@@ -39,6 +56,23 @@ pub const ON_DEMAND_BUDGET: &str = "Perennial.OnDemandBudget";
 /// minutes; the first rounds are faster because a notice gives two.
 const LADDER_ROUND: Intervals =
     Intervals { first: Duration::from_secs(15), longest: Duration::from_secs(300), jitter: 0.0 };
+
+/// Between two tries to go back to spot when nothing says whether it is available and the file names no windows: four a
+/// day find the end of a shortage the same day.
+pub const BLIND_TRIES: Duration = Duration::from_secs(6 * 3600);
+
+/// Who ends a workflow that gives up by itself.
+pub const BY_ITSELF: &str = "perennial";
+
+/// How many refusals the reason of a return that is undone names.
+const REASONS_MAX: usize = 8;
+
+/// The least time between two moves of a node that runs well: an hour is what EC2 once billed at least, and long against a
+/// shortage that flickers.
+pub const MIN_LIFETIME_MIN: u32 = 60;
+
+/// Longer than a month would be `never`.
+pub const MIN_LIFETIME_MIN_MAX: u32 = 31 * 24 * 60;
 
 /// How many refused pools an operation remembers in its state (the journal keeps all).
 const REJECTED_MAX: usize = 200;
@@ -62,7 +96,158 @@ pub fn is_answer(code: &str) -> bool {
 
 /// The pools of an operation, in order.
 pub(crate) fn pools(op: &Operation) -> Vec<Pool> {
-    op.order.spec.ladder(&op.facts.subnet)
+    let pools = op.order.spec.ladder(&op.facts.subnet);
+    if !returns(op) || op.no_return().is_some() {
+        return pools;
+    }
+    let may_go = |pool: &&Pool| pool.market == Market::Spot && pool.subnet.is_none();
+    pools.iter().filter(may_go).cloned().collect()
+}
+
+/// Whether an operation brings a node back to spot.
+fn returns(op: &Operation) -> bool {
+    matches!(op.order.cause, Cause::ReturnToSpot { .. })
+}
+
+/// Why a return to spot is to be undone: no pool serves, and the node is still carried.
+pub(crate) fn gives_up(op: &Operation) -> Option<String> {
+    let facts = &op.facts;
+    let is_due = returns(op)
+        && !facts.undoing
+        && facts.candidate.is_none()
+        && !op.has_open("launch")
+        && (facts.ladder.rounds > 0 || pools(op).is_empty())
+        && op.no_return().is_none();
+    is_due.then(|| {
+        let last = facts.ladder.rejected.iter().rev().take(REASONS_MAX).rev();
+        let refusals: Vec<String> =
+            last.map(|rejected| format!("{}: {}", rejected.pool, rejected.code)).collect();
+        format!("no spot pool could carry the node, it stays where it is ({})", refusals.join("; "))
+    })
+}
+
+/// Whether a node that runs well may be moved now; or why not.
+///
+/// # Errors
+/// Why not, as a clause for people.
+pub fn may_move(node: &Node, now_ms: u64) -> Result<(), String> {
+    let Some(spec) = node.spec.as_ref().filter(|_| node.exists()) else {
+        return Err("there is no such node".to_owned());
+    };
+    if let Some((open, _)) = &node.open {
+        return Err(format!("workflow {open} holds it"));
+    }
+    let lifetime_ms = u64::from(spec.capacity.min_lifetime_min) * 60_000;
+    if now_ms < node.carried_since_ms + lifetime_ms {
+        let min = spec.capacity.min_lifetime_min;
+        return Err(format!("its instance has carried it for less than {min} minutes"));
+    }
+    if !spec.maintenance_windows.is_empty() && windows::open_at(&spec.maintenance_windows, now_ms).is_none() {
+        return Err("it is outside of its maintenance windows".to_owned());
+    }
+    Ok(())
+}
+
+/// What is known of spot where a node lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpotSeen {
+    /// It has looked available for a while; in words.
+    Available(String),
+    /// Nothing says whether it is.
+    Unknown,
+}
+
+/// Whether a node may go back to spot now, and what speaks for it; or why not.
+///
+/// # Errors
+/// Why not, as a clause for people.
+pub fn may_return(node: &Node, seen: &SpotSeen, now_ms: u64) -> Result<String, String> {
+    may_move(node, now_ms)?;
+    let Some(spec) = &node.spec else { return Err("there is no such node".to_owned()) };
+    if spec.capacity.return_to_spot == ReturnToSpot::Never {
+        return Err("its file says `return_to_spot: never`".to_owned());
+    }
+    if node.resources.carrier.as_ref().is_none_or(|carrier| carrier.market != Market::OnDemand) {
+        return Err("it does not run on demand".to_owned());
+    }
+    let tried_ms = node.returned_at_ms.unwrap_or(0);
+    if now_ms < tried_ms + u64::from(spec.capacity.min_lifetime_min) * 60_000 {
+        return Err("it has tried a while ago".to_owned());
+    }
+    let window = windows::open_at(&spec.maintenance_windows, now_ms);
+    match (seen, window) {
+        (SpotSeen::Available(because), _) => Ok(because.clone()),
+        (SpotSeen::Unknown, Some(window)) if tried_ms < window.from_ms => {
+            Ok("one try in this maintenance window; nothing says whether spot is available".to_owned())
+        }
+        (SpotSeen::Unknown, Some(_)) => Err("it has tried in this maintenance window".to_owned()),
+        (SpotSeen::Unknown, None) => {
+            let pause_ms = u64::try_from(BLIND_TRIES.as_millis()).unwrap_or(u64::MAX / 2);
+            if now_ms < tried_ms + pause_ms {
+                return Err("it has tried a while ago, and nothing says whether spot is available".to_owned());
+            }
+            Ok("a try; nothing says whether spot is available".to_owned())
+        }
+    }
+}
+
+/// Checks what a file says of moves that nobody needs at once.
+pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
+    let wrong = |field: &str, why: &str| Err(SpecError { field: field.to_owned(), why: why.to_owned() });
+    windows::check(&spec.maintenance_windows)?;
+    let capacity = &spec.capacity;
+    if capacity.min_lifetime_min > MIN_LIFETIME_MIN_MAX {
+        return wrong(
+            "capacity.min_lifetime_min",
+            "is more than a month; say `return_to_spot: never` instead",
+        );
+    }
+    match capacity.return_to_spot {
+        ReturnToSpot::Never => {
+            if !spec.maintenance_windows.is_empty() {
+                return wrong(
+                    "maintenance_windows",
+                    "nothing moves the node in them; say `capacity.return_to_spot: window`, or remove them",
+                );
+            }
+            if capacity.min_lifetime_min != MIN_LIFETIME_MIN {
+                return wrong(
+                    "capacity.min_lifetime_min",
+                    "has no effect with `return_to_spot: never`; remove one of the two",
+                );
+            }
+            return Ok(());
+        }
+        ReturnToSpot::WhenAvailable if !spec.maintenance_windows.is_empty() => {
+            return wrong(
+                "maintenance_windows",
+                "have no effect with `return_to_spot: when_available`; say `window`, or remove them",
+            );
+        }
+        ReturnToSpot::WhenAvailable if !makes_before_it_breaks(spec) => {
+            return wrong(
+                "capacity.return_to_spot",
+                "here the old instance goes first (`primary_eni`, `persist.root: image` or `persist.data: snapshot`), an outage \
+                 that cannot be undone: say `window`",
+            );
+        }
+        ReturnToSpot::Window if spec.maintenance_windows.is_empty() => {
+            return wrong("capacity.return_to_spot", "`window` needs `maintenance_windows`");
+        }
+        ReturnToSpot::WhenAvailable | ReturnToSpot::Window => {}
+    }
+    if capacity.market != MarketPolicy::SpotThenOnDemand {
+        return wrong(
+            "capacity.return_to_spot",
+            "needs `market: spot_then_on_demand`: with another one the node stays on its market; remove it",
+        );
+    }
+    Ok(())
+}
+
+/// Whether capacity is secured before anything is taken away.
+fn makes_before_it_breaks(spec: &NodeSpec) -> bool {
+    spec.makes_before_breaks() && !plan::launches_late(spec)
 }
 
 /// What the next launch asks.
@@ -119,6 +304,23 @@ pub(crate) fn notes(spec: &NodeSpec) -> Vec<String> {
         notes.push(format!(
             "On-demand pools are asked only while fewer than {max} other nodes are on demand."
         ));
+    }
+    let windows: Vec<String> = spec.maintenance_windows.iter().map(ToString::to_string).collect();
+    match spec.capacity.return_to_spot {
+        ReturnToSpot::Never => {}
+        ReturnToSpot::WhenAvailable => notes.push(format!(
+            "On demand, it goes back to spot when that is available, at most once in {} min.",
+            spec.capacity.min_lifetime_min
+        )),
+        ReturnToSpot::Window if makes_before_it_breaks(spec) => notes.push(format!(
+            "On demand, it goes back to spot in a maintenance window ({}) when that is available.",
+            windows.join("; ")
+        )),
+        ReturnToSpot::Window => notes.push(format!(
+            "On demand, it goes back to spot in a maintenance window ({}). The old instance goes first: that cannot be \
+             undone, and without spot capacity it is on demand again after an outage.",
+            windows.join("; ")
+        )),
     }
     notes
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, BookId, Errand, book_key};
+use crate::capacity::{self, SpotSeen};
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
@@ -43,7 +44,6 @@ pub enum Event {
 
 /// The state of any stream.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a state is held behind one pointer, in the engine's cache")]
 pub enum State {
     /// `node/…`
     Node(Node),
@@ -192,6 +192,15 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
+    /// A node on demand may go back to spot.
+    Return {
+        /// Which node.
+        sight: Sight,
+        /// What is known of spot where it lives.
+        seen: SpotSeen,
+        /// Whose installation this is.
+        owner: String,
+    },
     /// A worker reports.
     Report {
         /// Of which operation, or which book of backups.
@@ -217,6 +226,14 @@ pub enum Rejection {
     Moved {
         /// Which.
         node: NodeName,
+    },
+    /// The node is not to be moved now.
+    #[error("node {node} is not moved now: {why}")]
+    NotNow {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        why: String,
     },
     /// There is no such operation.
     #[error("there is no workflow {name}")]
@@ -313,7 +330,7 @@ impl Domain for Perennial {
                 streams.push(envelope.stream.clone());
                 streams
             }
-            Command::Heard { sight, .. } => sight.streams(),
+            Command::Heard { sight, .. } | Command::Return { sight, .. } => sight.streams(),
             Command::Tend { sight, .. } => {
                 let mut streams = sight.streams();
                 streams.push(sight.book().next().stream());
@@ -348,6 +365,10 @@ impl Domain for Perennial {
             Command::Tend { sight, owner } => {
                 let view = View { world, now_ms, owner };
                 Ok(Decision { appends: view.tend(sight)?, key: None })
+            }
+            Command::Return { sight, seen, owner } => {
+                let view = View { world, now_ms, owner };
+                Ok(Decision { appends: view.bring_back(sight, seen)?, key: None })
             }
             Command::Report { workflow, token, evidence } => {
                 let view = View { world, now_ms, owner: "" };
@@ -659,6 +680,24 @@ impl View<'_> {
         )?;
         let appends = vec![(node_stream(&sight.node), begun.told_to_node), begun.append];
         Ok((Fate::Started { operation: begun.id }, appends))
+    }
+
+    /// A node on demand goes back to spot, if it may now.
+    fn bring_back(&self, sight: &Sight, seen: &SpotSeen) -> Result<Appends, Rejection> {
+        let node = self.seen(sight)?;
+        let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
+        let because = capacity::may_return(node, seen, self.now_ms).map_err(not_now)?;
+        let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+        let wanted = Wanted {
+            kind: OperationKind::Replace,
+            spec,
+            before: node.resources.clone(),
+            generation: node.generation + 1,
+            keep: None,
+            cause: Cause::ReturnToSpot { because },
+        };
+        let begun = self.start(sight, wanted)?;
+        Ok(vec![(node_stream(&sight.node), begun.told_to_node), begun.append])
     }
 
     /// Something is asked for.

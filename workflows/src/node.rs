@@ -485,6 +485,10 @@ pub struct Node {
     pub noted: Vec<Noted>,
     /// When its spec, generation or operation last changed.
     pub changed_at_ms: u64,
+    /// Since when its present instance carries it.
+    pub carried_since_ms: u64,
+    /// When it last began to go back to spot.
+    pub returned_at_ms: Option<u64>,
 }
 
 impl Node {
@@ -521,12 +525,15 @@ impl Node {
                 self.spec = Some(spec.clone());
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::OperationStarted { operation, kind, .. } => {
+            NodeEvent::OperationStarted { operation, kind, cause } => {
                 if self.open.is_some() {
                     return illegal("another operation is open");
                 }
                 if operation.number() != self.operations + 1 {
                     return illegal("the operation's number does not follow the last one");
+                }
+                if let Cause::ReturnToSpot { .. } = cause {
+                    self.returned_at_ms = Some(stamp.at_ms);
                 }
                 self.operations = operation.number();
                 self.open = Some((operation.clone(), *kind));
@@ -544,6 +551,10 @@ impl Node {
                         self.past.remove(0);
                     }
                     self.noted.clear();
+                }
+                let carrier = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
+                if carrier(&self.resources) != carrier(resources) {
+                    self.carried_since_ms = stamp.at_ms;
                 }
                 self.open = None;
                 self.generation = *generation;

@@ -657,7 +657,7 @@ impl Operation {
         };
         let known_over = match &order.cause {
             Cause::Signal { signal } => signal.is_over(),
-            Cause::Request { .. } => false,
+            Cause::Request { .. } | Cause::ReturnToSpot { .. } => false,
         };
         let inherited =
             inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
@@ -670,7 +670,7 @@ impl Operation {
                 known_over,
                 heard: match &order.cause {
                     Cause::Signal { signal } => signal.certainty(),
-                    Cause::Request { .. } => Certainty::Well,
+                    Cause::Request { .. } | Cause::ReturnToSpot { .. } => Certainty::Well,
                 },
                 fenced: false,
             })
@@ -1807,6 +1807,10 @@ impl Draft {
         }
         if let Some((because, needs)) = pool::missing(&self.state) {
             return self.stuck("take_address", because, needs);
+        }
+        if let Some(reason) = capacity::gives_up(&self.state) {
+            let requested_by = capacity::BY_ITSELF.to_owned();
+            self.push(OperationEvent::CancelRequested { requested_by, reason: Some(reason) })?;
         }
         for due in self.state.rules() {
             let step = due.intent.step();

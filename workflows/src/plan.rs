@@ -108,7 +108,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
 }
 
 /// Whether the launch waits for the old root although the network would not ask for it.
-fn launches_late(spec: &NodeSpec) -> bool {
+pub(crate) fn launches_late(spec: &NodeSpec) -> bool {
     spec.persist.root == RootMode::Image
         || (spec.persist.data == DataMode::Snapshot && !spec.data_volumes.is_empty())
 }

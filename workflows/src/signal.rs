@@ -212,6 +212,11 @@ pub enum Cause {
         /// What.
         signal: Signal,
     },
+    /// The node runs on demand, and spot may carry it again.
+    ReturnToSpot {
+        /// What speaks for it.
+        because: String,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -222,6 +227,7 @@ impl fmt::Display for Cause {
                 write!(f, "asked for by {requested_by}: {reason}")
             }
             Self::Signal { signal } => signal.fmt(f),
+            Self::ReturnToSpot { because } => write!(f, "return to spot: {because}"),
         }
     }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId};
 use crate::backup::BackupSpec;
+use crate::capacity::{self, MIN_LIFETIME_MIN};
+use crate::windows::MaintenanceWindow;
 
 /// The longest node name. Names stand in tags, image names (128 characters) and stream names.
 pub const NODE_NAME_MAX: usize = 63;
@@ -143,6 +145,9 @@ pub struct NodeSpec {
     /// Backups while the node runs; without it none are taken on a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupSpec>,
+    /// When it may be moved although it runs well; none means at any time. See `capacity.return_to_spot`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance_windows: Vec<MaintenanceWindow>,
     /// Further tags of every resource; keys must not begin with `perennial:` or `aws:`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -164,11 +169,46 @@ pub struct CapacitySpec {
     /// When and how far the on-demand market serves.
     #[serde(default, skip_serializing_if = "OnDemandSpec::is_default")]
     pub on_demand: OnDemandSpec,
+    /// Whether a node that had to go on demand goes back.
+    #[serde(default, skip_serializing_if = "ReturnToSpot::is_default")]
+    pub return_to_spot: ReturnToSpot,
+    /// In minutes: the least time between two moves of a node that is not dying.
+    #[serde(default = "min_lifetime_min", skip_serializing_if = "is_min_lifetime_min")]
+    #[schemars(range(max = 44_640))]
+    pub min_lifetime_min: u32,
     /// Further subnets, asked in this order when every pool of the node's present subnet was without capacity. In another
     /// zone the volumes go on as copies made from snapshots, and in another subnet the private address ends: see
     /// `network.zone_change`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_subnets: Vec<SubnetId>,
+}
+
+const fn min_lifetime_min() -> u32 {
+    MIN_LIFETIME_MIN
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_min_lifetime_min(min: &u32) -> bool {
+    *min == MIN_LIFETIME_MIN
+}
+
+/// Whether a node that had to go on demand goes back to spot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReturnToSpot {
+    /// It stays on demand until something else moves it.
+    #[default]
+    Never,
+    /// When spot has looked available for a while.
+    WhenAvailable,
+    /// The same, in its maintenance windows only.
+    Window,
+}
+
+impl ReturnToSpot {
+    const fn is_default(&self) -> bool {
+        matches!(self, Self::Never)
+    }
 }
 
 /// When and how far the on-demand market serves.
@@ -443,6 +483,7 @@ impl NodeSpec {
             );
         }
         self.capacity.check_on_demand()?;
+        capacity::check_moves(self)?;
         let others = &self.capacity.other_subnets;
         if others.len() > OTHER_SUBNETS_MAX {
             return wrong("capacity.other_subnets", format!("at most {OTHER_SUBNETS_MAX}"));
@@ -781,6 +822,8 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             market: MarketPolicy::SpotThenOnDemand,
             price_max: None,
             on_demand: OnDemandSpec::default(),
+            return_to_spot: ReturnToSpot::Never,
+            min_lifetime_min: MIN_LIFETIME_MIN,
             other_subnets: Vec::new(),
         },
         persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
@@ -802,6 +845,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         instance_profile: None,
         user_data: None,
         backup: None,
+        maintenance_windows: Vec::new(),
         tags: BTreeMap::new(),
     }
 }
@@ -812,6 +856,11 @@ mod tests {
 
     fn good() -> NodeSpec {
         example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)
+    }
+
+    fn nights() -> Vec<MaintenanceWindow> {
+        let text = r#"[{"from": "02:00", "to": "05:00", "time_zone": "Europe/Berlin"}]"#;
+        serde_json::from_str(text).unwrap()
     }
 
     #[test]
@@ -849,6 +898,30 @@ mod tests {
             "capacity.on_demand.max_nodes",
         );
         check(|s| s.capacity.on_demand.max_nodes = Some(0), "capacity.on_demand.max_nodes");
+        check(|s| s.maintenance_windows = nights(), "maintenance_windows");
+        check(|s| s.capacity.min_lifetime_min = 5, "capacity.min_lifetime_min");
+        check(|s| s.capacity.return_to_spot = ReturnToSpot::Window, "capacity.return_to_spot");
+        check(
+            |s| {
+                s.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
+                s.persist.network = NetworkMode::PrimaryEni;
+            },
+            "capacity.return_to_spot",
+        );
+        check(
+            |s| {
+                s.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
+                s.maintenance_windows = nights();
+            },
+            "maintenance_windows",
+        );
+        check(
+            |s| {
+                s.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
+                s.capacity.market = MarketPolicy::SpotOnly;
+            },
+            "capacity.return_to_spot",
+        );
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = "/dev/sda1".into(), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");

@@ -9,14 +9,14 @@ use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState,
 use perennial_workflows::backup::{
     BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookId, TakenSnapshot,
 };
-use perennial_workflows::capacity;
+use perennial_workflows::capacity::{self, SpotSeen};
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
 use perennial_workflows::signal::{Effect, News, Signal, Source};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode, example};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeName, ReturnToSpot, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, ReplaceParams, ResumeParams, Submission,
@@ -172,6 +172,7 @@ enum Move {
     Tend(u8),
     /// The nth open step of the backups ends, in some way.
     BackupStep(usize, u8),
+    ReturnToSpot(bool),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -189,6 +190,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::BackUp),
         2 => any::<u8>().prop_map(Move::Tend),
         5 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::BackupStep(n, how)),
+        1 => any::<bool>().prop_map(Move::ReturnToSpot),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -364,6 +366,16 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             prop_assert!(desk.execute(&report(evidence.clone()))?, "an open step's report is taken");
             prop_assert!(!desk.execute(&report(evidence))?, "a report given twice is fenced");
         }
+        Move::ReturnToSpot(known) => {
+            let node = desk.node();
+            let before = node.operations;
+            let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
+            let may = capacity::may_return(&node, &seen, desk.now_ms + 700).is_ok();
+            let sight = desk.sight();
+            let begun = desk.execute(&Command::Return { sight, seen, owner: "laws".into() })?;
+            prop_assert_eq!(begun, may, "a return begins when it may, and only then");
+            prop_assert_eq!(desk.node().operations > before, may);
+        }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };
             let can = operation.no_return().is_none() && !operation.facts.undoing;
@@ -506,7 +518,8 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                     {
                         let over = match &order.cause {
                             perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
-                            perennial_workflows::signal::Cause::Request { .. } => false,
+                            perennial_workflows::signal::Cause::Request { .. }
+                            | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
                             over || safe.contains(instance),
@@ -548,6 +561,10 @@ proptest! {
         spec.persist.handover = handover;
         // A manual backup keeps three without the section: one number, so that the law is simple.
         spec.backup = Some(BackupSpec { every_min: 5, keep: 2 });
+        if spec.makes_before_breaks() && root != RootMode::Image {
+            spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
+            spec.capacity.min_lifetime_min = 0;
+        }
         spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
         let applied = desk.submit(Work::Apply(ApplyParams { spec }))?;
         prop_assert!(applied);

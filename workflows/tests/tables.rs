@@ -533,6 +533,70 @@ fn on_demand_opens_at_its_time_and_is_waited_for() {
     .assert_eq(&told);
 }
 
+fn back_to_spot() -> Cause {
+    Cause::ReturnToSpot { because: "it looks available".into() }
+}
+
+#[test]
+fn a_return_to_spot_that_finds_none_is_undone_before_anything_was_taken() {
+    let mut run = Run::start(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
+        back_to_spot(),
+        None,
+    );
+    run.drive(&|intent, _| {
+        matches!(intent, Intent::Launch { .. })
+            .then(|| Evidence::NoCapacity { code: capacity::REMEMBERED.into(), message: "none".into() })
+    });
+    expect![[r#"
+        + preserve:i-new1x5
+        + launch
+        = preserve:i-new1x5: preserved
+        = launch: no_capacity
+        + launch (2)
+        = launch: no_capacity
+        ! cancelled
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+}
+
+#[test]
+fn a_return_to_spot_past_the_point_of_no_return_asks_on_demand_again() {
+    let mut run = Run::start(
+        OperationKind::Replace,
+        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
+        back_to_spot(),
+        None,
+    );
+    run.drive(&|intent, attempt| match intent {
+        Intent::AdoptRoot { .. } => {
+            Some(Evidence::AdoptRefused { code: "Unsupported".into(), message: "no".into() })
+        }
+        Intent::Launch { .. } if attempt > 1 && attempt < 4 => {
+            Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
+        }
+        _ => None,
+    });
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
+    let pools: Vec<String> = run
+        .state
+        .steps
+        .values()
+        .filter_map(|record| match record.intent.as_ref() {
+            Intent::Launch { pool, .. } => Some(pool.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        pools,
+        ["m6i.large spot", "m6i.large spot", "m5.large spot", "m6i.large on-demand"],
+        "{}",
+        run.told
+    );
+}
+
 #[test]
 fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
     let mut spec = spec(NetworkMode::None, RootMode::None);

@@ -2,6 +2,8 @@
 
 use perennial_workflows::aws::Market;
 
+use perennial_workers::cloud::TypeView;
+
 use super::settings::Capacity;
 use super::{ApiError, World};
 
@@ -37,6 +39,9 @@ pub const TYPES: [&str; 29] = [
     "t3.medium",
     "t4g.micro",
 ];
+
+/// With fewer types the placement score is always low (EC2 API reference, GetSpotPlacementScores).
+pub const SCORED_TYPES_MIN: usize = 3;
 
 /// Prices change this often.
 const PRICE_STEP_MS: u64 = 3_600_000;
@@ -134,6 +139,32 @@ pub struct Price {
     pub micro_dollars: u64,
     /// Since when.
     pub at_ms: u64,
+}
+
+impl Price {
+    /// As EC2 writes it.
+    #[must_use]
+    pub fn dollars(&self) -> String {
+        format!("{}.{:06}", self.micro_dollars / 1_000_000, self.micro_dollars % 1_000_000)
+    }
+}
+
+/// The listed types of an architecture.
+#[must_use]
+pub fn views(architecture: &str) -> Vec<TypeView> {
+    let known = TYPES.into_iter().filter_map(|name| Some((name, Shape::of(name)?)));
+    known
+        .filter(|(_, shape)| shape.architecture == architecture)
+        .map(|(name, shape)| TypeView {
+            name: name.to_owned(),
+            vcpus: shape.vcpus,
+            memory_mib: u64::from(shape.memory_mib),
+            gpus: shape.gpu.map_or(0, |gpu| gpu.count),
+            spot: true,
+            bare_metal: name.ends_with(".metal"),
+            current_generation: true,
+        })
+        .collect()
 }
 
 impl World {

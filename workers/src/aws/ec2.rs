@@ -14,7 +14,7 @@
 //! - The network interface is tagged at launch only when the launch creates it, the spot request only on the spot
 //!   market.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
@@ -49,7 +49,7 @@ use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
-    SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
+    SpotRequestView, SubnetView, Tags, Taking, TypeView, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -71,9 +71,9 @@ const DRY_RUN_WOULD_SUCCEED: &str = "DryRunOperation";
 /// The port `Cloud` over EC2, or over anything that speaks its protocol.
 #[derive(Debug, Clone)]
 pub struct Ec2 {
-    client: Client,
+    pub(super) client: Client,
     credentials: Option<SharedCredentialsProvider>,
-    page_size: i32,
+    pub(super) page_size: i32,
 }
 
 impl Ec2 {
@@ -279,6 +279,27 @@ impl Cloud for Ec2 {
         }
         found.retain(|view| ids.contains(&view.id));
         Ok(found)
+    }
+
+    async fn spot_prices(
+        &self,
+        types: &[String],
+        zone: &str,
+        now_ms: u64,
+    ) -> Result<BTreeMap<String, String>, CloudError> {
+        self.priced(types, zone, now_ms).await
+    }
+
+    async fn placement_score(&self, types: &[String], zone: &str) -> Result<Option<u8>, CloudError> {
+        self.scored(types, zone).await
+    }
+
+    async fn instance_types(&self, architecture: &str) -> Result<Vec<TypeView>, CloudError> {
+        self.listed(architecture).await
+    }
+
+    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
+        self.offered(zone).await
     }
 
     async fn spot_requests(
@@ -804,7 +825,7 @@ fn filters<Id: Ord>(id_filter: &str, select: &Select<Id>, text: fn(&Id) -> &str)
     }
 }
 
-fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Filter {
+pub(super) fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values.into_iter().collect())).build()
 }
 
@@ -829,7 +850,7 @@ fn selects<Id: PartialEq>(select: &Select<Id>, id: &Id, tags: &Tags) -> bool {
 }
 
 /// Reads pages until one names no next.
-async fn all_pages<T, Answer>(
+pub(super) async fn all_pages<T, Answer>(
     action: Action,
     page: impl Fn(Option<String>) -> Answer,
 ) -> Result<Vec<T>, CloudError>
@@ -868,7 +889,7 @@ fn incomplete(action: Action) -> impl Fn(Missing) -> CloudError {
 }
 
 /// What an error of the SDK says about the call.
-fn failed<E>(action: Action) -> impl Fn(SdkError<E>) -> CloudError
+pub(super) fn failed<E>(action: Action) -> impl Fn(SdkError<E>) -> CloudError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {

@@ -17,6 +17,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 
 mod ec2;
+mod ec2_market;
 mod ec2_views;
 mod sqs;
 
