@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use perennial_engine::clock::Clock;
 use perennial_engine::journal::Which;
+use perennial_workflows::aws::ImageId;
 use perennial_workflows::domain::NodeSummary;
 use perennial_workflows::node::{Node, Noted, Resources};
 use perennial_workflows::operation::{Keep, Operation, Status};
@@ -37,6 +38,19 @@ pub(crate) enum NodeCommand {
     /// Bring the node back on another instance
     #[command(after_help = "Example: perennial node replace db-1 --reason 'new kernel' --wait")]
     Replace(ReplaceArgs),
+    /// Replace the instance; with --reimage the root starts anew
+    #[command(
+        after_help = "Example: perennial node recycle db-1 --wait\n         perennial node recycle db-1 --reimage ami-0123456789abcdef0\n\nWith --reimage the present root's content ends: its volume is retained, not\ncarried. Data volumes and the address stay."
+    )]
+    Recycle(RecycleArgs),
+    /// Give the instance back and keep everything else
+    #[command(
+        after_help = "Example: perennial node pause db-1 --wait\n\nA node that is being brought onto an instance is paused as well: what was\nlaunched for it is given up."
+    )]
+    Pause(ReplaceArgs),
+    /// Bring a paused node back onto an instance
+    #[command(after_help = "Example: perennial node resume db-1 --wait")]
+    Resume(ReplaceArgs),
     /// End the node, keeping what --keep says
     #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
     Delete(DeleteArgs),
@@ -85,6 +99,21 @@ pub(crate) struct PlanArgs {
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
     node: NameArgs,
+    /// Why, for the history
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Of `node recycle`.
+#[derive(Debug, Args)]
+pub(crate) struct RecycleArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// The node's image from now on, which its root starts anew from
+    #[arg(long, value_name = "IMAGE", value_parser = ImageId::parse)]
+    reimage: Option<ImageId>,
     /// Why, for the history
     #[arg(long)]
     reason: Option<String>,
@@ -160,6 +189,24 @@ pub(crate) async fn run(
             let message = args.submit.message("node.replace", Some(args.node.name.as_str()), params);
             args.submit.send(installation, output, &message).await
         }
+        NodeCommand::Recycle(args) => {
+            let mut params = reasoned(serde_json::json!({}), args.reason.as_deref());
+            if let Some(image) = &args.reimage {
+                params["reimage"] = image.to_string().into();
+            }
+            let message = args.submit.message("node.recycle", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Pause(args) => {
+            let params = reasoned(serde_json::json!({}), args.reason.as_deref());
+            let message = args.submit.message("node.pause", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Resume(args) => {
+            let params = reasoned(serde_json::json!({}), args.reason.as_deref());
+            let message = args.submit.message("node.resume", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
         NodeCommand::Delete(args) => {
             let params = reasoned(serde_json::json!({ "keep": args.keep }), args.reason.as_deref());
             let message = args.submit.message("node.delete", Some(args.node.name.as_str()), params);
@@ -216,6 +263,7 @@ async fn list(installation: &Installation, output: Output) -> Result<(), Failure
             (Some((_, kind)), _) if stuck => format!("STUCK in {kind}"),
             (Some((_, kind)), _) => kind.to_string(),
             (None, true) => "deleted".to_owned(),
+            (None, false) if summary.carrier.is_none() => "paused".to_owned(),
             (None, false) => "in place".to_owned(),
         };
         lines.push(Line { name: row.stream.name().to_owned(), state, summary });

@@ -60,5 +60,7 @@ fn capital(kind: OperationKind) -> &'static str {
         OperationKind::Replace => "A replacement",
         OperationKind::Delete => "The deletion",
         OperationKind::Grow => "The growth",
+        OperationKind::Pause => "The pause",
+        OperationKind::Resume => "Coming back",
     }
 }

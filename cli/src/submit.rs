@@ -118,18 +118,20 @@ impl SubmitArgs {
             return output.show(&answer, || id.clone());
         }
         output.say(&format!("submitted {id}"));
-        // A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
         let expected = match submission.work {
-            Work::Cancel(_) => Outcome::Cancelled,
+            Work::Cancel(_) => Expected::Cancelled,
+            Work::Pause(_) => Expected::Paused,
+            Work::Delete(_) => Expected::Deleted,
             Work::Apply(_)
             | Work::Replace(_)
             | Work::Backup(_)
-            | Work::Delete(_)
+            | Work::Recycle(_)
             | Work::Pool(_)
-            | Work::Resume(_) => Outcome::Completed,
+            | Work::ResumeNode(_)
+            | Work::Resume(_) => Expected::Completed,
         };
         let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
-        let (fate, workflow) = match followed {
+        let (fate, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
                 return Err(Failure::unknown(format!(
@@ -139,12 +141,33 @@ impl SubmitArgs {
                 .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
             }
         };
-        let state = if workflow.is_some() { expected.name() } else { "done" };
+        let state = if workflow.is_some() { outcome.name() } else { "done" };
         let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
         output.show(&answer, || match &workflow {
-            Some(workflow) => format!("{id}: workflow {workflow} {expected}"),
+            Some(workflow) => format!("{id}: workflow {workflow} {outcome}"),
             None => format!("{id}: {fate}"),
         })
+    }
+}
+
+/// How a workflow should end, by what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Completed,
+    /// A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
+    Cancelled,
+    /// Also of a workflow that was under way.
+    Paused,
+    Deleted,
+}
+
+impl Expected {
+    const fn is_met_by(self, outcome: Outcome) -> bool {
+        match self {
+            Self::Completed | Self::Deleted => matches!(outcome, Outcome::Completed),
+            Self::Cancelled => matches!(outcome, Outcome::Cancelled),
+            Self::Paused => matches!(outcome, Outcome::Completed | Outcome::Paused),
+        }
     }
 }
 
@@ -153,8 +176,8 @@ async fn follow(
     installation: &Installation,
     output: Output,
     id: &str,
-    expected: Outcome,
-) -> Result<(Fate, Option<OperationId>), Failure> {
+    expected: Expected,
+) -> Result<(Fate, Option<OperationId>, Outcome), Failure> {
     let clock = Clock::system();
     let sent_ms = clock.now_ms();
     let stream = letter_stream("submissions", id);
@@ -182,19 +205,26 @@ async fn follow(
     output.say(&fate.to_string());
     match &fate {
         Fate::Started { operation } | Fate::Joined { operation } => {
-            let outcome = watch(&journal, output, Progress::Aside, operation).await?;
-            if outcome != expected {
+            let mut operation = operation.clone();
+            let mut outcome = watch(&journal, output, Progress::Aside, &operation).await?;
+            // A deletion that had to end another workflow first begins with that one's end.
+            if expected == Expected::Deleted && outcome == Outcome::Paused {
+                operation = operation.next();
+                outcome = watch(&journal, output, Progress::Aside, &operation).await?;
+            }
+            if !expected.is_met_by(outcome) {
                 return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));
             }
-            let operation = operation.clone();
-            Ok((fate, Some(operation)))
+            Ok((fate, Some(operation), outcome))
         }
         Fate::BackupBegan { backup } => {
             backup_ends(&journal, backup).await?;
             output.say(&format!("{backup} is complete"));
-            Ok((fate, None))
+            Ok((fate, None, Outcome::Completed))
         }
-        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => Ok((fate, None)),
+        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => {
+            Ok((fate, None, Outcome::Completed))
+        }
         Fate::Rejected { .. }
         | Fate::Foreign { .. }
         | Fate::Past { .. }

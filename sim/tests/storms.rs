@@ -136,7 +136,6 @@ async fn storm(seed: u64) {
         }
     }
     let losses = rng.u8(1..=4);
-    let size_gib = spec.data_volumes[0].size_gib;
     for _ in 0..losses {
         let live: Vec<_> =
             lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
@@ -168,8 +167,13 @@ async fn storm(seed: u64) {
         {
             lab.submit("workflow.cancel", "db-1", serde_json::json!({ "workflow": open })).await;
         }
-        // A volume grows once in six hours: a second time would hold the node for a person.
-        if whims.u8(0..4) == 0 && spec.data_volumes[0].size_gib == size_gib {
+        if handover == Handover::Terminate && ways.u8(0..6) == 0 {
+            lab.submit("node.pause", "db-1", serde_json::json!({})).await;
+        }
+        if ways.u8(0..6) == 0 {
+            lab.submit("node.resume", "db-1", serde_json::json!({})).await;
+        }
+        if whims.u8(0..4) == 0 {
             spec.data_volumes[0].size_gib += 1;
             lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         }
@@ -180,6 +184,13 @@ async fn storm(seed: u64) {
     // Liveness: the faults end, everything comes to rest by itself.
     lab.region.clear_faults();
     lab.clock.sleep(Duration::from_secs(180)).await;
+    // Who paused it brings it back.
+    for _ in 0..30 {
+        lab.clock.sleep(Duration::from_secs(120)).await;
+        if lab.node("db-1").await.is_paused() {
+            lab.submit("node.resume", "db-1", serde_json::json!({})).await;
+        }
+    }
     let what = format!("seed {seed} ({:?}, {root:?}): rest", spec.persist.network);
     lab.until(&what, Duration::from_secs(3 * 3600), async |lab| {
         let node = lab.node("db-1").await;

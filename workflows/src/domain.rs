@@ -12,7 +12,7 @@ use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, B
 use crate::capacity::{self, SpotSeen};
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
-use crate::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
 use crate::signal::{Cause, Effect, News, Signal};
 use crate::spec::{NodeName, NodeSpec};
@@ -442,12 +442,20 @@ struct Wanted {
     before: Resources,
     generation: u64,
     keep: Option<Keep>,
+    reimage: bool,
     cause: Cause,
 }
 
-/// Lets the data volumes of a node grow to what its spec says.
-const fn grow(spec: NodeSpec, before: Resources, generation: u64, cause: Cause) -> Wanted {
-    Wanted { kind: OperationKind::Grow, spec, before, generation, keep: None, cause }
+impl Wanted {
+    const fn new(
+        kind: OperationKind,
+        spec: NodeSpec,
+        before: Resources,
+        generation: u64,
+        cause: Cause,
+    ) -> Self {
+        Self { kind, spec, before, generation, keep: None, reimage: false, cause }
+    }
 }
 
 /// An operation that starts.
@@ -558,6 +566,7 @@ impl View<'_> {
             spec: wanted.spec,
             before: wanted.before,
             keep: wanted.keep,
+            reimage: wanted.reimage,
             cause: wanted.cause.clone(),
         };
         let draft = Draft::start(id.clone(), order, self.now_ms)?;
@@ -587,7 +596,7 @@ impl View<'_> {
         }
         let id = draft.state.id.clone();
         let order = draft.state.order.clone();
-        let carried_over = draft.state.facts.carried_over.clone();
+        let draft_end = draft.state.clone();
         let finished = draft.finished_with().map(|(resources, outcome)| (resources.clone(), outcome));
         let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
         let Some((resources, outcome)) = finished else { return Ok(appends) };
@@ -601,38 +610,99 @@ impl View<'_> {
             resources: resources.clone(),
             outcome,
         })];
-        let goes_on = order.kind != OperationKind::Delete && outcome.is_completed();
-        let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
-        // A larger size was applied while the operation held the node.
-        let grows =
-            carried_over.is_none() && order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
-        if goes_on && grows {
+        let next = self.follows(&draft_end, outcome, node, resources, generation);
+        if let Some(wanted) = next {
             let sight =
                 Sight { node: id.node().clone(), operations: id.number(), open: None, pool: None, book: 1 };
             let view = View { owner: &order.owner, ..*self };
-            let begun = view.start(&sight, grow(spec, resources, generation, order.cause.clone()))?;
-            node_events.extend(begun.told_to_node);
-            appends.push(begun.append);
-        } else if let (Some(signal), true) = (carried_over, goes_on) {
-            let sight =
-                Sight { node: id.node().clone(), operations: id.number(), open: None, pool: None, book: 1 };
-            let view = View { owner: &order.owner, ..*self };
-            let begun = view.start(
-                &sight,
-                Wanted {
-                    kind: OperationKind::Replace,
-                    spec,
-                    before: resources,
-                    generation: order.generation + 1,
-                    keep: None,
-                    cause: Cause::Signal { signal },
-                },
-            )?;
+            let begun = view.start(&sight, wanted)?;
             node_events.extend(begun.told_to_node);
             appends.push(begun.append);
         }
         appends.push((node_stream(id.node()), node_events));
         Ok(appends)
+    }
+
+    /// The operation that begins with the end of another.
+    fn follows(
+        &self,
+        ended: &Operation,
+        outcome: Outcome,
+        node: &Node,
+        resources: Resources,
+        generation: u64,
+    ) -> Option<Wanted> {
+        let order = &ended.order;
+        let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
+        if let Some(Diversion::Delete(keep)) = ended.facts.diverted {
+            let wanted = Wanted::new(OperationKind::Delete, spec, resources, generation, order.cause.clone());
+            return Some(Wanted { keep: Some(keep), ..wanted });
+        }
+        if !outcome.is_completed() || matches!(order.kind, OperationKind::Delete | OperationKind::Pause) {
+            return None;
+        }
+        if let Some(signal) = &ended.facts.carried_over {
+            let cause = Cause::Signal { signal: signal.clone() };
+            return Some(Wanted::new(OperationKind::Replace, spec, resources, generation + 1, cause));
+        }
+        // A larger size was applied while the operation held the node.
+        let grows = order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
+        grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, order.cause.clone()))
+    }
+
+    /// Starts an operation on a node whose growth, if there is one, gives way.
+    fn begin(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        requested_by: &str,
+        first: Vec<Event>,
+        wanted: impl FnOnce(Resources) -> Wanted,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let mut told_to_node = first;
+        let mut appends = Vec::new();
+        let mut before = node.resources.clone();
+        if let Some((open, OperationKind::Grow)) = &node.open
+            && let Some(growth) = self.operation(open)
+        {
+            let mut draft = Draft::from(growth, self.head(&open.stream()), self.now_ms);
+            draft.cancel(requested_by.to_owned(), Some("another workflow needs the node".to_owned()))?;
+            let Some((resources, outcome)) = draft.finished_with() else {
+                return Err(Rejection::Moved { node: sight.node.clone() });
+            };
+            before = resources.clone();
+            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
+                operation: open.clone(),
+                kind: OperationKind::Grow,
+                generation: node.generation,
+                resources: before.clone(),
+                outcome,
+            }));
+            appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
+        }
+        let begun = self.start(sight, wanted(before))?;
+        told_to_node.extend(begun.told_to_node);
+        appends.push((node_stream(&sight.node), told_to_node));
+        appends.push(begun.append);
+        Ok((Fate::Started { operation: begun.id }, appends))
+    }
+
+    /// Ends the open operation with everything free; a deletion may follow.
+    fn divert(
+        &self,
+        operation: &Operation,
+        requested_by: &str,
+        reason: Option<String>,
+        delete: Option<Keep>,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
+        match draft.divert(requested_by.to_owned(), reason, delete) {
+            Ok(()) => Ok((Fate::Joined { operation: operation.id.clone() }, self.close(draft)?)),
+            Err(refusal @ (Refusal::AlreadyCancelled { .. } | Refusal::NotDiverted { .. })) => {
+                Ok((Fate::Rejected { because: refusal.to_string() }, Vec::new()))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     /// Something was heard about an instance of a node.
@@ -669,14 +739,7 @@ impl View<'_> {
         let cause = Cause::Signal { signal: signal.clone() };
         let begun = self.start(
             sight,
-            Wanted {
-                kind: OperationKind::Replace,
-                spec,
-                before: node.resources.clone(),
-                generation: node.generation + 1,
-                keep: None,
-                cause,
-            },
+            Wanted::new(OperationKind::Replace, spec, node.resources.clone(), node.generation + 1, cause),
         )?;
         let appends = vec![(node_stream(&sight.node), begun.told_to_node), begun.append];
         Ok((Fate::Started { operation: begun.id }, appends))
@@ -717,9 +780,30 @@ impl View<'_> {
                 )
             })
         };
+        let Some(spec) = node.spec.as_ref().or(match &submission.work {
+            Work::Apply(apply) => Some(&apply.spec),
+            _ => None,
+        }) else {
+            return rejected(format!(
+                "there is no node {name}; register it with `perennial node apply -f FILE`"
+            ));
+        };
+        // A growth holds nothing that could not be let go.
+        let open = sight
+            .open
+            .as_ref()
+            .and_then(|open| self.operation(open))
+            .filter(|o| o.order.kind != OperationKind::Grow);
         match &submission.work {
             Work::Apply(apply) => self.apply(sight, node, &apply.spec, &submission.requested_by, cause(None)),
-            Work::Replace(_) | Work::Backup(_) | Work::Delete(_) if !node.exists() => {
+            Work::Replace(_)
+            | Work::Backup(_)
+            | Work::Recycle(_)
+            | Work::Pause(_)
+            | Work::ResumeNode(_)
+            | Work::Delete(_)
+                if !node.exists() =>
+            {
                 rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
             }
             Work::Backup(backup) => self.back_up(sight, node, cause(backup.reason.clone())),
@@ -727,45 +811,74 @@ impl View<'_> {
                 let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
                 self.supersede(sight, node, operation, delete.keep, cause(delete.reason.clone()))
             }
-            Work::Replace(_) | Work::Delete(_) if node.open.is_some() => rejected(busy().unwrap_or_default()),
-            Work::Replace(replace) => {
-                let Some(spec) = node.spec.clone() else {
-                    return Err(Rejection::Moved { node: name.clone() });
-                };
-                if node.resources.carrier.is_none() {
-                    return rejected(format!("node {name} has no instance to replace"));
+            Work::Pause(_) if open.is_some_and(Operation::lacks_address) => rejected(format!(
+                "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
+            )),
+            Work::Pause(pause) => match open {
+                Some(operation) => {
+                    self.divert(operation, &submission.requested_by, pause.reason.clone(), None)
                 }
-                let begun = self.start(
-                    sight,
-                    Wanted {
-                        kind: OperationKind::Replace,
-                        spec,
-                        before: node.resources.clone(),
-                        generation: node.generation + 1,
-                        keep: None,
-                        cause: cause(replace.reason.clone()),
-                    },
-                )?;
-                let appends = vec![(node_stream(name), begun.told_to_node), begun.append];
-                Ok((Fate::Started { operation: begun.id }, appends))
+                None if node.resources.carrier.is_none() && node.open.is_none() => {
+                    Ok((Fate::Noted { because: format!("node {name} is paused already") }, Vec::new()))
+                }
+                None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                    let cause = cause(pause.reason.clone());
+                    Wanted::new(OperationKind::Pause, spec.clone(), before, node.generation, cause)
+                }),
+            },
+            Work::Delete(delete) => match open {
+                Some(operation) if operation.may_be_diverted() => {
+                    let (who, why) = (&submission.requested_by, delete.reason.clone());
+                    self.divert(operation, who, why, Some(delete.keep))
+                }
+                Some(_) => rejected(busy().unwrap_or_default()),
+                None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                    let cause = cause(delete.reason.clone());
+                    let wanted =
+                        Wanted::new(OperationKind::Delete, spec.clone(), before, node.generation, cause);
+                    Wanted { keep: Some(delete.keep), ..wanted }
+                }),
+            },
+            Work::Replace(_) | Work::Recycle(_) | Work::ResumeNode(_) if open.is_some() => {
+                rejected(busy().unwrap_or_default())
             }
-            Work::Delete(delete) => {
-                let Some(spec) = node.spec.clone() else {
-                    return Err(Rejection::Moved { node: name.clone() });
-                };
-                let begun = self.start(
-                    sight,
-                    Wanted {
-                        kind: OperationKind::Delete,
-                        spec,
-                        before: node.resources.clone(),
-                        generation: node.generation,
-                        keep: Some(delete.keep),
-                        cause: cause(delete.reason.clone()),
-                    },
-                )?;
-                let appends = vec![(node_stream(name), begun.told_to_node), begun.append];
-                Ok((Fate::Started { operation: begun.id }, appends))
+            Work::ResumeNode(_) if node.resources.carrier.is_some() => {
+                Ok((Fate::Noted { because: format!("node {name} is not paused") }, Vec::new()))
+            }
+            Work::ResumeNode(resume) => {
+                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                    let cause = cause(resume.reason.clone());
+                    Wanted::new(OperationKind::Resume, spec.clone(), before, node.generation + 1, cause)
+                })
+            }
+            Work::Replace(_) | Work::Recycle(_) if node.resources.carrier.is_none() => {
+                rejected(format!("node {name} is paused; bring it back with `perennial node resume {name}`"))
+            }
+            Work::Replace(replace) => {
+                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                    let cause = cause(replace.reason.clone());
+                    Wanted::new(OperationKind::Replace, spec.clone(), before, node.generation + 1, cause)
+                })
+            }
+            Work::Recycle(recycle) => {
+                let mut first = Vec::new();
+                let mut spec = spec.clone();
+                if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != spec.image) {
+                    spec.image = image.clone();
+                    let requested_by = submission.requested_by.clone();
+                    first.push(Event::Node(NodeEvent::SpecChanged { spec: spec.clone(), requested_by }));
+                }
+                let reimage = recycle.reimage.is_some();
+                self.begin(sight, node, &submission.requested_by, first, |mut before| {
+                    if reimage {
+                        // The new image's traits are looked up.
+                        before.placement = None;
+                    }
+                    let cause = cause(recycle.reason.clone());
+                    let wanted =
+                        Wanted::new(OperationKind::Replace, spec, before, node.generation + 1, cause);
+                    Wanted { reimage, ..wanted }
+                })
             }
             Work::Resume(resume) => {
                 let operation = self
@@ -840,12 +953,14 @@ impl View<'_> {
         let begun = self.start(
             sight,
             Wanted {
-                kind: OperationKind::Delete,
-                spec: node.spec.clone().unwrap_or_else(|| stuck.order.spec.clone()),
-                before,
-                generation: node.generation,
                 keep: Some(keep),
-                cause,
+                ..Wanted::new(
+                    OperationKind::Delete,
+                    node.spec.clone().unwrap_or_else(|| stuck.order.spec.clone()),
+                    before,
+                    node.generation,
+                    cause,
+                )
             },
         )?;
         let mut told_to_node = vec![Event::Node(ended)];
@@ -899,7 +1014,8 @@ impl View<'_> {
             let larger = node.resources.carrier.is_some()
                 && node.spec.as_ref().is_some_and(|old| spec.is_larger_than(old));
             if node.open.is_none() && (larger || node.resources.is_smaller_than(spec)) {
-                let wanted = grow(spec.clone(), node.resources.clone(), node.generation, cause);
+                let before = node.resources.clone();
+                let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
                 let begun = self.start(sight, wanted)?;
                 told_to_node.extend(begun.told_to_node);
                 return Ok((
@@ -916,14 +1032,13 @@ impl View<'_> {
         };
         let begun = self.start(
             sight,
-            Wanted {
-                kind: OperationKind::Provision,
-                spec: spec.clone(),
-                before: Resources { address: address.or(node.resources.address), ..node.resources.clone() },
-                generation: node.generation + 1,
-                keep: None,
+            Wanted::new(
+                OperationKind::Provision,
+                spec.clone(),
+                Resources { address: address.or(node.resources.address), ..node.resources.clone() },
+                node.generation + 1,
                 cause,
-            },
+            ),
         )?;
         let mut told_to_node = vec![Event::Node(registered)];
         told_to_node.extend(begun.told_to_node);

@@ -20,6 +20,7 @@ pub mod letter;
 pub mod network;
 pub mod node;
 pub mod operation;
+pub mod pause;
 pub mod plan;
 pub mod pool;
 pub mod provision;

@@ -139,6 +139,10 @@ pub enum OperationKind {
     Delete,
     /// Makes data volumes as large as the node file says, while the node runs.
     Grow,
+    /// Gives the instance back and keeps everything else.
+    Pause,
+    /// Brings a paused node onto an instance.
+    Resume,
 }
 
 impl fmt::Display for OperationKind {
@@ -148,6 +152,8 @@ impl fmt::Display for OperationKind {
             Self::Replace => "replace",
             Self::Delete => "delete",
             Self::Grow => "grow",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         })
     }
 }
@@ -182,6 +188,9 @@ pub struct HeldVolume {
     /// Its size, of data volumes, as far as it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
+    /// Its zone, if it is not where the node lives: a move was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// The snapshot it was made from, if it is a copy of the volume before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<SnapshotId>,
@@ -304,6 +313,8 @@ pub enum Outcome {
     Cancelled,
     /// It was stuck, and a deletion took over what it had.
     Abandoned,
+    /// It gave up bringing the node onto an instance, as somebody asked: everything is free.
+    Paused,
 }
 
 impl Outcome {
@@ -314,6 +325,7 @@ impl Outcome {
             Self::Completed => "finished",
             Self::Cancelled => "cancelled",
             Self::Abandoned => "abandoned",
+            Self::Paused => "paused",
         }
     }
 
@@ -498,6 +510,12 @@ impl Node {
         self.spec.is_some() && !self.deleted
     }
 
+    /// Whether it is at rest without an instance.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.exists() && self.open.is_none() && self.resources.carrier.is_none()
+    }
+
     /// Remembers.
     ///
     /// # Errors
@@ -565,13 +583,22 @@ impl Node {
                     // A deletion follows at once.
                     (_, Outcome::Abandoned) => self.deleted,
                     (
-                        OperationKind::Provision | OperationKind::Replace | OperationKind::Grow,
+                        OperationKind::Provision
+                        | OperationKind::Replace
+                        | OperationKind::Grow
+                        | OperationKind::Pause
+                        | OperationKind::Resume,
                         Outcome::Completed,
                     )
                     | (
-                        OperationKind::Replace | OperationKind::Delete | OperationKind::Grow,
+                        OperationKind::Replace
+                        | OperationKind::Delete
+                        | OperationKind::Grow
+                        | OperationKind::Pause
+                        | OperationKind::Resume,
                         Outcome::Cancelled,
-                    ) => false,
+                    )
+                    | (_, Outcome::Paused) => false,
                 };
                 self.changed_at_ms = stamp.at_ms;
             }

@@ -43,7 +43,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{capacity, delete, grow, pool, provision, replace, undo};
+use crate::{capacity, delete, grow, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -68,6 +68,9 @@ pub struct Order {
     /// For `delete`: what is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// The root starts anew from the node's image: its present content ends, the volume is retained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reimage: bool,
     /// Why.
     pub cause: Cause,
 }
@@ -163,6 +166,17 @@ pub enum OperationEvent {
         /// The address that was taken from the node's pool with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
+    },
+    /// The node is not to be brought onto an instance any more: everything is freed.
+    Diverted {
+        /// Who asked.
+        requested_by: String,
+        /// In their words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// A deletion follows, which keeps this; otherwise the node is paused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delete: Option<Keep>,
     },
     /// A person says: undo it. Only before the point of no return.
     CancelRequested {
@@ -265,6 +279,7 @@ impl VolumeFact {
             volume: volume.clone(),
             device: self.device.clone(),
             size_gib: self.size_gib,
+            zone: self.zone.clone(),
             made_from: self.made_from.clone(),
         }
     }
@@ -449,6 +464,8 @@ pub struct Facts {
     pub gone: Vec<String>,
     /// It is being undone.
     pub undoing: bool,
+    /// It only frees what the node holds: somebody asked for a pause, or for a deletion that follows.
+    pub diverted: Option<Diversion>,
     /// What earlier operations left over, and what this one looks for because it may have made it.
     pub things: Vec<Leftover>,
     /// What could not be cleaned up in this operation, by id, with the reason.
@@ -464,6 +481,15 @@ enum GivenUp {
     RungChanged,
     /// The operation ends without it.
     Cancelled,
+}
+
+/// What follows an operation that gave up bringing the node onto an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Diversion {
+    /// Nothing: the node is paused.
+    Pause,
+    /// Its deletion.
+    Delete(Keep),
 }
 
 /// One step, from its intention to its end.
@@ -560,6 +586,12 @@ pub enum Refusal {
         /// The operation.
         operation: OperationId,
     },
+    /// Only an operation that brings the node onto an instance can end without one.
+    #[error("workflow {operation} does not bring the node onto an instance; wait for it")]
+    NotDiverted {
+        /// The operation.
+        operation: OperationId,
+    },
     /// A loss can be accepted only of what was seen to be lost.
     #[error("volume {slot} was not seen to be lost in {operation}; only what is lost can be given up")]
     NotLost {
@@ -597,8 +629,10 @@ impl Operation {
     pub fn start(id: OperationId, order: Order, at_ms: u64) -> Self {
         let tracked = order.spec.persist.root != RootMode::None;
         let old = match order.kind {
-            OperationKind::Provision | OperationKind::Grow => None,
-            OperationKind::Replace | OperationKind::Delete => order.before.carrier.as_ref(),
+            OperationKind::Provision | OperationKind::Grow | OperationKind::Resume => None,
+            OperationKind::Replace | OperationKind::Delete | OperationKind::Pause => {
+                order.before.carrier.as_ref()
+            }
         };
         // What an abandoned operation had launched may hold anything of the node's.
         let inherited = order.before.leftovers.iter().filter_map(|left| match &left.thing {
@@ -620,13 +654,14 @@ impl Operation {
                     id: Some(held.volume.clone()),
                     place: place(),
                     size_gib: held.size_gib,
+                    zone: held.zone.clone(),
                     made_from: held.made_from.clone(),
                     ..VolumeFact::absent(held.device.clone())
                 };
                 (slot.clone(), fact)
             })
             .collect();
-        if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow) {
+        if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow | OperationKind::Pause) {
             for wanted in &order.spec.data_volumes {
                 volumes
                     .entry(Slot::Data(wanted.name.clone()))
@@ -642,19 +677,19 @@ impl Operation {
             }),
             NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => None,
         };
-        let rung = match (order.kind, order.spec.persist.root) {
-            (OperationKind::Replace | OperationKind::Provision, RootMode::Adopt)
-                if volumes.contains_key(&Slot::Root) =>
-            {
-                RootRung::Adopt
-            }
-            (OperationKind::Replace | OperationKind::Provision, RootMode::Image)
-                if volumes.contains_key(&Slot::Root) =>
-            {
-                RootRung::Image
-            }
-            _ => RootRung::Fresh,
-        };
+        let goes_on = volumes.contains_key(&Slot::Root) && !order.reimage;
+        let rung =
+            match (order.kind, order.spec.persist.root) {
+                (
+                    OperationKind::Replace | OperationKind::Provision | OperationKind::Resume,
+                    RootMode::Adopt,
+                ) if goes_on => RootRung::Adopt,
+                (
+                    OperationKind::Replace | OperationKind::Provision | OperationKind::Resume,
+                    RootMode::Image,
+                ) if goes_on => RootRung::Image,
+                _ => RootRung::Fresh,
+            };
         let known_over = match &order.cause {
             Cause::Signal { signal } => signal.is_over(),
             Cause::Request { .. } | Cause::ReturnToSpot { .. } => false,
@@ -704,6 +739,7 @@ impl Operation {
             carried_over: None,
             gone: Vec::new(),
             undoing: false,
+            diverted: None,
             things,
             uncleaned: BTreeMap::new(),
         };
@@ -771,7 +807,8 @@ impl Operation {
                     self.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
                 }
                 self.facts.losses += 1;
-                let why = if self.facts.undoing { GivenUp::Cancelled } else { GivenUp::Lost };
+                let given_up = self.facts.undoing || self.facts.diverted.is_some();
+                let why = if given_up { GivenUp::Cancelled } else { GivenUp::Lost };
                 self.give_up_candidate(stamp.at_ms, why);
             }
             OperationEvent::SignalReceived { signal } => {
@@ -842,6 +879,16 @@ impl Operation {
                 }
                 self.begin_undoing(stamp.at_ms);
             }
+            OperationEvent::Diverted { delete, .. } => {
+                if !self.may_be_diverted() {
+                    return illegal("the operation does not bring the node onto an instance");
+                }
+                let diversion = delete.map_or(Diversion::Pause, Diversion::Delete);
+                if self.facts.diverted.is_none() {
+                    self.withdraw(stamp.at_ms);
+                }
+                self.facts.diverted = Some(diversion);
+            }
             OperationEvent::Finished { outcome, .. } => {
                 self.status = Status::Finished { at_ms: stamp.at_ms, outcome: *outcome };
             }
@@ -885,6 +932,11 @@ impl Operation {
         holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
     }
 
+    /// Whether it goes back, or only frees what the node holds.
+    pub(crate) const fn gives_up(&self) -> bool {
+        self.facts.undoing || self.facts.diverted.is_some()
+    }
+
     /// Whether the node's root volume is kept at all.
     #[must_use]
     pub fn keeps_root(&self) -> bool {
@@ -894,7 +946,10 @@ impl Operation {
     /// Why the operation cannot be undone any more; `None` while it can.
     #[must_use]
     pub fn no_return(&self) -> Option<String> {
-        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Grow) {
+        if self.facts.diverted.is_some() {
+            return Some("it frees what the node holds, as somebody asked".to_owned());
+        }
+        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Grow | OperationKind::Resume) {
             return None;
         }
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
@@ -919,10 +974,55 @@ impl Operation {
         self.facts.holders.iter().find(|holder| holder.is_old)
     }
 
-    fn begin_undoing(&mut self, at_ms: u64) {
+    /// Whether the node can be paused, or its deletion begun, in the middle of this operation.
+    #[must_use]
+    pub fn may_be_diverted(&self) -> bool {
+        !self.facts.undoing
+            && matches!(
+                self.order.kind,
+                OperationKind::Provision
+                    | OperationKind::Replace
+                    | OperationKind::Resume
+                    | OperationKind::Pause
+            )
+    }
+
+    /// Whether its pool has had no address for it so far.
+    pub(crate) fn lacks_address(&self) -> bool {
+        self.order.spec.pool().is_some() && self.facts.address.is_none()
+    }
+
+    /// Gives up the new instance and what is not asked for yet.
+    fn withdraw(&mut self, at_ms: u64) {
         self.status = Status::Running;
-        self.facts.undoing = true;
         self.give_up_candidate(at_ms, GivenUp::Cancelled);
+        let mut suspected = Vec::new();
+        for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
+            let withdrawn = match record.intent.as_ref() {
+                // Not asked for yet, so surely not made.
+                Intent::Launch { .. } => record.not_before_ms > at_ms,
+                // Its completion may take hours; it can be deleted before.
+                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
+                    suspected.push(Arc::clone(&record.intent));
+                    true
+                }
+                // The growth of a volume is looked at again when it is asked for again.
+                Intent::Grow { .. } => true,
+                _ => false,
+            };
+            if withdrawn {
+                record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
+            }
+            record.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
+        }
+        for intent in suspected {
+            self.suspect(&intent);
+        }
+    }
+
+    fn begin_undoing(&mut self, at_ms: u64) {
+        self.facts.undoing = true;
+        self.withdraw(at_ms);
         // A live detach may still come true: the volume is looked at, and attached again if it has left.
         if let Some(old) = self.old().map(|old| old.instance.clone()) {
             for fact in self.facts.volumes.values_mut() {
@@ -936,26 +1036,6 @@ impl Operation {
             {
                 fact.place = Place::Free;
             }
-        }
-        let mut suspected = Vec::new();
-        for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
-            let withdrawn = match record.intent.as_ref() {
-                // Not asked for yet, so surely not made.
-                Intent::Launch { .. } => record.not_before_ms > at_ms,
-                // Its completion may take hours; it can be deleted before.
-                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
-                    suspected.push(Arc::clone(&record.intent));
-                    true
-                }
-                _ => false,
-            };
-            if withdrawn {
-                record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
-            }
-            record.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
-        }
-        for intent in suspected {
-            self.suspect(&intent);
         }
     }
 
@@ -1073,7 +1153,9 @@ impl Operation {
                 self.facts.uncleaned.insert(id, because);
             }
         }
-        if self.facts.undoing && matches!(evidence, Evidence::OutOfTime { .. }) {
+        if (self.facts.undoing || self.facts.diverted.is_some())
+            && matches!(evidence, Evidence::OutOfTime { .. })
+        {
             self.suspect(intent);
         }
         let undoing = self.facts.undoing;
@@ -1479,11 +1561,16 @@ impl Operation {
         if self.facts.undoing {
             return undo::rules(self);
         }
+        if self.facts.diverted.is_some() {
+            return pause::rules(self);
+        }
         match self.order.kind {
             OperationKind::Provision => provision::rules(self),
             OperationKind::Replace => replace::rules(self),
             OperationKind::Delete => delete::rules(self),
             OperationKind::Grow => grow::rules(self),
+            OperationKind::Pause => pause::rules(self),
+            OperationKind::Resume => provision::rules(self),
         }
     }
 
@@ -1556,8 +1643,16 @@ impl Operation {
         if self.facts.undoing {
             return undo::restored(self).map(|resources| (resources, Outcome::Cancelled));
         }
+        if self.facts.diverted.is_some() {
+            let outcome =
+                if self.order.kind == OperationKind::Pause { Outcome::Completed } else { Outcome::Paused };
+            return pause::paused(self, self.started_at_ms).map(|resources| (resources, outcome));
+        }
         let resources = match self.order.kind {
-            OperationKind::Provision | OperationKind::Replace => self.carried_resources(),
+            OperationKind::Provision | OperationKind::Replace | OperationKind::Resume => {
+                self.carried_resources()
+            }
+            OperationKind::Pause => pause::paused(self, self.started_at_ms),
             OperationKind::Delete => delete::remaining(self),
             OperationKind::Grow => grow::grown(self),
         };
@@ -1576,7 +1671,8 @@ impl Operation {
         let mut volumes: BTreeMap<Slot, HeldVolume> = BTreeMap::new();
         for (slot, fact) in &facts.volumes {
             if let Some(volume) = &fact.id {
-                volumes.insert(slot.clone(), fact.held(volume));
+                // All of them are where the node lives now.
+                volumes.insert(slot.clone(), HeldVolume { zone: None, ..fact.held(volume) });
             }
         }
         let mut retained = before.retained.clone();
@@ -1585,7 +1681,8 @@ impl Operation {
             && let Some(root) = &candidate.root_volume
         {
             let device = candidate.root_device.clone().unwrap_or_default();
-            let new = HeldVolume { volume: root.clone(), device, size_gib: None, made_from: None };
+            let new =
+                HeldVolume { volume: root.clone(), device, size_gib: None, zone: None, made_from: None };
             if let Some(old) = volumes.insert(Slot::Root, new)
                 && old.volume != *root
             {
@@ -1797,7 +1894,8 @@ impl Draft {
         if self.state.status != Status::Running {
             return Ok(());
         }
-        if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX && !self.state.facts.undoing {
+        let launches_on = !self.state.facts.undoing && self.state.facts.diverted.is_none();
+        if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX && launches_on {
             let because = format!(
                 "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}",
                 self.state.facts.last_failure
@@ -1852,7 +1950,7 @@ impl Draft {
         if let Evidence::OutOfTime { because } = &evidence
             && !intent.has_another_way()
             && !self.state.may_be_left(&intent)
-            && !(self.state.facts.undoing && undo::goes_on_without(&self.state, &intent))
+            && !(self.state.gives_up() && undo::goes_on_without(&self.state, &intent))
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
@@ -1869,7 +1967,7 @@ impl Draft {
     fn consequences(&mut self, step: &str, intent: &Intent, evidence: &Evidence) -> Result<(), Refusal> {
         let candidate = self.state.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
         let concerns_candidate = |instance: &InstanceId| candidate.as_ref() == Some(instance);
-        if self.state.facts.undoing {
+        if self.state.gives_up() {
             match (intent, evidence) {
                 (Intent::Launch { .. }, Evidence::Launched { instance, .. }) => {
                     return self.push(OperationEvent::CandidateLost {
@@ -1878,7 +1976,7 @@ impl Draft {
                     });
                 }
                 (Intent::Release { .. }, Evidence::Lost { .. })
-                    if self.state.order.kind == OperationKind::Provision =>
+                    if self.state.facts.undoing && self.state.order.kind == OperationKind::Provision =>
                 {
                     return Ok(());
                 }
@@ -2105,6 +2203,27 @@ impl Draft {
             return Err(Refusal::OnlyForward { operation, because });
         }
         self.push(OperationEvent::CancelRequested { requested_by, reason })?;
+        self.intend()
+    }
+
+    /// Frees what the node holds instead of bringing it onto an instance.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyCancelled`], [`Refusal::NotDiverted`].
+    pub fn divert(
+        &mut self,
+        requested_by: String,
+        reason: Option<String>,
+        delete: Option<Keep>,
+    ) -> Result<(), Refusal> {
+        let operation = self.state.id.clone();
+        if self.state.facts.undoing {
+            return Err(Refusal::AlreadyCancelled { operation });
+        }
+        if !self.state.may_be_diverted() {
+            return Err(Refusal::NotDiverted { operation });
+        }
+        self.push(OperationEvent::Diverted { requested_by, reason, delete })?;
         self.intend()
     }
 

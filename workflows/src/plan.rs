@@ -88,6 +88,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
         spec: spec.clone(),
         before,
         keep: None,
+        reimage: false,
         cause: Cause::Request {
             submission: "plan".to_owned(),
             requested_by: "plan".to_owned(),
@@ -296,6 +297,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         spec: spec.clone(),
         before: with_an_address(spec, Resources::default()),
         keep: None,
+        reimage: false,
         cause: Cause::Request {
             submission: "plan".to_owned(),
             requested_by: "plan".to_owned(),

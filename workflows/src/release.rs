@@ -73,7 +73,9 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
 
 /// When a holder may be terminated: the point of no return for the old instance.
 fn may_fence(op: &Operation, holder: &Holder) -> bool {
-    if !holder.is_old || holder.known_over || op.order.kind == OperationKind::Delete {
+    let only_frees =
+        matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause) || op.facts.diverted.is_some();
+    if !holder.is_old || holder.known_over || only_frees {
         return true;
     }
     // A group that does not exist is found out while the old instance still runs.

@@ -23,8 +23,9 @@ use crate::operation::OperationEvent;
 use crate::pool::{PoolEvent, PoolSpec};
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, BackupParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, Reply, ResumeParams,
-    SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema, TEXT_MAX,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, RecycleParams,
+    ReplaceParams, Reply, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema,
+    TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -81,13 +82,24 @@ pub fn submission() -> Schema {
         message::<ApplyParams>(&mut generator, "node.apply", Field::Optional, Field::Required),
         message::<ReplaceParams>(&mut generator, "node.replace", Field::Required, Field::Optional),
         message::<BackupParams>(&mut generator, "node.backup", Field::Required, Field::Optional),
+        message::<RecycleParams>(&mut generator, "node.recycle", Field::Required, Field::Optional),
+        message::<PauseParams>(&mut generator, "node.pause", Field::Required, Field::Optional),
+        message::<ResumeNodeParams>(&mut generator, "node.resume", Field::Required, Field::Optional),
         message::<DeleteParams>(&mut generator, "node.delete", Field::Required, Field::Required),
         message::<ResumeParams>(&mut generator, "workflow.resume", Field::Optional, Field::Required),
         message::<CancelParams>(&mut generator, "workflow.cancel", Field::Optional, Field::Required),
     ];
     let mut schema = json_schema!({ "oneOf": messages });
     finish(&mut generator, &mut schema, "Perennial submission, version 1");
-    for params in ["ReplaceParams", "BackupParams", "DeleteParams", "CancelParams"] {
+    for params in [
+        "ReplaceParams",
+        "BackupParams",
+        "RecycleParams",
+        "PauseParams",
+        "ResumeNodeParams",
+        "DeleteParams",
+        "CancelParams",
+    ] {
         if let Some(reason) = schema.pointer_mut(&format!("/$defs/{params}/properties/reason")) {
             reason["maxLength"] = json!(TEXT_MAX);
         }

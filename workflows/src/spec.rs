@@ -631,7 +631,7 @@ impl NodeSpec {
         if self.image != old.image && old.persist.root != RootMode::None {
             return wrong(
                 "image",
-                "the root volume is kept, so a new image would have no effect; keep the image, or register a new node",
+                "the root volume is kept, so a new image would have no effect by itself: `perennial node recycle NODE --reimage IMAGE` makes a new root from it and ends the present one's content",
             );
         }
         if self.persist.root != old.persist.root && old.persist.root == RootMode::None {

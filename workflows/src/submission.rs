@@ -8,6 +8,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::aws::ImageId;
 use crate::node::OperationId;
 use crate::operation::Keep;
 use crate::pool::PoolSpec;
@@ -77,7 +78,8 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.delete`, `pool.apply`, `workflow.resume` or `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.pause`, `node.resume`, `node.delete`, `pool.apply`, `workflow.resume` or
+    /// `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +131,37 @@ pub struct BackupParams {
     pub reason: Option<String>,
 }
 
+/// `node.recycle`: as `node.replace`, and with `reimage` the root starts anew from another image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecycleParams {
+    /// The node's image from now on. The present root's content ends with it: the volume is retained, not carried; data volumes
+    /// and the address stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reimage: Option<ImageId>,
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `node.pause`: the node is to give its instance back and keep everything else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseParams {
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `node.resume`: a paused node is to come back onto an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeNodeParams {
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// `node.delete`: the node is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -172,6 +205,12 @@ pub enum Work {
     Replace(ReplaceParams),
     /// See [`BackupParams`].
     Backup(BackupParams),
+    /// See [`RecycleParams`].
+    Recycle(RecycleParams),
+    /// See [`PauseParams`].
+    Pause(PauseParams),
+    /// See [`ResumeNodeParams`].
+    ResumeNode(ResumeNodeParams),
     /// See [`DeleteParams`].
     Delete(DeleteParams),
     /// See [`PoolParams`].
@@ -253,6 +292,21 @@ impl Submission {
                 check_text(backup.reason.as_deref()).map_err(&bad)?;
                 (Work::Backup(backup), None)
             }
+            "node.recycle" => {
+                let recycle: RecycleParams = serde_json::from_value(given).map_err(params)?;
+                check_text(recycle.reason.as_deref()).map_err(&bad)?;
+                (Work::Recycle(recycle), None)
+            }
+            "node.pause" => {
+                let pause: PauseParams = serde_json::from_value(given).map_err(params)?;
+                check_text(pause.reason.as_deref()).map_err(&bad)?;
+                (Work::Pause(pause), None)
+            }
+            "node.resume" => {
+                let resume: ResumeNodeParams = serde_json::from_value(given).map_err(params)?;
+                check_text(resume.reason.as_deref()).map_err(&bad)?;
+                (Work::ResumeNode(resume), None)
+            }
             "node.delete" => {
                 let delete: DeleteParams = serde_json::from_value(given).map_err(params)?;
                 check_text(delete.reason.as_deref()).map_err(&bad)?;
@@ -280,7 +334,7 @@ impl Submission {
             }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.delete, pool.apply, workflow.resume, workflow.cancel",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.pause, node.resume, node.delete, pool.apply, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

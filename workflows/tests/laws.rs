@@ -19,8 +19,8 @@ use perennial_workflows::signal::{Effect, News, Signal, Source};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, ReturnToSpot, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
-    ApplyParams, BackupParams, CancelParams, DeleteParams, ReplaceParams, ResumeParams, Submission,
-    SubmissionId, Work,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
+    ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -173,6 +173,9 @@ enum Move {
     /// The nth open step of the backups ends, in some way.
     BackupStep(usize, u8),
     ReturnToSpot(bool),
+    Pause,
+    Wake,
+    Recycle(bool),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -191,6 +194,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => any::<u8>().prop_map(Move::Tend),
         5 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::BackupStep(n, how)),
         1 => any::<bool>().prop_map(Move::ReturnToSpot),
+        1 => Just(Move::Pause),
+        2 => Just(Move::Wake),
+        1 => any::<bool>().prop_map(Move::Recycle),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -326,6 +332,17 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Replace => {
             desk.submit(Work::Replace(ReplaceParams { reason: None }))?;
+        }
+        Move::Pause => {
+            desk.submit(Work::Pause(PauseParams { reason: None }))?;
+        }
+        Move::Wake => {
+            desk.submit(Work::ResumeNode(ResumeNodeParams { reason: None }))?;
+        }
+        Move::Recycle(reimage) => {
+            let image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
+            let reimage = reimage.then_some(image);
+            desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }))?;
         }
         Move::Delete(root, data) => {
             let keep = perennial_workflows::operation::Keep {
@@ -554,6 +571,8 @@ proptest! {
         root in prop_oneof![Just(RootMode::Adopt), Just(RootMode::Image), Just(RootMode::None)],
         handover in prop_oneof![Just(Handover::Terminate), Just(Handover::Detach)],
         elastic in any::<bool>(),
+        by_snapshot in any::<bool>(),
+        moves_away in any::<bool>(),
         moves in moves(),
     ) {
         let mut desk = Desk::new();
@@ -561,6 +580,14 @@ proptest! {
         spec.persist.handover = handover;
         // A manual backup keeps three without the section: one number, so that the law is simple.
         spec.backup = Some(BackupSpec { every_min: 5, keep: 2 });
+        if by_snapshot && handover == Handover::Terminate {
+            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+        }
+        if moves_away && network != NetworkMode::SecondaryEni {
+            spec.capacity.other_subnets =
+                vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+            spec.network.zone_change = perennial_workflows::spec::ZoneChange::Allow;
+        }
         if spec.makes_before_breaks() && root != RootMode::Image {
             spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
             spec.capacity.min_lifetime_min = 0;

@@ -35,8 +35,11 @@ impl Run {
     fn start(kind: OperationKind, spec: &NodeSpec, cause: Cause, keep: Option<Keep>) -> Self {
         let before = match kind {
             OperationKind::Provision => Default::default(),
-            OperationKind::Replace | OperationKind::Delete | OperationKind::Grow => {
+            OperationKind::Replace | OperationKind::Delete | OperationKind::Grow | OperationKind::Pause => {
                 imagined_resources(spec).unwrap()
+            }
+            OperationKind::Resume => {
+                perennial_workflows::node::Resources { carrier: None, ..imagined_resources(spec).unwrap() }
             }
         };
         let order = Order {
@@ -47,6 +50,7 @@ impl Run {
             spec: spec.clone(),
             before,
             keep,
+            reimage: false,
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
@@ -77,6 +81,7 @@ impl Run {
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
                 OperationEvent::CancelRequested { .. } => writeln!(told, "! cancelled"),
+                OperationEvent::Diverted { .. } => writeln!(told, "! diverted"),
                 OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
             };
         }
