@@ -10,7 +10,7 @@ use perennial_engine::ids::Position;
 use perennial_engine::journal::{Journal as _, Which};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{Settings, Span};
+use perennial_sim::world::settings::{Quotas, Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{ImageRequest, ImageTraits, Tags};
 use perennial_workflows::aws::{SnapshotId, VolumeId};
@@ -157,6 +157,24 @@ async fn a_replacement_waits_for_no_backup_and_the_next_backup_is_of_the_same_vo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recommendation_takes_a_fresh_backup_at_once() {
+    let mut lab = provisioned(quick(11), 60, 3).await;
+    let book = backed_up(&mut lab, 1).await;
+    lab.write("db-1", "just now").await;
+    lab.clock.sleep(MINUTE).await;
+    let instance = lab.instance("db-1").await;
+    lab.region.with(|world, now_ms| world.recommend_rebalance(now_ms, &instance).unwrap());
+    let from_ms = lab.clock.now_ms();
+    let book = backed_up(&mut lab, book.newest + 1).await;
+    let last = book.last_complete().unwrap();
+    assert!(last.taken_at_ms.unwrap() - from_ms < 15_000);
+    assert_eq!(content(&lab, &last.snapshots[&Slot::Root].snapshot).pop().as_deref(), Some("just now"));
+    let noted = lab.node("db-1").await.noted;
+    assert!(noted[0].because.contains("db-1.b2"), "{noted:?}");
+    assert_eq!(lab.node("db-1").await.operations, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backup_that_fails_is_seen_and_the_next_one_mends_it() {
     let mut lab = provisioned(quick(4), 5, 3).await;
     let refused = Rule {
@@ -182,7 +200,11 @@ async fn a_backup_that_fails_is_seen_and_the_next_one_mends_it() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_makes_no_second_set() {
     for fault in [Fault::LostReply, Fault::LostRequest, Fault::After("InternalError".into())] {
-        let mut lab = provisioned(quick(5), 5, 3).await;
+        let mut settings = quick(5);
+        // The region shows a new snapshot late, and would take another one at once.
+        settings.unknown_for = Span::ms(4_000, 6_000);
+        settings.snapshot_quotas = Quotas::Off;
+        let mut lab = provisioned(settings, 5, 3).await;
         lab.region.inject(Rule {
             target: Target::Only(Action::CreateSnapshots),
             when: When::Next(1),

@@ -88,7 +88,7 @@ async fn storm(seed: u64) {
     if ways.u8(0..4) == 0 && handover == Handover::Terminate {
         spec.persist.data = DataMode::Snapshot;
     }
-    let may_move = ways.u8(0..4) == 0 && spec.persist.network != NetworkMode::SecondaryEni;
+    let may_move = ways.u8(0..4) == 0;
     if may_move {
         spec.capacity.other_subnets =
             vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];

@@ -14,7 +14,7 @@ use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
-use crate::signal::{Cause, Effect, News, Signal};
+use crate::signal::{Cause, Effect, News, RebalancePolicy, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Evidence, Intent};
 use crate::submission::{Submission, Work};
@@ -726,6 +726,22 @@ impl View<'_> {
             let fate = Fate::Past { node: sight.node.clone(), instance: signal.instance.clone() };
             return Ok((fate, Vec::new()));
         }
+        if let (News::Rebalance, Some(spec)) = (&signal.news, &node.spec) {
+            match spec.signals.unwrap_or_default().rebalance {
+                RebalancePolicy::Ignore => {}
+                RebalancePolicy::Prepare if spec.backup.is_some() => {
+                    return self.prepare(sight, node, signal, None);
+                }
+                RebalancePolicy::Prepare => {}
+                RebalancePolicy::Move => match capacity::may_move(node, self.now_ms) {
+                    Ok(()) => return self.replace(sight, node, signal),
+                    Err(because) => {
+                        let because = format!("it is not moved now: {because}");
+                        return self.prepare(sight, node, signal, Some(because));
+                    }
+                },
+            }
+        }
         if !signal.is_loss() {
             let Some(because) = noted_because(signal) else {
                 return Ok((Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()));
@@ -735,6 +751,37 @@ impl View<'_> {
             let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
             return Ok((Fate::Noted { because }, appends));
         }
+        self.replace(sight, node, signal)
+    }
+
+    /// A fresh backup, if the node has backups, and a note.
+    fn prepare(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        signal: &Signal,
+        because: Option<String>,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let mut appends = Vec::new();
+        let mut said: Vec<String> = because.into_iter().collect();
+        if node.spec.as_ref().is_some_and(|spec| spec.backup.is_some()) {
+            let cause = Cause::Signal { signal: signal.clone() };
+            let (fate, begun) = self.back_up(sight, node, cause)?;
+            appends.extend(begun);
+            said.push(match fate {
+                Fate::BackupBegan { backup } => format!("backup {backup} is taken at once"),
+                Fate::Noted { because } => because,
+                other => format!("no backup at once: {other}"),
+            });
+        }
+        let because = format!("noted: {}", said.join("; "));
+        let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
+        appends.push((node_stream(&sight.node), vec![Event::Node(noted)]));
+        Ok((Fate::Noted { because }, appends))
+    }
+
+    /// The node goes on on another instance, because of what was heard.
+    fn replace(&self, sight: &Sight, node: &Node, signal: &Signal) -> Result<(Fate, Appends), Rejection> {
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let cause = Cause::Signal { signal: signal.clone() };
         let begun = self.start(

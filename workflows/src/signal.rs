@@ -1,10 +1,13 @@
 //! What is heard from the world, and why an operation was started.
 
+mod policy;
+
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::policy::{RebalancePolicy, SignalsSpec};
 use crate::aws::{InstanceId, InstanceState};
 
 /// Something heard about an instance.

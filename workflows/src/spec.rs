@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId};
 use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
+use crate::signal::SignalsSpec;
 use crate::windows::MaintenanceWindow;
 
 /// The longest node name. Names stand in tags, image names (128 characters) and stream names.
@@ -148,6 +149,9 @@ pub struct NodeSpec {
     /// When it may be moved although it runs well; none means at any time. See `capacity.return_to_spot`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub maintenance_windows: Vec<MaintenanceWindow>,
+    /// What is done about what is heard, where there is a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<SignalsSpec>,
     /// Further tags of every resource; keys must not begin with `perennial:` or `aws:`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -846,6 +850,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         user_data: None,
         backup: None,
         maintenance_windows: Vec::new(),
+        signals: None,
         tags: BTreeMap::new(),
     }
 }

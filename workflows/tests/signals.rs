@@ -8,14 +8,17 @@ use std::sync::Arc;
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::backup::{BackupCause, BackupSpec, BookId};
+use perennial_workflows::capacity::MIN_LIFETIME_MIN;
 use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Sight, State};
 use perennial_workflows::letter::{Fate, letter_stream};
 use perennial_workflows::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, node_stream};
 use perennial_workflows::operation::{Operation, Status};
 use perennial_workflows::plan::success;
-use perennial_workflows::signal::{Cause, Effect, News, Signal, Source};
+use perennial_workflows::signal::{Cause, Effect, News, RebalancePolicy, Signal, SignalsSpec, Source};
 use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
 
+const LIFETIME_MS: u64 = MIN_LIFETIME_MIN as u64 * 60_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// The streams of one node that is in place, and what was answered.
@@ -224,6 +227,66 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
         assert!(matches!(fate, Fate::Noted { .. }), "{name}: {fate}");
         assert_eq!(desk.node().operations, 1, "{name}");
     }
+}
+
+/// A node whose file says what to do about a recommendation, some time after it was made.
+fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
+    let mut desk = Desk::new();
+    let mut spec = desk.node().spec.unwrap();
+    spec.signals = Some(SignalsSpec { rebalance });
+    spec.backup = backup;
+    let (state, head) = desk.streams.remove(&node_stream(&Desk::name())).unwrap();
+    let State::Node(node) = state else { panic!() };
+    let changed = NodeEvent::SpecChanged { spec, requested_by: "tests".into() };
+    let head = head.next();
+    let node = node.evolve(Stamp { seq: head, at_ms: desk.now_ms }, &changed).unwrap();
+    desk.streams.insert(node_stream(&Desk::name()), (State::Node(node), head));
+    desk.now_ms += LIFETIME_MS;
+    desk
+}
+
+#[test]
+fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() {
+    let every = Some(BackupSpec::default());
+    let first = |desk: &Desk| match desk.state(&BookId::new(Desk::name(), 1).stream()) {
+        State::Book(book) => book.known.under_way().map(|backup| backup.order.cause.clone()),
+        other => panic!("{other:?}"),
+    };
+    for (policy, backup) in [(RebalancePolicy::Ignore, every), (RebalancePolicy::Prepare, None)] {
+        let mut desk = told(policy, backup);
+        let old = desk.carrier();
+        let fate = desk.hear(&old, News::Rebalance).to_string();
+        assert!(fate.contains("noted, not followed"), "{policy:?}: {fate}");
+        assert_eq!((first(&desk), desk.node().operations), (None, 1), "{policy:?}");
+    }
+
+    let mut desk = told(RebalancePolicy::Prepare, every);
+    let old = desk.carrier();
+    let fate = desk.hear(&old, News::Rebalance).to_string();
+    assert_eq!(fate, "nothing to do: noted: backup db-1.b1 is taken at once");
+    assert!(matches!(first(&desk), Some(BackupCause::Asked { cause: Cause::Signal { .. } })));
+    assert!(desk.node().noted[0].because.contains("db-1.b1"), "it is in the history, with its name");
+    let again = desk.hear(&old, News::Rebalance).to_string();
+    assert_eq!(again, "nothing to do: noted: backup db-1.b1 is under way");
+    assert_eq!(desk.node().operations, 1);
+    // The loss that it predicted is one operation, and does not wait for the backup.
+    assert!(matches!(desk.hear(&old, warning()), Fate::Started { .. }));
+
+    let mut desk = told(RebalancePolicy::Move, None);
+    let old = desk.carrier();
+    assert!(matches!(desk.hear(&old, News::Rebalance), Fate::Started { .. }));
+    assert!(
+        matches!(&desk.operation(2).order.cause, Cause::Signal { signal } if signal.news == News::Rebalance)
+    );
+    desk.finish(2);
+    // The new instance is recommended to be left as well: not at once.
+    let new = desk.carrier();
+    assert_ne!(new, old);
+    let fate = desk.hear(&new, News::Rebalance).to_string();
+    assert!(fate.contains("its instance has carried it for less than"), "{fate}");
+    assert_eq!(desk.node().operations, 2);
+    desk.now_ms += LIFETIME_MS;
+    assert!(matches!(desk.hear(&new, News::Rebalance), Fate::Started { .. }));
 }
 
 #[test]
