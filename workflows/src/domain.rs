@@ -799,6 +799,7 @@ impl View<'_> {
         let because = capacity::may_return(node, seen, self.now_ms).map_err(not_now)?;
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let wanted = Wanted {
+            reimage: false,
             kind: OperationKind::Replace,
             spec,
             before: node.resources.clone(),
