@@ -307,6 +307,9 @@ impl Look<'_> {
                 }))
             }
             Intent::CreateVolume { .. } => self.create_volume(intent).await,
+            Intent::TakeVolume { volume, zone, size_gib, own, .. } => {
+                self.take_volume(volume, zone, *size_gib, own).await
+            }
             Intent::CreateInterface { client_token, subnet, groups, private_ip, tags } => {
                 let mine = cloud.interfaces(&Select::Tagged(step_tags(tags))).await?;
                 if let Some(view) = mine.first() {
@@ -499,6 +502,67 @@ impl Look<'_> {
                 "VolumeError",
                 format!("{} failed after its creation (often: the key cannot be used)", view.id),
             ),
+        }
+    }
+
+    async fn take_volume(
+        &mut self,
+        volume: &VolumeId,
+        zone: &str,
+        size_gib: u32,
+        own: &TagMap,
+    ) -> Result<Pass, CloudError> {
+        let Some(view) = self.runner.observer.volume(volume).await? else {
+            return if self.is_missing_for(DOUBT) {
+                refused("InvalidVolume.NotFound", format!("there is no volume {volume}"))
+            } else {
+                not_yet(LOOK_AGAIN, format!("{volume} is not shown"))
+            };
+        };
+        self.memory.missing = None;
+        if view.multi_attach {
+            return refused("MultiAttach", format!("{volume} can be attached to several instances at once"));
+        }
+        if view.zone != zone {
+            let message =
+                format!("{volume} is in {}, the node lives in {zone}: name one of that zone", view.zone);
+            return refused("ZoneMismatch", message);
+        }
+        if view.size_gib < size_gib {
+            let has = view.size_gib;
+            let message = format!("{volume} has {has} GiB, the file says {size_gib}: say at most {has}");
+            return refused("TooSmall", message);
+        }
+        // Free for a moment, because its node is being replaced, is not free.
+        if let Some(node) = view.tags.get("perennial:node")
+            && !carries(&view.tags, own)
+        {
+            let owner = view.tags.get("perennial:owner").map_or("", String::as_str);
+            return settled(Evidence::HeldByAnother {
+                what: volume.to_string(),
+                by: format!(
+                    "node {node} of the installation {owner}, by its tags (if that node is gone, remove its tag perennial:node)"
+                ),
+            });
+        }
+        if let Some(attachment) = view.attachments.first() {
+            let by = attachment.instance.to_string();
+            return settled(Evidence::HeldByAnother { what: volume.to_string(), by });
+        }
+        match view.state {
+            VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
+            VolumeState::Available | VolumeState::InUse if is_free(&view) => {
+                match self.free_twice(volume).await? {
+                    StepResult::Settled(_) => settled(Evidence::VolumeTaken { size_gib: view.size_gib }),
+                    pass @ StepResult::NotYet { .. } => Ok(pass),
+                }
+            }
+            VolumeState::Available | VolumeState::InUse => {
+                not_yet(LOOK_AGAIN, format!("{volume} is not free"))
+            }
+            VolumeState::Deleting | VolumeState::Deleted | VolumeState::Error => {
+                refused("VolumeError", format!("{volume} is {:?}", view.state))
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{DataVolumeSpec, Handover, NetworkMode};
 use crate::steps::{Intent, LaunchInterface, Placement, Slot};
+use crate::taken;
 
 /// Every rule of the acquire half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -51,7 +52,8 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let slot = Slot::Data(wanted.name.clone());
         let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
         if absent {
-            due.push(create_volume(op, wanted, zone, wanted.size_gib, wanted.snapshot.clone()));
+            let made = || create_volume(op, wanted, zone, wanted.size_gib, wanted.snapshot.clone());
+            due.push(taken::take(op, wanted, zone).unwrap_or_else(made));
         }
     }
     due.extend(network::create(op));

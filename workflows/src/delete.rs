@@ -20,7 +20,7 @@
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
 use crate::steps::{Intent, Slot};
-use crate::{acquire, pool, release};
+use crate::{acquire, pool, release, taken};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -75,7 +75,8 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Root => keep.root,
             Slot::Data(_) => keep.data,
         };
-        if !kept {
+        // What was there before the node stays.
+        if !kept && !taken::is_taken(op, &held.volume) {
             let intent = Intent::DeleteVolume { volume: held.volume.clone(), role: slot.to_string() };
             list.push((held.volume.to_string(), intent));
         }
@@ -85,7 +86,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Root => keep.root,
             Slot::Data(_) => keep.data,
         };
-        if !kept {
+        if !kept && !taken::is_taken(op, &old.volume) {
             let intent =
                 Intent::DeleteVolume { volume: old.volume.clone(), role: format!("retained {}", old.slot) };
             list.push((old.volume.to_string(), intent));

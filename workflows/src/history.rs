@@ -370,6 +370,10 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             format!("zone {}, {} image", placement.zone, placement.image.architecture)
         }
         Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+        Evidence::VolumeTaken { size_gib } => match intent {
+            Intent::TakeVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
+            _ => format!("{size_gib} GiB"),
+        },
         Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
         Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
         Evidence::Fenced { found, terminated_by_us: true } => {

@@ -35,4 +35,5 @@ pub mod windows;
 mod acquire;
 mod carriage;
 mod release;
+mod taken;
 mod undo;

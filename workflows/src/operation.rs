@@ -1170,6 +1170,14 @@ impl Operation {
                 }
             }
             (Intent::CreateVolume { .. }, Evidence::VolumeCreated { volume }) => self.made(intent, volume),
+            (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib }) => {
+                if let Some(fact) = facts.volumes.get_mut(slot) {
+                    fact.id = Some(volume.clone());
+                    fact.place = Place::Free;
+                    fact.size_gib = Some(*size_gib);
+                    fact.zone = Some(zone.clone());
+                }
+            }
             (
                 Intent::CreateInterface { groups, .. },
                 Evidence::InterfaceCreated { interface, private_ip },

@@ -43,7 +43,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
     match intent {
         Intent::Resolve { .. } => 500,
         Intent::CreateVolume { .. } => 2_500,
-        Intent::CreateInterface { .. } => 1_500,
+        Intent::CreateInterface { .. } | Intent::TakeVolume { .. } => 1_500,
         Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
         Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
         // About a minute on virtual types; minutes on GPU and metal.
@@ -171,6 +171,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             },
         }),
         Intent::CreateVolume { .. } => Evidence::VolumeCreated { volume: volume() },
+        Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib },
         Intent::CreateInterface { .. } => Evidence::InterfaceCreated {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
             private_ip: address(),

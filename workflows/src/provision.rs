@@ -12,6 +12,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
 //! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
+//! | `take_volume:x` | the file names an existing volume | see `taken.rs` | volume free, twice | stuck |
 //! | `create_interface` | `primary_eni`, `secondary_eni`; zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
 //! | `launch` | no candidate; own interface free | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
 //! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId};
+use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId, VolumeId};
 use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
 use crate::signal::SignalsSpec;
@@ -432,6 +432,10 @@ pub struct DataVolumeSpec {
     /// What the first volume is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
+    /// An existing volume instead of a new one: free, in the node's zone, of one instance at a time, at least `size_gib` large. No
+    /// deletion of the node deletes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
 }
 
 fn gp3() -> String {
@@ -585,6 +589,7 @@ impl NodeSpec {
                 return wrong(&format!("data_volumes[{i}].kms_key"), "needs `encrypted: true`".into());
             }
         }
+        crate::taken::check(self)?;
         if let Some(user_data) = &self.user_data
             && user_data.len() > USER_DATA_BYTES_MAX
         {
@@ -843,6 +848,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             encrypted: false,
             kms_key: None,
             snapshot: None,
+            volume: None,
         }],
         private_ip: None,
         key_name: None,

@@ -19,7 +19,7 @@
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
-//! | release, release_interface, return_address, start, verify, find | describe only | nothing is changed |
+//! | take_volume, release, release_interface, return_address, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 //!
 //! The steps of backups stand in [`backup`](crate::backup).
@@ -207,6 +207,19 @@ pub enum Intent {
         snapshot: Option<SnapshotId>,
         /// At creation.
         tags: TagMap,
+    },
+    /// Sees that an existing volume can be the node's.
+    TakeVolume {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it must be.
+        zone: String,
+        /// How large it must be at least.
+        size_gib: u32,
+        /// The tags of the node's own things.
+        own: TagMap,
     },
     /// Creates the node's own interface.
     CreateInterface {
@@ -483,6 +496,7 @@ impl Intent {
         match self {
             Self::Resolve { .. } => "resolve".into(),
             Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
+            Self::TakeVolume { slot, .. } => format!("take_volume:{slot}"),
             Self::CreateInterface { .. } => "create_interface".into(),
             Self::Preserve { instance, .. } => format!("preserve:{instance}"),
             Self::Detach { slot, .. } => format!("detach:{slot}"),
@@ -525,6 +539,7 @@ impl Intent {
             // Seconds in practice; an EBS control-plane brown-out can make them minutes.
             Self::Resolve { .. }
             | Self::CreateVolume { .. }
+            | Self::TakeVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
             | Self::SetGroups { .. }
@@ -596,6 +611,7 @@ impl Intent {
             | Self::Detach { instance, .. } => Some(instance),
             Self::Resolve { .. }
             | Self::CreateVolume { .. }
+            | Self::TakeVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Fence { .. }
             | Self::Release { .. }
@@ -645,6 +661,11 @@ pub enum Evidence {
     VolumeCreated {
         /// Its id.
         volume: VolumeId,
+    },
+    /// The existing volume can be the node's: free, seen twice.
+    VolumeTaken {
+        /// Its size.
+        size_gib: u32,
     },
     /// An interface is available.
     InterfaceCreated {

@@ -36,6 +36,7 @@ use crate::operation::{Due, Holder, Operation, Place};
 use crate::pool;
 use crate::release;
 use crate::steps::Intent;
+use crate::taken;
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -120,6 +121,7 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     for fact in facts.volumes.values().filter(|fact| !fact.touched) {
         if let Some(volume) = &fact.id
             && !before.volumes.values().any(|held| held.volume == *volume)
+            && !taken::is_taken(op, volume)
         {
             made.push(Thing::Volume { volume: volume.clone() });
         }
@@ -171,6 +173,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
     match intent {
         Intent::Resolve { .. }
         | Intent::CreateVolume { .. }
+        | Intent::TakeVolume { .. }
         | Intent::CreateInterface { .. }
         | Intent::SnapshotRoot { .. }
         | Intent::SnapshotVolume { .. }

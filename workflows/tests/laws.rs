@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId};
 use perennial_workflows::backup::{
     BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookId, TakenSnapshot,
 };
@@ -437,6 +437,9 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     for step in &open {
         match step.intent.as_ref() {
             Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
+            Intent::DeleteVolume { volume, .. } if volume.as_str() == "vol-taken" => {
+                prop_assert!(false, "what was there before the node is deleted");
+            }
             Intent::DeleteVolume { volume, .. } if operation.order.keep.is_none() => {
                 prop_assert!(
                     !operation.order.before.volumes.values().any(|held| held.volume == *volume),
@@ -573,11 +576,14 @@ proptest! {
         elastic in any::<bool>(),
         by_snapshot in any::<bool>(),
         moves_away in any::<bool>(),
+        taken in any::<bool>(),
         moves in moves(),
     ) {
         let mut desk = Desk::new();
         let mut spec = example("db-1", network, root);
         spec.persist.handover = handover;
+        let taken = taken && !by_snapshot && !moves_away;
+        spec.data_volumes[0].volume = taken.then(|| VolumeId::parse("vol-taken").unwrap());
         // A manual backup keeps three without the section: one number, so that the law is simple.
         spec.backup = Some(BackupSpec { every_min: 5, keep: 2 });
         if by_snapshot && handover == Handover::Terminate {
