@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial_store::JournalReader;
+use perennial_workflows::backup::{BackupCause, BackupId, Carried};
 use perennial_workflows::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story, node_history};
 use perennial_workflows::node::OperationId;
 use perennial_workflows::spec::NodeName;
@@ -41,7 +42,34 @@ pub(crate) async fn load(
     if let (Some(_), Some(began)) = (last, began) {
         history.entries.drain(..began);
     }
+    add_backups(&mut history, &read::book(journal, name).await?);
     Ok(history)
+}
+
+/// What of a node's backups belongs into its history, as far as its present book remembers: those that failed, and those that
+/// were not taken by the schedule. The others stand in `perennial node backups`.
+fn add_backups(history: &mut NodeHistory, book: &Carried) {
+    let id = |number| BackupId::new(history.node.clone(), number);
+    let failed = book.failures.iter().map(|failure| {
+        (failure.at_ms, format!("backup {} has failed: {}", id(failure.backup), failure.because))
+    });
+    let asked =
+        book.backups.iter().filter(|backup| backup.order.cause != BackupCause::Schedule).map(|backup| {
+            let (order, progress) = (&backup.order, backup.progress);
+            (backup.began_at_ms, format!("backup {} ({progress}): {}", id(order.number), order.cause))
+        });
+    let remarks: Vec<Entry> =
+        failed.chain(asked).map(|(at_ms, text)| Entry::Remark { at_ms, text }).collect();
+    let first_ms = history.entries.first().map_or(0, began_ms);
+    history.entries.extend(remarks.into_iter().filter(|remark| began_ms(remark) >= first_ms));
+    history.entries.sort_by_key(began_ms);
+}
+
+const fn began_ms(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Remark { at_ms, .. } => *at_ms,
+        Entry::Operation(story) => story.started_at_ms,
+    }
 }
 
 /// A history for people.
@@ -127,4 +155,29 @@ fn comparison(lines: &[Comparison]) -> String {
             vec![format!("  {}", line.what), or_none(&line.before), or_none(&line.after), same.to_owned()]
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial_workflows::backup::Failure;
+
+    use super::*;
+
+    #[test]
+    fn a_backup_that_failed_stands_in_the_history_at_its_time() {
+        let remark = |at_ms, text: &str| Entry::Remark { at_ms, text: text.to_owned() };
+        let mut history = NodeHistory {
+            node: NodeName::parse("db-1").unwrap(),
+            entries: vec![remark(1_000, "registered"), remark(9_000, "spec changed")],
+        };
+        let failures = [(500, "long ago"), (5_000, "not allowed")];
+        let failures = failures.map(|(at_ms, because)| Failure { backup: 4, at_ms, because: because.into() });
+        add_backups(&mut history, &Carried { failures: failures.into(), ..Carried::default() });
+        let expected = [
+            remark(1_000, "registered"),
+            remark(5_000, "backup db-1.b4 has failed: not allowed"),
+            remark(9_000, "spec changed"),
+        ];
+        assert_eq!(history.entries, expected, "what lies before the part that is shown is left out");
+    }
 }
