@@ -5,6 +5,7 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
+use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
 use perennial_workflows::aws::Market;
@@ -374,4 +375,23 @@ async fn a_death_at_any_point_of_a_return_that_is_undone() {
         assert_eq!(lab.node("db-1").await.resources, before, "point {k}");
         lab.check("db-1", &["before"]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capacity_reservation_that_is_taken_back_starts_a_replacement() {
+    let (mut lab, _) = provisioned(|spec| spec.capacity.market = MarketPolicy::OnDemandOnly).await;
+    let old = lab.instance("db-1").await;
+    let event = json!({
+        "id": "r-1", "source": "aws.ec2", "time": "2026-09-14T08:05:00Z",
+        "detail-type": "EC2 Capacity Reservation Instance Interruption Warning",
+        "detail": { "instance-id": old, "instance-action": "terminate" }
+    });
+    lab.interruptions.send(vec![Outgoing::now(event.to_string())]).await.unwrap();
+    lab.rest("db-1", 2).await;
+    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_ne!(lab.instance("db-1").await, old);
+    let cause = lab.operation("db-1.2").await.order.cause.to_string();
+    assert_eq!(cause, format!("capacity reservation interruption warning: {old} will get terminate (event)"));
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["before"]).await;
 }

@@ -110,6 +110,7 @@ pub fn parse(body: &str) -> Parsed {
     let known = matches!(
         event.detail_type.as_str(),
         "EC2 Spot Instance Interruption Warning"
+            | "EC2 Capacity Reservation Instance Interruption Warning"
             | "EC2 Instance Rebalance Recommendation"
             | "EC2 Instance State-change Notification"
     );
@@ -137,6 +138,10 @@ pub fn parse(body: &str) -> Parsed {
                 deadline_ms: at_ms + u64::try_from(notice.as_millis()).unwrap_or(0),
             }
         }
+        "EC2 Capacity Reservation Instance Interruption Warning" => News::ReservationInterruption {
+            action: clip(&text("instance-action").unwrap_or_else(|| "terminate".to_owned())),
+            deadline_ms: at_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
+        },
         "EC2 Instance Rebalance Recommendation" => News::Rebalance,
         _ => {
             let state = text("state").unwrap_or_default();
@@ -294,6 +299,17 @@ mod tests {
         assert_eq!(id, "a3c1");
         let News::SpotInterruption { deadline_ms, .. } = signal.news else { panic!() };
         assert_eq!(deadline_ms - signal.at_ms, 120_000);
+    }
+
+    #[test]
+    fn a_capacity_reservation_that_is_taken_back_warns_like_spot() {
+        let body = event(|e| {
+            e["detail-type"] = "EC2 Capacity Reservation Instance Interruption Warning".into();
+        });
+        let Parsed::Signal { signal, .. } = parse(&body) else { panic!() };
+        assert!(signal.is_notice() && signal.is_loss());
+        assert!(matches!(&signal.news, News::ReservationInterruption { action, deadline_ms }
+                if action == "terminate" && deadline_ms - signal.at_ms == 120_000));
     }
 
     #[test]

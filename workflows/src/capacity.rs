@@ -32,6 +32,8 @@
 //!
 //! A node that is dying moves whatever these rules say.
 //!
+//! Pools are not asked in parallel: `docs/decisions/0008-one-launch-at-a-time.md` says why.
+//!
 //! The memory lives with the workers and may be lost at any time: that costs calls, nothing else. The budget is counted from
 //! the journal. Both answer a launch with "no capacity" and a code of ours, before any call is made.
 

@@ -1190,7 +1190,10 @@ const fn noted_because(signal: &Signal) -> Option<&'static str> {
             }
             Effect::Settled => "noted: nothing will come of it any more",
         }),
-        News::SpotInterruption { .. } | News::StateChange { .. } | News::Missing { .. } => None,
+        News::SpotInterruption { .. }
+        | News::ReservationInterruption { .. }
+        | News::StateChange { .. }
+        | News::Missing { .. } => None,
     }
 }
 

@@ -304,7 +304,10 @@ impl OutageClock {
         match news {
             News::StateChange { state } => self.begins(at_ms, format!("{instance} was {state}")),
             News::Missing { .. } => self.begins(at_ms, format!("{instance} was gone")),
-            News::SpotInterruption { .. } | News::Rebalance | News::ScheduledChange { .. } => {}
+            News::SpotInterruption { .. }
+            | News::ReservationInterruption { .. }
+            | News::Rebalance
+            | News::ScheduledChange { .. } => {}
         }
     }
 

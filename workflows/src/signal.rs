@@ -35,6 +35,13 @@ pub enum News {
         /// When, in milliseconds since the Unix epoch.
         deadline_ms: u64,
     },
+    /// EC2 will take the instance, because the owner of the interruptible capacity reservation it runs in takes it back.
+    ReservationInterruption {
+        /// `terminate`.
+        action: String,
+        /// When, in milliseconds since the Unix epoch.
+        deadline_ms: u64,
+    },
     /// EC2 sees an elevated risk of interruption.
     Rebalance,
     /// The instance has another state.
@@ -111,7 +118,9 @@ impl Signal {
     #[must_use]
     pub const fn certainty(&self) -> Certainty {
         match &self.news {
-            News::SpotInterruption { .. } | News::Missing { .. } => Certainty::Warned,
+            News::SpotInterruption { .. } | News::ReservationInterruption { .. } | News::Missing { .. } => {
+                Certainty::Warned
+            }
             News::Rebalance => Certainty::Possible,
             News::ScheduledChange { effect, .. } => match effect {
                 Effect::Retirement => Certainty::Announced,
@@ -129,7 +138,7 @@ impl Signal {
     #[must_use]
     pub fn is_notice(&self) -> bool {
         match &self.news {
-            News::SpotInterruption { .. } => true,
+            News::SpotInterruption { .. } | News::ReservationInterruption { .. } => true,
             News::ScheduledChange { effect, .. } => *effect == Effect::Retirement,
             News::Rebalance | News::StateChange { .. } | News::Missing { .. } => false,
         }
@@ -155,6 +164,9 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instance = &self.instance;
         match &self.news {
+            News::ReservationInterruption { action, .. } => {
+                write!(f, "capacity reservation interruption warning: {instance} will get {action}")?;
+            }
             News::SpotInterruption { action, .. } => {
                 write!(f, "spot interruption warning: {instance} will get {action}")?;
             }

@@ -281,7 +281,8 @@ fn backup_evidence(intent: &Intent, token: Token, how: u8) -> Evidence {
 
 fn news(how: u8) -> News {
     let scheduled = |effect| News::ScheduledChange { code: "CODE".into(), effect, begins_ms: None };
-    match how % 8 {
+    match how % 9 {
+        8 => News::ReservationInterruption { action: "terminate".into(), deadline_ms: 0 },
         0 => News::Rebalance,
         1 => News::StateChange { state: InstanceState::ShuttingDown },
         2 => News::StateChange { state: InstanceState::Stopped },
