@@ -44,7 +44,7 @@ use perennial_engine::retry::Intervals;
 use crate::aws::Market;
 use crate::node::Node;
 use crate::operation::{Ladder, Operation, Rejected};
-use crate::signal::Cause;
+use crate::signal::{Cause, RebalancePolicy};
 use crate::spec::{MarketPolicy, NodeSpec, Pool, ReturnToSpot, SpecError};
 use crate::{plan, windows};
 
@@ -205,17 +205,20 @@ pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
         );
     }
     match capacity.return_to_spot {
+        ReturnToSpot::Never if spec.signals.unwrap_or_default().rebalance == RebalancePolicy::Move => {
+            return Ok(());
+        }
         ReturnToSpot::Never => {
             if !spec.maintenance_windows.is_empty() {
                 return wrong(
                     "maintenance_windows",
-                    "nothing moves the node in them; say `capacity.return_to_spot: window`, or remove them",
+                    "nothing moves the node in them; say `capacity.return_to_spot: window` or `signals.rebalance: move`, or remove them",
                 );
             }
             if capacity.min_lifetime_min != MIN_LIFETIME_MIN {
                 return wrong(
                     "capacity.min_lifetime_min",
-                    "has no effect with `return_to_spot: never`; remove one of the two",
+                    "has no effect with `return_to_spot: never` and without `signals.rebalance: move`; remove it",
                 );
             }
             return Ok(());
@@ -223,7 +226,7 @@ pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
         ReturnToSpot::WhenAvailable if !spec.maintenance_windows.is_empty() => {
             return wrong(
                 "maintenance_windows",
-                "have no effect with `return_to_spot: when_available`; say `window`, or remove them",
+                "`return_to_spot: when_available` means at any time; say `window`, or remove them",
             );
         }
         ReturnToSpot::WhenAvailable if !makes_before_it_breaks(spec) => {

@@ -869,6 +869,19 @@ mod tests {
         example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)
     }
 
+    #[test]
+    fn windows_serve_any_move_that_nobody_needs_at_once() {
+        let mut spec = good();
+        spec.maintenance_windows = nights();
+        assert_eq!(spec.check().unwrap_err().field, "maintenance_windows");
+        let mut moved = spec.clone();
+        moved.signals = serde_json::from_str(r#"{"rebalance": "move"}"#).unwrap();
+        moved.capacity.min_lifetime_min = 5;
+        moved.check().unwrap();
+        spec.capacity.return_to_spot = ReturnToSpot::Window;
+        spec.check().unwrap();
+    }
+
     fn nights() -> Vec<MaintenanceWindow> {
         let text = r#"[{"from": "02:00", "to": "05:00", "time_zone": "Europe/Berlin"}]"#;
         serde_json::from_str(text).unwrap()
