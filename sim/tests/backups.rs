@@ -323,3 +323,29 @@ async fn a_death_at_any_point_of_a_backup() {
         lab.check("db-1", &["before"]).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_asked_for_is_taken_at_once_and_never_while_the_volumes_move() {
+    let mut lab = Lab::new(quick(12));
+    let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    lab.submit("node.backup", "db-1", json!({"reason": "before the upgrade"})).await;
+    lab.submit("node.backup", "db-1", json!({})).await;
+    let book = backed_up(&mut lab, 1).await;
+    assert_eq!(book.newest, 1, "the second request finds the first one under way");
+    assert!(book.last_complete().unwrap().order.cause.to_string().contains("before the upgrade"));
+    let fates = lab.fates().await.join(" ");
+    assert!(fates.contains("\"backup_began\":{\"backup\":\"db-1.b1\"}"), "{fates}");
+    assert!(fates.contains("backup db-1.b1 is under way"), "{fates}");
+    lab.clock.sleep(30 * MINUTE).await;
+    assert_eq!(lab.book("db-1").await.newest, 1, "without the section there is no schedule");
+    let old = lab.instance("db-1").await;
+    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    lab.clock.sleep(Duration::from_secs(10)).await;
+    lab.submit("node.backup", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    let fates = lab.fates().await.join(" ");
+    assert!(fates.contains("moves the node's volumes; the next backup follows it"), "{fates}");
+    lab.check("db-1", &["before"]).await;
+}
