@@ -121,3 +121,39 @@ async fn a_volume_that_is_in_use_is_not_taken() {
     assert!(why.contains(&format!("{taken} is held by {holder}")), "{why}");
     assert_eq!(lab.volume("db-9", "data").await, taken, "and its node keeps it");
 }
+
+/// A name that somebody takes on the new instance gives way to another; the volume keeps that one from then on.
+#[tokio::test(start_paused = true)]
+async fn a_device_name_is_chosen_kept_and_given_up_when_it_stays_in_use() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let stray = volume(&lab, 0, 5, Tags::new()).await;
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::None);
+    spec.data_volumes[0].device = None;
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    let device = async |lab: &Lab| {
+        let volumes = lab.node("db-1").await.resources.volumes;
+        volumes.into_values().next().unwrap().device
+    };
+    assert_eq!(device(&lab).await, "/dev/sdf");
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.until("the new instance runs", Duration::from_secs(120), async |lab| {
+        lab.node("db-1").await.operations == 2
+            && lab.operation("db-1.2").await.facts.candidate.is_some_and(|new| new.network.is_some())
+    })
+    .await;
+    let new = lab.operation("db-1.2").await.facts.candidate.unwrap().instance;
+    lab.region.with(|world, now_ms| world.attach_volume(now_ms, &stray, &new, "/dev/sdf").unwrap());
+    lab.rest("db-1", 2).await;
+    assert_eq!(device(&lab).await, "/dev/sdg", "{}", lab.story().await);
+    lab.region.with(|world, now_ms| {
+        world.unmount(now_ms, &new, &stray).unwrap();
+        world.detach_volume(now_ms, &stray, None).unwrap();
+    });
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    lab.check("db-1", &["before"]).await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 3).await;
+    assert_eq!(device(&lab).await, "/dev/sdg", "it is stable");
+    lab.check("db-1", &["before"]).await;
+}

@@ -63,6 +63,9 @@ const FRESH: Duration = Duration::from_secs(2);
 /// doubt left is settled by fencing the instance.
 const ADOPT_UNCLEAR_MAX: u32 = 3;
 
+/// How often in a row, a second apart, a device name is found in use before another one is taken: a volume leaves in seconds.
+const DEVICE_BUSY_MAX: u32 = 5;
+
 /// After a call that failed in a way that repeating may change.
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(15), jitter: 0.0 };
@@ -1145,8 +1148,19 @@ impl Look<'_> {
             },
             None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
             None => {
-                self.runner.cloud.attach_volume(volume, instance, device).await?;
-                not_yet(LOOK_SOON, format!("{volume} is to be attached"))
+                match self.runner.cloud.attach_volume(volume, instance, device).await {
+                    Ok(()) => not_yet(LOOK_SOON, format!("{volume} is to be attached")),
+                    // Another volume may be leaving it; one that stays is somebody's.
+                    Err(error) if names_device_in_use(&error) => {
+                        self.memory.unclear += 1;
+                        if self.memory.unclear < DEVICE_BUSY_MAX {
+                            not_yet(LOOK_AGAIN, error.to_string())
+                        } else {
+                            settled(Evidence::DeviceInUse)
+                        }
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -1355,6 +1369,12 @@ impl Look<'_> {
 /// Whether EC2 will modify the volume later (API reference, ModifyVolume).
 fn is_modified_too_often(code: &str) -> bool {
     matches!(code, "VolumeModificationRateExceeded" | "IncorrectModificationState")
+}
+
+/// Whether AttachVolume was refused for the device's name. The volume's own attachment has other codes.
+fn names_device_in_use(error: &CloudError) -> bool {
+    error.code == "InvalidDevice.InUse"
+        || (error.code == "InvalidParameterValue" && error.message.contains("already in use"))
 }
 
 /// Free for another instance: `available` and nothing attached.

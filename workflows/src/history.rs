@@ -421,6 +421,12 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             }
             _ => "attached".to_owned(),
         },
+        Evidence::DeviceInUse => match intent {
+            Intent::Attach { device, .. } => {
+                format!("{device} is in use on the instance: another name is taken")
+            }
+            _ => "the device name is in use".to_owned(),
+        },
         Evidence::GroupsSet => match intent {
             Intent::SetGroups { interface, groups } => {
                 let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();

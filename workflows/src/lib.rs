@@ -34,6 +34,7 @@ pub mod windows;
 
 mod acquire;
 mod carriage;
+mod devices;
 mod release;
 mod taken;
 mod undo;

@@ -43,7 +43,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{capacity, delete, grow, pause, pool, provision, replace, undo};
+use crate::{capacity, delete, devices, grow, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -663,9 +663,10 @@ impl Operation {
             .collect();
         if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow | OperationKind::Pause) {
             for wanted in &order.spec.data_volumes {
+                let chosen = devices::choose(&order.spec, volumes.values().map(|fact| fact.device.as_str()));
                 volumes
                     .entry(Slot::Data(wanted.name.clone()))
-                    .or_insert_with(|| VolumeFact::absent(wanted.device.clone()));
+                    .or_insert_with(|| VolumeFact::absent(wanted.device.clone().unwrap_or(chosen)));
             }
         }
         let interface = match order.spec.persist.network {
@@ -1159,6 +1160,7 @@ impl Operation {
             self.suspect(intent);
         }
         let undoing = self.facts.undoing;
+        let another = devices::another(self).filter(|_| *evidence == Evidence::DeviceInUse);
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -1351,6 +1353,11 @@ impl Operation {
             (Intent::Attach { slot, instance, .. }, Evidence::Attached) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.goes_to(instance);
+                }
+            }
+            (Intent::Attach { slot, .. }, Evidence::DeviceInUse) => {
+                if let (Some(fact), Some(another)) = (facts.volumes.get_mut(slot), another) {
+                    fact.device = another;
                 }
             }
             // As with a volume: what may have been attached counts as attached.
@@ -2067,6 +2074,15 @@ impl Draft {
             }
             // The node is well without it; what is left is listed.
             (intent, _) if self.state.may_be_left(intent) => Ok(()),
+            (Intent::Attach { slot, device, .. }, Evidence::DeviceInUse) => {
+                let fact = self.state.facts.volumes.get(slot);
+                if fact.is_some_and(|fact| fact.device != *device) {
+                    return Ok(());
+                }
+                let because = format!("no device name is free on the instance; {device} was the last");
+                let needs = format!("detach a volume, then: perennial workflow resume {}", self.state.id);
+                self.stuck(step, because, needs)
+            }
             (_, Evidence::HeldByAnother { what, by }) => {
                 let because = format!("{what} is held by {by}");
                 let needs = format!("free {what}, then: perennial workflow resume {}", self.state.id);

@@ -407,9 +407,11 @@ pub struct RootSpec {
 pub struct DataVolumeSpec {
     /// Its name within the node.
     pub name: NodeName,
-    /// The device name it is attached under, such as `/dev/sdf`.
+    /// The device name it is attached under, such as `/dev/sdf`. Without one it gets a free name and keeps it. A name that is in
+    /// use on an instance, also one given here, gives way to another, which is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^/dev/(sd[b-z]|xvd[b-z][a-z]?)$"))]
-    pub device: String,
+    pub device: Option<String>,
     /// Its size. A larger one, applied to a registered node, lets the volume grow while the node runs; the file system in it is
     /// the guest's to grow.
     #[schemars(range(min = 1, max = 65536))]
@@ -567,20 +569,21 @@ impl NodeSpec {
                     ),
                 );
             }
-            if !is_data_device(&volume.device) {
-                return wrong(
-                    &format!("data_volumes[{i}].device"),
-                    format!(
-                        "{:?} is not a data device name: use /dev/sdf to /dev/sdp, or /dev/xvdba to /dev/xvddx",
-                        volume.device
-                    ),
-                );
-            }
-            if !devices.insert(canonical_device(&volume.device)) {
-                return wrong(
-                    &format!("data_volumes[{i}].device"),
-                    format!("{} names the same device as another volume (sd and xvd are one)", volume.device),
-                );
+            if let Some(device) = &volume.device {
+                if !is_data_device(device) {
+                    return wrong(
+                        &format!("data_volumes[{i}].device"),
+                        format!(
+                            "{device:?} is not a data device name: use /dev/sdf to /dev/sdp, or /dev/xvdba to /dev/xvddx"
+                        ),
+                    );
+                }
+                if !devices.insert(canonical_device(device)) {
+                    return wrong(
+                        &format!("data_volumes[{i}].device"),
+                        format!("{device} names the same device as another volume (sd and xvd are one)"),
+                    );
+                }
             }
             if volume.size_gib == 0 || volume.size_gib > 65_536 {
                 return wrong(&format!("data_volumes[{i}].size_gib"), "must be between 1 and 65536".into());
@@ -798,7 +801,7 @@ impl fmt::Display for Pool {
 }
 
 /// `/dev/sdf` and `/dev/xvdf` are the same device to the guest.
-fn canonical_device(device: &str) -> &str {
+pub(crate) fn canonical_device(device: &str) -> &str {
     device.strip_prefix("/dev/xvd").or_else(|| device.strip_prefix("/dev/sd")).unwrap_or(device)
 }
 
@@ -840,7 +843,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         root: RootSpec::default(),
         data_volumes: vec![DataVolumeSpec {
             name: NodeName::try_from(id("data")).unwrap_or_else(|error| unreachable!("BUG: {error}")),
-            device: "/dev/sdf".into(),
+            device: Some("/dev/sdf".into()),
             size_gib: 10,
             volume_type: gp3(),
             iops: None,
@@ -947,7 +950,7 @@ mod tests {
             "capacity.return_to_spot",
         );
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
-        check(|s| s.data_volumes[0].device = "/dev/sda1".into(), "data_volumes[0].device");
+        check(|s| s.data_volumes[0].device = Some("/dev/sda1".into()), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");
         check(|s| s.backup = Some(BackupSpec { every_min: 0, keep: 3 }), "backup.every_min");
         check(|s| s.backup = Some(BackupSpec { every_min: 20_000, keep: 3 }), "backup.every_min");
@@ -983,7 +986,7 @@ mod tests {
         let mut spec = good();
         let mut twin = spec.data_volumes[0].clone();
         twin.name = NodeName::parse("logs").unwrap();
-        twin.device = "/dev/xvdf".into();
+        twin.device = Some("/dev/xvdf".into());
         spec.data_volumes.push(twin);
         assert_eq!(spec.check().unwrap_err().field, "data_volumes[1].device");
     }

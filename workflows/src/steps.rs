@@ -742,6 +742,8 @@ pub enum Evidence {
     },
     /// Attached: seen on the volume, or the interface.
     Attached,
+    /// The device name is in use on the instance, and stays so; the volume is free.
+    DeviceInUse,
     /// The interface has exactly these groups: seen there.
     GroupsSet,
     /// The address is on the interface: seen there.

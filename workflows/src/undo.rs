@@ -67,7 +67,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
                     slot: slot.clone(),
                     volume: held.volume.clone(),
                     instance: old.instance.clone(),
-                    device: held.device.clone(),
+                    device: fact.device.clone(),
                 }
                 .into(),
             );
@@ -228,7 +228,10 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         }
     }
     for (slot, held) in &mut left.volumes {
-        held.size_gib = op.facts.volumes.get(slot).and_then(|fact| fact.size_gib).or(held.size_gib);
+        if let Some(fact) = op.facts.volumes.get(slot) {
+            held.size_gib = fact.size_gib.or(held.size_gib);
+            held.device.clone_from(&fact.device);
+        }
     }
     left.volumes.retain(|_, held| !gone(held.volume.as_str()));
     if op.order.kind == OperationKind::Provision && op.order.spec.pool().is_some() {

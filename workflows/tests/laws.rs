@@ -230,6 +230,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::NoCapacity { code: "AttachmentLimitExceeded".into(), message: "none".into() }
         }
         (Intent::DetachInterface { .. }, 1) => refused(),
+        (Intent::Attach { .. }, 3) => Evidence::DeviceInUse,
         (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
