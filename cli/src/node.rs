@@ -9,6 +9,7 @@ use perennial_workflows::aws::ImageId;
 use perennial_workflows::domain::NodeSummary;
 use perennial_workflows::node::{Node, Noted, Resources};
 use perennial_workflows::operation::{Keep, Operation, Status};
+use perennial_workflows::plan::{Assumption, Presence};
 use perennial_workflows::spec::{NodeName, NodeSpec};
 use serde::Serialize;
 
@@ -92,6 +93,12 @@ pub(crate) struct PlanArgs {
     /// A node file instead: its provisioning, and a replacement after it
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// As if its subnet had no capacity: a move to another one
+    #[arg(long, conflicts_with = "file")]
+    without_capacity: bool,
+    /// As if its instance were gone already
+    #[arg(long, conflicts_with = "file")]
+    lost: bool,
 }
 
 /// Of `node replace` and `node backup`.
@@ -221,10 +228,13 @@ pub(crate) async fn run(
         NodeCommand::List => list(installation, output).await,
         NodeCommand::Show(args) => show(&args.name, installation, output).await,
         NodeCommand::Plan(PlanArgs { file: Some(file), .. }) => plan::of_spec(&files::node(file)?, output),
-        NodeCommand::Plan(PlanArgs { name: Some(name), .. }) => {
-            plan::of_node(&read::node(&installation.reader()?, name).await?, output)
+        NodeCommand::Plan(PlanArgs { name: Some(name), without_capacity, lost, .. }) => {
+            let missing = |is: bool| if is { Presence::Missing } else { Presence::Present };
+            let assumption =
+                Assumption { instance: missing(*lost), capacity_here: missing(*without_capacity) };
+            plan::of_node(&read::node(&installation.reader()?, name).await?, assumption, output)
         }
-        NodeCommand::Plan(PlanArgs { name: None, file: None }) => {
+        NodeCommand::Plan(PlanArgs { name: None, file: None, .. }) => {
             Err(Failure::internal("BUG: the arguments need a name or a file"))
         }
         NodeCommand::History(args) => {

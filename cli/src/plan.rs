@@ -2,7 +2,7 @@
 
 use perennial_workflows::node::{Node, OperationKind};
 use perennial_workflows::operation::Refusal;
-use perennial_workflows::plan::{Plan, plan};
+use perennial_workflows::plan::{Assumption, Plan, Presence, plan, plan_assuming};
 use perennial_workflows::spec::NodeSpec;
 use serde::Serialize;
 
@@ -12,9 +12,13 @@ use crate::history;
 use crate::output::Output;
 
 /// Plans the next operation of a registered node.
-pub(crate) fn of_node(node: &Node, output: Output) -> Result<(), Failure> {
+pub(crate) fn of_node(node: &Node, assumption: Assumption, output: Output) -> Result<(), Failure> {
     let Some(spec) = &node.spec else { return Err(Failure::internal("BUG: a node without a spec")) };
-    let plan = plan(spec, Some(node)).map_err(bug)?;
+    if assumption.capacity_here == Presence::Missing && spec.capacity.other_subnets.is_empty() {
+        return Err(Failure::user(format!("{} waits for capacity where it is", spec.name))
+            .hint("`capacity.other_subnets` in the node file names subnets it may move to"));
+    }
+    let plan = plan_assuming(spec, Some(node), assumption).map_err(bug)?;
     output.show(&plan, || text(&plan))
 }
 

@@ -3,13 +3,17 @@
 
 mod lab;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
 use perennial_workflows::aws::Market;
+use perennial_workflows::node::Node;
+use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::steps::Evidence;
 use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
@@ -79,6 +83,44 @@ async fn lose(lab: &mut Lab, loss: Loss) {
     }
 }
 
+/// The names of steps, without the ids in them, and how often each is intended.
+fn counted<'a>(steps: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32> {
+    let mut counted = BTreeMap::new();
+    for step in steps {
+        let name = match step.split_once(':') {
+            Some((kind, of)) if of.contains('-') => kind,
+            _ => step,
+        };
+        *counted.entry(name.to_owned()).or_default() += 1;
+    }
+    counted
+}
+
+/// What the plan says that the replacement does.
+fn predicted(node: &Node, row: Row) -> BTreeMap<String, u32> {
+    let missing = |is: bool| if is { Presence::Missing } else { Presence::Present };
+    let assumption = Assumption {
+        instance: missing(row.loss == Loss::Unannounced),
+        capacity_here: missing(row.zone == Zone::Other),
+    };
+    let plan = plan_assuming(node.spec.as_ref().unwrap(), Some(node), assumption).unwrap();
+    counted(plan.story.steps.iter().map(|step| step.step.as_str()))
+}
+
+/// What it did.
+async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
+    let operation = lab.operation("db-1.2").await;
+    let records = operation.steps.values().filter(|record| {
+        // The pool of an instance that was warned is passed over without a call; a plan knows nothing of the warning.
+        let passed_over = matches!(
+            &record.outcome,
+            Some((Evidence::NoCapacity { code, .. }, _)) if code == perennial_workflows::capacity::REMEMBERED
+        );
+        !(passed_over && row.zone == Zone::Same)
+    });
+    counted(records.map(|record| record.step.as_str()))
+}
+
 async fn run(row: Row) {
     let mut lab = Lab::new(Settings::calm(7));
     let spec = spec(&lab, row);
@@ -89,8 +131,10 @@ async fn run(row: Row) {
     if row.zone == Zone::Other {
         exhaust(&lab, &spec);
     }
+    let predicted = predicted(&before, row);
     lose(&mut lab, row.loss).await;
     lab.rest("db-1", 2).await;
+    assert_eq!(taken(&lab, row).await, predicted, "{row:?}: the plan\n{}", lab.story().await);
     // Nothing comes after, and nothing dies later.
     lab.clock.sleep(Duration::from_secs(400)).await;
     let after = lab.node("db-1").await;

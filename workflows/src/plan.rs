@@ -8,12 +8,12 @@ use perennial_engine::ids::{Seq, Token};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::aws::{ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, VolumeId};
 use crate::capacity;
 use crate::history::{Story, story};
 use crate::node::{Node, OperationId, OperationKind, Resources};
 use crate::operation::{Draft, Operation, OperationEvent, Order, Refusal, Status};
-use crate::signal::Cause;
+use crate::signal::{Cause, News, Signal, Source};
 use crate::spec::{DataMode, Handover, NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, ImageFacts, Intent, Placement};
 
@@ -68,11 +68,37 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
     }
 }
 
-/// Plans the replacement of a registered node, or the provision of a new one from its spec.
+/// What a plan takes for granted; by default that all goes well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Assumption {
+    /// Whether the instance is still there when it begins.
+    pub instance: Presence,
+    /// Whether there is capacity in the subnet the node lives in.
+    pub capacity_here: Presence,
+}
+
+/// Whether something is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Presence {
+    #[default]
+    Present,
+    Missing,
+}
+
+/// Plans the replacement of a registered node, or the provision of a new one from its spec, when all goes well.
 ///
 /// # Errors
-/// [`Refusal::Inconsistent`] when the machine does not end: a bug.
+/// As [`plan_assuming`].
 pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
+    plan_assuming(spec, node, Assumption::default())
+}
+
+/// The same under an assumption.
+///
+/// # Errors
+/// [`Refusal::Inconsistent`] when the machine does not end: without capacity anywhere, or a bug.
+pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumption) -> Result<Plan, Refusal> {
     let registered = node.filter(|node| node.exists() && node.resources.carrier.is_some());
     let (kind, before, number) = match registered {
         Some(node) => (OperationKind::Replace, node.resources.clone(), node.operations + 1),
@@ -89,15 +115,22 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
         before,
         keep: None,
         reimage: false,
-        cause: Cause::Request {
-            submission: "plan".to_owned(),
-            requested_by: "plan".to_owned(),
-            reason: Some("nothing is touched".to_owned()),
+        cause: match (&registered, assumption.instance) {
+            (Some(Node { resources: Resources { carrier: Some(carrier), .. }, .. }), Presence::Missing) => {
+                let news = News::StateChange { state: InstanceState::Terminated };
+                let (instance, source) = (carrier.instance.clone(), Source::Sweep);
+                Cause::Signal { signal: Signal { instance, news, source, at_ms: 0 } }
+            }
+            _ => Cause::Request {
+                submission: "plan".to_owned(),
+                requested_by: "plan".to_owned(),
+                reason: Some("nothing is touched".to_owned()),
+            },
         },
     };
     let present = order.before.subnet.as_ref().unwrap_or(&spec.subnet);
     let pools = spec.ladder(present);
-    let events = imagine(&id, order)?;
+    let events = imagine(&id, order, assumption)?;
     let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
     let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
     let total_ms = story.finished_at_ms.ok_or_else(|| inconsistent("the plan does not end"))?;
@@ -115,7 +148,11 @@ pub(crate) fn launches_late(spec: &NodeSpec) -> bool {
 }
 
 /// Runs the machine against a region where everything succeeds.
-fn imagine(id: &OperationId, order: Order) -> Result<Vec<(Stamp, OperationEvent)>, Refusal> {
+fn imagine(
+    id: &OperationId,
+    order: Order,
+    assumption: Assumption,
+) -> Result<Vec<(Stamp, OperationEvent)>, Refusal> {
     let mut imagined: Vec<(Stamp, OperationEvent)> = Vec::new();
     let mut take = |events: Vec<OperationEvent>, at_ms: u64| {
         for event in events {
@@ -137,7 +174,15 @@ fn imagine(id: &OperationId, order: Order) -> Result<Vec<(Stamp, OperationEvent)
             .map(|step| (step.intended_at_ms.max(step.not_before_ms) + typical_ms(&step.intent), step))
             .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
         let Some((ends_ms, step)) = next else { break };
-        let evidence = success(&state, &step.intent, step.token);
+        let evidence = match step.intent.as_ref() {
+            Intent::Launch { pool, .. }
+                if pool.subnet.is_none() && assumption.capacity_here == Presence::Missing =>
+            {
+                let message = "assumed".to_owned();
+                Evidence::NoCapacity { code: "InsufficientInstanceCapacity".to_owned(), message }
+            }
+            intent => success(&state, intent, step.token),
+        };
         let mut draft = Draft::from(&state, head, ends_ms);
         draft.report(step.token, evidence)?;
         state = draft.state;
@@ -259,6 +304,21 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     if spec.persist.network == NetworkMode::None {
         notes.push("The address is a new one each time.".to_owned());
     }
+    if spec.persist.data == DataMode::Snapshot && !spec.data_volumes.is_empty() {
+        notes.push(
+            "Data volumes go on as copies from final snapshots, which must be complete before the launch: seconds to hours. \
+             Nothing is lost; the old volumes are retained. Blocks of a copy are read from the snapshot at first use."
+                .to_owned(),
+        );
+    }
+    if !spec.capacity.other_subnets.is_empty() {
+        let address =
+            if spec.persist.network == NetworkMode::None { "" } else { ", and the private address ends" };
+        notes.push(format!(
+            "Without any capacity in its subnet the node moves to another one{address}; in another zone root and data go on as \
+             copies from final snapshots, and the old volumes are retained: `perennial node plan NODE --without-capacity`."
+        ));
+    }
     if spec.persist.network == NetworkMode::SecondaryEni {
         notes.push(
             "The guest configures the second interface when it comes, and must not answer for its address on the primary one."
@@ -305,7 +365,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
             reason: None,
         },
     };
-    let events = imagine(&id, order)?;
+    let events = imagine(&id, order, Assumption::default())?;
     match events.into_iter().next_back() {
         Some((_, OperationEvent::Finished { resources, .. })) => Ok(resources),
         _ => Err(Refusal::Inconsistent { operation: id, why: "the plan does not end".to_owned() }),

@@ -118,7 +118,7 @@ impl Ec2 {
                     name: info.instance_type()?.as_str().to_owned(),
                     vcpus: u32::try_from(info.v_cpu_info()?.default_v_cpus()?).ok()?,
                     memory_mib: u64::try_from(info.memory_info()?.size_in_mib()?).ok()?,
-                    gpus: u32::try_from::<i32>(gpus).ok()?,
+                    gpus: u32::try_from(gpus).ok()?,
                     spot: info.supported_usage_classes().contains(&UsageClassType::Spot),
                     bare_metal: info.bare_metal().unwrap_or(false),
                     current_generation: info.current_generation().unwrap_or(true),

@@ -11,8 +11,8 @@ use std::net::Ipv4Addr;
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types as sdk;
 use perennial_workflows::aws::{
-    AllocationId, AttachmentId, BadId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
-    SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, BadId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market,
+    RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
 use crate::cloud::{
