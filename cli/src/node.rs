@@ -6,11 +6,13 @@ use clap::{Args, Subcommand};
 use perennial_engine::clock::Clock;
 use perennial_engine::journal::Which;
 use perennial_workflows::aws::ImageId;
+use perennial_workflows::backup::BackupId;
 use perennial_workflows::domain::NodeSummary;
 use perennial_workflows::node::{Node, Noted, Resources};
 use perennial_workflows::operation::{Keep, Operation, Status};
 use perennial_workflows::plan::{Assumption, Presence};
 use perennial_workflows::spec::{NodeName, NodeSpec};
+use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
 use crate::backups;
@@ -19,6 +21,7 @@ use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, pairs, table};
 use crate::submit::SubmitArgs;
+use crate::workflow::slot;
 use crate::{files, history, plan, read};
 
 /// What can be done with nodes.
@@ -44,6 +47,11 @@ pub(crate) enum NodeCommand {
         after_help = "Example: perennial node recycle db-1 --wait\n         perennial node recycle db-1 --reimage ami-0123456789abcdef0\n\nWith --reimage the present root's content ends: its volume is retained, not\ncarried. Data volumes and the address stay."
     )]
     Recycle(RecycleArgs),
+    /// Bring the node back with the content of a backup
+    #[command(
+        after_help = "Example: perennial node restore db-1 --backup db-1.b12 --wait\n\nWhat was written after the backup is lost to the node. The present volumes are\nretained, never deleted. `perennial node backups db-1` lists the backups."
+    )]
+    Restore(RestoreArgs),
     /// Give the instance back and keep everything else
     #[command(
         after_help = "Example: perennial node pause db-1 --wait\n\nA node that is being brought onto an instance is paused as well: what was\nlaunched for it is given up."
@@ -128,6 +136,24 @@ pub(crate) struct RecycleArgs {
     submit: SubmitArgs,
 }
 
+/// Of `node restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// The backup, such as db-1.b12
+    #[arg(long, value_name = "BACKUP", value_parser = BackupId::parse)]
+    backup: BackupId,
+    /// Only these volumes: root, or names of data volumes
+    #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
+    only: Vec<Slot>,
+    /// Why, for the history
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
 /// Of `node delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
@@ -202,6 +228,12 @@ pub(crate) async fn run(
                 params["reimage"] = image.to_string().into();
             }
             let message = args.submit.message("node.recycle", Some(args.node.name.as_str()), params);
+            args.submit.send(installation, output, &message).await
+        }
+        NodeCommand::Restore(args) => {
+            let params = serde_json::json!({ "backup": args.backup, "only": args.only });
+            let params = reasoned(params, args.reason.as_deref());
+            let message = args.submit.message("node.restore", Some(args.node.name.as_str()), params);
             args.submit.send(installation, output, &message).await
         }
         NodeCommand::Pause(args) => {

@@ -126,6 +126,7 @@ impl SubmitArgs {
             | Work::Replace(_)
             | Work::Backup(_)
             | Work::Recycle(_)
+            | Work::Restore(_)
             | Work::Pool(_)
             | Work::ResumeNode(_)
             | Work::Resume(_) => Expected::Completed,

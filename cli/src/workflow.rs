@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use perennial_engine::ids::Token;
 use perennial_engine::journal::Which;
+use perennial_workflows::backup::BackupId;
 use perennial_workflows::domain::OperationSummary;
 use perennial_workflows::history::story;
 use perennial_workflows::node::OperationId;
@@ -79,6 +80,9 @@ pub(crate) struct ResumeArgs {
     /// Give this up: root starts from the image, a data volume is made EMPTY
     #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
     accept_loss: Vec<Slot>,
+    /// Bring what was lost back from this backup instead
+    #[arg(long, value_name = "BACKUP", value_parser = BackupId::parse)]
+    from_backup: Option<BackupId>,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -95,7 +99,7 @@ pub(crate) struct CancelArgs {
     submit: SubmitArgs,
 }
 
-fn slot(text: &str) -> Result<Slot, String> {
+pub(crate) fn slot(text: &str) -> Result<Slot, String> {
     Slot::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
@@ -120,7 +124,11 @@ pub(crate) async fn run(
             watch(&journal, output, Progress::Data, &args.id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
-            let params = serde_json::json!({ "workflow": args.workflow.id, "accept_loss": args.accept_loss });
+            let mut params =
+                serde_json::json!({ "workflow": args.workflow.id, "accept_loss": args.accept_loss });
+            if let Some(backup) = &args.from_backup {
+                params["from_backup"] = backup.to_string().into();
+            }
             let message = args.submit.message("workflow.resume", None, params);
             args.submit.send(installation, output, &message).await
         }

@@ -268,7 +268,8 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             OperationEvent::StepSettled { .. }
             | OperationEvent::SignalReceived { .. }
             | OperationEvent::Resumed { .. }
-            | OperationEvent::CancelRequested { .. } => true,
+            | OperationEvent::CancelRequested { .. }
+            | OperationEvent::Diverted { .. } => true,
             OperationEvent::Started(_)
             | OperationEvent::StepIntended { .. }
             | OperationEvent::RungChosen { .. }
@@ -276,7 +277,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::Stuck { .. }
             | OperationEvent::Finished { .. } => false,
         },
-        Some((_, Event::Node(_) | Event::Letter(_) | Event::Backup(_))) => false,
+        Some((_, Event::Node(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_))) => false,
     }
 }
 

@@ -52,7 +52,8 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let slot = Slot::Data(wanted.name.clone());
         let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
         if absent {
-            let made = || create_volume(op, wanted, zone, wanted.size_gib, wanted.snapshot.clone());
+            let from = op.facts.restore.get(&slot).or(wanted.snapshot.as_ref()).cloned();
+            let made = || create_volume(op, wanted, zone, wanted.size_gib, from);
             due.push(taken::take(op, wanted, zone).unwrap_or_else(made));
         }
     }
@@ -95,7 +96,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
         let way = op.way(&slot, fact, &pool);
         let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
-        match (way, &fact.snapshot) {
+        match (way, op.facts.restore.get(&slot).or(fact.snapshot.as_ref())) {
             (Way::Attach, _) => {}
             (Way::Copy | Way::Launch, None) => {
                 let tags = op.tags(&format!("snapshot:{slot}"), "data");
@@ -114,10 +115,10 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
 
 /// The root goes on as an image of it.
 fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
-    let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
-    let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
     match (&op.facts.root_snapshot, &op.facts.root_image) {
         (None, _) => {
+            let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
+            let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
             let tags = op.tags("snapshot_root", "root");
             due.push(Intent::SnapshotRoot { volume: volume.clone(), tags }.into());
         }
@@ -398,7 +399,10 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         for old in &op.order.before.root_images {
             if op.is_to_clean(old.image.as_str()) {
                 due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
-            } else if facts.gone.contains(&old.image.to_string()) && op.is_to_clean(old.snapshot.as_str()) {
+            } else if !old.borrowed
+                && facts.gone.contains(&old.image.to_string())
+                && op.is_to_clean(old.snapshot.as_str())
+            {
                 due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());
             }
         }

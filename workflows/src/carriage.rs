@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | root, `adopt` | the very same volume | an image of its final snapshot |
 //! | root, `image` | an image of its final snapshot | the same |
+//! | root, restored | an image of the backup's snapshot | the same |
+//! | data, restored | new volume from the backup's snapshot, attached (`snapshot`: in the launch request) | the same |
 //! | data, `reattach` | the very same volume is attached | final snapshot, new volume in the zone, attached |
 //! | data, `snapshot` | final snapshot, new volume in the launch request | the same |
 //! | address, same subnet | the same | – |
@@ -73,6 +75,7 @@ impl Operation {
         let before = self.order.before.volumes.get(slot);
         let is_used = fact.touched || before.is_some_and(|held| Some(&held.volume) == fact.id.as_ref());
         match self.order.spec.persist.data {
+            DataMode::Reattach if is_used && self.facts.restore.contains_key(slot) => Way::Copy,
             DataMode::Snapshot if is_used => Way::Launch,
             DataMode::Snapshot | DataMode::Reattach if self.is_near(fact, pool) => Way::Attach,
             DataMode::Snapshot | DataMode::Reattach => Way::Copy,
@@ -100,7 +103,13 @@ impl Operation {
             volumes.push(LaunchVolume {
                 slot: slot.clone(),
                 device: fact.device.clone(),
-                snapshot: fact.snapshot.clone().filter(|_| fact.place == Place::Free)?,
+                snapshot: self
+                    .facts
+                    .restore
+                    .get(slot)
+                    .or(fact.snapshot.as_ref())
+                    .filter(|_| fact.place == Place::Free)?
+                    .clone(),
                 size_gib: wanted.map(|wanted| wanted.size_gib).max(fact.size_gib),
                 volume_type: wanted.map(|wanted| wanted.volume_type.clone()),
                 iops: wanted.and_then(|wanted| wanted.iops),

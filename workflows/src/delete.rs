@@ -106,10 +106,12 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
         }
         for root in &before.root_images {
             list.push((root.image.to_string(), Intent::DeregisterImage { image: root.image.clone() }));
-            list.push((
-                root.snapshot.to_string(),
-                Intent::DeleteSnapshot { snapshot: root.snapshot.clone() },
-            ));
+            if !root.borrowed {
+                list.push((
+                    root.snapshot.to_string(),
+                    Intent::DeleteSnapshot { snapshot: root.snapshot.clone() },
+                ));
+            }
         }
     }
     list
@@ -134,7 +136,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     left.elastic = None;
     left.volumes.retain(|_, held| !gone(held.volume.to_string()));
     left.retained.retain(|old| !gone(old.volume.to_string()));
-    left.root_images.retain(|root| !gone(root.snapshot.to_string()));
+    left.root_images.retain(|root| !gone(root.image.to_string()));
     if left.interface.as_ref().is_some_and(|held| gone(held.interface.to_string())) {
         left.interface = None;
     }

@@ -2,21 +2,24 @@
 
 use std::net::Ipv4Addr;
 
+use std::collections::BTreeMap;
+
 use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::journal::EventData;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::aws::SnapshotId;
 use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, BookId, Errand, book_key};
 use crate::capacity::{self, SpotSeen};
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
-use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Restore, Status};
 use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
 use crate::signal::{Cause, Effect, News, RebalancePolicy, Signal};
-use crate::spec::{NodeName, NodeSpec};
-use crate::steps::{Evidence, Intent};
+use crate::spec::{NodeName, NodeSpec, RootMode};
+use crate::steps::{Evidence, Intent, Slot};
 use crate::submission::{Submission, Work};
 
 /// The version of every event format in this build. An older one is upcast on reading, one version at a time.
@@ -443,6 +446,7 @@ struct Wanted {
     generation: u64,
     keep: Option<Keep>,
     reimage: bool,
+    restore: Option<Restore>,
     cause: Cause,
 }
 
@@ -454,7 +458,7 @@ impl Wanted {
         generation: u64,
         cause: Cause,
     ) -> Self {
-        Self { kind, spec, before, generation, keep: None, reimage: false, cause }
+        Self { kind, spec, before, generation, keep: None, reimage: false, restore: None, cause }
     }
 }
 
@@ -555,6 +559,48 @@ impl View<'_> {
         Ok((Fate::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
     }
 
+    /// What can be made from a backup, if it is complete and has what is wanted.
+    fn restorable(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        wanted: &BackupId,
+        only: &[Slot],
+    ) -> Result<Restore, String> {
+        let name = &sight.node;
+        let book = self.book(&sight.book()).map_err(|rejection| rejection.to_string())?;
+        let found = book.known.backups.iter().find(|backup| backup.order.number == wanted.number());
+        let Some(backup) = found.filter(|_| wanted.node() == name) else {
+            return Err(format!("there is no backup {wanted}; see `perennial node backups {name}`"));
+        };
+        let (backup::Progress::Complete, Some(taken_at_ms)) = (backup.progress, backup.taken_at_ms) else {
+            return Err(format!("backup {wanted} is not complete; see `perennial node backups {name}`"));
+        };
+        // A newer one that completes meanwhile could prune it.
+        if let Some(under_way) = book.known.under_way() {
+            let under_way = BackupId::new(name.clone(), under_way.order.number);
+            return Err(format!("backup {under_way} is under way; ask again when it is complete"));
+        }
+        let keeps_root = node.spec.as_ref().is_some_and(|spec| spec.persist.root != RootMode::None);
+        if let Some(missing) = only.iter().find(|slot| !backup.snapshots.contains_key(slot)) {
+            return Err(format!("backup {wanted} has no snapshot of {missing}"));
+        }
+        let snapshots: BTreeMap<Slot, SnapshotId> = backup
+            .snapshots
+            .iter()
+            .filter(|(slot, _)| only.is_empty() || only.contains(slot))
+            .filter(|(slot, _)| match slot {
+                Slot::Root => keeps_root,
+                Slot::Data(_) => node.resources.volumes.contains_key(slot),
+            })
+            .map(|(slot, taken)| (slot.clone(), taken.snapshot.clone()))
+            .collect();
+        if snapshots.is_empty() {
+            return Err(format!("backup {wanted} has nothing that the node keeps"));
+        }
+        Ok(Restore { backup: wanted.clone(), taken_at_ms, snapshots })
+    }
+
     /// Starts an operation: both streams, at once.
     fn start(&self, sight: &Sight, wanted: Wanted) -> Result<Begun, Rejection> {
         let id = sight.next();
@@ -567,6 +613,7 @@ impl View<'_> {
             before: wanted.before,
             keep: wanted.keep,
             reimage: wanted.reimage,
+            restore: wanted.restore,
             cause: wanted.cause.clone(),
         };
         let draft = Draft::start(id.clone(), order, self.now_ms)?;
@@ -800,6 +847,7 @@ impl View<'_> {
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let wanted = Wanted {
             reimage: false,
+            restore: None,
             kind: OperationKind::Replace,
             spec,
             before: node.resources.clone(),
@@ -847,6 +895,7 @@ impl View<'_> {
             Work::Replace(_)
             | Work::Backup(_)
             | Work::Recycle(_)
+            | Work::Restore(_)
             | Work::Pause(_)
             | Work::ResumeNode(_)
             | Work::Delete(_)
@@ -887,8 +936,26 @@ impl View<'_> {
                     Wanted { keep: Some(delete.keep), ..wanted }
                 }),
             },
-            Work::Replace(_) | Work::Recycle(_) | Work::ResumeNode(_) if open.is_some() => {
+            Work::Replace(_) | Work::Recycle(_) | Work::Restore(_) | Work::ResumeNode(_)
+                if open.is_some() =>
+            {
                 rejected(busy().unwrap_or_default())
+            }
+            Work::Restore(wanted) => {
+                let restore = match self.restorable(sight, node, &wanted.backup, &wanted.only) {
+                    Ok(restore) => restore,
+                    Err(because) => return rejected(because),
+                };
+                // A paused node comes back with it.
+                let kind = match node.resources.carrier {
+                    Some(_) => OperationKind::Replace,
+                    None => OperationKind::Resume,
+                };
+                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                    let cause = cause(wanted.reason.clone());
+                    let begun = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
+                    Wanted { restore: Some(restore), ..begun }
+                })
             }
             Work::ResumeNode(_) if node.resources.carrier.is_some() => {
                 Ok((Fate::Noted { because: format!("node {name} is not paused") }, Vec::new()))
@@ -941,7 +1008,18 @@ impl View<'_> {
                 };
                 let (address, taken) = self.take_for_resume(operation, &spec);
                 let who = submission.requested_by.clone();
-                match draft.resume_with(who, resume.accept_loss.clone(), spec, address) {
+                let mut given_up = resume.accept_loss.clone();
+                if given_up.is_empty() && resume.from_backup.is_some() {
+                    given_up = operation.lost();
+                }
+                let restore = match &resume.from_backup {
+                    None => None,
+                    Some(backup) => match self.restorable(sight, node, backup, &given_up) {
+                        Ok(restore) => Some(restore),
+                        Err(because) => return rejected(because),
+                    },
+                };
+                match draft.resume_with(who, given_up, spec, address, restore) {
                     Ok(()) => {
                         let mut appends = self.close(draft)?;
                         appends.extend(taken);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{GroupId, InstanceId, Market, VolumeId};
 use crate::node::{NodeEvent, OperationId, OperationKind, Resources, Thing};
-use crate::operation::{OperationEvent, Order};
+use crate::operation::{OperationEvent, Order, Restore};
 use crate::signal::{Cause, News};
 use crate::spec::NodeName;
 use crate::steps::{Evidence, Intent, Slot};
@@ -162,6 +162,18 @@ pub fn node_history(
     NodeHistory { node: node.clone(), entries }
 }
 
+/// What comes back from a backup, and what is lost by it.
+fn restored(restore: &Restore, at_ms: u64) -> String {
+    let slots: Vec<String> = restore.snapshots.keys().map(ToString::to_string).collect();
+    let age_s = at_ms.saturating_sub(restore.taken_at_ms) / 1_000;
+    let age = if age_s < 120 { format!("{age_s} s") } else { format!("{} min", age_s / 60) };
+    format!(
+        "{} from backup {}, taken {age} before: what was written later is lost to the node",
+        slots.join(" and "),
+        restore.backup
+    )
+}
+
 /// Tells one operation from its events; `None` when it has not started.
 #[must_use]
 pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Story> {
@@ -181,6 +193,9 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
         outage: None,
         comparison: Vec::new(),
     };
+    if let Some(restore) = &order.restore {
+        told.remarks.push(Remark { at_ms: *started_at_ms, text: restored(restore, *started_at_ms) });
+    }
     let mut clock = OutageClock::new(order, *started_at_ms);
     let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
     for (stamp, event) in &events[1..] {
@@ -237,7 +252,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.status = format!("stuck at {step}: {because}");
                 told.remarks.push(remark(format!("stuck at {step}: {because}. Needs: {needs}")));
             }
-            OperationEvent::Resumed { requested_by, accept_loss, .. } => {
+            OperationEvent::Resumed { requested_by, accept_loss, restore, .. } => {
                 told.status = "running".to_owned();
                 let loss: Vec<String> = accept_loss.iter().map(ToString::to_string).collect();
                 let loss = if loss.is_empty() {
@@ -246,6 +261,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                     format!(", accepting the loss of {}", loss.join(", "))
                 };
                 told.remarks.push(remark(format!("resumed by {requested_by}{loss}")));
+                told.remarks.extend(restore.as_ref().map(|restore| remark(restored(restore, at_ms))));
             }
             OperationEvent::CancelRequested { requested_by, reason } => {
                 told.status = "cancelling".to_owned();

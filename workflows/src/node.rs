@@ -224,6 +224,9 @@ pub struct RootImage {
     pub image: ImageId,
     /// Its snapshot.
     pub snapshot: SnapshotId,
+    /// Whether the snapshot is a backup's, and does not end with the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub borrowed: bool,
 }
 
 /// A volume that a node has outgrown but that still holds data.

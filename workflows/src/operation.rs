@@ -36,6 +36,7 @@ use crate::aws::{
     GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };
+use crate::backup::BackupId;
 use crate::node::{
     Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, OperationKind, Outcome,
     Resources, Retained, RootImage, Thing,
@@ -68,11 +69,26 @@ pub struct Order {
     /// For `delete`: what is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// The backup whose content the volumes come back with; the present ones are retained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// The root starts anew from the node's image: its present content ends, the volume is retained.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reimage: bool,
     /// Why.
     pub cause: Cause,
+}
+
+/// A backup that volumes are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// Which.
+    pub backup: BackupId,
+    /// Of which moment it is, in milliseconds since the Unix epoch: what was written later is lost.
+    pub taken_at_ms: u64,
+    /// Its snapshots of the volumes that come back from it. They stay the backup's.
+    pub snapshots: BTreeMap<Slot, SnapshotId>,
 }
 
 /// What a deletion keeps, by class.
@@ -166,6 +182,9 @@ pub enum OperationEvent {
         /// The address that was taken from the node's pool with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
+        /// Lost volumes come back from this backup.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restore: Option<Restore>,
     },
     /// The node is not to be brought onto an instance any more: everything is freed.
     Diverted {
@@ -446,6 +465,10 @@ pub struct Facts {
     pub root_snapshot: Option<SnapshotId>,
     /// The image registered from it.
     pub root_image: Option<ImageId>,
+    /// Snapshots of a backup that volumes are still to be made from.
+    pub restore: BTreeMap<Slot, SnapshotId>,
+    /// Whether the root's snapshot is a backup's.
+    pub root_is_borrowed: bool,
     /// Snapshots of data volumes that this operation took.
     pub copies: Vec<SnapshotId>,
     /// Volumes that went on as copies.
@@ -679,8 +702,11 @@ impl Operation {
             NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => None,
         };
         let goes_on = volumes.contains_key(&Slot::Root) && !order.reimage;
+        let restore = order.restore.clone().map(|restore| restore.snapshots).unwrap_or_default();
+        let root_snapshot = restore.get(&Slot::Root).cloned();
         let rung =
             match (order.kind, order.spec.persist.root) {
+                _ if root_snapshot.is_some() => RootRung::Image,
                 (
                     OperationKind::Replace | OperationKind::Provision | OperationKind::Resume,
                     RootMode::Adopt,
@@ -729,8 +755,10 @@ impl Operation {
             last_failure: String::new(),
             ladder: Ladder::default(),
             rung,
-            root_snapshot: None,
+            root_is_borrowed: root_snapshot.is_some(),
+            root_snapshot,
             root_image: None,
+            restore,
             copies: Vec::new(),
             superseded: Vec::new(),
             temporary: Vec::new(),
@@ -845,7 +873,7 @@ impl Operation {
                     since_ms: stamp.at_ms,
                 };
             }
-            OperationEvent::Resumed { accept_loss, spec, address, .. } => {
+            OperationEvent::Resumed { accept_loss, spec, address, restore, .. } => {
                 if !matches!(self.status, Status::Stuck { .. }) {
                     return illegal("the operation is not stuck");
                 }
@@ -862,13 +890,24 @@ impl Operation {
                 for slot in accept_loss {
                     match slot {
                         Slot::Root => {
+                            let snapshot = restore.as_ref().and_then(|from| from.snapshots.get(slot));
                             self.facts.volumes.remove(slot);
-                            self.facts.rung = RootRung::Fresh;
+                            self.facts.rung =
+                                if snapshot.is_some() { RootRung::Image } else { RootRung::Fresh };
+                            if let Some(snapshot) = snapshot {
+                                self.facts.root_snapshot = Some(snapshot.clone());
+                                self.facts.root_is_borrowed = true;
+                                self.facts.root_image = None;
+                            }
                         }
                         Slot::Data(_) => {
                             if let Some(fact) = self.facts.volumes.get_mut(slot) {
                                 fact.id = None;
                                 fact.place = Place::Absent;
+                            }
+                            if let Some(snapshot) = restore.as_ref().and_then(|from| from.snapshots.get(slot))
+                            {
+                                self.facts.restore.insert(slot.clone(), snapshot.clone());
                             }
                         }
                     }
@@ -931,6 +970,17 @@ impl Operation {
         let carrier = self.order.before.carrier.iter().filter(|_| self.order.kind == OperationKind::Grow);
         let holders = holders.chain(carrier.map(|carrier| carrier.instance.clone()));
         holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
+    }
+
+    /// The volumes that were seen to be lost, by the last step about each.
+    pub(crate) fn lost(&self) -> Vec<Slot> {
+        let mut last: BTreeMap<&Slot, bool> = BTreeMap::new();
+        for record in self.steps.values() {
+            if let Intent::Release { slot, .. } | Intent::Attach { slot, .. } = record.intent.as_ref() {
+                last.insert(slot, matches!(record.outcome, Some((Evidence::Lost { .. }, _))));
+            }
+        }
+        last.into_iter().filter(|(_, is_lost)| *is_lost).map(|(slot, _)| slot.clone()).collect()
     }
 
     /// Whether it goes back, or only frees what the node holds.
@@ -1090,8 +1140,12 @@ impl Operation {
             !matches!(&old.thing, Thing::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
         });
         if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
-            left.root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
-        } else if let Some(snapshot) = &facts.root_snapshot {
+            left.root_images.push(RootImage {
+                image: image.clone(),
+                snapshot: snapshot.clone(),
+                borrowed: facts.root_is_borrowed,
+            });
+        } else if let Some(snapshot) = facts.root_snapshot.as_ref().filter(|_| !facts.root_is_borrowed) {
             let because = format!("{}: made for a root image", end.id);
             let thing = Thing::Snapshot { snapshot: snapshot.clone() };
             left.leftovers.push(Leftover { thing, because });
@@ -1457,7 +1511,8 @@ impl Operation {
     /// A volume was created: one that was absent, or a copy of one that is in another zone.
     fn made(&mut self, intent: &Intent, volume: &VolumeId) {
         let Intent::CreateVolume { slot, size_gib, zone, snapshot, .. } = intent else { return };
-        let why = "the node moved to another zone";
+        let restored = self.facts.restore.remove(slot).is_some();
+        let why = if restored { "it came back from a backup" } else { "the node moved to another zone" };
         let Some(fact) = self.facts.volumes.get(slot) else { return };
         let superseded = self.superseded(slot, fact, why);
         let is_copy = superseded.is_some();
@@ -1468,9 +1523,9 @@ impl Operation {
                 place: Place::Free,
                 size_gib: Some(*size_gib),
                 zone: Some(zone.clone()),
-                made_from: snapshot.clone().filter(|_| is_copy),
+                made_from: snapshot.clone().filter(|_| is_copy && !restored),
                 // A copy holds the node's data before any instance has written to it.
-                touched: is_copy,
+                touched: is_copy || restored,
                 ..VolumeFact::absent(fact.device.clone())
             };
         }
@@ -1480,14 +1535,16 @@ impl Operation {
     fn replace_by_copy(&mut self, slot: &Slot, volume: &VolumeId, snapshot: &SnapshotId, pool: &Pool) {
         let zone = self.facts.placement.as_ref().map(|placement| self.zone_of(placement, pool).to_owned());
         let Some(fact) = self.facts.volumes.get(slot) else { return };
-        self.facts.superseded.extend(self.superseded(slot, fact, "it went on as a copy, by its snapshot"));
+        let superseded = self.superseded(slot, fact, "it went on as a copy, by its snapshot");
+        self.facts.superseded.extend(superseded);
+        let restored = self.facts.restore.remove(slot).is_some();
         let wanted = self.launch_size(slot, pool);
         if let Some(fact) = self.facts.volumes.get_mut(slot) {
             *fact = VolumeFact {
                 id: Some(volume.clone()),
                 size_gib: wanted.or(fact.size_gib),
                 zone,
-                made_from: Some(snapshot.clone()),
+                made_from: (!restored).then(|| snapshot.clone()),
                 ..VolumeFact::absent(fact.device.clone())
             };
         }
@@ -1630,7 +1687,7 @@ impl Operation {
         let volumes = temporary.map(|temporary| Thing::Volume { volume: temporary.volume.clone() });
         let superseded = self.order.before.root_images.iter().filter(|root| {
             let gone = |id: &str| self.facts.gone.iter().any(|gone| gone == id);
-            gone(root.image.as_str()) && !gone(root.snapshot.as_str())
+            !root.borrowed && gone(root.image.as_str()) && !gone(root.snapshot.as_str())
         });
         let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.undoing { undo::made(self) } else { Vec::new() };
@@ -1729,7 +1786,11 @@ impl Operation {
             .cloned()
             .collect();
         if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
-            root_images.push(RootImage { image: image.clone(), snapshot: snapshot.clone() });
+            root_images.push(RootImage {
+                image: image.clone(),
+                snapshot: snapshot.clone(),
+                borrowed: facts.root_is_borrowed,
+            });
         }
         let subnet = candidate.pool.subnet.as_ref().unwrap_or(&facts.subnet);
         Some(Resources {
@@ -2092,7 +2153,9 @@ impl Draft {
                 step,
                 what.clone(),
                 format!(
-                    "bring it back, or accept the loss: perennial workflow resume {} --accept-loss <volume>",
+                    "bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {} \
+                     --from-backup <backup>, or accept the loss: --accept-loss <volume>",
+                    self.state.id.node(),
                     self.state.id
                 ),
             ),
@@ -2184,10 +2247,11 @@ impl Draft {
         accept_loss: Vec<Slot>,
         spec: NodeSpec,
     ) -> Result<(), Refusal> {
-        self.resume_with(requested_by, accept_loss, spec, None)
+        self.resume_with(requested_by, accept_loss, spec, None, None)
     }
 
-    /// As [`resume`](Self::resume), with an address that was taken from the node's pool.
+    /// As [`resume`](Self::resume), with an address that was taken from the node's pool, and with a backup that what is lost
+    /// comes back from.
     ///
     /// # Errors
     /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
@@ -2197,6 +2261,7 @@ impl Draft {
         accept_loss: Vec<Slot>,
         spec: NodeSpec,
         address: Option<Ipv4Addr>,
+        restore: Option<Restore>,
     ) -> Result<(), Refusal> {
         if !matches!(self.state.status, Status::Stuck { .. }) {
             return Err(Refusal::NotStuck { operation: self.state.id.clone() });
@@ -2210,7 +2275,7 @@ impl Draft {
                 return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
             }
         }
-        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec, address })?;
+        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec, address, restore })?;
         self.intend()
     }
 

@@ -115,6 +115,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         before,
         keep: None,
         reimage: false,
+        restore: None,
         cause: match (&registered, assumption.instance) {
             (Some(Node { resources: Resources { carrier: Some(carrier), .. }, .. }), Presence::Missing) => {
                 let news = News::StateChange { state: InstanceState::Terminated };
@@ -359,6 +360,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         before: with_an_address(spec, Resources::default()),
         keep: None,
         reimage: false,
+        restore: None,
         cause: Cause::Request {
             submission: "plan".to_owned(),
             requested_by: "plan".to_owned(),

@@ -24,8 +24,8 @@ use crate::pool::{PoolEvent, PoolSpec};
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, RecycleParams,
-    ReplaceParams, Reply, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema,
-    TEXT_MAX,
+    ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX, SubmissionId,
+    SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -83,6 +83,7 @@ pub fn submission() -> Schema {
         message::<ReplaceParams>(&mut generator, "node.replace", Field::Required, Field::Optional),
         message::<BackupParams>(&mut generator, "node.backup", Field::Required, Field::Optional),
         message::<RecycleParams>(&mut generator, "node.recycle", Field::Required, Field::Optional),
+        message::<RestoreParams>(&mut generator, "node.restore", Field::Optional, Field::Required),
         message::<PauseParams>(&mut generator, "node.pause", Field::Required, Field::Optional),
         message::<ResumeNodeParams>(&mut generator, "node.resume", Field::Required, Field::Optional),
         message::<DeleteParams>(&mut generator, "node.delete", Field::Required, Field::Required),
@@ -95,6 +96,7 @@ pub fn submission() -> Schema {
         "ReplaceParams",
         "BackupParams",
         "RecycleParams",
+        "RestoreParams",
         "PauseParams",
         "ResumeNodeParams",
         "DeleteParams",

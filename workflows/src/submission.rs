@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::ImageId;
+use crate::backup::BackupId;
 use crate::node::OperationId;
 use crate::operation::Keep;
 use crate::pool::PoolSpec;
@@ -78,7 +79,7 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.pause`, `node.resume`, `node.delete`, `pool.apply`, `workflow.resume` or
+    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`, `node.resume`, `node.delete`, `pool.apply`, `workflow.resume` or
     /// `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
@@ -144,6 +145,20 @@ pub struct RecycleParams {
     pub reason: Option<String>,
 }
 
+/// `node.restore`: the node is to come back with the content of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreParams {
+    /// Which. What was written after its moment is lost to the node; the present volumes are retained.
+    pub backup: BackupId,
+    /// Only these volumes; empty means all that are in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<Slot>,
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// `node.pause`: the node is to give its instance back and keep everything else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +197,9 @@ pub struct ResumeParams {
     /// What is given up: `root` starts anew from the node's image, a data volume is made anew.
     #[serde(default)]
     pub accept_loss: Vec<Slot>,
+    /// What is given up comes back from this backup instead; without a list, all that was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_backup: Option<BackupId>,
 }
 
 /// `workflow.cancel`: an open workflow is to be undone, if it still can be.
@@ -207,6 +225,8 @@ pub enum Work {
     Backup(BackupParams),
     /// See [`RecycleParams`].
     Recycle(RecycleParams),
+    /// See [`RestoreParams`].
+    Restore(RestoreParams),
     /// See [`PauseParams`].
     Pause(PauseParams),
     /// See [`ResumeNodeParams`].
@@ -297,6 +317,12 @@ impl Submission {
                 check_text(recycle.reason.as_deref()).map_err(&bad)?;
                 (Work::Recycle(recycle), None)
             }
+            "node.restore" => {
+                let restore: RestoreParams = serde_json::from_value(given).map_err(params)?;
+                check_text(restore.reason.as_deref()).map_err(&bad)?;
+                let node = restore.backup.node().clone();
+                (Work::Restore(restore), Some(node))
+            }
             "node.pause" => {
                 let pause: PauseParams = serde_json::from_value(given).map_err(params)?;
                 check_text(pause.reason.as_deref()).map_err(&bad)?;
@@ -334,7 +360,7 @@ impl Submission {
             }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.pause, node.resume, node.delete, pool.apply, workflow.resume, workflow.cancel",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.delete, pool.apply, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

@@ -138,7 +138,7 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     if let Some(image) = &facts.root_image {
         made.push(Thing::Image { image: image.clone() });
     }
-    if let Some(snapshot) = &facts.root_snapshot {
+    if let Some(snapshot) = facts.root_snapshot.as_ref().filter(|_| !facts.root_is_borrowed) {
         made.push(Thing::Snapshot { snapshot: snapshot.clone() });
     }
     for snapshot in &facts.copies {
