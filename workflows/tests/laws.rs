@@ -20,7 +20,7 @@ use perennial_workflows::spec::{Handover, NetworkMode, NodeName, ReturnToSpot, R
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
-    ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
+    RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -173,6 +173,7 @@ enum Move {
     /// The nth open step of the backups ends, in some way.
     BackupStep(usize, u8),
     ReturnToSpot(bool),
+    Restore(u8),
     Pause,
     Wake,
     Recycle(bool),
@@ -194,6 +195,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => any::<u8>().prop_map(Move::Tend),
         5 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::BackupStep(n, how)),
         1 => any::<bool>().prop_map(Move::ReturnToSpot),
+        2 => any::<u8>().prop_map(Move::Restore),
         1 => Just(Move::Pause),
         2 => Just(Move::Wake),
         1 => any::<bool>().prop_map(Move::Recycle),
@@ -335,6 +337,10 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Replace => {
             desk.submit(Work::Replace(ReplaceParams { reason: None }))?;
         }
+        Move::Restore(n) => {
+            let backup = perennial_workflows::backup::BackupId::new(Desk::name(), u64::from(*n % 6) + 1);
+            desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }))?;
+        }
         Move::Pause => {
             desk.submit(Work::Pause(PauseParams { reason: None }))?;
         }
@@ -423,7 +429,11 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             };
             let accept_loss: Vec<Slot> =
                 operation.steps.values().filter_map(lost).filter(|_| *accept).collect();
-            desk.submit(Work::Resume(ResumeParams { workflow: operation.id, accept_loss }))?;
+            desk.submit(Work::Resume(ResumeParams {
+                workflow: operation.id,
+                accept_loss,
+                from_backup: None,
+            }))?;
         }
     }
     Ok(())

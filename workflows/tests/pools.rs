@@ -303,7 +303,7 @@ proptest! {
                 }
                 Move::Resume(n) => {
                     if let Some(operation) = desk.open(NODES[n]) {
-                        let resume = ResumeParams { workflow: operation.id, accept_loss: Vec::new() };
+                        let resume = ResumeParams { workflow: operation.id, accept_loss: Vec::new(), from_backup: None };
                         desk.submit(NODES[n], Work::Resume(resume))?;
                     }
                 }
@@ -331,7 +331,13 @@ fn an_exhausted_pool_is_stuck_and_goes_on_with_a_larger_one_or_after_a_deletion(
         assert_eq!(because, "pool brokers has no free address");
         assert!(needs.contains("pool apply") && needs.contains("resume b.1"), "{needs}");
         assert_eq!(stuck.steps.len(), 0, "nothing is launched for a node without an address");
-        let resume = || Work::Resume(ResumeParams { workflow: stuck.id.clone(), accept_loss: Vec::new() });
+        let resume = || {
+            Work::Resume(ResumeParams {
+                workflow: stuck.id.clone(),
+                accept_loss: Vec::new(),
+                from_backup: None,
+            })
+        };
         desk.submit("b", resume()).unwrap();
         assert!(matches!(desk.open("b").unwrap().status, Status::Stuck { .. }), "still none");
         if larger {
@@ -362,7 +368,8 @@ fn an_address_that_a_stranger_has_is_passed_over_at_the_resume_and_tried_again_w
     let at = steps.iter().position(|step| step.step == "move_address").unwrap();
     desk.report("a", at, Some(1)).unwrap();
     let workflow = desk.open("a").unwrap().id;
-    desk.submit("a", Work::Resume(ResumeParams { workflow, accept_loss: Vec::new() })).unwrap();
+    desk.submit("a", Work::Resume(ResumeParams { workflow, accept_loss: Vec::new(), from_backup: None }))
+        .unwrap();
     desk.drive("a");
     assert_eq!(desk.node("a").resources.address, Some(Ipv4Addr::new(10, 0, 0, 11)));
     let passed = desk.pool().passed_over;

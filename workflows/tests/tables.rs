@@ -51,6 +51,7 @@ impl Run {
             before,
             keep,
             reimage: false,
+            restore: None,
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
