@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use perennial_sim::wire::RegionClient;
 use perennial_workflows::node::{Node, Resources};
-use perennial_workflows::spec::{Handover, NetworkMode, PersistSpec, RootMode};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
 use perennial_workflows::steps::Slot;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -187,7 +187,10 @@ pub struct Rehearsal {
     pub region: RegionProcess,
     /// The installation; its server runs.
     pub perennial: Installation,
-    subnet: String,
+    /// Of the first zone.
+    pub subnet: String,
+    /// Of the second zone.
+    pub other_subnet: String,
 }
 
 impl Rehearsal {
@@ -230,10 +233,13 @@ impl Rehearsal {
         let mut perennial = Installation::new(&config, environment);
         perennial.start().await;
         let dump = region.client().get("dump").await.expect("the region tells what it is");
-        let subnets = dump["subnets"].as_object().into_iter().flatten();
-        let mut subnets = subnets.filter(|(_, subnet)| subnet["zone"] == format!("{REGION}a"));
-        let subnet = subnets.next().expect("the first zone has a subnet").0.clone();
-        Self { region, perennial, subnet }
+        let subnet_of = |zone: &str| {
+            let mut subnets = dump["subnets"].as_object().into_iter().flatten();
+            let found = subnets.find(|(_, subnet)| subnet["zone"] == format!("{REGION}{zone}"));
+            found.expect("each zone has a subnet").0.clone()
+        };
+        let (subnet, other_subnet) = (subnet_of("a"), subnet_of("b"));
+        Self { region, perennial, subnet, other_subnet }
     }
 
     /// A node file as JSON, of which YAML is more.
@@ -332,8 +338,10 @@ impl Rehearsal {
         let old_roots = match persist.root {
             RootMode::Image => after.generation.saturating_sub(1) as usize,
             RootMode::Adopt if fell => after.generation.saturating_sub(1) as usize,
+            RootMode::Adopt if after.resources.subnet.is_some() => 1,
             RootMode::Adopt | RootMode::None => 0,
         };
+        let old_roots = old_roots + usize::from(copies_data(after));
         let retained = &after.resources.retained;
         assert!(retained.len() <= old_roots, "{}: more is retained than old roots: {retained:?}", kept.name);
     }
@@ -349,13 +357,16 @@ impl Rehearsal {
         let root_of = |resources: &Resources| resources.volumes[&Slot::Root].volume.to_string();
         let data = Slot::Data(spec.data_volumes[0].name.clone());
         let root_kept = spec.persist.root != RootMode::None;
-        let same_root = spec.persist.root == RootMode::Adopt && !fell;
-        let address = was.address.map(|address| address.to_string());
+        let moved = is.subnet.is_some();
+        let same_root = spec.persist.root == RootMode::Adopt && !fell && !moved;
+        let data_volume = if copies_data(after) { &is.volumes[&data] } else { &was.volumes[&data] };
+        let kept_from = if moved { is } else { was };
+        let address = kept_from.address.map(|address| address.to_string());
         let (interface, address) = match spec.persist.network {
             NetworkMode::None => (None, None),
             NetworkMode::SecondaryIp | NetworkMode::IpPool => (None, address),
             NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => {
-                (was.interface.as_ref().map(|held| held.interface.to_string()), address)
+                (kept_from.interface.as_ref().map(|held| held.interface.to_string()), address)
             }
         };
         json!({
@@ -370,7 +381,7 @@ impl Rehearsal {
             "root_records": root_kept.then_some(&kept.root),
             "root_same_as": same_root.then(|| root_of(was)),
             "data_device": DATA_DEVICE,
-            "data_volume": was.volumes[&data].volume.to_string(),
+            "data_volume": data_volume.volume.to_string(),
             "data_records": kept.data,
             "interface": interface,
             "address": address,
@@ -388,6 +399,12 @@ impl Rehearsal {
         let check = self.region.client().get("check").await.expect("the region checks itself");
         assert_eq!(check["violations"], json!([]), "{check}");
     }
+}
+
+/// Whether a node's data has gone on as a copy.
+fn copies_data(after: &Node) -> bool {
+    let spec = after.spec.as_ref().expect("it is registered");
+    spec.persist.data == DataMode::Snapshot || after.resources.subnet.is_some()
 }
 
 /// What a node must bring back.

@@ -6,7 +6,7 @@
 
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes, verdict};
 use perennial_workflows::node::Node;
-use perennial_workflows::spec::{Handover, NetworkMode, PersistSpec, RootMode};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 /// Simulated minutes take seconds; faster, and the machine's own latencies would be seen as minutes.
@@ -216,6 +216,67 @@ async fn a_node_waits_for_hours_until_there_is_capacity_and_loses_nothing() {
         Some("m5.large")
     );
     rehearsal.check(&kept, &node).await;
+}
+
+#[tokio::test]
+async fn data_goes_on_by_snapshots_in_the_launch_request() {
+    let mut rehearsal = rehearsal(13).await;
+    let mut files = Vec::new();
+    for (root_name, root) in
+        [("adopt", RootMode::Adopt), ("image", RootMode::Image), ("none", RootMode::None)]
+    {
+        for (network_name, network) in
+            [("eni", NetworkMode::PrimaryEni), ("ip", NetworkMode::SecondaryIp), ("none", NetworkMode::None)]
+        {
+            let persist = PersistSpec { data: DataMode::Snapshot, ..persist(root, network) };
+            files.push(rehearsal.node_file(&format!("{root_name}-{network_name}"), persist));
+        }
+    }
+    let all = rehearsal.apply(&files).await;
+    for kept in &all {
+        rehearsal.interrupt(kept, json!({})).await;
+    }
+    for node in everything_came_back(&mut rehearsal, &all, 2).await {
+        assert!(
+            node.resources.retained.iter().any(|old| old.slot.to_string() == "data"),
+            "the old one is kept"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_capacity_in_its_zone_a_node_moves_to_another_one() {
+    let mut rehearsal = rehearsal(14).await;
+    let mut files = Vec::new();
+    for (root_name, root) in
+        [("adopt", RootMode::Adopt), ("image", RootMode::Image), ("none", RootMode::None)]
+    {
+        for (network_name, network) in
+            [("eni", NetworkMode::PrimaryEni), ("ip", NetworkMode::SecondaryIp), ("none", NetworkMode::None)]
+        {
+            let name = format!("{root_name}-{network_name}");
+            let mut file = rehearsal.node_file(&name, persist(root, network));
+            file["capacity"]["other_subnets"] = json!([rehearsal.other_subnet]);
+            file["network"] = json!({ "zone_change": "allow" });
+            files.push(file);
+        }
+    }
+    let all = rehearsal.apply(&files).await;
+    for instance_type in ["m6i.large", "m5.large"] {
+        for market in ["spot", "on-demand"] {
+            let nothing = json!({
+                "type": instance_type, "zone": "us-east-1a", "market": market, "capacity": "unsupported"
+            });
+            rehearsal.region.post("capacity", nothing).await;
+        }
+    }
+    for kept in &all {
+        rehearsal.interrupt(kept, json!({ "notice": "none" })).await;
+    }
+    for node in everything_came_back(&mut rehearsal, &all, 2).await {
+        let subnet = node.resources.subnet.map(|subnet| subnet.to_string());
+        assert_eq!(subnet.as_ref(), Some(&rehearsal.other_subnet));
+    }
 }
 
 #[tokio::test]
