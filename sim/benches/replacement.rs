@@ -68,7 +68,7 @@ fn table(title: &str, rows: &[(Mode, Vec<Run>)], of: impl Fn(&Times) -> u64) {
     println!("{title}");
     println!(
         "{:<29}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}",
-        "root network handover", "median", "worst", "bound", "reads", "stop1", "share", "over", ""
+        "root network data", "median", "worst", "bound", "reads", "stop1", "share", "over", ""
     );
     for (mode, runs) in rows {
         let sorted = |value: &dyn Fn(&Run) -> f64| {

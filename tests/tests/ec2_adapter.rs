@@ -67,6 +67,7 @@ impl World {
     /// A spot launch on a new interface, of the node of this name.
     fn launch(&self, node: &str) -> LaunchRequest {
         LaunchRequest {
+            volumes: Vec::new(),
             client_token: format!("launch-{node}"),
             image: self.image.clone(),
             instance_type: "m5.large".into(),
@@ -491,6 +492,7 @@ async fn an_endpoint_that_launches_on_a_dry_run_is_reported_with_the_instance() 
     let subnets = aws_sdk_ec2::Client::new(&config).describe_subnets().send().await.unwrap();
     let subnet = &subnets.subnets()[0];
     let request = LaunchRequest {
+        volumes: Vec::new(),
         client_token: "token".into(),
         image: ImageId::parse("ami-0123456789abcdef0").unwrap(),
         instance_type: "m5.large".into(),

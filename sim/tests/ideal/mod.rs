@@ -16,6 +16,7 @@
 //! | the same, handover detach | launch · start · *detach* · {attach, move_address} ∥ terminate · shutdown · release · replace_root |
 //! | the same, instance lost | (launch · start ∥ shutdown · release) · {attach, replace_root} ∥ (after shutdown) move_address |
 //! | root image | *terminate* · shutdown · release · snapshot · register · image · launch · start · {attach, move_address} |
+//! | data by snapshot; root adopt, none | *terminate* · shutdown · release · snapshot · launch · start · {replace_root, move_address} |
 //! | primary_eni; root adopt, none | *terminate* · shutdown · release · launch · start · {attach, replace_root} |
 //!
 //! The outage begins at the call in italics, or with the loss, which also takes the place of that call. The total goes on
@@ -42,10 +43,12 @@ use perennial_workers::cloud::{
     AttachmentState, ImageRequest, ImageState, InterfaceRequest, LaunchNetwork, LaunchRequest, RootTaskState,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, InterfaceId, Market, VolumeId};
+use perennial_workflows::aws::{
+    ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, VolumeId,
+};
 use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, RootMode};
+use perennial_workflows::steps::{LaunchVolume, Slot};
 use tokio::sync::Notify;
 
 use crate::lab::{EPOCH_MS, Lab};
@@ -72,6 +75,13 @@ pub enum Network {
     None,
 }
 
+/// How data comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    Reattach,
+    Snapshot,
+}
+
 /// How the old instance goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -87,6 +97,7 @@ pub struct Mode {
     pub root: Root,
     pub network: Network,
     pub handover: Handover,
+    pub data: Data,
 }
 
 impl Mode {
@@ -96,14 +107,15 @@ impl Mode {
         for root in [Root::Adopt, Root::Image, Root::New] {
             for network in [Network::PrimaryEni, Network::SecondaryIp, Network::None] {
                 for handover in [Handover::Terminate, Handover::Detach] {
-                    all.push(Self { root, network, handover });
+                    all.push(Self { root, network, handover, data: Data::Reattach });
                 }
+                all.push(Self { root, network, handover: Handover::Terminate, data: Data::Snapshot });
             }
         }
         all
     }
 
-    /// As in a node file: root, network, handover.
+    /// As in a node file: root, network, and handover or, where data goes on by snapshots, that.
     pub fn name(&self) -> String {
         let root = match self.root {
             Root::Adopt => "adopt",
@@ -115,11 +127,17 @@ impl Mode {
             Network::SecondaryIp => "secondary_ip",
             Network::None => "none",
         };
-        let handover = match self.handover {
-            Handover::Terminate => "terminate",
-            Handover::Detach => "detach",
+        let handover = match (self.data, self.handover) {
+            (Data::Snapshot, _) => "snapshot",
+            (Data::Reattach, Handover::Terminate) => "terminate",
+            (Data::Reattach, Handover::Detach) => "detach",
         };
         format!("{root} {network} {handover}")
+    }
+
+    /// Whether the launch waits for the end of the old instance.
+    fn launches_late(&self) -> bool {
+        self.network == Network::PrimaryEni || self.root == Root::Image || self.data == Data::Snapshot
     }
 
     /// Whether a data volume leaves an instance that still runs.
@@ -193,7 +211,7 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     // The old instance: when it ends, when what it held is free.
     let terminated = |from_ms: u64| from_ms + l.shutdown.min_ms;
     let free_after = |terminated_ms: u64| (terminated_ms + l.release.min_ms).max(terminated_ms + pair) + pair;
-    let early = mode.network != Network::PrimaryEni && mode.root != Root::Image;
+    let early = !mode.launches_late();
 
     let down_ms = match trigger {
         Trigger::Loss => 0,
@@ -207,13 +225,19 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Trigger::Notice => terminated(down_ms),
     };
     let free_ms = free_after(gone_ms);
-    let up_ms = match mode.root {
-        Root::Image => up_after(free_ms + act + l.snapshot.min_ms + act + l.image.min_ms),
-        Root::Adopt | Root::New if early => up_after(0),
-        Root::Adopt | Root::New => up_after(free_ms),
+    let copied_ms = free_ms + act + l.snapshot.min_ms;
+    let up_ms = match (mode.root, mode.data) {
+        (Root::Image, _) => up_after(copied_ms + act + l.image.min_ms),
+        (Root::Adopt | Root::New, Data::Snapshot) => up_after(copied_ms),
+        (Root::Adopt | Root::New, Data::Reattach) if early => up_after(0),
+        (Root::Adopt | Root::New, Data::Reattach) => up_after(free_ms),
     };
     let data_free_ms = if mode.detaches(trigger) { detached_ms } else { free_ms };
-    let data_ms = up_ms.max(data_free_ms) + act + l.attach.min_ms;
+    let data_ms = match mode.data {
+        Data::Reattach => up_ms.max(data_free_ms) + act + l.attach.min_ms,
+        // They came with the launch.
+        Data::Snapshot => up_ms,
+    };
     let root_ms = match mode.root {
         Root::Adopt => up_ms.max(free_ms) + act + l.replace_root.min_ms,
         Root::Image | Root::New => up_ms,
@@ -267,11 +291,11 @@ impl Own {
                     interface.primary_ip == address || interface.secondary_ips.contains(&address)
                 })
             });
-            instance.state == InstanceState::Running
-                && !rebooting
-                && root
-                && address
-                && data.all(|(_, held)| attached(&held.volume))
+            let data = match self.mode.data {
+                Data::Snapshot if instance.id != self.first => instance.volumes.len() > 1,
+                Data::Snapshot | Data::Reattach => data.all(|(_, held)| attached(&held.volume)),
+            };
+            instance.state == InstanceState::Running && !rebooting && root && address && data
         })
     }
 }
@@ -316,6 +340,9 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
     };
     let mut spec = lab.spec(NODE, network, root);
     spec.persist.handover = mode.handover;
+    if mode.data == Data::Snapshot {
+        spec.persist.data = DataMode::Snapshot;
+    }
     lab.provision(&spec).await;
     // Where in the sweep's minute it strikes is chance.
     lab.clock.sleep(Duration::from_millis(fastrand::Rng::with_seed(seed).u64(0..60_000))).await;
@@ -375,7 +402,13 @@ impl Driver {
         }
     }
 
-    fn launch(&mut self, image: &ImageId, kept: Option<&InterfaceId>, latency: Span) -> InstanceId {
+    fn launch(
+        &mut self,
+        image: &ImageId,
+        kept: Option<&InterfaceId>,
+        data: Option<&SnapshotId>,
+        latency: Span,
+    ) -> InstanceId {
         let zone = self.world.zones()[0].clone();
         let subnet = self.world.subnet_in(&zone);
         let request = RunInstances::from(&LaunchRequest {
@@ -390,7 +423,20 @@ impl Driver {
                 None => LaunchNetwork::New { subnet, groups: Vec::new() },
             },
             root: None,
-            volumes: Vec::new(),
+            volumes: data
+                .map(|snapshot| LaunchVolume {
+                    slot: Slot::Data(NodeName::parse("data").expect("a name")),
+                    device: "/dev/sdf".to_owned(),
+                    snapshot: snapshot.clone(),
+                    size_gib: None,
+                    volume_type: None,
+                    iops: None,
+                    throughput: None,
+                    encrypted: false,
+                    kms_key: None,
+                })
+                .into_iter()
+                .collect(),
             key_name: None,
             instance_profile: None,
             user_data: None,
@@ -429,7 +475,7 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
         };
         driver.call(l.act, |world, at| world.create_interface(at, &request).unwrap())
     });
-    let old = driver.launch(&image, kept.as_ref(), l.launch);
+    let old = driver.launch(&image, kept.as_ref(), None, l.launch);
     let root = driver.world.instance(&old).and_then(|i| i.volumes.first().cloned()).expect("it has a root");
     if mode.root != Root::New {
         let device = driver.world.instance(&old).map(|i| i.root_device.clone()).expect("it exists");
@@ -472,6 +518,9 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
     driver.until(|world| {
         kept.as_ref().is_none_or(|id| world.interface(id).is_some_and(|kept| kept.attachment.is_none()))
     });
+    // Volumes are copied at the same time.
+    let copy = (mode.data == Data::Snapshot)
+        .then(|| driver.call(l.act, |world, at| world.create_snapshot(at, &data, &Tags::new()).unwrap()));
     let boots = if mode.root == Root::New {
         image
     } else {
@@ -492,7 +541,14 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
         driver.until(|world| world.image(&made).is_some_and(|image| image.state == ImageState::Available));
         made
     };
-    let new = driver.launch(&boots, kept.as_ref(), l.launch);
-    driver.attach(&data, &new, l.act);
+    if let Some(copy) = &copy {
+        driver.until(|world| {
+            world.snapshot(copy).is_some_and(|snapshot| snapshot.state == SnapshotState::Completed)
+        });
+    }
+    let new = driver.launch(&boots, kept.as_ref(), copy.as_ref(), l.launch);
+    if copy.is_none() {
+        driver.attach(&data, &new, l.act);
+    }
     Times { outage_ms: driver.now_ms - down_ms, total_ms: driver.now_ms - begun_ms }
 }
