@@ -515,10 +515,17 @@ async fn every_message_has_its_fate(aws: Aws) {
     }
     world.terminate(&lost).await;
     let after = world.perennial.at_rest("db-1", 2).await;
-    let fates = world.perennial.fates("interruptions").await;
+    // What is about an instance that nobody knows is put off a while: its launch may be overtaken.
+    let fates = world
+        .perennial
+        .until("every event has its fate", async |perennial| {
+            let fates = perennial.fates("interruptions").await;
+            (fates.len() >= 6).then_some(fates)
+        })
+        .await;
     assert_eq!(fates.len(), 6, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Malformed { .. })), 2, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Oversized { .. })), 1, "{fates:?}");
+    // An event may be as large as the queue takes it: the long one is only no JSON.
+    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Malformed { .. })), 3, "{fates:?}");
     assert_eq!(count(&fates, |fate| matches!(fate, Fate::Unknown { .. })), 1, "{fates:?}");
     assert_eq!(count(&fates, |fate| matches!(fate, Fate::Foreign { .. })), 1, "{fates:?}");
     assert_eq!(count(&fates, |fate| matches!(fate, Fate::Started { .. })), 1, "{fates:?}");

@@ -1151,11 +1151,14 @@ impl Operation {
             left.leftovers.push(Leftover { thing, because });
         }
         left.root_images.retain(|root| !gone(root.image.as_str()));
+        let old: Vec<SnapshotId> =
+            end.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
         let held = |snapshot: &SnapshotId| {
             left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
                 || gone(snapshot.as_str())
         };
-        let loose: Vec<SnapshotId> = facts.copies.iter().filter(|copy| !held(copy)).cloned().collect();
+        let loose: Vec<SnapshotId> =
+            facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned().collect();
         for snapshot in loose {
             let because = format!("{}: of a data volume", end.id);
             left.leftovers.push(Leftover { thing: Thing::Snapshot { snapshot }, because });
