@@ -77,10 +77,9 @@ impl Teller {
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
                 ("cancelled".to_owned(), format!("by {requested_by}{reason}; it is being undone"))
             }
-            OperationEvent::Diverted { requested_by, reason, delete } => {
-                let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            OperationEvent::Diverted { cause, delete } => {
                 let what = if delete.is_some() { "deletion" } else { "pause" };
-                (what.to_owned(), format!("by {requested_by}{reason}; it only frees what the node holds"))
+                (what.to_owned(), format!("{cause}; it only frees what the node holds"))
             }
             OperationEvent::Finished { outcome, .. } => (outcome.to_string(), String::new()),
         })

@@ -70,6 +70,15 @@ async fn a_paused_node_comes_back_whole_in_every_mode() {
             assert_eq!(after.generation, 2);
             assert_eq!(after.resources.address, before.resources.address, "{root:?} {network:?}");
             assert_eq!(data(&after), data(&before));
+            // Again: images of the root do not pile up.
+            lab.submit("node.pause", "db-1", json!({})).await;
+            lab.rest("db-1", 4).await;
+            lab.submit("node.resume", "db-1", json!({})).await;
+            lab.rest("db-1", 5).await;
+            lab.clock.sleep(Duration::from_secs(200)).await;
+            lab.check("db-1", &["before"]).await;
+            let images = lab.node("db-1").await.resources.root_images.len();
+            assert_eq!(images, usize::from(root == RootMode::Image), "{root:?} {network:?}");
         }
     }
 }
@@ -112,6 +121,12 @@ async fn a_deletion_in_the_middle_of_a_replacement_follows_at_once() {
             .await;
             let node = lab.node("db-1").await;
             lab.check_without_instance("db-1").await;
+            let deletion = lab.operation(&format!("db-1.{}", node.operations)).await;
+            assert!(
+                deletion.order.cause.to_string().starts_with("asked for by lab"),
+                "{}",
+                deletion.order.cause
+            );
             let left: Vec<String> = node.resources.volumes.keys().map(ToString::to_string).collect();
             assert_eq!(left, ["data"], "{network:?} after {seconds} s");
         }
@@ -155,7 +170,7 @@ async fn another_image_is_a_declared_operation() {
         let (mut lab, mut spec) = provisioned(network, RootMode::Adopt).await;
         let before = lab.node("db-1").await;
         let image = lab.region.with(|world, _| world.default_image());
-        // An image of the same region under another id: a snapshot of the node's own root serves.
+        // Refused before anybody looks whether there is such an image.
         spec.image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;

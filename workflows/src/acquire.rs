@@ -395,7 +395,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             );
         }
     }
-    if op.order.kind == OperationKind::Replace && facts.root_image.is_some() {
+    if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root_image.is_some() {
         for old in &op.order.before.root_images {
             if op.is_to_clean(old.image.as_str()) {
                 due.push(Intent::DeregisterImage { image: old.image.clone() }.into());

@@ -1,8 +1,7 @@
 //! All of it as the engine's `Domain`.
 
-use std::net::Ipv4Addr;
-
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
@@ -682,9 +681,9 @@ impl View<'_> {
     ) -> Option<Wanted> {
         let order = &ended.order;
         let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
-        if let Some(Diversion::Delete(keep)) = ended.facts.diverted {
-            let wanted = Wanted::new(OperationKind::Delete, spec, resources, generation, order.cause.clone());
-            return Some(Wanted { keep: Some(keep), ..wanted });
+        if let Some(Diversion { delete: Some(keep), cause }) = &ended.facts.diverted {
+            let wanted = Wanted::new(OperationKind::Delete, spec, resources, generation, cause.clone());
+            return Some(Wanted { keep: Some(*keep), ..wanted });
         }
         if !outcome.is_completed() || matches!(order.kind, OperationKind::Delete | OperationKind::Pause) {
             return None;
@@ -739,12 +738,11 @@ impl View<'_> {
     fn divert(
         &self,
         operation: &Operation,
-        requested_by: &str,
-        reason: Option<String>,
+        cause: Cause,
         delete: Option<Keep>,
     ) -> Result<(Fate, Appends), Rejection> {
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
-        match draft.divert(requested_by.to_owned(), reason, delete) {
+        match draft.divert(cause, delete) {
             Ok(()) => Ok((Fate::Joined { operation: operation.id.clone() }, self.close(draft)?)),
             Err(refusal @ (Refusal::AlreadyCancelled { .. } | Refusal::NotDiverted { .. })) => {
                 Ok((Fate::Rejected { because: refusal.to_string() }, Vec::new()))
@@ -913,9 +911,7 @@ impl View<'_> {
                 "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
             )),
             Work::Pause(pause) => match open {
-                Some(operation) => {
-                    self.divert(operation, &submission.requested_by, pause.reason.clone(), None)
-                }
+                Some(operation) => self.divert(operation, cause(pause.reason.clone()), None),
                 None if node.resources.carrier.is_none() && node.open.is_none() => {
                     Ok((Fate::Noted { because: format!("node {name} is paused already") }, Vec::new()))
                 }
@@ -926,8 +922,7 @@ impl View<'_> {
             },
             Work::Delete(delete) => match open {
                 Some(operation) if operation.may_be_diverted() => {
-                    let (who, why) = (&submission.requested_by, delete.reason.clone());
-                    self.divert(operation, who, why, Some(delete.keep))
+                    self.divert(operation, cause(delete.reason.clone()), Some(delete.keep))
                 }
                 Some(_) => rejected(busy().unwrap_or_default()),
                 None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
@@ -1012,6 +1007,9 @@ impl View<'_> {
                 let mut given_up = resume.accept_loss.clone();
                 if given_up.is_empty() && resume.from_backup.is_some() {
                     given_up = operation.lost();
+                }
+                if given_up.is_empty() && resume.from_backup.is_some() {
+                    return rejected(format!("no volume was seen to be lost in {}", resume.workflow));
                 }
                 let restore = match &resume.from_backup {
                     None => None,

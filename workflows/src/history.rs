@@ -268,11 +268,10 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
                 told.remarks.push(remark(format!("cancelled by {requested_by}{reason}")));
             }
-            OperationEvent::Diverted { requested_by, reason, delete } => {
+            OperationEvent::Diverted { cause, delete } => {
                 told.status = "freeing".to_owned();
-                let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
                 let what = if delete.is_some() { "deletion" } else { "pause" };
-                told.remarks.push(remark(format!("{what} asked for by {requested_by}{reason}")));
+                told.remarks.push(remark(format!("{what}: {cause}")));
             }
             OperationEvent::Finished { resources, outcome } => {
                 told.status = outcome.to_string();

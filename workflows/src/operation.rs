@@ -188,11 +188,8 @@ pub enum OperationEvent {
     },
     /// The node is not to be brought onto an instance any more: everything is freed.
     Diverted {
-        /// Who asked.
-        requested_by: String,
-        /// In their words.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
+        /// Why.
+        cause: Cause,
         /// A deletion follows, which keeps this; otherwise the node is paused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delete: Option<Keep>,
@@ -507,12 +504,12 @@ enum GivenUp {
 }
 
 /// What follows an operation that gave up bringing the node onto an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Diversion {
-    /// Nothing: the node is paused.
-    Pause,
-    /// Its deletion.
-    Delete(Keep),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diversion {
+    /// A deletion, which keeps this; otherwise the node is paused.
+    pub delete: Option<Keep>,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// One step, from its intention to its end.
@@ -919,15 +916,14 @@ impl Operation {
                 }
                 self.begin_undoing(stamp.at_ms);
             }
-            OperationEvent::Diverted { delete, .. } => {
+            OperationEvent::Diverted { cause, delete } => {
                 if !self.may_be_diverted() {
                     return illegal("the operation does not bring the node onto an instance");
                 }
-                let diversion = delete.map_or(Diversion::Pause, Diversion::Delete);
                 if self.facts.diverted.is_none() {
                     self.withdraw(stamp.at_ms);
                 }
-                self.facts.diverted = Some(diversion);
+                self.facts.diverted = Some(Diversion { delete: *delete, cause: cause.clone() });
             }
             OperationEvent::Finished { outcome, .. } => {
                 self.status = Status::Finished { at_ms: stamp.at_ms, outcome: *outcome };
@@ -2302,12 +2298,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`Refusal::AlreadyCancelled`], [`Refusal::NotDiverted`].
-    pub fn divert(
-        &mut self,
-        requested_by: String,
-        reason: Option<String>,
-        delete: Option<Keep>,
-    ) -> Result<(), Refusal> {
+    pub fn divert(&mut self, cause: Cause, delete: Option<Keep>) -> Result<(), Refusal> {
         let operation = self.state.id.clone();
         if self.state.facts.undoing {
             return Err(Refusal::AlreadyCancelled { operation });
@@ -2315,7 +2306,7 @@ impl Draft {
         if !self.state.may_be_diverted() {
             return Err(Refusal::NotDiverted { operation });
         }
-        self.push(OperationEvent::Diverted { requested_by, reason, delete })?;
+        self.push(OperationEvent::Diverted { cause, delete })?;
         self.intend()
     }
 
