@@ -21,7 +21,7 @@
 //! World time is the clock's, so under tokio's paused time it is virtual. Transitions happen when somebody calls, or
 //! when [`SimRegion::run`] is being polled; that is also what tells events at their time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, TypeView, VolumeRequest, VolumeView,
+    Taking, VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
@@ -43,7 +43,7 @@ use perennial_workflows::aws::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
-use crate::world::catalogue::{self, SCORED_TYPES_MIN};
+use crate::world::catalogue::SCORED_TYPES_MIN;
 use crate::world::settings::Settings;
 use crate::world::{
     ACCOUNT, ApiError, Destination, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
@@ -409,23 +409,6 @@ impl Cloud for SimRegion {
                 return Ok(Some(1));
             }
             world.placement_score(types, 1, zone).map(Some)
-        })
-        .await
-    }
-
-    async fn instance_types(&self, architecture: &str) -> Result<Vec<TypeView>, CloudError> {
-        self.call(Action::DescribeInstanceTypes, |world, now| {
-            world.look(now, "DescribeInstanceTypes")?;
-            Ok(catalogue::views(architecture))
-        })
-        .await
-    }
-
-    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
-        self.call(Action::DescribeInstanceTypeOfferings, |world, now| {
-            world.look(now, "DescribeInstanceTypeOfferings")?;
-            let offered = catalogue::TYPES.into_iter().filter(|name| world.offers(name, zone));
-            Ok(offered.map(str::to_owned).collect())
         })
         .await
     }

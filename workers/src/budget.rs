@@ -4,7 +4,7 @@
 //! A `RequestLimitExceeded` teaches: the refill of that action is halved, and grows back a little with every
 //! call that is not throttled (additive increase, multiplicative decrease).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, TypeView, VolumeRequest, VolumeView,
+    Taking, VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -49,8 +49,6 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeAddresses
         | A::DescribeSpotPriceHistory
         | A::GetSpotPlacementScores
-        | A::DescribeInstanceTypes
-        | A::DescribeInstanceTypeOfferings
         | A::GetCallerIdentity => (100.0, 20.0),
         A::CreateSnapshot
         | A::CreateSnapshots
@@ -171,8 +169,6 @@ budgeted! {
     DescribeSubnets: fn subnets(&self, ids: &[SubnetId]) -> Vec<SubnetView>;
     DescribeSpotPriceHistory: fn spot_prices(&self, types: &[String], zone: &str, now_ms: u64) -> BTreeMap<String, String>;
     GetSpotPlacementScores: fn placement_score(&self, types: &[String], zone: &str) -> Option<u8>;
-    DescribeInstanceTypes: fn instance_types(&self, architecture: &str) -> Vec<TypeView>;
-    DescribeInstanceTypeOfferings: fn offered_types(&self, zone: &str) -> BTreeSet<String>;
     DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
     DescribeReplaceRootVolumeTasks: fn root_tasks(&self, instance: &InstanceId) -> Vec<RootTaskView>;
     RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
@@ -238,8 +234,6 @@ mod tests {
             fn subnets(i: &[SubnetId]) -> Vec<SubnetView>;
             fn spot_prices(t: &[String], z: &str, n: u64) -> BTreeMap<String, String>;
             fn placement_score(t: &[String], z: &str) -> Option<u8>;
-            fn instance_types(a: &str) -> Vec<TypeView>;
-            fn offered_types(z: &str) -> BTreeSet<String>;
             fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
             fn root_tasks(i: &InstanceId) -> Vec<RootTaskView>;
             fn run_instance(r: &LaunchRequest) -> InstanceView;

@@ -43,8 +43,6 @@ pub enum Action {
     ModifyVolume,
     DescribeSpotPriceHistory,
     GetSpotPlacementScores,
-    DescribeInstanceTypes,
-    DescribeInstanceTypeOfferings,
     GetCallerIdentity,
 }
 
@@ -71,8 +69,6 @@ impl Action {
             | A::DescribeAddresses
             | A::DescribeSpotPriceHistory
             | A::GetSpotPlacementScores
-            | A::DescribeInstanceTypes
-            | A::DescribeInstanceTypeOfferings
             | A::GetCallerIdentity => true,
             A::RunInstances
             | A::TerminateInstances

@@ -10,7 +10,7 @@
 //! - No adapter retries; retries are the workers', in one place.
 //! - Errors are classified once, by [`classify`](crate::classify).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
@@ -319,25 +319,6 @@ pub struct SpotRequestView {
     pub instance: Option<InstanceId>,
 }
 
-/// An instance type, as DescribeInstanceTypes shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeView {
-    /// Such as `m6i.large`.
-    pub name: String,
-    /// Virtual processors.
-    pub vcpus: u32,
-    /// Memory.
-    pub memory_mib: u64,
-    /// Graphics processors.
-    pub gpus: u32,
-    /// Whether it can be had on the spot market at all.
-    pub spot: bool,
-    /// Whether it is a whole machine, which takes minutes longer to start and to end.
-    pub bare_metal: bool,
-    /// Whether AWS still counts it among the newest of its kind.
-    pub current_generation: bool,
-}
-
 /// Whether an address may be taken from the interface that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
@@ -528,10 +509,6 @@ pub trait Cloud: Send + Sync + 'static {
     /// GetSpotPlacementScores: how likely one instance of any of these types would come up in a zone, 1 to 10; `None` when
     /// the zone is not in the answer. With fewer than three types the score is always low (API reference).
     async fn placement_score(&self, types: &[String], zone: &str) -> Result<Option<u8>, CloudError>;
-    /// DescribeInstanceTypes: every type of an architecture in the region.
-    async fn instance_types(&self, architecture: &str) -> Result<Vec<TypeView>, CloudError>;
-    /// DescribeInstanceTypeOfferings: the types that a zone offers.
-    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError>;
     /// DescribeSpotInstanceRequests.
     async fn spot_requests(&self, select: &Select<SpotRequestId>)
     -> Result<Vec<SpotRequestView>, CloudError>;

@@ -2,8 +2,6 @@
 
 use perennial_workflows::aws::Market;
 
-use perennial_workers::cloud::TypeView;
-
 use super::settings::Capacity;
 use super::{ApiError, World};
 
@@ -147,24 +145,6 @@ impl Price {
     pub fn dollars(&self) -> String {
         format!("{}.{:06}", self.micro_dollars / 1_000_000, self.micro_dollars % 1_000_000)
     }
-}
-
-/// The listed types of an architecture.
-#[must_use]
-pub fn views(architecture: &str) -> Vec<TypeView> {
-    let known = TYPES.into_iter().filter_map(|name| Some((name, Shape::of(name)?)));
-    known
-        .filter(|(_, shape)| shape.architecture == architecture)
-        .map(|(name, shape)| TypeView {
-            name: name.to_owned(),
-            vcpus: shape.vcpus,
-            memory_mib: u64::from(shape.memory_mib),
-            gpus: shape.gpu.map_or(0, |gpu| gpu.count),
-            spot: true,
-            bare_metal: name.ends_with(".metal"),
-            current_generation: true,
-        })
-        .collect()
 }
 
 impl World {

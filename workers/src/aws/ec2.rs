@@ -49,7 +49,7 @@ use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
-    SpotRequestView, SubnetView, Tags, Taking, TypeView, VolumeRequest, VolumeView,
+    SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -292,14 +292,6 @@ impl Cloud for Ec2 {
 
     async fn placement_score(&self, types: &[String], zone: &str) -> Result<Option<u8>, CloudError> {
         self.scored(types, zone).await
-    }
-
-    async fn instance_types(&self, architecture: &str) -> Result<Vec<TypeView>, CloudError> {
-        self.listed(architecture).await
-    }
-
-    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
-        self.offered(zone).await
     }
 
     async fn spot_requests(

@@ -1,16 +1,12 @@
-//! What EC2 says of capacity before it is asked for: prices, scores, types and where they are offered.
+//! What EC2 says of capacity before it is asked for: prices and scores.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aws_sdk_ec2::primitives::DateTime;
-use aws_sdk_ec2::types::{InstanceType, LocationType, UsageClassType};
+use aws_sdk_ec2::types::InstanceType;
 
-use super::ec2::{Ec2, all_pages, failed, filter};
+use super::ec2::{Ec2, all_pages, failed};
 use crate::classify::{Action, CloudError};
-use crate::cloud::TypeView;
-
-/// DescribeInstanceTypes gives at most 100 a page.
-const TYPE_PAGE_SIZE: i32 = 100;
 
 /// The products whose prices are those of an instance with Linux; accounts of EC2-Classic's time have the second one.
 const LINUX: [&str; 2] = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"];
@@ -93,61 +89,5 @@ impl Ec2 {
             Ok((scores, page.next_token))
         });
         Ok(scores.await?.into_iter().max().and_then(|score| u8::try_from(score).ok()))
-    }
-
-    pub(super) async fn listed(&self, architecture: &str) -> Result<Vec<TypeView>, CloudError> {
-        let action = Action::DescribeInstanceTypes;
-        let wanted = filter("processor-info.supported-architecture", [architecture.to_owned()]);
-        let wanted = &wanted;
-        all_pages(action, move |token| async move {
-            let page = self
-                .client
-                .describe_instance_types()
-                .filters(wanted.clone())
-                .max_results(self.page_size.min(TYPE_PAGE_SIZE))
-                .set_next_token(token)
-                .send()
-                .await
-                .map_err(failed(action))?;
-            let types = page.instance_types().iter().filter_map(|info| {
-                let is_it = info.processor_info()?.supported_architectures().iter();
-                is_it.map(|known| known.as_str()).find(|known| *known == architecture)?;
-                let gpus =
-                    info.gpu_info().map_or(0, |gpus| gpus.gpus().iter().filter_map(|gpu| gpu.count()).sum());
-                Some(TypeView {
-                    name: info.instance_type()?.as_str().to_owned(),
-                    vcpus: u32::try_from(info.v_cpu_info()?.default_v_cpus()?).ok()?,
-                    memory_mib: u64::try_from(info.memory_info()?.size_in_mib()?).ok()?,
-                    gpus: u32::try_from(gpus).ok()?,
-                    spot: info.supported_usage_classes().contains(&UsageClassType::Spot),
-                    bare_metal: info.bare_metal().unwrap_or(false),
-                    current_generation: info.current_generation().unwrap_or(true),
-                })
-            });
-            Ok((types.collect(), page.next_token))
-        })
-        .await
-    }
-
-    pub(super) async fn offered(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
-        let action = Action::DescribeInstanceTypeOfferings;
-        let here = filter("location", [zone.to_owned()]);
-        let here = &here;
-        let offers = all_pages(action, move |token| async move {
-            let page = self
-                .client
-                .describe_instance_type_offerings()
-                .location_type(LocationType::AvailabilityZone)
-                .filters(here.clone())
-                .max_results(self.page_size)
-                .set_next_token(token)
-                .send()
-                .await
-                .map_err(failed(action))?;
-            let offers = page.instance_type_offerings().iter().filter(|offer| offer.location() == Some(zone));
-            let names = offers.filter_map(|offer| Some(offer.instance_type()?.as_str().to_owned()));
-            Ok((names.collect(), page.next_token))
-        });
-        Ok(offers.await?.into_iter().collect())
     }
 }
