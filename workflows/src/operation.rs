@@ -895,6 +895,8 @@ impl Operation {
                                 self.facts.root_snapshot = Some(snapshot.clone());
                                 self.facts.root_is_borrowed = true;
                                 self.facts.root_image = None;
+                                // An instance that was launched to adopt the root is of no use to its image.
+                                self.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
                             }
                         }
                         Slot::Data(_) => {
