@@ -46,7 +46,7 @@ use crate::faults::{Fault, Faults, Rule};
 use crate::world::catalogue::SCORED_TYPES_MIN;
 use crate::world::settings::Settings;
 use crate::world::{
-    ACCOUNT, ApiError, Destination, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
+    ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
 };
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
@@ -482,6 +482,13 @@ impl Cloud for SimRegion {
 
     async fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
         self.call(Action::DetachVolume, |world, now| world.detach_volume(now, id, Some(instance))).await
+    }
+
+    async fn force_detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
+        self.call(Action::DetachVolume, |world, now| {
+            world.detach_volume_with(now, id, Some(instance), Detach::Forced)
+        })
+        .await
     }
 
     async fn replace_root(

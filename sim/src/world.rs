@@ -45,6 +45,7 @@ mod fleets;
 mod groups;
 mod growth;
 mod guest;
+pub mod hangs;
 mod instances;
 mod looks;
 mod network;
@@ -158,6 +159,12 @@ pub struct World {
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
     stuck_detaches: u32,
+    /// Volumes that do not come off, whatever becomes of their instance.
+    #[serde(default)]
+    hanging: BTreeMap<VolumeId, hangs::Hang>,
+    /// Volumes that were detached by force, and how their instance was then.
+    #[serde(default)]
+    forced: Vec<(VolumeId, InstanceId, String)>,
 
     instances: Versioned<InstanceId, Instance>,
     volumes: Versioned<VolumeId, Volume>,
@@ -209,6 +216,7 @@ enum Transition {
     VolumeAvailable(VolumeId),
     Attached(VolumeId, u64),
     Detached(VolumeId, u64),
+    LetsGo(VolumeId),
     VolumeGone(VolumeId),
     SnapshotCompleted(SnapshotId),
     ImageAvailable(ImageId),
@@ -244,6 +252,8 @@ impl World {
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,
+            hanging: BTreeMap::new(),
+            forced: Vec::new(),
             instances: Versioned::new(stale_for, seed),
             volumes: Versioned::new(stale_for, seed),
             snapshots: BTreeMap::new(),
@@ -402,6 +412,7 @@ impl World {
             Transition::VolumeAvailable(id) => self.volume_is_available(&id),
             Transition::Attached(id, serial) => self.volume_is_attached(&id, serial),
             Transition::Detached(id, serial) => self.volume_is_detached(&id, serial),
+            Transition::LetsGo(id) => self.lets_go(&id),
             Transition::VolumeGone(id) => self.volume_is_gone(&id),
             Transition::SnapshotCompleted(id) => self.snapshot_completes(&id),
             Transition::ImageAvailable(id) => self.image_is_available(&id),

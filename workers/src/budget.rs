@@ -181,6 +181,7 @@ budgeted! {
     ModifyVolume: fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> ();
     AttachVolume: fn attach_volume(&self, id: &VolumeId, instance: &InstanceId, device: &str) -> ();
     DetachVolume: fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> ();
+    DetachVolume: fn force_detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> ();
     CreateReplaceRootVolumeTask: fn replace_root(&self, instance: &InstanceId, volume: &VolumeId, client_token: &str, tags: &Tags) -> RootTaskId;
     CreateSnapshot: fn create_snapshot(&self, volume: &VolumeId, description: &str, tags: &Tags) -> SnapshotId;
     CreateSnapshots: fn create_snapshots(&self, request: &SnapshotsRequest) -> Vec<SnapshotId>;
@@ -246,6 +247,7 @@ mod tests {
             fn grow_volume(i: &VolumeId, s: u32) -> ();
             fn attach_volume(i: &VolumeId, n: &InstanceId, d: &str) -> ();
             fn detach_volume(i: &VolumeId, n: &InstanceId) -> ();
+            fn force_detach_volume(i: &VolumeId, n: &InstanceId) -> ();
             fn replace_root(i: &InstanceId, v: &VolumeId, t: &str, g: &Tags) -> RootTaskId;
             fn create_snapshot(v: &VolumeId, d: &str, g: &Tags) -> SnapshotId;
             fn create_snapshots(r: &SnapshotsRequest) -> Vec<SnapshotId>;

@@ -540,8 +540,10 @@ pub trait Cloud: Send + Sync + 'static {
         instance: &InstanceId,
         device: &str,
     ) -> Result<(), CloudError>;
-    /// DetachVolume, never forced, always naming the instance so that a late repeat cannot hit a newer owner.
+    /// DetachVolume, not forced, always naming the instance so that a late repeat cannot hit a newer owner.
     async fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError>;
+    /// DetachVolume with `Force`, naming the instance: only from one that was seen terminated, where nobody is left to write.
+    async fn force_detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError>;
     /// CreateReplaceRootVolumeTask with an existing volume. The replaced root is never deleted by the task.
     async fn replace_root(
         &self,

@@ -6,6 +6,7 @@
 //! with the same token until a look shows what became of it.
 
 mod backups;
+mod hanging;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -95,6 +96,8 @@ struct Memory {
     missing: Option<(u64, u32)>,
     /// The same for the instance the step works on.
     missing_instance: Option<(u64, u32)>,
+    /// When a volume was last detached by force, in milliseconds.
+    forced_at_ms: Option<u64>,
 }
 
 /// Carries out the steps over a cloud.
@@ -347,7 +350,7 @@ impl Look<'_> {
             }
             Intent::Detach { volume, instance, .. } => self.detach(volume, instance).await,
             Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
-            Intent::Release { volume, from, .. } => self.release(volume, from).await,
+            Intent::Release { volume, from, .. } => hanging::release(self, volume, from).await,
             Intent::ReleaseInterface { interface, from } => self.release_interface(interface, from).await,
             Intent::SnapshotRoot { volume, tags } | Intent::SnapshotVolume { volume, tags, .. } => {
                 self.snapshot(volume, tags).await
@@ -524,7 +527,10 @@ impl Look<'_> {
         };
         self.memory.missing = None;
         if view.multi_attach {
-            return refused("MultiAttach", format!("{volume} can be attached to several instances at once"));
+            let message = format!(
+                "{volume} can be attached to several instances at once, so no fence would hold: name a volume of one instance"
+            );
+            return refused("MultiAttach", message);
         }
         if view.zone != zone {
             let message =
@@ -705,43 +711,6 @@ impl Look<'_> {
                 self.memory.terminated = true;
                 self.runner.cloud.terminate_instance(instance).await?;
                 not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
-            }
-        }
-    }
-
-    async fn release(&mut self, volume: &VolumeId, from: &InstanceId) -> Result<Pass, CloudError> {
-        let Some(view) = self.runner.observer.volume(volume).await? else {
-            return if self.is_absent() {
-                lost(format!("volume {volume} does not exist any more"))
-            } else {
-                not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
-            };
-        };
-        self.memory.missing = None;
-        if view.multi_attach {
-            return refused(
-                "MultiAttach",
-                format!(
-                    "{volume} can be attached to several instances at once; such a volume cannot be moved safely"
-                ),
-            );
-        }
-        match view.state {
-            VolumeState::Deleting | VolumeState::Deleted => lost(format!("volume {volume} is being deleted")),
-            VolumeState::Error => lost(format!("volume {volume} is in the state error")),
-            VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
-            VolumeState::Available | VolumeState::InUse if is_free(&view) => self.free_twice(volume).await,
-            VolumeState::Available | VolumeState::InUse => {
-                match view.attachments.iter().find(|attachment| attachment.instance != *from) {
-                    Some(other) => not_yet(
-                        LOOK_AGAIN,
-                        format!(
-                            "{volume} is on {}, which this workflow knows nothing of: detach it",
-                            other.instance
-                        ),
-                    ),
-                    None => not_yet(LOOK_AGAIN, format!("{volume} is still on {from}")),
-                }
             }
         }
     }

@@ -35,6 +35,7 @@ pub mod windows;
 mod acquire;
 mod carriage;
 mod devices;
+mod hanging;
 mod release;
 mod taken;
 mod undo;

@@ -44,7 +44,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{capacity, delete, devices, grow, pause, pool, provision, replace, undo};
+use crate::{capacity, delete, devices, grow, hanging, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -2031,8 +2031,7 @@ impl Draft {
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
-            let needs =
-                format!("look at what it waits for, then: perennial workflow resume {}", self.state.id);
+            let needs = hanging::needs(&self.state.id, &intent);
             return self.stuck(&step, because, needs);
         }
         self.push(OperationEvent::StepSettled { token, step: step.clone(), evidence: evidence.clone() })?;

@@ -19,7 +19,8 @@
 //! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
 //! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
 //! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
-//! | take_volume, release, release_interface, return_address, start, verify, find | describe only | nothing is changed |
+//! | release | DetachVolume by force, from a terminated instance that it hangs on | it names that instance, and cannot hit a newer owner |
+//! | take_volume, release_interface, return_address, start, verify, find | describe only | nothing is changed |
 //! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
 //!
 //! The steps of backups stand in [`backup`](crate::backup).

@@ -595,6 +595,7 @@ impl World {
                     throughput: mapping.throughput,
                     encrypted: mapping.encrypted,
                     snapshot,
+                    multi_attach: false,
                     attachment: Some(Attachment {
                         instance: instance.clone(),
                         device: mapping.device,
@@ -851,7 +852,7 @@ impl World {
     pub(super) fn is_released(&mut self, id: &InstanceId) {
         self.abandon_root_tasks(id);
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let volumes = std::mem::take(&mut instance.volumes);
+        let volumes = instance.volumes.clone();
         let interfaces = std::mem::take(&mut instance.interfaces);
         for volume in volumes {
             self.release_volume(&volume);
@@ -862,6 +863,11 @@ impl World {
     }
 
     pub(super) fn is_forgotten(&mut self, id: &InstanceId) {
+        // It is shown as long as a volume hangs on it.
+        if self.instances.get(id).is_some_and(|instance| !instance.volumes.is_empty()) {
+            self.after(self.settings.latencies.memory, Transition::Forgotten(id.clone()));
+            return;
+        }
         self.root_tasks.retain(|_, task| task.instance != *id);
         if let Some(instance) = self.instances.remove(id)
             && let Some(request) = instance.spot_request

@@ -391,7 +391,7 @@ fn volume_view(volume: &Volume) -> VolumeView {
         zone: volume.zone.clone(),
         size_gib: volume.size_gib,
         snapshot: volume.snapshot.clone(),
-        multi_attach: false,
+        multi_attach: volume.multi_attach,
         attachments: attachment.into_iter().collect(),
         tags: volume.tags.clone(),
     }

@@ -99,6 +99,9 @@ pub struct Volume {
     pub throughput: Option<u32>,
     pub encrypted: bool,
     pub snapshot: Option<SnapshotId>,
+    /// Whether several instances may attach it. The model attaches it to one at a time all the same.
+    #[serde(default)]
+    pub multi_attach: bool,
     pub attachment: Option<Attachment>,
     /// The root replacement that will use it.
     pub held_by: Option<RootTaskId>,

@@ -109,6 +109,7 @@ impl World {
                 throughput: request.throughput,
                 encrypted: request.encrypted,
                 snapshot: request.snapshot.clone(),
+                multi_attach: false,
                 attachment: None,
                 held_by: None,
                 snapshot_taken_at_ms: None,
@@ -262,6 +263,8 @@ impl World {
             return Err(ApiError::new("OperationNotPermitted", message));
         }
         if how == Detach::Forced {
+            let from = attachment.instance.clone();
+            self.is_forced(id, &from);
             self.start_detaching(id, false);
         } else if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
             // A stopped machine holds on to nothing.
@@ -279,10 +282,29 @@ impl World {
         }
         attachment.state = AttachmentState::Detaching;
         let serial = attachment.serial;
-        if self.stuck_detaches > 0 {
+        if self.hangs(id) {
+            // It stays so.
+        } else if self.stuck_detaches > 0 {
             self.stuck_detaches -= 1;
         } else {
             self.after(self.settings.latencies.detach, Transition::Detached(id.clone(), serial));
+        }
+    }
+
+    /// A volume that hung and was to leave, leaves.
+    pub(super) fn goes_on_leaving(&mut self, id: &VolumeId) {
+        let Some(attachment) = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref()) else {
+            return;
+        };
+        if attachment.state != AttachmentState::Detaching {
+            return;
+        }
+        let over =
+            self.instances.get(&attachment.instance).is_none_or(|i| i.state == InstanceState::Terminated);
+        if over {
+            self.release_volume(id);
+        } else {
+            self.start_detaching(id, false);
         }
     }
 
@@ -404,6 +426,7 @@ impl World {
                 throughput: None,
                 encrypted: false,
                 snapshot: Some(snapshot.clone()),
+                multi_attach: false,
                 attachment: None,
                 held_by: None,
                 snapshot_taken_at_ms: None,
@@ -547,6 +570,13 @@ impl World {
 
     /// The instance is gone: the volume goes with it, or is free.
     pub(super) fn release_volume(&mut self, id: &VolumeId) {
+        if self.hangs(id) {
+            if let Some(attachment) = self.volumes.get_mut(id).and_then(|v| v.attachment.as_mut()) {
+                attachment.state = AttachmentState::Detaching;
+                attachment.mounted = false;
+            }
+            return;
+        }
         if self.free_volume(id).is_some_and(|attachment| attachment.delete_on_termination) {
             self.start_deleting(id);
         }
@@ -591,6 +621,7 @@ impl World {
     pub(super) fn volume_is_detached(&mut self, id: &VolumeId, serial: u64) {
         let attachment = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref());
         if attachment.is_some_and(|found| found.serial == serial && found.state == AttachmentState::Detaching)
+            && !self.hangs(id)
         {
             self.free_volume(id);
         }

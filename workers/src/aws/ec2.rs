@@ -404,6 +404,11 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::DetachVolume))
     }
 
+    async fn force_detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
+        let call = self.client.detach_volume().volume_id(id.as_str()).instance_id(instance.as_str());
+        call.force(true).send().await.map(drop).map_err(failed(Action::DetachVolume))
+    }
+
     async fn replace_root(
         &self,
         instance: &InstanceId,

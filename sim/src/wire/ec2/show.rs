@@ -316,7 +316,7 @@ pub(super) fn volume(volume: &Volume) -> Element {
         .maybe("iops", volume.iops.or(gp3.then_some(3_000)))
         .maybe("throughput", volume.throughput.or(gp3.then_some(125)))
         .with("encrypted", volume.encrypted)
-        .with("multiAttachEnabled", false)
+        .with("multiAttachEnabled", volume.multi_attach)
 }
 
 pub(super) fn modification(id: &VolumeId, modification: &Modification) -> Element {

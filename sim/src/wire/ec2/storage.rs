@@ -47,7 +47,16 @@ pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
         snapshot,
         tags: call.tags_for("volume")?,
     };
+    // Of io1 and io2 only (EC2 API reference, CreateVolume).
+    let multi_attach = params.is_set("MultiAttachEnabled")?;
+    if multi_attach && !matches!(request.volume_type.as_str(), "io1" | "io2") {
+        let message = "MultiAttachEnabled is supported with io1 and io2 volumes only";
+        return Err(ApiError::new("InvalidParameterCombination", message));
+    }
     let id = call.world.create_volume(call.now_ms, &request)?;
+    if multi_attach {
+        call.world.enable_multi_attach(&id);
+    }
     shown_volume(call, &id)
 }
 
