@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use perennial_store::JournalReader;
 use perennial_workflows::backup::{BackupCause, BackupId, Carried};
 use perennial_workflows::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story, node_history};
+use perennial_workflows::loss::Origin;
 use perennial_workflows::node::OperationId;
 use perennial_workflows::spec::NodeName;
+use perennial_workflows::steps::Slot;
 
 use crate::describe::{length, time, wrapped};
 use crate::failure::Failure;
@@ -104,6 +106,10 @@ pub(crate) fn told(story: &Story) -> String {
         );
         lines.push(wrapped("  outage  ", &what, 11));
     }
+    let losses = losses(&story.origins);
+    if !losses.is_empty() {
+        lines.push(wrapped("  loss    ", &losses.join("; "), 11));
+    }
     lines.push(String::new());
     lines.push(steps(story));
     lines.extend(remarks("rejected", &story.rejected, story));
@@ -113,6 +119,21 @@ pub(crate) fn told(story: &Story) -> String {
         lines.push(comparison(&story.comparison));
     }
     lines.join("\n")
+}
+
+/// What of each of a node's volumes is lost, and why the rest is not: a line for each.
+pub(crate) fn losses(origins: &BTreeMap<Slot, Origin>) -> Vec<String> {
+    let told = origins.iter().map(|(slot, origin)| match origin {
+        Origin::SameVolume => format!("{slot}: none, the same volume"),
+        Origin::FinalSnapshot { snapshot } => format!("{slot}: none, final snapshot {snapshot}"),
+        Origin::Backup { backup, taken_at_ms, until_ms } => format!(
+            "{slot}: since {}, {} at most ({backup})",
+            time(*taken_at_ms),
+            length(until_ms.saturating_sub(*taken_at_ms))
+        ),
+        Origin::Anew => format!("{slot}: everything, it began anew"),
+    });
+    told.collect()
 }
 
 /// The steps of an operation, each with when it began, how long it took and what was seen.

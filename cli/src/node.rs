@@ -449,6 +449,9 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
         let size = held.size_gib.map_or_else(String::new, |size| format!(", {size} GiB"));
         rows.push(("volume", format!("{} {} at {}{size}", slot, held.volume, held.device)));
     }
+    if resources.carrier.is_some() {
+        rows.extend(history::losses(&resources.origins).into_iter().map(|loss| ("last loss", loss)));
+    }
     if !node.deleted || !shown.backups.is_empty() {
         rows.extend(shown.backups.rows());
     }

@@ -1,5 +1,6 @@
 //! `perennial workflow …`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,6 +9,7 @@ use perennial_engine::journal::Which;
 use perennial_workflows::backup::BackupId;
 use perennial_workflows::domain::OperationSummary;
 use perennial_workflows::history::story;
+use perennial_workflows::loss::Origin;
 use perennial_workflows::node::OperationId;
 use perennial_workflows::operation::{Status, StepRecord};
 use perennial_workflows::steps::Slot;
@@ -218,6 +220,9 @@ struct Shown<'a> {
     cause: &'a perennial_workflows::signal::Cause,
     started_at_ms: u64,
     ended_at_ms: Option<u64>,
+    /// Where the content of the volumes comes from, and so what is lost.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    origins: BTreeMap<Slot, Origin>,
     steps: Vec<Step<'a>>,
 }
 
@@ -231,6 +236,7 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
         }
         Status::Finished { at_ms, outcome } => (outcome.name(), None, None, Some(*at_ms)),
     };
+    let told = story(id, &read::operation_events(&journal, id).await?);
     let shown = Shown {
         workflow: id,
         kind: operation.order.kind.to_string(),
@@ -240,9 +246,9 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
         cause: &operation.order.cause,
         started_at_ms: operation.started_at_ms,
         ended_at_ms,
+        origins: told.as_ref().map(|story| story.origins.clone()).unwrap_or_default(),
         steps: operation.steps.iter().map(|(token, record)| step(*token, record)).collect(),
     };
-    let told = story(id, &read::operation_events(&journal, id).await?);
     output.show(&shown, || told.as_ref().map(history::told).unwrap_or_default())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workflows::backup::BackupSpec;
+use perennial_workflows::loss::RootLoss;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::steps::Slot;
 use serde_json::json;
@@ -103,7 +104,11 @@ async fn a_node_is_restored_in_place_and_what_it_had_is_retained() {
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_is_lost_comes_back_from_a_backup() {
     for slot in ["data", "root"] {
-        let (mut lab, _) = backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
+        let (mut lab, mut spec) =
+            backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
+        spec.persist.root_loss = Some(RootLoss::Stuck);
+        lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+        lab.clock.sleep(Duration::from_secs(5)).await;
         let backup = newest(&lab).await;
         let (old, volume) = (lab.instance("db-1").await, lab.volume("db-1", slot).await);
         lab.kill().await;

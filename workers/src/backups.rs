@@ -171,7 +171,9 @@ impl Backups {
         Ok(match errand(node, last, name, book, now_ms) {
             Errand::Nothing => None,
             Errand::Begin { due_ms } => Some(Due { due_ms, sight, is_backup: true }),
-            Errand::Turn | Errand::GiveUp => Some(Due { due_ms: 0, sight, is_backup: false }),
+            Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => {
+                Some(Due { due_ms: 0, sight, is_backup: false })
+            }
         })
     }
 }

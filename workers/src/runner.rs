@@ -869,6 +869,13 @@ impl Look<'_> {
                         self.memory.snapshot = Some(id.clone());
                         not_yet(LOOK_SOON, format!("{id} is to be complete"))
                     }
+                    Err(error) if error.class == Class::NotFound => {
+                        if self.runner.observer.volume(volume).await?.is_none() && self.is_absent() {
+                            lost(format!("volume {volume} does not exist any more"))
+                        } else {
+                            not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+                        }
+                    }
                     Err(error) => {
                         if error.effect == Effect::Unknown {
                             self.memory.unclear += 1;

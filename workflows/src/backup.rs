@@ -46,6 +46,7 @@ use serde::{Deserialize, Serialize};
 pub use self::names::{BackupId, BadBackupId, BookId, book_key};
 pub use self::settings::{BackupSpec, EVERY_MIN_LEAST, EVERY_MIN_MOST, KEEP_DEFAULT, KEEP_MOST};
 use crate::aws::{InstanceId, SnapshotId, VolumeId};
+use crate::loss;
 use crate::node::{Node, OperationKind};
 use crate::operation::{Operation, Status};
 use crate::signal::{Cause, Certainty};
@@ -524,6 +525,11 @@ pub enum Errand {
     Turn,
     /// The node was deleted with its backups.
     GiveUp,
+    /// The lost root of the node comes back from this backup.
+    Rescue {
+        /// Its number.
+        backup: u64,
+    },
 }
 
 /// What is to be done about the backups of a node now. `last` is the newest operation of the node.
@@ -538,6 +544,9 @@ pub fn errand(node: &Node, last: Option<&Operation>, name: &NodeName, book: &Boo
     if node.deleted {
         let kept = last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
         return if kept || book.known.backups.is_empty() { Errand::Nothing } else { Errand::GiveUp };
+    }
+    if let Some(backup) = loss::rescue(node, last, book) {
+        return Errand::Rescue { backup: backup.order.number };
     }
     let Some(spec) = node.spec.as_ref().and_then(|spec| spec.backup) else { return Errand::Nothing };
     if book.known.paused().is_some() || cannot_begin(node, last, book).is_some() {

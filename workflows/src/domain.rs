@@ -528,6 +528,9 @@ impl View<'_> {
                 draft.begin(node, self.owner, BackupCause::Schedule)?;
             }
             Errand::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
+            Errand::Rescue { backup } => {
+                return self.rescue(sight, node, BackupId::new(name.clone(), backup));
+            }
             Errand::Turn => {
                 let next = id.next();
                 let mut opened = self.book_draft(&next)?;
@@ -537,6 +540,18 @@ impl View<'_> {
         }
         let events = backup_events(draft);
         Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
+    }
+
+    /// The root that is lost comes back from a backup; nothing else is given up.
+    fn rescue(&self, sight: &Sight, node: &Node, backup: BackupId) -> Result<Appends, Rejection> {
+        let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
+        let moved = || Rejection::Moved { node: sight.node.clone() };
+        let operation = self.stuck(sight).ok_or_else(moved)?;
+        let spec = node.spec.clone().ok_or_else(moved)?;
+        let restore = self.restorable(sight, node, &backup, &[Slot::Root]).map_err(not_now)?;
+        let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
+        draft.resume_with(capacity::BY_ITSELF.to_owned(), vec![Slot::Root], spec, None, Some(restore))?;
+        self.close(draft)
     }
 
     /// A backup is asked for now.

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{GroupId, InstanceId, Market, VolumeId};
+use crate::loss::Origin;
 use crate::node::{NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order, Restore};
 use crate::signal::{Cause, News};
@@ -66,6 +67,10 @@ pub struct Story {
     pub remarks: Vec<Remark>,
     /// How long the node did not serve.
     pub outage: Option<Outage>,
+    /// Where the content of its volumes comes from, and so what is lost; of an operation that has brought the node onto an
+    /// instance, or has made volumes anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<Slot, Origin>,
     /// Before and after.
     pub comparison: Vec<Comparison>,
 }
@@ -191,6 +196,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
         rejected: Vec::new(),
         remarks: Vec::new(),
         outage: None,
+        origins: BTreeMap::new(),
         comparison: Vec::new(),
     };
     if let Some(restore) = &order.restore {
@@ -277,6 +283,12 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.status = outcome.to_string();
                 told.finished_at_ms = Some(at_ms);
                 told.comparison = compare(&order.before, resources);
+                let brought = resources.carrier.is_some() && order.kind != OperationKind::Grow;
+                let is_told = |slot: &Slot, origin: &Origin| {
+                    outcome.is_completed() && brought || order.before.origins.get(slot) != Some(origin)
+                };
+                let origins = resources.origins.iter().filter(|(slot, origin)| is_told(slot, origin));
+                told.origins = origins.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
             }
         }
     }

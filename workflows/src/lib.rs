@@ -17,6 +17,7 @@ pub mod domain;
 pub mod grow;
 pub mod history;
 pub mod letter;
+pub mod loss;
 pub mod network;
 pub mod node;
 pub mod operation;

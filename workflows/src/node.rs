@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{
     AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
+use crate::loss::Origin;
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Placement, Slot, TagMap};
@@ -405,6 +406,9 @@ pub struct Resources {
     /// What could not be cleaned up yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<Leftover>,
+    /// Where the content of its volumes comes from, and so what the last operation that brought it onto an instance has lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<Slot, Origin>,
 }
 
 impl Resources {

@@ -44,7 +44,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
-use crate::{capacity, delete, devices, grow, hanging, pause, pool, provision, replace, undo};
+use crate::{capacity, delete, devices, grow, hanging, loss, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -466,6 +466,8 @@ pub struct Facts {
     pub restore: BTreeMap<Slot, SnapshotId>,
     /// Whether the root's snapshot is a backup's.
     pub root_is_borrowed: bool,
+    /// The backup, and its moment, of each volume that comes back from one.
+    pub restored: BTreeMap<Slot, (BackupId, u64)>,
     /// Snapshots of data volumes that this operation took.
     pub copies: Vec<SnapshotId>,
     /// Volumes that went on as copies.
@@ -753,6 +755,7 @@ impl Operation {
             ladder: Ladder::default(),
             rung,
             root_is_borrowed: root_snapshot.is_some(),
+            restored: order.restore.iter().flat_map(loss::from_backup).collect(),
             root_snapshot,
             root_image: None,
             restore,
@@ -884,6 +887,8 @@ impl Operation {
                 for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
                     record.deadline_ms = stamp.at_ms + record.intent.budget_ms();
                 }
+                self.facts.restored.retain(|slot, _| !accept_loss.contains(slot));
+                self.facts.restored.extend(restore.iter().flat_map(loss::from_backup));
                 for slot in accept_loss {
                     match slot {
                         Slot::Root => {
@@ -974,7 +979,7 @@ impl Operation {
     pub(crate) fn lost(&self) -> Vec<Slot> {
         let mut last: BTreeMap<&Slot, bool> = BTreeMap::new();
         for record in self.steps.values() {
-            if let Intent::Release { slot, .. } | Intent::Attach { slot, .. } = record.intent.as_ref() {
+            if let Some(slot) = loss::looks_at(&record.intent) {
                 last.insert(slot, matches!(record.outcome, Some((Evidence::Lost { .. }, _))));
             }
         }
@@ -1110,6 +1115,7 @@ impl Operation {
             .carrier
             .filter(|_| end.order.kind == OperationKind::Grow || end.old().is_some_and(|old| !old.fenced));
         left.placement = facts.placement.clone();
+        left.origins.extend(loss::changed(&end));
         for (slot, fact) in &facts.volumes {
             match &fact.id {
                 Some(volume) => {
@@ -1818,6 +1824,7 @@ impl Operation {
             root_images,
             retained,
             leftovers: self.leftovers(),
+            origins: loss::origins(self, candidate),
         })
     }
 
@@ -2153,8 +2160,9 @@ impl Draft {
                 step,
                 what.clone(),
                 format!(
-                    "bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {} \
+                    "{}bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {} \
                      --from-backup <backup>, or accept the loss: --accept-loss <volume>",
+                    loss::goes_on_by_itself(&self.state, intent),
                     self.state.id.node(),
                     self.state.id
                 ),
@@ -2267,11 +2275,7 @@ impl Draft {
             return Err(Refusal::NotStuck { operation: self.state.id.clone() });
         }
         for slot in &accept_loss {
-            let last = self.state.steps.values().rev().find(|record| {
-                matches!(record.intent.as_ref(), Intent::Release { slot: of, .. } | Intent::Attach { slot: of, .. } if of == slot)
-            });
-            let lost = last.is_some_and(|record| matches!(record.outcome, Some((Evidence::Lost { .. }, _))));
-            if !lost {
+            if !self.state.lost().contains(slot) {
                 return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
             }
         }

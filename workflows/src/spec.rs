@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId, VolumeId};
 use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
+use crate::loss::{self, RootLoss};
 use crate::signal::SignalsSpec;
 use crate::windows::MaintenanceWindow;
 
@@ -288,6 +289,17 @@ pub struct PersistSpec {
     /// When data volumes leave an old instance that still runs.
     #[serde(default)]
     pub handover: Handover,
+    /// What follows when the root volume does not exist any more; `newest_backup` where the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_loss: Option<RootLoss>,
+}
+
+impl PersistSpec {
+    /// What follows when the root volume does not exist any more.
+    #[must_use]
+    pub fn root_loss(&self) -> RootLoss {
+        self.root_loss.unwrap_or_default()
+    }
 }
 
 /// How the root volume comes back.
@@ -593,6 +605,9 @@ impl NodeSpec {
             }
         }
         crate::taken::check(self)?;
+        if let Err((field, why)) = loss::check(self) {
+            return wrong(field, why);
+        }
         if let Some(user_data) = &self.user_data
             && user_data.len() > USER_DATA_BYTES_MAX
         {
@@ -838,7 +853,13 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             min_lifetime_min: MIN_LIFETIME_MIN,
             other_subnets: Vec::new(),
         },
-        persist: PersistSpec { root, data: DataMode::Reattach, network, handover: Handover::Terminate },
+        persist: PersistSpec {
+            root,
+            data: DataMode::Reattach,
+            network,
+            handover: Handover::Terminate,
+            root_loss: None,
+        },
         network: NetworkSpec::default(),
         root: RootSpec::default(),
         data_volumes: vec![DataVolumeSpec {
