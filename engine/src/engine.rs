@@ -16,6 +16,7 @@ use crate::ids::{Position, Seq, StreamId, Token};
 use crate::journal::{
     AppendError, Batch, Journal, OpenStepRow, ProjectionDelta, ReadError, StreamAppend, SummaryRow,
 };
+use crate::wake::Sleepers;
 
 /// How many streams' states are kept in memory. A folded node or workflow is a few KiB: tens of MiB in all.
 const CACHED_STREAMS_MAX: usize = 10_000;
@@ -156,6 +157,7 @@ struct Inner<D: Domain> {
     bells: mpsc::Sender<Doorbell>,
     bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
     written: watch::Sender<Position>,
+    sleepers: Sleepers<D::Intent>,
 }
 
 impl<D: Domain> Engine<D> {
@@ -172,6 +174,7 @@ impl<D: Domain> Engine<D> {
                 bells,
                 bells_taken: Mutex::new(Some(taken)),
                 written: watch::Sender::new(Position(0)),
+                sleepers: Sleepers::default(),
             }),
         }
     }
@@ -197,6 +200,17 @@ impl<D: Domain> Engine<D> {
     /// The doorbells of steps that this engine has opened. There is one receiver: the ringer's.
     pub(crate) fn take_bells(&self) -> Option<mpsc::Receiver<Doorbell>> {
         self.inner.bells_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Lets the steps whose request is concerned look at once, if they wait between two looks in this process: something
+    /// was heard of what they wait for. Returns how many there are. A hint: a step that misses it looks when it would have.
+    pub fn wake(&self, is_concerned: impl Fn(&D::Intent) -> bool) -> usize {
+        self.inner.sleepers.wake(is_concerned)
+    }
+
+    /// The steps that wait between two looks.
+    pub(crate) fn sleepers(&self) -> &Sleepers<D::Intent> {
+        &self.inner.sleepers
     }
 
     /// Executes a command: load, decide, append atomically.

@@ -18,4 +18,5 @@ pub mod journal;
 pub mod memory;
 pub mod queue;
 pub mod retry;
+mod wake;
 pub mod workers;

@@ -652,6 +652,7 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
     let clock = shared.engine.clock();
     let mut tries = 0;
     let mut trouble = 0;
+    let mut listed = None;
     loop {
         let step = match shared.engine.open_step(bell).await {
             Ok(Some(step)) => step,
@@ -693,10 +694,11 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
             }
             Ok(StepResult::NotYet { again_in, because }) => {
                 debug!(workflow = %bell.workflow, step = %step.step, %because, "not yet");
+                let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
                 tokio::select! {
                     biased;
                     () = shared.shutdown.asked() => return Answer::NOT,
-                    () = clock.sleep(again_in) => {}
+                    () = listed.sleep(clock, again_in) => {}
                 }
                 continue;
             }

@@ -268,6 +268,44 @@ async fn a_step_is_not_run_before_its_time_and_is_given_up_after_its_deadline() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_that_is_woken_looks_at_once_and_the_others_sleep_on() {
+    let place = Place::new();
+    let process = place.start(Limits::default(), |_, tries| match tries {
+        0 => Act::NotYet(60 * SECOND),
+        _ => Act::Settle,
+    });
+    process.execute(Command::start(&job(1), &["snapshot", "other"], &[])).await.unwrap();
+    place.sleep(5.0).await;
+    assert_eq!(process.engine.wake(|intent| intent.name == "snapshot"), 1);
+    assert_eq!(process.engine.wake(|intent| intent.name == "nobody's"), 0);
+    place.sleep(5.0).await;
+    let looks = process.runner.runs.lock().unwrap().clone();
+    let looks_of =
+        |name: &str| looks.iter().filter(|look| look.0 == name).map(|look| look.1).collect::<Vec<_>>();
+    assert_eq!((looks_of("snapshot"), looks_of("other")), (vec![0, 5_000], vec![0]));
+    assert_eq!(process.engine.wake(|intent| intent.name == "snapshot"), 0, "it has settled");
+    place.finished(&job(1)).await;
+    assert_eq!(process.runner.count("other"), 2, "its second look was the one it asked for");
+    assert!(place.now() >= 60_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_during_a_run_leads_to_one_more_look() {
+    let place = Place::new();
+    let process = place.start(Limits::default(), |_, tries| match tries {
+        0 => Act::NotYet(SECOND),
+        1 => Act::NotYetAfter(10 * SECOND, 60 * SECOND),
+        _ => Act::Settle,
+    });
+    process.execute(Command::start(&job(1), &["a"], &[])).await.unwrap();
+    place.sleep(5.0).await;
+    assert_eq!(process.engine.wake(|_| true), 1);
+    place.finished(&job(1)).await;
+    let ended = place.now();
+    assert!((11_000..12_000).contains(&ended), "not a minute after the run that was under way: {ended}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_steps_run_at_once_than_the_limit() {
     let place = Place::new();
     let limits = Limits { running_max: 3, ..Limits::default() };

@@ -219,6 +219,7 @@ enum Transition {
     LetsGo(VolumeId),
     VolumeGone(VolumeId),
     SnapshotCompleted(SnapshotId),
+    SetCompleted(Vec<SnapshotId>),
     ImageAvailable(ImageId),
     AddressShows(InterfaceId, Ipv4Addr, u64),
     RootTaskEnds(RootTaskId),
@@ -414,7 +415,16 @@ impl World {
             Transition::Detached(id, serial) => self.volume_is_detached(&id, serial),
             Transition::LetsGo(id) => self.lets_go(&id),
             Transition::VolumeGone(id) => self.volume_is_gone(&id),
-            Transition::SnapshotCompleted(id) => self.snapshot_completes(&id),
+            Transition::SnapshotCompleted(id) => {
+                self.snapshot_completes(&id);
+                self.tell_snapshots(std::slice::from_ref(&id), false);
+            }
+            Transition::SetCompleted(ids) => {
+                for id in &ids {
+                    self.snapshot_completes(id);
+                }
+                self.tell_snapshots(&ids, true);
+            }
             Transition::ImageAvailable(id) => self.image_is_available(&id),
             Transition::AddressShows(id, address, serial) => self.address_shows(&id, address, serial),
             Transition::RootTaskEnds(id) => self.root_task_ends(&id),

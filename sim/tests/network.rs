@@ -160,15 +160,20 @@ async fn a_deletion_keeps_the_second_interface_or_takes_it() {
 /// The outage of a planned replacement is shorter than with a primary interface: the launch does not wait.
 #[tokio::test(start_paused = true)]
 async fn a_second_interface_costs_less_than_a_primary_one() {
+    // Every seed draws its own latencies; over ten of them a launch that is waited for shows.
     let mut outages = Vec::new();
     for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni] {
-        let mut lab = Lab::new(Settings::calm(7));
-        lab.provision(&lab.spec("db-1", network, RootMode::None)).await;
-        moved(&mut lab, Way::Planned).await;
-        let events = lab.operation_events("db-1.2").await;
-        let told = story(&"db-1.2".to_owned().try_into().unwrap(), &events).unwrap();
-        let outage = told.outage.expect("it was out for a while");
-        outages.push(outage.to_ms - outage.from_ms);
+        let mut sum_ms = 0;
+        for seed in 0..10 {
+            let mut lab = Lab::new(Settings::calm(seed));
+            lab.provision(&lab.spec("db-1", network, RootMode::None)).await;
+            moved(&mut lab, Way::Planned).await;
+            let events = lab.operation_events("db-1.2").await;
+            let told = story(&"db-1.2".to_owned().try_into().unwrap(), &events).unwrap();
+            let outage = told.outage.expect("it was out for a while");
+            sum_ms += outage.to_ms - outage.from_ms;
+        }
+        outages.push(sum_ms / 10);
     }
     assert!(outages[1] + 5_000 < outages[0], "{outages:?}");
 }

@@ -5,9 +5,11 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
-use perennial_engine::queue::{Outgoing, Queue as _};
-use perennial_sim::world::settings::Settings;
+use perennial_engine::queue::{Depth, Outgoing, Queue as _};
+use perennial_sim::world::settings::{Settings, Span};
+use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{NetworkMode, RootMode};
+use perennial_workflows::steps::Evidence;
 use serde_json::{Value, json};
 
 /// AWS Health's event as it is published: about these entities, announced for two weeks later.
@@ -94,4 +96,55 @@ async fn maintenance_is_noted_and_moves_nothing() {
     lab.clock.sleep(Duration::from_secs(60)).await;
     let node = lab.node("db-1").await;
     assert_eq!((node.operations, node.noted.len()), (1, 1));
+}
+
+/// A root of which a snapshot takes a quarter of an hour; how much later than it was complete that was recorded.
+async fn late_by(events_enabled: bool) -> u64 {
+    let mut settings = Settings::calm(7);
+    settings.latencies.snapshot = Span { min_ms: 900_700, max_ms: 900_700 };
+    settings.events_enabled = events_enabled;
+    let mut lab = Lab::new(settings);
+    lab.provision(&lab.spec("db-1", NetworkMode::None, RootMode::Image)).await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    let events = lab.operation_events("db-1.2").await;
+    let (at_ms, snapshot) = events
+        .iter()
+        .find_map(|(stamp, event)| match event {
+            OperationEvent::StepSettled { evidence: Evidence::SnapshotCompleted { snapshot }, .. } => {
+                Some((stamp.at_ms, snapshot.clone()))
+            }
+            _ => None,
+        })
+        .expect("it went on as an image");
+    at_ms - lab.region.with(|world, _| world.snapshot(&snapshot).unwrap().completes_at_ms)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_ebs_wakes_the_step_that_waits_for_the_snapshot() {
+    let (woken, asleep) = (late_by(true).await, late_by(false).await);
+    assert!(woken < 500, "{woken} ms");
+    assert!(asleep > 500, "without the event the next look finds it, here {asleep} ms later");
+    assert!(asleep < 6_000, "and soon: {asleep} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_ebs_leave_nothing_in_the_journal() {
+    let mut lab = Lab::new(Settings::calm(7));
+    lab.provision(&lab.spec("db-1", NetworkMode::None, RootMode::Image)).await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    let event = json!({
+        "version": "0", "id": "e705", "detail-type": "EBS Snapshot Notification", "source": "aws.ec2",
+        "account": "111122223333", "time": "2026-09-14T08:41:55Z", "region": "us-west-2",
+        "resources": ["arn:aws:ec2::us-west-2:snapshot/snap-0a1b2c3d4e5f60718"],
+        "detail": { "event": "createSnapshot", "result": "failed",
+            "snapshot_id": "arn:aws:ec2::us-west-2:snapshot/snap-0a1b2c3d4e5f60718" }
+    });
+    for _ in 0..3 {
+        tell(&lab, &event).await;
+    }
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    assert!(!lab.story().await.contains("EBS "), "{}", lab.story().await);
+    assert_eq!(lab.interruptions.depth().await.unwrap(), Depth::default(), "they are taken off the queue");
 }

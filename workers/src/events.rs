@@ -1,14 +1,17 @@
-//! EventBridge events about our instances, parsed at the rim.
+//! EventBridge events about our instances, volumes and snapshots, parsed at the rim.
 //!
 //! Shapes: EC2 User Guide, "Monitor Spot Instance interruption notices", "rebalance recommendations" and "state change
 //! events". EventBridge puts the event itself into the SQS message; through SNS it is wrapped once. One sample of AWS's lacks
 //! `version`, so it is not required. AWS Health User Guide, "EventBridge events for AWS Health": entities are ids or ARNs,
-//! numbers and booleans are texts, and a published sample has the wrong weekday in its dates.
+//! numbers and booleans are texts, and a published sample has the wrong weekday in its dates. EBS User Guide, "EventBridge events
+//! for Amazon EBS": ARNs of snapshots have neither account nor a region in its place, and there is no event for an attachment or
+//! a detachment that succeeded; what there is, is a [`Hint`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
+use perennial_workflows::hint::Hint;
 use perennial_workflows::signal::{Effect, News, Signal, Source};
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,6 +21,9 @@ pub const NOTICE: Duration = Duration::from_secs(120);
 
 /// The longest event id taken as it is.
 const EVENT_ID_MAX: usize = 128;
+
+/// How many snapshots of a set are taken from its event. EC2 takes up to 128 at once (EC2 quotas, volumes of an instance).
+const SET_MAX: usize = 128;
 
 /// What an event message turned out to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +40,8 @@ pub enum Parsed {
         /// One an instance, in the event's order; at least one.
         notices: Vec<Notice>,
     },
+    /// A step may be waiting for this. It is no letter: it leaves nothing in the journal.
+    Hint(Hint),
     /// A well-formed event that we do nothing with.
     Unknown {
         /// Its source and detail-type.
@@ -106,6 +114,9 @@ pub fn parse(body: &str) -> Parsed {
     if event.source != "aws.ec2" {
         return Parsed::Unknown { kind, id: event.id };
     }
+    if let Some(hint) = hint(&event, &value) {
+        return Parsed::Hint(hint);
+    }
     let text = |field: &str| event.detail.get(field).and_then(|value| value.as_str()).map(str::to_owned);
     let known = matches!(
         event.detail_type.as_str(),
@@ -160,6 +171,31 @@ impl Event {
         let time = self.time.parse::<jiff::Timestamp>();
         time.map(milliseconds)
             .map_err(|error| format!("its time {:?} is not RFC 3339: {error}", clip(&self.time)))
+    }
+}
+
+/// What an event of EBS is about; none when it is of another kind, or names nothing that can be read.
+fn hint(event: &Event, whole: &Value) -> Option<Hint> {
+    let resources = whole["resources"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    match event.detail_type.as_str() {
+        "EBS Volume Notification" => {
+            let volume = resources.map(tail).find_map(|name| VolumeId::parse(name).ok())?;
+            Some(Hint::Volume { volume })
+        }
+        "EBS Snapshot Notification" | "EBS Multi-Volume Snapshots Completion Status" => {
+            let members = event.detail["snapshots"].as_array().into_iter().flatten().take(SET_MAX);
+            let details: Vec<&Value> = std::iter::once(&event.detail).chain(members).collect();
+            let named = |field: &str| {
+                details.iter().filter_map(|of| of[field].as_str()).map(tail).collect::<Vec<_>>()
+            };
+            let snapshots: BTreeSet<SnapshotId> = (named("snapshot_id").into_iter())
+                .chain(resources.map(tail).take(SET_MAX))
+                .filter_map(|name| SnapshotId::parse(name).ok())
+                .collect();
+            let volumes = named("source").into_iter().filter_map(|name| VolumeId::parse(name).ok()).collect();
+            (!snapshots.is_empty()).then_some(Hint::Snapshots { snapshots, volumes })
+        }
+        _ => None,
     }
 }
 
@@ -530,5 +566,66 @@ mod tests {
             parse(&event(|e| e["detail-type"] = "EC2 AMI State Change".into())),
             Parsed::Unknown { .. }
         ));
+    }
+
+    /// The published shapes (`spot-recovery-peers` §4).
+    fn of_ebs(kind: &str, resources: Value, detail: Value) -> Value {
+        serde_json::json!({
+            "version": "0", "id": "e705", "detail-type": kind, "source": "aws.ec2", "account": "111122223333",
+            "time": "2026-09-14T08:41:55Z", "region": "us-west-2", "resources": resources, "detail": detail
+        })
+    }
+
+    #[test]
+    fn events_of_ebs_are_hints_whatever_form_their_names_have() {
+        let arn = |id: &str| {
+            format!("arn:aws:ec2::us-west-2:{}/{id}", if id.starts_with('v') { "volume" } else { "snapshot" })
+        };
+        let of = |snapshots: &[&str], volumes: &[&str]| {
+            Parsed::Hint(Hint::Snapshots {
+                snapshots: snapshots.iter().map(|id| SnapshotId::parse(id).unwrap()).collect(),
+                volumes: volumes.iter().map(|id| VolumeId::parse(id).unwrap()).collect(),
+            })
+        };
+        for name in [arn, |id: &str| id.to_owned()] {
+            let single = of_ebs(
+                "EBS Snapshot Notification",
+                serde_json::json!([name("snap-0a1b")]),
+                serde_json::json!({"event": "createSnapshot", "result": "succeeded", "snapshot_id": name("snap-0a1b"),
+                    "source": name("vol-0f1e")}),
+            );
+            assert_eq!(parse(&single.to_string()), of(&["snap-0a1b"], &["vol-0f1e"]));
+            let set = of_ebs(
+                "EBS Multi-Volume Snapshots Completion Status",
+                serde_json::json!([name("snap-0a1b"), name("snap-0b2c")]),
+                serde_json::json!({"event": "createSnapshots", "result": "succeeded", "snapshots": [
+                    {"snapshot_id": name("snap-0a1b"), "source": name("vol-0f1e"), "status": "completed"},
+                    {"snapshot_id": name("snap-0b2c"), "source": name("vol-01a2"), "status": "completed"}]}),
+            );
+            assert_eq!(parse(&set.to_string()), of(&["snap-0a1b", "snap-0b2c"], &["vol-0f1e", "vol-01a2"]));
+            let volume = of_ebs(
+                "EBS Volume Notification",
+                serde_json::json!([name("vol-0f1e"), "arn:aws:kms:us-west-2:111122223333:key/0d0d"]),
+                serde_json::json!({"event": "attachVolume", "result": "failed", "cause": "the key is pending deletion"}),
+            );
+            let hint = Hint::Volume { volume: VolumeId::parse("vol-0f1e").unwrap() };
+            assert_eq!(parse(&volume.to_string()), Parsed::Hint(hint));
+        }
+    }
+
+    #[test]
+    fn an_event_of_ebs_that_names_nothing_is_unknown() {
+        for (kind, resources, detail) in [
+            ("EBS Snapshot Notification", serde_json::json!([]), serde_json::json!({"snapshot_id": 7})),
+            ("EBS Volume Notification", serde_json::json!(["vol-0;rm", {}]), serde_json::json!(null)),
+            (
+                "EBS Multi-Volume Snapshots Completion Status",
+                serde_json::json!("x"),
+                serde_json::json!({"snapshots": 1}),
+            ),
+        ] {
+            let body = of_ebs(kind, resources, detail).to_string();
+            assert!(matches!(parse(&body), Parsed::Unknown { .. }), "{body}");
+        }
     }
 }

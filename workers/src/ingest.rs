@@ -5,6 +5,7 @@
 //!   deleted. A crash in between finds the letter answered and only deletes.
 //! - Every message has a fate ([`Fate`]); none stops the loop. What cannot be read goes to the dead letters with its reason.
 //! - A message whose letter cannot be written (the journal is unavailable) stays in the queue.
+//! - A hint ([`perennial_workflows::hint`]) is no letter: it wakes the steps of this process that wait for it, and is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, O
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::Shutdown;
 use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, Sight, State};
+use perennial_workflows::hint::Hint;
 use perennial_workflows::letter::{Fate, letter_stream};
 use perennial_workflows::node::{OperationId, node_stream};
 use perennial_workflows::spec::NodeName;
 use perennial_workflows::submission::{Reply, Submission, SubmissionId, Work};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backups::present_book;
 use crate::events::{self, Notice, Parsed};
@@ -103,6 +105,14 @@ pub struct Ingest {
     pools: Arc<Pools>,
 }
 
+/// What a message is.
+enum Message {
+    /// Letters, to be written before it is deleted; at least one.
+    Letters(Vec<Read>),
+    /// Something that only wakes steps.
+    Hint(Hint),
+}
+
 /// A letter, read. A message is one, or (an event about several instances) several.
 struct Read {
     content: Content,
@@ -165,7 +175,10 @@ impl Ingest {
 
     /// Takes one letter: journal, then answer, then delete. An error leaves it in the queue.
     async fn take(&self, delivery: &Delivery) {
-        let mut letters = self.read(delivery);
+        let mut letters = match self.read(delivery) {
+            Message::Letters(letters) => letters,
+            Message::Hint(hint) => return self.heed(delivery, &hint).await,
+        };
         match self.overtakes(delivery, &letters).await {
             Ok(false) => {}
             Ok(true) => {
@@ -194,6 +207,10 @@ impl Ingest {
                 }
             };
             info!(queue = self.letter_box.name(), message = %delivery.id, letter = %read.stream, "{fate}");
+            if let Content::Signal(signal) = &read.content {
+                let hint = Hint::Instance { instance: signal.instance.clone() };
+                self.engine.wake(|intent| hint.concerns(intent));
+            }
             if let Some((id, reply_to)) = read.reply {
                 self.answer(id, &reply_to, &fate).await;
             }
@@ -207,6 +224,15 @@ impl Ingest {
         };
         if let Err(error) = ended {
             warn!(message = %delivery.id, %error, "an answered letter could not be taken off its queue; it will come again and be known");
+        }
+    }
+
+    /// Lets the steps look that wait for it, and deletes the message: it is lost without loss.
+    async fn heed(&self, delivery: &Delivery, hint: &Hint) {
+        let woken = self.engine.wake(|intent| hint.concerns(intent));
+        debug!(?hint, woken, "heard of something that steps may wait for");
+        if let Err(error) = self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
+            debug!(message = %delivery.id, %error, "a hint could not be taken off its queue; it will come again, harmless");
         }
     }
 
@@ -242,14 +268,14 @@ impl Ingest {
         Ok(is_young && node_of(&self.engine, &signal.instance).await?.is_none())
     }
 
-    fn read(&self, delivery: &Delivery) -> Vec<Read> {
+    fn read(&self, delivery: &Delivery) -> Message {
         let bytes = delivery.body.len();
         let queue = self.letter_box.name();
         let by_hash = || letter_stream(queue, &format!("content {}", delivery.body));
         if bytes > self.letter_box.bytes_max() {
             let body = delivery.body.chars().take(OVERSIZED_KEPT).collect();
             let content = Content::Settled(Fate::Oversized { bytes: bytes as u64 });
-            return vec![Read { content, stream: by_hash(), body, reply: None }];
+            return Message::Letters(vec![Read { content, stream: by_hash(), body, reply: None }]);
         }
         let body = delivery.body.clone();
         let read = match self.letter_box {
@@ -283,8 +309,9 @@ impl Ingest {
                         body: notice.body,
                         reply: None,
                     };
-                    return notices.into_iter().map(letter).collect();
+                    return Message::Letters(notices.into_iter().map(letter).collect());
                 }
+                Parsed::Hint(hint) => return Message::Hint(hint),
                 Parsed::Unknown { kind, id } => {
                     let content = Content::Settled(Fate::Unknown { kind });
                     Read { content, stream: letter_stream(queue, &id), body, reply: None }
@@ -295,7 +322,7 @@ impl Ingest {
                 }
             },
         };
-        vec![read]
+        Message::Letters(vec![read])
     }
 
     fn too_late(&self, submission: &Submission) -> Option<Fate> {

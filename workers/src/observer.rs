@@ -1,6 +1,6 @@
 //! The observer: one paged, filtered describe per kind and quarter of a second for all nodes in flight.
 //!
-//! Every waiting step asks for its object by id, once a second; the observer joins the questions of a quarter of a second into one
+//! Every waiting step asks for its object by id, up to four times a second; the observer joins the questions of a quarter of a second into one
 //! call and hands each asker its answer. A failed call is handed to all who asked in it, once; who retries is the step, not the observer.
 
 use std::collections::BTreeMap;

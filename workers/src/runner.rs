@@ -40,8 +40,16 @@ use crate::pools::{PoolKey, Pools};
 /// Between two tries to modify a volume that was modified within the last six hours.
 const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
 
-/// Between two looks at something that is on its way.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at something that is on its way, at first. The looks of all steps share one describe of a kind and quarter
+/// of a second (the observer), so looking this often costs no calls that another step does not make.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Later a look follows after this part of the time waited: what is seen late adds at most 2 % to any wait, and a long one
+/// costs few calls.
+const LOOK_SHARE: u32 = 50;
+
+/// The longest pause for that reason. What takes minutes (snapshots) is told by events as well.
+const LOOK_LONGEST: Duration = Duration::from_secs(5);
 
 /// After a call that should show its effect at once.
 const LOOK_SOON: Duration = Duration::from_millis(250);
@@ -149,6 +157,14 @@ impl StepRunner<Perennial> for Runner {
                 pass
             }
             Err(error) => look.trouble(&error),
+        };
+        let waited = Duration::from_millis(self.clock.now_ms().saturating_sub(look.memory.first_look_ms));
+        let pass = match pass {
+            StepResult::NotYet { again_in, because } => StepResult::NotYet {
+                again_in: again_in.max((waited / LOOK_SHARE).min(LOOK_LONGEST)),
+                because,
+            },
+            settled @ StepResult::Settled(_) => settled,
         };
         let mut memories = self.memory();
         match &pass {
@@ -636,13 +652,19 @@ impl Look<'_> {
             return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
         };
         if is_free(&view) {
-            return self.free_twice(volume).await;
+            // Seen attached before it was asked to leave, and free after: that it is gone needs no second witness.
+            return if self.memory.tried {
+                settled(Evidence::Released)
+            } else {
+                self.free_twice(volume).await
+            };
         }
         match view.attachments.iter().find(|attachment| attachment.instance == *instance) {
             None => refused("HeldByAnother", format!("{volume} is not on {instance}")),
             Some(attachment) => match attachment.state {
                 AttachmentState::Attached => {
                     self.runner.cloud.detach_volume(volume, instance).await?;
+                    self.memory.tried = true;
                     not_yet(LOOK_SOON, format!("{volume} is to leave {instance}"))
                 }
                 AttachmentState::Attaching => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
@@ -719,7 +741,8 @@ impl Look<'_> {
         match self.runner.observer.interface(id).await? {
             None if self.is_absent() => lost(format!("interface {id} does not exist any more")),
             None => not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet")),
-            Some(view) if is_plugless(self.found(&view)) => self.plugless_twice(id).await,
+            // As for a volume: its holder was seen terminated, twice, and EC2 refuses to attach one that is not free.
+            Some(view) if is_plugless(self.found(&view)) => settled(Evidence::Released),
             Some(_) => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
         }
     }
@@ -1130,7 +1153,7 @@ impl Look<'_> {
                     Err(error) if names_device_in_use(&error) => {
                         self.memory.unclear += 1;
                         if self.memory.unclear < DEVICE_BUSY_MAX {
-                            not_yet(LOOK_AGAIN, error.to_string())
+                            not_yet(SECOND_READ, error.to_string())
                         } else {
                             settled(Evidence::DeviceInUse)
                         }

@@ -414,12 +414,12 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Released => match intent {
             Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {
-                format!("{volume} is free, seen twice")
+                format!("{volume} is free")
             }
             Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
-                format!("{interface} is free, seen twice")
+                format!("{interface} is free")
             }
-            _ => "free, seen twice".to_owned(),
+            _ => "free".to_owned(),
         },
         Evidence::StillBusy { because } => format!("still busy: {because}"),
         Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} is complete"),

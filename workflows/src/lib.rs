@@ -15,6 +15,7 @@ pub mod capacity;
 pub mod delete;
 pub mod domain;
 pub mod grow;
+pub mod hint;
 pub mod history;
 pub mod letter;
 pub mod loss;

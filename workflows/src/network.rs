@@ -10,8 +10,8 @@
 //! | --- | --- | --- | --- | --- |
 //! | `create_interface` | it does not exist | CreateNetworkInterface, tokenised, with the node's address | interface `available` | address held by another: stuck |
 //! | `set_groups` | it exists, the file names groups (also `primary_eni`) | ModifyNetworkInterfaceAttribute, declarative | the interface's groups | gone: found so by the other steps; refused: stuck |
-//! | `detach_interface` | `handover: detach`, new instance runs, old preserved, its data volumes have left | DetachNetworkInterface, never forced | interface free, twice | 20 s: follows after the fence |
-//! | `release_interface` | its holder is fenced | – | free, twice | gone for ever: made anew, with the node's address |
+//! | `detach_interface` | `handover: detach`, new instance runs, old preserved, its data volumes have left | DetachNetworkInterface, never forced | interface free | 20 s: follows after the fence |
+//! | `release_interface` | its holder is fenced | – | free | gone for ever: made anew, with the node's address |
 //! | `attach_interface` | free, groups right, new instance runs | AttachNetworkInterface at index 1 | the interface | gone for ever: made anew; no place for it: stuck |
 //!
 //! Neither attaching nor detaching has a client token. What makes their repeat safe is that the interface, not the instance, says

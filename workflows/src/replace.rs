@@ -27,8 +27,8 @@
 //! | `launch`, `start` | see above; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
 //! | `detach:x` | `handover: detach`, new instance runs, old preserved | DetachVolume, never forced | volume free | 20 s: follows after the fence |
 //! | `fence:old` | old preserved; and make before break: new instance runs; **the point of no return** | TerminateInstances (persistent request cancelled first) | `terminated`, twice | stuck |
-//! | `release:x` | its holder is fenced | hangs for 10 min: DetachVolume by force, the holder being terminated | free, twice | gone for ever: stuck with `--accept-loss`; the root goes on from the newest complete backup by itself ([`loss`](crate::loss)); hangs all the same: stuck, with the commands |
-//! | `release_interface` | its holder is fenced | – | free, twice | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
+//! | `release:x` | its holder is fenced | hangs for 10 min: DetachVolume by force, the holder being terminated | free | gone for ever: stuck with `--accept-loss`; the root goes on from the newest complete backup by itself ([`loss`](crate::loss)); hangs all the same: stuck, with the commands |
+//! | `release_interface` | its holder is fenced | – | free | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
 //! | `snapshot:x` | data `snapshot`, or the pool is in another zone; volume free | CreateSnapshot | complete | stuck |
 //! | `create_volume:x` | the new instance runs in another zone, all holders fenced, snapshot complete | CreateVolume from it, tokenised | available | stuck |

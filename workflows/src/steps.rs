@@ -260,7 +260,7 @@ pub enum Intent {
         /// Its spot request, if known.
         spot_request: Option<SpotRequestId>,
     },
-    /// Sees a volume free, twice.
+    /// Sees a volume free, after its holder was seen terminated, twice.
     Release {
         /// Whose.
         slot: Slot,
@@ -269,7 +269,7 @@ pub enum Intent {
         /// Where it was.
         from: InstanceId,
     },
-    /// Sees the node's interface free, twice.
+    /// Sees the node's interface free, after its holder was seen terminated, twice.
     ReleaseInterface {
         /// Which interface.
         interface: InterfaceId,
@@ -684,7 +684,7 @@ pub enum Evidence {
         /// Whether we asked for the termination.
         terminated_by_us: bool,
     },
-    /// Free: seen twice, with nothing attached.
+    /// Free, with nothing attached.
     Released,
     /// The operating system still uses the volume.
     StillBusy {

@@ -256,6 +256,8 @@ pub enum Act {
     Settle,
     SettleAfter(Duration),
     NotYet(Duration),
+    /// Takes so long, then asks for another look after so long.
+    NotYetAfter(Duration, Duration),
     Hang,
     Panic,
 }
@@ -291,6 +293,10 @@ impl StepRunner<Toy> for Runner {
             Act::Settle => {}
             Act::SettleAfter(time) => self.clock.sleep(time).await,
             Act::NotYet(again_in) => {
+                return StepResult::NotYet { again_in, because: "the script says so".into() };
+            }
+            Act::NotYetAfter(time, again_in) => {
+                self.clock.sleep(time).await;
                 return StepResult::NotYet { again_in, because: "the script says so".into() };
             }
             Act::Hang => std::future::pending().await,

@@ -1,9 +1,9 @@
-//! What EventBridge is told: the three kinds the product listens to, in AWS's shapes (`spot-recovery-peers` §4).
+//! What EventBridge is told: the kinds the product listens to, in AWS's shapes (`spot-recovery-peers` §4).
 //!
 //! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so. Duplicates,
 //! loss and delay belong to the queue between the region and the product.
 
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use serde_json::{Value, json};
 
 use super::{OUTBOX_MAX, World};
@@ -61,6 +61,55 @@ impl World {
                 json!({ "instance-id": id }),
             ),
         };
+        self.put(kind, &json!([resource]), &detail);
+    }
+
+    /// EBS tells that a volume is there (EBS User Guide, EventBridge events, createVolume).
+    pub(super) fn tell_volume(&mut self, id: &VolumeId) {
+        let resource = format!("arn:aws:ec2:{}:{ACCOUNT}:volume/{id}", self.settings.region);
+        let detail = json!({ "event": "createVolume", "result": "available", "cause": "", "request-id": "" });
+        self.put("EBS Volume Notification", &json!([resource]), &detail);
+    }
+
+    /// EBS tells that a snapshot is complete (createSnapshot), or a set of them (createSnapshots). Their ARNs have the region
+    /// in another place than those of volumes, and no account.
+    pub(super) fn tell_snapshots(&mut self, ids: &[SnapshotId], is_set: bool) {
+        let region = &self.settings.region;
+        let arn = |kind: &str, id: &str| format!("arn:aws:ec2::{region}:{kind}/{id}");
+        let one = |id: &SnapshotId| {
+            let source = self.snapshots.get(id).and_then(|snapshot| snapshot.volume.as_ref());
+            let source = source.map_or_else(String::new, |volume| arn("volume", volume.as_str()));
+            (arn("snapshot", id.as_str()), source)
+        };
+        let all: Vec<(String, String)> = ids.iter().map(one).collect();
+        let Some(first) = ids.first().and_then(|id| self.snapshots.get(id)) else { return };
+        let mut detail = json!({
+            "event": if is_set { "createSnapshots" } else { "createSnapshot" },
+            "result": "succeeded",
+            "cause": "",
+            "request-id": "",
+            "startTime": rfc3339(first.started_at_ms),
+            "endTime": rfc3339(self.now_ms),
+        });
+        let kind = if is_set {
+            let members = all.iter().map(|(snapshot, source)| {
+                json!({ "snapshot_id": snapshot, "source": source, "status": "completed" })
+            });
+            detail["snapshots"] = members.collect();
+            "EBS Multi-Volume Snapshots Completion Status"
+        } else {
+            detail["snapshot_id"] = all[0].0.clone().into();
+            detail["source"] = all[0].1.clone().into();
+            "EBS Snapshot Notification"
+        };
+        let resources: Vec<&String> = all.iter().map(|(snapshot, _)| snapshot).collect();
+        self.put(kind, &json!(resources), &detail);
+    }
+
+    fn put(&mut self, kind: &str, resources: &Value, detail: &Value) {
+        if !self.settings.events_enabled {
+            return;
+        }
         let event = json!({
             "version": "0",
             "id": self.event_id(),
@@ -69,7 +118,7 @@ impl World {
             "account": ACCOUNT,
             "time": rfc3339(self.now_ms),
             "region": self.settings.region,
-            "resources": [resource],
+            "resources": resources,
             "detail": detail,
         });
         if self.outbox.len() == OUTBOX_MAX {

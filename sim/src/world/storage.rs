@@ -604,6 +604,7 @@ impl World {
             && volume.state == VolumeState::Creating
         {
             volume.state = VolumeState::Available;
+            self.tell_volume(id);
         }
     }
 
@@ -672,7 +673,9 @@ impl World {
         }
         let together_at_ms = self.now_ms + self.settings.latencies.snapshot.draw(&mut self.rng);
         let take = |id| self.take_snapshot(id, Some(together_at_ms), &set.description, &set.tags);
-        Ok(volumes.iter().map(take).collect())
+        let taken: Vec<SnapshotId> = volumes.iter().map(take).collect();
+        self.at(together_at_ms, Transition::SetCompleted(taken.clone()));
+        Ok(taken)
     }
 
     /// CreateImage without reboot: a snapshot of every volume, and an image that maps them when all are complete.
@@ -846,10 +849,7 @@ impl World {
         let visible_at_ms = self.known_at();
         let completed = Transition::SnapshotCompleted(id.clone());
         let completes_at_ms = match together_at_ms {
-            Some(at_ms) => {
-                self.at(at_ms, completed);
-                at_ms
-            }
+            Some(at_ms) => at_ms,
             None => self.after(self.settings.latencies.snapshot, completed),
         };
         self.snapshots.insert(

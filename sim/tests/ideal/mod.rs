@@ -24,8 +24,8 @@
 //! What is *not* in the bound although we do it: every look, the second of two agreeing reads, and DeleteOnTermination of
 //! the temporary root, which RunInstances could set as well.
 //!
-//! [`Reads::Agreeing`] adds the reads that DESIGN, decision 6, demands: after the termination and after the release
-//! two looks a second apart, one pair after the other.
+//! [`Reads::Agreeing`] adds the reads that DESIGN, decision 6, demands: after the termination two looks a second apart, before
+//! anything that was on the instance is moved.
 
 #![allow(dead_code, reason = "each binary uses a part of it")]
 #![allow(clippy::allow_attributes, reason = "expect() would fail in the binaries that use all of it")]
@@ -210,7 +210,7 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     let up_after = |launched_ms: u64| launched_ms + effect(l.launch) + l.start.min_ms;
     // The old instance: when it ends, when what it held is free.
     let terminated = |from_ms: u64| from_ms + l.shutdown.min_ms;
-    let free_after = |terminated_ms: u64| (terminated_ms + l.release.min_ms).max(terminated_ms + pair) + pair;
+    let free_after = |terminated_ms: u64| (terminated_ms + l.release.min_ms).max(terminated_ms + pair);
     let early = !mode.launches_late();
 
     let down_ms = match trigger {
@@ -218,7 +218,7 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Trigger::Notice if early => up_after(0) + act,
         Trigger::Notice => act,
     };
-    let detached_ms = down_ms + l.detach.min_ms + pair;
+    let detached_ms = down_ms + l.detach.min_ms;
     let gone_ms = match trigger {
         Trigger::Loss => terminated(0),
         Trigger::Notice if mode.detaches(trigger) => terminated(detached_ms + act),
