@@ -3,7 +3,7 @@
 use perennial_engine::clock::Clock;
 use perennial_store::JournalReader;
 use perennial_workflows::backup::{Backup, BackupId, BackupSpec, Carried, Progress};
-use perennial_workflows::node::Node;
+use perennial_workflows::node::{Node, OperationId};
 use perennial_workflows::spec::NodeName;
 use serde::Serialize;
 
@@ -25,6 +25,9 @@ pub(crate) struct Shown {
     failures: Vec<Failed>,
     /// Snapshots that could not be deleted yet, with the reason.
     left_over: Vec<LeftOver>,
+    /// Those that new nodes are being made from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held: Vec<Held>,
     paused: Option<String>,
 }
 
@@ -58,6 +61,12 @@ struct Failed {
 }
 
 #[derive(Serialize)]
+struct Held {
+    backup: BackupId,
+    by: OperationId,
+}
+
+#[derive(Serialize)]
 struct LeftOver {
     snapshot: String,
     of: BackupId,
@@ -85,6 +94,7 @@ impl Shown {
             failed_in_a_row: book.failed_in_a_row,
             failures: failures.collect(),
             left_over: left.collect(),
+            held: book.holds.iter().map(|(by, of)| Held { backup: id(*of), by: by.clone() }).collect(),
             paused: book.paused(),
         }
     }
@@ -213,6 +223,11 @@ fn text(shown: &Shown) -> String {
                 .map(|left| wrapped(&format!("  {} of {}:", left.snapshot, left.of), &left.because, 4)),
         );
         parts.push(lines.join("\n"));
+    }
+    if !shown.held.is_empty() {
+        let held = shown.held.iter().map(|held| format!("  {} by workflow {}", held.backup, held.by));
+        let head = "held, and not pruned, while a new node is made from them:".to_owned();
+        parts.push(std::iter::once(head).chain(held).collect::<Vec<_>>().join("\n"));
     }
     if let Some(paused) = &shown.paused {
         parts.push(wrapped("PAUSED:", paused, 4));

@@ -11,7 +11,7 @@ use perennial_workflows::domain::NodeSummary;
 use perennial_workflows::node::{Node, Noted, Resources};
 use perennial_workflows::operation::{Keep, Operation, Status};
 use perennial_workflows::plan::{Assumption, Presence};
-use perennial_workflows::spec::{NodeName, NodeSpec};
+use perennial_workflows::spec::{DataVolumeSpec, NodeName, NodeSpec};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ pub(crate) enum NodeCommand {
     Recycle(RecycleArgs),
     /// Bring the node back with the content of a backup
     #[command(
-        after_help = "Example: perennial node restore db-1 --backup db-1.b12 --wait\n\nWhat was written after the backup is lost to the node. The present volumes are\nretained, never deleted. `perennial node backups db-1` lists the backups."
+        after_help = "Example: perennial node restore db-1 --backup db-1.b12 --wait\n\nWhat was written after the backup is lost to the node. The present volumes are\nretained, never deleted. `perennial node backups db-1` lists the backups.\n\n         perennial node restore db-1 --backup db-1.b12 --as-new db-2 --wait\n\nWith --as-new a new node is made from the backup, and db-1 goes on as it is.\nWhat db-1 has (address, Elastic IP address) cannot be in the new one's file."
     )]
     Restore(RestoreArgs),
     /// Give the instance back and keep everything else
@@ -147,6 +147,12 @@ pub(crate) struct RestoreArgs {
     /// Only these volumes: root, or names of data volumes
     #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
     only: Vec<Slot>,
+    /// As a new node of this name; the node itself goes on as it is
+    #[arg(long = "as-new", value_name = "NEW", value_parser = NodeName::parse, conflicts_with = "only")]
+    new: Option<NodeName>,
+    /// The new node's file, YAML or JSON; else the node's own, renamed
+    #[arg(long, short, value_name = "FILE", requires = "new")]
+    file: Option<PathBuf>,
     /// Why, for the history
     #[arg(long)]
     reason: Option<String>,
@@ -230,6 +236,26 @@ pub(crate) async fn run(
             let message = args.submit.message("node.recycle", Some(args.node.name.as_str()), params);
             args.submit.send(installation, output, &message).await
         }
+        NodeCommand::Restore(RestoreArgs { new: Some(new), node, backup, file, reason, submit, .. }) => {
+            let spec = match file {
+                Some(file) => files::node(file)?,
+                None => as_another(&read::node(&installation.reader()?, &node.name).await?, new)?,
+            };
+            if spec.name != *new {
+                let why = format!("the file is of {}, and --as-new says {new}: name it {new}", spec.name);
+                return Err(Failure::user(why));
+            }
+            if *backup.node() != node.name {
+                let why = format!("{backup} is a backup of {}, not of {}", backup.node(), node.name);
+                return Err(
+                    Failure::user(why).hint(format!("`perennial node backups {}` lists them", node.name))
+                );
+            }
+            let params = serde_json::json!({ "spec": spec, "from_backup": backup });
+            let params = reasoned(params, reason.as_deref());
+            let message = submit.message("node.apply", Some(new.as_str()), params);
+            submit.send(installation, output, &message).await
+        }
         NodeCommand::Restore(args) => {
             let params = serde_json::json!({ "backup": args.backup, "only": args.only });
             let params = reasoned(params, args.reason.as_deref());
@@ -273,6 +299,14 @@ pub(crate) async fn run(
             history::run(&installation.reader()?, &args.node.name, args.last, output).await
         }
     }
+}
+
+/// A node's file under another name. Its volumes come from the backup, whatever they were made from at first.
+fn as_another(node: &Node, name: &NodeName) -> Result<NodeSpec, Failure> {
+    let spec = node.spec.clone().ok_or_else(|| Failure::user("there is no such node"))?;
+    let data_volumes = spec.data_volumes.iter().cloned();
+    let data_volumes = data_volumes.map(|volume| DataVolumeSpec { snapshot: None, ..volume }).collect();
+    Ok(NodeSpec { name: name.clone(), data_volumes, ..spec })
 }
 
 fn reasoned(mut params: serde_json::Value, reason: Option<&str>) -> serde_json::Value {

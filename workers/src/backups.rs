@@ -12,6 +12,7 @@ use perennial_engine::workers::Shutdown;
 use perennial_workflows::backup::{Book, BookId, Errand, errand};
 use perennial_workflows::domain::{Command, Perennial, Rejection, Sight, State};
 use perennial_workflows::node::{OperationId, node_stream};
+use perennial_workflows::operation::Status;
 use perennial_workflows::spec::NodeName;
 use tracing::warn;
 
@@ -40,6 +41,8 @@ struct Due {
     due_ms: u64,
     sight: Sight,
     is_backup: bool,
+    /// An operation of another node that is over and holds a backup.
+    over: Option<OperationId>,
 }
 
 impl Backups {
@@ -84,14 +87,14 @@ impl Backups {
                 }
                 room -= 1;
             }
-            self.tend(due.sight).await?;
+            self.tend(due.sight, due.over).await?;
         }
         Ok(())
     }
 
-    async fn tend(&self, sight: Sight) -> Result<(), BackupsError> {
+    async fn tend(&self, sight: Sight, over: Option<OperationId>) -> Result<(), BackupsError> {
         let node = sight.node.clone();
-        match self.engine.execute(Command::Tend { sight, owner: self.owner.clone() }).await {
+        match self.engine.execute(Command::Tend { sight, over, owner: self.owner.clone() }).await {
             // The node moved on meanwhile: the next tick looks again.
             Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
             Err(ExecuteError::Rejected(rejection)) => {
@@ -158,6 +161,9 @@ impl Backups {
         let (book, _) = self.engine.load(&BookId::new(name.clone(), sight.book).stream()).await?;
         let State::Book(book) = book.as_ref() else { return Ok(None) };
         *under_way += usize::from(book.known.under_way().is_some());
+        if let Some(over) = self.over(book).await? {
+            return Ok(Some(Due { due_ms: 0, sight, is_backup: false, over: Some(over) }));
+        }
         let last = (sight.operations > 0).then(|| OperationId::new(name.clone(), sight.operations));
         let last = match last.filter(|_| needs_operation(node, book)) {
             Some(id) => Some(self.engine.load(&id.stream()).await?.0),
@@ -170,11 +176,26 @@ impl Backups {
         let now_ms = self.engine.clock().now_ms();
         Ok(match errand(node, last, name, book, now_ms) {
             Errand::Nothing => None,
-            Errand::Begin { due_ms } => Some(Due { due_ms, sight, is_backup: true }),
+            Errand::Begin { due_ms } => Some(Due { due_ms, sight, is_backup: true, over: None }),
             Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => {
-                Some(Due { due_ms: 0, sight, is_backup: false })
+                Some(Due { due_ms: 0, sight, is_backup: false, over: None })
             }
         })
+    }
+}
+
+impl Backups {
+    /// An operation that holds one of the backups and is over.
+    async fn over(&self, book: &Book) -> Result<Option<OperationId>, ExecuteError<Rejection>> {
+        for by in book.known.holds.keys() {
+            let (state, _) = self.engine.load(&by.stream()).await?;
+            if let State::Operation(Some(operation)) = state.as_ref()
+                && matches!(operation.status, Status::Finished { .. })
+            {
+                return Ok(Some(by.clone()));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -15,6 +15,7 @@ use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::Shutdown;
+use perennial_workflows::backup::{BackupId, BookId};
 use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, Sight, State};
 use perennial_workflows::hint::Hint;
 use perennial_workflows::letter::{Fate, letter_stream};
@@ -353,7 +354,19 @@ impl Ingest {
         for _ in 0..MOVED_MAX {
             let sight = match &content {
                 Content::Submission(Submission { work: Work::Pool(_), .. }) => None,
-                Content::Submission(submission) => Some(sight(&self.engine, &submission.node).await?),
+                Content::Submission(submission) => {
+                    let source = match &submission.work {
+                        Work::Apply(apply) => apply.from_backup.as_ref(),
+                        _ => None,
+                    };
+                    let source = match source.map(BackupId::node) {
+                        Some(node) => {
+                            Some(BookId::new(node.clone(), present_book(&self.engine, node).await?))
+                        }
+                        None => None,
+                    };
+                    Some(sight(&self.engine, &submission.node).await?.with_source(source))
+                }
                 Content::Signal(signal) => match node_of(&self.engine, &signal.instance).await? {
                     Some(node) => {
                         self.pools.heed(&self.engine, &node, signal).await;
@@ -427,7 +440,7 @@ pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight,
     let book = present_book(engine, name).await?;
     Ok(match state.as_ref() {
         State::Node(node) => Sight::of(name, node).with_book(book),
-        _ => Sight { node: name.clone(), operations: 0, open: None, pool: None, book },
+        _ => Sight { node: name.clone(), operations: 0, open: None, pool: None, book, source: None },
     })
 }
 

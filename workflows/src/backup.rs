@@ -30,6 +30,7 @@
 //!
 //! # Rules that are never broken
 //! - A complete backup is pruned only when as many newer ones as are kept are complete. One that failed prunes nothing but itself.
+//! - A backup that a new node is being made from is *held*: it is not pruned before that operation is over.
 //! - Only snapshots that a book of this node recorded are pruned.
 
 mod names;
@@ -47,7 +48,7 @@ pub use self::names::{BackupId, BadBackupId, BookId, book_key};
 pub use self::settings::{BackupSpec, EVERY_MIN_LEAST, EVERY_MIN_MOST, KEEP_DEFAULT, KEEP_MOST};
 use crate::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::loss;
-use crate::node::{Node, OperationKind};
+use crate::node::{Node, OperationId, OperationKind};
 use crate::operation::{Operation, Status};
 use crate::signal::{Cause, Certainty};
 use crate::spec::{NodeName, RootMode};
@@ -307,6 +308,18 @@ pub enum BackupEvent {
         /// Why.
         because: String,
     },
+    /// A new node is being made from a backup: it is not pruned meanwhile.
+    Held {
+        /// Which.
+        backup: u64,
+        /// By which operation.
+        by: OperationId,
+    },
+    /// The operation is over.
+    LetGo {
+        /// Which.
+        by: OperationId,
+    },
     /// The next book goes on.
     Closed {
         /// Its number.
@@ -424,6 +437,9 @@ pub struct Carried {
     /// How many in a row have failed, up to now.
     #[serde(default)]
     pub failed_in_a_row: u32,
+    /// Backups that new nodes are being made from, by the operations that do it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: BTreeMap<OperationId, u64>,
 }
 
 impl Carried {
@@ -543,7 +559,8 @@ pub fn errand(node: &Node, last: Option<&Operation>, name: &NodeName, book: &Boo
     }
     if node.deleted {
         let kept = last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
-        return if kept || book.known.backups.is_empty() { Errand::Nothing } else { Errand::GiveUp };
+        let none = book.known.backups.is_empty() || !book.known.holds.is_empty();
+        return if kept || none { Errand::Nothing } else { Errand::GiveUp };
     }
     if let Some(backup) = loss::rescue(node, last, book) {
         return Errand::Rescue { backup: backup.order.number };
@@ -673,11 +690,8 @@ impl Book {
                 };
                 completed.progress = Progress::Complete;
                 completed.complete_at_ms = Some(stamp.at_ms);
-                let keep = completed.order.keep as usize;
                 self.known.failed_in_a_row = 0;
-                let too_many = self.known.complete().count().saturating_sub(keep);
-                let old: Vec<Backup> = self.known.backups.drain(..too_many).collect();
-                old.iter().for_each(|backup| self.condemn(backup));
+                self.forget_old();
             }
             BackupEvent::Failed { backup, because } => {
                 if self.under_way_mut(*backup).is_none() {
@@ -692,7 +706,22 @@ impl Book {
                     self.known.failures.remove(0);
                 }
             }
+            BackupEvent::Held { backup, by } => {
+                if !self.known.complete().any(|known| known.order.number == *backup) {
+                    return illegal("this backup is not complete");
+                }
+                self.known.holds.insert(by.clone(), *backup);
+            }
+            BackupEvent::LetGo { by } => {
+                if self.known.holds.remove(by).is_none() {
+                    return illegal("no backup is held by it");
+                }
+                self.forget_old();
+            }
             BackupEvent::GivenUp { .. } => {
+                if !self.known.holds.is_empty() {
+                    return illegal("a backup is held");
+                }
                 if self.known.under_way().is_some() {
                     return illegal("a backup is under way");
                 }
@@ -732,6 +761,21 @@ impl Book {
     fn under_way_mut(&mut self, number: u64) -> Option<&mut Backup> {
         let last = self.known.backups.last_mut()?;
         (last.order.number == number && last.progress != Progress::Complete).then_some(last)
+    }
+
+    /// Complete backups that are more than is kept are to be deleted, but those that are held.
+    fn forget_old(&mut self) {
+        let keep = self.known.last_complete().map_or(0, |newest| newest.order.keep as usize);
+        let mut too_many = self.known.complete().count().saturating_sub(keep);
+        for backup in std::mem::take(&mut self.known.backups) {
+            let is_old = backup.progress == Progress::Complete && too_many > 0;
+            too_many -= usize::from(is_old);
+            if is_old && !self.known.holds.values().any(|held| *held == backup.order.number) {
+                self.condemn(&backup);
+            } else {
+                self.known.backups.push(backup);
+            }
+        }
     }
 
     /// The snapshots of a backup are to be deleted.
@@ -1009,6 +1053,23 @@ impl BookDraft {
             }
             _ => {}
         }
+        self.intend()
+    }
+
+    /// Holds a complete backup that a new node is made from.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug: the caller has seen it complete.
+    pub fn hold(&mut self, backup: u64, by: OperationId) -> Result<(), Refusal> {
+        self.push(BackupEvent::Held { backup, by })
+    }
+
+    /// Lets it go; what is more than is kept is pruned.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug: the caller has seen it held.
+    pub fn let_go(&mut self, by: OperationId) -> Result<(), Refusal> {
+        self.push(BackupEvent::LetGo { by })?;
         self.intend()
     }
 

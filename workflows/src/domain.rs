@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::SnapshotId;
 use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, BookId, Errand, book_key};
 use crate::capacity::{self, SpotSeen};
+use crate::from_backup;
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Restore, Status};
@@ -75,6 +76,8 @@ pub struct Sight {
     pub book: u64,
     /// The pool that its address comes from.
     pub pool: Option<NodeName>,
+    /// The present book of another node, whose backup it is to be made from.
+    pub source: Option<BookId>,
 }
 
 impl Sight {
@@ -87,7 +90,15 @@ impl Sight {
             open: node.open.as_ref().map(|(id, _)| id.clone()),
             book: 1,
             pool: node.spec.as_ref().and_then(NodeSpec::pool).cloned(),
+            source: None,
         }
+    }
+
+    /// With the present book of another node, whose backup it is to be made from.
+    #[must_use]
+    pub fn with_source(mut self, source: Option<BookId>) -> Self {
+        self.source = source;
+        self
     }
 
     /// With the present book of the node's backups, if it is not the first.
@@ -116,10 +127,11 @@ impl Sight {
             streams.push(open.next().stream());
         }
         streams.extend(self.pool.iter().map(pool_stream));
+        streams.extend(self.source.iter().flat_map(|source| [node_stream(source.node()), source.stream()]));
         streams.sort();
         streams.dedup();
         // The node's stream is the command's lock.
-        streams.sort_by_key(|stream| stream.category() != "node");
+        streams.sort_by_key(|stream| *stream != node_stream(&self.node));
         streams
     }
 }
@@ -192,6 +204,8 @@ pub enum Command {
     Tend {
         /// Of which node.
         sight: Sight,
+        /// An operation of another node that is over and holds one of them.
+        over: Option<OperationId>,
         /// Whose installation this is.
         owner: String,
     },
@@ -334,9 +348,10 @@ impl Domain for Perennial {
                 streams
             }
             Command::Heard { sight, .. } | Command::Return { sight, .. } => sight.streams(),
-            Command::Tend { sight, .. } => {
+            Command::Tend { sight, over, .. } => {
                 let mut streams = sight.streams();
                 streams.push(sight.book().next().stream());
+                streams.extend(over.iter().map(OperationId::stream));
                 // What a deletion kept stands in its order.
                 let last = sight.last().map(|last| last.stream());
                 streams.extend(last.filter(|last| !streams.contains(last)).into_iter().collect::<Vec<_>>());
@@ -365,9 +380,13 @@ impl Domain for Perennial {
                 let (_, appends) = view.hear(sight, signal)?;
                 Ok(Decision { appends, key: None })
             }
-            Command::Tend { sight, owner } => {
+            Command::Tend { sight, over, owner } => {
                 let view = View { world, now_ms, owner };
-                Ok(Decision { appends: view.tend(sight)?, key: None })
+                let appends = match over {
+                    Some(over) => view.let_go(sight, over)?,
+                    None => view.tend(sight)?,
+                };
+                Ok(Decision { appends, key: None })
             }
             Command::Return { sight, seen, owner } => {
                 let view = View { world, now_ms, owner };
@@ -438,6 +457,9 @@ type Appends = Vec<(StreamId, Vec<Event>)>;
 /// An address of a pool, and the append that takes it.
 type Taken = (Option<Ipv4Addr>, Option<(StreamId, Vec<Event>)>);
 
+/// What a new node is made from, and the append that holds it.
+type Held = (Restore, (StreamId, Vec<Event>));
+
 /// An operation to start.
 struct Wanted {
     kind: OperationKind,
@@ -491,7 +513,7 @@ impl View<'_> {
     /// The node of a sight, if it has not moved on.
     fn seen(&self, sight: &Sight) -> Result<&Node, Rejection> {
         let node = self.node(&sight.node)?;
-        if Sight::of(&sight.node, node).with_book(sight.book) == *sight {
+        if Sight::of(&sight.node, node).with_book(sight.book).with_source(sight.source.clone()) == *sight {
             Ok(node)
         } else {
             Err(Rejection::Moved { node: sight.node.clone() })
@@ -540,6 +562,43 @@ impl View<'_> {
         }
         let events = backup_events(draft);
         Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
+    }
+
+    /// A backup is held no longer: what was made from it is made, or given up.
+    fn let_go(&self, sight: &Sight, over: &OperationId) -> Result<Appends, Rejection> {
+        let id = sight.book();
+        let book = self.book(&id)?;
+        let is_over =
+            self.operation(over).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }));
+        if book.closed || !is_over || !book.known.holds.contains_key(over) {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        let mut draft = self.book_draft(&id)?;
+        draft.let_go(over.clone())?;
+        Ok(vec![(id.stream(), backup_events(draft))])
+    }
+
+    /// What a new node is made from, and the append that holds it.
+    fn hold(
+        &self,
+        sight: &Sight,
+        spec: &NodeSpec,
+        from: &BackupId,
+    ) -> Result<Result<Held, String>, Rejection> {
+        let moved = || Rejection::Moved { node: sight.node.clone() };
+        let id = sight.source.as_ref().filter(|source| source.node() == from.node()).ok_or_else(moved)?;
+        let (source, book) = (self.node(from.node())?, self.book(id)?);
+        if book.closed {
+            return Err(moved());
+        }
+        let backup = book.known.backups.iter().find(|backup| backup.order.number == from.number());
+        let restore = match from_backup::restore(spec, from, backup, source) {
+            Ok(restore) => restore,
+            Err(because) => return Ok(Err(because)),
+        };
+        let mut draft = self.book_draft(id)?;
+        draft.hold(from.number(), sight.next())?;
+        Ok(Ok((restore, (id.stream(), backup_events(draft)))))
     }
 
     /// The root that is lost comes back from a backup; nothing else is given up.
@@ -674,8 +733,14 @@ impl View<'_> {
         })];
         let next = self.follows(&draft_end, outcome, node, resources, generation);
         if let Some(wanted) = next {
-            let sight =
-                Sight { node: id.node().clone(), operations: id.number(), open: None, pool: None, book: 1 };
+            let sight = Sight {
+                node: id.node().clone(),
+                operations: id.number(),
+                open: None,
+                pool: None,
+                book: 1,
+                source: None,
+            };
             let view = View { owner: &order.owner, ..*self };
             let begun = view.start(&sight, wanted)?;
             node_events.extend(begun.told_to_node);
@@ -905,7 +970,17 @@ impl View<'_> {
             .and_then(|open| self.operation(open))
             .filter(|o| o.order.kind != OperationKind::Grow);
         match &submission.work {
-            Work::Apply(apply) => self.apply(sight, node, &apply.spec, &submission.requested_by, cause(None)),
+            Work::Apply(apply) => {
+                let cause = cause(apply.reason.clone());
+                self.apply(
+                    sight,
+                    node,
+                    &apply.spec,
+                    apply.from_backup.as_ref(),
+                    &submission.requested_by,
+                    cause,
+                )
+            }
             Work::Replace(_)
             | Work::Backup(_)
             | Work::Recycle(_)
@@ -925,6 +1000,14 @@ impl View<'_> {
             Work::Pause(_) if open.is_some_and(Operation::lacks_address) => rejected(format!(
                 "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
             )),
+            // What is not made from the backup yet would be forgotten.
+            Work::Pause(_)
+                if open.is_some_and(|open| {
+                    open.order.kind == OperationKind::Provision && open.order.restore.is_some()
+                }) =>
+            {
+                rejected(format!("node {name} is being made from a backup; wait for it, or cancel it"))
+            }
             Work::Pause(pause) => match open {
                 Some(operation) => self.divert(operation, cause(pause.reason.clone()), None),
                 None if node.resources.carrier.is_none() && node.open.is_none() => {
@@ -1118,11 +1201,19 @@ impl View<'_> {
         sight: &Sight,
         node: &Node,
         spec: &NodeSpec,
+        from: Option<&BackupId>,
         requested_by: &str,
         cause: Cause,
     ) -> Result<(Fate, Appends), Rejection> {
         let stream = node_stream(&sight.node);
         let keeps_something = !node.resources.volumes.is_empty() || node.resources.interface.is_some();
+        if from.is_some() && (node.exists() || keeps_something) {
+            let because = format!(
+                "spec.name: there is a node {} already, or what its deletion kept; a new node needs another name",
+                sight.node
+            );
+            return Ok((Fate::Rejected { because }, Vec::new()));
+        }
         // A node that has never been carried has no state to lose; only its zone may be taken already.
         let never_carried =
             node.generation == 0 && node.spec.as_ref().is_some_and(|old| old.subnet == spec.subnet);
@@ -1170,20 +1261,29 @@ impl View<'_> {
             Ok(taken) => taken,
             Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
         };
+        let (restore, held) = match from.map(|from| self.hold(sight, spec, from)).transpose()? {
+            None => (None, None),
+            Some(Ok((restore, held))) => (Some(restore), Some(held)),
+            Some(Err(because)) => return Ok((Fate::Rejected { because }, Vec::new())),
+        };
         let begun = self.start(
             sight,
-            Wanted::new(
-                OperationKind::Provision,
-                spec.clone(),
-                Resources { address: address.or(node.resources.address), ..node.resources.clone() },
-                node.generation + 1,
-                cause,
-            ),
+            Wanted {
+                restore,
+                ..Wanted::new(
+                    OperationKind::Provision,
+                    spec.clone(),
+                    Resources { address: address.or(node.resources.address), ..node.resources.clone() },
+                    node.generation + 1,
+                    cause,
+                )
+            },
         )?;
         let mut told_to_node = vec![Event::Node(registered)];
         told_to_node.extend(begun.told_to_node);
         let mut appends = vec![(stream, told_to_node), begun.append];
         appends.extend(taken);
+        appends.extend(held);
         Ok((Fate::Started { operation: begun.id }, appends))
     }
 }

@@ -14,6 +14,7 @@ pub mod backup;
 pub mod capacity;
 pub mod delete;
 pub mod domain;
+mod from_backup;
 pub mod grow;
 pub mod hint;
 pub mod history;

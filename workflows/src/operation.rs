@@ -1532,7 +1532,7 @@ impl Operation {
                 zone: Some(zone.clone()),
                 made_from: snapshot.clone().filter(|_| is_copy && !restored),
                 // A copy holds the node's data before any instance has written to it.
-                touched: is_copy || restored,
+                touched: is_copy || (restored && self.order.kind != OperationKind::Provision),
                 ..VolumeFact::absent(fact.device.clone())
             };
         }

@@ -104,6 +104,12 @@ pub struct Envelope {
 pub struct ApplyParams {
     /// The content of a node file.
     pub spec: NodeSpec,
+    /// A backup of another node that the new node's root and data volumes are made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_backup: Option<BackupId>,
+    /// In the asker's words, for the history; of a new node from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// `pool.apply`: a pool of addresses is to be like this.
@@ -299,7 +305,16 @@ impl Submission {
             "node.apply" => {
                 let apply: ApplyParams = serde_json::from_value(given).map_err(params)?;
                 apply.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
+                check_text(apply.reason.as_deref()).map_err(&bad)?;
+                if apply.reason.is_some() && apply.from_backup.is_none() {
+                    return Err(bad("params.reason: goes with `from_backup` only; remove it".to_owned()));
+                }
                 let node = apply.spec.name.clone();
+                if apply.from_backup.as_ref().is_some_and(|backup| *backup.node() == node) {
+                    return Err(bad(format!(
+                        "params.from_backup: a new node has another name than {node}; `node.restore` brings {node} itself back"
+                    )));
+                }
                 (Work::Apply(apply), Some(node))
             }
             "node.replace" => {

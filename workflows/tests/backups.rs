@@ -11,7 +11,7 @@ use perennial_workflows::backup::{
     BackupCause, BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookDraft, CONDEMNED_MAX,
     Carried, Condemned, Errand, TakenSnapshot, errand, turn_after,
 };
-use perennial_workflows::node::Node;
+use perennial_workflows::node::{Node, OperationId};
 use perennial_workflows::plan::imagined_resources;
 use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent};
@@ -62,6 +62,8 @@ impl Run {
                 BackupEvent::Completed { backup } => writeln!(told, "! completed {backup}"),
                 BackupEvent::Failed { backup, because } => writeln!(told, "! failed {backup}: {because}"),
                 BackupEvent::GivenUp { because } => writeln!(told, "! given up: {because}"),
+                BackupEvent::Held { backup, by } => writeln!(told, "! {by} holds {backup}"),
+                BackupEvent::LetGo { by } => writeln!(told, "! {by} lets go"),
                 BackupEvent::Closed { next } => writeln!(told, "! closed, {next} goes on"),
             };
         }
@@ -122,6 +124,49 @@ fn check(keep: u32, backups: u32, otherwise: Otherwise<'_>, expected: &Expect) -
     }
     expected.assert_eq(&run.told);
     run
+}
+
+/// A new node is being made from the oldest backup while newer ones are complete.
+#[test]
+fn a_backup_that_is_held_is_pruned_when_it_is_let_go() {
+    let mut run = Run::new(1);
+    run.backup(&|_, _| None);
+    let by = OperationId::parse("db-2.1").unwrap();
+    let mut draft = run.draft();
+    draft.hold(1, by.clone()).unwrap();
+    run.take(draft);
+    run.told.clear();
+    run.backup(&|_, _| None);
+    run.backup(&|_, _| None);
+    let deleted = Node { deleted: true, ..run.node.clone() };
+    assert_eq!(errand(&deleted, None, &name(), &run.book, run.now_ms), Errand::Nothing);
+    assert!(run.draft().hold(2, by.clone()).is_err(), "what is pruned cannot be held");
+    let mut draft = run.draft();
+    draft.let_go(by.clone()).unwrap();
+    run.take(draft);
+    assert!(run.draft().let_go(by).is_err(), "once");
+    expect![[r#"
+        ! began 2
+        + 2 take_backup, not for 4000 ms
+        = take_backup: 2 snapshots of one moment
+        + 2 await_backup
+        = await_backup: complete
+        ! completed 2
+        ! began 3
+        + 3 take_backup, not for 4000 ms
+        = take_backup: 2 snapshots of one moment
+        + 3 await_backup
+        = await_backup: complete
+        ! completed 3
+        + 2 prune:snap-2x0
+        + 2 prune:snap-2x1
+        = prune:snap-2x0: gone
+        = prune:snap-2x1: gone
+        ! db-2.1 lets go
+        + 1 prune:snap-1x0
+        + 1 prune:snap-1x1
+    "#]]
+    .assert_eq(&run.told);
 }
 
 #[test]

@@ -364,19 +364,19 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Enlarge => {
             let Some(mut spec) = desk.node().spec else { return Ok(()) };
             spec.data_volumes[0].size_gib += 1;
-            desk.submit(Work::Apply(ApplyParams { spec }))?;
+            desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         }
         Move::Regroup(n) => {
             let Some(mut spec) = desk.node().spec else { return Ok(()) };
             spec.security_groups = vec![GroupId::parse(&format!("sg-{}", n % 3)).unwrap()];
-            desk.submit(Work::Apply(ApplyParams { spec }))?;
+            desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         }
         Move::BackUp => {
             desk.submit(Work::Backup(BackupParams { reason: None }))?;
         }
         Move::Tend(minutes) => {
             desk.now_ms += u64::from(minutes % 16) * 60_000;
-            let command = Command::Tend { sight: desk.sight(), owner: "laws".into() };
+            let command = Command::Tend { sight: desk.sight(), over: None, owner: "laws".into() };
             desk.execute(&command)?;
         }
         Move::BackupStep(n, how) => {
@@ -611,7 +611,7 @@ proptest! {
             spec.capacity.min_lifetime_min = 0;
         }
         spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
-        let applied = desk.submit(Work::Apply(ApplyParams { spec }))?;
+        let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         prop_assert!(applied);
         laws(&desk)?;
         for action in &moves {

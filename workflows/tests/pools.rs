@@ -258,7 +258,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 }
 
 fn apply(node: &str) -> Work {
-    Work::Apply(ApplyParams { spec: node_spec(node) })
+    Work::Apply(ApplyParams { spec: node_spec(node), from_backup: None, reason: None })
 }
 
 fn delete() -> Work {
@@ -389,14 +389,14 @@ fn what_a_pool_cannot_give_is_refused_with_what_to_do() {
     assert_eq!(desk.fate().to_string(), "declared pool brokers: 2 addresses are free");
     let mut elsewhere = node_spec("a");
     elsewhere.subnet = perennial_workflows::aws::SubnetId::parse("subnet-2").unwrap();
-    desk.submit("a", Work::Apply(ApplyParams { spec: elsewhere })).unwrap();
+    desk.submit("a", Work::Apply(ApplyParams { spec: elsewhere, from_backup: None, reason: None })).unwrap();
     assert!(desk.fate().to_string().contains("name a pool of its subnet"), "{}", desk.fate());
     desk.submit("a", apply("a")).unwrap();
     desk.submit("brokers", declare(&["10.0.0.11"])).unwrap();
     assert!(desk.fate().to_string().contains("10.0.0.10 belongs to node a"), "{}", desk.fate());
     let other =
         NodeSpec { network: Default::default(), ..example("a", NetworkMode::SecondaryIp, RootMode::None) };
-    desk.submit("a", Work::Apply(ApplyParams { spec: other })).unwrap();
+    desk.submit("a", Work::Apply(ApplyParams { spec: other, from_backup: None, reason: None })).unwrap();
     assert!(desk.fate().to_string().contains("delete the node first"), "{}", desk.fate());
     let letters = desk.streams.keys().filter(|stream| stream.category() == "letter").count();
     assert_eq!(letters, 6, "every one was answered");
