@@ -1,8 +1,8 @@
 //! Storms: a seed chooses faults, deaths and interruptions (safety phase); then the faults end and everything must come to
 //! rest (liveness phase). A failure prints its seed and the journal's tail; one that hangs is found by halving the range.
 //!
-//! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds; `STORM_STALE=1` lets describes show
-//! what was a moment ago.
+//! `STORM_SEEDS=1000-2000 cargo test -p perennial-sim --test storms` runs other seeds. In every other storm describes may show
+//! what was a moment ago; `STORM_STALE=1` does that to all, `STORM_STALE=0` to none.
 
 mod lab;
 
@@ -19,6 +19,10 @@ use perennial_workflows::spec::{DataMode, Handover, NetworkMode, RootMode, ZoneC
 
 /// How many seeds one run tries without being told.
 const SEEDS: std::ops::Range<u64> = 0..60;
+
+/// Storms that found something, each when it was first run. 95: an adoption that ended a moment before its instance was given up,
+/// whose volume was not yet seen there and died with it.
+const FOUND: [u64; 1] = [95];
 
 /// Names the seed when a check inside the laboratory fails.
 struct Named(u64);
@@ -46,9 +50,13 @@ fn seeds() -> std::ops::Range<u64> {
         .unwrap_or(SEEDS)
 }
 
-/// Whether describes may show what was a moment ago (`STORM_STALE=1`). Off until the workflows survive all of it.
-fn stale_reads() -> bool {
-    std::env::var("STORM_STALE").is_ok_and(|value| value == "1")
+/// Whether describes may show what was a moment ago.
+fn stale_reads(seed: u64) -> bool {
+    match std::env::var("STORM_STALE").as_deref() {
+        Ok("1") => true,
+        Ok("0") => false,
+        _ => !seed.is_multiple_of(2),
+    }
 }
 
 fn pick<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
@@ -59,7 +67,7 @@ async fn storm(seed: u64) {
     let _named = Named(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut settings = Settings::realistic(seed);
-    if !stale_reads() {
+    if !stale_reads(seed) {
         settings.stale_for = Span::ZERO;
     }
     settings.latencies.snapshot = Span::ms(5_000, 30_000);
@@ -225,7 +233,7 @@ async fn storm(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_goes_wrong_the_node_comes_back_whole() {
-    for seed in seeds() {
+    for seed in seeds().chain(FOUND) {
         storm(seed).await;
     }
 }

@@ -61,6 +61,10 @@ const SECOND_READ: Duration = Duration::from_secs(1);
 /// Terraform waits five.
 const ABSENCE: Duration = Duration::from_secs(300);
 
+/// A volume that an instance is to have and that no look has shown on it for this long, is not on it. Describes were seen to
+/// be seconds late (`ec2-semantics`, eventual consistency).
+const ARRIVAL: Duration = Duration::from_secs(5);
+
 /// A step that is not fresh may follow a crash between a create and its answer. A create without client token looks this
 /// long before it creates again.
 const DOUBT: Duration = Duration::from_secs(15);
@@ -636,8 +640,22 @@ impl Look<'_> {
             .find(|own| Some(&own.id) == interface && own.delete_on_termination)
             .and_then(|own| own.attachment.clone());
         if devices.is_empty() && attachment.is_none() {
+            // What belongs here and is not seen here may have come a moment ago, by an adoption that has just ended: its flag
+            // is what decides whether it survives.
+            let is_here = |view: &Option<VolumeView>| {
+                view.as_ref().is_some_and(|view| view.attachments.iter().any(|at| at.instance == *instance))
+            };
+            if let Some((volume, _)) = volumes.iter().zip(&seen).find(|(_, view)| !is_here(view))
+                && !self.is_missing_for(ARRIVAL)
+            {
+                return not_yet(
+                    LOOK_AGAIN,
+                    format!("{volume} is not seen on {instance}, which proves nothing yet"),
+                );
+            }
             return settled(Evidence::Preserved);
         }
+        self.memory.missing = None;
         if !devices.is_empty() {
             self.runner.cloud.preserve_volumes(instance, &devices).await?;
         }
