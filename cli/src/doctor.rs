@@ -337,7 +337,22 @@ async fn dry_run(
         },
         Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
     };
-    for pool in spec.ladder(&spec.subnet) {
+    if spec.capacity.is_surveyed() {
+        let named = perennial_workers::cloud::TypeQuery::Named(vec!["m5.large".to_owned()]);
+        match cloud.instance_types(&named).await {
+            Ok(_) => report.ok("instance types", "may be looked at"),
+            Err(error) => {
+                report.fail("instance types", error.to_string(), "allow ec2:DescribeInstanceTypes");
+            }
+        }
+        match cloud.offered_types(&zone).await {
+            Ok(offered) => report.ok("offerings", format!("{} types in {zone}", offered.len())),
+            Err(error) => {
+                report.fail("offerings", error.to_string(), "allow ec2:DescribeInstanceTypeOfferings");
+            }
+        }
+    }
+    for pool in spec.ladder(&spec.subnet, None) {
         let check = format!("launch {pool}");
         let request = LaunchRequest {
             client_token: uuid::Uuid::now_v7().to_string(),

@@ -50,7 +50,8 @@ fn text(plan: &Plan) -> String {
         lines.push(wrapped("  outage   ", &what, 12));
     }
     let pools: Vec<String> = plan.pools.iter().map(ToString::to_string).collect();
-    lines.push(wrapped("  capacity ", &pools.join(", then "), 12));
+    let pools = if pools.is_empty() { "found at run time".to_owned() } else { pools.join(", then ") };
+    lines.push(wrapped("  capacity ", &pools, 12));
     lines.push(String::new());
     lines.push(history::steps(&plan.story));
     lines.push(String::new());

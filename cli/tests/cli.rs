@@ -357,7 +357,7 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
     shell.check(
         "node apply -f typo.yaml",
         &expect![[r#"
-            error: typo.yaml:7:3: unknown field `markt`, expected one of instance_types, market, price_max, on_demand, return_to_spot, min_lifetime_min, other_subnets
+            error: typo.yaml:7:3: unknown field `markt`, expected one of instance_types, requirements, order, market, price_max, on_demand, return_to_spot, min_lifetime_min, other_subnets
             hint: `perennial schema node` shows what is allowed
             [exit 2]
         "#]],

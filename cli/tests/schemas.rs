@@ -56,6 +56,12 @@ fn a_validator_accepts_what_the_node_file_parser_accepts() {
         !agree("type twice", &|spec| spec["capacity"]["instance_types"] = json!(["m5.large", "m5.large"]))
     );
     assert!(!agree("no type", &|spec| spec["capacity"]["instance_types"] = json!(["large"])));
+    let wanted = json!({"vcpus": {"min": 2, "max": 4}, "memory_gib": {"min": 8}, "families": ["m6*"]});
+    assert!(agree("requirements alone", &|spec| spec["capacity"] = json!({"requirements": wanted})));
+    assert!(agree("both", &|spec| spec["capacity"]["requirements"] = wanted.clone()));
+    assert!(!agree("neither", &|spec| spec["capacity"] = json!({"market": "spot_only"})));
+    assert!(!agree("no range", &|spec| spec["capacity"]["requirements"] = json!({"vcpus": {"min": 2}})));
+    assert!(!agree("another word", &|spec| spec["capacity"]["order"] = json!("cheapest")));
     assert!(agree("price", &|spec| spec["capacity"]["price_max"] = json!("0.12")));
     assert!(!agree("price", &|spec| spec["capacity"]["price_max"] = json!("cheap")));
     assert!(!agree("unknown field", &|spec| spec["surprise"] = json!(1)));

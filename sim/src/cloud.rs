@@ -21,7 +21,7 @@
 //! World time is the clock's, so under tokio's paused time it is virtual. Transitions happen when somebody calls, or
 //! when [`SimRegion::run`] is being polled; that is also what tells events at their time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,12 +34,13 @@ use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, VolumeRequest, VolumeView,
+    Taking, TypeQuery, VolumeRequest, VolumeView,
 };
 use perennial_workflows::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::survey::TypeFacts;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
@@ -384,6 +385,14 @@ impl Cloud for SimRegion {
 
     async fn subnets(&self, ids: &[SubnetId]) -> Result<Vec<SubnetView>, CloudError> {
         self.call(Action::DescribeSubnets, |world, now| world.describe_subnets(now, ids)).await
+    }
+
+    async fn instance_types(&self, query: &TypeQuery) -> Result<Vec<TypeFacts>, CloudError> {
+        self.call(Action::DescribeInstanceTypes, |world, now| world.describe_types(now, query)).await
+    }
+
+    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
+        self.call(Action::DescribeInstanceTypeOfferings, |world, now| world.describe_offered(now, zone)).await
     }
 
     async fn spot_prices(

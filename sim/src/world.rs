@@ -77,7 +77,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
-pub use catalogue::{Gpu, Price, Shape, TYPES};
+pub use catalogue::{Gpu, Price, Shape, TYPES, is_current};
 pub use checks::{NODE_TAG, OWNER_TAG};
 pub use commands::{Command, Invocation, Outcome, Script, SendCommand, Stage};
 pub use elastic::Destination;
@@ -156,6 +156,10 @@ pub struct World {
     outbox: VecDeque<Value>,
     #[serde(with = "stored::pairs")]
     capacity: BTreeMap<(String, String, Market), Capacity>,
+    #[serde(default, with = "stored::pairs")]
+    prices_set: BTreeMap<(String, String), u64>,
+    #[serde(default)]
+    scores_set: BTreeMap<String, u8>,
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
     stuck_detaches: u32,
@@ -250,6 +254,8 @@ impl World {
             tokens: BTreeMap::new(),
             outbox: VecDeque::new(),
             capacity: BTreeMap::new(),
+            prices_set: BTreeMap::new(),
+            scores_set: BTreeMap::new(),
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,

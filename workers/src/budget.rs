@@ -4,7 +4,7 @@
 //! A `RequestLimitExceeded` teaches: the refill of that action is halved, and grows back a little with every
 //! call that is not throttled (additive increase, multiplicative decrease).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +15,13 @@ use perennial_workflows::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::survey::TypeFacts;
 
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, VolumeRequest, VolumeView,
+    Taking, TypeQuery, VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -49,6 +50,8 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeAddresses
         | A::DescribeSpotPriceHistory
         | A::GetSpotPlacementScores
+        | A::DescribeInstanceTypes
+        | A::DescribeInstanceTypeOfferings
         | A::GetCallerIdentity => (100.0, 20.0),
         A::CreateSnapshot
         | A::CreateSnapshots
@@ -167,6 +170,8 @@ budgeted! {
     DescribeImages: fn images(&self, select: &Select<ImageId>) -> Vec<ImageView>;
     DescribeImages: fn image_named(&self, name: &str) -> Option<ImageView>;
     DescribeSubnets: fn subnets(&self, ids: &[SubnetId]) -> Vec<SubnetView>;
+    DescribeInstanceTypes: fn instance_types(&self, query: &TypeQuery) -> Vec<TypeFacts>;
+    DescribeInstanceTypeOfferings: fn offered_types(&self, zone: &str) -> BTreeSet<String>;
     DescribeSpotPriceHistory: fn spot_prices(&self, types: &[String], zone: &str, now_ms: u64) -> BTreeMap<String, String>;
     GetSpotPlacementScores: fn placement_score(&self, types: &[String], zone: &str) -> Option<u8>;
     DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
@@ -233,6 +238,8 @@ mod tests {
             fn images(s: &Select<ImageId>) -> Vec<ImageView>;
             fn image_named(n: &str) -> Option<ImageView>;
             fn subnets(i: &[SubnetId]) -> Vec<SubnetView>;
+            fn instance_types(q: &TypeQuery) -> Vec<TypeFacts>;
+            fn offered_types(z: &str) -> BTreeSet<String>;
             fn spot_prices(t: &[String], z: &str, n: u64) -> BTreeMap<String, String>;
             fn placement_score(t: &[String], z: &str) -> Option<u8>;
             fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;

@@ -43,6 +43,8 @@ pub enum Action {
     ModifyVolume,
     DescribeSpotPriceHistory,
     GetSpotPlacementScores,
+    DescribeInstanceTypes,
+    DescribeInstanceTypeOfferings,
     GetCallerIdentity,
 }
 
@@ -69,6 +71,8 @@ impl Action {
             | A::DescribeAddresses
             | A::DescribeSpotPriceHistory
             | A::GetSpotPlacementScores
+            | A::DescribeInstanceTypes
+            | A::DescribeInstanceTypeOfferings
             | A::GetCallerIdentity => true,
             A::RunInstances
             | A::TerminateInstances

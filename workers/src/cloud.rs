@@ -10,7 +10,7 @@
 //! - No adapter retries; retries are the workers', in one place.
 //! - Errors are classified once, by [`classify`](crate::classify).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use perennial_workflows::aws::{
 };
 
 use perennial_workflows::steps::LaunchVolume;
+use perennial_workflows::survey::TypeFacts;
 
 use crate::classify::CloudError;
 
@@ -34,6 +35,15 @@ pub enum Select<Id> {
     Ids(Vec<Id>),
     /// Objects that carry all these tags.
     Tagged(Tags),
+}
+
+/// Which instance types to look at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TypeQuery {
+    /// These.
+    Named(Vec<String>),
+    /// All of an architecture, such as `x86_64`.
+    Of(String),
 }
 
 /// An instance, as DescribeInstances shows it.
@@ -499,6 +509,10 @@ pub trait Cloud: Send + Sync + 'static {
     async fn image_named(&self, name: &str) -> Result<Option<ImageView>, CloudError>;
     /// DescribeSubnets.
     async fn subnets(&self, ids: &[SubnetId]) -> Result<Vec<SubnetView>, CloudError>;
+    /// DescribeInstanceTypes. A name that does not exist is simply missing.
+    async fn instance_types(&self, query: &TypeQuery) -> Result<Vec<TypeFacts>, CloudError>;
+    /// DescribeInstanceTypeOfferings: the names of the types that a zone offers.
+    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError>;
     /// DescribeSpotPriceHistory: what each type costs per hour on the spot market of a zone now, as a decimal (Linux).
     async fn spot_prices(
         &self,

@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod budget;
+pub mod catalogue;
 pub mod classify;
 pub mod cloud;
 pub mod events;

@@ -14,9 +14,10 @@ use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
 use perennial_engine::workers::Shutdown;
 use perennial_workflows::aws::Market;
-use perennial_workflows::capacity::{SpotSeen, may_return};
+use perennial_workflows::capacity::{self, SpotSeen, may_return};
 use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
 use perennial_workflows::node::{Node, node_stream};
+use perennial_workflows::requirements::SCORED_TYPES_MIN;
 use perennial_workflows::spec::{NodeName, NodeSpec};
 use tracing::{debug, info, warn};
 
@@ -33,9 +34,6 @@ pub const STEADY: Duration = Duration::from_secs(600);
 
 /// The least placement score that counts as available. AWS calls 10 "highly likely" and promises nothing.
 pub const SCORE_MIN: u8 = 7;
-
-/// With fewer types a placement score is always low, and says nothing (EC2 API reference, GetSpotPlacementScores).
-pub const SCORED_TYPES_MIN: usize = 3;
 
 /// How many nodes one page of the list holds.
 const PAGE: usize = 500;
@@ -221,8 +219,7 @@ fn place(node: &Node) -> Option<(&NodeSpec, Place)> {
     let placement = node.resources.placement.as_ref()?;
     let subnet = node.resources.subnet.as_ref();
     let zone = subnet.and_then(|subnet| placement.other_zones.get(subnet)).unwrap_or(&placement.zone);
-    let capacity = &spec.capacity;
-    Some((spec, (capacity.instance_types.clone(), zone.clone(), capacity.price_max.clone())))
+    Some((spec, (capacity::types_here(node), zone.clone(), spec.capacity.price_max.clone())))
 }
 
 /// Why the nodes on demand could not be looked at.

@@ -7,6 +7,7 @@
 
 mod backups;
 mod hanging;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -27,6 +28,7 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
 
+use crate::catalogue::Catalogue;
 use crate::classify::{Class, CloudError, Disposition, Effect};
 use crate::cloud::{
     AttachmentState, Cloud, ImageRequest, ImageState, ImageTraits, InstanceView, InterfaceRequest,
@@ -119,6 +121,7 @@ pub struct Runner {
     clock: Clock,
     pools: Arc<Pools>,
     on_demand: OnDemand,
+    catalogue: Catalogue,
     memory: Mutex<HashMap<(StreamId, Token), Memory>>,
 }
 
@@ -137,7 +140,8 @@ impl Runner {
     #[must_use]
     pub fn new(cloud: Arc<dyn Cloud>, clock: Clock, pools: Arc<Pools>, on_demand: OnDemand) -> Self {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
-        Self { cloud, observer, clock, pools, on_demand, memory: Mutex::new(HashMap::new()) }
+        let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
+        Self { cloud, observer, clock, pools, on_demand, catalogue, memory: Mutex::new(HashMap::new()) }
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<(StreamId, Token), Memory>> {
@@ -332,6 +336,7 @@ impl Look<'_> {
                     image: facts(&view.traits),
                 }))
             }
+            Intent::Survey(question) => self.survey(question).await,
             Intent::CreateVolume { .. } => self.create_volume(intent).await,
             Intent::TakeVolume { volume, zone, size_gib, own, .. } => {
                 self.take_volume(volume, zone, *size_gib, own).await
@@ -1468,6 +1473,7 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         price_max,
         ask_anyway: _,
         on_demand_max: _,
+        rank: _,
         zone,
         image,
         interface,

@@ -9,6 +9,7 @@ use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
 use crate::spec::{DataVolumeSpec, Handover, NetworkMode};
 use crate::steps::{Intent, LaunchInterface, Placement, Slot};
+use crate::survey;
 use crate::taken;
 
 /// Every rule of the acquire half that holds.
@@ -20,6 +21,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         return vec![Intent::Resolve { subnet: home.clone(), image: spec.image.clone(), others }.into()];
     };
     let mut due = Vec::new();
+    due.extend(survey::due(op, placement));
     make(op, placement, &mut due);
     copy(op, placement, &mut due);
     if op.rung() == RootRung::Image {
@@ -145,7 +147,7 @@ fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
 fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let (spec, facts) = (&op.order.spec, &op.facts);
     // An adoption under way on an instance that was lost settles first: its outcome says which rung the launch is for.
-    if op.has_open("adopt_root") {
+    if op.has_open("adopt_root") || survey::is_awaited(op) {
         return None;
     }
     let asked = capacity::next(op)?;
@@ -177,6 +179,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         ask_anyway: asked.ask_anyway,
         on_demand_max: asked.on_demand_max,
         price_max: spec.capacity.price_max.clone(),
+        rank: survey::rank(op, &pool),
         zone: op.zone_of(placement, &pool).to_owned(),
         pool,
         image,

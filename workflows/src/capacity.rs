@@ -18,6 +18,9 @@
 //! | one that opens before the pause would be over is waited for instead | the time that was asked for is the time it takes |
 //! | an on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]) | a shortage of spot must not become a bill without a bound |
 //!
+//! Where the file says what types must be like, in which order they are asked, or what they may cost, the pools come from a
+//! survey: see [`survey`](crate::survey). Everything above holds for them as well.
+//!
 //! # Return to spot
 //! A node on demand goes back when its file says so (`return_to_spot`). It is a replacement that may end undone:
 //!
@@ -46,7 +49,7 @@ use crate::node::Node;
 use crate::operation::{Ladder, Operation, Rejected};
 use crate::signal::{Cause, RebalancePolicy};
 use crate::spec::{MarketPolicy, NodeSpec, Pool, ReturnToSpot, SpecError};
-use crate::{plan, windows};
+use crate::{plan, survey, windows};
 
 /// The code of a pool that was not asked, because it had no capacity a moment ago.
 pub const REMEMBERED: &str = "Perennial.Remembered";
@@ -96,14 +99,33 @@ pub fn is_answer(code: &str) -> bool {
     !matches!(code, REMEMBERED | ON_DEMAND_BUDGET)
 }
 
-/// The pools of an operation, in order.
+/// Whether an operation knows any pool at all.
+pub(crate) fn has_pools(op: &Operation) -> bool {
+    !op.order.spec.ladder(&op.facts.subnet, op.facts.survey.as_deref()).is_empty()
+}
+
+/// The pools of an operation, in order: listed ones or surveyed ones.
 pub(crate) fn pools(op: &Operation) -> Vec<Pool> {
-    let pools = op.order.spec.ladder(&op.facts.subnet);
+    let pools = op.order.spec.ladder(&op.facts.subnet, op.facts.survey.as_deref());
     if !returns(op) || op.no_return().is_some() {
         return pools;
     }
     let may_go = |pool: &&Pool| pool.market == Market::Spot && pool.subnet.is_none();
     pools.iter().filter(may_go).cloned().collect()
+}
+
+/// The types that a node asks for in the subnet it lives in, on whatever market: listed or surveyed ones.
+#[must_use]
+pub fn types_here(node: &Node) -> Vec<String> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let present = node.resources.subnet.as_ref().unwrap_or(&spec.subnet);
+    let mut types: Vec<String> = Vec::new();
+    for pool in spec.ladder(present, node.resources.survey.as_deref()) {
+        if pool.subnet.is_none() && !types.contains(&pool.instance_type) {
+            types.push(pool.instance_type);
+        }
+    }
+    types
 }
 
 /// Whether an operation brings a node back to spot.
@@ -118,7 +140,7 @@ pub(crate) fn gives_up(op: &Operation) -> Option<String> {
         && !facts.undoing
         && facts.candidate.is_none()
         && !op.has_open("launch")
-        && (facts.ladder.rounds > 0 || pools(op).is_empty())
+        && (facts.ladder.rounds > 0 || (pools(op).is_empty() && !survey::is_awaited(op)))
         && op.no_return().is_none();
     is_due.then(|| {
         let last = facts.ladder.rejected.iter().rev().take(REASONS_MAX).rev();
@@ -286,13 +308,18 @@ pub(crate) fn climb(op: &mut Operation, pool: Pool, code: String, at_ms: u64) {
         ladder.go(&pools, place, next);
         return;
     }
-    ladder.rounds += 1;
-    let pause = LADDER_ROUND.after(ladder.rounds, 0.5);
-    let again_ms = at_ms + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
+    let again_ms = ladder.ends_round(at_ms);
     let waited_for = pools.iter().position(is_closed).filter(|_| opens_ms <= again_ms);
     ladder.not_before_ms = if waited_for.is_some() { opens_ms } else { again_ms };
     ladder.next = waited_for.unwrap_or(0);
     ladder.answered = false;
+}
+
+/// No pool may be asked now: another look at them comes after a pause.
+pub(crate) fn pause(op: &mut Operation, at_ms: u64) {
+    let again_ms = op.facts.ladder.ends_round(at_ms);
+    op.facts.ladder.not_before_ms = again_ms;
+    op.facts.ladder.answered = false;
 }
 
 /// What the ladder alone does not say, for a plan.
@@ -336,6 +363,13 @@ fn is_one_stretch(one: &Pool, other: &Pool) -> bool {
 }
 
 impl Ladder {
+    /// A round is over; when the next one begins, in milliseconds.
+    fn ends_round(&mut self, at_ms: u64) -> u64 {
+        self.rounds += 1;
+        let pause = LADDER_ROUND.after(self.rounds, 0.5);
+        at_ms + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
     fn go(&mut self, pools: &[Pool], from: usize, to: usize) {
         self.answered &=
             pools.get(from).zip(pools.get(to)).is_some_and(|(from, to)| is_one_stretch(from, to));

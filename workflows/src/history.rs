@@ -226,6 +226,10 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 clock.settled(at_ms, intent, evidence);
                 told.steps[*line].settled_at_ms = Some(at_ms);
                 told.steps[*line].evidence = in_words(intent, evidence);
+                if let Evidence::Surveyed(survey) = evidence {
+                    told.rejected.extend(survey.rejections().into_iter().map(remark));
+                    told.remarks.extend(survey.remarks().into_iter().map(remark));
+                }
                 if let (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) =
                     (intent, evidence)
                 {
@@ -399,6 +403,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Resolved(placement) => {
             format!("zone {}, {} image", placement.zone, placement.image.architecture)
         }
+        Evidence::Surveyed(survey) => survey.in_words(),
         Evidence::VolumeCreated { volume } => format!("{volume} is available"),
         Evidence::VolumeTaken { size_gib } => match intent {
             Intent::TakeVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
@@ -425,8 +430,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} is complete"),
         Evidence::ImageAvailable { image } => format!("{image} is available"),
         Evidence::Launched { instance, .. } => match intent {
-            Intent::Launch { pool, .. } => {
-                format!("{instance}, {} {}", pool.instance_type, market(pool.market))
+            Intent::Launch { pool, rank, .. } => {
+                let rank = rank.as_ref().map_or(String::new(), |rank| format!(" ({rank})"));
+                format!("{instance}, {} {}{rank}", pool.instance_type, market(pool.market))
             }
             _ => instance.to_string(),
         },

@@ -5,7 +5,8 @@
 //! - [`node`]: the aggregate · [`operation`]: the machine of facts and rules
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
 //! - [`backup`]: snapshots of a node's volumes while it runs, in books of their own
-//! - [`capacity`]: which pool is asked next, and when · [`windows`]: when a node may be moved
+//! - [`capacity`]: which pool is asked next, and when · [`survey`]: which pools there are, [`requirements`]: what the file says
+//!   of them · [`windows`]: when a node may be moved
 //! - [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
 //! - [`domain`]: all of it as the engine's `Domain` · [`plan`], [`history`]: for people
 
@@ -28,11 +29,13 @@ pub mod plan;
 pub mod pool;
 pub mod provision;
 pub mod replace;
+pub mod requirements;
 pub mod schemas;
 pub mod signal;
 pub mod spec;
 pub mod steps;
 pub mod submission;
+pub mod survey;
 pub mod windows;
 
 mod acquire;

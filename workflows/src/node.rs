@@ -20,6 +20,7 @@ use crate::loss::Origin;
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Placement, Slot, TagMap};
+use crate::survey::Kept;
 
 /// How many past instances a node remembers, so that a late event about one is recognised as such.
 pub const PAST_INSTANCES_MAX: usize = 32;
@@ -409,6 +410,9 @@ pub struct Resources {
     /// Where the content of its volumes comes from, and so what the last operation that brought it onto an instance has lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<Slot, Origin>,
+    /// The survey it went by last, if its file asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Box<Kept>>,
 }
 
 impl Resources {

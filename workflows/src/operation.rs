@@ -44,6 +44,7 @@ use crate::node::{
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
+use crate::survey::{self, Kept};
 use crate::{capacity, delete, devices, grow, hanging, loss, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
@@ -456,6 +457,10 @@ pub struct Facts {
     pub last_failure: String,
     /// Where on the ladder.
     pub ladder: Ladder,
+    /// The survey it goes by: its own or the last operation's.
+    pub survey: Option<Arc<Kept>>,
+    /// The round of the ladder that the last survey was for, however it ended.
+    pub surveyed: Option<u32>,
     /// How the root is carried.
     pub rung: RootRung,
     /// The snapshot of the root.
@@ -753,6 +758,8 @@ impl Operation {
             failed_launches: 0,
             last_failure: String::new(),
             ladder: Ladder::default(),
+            survey: order.before.survey.as_deref().cloned().map(Arc::new),
+            surveyed: None,
             rung,
             root_is_borrowed: root_snapshot.is_some(),
             restored: order.restore.iter().flat_map(loss::from_backup).collect(),
@@ -880,6 +887,7 @@ impl Operation {
                 self.facts.address = address.or(self.facts.address);
                 self.status = Status::Running;
                 self.facts.failed_launches = 0;
+                self.facts.surveyed = None;
                 if !spec.lives_like(&self.order.spec) {
                     self.facts.placement = None;
                 }
@@ -1060,8 +1068,8 @@ impl Operation {
                     suspected.push(Arc::clone(&record.intent));
                     true
                 }
-                // The growth of a volume is looked at again when it is asked for again.
-                Intent::Grow { .. } => true,
+                // The growth of a volume is looked at again when it is asked for again; nothing is launched any more.
+                Intent::Grow { .. } | Intent::Survey(_) => true,
                 _ => false,
             };
             if withdrawn {
@@ -1116,6 +1124,7 @@ impl Operation {
             .filter(|_| end.order.kind == OperationKind::Grow || end.old().is_some_and(|old| !old.fenced));
         left.placement = facts.placement.clone();
         left.origins.extend(loss::changed(&end));
+        left.survey = facts.survey.as_deref().cloned().map(Box::new);
         for (slot, fact) in &facts.volumes {
             match &fact.id {
                 Some(volume) => {
@@ -1227,6 +1236,7 @@ impl Operation {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
                 facts.placement = Some(placement.clone());
             }
+            (Intent::Survey(question), evidence) => survey::learn(self, question, evidence, at_ms),
             (Intent::Grow { slot, .. }, Evidence::Grown { size_gib }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.size_gib = Some(*size_gib);
@@ -1825,6 +1835,7 @@ impl Operation {
             retained,
             leftovers: self.leftovers(),
             origins: loss::origins(self, candidate),
+            survey: facts.survey.as_deref().cloned().map(Box::new),
         })
     }
 
@@ -2116,6 +2127,10 @@ impl Draft {
                     because: "it was launched before the root went on as an image".to_owned(),
                 })
             }
+            (Intent::Survey(_), evidence) => match survey::missing(&self.state, evidence) {
+                Some((because, needs)) => self.stuck(step, because, needs),
+                None => Ok(()),
+            },
             // A live detach is only tried; the volume follows after the fence.
             (Intent::Detach { .. } | Intent::DetachInterface { .. }, _) => Ok(()),
             // Gone for ever, and needed no more; or made anew.

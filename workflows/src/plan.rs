@@ -16,6 +16,7 @@ use crate::operation::{Draft, Operation, OperationEvent, Order, Refusal, Status}
 use crate::signal::{Cause, News, Signal, Source};
 use crate::spec::{DataMode, Handover, NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, ImageFacts, Intent, Placement};
+use crate::survey::{self, Kept};
 
 /// More steps than this would be a machine that does not end.
 const STEPS_MAX: usize = 1_000;
@@ -42,6 +43,7 @@ pub struct Plan {
 pub const fn typical_ms(intent: &Intent) -> u64 {
     match intent {
         Intent::Resolve { .. } => 500,
+        Intent::Survey(_) => 600,
         Intent::CreateVolume { .. } => 2_500,
         Intent::CreateInterface { .. } | Intent::TakeVolume { .. } => 1_500,
         Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
@@ -130,7 +132,8 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         },
     };
     let present = order.before.subnet.as_ref().unwrap_or(&spec.subnet);
-    let pools = spec.ladder(present);
+    let pools = spec.ladder(present, order.before.survey.as_deref());
+    let listed = survey_notes(spec, order.before.survey.as_deref());
     let events = imagine(&id, order, assumption)?;
     let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
     let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
@@ -139,7 +142,30 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         let early = spec.makes_before_breaks() && !launches_late(spec);
         if early { "make before break" } else { "break before make" }.to_owned()
     });
-    Ok(Plan { kind, order, story, total_ms, pools, notes: notes(spec, kind) })
+    let notes = notes(spec, kind).into_iter().chain(listed).collect();
+    Ok(Plan { kind, order, story, total_ms, pools, notes })
+}
+
+/// What the pools of a plan do not say of themselves.
+fn survey_notes(spec: &NodeSpec, last: Option<&Kept>) -> Option<String> {
+    if !spec.capacity.is_surveyed() {
+        return None;
+    }
+    let max = spec.capacity.price_max.as_ref();
+    let max = max.map_or(String::new(), |max| {
+        format!(" A spot pool that costs more than {max} an hour then is not asked; on-demand pools are not subject to it.")
+    });
+    let order = spec.capacity.order();
+    let found = if last.is_some() {
+        "The pools are those of the last survey"
+    } else if spec.capacity.instance_types.is_empty() {
+        "Which types fit is found at run time"
+    } else {
+        "The pools are those of the file's list"
+    };
+    Some(format!(
+        "{found}; each operation begins with a survey and goes by its answer (order: {order}).{max}"
+    ))
 }
 
 /// Whether the launch waits for the old root although the network would not ask for it.
@@ -216,6 +242,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
                 platform: None,
             },
         }),
+        Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
         Intent::CreateVolume { .. } => Evidence::VolumeCreated { volume: volume() },
         Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib },
         Intent::CreateInterface { .. } => Evidence::InterfaceCreated {

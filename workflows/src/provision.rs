@@ -11,10 +11,11 @@
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
 //! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
+//! | `survey` | zone known; the file asks for one: `requirements`, an `order`, a `price_max` | looks at types, offers, prices, scores | – | see [`survey`](crate::survey) |
 //! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
 //! | `take_volume:x` | the file names an existing volume | see `taken.rs` | volume free, twice | stuck |
 //! | `create_interface` | `primary_eni`, `secondary_eni`; zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
-//! | `launch` | no candidate; own interface free | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
+//! | `launch` | no candidate; own interface free; no survey awaited | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
 //! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |
 //! | `preserve:i` | it runs; again when all is in place | DeleteOnTermination=false | instance | stuck |
 //! | `attach:x` | volume free, candidate runs | AttachVolume | the volume | candidate gone: lost; else stuck |

@@ -1,11 +1,13 @@
 //! The release half, shared by `replace` and `delete`, and by `provision` when a candidate is lost: what an instance
 //! holds is made safe, the instance is fenced, and everything of the node's is seen free.
 
+use crate::capacity;
 use crate::network;
 use crate::node::OperationKind;
 use crate::operation::{Due, Holder, Operation, Place};
 use crate::spec::Handover;
 use crate::steps::{Intent, Slot};
+use crate::survey;
 
 /// Every rule of the release half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -77,6 +79,10 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
         matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause) || op.facts.diverted.is_some();
     if !holder.is_old || holder.known_over || only_frees {
         return true;
+    }
+    // Where to go is found out, too.
+    if survey::is_awaited(op) || !capacity::has_pools(op) {
+        return false;
     }
     // A group that does not exist is found out while the old instance still runs.
     if !network::are_groups_right(op) {

@@ -24,9 +24,10 @@
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
 //! | `preserve:old` | the old instance is not known to be over | DeleteOnTermination=false on all that is kept | instance | gone: go on; else stuck, nothing was harmed |
-//! | `launch`, `start` | see above; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
+//! | `survey` | at once; the file asks for one | looks at types, offers, prices, scores | – | the last one serves; see [`survey`](crate::survey) |
+//! | `launch`, `start` | see above; no survey awaited; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
 //! | `detach:x` | `handover: detach`, new instance runs, old preserved | DetachVolume, never forced | volume free | 20 s: follows after the fence |
-//! | `fence:old` | old preserved; and make before break: new instance runs; **the point of no return** | TerminateInstances (persistent request cancelled first) | `terminated`, twice | stuck |
+//! | `fence:old` | old preserved; a pool is known; and make before break: new instance runs; **the point of no return** | TerminateInstances (persistent request cancelled first) | `terminated`, twice | stuck |
 //! | `release:x` | its holder is fenced | hangs for 10 min: DetachVolume by force, the holder being terminated | free | gone for ever: stuck with `--accept-loss`; the root goes on from the newest complete backup by itself ([`loss`](crate::loss)); hangs all the same: stuck, with the commands |
 //! | `release_interface` | its holder is fenced | – | free | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |

@@ -200,6 +200,13 @@ fn refine(schema: &mut Schema) {
                 types["items"]["pattern"] = json!("^[a-z0-9-]+\\.[a-z0-9.-]+$");
                 types["items"]["maxLength"] = json!(32);
                 types["uniqueItems"] = json!(true);
+                definition.insert(
+                    "anyOf".to_owned(),
+                    json!([
+                        { "required": ["instance_types"], "properties": { "instance_types": { "minItems": 1 } } },
+                        { "required": ["requirements"], "properties": { "requirements": { "type": "object" } } }
+                    ]),
+                );
                 definition["properties"]["price_max"]["pattern"] =
                     json!("^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$");
             }

@@ -13,7 +13,9 @@ use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId, V
 use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
 use crate::loss::{self, RootLoss};
+use crate::requirements::{CapacityOrder, Requirements};
 use crate::signal::SignalsSpec;
+use crate::survey::{Kept, markets};
 use crate::windows::MaintenanceWindow;
 
 /// The longest node name. Names stand in tags, image names (128 characters) and stream names.
@@ -162,13 +164,23 @@ pub struct NodeSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CapacitySpec {
-    /// In order of preference; all of the image's architecture.
-    #[schemars(length(min = 1, max = 40))]
+    /// In order of preference; all of the image's architecture. May be left out where `requirements` say what types must be
+    /// like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40))]
     pub instance_types: Vec<String>,
+    /// What further types must be like; they are found by a survey at the beginning of each operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<Requirements>,
+    /// In which order pools of one market are asked; without it as `instance_types` lists them, or by price where it lists
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<CapacityOrder>,
     /// Which markets, in which order.
     #[serde(default)]
     pub market: MarketPolicy,
-    /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price.
+    /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price. A pool that costs more now is
+    /// not asked. On-demand pools are not subject to it: for none of them say `market: spot_only`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_max: Option<String>,
     /// When and how far the on-demand market serves.
@@ -474,10 +486,12 @@ impl NodeSpec {
     pub fn check(&self) -> Result<(), SpecError> {
         let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
         let types = &self.capacity.instance_types;
-        if types.is_empty() || types.len() > INSTANCE_TYPES_MAX {
+        if types.is_empty() && self.capacity.requirements.is_none() || types.len() > INSTANCE_TYPES_MAX {
             return wrong(
                 "capacity.instance_types",
-                format!("name between 1 and {INSTANCE_TYPES_MAX} types"),
+                format!(
+                    "name between 1 and {INSTANCE_TYPES_MAX} types, or say in `capacity.requirements` what they must be like"
+                ),
             );
         }
         for (i, name) in types.iter().enumerate() {
@@ -505,6 +519,7 @@ impl NodeSpec {
             );
         }
         self.capacity.check_on_demand()?;
+        self.capacity.check_requirements()?;
         capacity::check_moves(self)?;
         let others = &self.capacity.other_subnets;
         if others.len() > OTHER_SUBNETS_MAX {
@@ -755,9 +770,13 @@ impl NodeSpec {
         }
     }
 
-    /// The pools to try, in order: every pool of the subnet the node lives in, then those of each other subnet.
+    /// The pools to try, in order: those of the survey the node goes by, if the file asks for one; otherwise every pool of the
+    /// subnet the node lives in, then those of each other subnet, by the file's list.
     #[must_use]
-    pub fn ladder(&self, present: &SubnetId) -> Vec<Pool> {
+    pub fn ladder(&self, present: &SubnetId, survey: Option<&Kept>) -> Vec<Pool> {
+        if let Some(kept) = survey.filter(|kept| kept.answers(self, present)) {
+            return kept.pools(self, present);
+        }
         let mut pools = self.rungs(None);
         for subnet in self.subnets().filter(|subnet| *subnet != present) {
             pools.extend(self.rungs(Some(subnet)));
@@ -784,11 +803,7 @@ impl NodeSpec {
                 subnet: subnet.cloned(),
             })
         };
-        match self.capacity.market {
-            MarketPolicy::SpotOnly => rungs(Market::Spot).collect(),
-            MarketPolicy::SpotThenOnDemand => rungs(Market::Spot).chain(rungs(Market::OnDemand)).collect(),
-            MarketPolicy::OnDemandOnly => rungs(Market::OnDemand).collect(),
-        }
+        markets(self.capacity.market).iter().copied().flat_map(rungs).collect()
     }
 }
 
@@ -846,6 +861,8 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         security_groups: Vec::new(),
         capacity: CapacitySpec {
             instance_types: vec!["m6i.large".into(), "m5.large".into()],
+            requirements: None,
+            order: None,
             market: MarketPolicy::SpotThenOnDemand,
             price_max: None,
             on_demand: OnDemandSpec::default(),
@@ -1036,7 +1053,7 @@ mod tests {
 
     #[test]
     fn on_demand_is_the_last_rung() {
-        let pools: Vec<_> = good().ladder(&good().subnet).iter().map(ToString::to_string).collect();
+        let pools: Vec<_> = good().ladder(&good().subnet, None).iter().map(ToString::to_string).collect();
         assert_eq!(pools, ["m6i.large spot", "m5.large spot", "m6i.large on-demand", "m5.large on-demand"]);
     }
 }

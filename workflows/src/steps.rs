@@ -5,7 +5,7 @@
 //!
 //! | step | call | its repeat is safe because of |
 //! | --- | --- | --- |
-//! | resolve | describe only | nothing is changed |
+//! | resolve, survey | describe only | nothing is changed |
 //! | create_volume, create_interface, launch, adopt_root | tokenised create | the client token in the intent |
 //! | snapshot_root, snapshot | CreateSnapshot | the tag `perennial:step`, looked for first |
 //! | register_image | RegisterImage | the unique name |
@@ -39,6 +39,7 @@ use crate::aws::{
 use crate::backup::{BackupEvidence, BackupIntent};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
+use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
 
 /// A volume's place in a node: `root`, or the name of a data volume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -184,6 +185,8 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<SubnetId>,
     },
+    /// Looks which pools there are, and what they cost.
+    Survey(Question),
     /// Creates a data volume.
     CreateVolume {
         /// Whose.
@@ -315,6 +318,9 @@ pub enum Intent {
         /// It is asked only while fewer than this many other nodes are on demand.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         on_demand_max: Option<u32>,
+        /// Its place among the pools of the survey, if there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rank: Option<Rank>,
         /// At most this price per hour.
         price_max: Option<String>,
         /// The zone.
@@ -496,6 +502,7 @@ impl Intent {
     pub fn step(&self) -> String {
         match self {
             Self::Resolve { .. } => "resolve".into(),
+            Self::Survey(_) => "survey".into(),
             Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
             Self::TakeVolume { slot, .. } => format!("take_volume:{slot}"),
             Self::CreateInterface { .. } => "create_interface".into(),
@@ -548,6 +555,9 @@ impl Intent {
             | Self::MoveAddress { .. }
             | Self::Associate { .. }
             | Self::Verify { .. } => 15 * MINUTE,
+            // With something to go by it holds nothing up for longer.
+            Self::Survey(question) if !question.needed => PATIENCE_MS,
+            Self::Survey(_) => 15 * MINUTE,
             // Seconds in practice. What cannot be cleaned up by then is left, listed, and tried again by the next operation.
             Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
@@ -579,7 +589,11 @@ impl Intent {
     pub const fn has_another_way(&self) -> bool {
         matches!(
             self,
-            Self::Start { .. } | Self::Detach { .. } | Self::DetachInterface { .. } | Self::AdoptRoot { .. }
+            Self::Start { .. }
+                | Self::Detach { .. }
+                | Self::DetachInterface { .. }
+                | Self::AdoptRoot { .. }
+                | Self::Survey(Question { needed: false, .. })
         )
     }
 
@@ -611,6 +625,7 @@ impl Intent {
             | Self::Preserve { instance, .. }
             | Self::Detach { instance, .. } => Some(instance),
             Self::Resolve { .. }
+            | Self::Survey(_)
             | Self::CreateVolume { .. }
             | Self::TakeVolume { .. }
             | Self::CreateInterface { .. }
@@ -658,6 +673,8 @@ impl Intent {
 pub enum Evidence {
     /// The zone and the image's traits.
     Resolved(Placement),
+    /// The pools there are, and what is against others.
+    Surveyed(Survey),
     /// A volume is available.
     VolumeCreated {
         /// Its id.

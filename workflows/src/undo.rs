@@ -172,6 +172,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
     let is_old = |instance: &InstanceId| op.old().is_some_and(|old| old.instance == *instance);
     match intent {
         Intent::Resolve { .. }
+        | Intent::Survey(_)
         | Intent::CreateVolume { .. }
         | Intent::TakeVolume { .. }
         | Intent::CreateInterface { .. }

@@ -15,13 +15,15 @@ use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
+use perennial_workflows::requirements::CapacityOrder;
 use perennial_workflows::signal::{Effect, News, Signal, Source};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, ReturnToSpot, RootMode, example};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, ReturnToSpot, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
     RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
+use perennial_workflows::survey::{PassedOver, Survey};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
@@ -166,6 +168,8 @@ enum Move {
     Cancel,
     Enlarge,
     Regroup(u8),
+    /// Another way of finding its pools.
+    Require(u8),
     /// Somebody asks for a backup.
     BackUp,
     /// The scheduler comes by after so many minutes.
@@ -191,6 +195,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Cancel),
         1 => Just(Move::Enlarge),
         1 => any::<u8>().prop_map(Move::Regroup),
+        1 => any::<u8>().prop_map(Move::Require),
         1 => Just(Move::BackUp),
         2 => any::<u8>().prop_map(Move::Tend),
         5 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::BackupStep(n, how)),
@@ -221,6 +226,18 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::NoCapacity { code: code.into(), message: "none".into() }
         }
         (Intent::Launch { .. }, 2) => gone(&InstanceId::parse("i-gone").unwrap()),
+        // Nothing fits, or everything costs too much.
+        (Intent::Survey(_), 1 | 3) => {
+            let price = (how % 4 == 3).then(|| "9.0".to_owned());
+            let rejected = PassedOver {
+                instance_type: "m5.large".into(),
+                market: None,
+                zone: None,
+                price,
+                because: "laws".into(),
+            };
+            Evidence::Surveyed(Survey { rejected: vec![rejected], ..Survey::default() })
+        }
         (Intent::AdoptRoot { .. }, 0 | 1) => {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
@@ -297,6 +314,16 @@ fn news(how: u8) -> News {
     }
 }
 
+/// Lets a node's pools be found in one of four ways.
+fn survey_it(spec: &mut NodeSpec, how: u8) {
+    let listed = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt).capacity.instance_types;
+    let wanted = r#"{"vcpus": {"min": 2}, "memory_gib": {"min": 8}}"#;
+    spec.capacity.instance_types = if how == 1 { Vec::new() } else { listed };
+    spec.capacity.requirements = (how == 1 || how == 2).then(|| serde_json::from_str(wanted).unwrap());
+    spec.capacity.order = (how == 3).then_some(CapacityOrder::Price);
+    spec.capacity.price_max = (how == 3 || how == 1).then(|| "0.1".to_owned());
+}
+
 fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
     match action {
         Move::Succeed(n) | Move::Fail(n, _) => {
@@ -370,6 +397,11 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let Some(mut spec) = desk.node().spec else { return Ok(()) };
             spec.security_groups = vec![GroupId::parse(&format!("sg-{}", n % 3)).unwrap()];
             desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
+        }
+        Move::Require(n) => {
+            let Some(mut spec) = desk.node().spec else { return Ok(()) };
+            survey_it(&mut spec, n % 4);
+            desk.submit(Work::Apply(ApplyParams { spec }))?;
         }
         Move::BackUp => {
             desk.submit(Work::Backup(BackupParams { reason: None }))?;
@@ -589,6 +621,7 @@ proptest! {
         by_snapshot in any::<bool>(),
         moves_away in any::<bool>(),
         taken in any::<bool>(),
+        surveyed in 0_u8..4,
         moves in moves(),
     ) {
         let mut desk = Desk::new();
@@ -610,6 +643,7 @@ proptest! {
             spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
             spec.capacity.min_lifetime_min = 0;
         }
+        survey_it(&mut spec, surveyed);
         spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
         let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         prop_assert!(applied);

@@ -632,7 +632,9 @@ fn spot_only_never_asks_on_demand() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.capacity.market = MarketPolicy::SpotOnly;
     assert!(
-        spec.ladder(&spec.subnet).iter().all(|pool| pool.market == perennial_workflows::aws::Market::Spot)
+        spec.ladder(&spec.subnet, None)
+            .iter()
+            .all(|pool| pool.market == perennial_workflows::aws::Market::Spot)
     );
 }
 

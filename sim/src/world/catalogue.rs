@@ -1,13 +1,18 @@
 //! Instance types and spot prices. A type's size follows from its name; nothing here is AWS's price list.
 
+use std::collections::BTreeSet;
+
+use perennial_workers::cloud::TypeQuery;
 use perennial_workflows::aws::Market;
+use perennial_workflows::survey::TypeFacts;
 
 use super::settings::Capacity;
 use super::{ApiError, World};
 
 /// The types that are listed when nobody asks for particular ones. Others of the same form exist as well.
-pub const TYPES: [&str; 29] = [
+pub const TYPES: [&str; 31] = [
     "c5.large",
+    "c5.metal",
     "c5.xlarge",
     "c6i.large",
     "c6i.xlarge",
@@ -19,6 +24,7 @@ pub const TYPES: [&str; 29] = [
     "g5g.xlarge",
     "g6.xlarge",
     "i4i.large",
+    "m4.large",
     "m5.large",
     "m5.xlarge",
     "m6a.large",
@@ -126,6 +132,33 @@ impl Shape {
     }
 }
 
+/// What the port says of a type; of previous generations are those whose number is less than five, burstable ones apart.
+#[must_use]
+pub fn facts(name: &str) -> Option<TypeFacts> {
+    let shape = Shape::of(name)?;
+    Some(TypeFacts {
+        name: name.to_owned(),
+        vcpus: shape.vcpus,
+        memory_mib: shape.memory_mib,
+        gpus: shape.gpu.map_or(0, |gpu| gpu.count),
+        architectures: vec![shape.architecture.to_owned()],
+        burstable: name.starts_with('t'),
+        bare_metal: name.ends_with(".metal"),
+        current: is_current(name),
+        on_spot: true,
+        on_demand: true,
+    })
+}
+
+/// Whether a type is of a current generation.
+#[must_use]
+pub fn is_current(name: &str) -> bool {
+    let generation = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let old = ["m", "c", "r"].iter().any(|family| name.strip_prefix(family) == Some(generation))
+        && generation.starts_with(['1', '2', '3', '4']);
+    !old
+}
+
 /// One price of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price {
@@ -158,6 +191,42 @@ impl World {
             })
     }
 
+    /// DescribeInstanceTypes: the listed types, or some by name; a name that does not exist is missing.
+    ///
+    /// # Errors
+    /// RequestLimitExceeded.
+    pub fn describe_types(&mut self, now_ms: u64, query: &TypeQuery) -> Result<Vec<TypeFacts>, ApiError> {
+        self.look(now_ms, "DescribeInstanceTypes")?;
+        Ok(match query {
+            TypeQuery::Named(names) => names.iter().filter_map(|name| facts(name)).collect(),
+            TypeQuery::Of(architecture) => {
+                let all = TYPES.iter().filter_map(|name| facts(name));
+                all.filter(|facts| facts.architectures.contains(architecture)).collect()
+            }
+        })
+    }
+
+    /// DescribeInstanceTypeOfferings of a zone: of the listed types, and of those whose capacity was ever set.
+    ///
+    /// # Errors
+    /// RequestLimitExceeded.
+    pub fn describe_offered(&mut self, now_ms: u64, zone: &str) -> Result<BTreeSet<String>, ApiError> {
+        self.look(now_ms, "DescribeInstanceTypeOfferings")?;
+        let known = self.capacity.keys().map(|(name, _, _)| name.clone());
+        let names = TYPES.iter().map(|name| (*name).to_owned()).chain(known);
+        Ok(names.filter(|name| self.offers(name, zone)).collect())
+    }
+
+    /// Sets what a type costs on the spot market of a zone from now on, in millionths of a dollar per hour.
+    pub fn set_spot_price(&mut self, instance_type: &str, zone: &str, micro_dollars: u64) {
+        self.prices_set.insert((instance_type.to_owned(), zone.to_owned()), micro_dollars);
+    }
+
+    /// Sets the placement score of a zone, whatever its capacity.
+    pub fn set_placement_score(&mut self, zone: &str, score: u8) {
+        self.scores_set.insert(zone.to_owned(), score);
+    }
+
     /// DescribeSpotPriceHistory of one pool, newest first: made up, but the same for the same seed, different by
     /// type, zone and hour. Days of it exist, before the region's own beginning too.
     ///
@@ -176,7 +245,8 @@ impl World {
                     (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
                 });
                 let base = u64::from(shape.vcpus) * 9_000 + u64::from(shape.memory_mib) * 2;
-                let micro_dollars = base * (80 + chance % 41) / 100;
+                let set = self.prices_set.get(&(instance_type.to_owned(), zone.to_owned()));
+                let micro_dollars = set.copied().unwrap_or(base * (80 + chance % 41) / 100);
                 Price {
                     instance_type: instance_type.to_owned(),
                     zone: zone.to_owned(),
@@ -206,7 +276,7 @@ impl World {
                 Some(Capacity::Free(_) | Capacity::Unsupported) => 1,
             });
         }
-        Ok(best)
+        Ok(self.scores_set.get(zone).copied().unwrap_or(best))
     }
 }
 
@@ -238,5 +308,23 @@ mod tests {
         assert_eq!(gpus("g5.12xlarge"), Some(("A10G", 4)));
         assert_eq!(gpus("p4d.24xlarge"), Some(("A100", 8)));
         assert_eq!(gpus("m5.24xlarge"), None);
+    }
+
+    #[test]
+    fn the_port_is_told_what_a_type_is_like() {
+        let like = |name: &str| {
+            let facts = facts(name).unwrap();
+            (facts.gpus, facts.burstable, facts.bare_metal, facts.current)
+        };
+        for (name, expected) in [
+            ("m5.large", (0, false, false, true)),
+            ("m4.large", (0, false, false, false)),
+            ("t3.small", (0, true, false, true)),
+            ("c5.metal", (0, false, true, true)),
+            ("g4dn.xlarge", (1, false, false, true)),
+            ("p4d.24xlarge", (8, false, false, true)),
+        ] {
+            assert_eq!(like(name), expected, "{name}");
+        }
     }
 }

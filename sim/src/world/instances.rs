@@ -346,8 +346,15 @@ impl World {
             return Err(ApiError::new("InvalidBlockDeviceMapping", "A device name is mapped twice"));
         }
         let devices = merged(&image.devices, &request.devices);
-        if super::catalogue::Shape::of(&request.instance_type).is_none() {
+        let Some(shape) = super::catalogue::Shape::of(&request.instance_type) else {
             let message = format!("Invalid value '{}' for InstanceType.", request.instance_type);
+            return Err(ApiError::new("InvalidParameterValue", message));
+        };
+        if shape.architecture != image.traits.architecture {
+            let message = format!(
+                "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI.",
+                shape.architecture, image.traits.architecture
+            );
             return Err(ApiError::new("InvalidParameterValue", message));
         }
         let subnet = match &request.placement {

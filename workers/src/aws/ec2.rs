@@ -42,6 +42,7 @@ use perennial_workflows::aws::{
     SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::steps::LaunchVolume;
+use perennial_workflows::survey::TypeFacts;
 
 use super::ec2_views::{self as views, Missing};
 use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
@@ -49,11 +50,11 @@ use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
     Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
-    SpotRequestView, SubnetView, Tags, Taking, VolumeRequest, VolumeView,
+    SpotRequestView, SubnetView, Tags, Taking, TypeQuery, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
-const FILTER_VALUES_MAX: usize = 200;
+pub(super) const FILTER_VALUES_MAX: usize = 200;
 
 /// The largest page every describe we make accepts, but for the two below (EC2 API reference, `MaxResults`).
 const PAGE_SIZE: i32 = 1000;
@@ -279,6 +280,14 @@ impl Cloud for Ec2 {
         }
         found.retain(|view| ids.contains(&view.id));
         Ok(found)
+    }
+
+    async fn instance_types(&self, query: &TypeQuery) -> Result<Vec<TypeFacts>, CloudError> {
+        self.described_types(query).await
+    }
+
+    async fn offered_types(&self, zone: &str) -> Result<BTreeSet<String>, CloudError> {
+        self.offerings(zone).await
     }
 
     async fn spot_prices(

@@ -4,7 +4,7 @@ use super::super::params::Scope;
 use super::super::xml::Element;
 use super::select::{self, Bounds, Filters, page};
 use super::{Call, read_tags, show};
-use crate::world::{ApiError, Gpu, Shape, TYPES};
+use crate::world::{ApiError, Gpu, Shape, TYPES, is_current};
 
 pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.look(call.now_ms, "DescribeRegions")?;
@@ -81,7 +81,7 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
             let one = |value: String| Some(vec![value]);
             match filter {
                 "instance-type" => one(name.clone()),
-                "current-generation" => one("true".to_owned()),
+                "current-generation" => one(is_current(&name).to_string()),
                 "vcpu-info.default-vcpus" => one(shape.vcpus.to_string()),
                 "memory-info.size-in-mib" => one(shape.memory_mib.to_string()),
                 "processor-info.supported-architecture" => one(shape.architecture.to_owned()),
@@ -95,7 +95,7 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
         }
         let shown = Element::new()
             .with("instanceType", &name)
-            .with("currentGeneration", true)
+            .with("currentGeneration", is_current(&name))
             .with("freeTierEligible", false)
             .texts("supportedUsageClasses", ["on-demand", "spot"])
             .texts("supportedRootDeviceTypes", ["ebs"])
