@@ -107,6 +107,16 @@ async fn storm(seed: u64) {
     if modes.u8(0..3) == 0 && spec.capacity.other_subnets.is_empty() {
         spec.persist.network = NetworkMode::SecondaryEni;
     }
+    // Likewise: how its pools are found.
+    let mut finds = fastrand::Rng::with_seed(seed ^ 0x5e7);
+    if finds.u8(0..3) == 0 {
+        let wanted = r#"{"vcpus": {"min": 2, "max": 4}, "memory_gib": {"min": 8, "max": 16}}"#;
+        spec.capacity.requirements = Some(serde_json::from_str(wanted).unwrap());
+        if finds.bool() {
+            spec.capacity.instance_types.clear();
+        }
+        spec.capacity.price_max = finds.bool().then(|| "0.06".to_owned());
+    }
     // Likewise: backups while it storms.
     let backs_up = fastrand::Rng::with_seed(seed ^ 0xbac).u8(0..3) == 0;
     let keeps_something = root != RootMode::None || !spec.data_volumes.is_empty();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{Capacity, Settings};
+use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workflows::aws::Market;
 use perennial_workflows::plan::plan;
@@ -535,5 +535,69 @@ async fn a_plan_predicts_a_surveyed_replacement_and_says_where_its_pools_come_fr
         let taken = counted(operation.steps.values().map(|record| record.step.as_str()));
         assert_eq!(taken, predicted, "{network:?}");
         whole(&lab).await;
+    }
+}
+
+/// A replacement of a surveyed node that dies at `k`; how many points it passed.
+async fn dies_at(network: NetworkMode, sudden: bool, k: u64) -> u64 {
+    let mut settings = Settings::calm(11);
+    settings.latencies.shutdown = Span::ms(6_000, 8_000);
+    settings.latencies.replace_root = Span::ms(4_000, 5_000);
+    let mut lab = Lab::new(settings);
+    prices(&lab, &PRICES);
+    let mut spec = by_requirements(&lab, network);
+    spec.capacity.price_max = Some("0.033".into());
+    lab.provision(&spec).await;
+    lab.write("db-1", "before").await;
+    let old = lab.instance("db-1").await;
+    lab.die_at(k);
+    lab.region.with(|world, now_ms| match sudden {
+        true => world.reclaim_now(now_ms, &old).unwrap(),
+        false => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
+    });
+    lab.rest("db-1", 2).await;
+    let passed = lab.points_passed();
+    lab.disarm();
+    assert_eq!(lab.deaths, u64::from(k != u64::MAX), "{network:?}: no death at point {k}");
+    whole(&lab).await;
+    let node = lab.node("db-1").await;
+    assert_eq!(node.operations, 2, "{network:?} at {k}: one operation\n{}", lab.story().await);
+    assert!(pool(&lab, "db-1").await.ends_with("spot"), "{network:?} at {k}");
+    assert_eq!(node.resources.survey.map(|kept| kept.pools.is_empty()), Some(false));
+    passed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_surveyed_replacement() {
+    for (network, sudden) in [
+        (NetworkMode::SecondaryIp, false),
+        (NetworkMode::SecondaryIp, true),
+        (NetworkMode::PrimaryEni, false),
+    ] {
+        let points = dies_at(network, sudden, u64::MAX).await;
+        assert!(points > 40, "only {points} points; the counting is broken");
+        for k in (u64::from(sudden)..points).step_by(2) {
+            dies_at(network, sudden, k).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_surveyed_provision() {
+    let run = async |k: u64| {
+        let mut lab = Lab::new(Settings::calm(5));
+        let spec = by_requirements(&lab, NetworkMode::SecondaryIp);
+        lab.die_at(k);
+        lab.provision(&spec).await;
+        let passed = lab.points_passed();
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.check("db-1", &[]).await;
+        passed
+    };
+    let points = run(u64::MAX).await;
+    assert!(points > 30, "only {points} points; the counting is broken");
+    for k in 0..points {
+        run(k).await;
     }
 }
