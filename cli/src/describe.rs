@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::history::in_words;
+use perennial_workflows::history::{found_in_words, in_words};
 use perennial_workflows::node::OperationId;
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::steps::Intent;
@@ -80,6 +80,9 @@ impl Teller {
             OperationEvent::Diverted { cause, delete } => {
                 let what = if delete.is_some() { "deletion" } else { "pause" };
                 (what.to_owned(), format!("{cause}; it only frees what the node holds"))
+            }
+            OperationEvent::VolumeFound { instance, slot, held } => {
+                ("volume found".to_owned(), found_in_words(instance, slot, held))
             }
             OperationEvent::Finished { outcome, .. } => (outcome.to_string(), String::new()),
         })

@@ -481,7 +481,11 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     }
     for (slot, held) in &resources.volumes {
         let size = held.size_gib.map_or_else(String::new, |size| format!(", {size} GiB"));
-        rows.push(("volume", format!("{} {} at {}{size}", slot, held.volume, held.device)));
+        let found = if held.found.is_some() { ", found on the instance" } else { "" };
+        rows.push(("volume", format!("{} {} at {}{size}{found}", slot, held.volume, held.device)));
+    }
+    for other in &resources.strangers {
+        rows.push(("left alone", format!("{} at {}: {}", other.volume, other.device, other.because)));
     }
     if resources.carrier.is_some() {
         rows.extend(history::losses(&resources.origins).into_iter().map(|loss| ("last loss", loss)));

@@ -67,5 +67,6 @@ fn capital(kind: OperationKind) -> &'static str {
         OperationKind::Grow => "The growth",
         OperationKind::Pause => "The pause",
         OperationKind::Resume => "Coming back",
+        OperationKind::Take => "Taking volumes",
     }
 }

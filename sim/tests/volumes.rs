@@ -60,7 +60,7 @@ async fn an_existing_volume_is_taken_carried_and_left_by_the_deletion() {
     lab.rest("db-1", 3).await;
     lab.check_without_instance("db-1").await;
     lab.region.with(|world, _| {
-        let left = world.volume(&taken).expect("it was there before the node");
+        let left = world.all_volumes().find(|left| left.id == taken).expect("it was there before the node");
         assert!(left.attachment.is_none(), "it is free again");
     });
 }

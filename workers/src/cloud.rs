@@ -116,6 +116,12 @@ pub struct VolumeView {
     pub zone: String,
     /// Its size.
     pub size_gib: u32,
+    /// Such as `gp3`.
+    pub volume_type: String,
+    /// Its IOPS, also where they are not provisioned.
+    pub iops: Option<u32>,
+    /// In MiB/s.
+    pub throughput: Option<u32>,
     /// The snapshot it was made from.
     pub snapshot: Option<SnapshotId>,
     /// Whether several instances may attach it; we refuse such volumes.

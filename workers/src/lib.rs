@@ -13,6 +13,7 @@ pub mod pools;
 pub mod returns;
 pub mod runner;
 pub mod service;
+mod strays;
 pub mod sweep;
 
 #[cfg(feature = "aws")]

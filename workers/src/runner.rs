@@ -7,6 +7,7 @@
 
 mod backups;
 mod hanging;
+pub(crate) mod preserve;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -110,6 +111,8 @@ struct Memory {
     missing: Option<(u64, u32)>,
     /// The same for the instance the step works on.
     missing_instance: Option<(u64, u32)>,
+    /// The same for another volume that an instance lists.
+    missing_other: Option<(u64, u32)>,
     /// When a volume was last detached by force, in milliseconds.
     forced_at_ms: Option<u64>,
 }
@@ -370,8 +373,8 @@ impl Look<'_> {
                     (Err(error), _) => Err(error),
                 }
             }
-            Intent::Preserve { instance, volumes, interface } => {
-                self.preserve(instance, volumes, interface.as_ref()).await
+            Intent::Preserve { instance, volumes, interface, others } => {
+                preserve::preserve(self, instance, volumes, interface.as_ref(), others.as_ref()).await
             }
             Intent::Detach { volume, instance, .. } => self.detach(volume, instance).await,
             Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
@@ -598,76 +601,6 @@ impl Look<'_> {
                 refused("VolumeError", format!("{volume} is {:?}", view.state))
             }
         }
-    }
-
-    async fn preserve(
-        &mut self,
-        instance: &InstanceId,
-        volumes: &[VolumeId],
-        interface: Option<&InterfaceId>,
-    ) -> Result<Pass, CloudError> {
-        let view = match self.runner.observer.instance(instance).await? {
-            // A stopped instance can be preserved as well as a running one.
-            Some(view) if !view.state.is_over() => view,
-            _ => match self.alive(instance).await? {
-                Ok(view) => view,
-                Err(pass) => return Ok(pass),
-            },
-        };
-        // An adoption under way could still put a root in place whose flag nobody has looked at.
-        if let Ok(tasks) = self.runner.cloud.root_tasks(instance).await
-            && let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress)
-        {
-            return not_yet(LOOK_AGAIN, format!("{} is in progress", task.id));
-        }
-        // The volume is authoritative for its attachment; the instance's mapping is asked as well, and either may say that it
-        // would die.
-        let mut devices: Vec<String> = view
-            .block_devices
-            .iter()
-            .filter(|device| device.delete_on_termination && volumes.contains(&device.volume))
-            .map(|device| device.device.clone())
-            .collect();
-        let seen = self.runner.observer.volumes(volumes).await?;
-        for seen in seen.iter().flatten() {
-            for attachment in &seen.attachments {
-                if attachment.instance == *instance
-                    && attachment.delete_on_termination
-                    && !devices.contains(&attachment.device)
-                {
-                    devices.push(attachment.device.clone());
-                }
-            }
-        }
-        let attachment = view
-            .interfaces
-            .iter()
-            .find(|own| Some(&own.id) == interface && own.delete_on_termination)
-            .and_then(|own| own.attachment.clone());
-        if devices.is_empty() && attachment.is_none() {
-            // What belongs here and is not seen here may have come a moment ago, by an adoption that has just ended: its flag
-            // is what decides whether it survives.
-            let is_here = |view: &Option<VolumeView>| {
-                view.as_ref().is_some_and(|view| view.attachments.iter().any(|at| at.instance == *instance))
-            };
-            if let Some((volume, _)) = volumes.iter().zip(&seen).find(|(_, view)| !is_here(view))
-                && !self.is_missing_for(ARRIVAL)
-            {
-                return not_yet(
-                    LOOK_AGAIN,
-                    format!("{volume} is not seen on {instance}, which proves nothing yet"),
-                );
-            }
-            return settled(Evidence::Preserved);
-        }
-        self.memory.missing = None;
-        if !devices.is_empty() {
-            self.runner.cloud.preserve_volumes(instance, &devices).await?;
-        }
-        if let (Some(interface), Some(attachment)) = (interface, attachment) {
-            self.runner.cloud.preserve_interface(interface, &attachment).await?;
-        }
-        not_yet(LOOK_SOON, format!("DeleteOnTermination of {instance} is to be seen as false"))
     }
 
     async fn detach(&mut self, volume: &VolumeId, instance: &InstanceId) -> Result<Pass, CloudError> {

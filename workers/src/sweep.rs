@@ -1,7 +1,8 @@
 //! The sweep: finds a lost instance when no event ever came.
 //!
 //! Every so often it describes the instances of all nodes (and their spot requests) and hands what it sees to the same
-//! decision that events go to. An event and a sweep about the same loss are one operation.
+//! decision that events go to. An event and a sweep about the same loss are one operation. What it sees of the volumes on instances of nodes
+//! at rest goes the same way: see `strays.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use perennial_workflows::spec::NodeName;
 use tracing::{info, warn};
 
 use crate::classify::CloudError;
-use crate::cloud::{Cloud, Select};
+use crate::cloud::{Cloud, InstanceView, Select};
 use crate::events::NOTICE;
 use crate::ingest::sight;
 use crate::pools::Pools;
+use crate::strays::{self, Held, Seen, Strays};
 
 /// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a minute.
 pub const EVERY: Duration = Duration::from_secs(20);
@@ -42,6 +44,7 @@ pub struct Sweep {
     owner: String,
     every: Duration,
     missing: HashMap<InstanceId, u32>,
+    strays: Strays,
     pools: Arc<Pools>,
 }
 
@@ -50,6 +53,8 @@ pub struct Sweep {
 struct Watched {
     node: NodeName,
     spot_request: Option<SpotRequestId>,
+    /// Its volumes, if it carries a node at rest.
+    held: Option<Held>,
 }
 
 impl Sweep {
@@ -62,7 +67,7 @@ impl Sweep {
         every: Duration,
         pools: Arc<Pools>,
     ) -> Self {
-        Self { engine, cloud, owner, every, missing: HashMap::new(), pools }
+        Self { engine, cloud, owner, every, missing: HashMap::new(), strays: Strays::default(), pools }
     }
 
     /// Sweeps until the shutdown is asked for.
@@ -135,13 +140,36 @@ impl Sweep {
                 self.tell(&watched.node, signal).await?;
             }
         }
+        self.look_at_volumes(&watched, &seen).await
+    }
+
+    /// Volumes that somebody attached to the instances of nodes at rest, or detached from them.
+    async fn look_at_volumes(
+        &mut self,
+        watched: &BTreeMap<InstanceId, Watched>,
+        seen: &BTreeMap<InstanceId, InstanceView>,
+    ) -> Result<(), SweepError> {
+        let at_rest = watched
+            .iter()
+            .filter_map(|(id, watched)| Some((id.clone(), (watched.held.clone()?, seen.get(id)?.clone()))));
+        for (instance, Seen { others, left }) in
+            self.strays.look(self.cloud.as_ref(), &at_rest.collect()).await?
+        {
+            let Some(Watched { node, .. }) = watched.get(&instance) else { continue };
+            let sight = sight(&self.engine, node).await?;
+            let owner = self.owner.clone();
+            self.command(node, Command::Sighted { sight, instance, others, left, owner }).await?;
+        }
         Ok(())
     }
 
     async fn tell(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
         self.pools.heed(&self.engine, node, &signal).await;
         let sight = sight(&self.engine, node).await?;
-        let command = Command::Heard { signal, sight, owner: self.owner.clone() };
+        self.command(node, Command::Heard { signal, sight, owner: self.owner.clone() }).await
+    }
+
+    async fn command(&self, node: &NodeName, command: Command) -> Result<(), SweepError> {
         match self.engine.execute(command).await {
             // The node moved on meanwhile: the next sweep looks again.
             Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
@@ -185,14 +213,16 @@ impl Sweep {
         let (state, _) = self.engine.load(&node_stream(name)).await?;
         let State::Node(node) = state.as_ref() else { return Ok(()) };
         if let Some(carrier) = node.resources.carrier.as_ref().filter(|_| node.exists()) {
-            let entry = Watched { node: name.clone(), spot_request: carrier.spot_request.clone() };
+            let (node, held) = (name.clone(), strays::held(node));
+            let entry = Watched { node, spot_request: carrier.spot_request.clone(), held };
             watched.insert(carrier.instance.clone(), entry);
         }
         if let Some((open, _)) = &node.open {
             let (state, _) = self.engine.load(&open.stream()).await?;
             if let State::Operation(Some(operation)) = state.as_ref() {
                 for holder in operation.facts.holders.iter().filter(|holder| !holder.fenced) {
-                    let entry = Watched { node: name.clone(), spot_request: holder.spot_request.clone() };
+                    let entry =
+                        Watched { node: name.clone(), spot_request: holder.spot_request.clone(), held: None };
                     watched.insert(holder.instance.clone(), entry);
                 }
                 // A fenced holder has been seen terminated; there is nothing left to hear of it.
@@ -200,7 +230,11 @@ impl Sweep {
                     watched.remove(&holder.instance);
                 }
                 if let Some(candidate) = &operation.facts.candidate {
-                    let entry = Watched { node: name.clone(), spot_request: candidate.spot_request.clone() };
+                    let entry = Watched {
+                        node: name.clone(),
+                        spot_request: candidate.spot_request.clone(),
+                        held: None,
+                    };
                     watched.insert(candidate.instance.clone(), entry);
                 }
             }

@@ -4,6 +4,7 @@
 use crate::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::capacity;
 use crate::carriage::Way;
+use crate::found;
 use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
@@ -50,7 +51,7 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         Some(_) | None if placement.other_zones.is_empty() => &placement.zone,
         Some(_) | None => "",
     };
-    for wanted in op.order.spec.data_volumes.iter().filter(|_| !zone.is_empty()) {
+    for wanted in found::wishes(op).iter().filter(|_| !zone.is_empty()) {
         let slot = Slot::Data(wanted.name.clone());
         let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
         if absent {
@@ -92,7 +93,7 @@ fn create_volume(
 /// volume from it.
 fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     let Some(pool) = op.target() else { return };
-    for wanted in &op.order.spec.data_volumes {
+    for wanted in &found::wishes(op) {
         let slot = Slot::Data(wanted.name.clone());
         let Some(fact) = op.facts.volumes.get(&slot) else { continue };
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
@@ -207,6 +208,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 volumes: vec![root.clone()],
                 interface: None,
+                others: None,
             }
             .into(),
         );
@@ -360,6 +362,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
+                others: None,
             }
             .into(),
         );

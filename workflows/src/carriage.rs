@@ -95,11 +95,12 @@ impl Operation {
     pub(crate) fn launch_volumes(&self, pool: &Pool) -> Option<Vec<LaunchVolume>> {
         let mut volumes = Vec::new();
         for (slot, fact) in &self.facts.volumes {
-            let Slot::Data(name) = slot else { continue };
-            if fact.place == Place::Absent || self.way(slot, fact, pool) != Way::Launch {
+            if *slot == Slot::Root || fact.place == Place::Absent || self.way(slot, fact, pool) != Way::Launch
+            {
                 continue;
             }
-            let wanted = self.order.spec.data_volumes.iter().find(|wanted| wanted.name == *name);
+            let wanted = crate::found::wish(self, slot);
+            let wanted = wanted.as_ref();
             volumes.push(LaunchVolume {
                 slot: slot.clone(),
                 device: fact.device.clone(),
@@ -163,6 +164,7 @@ impl Operation {
     /// A volume goes on as another one.
     pub(crate) fn superseded(&self, slot: &Slot, fact: &VolumeFact, why: &str) -> Option<Retained> {
         let because = format!("{}: {why}", self.id);
-        fact.id.clone().map(|volume| Retained { volume, slot: slot.clone(), because })
+        let foreign = crate::found::is_foreign(fact.found.as_ref());
+        fact.id.clone().map(|volume| Retained { volume, slot: slot.clone(), because, foreign })
     }
 }

@@ -20,7 +20,7 @@
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
 use crate::steps::{Intent, Slot};
-use crate::{acquire, pool, release, taken};
+use crate::{acquire, found, pool, release, taken};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -76,7 +76,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Data(_) => keep.data,
         };
         // What was there before the node stays.
-        if !kept && !taken::is_taken(op, &held.volume) {
+        if !kept && !taken::is_taken(op, &held.volume) && !found::is_foreign(held.found.as_ref()) {
             let intent = Intent::DeleteVolume { volume: held.volume.clone(), role: slot.to_string() };
             list.push((held.volume.to_string(), intent));
         }
@@ -86,7 +86,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Root => keep.root,
             Slot::Data(_) => keep.data,
         };
-        if !kept && !taken::is_taken(op, &old.volume) {
+        if !kept && !taken::is_taken(op, &old.volume) && !old.foreign {
             let intent =
                 Intent::DeleteVolume { volume: old.volume.clone(), role: format!("retained {}", old.slot) };
             list.push((old.volume.to_string(), intent));
@@ -132,6 +132,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let mut left = op.order.before.clone();
     let gone = |id: String| facts.gone.contains(&id);
     left.carrier = None;
+    left.strangers = Vec::new();
     // It stays allocated to the account, which had it before the node.
     left.elastic = None;
     left.volumes.retain(|_, held| !gone(held.volume.to_string()));

@@ -9,9 +9,10 @@ use perennial_engine::journal::EventData;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::SnapshotId;
+use crate::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::backup::{self, BackupCause, BackupEvent, BackupId, Book, BookDraft, BookId, Errand, book_key};
 use crate::capacity::{self, SpotSeen};
+use crate::found::{self, Sighting};
 use crate::from_backup;
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
@@ -218,6 +219,19 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
+    /// The sweep saw the volumes of the instance that carries a node at rest.
+    Sighted {
+        /// Which node.
+        sight: Sight,
+        /// Its instance.
+        instance: InstanceId,
+        /// Attached volumes that were not known to be the node's.
+        others: Vec<VolumeId>,
+        /// The node's volumes that were seen to have left it, twice.
+        left: Vec<VolumeId>,
+        /// Whose installation this is.
+        owner: String,
+    },
     /// A worker reports.
     Report {
         /// Of which operation, or which book of backups.
@@ -347,7 +361,9 @@ impl Domain for Perennial {
                 streams.push(envelope.stream.clone());
                 streams
             }
-            Command::Heard { sight, .. } | Command::Return { sight, .. } => sight.streams(),
+            Command::Heard { sight, .. } | Command::Return { sight, .. } | Command::Sighted { sight, .. } => {
+                sight.streams()
+            }
             Command::Tend { sight, over, .. } => {
                 let mut streams = sight.streams();
                 streams.push(sight.book().next().stream());
@@ -391,6 +407,10 @@ impl Domain for Perennial {
             Command::Return { sight, seen, owner } => {
                 let view = View { world, now_ms, owner };
                 Ok(Decision { appends: view.bring_back(sight, seen)?, key: None })
+            }
+            Command::Sighted { sight, instance, others, left, owner } => {
+                let view = View { world, now_ms, owner };
+                Ok(Decision { appends: view.sighted(sight, instance, others, left)?, key: None })
             }
             Command::Report { workflow, token, evidence } => {
                 let view = View { world, now_ms, owner: "" };
@@ -777,7 +797,7 @@ impl View<'_> {
         grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, order.cause.clone()))
     }
 
-    /// Starts an operation on a node whose growth, if there is one, gives way.
+    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way.
     fn begin(
         &self,
         sight: &Sight,
@@ -789,7 +809,8 @@ impl View<'_> {
         let mut told_to_node = first;
         let mut appends = Vec::new();
         let mut before = node.resources.clone();
-        if let Some((open, OperationKind::Grow)) = &node.open
+        if let Some((open, kind)) = &node.open
+            && found::is_in_place(*kind)
             && let Some(growth) = self.operation(open)
         {
             let mut draft = Draft::from(growth, self.head(&open.stream()), self.now_ms);
@@ -800,7 +821,7 @@ impl View<'_> {
             before = resources.clone();
             told_to_node.push(Event::Node(NodeEvent::OperationFinished {
                 operation: open.clone(),
-                kind: OperationKind::Grow,
+                kind: *kind,
                 generation: node.generation,
                 resources: before.clone(),
                 outcome,
@@ -918,6 +939,30 @@ impl View<'_> {
         Ok((Fate::Started { operation: begun.id }, appends))
     }
 
+    /// Volumes were attached to the node's instance by somebody, or detached.
+    fn sighted(
+        &self,
+        sight: &Sight,
+        instance: &InstanceId,
+        others: &[VolumeId],
+        left: &[VolumeId],
+    ) -> Result<Appends, Rejection> {
+        let node = self.seen(sight)?;
+        let stream = node_stream(&sight.node);
+        match found::sighting(node, instance, others, left) {
+            Sighting::Nothing => Ok(Vec::new()),
+            Sighting::Leave(events) => Ok(vec![(stream, events.into_iter().map(Event::Node).collect())]),
+            Sighting::Take(volumes) => {
+                let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+                let cause = Cause::Found { instance: instance.clone(), volumes };
+                let before = node.resources.clone();
+                let wanted = Wanted::new(OperationKind::Take, spec, before, node.generation, cause);
+                let begun = self.start(sight, wanted)?;
+                Ok(vec![(stream, begun.told_to_node), begun.append])
+            }
+        }
+    }
+
     /// A node on demand goes back to spot, if it may now.
     fn bring_back(&self, sight: &Sight, seen: &SpotSeen) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
@@ -963,12 +1008,12 @@ impl View<'_> {
                 "there is no node {name}; register it with `perennial node apply -f FILE`"
             ));
         };
-        // A growth holds nothing that could not be let go.
+        // A growth, or a look at volumes, holds nothing that could not be let go.
         let open = sight
             .open
             .as_ref()
             .and_then(|open| self.operation(open))
-            .filter(|o| o.order.kind != OperationKind::Grow);
+            .filter(|o| !found::is_in_place(o.order.kind));
         match &submission.work {
             Work::Apply(apply) => {
                 let cause = cause(apply.reason.clone());
@@ -1229,6 +1274,9 @@ impl View<'_> {
             && let Err(error) = spec.check_change_from(old)
         {
             return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));
+        }
+        if let Err(because) = found::check_names(spec, &node.resources) {
+            return Ok((Fate::Rejected { because }, Vec::new()));
         }
         if node.exists() {
             let is_grown = node.open.is_some() || !node.resources.is_smaller_than(spec);

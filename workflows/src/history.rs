@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{GroupId, InstanceId, Market, VolumeId};
 use crate::loss::Origin;
-use crate::node::{NodeEvent, OperationId, OperationKind, Resources, Thing};
+use crate::node::{HeldVolume, NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order, Restore};
 use crate::signal::{Cause, News};
 use crate::spec::NodeName;
@@ -156,6 +156,10 @@ pub fn node_history(
             NodeEvent::SignalNoted { signal, because } => {
                 entries.push(Entry::Remark { at_ms, text: format!("{signal}; {because}") });
             }
+            NodeEvent::VolumeLeft { slot, volume, instance } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("{volume} ({slot}) was detached from {instance} by hand: it is not the node's any more (found by the sweep)"),
+            }),
             NodeEvent::OperationStarted { operation, .. } => {
                 if let Some(told) = operations.get(operation).and_then(|events| story(operation, events)) {
                     entries.push(Entry::Operation(told));
@@ -283,6 +287,9 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 let what = if delete.is_some() { "deletion" } else { "pause" };
                 told.remarks.push(remark(format!("{what}: {cause}")));
             }
+            OperationEvent::VolumeFound { instance, slot, held } => {
+                told.remarks.push(remark(found_in_words(instance, slot, held)));
+            }
             OperationEvent::Finished { resources, outcome } => {
                 told.status = outcome.to_string();
                 told.finished_at_ms = Some(at_ms);
@@ -298,6 +305,13 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
     }
     told.outage = clock.outage();
     Some(told)
+}
+
+/// A volume that became the node's.
+#[must_use]
+pub fn found_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume) -> String {
+    let size = held.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
+    format!("{} at {} of {instance} is the node's from now on, as {slot}{size}", held.volume, held.device)
 }
 
 /// What the journal says of the time a node did not serve.
@@ -471,6 +485,17 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
+        Evidence::PreservedWith { found, strangers } => {
+            let mut said = "DeleteOnTermination is false".to_owned();
+            let list = |said: &mut String, what: &str, ids: Vec<&str>| {
+                if !ids.is_empty() {
+                    said.push_str(&format!("; {what} {}", ids.join(", ")));
+                }
+            };
+            list(&mut said, "found", found.iter().map(|found| found.volume.as_str()).collect());
+            list(&mut said, "left alone:", strangers.iter().map(|other| other.volume.as_str()).collect());
+            said
+        }
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
         Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),

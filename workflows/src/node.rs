@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{
     AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
+use crate::found::{Found, Stranger};
 use crate::loss::Origin;
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
@@ -145,6 +146,8 @@ pub enum OperationKind {
     Pause,
     /// Brings a paused node onto an instance.
     Resume,
+    /// Takes volumes that somebody attached to its instance.
+    Take,
 }
 
 impl fmt::Display for OperationKind {
@@ -156,6 +159,7 @@ impl fmt::Display for OperationKind {
             Self::Grow => "grow",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Take => "take",
         })
     }
 }
@@ -196,6 +200,9 @@ pub struct HeldVolume {
     /// The snapshot it was made from, if it is a copy of the volume before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<SnapshotId>,
+    /// What it is like, if somebody attached it to the instance and it became the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
 }
 
 /// The interface that belongs to a node (`primary_eni`, `secondary_eni`).
@@ -241,6 +248,9 @@ pub struct Retained {
     pub slot: Slot,
     /// Why it is kept.
     pub because: String,
+    /// Whether somebody else made it: no deletion deletes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
 }
 
 /// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
@@ -413,6 +423,9 @@ pub struct Resources {
     /// The survey it went by last, if its file asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survey: Option<Box<Kept>>,
+    /// Volumes on its instance that are not the node's and are left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<Stranger>,
 }
 
 impl Resources {
@@ -474,6 +487,15 @@ pub enum NodeEvent {
         signal: Signal,
         /// Why it leads to nothing.
         because: String,
+    },
+    /// Somebody detached a volume that had been found on the instance: it is given back.
+    VolumeLeft {
+        /// What it was.
+        slot: Slot,
+        /// Which.
+        volume: VolumeId,
+        /// The instance it was on.
+        instance: InstanceId,
     },
 }
 
@@ -598,7 +620,8 @@ impl Node {
                         | OperationKind::Replace
                         | OperationKind::Grow
                         | OperationKind::Pause
-                        | OperationKind::Resume,
+                        | OperationKind::Resume
+                        | OperationKind::Take,
                         Outcome::Completed,
                     )
                     | (
@@ -606,7 +629,8 @@ impl Node {
                         | OperationKind::Delete
                         | OperationKind::Grow
                         | OperationKind::Pause
-                        | OperationKind::Resume,
+                        | OperationKind::Resume
+                        | OperationKind::Take,
                         Outcome::Cancelled,
                     )
                     | (_, Outcome::Paused) => false,
@@ -618,6 +642,19 @@ impl Node {
                 self.noted.push(Noted { signal: signal.clone(), because: because.clone() });
                 if self.noted.len() > NOTED_MAX {
                     self.noted.remove(0);
+                }
+            }
+            NodeEvent::VolumeLeft { slot, volume, .. } => {
+                let held = self.resources.volumes.get(slot).filter(|held| held.volume == *volume);
+                let (None, Some(found)) = (&self.open, held.and_then(|held| held.found.clone())) else {
+                    return illegal("the node has no such volume that was found, or an operation holds it");
+                };
+                self.resources.volumes.remove(slot);
+                // A copy was made for the node: it stays listed.
+                if found.is_copy {
+                    let because = "it was detached by hand".to_owned();
+                    let (volume, slot) = (volume.clone(), slot.clone());
+                    self.resources.retained.push(Retained { volume, slot, because, foreign: false });
                 }
             }
         }

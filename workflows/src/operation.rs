@@ -37,6 +37,7 @@ use crate::aws::{
     VolumeId,
 };
 use crate::backup::BackupId;
+use crate::found::{self, Found};
 use crate::node::{
     Carrier, HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, OperationKind, Outcome,
     Resources, Retained, RootImage, Thing,
@@ -203,6 +204,15 @@ pub enum OperationEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A volume that somebody attached to the node's instance is the node's from now on.
+    VolumeFound {
+        /// On which instance.
+        instance: InstanceId,
+        /// As what.
+        slot: Slot,
+        /// The volume.
+        held: HeldVolume,
+    },
     /// Everything is in place; or everything is back, when it was cancelled; or a deletion takes over.
     Finished {
         /// What belongs to the node now.
@@ -273,11 +283,13 @@ pub struct VolumeFact {
     pub snapshot: Option<SnapshotId>,
     /// The snapshot it was made from, as a copy.
     pub made_from: Option<SnapshotId>,
+    /// What it is like, if it was found on the instance.
+    pub found: Option<Found>,
 }
 
 impl VolumeFact {
     /// Of a volume that does not exist yet.
-    fn absent(device: String) -> Self {
+    pub(crate) fn absent(device: String) -> Self {
         Self {
             id: None,
             device,
@@ -288,6 +300,7 @@ impl VolumeFact {
             zone: None,
             snapshot: None,
             made_from: None,
+            found: None,
         }
     }
 
@@ -298,6 +311,7 @@ impl VolumeFact {
             size_gib: self.size_gib,
             zone: self.zone.clone(),
             made_from: self.made_from.clone(),
+            found: self.found.clone(),
         }
     }
 
@@ -656,7 +670,9 @@ impl Operation {
     pub fn start(id: OperationId, order: Order, at_ms: u64) -> Self {
         let tracked = order.spec.persist.root != RootMode::None;
         let old = match order.kind {
-            OperationKind::Provision | OperationKind::Grow | OperationKind::Resume => None,
+            OperationKind::Provision | OperationKind::Grow | OperationKind::Resume | OperationKind::Take => {
+                None
+            }
             OperationKind::Replace | OperationKind::Delete | OperationKind::Pause => {
                 order.before.carrier.as_ref()
             }
@@ -683,12 +699,15 @@ impl Operation {
                     size_gib: held.size_gib,
                     zone: held.zone.clone(),
                     made_from: held.made_from.clone(),
+                    found: held.found.clone(),
                     ..VolumeFact::absent(held.device.clone())
                 };
                 (slot.clone(), fact)
             })
             .collect();
-        if !matches!(order.kind, OperationKind::Delete | OperationKind::Grow | OperationKind::Pause) {
+        if !matches!(order.kind, OperationKind::Delete | OperationKind::Pause)
+            && !found::is_in_place(order.kind)
+        {
             for wanted in &order.spec.data_volumes {
                 let chosen = devices::choose(&order.spec, volumes.values().map(|fact| fact.device.as_str()));
                 volumes
@@ -723,7 +742,7 @@ impl Operation {
             };
         let known_over = match &order.cause {
             Cause::Signal { signal } => signal.is_over(),
-            Cause::Request { .. } | Cause::ReturnToSpot { .. } => false,
+            Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => false,
         };
         let inherited =
             inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
@@ -736,7 +755,9 @@ impl Operation {
                 known_over,
                 heard: match &order.cause {
                     Cause::Signal { signal } => signal.certainty(),
-                    Cause::Request { .. } | Cause::ReturnToSpot { .. } => Certainty::Well,
+                    Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => {
+                        Certainty::Well
+                    }
                 },
                 fenced: false,
             })
@@ -860,7 +881,7 @@ impl Operation {
                     .as_ref()
                     .is_some_and(|candidate| candidate.instance == signal.instance);
                 // The carrier is lost: its replacement does not wait for a volume to grow.
-                if self.order.kind == OperationKind::Grow && signal.is_loss() {
+                if found::is_in_place(self.order.kind) && signal.is_loss() {
                     self.facts.carried_over = Some(signal.clone());
                     self.status = Status::Running;
                     for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
@@ -871,6 +892,12 @@ impl Operation {
                 if about_candidate && signal.is_notice() {
                     self.facts.carried_over = Some(signal.clone());
                 }
+            }
+            OperationEvent::VolumeFound { instance, slot, held } => {
+                if self.facts.volumes.contains_key(slot) {
+                    return illegal("another volume has this name");
+                }
+                found::remember(&mut self, instance, slot, held);
             }
             OperationEvent::Stuck { step, because, needs } => {
                 self.status = Status::Stuck {
@@ -911,6 +938,10 @@ impl Operation {
                                 // An instance that was launched to adopt the root is of no use to its image.
                                 self.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
                             }
+                        }
+                        Slot::Data(_) if found::ends_with_its_loss(&self, slot, restore.as_ref()) => {
+                            self.facts.volumes.remove(slot);
+                            self.order_mut().before.volumes.remove(slot);
                         }
                         Slot::Data(_) => {
                             if let Some(fact) = self.facts.volumes.get_mut(slot) {
@@ -978,7 +1009,7 @@ impl Operation {
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceId> {
         let holders = self.facts.holders.iter().map(|holder| holder.instance.clone());
-        let carrier = self.order.before.carrier.iter().filter(|_| self.order.kind == OperationKind::Grow);
+        let carrier = self.order.before.carrier.iter().filter(|_| found::is_in_place(self.order.kind));
         let holders = holders.chain(carrier.map(|carrier| carrier.instance.clone()));
         holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
     }
@@ -1011,7 +1042,9 @@ impl Operation {
         if self.facts.diverted.is_some() {
             return Some("it frees what the node holds, as somebody asked".to_owned());
         }
-        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Grow | OperationKind::Resume) {
+        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Resume)
+            || found::is_in_place(self.order.kind)
+        {
             return None;
         }
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
@@ -1029,6 +1062,10 @@ impl Operation {
         } else {
             None
         }
+    }
+
+    pub(crate) fn order_mut(&mut self) -> &mut Order {
+        Arc::make_mut(&mut self.order)
     }
 
     /// The instance that carried the node when the operation began.
@@ -1070,6 +1107,8 @@ impl Operation {
                 }
                 // The growth of a volume is looked at again when it is asked for again; nothing is launched any more.
                 Intent::Grow { .. } | Intent::Survey(_) => true,
+                // As are the volumes on the instance.
+                Intent::Preserve { .. } => self.order.kind == OperationKind::Take,
                 _ => false,
             };
             if withdrawn {
@@ -1121,7 +1160,7 @@ impl Operation {
         let mut left = end.order.before.clone();
         left.carrier = left
             .carrier
-            .filter(|_| end.order.kind == OperationKind::Grow || end.old().is_some_and(|old| !old.fenced));
+            .filter(|_| found::is_in_place(end.order.kind) || end.old().is_some_and(|old| !old.fenced));
         left.placement = facts.placement.clone();
         left.origins.extend(loss::changed(&end));
         left.survey = facts.survey.as_deref().cloned().map(Box::new);
@@ -1204,6 +1243,7 @@ impl Operation {
                 volume: root.clone(),
                 slot: Slot::Root,
                 because: format!("{}: {why}", self.id),
+                foreign: false,
             })
             .collect()
     }
@@ -1229,6 +1269,7 @@ impl Operation {
         {
             self.suspect(intent);
         }
+        found::leave(self, evidence);
         let undoing = self.facts.undoing;
         let another = devices::another(self).filter(|_| *evidence == Evidence::DeviceInUse);
         let facts = &mut self.facts;
@@ -1259,7 +1300,7 @@ impl Operation {
                 let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
                 facts.interface = Some(InterfaceFact::new(Some(held), Some(groups.clone())));
             }
-            (Intent::Preserve { instance, .. }, Evidence::Preserved) => {
+            (Intent::Preserve { instance, .. }, Evidence::Preserved | Evidence::PreservedWith { .. }) => {
                 for holder in &mut facts.holders {
                     holder.preserved |= holder.instance == *instance;
                 }
@@ -1541,6 +1582,7 @@ impl Operation {
                 size_gib: Some(*size_gib),
                 zone: Some(zone.clone()),
                 made_from: snapshot.clone().filter(|_| is_copy && !restored),
+                found: fact.found.as_ref().map(Found::copied),
                 // A copy holds the node's data before any instance has written to it.
                 touched: is_copy || (restored && self.order.kind != OperationKind::Provision),
                 ..VolumeFact::absent(fact.device.clone())
@@ -1562,6 +1604,7 @@ impl Operation {
                 size_gib: wanted.or(fact.size_gib),
                 zone,
                 made_from: (!restored).then(|| snapshot.clone()),
+                found: fact.found.as_ref().map(Found::copied),
                 ..VolumeFact::absent(fact.device.clone())
             };
         }
@@ -1660,6 +1703,7 @@ impl Operation {
             OperationKind::Grow => grow::rules(self),
             OperationKind::Pause => pause::rules(self),
             OperationKind::Resume => provision::rules(self),
+            OperationKind::Take => found::rules(self),
         }
     }
 
@@ -1744,6 +1788,7 @@ impl Operation {
             OperationKind::Pause => pause::paused(self, self.started_at_ms),
             OperationKind::Delete => delete::remaining(self),
             OperationKind::Grow => grow::grown(self),
+            OperationKind::Take => found::taken_up(self),
         };
         resources.map(|resources| (resources, Outcome::Completed))
     }
@@ -1770,8 +1815,14 @@ impl Operation {
             && let Some(root) = &candidate.root_volume
         {
             let device = candidate.root_device.clone().unwrap_or_default();
-            let new =
-                HeldVolume { volume: root.clone(), device, size_gib: None, zone: None, made_from: None };
+            let new = HeldVolume {
+                volume: root.clone(),
+                device,
+                size_gib: None,
+                zone: None,
+                made_from: None,
+                found: None,
+            };
             if let Some(old) = volumes.insert(Slot::Root, new)
                 && old.volume != *root
             {
@@ -1783,6 +1834,7 @@ impl Operation {
                         self.id,
                         self.rung_of(&candidate.pool)
                     ),
+                    foreign: false,
                 });
             }
         }
@@ -1793,6 +1845,7 @@ impl Operation {
                 volume: old.volume.clone(),
                 slot: Slot::Root,
                 because: format!("{}: the node's root is not kept any more", self.id),
+                foreign: false,
             });
         }
         retained.extend(self.outlived("the root of an instance that was lost before the end"));
@@ -1836,6 +1889,7 @@ impl Operation {
             leftovers: self.leftovers(),
             origins: loss::origins(self, candidate),
             survey: facts.survey.as_deref().cloned().map(Box::new),
+            strangers: Vec::new(),
         })
     }
 
@@ -2053,6 +2107,9 @@ impl Draft {
             return self.stuck(&step, because, needs);
         }
         self.push(OperationEvent::StepSettled { token, step: step.clone(), evidence: evidence.clone() })?;
+        for event in found::taken(&self.state, &intent, &evidence) {
+            self.push(event)?;
+        }
         self.consequences(&step, &intent, &evidence)?;
         self.intend()
     }
@@ -2227,7 +2284,7 @@ impl Draft {
             self.state.facts.candidate.as_ref().filter(|candidate| candidate.instance == signal.instance);
         let holder = self.state.facts.holders.iter().find(|holder| holder.instance == signal.instance);
         let (is_candidate, is_holder) = (candidate.is_some(), holder.is_some());
-        let is_carrier = self.state.order.kind == OperationKind::Grow
+        let is_carrier = found::is_in_place(self.state.order.kind)
             && self.state.order.before.carrier.as_ref().is_some_and(|c| c.instance == signal.instance);
         if !(is_candidate || is_holder || is_carrier) || !signal.is_loss() {
             return Ok(());

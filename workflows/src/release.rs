@@ -2,6 +2,7 @@
 //! holds is made safe, the instance is fenced, and everything of the node's is seen free.
 
 use crate::capacity;
+use crate::found;
 use crate::network;
 use crate::node::OperationKind;
 use crate::operation::{Due, Holder, Operation, Place};
@@ -66,10 +67,13 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         .filter(|fact| on_it(&fact.place))
         .and_then(|fact| fact.held.as_ref())
         .map(|held| held.interface.clone());
-    (!volumes.is_empty() || interface.is_some()).then(|| Intent::Preserve {
+    // Volumes that somebody attached would be left behind.
+    let others = found::others(op, &holder.instance).filter(|_| holder.is_old);
+    (!volumes.is_empty() || interface.is_some() || others.is_some()).then(|| Intent::Preserve {
         instance: holder.instance.clone(),
         volumes,
         interface,
+        others,
     })
 }
 

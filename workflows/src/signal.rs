@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::policy::{RebalancePolicy, SignalsSpec};
-use crate::aws::{InstanceId, InstanceState};
+use crate::aws::{InstanceId, InstanceState, VolumeId};
 
 /// Something heard about an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -232,6 +232,13 @@ pub enum Cause {
         /// What speaks for it.
         because: String,
     },
+    /// The sweep saw volumes on the instance that are not the node's.
+    Found {
+        /// On which instance.
+        instance: InstanceId,
+        /// Which volumes.
+        volumes: Vec<VolumeId>,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -243,6 +250,10 @@ impl fmt::Display for Cause {
             }
             Self::Signal { signal } => signal.fmt(f),
             Self::ReturnToSpot { because } => write!(f, "return to spot: {because}"),
+            Self::Found { instance, volumes } => {
+                let volumes: Vec<&str> = volumes.iter().map(VolumeId::as_str).collect();
+                write!(f, "found on {instance}: {} (by the sweep)", volumes.join(", "))
+            }
         }
     }
 }

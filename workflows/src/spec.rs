@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{AllocationId, GroupId, ImageId, Market, SnapshotId, SubnetId, VolumeId};
 use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
+use crate::found::FoundVolumes;
 use crate::loss::{self, RootLoss};
 use crate::requirements::{CapacityOrder, Requirements};
 use crate::signal::SignalsSpec;
@@ -301,6 +302,9 @@ pub struct PersistSpec {
     /// When data volumes leave an old instance that still runs.
     #[serde(default)]
     pub handover: Handover,
+    /// What becomes of volumes that somebody attached to its instance.
+    #[serde(default, skip_serializing_if = "FoundVolumes::is_default")]
+    pub found_volumes: FoundVolumes,
     /// What follows when the root volume does not exist any more; `newest_backup` where the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_loss: Option<RootLoss>,
@@ -876,6 +880,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             network,
             handover: Handover::Terminate,
             root_loss: None,
+            found_volumes: FoundVolumes::Keep,
         },
         network: NetworkSpec::default(),
         root: RootSpec::default(),

@@ -37,6 +37,7 @@ use crate::aws::{
     SpotRequestId, SubnetId, VolumeId,
 };
 use crate::backup::{BackupEvidence, BackupIntent};
+use crate::found::{FoundVolume, OtherVolumes, Stranger};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
@@ -246,6 +247,9 @@ pub enum Intent {
         volumes: Vec<VolumeId>,
         /// The node's own interface.
         interface: Option<InterfaceId>,
+        /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        others: Option<OtherVolumes>,
     },
     /// Detaches a data volume from an instance that still runs, without force.
     Detach {
@@ -830,4 +834,12 @@ pub enum Evidence {
     },
     /// Of a step of a backup.
     Backup(BackupEvidence),
+    /// As `preserved`; and there are other volumes on the instance.
+    PreservedWith {
+        /// Which can become the node's: they are preserved as well.
+        found: Vec<FoundVolume>,
+        /// Which are left alone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        strangers: Vec<Stranger>,
+    },
 }

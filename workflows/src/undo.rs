@@ -30,6 +30,7 @@
 
 use crate::acquire;
 use crate::aws::InstanceId;
+use crate::found;
 use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
 use crate::operation::{Due, Holder, Operation, Place};
@@ -225,6 +226,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
                 volume: volume.clone(),
                 slot: slot.clone(),
                 because: format!("{}: cancelled; an instance of its may have written to it", op.id),
+                foreign: found::is_foreign(fact.found.as_ref()),
             });
         }
     }

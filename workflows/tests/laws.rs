@@ -11,6 +11,7 @@ use perennial_workflows::backup::{
 };
 use perennial_workflows::capacity::{self, SpotSeen};
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
+use perennial_workflows::found::{Found, FoundVolume, Stranger};
 use perennial_workflows::letter::letter_stream;
 use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
@@ -181,6 +182,10 @@ enum Move {
     Pause,
     Wake,
     Recycle(bool),
+    /// The sweep sees so many volumes of somebody's on the carrier, and that found ones have left it.
+    Sight(u8, bool),
+    /// The nth open step, if it looks at an instance, finds so many of them.
+    Find(usize, u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -204,6 +209,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Pause),
         2 => Just(Move::Wake),
         1 => any::<bool>().prop_map(Move::Recycle),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(others, left)| Move::Sight(others, left)),
+        3 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::Find(n, how)),
     ];
     prop::collection::vec(one, 1..160)
 }
@@ -264,6 +271,24 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },
         _ => refused(),
     }
+}
+
+/// The nth volume of somebody's.
+fn strange(n: u8) -> VolumeId {
+    VolumeId::parse(&format!("vol-strange{n}")).unwrap()
+}
+
+/// What a look at an instance finds: up to three volumes that can be taken, some by a name that is taken, and one that cannot.
+fn found(how: u8) -> Evidence {
+    let seen = |n: u8| FoundVolume {
+        volume: strange(n),
+        device: "/dev/sdx".into(),
+        name: ["data", "logs", "Not A Name"].get(usize::from(how / 4 % 4)).map(|name| (*name).to_owned()),
+        size_gib: 5,
+        traits: Found { volume_type: "gp3".into(), iops: None, throughput: None, is_copy: false },
+    };
+    let shared = Stranger { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
+    Evidence::PreservedWith { found: (0..how % 4).map(seen).collect(), strangers: vec![shared] }
 }
 
 /// What a worker may answer about a step of a backup: mostly that all is well.
@@ -367,6 +392,34 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Restore(n) => {
             let backup = perennial_workflows::backup::BackupId::new(Desk::name(), u64::from(*n % 6) + 1);
             desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }))?;
+        }
+        Move::Sight(others, left) => {
+            let node = desk.node();
+            let Some(carrier) = node.resources.carrier else { return Ok(()) };
+            let volumes = node.resources.volumes.values().map(|held| held.volume.clone());
+            let command = Command::Sighted {
+                sight: desk.sight(),
+                instance: carrier.instance,
+                others: (0..others % 4).map(strange).collect(),
+                left: volumes.filter(|_| *left).collect(),
+                owner: "laws".into(),
+            };
+            desk.execute(&command)?;
+        }
+        Move::Find(n, how) => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let steps = operation.open_steps();
+            let looks =
+                steps.iter().filter(|step| matches!(&*step.intent, Intent::Preserve { others: Some(_), .. }));
+            let looks: Vec<_> = looks.collect();
+            if looks.is_empty() {
+                return Ok(());
+            }
+            let step = looks[n % looks.len()];
+            prop_assert!(
+                desk.report(&operation.id, step.token, found(*how))?,
+                "an open step's report is taken"
+            );
         }
         Move::Pause => {
             desk.submit(Work::Pause(PauseParams { reason: None }))?;
@@ -481,7 +534,9 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     for step in &open {
         match step.intent.as_ref() {
             Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
-            Intent::DeleteVolume { volume, .. } if volume.as_str() == "vol-taken" => {
+            Intent::DeleteVolume { volume, .. }
+                if volume.as_str() == "vol-taken" || volume.as_str().starts_with("vol-strange") =>
+            {
                 prop_assert!(false, "what was there before the node is deleted");
             }
             Intent::DeleteVolume { volume, .. } if operation.order.keep.is_none() => {
@@ -583,6 +638,7 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                         let over = match &order.cause {
                             perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
                             perennial_workflows::signal::Cause::Request { .. }
+                            | perennial_workflows::signal::Cause::Found { .. }
                             | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
@@ -593,7 +649,10 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                     intents.insert(Token::from(stamp.seq), intent.clone());
                 }
                 OperationEvent::StepSettled { token, evidence, .. } => match (&intents[token], evidence) {
-                    (Intent::Preserve { instance, .. }, Evidence::Preserved)
+                    (
+                        Intent::Preserve { instance, .. },
+                        Evidence::Preserved | Evidence::PreservedWith { .. },
+                    )
                     | (_, Evidence::InstanceGone { instance, .. }) => {
                         safe.insert(instance.clone());
                     }

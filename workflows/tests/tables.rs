@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, VolumeId};
 use perennial_workflows::capacity;
-use perennial_workflows::node::{OperationId, OperationKind};
+use perennial_workflows::found::{Found, FoundVolume, Stranger};
+use perennial_workflows::node::{OperationId, OperationKind, Outcome};
 use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use perennial_workflows::plan::{imagined_resources, success};
 use perennial_workflows::signal::{Cause, News, Signal, Source};
@@ -35,9 +36,11 @@ impl Run {
     fn start(kind: OperationKind, spec: &NodeSpec, cause: Cause, keep: Option<Keep>) -> Self {
         let before = match kind {
             OperationKind::Provision => Default::default(),
-            OperationKind::Replace | OperationKind::Delete | OperationKind::Grow | OperationKind::Pause => {
-                imagined_resources(spec).unwrap()
-            }
+            OperationKind::Replace
+            | OperationKind::Delete
+            | OperationKind::Grow
+            | OperationKind::Take
+            | OperationKind::Pause => imagined_resources(spec).unwrap(),
             OperationKind::Resume => {
                 perennial_workflows::node::Resources { carrier: None, ..imagined_resources(spec).unwrap() }
             }
@@ -83,6 +86,9 @@ impl Run {
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
                 OperationEvent::CancelRequested { .. } => writeln!(told, "! cancelled"),
                 OperationEvent::Diverted { .. } => writeln!(told, "! diverted"),
+                OperationEvent::VolumeFound { slot, held, .. } => {
+                    writeln!(told, "! {} is the node's: {slot}", held.volume)
+                }
                 OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
             };
         }
@@ -467,11 +473,11 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
         .collect();
     expect![[r#"
         m6i.large spot at 0 s
-        m5.large spot at 1 s
-        m6i.large on-demand at 2 s
-        m5.large on-demand at 3 s
-        m6i.large spot at 19 s
-        m5.large spot at 20 s"#]]
+        m5.large spot at 2 s
+        m6i.large on-demand at 3 s
+        m5.large on-demand at 4 s
+        m6i.large spot at 20 s
+        m5.large spot at 21 s"#]]
     .assert_eq(&launches.join("\n"));
 }
 
@@ -1361,4 +1367,143 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     run.drive(&well);
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
     assert_eq!(run.state.facts.interface.unwrap().groups, Some(corrected.security_groups));
+}
+
+/// What a look at the carrier finds: one volume by name, one by device, and one that is left alone.
+fn three_others() -> Evidence {
+    let seen = |volume: &str, device: &str, name: Option<&str>| FoundVolume {
+        volume: VolumeId::parse(volume).unwrap(),
+        device: device.into(),
+        name: name.map(str::to_owned),
+        size_gib: 5,
+        traits: Found { volume_type: "gp3".into(), iops: None, throughput: None, is_copy: false },
+    };
+    let shared = Stranger {
+        volume: VolumeId::parse("vol-shared").unwrap(),
+        device: "/dev/sdz".into(),
+        because: "several instances".into(),
+    };
+    Evidence::PreservedWith {
+        found: vec![
+            seen("vol-a", "/dev/sdh", Some("logs")),
+            // A name of the file's, which is its own.
+            seen("vol-b", "/dev/sdi", Some("data")),
+            seen("vol-c", "/dev/xvdi", Some("Not a name")),
+        ],
+        strangers: vec![shared],
+    }
+}
+
+fn preserved_with(intent: &Intent, _: u32) -> Option<Evidence> {
+    matches!(intent, Intent::Preserve { others: Some(_), .. }).then(three_others)
+}
+
+#[test]
+fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
+    let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    run.drive(&preserved_with);
+    expect![[r#"
+        + preserve:i-new1x5
+        = preserve:i-new1x5: preserved_with
+        ! vol-a is the node's: logs
+        ! vol-b is the node's: sdi
+        ! vol-c is the node's: xvdi
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
+    assert!(resources.carrier.is_some(), "the same instance carries it");
+    assert_eq!(resources.strangers.len(), 1);
+    assert!(resources.volumes.values().filter(|held| held.found.is_some()).count() == 3);
+
+    // Nothing was there after all; refused; its instance is lost; another workflow needs the node.
+    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    run.drive(&well);
+    expect![[r#"
+        + preserve:i-new1x5
+        = preserve:i-new1x5: preserved
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    run.drive(&|_: &Intent, _: u32| {
+        Some(Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
+    });
+    expect![[r#"
+        + preserve:i-new1x5
+        = preserve:i-new1x5: refused
+        ! stuck at preserve:i-new1x5: UnauthorizedOperation: not you
+    "#]]
+    .assert_eq(&run.told);
+    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let carrier = run.state.order.before.carrier.clone().unwrap().instance;
+    run.hear(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    assert!(run.state.facts.carried_over.is_some(), "the next operation's cause");
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
+    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    run.cancel().unwrap();
+    expect![[r#"
+        ! cancelled
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+}
+
+#[test]
+fn an_operation_takes_with_it_what_it_finds_and_gives_it_back_when_it_is_cancelled() {
+    let mut with_handover = spec(NetworkMode::SecondaryIp, RootMode::None);
+    with_handover.persist.handover = Handover::Detach;
+    for (kind, spec) in [
+        (OperationKind::Replace, spec(NetworkMode::PrimaryEni, RootMode::Adopt)),
+        (OperationKind::Replace, with_handover.clone()),
+        (OperationKind::Pause, spec(NetworkMode::SecondaryIp, RootMode::Adopt)),
+    ] {
+        let mut run = Run::start(kind, &spec, asked(), None);
+        run.drive(&preserved_with);
+        let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
+            panic!("{}", run.told)
+        };
+        let found: Vec<String> = resources
+            .volumes
+            .iter()
+            .filter(|(_, held)| held.found.is_some())
+            .map(|(slot, held)| format!("{slot} {}", held.volume))
+            .collect();
+        assert_eq!(found, ["logs vol-a", "sdi vol-b", "xvdi vol-c"], "{}", run.told);
+    }
+    let mut run = Run::start(OperationKind::Replace, &with_handover, asked(), None);
+    while !run.state.open_steps().iter().any(|step| step.step.starts_with("detach:logs")) {
+        let step = run.state.open_steps().into_iter().min_by_key(|step| step.token).unwrap();
+        let evidence = preserved_with(&step.intent, 1);
+        let evidence = evidence.unwrap_or_else(|| success(&run.state, &step.intent, step.token));
+        run.now_ms += 1_000;
+        let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+        draft.report(step.token, evidence).unwrap();
+        run.take(draft);
+    }
+    run.cancel().unwrap();
+    run.drive(&well);
+    let Some((_, OperationEvent::Finished { resources, outcome })) = run.last() else {
+        panic!("{}", run.told)
+    };
+    assert_eq!(outcome, Outcome::Cancelled);
+    for step in ["+ attach:logs", "+ attach:sdi", "+ attach:xvdi", "+ attach:data"] {
+        assert!(run.told.contains(step), "{step}: {}", run.told);
+    }
+    assert_eq!(resources.volumes.len(), 4, "{resources:?}");
+}
+
+#[test]
+fn a_deletion_makes_what_it_finds_survive_and_deletes_it_in_no_case() {
+    let keep = Keep { root: false, data: false, network: false, backups: false };
+    let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Delete, &spec, asked(), Some(keep));
+    run.drive(&preserved_with);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
+    let left: Vec<String> = resources.volumes.values().map(|held| held.volume.to_string()).collect();
+    assert_eq!(left, ["vol-a", "vol-b", "vol-c"]);
+    for volume in left {
+        assert!(!run.told.contains(&format!("delete_volume:{volume}")), "{}", run.told);
+    }
 }

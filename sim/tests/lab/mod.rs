@@ -521,7 +521,9 @@ impl Lab {
             assert_eq!(world.leaks("lab", &expected), Vec::<String>::new(), "leaked\n{story}");
             assert_eq!(
                 instance.volumes.len(),
-                node.resources.volumes.len() + usize::from(spec.persist.root == RootMode::None),
+                node.resources.volumes.len()
+                    + node.resources.strangers.len()
+                    + usize::from(spec.persist.root == RootMode::None),
                 "no volume too many on the instance\n{story}"
             );
         });
