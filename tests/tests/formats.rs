@@ -278,6 +278,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::StepIntended { .. }
             | OperationEvent::RungChosen { .. }
             | OperationEvent::CandidateLost { .. }
+            | OperationEvent::VolumeFound { .. }
             | OperationEvent::Stuck { .. }
             | OperationEvent::Finished { .. } => false,
         },
