@@ -454,7 +454,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Require(n) => {
             let Some(mut spec) = desk.node().spec else { return Ok(()) };
             survey_it(&mut spec, n % 4);
-            desk.submit(Work::Apply(ApplyParams { spec }))?;
+            desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         }
         Move::BackUp => {
             desk.submit(Work::Backup(BackupParams { reason: None }))?;
