@@ -73,8 +73,9 @@ if want["root_records"] is not None:
 # The address, by the interface's own word.
 interfaces = ec2.describe_network_interfaces(
     Filters=[{"Name": "attachment.instance-id", "Values": [want["instance"]]}])["NetworkInterfaces"]
-ok(len(interfaces) == 1, f"it has {len(interfaces)} interfaces")
-interface = interfaces[0] if interfaces else {"NetworkInterfaceId": None, "PrivateIpAddresses": [], "Attachment": {}}
+ok(len(interfaces) == want["interfaces"], f"it has {len(interfaces)} interfaces")
+interfaces.sort(key=lambda one: one["Attachment"]["DeviceIndex"])
+interface = interfaces[-1] if interfaces else {"NetworkInterfaceId": None, "PrivateIpAddresses": [], "Attachment": {}}
 if want["address"] is not None:
     addresses = [one["PrivateIpAddress"] for one in interface["PrivateIpAddresses"]]
     ok(want["address"] in addresses, f"it has {addresses}, and had {want['address']}")
@@ -87,7 +88,7 @@ if want["interface"] is not None:
     ok(interface["Attachment"].get("DeleteOnTermination") is False, "the interface would die with the instance")
 
 # Nothing else of the node's is left, and no spot request asks for more.
-known = set(want["known"]) | {root, interface["NetworkInterfaceId"]}
+known = set(want["known"]) | {root} | {one["NetworkInterfaceId"] for one in interfaces}
 left = {one["VolumeId"] for one in every("describe_volumes", "Volumes", Filters=mine)}
 left |= {one["NetworkInterfaceId"] for one in every("describe_network_interfaces", "NetworkInterfaces", Filters=mine)}
 left |= {one["SnapshotId"] for one in every("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=mine)}

@@ -242,6 +242,18 @@ impl Rehearsal {
         Self { region, perennial, subnet, other_subnet }
     }
 
+    /// Private addresses of the first zone's subnet, by their place in it, both ends included.
+    ///
+    /// # Panics
+    /// When the region does not say what its subnet's network is.
+    pub async fn addresses(&self, from: u32, to: u32) -> Vec<String> {
+        let dump = self.region.client().get("dump").await.expect("the region tells what it is");
+        let network =
+            dump["subnets"][&self.subnet]["network"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok());
+        let network = network.expect("a subnet has a network").to_bits();
+        (from..=to).map(|place| Ipv4Addr::from_bits(network + place).to_string()).collect()
+    }
+
     /// A node file as JSON, of which YAML is more.
     #[must_use]
     pub fn node_file(&self, name: &str, persist: PersistSpec) -> Value {
@@ -384,6 +396,7 @@ impl Rehearsal {
             "data_volume": data_volume.volume.to_string(),
             "data_records": kept.data,
             "interface": interface,
+            "interfaces": if spec.persist.network == NetworkMode::SecondaryEni { 2 } else { 1 },
             "address": address,
             "known": ids(&serde_json::to_string(is).expect("resources are JSON")),
         })
