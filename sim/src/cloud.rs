@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_workers::classify::{Action, CloudError};
 use perennial_workers::cloud::{
-    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
     Taking, TypeQuery, VolumeRequest, VolumeView,
 };
@@ -428,6 +428,14 @@ impl Cloud for SimRegion {
     ) -> Result<Vec<SpotRequestView>, CloudError> {
         self.call(Action::DescribeSpotInstanceRequests, |world, now| {
             world.describe_spot_requests(now, select)
+        })
+        .await
+    }
+
+    async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {
+        self.call(Action::DescribeInstanceStatus, |world, now| {
+            world.look(now, "DescribeInstanceStatus")?;
+            Ok(world.impaired())
         })
         .await
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use perennial_sim::world::settings::{Settings, Span};
+use perennial_workflows::aws::InstanceId;
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{NetworkMode, RootMode};
 use perennial_workflows::steps::Evidence;
@@ -98,10 +99,10 @@ async fn maintenance_is_noted_and_moves_nothing() {
     assert_eq!((node.operations, node.noted.len()), (1, 1));
 }
 
-/// A root of which a snapshot takes a quarter of an hour; how much later than it was complete that was recorded.
-async fn late_by(events_enabled: bool) -> u64 {
+/// A root of which a snapshot takes so long; how much later than it was complete that was recorded, in milliseconds.
+async fn late_by(events_enabled: bool, snapshot_ms: u64) -> u64 {
     let mut settings = Settings::calm(7);
-    settings.latencies.snapshot = Span { min_ms: 900_700, max_ms: 900_700 };
+    settings.latencies.snapshot = Span { min_ms: snapshot_ms, max_ms: snapshot_ms };
     settings.events_enabled = events_enabled;
     let mut lab = Lab::new(settings);
     lab.provision(&lab.spec("db-1", NetworkMode::None, RootMode::Image)).await;
@@ -122,10 +123,15 @@ async fn late_by(events_enabled: bool) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_of_ebs_wakes_the_step_that_waits_for_the_snapshot() {
-    let (woken, asleep) = (late_by(true).await, late_by(false).await);
-    assert!(woken < 500, "{woken} ms");
-    assert!(asleep > 500, "without the event the next look finds it, here {asleep} ms later");
-    assert!(asleep < 6_000, "and soon: {asleep} ms");
+    let mut without = Vec::new();
+    for snapshot_ms in [900_700, 901_700, 902_700, 903_700, 904_700] {
+        let woken = late_by(true, snapshot_ms).await;
+        assert!(woken < 500, "{woken} ms");
+        without.push(late_by(false, snapshot_ms).await);
+    }
+    let longest = without.iter().max().copied().unwrap_or(0);
+    assert!(longest > 2_000, "without the event the next look finds it: {without:?} ms later");
+    assert!(longest < 6_000, "and soon: {without:?} ms");
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,4 +153,62 @@ async fn events_of_ebs_leave_nothing_in_the_journal() {
     lab.clock.sleep(Duration::from_secs(60)).await;
     assert!(!lab.story().await.contains("EBS "), "{}", lab.story().await);
     assert_eq!(lab.interruptions.depth().await.unwrap(), Depth::default(), "they are taken off the queue");
+}
+
+/// The status checks of a node's present instance fail from now on.
+async fn impair(lab: &Lab, name: &str) -> InstanceId {
+    let instance = lab.instance(name).await;
+    lab.region.with(|world, _| world.set_impaired(&instance, true));
+    instance
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_fails_its_status_checks_is_left_once_that_has_lasted() {
+    let mut lab = Lab::new(Settings::calm(7));
+    lab.provision(&lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)).await;
+    lab.write("db-1", "before").await;
+    lab.clock.sleep(Duration::from_secs(3_600)).await;
+    let first = impair(&lab, "db-1").await;
+    lab.clock.sleep(Duration::from_secs(290)).await;
+    assert_eq!(lab.node("db-1").await.operations, 1, "a reboot fails them for a while as well");
+    lab.clock.sleep(Duration::from_secs(90)).await;
+    lab.rest("db-1", 2).await;
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    assert_ne!(lab.instance("db-1").await, first);
+    lab.check("db-1", &["before"]).await;
+    let cause = lab.node("db-1").await;
+    assert_eq!(cause.operations, 2);
+    // A root that does not start fails on every instance: no second move within the hour, and one note.
+    let second = impair(&lab, "db-1").await;
+    lab.clock.sleep(Duration::from_secs(1_800)).await;
+    assert_eq!(lab.instance("db-1").await, second);
+    let noted = lab.node("db-1").await.noted;
+    assert_eq!(noted.len(), 1, "{noted:?}");
+    assert!(noted[0].because.contains("less than 60 minutes"), "{noted:?}");
+    let notes = lab.story().await.matches("node.signal_noted").count();
+    assert_eq!(notes, 1, "one note, not one a minute");
+    lab.clock.sleep(Duration::from_secs(2_400)).await;
+    lab.rest("db-1", 3).await;
+    assert_ne!(lab.instance("db-1").await, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_checks_that_pass_again_in_time_or_are_only_to_be_noted_move_nothing() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    lab.provision(&spec).await;
+    lab.clock.sleep(Duration::from_secs(3_600)).await;
+    let instance = impair(&lab, "db-1").await;
+    lab.clock.sleep(Duration::from_secs(200)).await;
+    lab.region.with(|world, _| world.set_impaired(&instance, false));
+    lab.clock.sleep(Duration::from_secs(200)).await;
+    lab.region.with(|world, _| world.set_impaired(&instance, true));
+    lab.clock.sleep(Duration::from_secs(200)).await;
+    assert_eq!(lab.node("db-1").await.operations, 1, "each time it counts anew");
+    spec.signals = serde_json::from_value(json!({ "impaired": "note" })).unwrap();
+    lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+    lab.clock.sleep(Duration::from_secs(3_600)).await;
+    let node = lab.node("db-1").await;
+    assert_eq!((node.operations, lab.instance("db-1").await), (1, instance));
+    assert!(node.noted[0].because.contains("signals.impaired: note"), "{:?}", node.noted);
 }

@@ -19,7 +19,7 @@ use perennial_workflows::survey::TypeFacts;
 
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
-    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
     Taking, TypeQuery, VolumeRequest, VolumeView,
 };
@@ -46,6 +46,7 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeImages
         | A::DescribeSubnets
         | A::DescribeSpotInstanceRequests
+        | A::DescribeInstanceStatus
         | A::DescribeReplaceRootVolumeTasks
         | A::DescribeAddresses
         | A::DescribeSpotPriceHistory
@@ -175,6 +176,7 @@ budgeted! {
     DescribeSpotPriceHistory: fn spot_prices(&self, types: &[String], zone: &str, now_ms: u64) -> BTreeMap<String, String>;
     GetSpotPlacementScores: fn placement_score(&self, types: &[String], zone: &str) -> Option<u8>;
     DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+    DescribeInstanceStatus: fn impaired(&self) -> Vec<ImpairedView>;
     DescribeReplaceRootVolumeTasks: fn root_tasks(&self, instance: &InstanceId) -> Vec<RootTaskView>;
     RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
     TerminateInstances: fn terminate_instance(&self, id: &InstanceId) -> ();
@@ -243,6 +245,7 @@ mod tests {
             fn spot_prices(t: &[String], z: &str, n: u64) -> BTreeMap<String, String>;
             fn placement_score(t: &[String], z: &str) -> Option<u8>;
             fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+            fn impaired() -> Vec<ImpairedView>;
             fn root_tasks(i: &InstanceId) -> Vec<RootTaskView>;
             fn run_instance(r: &LaunchRequest) -> InstanceView;
             fn terminate_instance(i: &InstanceId) -> ();

@@ -16,6 +16,7 @@ pub enum Action {
     DescribeImages,
     DescribeSubnets,
     DescribeSpotInstanceRequests,
+    DescribeInstanceStatus,
     DescribeReplaceRootVolumeTasks,
     RunInstances,
     TerminateInstances,
@@ -67,6 +68,7 @@ impl Action {
             | A::DescribeImages
             | A::DescribeSubnets
             | A::DescribeSpotInstanceRequests
+            | A::DescribeInstanceStatus
             | A::DescribeReplaceRootVolumeTasks
             | A::DescribeAddresses
             | A::DescribeSpotPriceHistory

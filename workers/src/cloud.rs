@@ -19,6 +19,7 @@ use perennial_workflows::aws::{
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
+use perennial_workflows::signal::StatusCheck;
 use perennial_workflows::steps::LaunchVolume;
 use perennial_workflows::survey::TypeFacts;
 
@@ -322,6 +323,17 @@ pub enum RootTaskState {
     FailedDetached,
 }
 
+/// An instance whose status checks fail, as DescribeInstanceStatus shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImpairedView {
+    /// Which.
+    pub instance: InstanceId,
+    /// The checks that fail.
+    pub checks: Vec<StatusCheck>,
+    /// Since when the first of them does, in milliseconds since the Unix epoch, where it says so.
+    pub since_ms: Option<u64>,
+}
+
 /// A spot request, as DescribeSpotInstanceRequests shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpotRequestView {
@@ -532,6 +544,8 @@ pub trait Cloud: Send + Sync + 'static {
     /// DescribeSpotInstanceRequests.
     async fn spot_requests(&self, select: &Select<SpotRequestId>)
     -> Result<Vec<SpotRequestView>, CloudError>;
+    /// DescribeInstanceStatus, once for each check: the running instances of the region whose status checks fail, each once.
+    async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError>;
     /// DescribeReplaceRootVolumeTasks of one instance.
     async fn root_tasks(&self, instance: &InstanceId) -> Result<Vec<RootTaskView>, CloudError>;
 

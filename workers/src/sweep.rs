@@ -19,7 +19,7 @@ use perennial_workflows::spec::NodeName;
 use tracing::{info, warn};
 
 use crate::classify::CloudError;
-use crate::cloud::{Cloud, InstanceView, Select};
+use crate::cloud::{Cloud, ImpairedView, InstanceView, Select};
 use crate::events::NOTICE;
 use crate::ingest::sight;
 use crate::pools::Pools;
@@ -30,6 +30,9 @@ pub const EVERY: Duration = Duration::from_secs(20);
 
 /// An instance must be missing from this many sweeps in a row: NotFound alone proves nothing.
 const MISSING_SWEEPS: u32 = 2;
+
+/// Between two looks at the status checks: EC2 makes them once a minute (EC2 User Guide, "Status checks").
+const CHECKED_EVERY: Duration = Duration::from_mins(1);
 
 /// How many ids one describe asks for.
 const CHUNK: usize = 200;
@@ -45,6 +48,9 @@ pub struct Sweep {
     every: Duration,
     missing: HashMap<InstanceId, u32>,
     strays: Strays,
+    /// Since when, in milliseconds, status checks fail of which EC2 does not say so.
+    impaired: HashMap<InstanceId, u64>,
+    checked_at_ms: u64,
     pools: Arc<Pools>,
 }
 
@@ -67,7 +73,17 @@ impl Sweep {
         every: Duration,
         pools: Arc<Pools>,
     ) -> Self {
-        Self { engine, cloud, owner, every, missing: HashMap::new(), strays: Strays::default(), pools }
+        Self {
+            engine,
+            cloud,
+            owner,
+            every,
+            missing: HashMap::new(),
+            strays: Strays::default(),
+            impaired: HashMap::new(),
+            checked_at_ms: 0,
+            pools,
+        }
     }
 
     /// Sweeps until the shutdown is asked for.
@@ -140,7 +156,8 @@ impl Sweep {
                 self.tell(&watched.node, signal).await?;
             }
         }
-        self.look_at_volumes(&watched, &seen).await
+        self.look_at_volumes(&watched, &seen).await?;
+        self.check(&watched).await
     }
 
     /// Volumes that somebody attached to the instances of nodes at rest, or detached from them.
@@ -159,6 +176,32 @@ impl Sweep {
             let sight = sight(&self.engine, node).await?;
             let owner = self.owner.clone();
             self.command(node, Command::Sighted { sight, instance, others, left, owner }).await?;
+        }
+        Ok(())
+    }
+
+    /// What the status checks say, as often as EC2 makes them.
+    async fn check(&mut self, watched: &BTreeMap<InstanceId, Watched>) -> Result<(), SweepError> {
+        let now_ms = self.engine.clock().now_ms();
+        if Duration::from_millis(now_ms.saturating_sub(self.checked_at_ms)) < CHECKED_EVERY {
+            return Ok(());
+        }
+        self.checked_at_ms = now_ms;
+        let failing: BTreeMap<InstanceId, ImpairedView> = match self.cloud.impaired().await {
+            Ok(found) => found.into_iter().map(|view| (view.instance.clone(), view)).collect(),
+            Err(error) => {
+                // Events and the sweep itself find what is lost; this only adds to it.
+                warn!(%error, "status checks could not be read (ec2:DescribeInstanceStatus); trying again");
+                return Ok(());
+            }
+        };
+        self.impaired.retain(|id, _| failing.contains_key(id));
+        for (id, view) in failing {
+            let Some(Watched { node, .. }) = watched.get(&id) else { continue };
+            let first_ms = *self.impaired.entry(id.clone()).or_insert(now_ms);
+            let since_ms = view.since_ms.unwrap_or(first_ms);
+            let news = News::Impaired { checks: view.checks, since_ms };
+            self.tell(node, Signal { instance: id, news, source: Source::Sweep, at_ms: now_ms }).await?;
         }
         Ok(())
     }

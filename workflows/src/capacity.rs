@@ -47,7 +47,7 @@ use perennial_engine::retry::Intervals;
 use crate::aws::Market;
 use crate::node::Node;
 use crate::operation::{Ladder, Operation, Rejected};
-use crate::signal::{Cause, RebalancePolicy};
+use crate::signal::{Cause, IMPAIRED_AFTER_S_MAX, IMPAIRED_AFTER_S_MIN, ImpairedPolicy, RebalancePolicy};
 use crate::spec::{MarketPolicy, NodeSpec, Pool, ReturnToSpot, SpecError};
 use crate::{plan, survey, windows};
 
@@ -161,13 +161,21 @@ pub fn may_move(node: &Node, now_ms: u64) -> Result<(), String> {
     if let Some((open, _)) = &node.open {
         return Err(format!("workflow {open} holds it"));
     }
-    let lifetime_ms = u64::from(spec.capacity.min_lifetime_min) * 60_000;
-    if now_ms < node.carried_since_ms + lifetime_ms {
-        let min = spec.capacity.min_lifetime_min;
-        return Err(format!("its instance has carried it for less than {min} minutes"));
-    }
+    has_settled(node, now_ms)?;
     if !spec.maintenance_windows.is_empty() && windows::open_at(&spec.maintenance_windows, now_ms).is_none() {
         return Err("it is outside of its maintenance windows".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether the present instance has carried a node for so long that it may be left for another.
+///
+/// # Errors
+/// Why not, as a clause for people.
+pub fn has_settled(node: &Node, now_ms: u64) -> Result<(), String> {
+    let min = node.spec.as_ref().map_or(0, |spec| spec.capacity.min_lifetime_min);
+    if now_ms < node.carried_since_ms + u64::from(min) * 60_000 {
+        return Err(format!("its instance has carried it for less than {min} minutes"));
     }
     Ok(())
 }
@@ -226,6 +234,11 @@ pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
             "is more than a month; say `return_to_spot: never` instead",
         );
     }
+    let after_s = spec.signals.unwrap_or_default().impaired_after_s;
+    if !(IMPAIRED_AFTER_S_MIN..=IMPAIRED_AFTER_S_MAX).contains(&after_s) {
+        let why = format!("is {after_s}; it takes {IMPAIRED_AFTER_S_MIN} to {IMPAIRED_AFTER_S_MAX} seconds");
+        return wrong("signals.impaired_after_s", &why);
+    }
     match capacity.return_to_spot {
         ReturnToSpot::Never if spec.signals.unwrap_or_default().rebalance == RebalancePolicy::Move => {
             return Ok(());
@@ -237,10 +250,11 @@ pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
                     "nothing moves the node in them; say `capacity.return_to_spot: window` or `signals.rebalance: move`, or remove them",
                 );
             }
-            if capacity.min_lifetime_min != MIN_LIFETIME_MIN {
+            let escapes = spec.signals.unwrap_or_default().impaired == ImpairedPolicy::Move;
+            if capacity.min_lifetime_min != MIN_LIFETIME_MIN && !escapes {
                 return wrong(
                     "capacity.min_lifetime_min",
-                    "has no effect with `return_to_spot: never` and without `signals.rebalance: move`; remove it",
+                    "has no effect with `return_to_spot: never`, `signals.impaired: note` and without `signals.rebalance: move`; remove it",
                 );
             }
             return Ok(());

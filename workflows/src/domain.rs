@@ -18,7 +18,7 @@ use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Restore, Status};
 use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
-use crate::signal::{Cause, Effect, News, RebalancePolicy, Signal};
+use crate::signal::{Cause, Effect, ImpairedPolicy, News, RebalancePolicy, Signal, StatusCheck};
 use crate::spec::{NodeName, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot};
 use crate::submission::{Submission, Work};
@@ -889,6 +889,9 @@ impl View<'_> {
                 },
             }
         }
+        if let News::Impaired { checks, since_ms } = &signal.news {
+            return self.heed_impaired(sight, node, signal, checks, *since_ms);
+        }
         if !signal.is_loss() {
             let Some(because) = noted_because(signal) else {
                 return Ok((Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()));
@@ -899,6 +902,43 @@ impl View<'_> {
             return Ok((Fate::Noted { because }, appends));
         }
         self.replace(sight, node, signal)
+    }
+
+    /// Status checks fail: the node is moved, or it is noted once.
+    fn heed_impaired(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        signal: &Signal,
+        checks: &[StatusCheck],
+        since_ms: u64,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let spec = node.spec.as_ref().and_then(|spec| spec.signals).unwrap_or_default();
+        if self.now_ms < since_ms + u64::from(spec.impaired_after_s) * 1_000 {
+            let because = format!("for less than {} s", spec.impaired_after_s);
+            return Ok((Fate::Noted { because }, Vec::new()));
+        }
+        let because = match spec.impaired {
+            ImpairedPolicy::Note => "noted: its file says `signals.impaired: note`".to_owned(),
+            ImpairedPolicy::Move if checks == [StatusCheck::AttachedEbs] => {
+                "noted: another instance does not mend its volumes".to_owned()
+            }
+            ImpairedPolicy::Move => match capacity::has_settled(node, self.now_ms) {
+                Ok(()) => return self.replace(sight, node, signal),
+                Err(because) => format!("noted, it is not moved now: {because}"),
+            },
+        };
+        let known = node.noted.iter().any(|noted| {
+            matches!(&noted.signal.news, News::Impaired { checks: known, .. } if known == checks)
+                && noted.signal.instance == signal.instance
+                && noted.because == because
+        });
+        if known {
+            return Ok((Fate::Noted { because }, Vec::new()));
+        }
+        let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
+        let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+        Ok((Fate::Noted { because }, appends))
     }
 
     /// A fresh backup, if the node has backups, and a note.
@@ -1433,6 +1473,7 @@ const fn noted_because(signal: &Signal) -> Option<&'static str> {
         News::SpotInterruption { .. }
         | News::ReservationInterruption { .. }
         | News::StateChange { .. }
+        | News::Impaired { .. }
         | News::Missing { .. } => None,
     }
 }

@@ -352,6 +352,7 @@ impl OutageClock {
             News::SpotInterruption { .. }
             | News::ReservationInterruption { .. }
             | News::Rebalance
+            | News::Impaired { .. }
             | News::ScheduledChange { .. } => {}
         }
     }

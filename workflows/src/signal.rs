@@ -7,7 +7,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::policy::{RebalancePolicy, SignalsSpec};
+pub use self::policy::{
+    IMPAIRED_AFTER_S_MAX, IMPAIRED_AFTER_S_MIN, ImpairedPolicy, RebalancePolicy, SignalsSpec,
+};
 use crate::aws::{InstanceId, InstanceState, VolumeId};
 
 /// Something heard about an instance.
@@ -64,6 +66,35 @@ pub enum News {
         /// What was seen.
         because: String,
     },
+    /// EC2's status checks of the instance fail (DescribeInstanceStatus).
+    Impaired {
+        /// Which.
+        checks: Vec<StatusCheck>,
+        /// Since when, in milliseconds since the Unix epoch.
+        since_ms: u64,
+    },
+}
+
+/// One of EC2's status checks (EC2 User Guide, "Status checks for Amazon EC2 instances").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusCheck {
+    /// Of the host: power, network, hardware. Another host is the remedy.
+    System,
+    /// Of the machine itself: its system does not answer. Another host may help, or not: the root goes along.
+    Instance,
+    /// Its volumes cannot be reached. Another host is no remedy for trouble of EBS's.
+    AttachedEbs,
+}
+
+impl fmt::Display for StatusCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::System => "system",
+            Self::Instance => "instance",
+            Self::AttachedEbs => "attached EBS",
+        })
+    }
 }
 
 /// What a scheduled change means for an instance.
@@ -121,7 +152,7 @@ impl Signal {
             News::SpotInterruption { .. } | News::ReservationInterruption { .. } | News::Missing { .. } => {
                 Certainty::Warned
             }
-            News::Rebalance => Certainty::Possible,
+            News::Rebalance | News::Impaired { .. } => Certainty::Possible,
             News::ScheduledChange { effect, .. } => match effect {
                 Effect::Retirement => Certainty::Announced,
                 Effect::Maintenance | Effect::Settled => Certainty::Well,
@@ -140,7 +171,9 @@ impl Signal {
         match &self.news {
             News::SpotInterruption { .. } | News::ReservationInterruption { .. } => true,
             News::ScheduledChange { effect, .. } => *effect == Effect::Retirement,
-            News::Rebalance | News::StateChange { .. } | News::Missing { .. } => false,
+            News::Rebalance | News::StateChange { .. } | News::Missing { .. } | News::Impaired { .. } => {
+                false
+            }
         }
     }
 
@@ -186,6 +219,11 @@ impl fmt::Display for Signal {
                 write!(f, " ({code})")?;
             }
             News::Missing { because } => write!(f, "{instance}: {because}")?,
+            News::Impaired { checks, since_ms } => {
+                let checks: Vec<String> = checks.iter().map(ToString::to_string).collect();
+                let (checks, since) = (checks.join(" and "), Ahead(self.at_ms.saturating_sub(*since_ms)));
+                write!(f, "status check of {instance} impaired for {since}: {checks}")?;
+            }
         }
         match &self.source {
             Source::Event { .. } => f.write_str(" (event)"),

@@ -969,7 +969,17 @@ mod tests {
         );
         check(|s| s.capacity.on_demand.max_nodes = Some(0), "capacity.on_demand.max_nodes");
         check(|s| s.maintenance_windows = nights(), "maintenance_windows");
-        check(|s| s.capacity.min_lifetime_min = 5, "capacity.min_lifetime_min");
+        check(
+            |s| {
+                s.capacity.min_lifetime_min = 5;
+                s.signals = serde_json::from_str(r#"{"impaired": "note"}"#).unwrap();
+            },
+            "capacity.min_lifetime_min",
+        );
+        check(
+            |s| s.signals = serde_json::from_str(r#"{"impaired_after_s": 60}"#).unwrap(),
+            "signals.impaired_after_s",
+        );
         check(|s| s.capacity.return_to_spot = ReturnToSpot::Window, "capacity.return_to_spot");
         check(
             |s| {

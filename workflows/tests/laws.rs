@@ -17,7 +17,7 @@ use perennial_workflows::node::{Node, OperationId, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
 use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::signal::{Effect, News, Signal, Source};
+use perennial_workflows::signal::{Effect, News, Signal, Source, StatusCheck};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, ReturnToSpot, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
@@ -326,9 +326,10 @@ fn backup_evidence(intent: &Intent, token: Token, how: u8) -> Evidence {
 
 fn news(how: u8) -> News {
     let scheduled = |effect| News::ScheduledChange { code: "CODE".into(), effect, begins_ms: None };
-    match how % 9 {
+    match how % 10 {
         8 => News::ReservationInterruption { action: "terminate".into(), deadline_ms: 0 },
         0 => News::Rebalance,
+        9 => News::Impaired { checks: vec![StatusCheck::System], since_ms: 0 },
         1 => News::StateChange { state: InstanceState::ShuttingDown },
         2 => News::StateChange { state: InstanceState::Stopped },
         3 => News::StateChange { state: InstanceState::Running },

@@ -233,7 +233,7 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
 fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
     let mut desk = Desk::new();
     let mut spec = desk.node().spec.unwrap();
-    spec.signals = Some(SignalsSpec { rebalance });
+    spec.signals = Some(SignalsSpec { rebalance, ..SignalsSpec::default() });
     spec.backup = backup;
     let (state, head) = desk.streams.remove(&node_stream(&Desk::name())).unwrap();
     let State::Node(node) = state else { panic!() };

@@ -532,6 +532,7 @@ impl World {
                 agentless: false,
                 rebalance_at_ms: None,
                 impaired: false,
+                impaired_since_ms: None,
                 launched_at_ms: self.now_ms,
                 visible_at_ms,
                 reclaim_at_ms: None,

@@ -67,6 +67,9 @@ pub struct Instance {
     pub rebalance_at_ms: Option<u64>,
     /// Whether its status checks fail, as somebody outside decided.
     pub impaired: bool,
+    /// Since when.
+    #[serde(default)]
+    pub impaired_since_ms: Option<u64>,
     pub launched_at_ms: u64,
     pub visible_at_ms: u64,
     /// When EC2 will take it back.

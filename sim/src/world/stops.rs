@@ -2,7 +2,9 @@
 //!
 //! A stopped instance keeps its volumes and interfaces, lets its capacity go, and is no fence: somebody may start it.
 
+use perennial_workers::cloud::ImpairedView;
 use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::signal::StatusCheck;
 
 use super::events::Happening;
 use super::instances::{SpotKind, transition_reason};
@@ -228,7 +230,21 @@ impl World {
     /// Makes the status checks of an instance fail, or pass again.
     pub fn set_impaired(&mut self, id: &InstanceId, impaired: bool) {
         if let Some(instance) = self.instances.get_mut(id) {
+            instance.impaired_since_ms = impaired.then(|| instance.impaired_since_ms.unwrap_or(self.now_ms));
             instance.impaired = impaired;
         }
+    }
+
+    /// The instances whose status checks fail; here all of them do at once.
+    #[must_use]
+    pub fn impaired(&self) -> Vec<ImpairedView> {
+        let failing = self.all_instances().filter(|instance| self.check_of(&instance.id) == Check::Impaired);
+        failing
+            .map(|instance| ImpairedView {
+                instance: instance.id.clone(),
+                checks: vec![StatusCheck::System, StatusCheck::Instance, StatusCheck::AttachedEbs],
+                since_ms: instance.impaired_since_ms,
+            })
+            .collect()
     }
 }

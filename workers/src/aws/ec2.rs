@@ -48,7 +48,7 @@ use super::ec2_views::{self as views, Missing};
 use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{
-    Cloud, ElasticView, ImageRequest, ImageView, InstanceView, InterfaceRequest, InterfaceView,
+    Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
     SpotRequestView, SubnetView, Tags, Taking, TypeQuery, VolumeRequest, VolumeView,
 };
@@ -327,6 +327,10 @@ impl Cloud for Ec2 {
         }
         found.retain(|(view, tags)| selects(select, &view.id, tags));
         Ok(found.into_iter().map(|(view, _)| view).collect())
+    }
+
+    async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {
+        self.failing_checks().await
     }
 
     async fn root_tasks(&self, instance: &InstanceId) -> Result<Vec<RootTaskView>, CloudError> {

@@ -18,6 +18,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 
 mod ec2;
 mod ec2_market;
+mod ec2_status;
 mod ec2_types;
 mod ec2_views;
 mod sqs;

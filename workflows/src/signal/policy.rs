@@ -4,12 +4,53 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is done about what is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalsSpec {
     /// About a rebalance recommendation: EC2 sees an elevated risk that the instance is taken.
     #[serde(default)]
     pub rebalance: RebalancePolicy,
+    /// About status checks that fail.
+    #[serde(default)]
+    pub impaired: ImpairedPolicy,
+    /// For how long they must have failed, in seconds.
+    #[serde(default = "impaired_after_s")]
+    pub impaired_after_s: u32,
+}
+
+impl Default for SignalsSpec {
+    fn default() -> Self {
+        Self {
+            rebalance: RebalancePolicy::default(),
+            impaired: ImpairedPolicy::default(),
+            impaired_after_s: impaired_after_s(),
+        }
+    }
+}
+
+/// How long status checks fail before that counts, without being told: a reboot fails them for a minute or two.
+pub const IMPAIRED_AFTER_S: u32 = 300;
+
+/// The least: EC2 looks once a minute, and Karpenter acts after two of them.
+pub const IMPAIRED_AFTER_S_MIN: u32 = 120;
+
+/// The longest: a day is as good as `note`.
+pub const IMPAIRED_AFTER_S_MAX: u32 = 86_400;
+
+const fn impaired_after_s() -> u32 {
+    IMPAIRED_AFTER_S
+}
+
+/// What is done about status checks that fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImpairedPolicy {
+    /// It is noted.
+    Note,
+    /// The node is replaced when the check of the system or of the instance fails, unless its instance has carried it for less
+    /// than `capacity.min_lifetime_min`: a root that does not start fails on every instance.
+    #[default]
+    Move,
 }
 
 /// What is done about a rebalance recommendation.

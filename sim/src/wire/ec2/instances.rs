@@ -314,6 +314,9 @@ fn field(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>> 
         .to_owned()),
         "instance-lifecycle" => maybe((instance.market == Market::Spot).then(|| "spot".to_owned())),
         "instance-type" => one(instance.instance_type.clone()),
+        "instance-status.status" | "system-status.status" | "attached-ebs-status.status" => {
+            one(show::check_status(world.check_of(&instance.id)).0.to_owned())
+        }
         "availability-zone" => one(instance.zone.clone()),
         "availability-zone-id" => one(show::zone_id(&instance.zone)),
         "architecture" => {
@@ -463,7 +466,7 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
         {
             continue;
         }
-        let check = || show::check(call.world.check_of(&instance.id));
+        let check = || show::check(call.world.check_of(&instance.id), instance.impaired_since_ms);
         if !filters.admit(&instance.tags, |name| field(call.world, instance, name))? {
             continue;
         }

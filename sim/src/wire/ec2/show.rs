@@ -583,14 +583,22 @@ pub(super) fn template(template: &Template) -> Element {
         .list("tagSet", tags(&template.tags))
 }
 
-pub(super) fn check(check: Check) -> Element {
-    let (status, detail) = match check {
+/// The status of a check, and that of its detail.
+pub(super) const fn check_status(check: Check) -> (&'static str, &'static str) {
+    match check {
         Check::Initializing => ("initializing", "initializing"),
         Check::Ok => ("ok", "passed"),
         Check::Impaired => ("impaired", "failed"),
         Check::NotApplicable => ("not-applicable", "insufficient-data"),
-    };
-    let detail = Element::new().with("name", "reachability").with("status", detail);
+    }
+}
+
+pub(super) fn check(check: Check, impaired_since_ms: Option<u64>) -> Element {
+    let (status, detail) = check_status(check);
+    let detail = Element::new()
+        .with("name", "reachability")
+        .with("status", detail)
+        .maybe("impairedSince", impaired_since_ms.map(time));
     Element::new().with("status", status).list("details", [detail])
 }
 
