@@ -125,6 +125,7 @@ pub(crate) fn told(story: &Story) -> String {
 pub(crate) fn losses(origins: &BTreeMap<Slot, Origin>) -> Vec<String> {
     let told = origins.iter().map(|(slot, origin)| match origin {
         Origin::SameVolume => format!("{slot}: none, the same volume"),
+        Origin::Clone { of } => format!("{slot}: none, a clone of {of}"),
         Origin::FinalSnapshot { snapshot } => format!("{slot}: none, final snapshot {snapshot}"),
         Origin::Backup { backup, taken_at_ms, until_ms } => format!(
             "{slot}: since {}, {} at most ({backup})",

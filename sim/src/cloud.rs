@@ -484,6 +484,18 @@ impl Cloud for SimRegion {
         self.call(Action::CreateVolume, |world, now| world.create_volume(now, request)).await
     }
 
+    async fn copy_volume(
+        &self,
+        source: &VolumeId,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<VolumeId, CloudError> {
+        self.call(Action::CopyVolumes, |world, now| {
+            world.copy_volume(now, source, None, None, client_token, tags)
+        })
+        .await
+    }
+
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError> {
         self.call(Action::DeleteVolume, |world, now| world.delete_volume(now, id)).await
     }

@@ -6,10 +6,13 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
+use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
+use perennial_workers::classify::Action;
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::{Origin, RootLoss};
 use perennial_workflows::node::OperationKind;
+use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::steps::Slot;
 use serde_json::json;
@@ -243,5 +246,144 @@ async fn a_death_at_any_point_of_a_rescue() {
     assert!(points > 40, "only {points} points");
     for k in (0..points).step_by(2) {
         assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
+    }
+}
+
+/// Where the adoption of the very volume fails, a clone of it is adopted: the content is the same, the old volume is retained.
+#[tokio::test(start_paused = true)]
+async fn a_clone_carries_the_root_whose_adoption_fails() {
+    for network in [NetworkMode::SecondaryIp, NetworkMode::PrimaryEni] {
+        let mut lab = backed_up(settings(), RootMode::Adopt, |spec| spec.persist.network = network).await;
+        let old = lab.volume("db-1", "root").await;
+        lab.region.with(|world, _| world.set_root_adoption(RootAdoption::FailsFor(old.to_string())));
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        lab.clock.sleep(Duration::from_secs(400)).await;
+        let after = lab.node("db-1").await.resources;
+        assert_eq!(after.origins[&slot("root")], Origin::Clone { of: old.clone() }, "{}", lab.story().await);
+        assert!(after.root_images.is_empty(), "no image was needed");
+        assert!(after.retained.iter().any(|kept| kept.volume == old), "{:?}", after.retained);
+        assert!(lab.region.with(|world, _| world.volume(&old).is_some()));
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        // From here on the clone is the very volume.
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 3).await;
+        assert_eq!(lab.node("db-1").await.resources.origins[&slot("root")], Origin::SameVolume);
+        lab.check("db-1", &["after the backup"]).await;
+    }
+}
+
+/// How the root was carried in the end, with the rungs that were given up.
+async fn rungs(lab: &Lab, workflow: &str) -> Vec<String> {
+    let chosen = lab.operation_events(workflow).await.into_iter().filter_map(|(_, event)| match event {
+        OperationEvent::RungChosen { from, to, because, .. } => Some(format!("{from} > {to}: {because}")),
+        _ => None,
+    });
+    chosen.collect()
+}
+
+/// Every other refusal, of the task or of the copy, ends with an image of the old volume; no copy is left.
+#[tokio::test(start_paused = true)]
+async fn an_image_carries_the_root_where_a_clone_cannot() {
+    let refusals = ["UnsupportedOperation", "UnauthorizedOperation", "VolumeLimitExceeded", "IncorrectState"];
+    let copies = refusals.map(|code| (RootAdoption::FailsEachTime, Some(code), 2));
+    let tasks = [
+        (RootAdoption::FailsEachTime, None, 2),
+        (RootAdoption::FailedDetached, None, 2),
+        (RootAdoption::Unsupported("UnsupportedOperation".into()), None, 1),
+    ];
+    for (adoption, copy, steps) in copies.into_iter().chain(tasks) {
+        let what = format!("{adoption:?} {copy:?}");
+        let mut settings = settings();
+        settings.root_adoption = adoption;
+        let mut lab = backed_up(settings, RootMode::Adopt, |_| ()).await;
+        if let Some(code) = copy {
+            lab.region.inject(Rule {
+                target: Target::Only(Action::CopyVolumes),
+                when: When::Always,
+                fault: Fault::Before(code.into()),
+            });
+        }
+        let old = lab.volume("db-1", "root").await;
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        lab.clock.sleep(Duration::from_secs(400)).await;
+        let told = rungs(&lab, "db-1.2").await;
+        assert_eq!(told.len(), steps, "{what}: {told:?}");
+        assert!(told.last().unwrap().contains("> image: "), "{what}: {told:?}");
+        if let Some(code) = copy {
+            assert!(told[1].starts_with(&format!("clone > image: CopyVolumes: {code}")), "{what}: {told:?}");
+        }
+        let after = lab.node("db-1").await.resources;
+        assert!(matches!(after.origins[&slot("root")], Origin::FinalSnapshot { .. }), "{what}");
+        assert!(after.leftovers.is_empty(), "{what}: {:?}", after.leftovers);
+        let kept: Vec<_> = after.retained.iter().map(|kept| kept.volume.clone()).collect();
+        assert_eq!(kept, [old], "{what}: the old volume, and no copy of it");
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+    }
+}
+
+/// Dies at every fifth point of a replacement that goes on by a clone.
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_clone() {
+    async fn run(k: u64) -> (u64, u64) {
+        let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
+        let old = lab.volume("db-1", "root").await;
+        lab.region.with(|world, _| world.set_root_adoption(RootAdoption::FailsFor(old.to_string())));
+        lab.die_at(k);
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        let passed = lab.points_passed();
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(400)).await;
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        let after = lab.node("db-1").await.resources;
+        let told = rungs(&lab, "db-1.2").await;
+        let expected = match after.origins[&slot("root")] {
+            Origin::Clone { .. } => vec![old.clone()],
+            // A death in the middle of an adoption can make it end in another way.
+            _ => panic!("at {k}: {told:?}"),
+        };
+        let kept: Vec<_> = after.retained.iter().map(|kept| kept.volume.clone()).collect();
+        assert_eq!(kept, expected, "at {k}: {told:?}");
+        (passed, lab.deaths)
+    }
+    let (points, deaths) = run(u64::MAX).await;
+    assert_eq!(deaths, 0);
+    assert!(points > 60, "only {points} points");
+    for k in (0..points).step_by(5) {
+        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
+    }
+}
+
+/// The instance that adopts the clone is lost, at any second: the next one adopts it, or an image carries what it has.
+#[tokio::test(start_paused = true)]
+async fn an_interruption_at_any_second_of_a_clone() {
+    for second in (2..150).step_by(4) {
+        let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
+        let old = lab.volume("db-1", "root").await;
+        lab.region.with(|world, _| world.set_root_adoption(RootAdoption::FailsFor(old.to_string())));
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.clock.sleep(Duration::from_secs(second)).await;
+        lab.region.with(|world, now_ms| {
+            let live: Vec<_> = world.instances_of("db-1").iter().map(|i| i.id.clone()).collect();
+            for instance in live {
+                let _ = world.reclaim_now(now_ms, &instance);
+            }
+        });
+        lab.until("at rest", Duration::from_secs(4 * 3_600), async |lab| {
+            let node = lab.node("db-1").await;
+            let carrier = node.resources.carrier.as_ref().map(|carrier| carrier.instance.clone());
+            let lives = carrier.is_some_and(|instance| {
+                lab.region.with(|world, _| world.instance(&instance).is_some_and(|i| !i.state.is_over()))
+            });
+            node.open.is_none() && lives
+        })
+        .await;
+        lab.clock.sleep(Duration::from_secs(400)).await;
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        let retained = lab.node("db-1").await.resources.retained;
+        assert!(retained.iter().any(|kept| kept.volume == old), "second {second}: {retained:?}");
+        assert!(lab.region.with(|world, _| world.volume(&old).is_some()), "second {second}");
     }
 }

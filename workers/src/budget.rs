@@ -73,6 +73,7 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::AttachNetworkInterface
         | A::DetachNetworkInterface
         | A::CreateReplaceRootVolumeTask
+        | A::CopyVolumes
         | A::RegisterImage
         | A::AssociateAddress
         | A::ModifyVolume => (50.0, 5.0),
@@ -184,6 +185,7 @@ budgeted! {
     ModifyInstanceAttribute: fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> ();
     ModifyNetworkInterfaceAttribute: fn preserve_interface(&self, id: &InterfaceId, attachment: &AttachmentId) -> ();
     CreateVolume: fn create_volume(&self, request: &VolumeRequest) -> VolumeId;
+    CopyVolumes: fn copy_volume(&self, source: &VolumeId, client_token: &str, tags: &Tags) -> VolumeId;
     DeleteVolume: fn delete_volume(&self, id: &VolumeId) -> ();
     ModifyVolume: fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> ();
     AttachVolume: fn attach_volume(&self, id: &VolumeId, instance: &InstanceId, device: &str) -> ();
@@ -253,6 +255,7 @@ mod tests {
             fn preserve_volumes(i: &InstanceId, d: &[String]) -> ();
             fn preserve_interface(i: &InterfaceId, a: &AttachmentId) -> ();
             fn create_volume(r: &VolumeRequest) -> VolumeId;
+            fn copy_volume(i: &VolumeId, t: &str, g: &Tags) -> VolumeId;
             fn delete_volume(i: &VolumeId) -> ();
             fn grow_volume(i: &VolumeId, s: u32) -> ();
             fn attach_volume(i: &VolumeId, n: &InstanceId, d: &str) -> ();

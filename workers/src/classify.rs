@@ -28,6 +28,7 @@ pub enum Action {
     AttachVolume,
     DetachVolume,
     CreateReplaceRootVolumeTask,
+    CopyVolumes,
     CreateSnapshot,
     CreateSnapshots,
     DeleteSnapshot,
@@ -86,6 +87,7 @@ impl Action {
             | A::AttachVolume
             | A::DetachVolume
             | A::CreateReplaceRootVolumeTask
+            | A::CopyVolumes
             | A::CreateSnapshot
             | A::CreateSnapshots
             | A::DeleteSnapshot
@@ -252,7 +254,7 @@ pub fn classify(action: Action, code: &str) -> Class {
         // The mapping or attachment has changed under us: the next look shows how.
         (A::ModifyInstanceAttribute, "InvalidInstanceAttributeValue") => return Class::WrongState,
         (
-            A::CreateReplaceRootVolumeTask,
+            A::CreateReplaceRootVolumeTask | A::CopyVolumes,
             "InvalidParameterValue" | "InvalidParameterCombination" | "UnsupportedOperation",
         ) => {
             return Class::Unsupported;

@@ -563,6 +563,13 @@ pub trait Cloud: Send + Sync + 'static {
 
     /// CreateVolume.
     async fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeId, CloudError>;
+    /// CopyVolumes: a new volume in the same zone with what this one holds now, of its size and type.
+    async fn copy_volume(
+        &self,
+        source: &VolumeId,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<VolumeId, CloudError>;
     /// DeleteVolume.
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError>;
     /// ModifyVolume: the size.

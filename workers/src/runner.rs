@@ -6,6 +6,7 @@
 //! with the same token until a look shows what became of it.
 
 mod backups;
+mod cloning;
 mod hanging;
 pub(crate) mod preserve;
 mod survey;
@@ -382,6 +383,9 @@ impl Look<'_> {
             Intent::ReleaseInterface { interface, from } => self.release_interface(interface, from).await,
             Intent::SnapshotRoot { volume, tags } | Intent::SnapshotVolume { volume, tags, .. } => {
                 self.snapshot(volume, tags).await
+            }
+            Intent::CloneRoot { volume, client_token, tags } => {
+                cloning::clone_root(self, volume, client_token, tags).await
             }
             Intent::RegisterImage { name, snapshot, facts, tags } => {
                 self.register_image(name, snapshot, facts, tags).await

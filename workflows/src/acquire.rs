@@ -4,6 +4,7 @@
 use crate::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::capacity;
 use crate::carriage::Way;
+use crate::cloning;
 use crate::found;
 use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
@@ -25,8 +26,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due.extend(survey::due(op, placement));
     make(op, placement, &mut due);
     copy(op, placement, &mut due);
-    if op.rung() == RootRung::Image {
-        image(op, placement, &mut due);
+    match op.rung() {
+        RootRung::Image => image(op, placement, &mut due),
+        RootRung::Clone => due.extend(cloning::clone(op)),
+        RootRung::Fresh | RootRung::Adopt => {}
     }
     match &op.facts.candidate {
         None => due.extend(launch(op, placement)),
@@ -154,7 +157,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let asked = capacity::next(op)?;
     let pool = asked.pool;
     let image = match op.rung_of(&pool) {
-        RootRung::Fresh | RootRung::Adopt => spec.image.clone(),
+        RootRung::Fresh | RootRung::Adopt | RootRung::Clone => spec.image.clone(),
         RootRung::Image => facts.root_image.clone()?,
     };
     let volumes = op.launch_volumes(&pool)?;
@@ -213,7 +216,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             .into(),
         );
     }
-    if op.rung_of(&candidate.pool) == RootRung::Adopt
+    if cloning::is_ready(op, op.rung_of(&candidate.pool))
         && candidate.protected
         && !candidate.adopted
         && let Some(root) = facts.volumes.get(&Slot::Root)
@@ -331,7 +334,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .filter(|(slot, _)| **slot != Slot::Root)
         .all(|(_, fact)| on_candidate(&fact.place));
     let root = match op.rung_of(&candidate.pool) {
-        RootRung::Adopt => candidate.adopted && candidate.protected,
+        RootRung::Adopt | RootRung::Clone => candidate.adopted && candidate.protected,
         RootRung::Fresh => candidate.protected,
         RootRung::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
     };

@@ -3,7 +3,7 @@
 //!
 //! | | same zone | another zone |
 //! | --- | --- | --- |
-//! | root, `adopt` | the very same volume | an image of its final snapshot |
+//! | root, `adopt` | the very same volume; where that fails, a clone of it ([`cloning`](crate::cloning)) | an image of its final snapshot |
 //! | root, `image` | an image of its final snapshot | the same |
 //! | root, restored | an image of the backup's snapshot | the same |
 //! | data, restored | new volume from the backup's snapshot, attached (`snapshot`: in the launch request) | the same |
@@ -60,7 +60,9 @@ impl Operation {
     pub(crate) fn rung_of(&self, pool: &Pool) -> RootRung {
         let root = self.facts.volumes.get(&Slot::Root);
         match self.facts.rung {
-            RootRung::Adopt if root.is_some_and(|root| !self.is_near(root, pool)) => RootRung::Image,
+            RootRung::Adopt | RootRung::Clone if root.is_some_and(|root| !self.is_near(root, pool)) => {
+                RootRung::Image
+            }
             rung => rung,
         }
     }

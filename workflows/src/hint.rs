@@ -39,7 +39,7 @@ impl Hint {
             Self::Instance { instance } => instance_of(intent) == Some(instance),
             Self::Volume { volume } => match intent {
                 // The request of one that is being made does not know its name yet; there are few of them.
-                Intent::CreateVolume { .. } => true,
+                Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => true,
                 Intent::TakeVolume { volume: of, .. }
                 | Intent::Attach { volume: of, .. }
                 | Intent::Detach { volume: of, .. }

@@ -402,6 +402,7 @@ fn client_token(intent: &Intent) -> Option<String> {
         Intent::CreateVolume { client_token, .. }
         | Intent::CreateInterface { client_token, .. }
         | Intent::Launch { client_token, .. }
+        | Intent::CloneRoot { client_token, .. }
         | Intent::AdoptRoot { client_token, .. } => Some(client_token.clone()),
         _ => None,
     }

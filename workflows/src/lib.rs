@@ -42,6 +42,7 @@ pub mod windows;
 
 mod acquire;
 mod carriage;
+mod cloning;
 mod devices;
 mod hanging;
 mod release;

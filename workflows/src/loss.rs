@@ -3,6 +3,7 @@
 //! | way | what is lost |
 //! | --- | --- |
 //! | the very same volume | nothing |
+//! | a clone of it, made after its instance was gone | nothing that reached the volume |
 //! | a final snapshot, taken of the volume after its instance was gone | nothing that reached the volume |
 //! | a backup | what was written after its moment |
 //! | anew | everything; the old volume, where there is one, is retained |
@@ -27,7 +28,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::SnapshotId;
+use crate::aws::{SnapshotId, VolumeId};
 use crate::backup::{Backup, BackupId, Book};
 use crate::node::{Node, OperationKind};
 use crate::operation::{Candidate, Operation, Restore, RootRung, Status, VolumeFact};
@@ -51,6 +52,11 @@ pub enum RootLoss {
 pub enum Origin {
     /// It is the very same volume: nothing is lost.
     SameVolume,
+    /// A clone, made after the volume's instance was gone: nothing that reached the volume is lost.
+    Clone {
+        /// Of which volume.
+        of: VolumeId,
+    },
     /// A snapshot that was taken after the volume's instance was gone: nothing that reached the volume is lost.
     FinalSnapshot {
         /// Which.
@@ -74,7 +80,7 @@ impl Origin {
     #[must_use]
     pub const fn loss_ms(&self) -> Option<u64> {
         match self {
-            Self::SameVolume | Self::FinalSnapshot { .. } => Some(0),
+            Self::SameVolume | Self::Clone { .. } | Self::FinalSnapshot { .. } => Some(0),
             Self::Backup { taken_at_ms, until_ms, .. } => Some(until_ms.saturating_sub(*taken_at_ms)),
             Self::Anew => None,
         }
@@ -109,6 +115,7 @@ fn of_root(op: &Operation, candidate: &Candidate) -> Option<Origin> {
     let was_there = op.order.before.volumes.contains_key(&Slot::Root);
     match op.rung_of(&candidate.pool) {
         RootRung::Adopt => Some(Origin::SameVolume),
+        RootRung::Clone => op.facts.cloned_from.clone().map(|of| Origin::Clone { of }),
         RootRung::Image => of_backup(op, &Slot::Root).or_else(|| {
             let snapshot = op.facts.root_snapshot.clone()?;
             Some(Origin::FinalSnapshot { snapshot })
@@ -155,7 +162,7 @@ pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
         Intent::Release { slot, .. } | Intent::Attach { slot, .. } | Intent::SnapshotVolume { slot, .. } => {
             Some(slot)
         }
-        Intent::SnapshotRoot { .. } => Some(&Slot::Root),
+        Intent::SnapshotRoot { .. } | Intent::CloneRoot { .. } => Some(&Slot::Root),
         _ => None,
     }
 }

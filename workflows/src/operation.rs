@@ -46,7 +46,7 @@ use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
 use crate::survey::{self, Kept};
-use crate::{capacity, delete, devices, grow, hanging, loss, pause, pool, provision, replace, undo};
+use crate::{capacity, cloning, delete, devices, grow, hanging, loss, pause, pool, provision, replace, undo};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -233,6 +233,8 @@ pub enum RootRung {
     Adopt,
     /// An image registered from a snapshot of it.
     Image,
+    /// A clone of the volume (CopyVolumes) in its place.
+    Clone,
 }
 
 impl std::fmt::Display for RootRung {
@@ -241,6 +243,7 @@ impl std::fmt::Display for RootRung {
             Self::Fresh => "fresh",
             Self::Adopt => "adopt",
             Self::Image => "image",
+            Self::Clone => "clone",
         })
     }
 }
@@ -485,6 +488,8 @@ pub struct Facts {
     pub restore: BTreeMap<Slot, SnapshotId>,
     /// Whether the root's snapshot is a backup's.
     pub root_is_borrowed: bool,
+    /// The volume that the root was cloned from in this operation.
+    pub cloned_from: Option<VolumeId>,
     /// The backup, and its moment, of each volume that comes back from one.
     pub restored: BTreeMap<Slot, (BackupId, u64)>,
     /// Snapshots of data volumes that this operation took.
@@ -783,6 +788,7 @@ impl Operation {
             surveyed: None,
             rung,
             root_is_borrowed: root_snapshot.is_some(),
+            cloned_from: None,
             restored: order.restore.iter().flat_map(loss::from_backup).collect(),
             root_snapshot,
             root_image: None,
@@ -853,6 +859,9 @@ impl Operation {
                 self.facts.rung = *to;
                 // An instance that was launched for the old rung is of no use to the new one.
                 self.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
+                if *to == RootRung::Image {
+                    cloning::give_back(&mut self);
+                }
             }
             OperationEvent::CandidateLost { instance, because } => {
                 let Some(candidate) = self.facts.candidate.as_ref().filter(|c| c.instance == *instance)
@@ -1271,6 +1280,7 @@ impl Operation {
         }
         found::leave(self, evidence);
         let undoing = self.facts.undoing;
+        let given_up = self.gives_up();
         let another = devices::another(self).filter(|_| *evidence == Evidence::DeviceInUse);
         let facts = &mut self.facts;
         match (intent, evidence) {
@@ -1284,6 +1294,11 @@ impl Operation {
                 }
             }
             (Intent::CreateVolume { .. }, Evidence::VolumeCreated { volume }) => self.made(intent, volume),
+            (Intent::CloneRoot { volume: of, .. }, Evidence::VolumeCreated { volume }) => {
+                cloning::cloned(self, of, volume);
+            }
+            // It may come into being all the same.
+            (Intent::CloneRoot { .. }, Evidence::OutOfTime { .. }) if !given_up => self.suspect(intent),
             (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.id = Some(volume.clone());
@@ -1451,6 +1466,7 @@ impl Operation {
             (Intent::AdoptRoot { instance, temporary, .. }, Evidence::Adopted { .. }) => {
                 if let Some(root) = facts.volumes.get_mut(&Slot::Root) {
                     root.place = Place::On(instance.clone());
+                    root.touched = true;
                 }
                 if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) {
                     candidate.adopted = true;
@@ -1548,6 +1564,7 @@ impl Operation {
             (Intent::AdoptRoot { instance, .. }, _) => {
                 if let Some(root) = facts.volumes.get_mut(&Slot::Root) {
                     root.place = Place::On(instance.clone());
+                    root.touched = true;
                 }
             }
             _ => {}
@@ -1658,13 +1675,15 @@ impl Operation {
         if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {
             // The task may have put it there already, with a DeleteOnTermination nobody has looked at.
             root.place = Place::On(candidate.instance.clone());
+            root.touched = true;
         }
         let carries = facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
         if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
             // A root that was launched to be the node's own may have been written to; only one that waited for an
             // adoption is surely of no worth.
             // One that was not protected yet dies with its instance, if no call under way protects it after all.
-            let of_no_worth = rung == RootRung::Adopt || !keeps_root || !candidate.protected;
+            let adopts = matches!(rung, RootRung::Adopt | RootRung::Clone);
+            let of_no_worth = adopts || !keeps_root || !candidate.protected;
             if of_no_worth || why == GivenUp::RungChanged {
                 facts.add_temporary(root);
             } else {
@@ -1976,7 +1995,7 @@ fn is_ours_to_mend(reason: &str) -> bool {
 }
 
 impl Facts {
-    fn add_temporary(&mut self, volume: VolumeId) {
+    pub(crate) fn add_temporary(&mut self, volume: VolumeId) {
         let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
         if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {
             self.temporary.push(Temporary { volume, deleted: false });
@@ -2171,9 +2190,16 @@ impl Draft {
             (
                 Intent::AdoptRoot { instance, .. },
                 Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
-            ) => self.fall_to_image(instance, format!("CreateReplaceRootVolumeTask: {code}: {message}")),
+            ) => self.fall(instance, evidence, format!("CreateReplaceRootVolumeTask: {code}: {message}")),
             (Intent::AdoptRoot { instance, .. }, Evidence::OutOfTime { because }) => {
-                self.fall_to_image(instance, format!("the adoption did not end in time: {because}"))
+                self.fall(instance, evidence, format!("the adoption did not end in time: {because}"))
+            }
+            (
+                Intent::CloneRoot { .. },
+                Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
+            ) => self.fall_from_clone(evidence, format!("CopyVolumes: {code}: {message}")),
+            (Intent::CloneRoot { .. }, Evidence::OutOfTime { because }) => {
+                self.fall_from_clone(evidence, format!("the copy was not there in time: {because}"))
             }
             (Intent::Launch { image, .. }, Evidence::Launched { instance, .. })
                 if self.state.rung() == RootRung::Image
@@ -2256,13 +2282,18 @@ impl Draft {
         }
     }
 
-    fn fall_to_image(&mut self, instance: &InstanceId, because: String) -> Result<(), Refusal> {
-        self.push(OperationEvent::RungChosen {
-            instance: instance.clone(),
-            from: RootRung::Adopt,
-            to: RootRung::Image,
-            because,
-        })
+    fn fall(&mut self, instance: &InstanceId, evidence: &Evidence, because: String) -> Result<(), Refusal> {
+        let (from, to) = (self.state.facts.rung, cloning::after_adoption(&self.state, evidence));
+        self.push(OperationEvent::RungChosen { instance: instance.clone(), from, to, because })
+    }
+
+    fn fall_from_clone(&mut self, evidence: &Evidence, because: String) -> Result<(), Refusal> {
+        match cloning::tried_on(&self.state) {
+            Some(instance) if self.state.facts.rung == RootRung::Clone => {
+                self.fall(&instance, evidence, because)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn stuck(&mut self, step: &str, because: String, needs: String) -> Result<(), Refusal> {

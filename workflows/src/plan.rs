@@ -44,7 +44,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
     match intent {
         Intent::Resolve { .. } => 500,
         Intent::Survey(_) => 600,
-        Intent::CreateVolume { .. } => 2_500,
+        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => 2_500,
         Intent::CreateInterface { .. } | Intent::TakeVolume { .. } => 1_500,
         Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
         Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
@@ -243,7 +243,9 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             },
         }),
         Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
-        Intent::CreateVolume { .. } => Evidence::VolumeCreated { volume: volume() },
+        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
+            Evidence::VolumeCreated { volume: volume() }
+        }
         Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib },
         Intent::CreateInterface { .. } => Evidence::InterfaceCreated {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
@@ -321,7 +323,7 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     match spec.persist.root {
         RootMode::Adopt => notes.push(
             "Root adoption (CreateReplaceRootVolumeTask with a volume id) is unverified on a live account; where it is \
-             refused, the root goes on as an image: a snapshot, its registration and another launch are added to the outage."
+             refused, the root goes on as an image, where it fails, as a clone of the volume first: a snapshot, its registration and another launch are added to the outage."
                 .to_owned(),
         ),
         RootMode::Image => notes.push(

@@ -33,7 +33,8 @@
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
 //! | `snapshot:x` | data `snapshot`, or the pool is in another zone; volume free | CreateSnapshot | complete | stuck |
 //! | `create_volume:x` | the new instance runs in another zone, all holders fenced, snapshot complete | CreateVolume from it, tokenised | available | stuck |
-//! | `adopt_root` | rung `adopt`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | refused, failed or unknown: rung `image`, the reason recorded, the instance fenced first |
+//! | `adopt_root` | rung `adopt` or `clone`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | failed: rung `clone`; refused, unknown, or failed with the clone: rung `image`; the reason recorded, the instance fenced first |
+//! | `clone_root` | rung `clone`: see `cloning.rs` | CopyVolumes, tokenised | available | rung `image`, the reason recorded |
 //! | `attach:x` | volume free, new instance runs | AttachVolume | the volume | instance gone: candidate lost |
 //! | `set_groups` | the interface is kept, the file names groups; before `fence:old` and its use | ModifyNetworkInterfaceAttribute | the interface | refused: stuck, nothing was harmed |
 //! | `detach_interface`, `attach_interface` | `secondary_eni`: see [`network`](crate::network) | | | |

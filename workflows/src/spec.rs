@@ -322,8 +322,8 @@ impl PersistSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootMode {
-    /// The very same volume becomes the root of the new instance (CreateReplaceRootVolumeTask). Where that cannot be
-    /// done, `image` carries it, and the journal says why.
+    /// The very same volume becomes the root of the new instance (CreateReplaceRootVolumeTask). Where that
+    /// fails, a clone of it does (CopyVolumes); where that cannot be done, `image` carries it, and the journal says why.
     #[default]
     Adopt,
     /// A snapshot of the old root, taken after the old instance is gone, is registered as the image of the new one.

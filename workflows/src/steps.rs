@@ -6,7 +6,7 @@
 //! | step | call | its repeat is safe because of |
 //! | --- | --- | --- |
 //! | resolve, survey | describe only | nothing is changed |
-//! | create_volume, create_interface, launch, adopt_root | tokenised create | the client token in the intent |
+//! | create_volume, create_interface, launch, adopt_root, clone_root | tokenised create | the client token in the intent |
 //! | snapshot_root, snapshot | CreateSnapshot | the tag `perennial:step`, looked for first |
 //! | register_image | RegisterImage | the unique name |
 //! | preserve | ModifyInstanceAttribute | it is a declarative set |
@@ -299,6 +299,15 @@ pub enum Intent {
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
     },
+    /// Copies the free root volume (CopyVolumes) and sees the copy available.
+    CloneRoot {
+        /// Of this volume.
+        volume: VolumeId,
+        /// Sent as it stands.
+        client_token: String,
+        /// At creation.
+        tags: TagMap,
+    },
     /// Registers an image from the root's snapshot and sees it available.
     RegisterImage {
         /// Unique, and so the key of the repeat.
@@ -516,6 +525,7 @@ impl Intent {
             Self::Release { slot, .. } => format!("release:{slot}"),
             Self::ReleaseInterface { .. } => "release_interface".into(),
             Self::SnapshotRoot { .. } => "snapshot_root".into(),
+            Self::CloneRoot { .. } => "clone_root".into(),
             Self::SnapshotVolume { slot, .. } => format!("snapshot:{slot}"),
             Self::RegisterImage { .. } => "register_image".into(),
             Self::Launch { .. } => "launch".into(),
@@ -551,6 +561,7 @@ impl Intent {
             // Seconds in practice; an EBS control-plane brown-out can make them minutes.
             Self::Resolve { .. }
             | Self::CreateVolume { .. }
+            | Self::CloneRoot { .. }
             | Self::TakeVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
@@ -598,6 +609,7 @@ impl Intent {
                 | Self::DetachInterface { .. }
                 | Self::AdoptRoot { .. }
                 | Self::Survey(Question { needed: false, .. })
+                | Self::CloneRoot { .. }
         )
     }
 
@@ -631,6 +643,7 @@ impl Intent {
             Self::Resolve { .. }
             | Self::Survey(_)
             | Self::CreateVolume { .. }
+            | Self::CloneRoot { .. }
             | Self::TakeVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Fence { .. }
@@ -660,7 +673,7 @@ impl Intent {
                 vec![(Made::Instance, tags), (Made::Volume, tags)]
             }
             Self::Launch { tags, .. } => vec![(Made::Instance, tags)],
-            Self::CreateVolume { tags, .. } => vec![(Made::Volume, tags)],
+            Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => vec![(Made::Volume, tags)],
             Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
             Self::SnapshotRoot { tags, .. } | Self::SnapshotVolume { tags, .. } => {
                 vec![(Made::Snapshot, tags)]

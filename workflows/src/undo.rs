@@ -175,6 +175,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         Intent::Resolve { .. }
         | Intent::Survey(_)
         | Intent::CreateVolume { .. }
+        | Intent::CloneRoot { .. }
         | Intent::TakeVolume { .. }
         | Intent::CreateInterface { .. }
         | Intent::SnapshotRoot { .. }

@@ -245,10 +245,16 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             };
             Evidence::Surveyed(Survey { rejected: vec![rejected], ..Survey::default() })
         }
-        (Intent::AdoptRoot { .. }, 0 | 1) => {
+        // That may be the volume's fault: a clone of it is tried.
+        (Intent::AdoptRoot { .. }, 0 | 1) if (how / 4).is_multiple_of(2) => {
+            Evidence::AdoptRefused { code: "failed".into(), message: "no".into() }
+        }
+        (Intent::AdoptRoot { .. }, 0 | 1) | (Intent::CloneRoot { .. }, 2) => {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
-        (Intent::Release { .. } | Intent::Attach { .. }, 1) => Evidence::Lost { what: "a volume".into() },
+        (Intent::Release { .. } | Intent::Attach { .. } | Intent::CloneRoot { .. }, 1) => {
+            Evidence::Lost { what: "a volume".into() }
+        }
         (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::SetGroups { .. }, 1) => {
             Evidence::Lost { what: "an interface".into() }
         }

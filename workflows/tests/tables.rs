@@ -386,6 +386,165 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
 }
 
 #[test]
+fn an_adoption_that_fails_is_tried_with_a_clone() {
+    let fails = |intent: &Intent, attempt: u32| {
+        (matches!(intent, Intent::AdoptRoot { .. }) && attempt == 1)
+            .then(|| Evidence::AdoptRefused { code: "failed".into(), message: "so".into() })
+    };
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
+        &fails,
+        expect![[r#"
+        + preserve:i-new1x7
+        = preserve:i-new1x7: preserved
+        + fence:i-new1x7
+        = fence:i-new1x7: fenced
+        + release:root
+        + release:data
+        + release_interface
+        = release:root: released
+        = release:data: released
+        = release_interface: released
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x12
+        + attach:data
+        = preserve:i-new2x12: preserved
+        + adopt_root
+        = attach:data: attached
+        = adopt_root: adopt_refused
+        ! root: adopt → clone
+        + preserve:i-new2x12 (2)
+        = preserve:i-new2x12: preserved
+        + fence:i-new2x12
+        = fence:i-new2x12: fenced
+        + release:root (2)
+        + release:data (2)
+        + release_interface (2)
+        = release:root: released
+        + clone_root
+        = release:data: released
+        = release_interface: released
+        + launch (2)
+        = clone_root: volume_created
+        = launch: launched
+        + start (2)
+        = start: started
+        + preserve:i-new2x34
+        + attach:data (2)
+        = preserve:i-new2x34: preserved
+        + adopt_root (2)
+        = attach:data: attached
+        = adopt_root: adopted
+        + preserve:i-new2x34 (2)
+        = preserve:i-new2x34: preserved
+        + preserve:i-new2x34 (3)
+        = preserve:i-new2x34: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x14
+        + delete_volume:vol-new2x37
+        = delete_volume:vol-new2x14: deleted
+        = delete_volume:vol-new2x37: deleted
+        ! finished
+    "#]],
+    );
+}
+
+#[test]
+fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as_an_image() {
+    let fails = |intent: &Intent, _: u32| {
+        matches!(intent, Intent::AdoptRoot { .. })
+            .then(|| Evidence::AdoptRefused { code: "failed-detached".into(), message: "so".into() })
+    };
+    check(
+        OperationKind::Replace,
+        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
+        &fails,
+        expect![[r#"
+        + preserve:i-new1x7
+        = preserve:i-new1x7: preserved
+        + fence:i-new1x7
+        = fence:i-new1x7: fenced
+        + release:root
+        + release:data
+        + release_interface
+        = release:root: released
+        = release:data: released
+        = release_interface: released
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x12
+        + attach:data
+        = preserve:i-new2x12: preserved
+        + adopt_root
+        = attach:data: attached
+        = adopt_root: adopt_refused
+        ! root: adopt → clone
+        + preserve:i-new2x12 (2)
+        = preserve:i-new2x12: preserved
+        + fence:i-new2x12
+        = fence:i-new2x12: fenced
+        + release:root (2)
+        + release:data (2)
+        + release_interface (2)
+        = release:root: released
+        + clone_root
+        = release:data: released
+        = release_interface: released
+        + launch (2)
+        = clone_root: volume_created
+        = launch: launched
+        + start (2)
+        = start: started
+        + preserve:i-new2x34
+        + attach:data (2)
+        = preserve:i-new2x34: preserved
+        + adopt_root (2)
+        = attach:data: attached
+        = adopt_root: adopt_refused
+        ! root: clone → image
+        + preserve:i-new2x34 (2)
+        + snapshot_root
+        = preserve:i-new2x34: preserved
+        + fence:i-new2x34
+        = snapshot_root: snapshot_completed
+        + register_image
+        = fence:i-new2x34: fenced
+        + release:data (3)
+        + release_interface (3)
+        = register_image: image_available
+        = release:data: released
+        = release_interface: released
+        + launch (3)
+        = launch: launched
+        + start (3)
+        = start: started
+        + preserve:i-new2x58
+        + attach:data (3)
+        = preserve:i-new2x58: preserved
+        = attach:data: attached
+        + preserve:i-new2x58 (2)
+        = preserve:i-new2x58: preserved
+        + verify
+        = verify: verified
+        + delete_volume:vol-new2x14
+        + delete_volume:vol-new2x37
+        + delete_volume:vol-new2x31
+        = delete_volume:vol-new2x14: deleted
+        = delete_volume:vol-new2x37: deleted
+        = delete_volume:vol-new2x31: deleted
+        ! finished
+    "#]],
+    );
+}
+
+#[test]
 fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first() {
     let refused = |intent: &Intent, _: u32| {
         matches!(intent, Intent::AdoptRoot { .. })

@@ -168,6 +168,8 @@ pub enum RootAdoption {
     FailsEachTime,
     /// Each task ends `failed-detached`: the instance has no root.
     FailedDetached,
+    /// Each task with this volume ends `failed`; others work.
+    FailsFor(String),
 }
 
 /// DeleteOnTermination of a root that a replacement put in place. Documented (inherit) only for snapshots and images.

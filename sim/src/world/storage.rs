@@ -441,6 +441,11 @@ impl World {
         Ok(id)
     }
 
+    /// From now on a replacement of a root by an existing volume ends so.
+    pub fn set_root_adoption(&mut self, adoption: RootAdoption) {
+        self.settings.root_adoption = adoption;
+    }
+
     fn check_replace_root(&self, instance: &InstanceId) -> Result<(), ApiError> {
         let instance = self.known_instance(instance)?;
         if instance.state != InstanceState::Running || self.is_rebooting(&instance.id) {
@@ -481,8 +486,15 @@ impl World {
         let (instance, volume) = (task.instance.clone(), task.volume.clone());
         let (adopts, deletes_replaced) = (task.adopts, task.deletes_replaced);
         let running = self.instances.get(&instance).is_some_and(|i| i.state == InstanceState::Running);
+        let works = match &self.settings.root_adoption {
+            RootAdoption::Supported => true,
+            RootAdoption::FailsFor(one) => volume.as_str() != one,
+            RootAdoption::Unsupported(_) | RootAdoption::FailsEachTime | RootAdoption::FailedDetached => {
+                false
+            }
+        };
         let state = match self.settings.root_adoption {
-            _ if running && (!adopts || self.settings.root_adoption == RootAdoption::Supported) => {
+            _ if running && (!adopts || works) => {
                 self.swap_root(&instance, &volume, deletes_replaced);
                 RootTaskState::Succeeded
             }

@@ -396,6 +396,26 @@ impl Cloud for Ec2 {
             .map_err(incomplete(action))
     }
 
+    async fn copy_volume(
+        &self,
+        source: &VolumeId,
+        client_token: &str,
+        tags: &Tags,
+    ) -> Result<VolumeId, CloudError> {
+        let action = Action::CopyVolumes;
+        let answer = self
+            .client
+            .copy_volumes()
+            .source_volume_id(source.as_str())
+            .client_token(client_token)
+            .set_tag_specifications(tagged([ResourceType::Volume], tags))
+            .send()
+            .await
+            .map_err(failed(action))?;
+        let copy = answer.volumes().first().and_then(|volume| volume.volume_id());
+        views::required(copy, "a copy without id", VolumeId::parse).map_err(incomplete(action))
+    }
+
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError> {
         let call = self.client.delete_volume().volume_id(id.as_str());
         call.send().await.map(drop).map_err(failed(Action::DeleteVolume))
