@@ -31,7 +31,9 @@ struct Plans {
 
 /// Plans the provision of a node file, and a replacement after it.
 pub(crate) fn of_spec(spec: &NodeSpec, output: Output) -> Result<(), Failure> {
-    let resources = perennial_workflows::plan::imagined_resources(spec).map_err(bug)?;
+    let mut resources = perennial_workflows::plan::imagined_resources(spec).map_err(bug)?;
+    // Which types fit is only known when somebody has looked.
+    resources.survey = None;
     let node = Node { spec: Some(spec.clone()), generation: 1, operations: 1, resources, ..Node::default() };
     let plans =
         Plans { provision: plan(spec, None).map_err(bug)?, replace: plan(spec, Some(&node)).map_err(bug)? };

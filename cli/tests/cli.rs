@@ -415,6 +415,19 @@ fn a_node_file_may_come_through_stdin() {
 }
 
 #[test]
+fn a_plan_of_types_that_are_to_be_found_says_so() {
+    let shell = Shell::new();
+    let wanted = "requirements: {vcpus: {min: 2}, memory_gib: {min: 8}}\n  price_max: \"0.05\"";
+    let file = node_file("subnet-1", "ami-1").replace("instance_types: [m6i.large]", wanted);
+    shell.write("found.yaml", &file);
+    let plan = shell.stdout("node plan -f found.yaml");
+    narrow(&plan);
+    for needed in ["capacity  found at run time", "survey ", "Which types fit is found", "0.05 an hour"] {
+        assert!(plan.contains(needed), "no {needed:?} in\n{plan}");
+    }
+}
+
+#[test]
 fn a_submission_may_come_from_a_file() {
     let shell = Shell::new();
     shell.write("replace.yaml", "workflow: node.replace\nnode: db-1\nparams: {reason: kernel}\n");

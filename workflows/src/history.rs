@@ -18,6 +18,7 @@ use crate::operation::{OperationEvent, Order, Restore};
 use crate::signal::{Cause, News};
 use crate::spec::NodeName;
 use crate::steps::{Evidence, Intent, Slot};
+use crate::survey::Survey;
 
 /// The life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -208,6 +209,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
     }
     let mut clock = OutageClock::new(order, *started_at_ms);
     let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
+    let mut surveyed: Option<&Survey> = None;
     for (stamp, event) in &events[1..] {
         let at_ms = stamp.at_ms;
         let remark = |text: String| Remark { at_ms, text };
@@ -230,7 +232,10 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 clock.settled(at_ms, intent, evidence);
                 told.steps[*line].settled_at_ms = Some(at_ms);
                 told.steps[*line].evidence = in_words(intent, evidence);
-                if let Evidence::Surveyed(survey) = evidence {
+                // A node that waits is surveyed again and again: what says nothing new is not told again.
+                if let Evidence::Surveyed(survey) = evidence
+                    && surveyed.replace(survey) != Some(survey)
+                {
                     told.rejected.extend(survey.rejections().into_iter().map(remark));
                     told.remarks.extend(survey.remarks().into_iter().map(remark));
                 }

@@ -133,7 +133,8 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
     };
     let present = order.before.subnet.as_ref().unwrap_or(&spec.subnet);
     let pools = spec.ladder(present, order.before.survey.as_deref());
-    let listed = survey_notes(spec, order.before.survey.as_deref());
+    let last = order.before.survey.as_deref().filter(|kept| kept.answers(spec, present));
+    let surveyed = survey_notes(spec, last.filter(|_| !pools.is_empty()));
     let events = imagine(&id, order, assumption)?;
     let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
     let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
@@ -142,7 +143,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         let early = spec.makes_before_breaks() && !launches_late(spec);
         if early { "make before break" } else { "break before make" }.to_owned()
     });
-    let notes = notes(spec, kind).into_iter().chain(listed).collect();
+    let notes = notes(spec, kind).into_iter().chain(surveyed).collect();
     Ok(Plan { kind, order, story, total_ms, pools, notes })
 }
 
@@ -156,15 +157,13 @@ fn survey_notes(spec: &NodeSpec, last: Option<&Kept>) -> Option<String> {
         format!(" A spot pool that costs more than {max} an hour then is not asked; on-demand pools are not subject to it.")
     });
     let order = spec.capacity.order();
-    let found = if last.is_some() {
-        "The pools are those of the last survey"
-    } else if spec.capacity.instance_types.is_empty() {
-        "Which types fit is found at run time"
-    } else {
-        "The pools are those of the file's list"
+    let found = match last {
+        Some(kept) => format!("The pools are those of the last survey: {}", kept.in_words()),
+        None if spec.capacity.instance_types.is_empty() => "Which types fit is found at run time".to_owned(),
+        None => "The pools are those of the file's list".to_owned(),
     };
     Some(format!(
-        "{found}; each operation begins with a survey and goes by its answer (order: {order}).{max}"
+        "{found}. Each operation begins with a survey and goes by its answer (order: {order}).{max}"
     ))
 }
 

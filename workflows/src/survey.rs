@@ -217,6 +217,9 @@ pub struct Kept {
     pub at_ms: u64,
     /// The pools, in order.
     pub pools: Vec<Ranked>,
+    /// The first pools that were passed over, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<PassedOver>,
 }
 
 /// A launch's place among the pools of a survey.
@@ -240,6 +243,30 @@ impl std::fmt::Display for Rank {
             None => Ok(()),
         }
     }
+}
+
+impl Kept {
+    /// What it said, in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let survey =
+            Survey { pools: self.pools.clone(), rejected: self.rejected.clone(), ..Survey::default() };
+        let asked = first_few(&survey.pools);
+        if survey.rejected.is_empty() {
+            asked
+        } else {
+            format!("{asked}. Passed over: {}", survey.rejections().join("; "))
+        }
+    }
+}
+
+/// The first pools by name, and how many more there are.
+fn first_few(pools: &[Ranked]) -> String {
+    let mut asked: Vec<String> = pools.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+    if pools.len() > TOLD_MAX {
+        asked.push(format!("{} more", pools.len() - TOLD_MAX));
+    }
+    asked.join(", ")
 }
 
 impl Survey {
@@ -290,11 +317,8 @@ impl Survey {
     /// Which pools are asked, and what could not be looked at, for a history.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
-        let mut asked: Vec<String> = self.pools.iter().take(TOLD_MAX).map(ToString::to_string).collect();
-        if self.pools.len() > TOLD_MAX {
-            asked.push(format!("{} more", self.pools.len() - TOLD_MAX));
-        }
-        let pools = (!asked.is_empty()).then(|| format!("surveyed, in order: {}", asked.join(", ")));
+        let pools =
+            (!self.pools.is_empty()).then(|| format!("surveyed, in order: {}", first_few(&self.pools)));
         pools.into_iter().chain(self.notes.iter().map(|note| format!("survey: {note}"))).collect()
     }
 
@@ -374,14 +398,11 @@ pub const fn markets(policy: MarketPolicy) -> &'static [Market] {
 }
 
 impl Kept {
-    /// Whether it answers what a file asks for now; its prices may be old.
+    /// Whether it answers what a file asks for now; its prices may be old, and it may not know every other subnet.
     #[must_use]
     pub fn answers(&self, spec: &NodeSpec, present: &SubnetId) -> bool {
         let knows = |subnet: &SubnetId| self.question.places.iter().any(|place| place.subnet == *subnet);
-        spec.capacity.is_surveyed()
-            && self.question.has_types_of(spec)
-            && knows(present)
-            && spec.subnets().all(knows)
+        spec.capacity.is_surveyed() && self.question.has_types_of(spec) && knows(present)
     }
 
     /// The pools, as seen from the subnet the node lives in.
@@ -577,6 +598,12 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
         survey.notes.push(format!("{more} pools after the first {RANKED_MAX} are left out"));
         survey.pools.truncate(RANKED_MAX);
     }
+    if question.order == CapacityOrder::Score && !question.asks_for_scores(names.len()) {
+        let few = SCORED_TYPES_MIN;
+        survey
+            .notes
+            .push(format!("with fewer than {few} types a placement score says nothing: none was asked for"));
+    }
     survey.notes.extend(looked.notes.iter().cloned());
     survey
 }
@@ -652,13 +679,19 @@ pub(crate) fn learn(op: &mut Operation, question: &Question, evidence: &Evidence
         return;
     }
     op.facts.surveyed = Some(op.facts.ladder.rounds);
+    forget_earlier(op);
     let Evidence::Surveyed(survey) = evidence else { return };
     // What is only too expensive now is looked at again; that nothing fits at all is no reason to forget what did.
     if survey.pools.is_empty() && !survey.is_too_expensive() {
         return;
     }
     let waited_for = capacity::pools(op).get(op.facts.ladder.next).map(|pool| pool.market);
-    op.facts.survey = Some(Arc::new(Kept { question: question.clone(), at_ms, pools: survey.pools.clone() }));
+    op.facts.survey = Some(Arc::new(Kept {
+        question: question.clone(),
+        at_ms,
+        pools: survey.pools.clone(),
+        rejected: survey.rejected.iter().take(TOLD_MAX).cloned().collect(),
+    }));
     let pools = capacity::pools(op);
     // A round begins at its first pool, or at the on-demand pools it has waited for.
     let waits = op.facts.ladder.rounds > 0 && waited_for == Some(Market::OnDemand);
@@ -666,6 +699,17 @@ pub(crate) fn learn(op: &mut Operation, question: &Question, evidence: &Evidence
     op.facts.ladder.next = first.unwrap_or(0);
     if !capacity::has_pools(op) {
         capacity::pause(op, at_ms);
+    }
+}
+
+/// Of the surveys of one operation the state remembers the last: a node may wait for capacity for days. The journal keeps all.
+fn forget_earlier(op: &mut Operation) {
+    let surveys = op.steps.values_mut().rev().filter_map(|record| match &mut record.outcome {
+        Some((Evidence::Surveyed(survey), _)) => Some(survey),
+        _ => None,
+    });
+    for survey in surveys.skip(1) {
+        *survey = Survey::default();
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
 use perennial_workflows::aws::{InstanceState, Market, SubnetId};
+use perennial_workflows::history::story;
 use perennial_workflows::node::{OperationId, OperationKind, Resources};
 use perennial_workflows::operation::{Draft, Operation, OperationEvent, Order, Status};
 use perennial_workflows::plan::{imagined_resources, success};
@@ -447,4 +449,67 @@ fn a_survey_of_a_file_that_was_corrected_meanwhile_is_made_again() {
     assert_eq!(desk.question().requirements.unwrap().vcpus.min, 2);
     desk.settle("survey", Some(Evidence::Surveyed(Survey::default())));
     assert_eq!(desk.question().requirements.unwrap().vcpus.min, 4, "{:?}", desk.state.status);
+}
+
+#[test]
+fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
+    let spec = spec(NetworkMode::SecondaryIp);
+    let mut desk = Desk::new(OperationKind::Provision, &spec, Resources::default(), request());
+    let mut events =
+        vec![(Stamp { seq: Seq(1), at_ms: 0 }, OperationEvent::Started((*desk.state.order).clone()))];
+    let resolve = desk.state.open_steps()[0].clone();
+    events.push((
+        Stamp { seq: Seq(2), at_ms: 0 },
+        OperationEvent::StepIntended {
+            step: resolve.step,
+            attempt: 1,
+            intent: (*resolve.intent).clone(),
+            not_before_ms: 0,
+            deadline_ms: resolve.deadline_ms,
+        },
+    ));
+    let mut take = |desk: &Desk, led_to: Vec<OperationEvent>| {
+        for event in led_to {
+            let seq = Seq(events.len() as u64 + 1);
+            events.push((Stamp { seq, at_ms: desk.now_ms }, event));
+        }
+    };
+    let led_to = desk.settle("resolve", None);
+    take(&desk, led_to);
+    let seen = Survey {
+        unfit: BTreeMap::from([("burstable".to_owned(), 12)]),
+        notes: vec!["prices in z are not known: no".to_owned()],
+        ..match (desk.pools(&[("m5.large", Market::Spot)]), too_expensive()) {
+            (Evidence::Surveyed(pools), Evidence::Surveyed(dear)) => {
+                Survey { rejected: dear.rejected, ..pools }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    // The same again after a round tells nothing new.
+    for _ in 0..2 {
+        let led_to = desk.settle("survey", Some(Evidence::Surveyed(seen.clone())));
+        take(&desk, led_to);
+        let led_to = desk.settle("launch", Some(no_capacity()));
+        take(&desk, led_to);
+    }
+    let told = story(&OperationId::parse("db-1.2").unwrap(), &events).unwrap();
+    let rejected: Vec<&str> = told.rejected.iter().map(|remark| remark.text.as_str()).collect();
+    assert_eq!(
+        rejected,
+        [
+            "m5.large spot: costs 0.9 an hour, at most 0.1 is paid",
+            "types that are not as required: 12 burstable",
+            "m5.large spot: InsufficientInstanceCapacity: none",
+            "m5.large spot: InsufficientInstanceCapacity: none",
+        ]
+    );
+    let remarks: Vec<&str> = told.remarks.iter().map(|remark| remark.text.as_str()).collect();
+    assert_eq!(remarks, ["surveyed, in order: m5.large spot", "survey: prices in z are not known: no"]);
+    // The state keeps the last survey only; the journal has all of them.
+    let kept = desk.state.steps.values().filter_map(|record| match &record.outcome {
+        Some((Evidence::Surveyed(survey), _)) => Some(survey.pools.len()),
+        _ => None,
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [0, 1]);
 }

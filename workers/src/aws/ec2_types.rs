@@ -79,7 +79,7 @@ impl Ec2 {
 fn facts(info: &InstanceTypeInfo) -> Option<TypeFacts> {
     let number = |n: i64| u32::try_from(n).unwrap_or(0);
     let gpus = info.gpu_info().map_or(0, |gpus| {
-        gpus.gpus().iter().filter_map(|gpu| gpu.count()).map(|count| number(i64::from(count))).sum()
+        gpus.gpus().iter().filter_map(|gpu| gpu.count()).map(|count| number(i64::from(count))).sum::<u32>()
     });
     let sold = |class: &str| info.supported_usage_classes().iter().any(|known| known.as_str() == class);
     let architectures = info.processor_info().map(|processor| {
