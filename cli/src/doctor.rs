@@ -363,6 +363,7 @@ async fn dry_run(
             zone: zone.clone(),
             network: LaunchNetwork::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
             volumes: Vec::new(),
+            suppress: Vec::new(),
             root: None,
             key_name: spec.key_name.clone(),
             instance_profile: spec.instance_profile.clone(),

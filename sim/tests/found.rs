@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_sim::world::{Notice, World};
-use perennial_workers::cloud::{Tags, VolumeRequest};
+use perennial_sim::world::{DeviceMapping, Notice, World};
+use perennial_workers::cloud::{ImageRequest, Tags, VolumeRequest};
 use perennial_workers::sweep;
-use perennial_workflows::aws::{InstanceId, Market, VolumeId};
+use perennial_workflows::aws::{ImageId, InstanceId, Market, VolumeId};
 use perennial_workflows::found::FoundVolumes;
 use perennial_workflows::node::OperationKind;
 use perennial_workflows::spec::{
@@ -434,5 +434,169 @@ async fn a_loss_in_the_middle_of_the_taking_waits_for_nothing() {
         .await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(lab.volume("db-1", "sdh").await, logs, "at {moment}");
+    }
+}
+
+/// An image that maps two volumes beside its root: one with content, which a termination would delete, and an empty one.
+async fn mapping_image(lab: &Lab) -> ImageId {
+    let image = lab.region.with(|world, now_ms| {
+        let zone = world.zones()[0].clone();
+        let request = VolumeRequest {
+            client_token: "golden".into(),
+            zone,
+            size_gib: 12,
+            volume_type: "gp3".into(),
+            iops: None,
+            throughput: None,
+            encrypted: false,
+            kms_key: None,
+            snapshot: None,
+            tags: Tags::new(),
+        };
+        world.create_volume(now_ms, &request).unwrap()
+    });
+    lab.clock.sleep(Duration::from_secs(30)).await;
+    let snapshot = lab.region.with(|world, now_ms| {
+        world.write_volume(now_ms, &image, "of the image").unwrap();
+        world.create_snapshot(now_ms, &image, &Tags::new()).unwrap()
+    });
+    lab.clock.sleep(Duration::from_secs(1200)).await;
+    let image = lab.region.with(|world, now_ms| {
+        let plain = world.image(&world.default_image()).unwrap().clone();
+        let request = ImageRequest {
+            name: "maps-volumes".into(),
+            root_snapshot: plain.root_snapshot,
+            traits: plain.traits,
+            tags: Tags::new(),
+        };
+        let mapped = |device: &str, snapshot, delete| DeviceMapping {
+            device: device.to_owned(),
+            snapshot,
+            size_gib: Some(12),
+            volume_type: Some("gp3".to_owned()),
+            delete_on_termination: Some(delete),
+            ..DeviceMapping::default()
+        };
+        let devices = [mapped("/dev/sdm", Some(snapshot), true), mapped("/dev/sdn", None, false)];
+        world.register_image_with(now_ms, &request, &devices).unwrap()
+    });
+    lab.clock.sleep(Duration::from_secs(600)).await;
+    image
+}
+
+async fn with_mapping(
+    root: RootMode,
+    network: NetworkMode,
+    change: impl FnOnce(&mut NodeSpec),
+) -> (Lab, NodeSpec) {
+    let lab = Lab::new(Settings::calm(7));
+    let mut spec = lab.spec("db-1", network, root);
+    spec.image = mapping_image(&lab).await;
+    change(&mut spec);
+    (lab, spec)
+}
+
+fn content(lab: &Lab, instance: &InstanceId, device: &str) -> Vec<String> {
+    lab.region.with(|world, now_ms| world.read(now_ms, instance, device).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_image_maps_is_made_once_and_comes_back() {
+    for (root, network, data) in [
+        (RootMode::Adopt, NetworkMode::SecondaryIp, DataMode::Reattach),
+        (RootMode::Image, NetworkMode::PrimaryEni, DataMode::Reattach),
+        (RootMode::None, NetworkMode::None, DataMode::Reattach),
+        (RootMode::Adopt, NetworkMode::SecondaryIp, DataMode::Snapshot),
+    ] {
+        let (mut lab, spec) = with_mapping(root, network, |spec| spec.persist.data = data).await;
+        lab.provision(&spec).await;
+        let about = format!("{root:?} {network:?}\n{}", lab.story().await);
+        let first = lab.node("db-1").await;
+        assert!(slots(&first).ends_with(&["sdm".to_owned(), "sdn".to_owned()]), "{about}");
+        let instance = lab.instance("db-1").await;
+        assert_eq!(content(&lab, &instance, "/dev/sdm"), ["of the image"], "{about}");
+        lab.write("db-1", "before").await;
+        lab.check("db-1", &["before"]).await;
+        for operations in [2, 3] {
+            lab.submit("node.replace", "db-1", json!({})).await;
+            lab.rest("db-1", operations).await;
+            lab.check("db-1", &["before"]).await;
+            let instance = lab.instance("db-1").await;
+            assert_eq!(content(&lab, &instance, "/dev/sdm"), ["of the image", "before"], "{about}");
+            assert_eq!(content(&lab, &instance, "/dev/sdn"), ["before"], "{about}");
+        }
+        let same = lab.volume("db-1", "sdm").await == first.resources.volumes[&slot("sdm")].volume;
+        assert_eq!(same, data == DataMode::Reattach, "{about}");
+        let images = lab.node("db-1").await.resources.root_images;
+        lab.region.with(|world, _| {
+            for ours in images {
+                let devices = &world.image(&ours.image).unwrap().devices;
+                assert!(
+                    devices.iter().all(|device| device.device == "/dev/xvda"),
+                    "only the root: {devices:?}"
+                );
+            }
+        });
+        lab.clock.sleep(sweep::EVERY * 4).await;
+        assert_eq!(
+            lab.node("db-1").await.operations,
+            3,
+            "nothing is found beside them\n{}",
+            lab.story().await
+        );
+        // They are the node's own.
+        let keep = json!({ "root": false, "data": false, "network": false, "backups": false });
+        lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
+        lab.rest("db-1", 4).await;
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.check_without_instance("db-1").await;
+        assert_eq!(slots(&lab.node("db-1").await), Vec::<String>::new());
+    }
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::try_from(name.to_owned()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_files_volume_takes_the_place_of_the_images_at_its_device_and_an_ignored_mapping_is_the_instances()
+ {
+    let (mut lab, spec) = with_mapping(RootMode::Adopt, NetworkMode::SecondaryIp, |spec| {
+        spec.data_volumes[0].device = Some("/dev/xvdm".into());
+    })
+    .await;
+    lab.provision(&spec).await;
+    assert_eq!(slots(&lab.node("db-1").await), ["root", "data", "sdn"]);
+    lab.write("db-1", "before").await;
+    lab.check("db-1", &["before"]).await;
+    let (mut lab, spec) = with_mapping(RootMode::Adopt, NetworkMode::SecondaryIp, |spec| {
+        spec.persist.found_volumes = FoundVolumes::Ignore;
+    })
+    .await;
+    lab.provision(&spec).await;
+    assert_eq!(slots(&lab.node("db-1").await), ["root", "data"]);
+    let instance = lab.instance("db-1").await;
+    let attached = lab.region.with(|world, _| world.instance(&instance).unwrap().volumes.len());
+    assert_eq!(attached, 4, "as the image says");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_provision_with_a_mapping() {
+    let run = async |k: u64| {
+        let (mut lab, spec) = with_mapping(RootMode::Adopt, NetworkMode::SecondaryIp, |_| {}).await;
+        lab.die_at(k);
+        lab.provision(&spec).await;
+        let passed = lab.points_passed();
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.write("db-1", "before").await;
+        lab.check("db-1", &["before"]).await;
+        assert_eq!(slots(&lab.node("db-1").await), ["root", "data", "sdm", "sdn"], "at {k}");
+        passed
+    };
+    let points = run(u64::MAX).await;
+    assert!(points > 30, "only {points} points");
+    for k in (0..points).step_by(3) {
+        run(k).await;
     }
 }

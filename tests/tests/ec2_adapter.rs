@@ -68,6 +68,7 @@ impl World {
     fn launch(&self, node: &str) -> LaunchRequest {
         LaunchRequest {
             volumes: Vec::new(),
+            suppress: Vec::new(),
             client_token: format!("launch-{node}"),
             image: self.image.clone(),
             instance_type: "m5.large".into(),
@@ -493,6 +494,7 @@ async fn an_endpoint_that_launches_on_a_dry_run_is_reported_with_the_instance() 
     let subnet = &subnets.subnets()[0];
     let request = LaunchRequest {
         volumes: Vec::new(),
+        suppress: Vec::new(),
         client_token: "token".into(),
         image: ImageId::parse("ami-0123456789abcdef0").unwrap(),
         instance_type: "m5.large".into(),

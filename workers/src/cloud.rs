@@ -19,6 +19,7 @@ use perennial_workflows::aws::{
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
+use perennial_workflows::found::MappedVolume;
 use perennial_workflows::signal::StatusCheck;
 use perennial_workflows::steps::LaunchVolume;
 use perennial_workflows::survey::TypeFacts;
@@ -253,6 +254,8 @@ pub struct ImageView {
     pub traits: ImageTraits,
     /// The snapshot of its root.
     pub root_snapshot: Option<SnapshotId>,
+    /// The EBS volumes it maps beside its root; no instance store.
+    pub mapped: Vec<MappedVolume>,
     /// Its tags.
     pub tags: Tags,
 }
@@ -390,6 +393,8 @@ pub struct LaunchRequest {
     pub root: Option<RootOverride>,
     /// Data volumes made with it from snapshots; its termination does not delete them.
     pub volumes: Vec<LaunchVolume>,
+    /// Device names of the image's mapping that nothing is made at (`NoDevice`).
+    pub suppress: Vec<String>,
     /// The key pair.
     pub key_name: Option<String>,
     /// The name of the instance profile.

@@ -337,7 +337,7 @@ impl Look<'_> {
                 settled(Evidence::Resolved(Placement {
                     zone,
                     other_zones: zones,
-                    image: facts(&view.traits),
+                    image: ImageFacts { mapped: view.mapped.clone(), ..facts(&view.traits) },
                 }))
             }
             Intent::Survey(question) => self.survey(question).await,
@@ -1386,6 +1386,7 @@ fn facts(traits: &ImageTraits) -> ImageFacts {
         tpm_support: traits.tpm_support.clone(),
         imds_support: traits.imds_support.clone(),
         platform: traits.platform.clone(),
+        mapped: Vec::new(),
     }
 }
 
@@ -1415,6 +1416,7 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         image,
         interface,
         volumes,
+        suppress,
         root_device,
         root_size_gib,
         root_volume_type,
@@ -1446,6 +1448,7 @@ pub fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
             volume_type: root_volume_type.clone(),
         }),
         volumes: volumes.clone(),
+        suppress: suppress.clone(),
         key_name: key_name.clone(),
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),

@@ -186,6 +186,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         rank: survey::rank(op, &pool),
         zone: op.zone_of(placement, &pool).to_owned(),
         pool,
+        suppress: found::suppressed(op, &image, &volumes),
         image,
         interface,
         volumes,

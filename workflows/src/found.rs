@@ -14,16 +14,23 @@
 //! It was made by somebody else, so no deletion deletes it; copies made of it on the way are the node's own. When somebody detaches it
 //! while the node is well, it is given back (`volume_left`): a volume of the file is not.
 //!
+//! # What the image maps
+//! An image can map EBS volumes beside its root, which every launch would make anew, and each termination would delete. With `keep` no launch
+//! makes them: a provision makes volumes of the node's as they are mapped (`create_volume:x`, from the mapping's snapshot) and attaches
+//! them at the mapped device, and from then on these come back. What the file has at such a device takes its place. They are the
+//! node's own: a deletion treats them as data. Instance store is as the image says. Images that are registered of a root map the root alone.
+//!
 //! `take` holds the node for a moment and gives way to everything else, as a growth does.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{InstanceId, VolumeId};
+use crate::aws::{ImageId, InstanceId, SnapshotId, VolumeId};
+use crate::devices;
 use crate::node::{HeldVolume, Node, NodeEvent, OperationKind, Resources};
 use crate::operation::{Due, Operation, OperationEvent, Place, Restore, VolumeFact};
-use crate::spec::{DATA_VOLUMES_MAX, DataVolumeSpec, NodeName, NodeSpec};
-use crate::steps::{Evidence, Intent, Slot};
+use crate::spec::{DATA_VOLUMES_MAX, DataVolumeSpec, NodeName, NodeSpec, canonical_device};
+use crate::steps::{Evidence, Intent, LaunchVolume, Slot};
 
 /// How many strangers are listed; an instance holds no more volumes than these and its own.
 pub const STRANGERS_MAX: usize = 64;
@@ -58,9 +65,33 @@ pub struct Found {
     /// In MiB/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<u32>,
-    /// Whether it is a copy that was made for the node: the node's own, which a deletion may delete.
+    /// Whether it was made for the node, as a copy or as the image maps it: the node's own, which a deletion may delete.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_copy: bool,
+    /// What it was first made from, if the image maps it so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+}
+
+/// An EBS volume that an image maps beside its root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MappedVolume {
+    /// Under this device name.
+    pub device: String,
+    /// From this snapshot; none: empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// Its size.
+    pub size_gib: u32,
+    /// Such as `gp3`.
+    pub volume_type: String,
+    /// Provisioned IOPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// In MiB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
 }
 
 impl Found {
@@ -124,7 +155,7 @@ pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec
         if known || slots.len() > DATA_VOLUMES_MAX {
             continue;
         }
-        let slot = Slot::Data(name(&op.order.spec, &slots, seen));
+        let slot = Slot::Data(name(&op.order.spec, &slots, &seen.device, seen.name.as_deref()));
         slots.push(slot.clone());
         events.push(OperationEvent::VolumeFound {
             instance: instance.clone(),
@@ -143,23 +174,81 @@ pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec
 }
 
 /// A name that stays: the volume's own if it is one and free, else its device's.
-fn name(spec: &NodeSpec, slots: &[Slot], seen: &FoundVolume) -> NodeName {
+fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&str>) -> NodeName {
     let free = |name: &NodeName| {
         name.as_str() != "root"
             && spec.data_volumes.iter().all(|wanted| wanted.name != *name)
             && !slots.contains(&Slot::Data(name.clone()))
     };
-    let own = seen.name.as_deref().and_then(|name| NodeName::parse(name).ok());
+    let own = own.and_then(|name| NodeName::parse(name).ok());
     if let Some(own) = own.filter(free) {
         return own;
     }
-    let device: String = seen.device.rsplit('/').next().unwrap_or_default().to_lowercase();
+    let device: String = device.rsplit('/').next().unwrap_or_default().to_lowercase();
     let device: String = device.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
     let device =
         if device.starts_with(|c: char| c.is_ascii_lowercase()) { device } else { "found".to_owned() };
     let names = std::iter::once(device.clone()).chain((2..).map(|n: u32| format!("{device}-{n}")));
     let mut names = names.filter_map(|name| NodeName::parse(&name).ok());
     names.find(free).unwrap_or_else(|| unreachable!("BUG: one of endlessly many names is free"))
+}
+
+/// What the node's image maps becomes volumes of the node's when it is provisioned: made as mapped, attached like the others. What
+/// the file has at the same device takes its place.
+pub(crate) fn map(op: &mut Operation) {
+    if op.order.kind != OperationKind::Provision || op.order.spec.persist.found_volumes != FoundVolumes::Keep
+    {
+        return;
+    }
+    // Of an image that the file does not name any more.
+    op.facts.volumes.retain(|slot, fact| {
+        *slot == Slot::Root
+            || fact.id.is_some()
+            || is_of_the_file(&op.order.spec, slot)
+            || fact.found.is_none()
+    });
+    let mapped =
+        op.facts.placement.as_ref().map(|placement| placement.image.mapped.clone()).unwrap_or_default();
+    let same = |a: &str, b: &str| canonical_device(a) == canonical_device(b);
+    for volume in mapped {
+        let spec = &op.order.spec;
+        let by_the_file = spec.data_volumes.iter().filter_map(|wanted| wanted.device.as_deref());
+        let mut kept = op.order.before.volumes.values().map(|held| held.device.as_str());
+        if by_the_file.into_iter().any(|device| same(device, &volume.device))
+            || kept.any(|device| same(device, &volume.device))
+            || op.facts.volumes.len() > DATA_VOLUMES_MAX
+        {
+            continue;
+        }
+        let taken: Vec<&str> = op.facts.volumes.values().map(|fact| fact.device.as_str()).collect();
+        let device = if taken.iter().any(|device| same(device, &volume.device)) {
+            devices::free(taken).unwrap_or_else(|| volume.device.clone())
+        } else {
+            volume.device.clone()
+        };
+        let slots: Vec<Slot> = op.facts.volumes.keys().cloned().collect();
+        let slot = Slot::Data(name(spec, &slots, &volume.device, None));
+        let found = Found {
+            volume_type: volume.volume_type,
+            iops: volume.iops,
+            throughput: volume.throughput,
+            is_copy: true,
+            snapshot: volume.snapshot,
+        };
+        let size_gib = Some(volume.size_gib);
+        let fact = VolumeFact { size_gib, found: Some(found), ..VolumeFact::absent(device) };
+        op.facts.volumes.insert(slot, fact);
+    }
+}
+
+/// The devices of the image's mapping that a launch makes nothing at.
+pub(crate) fn suppressed(op: &Operation, image: &ImageId, made: &[LaunchVolume]) -> Vec<String> {
+    let keeps = op.order.spec.persist.found_volumes == FoundVolumes::Keep;
+    let placement = op.facts.placement.as_ref().filter(|_| keeps && *image == op.order.spec.image);
+    let mapped = placement.map(|placement| placement.image.mapped.as_slice()).unwrap_or_default();
+    // What the launch makes itself at such a device overrides the image's.
+    let is_made = |device: &str| made.iter().any(|volume| volume.device == device);
+    mapped.iter().map(|volume| volume.device.clone()).filter(|device| !is_made(device)).collect()
 }
 
 /// A volume is the node's from now on, and was before the operation began.
@@ -199,7 +288,7 @@ pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
         throughput: found.throughput,
         encrypted: false,
         kms_key: None,
-        snapshot: None,
+        snapshot: found.snapshot.clone(),
         volume: None,
     })
 }

@@ -1286,6 +1286,7 @@ impl Operation {
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
                 facts.placement = Some(placement.clone());
+                found::map(self);
             }
             (Intent::Survey(question), evidence) => survey::learn(self, question, evidence, at_ms),
             (Intent::Grow { slot, .. }, Evidence::Grown { size_gib }) => {

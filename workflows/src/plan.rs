@@ -239,6 +239,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
                 tpm_support: None,
                 imds_support: None,
                 platform: None,
+                mapped: Vec::new(),
             },
         }),
         Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),

@@ -37,7 +37,7 @@ use crate::aws::{
     SpotRequestId, SubnetId, VolumeId,
 };
 use crate::backup::{BackupEvidence, BackupIntent};
-use crate::found::{FoundVolume, OtherVolumes, Stranger};
+use crate::found::{FoundVolume, MappedVolume, OtherVolumes, Stranger};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
@@ -100,6 +100,9 @@ pub struct ImageFacts {
     /// Set for Windows and some licensed systems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// The EBS volumes it maps beside its root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapped: Vec<MappedVolume>,
 }
 
 /// Where a node lives and what it boots.
@@ -345,6 +348,9 @@ pub enum Intent {
         /// Data volumes that are made with it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<LaunchVolume>,
+        /// Device names of the image's mapping that nothing is made at: the node's own volumes come there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        suppress: Vec<String>,
         /// The image's root device.
         root_device: String,
         /// The root's size, if it is to differ from the image's.

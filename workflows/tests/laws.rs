@@ -291,7 +291,13 @@ fn found(how: u8) -> Evidence {
         device: "/dev/sdx".into(),
         name: ["data", "logs", "Not A Name"].get(usize::from(how / 4 % 4)).map(|name| (*name).to_owned()),
         size_gib: 5,
-        traits: Found { volume_type: "gp3".into(), iops: None, throughput: None, is_copy: false },
+        traits: Found {
+            volume_type: "gp3".into(),
+            iops: None,
+            throughput: None,
+            is_copy: false,
+            snapshot: None,
+        },
     };
     let shared = Stranger { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
     Evidence::PreservedWith { found: (0..how % 4).map(seen).collect(), strangers: vec![shared] }

@@ -1535,7 +1535,13 @@ fn three_others() -> Evidence {
         device: device.into(),
         name: name.map(str::to_owned),
         size_gib: 5,
-        traits: Found { volume_type: "gp3".into(), iops: None, throughput: None, is_copy: false },
+        traits: Found {
+            volume_type: "gp3".into(),
+            iops: None,
+            throughput: None,
+            is_copy: false,
+            snapshot: None,
+        },
     };
     let shared = Stranger {
         volume: VolumeId::parse("vol-shared").unwrap(),

@@ -30,6 +30,7 @@ fn request(region: &SimRegion, token: &str) -> LaunchRequest {
         network: LaunchNetwork::New { subnet, groups: vec![] },
         root: None,
         volumes: Vec::new(),
+        suppress: Vec::new(),
         key_name: None,
         instance_profile: None,
         user_data: None,

@@ -131,6 +131,9 @@ pub struct DeviceMapping {
     pub throughput: Option<u32>,
     pub encrypted: bool,
     pub delete_on_termination: Option<bool>,
+    /// `NoDevice`, in a launch: what the image maps here is not made.
+    #[serde(default)]
+    pub suppressed: bool,
 }
 
 impl DeviceMapping {
@@ -144,7 +147,9 @@ impl DeviceMapping {
             throughput,
             encrypted,
             delete_on_termination,
+            suppressed,
         } = other.clone();
+        self.suppressed |= suppressed;
         self.snapshot = snapshot.or(self.snapshot.take());
         self.size_gib = size_gib.or(self.size_gib);
         self.volume_type = volume_type.or(self.volume_type.take());
@@ -172,6 +177,12 @@ impl From<&LaunchRequest> for RunInstances {
             throughput: volume.throughput,
             encrypted: volume.encrypted,
             delete_on_termination: Some(false),
+            suppressed: false,
+        });
+        let suppressed = request.suppress.iter().map(|device| DeviceMapping {
+            device: device.clone(),
+            suppressed: true,
+            ..DeviceMapping::default()
         });
         Self {
             client_token: request.client_token.clone(),
@@ -186,7 +197,7 @@ impl From<&LaunchRequest> for RunInstances {
                     Placement::New { subnet: subnet.clone(), groups: groups.clone(), private_ip: None }
                 }
             },
-            devices: device.into_iter().chain(data).collect(),
+            devices: device.into_iter().chain(data).chain(suppressed).collect(),
             key_name: request.key_name.clone(),
             instance_profile: request.instance_profile.clone(),
             user_data: request.user_data.clone(),
@@ -338,7 +349,7 @@ impl World {
         }
         let root_device = image.traits.root_device.clone();
         let root = self.known_snapshot(&image.root_snapshot)?;
-        for mapping in &request.devices {
+        for mapping in request.devices.iter().filter(|mapping| !mapping.suppressed) {
             self.check_mapping(mapping, &root_device, root.size_gib)?;
         }
         let names: BTreeSet<_> = request.devices.iter().map(|mapping| &mapping.device).collect();
@@ -914,6 +925,7 @@ fn merged(image: &[DeviceMapping], asked: &[DeviceMapping]) -> Vec<DeviceMapping
             None => devices.push(mapping.clone()),
         }
     }
+    devices.retain(|device| !device.suppressed);
     devices
 }
 

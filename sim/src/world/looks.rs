@@ -445,6 +445,7 @@ fn image_view(image: &Image) -> ImageView {
         state: image.state,
         traits: image.traits.clone(),
         root_snapshot: Some(image.root_snapshot.clone()),
+        mapped: image.mapped(),
         tags: image.tags.clone(),
     }
 }

@@ -5,6 +5,7 @@ use perennial_workers::cloud::{
     VolumeRequest, VolumeState,
 };
 use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
+use perennial_workflows::found::MappedVolume;
 
 use super::instances::DeviceMapping;
 use super::settings::{Guest, Quotas, RootAdoption, RootFlag};
@@ -54,6 +55,20 @@ pub struct SnapshotSet {
 }
 
 impl Image {
+    /// The volumes it maps beside its root, as DescribeImages shows them.
+    pub(super) fn mapped(&self) -> Vec<MappedVolume> {
+        let others = self.devices.iter().filter(|device| device.device != self.traits.root_device);
+        let shown = others.map(|device| MappedVolume {
+            device: device.device.clone(),
+            snapshot: device.snapshot.clone(),
+            size_gib: device.size_gib.unwrap_or(1),
+            volume_type: device.volume_type.clone().unwrap_or_else(|| "gp3".to_owned()),
+            iops: device.iops,
+            throughput: device.throughput,
+        });
+        shown.collect()
+    }
+
     /// Whether a snapshot is one of its devices'.
     #[must_use]
     pub fn uses(&self, snapshot: &SnapshotId) -> bool {

@@ -423,6 +423,7 @@ impl Driver {
                 None => LaunchNetwork::New { subnet, groups: Vec::new() },
             },
             root: None,
+            suppress: Vec::new(),
             volumes: data
                 .map(|snapshot| LaunchVolume {
                     slot: Slot::Data(NodeName::parse("data").expect("a name")),

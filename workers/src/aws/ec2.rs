@@ -704,8 +704,15 @@ fn launch_input(request: &LaunchRequest) -> RunInstancesInputBuilder {
 /// What differs from the image's mapping; nothing where nothing does.
 fn mappings(request: &LaunchRequest) -> Option<Vec<BlockDeviceMapping>> {
     let root = request.root.as_ref().map(root_mapping);
-    let mappings: Vec<_> = root.into_iter().chain(request.volumes.iter().map(volume_mapping)).collect();
+    let suppressed = request.suppress.iter().map(|device| suppressed_mapping(device));
+    let volumes = request.volumes.iter().map(volume_mapping);
+    let mappings: Vec<_> = root.into_iter().chain(volumes).chain(suppressed).collect();
     (!mappings.is_empty()).then_some(mappings)
+}
+
+/// What the image maps here is not made. An empty text suppresses it (API reference, BlockDeviceMapping).
+fn suppressed_mapping(device: &str) -> BlockDeviceMapping {
+    BlockDeviceMapping::builder().device_name(device).no_device("").build()
 }
 
 /// A data volume that outlives the instance.
@@ -970,6 +977,7 @@ mod tests {
             network: LaunchNetwork::Existing(InterfaceId::parse("eni-0a").unwrap()),
             root: None,
             volumes: Vec::new(),
+            suppress: Vec::new(),
             key_name: None,
             instance_profile: Some("node".into()),
             user_data: Some("#!/bin/sh".into()),
@@ -1020,6 +1028,7 @@ mod tests {
                 volume_type: Some("gp3".into()),
             }),
             volumes: Vec::new(),
+            suppress: Vec::new(),
             ..launch()
         })
         .build()

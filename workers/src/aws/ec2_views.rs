@@ -14,6 +14,7 @@ use perennial_workflows::aws::{
     AllocationId, AttachmentId, BadId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market,
     RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::found::MappedVolume;
 
 use crate::cloud::{
     AttachmentState, BlockDevice, ElasticView, ImageState, ImageTraits, ImageView, InstanceInterface,
@@ -186,8 +187,34 @@ pub(super) fn image(image: &sdk::Image) -> Result<ImageView, Missing> {
             platform: image.platform().map(|platform| platform.as_str().to_owned()),
         },
         root_snapshot: optional(root.and_then(sdk::EbsBlockDevice::snapshot_id), SnapshotId::parse)?,
+        mapped: image
+            .block_device_mappings()
+            .iter()
+            .filter(|mapping| mapping.device_name() != image.root_device_name())
+            .filter_map(mapped_volume)
+            .collect::<Result<_, _>>()?,
         tags: tags(image.tags()),
     })
+}
+
+/// `None` for instance store.
+fn mapped_volume(mapping: &sdk::BlockDeviceMapping) -> Option<Result<MappedVolume, Missing>> {
+    let (device, ebs) = (text(mapping.device_name())?, mapping.ebs()?);
+    let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
+    let volume_type = ebs.volume_type().map_or("gp2", |kind| kind.as_str()).to_owned();
+    let snapshot = match optional(ebs.snapshot_id(), SnapshotId::parse) {
+        Ok(snapshot) => snapshot,
+        Err(missing) => return Some(Err(missing)),
+    };
+    Some(Ok(MappedVolume {
+        device,
+        snapshot,
+        // Always shown of an EBS volume.
+        size_gib: number(ebs.volume_size()).unwrap_or(1),
+        iops: number(ebs.iops()).filter(|_| matches!(volume_type.as_str(), "gp3" | "io1" | "io2")),
+        throughput: number(ebs.throughput()).filter(|_| volume_type == "gp3"),
+        volume_type,
+    }))
 }
 
 pub(super) fn subnet(subnet: &sdk::Subnet) -> Result<SubnetView, Missing> {

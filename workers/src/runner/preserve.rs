@@ -166,5 +166,6 @@ fn traits(volume: &VolumeView) -> Found {
         iops: volume.iops.filter(|_| matches!(kind, "gp3" | "io1" | "io2")),
         throughput: volume.throughput.filter(|_| kind == "gp3"),
         is_copy: false,
+        snapshot: None,
     }
 }

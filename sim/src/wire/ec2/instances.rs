@@ -156,7 +156,11 @@ fn launch_tags(params: &Scope<'_>) -> Result<LaunchTags, ApiError> {
 pub(super) fn device(scope: &Scope<'_>) -> Result<Option<DeviceMapping>, ApiError> {
     let name = scope.required("DeviceName")?;
     let ebs = scope.scope("Ebs");
-    if scope.text("NoDevice").is_some() || (ebs.is_empty() && scope.text("VirtualName").is_some()) {
+    if scope.text("NoDevice").is_some() {
+        let device = name.to_owned();
+        return Ok(Some(DeviceMapping { device, suppressed: true, ..DeviceMapping::default() }));
+    }
+    if ebs.is_empty() && scope.text("VirtualName").is_some() {
         return Ok(None);
     }
     let snapshot = ebs.text("SnapshotId");
@@ -169,6 +173,7 @@ pub(super) fn device(scope: &Scope<'_>) -> Result<Option<DeviceMapping>, ApiErro
         throughput: ebs.number("Throughput")?,
         encrypted: ebs.is_set("Encrypted")?,
         delete_on_termination: ebs.flag("DeleteOnTermination")?,
+        suppressed: false,
     }))
 }
 
