@@ -31,11 +31,12 @@ fn the_bound_is_what_an_ideal_driver_needs() {
     for seed in 0..20 {
         let latencies = drawn(seed);
         for mode in Mode::all() {
+            let kept = matches!(mode.network, Network::PrimaryEni | Network::None);
             let same_chain = match mode.root {
                 Root::Adopt => false,
                 // With data by snapshot as well, the ideal driver's two calls come one after the other.
-                Root::Image => mode.network != Network::SecondaryIp && mode.data == Data::Reattach,
-                Root::New if mode.data == Data::Snapshot => mode.network != Network::SecondaryIp,
+                Root::Image => kept && mode.data == Data::Reattach,
+                Root::New if mode.data == Data::Snapshot => kept,
                 Root::New => mode.network == Network::PrimaryEni,
             };
             for trigger in [Trigger::Notice, Trigger::Loss] {

@@ -17,6 +17,7 @@
 //! | the same, instance lost | (launch · start ∥ shutdown · release) · {attach, replace_root} ∥ (after shutdown) move_address |
 //! | root image | *terminate* · shutdown · release · snapshot · register · image · launch · start · {attach, move_address} |
 //! | data by snapshot; root adopt, none | *terminate* · shutdown · release · snapshot · launch · start · {replace_root, move_address} |
+//! | secondary_eni | as secondary_ip, but the interface follows the data (*detach*), or is free with it, and is attached in one call |
 //! | primary_eni; root adopt, none | *terminate* · shutdown · release · launch · start · {attach, replace_root} |
 //!
 //! The outage begins at the call in italics, or with the loss, which also takes the place of that call. The total goes on
@@ -71,6 +72,7 @@ pub enum Root {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     PrimaryEni,
+    SecondaryEni,
     SecondaryIp,
     None,
 }
@@ -105,7 +107,7 @@ impl Mode {
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for root in [Root::Adopt, Root::Image, Root::New] {
-            for network in [Network::PrimaryEni, Network::SecondaryIp, Network::None] {
+            for network in [Network::PrimaryEni, Network::SecondaryEni, Network::SecondaryIp, Network::None] {
                 for handover in [Handover::Terminate, Handover::Detach] {
                     all.push(Self { root, network, handover, data: Data::Reattach });
                 }
@@ -124,6 +126,7 @@ impl Mode {
         };
         let network = match self.network {
             Network::PrimaryEni => "primary_eni",
+            Network::SecondaryEni => "secondary_eni",
             Network::SecondaryIp => "secondary_ip",
             Network::None => "none",
         };
@@ -219,9 +222,11 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Trigger::Notice => act,
     };
     let detached_ms = down_ms + l.detach.min_ms;
+    // An interface follows the data.
+    let left_ms = if mode.network == Network::SecondaryEni { detached_ms + act } else { detached_ms };
     let gone_ms = match trigger {
         Trigger::Loss => terminated(0),
-        Trigger::Notice if mode.detaches(trigger) => terminated(detached_ms + act),
+        Trigger::Notice if mode.detaches(trigger) => terminated(left_ms + act),
         Trigger::Notice => terminated(down_ms),
     };
     let free_ms = free_after(gone_ms);
@@ -246,6 +251,10 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Network::SecondaryIp => {
             let may_leave_ms = if mode.detaches(trigger) { detached_ms } else { gone_ms + pair };
             up_ms.max(may_leave_ms) + act + l.move_address.min_ms
+        }
+        Network::SecondaryEni => {
+            let free_ms = if mode.detaches(trigger) { left_ms } else { free_ms };
+            up_ms.max(free_ms) + act
         }
         Network::PrimaryEni | Network::None => up_ms,
     };
@@ -335,6 +344,7 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
     };
     let network = match mode.network {
         Network::PrimaryEni => NetworkMode::PrimaryEni,
+        Network::SecondaryEni => NetworkMode::SecondaryEni,
         Network::SecondaryIp => NetworkMode::SecondaryIp,
         Network::None => NetworkMode::None,
     };
