@@ -63,6 +63,9 @@ impl Teller {
             OperationEvent::RungChosen { from, to, because, .. } => {
                 (format!("root: {to}"), format!("instead of {from}: {because}"))
             }
+            OperationEvent::Dropped { steps, because } => {
+                ("left out".to_owned(), format!("{}: {because}", steps.join(", ")))
+            }
             OperationEvent::CandidateLost { instance, because } => {
                 ("candidate lost".to_owned(), format!("{instance}: {because}"))
             }

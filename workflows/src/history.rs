@@ -254,6 +254,9 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
             OperationEvent::RungChosen { from, to, because, .. } => {
                 told.rejected.push(remark(format!("root {from}: {because}; going on with {to}")));
             }
+            OperationEvent::Dropped { steps, because } => {
+                told.remarks.push(remark(format!("left out {}: {because}", steps.join(", "))));
+            }
             OperationEvent::CandidateLost { instance, because } => {
                 clock.candidate_lost();
                 told.rejected.push(remark(format!("new instance {instance}: {because}")));

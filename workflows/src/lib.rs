@@ -25,6 +25,7 @@ pub mod letter;
 pub mod loss;
 pub mod network;
 pub mod node;
+mod notice;
 pub mod operation;
 pub mod pause;
 pub mod plan;

@@ -21,6 +21,7 @@
 
 use crate::aws::{InstanceId, InterfaceId};
 use crate::node::OperationKind;
+use crate::notice;
 use crate::operation::{Candidate, Due, Holder, Operation, Place};
 use crate::spec::{Handover, NetworkMode};
 use crate::steps::{Intent, Slot};
@@ -81,6 +82,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         && holder.is_old
         && holder.preserved
         && !holder.known_over
+        && !notice::is_short(op, holder)
         && op
             .facts
             .interface

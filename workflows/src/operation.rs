@@ -46,7 +46,9 @@ use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::{NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, Intent, Placement, Slot, TagMap};
 use crate::survey::{self, Kept};
-use crate::{capacity, cloning, delete, devices, grow, hanging, loss, pause, pool, provision, replace, undo};
+use crate::{
+    capacity, cloning, delete, devices, grow, hanging, loss, notice, pause, pool, provision, replace, undo,
+};
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
 /// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
@@ -155,6 +157,13 @@ pub enum OperationEvent {
     CandidateLost {
         /// Which.
         instance: InstanceId,
+        /// Why.
+        because: String,
+    },
+    /// The notice is too short for what would only have made the outage shorter.
+    Dropped {
+        /// The steps, in the order in which they are dropped.
+        steps: Vec<String>,
         /// Why.
         because: String,
     },
@@ -364,6 +373,8 @@ pub struct Holder {
     pub heard: Certainty,
     /// It was seen terminated, twice.
     pub fenced: bool,
+    /// When it is taken, as far as heard, in milliseconds since the Unix epoch.
+    pub deadline_ms: Option<u64>,
 }
 
 impl Holder {
@@ -377,6 +388,7 @@ impl Holder {
             known_over: false,
             heard: Certainty::Warned,
             fenced: false,
+            deadline_ms: None,
         }
     }
 }
@@ -514,6 +526,8 @@ pub struct Facts {
     pub diverted: Option<Diversion>,
     /// What earlier operations left over, and what this one looks for because it may have made it.
     pub things: Vec<Leftover>,
+    /// Nothing more is detached from the old instance while it runs: there is no time.
+    pub handover_dropped: bool,
     /// What could not be cleaned up in this operation, by id, with the reason.
     pub uncleaned: BTreeMap<String, String>,
 }
@@ -765,6 +779,10 @@ impl Operation {
                     }
                 },
                 fenced: false,
+                deadline_ms: match &order.cause {
+                    Cause::Signal { signal } => signal.deadline_ms(),
+                    Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => None,
+                },
             })
             .into_iter()
             .chain(inherited)
@@ -804,6 +822,7 @@ impl Operation {
             undoing: false,
             diverted: None,
             things,
+            handover_dropped: false,
             uncleaned: BTreeMap::new(),
         };
         Self {
@@ -877,10 +896,13 @@ impl Operation {
                 let why = if given_up { GivenUp::Cancelled } else { GivenUp::Lost };
                 self.give_up_candidate(stamp.at_ms, why);
             }
+            OperationEvent::Dropped { .. } => self.facts.handover_dropped = true,
             OperationEvent::SignalReceived { signal } => {
                 for holder in self.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
                     holder.known_over |= signal.is_over();
                     holder.heard = holder.heard.max(signal.certainty());
+                    holder.deadline_ms =
+                        [signal.deadline_ms(), holder.deadline_ms].into_iter().flatten().min();
                     // There is nothing to go back to: it goes forward after all.
                     self.facts.undoing &= !holder.is_old;
                 }
@@ -1709,7 +1731,7 @@ impl Operation {
     }
 
     /// Which intents hold under the facts.
-    fn rules(&self) -> Vec<Due> {
+    pub(crate) fn rules(&self) -> Vec<Due> {
         if self.facts.undoing {
             return undo::rules(self);
         }
@@ -2078,6 +2100,9 @@ impl Draft {
         if let Some(reason) = capacity::gives_up(&self.state) {
             let requested_by = capacity::BY_ITSELF.to_owned();
             self.push(OperationEvent::CancelRequested { requested_by, reason: Some(reason) })?;
+        }
+        if let Some((steps, because)) = notice::dropped(&self.state, self.now_ms) {
+            self.push(OperationEvent::Dropped { steps, because })?;
         }
         for due in self.state.rules() {
             let step = due.intent.step();

@@ -5,6 +5,7 @@ use crate::capacity;
 use crate::found;
 use crate::network;
 use crate::node::OperationKind;
+use crate::notice;
 use crate::operation::{Due, Holder, Operation, Place};
 use crate::spec::Handover;
 use crate::steps::{Intent, Slot};
@@ -116,6 +117,7 @@ fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
         && holder.is_old
         && holder.preserved
         && !holder.known_over
+        && !notice::is_short(op, holder)
         && matches!(&fact.place, Place::On(on) if *on == holder.instance)
         && fact.detach_tried_on.as_ref() != Some(&holder.instance)
 }

@@ -177,6 +177,21 @@ impl Signal {
         }
     }
 
+    /// When the instance is taken, in milliseconds since the Unix epoch, if it says so.
+    #[must_use]
+    pub const fn deadline_ms(&self) -> Option<u64> {
+        match &self.news {
+            News::SpotInterruption { deadline_ms, .. }
+            | News::ReservationInterruption { deadline_ms, .. } => Some(*deadline_ms),
+            News::ScheduledChange { begins_ms, effect: Effect::Retirement, .. } => *begins_ms,
+            News::ScheduledChange { .. }
+            | News::Rebalance
+            | News::StateChange { .. }
+            | News::Missing { .. }
+            | News::Impaired { .. } => None,
+        }
+    }
+
     /// Whether it tells a newer state of what another told.
     #[must_use]
     pub fn is_of_the_kind_of(&self, other: &Self) -> bool {

@@ -81,6 +81,7 @@ impl Run {
                     writeln!(told, "= {step}: {name}")
                 }
                 OperationEvent::RungChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
+                OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
