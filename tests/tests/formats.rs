@@ -280,6 +280,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::CandidateLost { .. }
             | OperationEvent::VolumeFound { .. }
             | OperationEvent::Stuck { .. }
+            | OperationEvent::Dropped { .. }
             | OperationEvent::Finished { .. } => false,
         },
         Some((_, Event::Node(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_))) => false,

@@ -11,10 +11,10 @@ pub struct SignalsSpec {
     #[serde(default)]
     pub rebalance: RebalancePolicy,
     /// About status checks that fail.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default_policy")]
     pub impaired: ImpairedPolicy,
     /// For how long they must have failed, in seconds.
-    #[serde(default = "impaired_after_s")]
+    #[serde(default = "impaired_after_s", skip_serializing_if = "is_default_time")]
     pub impaired_after_s: u32,
 }
 
@@ -39,6 +39,16 @@ pub const IMPAIRED_AFTER_S_MAX: u32 = 86_400;
 
 const fn impaired_after_s() -> u32 {
     IMPAIRED_AFTER_S
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_default_time(after_s: &u32) -> bool {
+    *after_s == IMPAIRED_AFTER_S
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_default_policy(policy: &ImpairedPolicy) -> bool {
+    *policy == ImpairedPolicy::default()
 }
 
 /// What is done about status checks that fail.
