@@ -595,7 +595,7 @@ fn summary(outcomes: &[Outcome]) -> String {
         });
         text.push_str(&table(&["", "BEFORE", "AFTER", ""], &[], rows));
         text.push_str(&format!(
-            "\n  outage {} (seen by the probe), {} from notice to end; {}\n",
+            "\n  outage {} (by the probe), {} from notice to end; {}\n",
             describe::length(outcome.outage_ms),
             describe::length(outcome.total_ms),
             if outcome.kept { "everything kept".to_owned() } else { outcome.broken.join("; ") }

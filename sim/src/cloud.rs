@@ -558,7 +558,10 @@ impl Cloud for SimRegion {
     }
 
     async fn register_image(&self, request: &ImageRequest) -> Result<ImageId, CloudError> {
-        self.call(Action::RegisterImage, |world, now| world.register_image(now, request)).await
+        // RegisterImage has no parameter for a platform (EC2 API reference); what a snapshot's own metadata would bring is not here.
+        let mut request = request.clone();
+        request.traits.platform = None;
+        self.call(Action::RegisterImage, |world, now| world.register_image(now, &request)).await
     }
 
     async fn deregister_image(&self, id: &ImageId) -> Result<(), CloudError> {

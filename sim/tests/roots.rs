@@ -14,7 +14,7 @@ use perennial_workflows::loss::{Origin, RootLoss};
 use perennial_workflows::node::OperationKind;
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::steps::{Evidence, Slot};
 use serde_json::json;
 
 fn settings() -> Settings {
@@ -385,5 +385,32 @@ async fn an_interruption_at_any_second_of_a_clone() {
         let retained = lab.node("db-1").await.resources.retained;
         assert!(retained.iter().any(|kept| kept.volume == old), "second {second}: {retained:?}");
         assert!(lab.region.with(|world, _| world.volume(&old).is_some()), "second {second}");
+    }
+}
+
+/// EC2 takes the platform of an image from its snapshot's own metadata, or not; whatever differs is told, and the node comes back.
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_not_as_the_nodes_own_is_told() {
+    for platform in [None, Some("windows")] {
+        let mut lab = Lab::new(settings());
+        let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Image);
+        if let Some(platform) = platform {
+            lab.region.with(|world, _| world.set_platform(&spec.image, platform));
+        }
+        lab.provision(&spec).await;
+        lab.write("db-1", "before").await;
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        lab.clock.sleep(Duration::from_secs(300)).await;
+        lab.check("db-1", &["before"]).await;
+        let events = lab.operation_events("db-1.2").await;
+        let told = events.iter().find_map(|(_, event)| match event {
+            OperationEvent::StepSettled { evidence: Evidence::ImageAvailable { differs, .. }, .. } => {
+                Some(differs.clone())
+            }
+            _ => None,
+        });
+        let expected: &[&str] = if platform.is_some() { &["platform none instead of windows"] } else { &[] };
+        assert_eq!(told.expect("the root went on as an image"), expected, "{platform:?}");
     }
 }

@@ -888,7 +888,10 @@ impl Look<'_> {
                 ),
             ),
             Some(view) => match view.state {
-                ImageState::Available => settled(Evidence::ImageAvailable { image: view.id }),
+                ImageState::Available => settled(Evidence::ImageAvailable {
+                    differs: facts.differences(&self::facts(&view.traits)),
+                    image: view.id,
+                }),
                 ImageState::Pending => not_yet(LOOK_AGAIN, format!("{} is pending", view.id)),
                 ImageState::Failed => refused("ImageFailed", format!("{} failed", view.id)),
             },

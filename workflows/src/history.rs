@@ -452,7 +452,10 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         },
         Evidence::StillBusy { because } => format!("still busy: {because}"),
         Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} is complete"),
-        Evidence::ImageAvailable { image } => format!("{image} is available"),
+        Evidence::ImageAvailable { image, differs } if differs.is_empty() => format!("{image} is available"),
+        Evidence::ImageAvailable { image, differs } => {
+            format!("{image} is available, but with {}", differs.join(", "))
+        }
         Evidence::Launched { instance, .. } => match intent {
             Intent::Launch { pool, rank, .. } => {
                 let rank = rank.as_ref().map_or(String::new(), |rank| format!(" ({rank})"));

@@ -1420,7 +1420,7 @@ impl Operation {
                     fact.snapshot = Some(snapshot.clone());
                 }
             }
-            (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image }) => {
+            (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image, .. }) => {
                 facts.root_image = Some(image.clone());
             }
             (

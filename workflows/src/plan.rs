@@ -260,9 +260,10 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
         }
-        Intent::RegisterImage { .. } => {
-            Evidence::ImageAvailable { image: imaginary(ImageId::parse(&format!("ami-new{n}"))) }
-        }
+        Intent::RegisterImage { .. } => Evidence::ImageAvailable {
+            image: imaginary(ImageId::parse(&format!("ami-new{n}"))),
+            differs: Vec::new(),
+        },
         Intent::Launch { .. } => Evidence::Launched {
             instance: imaginary(InstanceId::parse(&format!("i-new{n}"))),
             spot_request: None,

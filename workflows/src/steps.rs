@@ -118,6 +118,25 @@ pub struct Placement {
     pub image: ImageFacts,
 }
 
+impl ImageFacts {
+    /// Where an image differs from what was asked for, in words.
+    #[must_use]
+    pub fn differences(&self, found: &Self) -> Vec<String> {
+        let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        let pairs = [
+            ("architecture", self.architecture.clone(), found.architecture.clone()),
+            ("root device", self.root_device.clone(), found.root_device.clone()),
+            ("boot mode", said(&self.boot_mode), said(&found.boot_mode)),
+            ("ENA", self.ena_support.to_string(), found.ena_support.to_string()),
+            ("TPM", said(&self.tpm_support), said(&found.tpm_support)),
+            ("IMDS", said(&self.imds_support), said(&found.imds_support)),
+            ("platform", said(&self.platform), said(&found.platform)),
+        ];
+        let differs = pairs.into_iter().filter(|(_, asked, found)| asked != found);
+        differs.map(|(what, asked, found)| format!("{what} {found} instead of {asked}")).collect()
+    }
+}
+
 impl Placement {
     /// The same after a move from one subnet to another.
     #[must_use]
@@ -740,6 +759,9 @@ pub enum Evidence {
     ImageAvailable {
         /// Its id.
         image: ImageId,
+        /// Where it is not as the node's own image is, though it was asked for: EC2 takes some of it from the snapshot.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        differs: Vec<String>,
     },
     /// EC2 has accepted the launch.
     Launched {

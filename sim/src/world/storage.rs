@@ -814,6 +814,13 @@ impl World {
         Ok(id)
     }
 
+    /// Gives an image a platform, as Windows and some licensed systems have one.
+    pub fn set_platform(&mut self, id: &ImageId, platform: &str) {
+        if let Some(image) = self.images.get_mut(id) {
+            image.traits.platform = Some(platform.to_owned());
+        }
+    }
+
     /// A snapshot's description, which the port does not carry.
     pub fn describe_snapshot_as(&mut self, id: &SnapshotId, description: &str) {
         if let Some(snapshot) = self.snapshots.get_mut(id) {
