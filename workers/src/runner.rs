@@ -48,6 +48,9 @@ const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
 /// of a second (the observer), so looking this often costs no calls that another step does not make.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Between two looks that no other step shares: each is a call of its own, and a fleet has many at a time.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+
 /// Later a look follows after this part of the time waited: what is seen late adds at most 2 % to any wait, and a long one
 /// costs few calls.
 const LOOK_SHARE: u32 = 50;
@@ -838,11 +841,11 @@ impl Look<'_> {
                     settled(Evidence::SnapshotCompleted { snapshot: view.id.clone() })
                 }
                 SnapshotState::Pending => {
-                    not_yet(LOOK_AGAIN, format!("{} is at {} %", view.id, view.progress))
+                    not_yet(LOOK_ALONE, format!("{} is at {} %", view.id, view.progress))
                 }
                 SnapshotState::Error => refused("SnapshotError", format!("{} failed", view.id)),
             },
-            None if self.memory.snapshot.is_some() => not_yet(LOOK_AGAIN, "the snapshot is to be seen"),
+            None if self.memory.snapshot.is_some() => not_yet(LOOK_ALONE, "the snapshot is to be seen"),
             None if self.in_doubt() => not_yet(LOOK_AGAIN, "a snapshot of an earlier try may still appear"),
             None => {
                 let description =
@@ -892,7 +895,7 @@ impl Look<'_> {
                     differs: facts.differences(&self::facts(&view.traits)),
                     image: view.id,
                 }),
-                ImageState::Pending => not_yet(LOOK_AGAIN, format!("{} is pending", view.id)),
+                ImageState::Pending => not_yet(LOOK_ALONE, format!("{} is pending", view.id)),
                 ImageState::Failed => refused("ImageFailed", format!("{} failed", view.id)),
             },
             None => {
@@ -1029,7 +1032,7 @@ impl Look<'_> {
             Err(_) => Vec::new(),
         };
         if let Some(running) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
-            return not_yet(LOOK_AGAIN, format!("{} is in progress", running.id));
+            return not_yet(LOOK_ALONE, format!("{} is in progress", running.id));
         }
         if is_root {
             return settled(Evidence::Adopted { task: tasks.last().map(|task| task.id.clone()) });
@@ -1047,7 +1050,7 @@ impl Look<'_> {
             None => match self.runner.cloud.replace_root(instance, volume, client_token, tags).await {
                 Ok(task) => {
                     self.memory.unclear = 0;
-                    not_yet(LOOK_AGAIN, format!("{task} is in progress"))
+                    not_yet(LOOK_ALONE, format!("{task} is in progress"))
                 }
                 Err(error) => match error.class {
                     Class::Transient => self.adoption_unclear(&error),
