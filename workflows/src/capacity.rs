@@ -19,7 +19,7 @@
 //! | an on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]) | a shortage of spot must not become a bill without a bound |
 //!
 //! Where the file says what types must be like, in which order they are asked, or what they may cost, the pools come from a
-//! survey: see [`survey`](crate::survey). Everything above holds for them as well.
+//! survey: see [`survey`]. Everything above holds for them as well.
 //!
 //! # Return to spot
 //! A node on demand goes back when its file says so (`return_to_spot`). It is a replacement that may end undone:
