@@ -5,7 +5,7 @@ use perennial_workflows::found::{Found, FoundVolume, OtherVolumes, Stranger};
 use perennial_workflows::steps::Evidence;
 
 use super::{ARRIVAL, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Look, Pass, missed, not_yet, settled};
-use crate::classify::{CloudError, Disposition};
+use crate::classify::CloudError;
 use crate::cloud::{AttachmentState, InstanceView, RootTaskState, Tags, VolumeView};
 
 /// DeleteOnTermination=false for these, and for what is found beside them; settled when a look shows it for all.
@@ -25,15 +25,11 @@ pub(super) async fn preserve(
         },
     };
     // An adoption under way could still put a root in place whose flag nobody has looked at.
-    // Only an endpoint that knows no such tasks is believed to have none.
-    match look.runner.cloud.root_tasks(instance).await {
-        Ok(tasks) => {
-            if let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
-                return not_yet(LOOK_ALONE, format!("{} is in progress", task.id));
-            }
-        }
-        Err(error) if error.disposition() == Disposition::Retry => return Err(error),
-        Err(_) => {}
+    // An endpoint that does not answer may know no such tasks at all; what has come is looked for below all the same.
+    if let Ok(tasks) = look.runner.cloud.root_tasks(instance).await
+        && let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress)
+    {
+        return not_yet(LOOK_ALONE, format!("{} is in progress", task.id));
     }
     let Some((found, strangers)) = beside(look, &view, volumes, others).await? else {
         return not_yet(LOOK_AGAIN, format!("a volume of {instance} is not shown"));
