@@ -1,12 +1,13 @@
 //! Short notice: what is left out when the time until the old instance is taken does not suffice for it.
 //!
 //! Everything that keeps the node's state is done whatever the time. What only makes the outage shorter is optional, and is
-//! dropped in this order, which the journal records ([`OperationEvent::Dropped`](crate::operation::OperationEvent::Dropped)):
+//! looked at in this order, whenever one of them is about to begin; with the first for which there is no time, all that follow are
+//! dropped too. The journal records it ([`OperationEvent::Dropped`](crate::operation::OperationEvent::Dropped)):
 //!
 //! | | step | dropped when less is left than | then |
 //! | --- | --- | --- | --- |
-//! | 1 | `detach_interface` | its own time and that of the data before it | the interface follows after the fence |
-//! | 2 | `detach:x` | its own time ([`Intent::budget_ms`]) | the volume follows after the fence |
+//! | 1 | `detach:x` | its own time ([`Intent::budget_ms`]) | the volume follows after the fence |
+//! | 2 | `detach_interface` | its own time | the interface follows after the fence |
 //!
 //! A detach that is under way when the instance is taken would not lose anything either; but it would hold the volume in
 //! `detaching` on an instance that shuts down, which is what EBS is slowest at.
@@ -14,7 +15,7 @@
 use crate::operation::{Holder, Operation};
 use crate::steps::Intent;
 
-/// The optional steps that hold now, or will after those that do, and for which there is no time; with the reason.
+/// The optional steps that hold now and for which there is no time; with the reason.
 pub(crate) fn dropped(op: &Operation, now_ms: u64) -> Option<(Vec<String>, String)> {
     let old = op.facts.holders.iter().find(|holder| holder.is_old)?;
     let deadline_ms = old.deadline_ms?;
