@@ -1,0 +1,341 @@
+//! What an operation knows: the facts that its rules read.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Diversion;
+use crate::aws::{GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId};
+use crate::backup::BackupId;
+use crate::found::Found;
+use crate::node::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, Retained, Thing};
+use crate::signal::{Certainty, Signal};
+use crate::spec::Pool;
+use crate::steps::{Intent, Placement, Slot};
+use crate::survey::Kept;
+
+/// How the root is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RootRung {
+    /// A new root from the node's image.
+    Fresh,
+    /// The very same volume (CreateReplaceRootVolumeTask).
+    Adopt,
+    /// An image registered from a snapshot of it.
+    Image,
+    /// A clone of the volume (CopyVolumes) in its place.
+    Clone,
+}
+
+impl std::fmt::Display for RootRung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Fresh => "fresh",
+            Self::Adopt => "adopt",
+            Self::Image => "image",
+            Self::Clone => "clone",
+        })
+    }
+}
+
+/// Where a thing of the node's is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It does not exist yet.
+    Absent,
+    /// On this instance, as far as known.
+    On(InstanceId),
+    /// Seen free.
+    Free,
+}
+
+impl Place {
+    pub(super) fn is_on(&self, instance: &InstanceId) -> bool {
+        matches!(self, Self::On(on) if on == instance)
+    }
+}
+
+/// What is known of one of the node's volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFact {
+    /// Its id, once it exists.
+    pub id: Option<VolumeId>,
+    /// Its device name.
+    pub device: String,
+    /// Where it is.
+    pub place: Place,
+    /// The instance a live detach was tried on.
+    pub detach_tried_on: Option<InstanceId>,
+    /// Whether an instance of this operation may have written to it.
+    pub touched: bool,
+    /// Its size, as far as known.
+    pub size_gib: Option<u32>,
+    /// Its zone, if it is not known to be where the node lives.
+    pub zone: Option<String>,
+    /// A complete snapshot of it as it is now.
+    pub snapshot: Option<SnapshotId>,
+    /// The snapshot it was made from, as a copy.
+    pub made_from: Option<SnapshotId>,
+    /// What it is like, if it was found on the instance.
+    pub found: Option<Found>,
+}
+
+impl VolumeFact {
+    /// Of a volume that does not exist yet.
+    pub(crate) fn absent(device: String) -> Self {
+        Self {
+            id: None,
+            device,
+            place: Place::Absent,
+            detach_tried_on: None,
+            touched: false,
+            size_gib: None,
+            zone: None,
+            snapshot: None,
+            made_from: None,
+            found: None,
+        }
+    }
+
+    pub(crate) fn held(&self, volume: &VolumeId) -> HeldVolume {
+        HeldVolume {
+            volume: volume.clone(),
+            device: self.device.clone(),
+            size_gib: self.size_gib,
+            zone: self.zone.clone(),
+            made_from: self.made_from.clone(),
+            found: self.found.clone(),
+        }
+    }
+
+    /// It is on an instance that may write to it.
+    pub(super) fn goes_to(&mut self, instance: &InstanceId) {
+        self.place = Place::On(instance.clone());
+        self.touched = true;
+        self.snapshot = None;
+    }
+}
+
+/// What is known of the node's own interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceFact {
+    /// Id and address, once it exists.
+    pub held: Option<HeldInterface>,
+    /// Where it is.
+    pub place: Place,
+    /// The instance a live detach was tried on.
+    pub detach_tried_on: Option<InstanceId>,
+    /// Its security groups, once they were seen or it was made with them.
+    pub groups: Option<Vec<GroupId>>,
+}
+
+impl InterfaceFact {
+    /// One that exists and is free, or does not exist yet.
+    pub(crate) fn new(held: Option<HeldInterface>, groups: Option<Vec<GroupId>>) -> Self {
+        let place = if held.is_some() { Place::Free } else { Place::Absent };
+        Self { held, place, detach_tried_on: None, groups }
+    }
+}
+
+/// An instance that holds, or may hold, something of the node's, and is to be fenced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which.
+    pub instance: InstanceId,
+    /// Its spot request.
+    pub spot_request: Option<SpotRequestId>,
+    /// Whether it is the instance that carried the node when the operation began.
+    pub is_old: bool,
+    /// DeleteOnTermination is false for everything on it, or nothing is.
+    pub preserved: bool,
+    /// It was seen shutting down or gone.
+    pub known_over: bool,
+    /// How sure it is, by what was heard, that it is being taken.
+    pub heard: Certainty,
+    /// It was seen terminated, twice.
+    pub fenced: bool,
+    /// When it is taken, as far as heard, in milliseconds since the Unix epoch.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Holder {
+    /// An instance that may hold anything.
+    pub(super) const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
+        Self {
+            instance,
+            spot_request,
+            is_old: false,
+            preserved: false,
+            known_over: false,
+            heard: Certainty::Warned,
+            fenced: false,
+            deadline_ms: None,
+        }
+    }
+}
+
+/// The new instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub instance: InstanceId,
+    /// The pool it came from.
+    pub pool: Pool,
+    /// The image it boots: an instance launched for one rung is of no use to another.
+    pub image: ImageId,
+    /// Its spot request.
+    pub spot_request: Option<SpotRequestId>,
+    /// Known once it runs: primary interface and address.
+    pub network: Option<(InterfaceId, Ipv4Addr)>,
+    /// Known once it runs: the volume it booted from.
+    pub root_volume: Option<VolumeId>,
+    /// Known once it runs: the root's device name.
+    pub root_device: Option<String>,
+    /// Whether its root would survive its termination, or need not.
+    pub protected: bool,
+    /// Whether the node's root has been adopted.
+    pub adopted: bool,
+    /// The node's data volumes that were made with it, by device name, with their snapshots.
+    pub launched_with: BTreeMap<String, (Slot, SnapshotId)>,
+    /// The node's address on it, where it could not stay the same.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A pool that could not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which.
+    pub pool: Pool,
+    /// EC2's code, or one of ours when it was not asked ([`capacity`]).
+    pub code: String,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// Where on the ladder the operation is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ladder {
+    /// The next pool's place.
+    pub next: usize,
+    /// How many times the whole ladder was without capacity.
+    pub rounds: u32,
+    /// No launch before this time.
+    pub not_before_ms: u64,
+    /// Whether a pool of the present stretch was really asked in this round.
+    pub answered: bool,
+    /// What was refused.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A volume that was only needed for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Temporary {
+    /// Which.
+    pub volume: VolumeId,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+}
+
+/// What is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The subnet the node lives in.
+    pub subnet: SubnetId,
+    /// Where that is and what it boots.
+    pub placement: Option<Placement>,
+    /// The node's volumes; the root only if it is kept and exists.
+    pub volumes: BTreeMap<Slot, VolumeFact>,
+    /// The node's own interface (`primary_eni`, `secondary_eni`).
+    pub interface: Option<InterfaceFact>,
+    /// The node's own address, once known.
+    pub address: Option<Ipv4Addr>,
+    /// The instance the secondary address has been moved to.
+    pub address_on: Option<InstanceId>,
+    /// The Elastic IP address, and the instance it leads to.
+    pub elastic: Option<(HeldElastic, InstanceId)>,
+    /// Instances to be fenced.
+    pub holders: Vec<Holder>,
+    /// The new instance.
+    pub candidate: Option<Candidate>,
+    /// How many launches were intended.
+    pub launches: u32,
+    /// How many candidates were lost.
+    pub losses: u32,
+    /// How many launches in a row ended before their instance ran.
+    pub failed_launches: u32,
+    /// How the last of them ended.
+    pub last_failure: String,
+    /// Where on the ladder.
+    pub ladder: Ladder,
+    /// The survey it goes by: its own or the last operation's.
+    pub survey: Option<Arc<Kept>>,
+    /// The round of the ladder that the last survey was for, however it ended.
+    pub surveyed: Option<u32>,
+    /// How the root is carried.
+    pub rung: RootRung,
+    /// The snapshot of the root.
+    pub root_snapshot: Option<SnapshotId>,
+    /// The image registered from it.
+    pub root_image: Option<ImageId>,
+    /// Snapshots of a backup that volumes are still to be made from.
+    pub restore: BTreeMap<Slot, SnapshotId>,
+    /// Whether the root's snapshot is a backup's.
+    pub root_is_borrowed: bool,
+    /// The volume that the root was cloned from in this operation.
+    pub cloned_from: Option<VolumeId>,
+    /// The backup, and its moment, of each volume that comes back from one.
+    pub restored: BTreeMap<Slot, (BackupId, u64)>,
+    /// Snapshots of data volumes that this operation took.
+    pub copies: Vec<SnapshotId>,
+    /// Volumes that went on as copies.
+    pub superseded: Vec<Retained>,
+    /// Roots that were only booted once.
+    pub temporary: Vec<Temporary>,
+    /// Roots of lost instances that may have carried the node for a while: kept, for a person to look at.
+    pub outlived: Vec<VolumeId>,
+    /// Everything on the candidate would survive its termination.
+    pub final_preserved: bool,
+    /// Everything was looked at once more.
+    pub verified: bool,
+    /// An interruption of the candidate that came when it was nearly done: the next operation's cause.
+    pub carried_over: Option<Signal>,
+    /// Superseded images that are gone, and things `delete` has deleted, by id.
+    pub gone: Vec<String>,
+    /// It is being undone.
+    pub undoing: bool,
+    /// It only frees what the node holds: somebody asked for a pause, or for a deletion that follows.
+    pub diverted: Option<Diversion>,
+    /// What earlier operations left over, and what this one looks for because it may have made it.
+    pub things: Vec<Leftover>,
+    /// Nothing more is detached from the old instance while it runs: there is no time.
+    pub handover_dropped: bool,
+    /// What could not be cleaned up in this operation, by id, with the reason.
+    pub uncleaned: BTreeMap<String, String>,
+}
+
+impl Facts {
+    pub(crate) fn add_temporary(&mut self, volume: VolumeId) {
+        let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
+        if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {
+            self.temporary.push(Temporary { volume, deleted: false });
+        }
+    }
+
+    /// Data volumes that a launch may have made for an instance that never ran: to be looked for.
+    pub(super) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
+        if let Intent::Launch { tags, .. } = launch {
+            let thing = Thing::Unsettled { made: Made::Volume, tags: tags.clone() };
+            let because = format!("{operation}: made with an instance that never ran");
+            self.things.push(Leftover { thing, because });
+        }
+    }
+
+    /// Whether an instance is fenced, or none of ours.
+    pub(crate) fn is_fenced(&self, instance: &InstanceId) -> bool {
+        self.holders.iter().find(|holder| holder.instance == *instance).is_some_and(|holder| holder.fenced)
+    }
+}
