@@ -342,7 +342,11 @@ impl Rehearsal {
         let events = self.perennial.events().await;
         let mut replacements = events.iter().filter(|event| event.stream.as_str().starts_with(&stream));
         let fell = replacements.any(|event| event.data.kind == "operation.rung_chosen");
-        let expected = self.expectation(kept, after, fell);
+        let mut expected = self.expectation(kept, after, fell);
+        if let Some(known) = expected["known"].as_array_mut() {
+            let backups = self.perennial.json(&["node", "backups", &kept.name]).await;
+            known.extend(ids(&backups.to_string()).into_iter().map(Value::from));
+        }
         let findings = verdict(&expected).await;
         let none = Vec::<String>::new();
         assert_eq!(findings, none, "{}: {expected:#}\n{}", kept.name, self.perennial.log_tail());
@@ -353,9 +357,14 @@ impl Rehearsal {
             RootMode::Adopt if after.resources.subnet.is_some() => 1,
             RootMode::Adopt | RootMode::None => 0,
         };
-        let old_roots = old_roots + usize::from(copies_data(after));
+        let data_volumes = after.resources.volumes.keys().filter(|slot| **slot != Slot::Root).count();
+        let copied = if copies_data(after) { data_volumes } else { 0 };
         let retained = &after.resources.retained;
-        assert!(retained.len() <= old_roots, "{}: more is retained than old roots: {retained:?}", kept.name);
+        assert!(
+            retained.len() <= old_roots + copied,
+            "{}: more is retained than what went on as a copy: {retained:?}",
+            kept.name
+        );
     }
 
     /// What the outsider is to find, as he takes it. `fell`: an image of the root instead of the root itself will do.

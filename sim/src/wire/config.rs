@@ -103,12 +103,7 @@ pub fn options(text: &str, base: Options) -> Result<Options, ConfigError> {
         };
     }
     if let Some(word) = file.root_adoption {
-        settings.root_adoption = match word {
-            AdoptionWord::Supported => RootAdoption::Supported,
-            AdoptionWord::Unsupported => RootAdoption::Unsupported("UnsupportedOperation".to_owned()),
-            AdoptionWord::Fails => RootAdoption::FailsEachTime,
-            AdoptionWord::FailsDetached => RootAdoption::FailedDetached,
-        };
+        settings.root_adoption = word.into();
     }
     file.latencies_ms.unwrap_or_default().over(&mut settings.latencies)?;
     if let Some(trouble) = file.queue_trouble {
@@ -214,13 +209,25 @@ enum GuestWord {
     Ignores,
 }
 
+/// What becomes of a replacement of a root by a volume.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum AdoptionWord {
+pub(crate) enum AdoptionWord {
     Supported,
     Unsupported,
     Fails,
     FailsDetached,
+}
+
+impl From<AdoptionWord> for RootAdoption {
+    fn from(word: AdoptionWord) -> Self {
+        match word {
+            AdoptionWord::Supported => Self::Supported,
+            AdoptionWord::Unsupported => Self::Unsupported("UnsupportedOperation".to_owned()),
+            AdoptionWord::Fails => Self::FailsEachTime,
+            AdoptionWord::FailsDetached => Self::FailedDetached,
+        }
+    }
 }
 
 /// A length, or the shortest and the longest.

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
-use super::config::{FaultSpec, PoolSpec, RULES_MAX, checked_speed};
+use super::config::{AdoptionWord, FaultSpec, PoolSpec, RULES_MAX, checked_speed};
 use super::region::Region;
 use super::{EventTrouble, QueueTrouble, ec2};
+use crate::world::hangs::Hang;
+use crate::world::settings::RootAdoption;
 use crate::world::{ApiError, Notice, Outcome, Script, World};
 
 /// The longest step of the clock: ten years.
@@ -49,7 +51,7 @@ pub(super) fn call(
                 "GET dump", "GET leaks?owner=", "GET check", "GET calls", "GET faults", "GET clock",
                 "GET volumes/<id>", "GET queues", "POST queues", "GET events", "POST events", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
                 "POST rebalance", "POST spare", "POST command", "POST forget-commands", "POST manage", "POST terminate", "POST capacity", "POST fail-launch",
-                "POST stick", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
+                "POST stick", "POST hang", "POST let-go", "POST adoption", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
             ],
         })),
         ("GET", "dump") => Ok(region.look(|world, _| world.dump())),
@@ -213,6 +215,14 @@ fn script(request: &Json) -> Result<Script, ApiError> {
     })
 }
 
+/// A volume that there is.
+fn known(world: &World, id: VolumeId) -> Result<VolumeId, ApiError> {
+    match world.volume(&id) {
+        Some(_) => Ok(id),
+        None => Err(ApiError::with_status(404, "InvalidVolume.NotFound", format!("no volume {id}"))),
+    }
+}
+
 /// Changes the world.
 pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) -> Result<Json, ApiError> {
     let instance = || InstanceId::parse(text(request, "instance")?).map_err(|error| bad(error.to_string()));
@@ -270,6 +280,34 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
             }
             other => Err(bad(format!("{other} does not stick: attach, detach"))),
         },
+        "hang" => {
+            let hang = match request["withstands"].as_str().unwrap_or("detach") {
+                "detach" => Hang::UntilForced,
+                "force" => Hang::ForEver,
+                other => return Err(bad(format!("{other} is nothing to withstand: detach, force"))),
+            };
+            let length_ms = seconds(request, "for_s")?.map(|length| length.as_millis() as u64);
+            world.hang_volume(now_ms, &known(world, volume()?)?, hang, length_ms);
+            Ok(json!({}))
+        }
+        "let-go" => {
+            world.let_go(now_ms, &known(world, volume()?)?);
+            Ok(json!({}))
+        }
+        "adoption" => {
+            world.set_root_adoption(match (text(request, "what")?, &request["volume"]) {
+                ("fails", Json::String(_)) => RootAdoption::FailsFor(known(world, volume()?)?.to_string()),
+                (word, Json::Null) => serde_json::from_value::<AdoptionWord>(json!(word))
+                    .map_err(|_| {
+                        bad(format!(
+                            "{word} is no way of adopting: supported, unsupported, fails, fails-detached"
+                        ))
+                    })?
+                    .into(),
+                (word, _) => return Err(bad(format!("volume: only with `fails`, not with {word}"))),
+            });
+            Ok(json!({}))
+        }
         "impair" => {
             world.set_impaired(&instance()?, request["impaired"].as_bool().unwrap_or(true));
             Ok(json!({}))

@@ -93,6 +93,14 @@ impl<'a> Scope<'a> {
         found.filter(|text| !text.is_empty())
     }
 
+    /// Whether a parameter is there, be it empty: where its presence is what it says.
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        let key = self.key(name);
+        let is_there = self.params.all.contains_key(&key);
+        self.params.read.borrow_mut().insert(key);
+        is_there
+    }
+
     pub(crate) fn owned(&self, name: &str) -> Option<String> {
         self.text(name).map(str::to_owned)
     }
@@ -171,6 +179,7 @@ mod tests {
         assert_eq!(root.texts("Id"), ["a", "b", "c"]);
         let [filter] = &root.each("F")[..] else { panic!("one filter") };
         assert_eq!((filter.text("Name"), filter.texts("Value")), (Some("n"), vec!["x&y"]));
+        assert!(filter.is_there("Value.2") && !filter.is_there("Value.3"));
         assert_eq!(params.ignored(), ["Other"]);
         assert_eq!(root.required("Nothing").unwrap_err().code, "MissingParameter");
         assert_eq!(root.number::<u32>("F.1.Name").unwrap_err().code, "InvalidParameterValue");

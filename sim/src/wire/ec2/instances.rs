@@ -156,7 +156,8 @@ fn launch_tags(params: &Scope<'_>) -> Result<LaunchTags, ApiError> {
 pub(super) fn device(scope: &Scope<'_>) -> Result<Option<DeviceMapping>, ApiError> {
     let name = scope.required("DeviceName")?;
     let ebs = scope.scope("Ebs");
-    if scope.text("NoDevice").is_some() {
+    // An empty text is the documented way to say it.
+    if scope.is_there("NoDevice") {
         let device = name.to_owned();
         return Ok(Some(DeviceMapping { device, suppressed: true, ..DeviceMapping::default() }));
     }
