@@ -662,6 +662,7 @@ impl Look<'_> {
                 None => settled(Evidence::Fenced {
                     found: self.memory.found.clone().unwrap_or_else(|| "not known any more".to_owned()),
                     terminated_by_us: self.memory.terminated,
+                    reason: None,
                 }),
                 Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             };
@@ -673,7 +674,9 @@ impl Look<'_> {
                 self.runner.clock.sleep(SECOND_READ).await;
                 match self.runner.observer.instance(instance).await? {
                     Some(again) if again.state == InstanceState::Terminated => {
-                        settled(Evidence::Fenced { found, terminated_by_us: self.memory.terminated })
+                        let terminated_by_us = self.memory.terminated;
+                        let reason = again.state_reason.filter(|_| !terminated_by_us);
+                        settled(Evidence::Fenced { found, terminated_by_us, reason })
                     }
                     _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
                 }

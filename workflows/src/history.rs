@@ -435,11 +435,12 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         },
         Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
         Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
-        Evidence::Fenced { found, terminated_by_us: true } => {
+        Evidence::Fenced { found, terminated_by_us: true, .. } => {
             format!("found {found}, terminated by us; terminated, seen twice")
         }
-        Evidence::Fenced { found, terminated_by_us: false } => {
-            format!("found {found}; terminated, seen twice")
+        Evidence::Fenced { found, terminated_by_us: false, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("found {found}; terminated, seen twice{reason}")
         }
         Evidence::Released => match intent {
             Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {

@@ -487,6 +487,7 @@ impl Operation {
             losses: 0,
             failed_launches: 0,
             last_failure: String::new(),
+            failure_reason: None,
             ladder: Ladder::default(),
             survey: order.before.survey.as_deref().cloned().map(Arc::new),
             surveyed: None,

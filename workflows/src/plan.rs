@@ -256,7 +256,9 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DetachInterface { .. }
         | Intent::Release { .. }
         | Intent::ReleaseInterface { .. } => Evidence::Released,
-        Intent::Fence { .. } => Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true },
+        Intent::Fence { .. } => {
+            Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
+        }
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
         }

@@ -742,6 +742,9 @@ pub enum Evidence {
         found: String,
         /// Whether we asked for the termination.
         terminated_by_us: bool,
+        /// EC2's reason, if it ended without us.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Free, with nothing attached.
     Released,

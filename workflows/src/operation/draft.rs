@@ -65,9 +65,12 @@ impl Draft {
         }
         let launches_on = !self.state.facts.undoing && self.state.facts.diverted.is_none();
         if self.state.facts.failed_launches >= LAUNCH_FAILURES_MAX && launches_on {
+            let facts = &self.state.facts;
+            let said = facts.failure_reason.as_ref().map(|said| format!("; EC2 said: {said}"));
             let because = format!(
-                "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}",
-                self.state.facts.last_failure
+                "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}{}",
+                facts.last_failure,
+                said.unwrap_or_default()
             );
             let needs = format!("find out why, then: perennial workflow resume {}", self.state.id);
             return self.stuck("launch", because, needs);

@@ -269,6 +269,8 @@ pub struct Facts {
     pub failed_launches: u32,
     /// How the last of them ended.
     pub last_failure: String,
+    /// What EC2 said of the newest of them that it gave a reason for.
+    pub failure_reason: Option<String>,
     /// Where on the ladder.
     pub ladder: Ladder,
     /// The survey it goes by: its own or the last operation's.
@@ -318,6 +320,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// An instance that ended before it ran was looked at: what EC2 says of it.
+    pub(super) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
+        if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {
+            self.failure_reason = Some(format!("{reason} ({instance})"));
+        }
+    }
+
     pub(crate) fn add_temporary(&mut self, volume: VolumeId) {
         let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
         if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {

@@ -114,7 +114,8 @@ impl Operation {
                     }
                 }
             }
-            (Intent::Fence { instance, .. }, Evidence::Fenced { .. }) => {
+            (Intent::Fence { instance, .. }, Evidence::Fenced { reason, .. }) => {
+                facts.launches_failed_because(instance, reason.as_deref());
                 for holder in facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
                     holder.fenced = true;
                     holder.known_over = true;
