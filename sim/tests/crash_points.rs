@@ -161,6 +161,13 @@ async fn a_death_at_any_point_of_a_move_to_another_zone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_of_a_second_interface_to_another_zone() {
+    let case = Case { network: NetworkMode::SecondaryEni, root: RootMode::None, zone: Zone::Other, ..BASE };
+    every_point(case, 0, 1).await;
+    every_point(Case { loss: Loss::Sudden, handover: Handover::Detach, ..case }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_make_before_break_with_root_adoption() {
     every_point(BASE, 0, 1).await;
 }

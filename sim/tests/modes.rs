@@ -192,10 +192,6 @@ async fn run(row: Row) {
 async fn rows(zone: Zone, root: RootMode) {
     for data in DATA {
         for network in NETWORKS {
-            // The second interface stays in its subnet: the file may not name others with it.
-            if zone == Zone::Other && network == NetworkMode::SecondaryEni {
-                continue;
-            }
             for loss in LOSSES {
                 run(Row { root, data, network, zone, loss }).await;
             }

@@ -102,9 +102,9 @@ async fn storm(seed: u64) {
             vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
         spec.network.zone_change = ZoneChange::Allow;
     }
-    // Of its own too. A second interface stays in its subnet.
+    // Of its own too.
     let mut modes = fastrand::Rng::with_seed(seed ^ 0xe41);
-    if modes.u8(0..3) == 0 && spec.capacity.other_subnets.is_empty() {
+    if modes.u8(0..3) == 0 {
         spec.persist.network = NetworkMode::SecondaryEni;
     }
     // Likewise: how its pools are found.

@@ -5,6 +5,7 @@ use crate::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::capacity;
 use crate::carriage::Way;
 use crate::cloning;
+use crate::elsewhere;
 use crate::found;
 use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
@@ -276,7 +277,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             Intent::Associate {
                 allocation: allocation.clone(),
                 instance: candidate.instance.clone(),
-                interface: network::addressed(op, interface),
+                interface: network::addressed(op, candidate.pool.subnet.as_ref(), interface),
                 private_ip: op
                     .address_on(candidate)
                     .filter(|_| op.order.spec.persist.network.moves_address()),
@@ -377,7 +378,10 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             Intent::Verify {
                 instance: candidate.instance.clone(),
                 volumes,
-                interface: candidate.network.as_ref().map(|(primary, _)| network::addressed(op, primary)),
+                interface: candidate
+                    .network
+                    .as_ref()
+                    .map(|(primary, _)| network::addressed(op, candidate.pool.subnet.as_ref(), primary)),
                 address: op.address_on(candidate),
             }
             .into(),
@@ -394,7 +398,12 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     }
     due.extend(leftovers(op));
     let superseded = op.superseded_things();
-    let loose = superseded.iter().filter(|thing| op.is_to_clean(&thing.id()));
+    let loose = superseded.iter().filter(|thing| match thing {
+        Thing::Interface { interface } => {
+            op.is_to_clean(interface.as_str()) && elsewhere::is_free(op, interface)
+        }
+        thing => op.is_to_clean(&thing.id()),
+    });
     due.extend(loose.filter_map(clean).map(Due::from));
     for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
         let ours = volumes.values().any(|volume| *volume == temporary.volume);

@@ -11,6 +11,7 @@
 //! | data, `snapshot` | final snapshot, new volume in the launch request | the same |
 //! | address, same subnet | the same | – |
 //! | address, another subnet | another one | another one |
+//! | second interface, another subnet | another one: see [`elsewhere`](crate::elsewhere) | another one |
 //!
 //! A volume that goes on as a copy is *retained*, never deleted. A copy is the node's volume as soon as an instance runs
 //! with it: when that instance is lost before the end, it is the copy that goes on, by whatever way the next pool asks for.
@@ -19,6 +20,7 @@ use std::net::Ipv4Addr;
 
 use crate::aws::InterfaceId;
 use crate::capacity;
+use crate::network;
 use crate::node::Retained;
 use crate::operation::{Candidate, Operation, Place, RootRung, VolumeFact};
 use crate::spec::{DataMode, NetworkMode, Pool};
@@ -136,6 +138,10 @@ impl Operation {
             NetworkMode::PrimaryEni if Self::has_moved(candidate) => {
                 candidate.network.as_ref().map(|(_, address)| *address)
             }
+            NetworkMode::SecondaryEni if Self::has_moved(candidate) => {
+                let there = self.facts.interface_in(candidate.pool.subnet.as_ref());
+                there.and_then(|fact| fact.held.as_ref()).map(|held| held.private_ip)
+            }
             NetworkMode::SecondaryIp if Self::has_moved(candidate) => candidate.address,
             NetworkMode::PrimaryEni
             | NetworkMode::SecondaryEni
@@ -154,12 +160,7 @@ impl Operation {
             | NetworkMode::SecondaryEni
             | NetworkMode::SecondaryIp
             | NetworkMode::IpPool
-            | NetworkMode::None => self
-                .facts
-                .interface
-                .as_ref()
-                .and_then(|fact| fact.held.as_ref())
-                .map(|held| held.interface.clone()),
+            | NetworkMode::None => network::own_interface(self, candidate.pool.subnet.as_ref()),
         }
     }
 

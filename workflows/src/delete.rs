@@ -20,7 +20,7 @@
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
 use crate::steps::{Intent, Slot};
-use crate::{acquire, found, pool, release, taken};
+use crate::{acquire, elsewhere, found, pool, release, taken};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -42,9 +42,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
                     .values()
                     .find(|fact| fact.id.as_ref() == Some(volume))
                     .is_none_or(|fact| fact.place == Place::Free),
-                Intent::DeleteInterface { .. } => {
-                    op.facts.interface.as_ref().is_none_or(|fact| fact.place == Place::Free)
-                }
+                Intent::DeleteInterface { interface } => elsewhere::is_free(op, interface),
                 // A snapshot cannot go while its image is registered.
                 Intent::DeleteSnapshot { snapshot } => op
                     .order

@@ -16,6 +16,7 @@ pub mod backup;
 pub mod capacity;
 pub mod delete;
 pub mod domain;
+pub mod elsewhere;
 pub mod found;
 mod from_backup;
 pub mod grow;

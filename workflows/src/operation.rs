@@ -49,7 +49,7 @@ use crate::node::{HeldVolume, Leftover, OperationId, OperationKind, Outcome, Res
 use crate::signal::{Cause, Certainty, Signal};
 use crate::spec::{NetworkMode, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot, TagMap};
-use crate::{cloning, delete, devices, grow, loss, pause, provision, replace, undo};
+use crate::{cloning, delete, devices, elsewhere, grow, loss, pause, provision, replace, undo};
 
 /// What the order of an operation fixes at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -478,6 +478,7 @@ impl Operation {
             placement: order.before.placement.clone(),
             volumes,
             interface,
+            elsewhere: None,
             address: order.before.address.or(order.spec.private_ip),
             address_on: None,
             elastic: None,
@@ -916,6 +917,7 @@ impl Operation {
         {
             things.push(Thing::Interface { interface: held.interface.clone() });
         }
+        things.extend(elsewhere::spare(self));
         things
     }
 

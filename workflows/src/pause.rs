@@ -20,6 +20,7 @@
 //! A secondary private address belongs to nobody while the node is paused: another instance of the subnet may get it.
 
 use crate::acquire;
+use crate::elsewhere;
 use crate::node::Resources;
 use crate::operation::{Due, Operation, Place};
 use crate::release;
@@ -32,6 +33,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         return due;
     }
     due.extend(acquire::leftovers(op));
+    due.extend(elsewhere::dispose(op));
     for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {
         let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
@@ -49,7 +51,7 @@ fn is_released(op: &Operation) -> bool {
     let free = |place: &Place| !matches!(place, Place::On(_));
     op.facts.holders.iter().all(|holder| holder.fenced)
         && op.facts.volumes.values().all(|fact| free(&fact.place))
-        && op.facts.interface.as_ref().is_none_or(|fact| free(&fact.place))
+        && op.facts.interfaces().all(|fact| free(&fact.place))
 }
 
 /// What belongs to the node, once everything is free.

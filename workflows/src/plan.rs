@@ -247,9 +247,13 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             Evidence::VolumeCreated { volume: volume() }
         }
         Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib },
-        Intent::CreateInterface { .. } => Evidence::InterfaceCreated {
+        Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
-            private_ip: address(),
+            private_ip: match private_ip {
+                Some(given) => *given,
+                None if *subnet == state.facts.subnet => address(),
+                None => std::net::Ipv4Addr::UNSPECIFIED,
+            },
         },
         Intent::Preserve { .. } => Evidence::Preserved,
         Intent::Detach { .. }

@@ -63,9 +63,8 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         .collect();
     let interface = op
         .facts
-        .interface
-        .as_ref()
-        .filter(|fact| on_it(&fact.place))
+        .interfaces()
+        .find(|fact| on_it(&fact.place))
         .and_then(|fact| fact.held.as_ref())
         .map(|held| held.interface.clone());
     // Volumes that somebody attached would be left behind.

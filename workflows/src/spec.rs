@@ -567,13 +567,6 @@ impl NodeSpec {
                     .into(),
             );
         }
-        if !others.is_empty() && self.persist.network == NetworkMode::SecondaryEni {
-            return wrong(
-                "capacity.other_subnets",
-                "with `persist.network: secondary_eni` the interface stays in its subnet; remove the subnets, or use secondary_ip"
-                    .into(),
-            );
-        }
         if let Some(backup) = &self.backup {
             if let Err((field, why)) = backup.check() {
                 return wrong(field, why);

@@ -30,6 +30,7 @@
 
 use crate::acquire;
 use crate::aws::InstanceId;
+use crate::elsewhere;
 use crate::found;
 use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
@@ -105,7 +106,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
             Intent::Associate {
                 allocation: held.allocation.clone(),
                 instance: old.instance.clone(),
-                interface: network::addressed(op, &carrier.interface),
+                interface: network::addressed(op, None, &carrier.interface),
                 private_ip: op.order.before.address.filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
@@ -136,6 +137,7 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     {
         made.push(Thing::Interface { interface: held.interface.clone() });
     }
+    made.extend(elsewhere::spare(op));
     if let Some(image) = &facts.root_image {
         made.push(Thing::Image { image: image.clone() });
     }
@@ -157,9 +159,7 @@ fn is_free(op: &Operation, thing: &Thing) -> bool {
             .values()
             .find(|fact| fact.id.as_ref() == Some(volume))
             .is_none_or(|fact| fact.place == Place::Free),
-        Thing::Interface { .. } => {
-            facts.interface.as_ref().is_none_or(|interface| interface.place == Place::Free)
-        }
+        Thing::Interface { interface } => elsewhere::is_free(op, interface),
         // A snapshot cannot go while its image is registered.
         Thing::Snapshot { .. } => {
             facts.root_image.as_ref().is_none_or(|image| facts.gone.contains(&image.to_string()))

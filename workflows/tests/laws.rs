@@ -631,6 +631,48 @@ fn prefixes_fold(desk: &Desk) -> Result<(), TestCaseError> {
 }
 
 /// Before its first instance may be terminated, a replacement has made everything on it survive, and seen it.
+/// While nothing holds the node, every interface that was made for it is its own, listed as left over, or gone.
+fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
+    if desk.open().is_some() {
+        return Ok(());
+    }
+    let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    for (_, _, events) in desk.streams.values() {
+        let mut intents = std::collections::BTreeMap::new();
+        for (stamp, event) in events {
+            match event {
+                Event::Operation(OperationEvent::StepIntended { intent, .. }) => {
+                    intents.insert(Token::from(stamp.seq), intent.clone());
+                }
+                Event::Operation(OperationEvent::StepSettled { token, evidence, .. }) => {
+                    match (&intents[token], evidence) {
+                        (_, Evidence::InterfaceCreated { interface, .. }) => made.insert(interface.clone()),
+                        (Intent::DeleteInterface { interface }, Evidence::Deleted)
+                        | (
+                            Intent::ReleaseInterface { interface, .. }
+                            | Intent::AttachInterface { interface, .. }
+                            | Intent::Launch {
+                                interface: perennial_workflows::steps::LaunchInterface::Kept(interface),
+                                ..
+                            },
+                            Evidence::Lost { .. },
+                        ) => gone.insert(interface.clone()),
+                        _ => false,
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+    let resources = desk.node().resources;
+    let own = resources.interface.iter().map(|held| held.interface.to_string());
+    let known: BTreeSet<String> = own.chain(resources.leftovers.iter().map(|left| left.thing.id())).collect();
+    for interface in made.difference(&gone) {
+        prop_assert!(known.contains(interface.as_str()), "{interface} is forgotten; {known:?}");
+    }
+    Ok(())
+}
+
 fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
     for (stream, (_, _, events)) in &desk.streams {
         if stream.category() != "workflow" {
@@ -706,7 +748,7 @@ proptest! {
         if by_snapshot && handover == Handover::Terminate {
             spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
         }
-        if moves_away && network != NetworkMode::SecondaryEni {
+        if moves_away {
             spec.capacity.other_subnets =
                 vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
             spec.network.zone_change = perennial_workflows::spec::ZoneChange::Allow;
@@ -724,6 +766,7 @@ proptest! {
             play(&mut desk, action)?;
             laws(&desk)?;
         }
+        no_interface_is_forgotten(&desk)?;
         prefixes_fold(&desk)?;
         backups_are_kept(&desk)?;
         nothing_is_fenced_unpreserved(&desk)?;

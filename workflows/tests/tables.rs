@@ -9,15 +9,15 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, VolumeId};
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SubnetId, VolumeId};
 use perennial_workflows::capacity;
 use perennial_workflows::found::{Found, FoundVolume, Stranger};
-use perennial_workflows::node::{OperationId, OperationKind, Outcome};
+use perennial_workflows::node::{Leftover, OperationId, OperationKind, Outcome, Thing};
 use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
 use perennial_workflows::plan::{imagined_resources, success};
 use perennial_workflows::signal::{Cause, News, Signal, Source};
 use perennial_workflows::spec::{
-    Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, example,
+    Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
 use perennial_workflows::steps::{Evidence, Intent};
 
@@ -116,10 +116,16 @@ impl Run {
 
     /// Settles steps until one of this name is open.
     fn drive_to(&mut self, name: &str) {
+        self.drive_to_with(name, &well);
+    }
+
+    fn drive_to_with(&mut self, name: &str, otherwise: Otherwise<'_>) {
         while !self.state.open_steps().iter().any(|step| step.step.starts_with(name)) {
             let step =
                 self.state.open_steps().into_iter().min_by_key(|step| step.token).expect("an open step");
-            let evidence = success(&self.state, &step.intent, step.token);
+            let attempt = self.state.steps[&step.token].attempt;
+            let evidence = otherwise(&step.intent, attempt)
+                .unwrap_or_else(|| success(&self.state, &step.intent, step.token));
             self.now_ms += 1_000;
             let mut draft = Draft::from(&self.state, self.head, self.now_ms);
             draft.report(step.token, evidence).unwrap();
@@ -1471,6 +1477,171 @@ fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
         ! cancelled
     "#]]
     .assert_eq(&run.told);
+}
+
+/// A node with a second interface that may live in two other subnets, of which only the named ones have capacity.
+fn second_elsewhere(
+    served: &'static [&'static str],
+) -> (NodeSpec, impl Fn(&Intent, u32) -> Option<Evidence>) {
+    let mut spec = spec(NetworkMode::SecondaryEni, RootMode::None);
+    spec.capacity.instance_types.truncate(1);
+    spec.capacity.market = MarketPolicy::SpotOnly;
+    spec.capacity.other_subnets =
+        ["subnet-b", "subnet-c"].map(|name| SubnetId::parse(name).unwrap()).to_vec();
+    spec.network.zone_change = ZoneChange::Allow;
+    spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
+    let refusals = move |intent: &Intent, _: u32| match intent {
+        Intent::Launch { pool, .. }
+            if !pool.subnet.as_ref().is_some_and(|subnet| served.contains(&subnet.as_str())) =>
+        {
+            Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
+        }
+        _ => None,
+    };
+    (spec, refusals)
+}
+
+#[test]
+fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_the_end() {
+    let (spec, refusals) = second_elsewhere(&["subnet-b"]);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive(&refusals);
+    expect![[r#"
+        + preserve:i-new1x5
+        + launch
+        = preserve:i-new1x5: preserved
+        = launch: no_capacity
+        + launch (2)
+        = launch: launched
+        + create_interface
+        + start
+        = create_interface: interface_created
+        = start: started
+        + fence:i-new1x5
+        + attach_interface
+        = fence:i-new1x5: fenced
+        + release:data
+        + release_interface
+        = attach_interface: attached
+        + associate_elastic_ip
+        = release:data: released
+        + snapshot:data
+        = release_interface: released
+        = associate_elastic_ip: associated
+        = snapshot:data: snapshot_completed
+        + create_volume:data
+        = create_volume:data: volume_created
+        + attach:data
+        = attach:data: attached
+        + preserve:i-new2x6
+        = preserve:i-new2x6: preserved
+        + verify
+        = verify: verified
+        + delete_interface:eni-new1x4
+        = delete_interface:eni-new1x4: deleted
+        ! finished
+    "#]]
+    .assert_eq(&run.told);
+    let before = run.state.order.before.interface.clone().unwrap();
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
+    let after = resources.interface.unwrap();
+    assert_ne!(after.interface, before.interface);
+    assert_eq!(resources.address, Some(after.private_ip));
+    assert_eq!(resources.leftovers, []);
+    assert!(run.state.facts.gone.contains(&before.interface.to_string()), "{}", run.told);
+    // It is the one that the Elastic IP address leads to.
+    let leads_to = run.state.steps.values().find_map(|record| match record.intent.as_ref() {
+        Intent::Associate { interface, .. } => Some(interface.clone()),
+        _ => None,
+    });
+    assert_eq!(leads_to, Some(after.interface));
+}
+
+#[test]
+fn a_cancellation_deletes_the_interface_of_the_other_subnet_and_leaves_the_node_its_own() {
+    let (mut spec, refusals) = second_elsewhere(&["subnet-b"]);
+    spec.persist.handover = Handover::Detach;
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to_with("attach_interface", &refusals);
+    run.cancel().unwrap();
+    run.drive(&refusals);
+    expect![[r#"
+        ! cancelled
+        + fence:i-new2x6
+        = detach:data: released
+        + attach:data
+        = attach_interface: attached
+        = fence:i-new2x6: fenced
+        + release_interface
+        + delete_volume:vol-new2x9
+        = attach:data: attached
+        = release_interface: released
+        + delete_interface:eni-new2x8
+        = delete_volume:vol-new2x9: deleted
+        = delete_interface:eni-new2x8: deleted
+        ! cancelled
+    "#]]
+    .assert_eq(&run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
+    assert_eq!(resources.interface, run.state.order.before.interface);
+    assert_eq!(resources.leftovers, []);
+}
+
+#[test]
+fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_elsewhere_another() {
+    for (served, made) in [(&["subnet-b"] as &[&str], 1), (&["subnet-b", "subnet-c"], 2)] {
+        let (spec, refusals) = second_elsewhere(served);
+        let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+        // The first instance ends with the interface on it.
+        let first = |intent: &Intent, attempt: u32| match intent {
+            Intent::Attach { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
+                instance: instance.clone(),
+                state: Some(InstanceState::ShuttingDown),
+                reason: None,
+            }),
+            intent => refusals(intent, attempt),
+        };
+        run.drive(&first);
+        let steps = |name: &str| run.state.steps.values().filter(|record| record.step == name).count();
+        assert_eq!(steps("create_interface"), made, "{served:?}\n{}", run.told);
+        let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
+            panic!("{}", run.told)
+        };
+        assert_eq!(resources.leftovers, [], "{}", run.told);
+        let own = resources.interface.unwrap().interface.to_string();
+        let deleted: Vec<_> = run.state.facts.gone.iter().filter(|id| id.starts_with("eni-")).collect();
+        assert_eq!(
+            deleted.len(),
+            made,
+            "the one before, and what a third subnet has no use for: {}",
+            run.told
+        );
+        assert!(!deleted.contains(&&own), "{}", run.told);
+    }
+}
+
+#[test]
+fn a_pause_in_the_middle_of_a_move_keeps_the_interface_of_the_subnet_the_node_is_in() {
+    let (spec, refusals) = second_elsewhere(&["subnet-b"]);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    run.drive_to_with("attach_interface", &refusals);
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.divert(asked(), None).unwrap();
+    run.take(draft);
+    run.drive(&refusals);
+    let Some((_, OperationEvent::Finished { resources, outcome })) = run.last() else {
+        panic!("{}", run.told)
+    };
+    assert_eq!(outcome, Outcome::Paused);
+    assert_eq!(resources.interface, run.state.order.before.interface);
+    assert_eq!(resources.leftovers, [], "{}", run.told);
+    // A workflow that is stuck there lists it for the deletion that takes over.
+    let mut stuck = Run::start(OperationKind::Replace, &spec, asked(), None);
+    stuck.drive_to_with("attach_interface", &refusals);
+    let left = stuck.state.handed_over(1);
+    let listed = |left: &Leftover| matches!(left.thing, Thing::Interface { .. });
+    assert_eq!(left.leftovers.iter().filter(|left| listed(left)).count(), 1, "{:?}", left.leftovers);
+    assert_eq!(left.interface, stuck.state.order.before.interface);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Diversion;
 use crate::aws::{GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId};
 use crate::backup::BackupId;
+use crate::elsewhere::Elsewhere;
 use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, Retained, Thing};
 use crate::signal::{Certainty, Signal};
@@ -251,6 +252,8 @@ pub struct Facts {
     pub volumes: BTreeMap<Slot, VolumeFact>,
     /// The node's own interface (`primary_eni`, `secondary_eni`).
     pub interface: Option<InterfaceFact>,
+    /// The one that was made in another subnet, for a new instance there (`secondary_eni`).
+    pub elsewhere: Option<Elsewhere>,
     /// The node's own address, once known.
     pub address: Option<Ipv4Addr>,
     /// The instance the secondary address has been moved to.

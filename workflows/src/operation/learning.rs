@@ -7,7 +7,7 @@ use crate::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, Leftover, OperationKind, Thing};
 use crate::spec::{NetworkMode, Pool, RootMode};
-use crate::steps::{Evidence, Intent, Slot};
+use crate::steps::{Evidence, Intent, LaunchInterface, Slot};
 use crate::{capacity, cloning, devices, found, survey};
 
 /// Why a candidate is given up.
@@ -74,12 +74,17 @@ impl Operation {
                 }
             }
             (
-                Intent::CreateInterface { groups, .. },
+                Intent::CreateInterface { subnet, groups, .. },
                 Evidence::InterfaceCreated { interface, private_ip },
             ) => {
-                facts.address = Some(*private_ip);
                 let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
-                facts.interface = Some(InterfaceFact::new(Some(held), Some(groups.clone())));
+                let fact = InterfaceFact::new(Some(held), Some(groups.clone()));
+                if *subnet == facts.subnet {
+                    facts.address = Some(*private_ip);
+                    facts.interface = Some(fact);
+                } else {
+                    facts.made_elsewhere(subnet, fact, &self.id);
+                }
             }
             (Intent::Preserve { instance, .. }, Evidence::Preserved | Evidence::PreservedWith { .. }) => {
                 for holder in &mut facts.holders {
@@ -106,8 +111,8 @@ impl Operation {
                     }
                 }
             }
-            (Intent::DetachInterface { instance, .. }, evidence) => {
-                if let Some(fact) = facts.interface.as_mut().filter(|fact| fact.place.is_on(instance)) {
+            (Intent::DetachInterface { interface, instance }, evidence) => {
+                if let Some(fact) = facts.interface_mut(interface).filter(|fact| fact.place.is_on(instance)) {
                     fact.detach_tried_on = Some(instance.clone());
                     if undoing || *evidence == Evidence::Released {
                         fact.place = Place::Free;
@@ -126,9 +131,9 @@ impl Operation {
                     fact.place = Place::Free;
                 }
             }
-            (Intent::ReleaseInterface { .. }, Evidence::Released) => {
-                if let Some(interface) = &mut facts.interface {
-                    interface.place = Place::Free;
+            (Intent::ReleaseInterface { interface, .. }, Evidence::Released) => {
+                if let Some(fact) = facts.interface_mut(interface) {
+                    fact.place = Place::Free;
                 }
             }
             // What is to end anyway may be gone already.
@@ -139,18 +144,18 @@ impl Operation {
                 facts.gone.push(volume.to_string());
             }
             (Intent::ReleaseInterface { interface, .. }, Evidence::Lost { .. }) if ending => {
-                if let Some(fact) = &mut facts.interface {
+                if let Some(fact) = facts.interface_mut(interface) {
                     fact.place = Place::Free;
                 }
                 facts.gone.push(interface.to_string());
             }
             // An interface holds no data: it is made anew, with the node's address.
             (
-                Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::Launch { .. },
+                Intent::ReleaseInterface { interface, .. }
+                | Intent::AttachInterface { interface, .. }
+                | Intent::Launch { interface: LaunchInterface::Kept(interface), .. },
                 Evidence::Lost { .. },
-            ) => {
-                facts.interface = Some(InterfaceFact::new(None, None));
-            }
+            ) => facts.forget_interface(interface),
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
                 facts.root_snapshot = Some(snapshot.clone());
             }
@@ -174,9 +179,7 @@ impl Operation {
                 let launched_with = volumes
                     .iter()
                     .map(|volume| (volume.device.clone(), (volume.slot.clone(), volume.snapshot.clone())));
-                if let (crate::steps::LaunchInterface::Kept(_), Some(held)) =
-                    (interface, &mut facts.interface)
-                {
+                if let (LaunchInterface::Kept(_), Some(held)) = (interface, &mut facts.interface) {
                     held.place = Place::On(instance.clone());
                 }
                 facts.candidate = Some(Candidate {
@@ -257,10 +260,10 @@ impl Operation {
             }
             // As with a volume: what may have been attached counts as attached.
             (
-                Intent::AttachInterface { instance, .. },
+                Intent::AttachInterface { interface, instance, .. },
                 Evidence::Attached | Evidence::InstanceGone { .. } | Evidence::OutOfTime { .. },
             ) => {
-                if let Some(fact) = &mut facts.interface {
+                if let Some(fact) = facts.interface_mut(interface) {
                     fact.place = Place::On(instance.clone());
                 }
             }
@@ -269,8 +272,8 @@ impl Operation {
                 facts.address_on = None;
             }
             // One that is gone is found so by the steps that need it.
-            (Intent::SetGroups { groups, .. }, Evidence::GroupsSet | Evidence::Lost { .. }) => {
-                if let Some(fact) = &mut facts.interface {
+            (Intent::SetGroups { interface, groups }, Evidence::GroupsSet | Evidence::Lost { .. }) => {
+                if let Some(fact) = facts.interface_mut(interface) {
                     fact.groups = Some(groups.clone());
                 }
             }
@@ -301,8 +304,8 @@ impl Operation {
             }
             (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
                 facts.gone.push(interface.to_string());
-                if !deleting && let Some(fact) = &mut facts.interface {
-                    *fact = InterfaceFact::new(None, None);
+                if !deleting {
+                    facts.forget_interface(interface);
                 }
             }
             (Intent::Find { made, tags }, Evidence::Found { things }) => {

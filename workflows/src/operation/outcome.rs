@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::spec::NetworkMode;
 use crate::steps::Slot;
-use crate::{delete, found, grow, loss, pause, undo};
+use crate::{delete, elsewhere, found, grow, loss, pause, undo};
 
 impl Operation {
     /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
@@ -125,7 +125,7 @@ impl Operation {
         let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.undoing { undo::made(self) } else { Vec::new() };
         let copies = self.superseded_things();
-        for thing in volumes.chain(snapshots).chain(made).chain(copies) {
+        for thing in volumes.chain(snapshots).chain(made).chain(copies).chain(elsewhere::spare(self)) {
             if !left.iter().any(|known| known.thing == thing) {
                 let because = format!("{}: not cleaned up", self.id);
                 left.push(Leftover { thing, because });
