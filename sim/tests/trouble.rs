@@ -9,7 +9,7 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{Cloud as _, InterfaceRequest, Tags, Taking};
-use perennial_workflows::aws::InterfaceId;
+use perennial_workflows::aws::{InstanceState, InterfaceId};
 use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
@@ -180,4 +180,30 @@ async fn a_clean_up_that_hangs_does_not_hold_the_node_for_long() {
     lab.rest("db-1", 4).await;
     assert_eq!(lab.node("db-1").await.resources.root_images.len(), 1);
     lab.check("db-1", &["before"]).await;
+}
+
+/// Whether a root is being replaced: throttled, it is asked until it is answered; an endpoint without an answer is gone without.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_terminated_while_the_question_about_root_replacements_is_only_throttled() {
+    let throttled = Fault::Before("RequestLimitExceeded".into());
+    let without =
+        [Fault::LostReply, Fault::Before("InvalidAction".into()), Fault::Before("InternalError".into())];
+    for fault in std::iter::once(throttled.clone()).chain(without) {
+        let (mut lab, _) = provisioned(NetworkMode::SecondaryIp).await;
+        let old = lab.instance("db-1").await;
+        lab.region.inject(Rule {
+            target: Target::Only(Action::DescribeReplaceRootVolumeTasks),
+            when: When::Always,
+            fault: fault.clone(),
+        });
+        lab.submit("node.replace", "db-1", json!({})).await;
+        if fault == throttled {
+            lab.clock.sleep(Duration::from_secs(120)).await;
+            let state = lab.region.with(|world, _| world.instance(&old).unwrap().state);
+            assert_eq!(state, InstanceState::Running, "{fault:?}");
+            lab.region.clear_faults();
+        }
+        lab.rest("db-1", 2).await;
+        lab.check("db-1", &["before"]).await;
+    }
 }

@@ -117,6 +117,8 @@ struct Memory {
     missing_instance: Option<(u64, u32)>,
     /// The same for another volume that an instance lists.
     missing_other: Option<(u64, u32)>,
+    /// The same for an answer about root replacements.
+    unanswered: Option<(u64, u32)>,
     /// When a volume was last detached by force, in milliseconds.
     forced_at_ms: Option<u64>,
 }

@@ -1,12 +1,18 @@
 //! What is on an instance is made to survive it; and what else is on it is looked at.
 
+use std::time::Duration;
+
 use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::found::{Found, FoundVolume, OtherVolumes, Stranger};
 use perennial_workflows::steps::Evidence;
 
 use super::{ARRIVAL, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Look, Pass, missed, not_yet, settled};
-use crate::classify::CloudError;
+use crate::classify::{Class, CloudError, Disposition};
 use crate::cloud::{AttachmentState, InstanceView, RootTaskState, Tags, VolumeView};
+
+/// How long a question about root replacements may stay unanswered: long enough for a lost connection, and short beside a
+/// replacement where an endpoint knows no such question.
+const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// DeleteOnTermination=false for these, and for what is found beside them; settled when a look shows it for all.
 pub(super) async fn preserve(
@@ -24,12 +30,25 @@ pub(super) async fn preserve(
             Err(pass) => return Ok(pass),
         },
     };
-    // An adoption under way could still put a root in place whose flag nobody has looked at.
-    // An endpoint that does not answer may know no such tasks at all; what has come is looked for below all the same.
-    if let Ok(tasks) = look.runner.cloud.root_tasks(instance).await
-        && let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress)
-    {
-        return not_yet(LOOK_ALONE, format!("{} is in progress", task.id));
+    // An adoption under way could still put a root in place whose flag nobody has looked at. An endpoint that gives no
+    // answer may know no such tasks at all; what has come is looked for below all the same.
+    match look.runner.cloud.root_tasks(instance).await {
+        Ok(tasks) => {
+            if let Some(task) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
+                return not_yet(LOOK_ALONE, format!("{} is in progress", task.id));
+            }
+        }
+        Err(error) if error.class == Class::Transient => {
+            let now_ms = look.runner.clock.now_ms();
+            if !missed(&mut look.memory.unanswered, now_ms, UNANSWERED) {
+                return not_yet(
+                    LOOK_ALONE,
+                    format!("whether a root is being replaced is not known: {error}"),
+                );
+            }
+        }
+        Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+        Err(_) => {}
     }
     let Some((found, strangers)) = beside(look, &view, volumes, others).await? else {
         return not_yet(LOOK_AGAIN, format!("a volume of {instance} is not shown"));
