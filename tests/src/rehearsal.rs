@@ -452,6 +452,7 @@ pub fn modes() -> Vec<(String, PersistSpec)> {
         for (handover, handover_name) in [(Handover::Terminate, "t"), (Handover::Detach, "d")] {
             for (network, network_name) in [
                 (NetworkMode::PrimaryEni, "eni"),
+                (NetworkMode::SecondaryEni, "eni2"),
                 (NetworkMode::SecondaryIp, "ip"),
                 (NetworkMode::None, "none"),
             ] {

@@ -5,7 +5,7 @@
 //! node must come back whole; boto3 judges (`tests/outsider/verdict.py`).
 //!
 //! ```text
-//! KILL_SEEDS=0-215 cargo test -p perennial-tests --test kills -- --nocapture     # 216 replacements, 12 in each mode
+//! KILL_SEEDS=0-239 cargo test -p perennial-tests --test kills -- --nocapture     # 240 replacements, 10 in each mode
 //! ```
 //!
 //! `KILL_JOBS` says how many run at once. Moments are the machine's, so that a seed that failed may pass the next time; what it did is
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 /// Without `KILL_SEEDS`: each mode once.
-const SEEDS: std::ops::RangeInclusive<u64> = 0..=17;
+const SEEDS: std::ops::RangeInclusive<u64> = 0..=23;
 
 /// At once: two cores are busy with four replacements that wait most of the time.
 const JOBS: usize = 4;
@@ -170,11 +170,11 @@ async fn live(seed: u64, plan: Plan) -> Done {
     done
 }
 
-/// `0-17` or `4`.
+/// `0-23` or `4`.
 fn seeds() -> std::ops::RangeInclusive<u64> {
     let Ok(text) = std::env::var("KILL_SEEDS") else { return SEEDS };
     let number =
-        |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("KILL_SEEDS={text}: such as 0-215"));
+        |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("KILL_SEEDS={text}: such as 0-239"));
     match text.split_once('-') {
         Some((first, last)) => number(first)..=number(last),
         None => number(&text)..=number(&text),
