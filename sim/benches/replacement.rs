@@ -67,8 +67,8 @@ fn table(title: &str, rows: &[(Mode, Vec<Run>)], of: impl Fn(&Times) -> u64) {
     println!();
     println!("{title}");
     println!(
-        "{:<29}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}",
-        "root network data", "median", "worst", "bound", "reads", "stop1", "share", "over", ""
+        "{:<38}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}{:>6}",
+        "root network data (zone)", "median", "worst", "bound", "reads", "stop1", "share", "over", ""
     );
     for (mode, runs) in rows {
         let sorted = |value: &dyn Fn(&Run) -> f64| {
@@ -87,7 +87,7 @@ fn table(title: &str, rows: &[(Mode, Vec<Run>)], of: impl Fn(&Times) -> u64) {
         let over = |run: &Run| 100.0 * share(run) / seconds(&run.bound);
         let worst_over = at(&over, 1.0);
         println!(
-            "{:<29}{:>6.1}{:>6.1}{:>6.1}{:>6.1}{:>6.1}{:>6.2}{:>6.1} {}",
+            "{:<38}{:>6.1}{:>6.1}{:>6.1}{:>6.1}{:>6.1}{:>6.2}{:>6.1} {}",
             mode.name(),
             at(&took, 0.5),
             at(&took, 1.0),

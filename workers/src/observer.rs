@@ -22,6 +22,9 @@ pub const EVERY: Duration = Duration::from_millis(250);
 /// How long the first question waits for others: long enough for steps opened by one append to meet.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How long what was seen is remembered. Describes themselves were seen to be seconds late (`ec2-semantics`, eventual consistency).
+const LATELY: Duration = Duration::from_secs(5);
+
 type Answer<V> = Result<Option<V>, CloudError>;
 
 /// Joins questions of one kind.
@@ -33,11 +36,20 @@ struct Waiting<I, V> {
     asked: BTreeMap<I, Vec<oneshot::Sender<Answer<V>>>>,
     scheduled: bool,
     last_ms: u64,
+    /// What was seen of late, and when; at most what was asked for within [`LATELY`].
+    seen: BTreeMap<I, (u64, V)>,
 }
 
 impl<I, V> Default for Kind<I, V> {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Waiting { asked: BTreeMap::new(), scheduled: false, last_ms: 0 }) }
+        Self {
+            waiting: Mutex::new(Waiting {
+                asked: BTreeMap::new(),
+                scheduled: false,
+                last_ms: 0,
+                seen: BTreeMap::new(),
+            }),
+        }
     }
 }
 
@@ -146,6 +158,24 @@ impl Observer {
         self.get(id).await
     }
 
+    /// The instance as some step saw it a moment ago; no call is made. It serves an act that EC2 itself refuses where it has changed since.
+    #[must_use]
+    pub fn instance_lately(&self, id: &InstanceId) -> Option<InstanceView> {
+        self.lately(id)
+    }
+
+    /// The volume as some step saw it a moment ago, likewise.
+    #[must_use]
+    pub fn volume_lately(&self, id: &VolumeId) -> Option<VolumeView> {
+        self.lately(id)
+    }
+
+    fn lately<V: Described>(&self, id: &V::Id) -> Option<V> {
+        let waiting = V::kind(&self.inner.kinds).waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at_ms, view) = waiting.seen.get(id)?;
+        is_recent(*at_ms, self.inner.clock.now_ms()).then(|| view.clone())
+    }
+
     /// The volumes in the order of their ids, each `None` when the answer did not hold it. All are asked for at once.
     ///
     /// # Errors
@@ -206,16 +236,23 @@ async fn answered<V: Described>(answer: oneshot::Receiver<Answer<V>>) -> Answer<
     answer.await.unwrap_or_else(|_| Err(CloudError::lost(V::ACTION, "the describe was given up")))
 }
 
+/// Whether it is not long ago.
+fn is_recent(at_ms: u64, now_ms: u64) -> bool {
+    Duration::from_millis(now_ms.saturating_sub(at_ms)) < LATELY
+}
+
 /// One describe for everything that is asked by then.
 async fn flush<V: Described>(inner: Arc<Inner>) {
     let kind = V::kind(&inner.kinds);
     let last_ms = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_ms;
     inner.clock.sleep(GATHER).await;
     inner.clock.sleep_until_ms(last_ms + EVERY.as_millis() as u64).await;
+    let now_ms = inner.clock.now_ms();
     let asked = {
         let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.scheduled = false;
-        waiting.last_ms = inner.clock.now_ms();
+        waiting.last_ms = now_ms;
+        waiting.seen.retain(|_, (at_ms, _)| is_recent(*at_ms, now_ms));
         std::mem::take(&mut waiting.asked)
     };
     let described = V::describe(inner.cloud.as_ref(), asked.keys().cloned().collect()).await;
@@ -224,6 +261,12 @@ async fn flush<V: Described>(inner: Arc<Inner>) {
             let mut views: BTreeMap<V::Id, V> = views.into_iter().map(|view| (view.id(), view)).collect();
             for (id, askers) in asked {
                 let view = views.remove(&id);
+                let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                match &view {
+                    Some(view) => waiting.seen.insert(id, (now_ms, view.clone())),
+                    None => waiting.seen.remove(&id),
+                };
+                drop(waiting);
                 for asker in askers {
                     let _ = asker.send(Ok(view.clone()));
                 }

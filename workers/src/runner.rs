@@ -48,6 +48,10 @@ const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
 /// of a second (the observer), so looking this often costs no calls that another step does not make.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Between two looks of a live handover: the node is away meanwhile. The observer keeps describes a quarter of a second apart whatever a step
+/// asks; with this pause the way of the answer falls into that quarter.
+const LOOK_CLOSELY: Duration = Duration::from_millis(100);
+
 /// Between two looks that no other step shares: each is a call of its own, and a fleet has many at a time.
 const LOOK_ALONE: Duration = Duration::from_secs(1);
 
@@ -633,7 +637,7 @@ impl Look<'_> {
                     not_yet(LOOK_SOON, format!("{volume} is to leave {instance}"))
                 }
                 AttachmentState::Attaching => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
-                AttachmentState::Detaching => not_yet(LOOK_AGAIN, format!("{volume} is detaching")),
+                AttachmentState::Detaching => not_yet(LOOK_CLOSELY, format!("{volume} is detaching")),
                 AttachmentState::Busy => {
                     not_yet(LOOK_AGAIN, format!("{volume} is busy: the operating system still uses it"))
                 }
@@ -785,9 +789,12 @@ impl Look<'_> {
             return not_yet(LOOK_AGAIN, format!("{id} is not shown"));
         };
         match &view.attachment {
+            // As of a volume: seen attached before it was asked to leave, and free after.
+            None if view.available && self.memory.tried => settled(Evidence::Released),
             None if view.available => self.plugless_twice(id).await,
             Some(attachment) if attachment.instance.as_ref() == Some(instance) => {
                 self.runner.cloud.detach_interface(&attachment.id).await?;
+                self.memory.tried = true;
                 not_yet(LOOK_SOON, format!("{id} is to leave {instance}"))
             }
             Some(_) => refused("HeldByAnother", format!("{id} is not on {instance}")),
@@ -1086,6 +1093,9 @@ impl Look<'_> {
         device: &str,
     ) -> Result<Pass, CloudError> {
         let runner = self.runner;
+        if self.tries == 0 && self.was_free_lately(volume, instance) {
+            return self.call_attach(volume, instance, device).await;
+        }
         let (machine, view) = tokio::join!(self.alive(instance), runner.observer.volume(volume));
         let (machine, view) = (machine?, view?);
         if let Err(pass @ StepResult::Settled(_)) = machine {
@@ -1113,25 +1123,42 @@ impl Look<'_> {
                     ),
                 ),
                 AttachmentState::Attaching | AttachmentState::Attached => {
-                    not_yet(LOOK_AGAIN, format!("{volume} is attaching"))
+                    not_yet(LOOK_CLOSELY, format!("{volume} is attaching"))
                 }
             },
             None if !is_free(&view) => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
-            None => {
-                match self.runner.cloud.attach_volume(volume, instance, device).await {
-                    Ok(()) => not_yet(LOOK_SOON, format!("{volume} is to be attached")),
-                    // Another volume may be leaving it; one that stays is somebody's.
-                    Err(error) if names_device_in_use(&error) => {
-                        self.memory.unclear += 1;
-                        if self.memory.unclear < DEVICE_BUSY_MAX {
-                            not_yet(SECOND_READ, error.to_string())
-                        } else {
-                            settled(Evidence::DeviceInUse)
-                        }
-                    }
-                    Err(error) => Err(error),
+            None => self.call_attach(volume, instance, device).await,
+        }
+    }
+
+    /// Whether the look that let the volume go, or one as young, may serve as the one before the act: EC2 itself refuses to attach what is
+    /// not free, and to an instance that does not run. So one that is out of date costs a refused call.
+    fn was_free_lately(&self, volume: &VolumeId, instance: &InstanceId) -> bool {
+        let observer = &self.runner.observer;
+        let runs = |machine: InstanceView| machine.state == InstanceState::Running;
+        let is_ready = |view: VolumeView| is_free(&view) && !view.multi_attach;
+        observer.volume_lately(volume).is_some_and(is_ready)
+            && observer.instance_lately(instance).is_some_and(runs)
+    }
+
+    async fn call_attach(
+        &mut self,
+        volume: &VolumeId,
+        instance: &InstanceId,
+        device: &str,
+    ) -> Result<Pass, CloudError> {
+        match self.runner.cloud.attach_volume(volume, instance, device).await {
+            Ok(()) => not_yet(LOOK_SOON, format!("{volume} is to be attached")),
+            // Another volume may be leaving it; one that stays is somebody's.
+            Err(error) if names_device_in_use(&error) => {
+                self.memory.unclear += 1;
+                if self.memory.unclear < DEVICE_BUSY_MAX {
+                    not_yet(SECOND_READ, error.to_string())
+                } else {
+                    settled(Evidence::DeviceInUse)
                 }
             }
+            Err(error) => Err(error),
         }
     }
 

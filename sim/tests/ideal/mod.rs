@@ -20,6 +20,25 @@
 //! | secondary_eni | as secondary_ip, but the interface follows the data (*detach*), or is free with it, and is attached in one call |
 //! | primary_eni; root adopt, none | *terminate* · shutdown · release · launch · start · {attach, replace_root} |
 //!
+//! In another zone, after every pool at home was asked and refused (*asked*: one whole launch call each, one after the other; the pool of an
+//! instance that was warned is passed over without a call):
+//!
+//! | | chain |
+//! | --- | --- |
+//! | root none; data reattach; secondary_ip, none | asked · launch · start · *terminate* · shutdown · release · snapshot · create · attach, ∥ (after shutdown) move_address |
+//! | the same, handover detach | asked · launch · start · *detach* · (snapshot ∥ terminate · shutdown) · create · attach |
+//! | root adopt; data reattach; secondary_ip, none | asked · *terminate* · shutdown · release · snapshot · register · image · launch · start · {create · attach, move_address} |
+//! | root none; primary_eni | *terminate* · shutdown · release · asked · {launch · start, snapshot} · create · attach |
+//! | root adopt; primary_eni | *terminate* · shutdown · release · asked · snapshot · register · image · launch · start · create · attach |
+//! | root image; data reattach | *terminate* · shutdown · release · snapshot · register · image · asked · {launch · start, snapshot of data} · create · attach |
+//! | data by snapshot; root none | *terminate* · shutdown · release · snapshot · asked · launch · start |
+//! | data by snapshot; root adopt | *terminate* · shutdown · release · snapshot of data · asked · snapshot of the root · register · image · launch · start |
+//!
+//! What is snapshotted after *asked* is needed only where no pool at home serves: at home the volume itself goes on. `lost`: what is asked before
+//! *terminate* is asked while the instance shuts down.
+//!
+//! An existing volume (`data_volumes[].volume`) goes the way of a volume that was made for the node.
+//!
 //! The outage begins at the call in italics, or with the loss, which also takes the place of that call. The total goes on
 //! until the old instance is terminated and, with `adopt`, the temporary root is told to go.
 //! What is *not* in the bound although we do it: every look, the second of two agreeing reads, and DeleteOnTermination of
@@ -38,7 +57,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::ids::Position;
 use perennial_engine::journal::Journal as _;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
-use perennial_sim::world::settings::{Latencies, Settings, Span};
+use perennial_sim::world::settings::{Capacity, Latencies, Settings, Span};
 use perennial_sim::world::{Notice, RunInstances, World};
 use perennial_workers::cloud::{
     AttachmentState, ImageRequest, ImageState, InterfaceRequest, LaunchNetwork, LaunchRequest, RootTaskState,
@@ -48,7 +67,7 @@ use perennial_workflows::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, VolumeId,
 };
 use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, RootMode};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, RootMode, ZoneChange};
 use perennial_workflows::steps::{LaunchVolume, Slot};
 use tokio::sync::Notify;
 
@@ -82,6 +101,17 @@ pub enum Network {
 pub enum Data {
     Reattach,
     Snapshot,
+    /// As `Reattach`, with a volume that was there before the node.
+    Existing,
+}
+
+/// Where the node comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zone {
+    /// Where it was.
+    Same,
+    /// In another zone, because no pool of its own serves.
+    Other,
 }
 
 /// How the old instance goes.
@@ -100,6 +130,7 @@ pub struct Mode {
     pub network: Network,
     pub handover: Handover,
     pub data: Data,
+    pub zone: Zone,
 }
 
 impl Mode {
@@ -108,10 +139,28 @@ impl Mode {
         let mut all = Vec::new();
         for root in [Root::Adopt, Root::Image, Root::New] {
             for network in [Network::PrimaryEni, Network::SecondaryEni, Network::SecondaryIp, Network::None] {
-                for handover in [Handover::Terminate, Handover::Detach] {
-                    all.push(Self { root, network, handover, data: Data::Reattach });
+                let mode = Self {
+                    root,
+                    network,
+                    handover: Handover::Terminate,
+                    data: Data::Reattach,
+                    zone: Zone::Same,
+                };
+                let moved = Self { zone: Zone::Other, ..mode };
+                all.push(mode);
+                all.push(Self { handover: Handover::Detach, ..mode });
+                all.push(Self { data: Data::Snapshot, ..mode });
+                all.push(Self { data: Data::Existing, ..mode });
+                // The second interface stays in its subnet: the file may not name others with it.
+                if network == Network::SecondaryEni {
+                    continue;
                 }
-                all.push(Self { root, network, handover: Handover::Terminate, data: Data::Snapshot });
+                all.push(moved);
+                all.push(Self { data: Data::Snapshot, ..moved });
+                // Elsewhere a kept root, and a kept interface, end the old instance first.
+                if root == Root::New && network != Network::PrimaryEni {
+                    all.push(Self { handover: Handover::Detach, ..moved });
+                }
             }
         }
         all
@@ -132,23 +181,39 @@ impl Mode {
         };
         let handover = match (self.data, self.handover) {
             (Data::Snapshot, _) => "snapshot",
+            (Data::Existing, _) => "existing",
             (Data::Reattach, Handover::Terminate) => "terminate",
             (Data::Reattach, Handover::Detach) => "detach",
         };
-        format!("{root} {network} {handover}")
+        let zone = match self.zone {
+            Zone::Same => "",
+            Zone::Other => " elsewhere",
+        };
+        format!("{root} {network} {handover}{zone}")
     }
 
-    /// Whether the launch waits for the end of the old instance.
+    /// Whether a launch at home waits for the end of the old instance.
     fn launches_late(&self) -> bool {
         self.network == Network::PrimaryEni || self.root == Root::Image || self.data == Data::Snapshot
     }
 
+    /// Whether the launch that serves waits for it.
+    fn breaks_before_it_makes(&self) -> bool {
+        self.launches_late() || (self.zone == Zone::Other && self.root != Root::New)
+    }
+
+    /// How many pools at home are asked in vain: two types on two markets. The one that a warned instance came from is passed over.
+    pub fn asked_at_home(&self, trigger: Trigger) -> u64 {
+        match (self.zone, trigger) {
+            (Zone::Same, _) => 0,
+            (Zone::Other, Trigger::Notice) => 3,
+            (Zone::Other, Trigger::Loss) => 4,
+        }
+    }
+
     /// Whether a data volume leaves an instance that still runs.
-    fn detaches(&self, trigger: Trigger) -> bool {
-        trigger == Trigger::Notice
-            && self.handover == Handover::Detach
-            && self.network != Network::PrimaryEni
-            && self.root != Root::Image
+    pub fn detaches(&self, trigger: Trigger) -> bool {
+        trigger == Trigger::Notice && self.handover == Handover::Detach && !self.breaks_before_it_makes()
     }
 }
 
@@ -211,15 +276,19 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Reads::Agreeing => SECOND_READ_MS + l.look.min_ms,
     };
     let up_after = |launched_ms: u64| launched_ms + effect(l.launch) + l.start.min_ms;
+    let copied_after = |free_ms: u64| free_ms + act + l.snapshot.min_ms;
+    let imaged_after = |free_ms: u64| copied_after(free_ms) + act + l.image.min_ms;
     // The old instance: when it ends, when what it held is free.
     let terminated = |from_ms: u64| from_ms + l.shutdown.min_ms;
     let free_after = |terminated_ms: u64| (terminated_ms + l.release.min_ms).max(terminated_ms + pair);
-    let early = !mode.launches_late();
+    // A refusal is known with its answer.
+    let refused_ms = mode.asked_at_home(trigger) * l.launch.min_ms;
+    let asked_early_ms = if mode.launches_late() { 0 } else { refused_ms };
 
     let down_ms = match trigger {
         Trigger::Loss => 0,
-        Trigger::Notice if early => up_after(0) + act,
-        Trigger::Notice => act,
+        Trigger::Notice if mode.breaks_before_it_makes() => asked_early_ms + act,
+        Trigger::Notice => up_after(asked_early_ms) + act,
     };
     let detached_ms = down_ms + l.detach.min_ms;
     // An interface follows the data.
@@ -230,22 +299,32 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Trigger::Notice => terminated(down_ms),
     };
     let free_ms = free_after(gone_ms);
-    let copied_ms = free_ms + act + l.snapshot.min_ms;
-    let up_ms = match (mode.root, mode.data) {
-        (Root::Image, _) => up_after(copied_ms + act + l.image.min_ms),
-        (Root::Adopt | Root::New, Data::Snapshot) => up_after(copied_ms),
-        (Root::Adopt | Root::New, Data::Reattach) if early => up_after(0),
-        (Root::Adopt | Root::New, Data::Reattach) => up_after(free_ms),
-    };
     let data_free_ms = if mode.detaches(trigger) { detached_ms } else { free_ms };
-    let data_ms = match mode.data {
-        Data::Reattach => up_ms.max(data_free_ms) + act + l.attach.min_ms,
-        // They came with the launch.
-        Data::Snapshot => up_ms,
+
+    // What a launch at home waits for, and when its refusals are known.
+    let interface_ms = if mode.network == Network::PrimaryEni { free_ms } else { 0 };
+    let image_ms = if mode.root == Root::Image { imaged_after(free_ms) } else { 0 };
+    let copy_ms = if mode.data == Data::Snapshot { copied_after(free_ms) } else { 0 };
+    let asked_ms = interface_ms.max(image_ms).max(copy_ms) + refused_ms;
+    let launch_ms = match (mode.zone, mode.root) {
+        (Zone::Other, Root::Adopt) => imaged_after(free_ms.max(asked_ms)),
+        (Zone::Other, Root::Image | Root::New) | (Zone::Same, _) => asked_ms,
     };
-    let root_ms = match mode.root {
-        Root::Adopt => up_ms.max(free_ms) + act + l.replace_root.min_ms,
-        Root::Image | Root::New => up_ms,
+    let up_ms = up_after(launch_ms);
+
+    let data_ms = match (mode.data, mode.zone) {
+        // They came with the launch.
+        (Data::Snapshot, _) => up_ms,
+        (Data::Reattach | Data::Existing, Zone::Same) => up_ms.max(data_free_ms) + act + l.attach.min_ms,
+        (Data::Reattach | Data::Existing, Zone::Other) => {
+            let copied_ms = copied_after(data_free_ms.max(asked_ms));
+            let made_ms = up_ms.max(copied_ms).max(gone_ms + pair) + act + l.create_volume.min_ms;
+            made_ms + act + l.attach.min_ms
+        }
+    };
+    let root_ms = match (mode.root, mode.zone) {
+        (Root::Adopt, Zone::Same) => up_ms.max(free_ms) + act + l.replace_root.min_ms,
+        (Root::Adopt, Zone::Other) | (Root::Image | Root::New, _) => up_ms,
     };
     let address_ms = match mode.network {
         Network::SecondaryIp => {
@@ -259,9 +338,12 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         Network::PrimaryEni | Network::None => up_ms,
     };
     let whole_ms = data_ms.max(root_ms).max(address_ms);
-    let cleaned_ms = match mode.root {
-        Root::Adopt => whole_ms + act,
-        Root::Image | Root::New => whole_ms,
+    let cleaned_ms = match (mode.root, mode.zone) {
+        // The temporary root.
+        (Root::Adopt, Zone::Same) => whole_ms + act,
+        // The interface that is left behind.
+        (_, Zone::Other) if mode.network == Network::PrimaryEni => whole_ms + act,
+        (Root::Adopt, Zone::Other) | (Root::Image | Root::New, _) => whole_ms,
     };
     Times { outage_ms: whole_ms - down_ms, total_ms: cleaned_ms.max(gone_ms + pair) }
 }
@@ -289,20 +371,33 @@ impl Own {
             let rebooting = world
                 .all_root_tasks()
                 .any(|task| task.instance == instance.id && task.state == RootTaskState::InProgress);
+            let is_new = instance.id != self.first;
+            let has_moved = is_new && self.mode.zone == Zone::Other;
             let root = match self.mode.root {
-                Root::Adopt => attached(&resources.volumes[&Slot::Root].volume),
-                Root::Image => instance.id == self.first || instance.image != self.image,
+                Root::Adopt if !has_moved => attached(&resources.volumes[&Slot::Root].volume),
+                Root::Adopt | Root::Image => !is_new || instance.image != self.image,
                 Root::New => true,
             };
             let mut data = resources.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
-            let address = resources.address.is_none_or(|address| {
-                instance.interfaces.iter().filter_map(|id| world.interface(id)).any(|interface| {
+            let mut addresses = instance.interfaces.iter().filter_map(|id| world.interface(id));
+            let address = match resources.address {
+                // Another one.
+                Some(_) if has_moved && self.mode.network == Network::SecondaryIp => {
+                    addresses.any(|interface| !interface.secondary_ips.is_empty())
+                }
+                Some(_) if has_moved => true,
+                Some(address) => addresses.any(|interface| {
                     interface.primary_ip == address || interface.secondary_ips.contains(&address)
-                })
-            });
+                }),
+                None => true,
+            };
+            let copied = || instance.volumes.len() > 1 && instance.volumes.iter().all(attached);
             let data = match self.mode.data {
-                Data::Snapshot if instance.id != self.first => instance.volumes.len() > 1,
-                Data::Snapshot | Data::Reattach => data.all(|(_, held)| attached(&held.volume)),
+                Data::Snapshot if is_new => instance.volumes.len() > 1,
+                Data::Reattach | Data::Existing if has_moved => copied(),
+                Data::Snapshot | Data::Reattach | Data::Existing => {
+                    data.all(|(_, held)| attached(&held.volume))
+                }
             };
             instance.state == InstanceState::Running && !rebooting && root && address && data
         })
@@ -334,6 +429,31 @@ async fn watch(region: SimRegion, own: Own, seen: Arc<Mutex<Vec<(u64, bool)>>>) 
     }
 }
 
+/// A volume that is there before the node, in its zone.
+async fn existing(lab: &Lab) -> VolumeId {
+    let volume = lab.region.with(|world, now_ms| {
+        let request = empty_volume(world.zones()[0].clone(), Tags::new());
+        world.create_volume(now_ms, &request).expect("a volume")
+    });
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    volume
+}
+
+fn empty_volume(zone: String, tags: Tags) -> VolumeRequest {
+    VolumeRequest {
+        client_token: String::new(),
+        zone,
+        size_gib: 10,
+        volume_type: "gp3".to_owned(),
+        iops: None,
+        throughput: None,
+        encrypted: false,
+        kms_key: None,
+        snapshot: None,
+        tags,
+    }
+}
+
 /// One replacement by Perennial in virtual time. To be called under a paused clock.
 pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: u64) -> Times {
     let mut lab = Lab::new(settings(seed, latencies));
@@ -350,10 +470,27 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
     };
     let mut spec = lab.spec(NODE, network, root);
     spec.persist.handover = mode.handover;
-    if mode.data == Data::Snapshot {
-        spec.persist.data = DataMode::Snapshot;
+    match mode.data {
+        Data::Snapshot => spec.persist.data = DataMode::Snapshot,
+        Data::Existing => spec.data_volumes[0].volume = Some(existing(&lab).await),
+        Data::Reattach => {}
+    }
+    if mode.zone == Zone::Other {
+        let other = lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()));
+        spec.capacity.other_subnets = vec![other];
+        spec.network.zone_change = ZoneChange::Allow;
     }
     lab.provision(&spec).await;
+    if mode.zone == Zone::Other {
+        lab.region.with(|world, _| {
+            let home = world.zones()[0].clone();
+            for name in &spec.capacity.instance_types {
+                for market in [Market::Spot, Market::OnDemand] {
+                    world.set_capacity(name, &home, market, Capacity::Unsupported);
+                }
+            }
+        });
+    }
     // Where in the sweep's minute it strikes is chance.
     lab.clock.sleep(Duration::from_millis(fastrand::Rng::with_seed(seed).u64(0..60_000))).await;
 
@@ -417,9 +554,10 @@ impl Driver {
         image: &ImageId,
         kept: Option<&InterfaceId>,
         data: Option<&SnapshotId>,
+        zone: &str,
         latency: Span,
     ) -> InstanceId {
-        let zone = self.world.zones()[0].clone();
+        let zone = zone.to_owned();
         let subnet = self.world.subnet_in(&zone);
         let request = RunInstances::from(&LaunchRequest {
             client_token: String::new(),
@@ -469,14 +607,16 @@ impl Driver {
 
 /// The commercial product's stop-first sequence (`spot-stateful-node.md` §2) by an ideal driver: terminate, wait until
 /// everything is free, image a persistent root, launch with the kept interface, attach. A root is only ever carried as
-/// an image, and an address only with its interface.
+/// an image, and an address only with its interface. An address that is kept ties it to one zone: to another one it moves without, after the spot
+/// pools at home were asked in vain, with new volumes from final snapshots (taken with the root's) that are attached.
 pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: u64) -> Times {
     let l = latencies;
     let mut driver = Driver { world: World::new(settings(seed, latencies), EPOCH_MS), now_ms: EPOCH_MS };
     let zone = driver.world.zones()[0].clone();
     let subnet = driver.world.subnet_in(&zone);
     let image = driver.world.default_image();
-    let kept = (mode.network != Network::None).then(|| {
+    let keeps_address = mode.network != Network::None && mode.zone == Zone::Same;
+    let kept = keeps_address.then(|| {
         let request = InterfaceRequest {
             client_token: String::new(),
             subnet,
@@ -486,7 +626,7 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
         };
         driver.call(l.act, |world, at| world.create_interface(at, &request).unwrap())
     });
-    let old = driver.launch(&image, kept.as_ref(), None, l.launch);
+    let old = driver.launch(&image, kept.as_ref(), None, &zone, l.launch);
     let root = driver.world.instance(&old).and_then(|i| i.volumes.first().cloned()).expect("it has a root");
     if mode.root != Root::New {
         let device = driver.world.instance(&old).map(|i| i.root_device.clone()).expect("it exists");
@@ -494,18 +634,7 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
             world.modify_delete_on_termination(at, &old, &[(device, false)]).unwrap();
         });
     }
-    let request = VolumeRequest {
-        client_token: String::new(),
-        zone,
-        size_gib: 10,
-        volume_type: "gp3".to_owned(),
-        iops: None,
-        throughput: None,
-        encrypted: false,
-        kms_key: None,
-        snapshot: None,
-        tags: Tags::new(),
-    };
+    let request = empty_volume(zone.clone(), Tags::new());
     let data = driver.call(l.act, |world, at| world.create_volume(at, &request).unwrap());
     let free = |world: &World, volume: &VolumeId| {
         world.volume(volume).is_some_and(|v| v.state == VolumeState::Available && v.attachment.is_none())
@@ -530,7 +659,8 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
         kept.as_ref().is_none_or(|id| world.interface(id).is_some_and(|kept| kept.attachment.is_none()))
     });
     // Volumes are copied at the same time.
-    let copy = (mode.data == Data::Snapshot)
+    let copies = mode.data == Data::Snapshot || mode.zone == Zone::Other;
+    let copy = copies
         .then(|| driver.call(l.act, |world, at| world.create_snapshot(at, &data, &Tags::new()).unwrap()));
     let boots = if mode.root == Root::New {
         image
@@ -557,9 +687,28 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
             world.snapshot(copy).is_some_and(|snapshot| snapshot.state == SnapshotState::Completed)
         });
     }
-    let new = driver.launch(&boots, kept.as_ref(), copy.as_ref(), l.launch);
-    if copy.is_none() {
-        driver.attach(&data, &new, l.act);
+    let home = zone;
+    let zone = match mode.zone {
+        Zone::Same => home,
+        Zone::Other => driver.world.zones()[1].clone(),
+    };
+    driver.now_ms += spot_pools_asked(mode, trigger) * l.launch.min_ms;
+    let in_launch = copy.as_ref().filter(|_| mode.data == Data::Snapshot);
+    let new = driver.launch(&boots, kept.as_ref(), in_launch, &zone, l.launch);
+    match copy.filter(|_| mode.data != Data::Snapshot) {
+        None if mode.data == Data::Snapshot => {}
+        None => driver.attach(&data, &new, l.act),
+        Some(copy) => {
+            let request = VolumeRequest { snapshot: Some(copy), ..empty_volume(zone, Tags::new()) };
+            let data = driver.call(l.act, |world, at| world.create_volume(at, &request).unwrap());
+            driver.until(|world| free(world, &data));
+            driver.attach(&data, &new, l.act);
+        }
     }
     Times { outage_ms: driver.now_ms - down_ms, total_ms: driver.now_ms - begun_ms }
+}
+
+/// How many pools the commercial product asks at home in vain: spot ones. Like us it passes over the one of a warned instance.
+pub fn spot_pools_asked(mode: Mode, trigger: Trigger) -> u64 {
+    mode.asked_at_home(trigger).saturating_sub(2)
 }
