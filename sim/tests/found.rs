@@ -5,13 +5,17 @@ mod lab;
 use std::time::Duration;
 
 use lab::Lab;
+use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{DeviceMapping, Notice, World};
+use perennial_workers::classify::Action;
 use perennial_workers::cloud::{ImageRequest, Tags, VolumeRequest};
 use perennial_workers::sweep;
 use perennial_workflows::aws::{ImageId, InstanceId, Market, VolumeId};
 use perennial_workflows::found::FoundVolumes;
-use perennial_workflows::node::OperationKind;
+use perennial_workflows::node::{OperationKind, Outcome};
+use perennial_workflows::operation::Status;
+use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};
 use perennial_workflows::spec::{
     DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange,
 };
@@ -435,6 +439,89 @@ async fn a_loss_in_the_middle_of_the_taking_waits_for_nothing() {
         lab.check("db-1", &["before"]).await;
         assert_eq!(lab.volume("db-1", "sdh").await, logs, "at {moment}");
     }
+}
+
+/// Who cancels a taking is not asked again with every sweep: an hour later, or when a changed file is applied.
+#[tokio::test(start_paused = true)]
+async fn a_taking_that_somebody_cancelled_is_begun_again_an_hour_later_or_when_it_is_asked_for() {
+    for asks in [false, true] {
+        let mut lab = provisioned(Settings::calm(7), |_| {}).await;
+        let logs = volume(&lab, &[("Name", "logs")]).await;
+        let instance = lab.instance("db-1").await;
+        // What may not be preserved yet keeps the taking open.
+        lab.region.inject(Rule {
+            target: Target::Only(Action::ModifyInstanceAttribute),
+            when: When::Always,
+            fault: Fault::Before("InternalError".to_owned()),
+        });
+        lab.kill().await;
+        attach(&lab, &instance, &logs, "/dev/sdh").await;
+        lab.region.with(|world, now_ms| {
+            let dies = [("/dev/sdh".to_owned(), true)];
+            world.modify_delete_on_termination(now_ms, &instance, &dies).unwrap();
+        });
+        lab.start();
+        lab.until("the taking has begun", sweep::EVERY * 3, async |lab| {
+            lab.node("db-1").await.open.is_some_and(|(_, kind)| kind == OperationKind::Take)
+        })
+        .await;
+        lab.submit("workflow.cancel", "db-1", json!({ "workflow": "db-1.2" })).await;
+        lab.region.clear_faults();
+        lab.rest("db-1", 2).await;
+        let cancelled = lab.operation("db-1.2").await.status;
+        assert!(
+            matches!(cancelled, Status::Finished { outcome: Outcome::Cancelled, .. }),
+            "it was not cancelled in time: {cancelled:?}"
+        );
+        lab.clock.sleep(Duration::from_secs(3_000)).await;
+        assert_eq!(lab.node("db-1").await.operations, 2, "it is left alone");
+        assert_eq!(slots(&lab.node("db-1").await), ["root", "data"]);
+        if asks {
+            let mut spec = lab.node("db-1").await.spec.unwrap();
+            spec.capacity.min_lifetime_min = 61;
+            spec.signals = Some(SignalsSpec { rebalance: RebalancePolicy::Move, ..SignalsSpec::default() });
+            lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+            lab.clock.sleep(sweep::EVERY * 4).await;
+        } else {
+            lab.clock.sleep(Duration::from_secs(700)).await;
+        }
+        lab.rest("db-1", 3).await;
+        assert_eq!(lab.volume("db-1", "logs").await, logs);
+        lab.write("db-1", "before").await;
+        lab.check("db-1", &["before"]).await;
+    }
+}
+
+/// What was attached since the last look at an instance that then goes without a word is known to nobody. It survives, free; and it is the node's
+/// as soon as it is attached to the new instance.
+#[tokio::test(start_paused = true)]
+async fn what_no_look_has_seen_before_an_unannounced_loss_survives_and_is_taken_when_it_is_attached_again() {
+    let mut lab = provisioned(Settings::calm(7), |_| {}).await;
+    lab.write("db-1", "before").await;
+    let logs = volume(&lab, &[("Name", "logs")]).await;
+    let old = lab.instance("db-1").await;
+    lab.kill().await;
+    attach(&lab, &old, &logs, "/dev/sdh").await;
+    lab.region.with(|world, now_ms| {
+        world.write(now_ms, &old, "/dev/sdh", "before").unwrap();
+        world.vanish(now_ms, &old).unwrap();
+    });
+    lab.clock.sleep(Duration::from_secs(300)).await;
+    lab.start();
+    lab.rest("db-1", 2).await;
+    lab.clock.sleep(Duration::from_secs(300)).await;
+    assert_eq!(slots(&lab.node("db-1").await), ["root", "data"]);
+    lab.region.with(|world, _| {
+        assert!(
+            world.volume(&logs).is_some_and(|volume| volume.attachment.is_none()),
+            "it is there, and free"
+        );
+    });
+    let new = lab.instance("db-1").await;
+    attach(&lab, &new, &logs, "/dev/sdh").await;
+    lab.rest("db-1", 3).await;
+    assert_eq!(lab.volume("db-1", "logs").await, logs);
+    lab.check("db-1", &["before"]).await;
 }
 
 /// An image that maps two volumes beside its root: one with content, which a termination would delete, and an empty one.

@@ -989,7 +989,7 @@ impl View<'_> {
     ) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
         let stream = node_stream(&sight.node);
-        match found::sighting(node, instance, others, left) {
+        match found::sighting(node, instance, others, left, self.now_ms) {
             Sighting::Nothing => Ok(Vec::new()),
             Sighting::Leave(events) => Ok(vec![(stream, events.into_iter().map(Event::Node).collect())]),
             Sighting::Take(volumes) => {

@@ -20,15 +20,25 @@
 //! them at the mapped device, and from then on these come back. What the file has at such a device takes its place. They are the
 //! node's own: a deletion treats them as data. Instance store is as the image says. Images that are registered of a root map the root alone.
 //!
-//! `take` holds the node for a moment and gives way to everything else, as a growth does.
+//! `take` holds the node for a moment and gives way to everything else, as a growth does. Who cancels one has none begun for
+//! its volumes for an hour ([`HELD_OFF_MS`]), or until a changed file is applied or another instance carries the node. An operation that
+//! looks at the instance for another reason takes them all the same.
+//!
+//! # What cannot be known
+//! A volume does not say where it was attached. One that was attached since the last sweep's look, to an instance that is then lost without a
+//! notice, is known to nobody: it survives as EC2's default has it (DeleteOnTermination of a volume that is attached later is false), free, and is not
+//! the node's. Attached to the new instance, it is.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{ImageId, InstanceId, SnapshotId, VolumeId};
 use crate::devices;
-use crate::node::{HeldVolume, Node, NodeEvent, OperationKind, Resources};
+use crate::node::{HeldVolume, Node, NodeEvent, OperationKind, Outcome, Resources};
 use crate::operation::{Due, Operation, OperationEvent, Place, Restore, VolumeFact};
+use crate::signal::Cause;
 use crate::spec::{DATA_VOLUMES_MAX, DataVolumeSpec, NodeName, NodeSpec, canonical_device};
 use crate::steps::{Evidence, Intent, LaunchVolume, Slot};
 
@@ -44,6 +54,48 @@ pub enum FoundVolumes {
     Keep,
     /// They are left alone, and are no longer attached when the instance is gone.
     Ignore,
+}
+
+/// How long a volume whose taking was cancelled is left alone by the sweep: long enough to detach it or to apply another file, and
+/// short enough that what was forgotten is not lost with the next instance.
+pub const HELD_OFF_MS: u64 = 3_600_000;
+
+/// Volumes whose taking was cancelled: the next sweep would take them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldOff {
+    /// What the open `take` is for.
+    taking: Vec<VolumeId>,
+    /// Until when each is left alone; no more than an instance holds.
+    until_ms: BTreeMap<VolumeId, u64>,
+}
+
+impl HeldOff {
+    /// An operation began.
+    pub(crate) fn begins(&mut self, cause: &Cause) {
+        self.taking = match cause {
+            Cause::Found { volumes, .. } => volumes.clone(),
+            Cause::Request { .. } | Cause::Signal { .. } | Cause::ReturnToSpot { .. } => Vec::new(),
+        };
+    }
+
+    /// It ended.
+    pub(crate) fn ends(&mut self, outcome: Outcome, at_ms: u64) {
+        let taking = std::mem::take(&mut self.taking);
+        self.until_ms.retain(|_, until_ms| *until_ms > at_ms);
+        if outcome == Outcome::Cancelled {
+            let new = taking.into_iter().take(STRANGERS_MAX.saturating_sub(self.until_ms.len()));
+            self.until_ms.extend(new.map(|volume| (volume, at_ms + HELD_OFF_MS)));
+        }
+    }
+
+    /// Somebody asks again.
+    pub(crate) fn forget(&mut self) {
+        self.until_ms.clear();
+    }
+
+    fn holds(&self, volume: &VolumeId, now_ms: u64) -> bool {
+        self.until_ms.get(volume).is_some_and(|until_ms| now_ms < *until_ms)
+    }
 }
 
 impl FoundVolumes {
@@ -365,6 +417,7 @@ pub(crate) fn sighting(
     instance: &InstanceId,
     others: &[VolumeId],
     left: &[VolumeId],
+    now_ms: u64,
 ) -> Sighting {
     let (Some(spec), Some(carrier)) = (&node.spec, &node.resources.carrier) else { return Sighting::Nothing };
     if !node.exists() || node.open.is_some() || carrier.instance != *instance {
@@ -385,7 +438,8 @@ pub(crate) fn sighting(
         node.resources.volumes.values().any(|held| held.volume == *volume)
             || node.resources.strangers.iter().any(|stranger| stranger.volume == *volume)
     };
-    let new: Vec<VolumeId> = others.iter().filter(|volume| !known(volume)).cloned().collect();
+    let is_new = |volume: &&VolumeId| !known(volume) && !node.held_off.holds(volume, now_ms);
+    let new: Vec<VolumeId> = others.iter().filter(is_new).cloned().collect();
     let keeps = spec.persist.found_volumes == FoundVolumes::Keep;
     if new.is_empty() || !keeps { Sighting::Nothing } else { Sighting::Take(new) }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{
     AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
-use crate::found::{Found, Stranger};
+use crate::found::{Found, HeldOff, Stranger};
 use crate::loss::Origin;
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
@@ -534,6 +534,8 @@ pub struct Node {
     pub carried_since_ms: u64,
     /// When it last began to go back to spot.
     pub returned_at_ms: Option<u64>,
+    /// Volumes found on its instance that it does not take for a while.
+    pub held_off: HeldOff,
 }
 
 impl Node {
@@ -573,6 +575,7 @@ impl Node {
                 if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
                     self.resources.placement = None;
                 }
+                self.held_off.forget();
                 self.spec = Some(spec.clone());
                 self.changed_at_ms = stamp.at_ms;
             }
@@ -586,6 +589,7 @@ impl Node {
                 if let Cause::ReturnToSpot { .. } = cause {
                     self.returned_at_ms = Some(stamp.at_ms);
                 }
+                self.held_off.begins(cause);
                 self.operations = operation.number();
                 self.open = Some((operation.clone(), *kind));
                 self.changed_at_ms = stamp.at_ms;
@@ -606,7 +610,9 @@ impl Node {
                 let carrier = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
                 if carrier(&self.resources) != carrier(resources) {
                     self.carried_since_ms = stamp.at_ms;
+                    self.held_off = HeldOff::default();
                 }
+                self.held_off.ends(*outcome, stamp.at_ms);
                 self.open = None;
                 self.generation = *generation;
                 self.resources = resources.clone();
