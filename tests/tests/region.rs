@@ -12,6 +12,14 @@ use serde_json::{Value, json};
 /// Simulated minutes take seconds; faster, and the machine's own latencies would be seen as minutes.
 const SPEED: f64 = 20.0;
 
+/// By the names of nodes with them.
+const NETWORKS: [(&str, NetworkMode); 4] = [
+    ("eni", NetworkMode::PrimaryEni),
+    ("eni2", NetworkMode::SecondaryEni),
+    ("ip", NetworkMode::SecondaryIp),
+    ("none", NetworkMode::None),
+];
+
 async fn rehearsal(seed: u64) -> Rehearsal {
     Rehearsal::start(seed, SPEED, EngineClock::Region, EngineQueues::Embedded, &[]).await
 }
@@ -225,9 +233,7 @@ async fn data_goes_on_by_snapshots_in_the_launch_request() {
     for (root_name, root) in
         [("adopt", RootMode::Adopt), ("image", RootMode::Image), ("none", RootMode::None)]
     {
-        for (network_name, network) in
-            [("eni", NetworkMode::PrimaryEni), ("ip", NetworkMode::SecondaryIp), ("none", NetworkMode::None)]
-        {
+        for (network_name, network) in NETWORKS {
             let persist = PersistSpec { data: DataMode::Snapshot, ..persist(root, network) };
             files.push(rehearsal.node_file(&format!("{root_name}-{network_name}"), persist));
         }
@@ -251,9 +257,7 @@ async fn without_capacity_in_its_zone_a_node_moves_to_another_one() {
     for (root_name, root) in
         [("adopt", RootMode::Adopt), ("image", RootMode::Image), ("none", RootMode::None)]
     {
-        for (network_name, network) in
-            [("eni", NetworkMode::PrimaryEni), ("ip", NetworkMode::SecondaryIp), ("none", NetworkMode::None)]
-        {
+        for (network_name, network) in NETWORKS {
             let name = format!("{root_name}-{network_name}");
             let mut file = rehearsal.node_file(&name, persist(root, network));
             file["capacity"]["other_subnets"] = json!([rehearsal.other_subnet]);
