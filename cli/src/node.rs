@@ -481,7 +481,12 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     }
     for (slot, held) in &resources.volumes {
         let size = held.size_gib.map_or_else(String::new, |size| format!(", {size} GiB"));
-        let found = if held.found.is_some() { ", found on the instance" } else { "" };
+        let found = match &held.found {
+            None => "",
+            Some(found) if found.named && found.is_copy => ", a copy of the one that the file names",
+            Some(found) if found.named => ", there before the node",
+            Some(_) => ", found on the instance",
+        };
         rows.push(("volume", format!("{} {} at {}{size}{found}", slot, held.volume, held.device)));
     }
     for other in &resources.strangers {

@@ -27,6 +27,7 @@ use perennial_workflows::aws::{
 };
 use perennial_workflows::capacity;
 use perennial_workflows::domain::Perennial;
+use perennial_workflows::found::Found;
 use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
 
@@ -603,7 +604,10 @@ impl Look<'_> {
             VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
             VolumeState::Available | VolumeState::InUse if is_free(&view) => {
                 match self.free_twice(volume).await? {
-                    StepResult::Settled(_) => settled(Evidence::VolumeTaken { size_gib: view.size_gib }),
+                    StepResult::Settled(_) => settled(Evidence::VolumeTaken {
+                        size_gib: view.size_gib,
+                        traits: Some(Found { named: true, ..preserve::traits(&view) }),
+                    }),
                     pass @ StepResult::NotYet { .. } => Ok(pass),
                 }
             }

@@ -55,13 +55,15 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         Some(_) | None if placement.other_zones.is_empty() => &placement.zone,
         Some(_) | None => "",
     };
-    for wanted in found::wishes(op).iter().filter(|_| !zone.is_empty()) {
+    for wanted in &found::wishes(op) {
         let slot = Slot::Data(wanted.name.clone());
         let absent = op.facts.volumes.get(&slot).is_some_and(|fact| fact.place == Place::Absent);
         if absent {
             let from = op.facts.restore.get(&slot).or(wanted.snapshot.as_ref()).cloned();
             let made = || create_volume(op, wanted, zone, wanted.size_gib, from);
-            due.push(taken::take(op, wanted, zone).unwrap_or_else(made));
+            // One that exists is where the node lives, wherever it lands.
+            let taken = taken::take(op, wanted, &placement.zone);
+            due.extend(taken.or_else(|| (!zone.is_empty()).then(made)));
         }
     }
     due.extend(network::create(op));

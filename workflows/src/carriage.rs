@@ -13,6 +13,8 @@
 //! | address, another subnet | another one | another one |
 //! | second interface, another subnet | another one: see [`elsewhere`](crate::elsewhere) | another one |
 //!
+//! A volume that was there before the node goes the same way: see [`taken`](crate::taken).
+//!
 //! A volume that goes on as a copy is *retained*, never deleted. A copy is the node's volume as soon as an instance runs
 //! with it: when that instance is lost before the end, it is the copy that goes on, by whatever way the next pool asks for.
 
@@ -167,7 +169,10 @@ impl Operation {
     /// A volume goes on as another one.
     pub(crate) fn superseded(&self, slot: &Slot, fact: &VolumeFact, why: &str) -> Option<Retained> {
         let because = format!("{}: {why}", self.id);
-        let foreign = crate::found::is_foreign(fact.found.as_ref());
-        fact.id.clone().map(|volume| Retained { volume, slot: slot.clone(), because, foreign })
+        fact.id.clone().map(|volume| {
+            let foreign =
+                crate::found::is_foreign(fact.found.as_ref()) || crate::taken::is_taken(self, &volume);
+            Retained { volume, slot: slot.clone(), because, foreign, went_on: true }
+        })
     }
 }

@@ -135,6 +135,10 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     left.elastic = None;
     left.volumes.retain(|_, held| !gone(held.volume.to_string()));
     left.retained.retain(|old| !gone(old.volume.to_string()));
+    // What its content went on in is gone: it may be taken again.
+    for old in &mut left.retained {
+        old.went_on &= left.volumes.contains_key(&old.slot);
+    }
     left.root_images.retain(|root| !gone(root.image.to_string()));
     if left.interface.as_ref().is_some_and(|held| gone(held.interface.to_string())) {
         left.interface = None;

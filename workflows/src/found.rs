@@ -36,11 +36,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{ImageId, InstanceId, SnapshotId, VolumeId};
 use crate::devices;
-use crate::node::{HeldVolume, Node, NodeEvent, OperationKind, Outcome, Resources};
+use crate::node::{HeldVolume, Node, NodeEvent, OperationKind, Outcome, Resources, Retained};
 use crate::operation::{Due, Operation, OperationEvent, Place, Restore, VolumeFact};
 use crate::signal::Cause;
 use crate::spec::{DATA_VOLUMES_MAX, DataVolumeSpec, NodeName, NodeSpec, canonical_device};
 use crate::steps::{Evidence, Intent, LaunchVolume, Slot};
+use crate::taken;
 
 /// How many strangers are listed; an instance holds no more volumes than these and its own.
 pub const STRANGERS_MAX: usize = 64;
@@ -123,6 +124,9 @@ pub struct Found {
     /// What it was first made from, if the image maps it so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
+    /// Whether the file named it (`data_volumes[].volume`), or the volume that it is a copy of; it was not found on the instance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
 }
 
 /// An EBS volume that an image maps beside its root.
@@ -286,6 +290,7 @@ pub(crate) fn map(op: &mut Operation) {
             throughput: volume.throughput,
             is_copy: true,
             snapshot: volume.snapshot,
+            named: false,
         };
         let size_gib = Some(volume.size_gib);
         let fact = VolumeFact { size_gib, found: Some(found), ..VolumeFact::absent(device) };
@@ -327,7 +332,7 @@ pub(crate) fn leave(op: &mut Operation, evidence: &Evidence) {
 pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
     let Slot::Data(name) = slot else { return None };
     if let Some(wanted) = op.order.spec.data_volumes.iter().find(|wanted| wanted.name == *name) {
-        return Some(wanted.clone());
+        return Some(taken::as_it_is(op, slot, wanted));
     }
     let fact = op.facts.volumes.get(slot)?;
     let found = fact.found.as_ref()?;
@@ -347,11 +352,10 @@ pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
 
 /// Everything the node's data volumes are to be: those of the file, then those that were found.
 pub(crate) fn wishes(op: &Operation) -> Vec<DataVolumeSpec> {
-    let of_the_file = op.order.spec.data_volumes.iter().cloned();
     let spec = &op.order.spec;
-    let found = op.facts.volumes.keys().filter(|slot| !is_of_the_file(spec, slot));
-    let found = found.filter_map(|slot| wish(op, slot));
-    of_the_file.chain(found).collect()
+    let of_the_file = spec.data_volumes.iter().map(|wanted| Slot::Data(wanted.name.clone()));
+    let found = op.facts.volumes.keys().filter(|slot| !is_of_the_file(spec, slot)).cloned();
+    of_the_file.chain(found).filter_map(|slot| wish(op, &slot)).collect()
 }
 
 fn is_of_the_file(spec: &NodeSpec, slot: &Slot) -> bool {
@@ -459,7 +463,13 @@ pub fn leaving<'a>(
 pub(crate) fn check_names(spec: &NodeSpec, held: &Resources) -> Result<(), String> {
     for (i, wanted) in spec.data_volumes.iter().enumerate() {
         let slot = Slot::Data(wanted.name.clone());
-        let Some(found) = held.volumes.get(&slot).filter(|held| held.found.is_some()) else { continue };
+        let is_found = |held: &&HeldVolume| held.found.as_ref().is_some_and(|found| !found.named);
+        let Some(found) = held.volumes.get(&slot).filter(is_found) else { continue };
+        // A copy of what the file names goes on in its place.
+        let went_on = |old: &Retained| old.went_on && Some(&old.volume) == wanted.volume.as_ref();
+        if held.retained.iter().any(went_on) {
+            continue;
+        }
         if wanted.volume.as_ref() != Some(&found.volume) {
             let (name, volume) = (&wanted.name, &found.volume);
             return Err(format!(

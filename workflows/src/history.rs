@@ -429,7 +429,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Surveyed(survey) => survey.in_words(),
         Evidence::VolumeCreated { volume } => format!("{volume} is available"),
-        Evidence::VolumeTaken { size_gib } => match intent {
+        Evidence::VolumeTaken { size_gib, .. } => match intent {
             Intent::TakeVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
             _ => format!("{size_gib} GiB"),
         },

@@ -200,7 +200,7 @@ pub struct HeldVolume {
     /// The snapshot it was made from, if it is a copy of the volume before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<SnapshotId>,
-    /// What it is like, if somebody attached it to the instance and it became the node's.
+    /// What it is like, if it was there before it became the node's: somebody attached it to the instance, or the file names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
 }
@@ -251,6 +251,9 @@ pub struct Retained {
     /// Whether somebody else made it: no deletion deletes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
+    /// Whether its content goes on in another volume of the node's: it is never taken again, even if the file names it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub went_on: bool,
 }
 
 /// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
@@ -660,7 +663,13 @@ impl Node {
                 if found.is_copy {
                     let because = "it was detached by hand".to_owned();
                     let (volume, slot) = (volume.clone(), slot.clone());
-                    self.resources.retained.push(Retained { volume, slot, because, foreign: false });
+                    self.resources.retained.push(Retained {
+                        volume,
+                        slot,
+                        because,
+                        foreign: false,
+                        went_on: false,
+                    });
                 }
             }
         }

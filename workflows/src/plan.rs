@@ -17,6 +17,7 @@ use crate::signal::{Cause, News, Signal, Source};
 use crate::spec::{DataMode, Handover, NetworkMode, NodeSpec, Pool, RootMode};
 use crate::steps::{Evidence, ImageFacts, Intent, Placement};
 use crate::survey::{self, Kept};
+use crate::taken;
 
 /// More steps than this would be a machine that does not end.
 const STEPS_MAX: usize = 1_000;
@@ -135,6 +136,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
     let pools = spec.ladder(present, order.before.survey.as_deref());
     let last = order.before.survey.as_deref().filter(|kept| kept.answers(spec, present));
     let surveyed = survey_notes(spec, last.filter(|_| !pools.is_empty()));
+    let taken = taken::notes(spec, &order.before);
     let events = imagine(&id, order, assumption)?;
     let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
     let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
@@ -143,7 +145,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         let early = spec.makes_before_breaks() && !launches_late(spec);
         if early { "make before break" } else { "break before make" }.to_owned()
     });
-    let notes = notes(spec, kind).into_iter().chain(surveyed).collect();
+    let notes = notes(spec, kind).into_iter().chain(taken).chain(surveyed).collect();
     Ok(Plan { kind, order, story, total_ms, pools, notes })
 }
 
@@ -246,7 +248,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
             Evidence::VolumeCreated { volume: volume() }
         }
-        Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib },
+        Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib, traits: None },
         Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
             private_ip: match private_ip {

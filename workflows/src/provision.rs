@@ -13,7 +13,8 @@
 //! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
 //! | `survey` | zone known; the file asks for one: `requirements`, an `order`, a `price_max` | looks at types, offers, prices, scores | – | see [`survey`](crate::survey) |
 //! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
-//! | `take_volume:x` | the file names an existing volume | see `taken.rs` | volume free, twice | stuck |
+//! | `take_volume:x` | the file names an existing volume; the zone is known | see `taken.rs` | volume free, twice | stuck |
+//! | `snapshot:x`, `create_volume:x` | the file names an existing volume, and the pool is in another zone | as in `replace` | | stuck |
 //! | `create_interface` | `primary_eni`, `secondary_eni`; zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
 //! | `launch` | no candidate; own interface free; no survey awaited | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
 //! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |

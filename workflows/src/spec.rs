@@ -463,7 +463,7 @@ pub struct DataVolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
     /// An existing volume instead of a new one: free, in the node's zone, of one instance at a time, at least `size_gib` large. No
-    /// deletion of the node deletes it.
+    /// deletion of the node deletes it. In another zone a copy with its content goes on, and it is not taken again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeId>,
 }

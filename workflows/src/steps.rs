@@ -37,7 +37,7 @@ use crate::aws::{
     SpotRequestId, SubnetId, VolumeId,
 };
 use crate::backup::{BackupEvidence, BackupIntent};
-use crate::found::{FoundVolume, MappedVolume, OtherVolumes, Stranger};
+use crate::found::{Found, FoundVolume, MappedVolume, OtherVolumes, Stranger};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
@@ -726,6 +726,9 @@ pub enum Evidence {
     VolumeTaken {
         /// Its size.
         size_gib: u32,
+        /// What a copy of it is made as.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traits: Option<Found>,
     },
     /// An interface is available.
     InterfaceCreated {

@@ -227,7 +227,8 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
                 volume: volume.clone(),
                 slot: slot.clone(),
                 because: format!("{}: cancelled; an instance of its may have written to it", op.id),
-                foreign: found::is_foreign(fact.found.as_ref()),
+                foreign: found::is_foreign(fact.found.as_ref()) || taken::is_taken(op, volume),
+                went_on: false,
             });
         }
     }
@@ -238,6 +239,10 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         }
     }
     left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+    // What went on as a copy that stays.
+    let is_held = |old: &&Retained| left.volumes.values().any(|held| held.volume == old.volume);
+    let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
+    left.retained.extend(superseded);
     if op.order.kind == OperationKind::Provision && op.order.spec.pool().is_some() {
         left.address = None;
     }

@@ -1713,6 +1713,7 @@ fn three_others() -> Evidence {
             throughput: None,
             is_copy: false,
             snapshot: None,
+            named: false,
         },
     };
     let shared = Stranger {

@@ -34,6 +34,7 @@
 //! | data by snapshot; root none | *terminate* · shutdown · release · snapshot · asked · launch · start |
 //! | data by snapshot; root adopt | *terminate* · shutdown · release · snapshot of data · asked · snapshot of the root · register · image · launch · start |
 //!
+//! secondary_eni goes as secondary_ip, but another interface is made while the instance starts, and attached in one call; it need not wait for the fence.
 //! What is snapshotted after *asked* is needed only where no pool at home serves: at home the volume itself goes on. `lost`: what is asked before
 //! *terminate* is asked while the instance shuts down.
 //!
@@ -151,15 +152,12 @@ impl Mode {
                 all.push(Self { handover: Handover::Detach, ..mode });
                 all.push(Self { data: Data::Snapshot, ..mode });
                 all.push(Self { data: Data::Existing, ..mode });
-                // The second interface stays in its subnet: the file may not name others with it.
-                if network == Network::SecondaryEni {
-                    continue;
-                }
                 all.push(moved);
                 all.push(Self { data: Data::Snapshot, ..moved });
                 // Elsewhere a kept root, and a kept interface, end the old instance first.
                 if root == Root::New && network != Network::PrimaryEni {
                     all.push(Self { handover: Handover::Detach, ..moved });
+                    all.push(Self { data: Data::Existing, ..moved });
                 }
             }
         }
@@ -292,7 +290,10 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     };
     let detached_ms = down_ms + l.detach.min_ms;
     // An interface follows the data.
-    let left_ms = if mode.network == Network::SecondaryEni { detached_ms + act } else { detached_ms };
+    let left_ms = match (mode.network, mode.zone) {
+        (Network::SecondaryEni, Zone::Same) => detached_ms + act,
+        _ => detached_ms,
+    };
     let gone_ms = match trigger {
         Trigger::Loss => terminated(0),
         Trigger::Notice if mode.detaches(trigger) => terminated(left_ms + act),
@@ -331,6 +332,8 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
             let may_leave_ms = if mode.detaches(trigger) { detached_ms } else { gone_ms + pair };
             up_ms.max(may_leave_ms) + act + l.move_address.min_ms
         }
+        // Another one, made meanwhile.
+        Network::SecondaryEni if mode.zone == Zone::Other => up_ms + act,
         Network::SecondaryEni => {
             let free_ms = if mode.detaches(trigger) { left_ms } else { free_ms };
             up_ms.max(free_ms) + act
@@ -342,7 +345,9 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         // The temporary root.
         (Root::Adopt, Zone::Same) => whole_ms + act,
         // The interface that is left behind.
-        (_, Zone::Other) if mode.network == Network::PrimaryEni => whole_ms + act,
+        (_, Zone::Other) if matches!(mode.network, Network::PrimaryEni | Network::SecondaryEni) => {
+            whole_ms + act
+        }
         (Root::Adopt, Zone::Other) | (Root::Image | Root::New, _) => whole_ms,
     };
     Times { outage_ms: whole_ms - down_ms, total_ms: cleaned_ms.max(gone_ms + pair) }
@@ -384,6 +389,9 @@ impl Own {
                 // Another one.
                 Some(_) if has_moved && self.mode.network == Network::SecondaryIp => {
                     addresses.any(|interface| !interface.secondary_ips.is_empty())
+                }
+                Some(_) if has_moved && self.mode.network == Network::SecondaryEni => {
+                    instance.interfaces.len() > 1
                 }
                 Some(_) if has_moved => true,
                 Some(address) => addresses.any(|interface| {

@@ -178,7 +178,8 @@ fn why_not(volume: &VolumeView) -> Option<String> {
     Some(format!("by its tags it is what the installation {owner} made for node {node}"))
 }
 
-fn traits(volume: &VolumeView) -> Found {
+/// What a copy of a volume is made as.
+pub(super) fn traits(volume: &VolumeView) -> Found {
     let kind = volume.volume_type.as_str();
     Found {
         volume_type: volume.volume_type.clone(),
@@ -187,5 +188,6 @@ fn traits(volume: &VolumeView) -> Found {
         throughput: volume.throughput.filter(|_| kind == "gp3"),
         is_copy: false,
         snapshot: None,
+        named: false,
     }
 }

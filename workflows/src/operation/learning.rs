@@ -65,12 +65,13 @@ impl Operation {
             }
             // It may come into being all the same.
             (Intent::CloneRoot { .. }, Evidence::OutOfTime { .. }) if !given_up => self.suspect(intent),
-            (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib }) => {
+            (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib, traits }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.id = Some(volume.clone());
                     fact.place = Place::Free;
                     fact.size_gib = Some(*size_gib);
                     fact.zone = Some(zone.clone());
+                    fact.found.clone_from(traits);
                 }
             }
             (

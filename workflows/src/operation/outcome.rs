@@ -108,6 +108,7 @@ impl Operation {
                 slot: Slot::Root,
                 because: format!("{}: {why}", self.id),
                 foreign: false,
+                went_on: false,
             })
             .collect()
     }
@@ -207,6 +208,7 @@ impl Operation {
                         self.rung_of(&candidate.pool)
                     ),
                     foreign: false,
+                    went_on: false,
                 });
             }
         }
@@ -218,6 +220,7 @@ impl Operation {
                 slot: Slot::Root,
                 because: format!("{}: the node's root is not kept any more", self.id),
                 foreign: false,
+                went_on: false,
             });
         }
         retained.extend(self.outlived("the root of an instance that was lost before the end"));
