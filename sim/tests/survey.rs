@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
-use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
+use perennial_sim::world::{Notice, TYPES};
 use perennial_workers::classify::Action;
+use perennial_workers::cloud::{ImageRequest, Tags};
 use perennial_workflows::aws::Market;
 use perennial_workflows::plan::plan;
 use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange};
 use perennial_workflows::steps::{Evidence, Intent};
 use perennial_workflows::survey::Survey;
 use serde_json::json;
@@ -600,4 +601,67 @@ async fn a_death_at_any_point_of_a_surveyed_provision() {
     for k in 0..points {
         run(k).await;
     }
+}
+
+/// An image that needs UEFI and a TPM: a type that has neither is passed over before it is asked, listed or found.
+#[tokio::test(start_paused = true)]
+async fn a_type_that_cannot_boot_the_image_is_not_asked() {
+    let mut lab = Lab::new(Settings::calm(7));
+    prices(&lab, &[("t2.large", 1), ("m4.large", 2), ("m6i.large", 36)]);
+    set(&lab, "t2.large", Market::Spot, Capacity::Unlimited);
+    set(&lab, "m4.large", Market::Spot, Capacity::Unlimited);
+    let image = lab.region.with(|world, now_ms| {
+        let plain = world.image(&world.default_image()).unwrap().clone();
+        let mut traits = plain.traits;
+        traits.boot_mode = Some("uefi".to_owned());
+        traits.tpm_support = Some("v2.0".to_owned());
+        let (name, tags) = ("secured".to_owned(), Tags::new());
+        let request = ImageRequest { name, root_snapshot: plain.root_snapshot, traits, tags };
+        world.register_image(now_ms, &request).unwrap()
+    });
+    lab.clock.sleep(Duration::from_secs(100)).await;
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    spec.image = image;
+    spec.capacity.instance_types = ["t2.large", "m6i.large", "m4.large"].map(str::to_owned).to_vec();
+    spec.capacity.order = Some(CapacityOrder::Price);
+    lab.provision(&spec).await;
+    assert_eq!(asked(&lab, "db-1.1").await, ["m6i.large spot"]);
+    let reasons = surveyed(&lab, "db-1.1").await.reasons().join("; ");
+    for name in ["t2.large", "m4.large"] {
+        let why = format!("{name}: the image boots in uefi only, it in legacy-bios");
+        assert!(reasons.contains(&why), "{reasons}");
+    }
+}
+
+/// The budget of nodes on demand counts whatever way the pools were found.
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_with_surveyed_pools_go_on_demand_than_may() {
+    let mut lab = Lab::new(Settings::calm(7));
+    prices(&lab, &PRICES);
+    let mut spec = by_requirements(&lab, NetworkMode::SecondaryIp);
+    spec.capacity.on_demand.max_nodes = Some(1);
+    for (name, _) in PRICES {
+        set(&lab, name, Market::Spot, Capacity::Free(0));
+    }
+    lab.region.with(|world, _| {
+        let zone = world.zones()[0].clone();
+        for name in TYPES {
+            world.set_capacity(name, &zone, Market::Spot, Capacity::Free(0));
+        }
+    });
+    lab.provision(&spec).await;
+    assert!(pool(&lab, "db-1").await.ends_with(" on-demand"));
+    spec.name = NodeName::parse("db-2").unwrap();
+    lab.submit("node.apply", "db-2", json!({ "spec": spec })).await;
+    lab.clock.sleep(Duration::from_secs(1_800)).await;
+    let story = lab.story().await;
+    let refusals = asked(&lab, "db-2.1").await;
+    assert!(refusals.iter().any(|refusal| refusal.contains("on-demand")), "{refusals:?}\n{story}");
+    let rejected = &lab.operation("db-2.1").await.facts.ladder.rejected;
+    assert!(rejected.iter().any(|rejected| rejected.pool.market == Market::OnDemand), "{rejected:?}");
+    assert!(lab.node("db-2").await.resources.carrier.is_none(), "it waits, visibly");
+    assert_eq!(lab.region.with(|world, _| world.instances_of("db-2").len()), 0);
+    set(&lab, "m6a.large", Market::Spot, Capacity::Unlimited);
+    lab.rest("db-2", 1).await;
+    assert_eq!(pool(&lab, "db-2").await, "m6a.large spot");
 }

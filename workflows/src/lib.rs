@@ -13,6 +13,7 @@
 
 pub mod aws;
 pub mod backup;
+pub mod bootable;
 pub mod capacity;
 pub mod delete;
 pub mod domain;

@@ -19,6 +19,8 @@
 //! | when nothing fits, or the calls are not allowed, and nothing is known: stuck, with what is missing | no repeat would help |
 //! | after a round of the ladder that found no capacity it is made again | prices move; a pool that was too expensive may not be |
 //! | a spot pool that costs more than `price_max` now is not asked; without any other pool the node waits and looks again | the launch would be refused, or wait |
+//! | a type that cannot boot the image (boot mode, ENA, NitroTPM) is passed over | EC2 would refuse the launch, and only then |
+//! | on-demand pools come in the order of the list, then the smallest first | their prices are told by another service (the Pricing API); what a type costs on the spot market says nothing about them |
 //! | on-demand pools are not subject to `price_max` | how far on-demand may go is said by `market` and `on_demand` |
 //! | the subnet the node lives in comes first, whatever the others cost | a move to another zone costs snapshots and the address |
 //! | while no pool is known, the old instance is not taken away | it still carries the node |
@@ -33,6 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{Market, SubnetId};
+use crate::bootable::{Boots, Needs};
 use crate::capacity;
 use crate::operation::{Due, Operation};
 use crate::requirements::{CapacityOrder, Requirements, SCORED_TYPES_MIN, fits};
@@ -83,6 +86,8 @@ pub struct TypeFacts {
     pub on_spot: bool,
     /// Whether it is sold on demand.
     pub on_demand: bool,
+    /// Which images it can boot.
+    pub boots: Boots,
 }
 
 impl TypeFacts {
@@ -110,6 +115,9 @@ pub struct Place {
 pub struct Question {
     /// Of the node's image.
     pub architecture: String,
+    /// What else the image needs of a type.
+    #[serde(default, skip_serializing_if = "Needs::is_nothing")]
+    pub image: Needs,
     /// The types the file lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instance_types: Vec<String>,
@@ -432,7 +440,9 @@ pub fn candidates(question: &Question, types: Option<&[TypeFacts]>) -> (Vec<Stri
         let because = match (types, by_name.get(name.as_str())) {
             (None, _) => None,
             (Some(_), None) => Some("there is no such type in this region".to_owned()),
-            (Some(_), Some(facts)) => wrong_architecture(question, facts),
+            (Some(_), Some(facts)) => {
+                wrong_architecture(question, facts).or_else(|| question.image.missing(&facts.boots))
+            }
         };
         match because {
             None => names.push(name.clone()),
@@ -481,6 +491,9 @@ fn unfit(question: &Question, wanted: &Requirements, facts: &TypeFacts) -> Optio
     }
     if !facts.architectures.contains(&question.architecture) {
         return Some(format!("not of the image's architecture, {}", question.architecture));
+    }
+    if let Some(why) = question.image.missing(&facts.boots) {
+        return Some(why);
     }
     if !facts.current {
         return Some("of a previous generation".to_owned());
@@ -662,6 +675,7 @@ fn question(op: &Operation, placement: &Placement) -> Question {
     });
     Question {
         architecture: placement.image.architecture.clone(),
+        image: Needs::of(&placement.image),
         instance_types: spec.capacity.instance_types.clone(),
         requirements: spec.capacity.requirements.clone(),
         order: spec.capacity.order(),

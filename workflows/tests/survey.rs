@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
 use perennial_workflows::aws::{InstanceState, Market, SubnetId};
+use perennial_workflows::bootable::{Boots, Needs};
 use perennial_workflows::history::story;
 use perennial_workflows::node::{OperationId, OperationKind, Resources};
 use perennial_workflows::operation::{Draft, Operation, OperationEvent, Order, Status};
@@ -44,6 +45,11 @@ fn facts() -> impl Strategy<Value = Vec<TypeFacts>> {
                     current: traits % 16 != 2,
                     on_spot: traits % 16 != 3,
                     on_demand: traits % 16 != 4,
+                    boots: Boots {
+                        modes: vec![if traits % 16 == 5 { "legacy-bios" } else { "uefi" }.to_owned()],
+                        requires_ena: traits % 16 == 6,
+                        lacks_tpm: traits % 16 == 7,
+                    },
                 };
                 (name, facts)
             })
@@ -63,6 +69,11 @@ fn questions() -> impl Strategy<Value = Question> {
     let listed = prop::collection::btree_set(0_u32..40, 0..6);
     (orders, markets, listed, any::<[bool; 3]>(), 1_u8..4, 1_u32..5).prop_map(
         |(order, market, listed, [requires, bounded, burstable], places, vcpus)| Question {
+            image: Needs {
+                boot_mode: (vcpus % 2 == 0).then(|| "uefi".to_owned()),
+                no_ena: vcpus % 3 == 0,
+                tpm: vcpus == 4,
+            },
             architecture: "x86_64".into(),
             instance_types: listed.into_iter().map(|size| format!("m6i.{size}xlarge")).collect(),
             requirements: requires.then(|| {
@@ -129,6 +140,7 @@ proptest! {
         for pool in &survey.pools {
             let known = by_name[pool.instance_type.as_str()];
             prop_assert!(known.architectures.contains(&question.architecture), "{}", pool);
+            prop_assert_eq!(question.image.missing(&known.boots), None, "{}", pool);
             let zone = &question.places.iter().find(|place| place.subnet == pool.subnet).unwrap().zone;
             prop_assert!(seen.offered.get(zone).is_none_or(|offered| offered.contains(&pool.instance_type)));
             prop_assert!(pool.market != Market::Spot || known.on_spot);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use perennial_workers::cloud::TypeQuery;
 use perennial_workflows::aws::Market;
+use perennial_workflows::bootable::Boots;
 use perennial_workflows::survey::TypeFacts;
 
 use super::settings::Capacity;
@@ -147,7 +148,24 @@ pub fn facts(name: &str) -> Option<TypeFacts> {
         current: is_current(name),
         on_spot: true,
         on_demand: true,
+        boots: boots(name, shape.architecture),
     })
+}
+
+/// How types boot: previous generations on Xen, in BIOS and without ENA being required; all others as Nitro does, Graviton with
+/// UEFI only.
+fn boots(name: &str, architecture: &str) -> Boots {
+    let is_xen = !is_current(name) || name.starts_with("t2.");
+    let modes: &[&str] = match (is_xen, architecture) {
+        (true, _) => &["legacy-bios"],
+        (false, "arm64") => &["uefi"],
+        (false, _) => &["legacy-bios", "uefi"],
+    };
+    Boots {
+        modes: modes.iter().map(|mode| (*mode).to_owned()).collect(),
+        requires_ena: !is_xen,
+        lacks_tpm: is_xen || name.ends_with(".metal"),
+    }
 }
 
 /// Whether a type is of a current generation.

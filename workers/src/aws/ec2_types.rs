@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::types::{InstanceTypeInfo, LocationType};
+use aws_sdk_ec2::types::{EnaSupport, InstanceTypeInfo, LocationType, NetworkInfo, NitroTpmSupport};
+use perennial_workflows::bootable::Boots;
 use perennial_workflows::survey::TypeFacts;
 
 use super::ec2::{Ec2, FILTER_VALUES_MAX, all_pages, failed, filter};
@@ -96,5 +97,11 @@ fn facts(info: &InstanceTypeInfo) -> Option<TypeFacts> {
         current: info.current_generation().unwrap_or(true),
         on_spot: sold("spot"),
         on_demand: sold("on-demand"),
+        boots: Boots {
+            modes: info.supported_boot_modes().iter().map(|mode| mode.as_str().to_owned()).collect(),
+            requires_ena: info.network_info().and_then(NetworkInfo::ena_support)
+                == Some(&EnaSupport::Required),
+            lacks_tpm: info.nitro_tpm_support() == Some(&NitroTpmSupport::Unsupported),
+        },
     })
 }
