@@ -476,6 +476,11 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     if let Some(address) = resources.address {
         rows.push(("kept address", address.to_string()));
     }
+    for (subnet, address) in &resources.addresses_elsewhere {
+        let pool = node.spec.as_ref().and_then(|spec| spec.pool_in(subnet));
+        let pool = pool.map_or_else(String::new, |pool| format!(" (pool {pool})"));
+        rows.push(("kept elsewhere", format!("{address} in {subnet}{pool}")));
+    }
     if let Some(held) = &resources.elastic {
         rows.push(("public address", format!("{} ({})", held.public_ip, held.allocation)));
     }

@@ -69,6 +69,9 @@ async fn prepared(case: Case) -> Lab {
     if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
         spec.network.elastic_ip = Some(lab.elastic());
     }
+    if case.network == NetworkMode::IpPool {
+        lab.pools_for(&mut spec).await;
+    }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
     if case.zone == Zone::Other {
@@ -105,6 +108,10 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
         assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
     }
     assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
+    if case.network == NetworkMode::IpPool {
+        let held = [lab.pool("pool-0").await.held, lab.pool("pool-1").await.held].map(|held| held.len());
+        assert_eq!(held, [1, 1], "{case:?} at {k}");
+    }
     (passed, lab.deaths)
 }
 
@@ -165,6 +172,12 @@ async fn a_death_at_any_point_of_a_move_of_a_second_interface_to_another_zone() 
     let case = Case { network: NetworkMode::SecondaryEni, root: RootMode::None, zone: Zone::Other, ..BASE };
     every_point(case, 0, 1).await;
     every_point(Case { loss: Loss::Sudden, handover: Handover::Detach, ..case }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_to_the_pool_of_another_zone() {
+    let case = Case { network: NetworkMode::IpPool, root: RootMode::None, zone: Zone::Other, ..BASE };
+    every_point(case, 0, 2).await;
 }
 
 #[tokio::test(start_paused = true)]

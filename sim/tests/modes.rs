@@ -18,8 +18,13 @@ use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
 const DATA: [DataMode; 2] = [DataMode::Reattach, DataMode::Snapshot];
-const NETWORKS: [NetworkMode; 4] =
-    [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
+const NETWORKS: [NetworkMode; 5] = [
+    NetworkMode::PrimaryEni,
+    NetworkMode::SecondaryEni,
+    NetworkMode::SecondaryIp,
+    NetworkMode::IpPool,
+    NetworkMode::None,
+];
 const LOSSES: [Loss; 3] = [Loss::Planned, Loss::Warned, Loss::Unannounced];
 
 /// How the instance is lost.
@@ -123,7 +128,10 @@ async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
 
 async fn run(row: Row) {
     let mut lab = Lab::new(Settings::calm(7));
-    let spec = spec(&lab, row);
+    let mut spec = spec(&lab, row);
+    if row.network == NetworkMode::IpPool {
+        lab.pools_for(&mut spec).await;
+    }
     lab.provision(&spec).await;
     lab.write("db-1", "before").await;
     lab.check("db-1", &["before"]).await;
@@ -181,6 +189,11 @@ async fn run(row: Row) {
         "{row:?}: the address"
     );
     assert_eq!(after.resources.subnet.is_some(), !same_zone, "{row:?}");
+    if let (NetworkMode::IpPool, Some(subnet)) = (row.network, &after.resources.subnet) {
+        let known = before.resources.addresses_elsewhere.get(subnet);
+        assert_eq!(after.resources.address.as_ref(), known, "{row:?}: the address there is known before");
+        assert!(after.resources.addresses_elsewhere.values().eq(before.resources.address.iter()), "{row:?}");
+    }
 
     // The node goes on from where it is.
     lab.submit("node.replace", "db-1", json!({})).await;

@@ -107,6 +107,12 @@ async fn storm(seed: u64) {
     if modes.u8(0..3) == 0 {
         spec.persist.network = NetworkMode::SecondaryEni;
     }
+    // Likewise: its address, or those of both its subnets, from pools.
+    let pools = fastrand::Rng::with_seed(seed ^ 0x9001).u8(0..3) == 0 && !FOUND.contains(&seed);
+    if pools && spec.persist.network == NetworkMode::SecondaryIp {
+        spec.persist.network = NetworkMode::IpPool;
+        lab.pools_for(&mut spec).await;
+    }
     // Likewise: how its pools are found.
     let mut finds = fastrand::Rng::with_seed(seed ^ 0x5e7);
     if finds.u8(0..3) == 0 {
@@ -235,6 +241,9 @@ async fn storm(seed: u64) {
     }
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["written before"]).await;
+    for (_, pool) in spec.ip_pools() {
+        assert_eq!(lab.pool(pool.as_str()).await.held.len(), 1, "seed {seed}: {pool}");
+    }
     let resources = lab.node("db-1").await.resources;
     if resources.subnet.is_none() && !may_move {
         assert_eq!(resources.address, address, "seed {seed}");

@@ -440,7 +440,7 @@ pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight,
     let book = present_book(engine, name).await?;
     Ok(match state.as_ref() {
         State::Node(node) => Sight::of(name, node).with_book(book),
-        _ => Sight { node: name.clone(), operations: 0, open: None, pool: None, book, source: None },
+        _ => Sight { node: name.clone(), operations: 0, open: None, pools: Vec::new(), book, source: None },
     })
 }
 

@@ -11,6 +11,7 @@
 //! | data, `snapshot` | final snapshot, new volume in the launch request | the same |
 //! | address, same subnet | the same | – |
 //! | address, another subnet | another one | another one |
+//! | address of a pool, another subnet | the node's one of the pool there: see [`pool`](crate::pool) | the same |
 //! | second interface, another subnet | another one: see [`elsewhere`](crate::elsewhere) | another one |
 //!
 //! A volume that was there before the node goes the same way: see [`taken`](crate::taken).
@@ -145,10 +146,12 @@ impl Operation {
                 there.and_then(|fact| fact.held.as_ref()).map(|held| held.private_ip)
             }
             NetworkMode::SecondaryIp if Self::has_moved(candidate) => candidate.address,
-            NetworkMode::PrimaryEni
-            | NetworkMode::SecondaryEni
-            | NetworkMode::SecondaryIp
-            | NetworkMode::IpPool => self.facts.address,
+            NetworkMode::IpPool => {
+                self.facts.address_in(candidate.pool.subnet.as_ref().unwrap_or(&self.facts.subnet))
+            }
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
+                self.facts.address
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 //! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | gone for ever: counts as released and deleted |
 //! | `delete_volume:v` | its class is not kept, it was seen free | DeleteVolume by id | not found | stuck |
 //! | `delete_interface` | not kept, free | DeleteNetworkInterface | not found | stuck |
-//! | `return_address` | `ip_pool`, everything fenced | – | no interface of the node's has the address | stuck |
+//! | `return_address` | `ip_pool`, everything fenced; one after the other, where it has several | – | no interface of the node's has the address | stuck |
 //! | `deregister_image:a`, `delete_snapshot:s` | not kept | – | not found | stuck |
 //!
 //! Nothing is ever deleted as a side effect of the termination: everything is made to survive it first, and what goes,
@@ -145,6 +145,11 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     }
     if left.interface.is_none() {
         left.address = None;
+    }
+    left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
+    // With nothing that is there, a node of the same name begins where its file says.
+    if left.interface.is_none() && left.volumes.is_empty() {
+        left.subnet = None;
     }
     left.leftovers = op.leftovers();
     Some(left)

@@ -1,7 +1,8 @@
 //! All of it as the engine's `Domain`.
 
+mod addresses;
+
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
@@ -17,7 +18,7 @@ use crate::from_backup;
 use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX};
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Restore, Status};
-use crate::pool::{AddressPool, PoolEvent, PoolSpec, PoolSummary, pool_stream};
+use crate::pool::{self, AddressPool, Granted, PoolEvent, PoolSummary, pool_stream};
 use crate::signal::{Cause, Effect, ImpairedPolicy, News, RebalancePolicy, Signal, StatusCheck};
 use crate::spec::{NodeName, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot};
@@ -75,8 +76,8 @@ pub struct Sight {
     pub open: Option<OperationId>,
     /// The present book of its backups, counted from 1.
     pub book: u64,
-    /// The pool that its address comes from.
-    pub pool: Option<NodeName>,
+    /// The pools that its addresses come from.
+    pub pools: Vec<NodeName>,
     /// The present book of another node, whose backup it is to be made from.
     pub source: Option<BookId>,
 }
@@ -90,7 +91,7 @@ impl Sight {
             operations: node.operations,
             open: node.open.as_ref().map(|(id, _)| id.clone()),
             book: 1,
-            pool: node.spec.as_ref().and_then(NodeSpec::pool).cloned(),
+            pools: node.spec.iter().flat_map(NodeSpec::ip_pools).map(|(_, pool)| pool.clone()).collect(),
             source: None,
         }
     }
@@ -127,7 +128,7 @@ impl Sight {
             streams.push(open.stream());
             streams.push(open.next().stream());
         }
-        streams.extend(self.pool.iter().map(pool_stream));
+        streams.extend(self.pools.iter().map(pool_stream));
         streams.extend(self.source.iter().flat_map(|source| [node_stream(source.node()), source.stream()]));
         streams.sort();
         streams.dedup();
@@ -167,12 +168,14 @@ pub enum Content {
 }
 
 impl Content {
-    /// The pool it is about, or that the node it describes takes its address from.
-    fn pool(&self) -> Option<&NodeName> {
+    /// The pool it is about, or those that the node it describes takes its addresses from.
+    fn pools(&self) -> Vec<&NodeName> {
         match self {
-            Self::Submission(Submission { work: Work::Pool(pool), .. }) => Some(&pool.spec.name),
-            Self::Submission(Submission { work: Work::Apply(apply), .. }) => apply.spec.pool(),
-            Self::Submission(_) | Self::Signal(_) | Self::Settled(_) => None,
+            Self::Submission(Submission { work: Work::Pool(pool), .. }) => vec![&pool.spec.name],
+            Self::Submission(Submission { work: Work::Apply(apply), .. }) => {
+                apply.spec.ip_pools().map(|(_, pool)| pool).collect()
+            }
+            Self::Submission(_) | Self::Signal(_) | Self::Settled(_) => Vec::new(),
         }
     }
 }
@@ -357,7 +360,11 @@ impl Domain for Perennial {
         match command {
             Command::Letter { envelope, content, sight, .. } => {
                 let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
-                streams.extend(content.pool().map(pool_stream).filter(|pool| !streams.contains(pool)));
+                for pool in content.pools().into_iter().map(pool_stream) {
+                    if !streams.contains(&pool) {
+                        streams.push(pool);
+                    }
+                }
                 streams.push(envelope.stream.clone());
                 streams
             }
@@ -473,9 +480,6 @@ struct View<'a> {
 }
 
 type Appends = Vec<(StreamId, Vec<Event>)>;
-
-/// An address of a pool, and the append that takes it.
-type Taken = (Option<Ipv4Addr>, Option<(StreamId, Vec<Event>)>);
 
 /// What a new node is made from, and the append that holds it.
 type Held = (Restore, (StreamId, Vec<Event>));
@@ -629,7 +633,13 @@ impl View<'_> {
         let spec = node.spec.clone().ok_or_else(moved)?;
         let restore = self.restorable(sight, node, &backup, &[Slot::Root]).map_err(not_now)?;
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
-        draft.resume_with(capacity::BY_ITSELF.to_owned(), vec![Slot::Root], spec, None, Some(restore))?;
+        draft.resume_with(
+            capacity::BY_ITSELF.to_owned(),
+            vec![Slot::Root],
+            spec,
+            Granted::default(),
+            Some(restore),
+        )?;
         self.close(draft)
     }
 
@@ -757,7 +767,7 @@ impl View<'_> {
                 node: id.node().clone(),
                 operations: id.number(),
                 open: None,
-                pool: None,
+                pools: Vec::new(),
                 book: 1,
                 source: None,
             };
@@ -1082,7 +1092,7 @@ impl View<'_> {
                 let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
                 self.supersede(sight, node, operation, delete.keep, cause(delete.reason.clone()))
             }
-            Work::Pause(_) if open.is_some_and(Operation::lacks_address) => rejected(format!(
+            Work::Pause(_) if open.is_some_and(pool::lacks_address) => rejected(format!(
                 "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
             )),
             // What is not made from the backup yet would be forgotten.
@@ -1160,7 +1170,11 @@ impl View<'_> {
                 if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != spec.image) {
                     spec.image = image.clone();
                     let requested_by = submission.requested_by.clone();
-                    first.push(Event::Node(NodeEvent::SpecChanged { spec: spec.clone(), requested_by }));
+                    first.push(Event::Node(NodeEvent::SpecChanged {
+                        spec: spec.clone(),
+                        requested_by,
+                        addresses_elsewhere: BTreeMap::new(),
+                    }));
                 }
                 let reimage = recycle.reimage.is_some();
                 self.begin(sight, node, &submission.requested_by, first, |mut before| {
@@ -1185,7 +1199,7 @@ impl View<'_> {
                 let Some(spec) = node.spec.clone() else {
                     return Err(Rejection::Moved { node: name.clone() });
                 };
-                let (address, taken) = self.take_for_resume(operation, &spec);
+                let (granted, taken) = self.take_for_resume(operation, &spec);
                 let who = submission.requested_by.clone();
                 let mut given_up = resume.accept_loss.clone();
                 if given_up.is_empty() && resume.from_backup.is_some() {
@@ -1201,7 +1215,7 @@ impl View<'_> {
                         Err(because) => return rejected(because),
                     },
                 };
-                match draft.resume_with(who, given_up, spec, address, restore) {
+                match draft.resume_with(who, given_up, spec, granted, restore) {
                     Ok(()) => {
                         let mut appends = self.close(draft)?;
                         appends.extend(taken);
@@ -1326,26 +1340,37 @@ impl View<'_> {
                     Vec::new(),
                 ));
             }
-            let changed =
-                NodeEvent::SpecChanged { spec: spec.clone(), requested_by: requested_by.to_owned() };
+            let (taken, repooled) = match self.repool(sight, node, spec) {
+                Ok(repooled) => repooled,
+                Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
+            };
+            let changed = NodeEvent::SpecChanged {
+                spec: spec.clone(),
+                requested_by: requested_by.to_owned(),
+                addresses_elsewhere: taken.clone(),
+            };
             let mut told_to_node = vec![Event::Node(changed)];
             // A node of an older journal does not say how large its volumes are; the old file does.
             let larger = node.resources.carrier.is_some()
                 && node.spec.as_ref().is_some_and(|old| spec.is_larger_than(old));
             if node.open.is_none() && (larger || node.resources.is_smaller_than(spec)) {
-                let before = node.resources.clone();
+                let mut before = node.resources.clone();
+                if let Some(old) = &node.spec {
+                    before.repool(old, spec, &taken);
+                }
                 let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
                 let begun = self.start(sight, wanted)?;
                 told_to_node.extend(begun.told_to_node);
-                return Ok((
-                    Fate::Started { operation: begun.id },
-                    vec![(stream, told_to_node), begun.append],
-                ));
+                let mut appends = vec![(stream, told_to_node), begun.append];
+                appends.extend(repooled);
+                return Ok((Fate::Started { operation: begun.id }, appends));
             }
-            return Ok((Fate::Changed, vec![(stream, told_to_node)]));
+            let mut appends = vec![(stream, told_to_node)];
+            appends.extend(repooled);
+            return Ok((Fate::Changed, appends));
         }
         let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
-        let (address, taken) = match self.take_for_start(&sight.next(), spec) {
+        let (granted, taken) = match self.take_for_start(&sight.next(), spec, &node.resources) {
             Ok(taken) => taken,
             Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
         };
@@ -1361,7 +1386,11 @@ impl View<'_> {
                 ..Wanted::new(
                     OperationKind::Provision,
                     spec.clone(),
-                    Resources { address: address.or(node.resources.address), ..node.resources.clone() },
+                    Resources {
+                        address: granted.here.or(node.resources.address),
+                        addresses_elsewhere: granted.elsewhere,
+                        ..node.resources.clone()
+                    },
                     node.generation + 1,
                     cause,
                 )
@@ -1378,84 +1407,6 @@ impl View<'_> {
 
 fn backup_events(draft: BookDraft) -> Vec<Event> {
     draft.events.into_iter().map(Event::Backup).collect()
-}
-
-/// Pools: every decision about an address appends to its pool's stream, which makes it the only one.
-impl View<'_> {
-    fn pool(&self, name: &NodeName) -> Option<&AddressPool> {
-        match self.world.get(&pool_stream(name)) {
-            Some(State::Pool(pool)) => Some(pool),
-            _ => None,
-        }
-    }
-
-    fn apply_pool(&self, spec: &PoolSpec, requested_by: &str) -> (Fate, Appends) {
-        let Some(pool) = self.pool(&spec.name) else {
-            return (Fate::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
-        };
-        if pool.spec.as_ref() == Some(spec) && pool.passed_over.is_empty() {
-            return (Fate::Noted { because: "the pool is meant to be so already".to_owned() }, Vec::new());
-        }
-        if let Err(error) = pool.check_change(spec) {
-            return (Fate::Rejected { because: format!("spec.{error}") }, Vec::new());
-        }
-        let event = PoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
-        let free = spec.all().filter(|address| !pool.held.contains_key(address)).count();
-        let fate = Fate::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
-        (fate, vec![(pool_stream(&spec.name), vec![Event::Pool(event)])])
-    }
-
-    /// An address for a node's first operation, if its pool has one. Without one the operation starts stuck.
-    fn take_for_start(&self, operation: &OperationId, spec: &NodeSpec) -> Result<Taken, String> {
-        let Some(name) = spec.pool() else { return Ok((None, None)) };
-        let declared = self.pool(name).and_then(|pool| Some((pool, pool.spec.as_ref()?)));
-        let Some((pool, known)) = declared else {
-            return Err(format!(
-                "spec.network.ip_pool: there is no pool {name}; declare it with `perennial pool apply -f FILE`"
-            ));
-        };
-        if known.subnet != spec.subnet {
-            return Err(format!(
-                "spec.network.ip_pool: the pool {name} has addresses of {}, the node lives in {}; name a pool of its subnet",
-                known.subnet, spec.subnet
-            ));
-        }
-        let Some(address) = pool.free().next() else { return Ok((None, None)) };
-        let node = operation.node().clone();
-        let event = PoolEvent::Allocated { address, node, operation: operation.clone() };
-        Ok((Some(address), Some((pool_stream(name), vec![Event::Pool(event)]))))
-    }
-
-    /// An address for a node that is stuck without one, or with one that somebody else has.
-    fn take_for_resume(&self, operation: &Operation, spec: &NodeSpec) -> Taken {
-        let is_stuck = matches!(operation.status, Status::Stuck { .. });
-        let Some(name) = spec.pool().filter(|_| is_stuck) else { return (None, None) };
-        let Some(pool) = self.pool(name) else { return (None, None) };
-        let (id, node) = (operation.id.clone(), operation.id.node().clone());
-        let stranger = crate::pool::held_by_stranger(operation);
-        let mut events = Vec::new();
-        match (operation.facts.address, stranger) {
-            (Some(address), Some(because)) => {
-                let (node, operation) = (node.clone(), id.clone());
-                events.push(Event::Pool(PoolEvent::PassedOver { address, node, operation, because }));
-            }
-            (None, _) if operation.order.kind == OperationKind::Provision && !operation.facts.undoing => {}
-            _ => return (None, None),
-        }
-        // Without another one it tries again with what it has.
-        let Some(address) = pool.free().next() else { return (None, None) };
-        events.push(Event::Pool(PoolEvent::Allocated { address, node, operation: id }));
-        (Some(address), Some((pool_stream(name), events)))
-    }
-
-    /// The append that gives an address back to its pool, if it is the node's.
-    fn given_back(&self, operation: &OperationId, evidence: &Evidence) -> Option<(StreamId, Vec<Event>)> {
-        let Evidence::AddressReturned { pool: name, address } = evidence else { return None };
-        let is_held = self.pool(name)?.held.get(address) == Some(operation.node());
-        let (node, operation) = (operation.node().clone(), operation.clone());
-        let event = PoolEvent::Released { address: *address, node, operation };
-        is_held.then(|| (pool_stream(name), vec![Event::Pool(event)]))
-    }
 }
 
 /// Why what is no loss is written down all the same; `None` when it is not.

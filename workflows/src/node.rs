@@ -408,6 +408,9 @@ pub struct Resources {
     /// Its own address (`primary_eni`, `secondary_eni`, `secondary_ip`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// The addresses it has of pools of other subnets than the one it lives in (`ip_pool`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
     /// The Elastic IP address that leads to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<HeldElastic>,
@@ -460,6 +463,9 @@ pub enum NodeEvent {
         spec: NodeSpec,
         /// Who asked.
         requested_by: String,
+        /// The addresses that were taken from pools it names now, by subnet; those of pools it names no more are given back.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
     },
     /// An operation holds the node.
     OperationStarted {
@@ -571,7 +577,7 @@ impl Node {
                 self.deleted = false;
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::SpecChanged { spec, .. } => {
+            NodeEvent::SpecChanged { spec, addresses_elsewhere, .. } => {
                 if !self.exists() {
                     return illegal("the node is not registered");
                 }
@@ -579,6 +585,9 @@ impl Node {
                     self.resources.placement = None;
                 }
                 self.held_off.forget();
+                if let Some(old) = &self.spec {
+                    self.resources.repool(old, spec, addresses_elsewhere);
+                }
                 self.spec = Some(spec.clone());
                 self.changed_at_ms = stamp.at_ms;
             }

@@ -42,7 +42,7 @@ pub use self::facts::{
     Candidate, Facts, Holder, InterfaceFact, Ladder, Place, Rejected, RootRung, Temporary, VolumeFact,
 };
 use self::learning::GivenUp;
-use crate::aws::{InstanceId, Market, SnapshotId, SpotRequestId, VolumeId};
+use crate::aws::{InstanceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId};
 use crate::backup::BackupId;
 use crate::found;
 use crate::node::{HeldVolume, Leftover, OperationId, OperationKind, Outcome, Resources, Thing};
@@ -190,6 +190,9 @@ pub enum OperationEvent {
         /// The address that was taken from the node's pool with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
+        /// The addresses that were taken with it from pools of other subnets.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
         /// Lost volumes come back from this backup.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restore: Option<Restore>,
@@ -480,6 +483,7 @@ impl Operation {
             interface,
             elsewhere: None,
             address: order.before.address.or(order.spec.private_ip),
+            addresses_elsewhere: order.before.addresses_elsewhere.clone(),
             address_on: None,
             elastic: None,
             holders,
@@ -626,11 +630,11 @@ impl Operation {
                     since_ms: stamp.at_ms,
                 };
             }
-            OperationEvent::Resumed { accept_loss, spec, address, restore, .. } => {
+            OperationEvent::Resumed { accept_loss, spec, address, addresses_elsewhere, restore, .. } => {
                 if !matches!(self.status, Status::Stuck { .. }) {
                     return illegal("the operation is not stuck");
                 }
-                self.facts.address = address.or(self.facts.address);
+                self.facts.granted(*address, addresses_elsewhere);
                 self.status = Status::Running;
                 self.facts.failed_launches = 0;
                 self.facts.surveyed = None;
@@ -803,11 +807,6 @@ impl Operation {
                     | OperationKind::Resume
                     | OperationKind::Pause
             )
-    }
-
-    /// Whether its pool has had no address for it so far.
-    pub(crate) fn lacks_address(&self) -> bool {
-        self.order.spec.pool().is_some() && self.facts.address.is_none()
     }
 
     /// Gives up the new instance and what is not asked for yet.

@@ -109,6 +109,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
     };
     let id = OperationId::new(spec.name.clone(), number);
     let before = with_an_address(spec, before);
+    let kept_elsewhere = addresses_elsewhere(spec, &before);
     let order = Order {
         number,
         kind,
@@ -145,7 +146,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         let early = spec.makes_before_breaks() && !launches_late(spec);
         if early { "make before break" } else { "break before make" }.to_owned()
     });
-    let notes = notes(spec, kind).into_iter().chain(taken).chain(surveyed).collect();
+    let notes = notes(spec, kind).into_iter().chain(kept_elsewhere).chain(taken).chain(surveyed).collect();
     Ok(Plan { kind, order, story, total_ms, pools, notes })
 }
 
@@ -314,7 +315,23 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
 /// What a node begins with whose address comes from a pool.
 fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
     let imagined = spec.pool().map(|_| std::net::Ipv4Addr::UNSPECIFIED);
-    Resources { address: before.address.or(imagined), ..before }
+    let mut before = Resources { address: before.address.or(imagined), ..before };
+    let present = before.subnet.clone().unwrap_or_else(|| spec.subnet.clone());
+    for (subnet, _) in spec.ip_pools().filter(|(subnet, _)| **subnet != present) {
+        before.addresses_elsewhere.entry(subnet.clone()).or_insert(std::net::Ipv4Addr::UNSPECIFIED);
+    }
+    before
+}
+
+/// Which address the node will have in each other subnet.
+fn addresses_elsewhere(spec: &NodeSpec, before: &Resources) -> Vec<String> {
+    let known = before.addresses_elsewhere.iter().filter(|(_, address)| !address.is_unspecified());
+    known
+        .map(|(subnet, address)| {
+            let pool = spec.pool_in(subnet).map_or(String::new(), |pool| format!(" (pool {pool})"));
+            format!("In {subnet} the node's address is {address}{pool}.")
+        })
+        .collect()
 }
 
 fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
@@ -323,8 +340,9 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
             .to_owned(),
     ];
     notes.extend(capacity::notes(spec));
-    if let (Some(pool), OperationKind::Provision) = (spec.pool(), kind) {
-        notes.push(format!("The address is taken from the pool {pool}, if it has a free one."));
+    for (subnet, pool) in spec.ip_pools().filter(|_| kind == OperationKind::Provision) {
+        let there = if *subnet == spec.subnet { String::new() } else { format!(" in {subnet}") };
+        notes.push(format!("The address{there} is taken from the pool {pool}, if it has a free one."));
     }
     if kind != OperationKind::Replace {
         return notes;
@@ -351,8 +369,13 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
         );
     }
     if !spec.capacity.other_subnets.is_empty() {
-        let address =
-            if spec.persist.network == NetworkMode::None { "" } else { ", and the private address ends" };
+        let address = match spec.persist.network {
+            NetworkMode::None => "",
+            NetworkMode::IpPool => ", where it has the address of the pool there",
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
+                ", and the private address ends"
+            }
+        };
         notes.push(format!(
             "Without any capacity in its subnet the node moves to another one{address}; in another zone root and data go on as \
              copies from final snapshots, and the old volumes are retained: `perennial node plan NODE --without-capacity`."

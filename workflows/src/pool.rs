@@ -10,6 +10,11 @@
 //!  node.delete ── … fence ── return_address ── settled + released (one append)
 //! ```
 //!
+//! A pool is of one subnet. A node that may live in other subnets names a pool for each (`network.ip_pools_elsewhere`) and has one
+//! address of every pool from its registration to its deletion: a move in an emergency needs no free address, and
+//! the address in each subnet is known beforehand. A changed file takes from the pools that it adds, and gives back to those that it
+//! drops, in the append that changes it; nothing holds the node then, so an address it does not live with is on no interface.
+//!
 //! A pool without a free address starts the operation `stuck`: a larger pool, or another node's deletion, and a resume takes one. An
 //! address that somebody else has in AWS is passed over at the resume, until the pool is declared again.
 
@@ -23,9 +28,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::SubnetId;
-use crate::node::{OperationId, OperationKind};
-use crate::operation::{Due, Operation};
-use crate::spec::{NetworkMode, NodeName, SpecError};
+use crate::node::{OperationId, OperationKind, Resources};
+use crate::operation::{Due, Facts, Operation};
+use crate::spec::{NetworkMode, NodeName, NodeSpec, SpecError};
 use crate::steps::{Evidence, Intent};
 
 /// The most addresses of one pool: more than a /20 subnet has.
@@ -195,7 +200,7 @@ pub enum PoolEvent {
         address: Ipv4Addr,
         /// Whose it is.
         node: NodeName,
-        /// The operation that took it.
+        /// The operation that took it; the last one before, when the file was changed.
         operation: OperationId,
     },
     /// An address belongs to nobody again.
@@ -204,7 +209,7 @@ pub enum PoolEvent {
         address: Ipv4Addr,
         /// Whose it was.
         node: NodeName,
-        /// The operation that gave it back.
+        /// The operation that gave it back; the last one before, when the file was changed.
         operation: OperationId,
     },
     /// An address is given back because somebody else has it; it is passed over until the pool is declared again.
@@ -315,55 +320,157 @@ pub struct PoolSummary {
     pub free: usize,
 }
 
-/// The pool of an operation's node.
-fn pool_of(op: &Operation) -> Option<&NodeName> {
-    op.order.spec.pool()
+/// Addresses that are taken from a node's pools together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// Where the node lives.
+    pub here: Option<Ipv4Addr>,
+    /// In other subnets that it may live in.
+    pub elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
 }
 
-/// What is wrong while a node that is to have an address of a pool has none: the operation cannot go on.
-pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
-    let pool = pool_of(op)?;
-    let is_missing =
-        op.order.kind == OperationKind::Provision && !op.facts.undoing && op.facts.address.is_none();
-    is_missing.then(|| {
-        let because = format!("pool {pool} has no free address");
-        let needs = format!(
-            "a larger pool (`perennial pool apply -f FILE`) or the deletion of another node; then: perennial workflow resume {}",
-            op.id
+/// Checks what a node file says of pools.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn check(spec: &NodeSpec) -> Result<(), SpecError> {
+    let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
+    let (network, elsewhere) = (&spec.network, &spec.network.ip_pools_elsewhere);
+    if spec.persist.network != NetworkMode::IpPool {
+        let needs = "needs `persist.network: ip_pool`; remove it".to_owned();
+        return match (&network.ip_pool, elsewhere.is_empty()) {
+            (Some(_), _) => wrong("network.ip_pool", needs),
+            (None, false) => wrong("network.ip_pools_elsewhere", needs),
+            (None, true) => Ok(()),
+        };
+    }
+    let Some(home) = &network.ip_pool else {
+        return wrong("network.ip_pool", "name the pool that the address comes from".to_owned());
+    };
+    if spec.private_ip.is_some() {
+        return wrong("private_ip", "the address comes from `network.ip_pool`; remove it".to_owned());
+    }
+    let others = &spec.capacity.other_subnets;
+    if let Some(i) = others.iter().position(|other| !elsewhere.contains_key(other)) {
+        let why = format!(
+            "the node's address there comes from a pool as well; name one of {} in `network.ip_pools_elsewhere`, or remove the subnet",
+            others[i]
         );
-        (because, needs)
-    })
+        return wrong(&format!("capacity.other_subnets[{i}]"), why);
+    }
+    let mut named = vec![home];
+    for (subnet, pool) in elsewhere {
+        let field = format!("network.ip_pools_elsewhere.{subnet}");
+        if !others.contains(subnet) {
+            let why = "is none of `capacity.other_subnets`; add it there, or remove the pool".to_owned();
+            return wrong(&field, why);
+        }
+        if named.contains(&pool) {
+            let why =
+                format!("the pool {pool} is named already, and has addresses of one subnet; name another");
+            return wrong(&field, why);
+        }
+        named.push(pool);
+    }
+    Ok(())
 }
 
-/// Who has the address of a node that has never lived with it: another one can be taken.
-pub(crate) fn held_by_stranger(op: &Operation) -> Option<String> {
-    pool_of(op).filter(|_| op.order.kind == OperationKind::Provision && !op.facts.undoing)?;
+/// The pools of an operation's node, by subnet, with the address it has of each.
+fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Option<Ipv4Addr>)> {
+    op.order.spec.ip_pools().map(|(subnet, pool)| (subnet, pool, op.facts.address_in(subnet)))
+}
+
+impl Facts {
+    /// The node's address in a subnet, as far as it has one there or one is kept for it.
+    pub(crate) fn address_in(&self, subnet: &SubnetId) -> Option<Ipv4Addr> {
+        if *subnet == self.subnet { self.address } else { self.addresses_elsewhere.get(subnet).copied() }
+    }
+
+    /// Addresses were taken from the node's pools.
+    pub(crate) fn granted(&mut self, here: Option<Ipv4Addr>, elsewhere: &BTreeMap<SubnetId, Ipv4Addr>) {
+        self.address = here.or(self.address);
+        self.addresses_elsewhere.extend(elsewhere.clone());
+    }
+
+    /// An address is its pool's again.
+    pub(crate) fn returned(&mut self, subnet: &SubnetId) {
+        if *subnet == self.subnet {
+            (self.address, self.address_on) = (None, None);
+        } else {
+            self.addresses_elsewhere.remove(subnet);
+        }
+    }
+
+    /// The addresses it has in other subnets than that of an instance that carries it now.
+    pub(crate) fn addresses_but_in(&self, subnet: &SubnetId) -> BTreeMap<SubnetId, Ipv4Addr> {
+        let mut left = self.addresses_elsewhere.clone();
+        if left.remove(subnet).is_some() {
+            left.extend(self.address.map(|address| (self.subnet.clone(), address)));
+        }
+        left
+    }
+}
+
+/// What is wrong while a node that is to have an address of each of its pools lacks one: the operation cannot go on.
+pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
+    if op.order.kind != OperationKind::Provision || op.facts.undoing {
+        return None;
+    }
+    let (_, pool, _) = pools_of(op).find(|(_, _, address)| address.is_none())?;
+    let because = format!("pool {pool} has no free address");
+    let needs = format!(
+        "a larger pool (`perennial pool apply -f FILE`) or the deletion of another node; then: perennial workflow resume {}",
+        op.id
+    );
+    Some((because, needs))
+}
+
+/// Whether one of its pools has had no address for it so far.
+pub(crate) fn lacks_address(op: &Operation) -> bool {
+    pools_of(op).any(|(_, _, address)| address.is_none())
+}
+
+/// In which subnet somebody else has an address that the node has never lived with, and who: another one can be taken.
+pub(crate) fn held_by_stranger(op: &Operation) -> Option<(SubnetId, String)> {
+    if op.facts.undoing {
+        return None;
+    }
     let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress { .. }))?;
-    // The address it has now, not one that was given up already.
-    let is_it = matches!(&*last.intent, Intent::MoveAddress { address, .. } if *address == op.facts.address);
+    let Intent::MoveAddress { address: Some(asked), .. } = *last.intent else { return None };
+    // An address it has now, not one that was given up already.
+    let (subnet, _, _) = pools_of(op).find(|(subnet, _, address)| {
+        let is_new = op.order.kind == OperationKind::Provision || **subnet != op.facts.subnet;
+        is_new && *address == Some(asked)
+    })?;
     match &last.outcome {
-        Some((Evidence::HeldByAnother { by, .. }, _)) if is_it => Some(by.clone()),
+        Some((Evidence::HeldByAnother { by, .. }, _)) => Some((subnet.clone(), by.clone())),
         _ => None,
     }
 }
 
-/// Whether the address is to go back to its pool: the node ends.
+/// The next address that is to go back to its pool: the node ends.
 pub(crate) fn give_back(op: &Operation) -> Option<Due> {
-    let pool = pool_of(op)?;
     let ends = op.order.kind == OperationKind::Delete && !op.facts.undoing
         || op.order.kind == OperationKind::Provision && op.facts.undoing;
     // What was being asked for settles first: it may still put the address on an interface.
     let is_settled = op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open("move_address");
-    let address = op.facts.address.filter(|_| ends && is_settled)?;
+    if !ends || !is_settled {
+        return None;
+    }
+    let (subnet, pool, address) =
+        pools_of(op).find_map(|(subnet, pool, address)| Some((subnet, pool, address?)))?;
     Some(
-        Intent::ReturnAddress {
-            pool: pool.clone(),
-            subnet: op.facts.subnet.clone(),
-            address,
-            own: op.own_tags(),
-        }
-        .into(),
+        Intent::ReturnAddress { pool: pool.clone(), subnet: subnet.clone(), address, own: op.own_tags() }
+            .into(),
     )
+}
+
+impl Resources {
+    /// The file names other pools: addresses were taken from those it names now, those of others were given back.
+    pub(crate) fn repool(&mut self, old: &NodeSpec, new: &NodeSpec, taken: &BTreeMap<SubnetId, Ipv4Addr>) {
+        self.addresses_elsewhere.retain(|subnet, _| old.pool_in(subnet) == new.pool_in(subnet));
+        self.addresses_elsewhere.extend(taken.clone());
+    }
 }
 
 impl NetworkMode {

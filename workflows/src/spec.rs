@@ -14,6 +14,7 @@ use crate::backup::BackupSpec;
 use crate::capacity::{self, MIN_LIFETIME_MIN};
 use crate::found::FoundVolumes;
 use crate::loss::{self, RootLoss};
+use crate::pool;
 use crate::requirements::{CapacityOrder, Requirements};
 use crate::signal::SignalsSpec;
 use crate::survey::{Kept, markets};
@@ -357,7 +358,8 @@ pub enum NetworkMode {
     /// A second interface, with its address and MAC, moves from instance to instance. The new instance is launched first
     /// (make before break). The guest configures it; two interfaces of one subnet need rules for their routes.
     SecondaryEni,
-    /// As `secondary_ip`, with an address of the pool that `network.ip_pool` names; it is the node's until its deletion.
+    /// As `secondary_ip`, with an address of the pool that `network.ip_pool` names; it is the node's until its deletion. In another
+    /// subnet it is one of the pool that `network.ip_pools_elsewhere` names for it, which is the node's likewise.
     IpPool,
     /// A new address each time.
     None,
@@ -375,6 +377,10 @@ pub struct NetworkSpec {
     /// The pool that the node's address comes from (`perennial pool apply`), with `persist.network: ip_pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_pool: Option<NodeName>,
+    /// With `persist.network: ip_pool`, the pool of each of `capacity.other_subnets`, by subnet. The node has an address of each
+    /// of its pools until its deletion, so that a move waits for none and its address in each subnet is known beforehand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ip_pools_elsewhere: BTreeMap<SubnetId, NodeName>,
     /// Whether the node may move to another subnet or zone, where its private address ends.
     #[serde(default, skip_serializing_if = "ZoneChange::is_default")]
     pub zone_change: ZoneChange,
@@ -547,26 +553,7 @@ impl NodeSpec {
                     .into(),
             );
         }
-        match (self.persist.network, &self.network.ip_pool) {
-            (NetworkMode::IpPool, None) => {
-                return wrong("network.ip_pool", "name the pool that the address comes from".into());
-            }
-            (NetworkMode::IpPool, Some(_)) => {}
-            (_, None) => {}
-            (_, Some(_)) => {
-                return wrong("network.ip_pool", "needs `persist.network: ip_pool`; remove it".into());
-            }
-        }
-        if self.persist.network == NetworkMode::IpPool && self.private_ip.is_some() {
-            return wrong("private_ip", "the address comes from `network.ip_pool`; remove it".into());
-        }
-        if !others.is_empty() && self.persist.network == NetworkMode::IpPool {
-            return wrong(
-                "capacity.other_subnets",
-                "a pool's addresses are of one subnet, so `persist.network: ip_pool` stays there; remove the subnets"
-                    .into(),
-            );
-        }
+        pool::check(self)?;
         if let Some(backup) = &self.backup {
             if let Err((field, why)) = backup.check() {
                 return wrong(field, why);
@@ -740,10 +727,22 @@ impl NodeSpec {
             .any(|new| old.data_volumes.iter().any(|old| old.name == new.name && old.size_gib < new.size_gib))
     }
 
-    /// The pool that the node's address comes from.
+    /// The pool that the node's address in its own subnet comes from.
     #[must_use]
     pub fn pool(&self) -> Option<&NodeName> {
         self.network.ip_pool.as_ref().filter(|_| self.persist.network == NetworkMode::IpPool)
+    }
+
+    /// Every pool that the node has an address of, by the subnet it is for; that of its own subnet first.
+    pub fn ip_pools(&self) -> impl Iterator<Item = (&SubnetId, &NodeName)> {
+        let elsewhere = self.network.ip_pools_elsewhere.iter().filter(|_| self.pool().is_some());
+        self.pool().map(|pool| (&self.subnet, pool)).into_iter().chain(elsewhere)
+    }
+
+    /// The pool of a subnet that the node may live in.
+    #[must_use]
+    pub fn pool_in(&self, subnet: &SubnetId) -> Option<&NodeName> {
+        self.ip_pools().find(|(of, _)| *of == subnet).map(|(_, pool)| pool)
     }
 
     /// Whether the node has an interface of its own.

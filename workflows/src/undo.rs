@@ -244,7 +244,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
     let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
     left.retained.extend(superseded);
     if op.order.kind == OperationKind::Provision && op.order.spec.pool().is_some() {
-        left.address = None;
+        (left.address, left.addresses_elsewhere) = (None, Default::default());
     }
     if network::goes_back(op) {
         left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());

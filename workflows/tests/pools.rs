@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
+use perennial_workflows::aws::SubnetId;
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
 use perennial_workflows::letter::{Fate, letter_stream};
 use perennial_workflows::node::{Node, node_stream};
 use perennial_workflows::operation::{Keep, Operation, Status};
-use perennial_workflows::plan::success;
+use perennial_workflows::plan::{plan, success};
 use perennial_workflows::pool::{AddressPool, AddressRange, PoolSchema, PoolSpec, pool_stream};
-use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
+use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::steps::{Evidence, Intent};
 use perennial_workflows::submission::{
     ApplyParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, ResumeParams, Submission,
@@ -43,6 +44,23 @@ fn node_spec(node: &str) -> NodeSpec {
     spec
 }
 
+fn other_subnet() -> SubnetId {
+    SubnetId::parse("subnet-0123456789abcdef1").unwrap()
+}
+
+fn pool_elsewhere(ranges: &[&str]) -> PoolSpec {
+    PoolSpec { name: name("brokers-b"), subnet: other_subnet(), ..pool_spec(ranges) }
+}
+
+/// A node that may live in another subnet, with an address there.
+fn wide_spec(node: &str) -> NodeSpec {
+    let mut spec = node_spec(node);
+    spec.capacity.other_subnets = vec![other_subnet()];
+    spec.network.zone_change = ZoneChange::Allow;
+    spec.network.ip_pools_elsewhere.insert(other_subnet(), name("brokers-b"));
+    spec
+}
+
 /// The streams, as an engine would keep them.
 #[derive(Default)]
 struct Desk {
@@ -63,7 +81,11 @@ impl Desk {
     }
 
     fn pool(&self) -> AddressPool {
-        match self.state(&pool_stream(&name("brokers"))) {
+        self.pool_named("brokers")
+    }
+
+    fn pool_named(&self, pool: &str) -> AddressPool {
+        match self.state(&pool_stream(&name(pool))) {
             State::Pool(pool) => pool,
             other => panic!("{other:?}"),
         }
@@ -180,6 +202,9 @@ impl Desk {
                 Evidence::HeldByAnother { what: "the address".into(), by: "a stranger".into() }
             }
             (Some(0), _) => Evidence::OutOfTime { because: "waited".into() },
+            (Some(1), Intent::Launch { .. }) => {
+                Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
+            }
             (Some(_), intent) => intent.instance().map_or_else(
                 || Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() },
                 |instance| Evidence::InstanceGone { instance: instance.clone(), state: None, reason: None },
@@ -202,24 +227,42 @@ impl Desk {
         panic!("{node} does not come to rest");
     }
 
-    fn address(&self, node: &str) -> Option<Ipv4Addr> {
-        match self.open(node) {
-            Some(operation) => operation.facts.address,
-            None => self.node(node).resources.address,
-        }
+    /// Every address a node has, by subnet.
+    fn addresses(&self, node: &str) -> BTreeMap<SubnetId, Ipv4Addr> {
+        let (here, mut all, subnet) = match self.open(node) {
+            Some(operation) => {
+                let facts = operation.facts;
+                (facts.address, facts.addresses_elsewhere, facts.subnet)
+            }
+            None => {
+                let (node, home) = (self.node(node), node_spec(node).subnet);
+                let resources = node.resources;
+                (resources.address, resources.addresses_elsewhere, resources.subnet.unwrap_or(home))
+            }
+        };
+        all.extend(here.map(|address| (subnet, address)));
+        all
     }
 
     fn laws(&self) -> Result<(), TestCaseError> {
-        let pool = self.pool();
-        let mut seen = BTreeSet::new();
-        for node in NODES {
-            let address = self.address(node);
-            if let Some(address) = address {
-                prop_assert!(seen.insert(address), "{address} has two nodes");
-                prop_assert_eq!(pool.held.get(&address), Some(&name(node)), "{} is not {}'s", address, node);
+        for (pool, subnet) in [("brokers", node_spec("a").subnet), ("brokers-b", other_subnet())] {
+            let pool = self.pool_named(pool);
+            let mut seen = BTreeSet::new();
+            for node in NODES {
+                let address = self.addresses(node).get(&subnet).copied();
+                if let Some(address) = address {
+                    prop_assert!(seen.insert(address), "{address} has two nodes");
+                    prop_assert_eq!(
+                        pool.held.get(&address),
+                        Some(&name(node)),
+                        "{} is not {}'s",
+                        address,
+                        node
+                    );
+                }
+                let holds = pool.held.values().filter(|holder| holder.as_str() == node).count();
+                prop_assert_eq!(holds, usize::from(address.is_some()), "{} keeps what it does not use", node);
             }
-            let holds = pool.held.values().filter(|holder| holder.as_str() == node).count();
-            prop_assert_eq!(holds, usize::from(address.is_some()), "{} keeps what it does not use", node);
         }
         Ok(())
     }
@@ -228,6 +271,8 @@ impl Desk {
 #[derive(Debug, Clone)]
 enum Move {
     Apply(usize),
+    /// A file that names another subnet and a pool of it.
+    ApplyWide(usize),
     /// Two nodes at the same moment: both decide before either is written.
     ApplyBoth(usize, usize),
     Replace(usize),
@@ -244,6 +289,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let node = || 0..NODES.len();
     let one = prop_oneof![
         3 => node().prop_map(Move::Apply),
+        3 => node().prop_map(Move::ApplyWide),
         2 => (node(), node()).prop_map(|(a, b)| Move::ApplyBoth(a, b)),
         1 => node().prop_map(Move::Replace),
         2 => node().prop_map(Move::Delete),
@@ -259,6 +305,14 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 fn apply(node: &str) -> Work {
     Work::Apply(ApplyParams { spec: node_spec(node), from_backup: None, reason: None })
+}
+
+fn apply_wide(node: &str) -> Work {
+    Work::Apply(ApplyParams { spec: wide_spec(node), from_backup: None, reason: None })
+}
+
+fn declare_elsewhere(ranges: &[&str]) -> Work {
+    Work::Pool(PoolParams { spec: pool_elsewhere(ranges) })
 }
 
 fn delete() -> Work {
@@ -277,14 +331,18 @@ proptest! {
     fn no_address_has_two_nodes_and_what_ended_keeps_none(moves in moves()) {
         let mut desk = Desk::default();
         desk.submit("brokers", declare(&["10.0.0.10-10.0.0.11"]))?;
+        desk.submit("brokers-b", declare_elsewhere(&["10.0.1.10-10.0.1.11"]))?;
         for action in &moves {
             match *action {
                 Move::Apply(n) => {
                     desk.submit(NODES[n], apply(NODES[n]))?;
                 }
+                Move::ApplyWide(n) => {
+                    desk.submit(NODES[n], apply_wide(NODES[n]))?;
+                }
                 Move::ApplyBoth(a, b) => {
-                    let first = desk.letter(NODES[a], apply(NODES[a]));
-                    let second = desk.letter(NODES[b], apply(NODES[b]));
+                    let first = desk.letter(NODES[a], apply_wide(NODES[a]));
+                    let second = desk.letter(NODES[b], apply_wide(NODES[b]));
                     let (first, second) = (desk.decide(&first), desk.decide(&second));
                     desk.commit(first)?;
                     desk.commit(second)?;
@@ -311,6 +369,7 @@ proptest! {
                 Move::Fail(node, n, how) => desk.report(NODES[node], n, Some(how))?,
                 Move::Declare(n) => {
                     desk.submit("brokers", declare(&[&format!("10.0.0.10-10.0.0.{}", 9 + n)]))?;
+                    desk.submit("brokers-b", declare_elsewhere(&[&format!("10.0.1.10-10.0.1.{}", 9 + n)]))?;
                 }
             }
             desk.laws()?;
@@ -388,7 +447,7 @@ fn what_a_pool_cannot_give_is_refused_with_what_to_do() {
     desk.submit("brokers", declare(&["10.0.0.10-10.0.0.11"])).unwrap();
     assert_eq!(desk.fate().to_string(), "declared pool brokers: 2 addresses are free");
     let mut elsewhere = node_spec("a");
-    elsewhere.subnet = perennial_workflows::aws::SubnetId::parse("subnet-2").unwrap();
+    elsewhere.subnet = SubnetId::parse("subnet-2").unwrap();
     desk.submit("a", Work::Apply(ApplyParams { spec: elsewhere, from_backup: None, reason: None })).unwrap();
     assert!(desk.fate().to_string().contains("name a pool of its subnet"), "{}", desk.fate());
     desk.submit("a", apply("a")).unwrap();
@@ -400,4 +459,168 @@ fn what_a_pool_cannot_give_is_refused_with_what_to_do() {
     assert!(desk.fate().to_string().contains("delete the node first"), "{}", desk.fate());
     let letters = desk.streams.keys().filter(|stream| stream.category() == "letter").count();
     assert_eq!(letters, 6, "every one was answered");
+}
+
+/// What happens to every launch where the node lives.
+fn no_capacity_here(desk: &mut Desk, node: &str) {
+    for _ in 0..200 {
+        let Some(operation) = desk.open(node) else { return };
+        let steps = operation.open_steps();
+        let Some(at) = (0..steps.len()).find(
+            |at| !matches!(steps[*at].intent.as_ref(), Intent::Launch { pool, .. } if pool.subnet.is_none()),
+        ) else {
+            desk.report(node, 0, Some(1)).unwrap();
+            continue;
+        };
+        desk.report(node, at, None).unwrap();
+    }
+    panic!("{node} does not come to rest");
+}
+
+#[test]
+fn a_node_has_an_address_of_each_of_its_pools_and_lives_with_that_of_its_subnet() {
+    let mut desk = Desk::default();
+    desk.submit("brokers", declare(&["10.0.0.10"])).unwrap();
+    desk.submit("brokers-b", declare_elsewhere(&["10.0.1.10"])).unwrap();
+    desk.submit("a", apply_wide("a")).unwrap();
+    desk.drive("a");
+    let (here, there) = (Ipv4Addr::new(10, 0, 0, 10), Ipv4Addr::new(10, 0, 1, 10));
+    let home = node_spec("a").subnet;
+    let before = desk.node("a").resources;
+    assert_eq!(before.address, Some(here));
+    assert_eq!(before.addresses_elsewhere, BTreeMap::from([(other_subnet(), there)]));
+    let plan = plan(&wide_spec("a"), Some(&desk.node("a"))).unwrap();
+    let said = "In subnet-0123456789abcdef1 the node's address is 10.0.1.10 (pool brokers-b).";
+    assert!(plan.notes.iter().any(|note| note == said), "{:?}", plan.notes);
+    // There and back: nothing is allocated or released on the way.
+    let taken = desk.head(&pool_stream(&name("brokers-b")));
+    desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
+    no_capacity_here(&mut desk, "a");
+    let moved = desk.node("a").resources;
+    assert_eq!((moved.subnet, moved.address), (Some(other_subnet()), Some(there)));
+    assert_eq!(moved.addresses_elsewhere, BTreeMap::from([(home, here)]));
+    desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
+    no_capacity_here(&mut desk, "a");
+    let back = desk.node("a").resources;
+    assert_eq!((back.subnet, back.address), (None, Some(here)));
+    assert_eq!(back.addresses_elsewhere, before.addresses_elsewhere);
+    assert_eq!(desk.head(&pool_stream(&name("brokers-b"))), taken);
+    desk.laws().unwrap();
+    // While it lives there, the file keeps that pool; the deletion gives both back.
+    desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
+    no_capacity_here(&mut desk, "a");
+    desk.submit("a", apply("a")).unwrap();
+    assert!(
+        desk.fate().to_string().contains("the node lives in subnet-0123456789abcdef1"),
+        "{}",
+        desk.fate()
+    );
+    desk.submit("a", delete()).unwrap();
+    desk.drive("a");
+    assert_eq!((desk.pool().held.len(), desk.pool_named("brokers-b").held.len()), (0, 0));
+    // The name begins anew where its file says.
+    desk.submit("a", apply_wide("a")).unwrap();
+    desk.drive("a");
+    assert_eq!(desk.node("a").resources.address, Some(here));
+    assert_eq!(desk.node("a").resources.subnet, None);
+    desk.laws().unwrap();
+}
+
+#[test]
+fn a_changed_file_takes_from_the_pools_it_adds_and_gives_back_to_those_it_drops() {
+    let mut desk = Desk::default();
+    desk.submit("brokers", declare(&["10.0.0.10-10.0.0.11"])).unwrap();
+    desk.submit("a", apply("a")).unwrap();
+    desk.drive("a");
+    let told = |desk: &Desk, wanted: &str| {
+        assert!(desk.fate().to_string().contains(wanted), "{wanted}: {}", desk.fate());
+    };
+    desk.submit("a", apply_wide("a")).unwrap();
+    told(&desk, "ip_pools_elsewhere.subnet-0123456789abcdef1: there is no pool brokers-b; declare it");
+    let wrong = PoolSpec { name: name("brokers-b"), ..pool_spec(&["10.0.0.20"]) };
+    desk.submit("brokers-b", Work::Pool(PoolParams { spec: wrong })).unwrap();
+    desk.submit("a", apply_wide("a")).unwrap();
+    told(&desk, "name a pool of subnet-0123456789abcdef1");
+    desk.submit("brokers-b", declare_elsewhere(&["10.0.1.10"])).unwrap();
+    desk.submit("a", apply_wide("a")).unwrap();
+    told(&desk, "changed");
+    assert_eq!(desk.addresses("a").len(), 2);
+    desk.laws().unwrap();
+    // Another node finds it exhausted: refused while it runs, stuck when it begins.
+    desk.submit("b", apply("b")).unwrap();
+    desk.submit("b", apply_wide("b")).unwrap();
+    told(&desk, "holds the node and its addresses; wait for it");
+    desk.drive("b");
+    desk.submit("b", apply_wide("b")).unwrap();
+    told(&desk, "the pool brokers-b has no free address; apply a larger one");
+    desk.submit("b", delete()).unwrap();
+    desk.drive("b");
+    desk.submit("b", apply_wide("b")).unwrap();
+    let stuck = desk.open("b").unwrap();
+    let Status::Stuck { because, .. } = &stuck.status else { panic!("{:?}", stuck.status) };
+    assert_eq!(because, "pool brokers-b has no free address");
+    desk.laws().unwrap();
+    // What the first one drops, the second one takes.
+    let mut larger = node_spec("a");
+    larger.data_volumes[0].size_gib += 1;
+    desk.submit("a", Work::Apply(ApplyParams { spec: larger, from_backup: None, reason: None })).unwrap();
+    desk.drive("a");
+    assert_eq!(desk.addresses("a").len(), 1, "also when a volume grows with it");
+    let resume = ResumeParams { workflow: stuck.id.clone(), accept_loss: Vec::new(), from_backup: None };
+    desk.submit("b", Work::Resume(resume)).unwrap();
+    desk.drive("b");
+    assert_eq!(desk.addresses("b").len(), 2);
+    desk.laws().unwrap();
+}
+
+#[test]
+fn an_address_elsewhere_that_a_stranger_has_is_passed_over_at_the_resume_of_a_move() {
+    let mut desk = Desk::default();
+    desk.submit("brokers", declare(&["10.0.0.10"])).unwrap();
+    desk.submit("brokers-b", declare_elsewhere(&["10.0.1.10-10.0.1.11"])).unwrap();
+    desk.submit("a", apply_wide("a")).unwrap();
+    desk.drive("a");
+    desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
+    while !desk.open("a").unwrap().open_steps().iter().any(|step| step.step == "move_address") {
+        let steps = desk.open("a").unwrap().open_steps();
+        let refused =
+            matches!(steps[0].intent.as_ref(), Intent::Launch { pool, .. } if pool.subnet.is_none());
+        desk.report("a", 0, refused.then_some(1)).unwrap();
+    }
+    let steps = desk.open("a").unwrap().open_steps();
+    let at = steps.iter().position(|step| step.step == "move_address").unwrap();
+    desk.report("a", at, Some(1)).unwrap();
+    let workflow = desk.open("a").unwrap().id;
+    desk.submit("a", Work::Resume(ResumeParams { workflow, accept_loss: Vec::new(), from_backup: None }))
+        .unwrap();
+    desk.drive("a");
+    assert_eq!(desk.node("a").resources.address, Some(Ipv4Addr::new(10, 0, 1, 11)));
+    assert_eq!(desk.pool_named("brokers-b").passed_over.len(), 1);
+    desk.laws().unwrap();
+}
+
+#[test]
+fn what_a_file_says_of_pools_is_checked_with_its_field() {
+    let wrong = |change: fn(&mut NodeSpec)| {
+        let mut spec = wide_spec("a");
+        change(&mut spec);
+        spec.check().unwrap_err().to_string()
+    };
+    wide_spec("a").check().unwrap();
+    let missing = wrong(|spec| spec.network.ip_pools_elsewhere.clear());
+    assert!(missing.starts_with("capacity.other_subnets[0]: "), "{missing}");
+    let unused = wrong(|spec| spec.capacity.other_subnets.clear());
+    assert!(
+        unused.starts_with("network.ip_pools_elsewhere.subnet-0123456789abcdef1: is none of"),
+        "{unused}"
+    );
+    let twice = wrong(|spec| {
+        spec.network.ip_pools_elsewhere.insert(other_subnet(), name("brokers"));
+    });
+    assert!(twice.contains("the pool brokers is named already"), "{twice}");
+    let other_mode = wrong(|spec| {
+        spec.persist.network = NetworkMode::SecondaryIp;
+        spec.network.ip_pool = None;
+    });
+    assert_eq!(other_mode, "network.ip_pools_elsewhere: needs `persist.network: ip_pool`; remove it");
 }

@@ -237,7 +237,11 @@ fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
     spec.backup = backup;
     let (state, head) = desk.streams.remove(&node_stream(&Desk::name())).unwrap();
     let State::Node(node) = state else { panic!() };
-    let changed = NodeEvent::SpecChanged { spec, requested_by: "tests".into() };
+    let changed = NodeEvent::SpecChanged {
+        spec,
+        requested_by: "tests".into(),
+        addresses_elsewhere: Default::default(),
+    };
     let head = head.next();
     let node = node.evolve(Stamp { seq: head, at_ms: desk.now_ms }, &changed).unwrap();
     desk.streams.insert(node_stream(&Desk::name()), (State::Node(node), head));

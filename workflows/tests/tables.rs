@@ -1645,6 +1645,24 @@ fn a_pause_in_the_middle_of_a_move_keeps_the_interface_of_the_subnet_the_node_is
 }
 
 #[test]
+fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_address_at_home() {
+    let (mut spec, refusals) = second_elsewhere(&["subnet-b"]);
+    spec.persist.network = NetworkMode::SecondaryIp;
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    let home = Some("10.0.0.7".parse().unwrap());
+    run.state.facts.address = home;
+    run.drive_to_with("move_address", &refusals);
+    let step = run.state.open_steps().into_iter().find(|step| step.step == "move_address").unwrap();
+    let lost = step.intent.instance().unwrap().clone();
+    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    assert!(run.state.facts.candidate.is_none(), "{}", run.told);
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.report(step.token, Evidence::Moved { address: "10.0.16.9".parse().unwrap() }).unwrap();
+    run.take(draft);
+    assert_eq!(run.state.facts.address, home, "{}", run.told);
+}
+
+#[test]
 fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     let mut spec = spec(NetworkMode::PrimaryEni, RootMode::None);
     spec.security_groups = vec![GroupId::parse("sg-1").unwrap()];

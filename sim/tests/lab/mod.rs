@@ -24,7 +24,7 @@ use perennial_sim::world::settings::Settings;
 use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
-use perennial_workflows::aws::{AllocationId, InstanceId, VolumeId};
+use perennial_workflows::aws::{AllocationId, InstanceId, SubnetId, VolumeId};
 use perennial_workflows::backup::{Carried, book_key};
 use perennial_workflows::domain::{Event, Perennial, State};
 use perennial_workflows::node::{Node, OperationId, node_stream};
@@ -328,6 +328,34 @@ impl Lab {
         match load_stream::<Perennial>(self.journal.as_ref(), &stream).await.unwrap().0 {
             State::Pool(pool) => pool,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Declares a pool of addresses.
+    pub async fn declare_pool(&mut self, name: &str, subnet: &SubnetId, range: &str) {
+        let spec = serde_json::json!({
+            "schema": "perennial.pool/v1", "name": name, "subnet": subnet, "addresses": [range]
+        });
+        self.submit_to_none("pool.apply", serde_json::json!({ "spec": spec })).await;
+        self.until("the pool is declared", Duration::from_secs(60), async |lab| {
+            let spec = lab.pool(name).await.spec;
+            spec.is_some_and(|spec| spec.addresses.iter().map(ToString::to_string).eq([range]))
+        })
+        .await;
+    }
+
+    /// Declares a pool for each subnet a node may live in, of four addresses each, and names them in its file: `pool-0` at home.
+    pub async fn pools_for(&mut self, spec: &mut NodeSpec) {
+        for (i, subnet) in spec.subnets().cloned().collect::<Vec<_>>().iter().enumerate() {
+            // Subnets are /20, one a zone.
+            let (name, third) = (format!("pool-{i}"), 16 * i);
+            self.declare_pool(&name, subnet, &format!("172.31.{third}.100-172.31.{third}.103")).await;
+            let name = NodeName::parse(&name).unwrap();
+            if *subnet == spec.subnet {
+                spec.network.ip_pool = Some(name);
+            } else {
+                spec.network.ip_pools_elsewhere.insert(subnet.clone(), name);
+            }
         }
     }
 

@@ -1,6 +1,5 @@
 //! Decisions: what a report, a signal or a command adds to the journal.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use perennial_engine::domain::Stamp;
@@ -9,6 +8,7 @@ use perennial_engine::ids::{Seq, Token};
 use super::{Keep, Operation, OperationEvent, Order, Refusal, Restore, RootRung, Status};
 use crate::aws::InstanceId;
 use crate::node::{OperationId, OperationKind, Outcome, Resources};
+use crate::pool::Granted;
 use crate::signal::{Cause, Certainty, News, Signal};
 use crate::spec::NodeSpec;
 use crate::steps::{Evidence, Intent, Slot};
@@ -375,10 +375,10 @@ impl Draft {
         accept_loss: Vec<Slot>,
         spec: NodeSpec,
     ) -> Result<(), Refusal> {
-        self.resume_with(requested_by, accept_loss, spec, None, None)
+        self.resume_with(requested_by, accept_loss, spec, Granted::default(), None)
     }
 
-    /// As [`resume`](Self::resume), with an address that was taken from the node's pool, and with a backup that what is lost
+    /// As [`resume`](Self::resume), with addresses that were taken from the node's pools, and with a backup that what is lost
     /// comes back from.
     ///
     /// # Errors
@@ -388,7 +388,7 @@ impl Draft {
         requested_by: String,
         accept_loss: Vec<Slot>,
         spec: NodeSpec,
-        address: Option<Ipv4Addr>,
+        granted: Granted,
         restore: Option<Restore>,
     ) -> Result<(), Refusal> {
         if !matches!(self.state.status, Status::Stuck { .. }) {
@@ -399,7 +399,15 @@ impl Draft {
                 return Err(Refusal::NotLost { operation: self.state.id.clone(), slot: slot.clone() });
             }
         }
-        self.push(OperationEvent::Resumed { requested_by, accept_loss, spec, address, restore })?;
+        let (address, addresses_elsewhere) = (granted.here, granted.elsewhere);
+        self.push(OperationEvent::Resumed {
+            requested_by,
+            accept_loss,
+            spec,
+            address,
+            addresses_elsewhere,
+            restore,
+        })?;
         self.intend()
     }
 

@@ -256,6 +256,8 @@ pub struct Facts {
     pub elsewhere: Option<Elsewhere>,
     /// The node's own address, once known.
     pub address: Option<Ipv4Addr>,
+    /// The addresses it has of pools of other subnets (`ip_pool`).
+    pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
     /// The instance the secondary address has been moved to.
     pub address_on: Option<InstanceId>,
     /// The Elastic IP address, and the instance it leads to.

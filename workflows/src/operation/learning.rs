@@ -47,6 +47,8 @@ impl Operation {
         let undoing = self.facts.undoing;
         let given_up = self.gives_up();
         let another = devices::another(self).filter(|_| *evidence == Evidence::DeviceInUse);
+        let elsewhere =
+            matches!(intent, Intent::MoveAddress { instance, .. } if self.was_elsewhere(instance));
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -268,9 +270,8 @@ impl Operation {
                     fact.place = Place::On(instance.clone());
                 }
             }
-            (Intent::ReturnAddress { .. }, Evidence::AddressReturned { .. }) => {
-                facts.address = None;
-                facts.address_on = None;
+            (Intent::ReturnAddress { subnet, .. }, Evidence::AddressReturned { .. }) => {
+                facts.returned(subnet);
             }
             // One that is gone is found so by the steps that need it.
             (Intent::SetGroups { interface, groups }, Evidence::GroupsSet | Evidence::Lost { .. }) => {
@@ -281,6 +282,8 @@ impl Operation {
             (Intent::MoveAddress { instance, .. }, Evidence::Moved { address }) => {
                 match facts.candidate.as_mut().filter(|candidate| candidate.instance == *instance) {
                     Some(candidate) if Self::has_moved(candidate) => candidate.address = Some(*address),
+                    // Of an instance in another subnet that was lost meanwhile.
+                    None if elsewhere => {}
                     _ => facts.address = Some(*address),
                 }
                 facts.address_on = Some(instance.clone());
@@ -422,6 +425,13 @@ impl Operation {
             }
             _ => None,
         })
+    }
+
+    /// Whether an instance was launched in another subnet than the node was in.
+    fn was_elsewhere(&self, instance: &InstanceId) -> bool {
+        self.launch_of(instance).is_some_and(
+            |launch| matches!(launch.as_ref(), Intent::Launch { pool, .. } if pool.subnet.is_some()),
+        )
     }
 
     /// The candidate becomes one more instance to fence.

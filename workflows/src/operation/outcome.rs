@@ -47,6 +47,7 @@ impl Operation {
         if end.order.spec.persist.network != NetworkMode::None {
             left.address = facts.address;
         }
+        left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
         left.retained.extend(facts.superseded.iter().cloned());
         left.retained.retain(|old| !gone(old.volume.as_str()));
@@ -258,6 +259,7 @@ impl Operation {
                 .zip(self.address_on(candidate))
                 .map(|(interface, private_ip)| HeldInterface { interface, private_ip }),
             address: self.address_on(candidate),
+            addresses_elsewhere: facts.addresses_but_in(subnet),
             elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
             root_images,
             retained,
