@@ -73,6 +73,8 @@ async fn a_size_that_is_applied_during_a_replacement_is_reached_after_it() {
     lab.rest("db-1", 3).await;
     lab.check("db-1", &["before"]).await;
     assert_eq!(size(&lab).await, 20);
+    let cause = lab.operation("db-1.3").await.order.cause.to_string();
+    assert_eq!(cause, "the node file was changed by lab", "it is not the replacement's");
 }
 
 #[tokio::test(start_paused = true)]

@@ -804,7 +804,8 @@ impl View<'_> {
         }
         // A larger size was applied while the operation held the node.
         let grows = order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
-        grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, order.cause.clone()))
+        let cause = Cause::FileChanged { requested_by: node.described_by.clone() };
+        grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
     }
 
     /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way.

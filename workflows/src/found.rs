@@ -75,7 +75,10 @@ impl HeldOff {
     pub(crate) fn begins(&mut self, cause: &Cause) {
         self.taking = match cause {
             Cause::Found { volumes, .. } => volumes.clone(),
-            Cause::Request { .. } | Cause::Signal { .. } | Cause::ReturnToSpot { .. } => Vec::new(),
+            Cause::Request { .. }
+            | Cause::Signal { .. }
+            | Cause::ReturnToSpot { .. }
+            | Cause::FileChanged { .. } => Vec::new(),
         };
     }
 

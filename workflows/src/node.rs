@@ -522,6 +522,8 @@ pub struct Noted {
 pub struct Node {
     /// `None` before it is registered.
     pub spec: Option<NodeSpec>,
+    /// Who said last what it is meant to be.
+    pub described_by: String,
     /// Whether it has been deleted. It may be registered again under the same name.
     pub deleted: bool,
     /// How many instances have carried it.
@@ -567,17 +569,18 @@ impl Node {
     pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
         let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
         match event {
-            NodeEvent::Registered { spec, .. } => {
+            NodeEvent::Registered { spec, requested_by } => {
                 if self.exists() {
                     return illegal("the node is registered already");
                 }
                 // What a deletion kept comes back with the name; where it lives and what it boots is looked up anew.
                 self.resources.placement = None;
                 self.spec = Some(spec.clone());
+                self.described_by.clone_from(requested_by);
                 self.deleted = false;
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::SpecChanged { spec, addresses_elsewhere, .. } => {
+            NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere } => {
                 if !self.exists() {
                     return illegal("the node is not registered");
                 }
@@ -589,6 +592,7 @@ impl Node {
                     self.resources.repool(old, spec, addresses_elsewhere);
                 }
                 self.spec = Some(spec.clone());
+                self.described_by.clone_from(requested_by);
                 self.changed_at_ms = stamp.at_ms;
             }
             NodeEvent::OperationStarted { operation, kind, cause } => {

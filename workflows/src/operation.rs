@@ -450,7 +450,10 @@ impl Operation {
             };
         let known_over = match &order.cause {
             Cause::Signal { signal } => signal.is_over(),
-            Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => false,
+            Cause::Request { .. }
+            | Cause::ReturnToSpot { .. }
+            | Cause::Found { .. }
+            | Cause::FileChanged { .. } => false,
         };
         let inherited =
             inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
@@ -463,14 +466,18 @@ impl Operation {
                 known_over,
                 heard: match &order.cause {
                     Cause::Signal { signal } => signal.certainty(),
-                    Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => {
-                        Certainty::Well
-                    }
+                    Cause::Request { .. }
+                    | Cause::ReturnToSpot { .. }
+                    | Cause::Found { .. }
+                    | Cause::FileChanged { .. } => Certainty::Well,
                 },
                 fenced: false,
                 deadline_ms: match &order.cause {
                     Cause::Signal { signal } => signal.deadline_ms(),
-                    Cause::Request { .. } | Cause::ReturnToSpot { .. } | Cause::Found { .. } => None,
+                    Cause::Request { .. }
+                    | Cause::ReturnToSpot { .. }
+                    | Cause::Found { .. }
+                    | Cause::FileChanged { .. } => None,
                 },
             })
             .into_iter()

@@ -292,6 +292,11 @@ pub enum Cause {
         /// Which volumes.
         volumes: Vec<VolumeId>,
     },
+    /// The node file was changed while another operation held the node.
+    FileChanged {
+        /// Who changed it last.
+        requested_by: String,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -307,6 +312,7 @@ impl fmt::Display for Cause {
                 let volumes: Vec<&str> = volumes.iter().map(VolumeId::as_str).collect();
                 write!(f, "found on {instance}: {} (by the sweep)", volumes.join(", "))
             }
+            Self::FileChanged { requested_by } => write!(f, "the node file was changed by {requested_by}"),
         }
     }
 }

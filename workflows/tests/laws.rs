@@ -702,6 +702,7 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                             perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
                             perennial_workflows::signal::Cause::Request { .. }
                             | perennial_workflows::signal::Cause::Found { .. }
+                            | perennial_workflows::signal::Cause::FileChanged { .. }
                             | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
