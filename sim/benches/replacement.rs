@@ -2,7 +2,7 @@
 //! and beside the stop-first sequence of the commercial product.
 //!
 //! `cargo bench -p perennial-sim --bench replacement` prints two tables for each trigger; `-- seeds=5` is quicker,
-//! `only=adopt` runs the modes whose name holds that word. Time is virtual: the same seeds give the same numbers on every
+//! `only=adopt` runs the modes whose name holds that word, `trigger=notice`, `loss` or `restore` that table alone. Time is virtual: the same seeds give the same numbers on every
 //! machine, and the engine's own computing takes none of it. What the bound is stands in `sim/tests/ideal/mod.rs`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
@@ -37,14 +37,19 @@ fn main() {
     let only = argument("only").unwrap_or_default();
     let modes: Vec<Mode> = Mode::all().into_iter().filter(|mode| mode.name().contains(&only)).collect();
     println!("{seeds} runs of each mode; seconds of virtual time; over: above the bound, in per cent");
-    for trigger in [Trigger::Notice, Trigger::Loss] {
+    let asked = argument("trigger").unwrap_or_default().to_lowercase();
+    let triggers = [Trigger::Notice, Trigger::Loss, Trigger::Restore];
+    for trigger in triggers.into_iter().filter(|one| format!("{one:?}").to_lowercase().contains(&asked)) {
+        let measured = |mode: &&Mode| trigger != Trigger::Restore || Mode::all_restored().contains(mode);
         let rows: Vec<(Mode, Vec<Run>)> = modes
             .iter()
+            .filter(measured)
             .map(|mode| (*mode, (0..seeds).map(|seed| run(*mode, trigger, seed)).collect()))
             .collect();
         let what = match trigger {
             Trigger::Notice => "two minutes' notice",
             Trigger::Loss => "lost without notice",
+            Trigger::Restore => "restored from a backup (stop1: of a loss without a restore)",
         };
         table(&format!("outage, {what}"), &rows, |times| times.outage_ms);
         table(&format!("total, {what}"), &rows, |times| times.total_ms);

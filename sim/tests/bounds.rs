@@ -20,22 +20,23 @@ const LIVE_LATE_MS: u64 = 400;
 async fn no_replacement_is_faster_than_its_bound_nor_much_slower() {
     for seed in 0..2 {
         let latencies = drawn(seed);
-        for mode in Mode::all() {
-            for trigger in [Trigger::Notice, Trigger::Loss] {
-                let took = replaced(mode, trigger, &latencies, seed).await;
-                for reads in [Reads::None, Reads::Agreeing] {
-                    let least = bound(mode, trigger, &latencies, reads);
-                    let name = format!("{} {trigger:?} seed {seed} {reads:?}", mode.name());
-                    assert!(least.outage_ms <= took.outage_ms, "{name}: outage {took:?}, bound {least:?}");
-                    assert!(least.total_ms <= took.total_ms, "{name}: total {took:?}, bound {least:?}");
-                }
-                let least = bound(mode, trigger, &latencies, Reads::Agreeing).outage_ms;
-                let is_live = mode.detaches(trigger) && mode.root == Root::New && mode.zone == Zone::Same;
-                let late_ms = if is_live { LIVE_LATE_MS } else { least * LATE_PERCENT / 100 + LATE_MS };
-                let most = least + late_ms;
-                let name = format!("{} {trigger:?} seed {seed}", mode.name());
-                assert!(took.outage_ms <= most, "{name}: outage {took:?}, bound {least}");
+        let replaced_by = |trigger| Mode::all().into_iter().map(move |mode| (mode, trigger));
+        let restored = Mode::all_restored().into_iter().map(|mode| (mode, Trigger::Restore));
+        let runs = replaced_by(Trigger::Notice).chain(replaced_by(Trigger::Loss)).chain(restored);
+        for (mode, trigger) in runs {
+            let took = replaced(mode, trigger, &latencies, seed).await;
+            for reads in [Reads::None, Reads::Agreeing] {
+                let least = bound(mode, trigger, &latencies, reads);
+                let name = format!("{} {trigger:?} seed {seed} {reads:?}", mode.name());
+                assert!(least.outage_ms <= took.outage_ms, "{name}: outage {took:?}, bound {least:?}");
+                assert!(least.total_ms <= took.total_ms, "{name}: total {took:?}, bound {least:?}");
             }
+            let least = bound(mode, trigger, &latencies, Reads::Agreeing).outage_ms;
+            let is_live = mode.detaches(trigger) && mode.root == Root::New && mode.zone == Zone::Same;
+            let late_ms = if is_live { LIVE_LATE_MS } else { least * LATE_PERCENT / 100 + LATE_MS };
+            let most = least + late_ms;
+            let name = format!("{} {trigger:?} seed {seed}", mode.name());
+            assert!(took.outage_ms <= most, "{name}: outage {took:?}, bound {least}");
         }
     }
 }

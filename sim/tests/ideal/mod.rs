@@ -38,6 +38,14 @@
 //! What is snapshotted after *asked* is needed only where no pool at home serves: at home the volume itself goes on. `lost`: what is asked before
 //! *terminate* is asked while the instance shuts down.
 //!
+//! From a backup (`node restore`), in the same zone; the backup's snapshots are complete, and nothing is detached live:
+//!
+//! | | chain |
+//! | --- | --- |
+//! | root adopt, image; data reattach | *terminate* ∥ (register · image · launch · start; primary_eni: after shutdown · release) · create · attach |
+//! | root none; data reattach; secondary_ip | launch · start · *terminate* · shutdown · release · create · attach |
+//! | data by snapshot | the launch waits for *terminate* · shutdown · release as well; the volumes come with it |
+//!
 //! An existing volume (`data_volumes[].volume`) goes the way of a volume that was made for the node.
 //!
 //! The outage begins at the call in italics, or with the loss, which also takes the place of that call. The total goes on
@@ -67,6 +75,7 @@ use perennial_workers::cloud::{
 use perennial_workflows::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, VolumeId,
 };
+use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::node::{Node, OperationId};
 use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, RootMode, ZoneChange};
 use perennial_workflows::steps::{LaunchVolume, Slot};
@@ -76,6 +85,10 @@ use crate::lab::{EPOCH_MS, Lab};
 
 /// Between two agreeing reads (DESIGN, decision 6).
 const SECOND_READ_MS: u64 = 1_000;
+
+/// What is looked at before the old instance is terminated, one after the other: the instance, its replacement tasks, its volumes. A restore is
+/// registering its image meanwhile, so these looks make its outage shorter.
+const PRESERVE_LOOKS: u64 = 3;
 
 /// The node of every run.
 const NODE: &str = "db-1";
@@ -122,6 +135,8 @@ pub enum Trigger {
     Notice,
     /// It shuts down, and EventBridge says so.
     Loss,
+    /// A person asks for the content of a backup.
+    Restore,
 }
 
 /// One way to carry a node.
@@ -164,6 +179,17 @@ impl Mode {
         all
     }
 
+    /// The ones that are measured with a restore: where it goes and how the interface comes back decide nothing more.
+    pub fn all_restored() -> Vec<Self> {
+        let measured = |mode: &Self| {
+            mode.zone == Zone::Same
+                && mode.handover == Handover::Terminate
+                && mode.data != Data::Existing
+                && matches!(mode.network, Network::PrimaryEni | Network::SecondaryIp)
+        };
+        Self::all().into_iter().filter(measured).collect()
+    }
+
     /// As in a node file: root, network, and handover or, where data goes on by snapshots, that.
     pub fn name(&self) -> String {
         let root = match self.root {
@@ -196,8 +222,9 @@ impl Mode {
     }
 
     /// Whether the launch that serves waits for it.
-    fn breaks_before_it_makes(&self) -> bool {
-        self.launches_late() || (self.zone == Zone::Other && self.root != Root::New)
+    fn breaks_before_it_makes(&self, trigger: Trigger) -> bool {
+        let by_image = self.zone == Zone::Other || trigger == Trigger::Restore;
+        self.launches_late() || (by_image && self.root != Root::New)
     }
 
     /// How many pools at home are asked in vain: two types on two markets. The one that a warned instance came from is passed over.
@@ -205,13 +232,15 @@ impl Mode {
         match (self.zone, trigger) {
             (Zone::Same, _) => 0,
             (Zone::Other, Trigger::Notice) => 3,
-            (Zone::Other, Trigger::Loss) => 4,
+            (Zone::Other, Trigger::Loss | Trigger::Restore) => 4,
         }
     }
 
     /// Whether a data volume leaves an instance that still runs.
     pub fn detaches(&self, trigger: Trigger) -> bool {
-        trigger == Trigger::Notice && self.handover == Handover::Detach && !self.breaks_before_it_makes()
+        trigger == Trigger::Notice
+            && self.handover == Handover::Detach
+            && !self.breaks_before_it_makes(trigger)
     }
 }
 
@@ -285,8 +314,9 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
 
     let down_ms = match trigger {
         Trigger::Loss => 0,
-        Trigger::Notice if mode.breaks_before_it_makes() => asked_early_ms + act,
-        Trigger::Notice => up_after(asked_early_ms) + act,
+        Trigger::Restore if mode.breaks_before_it_makes(trigger) => PRESERVE_LOOKS * l.look.min_ms + act,
+        Trigger::Notice if mode.breaks_before_it_makes(trigger) => asked_early_ms + act,
+        Trigger::Notice | Trigger::Restore => up_after(asked_early_ms) + act,
     };
     let detached_ms = down_ms + l.detach.min_ms;
     // An interface follows the data.
@@ -297,15 +327,24 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     let gone_ms = match trigger {
         Trigger::Loss => terminated(0),
         Trigger::Notice if mode.detaches(trigger) => terminated(left_ms + act),
-        Trigger::Notice => terminated(down_ms),
+        Trigger::Notice | Trigger::Restore => terminated(down_ms),
     };
     let free_ms = free_after(gone_ms);
     let data_free_ms = if mode.detaches(trigger) { detached_ms } else { free_ms };
 
     // What a launch at home waits for, and when its refusals are known.
     let interface_ms = if mode.network == Network::PrimaryEni { free_ms } else { 0 };
-    let image_ms = if mode.root == Root::Image { imaged_after(free_ms) } else { 0 };
-    let copy_ms = if mode.data == Data::Snapshot { copied_after(free_ms) } else { 0 };
+    let restores = trigger == Trigger::Restore;
+    let image_ms = match mode.root {
+        Root::Adopt | Root::Image if restores => act + l.image.min_ms,
+        Root::Image => imaged_after(free_ms),
+        Root::Adopt | Root::New => 0,
+    };
+    let copy_ms = match mode.data {
+        Data::Snapshot if restores => free_ms,
+        Data::Snapshot => copied_after(free_ms),
+        Data::Reattach | Data::Existing => 0,
+    };
     let asked_ms = interface_ms.max(image_ms).max(copy_ms) + refused_ms;
     let launch_ms = match (mode.zone, mode.root) {
         (Zone::Other, Root::Adopt) => imaged_after(free_ms.max(asked_ms)),
@@ -316,6 +355,9 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     let data_ms = match (mode.data, mode.zone) {
         // They came with the launch.
         (Data::Snapshot, _) => up_ms,
+        (Data::Reattach | Data::Existing, Zone::Same) if restores => {
+            up_ms.max(free_ms) + act + l.create_volume.min_ms + act + l.attach.min_ms
+        }
         (Data::Reattach | Data::Existing, Zone::Same) => up_ms.max(data_free_ms) + act + l.attach.min_ms,
         (Data::Reattach | Data::Existing, Zone::Other) => {
             let copied_ms = copied_after(data_free_ms.max(asked_ms));
@@ -324,8 +366,8 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         }
     };
     let root_ms = match (mode.root, mode.zone) {
-        (Root::Adopt, Zone::Same) => up_ms.max(free_ms) + act + l.replace_root.min_ms,
-        (Root::Adopt, Zone::Other) | (Root::Image | Root::New, _) => up_ms,
+        (Root::Adopt, Zone::Same) if !restores => up_ms.max(free_ms) + act + l.replace_root.min_ms,
+        (Root::Adopt | Root::Image | Root::New, _) => up_ms,
     };
     let address_ms = match mode.network {
         Network::SecondaryIp => {
@@ -343,12 +385,12 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     let whole_ms = data_ms.max(root_ms).max(address_ms);
     let cleaned_ms = match (mode.root, mode.zone) {
         // The temporary root.
-        (Root::Adopt, Zone::Same) => whole_ms + act,
+        (Root::Adopt, Zone::Same) if !restores => whole_ms + act,
         // The interface that is left behind.
         (_, Zone::Other) if matches!(mode.network, Network::PrimaryEni | Network::SecondaryEni) => {
             whole_ms + act
         }
-        (Root::Adopt, Zone::Other) | (Root::Image | Root::New, _) => whole_ms,
+        (Root::Adopt | Root::Image | Root::New, _) => whole_ms,
     };
     Times { outage_ms: whole_ms - down_ms, total_ms: cleaned_ms.max(gone_ms + pair) }
 }
@@ -357,6 +399,7 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
 struct Own {
     node: Node,
     mode: Mode,
+    trigger: Trigger,
     first: InstanceId,
     image: ImageId,
 }
@@ -378,8 +421,11 @@ impl Own {
                 .any(|task| task.instance == instance.id && task.state == RootTaskState::InProgress);
             let is_new = instance.id != self.first;
             let has_moved = is_new && self.mode.zone == Zone::Other;
+            let restores = self.trigger == Trigger::Restore;
             let root = match self.mode.root {
-                Root::Adopt if !has_moved => attached(&resources.volumes[&Slot::Root].volume),
+                Root::Adopt if !has_moved && !(is_new && restores) => {
+                    attached(&resources.volumes[&Slot::Root].volume)
+                }
                 Root::Adopt | Root::Image => !is_new || instance.image != self.image,
                 Root::New => true,
             };
@@ -402,7 +448,7 @@ impl Own {
             let copied = || instance.volumes.len() > 1 && instance.volumes.iter().all(attached);
             let data = match self.mode.data {
                 Data::Snapshot if is_new => instance.volumes.len() > 1,
-                Data::Reattach | Data::Existing if has_moved => copied(),
+                Data::Reattach | Data::Existing if has_moved || (is_new && restores) => copied(),
                 Data::Snapshot | Data::Reattach | Data::Existing => {
                     data.all(|(_, held)| attached(&held.volume))
                 }
@@ -488,7 +534,14 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
         spec.capacity.other_subnets = vec![other];
         spec.network.zone_change = ZoneChange::Allow;
     }
+    if trigger == Trigger::Restore {
+        spec.backup = Some(BackupSpec { every_min: 720, keep: 3 });
+    }
     lab.provision(&spec).await;
+    if trigger == Trigger::Restore {
+        lab.submit("node.backup", NODE, serde_json::json!({})).await;
+        lab.clock.sleep(Duration::from_secs(300)).await;
+    }
     if mode.zone == Zone::Other {
         lab.region.with(|world, _| {
             let home = world.zones()[0].clone();
@@ -503,15 +556,20 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
     lab.clock.sleep(Duration::from_millis(fastrand::Rng::with_seed(seed).u64(0..60_000))).await;
 
     let old = lab.instance(NODE).await;
-    let own = Own { node: lab.node(NODE).await, mode, first: old.clone(), image: spec.image.clone() };
+    let own =
+        Own { node: lab.node(NODE).await, mode, trigger, first: old.clone(), image: spec.image.clone() };
     let data = own.node.resources.volumes.iter().find(|(slot, _)| **slot != Slot::Root);
     let data = data.map(|(_, held)| held.volume.clone()).expect("the example has a data volume");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch(lab.region.clone(), own, Arc::clone(&seen)));
     lab.clock.sleep(Duration::from_millis(10)).await;
 
+    if trigger == Trigger::Restore {
+        lab.submit("node.restore", NODE, serde_json::json!({ "backup": format!("{NODE}.b1") })).await;
+    }
     let begun_ms = lab.region.with(|world, now_ms| {
         match trigger {
+            Trigger::Restore => {}
             Trigger::Notice => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
             Trigger::Loss => world.reclaim_now(now_ms, &old).unwrap(),
         }
@@ -657,7 +715,8 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
             driver.call(l.act, |world, at| world.terminate_instances(at, &old).unwrap());
             driver.now_ms
         }
-        Trigger::Loss => {
+        // The commercial product's restores are not modelled.
+        Trigger::Loss | Trigger::Restore => {
             driver.world.reclaim_now(begun_ms, &old).unwrap();
             begun_ms
         }
