@@ -421,11 +421,9 @@ impl Own {
                 .any(|task| task.instance == instance.id && task.state == RootTaskState::InProgress);
             let is_new = instance.id != self.first;
             let has_moved = is_new && self.mode.zone == Zone::Other;
-            let restores = self.trigger == Trigger::Restore;
+            let has_copies = has_moved || (is_new && self.trigger == Trigger::Restore);
             let root = match self.mode.root {
-                Root::Adopt if !has_moved && !(is_new && restores) => {
-                    attached(&resources.volumes[&Slot::Root].volume)
-                }
+                Root::Adopt if !has_copies => attached(&resources.volumes[&Slot::Root].volume),
                 Root::Adopt | Root::Image => !is_new || instance.image != self.image,
                 Root::New => true,
             };
@@ -448,7 +446,7 @@ impl Own {
             let copied = || instance.volumes.len() > 1 && instance.volumes.iter().all(attached);
             let data = match self.mode.data {
                 Data::Snapshot if is_new => instance.volumes.len() > 1,
-                Data::Reattach | Data::Existing if has_moved || (is_new && restores) => copied(),
+                Data::Reattach | Data::Existing if has_copies => copied(),
                 Data::Snapshot | Data::Reattach | Data::Existing => {
                     data.all(|(_, held)| attached(&held.volume))
                 }
