@@ -247,9 +247,17 @@ impl Rehearsal {
     /// # Panics
     /// When the region does not say what its subnet's network is.
     pub async fn addresses(&self, from: u32, to: u32) -> Vec<String> {
+        self.addresses_in(&self.subnet, from, to).await
+    }
+
+    /// The same of any subnet.
+    ///
+    /// # Panics
+    /// When the region does not say what its network is.
+    pub async fn addresses_in(&self, subnet: &str, from: u32, to: u32) -> Vec<String> {
         let dump = self.region.client().get("dump").await.expect("the region tells what it is");
         let network =
-            dump["subnets"][&self.subnet]["network"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok());
+            dump["subnets"][subnet]["network"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok());
         let network = network.expect("a subnet has a network").to_bits();
         (from..=to).map(|place| Ipv4Addr::from_bits(network + place).to_string()).collect()
     }

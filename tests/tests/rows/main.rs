@@ -11,6 +11,7 @@ use aws_sdk_ec2::config::Credentials;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal};
 use perennial_workflows::node::Node;
 use perennial_workflows::spec::{NetworkMode, PersistSpec, RootMode};
+use perennial_workflows::steps::Slot;
 use serde_json::{Value, json};
 
 /// As in `region.rs`.
@@ -27,6 +28,10 @@ async fn asked(rehearsal: &Rehearsal, arguments: &[&str]) {
     let output = rehearsal.perennial.cli(arguments).await;
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complaint}\n{}", rehearsal.perennial.log_tail());
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::try_from(name.to_owned()).expect("a good name")
 }
 
 /// Somebody with the AWS command line.
@@ -115,6 +120,53 @@ async fn an_address_of_a_pool_moves_with_the_node_planned_warned_and_lost() {
     for (name, _) in ROOTS {
         assert!(shown.to_string().contains(name), "each has its own: {shown}");
     }
+}
+
+/// No capacity of any kind where the nodes live.
+async fn exhaust(rehearsal: &Rehearsal) {
+    for instance_type in ["m6i.large", "m5.large"] {
+        for market in ["spot", "on-demand"] {
+            let nothing = json!({
+                "type": instance_type, "zone": "us-east-1a", "market": market, "capacity": "unsupported"
+            });
+            rehearsal.region.post("capacity", nothing).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_pools_has_the_address_in_another_zone_that_it_was_promised() {
+    let mut rehearsal = rehearsal(38).await;
+    let (subnet, other) = (rehearsal.subnet.clone(), rehearsal.other_subnet.clone());
+    for (name, subnet) in [("here", &subnet), ("there", &other)] {
+        let pool = json!({
+            "schema": "perennial.pool/v1", "name": name, "subnet": subnet,
+            "addresses": rehearsal.addresses_in(subnet, 40, 43).await,
+        });
+        rehearsal.perennial.write("pool.yaml", &pool.to_string());
+        asked(&rehearsal, &["pool", "apply", "-f", "pool.yaml", "--wait"]).await;
+    }
+    let files = ROOTS.map(|(name, root)| {
+        let persist = PersistSpec { root, network: NetworkMode::IpPool, ..PersistSpec::default() };
+        let mut file = rehearsal.node_file(name, persist);
+        file["network"] = json!({
+            "ip_pool": "here", "ip_pools_elsewhere": { other.clone(): "there" }, "zone_change": "allow",
+        });
+        file["capacity"]["other_subnets"] = json!([other]);
+        file
+    });
+    let mut all = rehearsal.apply(&files).await;
+    exhaust(&rehearsal).await;
+    for kept in &all {
+        rehearsal.interrupt(kept, json!({})).await;
+    }
+    for kept in &mut all {
+        let promised = kept.before.addresses_elsewhere.values().next().copied();
+        let node = came_back(&mut rehearsal, kept, 2).await;
+        assert!(promised.is_some() && node.resources.address == promised, "{}: {promised:?}", kept.name);
+        assert_eq!(node.resources.subnet.map(|subnet| subnet.to_string()).as_ref(), Some(&other));
+    }
+    rehearsal.check_books().await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use perennial_workflows::spec::{NetworkMode, NodeName, PersistSpec, RootMode};
 use perennial_workflows::steps::Slot;
 use serde_json::{Value, json};
 
-use super::{ROOTS, asked, came_back, dump, operator, rehearsal, written};
+use super::{ROOTS, asked, came_back, dump, exhaust, operator, rehearsal, slot, written};
 
 #[tokio::test]
 async fn a_node_that_was_paused_comes_back_with_what_it_had() {
@@ -116,6 +116,36 @@ async fn a_new_node_is_made_from_the_backup_of_another_which_goes_on() {
 fn data_slot(node: &Node) -> Slot {
     let spec = node.spec.as_ref().expect("it is registered");
     Slot::Data(spec.data_volumes[0].name.clone())
+}
+
+#[tokio::test]
+async fn a_volume_that_exists_goes_on_as_a_copy_in_another_zone() {
+    let mut rehearsal = rehearsal(39).await;
+    let ec2 = operator(&rehearsal).await;
+    let made = ec2.create_volume().availability_zone("us-east-1a").size(8).send().await;
+    let volume = made.expect("a volume can be made").volume_id.expect("it has an id");
+    let persist = PersistSpec { network: NetworkMode::None, ..PersistSpec::default() };
+    let mut file = rehearsal.node_file("a", persist);
+    file["data_volumes"] = json!([{"name": "data", "device": DATA_DEVICE, "size_gib": 8, "volume": volume}]);
+    file["capacity"]["other_subnets"] = json!([rehearsal.other_subnet]);
+    let mut all = rehearsal.apply(&[file]).await;
+    let kept = &mut all[0];
+    assert_eq!(kept.before.volumes[&slot("data")].volume.to_string(), volume);
+    exhaust(&rehearsal).await;
+    rehearsal.interrupt(kept, json!({})).await;
+    let node = came_back(&mut rehearsal, kept, 2).await;
+    assert_ne!(node.resources.volumes[&slot("data")].volume.to_string(), volume);
+    let retained = node.resources.retained.iter().find(|old| old.volume.to_string() == volume);
+    assert!(
+        retained.is_some_and(|old| old.foreign),
+        "it is nobody's to delete: {:?}",
+        node.resources.retained
+    );
+    assert_eq!(dump(&rehearsal).await["volumes"][&volume]["state"], "Available");
+    // The copy is the node's from here on.
+    rehearsal.interrupt(kept, json!({ "notice": "none" })).await;
+    came_back(&mut rehearsal, kept, 3).await;
+    rehearsal.check_books().await;
 }
 
 #[tokio::test]

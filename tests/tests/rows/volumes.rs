@@ -9,11 +9,7 @@ use perennial_workflows::spec::{DataMode, NetworkMode, PersistSpec, RootMode};
 use perennial_workflows::steps::Slot;
 use serde_json::{Value, json};
 
-use super::{SPEED, asked, calls, came_back, dump, operator, rehearsal, written};
-
-fn slot(name: &str) -> Slot {
-    Slot::try_from(name.to_owned()).expect("a good name")
-}
+use super::{SPEED, asked, calls, came_back, dump, operator, rehearsal, slot, written};
 
 fn volume_of(node: &Node, name: &str) -> String {
     node.resources.volumes[&slot(name)].volume.to_string()
