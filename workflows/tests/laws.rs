@@ -762,7 +762,13 @@ proptest! {
                 vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
             spec.network.zone_change = perennial_workflows::spec::ZoneChange::Allow;
         }
-        if spec.makes_before_breaks() && root != RootMode::Image {
+        // One refusal, and the node is elsewhere.
+        let leaves_soon = moves_away && elastic;
+        if leaves_soon {
+            spec.capacity.instance_types.truncate(1);
+            spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+        }
+        if spec.makes_before_breaks() && root != RootMode::Image && !leaves_soon {
             spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
             spec.capacity.min_lifetime_min = 0;
         }
@@ -774,8 +780,8 @@ proptest! {
         for action in &moves {
             play(&mut desk, action)?;
             laws(&desk)?;
+            no_interface_is_forgotten(&desk)?;
         }
-        no_interface_is_forgotten(&desk)?;
         prefixes_fold(&desk)?;
         backups_are_kept(&desk)?;
         nothing_is_fenced_unpreserved(&desk)?;
