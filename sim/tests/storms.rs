@@ -11,11 +11,15 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
+use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
-use perennial_workflows::aws::Market;
+use perennial_workers::classify::Action;
+use perennial_workers::cloud::{Tags, VolumeRequest};
+use perennial_workflows::aws::{Market, VolumeId};
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::node::OperationKind;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, RootMode, ZoneChange};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::steps::Slot;
 
 /// How many seeds one run tries without being told.
 const SEEDS: std::ops::Range<u64> = 0..60;
@@ -61,6 +65,118 @@ fn stale_reads(seed: u64) -> bool {
 
 fn pick<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
+}
+
+/// What people and EBS do to a node while it storms.
+struct Hands {
+    rng: fastrand::Rng,
+    /// A volume of somebody's, which comes and goes.
+    foreign: Option<VolumeId>,
+    /// Whether the data volume hangs now and then.
+    hangs: bool,
+    /// Whether the root volume may be deleted when it is free.
+    deletes: bool,
+    /// Since when backups have all that must not be lost.
+    written_ms: u64,
+}
+
+impl Hands {
+    /// Of its own, so that the older seeds still mean what they meant.
+    fn of(seed: u64, lab: &Lab, spec: &NodeSpec) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x4a4d5);
+        let foreign = (rng.u8(0..3) == 0).then(|| {
+            lab.region.with(|world, now_ms| {
+                let request = VolumeRequest {
+                    client_token: "somebody's".to_owned(),
+                    zone: world.zones()[0].clone(),
+                    size_gib: 20,
+                    volume_type: "gp3".to_owned(),
+                    iops: None,
+                    throughput: None,
+                    encrypted: false,
+                    kms_key: None,
+                    snapshot: None,
+                    tags: Tags::from([("Name".to_owned(), "logs".to_owned())]),
+                };
+                world.create_volume(now_ms, &request).unwrap()
+            })
+        });
+        // What a survey would know is refused until the faults end.
+        if spec.capacity.is_surveyed() && rng.bool() {
+            let hints = [
+                Action::DescribeSpotPriceHistory,
+                Action::DescribeInstanceTypes,
+                Action::DescribeInstanceTypeOfferings,
+            ];
+            let (target, fault) =
+                (Target::Only(pick(&mut rng, &hints)), Fault::Before("UnauthorizedOperation".into()));
+            lab.region.inject(Rule { target, when: When::Always, fault });
+        }
+        let hangs = rng.u8(0..4) == 0;
+        let deletes = spec.backup.is_some() && spec.persist.root != RootMode::None && rng.bool();
+        Self { rng, foreign, hangs, deletes, written_ms: lab.clock.now_ms() }
+    }
+
+    /// One thing of each kind, or nothing.
+    async fn act(&mut self, lab: &Lab) {
+        let node = lab.node("db-1").await;
+        if let Some(foreign) = &self.foreign {
+            let which = self.rng.usize(..);
+            // Who detaches it in the middle of a workflow is told so by `verify`: that is a person's affair.
+            let is_at_rest = node.open.is_none();
+            lab.region.with(|world, now_ms| {
+                let on = world.volume(foreign).and_then(|volume| volume.attachment.clone());
+                // What cannot be done now is not done.
+                let _ = match on {
+                    Some(_) if !is_at_rest => Ok(()),
+                    Some(on) => world
+                        .unmount(now_ms, &on.instance, foreign)
+                        .map_err(|error| error.to_string())
+                        .and_then(|()| {
+                            let detached = world.detach_volume(now_ms, foreign, Some(&on.instance));
+                            detached.map(|_| ()).map_err(|error| error.to_string())
+                        }),
+                    None => {
+                        let live: Vec<_> =
+                            world.instances_of("db-1").iter().map(|instance| instance.id.clone()).collect();
+                        let written = world.write_volume(now_ms, foreign, "written before");
+                        match live.get(which % live.len().max(1)) {
+                            Some(instance) if written.is_ok() => world
+                                .attach_volume(now_ms, foreign, instance, "/dev/sdm")
+                                .map(|_| ())
+                                .map_err(|error| error.to_string()),
+                            _ => Ok(()),
+                        }
+                    }
+                };
+            });
+        }
+        let data = node.resources.volumes.iter().find(|(slot, _)| **slot != Slot::Root);
+        if let Some((_, held)) = data.filter(|_| self.hangs && self.rng.bool()) {
+            let length_ms = self.rng.bool().then(|| self.rng.u64(5_000..400_000));
+            lab.region.with(|world, now_ms| {
+                world.hang_volume(now_ms, &held.volume, Hang::UntilForced, length_ms);
+            });
+        }
+        if self.deletes
+            && let Some(held) = node.resources.volumes.get(&Slot::Root)
+            && lab.book("db-1").await.complete().any(|backup| backup.taken_at_ms > Some(self.written_ms))
+        {
+            // In use it cannot be, and then nothing happens.
+            self.deletes =
+                lab.region.with(|world, now_ms| world.delete_volume(now_ms, &held.volume).is_err());
+        }
+    }
+
+    /// What is somebody else's is there, whatever happened.
+    fn check(&self, lab: &Lab) {
+        if let Some(foreign) = &self.foreign {
+            assert!(
+                lab.region.with(|world, _| world.all_volumes().any(|volume| volume.id == *foreign)),
+                "{foreign} is gone"
+            );
+        }
+    }
 }
 
 async fn storm(seed: u64) {
@@ -159,6 +275,7 @@ async fn storm(seed: u64) {
             }
         }
     }
+    let mut hands = Hands::of(seed, &lab, &spec);
     let losses = rng.u8(1..=4);
     for _ in 0..losses {
         let live: Vec<_> =
@@ -184,6 +301,7 @@ async fn storm(seed: u64) {
             lab.start();
         }
         lab.clock.sleep(quiet).await;
+        hands.act(&lab).await;
         // A volume that is to leave alive and is in use would hold a cancellation until somebody unmounts it.
         if handover == Handover::Terminate
             && whims.u8(0..3) == 0
@@ -197,7 +315,8 @@ async fn storm(seed: u64) {
         if ways.u8(0..6) == 0 {
             lab.submit("node.resume", "db-1", serde_json::json!({})).await;
         }
-        if whims.u8(0..4) == 0 {
+        // A growth may hold the node for hours, and nobody looks for what was attached meanwhile.
+        if whims.u8(0..4) == 0 && hands.foreign.is_none() {
             spec.data_volumes[0].size_gib += 1;
             lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         }
@@ -244,6 +363,7 @@ async fn storm(seed: u64) {
     for (_, pool) in spec.ip_pools() {
         assert_eq!(lab.pool(pool.as_str()).await.held.len(), 1, "seed {seed}: {pool}");
     }
+    hands.check(&lab);
     let resources = lab.node("db-1").await.resources;
     if resources.subnet.is_none() && !may_move {
         assert_eq!(resources.address, address, "seed {seed}");
