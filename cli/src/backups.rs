@@ -34,6 +34,8 @@ pub(crate) struct Shown {
 #[derive(Serialize)]
 struct Line {
     id: BackupId,
+    /// `timed`, `asked`, or `final`: of free volumes, at the end of an instance.
+    kind: &'static str,
     state: Progress,
     /// Of which moment it is.
     taken_at_ms: Option<u64>,
@@ -134,7 +136,8 @@ impl Shown {
 
 /// Every how long, and how many.
 fn schedule(spec: &BackupSpec) -> String {
-    format!("every {} min, {} kept", spec.every_min, spec.keep)
+    let last = if spec.at_release { " and the last of an instance" } else { "" };
+    format!("every {} min, {} kept{last}", spec.every_min, spec.keep)
 }
 
 /// The moment a backup is of, as far as it is known.
@@ -159,6 +162,7 @@ fn line(name: &NodeName, backup: &Backup, now_ms: u64) -> Line {
     let sizes = backup.snapshots.values().map(|taken| taken.size_gib.map(u64::from));
     Line {
         id: BackupId::new(name.clone(), backup.order.number),
+        kind: backup.order.cause.kind(),
         state: backup.progress,
         taken_at_ms: backup.taken_at_ms,
         complete_at_ms: backup.complete_at_ms,
@@ -189,12 +193,13 @@ fn text(shown: &Shown) -> String {
         });
     } else {
         parts.push(table(
-            &["BACKUP", "TAKEN", "AGE", "STATE", "GIB", "VOLUMES"],
-            &[2, 4],
+            &["BACKUP", "KIND", "TAKEN", "AGE", "STATE", "GIB", "VOLUMES"],
+            &[3, 5],
             shown.backups.iter().map(|line| {
                 let volumes: Vec<&str> = line.volumes.iter().map(|volume| volume.slot.as_str()).collect();
                 vec![
                     line.id.to_string(),
+                    line.kind.to_owned(),
                     line.taken_at_ms.map_or_else(|| "-".to_owned(), time),
                     length(line.age_ms),
                     line.state.to_string(),
@@ -226,7 +231,7 @@ fn text(shown: &Shown) -> String {
     }
     if !shown.held.is_empty() {
         let held = shown.held.iter().map(|held| format!("  {} by workflow {}", held.backup, held.by));
-        let head = "held, and not pruned, while a new node is made from them:".to_owned();
+        let head = "held, and not pruned, while volumes are made from them:".to_owned();
         parts.push(std::iter::once(head).chain(held).collect::<Vec<_>>().join("\n"));
     }
     if let Some(paused) = &shown.paused {
@@ -328,10 +333,10 @@ mod tests {
         let printed = text(&shown);
         assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
         expect![[r#"
-            BACKUP   TAKEN                      AGE  STATE     GIB  VOLUMES
-            db-1.b5  -                       60.0 s  taking      -  root data
-            db-1.b2  2026-09-14 08:10:01Z  16.0 min  complete   18  root data
-            db-1.b1  2026-09-14 08:05:01Z  21.0 min  complete   18  root data
+            BACKUP   KIND   TAKEN                      AGE  STATE     GIB  VOLUMES
+            db-1.b5  timed  -                       60.0 s  taking      -  root data
+            db-1.b2  timed  2026-09-14 08:10:01Z  16.0 min  complete   18  root data
+            db-1.b1  timed  2026-09-14 08:05:01Z  21.0 min  complete   18  root data
 
             FAILING: 2 in a row
               2026-09-14 08:20:00Z db-1.b4 UnauthorizedOperation: not allowed
@@ -343,7 +348,7 @@ mod tests {
         let rows: Vec<String> =
             shown.rows().into_iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         expect![[r#"
-            last backup: db-1.b2 of 2026-09-14 08:10:01Z; every 5 min, 3 kept
+            last backup: db-1.b2 of 2026-09-14 08:10:01Z; every 5 min, 3 kept and the last of an instance
             loss window: 16.0 min now
             FAILING: 2 backups in a row; db-1.b4: UnauthorizedOperation: not allowed
         "#]]
@@ -358,6 +363,7 @@ mod tests {
             "no backups: the node file has no section `backup`; `perennial node backup db-1` takes one now"
         ]
         .assert_eq(&said(None));
-        expect!["no backups yet; every 5 min, 3 kept"].assert_eq(&said(Some(BackupSpec::default())));
+        expect!["no backups yet; every 5 min, 3 kept and the last of an instance"]
+            .assert_eq(&said(Some(BackupSpec::default())));
     }
 }

@@ -25,7 +25,7 @@ async fn backed_up(root: RootMode, data: DataMode) -> (Lab, NodeSpec) {
     let mut lab = Lab::new(settings);
     let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
     spec.persist.data = data;
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 1 });
+    spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
     lab.provision(&spec).await;
     lab.write("db-1", "before the backup").await;
     lab.submit("node.backup", "db-1", json!({})).await;
@@ -81,10 +81,7 @@ async fn nothing_is_leaked(lab: &Lab) {
         known.extend(images.flat_map(|root| [root.image.to_string(), root.snapshot.to_string()]));
     }
     for name in ["db-1", "db-2"] {
-        let book = lab.book(name).await;
-        let taken = book.backups.iter().flat_map(|backup| backup.snapshots.values());
-        known.extend(taken.map(|taken| taken.snapshot.to_string()));
-        known.extend(book.condemned.keys().map(ToString::to_string));
+        known.extend(lab.snapshots_of_backups(name).await);
     }
     lab.region.with(|world, _| {
         assert_eq!(world.check_invariants(), Vec::<String>::new(), "{story}");

@@ -29,7 +29,8 @@ fn quick(seed: u64) -> Settings {
 
 fn spec(lab: &Lab, name: &str, every_min: u32, keep: u32) -> NodeSpec {
     let mut spec = lab.spec(name, NetworkMode::SecondaryIp, RootMode::Adopt);
-    spec.backup = Some(BackupSpec { every_min, keep });
+    // The last ones of an instance are in `finals.rs`.
+    spec.backup = Some(BackupSpec { every_min, keep, at_release: false });
     spec
 }
 

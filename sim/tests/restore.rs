@@ -20,7 +20,7 @@ async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab
     let mut spec = lab.spec("db-1", network, root);
     spec.persist.data = data;
     // Nothing by itself within these tests: each backup is asked for.
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 3 });
+    spec.backup = Some(BackupSpec { every_min: 720, keep: 3, ..BackupSpec::default() });
     lab.provision(&spec).await;
     lab.write("db-1", "before the backup").await;
     lab.submit("node.backup", "db-1", json!({})).await;

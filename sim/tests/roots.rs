@@ -33,7 +33,7 @@ async fn backed_up(settings: Settings, root: RootMode, change: impl FnOnce(&mut 
     let mut lab = Lab::new(settings);
     let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
     // Nothing by itself within these tests: each backup is asked for.
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 1 });
+    spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
     change(&mut spec);
     lab.provision(&spec).await;
     lab.write("db-1", "before the backup").await;
@@ -210,7 +210,7 @@ async fn the_backup_under_way_is_the_one_that_is_taken() {
     settings.latencies.snapshot = Span::ms(200_000, 200_000);
     let mut lab = Lab::new(settings);
     let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 1 });
+    spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
     lab.provision(&spec).await;
     lab.write("db-1", "before the backup").await;
     lab.submit("node.backup", "db-1", json!({})).await;

@@ -242,7 +242,11 @@ async fn storm(seed: u64) {
     // Likewise: backups while it storms.
     let backs_up = fastrand::Rng::with_seed(seed ^ 0xbac).u8(0..3) == 0;
     let keeps_something = root != RootMode::None || !spec.data_volumes.is_empty();
-    spec.backup = (backs_up && keeps_something).then_some(BackupSpec { every_min: 1, keep: 2 });
+    spec.backup = (backs_up && keeps_something).then_some(BackupSpec {
+        every_min: 1,
+        keep: 2,
+        ..BackupSpec::default()
+    });
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
     let address = lab.node("db-1").await.resources.address;

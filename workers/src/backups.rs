@@ -41,8 +41,10 @@ struct Due {
     due_ms: u64,
     sight: Sight,
     is_backup: bool,
-    /// An operation of another node that is over and holds a backup.
+    /// An operation, of this node or another one, that is over and holds a backup.
     over: Option<OperationId>,
+    /// An operation of the node with final snapshots.
+    finals: Option<OperationId>,
 }
 
 impl Backups {
@@ -87,14 +89,15 @@ impl Backups {
                 }
                 room -= 1;
             }
-            self.tend(due.sight, due.over).await?;
+            self.tend(due).await?;
         }
         Ok(())
     }
 
-    async fn tend(&self, sight: Sight, over: Option<OperationId>) -> Result<(), BackupsError> {
+    async fn tend(&self, due: Due) -> Result<(), BackupsError> {
+        let Due { sight, over, finals, .. } = due;
         let node = sight.node.clone();
-        match self.engine.execute(Command::Tend { sight, over, owner: self.owner.clone() }).await {
+        match self.engine.execute(Command::Tend { sight, over, finals, owner: self.owner.clone() }).await {
             // The node moved on meanwhile: the next tick looks again.
             Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
             Err(ExecuteError::Rejected(rejection)) => {
@@ -154,7 +157,8 @@ impl Backups {
     ) -> Result<Option<Due>, ExecuteError<Rejection>> {
         let (state, _) = self.engine.load(&node_stream(name)).await?;
         let State::Node(node) = state.as_ref() else { return Ok(None) };
-        if book.is_none() && node.spec.as_ref().is_none_or(|spec| spec.backup.is_none()) {
+        let has_section = node.spec.as_ref().is_some_and(|spec| spec.backup.is_some());
+        if book.is_none() && !has_section && node.finals.is_empty() {
             return Ok(None);
         }
         let sight = Sight::of(name, node).with_book(book.unwrap_or(1));
@@ -162,7 +166,7 @@ impl Backups {
         let State::Book(book) = book.as_ref() else { return Ok(None) };
         *under_way += usize::from(book.known.under_way().is_some());
         if let Some(over) = self.over(book).await? {
-            return Ok(Some(Due { due_ms: 0, sight, is_backup: false, over: Some(over) }));
+            return Ok(Some(Due { due_ms: 0, sight, is_backup: false, over: Some(over), finals: None }));
         }
         let last = (sight.operations > 0).then(|| OperationId::new(name.clone(), sight.operations));
         let last = match last.filter(|_| needs_operation(node, book)) {
@@ -176,9 +180,14 @@ impl Backups {
         let now_ms = self.engine.clock().now_ms();
         Ok(match errand(node, last, name, book, now_ms) {
             Errand::Nothing => None,
-            Errand::Begin { due_ms } => Some(Due { due_ms, sight, is_backup: true, over: None }),
+            Errand::Begin { due_ms } => {
+                Some(Due { due_ms, sight, is_backup: true, over: None, finals: None })
+            }
             Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => {
-                Some(Due { due_ms: 0, sight, is_backup: false, over: None })
+                Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: None })
+            }
+            Errand::Inherit { operation } => {
+                Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: Some(operation) })
             }
         })
     }

@@ -30,8 +30,14 @@
 //!
 //! # Rules that are never broken
 //! - A complete backup is pruned only when as many newer ones as are kept are complete. One that failed prunes nothing but itself.
-//! - A backup that a new node is being made from is *held*: it is not pruned before that operation is over.
+//! - A backup that volumes of this node or of a new one are being made from is *held*: it is not pruned before that operation
+//!   is over.
 //! - Only snapshots that a book of this node recorded are pruned.
+//!
+//! # Final ones
+//! When an operation takes the volumes from the node's instance, it takes a snapshot of each while it is free
+//! ([`final_backup`](crate::final_backup)). The book takes them over (`began`, `inherited`) and awaits them as any other. The newest
+//! complete final one is kept beside the [`keep`](BackupSpec::keep) others. It may be copied while another backup is under way.
 
 mod names;
 mod settings;
@@ -68,7 +74,7 @@ const PRUNES_MAX: usize = 4;
 pub const FAILURES_MAX: usize = 8;
 
 /// EC2 takes snapshots of one volume at least this far apart (`SnapshotCreationPerVolumeRateExceeded`).
-const VOLUME_PAUSE_MS: u64 = 15_000;
+pub const VOLUME_PAUSE_MS: u64 = 15_000;
 
 /// The whole request of a step of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -221,6 +227,23 @@ pub enum BackupCause {
         /// Who or what.
         cause: Cause,
     },
+    /// The volumes were free: see [`final_backup`](crate::final_backup).
+    Final {
+        /// The operation that took them from the node's instance, and the snapshots.
+        operation: OperationId,
+    },
+}
+
+impl BackupCause {
+    /// In one word, for tables.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Schedule => "timed",
+            Self::Asked { .. } => "asked",
+            Self::Final { .. } => "final",
+        }
+    }
 }
 
 impl std::fmt::Display for BackupCause {
@@ -228,6 +251,7 @@ impl std::fmt::Display for BackupCause {
         match self {
             Self::Schedule => f.write_str("scheduled"),
             Self::Asked { cause } => cause.fmt(f),
+            Self::Final { operation } => write!(f, "final, by workflow {operation}"),
         }
     }
 }
@@ -308,7 +332,7 @@ pub enum BackupEvent {
         /// Why.
         because: String,
     },
-    /// A new node is being made from a backup: it is not pruned meanwhile.
+    /// Volumes are being made from a backup: it is not pruned meanwhile.
     Held {
         /// Which.
         backup: u64,
@@ -324,6 +348,17 @@ pub enum BackupEvent {
     Closed {
         /// Its number.
         next: u64,
+    },
+    /// The backup's snapshots were taken by an operation; from now on they are the book's.
+    Inherited {
+        /// Which.
+        backup: u64,
+        /// By which operation.
+        operation: OperationId,
+        /// Its snapshots, by the places of their volumes in the node.
+        snapshots: BTreeMap<Slot, TakenSnapshot>,
+        /// When the first of them was taken, in milliseconds since the Unix epoch.
+        taken_at_ms: u64,
     },
 }
 
@@ -437,12 +472,29 @@ pub struct Carried {
     /// How many in a row have failed, up to now.
     #[serde(default)]
     pub failed_in_a_row: u32,
-    /// Backups that new nodes are being made from, by the operations that do it.
+    /// Backups that volumes are being made from, by the operations that do it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holds: BTreeMap<OperationId, u64>,
+    /// The newest operation whose final snapshots were taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited_from: Option<OperationId>,
+}
+
+impl BackupOrder {
+    /// Whether it is one of volumes that were free.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self.cause, BackupCause::Final { .. })
+    }
 }
 
 impl Carried {
+    /// Whether the final snapshots of an operation are the book's already.
+    #[must_use]
+    pub fn has_inherited_from(&self, operation: &OperationId) -> bool {
+        self.inherited_from.as_ref().is_some_and(|newest| newest.number() >= operation.number())
+    }
+
     /// The newest one that can be restored.
     #[must_use]
     pub fn last_complete(&self) -> Option<&Backup> {
@@ -539,6 +591,11 @@ pub enum Errand {
     },
     /// The book is full and at rest.
     Turn,
+    /// An operation has taken final snapshots that are to be the book's.
+    Inherit {
+        /// Which.
+        operation: OperationId,
+    },
     /// The node was deleted with its backups.
     GiveUp,
     /// The lost root of the node comes back from this backup.
@@ -556,6 +613,9 @@ pub fn errand(node: &Node, last: Option<&Operation>, name: &NodeName, book: &Boo
     }
     if book.begun >= BOOK_BACKUPS_MAX && book.steps.is_empty() && book.known.under_way().is_none() {
         return Errand::Turn;
+    }
+    if let Some(operation) = to_inherit(node, last, book) {
+        return Errand::Inherit { operation };
     }
     if node.deleted {
         let kept = last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
@@ -577,6 +637,14 @@ pub fn errand(node: &Node, last: Option<&Operation>, name: &NodeName, book: &Boo
     });
     let due_ms = turn_after(name, spec.every_ms(), since_ms);
     if due_ms <= now_ms { Errand::Begin { due_ms } } else { Errand::Nothing }
+}
+
+/// The first operation whose final snapshots are not the book's yet: one that is over, or the open one when it has them all.
+fn to_inherit(node: &Node, last: Option<&Operation>, book: &Book) -> Option<OperationId> {
+    let open = node.open.as_ref().map(|(open, _)| open);
+    let has_all = |op: &&Operation| op.finals().is_some_and(|finals| finals.because.is_none());
+    let open = last.filter(|last| open == Some(&last.id)).filter(has_all).map(|last| &last.id);
+    node.finals.iter().chain(open).find(|operation| !book.known.has_inherited_from(operation)).cloned()
 }
 
 /// The first turn of a node after a time. The turns of a fleet are spread over the interval by the nodes' names, so that they
@@ -649,7 +717,7 @@ impl Book {
                 if order.number != self.known.newest + 1 {
                     return illegal("the backup's number does not follow the last one");
                 }
-                if self.known.under_way().is_some() {
+                if self.known.under_way().is_some() && !order.is_final() {
                     return illegal("another backup is under way");
                 }
                 self.begun += 1;
@@ -697,7 +765,8 @@ impl Book {
                 if self.under_way_mut(*backup).is_none() {
                     return illegal("this backup is not under way");
                 }
-                let failed = self.known.backups.pop();
+                let is_it = |known: &mut Backup| known.order.number == *backup;
+                let failed: Vec<Backup> = self.known.backups.extract_if(.., is_it).collect();
                 failed.iter().for_each(|backup| self.condemn(backup));
                 self.known.failed_in_a_row = self.known.failed_in_a_row.saturating_add(1);
                 let failure = Failure { backup: *backup, at_ms: stamp.at_ms, because: because.clone() };
@@ -734,6 +803,16 @@ impl Book {
                 }
                 self.closed = true;
             }
+            BackupEvent::Inherited { backup, operation, snapshots, taken_at_ms } => {
+                let Some(inherited) = self.under_way_mut(*backup) else {
+                    return illegal("this backup is not under way");
+                };
+                inherited.progress = Progress::Copying;
+                inherited.taken_at_ms = Some(*taken_at_ms);
+                inherited.snapshots.clone_from(snapshots);
+                self.known.last_take_at_ms = self.known.last_take_at_ms.max(Some(stamp.at_ms));
+                self.known.inherited_from = Some(operation.clone());
+            }
         }
         Ok(self)
     }
@@ -759,17 +838,21 @@ impl Book {
     }
 
     fn under_way_mut(&mut self, number: u64) -> Option<&mut Backup> {
-        let last = self.known.backups.last_mut()?;
-        (last.order.number == number && last.progress != Progress::Complete).then_some(last)
+        let mut all = self.known.backups.iter_mut();
+        all.find(|known| known.order.number == number && known.progress != Progress::Complete)
     }
 
-    /// Complete backups that are more than is kept are to be deleted, but those that are held.
+    /// Complete backups that are more than is kept are to be deleted, but those that are held. The newest final one is kept
+    /// beside the others.
     fn forget_old(&mut self) {
         let keep = self.known.last_complete().map_or(0, |newest| newest.order.keep as usize);
-        let mut too_many = self.known.complete().count().saturating_sub(keep);
+        let finals = self.known.complete().filter(|backup| backup.order.is_final()).count();
+        let mut finals_too_many = finals.saturating_sub(1);
+        let mut too_many = (self.known.complete().count() - finals).saturating_sub(keep);
         for backup in std::mem::take(&mut self.known.backups) {
-            let is_old = backup.progress == Progress::Complete && too_many > 0;
-            too_many -= usize::from(is_old);
+            let too_many = if backup.order.is_final() { &mut finals_too_many } else { &mut too_many };
+            let is_old = backup.progress == Progress::Complete && *too_many > 0;
+            *too_many -= usize::from(is_old);
             if is_old && !self.known.holds.values().any(|held| *held == backup.order.number) {
                 self.condemn(&backup);
             } else {
@@ -860,7 +943,7 @@ impl Book {
     fn rules(&self) -> Vec<(u64, BackupIntent, u64)> {
         let mut due = Vec::new();
         let known = &self.known;
-        if let Some(backup) = known.under_way() {
+        for backup in known.backups.iter().filter(|backup| backup.progress != Progress::Complete) {
             let order = &backup.order;
             match backup.progress {
                 Progress::Taking => {
@@ -932,7 +1015,15 @@ fn tags(order: &BackupOrder) -> TagMap {
 
 /// The tags without which a snapshot is none of this backup's.
 fn own_tags(order: &BackupOrder) -> TagMap {
-    own_of(&tags(order))
+    match &order.cause {
+        BackupCause::Schedule | BackupCause::Asked { .. } => own_of(&tags(order)),
+        BackupCause::Final { operation } => {
+            let mut own = own_of(&tags(order));
+            own.remove("perennial:backup");
+            own.insert("perennial:operation".to_owned(), operation.to_string());
+            own
+        }
+    }
 }
 
 fn own_of(tags: &TagMap) -> TagMap {
@@ -1024,6 +1115,43 @@ impl BookDraft {
         Ok(BackupId::new(self.node.clone(), number))
     }
 
+    /// Takes over the final snapshots of an operation, as a backup that is being copied; one that is not whole has failed.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug: the caller has asked [`errand`].
+    pub fn inherit(&mut self, node: &Node, from: &Operation) -> Result<(), Refusal> {
+        let inconsistent = |why: &str| Refusal::Inconsistent { node: self.node.clone(), why: why.to_owned() };
+        let finals = from.finals().ok_or_else(|| inconsistent("no final snapshots"))?;
+        let old = from.old().ok_or_else(|| inconsistent("no instance they were taken from"))?;
+        if !self.state.opened {
+            self.open(Carried::default())?;
+        }
+        let (number, operation) = (self.state.known.newest + 1, from.id.clone());
+        let keep = node.spec.as_ref().and_then(|spec| spec.backup).or(from.order.spec.backup);
+        self.push(BackupEvent::Began(BackupOrder {
+            node: self.node.clone(),
+            number,
+            owner: from.order.owner.clone(),
+            instance: old.instance.clone(),
+            generation: from.order.generation,
+            volumes: finals.volumes,
+            keep: keep.map_or(KEEP_DEFAULT, |backup| backup.keep),
+            tags: from.order.spec.tags.clone(),
+            cause: BackupCause::Final { operation: operation.clone() },
+        }))?;
+        let taken_at_ms = finals.taken_at_ms.min(self.now_ms);
+        self.push(BackupEvent::Inherited {
+            backup: number,
+            operation,
+            snapshots: finals.taken,
+            taken_at_ms,
+        })?;
+        if let Some(because) = finals.because {
+            self.push(BackupEvent::Failed { backup: number, because })?;
+        }
+        self.intend()
+    }
+
     /// Takes a worker's report.
     ///
     /// # Errors
@@ -1037,8 +1165,10 @@ impl BookDraft {
         self.push(BackupEvent::StepSettled { token, step, evidence: evidence.clone() })?;
         match (intent.as_ref(), &evidence) {
             (Intent::Backup(BackupIntent::Take { .. }), BackupEvidence::Taken { snapshots, .. }) => {
-                let wanted = self.state.known.under_way().map_or(0, |backup| backup.order.volumes.len());
-                let of = self.state.known.under_way().map_or(0, |backup| backup.snapshots.len());
+                let all = &self.state.known.backups;
+                let taken = all.iter().find(|known| known.order.number == backup);
+                let wanted = taken.map_or(0, |backup| backup.order.volumes.len());
+                let of = taken.map_or(0, |backup| backup.snapshots.len());
                 if of < wanted {
                     let because =
                         format!("only {of} of {wanted} volumes are in {} snapshots", snapshots.len());
@@ -1056,7 +1186,7 @@ impl BookDraft {
         self.intend()
     }
 
-    /// Holds a complete backup that a new node is made from.
+    /// Holds a complete backup that volumes are made from.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has seen it complete.

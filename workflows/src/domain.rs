@@ -208,8 +208,10 @@ pub enum Command {
     Tend {
         /// Of which node.
         sight: Sight,
-        /// An operation of another node that is over and holds one of them.
+        /// An operation, of this node or another one, that is over and holds one of them.
         over: Option<OperationId>,
+        /// An operation of this node whose final snapshots are to be taken over.
+        finals: Option<OperationId>,
         /// Whose installation this is.
         owner: String,
     },
@@ -371,13 +373,17 @@ impl Domain for Perennial {
             Command::Heard { sight, .. } | Command::Return { sight, .. } | Command::Sighted { sight, .. } => {
                 sight.streams()
             }
-            Command::Tend { sight, over, .. } => {
+            Command::Tend { sight, over, finals, .. } => {
                 let mut streams = sight.streams();
                 streams.push(sight.book().next().stream());
                 streams.extend(over.iter().map(OperationId::stream));
                 // What a deletion kept stands in its order.
-                let last = sight.last().map(|last| last.stream());
-                streams.extend(last.filter(|last| !streams.contains(last)).into_iter().collect::<Vec<_>>());
+                for own in sight.last().iter().chain(finals) {
+                    let own = own.stream();
+                    if !streams.contains(&own) {
+                        streams.push(own);
+                    }
+                }
                 streams
             }
             Command::Report { workflow, evidence, .. } => match OperationId::of_stream(workflow) {
@@ -403,7 +409,7 @@ impl Domain for Perennial {
                 let (_, appends) = view.hear(sight, signal)?;
                 Ok(Decision { appends, key: None })
             }
-            Command::Tend { sight, over, owner } => {
+            Command::Tend { sight, over, owner, .. } => {
                 let view = View { world, now_ms, owner };
                 let appends = match over {
                     Some(over) => view.let_go(sight, over)?,
@@ -573,6 +579,11 @@ impl View<'_> {
             Errand::Begin { .. } => {
                 draft.begin(node, self.owner, BackupCause::Schedule)?;
             }
+            // The command did not know of it: the next look does.
+            Errand::Inherit { operation } => match self.operation(&operation) {
+                Some(from) => draft.inherit(node, from)?,
+                None => return Err(Rejection::Moved { node: name.clone() }),
+            },
             Errand::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
             Errand::Rescue { backup } => {
                 return self.rescue(sight, node, BackupId::new(name.clone(), backup));
@@ -633,6 +644,7 @@ impl View<'_> {
         let spec = node.spec.clone().ok_or_else(moved)?;
         let restore = self.restorable(sight, node, &backup, &[Slot::Root]).map_err(not_now)?;
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
+        let held = self.hold_own(sight, &restore, &operation.id)?;
         draft.resume_with(
             capacity::BY_ITSELF.to_owned(),
             vec![Slot::Root],
@@ -640,7 +652,26 @@ impl View<'_> {
             Granted::default(),
             Some(restore),
         )?;
-        self.close(draft)
+        let mut appends = self.close(draft)?;
+        appends.extend(held);
+        Ok(appends)
+    }
+
+    /// The append that holds a backup which volumes of its own node are made from: one that is completed meanwhile would prune
+    /// it otherwise.
+    fn hold_own(
+        &self,
+        sight: &Sight,
+        restore: &Restore,
+        by: &OperationId,
+    ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
+        let id = sight.book();
+        if self.book(&id)?.known.holds.contains_key(by) {
+            return Ok(None);
+        }
+        let mut draft = self.book_draft(&id)?;
+        draft.hold(restore.backup.number(), by.clone())?;
+        Ok(Some((id.stream(), backup_events(draft))))
     }
 
     /// A backup is asked for now.
@@ -734,6 +765,7 @@ impl View<'_> {
                 generation: wanted.generation,
                 resources: resources.clone(),
                 outcome,
+                finals: false,
             }));
         }
         let events = draft.events.into_iter().map(Event::Operation).collect();
@@ -760,6 +792,7 @@ impl View<'_> {
             generation,
             resources: resources.clone(),
             outcome,
+            finals: draft_end.finals().is_some(),
         })];
         let next = self.follows(&draft_end, outcome, node, resources, generation);
         if let Some(wanted) = next {
@@ -836,6 +869,8 @@ impl View<'_> {
                 generation: node.generation,
                 resources: before.clone(),
                 outcome,
+                // What gives way takes nothing from the instance.
+                finals: false,
             }));
             appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
         }
@@ -1141,11 +1176,15 @@ impl View<'_> {
                     Some(_) => OperationKind::Replace,
                     None => OperationKind::Resume,
                 };
-                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                    let cause = cause(wanted.reason.clone());
-                    let begun = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
-                    Wanted { restore: Some(restore), ..begun }
-                })
+                let held = self.hold_own(sight, &restore, &sight.next())?;
+                let (fate, mut appends) =
+                    self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
+                        let cause = cause(wanted.reason.clone());
+                        let begun = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
+                        Wanted { restore: Some(restore), ..begun }
+                    })?;
+                appends.extend(held);
+                Ok((fate, appends))
             }
             Work::ResumeNode(_) if node.resources.carrier.is_some() => {
                 Ok((Fate::Noted { because: format!("node {name} is not paused") }, Vec::new()))
@@ -1201,6 +1240,7 @@ impl View<'_> {
                     return Err(Rejection::Moved { node: name.clone() });
                 };
                 let (granted, taken) = self.take_for_resume(operation, &spec);
+                let mut held = None;
                 let who = submission.requested_by.clone();
                 let mut given_up = resume.accept_loss.clone();
                 if given_up.is_empty() && resume.from_backup.is_some() {
@@ -1212,7 +1252,10 @@ impl View<'_> {
                 let restore = match &resume.from_backup {
                     None => None,
                     Some(backup) => match self.restorable(sight, node, backup, &given_up) {
-                        Ok(restore) => Some(restore),
+                        Ok(restore) => {
+                            held = self.hold_own(sight, &restore, &operation.id)?;
+                            Some(restore)
+                        }
                         Err(because) => return rejected(because),
                     },
                 };
@@ -1220,6 +1263,7 @@ impl View<'_> {
                     Ok(()) => {
                         let mut appends = self.close(draft)?;
                         appends.extend(taken);
+                        appends.extend(held);
                         Ok((Fate::Joined { operation: resume.workflow.clone() }, appends))
                     }
                     Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
@@ -1272,6 +1316,7 @@ impl View<'_> {
             generation: node.generation,
             resources: before.clone(),
             outcome: Outcome::Abandoned,
+            finals: draft.state.finals().is_some(),
         };
         let begun = self.start(
             sight,

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{GroupId, InstanceId, Market, VolumeId};
+use crate::backup::BackupEvidence;
 use crate::loss::Origin;
 use crate::node::{HeldVolume, NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order, Restore};
@@ -526,6 +527,10 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Lost { what } => format!("lost: {what}"),
         Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),
+        Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
+            let ids: Vec<String> = snapshots.iter().map(|taken| taken.snapshot.to_string()).collect();
+            format!("{} is being copied", ids.join(", "))
+        }
         Evidence::Backup(evidence) => evidence.to_string(),
     }
 }

@@ -5,6 +5,7 @@
 //! - [`node`]: the aggregate · [`operation`]: the machine of facts and rules
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
 //! - [`backup`]: snapshots of a node's volumes while it runs, in books of their own
+//! - [`final_backup`]: the last ones of an instance, when its volumes are free
 //! - [`found`]: volumes that somebody attached by hand
 //! - [`capacity`]: which pool is asked next, and when · [`survey`]: which pools there are, [`requirements`]: what the file says
 //!   of them · [`windows`]: when a node may be moved
@@ -18,6 +19,7 @@ pub mod capacity;
 pub mod delete;
 pub mod domain;
 pub mod elsewhere;
+pub mod final_backup;
 pub mod found;
 mod from_backup;
 pub mod grow;

@@ -26,6 +26,10 @@ use crate::survey::Kept;
 /// How many past instances a node remembers, so that a late event about one is recognised as such.
 pub const PAST_INSTANCES_MAX: usize = 32;
 
+/// How many operations with final snapshots a node remembers. Their snapshots stand in its book of backups seconds later; no
+/// operation that takes some is shorter than that.
+pub const FINALS_MAX: usize = 32;
+
 /// How many notes about its present instance a node remembers; the journal keeps all.
 pub const NOTED_MAX: usize = 8;
 
@@ -489,6 +493,9 @@ pub enum NodeEvent {
         /// How it ended.
         #[serde(default, skip_serializing_if = "Outcome::is_completed")]
         outcome: Outcome,
+        /// Whether it has taken final snapshots, or tried to: the book of the node's backups takes them over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        finals: bool,
     },
     /// Something was heard that leads to nothing by itself.
     SignalNoted {
@@ -547,6 +554,8 @@ pub struct Node {
     pub returned_at_ms: Option<u64>,
     /// Volumes found on its instance that it does not take for a while.
     pub held_off: HeldOff,
+    /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
+    pub finals: Vec<OperationId>,
 }
 
 impl Node {
@@ -610,7 +619,7 @@ impl Node {
                 self.open = Some((operation.clone(), *kind));
                 self.changed_at_ms = stamp.at_ms;
             }
-            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome } => {
+            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome, finals } => {
                 if self.open.as_ref().map(|(open, _)| open) != Some(operation) {
                     return illegal("this operation is not open");
                 }
@@ -630,6 +639,12 @@ impl Node {
                 }
                 self.held_off.ends(*outcome, stamp.at_ms);
                 self.open = None;
+                if *finals {
+                    self.finals.push(operation.clone());
+                    if self.finals.len() > FINALS_MAX {
+                        self.finals.remove(0);
+                    }
+                }
                 self.generation = *generation;
                 self.resources = resources.clone();
                 self.deleted = match (kind, outcome) {

@@ -49,7 +49,7 @@ use crate::node::{HeldVolume, Leftover, OperationId, OperationKind, Outcome, Res
 use crate::signal::{Cause, Certainty, Signal};
 use crate::spec::{NetworkMode, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot, TagMap};
-use crate::{cloning, delete, devices, elsewhere, grow, loss, pause, provision, replace, undo};
+use crate::{cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, replace, undo};
 
 /// What the order of an operation fixes at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -880,9 +880,9 @@ impl Operation {
             return undo::rules(self);
         }
         if self.facts.diverted.is_some() {
-            return pause::rules(self);
+            return final_backup::with(self, pause::rules(self));
         }
-        match self.order.kind {
+        let due = match self.order.kind {
             OperationKind::Provision => provision::rules(self),
             OperationKind::Replace => replace::rules(self),
             OperationKind::Delete => delete::rules(self),
@@ -890,7 +890,8 @@ impl Operation {
             OperationKind::Pause => pause::rules(self),
             OperationKind::Resume => provision::rules(self),
             OperationKind::Take => found::rules(self),
-        }
+        };
+        final_backup::with(self, due)
     }
 
     /// Whether an intent only cleans up: when it cannot be done, the operation ends without it and lists what is left.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::backup::{BackupEvidence, TakenSnapshot};
 use crate::capacity;
 use crate::history::{Story, story};
 use crate::node::{Node, OperationId, OperationKind, Resources};
@@ -66,6 +67,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
         Intent::Find { .. } => 300_000,
         Intent::Grow { .. } => 60_000,
+        Intent::FinalSnapshot { .. } => 1_500,
         // No operation takes one.
         Intent::Backup(_) => 0,
     }
@@ -307,6 +309,15 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
         Intent::Find { .. } => Evidence::Found { things: Vec::new() },
+        Intent::FinalSnapshot { volume, .. } => Evidence::Backup(BackupEvidence::Taken {
+            snapshots: vec![TakenSnapshot {
+                snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))),
+                volume: volume.clone(),
+                size_gib: None,
+            }],
+            taken_at_ms: 0,
+            twins: Vec::new(),
+        }),
         // No operation takes one.
         Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
     }
@@ -384,6 +395,12 @@ fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
     if spec.persist.network == NetworkMode::SecondaryEni {
         notes.push(
             "The guest configures the second interface when it comes, and must not answer for its address on the primary one."
+                .to_owned(),
+        );
+    }
+    if spec.backup.is_some_and(|backup| backup.at_release) {
+        notes.push(
+            "A last backup is taken of each volume as soon as it is free; nothing waits for its copy."
                 .to_owned(),
         );
     }

@@ -997,10 +997,22 @@ mod tests {
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = Some("/dev/sda1".into()), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");
-        check(|s| s.backup = Some(BackupSpec { every_min: 0, keep: 3 }), "backup.every_min");
-        check(|s| s.backup = Some(BackupSpec { every_min: 20_000, keep: 3 }), "backup.every_min");
-        check(|s| s.backup = Some(BackupSpec { every_min: 5, keep: 0 }), "backup.keep");
-        check(|s| s.backup = Some(BackupSpec { every_min: 5, keep: 97 }), "backup.keep");
+        check(
+            |s| s.backup = Some(BackupSpec { every_min: 0, keep: 3, ..BackupSpec::default() }),
+            "backup.every_min",
+        );
+        check(
+            |s| s.backup = Some(BackupSpec { every_min: 20_000, keep: 3, ..BackupSpec::default() }),
+            "backup.every_min",
+        );
+        check(
+            |s| s.backup = Some(BackupSpec { every_min: 5, keep: 0, ..BackupSpec::default() }),
+            "backup.keep",
+        );
+        check(
+            |s| s.backup = Some(BackupSpec { every_min: 5, keep: 97, ..BackupSpec::default() }),
+            "backup.keep",
+        );
         check(
             |s| {
                 s.backup = Some(BackupSpec::default());

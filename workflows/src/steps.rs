@@ -532,6 +532,15 @@ pub enum Intent {
     },
     /// A step of a backup, which is no operation.
     Backup(BackupIntent),
+    /// Takes a snapshot of a volume that has just become free, for the node's backups; nothing waits for its copy.
+    FinalSnapshot {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
 }
 
 impl Intent {
@@ -571,6 +580,7 @@ impl Intent {
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
             Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
             Self::Backup(intent) => intent.step(),
+            Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
         }
     }
 
@@ -605,6 +615,9 @@ impl Intent {
             | Self::DeleteVolume { .. } => 5 * MINUTE,
             // A volume in use stays so; after termination it comes anyway.
             Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
+            // A second in practice, and EC2 takes one of a volume every 15 s. The operation does not end before it is seen, but
+            // nothing else waits for it.
+            Self::FinalSnapshot { .. } => 5 * MINUTE,
             // Seconds to minutes in practice; EC2 promises nothing.
             // EC2 grants one modification in six hours.
             Self::Grow { .. } => 26 * 60 * MINUTE,
@@ -635,6 +648,7 @@ impl Intent {
                 | Self::AdoptRoot { .. }
                 | Self::Survey(Question { needed: false, .. })
                 | Self::CloneRoot { .. }
+                | Self::FinalSnapshot { .. }
         )
     }
 
@@ -686,6 +700,7 @@ impl Intent {
             | Self::ReturnAddress { .. }
             | Self::Grow { .. }
             | Self::Find { .. }
+            | Self::FinalSnapshot { .. }
             | Self::Backup(_) => None,
         }
     }
@@ -700,9 +715,9 @@ impl Intent {
             Self::Launch { tags, .. } => vec![(Made::Instance, tags)],
             Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => vec![(Made::Volume, tags)],
             Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
-            Self::SnapshotRoot { tags, .. } | Self::SnapshotVolume { tags, .. } => {
-                vec![(Made::Snapshot, tags)]
-            }
+            Self::SnapshotRoot { tags, .. }
+            | Self::SnapshotVolume { tags, .. }
+            | Self::FinalSnapshot { tags, .. } => vec![(Made::Snapshot, tags)],
             Self::RegisterImage { tags, .. } => vec![(Made::Image, tags)],
             _ => Vec::new(),
         }

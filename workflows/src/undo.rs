@@ -195,6 +195,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::DeleteSnapshot { .. }
         | Intent::Grow { .. }
         | Intent::Backup(_)
+        | Intent::FinalSnapshot { .. }
         | Intent::Find { .. } => true,
         Intent::Attach { instance, .. }
         | Intent::AttachInterface { instance, .. }

@@ -25,7 +25,7 @@ fn name() -> NodeName {
 /// A node in place since the beginning of time.
 fn node(every_min: u32, keep: u32) -> Node {
     let mut spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    spec.backup = Some(BackupSpec { every_min, keep });
+    spec.backup = Some(BackupSpec { every_min, keep, ..BackupSpec::default() });
     let resources = imagined_resources(&spec).unwrap();
     Node { spec: Some(spec), generation: 1, operations: 1, resources, ..Node::default() }
 }
@@ -65,6 +65,9 @@ impl Run {
                 BackupEvent::Held { backup, by } => writeln!(told, "! {by} holds {backup}"),
                 BackupEvent::LetGo { by } => writeln!(told, "! {by} lets go"),
                 BackupEvent::Closed { next } => writeln!(told, "! closed, {next} goes on"),
+                BackupEvent::Inherited { backup, operation, snapshots, .. } => {
+                    writeln!(told, "! b{backup}: {} snapshots of {operation}", snapshots.len())
+                }
             };
         }
         self.book = draft.state;

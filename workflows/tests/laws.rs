@@ -266,6 +266,10 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
+        (Intent::FinalSnapshot { .. }, 1 | 3) => {
+            let (because, in_doubt) = ("laws".to_owned(), (how / 4).is_multiple_of(2));
+            Evidence::Backup(BackupEvidence::NotTaken { because, in_doubt })
+        }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
         (Intent::Find { .. }, 1) => Evidence::Found {
             things: vec![perennial_workflows::node::Thing::Instance {
@@ -475,7 +479,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Tend(minutes) => {
             desk.now_ms += u64::from(minutes % 16) * 60_000;
-            let command = Command::Tend { sight: desk.sight(), over: None, owner: "laws".into() };
+            let command =
+                Command::Tend { sight: desk.sight(), over: None, finals: None, owner: "laws".into() };
             desk.execute(&command)?;
         }
         Move::BackupStep(n, how) => {
@@ -585,7 +590,7 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
 /// only snapshots that were recorded.
 fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
     let mut complete: Vec<u64> = Vec::new();
-    let (mut ended, mut recorded) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ended, mut recorded, mut finals) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut given_up = 0;
     let books = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
     let mut books: Vec<_> =
@@ -595,6 +600,12 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
         let Event::Backup(event) = event else { continue };
         match event {
             BackupEvent::Completed { backup } => complete.push(*backup),
+            BackupEvent::Inherited { backup, snapshots, .. } => {
+                finals.insert(*backup);
+                for taken in snapshots.values() {
+                    prop_assert!(recorded.insert(taken.snapshot.clone()), "it is taken over once");
+                }
+            }
             BackupEvent::Failed { backup, .. } => {
                 ended.insert(*backup);
             }
@@ -608,11 +619,14 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
                 _ => {}
             },
             BackupEvent::StepIntended { backup, intent: BackupIntent::Prune { snapshot, .. }, .. } => {
-                let newer = complete.iter().filter(|other| *other > backup).count();
+                let is_final = finals.contains(backup);
+                let alike = complete.iter().filter(|other| finals.contains(*other) == is_final);
+                let newer = alike.filter(|other| *other > backup).count();
+                let keep = if is_final { 1 } else { 2 };
                 let twin = snapshot.as_str().ends_with("x99") || snapshot.as_str().ends_with("x98");
                 prop_assert!(recorded.contains(snapshot), "{snapshot} was never recorded");
                 prop_assert!(
-                    newer >= 2 || twin || ended.contains(backup) || *backup <= given_up,
+                    newer >= keep || twin || ended.contains(backup) || *backup <= given_up,
                     "backup {backup} is pruned while {newer} newer ones are complete"
                 );
             }
@@ -620,7 +634,9 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
         }
     }
     let (_, book) = desk.book();
-    prop_assert!(book.known.complete().count() <= 2, "no more than are kept");
+    let finals = book.known.complete().filter(|backup| backup.order.is_final()).count();
+    prop_assert!(finals <= 1, "the newest final one");
+    prop_assert!(book.known.complete().count() - finals <= 2, "no more than are kept");
     prop_assert!(book.known.failures.len() <= perennial_workflows::backup::FAILURES_MAX);
     Ok(())
 }
@@ -753,7 +769,7 @@ proptest! {
         let taken = taken && !by_snapshot;
         spec.data_volumes[0].volume = taken.then(|| VolumeId::parse("vol-taken").unwrap());
         // A manual backup keeps three without the section: one number, so that the law is simple.
-        spec.backup = Some(BackupSpec { every_min: 5, keep: 2 });
+        spec.backup = Some(BackupSpec { every_min: 5, keep: 2, ..BackupSpec::default() });
         if by_snapshot && handover == Handover::Terminate {
             spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
         }

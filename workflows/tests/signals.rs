@@ -44,6 +44,7 @@ impl Desk {
                 generation: 1,
                 resources,
                 outcome: Outcome::Completed,
+                finals: false,
             },
         ];
         let mut node = Node::default();

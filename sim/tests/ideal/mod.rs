@@ -533,7 +533,7 @@ pub async fn replaced(mode: Mode, trigger: Trigger, latencies: &Latencies, seed:
         spec.network.zone_change = ZoneChange::Allow;
     }
     if trigger == Trigger::Restore {
-        spec.backup = Some(BackupSpec { every_min: 720, keep: 3 });
+        spec.backup = Some(BackupSpec { every_min: 720, keep: 3, at_release: false });
     }
     lab.provision(&spec).await;
     if trigger == Trigger::Restore {

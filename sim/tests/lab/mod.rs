@@ -432,12 +432,17 @@ impl Lab {
         }
     }
 
-    /// The snapshots that a node's backups list.
-    async fn snapshots_of_backups(&self, name: &str) -> BTreeSet<String> {
+    /// The snapshots that a node's backups list, and those of operations that they will list in a moment.
+    pub async fn snapshots_of_backups(&self, name: &str) -> BTreeSet<String> {
         let book = self.book(name).await;
         let kept = book.backups.iter().flat_map(|backup| backup.snapshots.values());
         let kept = kept.map(|taken| taken.snapshot.to_string());
-        kept.chain(book.condemned.keys().map(ToString::to_string)).collect()
+        let mut all: BTreeSet<String> = kept.chain(book.condemned.keys().map(ToString::to_string)).collect();
+        for id in self.node(name).await.finals.iter().filter(|id| !book.has_inherited_from(id)) {
+            let finals = self.operation(&id.to_string()).await.finals().expect("it has final snapshots");
+            all.extend(finals.taken.values().map(|taken| taken.snapshot.to_string()));
+        }
+        all
     }
 
     /// The fates of all letters so far, as they stand in the journal.

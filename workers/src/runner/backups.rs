@@ -98,7 +98,7 @@ impl Look<'_> {
     }
 
     /// Whether a call of this step may have been made, by this process or another one.
-    fn may_have_been_asked(&self) -> bool {
+    pub(super) fn may_have_been_asked(&self) -> bool {
         let age_ms = self.memory.first_look_ms.saturating_sub(self.intended_at_ms);
         self.memory.unclear > 0 || Duration::from_millis(age_ms) > super::FRESH
     }

@@ -28,6 +28,10 @@ pub struct BackupSpec {
     #[serde(default = "keep")]
     #[schemars(range(min = 1, max = 96))]
     pub keep: u32,
+    /// Whether a last one is taken of each volume as soon as it is free: when the node leaves an instance, is paused, or is
+    /// deleted with its backups kept. The newest of these is kept beside the others.
+    #[serde(default = "at_release", rename = "final", skip_serializing_if = "is_default_at_release")]
+    pub at_release: bool,
 }
 
 const fn every_min() -> u32 {
@@ -38,9 +42,18 @@ const fn keep() -> u32 {
     KEEP_DEFAULT
 }
 
+const fn at_release() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_default_at_release(at_release: &bool) -> bool {
+    *at_release
+}
+
 impl Default for BackupSpec {
     fn default() -> Self {
-        Self { every_min: EVERY_MIN_DEFAULT, keep: KEEP_DEFAULT }
+        Self { every_min: EVERY_MIN_DEFAULT, keep: KEEP_DEFAULT, at_release: at_release() }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, Leftover, OperationKind, Thing};
 use crate::spec::{NetworkMode, Pool, RootMode};
 use crate::steps::{Evidence, Intent, LaunchInterface, Slot};
-use crate::{capacity, cloning, devices, found, survey};
+use crate::{capacity, cloning, devices, final_backup, found, survey};
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,13 @@ impl Operation {
             }
             // It may come into being all the same.
             (Intent::CloneRoot { .. }, Evidence::OutOfTime { .. }) if !given_up => self.suspect(intent),
+            (Intent::FinalSnapshot { .. }, evidence) => {
+                // Of one that is given up with the operation that is remembered already.
+                let is_suspected = given_up && matches!(evidence, Evidence::OutOfTime { .. });
+                if final_backup::may_have_made_one(evidence) && !is_suspected {
+                    self.suspect(intent);
+                }
+            }
             (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib, traits }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
                     fact.id = Some(volume.clone());
