@@ -159,3 +159,33 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
         assert_eq!(validator.is_valid(message), expected, "the schema disagrees on {message}");
     }
 }
+
+/// The names of all fields below a schema, however deep.
+fn fields(schema: &Value, into: &mut std::collections::BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Object(properties)) = map.get("properties") {
+                into.extend(properties.keys().cloned());
+            }
+            map.values().for_each(|below| fields(below, into));
+        }
+        Value::Array(all) => all.iter().for_each(|below| fields(below, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_reference_of_the_node_file_has_every_field() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/node-file.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    // What stands between backticks, word by word.
+    let code = text.split('`').skip(1).step_by(2);
+    let told: std::collections::BTreeSet<&str> =
+        code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect();
+    let (_, schema) = schemas::all().into_iter().find(|(known, _)| *known == "node").unwrap();
+    let mut all = std::collections::BTreeSet::new();
+    fields(schema.as_value(), &mut all);
+    assert!(all.len() > 50, "there are many: {all:?}");
+    let missing: Vec<_> = all.iter().filter(|field| !told.contains(field.as_str())).collect();
+    assert!(missing.is_empty(), "docs/node-file.md does not tell of {missing:?}");
+}
