@@ -447,6 +447,10 @@ impl Cloud for SimRegion {
         .await
     }
 
+    async fn uefi_data(&self, instance: &InstanceId) -> Result<Option<String>, CloudError> {
+        self.call(Action::GetInstanceUefiData, |world, now| world.uefi_data(now, instance)).await
+    }
+
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError> {
         let request = RunInstances::from(request);
         self.call(Action::RunInstances, move |world, now| world.run_instances(now, &request)).await

@@ -337,6 +337,7 @@ impl World {
                 root_snapshot: snapshot,
                 devices: Vec::new(),
                 description: "the simulated system".to_owned(),
+                uefi_data: None,
                 created_at_ms: self.now_ms,
                 visible_at_ms: self.now_ms,
                 tags: Tags::new(),

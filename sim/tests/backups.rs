@@ -225,8 +225,13 @@ async fn a_snapshot_that_an_image_uses_is_left_over_listed_and_goes_with_the_ima
     let used = book.last_complete().unwrap().snapshots[&Slot::Root].snapshot.clone();
     let image = lab.region.with(|world, now_ms| {
         let traits: ImageTraits = world.image(&world.default_image()).unwrap().traits.clone();
-        let request =
-            ImageRequest { name: "mine".into(), root_snapshot: used.clone(), traits, tags: Tags::new() };
+        let request = ImageRequest {
+            name: "mine".into(),
+            root_snapshot: used.clone(),
+            traits,
+            uefi_data: None,
+            tags: Tags::new(),
+        };
         world.register_image(now_ms, &request).unwrap()
     });
     lab.until("three more", 30 * MINUTE, async |lab| lab.book("db-1").await.newest == 4).await;

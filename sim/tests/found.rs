@@ -554,6 +554,7 @@ async fn mapping_image(lab: &Lab) -> ImageId {
             name: "maps-volumes".into(),
             root_snapshot: plain.root_snapshot,
             traits: plain.traits,
+            uefi_data: None,
             tags: Tags::new(),
         };
         let mapped = |device: &str, snapshot, delete| DeviceMapping {

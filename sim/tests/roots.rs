@@ -15,6 +15,7 @@ use perennial_workflows::node::OperationKind;
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::steps::{Evidence, Slot};
+use perennial_workflows::uefi::UefiVariables;
 use serde_json::json;
 
 fn settings() -> Settings {
@@ -412,5 +413,87 @@ async fn an_image_that_is_not_as_the_nodes_own_is_told() {
         });
         let expected: &[&str] = if platform.is_some() { &["platform none instead of windows"] } else { &[] };
         assert_eq!(told.expect("the root went on as an image"), expected, "{platform:?}");
+    }
+}
+
+/// The UEFI variables of a node's instance.
+async fn variables(lab: &Lab) -> Option<String> {
+    let instance = lab.instance("db-1").await;
+    lab.region.with(|world, _| world.instance(&instance).unwrap().uefi_data.clone())
+}
+
+async fn set_variables(lab: &Lab, data: &str) {
+    let instance = lab.instance("db-1").await;
+    lab.region.with(|world, _| world.set_uefi_data(&instance, data));
+}
+
+/// They are the instance's and would end with it; an image gets them, and what was read last serves after an unannounced loss.
+#[tokio::test(start_paused = true)]
+async fn the_uefi_variables_go_on_with_an_image_of_the_root() {
+    for workflow in ["node.replace", "node.pause"] {
+        let mut lab = backed_up(settings(), RootMode::Image, |_| ()).await;
+        set_variables(&lab, "Zmlyc3Q=").await;
+        lab.submit(workflow, "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        if workflow == "node.pause" {
+            lab.submit("node.resume", "db-1", json!({})).await;
+            lab.rest("db-1", 3).await;
+        }
+        assert_eq!(variables(&lab).await.as_deref(), Some("Zmlyc3Q="), "{workflow}");
+        // Nobody reads what was changed since.
+        set_variables(&lab, "c2Vjb25k").await;
+        let old = lab.instance("db-1").await;
+        lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        lab.clock.sleep(Duration::from_secs(900)).await;
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        assert_ne!(lab.instance("db-1").await, old);
+        assert_eq!(variables(&lab).await.as_deref(), Some("Zmlyc3Q="), "{workflow}");
+    }
+}
+
+/// What cannot be read holds nothing up, and the history says why.
+#[tokio::test(start_paused = true)]
+async fn uefi_variables_that_cannot_be_read_hold_nothing_up() {
+    for code in ["UnauthorizedOperation", "RequestLimitExceeded", "InternalError"] {
+        let mut lab = backed_up(settings(), RootMode::Image, |_| ()).await;
+        set_variables(&lab, "Zmlyc3Q=").await;
+        lab.region.inject(Rule {
+            target: Target::Only(Action::GetInstanceUefiData),
+            when: When::Always,
+            fault: Fault::Before(code.into()),
+        });
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        assert_eq!(variables(&lab).await, None, "{code}");
+        let steps = lab.operation("db-1.2").await.steps;
+        let read = steps.values().find_map(|record| match &record.outcome {
+            Some((Evidence::PreservedWith { uefi: Some(seen), .. }, at_ms)) => {
+                Some((seen.clone(), at_ms - record.intended_at_ms))
+            }
+            _ => None,
+        });
+        let (seen, took_ms) = read.expect("they were asked for");
+        assert!(matches!(&seen, UefiVariables::Unread { because } if because.contains(code)), "{seen:?}");
+        assert!(took_ms < 10_000, "{code}: {took_ms}");
+    }
+}
+
+/// A node without a root of its own, or whose image boots otherwise, is not asked for them.
+#[tokio::test(start_paused = true)]
+async fn uefi_variables_are_asked_for_only_where_there_are_any() {
+    for (root, boot_mode, expected) in [
+        (RootMode::Image, "uefi", true),
+        (RootMode::Image, "legacy-bios", false),
+        (RootMode::None, "uefi", false),
+    ] {
+        let mut lab = Lab::new(settings());
+        let spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
+        lab.region.with(|world, _| world.set_boot_mode(&spec.image, boot_mode));
+        lab.provision(&spec).await;
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.rest("db-1", 2).await;
+        let asked = lab.region.calls().iter().any(|call| call.action == Action::GetInstanceUefiData);
+        assert_eq!(asked, expected, "{root:?} {boot_mode}");
     }
 }

@@ -616,7 +616,8 @@ async fn a_type_that_cannot_boot_the_image_is_not_asked() {
         traits.boot_mode = Some("uefi".to_owned());
         traits.tpm_support = Some("v2.0".to_owned());
         let (name, tags) = ("secured".to_owned(), Tags::new());
-        let request = ImageRequest { name, root_snapshot: plain.root_snapshot, traits, tags };
+        let request =
+            ImageRequest { name, root_snapshot: plain.root_snapshot, traits, uefi_data: None, tags };
         world.register_image(now_ms, &request).unwrap()
     });
     lab.clock.sleep(Duration::from_secs(100)).await;

@@ -337,6 +337,7 @@ async fn a_snapshot_becomes_an_image_that_can_be_launched() {
         name: "perennial-db-1-7".into(),
         root_snapshot: snapshot.clone(),
         traits: base.traits,
+        uefi_data: None,
         tags: node_tags("db-1"),
     };
     let image = world.ec2.register_image(&request).await.unwrap();

@@ -48,6 +48,7 @@ pub const fn published(action: Action) -> (f64, f64) {
         | A::DescribeSpotInstanceRequests
         | A::DescribeInstanceStatus
         | A::DescribeReplaceRootVolumeTasks
+        | A::GetInstanceUefiData
         | A::DescribeAddresses
         | A::DescribeSpotPriceHistory
         | A::GetSpotPlacementScores
@@ -179,6 +180,7 @@ budgeted! {
     DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
     DescribeInstanceStatus: fn impaired(&self) -> Vec<ImpairedView>;
     DescribeReplaceRootVolumeTasks: fn root_tasks(&self, instance: &InstanceId) -> Vec<RootTaskView>;
+    GetInstanceUefiData: fn uefi_data(&self, instance: &InstanceId) -> Option<String>;
     RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
     TerminateInstances: fn terminate_instance(&self, id: &InstanceId) -> ();
     CancelSpotInstanceRequests: fn cancel_spot_request(&self, id: &SpotRequestId) -> ();
@@ -249,6 +251,7 @@ mod tests {
             fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
             fn impaired() -> Vec<ImpairedView>;
             fn root_tasks(i: &InstanceId) -> Vec<RootTaskView>;
+            fn uefi_data(i: &InstanceId) -> Option<String>;
             fn run_instance(r: &LaunchRequest) -> InstanceView;
             fn terminate_instance(i: &InstanceId) -> ();
             fn cancel_spot_request(i: &SpotRequestId) -> ();

@@ -18,6 +18,7 @@ pub enum Action {
     DescribeSpotInstanceRequests,
     DescribeInstanceStatus,
     DescribeReplaceRootVolumeTasks,
+    GetInstanceUefiData,
     RunInstances,
     TerminateInstances,
     CancelSpotInstanceRequests,
@@ -71,6 +72,7 @@ impl Action {
             | A::DescribeSpotInstanceRequests
             | A::DescribeInstanceStatus
             | A::DescribeReplaceRootVolumeTasks
+            | A::GetInstanceUefiData
             | A::DescribeAddresses
             | A::DescribeSpotPriceHistory
             | A::GetSpotPlacementScores

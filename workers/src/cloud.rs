@@ -490,6 +490,8 @@ pub struct ImageRequest {
     pub root_snapshot: SnapshotId,
     /// From the image the node was first launched from.
     pub traits: ImageTraits,
+    /// The UEFI variables of its instances, in base64; without them they have none of their own.
+    pub uefi_data: Option<String>,
     /// At creation.
     pub tags: Tags,
 }
@@ -553,6 +555,9 @@ pub trait Cloud: Send + Sync + 'static {
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError>;
     /// DescribeReplaceRootVolumeTasks of one instance.
     async fn root_tasks(&self, instance: &InstanceId) -> Result<Vec<RootTaskView>, CloudError>;
+
+    /// GetInstanceUefiData: the UEFI variables of a running or stopped instance, in base64; `None` where it has none.
+    async fn uefi_data(&self, instance: &InstanceId) -> Result<Option<String>, CloudError>;
 
     /// RunInstances, one instance.
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError>;

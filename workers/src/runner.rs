@@ -125,6 +125,8 @@ struct Memory {
     missing_other: Option<(u64, u32)>,
     /// The same for an answer about root replacements.
     unanswered: Option<(u64, u32)>,
+    /// The same for the UEFI variables of an instance.
+    unread: Option<(u64, u32)>,
     /// When a volume was last detached by force, in milliseconds.
     forced_at_ms: Option<u64>,
 }
@@ -385,8 +387,9 @@ impl Look<'_> {
                     (Err(error), _) => Err(error),
                 }
             }
-            Intent::Preserve { instance, volumes, interface, others } => {
-                preserve::preserve(self, instance, volumes, interface.as_ref(), others.as_ref()).await
+            Intent::Preserve { instance, volumes, interface, others, uefi } => {
+                let asked = if *uefi { preserve::Uefi::Asked } else { preserve::Uefi::NotAsked };
+                preserve::preserve(self, instance, volumes, interface.as_ref(), others.as_ref(), asked).await
             }
             Intent::Detach { volume, instance, .. } => self.detach(volume, instance).await,
             Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
@@ -398,8 +401,8 @@ impl Look<'_> {
             Intent::CloneRoot { volume, client_token, tags } => {
                 cloning::clone_root(self, volume, client_token, tags).await
             }
-            Intent::RegisterImage { name, snapshot, facts, tags } => {
-                self.register_image(name, snapshot, facts, tags).await
+            Intent::RegisterImage { name, snapshot, facts, uefi_data, tags } => {
+                self.register_image(name, snapshot, facts, uefi_data.as_deref(), tags).await
             }
             Intent::Launch { .. } => self.launch(intent).await,
             Intent::Start { instance, devices } => self.start(instance, devices).await,
@@ -897,6 +900,7 @@ impl Look<'_> {
         name: &str,
         snapshot: &SnapshotId,
         facts: &ImageFacts,
+        uefi_data: Option<&str>,
         tags: &TagMap,
     ) -> Result<Pass, CloudError> {
         let cloud = self.runner.cloud.as_ref();
@@ -922,6 +926,7 @@ impl Look<'_> {
                         name: name.to_owned(),
                         root_snapshot: snapshot.clone(),
                         traits: traits(facts),
+                        uefi_data: uefi_data.map(str::to_owned),
                         tags: tags.clone(),
                     })
                     .await?;

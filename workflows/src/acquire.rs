@@ -136,6 +136,7 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 name: image_name(op, snapshot),
                 snapshot: snapshot.clone(),
                 facts: placement.image.clone(),
+                uefi_data: op.facts.uefi_data.clone(),
                 tags: op.tags("register_image", "root"),
             }
             .into(),
@@ -216,6 +217,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 volumes: vec![root.clone()],
                 interface: None,
                 others: None,
+                uefi: false,
             }
             .into(),
         );
@@ -370,6 +372,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
                 others: None,
+                uefi: false,
             }
             .into(),
         );

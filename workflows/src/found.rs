@@ -397,6 +397,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             volumes,
             interface: None,
             others: Some(OtherVolumes::default()),
+            uefi: false,
         }
         .into(),
     ]

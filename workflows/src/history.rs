@@ -20,6 +20,7 @@ use crate::signal::{Cause, News};
 use crate::spec::NodeName;
 use crate::steps::{Evidence, Intent, Slot};
 use crate::survey::Survey;
+use crate::uefi::UefiVariables;
 
 /// The life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -500,7 +501,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
-        Evidence::PreservedWith { found, strangers } => {
+        Evidence::PreservedWith { found, strangers, uefi } => {
             let mut said = "DeleteOnTermination is false".to_owned();
             let list = |said: &mut String, what: &str, ids: Vec<&str>| {
                 if !ids.is_empty() {
@@ -509,6 +510,13 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             };
             list(&mut said, "found", found.iter().map(|found| found.volume.as_str()).collect());
             list(&mut said, "left alone:", strangers.iter().map(|other| other.volume.as_str()).collect());
+            match uefi {
+                Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
+                Some(UefiVariables::Unread { because }) => {
+                    said.push_str(&format!("; UEFI variables not read: {because}"));
+                }
+                Some(UefiVariables::Read { data: None }) | None => {}
+            }
             said
         }
         Evidence::Verified => "everything is in place".to_owned(),

@@ -43,6 +43,7 @@ pub mod spec;
 pub mod steps;
 pub mod submission;
 pub mod survey;
+pub mod uefi;
 pub mod windows;
 
 mod acquire;

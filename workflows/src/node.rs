@@ -433,6 +433,9 @@ pub struct Resources {
     /// The survey it went by last, if its file asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survey: Option<Box<Kept>>,
+    /// The UEFI variables of its instance, in base64, as they were last read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi_data: Option<String>,
     /// Volumes on its instance that are not the node's and are left alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strangers: Vec<Stranger>,

@@ -489,6 +489,7 @@ impl Operation {
             volumes,
             interface,
             elsewhere: None,
+            uefi_data: order.before.uefi_data.clone(),
             address: order.before.address.or(order.spec.private_ip),
             addresses_elsewhere: order.before.addresses_elsewhere.clone(),
             address_on: None,

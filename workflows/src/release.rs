@@ -10,6 +10,7 @@ use crate::operation::{Due, Holder, Operation, Place};
 use crate::spec::Handover;
 use crate::steps::{Intent, Slot};
 use crate::survey;
+use crate::uefi;
 
 /// Every rule of the release half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -74,6 +75,7 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         volumes,
         interface,
         others,
+        uefi: holder.is_old && uefi::is_asked(op),
     })
 }
 

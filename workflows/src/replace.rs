@@ -23,7 +23,7 @@
 //!
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
-//! | `preserve:old` | the old instance is not known to be over | DeleteOnTermination=false on all that is kept, and on what somebody attached: see [`found`](crate::found) | instance | gone: go on; else stuck, nothing was harmed |
+//! | `preserve:old` | the old instance is not known to be over | DeleteOnTermination=false on all that is kept, and on what somebody attached: see [`found`](crate::found); reads the UEFI variables: see [`uefi`](crate::uefi) | instance | gone: go on; else stuck, nothing was harmed |
 //! | `survey` | at once; the file asks for one | looks at types, offers, prices, scores | – | the last one serves; see [`survey`](crate::survey) |
 //! | `launch`, `start` | see above; no survey awaited; the ladder's next pool | RunInstances, tokenised | instance `running` | no capacity: next pool, after the last one a pause; refused: stuck |
 //! | `detach:x` | `handover: detach`, new instance runs, old preserved | DetachVolume, never forced | volume free | 20 s: follows after the fence |

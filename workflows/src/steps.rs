@@ -41,6 +41,7 @@ use crate::found::{Found, FoundVolume, MappedVolume, OtherVolumes, Stranger};
 use crate::node::{Made, Thing};
 use crate::spec::{NodeName, Pool};
 use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
+use crate::uefi::UefiVariables;
 
 /// A volume's place in a node: `root`, or the name of a data volume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -272,6 +273,9 @@ pub enum Intent {
         /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         others: Option<OtherVolumes>,
+        /// Whether its UEFI variables are read: they are the instance's, and end with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uefi: bool,
     },
     /// Detaches a data volume from an instance that still runs, without force.
     Detach {
@@ -338,6 +342,9 @@ pub enum Intent {
         snapshot: SnapshotId,
         /// From the node's first image.
         facts: ImageFacts,
+        /// The UEFI variables of its instances, in base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uefi_data: Option<String>,
         /// At creation.
         tags: TagMap,
     },
@@ -903,5 +910,8 @@ pub enum Evidence {
         /// Which are left alone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         strangers: Vec<Stranger>,
+        /// The instance's UEFI variables, where they were asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uefi: Option<UefiVariables>,
     },
 }

@@ -25,6 +25,7 @@ use perennial_workflows::submission::{
     RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use perennial_workflows::survey::{PassedOver, Survey};
+use perennial_workflows::uefi::{UEFI_DATA_MAX, UefiVariables};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
@@ -149,6 +150,16 @@ impl Desk {
         evidence: Evidence,
     ) -> Result<bool, TestCaseError> {
         self.execute(&Command::Report { workflow: operation.stream(), token, evidence })
+    }
+}
+
+/// UEFI variables: read, none, too many, or not asked for.
+fn variables(how: u8) -> Option<UefiVariables> {
+    match how % 5 {
+        0 => Some(UefiVariables::read(Some("QU1aTlVFRkk=".to_owned()))),
+        1 => Some(UefiVariables::read(None)),
+        2 => Some(UefiVariables::read(Some("A".repeat(UEFI_DATA_MAX + 1)))),
+        _ => None,
     }
 }
 
@@ -305,7 +316,11 @@ fn found(how: u8) -> Evidence {
         },
     };
     let shared = Stranger { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
-    Evidence::PreservedWith { found: (0..how % 4).map(seen).collect(), strangers: vec![shared] }
+    Evidence::PreservedWith {
+        found: (0..how % 4).map(seen).collect(),
+        strangers: vec![shared],
+        uefi: variables(how),
+    }
 }
 
 /// What a worker may answer about a step of a backup: mostly that all is well.

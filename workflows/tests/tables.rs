@@ -1747,6 +1747,7 @@ fn three_others() -> Evidence {
             seen("vol-c", "/dev/xvdi", Some("Not a name")),
         ],
         strangers: vec![shared],
+        uefi: None,
     }
 }
 

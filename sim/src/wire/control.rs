@@ -51,7 +51,7 @@ pub(super) fn call(
                 "GET dump", "GET leaks?owner=", "GET check", "GET calls", "GET faults", "GET clock",
                 "GET volumes/<id>", "GET queues", "POST queues", "GET events", "POST events", "POST clock", "POST faults", "DELETE faults", "POST interrupt",
                 "POST rebalance", "POST spare", "POST command", "POST forget-commands", "POST manage", "POST terminate", "POST capacity", "POST fail-launch",
-                "POST stick", "POST hang", "POST let-go", "POST adoption", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
+                "POST stick", "POST hang", "POST let-go", "POST adoption", "POST uefi", "POST impair", "POST write", "POST mount", "POST unmount", "POST detach-interface",
             ],
         })),
         ("GET", "dump") => Ok(region.look(|world, _| world.dump())),
@@ -280,6 +280,10 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
             }
             other => Err(bad(format!("{other} does not stick: attach, detach"))),
         },
+        "uefi" => {
+            world.set_uefi_data(&instance()?, text(request, "data")?);
+            Ok(json!({}))
+        }
         "hang" => {
             let hang = match request["withstands"].as_str().unwrap_or("detach") {
                 "detach" => Hang::UntilForced,

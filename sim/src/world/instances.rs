@@ -544,6 +544,7 @@ impl World {
                 rebalance_at_ms: None,
                 impaired: false,
                 impaired_since_ms: None,
+                uefi_data: self.images.get(&request.image).and_then(|image| image.uefi_data.clone()),
                 launched_at_ms: self.now_ms,
                 visible_at_ms,
                 reclaim_at_ms: None,

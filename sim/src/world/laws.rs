@@ -165,8 +165,13 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
         Step::Register(s, name) => {
             let traits = world.image(&world.default_image())?.traits.clone();
             let root_snapshot = snapshot(world, *s)?;
-            let request =
-                ImageRequest { name: format!("image-{name}"), root_snapshot, traits, tags: Tags::new() };
+            let request = ImageRequest {
+                name: format!("image-{name}"),
+                root_snapshot,
+                traits,
+                uefi_data: None,
+                tags: Tags::new(),
+            };
             world.register_image(*now, &request).ok()?;
         }
         Step::CreateInterface { zone, token } => {

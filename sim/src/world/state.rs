@@ -70,6 +70,9 @@ pub struct Instance {
     /// Since when.
     #[serde(default)]
     pub impaired_since_ms: Option<u64>,
+    /// Its UEFI variables, in base64; it has them from its image, and its guest changes them.
+    #[serde(default)]
+    pub uefi_data: Option<String>,
     pub launched_at_ms: u64,
     pub visible_at_ms: u64,
     /// When EC2 will take it back.
@@ -191,6 +194,9 @@ pub struct Image {
     /// What else it says of devices: its other volumes, and the root's type, size and DeleteOnTermination.
     pub devices: Vec<DeviceMapping>,
     pub description: String,
+    /// The UEFI variables of its instances, in base64.
+    #[serde(default)]
+    pub uefi_data: Option<String>,
     pub created_at_ms: u64,
     pub visible_at_ms: u64,
     pub tags: Tags,

@@ -235,6 +235,27 @@ impl World {
         }
     }
 
+    /// The guest of an instance changes its UEFI variables (base64).
+    pub fn set_uefi_data(&mut self, id: &InstanceId, data: &str) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.uefi_data = Some(data.to_owned());
+        }
+    }
+
+    /// GetInstanceUefiData.
+    ///
+    /// # Errors
+    /// As of every call; `IncorrectInstanceState` of one that is over.
+    pub fn uefi_data(&mut self, now_ms: u64, id: &InstanceId) -> Result<Option<String>, ApiError> {
+        self.look(now_ms, "GetInstanceUefiData")?;
+        let instance = self.known_instance(id)?;
+        if instance.state.is_over() {
+            let message = format!("The instance '{id}' is {}", instance.state);
+            return Err(ApiError::new("IncorrectInstanceState", message));
+        }
+        Ok(instance.uefi_data.clone())
+    }
+
     /// The instances whose status checks fail; here all of them do at once.
     #[must_use]
     pub fn impaired(&self) -> Vec<ImpairedView> {

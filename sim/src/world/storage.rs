@@ -728,6 +728,7 @@ impl World {
         let traits =
             self.images.get(&holder.image).unwrap_or(&self.images[&self.default_image]).traits.clone();
         let traits = ImageTraits { root_device: root_device.clone(), ..traits };
+        let uefi_data = holder.uefi_data.clone();
         for volume in &volumes {
             self.check_snapshot(volume)?;
         }
@@ -759,7 +760,8 @@ impl World {
         let root_snapshot = root_snapshot.ok_or_else(|| {
             ApiError::new("IncorrectInstanceState", format!("'{instance}' has no root volume"))
         })?;
-        let request = ImageRequest { name: name.to_owned(), root_snapshot, traits, tags: tags.clone() };
+        let request =
+            ImageRequest { name: name.to_owned(), root_snapshot, traits, uefi_data, tags: tags.clone() };
         let id = self.add_image(&request, devices);
         self.at(complete_ms, Transition::ImageAvailable(id.clone()));
         Ok(id)
@@ -818,6 +820,13 @@ impl World {
     pub fn set_platform(&mut self, id: &ImageId, platform: &str) {
         if let Some(image) = self.images.get_mut(id) {
             image.traits.platform = Some(platform.to_owned());
+        }
+    }
+
+    /// Lets instances of an image boot so.
+    pub fn set_boot_mode(&mut self, id: &ImageId, mode: &str) {
+        if let Some(image) = self.images.get_mut(id) {
+            image.traits.boot_mode = Some(mode.to_owned());
         }
     }
 
@@ -993,6 +1002,7 @@ impl World {
                 root_snapshot: request.root_snapshot.clone(),
                 devices,
                 description: String::new(),
+                uefi_data: request.uefi_data.clone(),
                 created_at_ms: self.now_ms,
                 visible_at_ms,
                 tags: request.tags.clone(),

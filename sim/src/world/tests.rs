@@ -142,6 +142,7 @@ impl Lab {
             name: name.to_owned(),
             root_snapshot: root_snapshot.clone(),
             traits,
+            uefi_data: None,
             tags: Tags::new(),
         }
     }

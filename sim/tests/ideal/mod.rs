@@ -741,6 +741,7 @@ pub fn stopped_first(mode: Mode, trigger: Trigger, latencies: &Latencies, seed: 
             name: "stop-first".to_owned(),
             root_snapshot: snapshot,
             traits,
+            uefi_data: None,
             tags: Tags::new(),
         };
         let made = driver.call(l.act, |world, at| world.register_image(at, &request).unwrap());

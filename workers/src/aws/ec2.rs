@@ -352,6 +352,12 @@ impl Cloud for Ec2 {
         Ok(found)
     }
 
+    async fn uefi_data(&self, instance: &InstanceId) -> Result<Option<String>, CloudError> {
+        let call = self.client.get_instance_uefi_data().instance_id(instance.as_str());
+        let answer = call.send().await.map_err(failed(Action::GetInstanceUefiData))?;
+        Ok(answer.uefi_data.filter(|data| !data.is_empty()))
+    }
+
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError> {
         let action = Action::RunInstances;
         let answer = launch_input(request).send_with(&self.client).await.map_err(failed(action))?;
@@ -825,6 +831,7 @@ fn image_input(request: &ImageRequest) -> RegisterImageInputBuilder {
         .set_ena_support(request.traits.ena_support.then_some(true))
         .set_tpm_support(request.traits.tpm_support.as_deref().map(Into::into))
         .set_imds_support(request.traits.imds_support.as_deref().map(Into::into))
+        .set_uefi_data(request.uefi_data.clone())
         .set_tag_specifications(tagged([ResourceType::Image], &request.tags))
 }
 
@@ -1098,11 +1105,13 @@ mod tests {
                 imds_support: Some("v2.0".into()),
                 platform: None,
             },
+            uefi_data: Some("QU1aTlVFRkk=".into()),
             tags: Tags::from([("a".into(), "1".into())]),
         };
         let input = image_input(&request).build().unwrap();
         assert_eq!((input.name(), input.virtualization_type()), (Some("node-7"), Some("hvm")));
         assert_eq!(input.architecture().map(|a| a.as_str()), Some("arm64"));
+        assert_eq!(input.uefi_data(), Some("QU1aTlVFRkk="));
         assert_eq!((input.root_device_name(), input.ena_support()), (Some("/dev/xvda"), Some(true)));
         assert_eq!(input.boot_mode().map(|m| m.as_str()), Some("uefi"));
         assert_eq!(input.tpm_support().map(|s| s.as_str()), Some("v2.0"));

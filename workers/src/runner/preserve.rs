@@ -5,6 +5,7 @@ use std::time::Duration;
 use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::found::{Found, FoundVolume, OtherVolumes, Stranger};
 use perennial_workflows::steps::Evidence;
+use perennial_workflows::uefi::UefiVariables;
 
 use super::{ARRIVAL, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Look, Pass, missed, not_yet, settled};
 use crate::classify::{Class, CloudError, Disposition};
@@ -21,6 +22,7 @@ pub(super) async fn preserve(
     volumes: &[VolumeId],
     interface: Option<&InterfaceId>,
     others: Option<&OtherVolumes>,
+    asked: Uefi,
 ) -> Result<Pass, CloudError> {
     let view = match look.runner.observer.instance(instance).await? {
         // A stopped instance can be preserved as well as a running one.
@@ -93,10 +95,19 @@ pub(super) async fn preserve(
                 format!("{volume} is not seen on {instance}, which proves nothing yet"),
             );
         }
-        return settled(if found.is_empty() && strangers.is_empty() {
+        let uefi = match asked {
+            Uefi::NotAsked => None,
+            Uefi::Asked => match variables(look, instance).await {
+                Some(variables) => Some(variables),
+                None => {
+                    return not_yet(LOOK_ALONE, format!("the UEFI variables of {instance} are to be read"));
+                }
+            },
+        };
+        return settled(if found.is_empty() && strangers.is_empty() && uefi.is_none() {
             Evidence::Preserved
         } else {
-            Evidence::PreservedWith { found, strangers }
+            Evidence::PreservedWith { found, strangers, uefi }
         });
     }
     look.memory.missing = None;
@@ -107,6 +118,26 @@ pub(super) async fn preserve(
         look.runner.cloud.preserve_interface(interface, &attachment).await?;
     }
     not_yet(LOOK_SOON, format!("DeleteOnTermination of {instance} is to be seen as false"))
+}
+
+/// Whether the UEFI variables of the instance are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Uefi {
+    Asked,
+    NotAsked,
+}
+
+/// The UEFI variables of an instance, or why they cannot be read. `None` while an answer may still come: they hold nothing up.
+async fn variables(look: &mut Look<'_>, instance: &InstanceId) -> Option<UefiVariables> {
+    match look.runner.cloud.uefi_data(instance).await {
+        Ok(data) => Some(UefiVariables::read(data)),
+        Err(error) => {
+            let now_ms = look.runner.clock.now_ms();
+            let may_come = matches!(error.class, Class::Transient | Class::Throttled);
+            let waits = may_come && !missed(&mut look.memory.unread, now_ms, UNANSWERED);
+            (!waits).then(|| UefiVariables::Unread { because: error.to_string() })
+        }
+    }
 }
 
 /// The volumes on an instance beside the known ones: those that can become the node's, and those that are left alone. `None`

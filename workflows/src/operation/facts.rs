@@ -211,7 +211,7 @@ pub struct Candidate {
 pub struct Rejected {
     /// Which.
     pub pool: Pool,
-    /// EC2's code, or one of ours when it was not asked ([`capacity`]).
+    /// EC2's code, or one of ours when it was not asked ([`capacity`](crate::capacity)).
     pub code: String,
     /// When.
     pub at_ms: u64,
@@ -254,6 +254,8 @@ pub struct Facts {
     pub interface: Option<InterfaceFact>,
     /// The one that was made in another subnet, for a new instance there (`secondary_eni`).
     pub elsewhere: Option<Elsewhere>,
+    /// The UEFI variables of the node's instance, in base64, as they were last read.
+    pub uefi_data: Option<String>,
     /// The node's own address, once known.
     pub address: Option<Ipv4Addr>,
     /// The addresses it has of pools of other subnets (`ip_pool`).

@@ -8,7 +8,7 @@ use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, Leftover, OperationKind, Thing};
 use crate::spec::{NetworkMode, Pool, RootMode};
 use crate::steps::{Evidence, Intent, LaunchInterface, Slot};
-use crate::{capacity, cloning, devices, final_backup, found, survey};
+use crate::{capacity, cloning, devices, final_backup, found, survey, uefi};
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,9 @@ impl Operation {
                 }
             }
             (Intent::Preserve { instance, .. }, Evidence::Preserved | Evidence::PreservedWith { .. }) => {
+                if let Evidence::PreservedWith { uefi: seen, .. } = evidence {
+                    uefi::learn(&mut facts.uefi_data, seen.as_ref());
+                }
                 for holder in &mut facts.holders {
                     holder.preserved |= holder.instance == *instance;
                 }

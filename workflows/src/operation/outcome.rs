@@ -28,6 +28,7 @@ impl Operation {
         left.placement = facts.placement.clone();
         left.origins.extend(loss::changed(&end));
         left.survey = facts.survey.as_deref().cloned().map(Box::new);
+        left.uefi_data.clone_from(&facts.uefi_data);
         for (slot, fact) in &facts.volumes {
             match &fact.id {
                 Some(volume) => {
@@ -266,6 +267,7 @@ impl Operation {
             leftovers: self.leftovers(),
             origins: loss::origins(self, candidate),
             survey: facts.survey.as_deref().cloned().map(Box::new),
+            uefi_data: facts.uefi_data.clone(),
             strangers: Vec::new(),
         })
     }

@@ -453,6 +453,12 @@ pub(super) fn reboot_instances(call: &mut Call<'_>) -> Result<Element, ApiError>
     }
 }
 
+pub(super) fn uefi_data(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    let data = call.world.uefi_data(call.now_ms, &id)?;
+    Ok(Element::new().with("instanceId", &id).maybe("uefiData", data.as_ref()))
+}
+
 pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("InstanceId");
     select::not_with_ids(call, &texts, "instancesSet")?;

@@ -94,6 +94,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DetachVolume", storage::detach_volume),
     ("DisassociateAddress", network::disassociate_address),
     ("GetInstanceTypesFromInstanceRequirements", catalogue::types_by_requirements),
+    ("GetInstanceUefiData", instances::uefi_data),
     ("GetSpotPlacementScores", catalogue::placement_scores),
     ("ModifyInstanceAttribute", instances::modify_attribute),
     ("ModifyNetworkInterfaceAttribute", network::modify_interface),

@@ -304,6 +304,7 @@ pub(super) fn register_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
             imds_support: params.owned("ImdsSupport"),
             platform: None,
         },
+        uefi_data: params.owned("UefiData"),
         tags: call.tags_for("image")?,
     };
     let id = call.world.register_image_with(call.now_ms, &request, &devices)?;
