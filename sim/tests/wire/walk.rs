@@ -42,6 +42,7 @@ const DESCRIBES: &[(&str, &str, bool, bool)] = &[
         true,
         false,
     ),
+    ("GetInstanceUefiData", "&InstanceId=$I", false, false),
     ("GetSpotPlacementScores", "&TargetCapacity=1&InstanceType.1=m5.large", true, false),
 ];
 
