@@ -359,14 +359,16 @@ impl Rehearsal {
         let none = Vec::<String>::new();
         assert_eq!(findings, none, "{}: {expected:#}\n{}", kept.name, self.perennial.log_tail());
         let persist = after.spec.as_ref().expect("it is registered").persist;
+        // An old root goes on as another volume where an image of it is taken or it comes to another zone.
+        let replacements = after.generation.saturating_sub(1) as usize;
+        let has_moved = kept.before.subnet != after.resources.subnet || after.resources.subnet.is_some();
         let old_roots = match persist.root {
-            RootMode::Image => after.generation.saturating_sub(1) as usize,
-            RootMode::Adopt if fell => after.generation.saturating_sub(1) as usize,
-            RootMode::Adopt if after.resources.subnet.is_some() => 1,
+            RootMode::Image => replacements,
+            RootMode::Adopt if fell || has_moved => replacements,
             RootMode::Adopt | RootMode::None => 0,
         };
         let data_volumes = after.resources.volumes.keys().filter(|slot| **slot != Slot::Root).count();
-        let copied = if copies_data(after) { data_volumes } else { 0 };
+        let copied = if copies_data(kept, after) || has_moved { data_volumes * replacements } else { 0 };
         let retained = &after.resources.retained;
         assert!(
             retained.len() <= old_roots + copied,
@@ -386,9 +388,9 @@ impl Rehearsal {
         let root_of = |resources: &Resources| resources.volumes[&Slot::Root].volume.to_string();
         let data = Slot::Data(spec.data_volumes[0].name.clone());
         let root_kept = spec.persist.root != RootMode::None;
-        let moved = is.subnet.is_some();
+        let moved = is.subnet != was.subnet;
         let same_root = spec.persist.root == RootMode::Adopt && !fell && !moved;
-        let data_volume = if copies_data(after) { &is.volumes[&data] } else { &was.volumes[&data] };
+        let data_volume = if copies_data(kept, after) { &is.volumes[&data] } else { &was.volumes[&data] };
         let kept_from = if moved { is } else { was };
         let address = kept_from.address.map(|address| address.to_string());
         let (interface, address) = match spec.persist.network {
@@ -432,9 +434,9 @@ impl Rehearsal {
 }
 
 /// Whether a node's data has gone on as a copy.
-fn copies_data(after: &Node) -> bool {
+fn copies_data(kept: &Kept, after: &Node) -> bool {
     let spec = after.spec.as_ref().expect("it is registered");
-    spec.persist.data == DataMode::Snapshot || after.resources.subnet.is_some()
+    spec.persist.data == DataMode::Snapshot || after.resources.subnet != kept.before.subnet
 }
 
 /// What a node must bring back.

@@ -3,6 +3,7 @@
 //! them in `sim/tests/modes.rs`.
 
 mod choice;
+mod matrix;
 mod peace;
 mod volumes;
 
@@ -122,30 +123,38 @@ async fn an_address_of_a_pool_moves_with_the_node_planned_warned_and_lost() {
     }
 }
 
-/// No capacity of any kind where the nodes live.
+/// No capacity of any kind in the zone where the nodes live at first.
 async fn exhaust(rehearsal: &Rehearsal) {
+    capacity(rehearsal, "us-east-1a", "unsupported").await;
+}
+
+/// What each pool of the nodes' types has in a zone.
+async fn capacity(rehearsal: &Rehearsal, zone: &str, capacity: &str) {
     for instance_type in ["m6i.large", "m5.large"] {
         for market in ["spot", "on-demand"] {
-            let nothing = json!({
-                "type": instance_type, "zone": "us-east-1a", "market": market, "capacity": "unsupported"
-            });
-            rehearsal.region.post("capacity", nothing).await;
+            let pool = json!({ "type": instance_type, "zone": zone, "market": market, "capacity": capacity });
+            rehearsal.region.post("capacity", pool).await;
         }
+    }
+}
+
+/// Pools of addresses in both subnets, `here` and `there`.
+async fn pools(rehearsal: &Rehearsal) {
+    for (name, subnet) in [("here", &rehearsal.subnet), ("there", &rehearsal.other_subnet)] {
+        let pool = json!({
+            "schema": "perennial.pool/v1", "name": name, "subnet": subnet,
+            "addresses": rehearsal.addresses_in(subnet, 40, 43).await,
+        });
+        rehearsal.perennial.write("pool.yaml", &pool.to_string());
+        asked(rehearsal, &["pool", "apply", "-f", "pool.yaml", "--wait"]).await;
     }
 }
 
 #[tokio::test]
 async fn a_node_of_pools_has_the_address_in_another_zone_that_it_was_promised() {
     let mut rehearsal = rehearsal(38).await;
-    let (subnet, other) = (rehearsal.subnet.clone(), rehearsal.other_subnet.clone());
-    for (name, subnet) in [("here", &subnet), ("there", &other)] {
-        let pool = json!({
-            "schema": "perennial.pool/v1", "name": name, "subnet": subnet,
-            "addresses": rehearsal.addresses_in(subnet, 40, 43).await,
-        });
-        rehearsal.perennial.write("pool.yaml", &pool.to_string());
-        asked(&rehearsal, &["pool", "apply", "-f", "pool.yaml", "--wait"]).await;
-    }
+    let other = rehearsal.other_subnet.clone();
+    pools(&rehearsal).await;
     let files = ROOTS.map(|(name, root)| {
         let persist = PersistSpec { root, network: NetworkMode::IpPool, ..PersistSpec::default() };
         let mut file = rehearsal.node_file(name, persist);
