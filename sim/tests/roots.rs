@@ -479,6 +479,22 @@ async fn uefi_variables_that_cannot_be_read_hold_nothing_up() {
     }
 }
 
+/// Where EC2 refuses them, the image is registered without: the root comes back all the same.
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_refused_with_uefi_variables_is_registered_without() {
+    let mut lab = backed_up(settings(), RootMode::Image, |_| ()).await;
+    set_variables(&lab, "Zmlyc3Q=").await;
+    lab.region.inject(Rule {
+        target: Target::Only(Action::RegisterImage),
+        when: When::Next(1),
+        fault: Fault::Before("InvalidParameterValue".into()),
+    });
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.rest("db-1", 2).await;
+    lab.check("db-1", &["before the backup", "after the backup"]).await;
+    assert_eq!(variables(&lab).await, None);
+}
+
 /// A node without a root of its own, or whose image boots otherwise, is not asked for them.
 #[tokio::test(start_paused = true)]
 async fn uefi_variables_are_asked_for_only_where_there_are_any() {

@@ -31,6 +31,7 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::found::Found;
 use perennial_workflows::node::{Made, Thing};
 use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
+use tracing::warn;
 
 use crate::catalogue::Catalogue;
 use crate::classify::{Class, CloudError, Disposition, Effect};
@@ -921,15 +922,22 @@ impl Look<'_> {
                 ImageState::Failed => refused("ImageFailed", format!("{} failed", view.id)),
             },
             None => {
-                let id = cloud
-                    .register_image(&ImageRequest {
-                        name: name.to_owned(),
-                        root_snapshot: snapshot.clone(),
-                        traits: traits(facts),
-                        uefi_data: uefi_data.map(str::to_owned),
-                        tags: tags.clone(),
-                    })
-                    .await?;
+                let mut request = ImageRequest {
+                    name: name.to_owned(),
+                    root_snapshot: snapshot.clone(),
+                    traits: traits(facts),
+                    uefi_data: uefi_data.map(str::to_owned),
+                    tags: tags.clone(),
+                };
+                let id = match cloud.register_image(&request).await {
+                    // The root is worth more than they are: whether EC2 takes them was not seen on a live account.
+                    Err(error) if uefi_data.is_some() && error.disposition() == Disposition::Person => {
+                        warn!(%error, "an image is registered without the UEFI variables of its instance");
+                        request.uefi_data = None;
+                        cloud.register_image(&request).await?
+                    }
+                    answer => answer?,
+                };
                 not_yet(LOOK_SOON, format!("{id} is to be available"))
             }
         }
