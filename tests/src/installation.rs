@@ -4,6 +4,7 @@
 //! package the binary of another one, so it must be built before: `cargo test --workspace` does that. [`BINARY_VARIABLE`]
 //! names another one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -39,6 +40,9 @@ const TAIL_BYTES: usize = 8 * 1024;
 
 /// How much of the journal is shown then.
 const TAIL_EVENTS: usize = 16;
+
+/// And of each operation that has not ended.
+const OPEN_TAIL_EVENTS: usize = 6;
 const TAIL_BODY_CHARACTERS: usize = 300;
 
 /// How many events one read takes.
@@ -238,13 +242,23 @@ impl Installation {
         format!("serve's log ends with:\n{}", String::from_utf8_lossy(&bytes[start..]))
     }
 
-    /// The newest events.
+    /// The newest events, and the newest of each operation that has not ended.
     async fn journal_tail(&self) -> String {
         let events = self.events().await;
         let mut text = "the journal ends with:".to_owned();
         for event in &events[events.len().saturating_sub(TAIL_EVENTS)..] {
-            let body: String = event.data.body.chars().take(TAIL_BODY_CHARACTERS).collect();
-            text.push_str(&format!("\n{} {} {} {body}", event.recorded_at_ms, event.stream, event.data.kind));
+            text.push_str(&line(event));
+        }
+        let mut open: BTreeMap<&str, Vec<&RecordedEvent>> = BTreeMap::new();
+        for event in events.iter().filter(|event| event.stream.as_str().starts_with("workflow/")) {
+            open.entry(event.stream.as_str()).or_default().push(event);
+        }
+        open.retain(|_, events| events.last().is_some_and(|event| event.data.kind != "operation.finished"));
+        for (stream, events) in open {
+            text.push_str(&format!("\n{stream} has not ended:"));
+            for event in &events[events.len().saturating_sub(OPEN_TAIL_EVENTS)..] {
+                text.push_str(&line(event));
+            }
         }
         text
     }
@@ -281,4 +295,10 @@ pub(crate) fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_else(|error| panic!("which test is this? {error}"));
     let profile = test.parent().and_then(Path::parent);
     profile.unwrap_or_else(|| panic!("{} is in no directory of cargo's", test.display())).join("perennial")
+}
+
+/// An event, for somebody who looks for what went wrong.
+fn line(event: &RecordedEvent) -> String {
+    let body: String = event.data.body.chars().take(TAIL_BODY_CHARACTERS).collect();
+    format!("\n{} {} {} {body}", event.recorded_at_ms, event.stream, event.data.kind)
 }

@@ -361,7 +361,11 @@ impl World {
     fn hold(&mut self, address: Ipv4Addr, id: &InterfaceId) {
         self.addresses.insert(address, id.clone());
         if let Some(subnet) = self.subnets.values_mut().find(|subnet| subnet.contains(address)) {
-            subnet.cursor = u32::from(address) - u32::from(subnet.network) + 1;
+            // An address that somebody named lies behind it as often as before it; those that were given back wait for their turn.
+            let place = u32::from(address) - u32::from(subnet.network);
+            if (place + subnet.size() - subnet.cursor) % subnet.size() < subnet.size() / 2 {
+                subnet.cursor = (place + 1) % subnet.size();
+            }
         }
     }
 
