@@ -19,6 +19,7 @@ mod node;
 mod output;
 mod plan;
 mod pool;
+mod prune;
 mod read;
 #[cfg(feature = "region")]
 mod region;

@@ -22,7 +22,7 @@ use crate::installation::Installation;
 use crate::output::{Output, pairs, table};
 use crate::submit::SubmitArgs;
 use crate::workflow::slot;
-use crate::{files, history, plan, read};
+use crate::{files, history, plan, prune, read};
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
@@ -60,6 +60,11 @@ pub(crate) enum NodeCommand {
     /// Bring a paused node back onto an instance
     #[command(after_help = "Example: perennial node resume db-1 --wait")]
     Resume(ReplaceArgs),
+    /// Delete volumes that the node has outgrown
+    #[command(
+        after_help = "Example: perennial node prune db-1 --dry-run\n         perennial node prune db-1 --older-than 30d --keep 1 --yes --wait\n         perennial node prune db-1 --volume vol-0123456789abcdef0\n\nVolumes are retained where their content goes on in another one; `node show`\nlists them. What somebody else made, and what is the only volume with its\ncontent, stays. With persist.retain_days in its file a node is pruned by itself."
+    )]
+    Prune(prune::PruneArgs),
     /// End the node, keeping what --keep says
     #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
     Delete(DeleteArgs),
@@ -79,7 +84,7 @@ pub(crate) enum NodeCommand {
 pub(crate) struct NameArgs {
     /// The node
     #[arg(value_parser = NodeName::parse)]
-    name: NodeName,
+    pub(crate) name: NodeName,
 }
 
 /// Of `node apply`.
@@ -109,7 +114,7 @@ pub(crate) struct PlanArgs {
     lost: bool,
 }
 
-/// Of `node replace` and `node backup`.
+/// Of `node replace`, `node backup` and others.
 #[derive(Debug, Args)]
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
@@ -277,6 +282,7 @@ pub(crate) async fn run(
             let message = args.submit.message("node.delete", Some(args.node.name.as_str()), params);
             args.submit.send(installation, output, &message).await
         }
+        NodeCommand::Prune(args) => prune::run(args, installation, output).await,
         NodeCommand::Backup(args) => {
             let params = reasoned(serde_json::json!({}), args.reason.as_deref());
             let message = args.submit.message("node.backup", Some(args.node.name.as_str()), params);
@@ -309,7 +315,7 @@ fn as_another(node: &Node, name: &NodeName) -> Result<NodeSpec, Failure> {
     Ok(NodeSpec { name: name.clone(), data_volumes, ..spec })
 }
 
-fn reasoned(mut params: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
+pub(crate) fn reasoned(mut params: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
     if let Some(reason) = reason {
         params["reason"] = reason.into();
     }
@@ -506,9 +512,7 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
     for image in &resources.root_images {
         rows.push(("root image", format!("{} of {}", image.image, image.snapshot)));
     }
-    for old in &resources.retained {
-        rows.push(("retained", format!("{} ({}): {}", old.volume, old.slot, old.because)));
-    }
+    rows.extend(prune::rows(resources, Clock::system().now_ms()));
     for left in &resources.leftovers {
         rows.push(("left over", format!("{}: {}", left.thing.id(), left.because)));
     }

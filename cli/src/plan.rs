@@ -70,5 +70,6 @@ fn capital(kind: OperationKind) -> &'static str {
         OperationKind::Pause => "The pause",
         OperationKind::Resume => "Coming back",
         OperationKind::Take => "Taking volumes",
+        OperationKind::Prune => "The prune",
     }
 }

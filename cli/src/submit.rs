@@ -23,7 +23,7 @@ use crate::describe;
 use crate::failure::Failure;
 use crate::installation::{Installation, Role};
 use crate::output::{Format, Output};
-use crate::read;
+use crate::{prune, read};
 
 /// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -129,6 +129,7 @@ impl SubmitArgs {
             | Work::Restore(_)
             | Work::Pool(_)
             | Work::ResumeNode(_)
+            | Work::Prune(_)
             | Work::Resume(_) => Expected::Completed,
         };
         let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
@@ -142,6 +143,11 @@ impl SubmitArgs {
                 .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
             }
         };
+        if let (Work::Prune(_), Some(workflow)) = (&submission.work, &workflow) {
+            let journal = installation.reader()?;
+            let condemned = read::operation(&journal, workflow).await?.order.prune.clone();
+            prune::check_ended(&read::node(&journal, workflow.node()).await?, workflow, &condemned)?;
+        }
         let state = if workflow.is_some() { outcome.name() } else { "done" };
         let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
         output.show(&answer, || match &workflow {

@@ -459,6 +459,51 @@ fn a_deletion_says_what_is_kept() {
 }
 
 #[test]
+fn what_a_node_retains_is_shown_and_pruned() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    shell.write("db-1.yaml", &server.node_file.replace("root: adopt", "root: image"));
+    shell.stdout("node apply -f db-1.yaml --wait");
+    shell.stdout("node replace db-1 --wait");
+    let resources = shell.json("node show db-1")["resources"].clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (old, data) =
+        (text(&resources["retained"][0]["volume"]), text(&resources["volumes"]["data"]["volume"]));
+    assert!(resources["retained"][0]["since_ms"].is_u64(), "{resources}");
+    let shown = shell.stdout("node show db-1");
+    assert!(shown.contains("are paid for; `node prune --dry-run`"), "{shown}");
+    narrow(&shown);
+    for (arguments, said, code) in [
+        // Nobody is there to be asked.
+        (String::new(), "say --yes; --dry-run shows what would be deleted", 2),
+        ("--older-than soon --yes".into(), "such as 30d, 12h or 90m", 2),
+        ("--dry-run --yes".into(), "cannot be used with", 2),
+        (format!("--dry-run --volume {data}"), "is not retained by the node; it is the node's data", 2),
+        ("--volume vol-nobodys --yes --wait".into(), "vol-nobodys is not retained by the node", 1),
+        ("--yes --wait".into(), "nothing to do: nothing that is retained", 0),
+    ] {
+        let told = shell.transcript(&format!("node prune db-1 {arguments}"));
+        assert!(told.split_whitespace().collect::<Vec<_>>().join(" ").contains(said), "{arguments}: {told}");
+        assert!(told.ends_with(&format!("[exit {code}]\n")), "{arguments}: {told}");
+    }
+    let listed = shell.stdout("node prune db-1 --dry-run");
+    assert!(listed.starts_with("STAYS") && listed.contains(&old), "a week: {listed}");
+    narrow(&listed);
+    let wished = "node prune db-1 --older-than 0d";
+    let listed = shell.stdout(&format!("{wished} --dry-run"));
+    assert!(listed.starts_with("DELETE") && listed.contains(&old), "{listed}");
+    narrow(&listed);
+    assert_eq!(shell.json(&format!("{wished} --dry-run"))["delete"][0]["volume"], old.as_str());
+    assert_eq!(shell.json("node show db-1")["operations"], 2, "nothing was done");
+    assert_eq!(shell.json(&format!("{wished} --yes --wait --reason good"))["workflow"], "db-1.3");
+    assert_eq!(shell.json("node show db-1")["resources"]["retained"], serde_json::json!([]));
+    let history = shell.stdout("node history db-1");
+    assert!(history.contains("asked for by tester: good"), "{history}");
+    assert!(history.contains(&format!("delete_volume:{old}")), "{history}");
+    assert_eq!(shell.stdout(&format!("{wished} --dry-run")), "db-1 retains no volume\n");
+}
+
+#[test]
 fn an_unknown_configuration_key_is_named() {
     let shell = Shell::new();
     shell.write("perennial.toml", "owner = \"me\"\n\n[queues]\nsubmision = \"q\"\n");

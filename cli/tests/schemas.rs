@@ -80,6 +80,9 @@ fn a_validator_accepts_what_the_node_file_parser_accepts() {
         spec["persist"]["network"] = json!("none");
     }));
     assert!(!agree("reserved tag", &|spec| spec["tags"] = json!({"aws:x": "y"})));
+    assert!(agree("days", &|spec| spec["persist"]["retain_days"] = json!(14)));
+    assert!(!agree("days", &|spec| spec["persist"]["retain_days"] = json!(0)));
+    assert!(!agree("days", &|spec| spec["persist"]["retain_days"] = json!(3_651)));
     assert!(agree("tag", &|spec| spec["tags"] = json!({"team": "data"})));
     assert!(!agree("user data", &|spec| spec["user_data"] = json!("x".repeat(16 * 1024 + 1))));
 }
@@ -120,6 +123,8 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
         with("reply_to", json!("answers")),
         with("deadline", json!("2026-09-14T08:00:00Z")),
         message("node.delete", json!("db-1"), json!({ "keep": keep, "reason": "old" })),
+        message("node.prune", json!("db-1"), Value::Null),
+        message("node.prune", json!("db-1"), json!({"volumes": ["vol-1"], "older_than_s": 0, "keep": 1})),
         message("pool.apply", Value::Null, json!({ "spec": pool })),
         message(
             "workflow.resume",
@@ -134,6 +139,11 @@ fn a_validator_accepts_what_the_submission_parser_accepts() {
         message("node.replace", Value::Null, json!({})),
         message("node.delete", json!("db-1"), json!({})),
         message("node.delete", json!("db-1"), json!({"keep": {"root": true}})),
+        message("node.prune", Value::Null, json!({})),
+        message("node.prune", json!("db-1"), json!({"volumes": ["snap-1"]})),
+        message("node.prune", json!("db-1"), json!({"older_than": "7d"})),
+        message("node.prune", json!("db-1"), json!({"older_than_s": -1})),
+        message("node.prune", json!("db-1"), json!({"volumes": vec!["vol-1"; 101]})),
         message("node.apply", Value::Null, json!({})),
         message("node.apply", Value::Null, Value::Null),
         message("workflow.resume", Value::Null, json!({"workflow": "db-1"})),

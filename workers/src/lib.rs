@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod observer;
 pub mod on_demand;
 pub mod pools;
+pub mod prunes;
 pub mod returns;
 pub mod runner;
 pub mod service;

@@ -10,6 +10,7 @@ mod cloning;
 mod finals;
 mod hanging;
 pub(crate) mod preserve;
+mod prune;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -441,7 +442,10 @@ impl Look<'_> {
             Intent::Verify { instance, volumes, interface, address } => {
                 self.verify(instance, volumes, interface.as_ref(), *address).await
             }
-            Intent::DeleteVolume { volume, role } => self.delete_volume(volume, role).await,
+            Intent::DeleteVolume { volume, retained: Some(wanted), .. } => {
+                prune::delete(self, volume, wanted).await
+            }
+            Intent::DeleteVolume { volume, role, retained: None } => self.delete_volume(volume, role).await,
             Intent::DeleteInterface { interface } => match self.runner.observer.interface(interface).await? {
                 None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),

@@ -1,5 +1,6 @@
-//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the sweep and the way back to spot, over
-//! whatever journal, queues and cloud it is given. `perennial serve`, the demo and the simulations all run exactly this.
+//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the prunes, the sweep and the way back
+//! to spot, over whatever journal, queues and cloud it is given. `perennial serve`, the demo and the simulations all run exactly
+//! this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::cloud::Cloud;
 use crate::ingest::{Ingest, LetterBox, ReplyTo};
 use crate::on_demand::OnDemand;
 use crate::pools::Pools;
+use crate::prunes::Prunes;
 use crate::returns::Returns;
 use crate::runner::Runner;
 use crate::sweep::Sweep;
@@ -90,6 +92,7 @@ impl Service {
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
+        loops.spawn(Prunes::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
         loops.spawn(Backups::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
         let returns =
             Returns::new(engine.clone(), Arc::clone(&cloud), parts.owner.clone(), Arc::clone(&pools));

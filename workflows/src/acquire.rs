@@ -414,8 +414,12 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         let ours = volumes.values().any(|volume| *volume == temporary.volume);
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
             due.push(
-                Intent::DeleteVolume { volume: temporary.volume.clone(), role: "temporary root".to_owned() }
-                    .into(),
+                Intent::DeleteVolume {
+                    volume: temporary.volume.clone(),
+                    role: "temporary root".to_owned(),
+                    retained: None,
+                }
+                .into(),
             );
         }
     }
@@ -448,7 +452,7 @@ pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
 pub(crate) fn clean(thing: &Thing) -> Option<Intent> {
     Some(match thing {
         Thing::Volume { volume } => {
-            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned() }
+            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned(), retained: None }
         }
         Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
         Thing::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },

@@ -175,7 +175,12 @@ impl Operation {
         fact.id.clone().map(|volume| {
             let foreign =
                 crate::found::is_foreign(fact.found.as_ref()) || crate::taken::is_taken(self, &volume);
-            Retained { volume, slot: slot.clone(), because, foreign, went_on: true }
+            Retained {
+                foreign,
+                went_on: true,
+                size_gib: fact.size_gib,
+                ..Retained::new(volume, slot.clone(), because)
+            }
         })
     }
 }

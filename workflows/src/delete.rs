@@ -75,7 +75,8 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
         };
         // What was there before the node stays.
         if !kept && !taken::is_taken(op, &held.volume) && !found::is_foreign(held.found.as_ref()) {
-            let intent = Intent::DeleteVolume { volume: held.volume.clone(), role: slot.to_string() };
+            let (volume, role) = (held.volume.clone(), slot.to_string());
+            let intent = Intent::DeleteVolume { volume, role, retained: None };
             list.push((held.volume.to_string(), intent));
         }
     }
@@ -85,8 +86,8 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Data(_) => keep.data,
         };
         if !kept && !taken::is_taken(op, &old.volume) && !old.foreign {
-            let intent =
-                Intent::DeleteVolume { volume: old.volume.clone(), role: format!("retained {}", old.slot) };
+            let (volume, role) = (old.volume.clone(), format!("retained {}", old.slot));
+            let intent = Intent::DeleteVolume { volume, role, retained: None };
             list.push((old.volume.to_string(), intent));
         }
     }

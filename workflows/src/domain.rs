@@ -1,6 +1,7 @@
 //! All of it as the engine's `Domain`.
 
 mod addresses;
+mod pruning;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::letter::{FOREIGN_BODY_MAX, Fate, Letter, LetterEvent, REPETITIONS_MAX
 use crate::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, node_stream};
 use crate::operation::{Diversion, Draft, Keep, Operation, OperationEvent, Order, Refusal, Restore, Status};
 use crate::pool::{self, AddressPool, Granted, PoolEvent, PoolSummary, pool_stream};
+use crate::prune::Condemned;
 use crate::signal::{Cause, Effect, ImpairedPolicy, News, RebalancePolicy, Signal, StatusCheck};
 use crate::spec::{NodeName, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot};
@@ -224,6 +226,13 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
+    /// The node file says that what is retained is to be deleted.
+    Prune {
+        /// Of which node.
+        sight: Sight,
+        /// Whose installation this is.
+        owner: String,
+    },
     /// The sweep saw the volumes of the instance that carries a node at rest.
     Sighted {
         /// Which node.
@@ -370,9 +379,10 @@ impl Domain for Perennial {
                 streams.push(envelope.stream.clone());
                 streams
             }
-            Command::Heard { sight, .. } | Command::Return { sight, .. } | Command::Sighted { sight, .. } => {
-                sight.streams()
-            }
+            Command::Heard { sight, .. }
+            | Command::Return { sight, .. }
+            | Command::Prune { sight, .. }
+            | Command::Sighted { sight, .. } => sight.streams(),
             Command::Tend { sight, over, finals, .. } => {
                 let mut streams = sight.streams();
                 streams.push(sight.book().next().stream());
@@ -420,6 +430,10 @@ impl Domain for Perennial {
             Command::Return { sight, seen, owner } => {
                 let view = View { world, now_ms, owner };
                 Ok(Decision { appends: view.bring_back(sight, seen)?, key: None })
+            }
+            Command::Prune { sight, owner } => {
+                let view = View { world, now_ms, owner };
+                Ok(Decision { appends: view.prune_what_is_due(sight)?, key: None })
             }
             Command::Sighted { sight, instance, others, left, owner } => {
                 let view = View { world, now_ms, owner };
@@ -498,6 +512,7 @@ struct Wanted {
     generation: u64,
     keep: Option<Keep>,
     reimage: bool,
+    prune: Vec<Condemned>,
     restore: Option<Restore>,
     cause: Cause,
 }
@@ -510,7 +525,17 @@ impl Wanted {
         generation: u64,
         cause: Cause,
     ) -> Self {
-        Self { kind, spec, before, generation, keep: None, reimage: false, restore: None, cause }
+        Self {
+            kind,
+            spec,
+            before,
+            generation,
+            keep: None,
+            reimage: false,
+            prune: Vec::new(),
+            restore: None,
+            cause,
+        }
     }
 }
 
@@ -748,6 +773,7 @@ impl View<'_> {
             before: wanted.before,
             keep: wanted.keep,
             reimage: wanted.reimage,
+            prune: wanted.prune,
             restore: wanted.restore,
             cause: wanted.cause.clone(),
         };
@@ -1057,6 +1083,7 @@ impl View<'_> {
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let wanted = Wanted {
             reimage: false,
+            prune: Vec::new(),
             restore: None,
             kind: OperationKind::Replace,
             spec,
@@ -1118,11 +1145,15 @@ impl View<'_> {
             | Work::Restore(_)
             | Work::Pause(_)
             | Work::ResumeNode(_)
+            | Work::Prune(_)
             | Work::Delete(_)
                 if !node.exists() =>
             {
                 rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
             }
+            // It is not urgent, and takes nothing from anybody.
+            Work::Prune(_) if node.open.is_some() => rejected(busy().unwrap_or_default()),
+            Work::Prune(wish) => self.prune(sight, node, spec, (wish, cause(wish.reason.clone()))),
             Work::Backup(backup) => self.back_up(sight, node, cause(backup.reason.clone())),
             Work::Delete(delete) if self.stuck(sight).is_some() => {
                 let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
@@ -1376,6 +1407,9 @@ impl View<'_> {
             return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));
         }
         if let Err(because) = found::check_names(spec, &node.resources) {
+            return Ok((Fate::Rejected { because }, Vec::new()));
+        }
+        if let Some(because) = self.names_condemned(sight, spec) {
             return Ok((Fate::Rejected { because }, Vec::new()));
         }
         if node.exists() {

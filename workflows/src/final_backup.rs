@@ -51,7 +51,11 @@ fn wanted(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
         && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups);
     let takes_away = match order.kind {
         OperationKind::Replace | OperationKind::Pause | OperationKind::Delete => op.old().is_some(),
-        OperationKind::Provision | OperationKind::Resume | OperationKind::Grow | OperationKind::Take => false,
+        OperationKind::Provision
+        | OperationKind::Resume
+        | OperationKind::Grow
+        | OperationKind::Take
+        | OperationKind::Prune => false,
     };
     let is_wanted = takes_away && keeps_backups && order.spec.backup.is_some_and(|backup| backup.at_release);
     let keeps_root = order.spec.persist.root != RootMode::None;

@@ -78,7 +78,8 @@ impl HeldOff {
             Cause::Request { .. }
             | Cause::Signal { .. }
             | Cause::ReturnToSpot { .. }
-            | Cause::FileChanged { .. } => Vec::new(),
+            | Cause::FileChanged { .. }
+            | Cause::RetainedLonger { .. } => Vec::new(),
         };
     }
 
@@ -487,7 +488,7 @@ pub(crate) fn check_names(spec: &NodeSpec, held: &Resources) -> Result<(), Strin
 /// Whether an operation of this kind leaves the node on its instance, and gives way to all others.
 pub(crate) const fn is_in_place(kind: OperationKind) -> bool {
     match kind {
-        OperationKind::Grow | OperationKind::Take => true,
+        OperationKind::Grow | OperationKind::Take | OperationKind::Prune => true,
         OperationKind::Provision
         | OperationKind::Replace
         | OperationKind::Delete

@@ -16,6 +16,7 @@ use crate::backup::BackupEvidence;
 use crate::loss::Origin;
 use crate::node::{HeldVolume, NodeEvent, OperationId, OperationKind, Resources, Thing};
 use crate::operation::{OperationEvent, Order, Restore};
+use crate::prune;
 use crate::signal::{Cause, News};
 use crate::spec::NodeName;
 use crate::steps::{Evidence, Intent, Slot};
@@ -209,6 +210,8 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
     if let Some(restore) = &order.restore {
         told.remarks.push(Remark { at_ms: *started_at_ms, text: restored(restore, *started_at_ms) });
     }
+    let condemned = order.prune.iter().map(|condemned| prune::in_words(condemned, *started_at_ms));
+    told.remarks.extend(condemned.map(|text| Remark { at_ms: *started_at_ms, text }));
     let mut clock = OutageClock::new(order, *started_at_ms);
     let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
     let mut surveyed: Option<&Survey> = None;
@@ -304,7 +307,8 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.status = outcome.to_string();
                 told.finished_at_ms = Some(at_ms);
                 told.comparison = compare(&order.before, resources);
-                let brought = resources.carrier.is_some() && order.kind != OperationKind::Grow;
+                let brought = resources.carrier.is_some()
+                    && !matches!(order.kind, OperationKind::Grow | OperationKind::Prune);
                 let is_told = |slot: &Slot, origin: &Origin| {
                     outcome.is_completed() && brought || order.before.origins.get(slot) != Some(origin)
                 };

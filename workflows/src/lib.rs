@@ -6,7 +6,7 @@
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
 //! - [`backup`]: snapshots of a node's volumes while it runs, in books of their own
 //! - [`final_backup`]: the last ones of an instance, when its volumes are free
-//! - [`found`]: volumes that somebody attached by hand
+//! - [`found`]: volumes that somebody attached by hand · [`prune`]: what is retained is deleted
 //! - [`capacity`]: which pool is asked next, and when · [`survey`]: which pools there are, [`requirements`]: what the file says
 //!   of them · [`windows`]: when a node may be moved
 //! - [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
@@ -35,6 +35,7 @@ pub mod pause;
 pub mod plan;
 pub mod pool;
 pub mod provision;
+pub mod prune;
 pub mod replace;
 pub mod requirements;
 pub mod schemas;

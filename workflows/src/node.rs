@@ -18,6 +18,7 @@ use crate::aws::{
 };
 use crate::found::{Found, HeldOff, Stranger};
 use crate::loss::Origin;
+use crate::prune::{self, Undeleted};
 use crate::signal::{Cause, Signal};
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::{Placement, Slot, TagMap};
@@ -152,6 +153,8 @@ pub enum OperationKind {
     Resume,
     /// Takes volumes that somebody attached to its instance.
     Take,
+    /// Deletes volumes that the node has outgrown, while it runs.
+    Prune,
 }
 
 impl fmt::Display for OperationKind {
@@ -164,6 +167,7 @@ impl fmt::Display for OperationKind {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Take => "take",
+            Self::Prune => "prune",
         })
     }
 }
@@ -258,6 +262,32 @@ pub struct Retained {
     /// Whether its content goes on in another volume of the node's: it is never taken again, even if the file names it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub went_on: bool,
+    /// Since when, in milliseconds since the Unix epoch: the end of the operation that left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Its size, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u32>,
+    /// Why it could not be deleted when that was tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undeleted: Option<Undeleted>,
+}
+
+impl Retained {
+    /// The node's own, whose content goes on in no other volume as far as is known.
+    #[must_use]
+    pub const fn new(volume: VolumeId, slot: Slot, because: String) -> Self {
+        Self {
+            volume,
+            slot,
+            because,
+            foreign: false,
+            went_on: false,
+            since_ms: None,
+            size_gib: None,
+            undeleted: None,
+        }
+    }
 }
 
 /// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
@@ -649,7 +679,9 @@ impl Node {
                     }
                 }
                 self.generation = *generation;
-                self.resources = resources.clone();
+                let mut resources = resources.clone();
+                prune::date(&self.resources, &mut resources, stamp.at_ms);
+                self.resources = resources;
                 self.deleted = match (kind, outcome) {
                     (OperationKind::Delete, Outcome::Completed)
                     | (OperationKind::Provision, Outcome::Cancelled) => true,
@@ -661,7 +693,8 @@ impl Node {
                         | OperationKind::Grow
                         | OperationKind::Pause
                         | OperationKind::Resume
-                        | OperationKind::Take,
+                        | OperationKind::Take
+                        | OperationKind::Prune,
                         Outcome::Completed,
                     )
                     | (
@@ -670,7 +703,8 @@ impl Node {
                         | OperationKind::Grow
                         | OperationKind::Pause
                         | OperationKind::Resume
-                        | OperationKind::Take,
+                        | OperationKind::Take
+                        | OperationKind::Prune,
                         Outcome::Cancelled,
                     )
                     | (_, Outcome::Paused) => false,
@@ -689,17 +723,14 @@ impl Node {
                 let (None, Some(found)) = (&self.open, held.and_then(|held| held.found.clone())) else {
                     return illegal("the node has no such volume that was found, or an operation holds it");
                 };
-                self.resources.volumes.remove(slot);
+                let left = self.resources.volumes.remove(slot);
                 // A copy was made for the node: it stays listed.
                 if found.is_copy {
                     let because = "it was detached by hand".to_owned();
-                    let (volume, slot) = (volume.clone(), slot.clone());
                     self.resources.retained.push(Retained {
-                        volume,
-                        slot,
-                        because,
-                        foreign: false,
-                        went_on: false,
+                        since_ms: Some(stamp.at_ms),
+                        size_gib: left.and_then(|held| held.size_gib),
+                        ..Retained::new(volume.clone(), slot.clone(), because)
                     });
                 }
             }

@@ -21,7 +21,7 @@
 //!   volume was detached without force).
 //! - A second instance is launched only when the first launch has settled; an instance that may hold anything of the node's is
 //!   fenced before the operation finishes.
-//! - A volume that holds the node's data is never deleted, except by `delete`, by id, where the request says so.
+//! - A volume that holds the node's data is never deleted, except by `delete` and `prune`, by id, where the request says so.
 
 mod draft;
 mod facts;
@@ -49,7 +49,9 @@ use crate::node::{HeldVolume, Leftover, OperationId, OperationKind, Outcome, Res
 use crate::signal::{Cause, Certainty, Signal};
 use crate::spec::{NetworkMode, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot, TagMap};
-use crate::{cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, replace, undo};
+use crate::{
+    cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, prune, replace, undo,
+};
 
 /// What the order of an operation fixes at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +78,9 @@ pub struct Order {
     /// The root starts anew from the node's image: its present content ends, the volume is retained.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reimage: bool,
+    /// For `prune`: the retained volumes that are to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prune: Vec<prune::Condemned>,
     /// Why.
     pub cause: Cause,
 }
@@ -378,9 +383,11 @@ impl Operation {
     pub fn start(id: OperationId, order: Order, at_ms: u64) -> Self {
         let tracked = order.spec.persist.root != RootMode::None;
         let old = match order.kind {
-            OperationKind::Provision | OperationKind::Grow | OperationKind::Resume | OperationKind::Take => {
-                None
-            }
+            OperationKind::Provision
+            | OperationKind::Grow
+            | OperationKind::Resume
+            | OperationKind::Take
+            | OperationKind::Prune => None,
             OperationKind::Replace | OperationKind::Delete | OperationKind::Pause => {
                 order.before.carrier.as_ref()
             }
@@ -453,7 +460,8 @@ impl Operation {
             Cause::Request { .. }
             | Cause::ReturnToSpot { .. }
             | Cause::Found { .. }
-            | Cause::FileChanged { .. } => false,
+            | Cause::FileChanged { .. }
+            | Cause::RetainedLonger { .. } => false,
         };
         let inherited =
             inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
@@ -469,7 +477,8 @@ impl Operation {
                     Cause::Request { .. }
                     | Cause::ReturnToSpot { .. }
                     | Cause::Found { .. }
-                    | Cause::FileChanged { .. } => Certainty::Well,
+                    | Cause::FileChanged { .. }
+                    | Cause::RetainedLonger { .. } => Certainty::Well,
                 },
                 fenced: false,
                 deadline_ms: match &order.cause {
@@ -477,7 +486,8 @@ impl Operation {
                     Cause::Request { .. }
                     | Cause::ReturnToSpot { .. }
                     | Cause::Found { .. }
-                    | Cause::FileChanged { .. } => None,
+                    | Cause::FileChanged { .. }
+                    | Cause::RetainedLonger { .. } => None,
                 },
             })
             .into_iter()
@@ -835,6 +845,8 @@ impl Operation {
                 Intent::Grow { .. } | Intent::Survey(_) => true,
                 // As are the volumes on the instance.
                 Intent::Preserve { .. } => self.order.kind == OperationKind::Take,
+                // It gives way at once; what is gone all the same is found so by the next one.
+                Intent::DeleteVolume { .. } => self.order.kind == OperationKind::Prune,
                 _ => false,
             };
             if withdrawn {
@@ -891,6 +903,7 @@ impl Operation {
             OperationKind::Pause => pause::rules(self),
             OperationKind::Resume => provision::rules(self),
             OperationKind::Take => found::rules(self),
+            OperationKind::Prune => prune::rules(self),
         };
         final_backup::with(self, due)
     }

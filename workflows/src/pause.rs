@@ -38,8 +38,12 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
             due.push(
-                Intent::DeleteVolume { volume: temporary.volume.clone(), role: "temporary root".to_owned() }
-                    .into(),
+                Intent::DeleteVolume {
+                    volume: temporary.volume.clone(),
+                    role: "temporary root".to_owned(),
+                    retained: None,
+                }
+                .into(),
             );
         }
     }

@@ -122,6 +122,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         keep: None,
         reimage: false,
         restore: None,
+        prune: Vec::new(),
         cause: match (&registered, assumption.instance) {
             (Some(Node { resources: Resources { carrier: Some(carrier), .. }, .. }), Presence::Missing) => {
                 let news = News::StateChange { state: InstanceState::Terminated };
@@ -439,6 +440,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         keep: None,
         reimage: false,
         restore: None,
+        prune: Vec::new(),
         cause: Cause::Request {
             submission: "plan".to_owned(),
             requested_by: "plan".to_owned(),

@@ -23,9 +23,9 @@ use crate::operation::OperationEvent;
 use crate::pool::{PoolEvent, PoolSpec};
 use crate::spec::{DATA_VOLUMES_MAX, NODE_NAME_MAX, NodeName, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 use crate::submission::{
-    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, RecycleParams,
-    ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX, SubmissionId,
-    SubmissionSchema, TEXT_MAX,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, PruneParams,
+    RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX,
+    SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 
 /// Every schema with its name.
@@ -86,6 +86,7 @@ pub fn submission() -> Schema {
         message::<RestoreParams>(&mut generator, "node.restore", Field::Optional, Field::Required),
         message::<PauseParams>(&mut generator, "node.pause", Field::Required, Field::Optional),
         message::<ResumeNodeParams>(&mut generator, "node.resume", Field::Required, Field::Optional),
+        message::<PruneParams>(&mut generator, "node.prune", Field::Required, Field::Optional),
         message::<DeleteParams>(&mut generator, "node.delete", Field::Required, Field::Required),
         message::<ResumeParams>(&mut generator, "workflow.resume", Field::Optional, Field::Required),
         message::<CancelParams>(&mut generator, "workflow.cancel", Field::Optional, Field::Required),
@@ -99,6 +100,7 @@ pub fn submission() -> Schema {
         "RestoreParams",
         "PauseParams",
         "ResumeNodeParams",
+        "PruneParams",
         "DeleteParams",
         "CancelParams",
     ] {

@@ -297,6 +297,11 @@ pub enum Cause {
         /// Who changed it last.
         requested_by: String,
     },
+    /// Volumes have been retained for longer than the node file says.
+    RetainedLonger {
+        /// What it says (`persist.retain_days`).
+        retain_days: u32,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -313,6 +318,9 @@ impl fmt::Display for Cause {
                 write!(f, "found on {instance}: {} (by the sweep)", volumes.join(", "))
             }
             Self::FileChanged { requested_by } => write!(f, "the node file was changed by {requested_by}"),
+            Self::RetainedLonger { retain_days } => {
+                write!(f, "retained for longer than persist.retain_days: {retain_days} (by the node file)")
+            }
         }
     }
 }

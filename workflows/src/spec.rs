@@ -309,6 +309,10 @@ pub struct PersistSpec {
     /// What follows when the root volume does not exist any more; `newest_backup` where the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_loss: Option<RootLoss>,
+    /// After how many days volumes that the node has outgrown are deleted; without it they are retained until somebody prunes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3650))]
+    pub retain_days: Option<u32>,
 }
 
 impl PersistSpec {
@@ -604,6 +608,7 @@ impl NodeSpec {
             }
         }
         crate::taken::check(self)?;
+        crate::prune::check(self)?;
         if let Err((field, why)) = loss::check(self) {
             return wrong(field, why);
         }
@@ -873,6 +878,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             handover: Handover::Terminate,
             root_loss: None,
             found_volumes: FoundVolumes::Keep,
+            retain_days: None,
         },
         network: NetworkSpec::default(),
         root: RootSpec::default(),

@@ -39,6 +39,7 @@ use crate::aws::{
 use crate::backup::{BackupEvidence, BackupIntent};
 use crate::found::{Found, FoundVolume, MappedVolume, OtherVolumes, Stranger};
 use crate::node::{Made, Thing};
+use crate::prune::Succession;
 use crate::spec::{NodeName, Pool};
 use crate::survey::{PATIENCE_MS, Question, Rank, Survey};
 use crate::uefi::UefiVariables;
@@ -514,6 +515,9 @@ pub enum Intent {
         volume: VolumeId,
         /// What it was: `temporary root`, `data`…
         role: String,
+        /// Of a retained one: what must be seen before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retained: Option<Succession>,
     },
     /// Deletes the node's interface.
     DeleteInterface {

@@ -8,11 +8,12 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::ImageId;
+use crate::aws::{ImageId, VolumeId};
 use crate::backup::BackupId;
 use crate::node::OperationId;
 use crate::operation::Keep;
 use crate::pool::PoolSpec;
+use crate::prune::PRUNED_MAX;
 use crate::spec::{NodeName, NodeSpec};
 use crate::steps::Slot;
 
@@ -79,8 +80,8 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`, `node.resume`, `node.delete`, `pool.apply`, `workflow.resume` or
-    /// `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`, `node.resume`, `node.prune`, `node.delete`, `pool.apply`,
+    /// `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
     /// Which node; not needed where the parameters say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,6 +184,26 @@ pub struct ResumeNodeParams {
     pub reason: Option<String>,
 }
 
+/// `node.prune`: volumes that the node has outgrown are to be deleted. What is the only one with the content of a volume of the
+/// node's, and what somebody else made, stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    /// Only these, each of which must be one that can be deleted; empty means all that are old enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub volumes: Vec<VolumeId>,
+    /// Only what has been retained for at least so long, in seconds; a week where no volumes are named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than_s: Option<u64>,
+    /// So many of each volume of the node's stay, the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u32>,
+    /// In the asker's words, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// `node.delete`: the node is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -237,6 +258,8 @@ pub enum Work {
     Pause(PauseParams),
     /// See [`ResumeNodeParams`].
     ResumeNode(ResumeNodeParams),
+    /// See [`PruneParams`].
+    Prune(PruneParams),
     /// See [`DeleteParams`].
     Delete(DeleteParams),
     /// See [`PoolParams`].
@@ -348,6 +371,17 @@ impl Submission {
                 check_text(resume.reason.as_deref()).map_err(&bad)?;
                 (Work::ResumeNode(resume), None)
             }
+            "node.prune" => {
+                let prune: PruneParams = serde_json::from_value(given).map_err(params)?;
+                check_text(prune.reason.as_deref()).map_err(&bad)?;
+                if prune.volumes.len() > PRUNED_MAX {
+                    let why = format!(
+                        "params.volumes: at most {PRUNED_MAX}; ask for the others with another message"
+                    );
+                    return Err(bad(why));
+                }
+                (Work::Prune(prune), None)
+            }
             "node.delete" => {
                 let delete: DeleteParams = serde_json::from_value(given).map_err(params)?;
                 check_text(delete.reason.as_deref()).map_err(&bad)?;
@@ -375,7 +409,7 @@ impl Submission {
             }
             other => {
                 return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.delete, pool.apply, workflow.resume, workflow.cancel",
+                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.prune, node.delete, pool.apply, workflow.resume, workflow.cancel",
                     other.chars().take(80).collect::<String>()
                 )));
             }

@@ -36,6 +36,7 @@ use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
 use crate::operation::{Due, Holder, Operation, Place};
 use crate::pool;
+use crate::prune;
 use crate::release;
 use crate::steps::Intent;
 use crate::taken;
@@ -54,7 +55,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             due.extend(acquire::clean(&thing).map(Due::from));
         }
     }
-    due.extend(acquire::leftovers(op));
+    // What gives way to all others does so at once.
+    if !found::is_in_place(op.order.kind) {
+        due.extend(acquire::leftovers(op));
+    }
     due.extend(pool::give_back(op));
     due
 }
@@ -214,7 +218,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
     if facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) || !rules(op).is_empty() {
         return None;
     }
-    let mut left = op.order.before.clone();
+    let mut left = prune::remaining(op);
     let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
     for (slot, fact) in &facts.volumes {
         let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
@@ -224,12 +228,10 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         if op.order.kind == OperationKind::Provision {
             left.volumes.insert(slot.clone(), fact.held(volume));
         } else {
+            let because = format!("{}: cancelled; an instance of its may have written to it", op.id);
             left.retained.push(Retained {
-                volume: volume.clone(),
-                slot: slot.clone(),
-                because: format!("{}: cancelled; an instance of its may have written to it", op.id),
                 foreign: found::is_foreign(fact.found.as_ref()) || taken::is_taken(op, volume),
-                went_on: false,
+                ..Retained::new(volume.clone(), slot.clone(), because)
             });
         }
     }

@@ -13,16 +13,17 @@ use perennial_workflows::capacity::{self, SpotSeen};
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
 use perennial_workflows::found::{Found, FoundVolume, Stranger};
 use perennial_workflows::letter::letter_stream;
-use perennial_workflows::node::{Node, OperationId, node_stream};
+use perennial_workflows::node::{Node, OperationId, OperationKind, node_stream};
 use perennial_workflows::operation::{Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
+use perennial_workflows::prune;
 use perennial_workflows::requirements::CapacityOrder;
 use perennial_workflows::signal::{Effect, News, Signal, Source, StatusCheck};
 use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, ReturnToSpot, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
-    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
-    RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
+    ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PruneParams, RecycleParams,
+    ReplaceParams, RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use perennial_workflows::survey::{PassedOver, Survey};
 use perennial_workflows::uefi::{UEFI_DATA_MAX, UefiVariables};
@@ -193,6 +194,10 @@ enum Move {
     Pause,
     Wake,
     Recycle(bool),
+    /// Somebody asks for what is retained to be deleted: by name, or all but so many.
+    Prune(bool, u8),
+    /// The loop that looks after what is retained comes by, so many days later.
+    PruneDue(u8),
     /// The sweep sees so many volumes of somebody's on the carrier, and that found ones have left it.
     Sight(u8, bool),
     /// The nth open step, if it looks at an instance, finds so many of them.
@@ -220,6 +225,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Pause),
         2 => Just(Move::Wake),
         1 => any::<bool>().prop_map(Move::Recycle),
+        2 => (any::<bool>(), any::<u8>()).prop_map(|(by_name, n)| Move::Prune(by_name, n)),
+        1 => any::<u8>().prop_map(Move::PruneDue),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(others, left)| Move::Sight(others, left)),
         3 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Move::Find(n, how)),
     ];
@@ -465,6 +472,25 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let reimage = reimage.then_some(image);
             desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }))?;
         }
+        Move::Prune(by_name, n) => {
+            let retained = desk.node().resources.retained;
+            let named = retained.iter().map(|old| old.volume.clone()).skip(usize::from(*n % 4));
+            desk.submit(Work::Prune(PruneParams {
+                volumes: if *by_name { named.take(2).collect() } else { Vec::new() },
+                older_than_s: Some(u64::from(*n / 64)),
+                keep: (*n % 2 == 0).then_some(u32::from(*n % 3)),
+                reason: None,
+            }))?;
+        }
+        Move::PruneDue(days) => {
+            desk.now_ms += u64::from(*days % 3) * 86_400_000;
+            let node = desk.node();
+            let due = prune::due(&node, &Desk::name(), desk.now_ms + 700);
+            let (before, sight) = (node.operations, desk.sight());
+            let begun = desk.execute(&Command::Prune { sight, owner: "laws".into() })?;
+            prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
+            prop_assert_eq!(desk.node().operations > before, begun);
+        }
         Move::Delete(root, data) => {
             let keep = perennial_workflows::operation::Keep {
                 root: *root,
@@ -579,6 +605,16 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
                 if volume.as_str() == "vol-taken" || volume.as_str().starts_with("vol-strange") =>
             {
                 prop_assert!(false, "what was there before the node is deleted");
+            }
+            Intent::DeleteVolume { volume, retained, .. } if operation.order.kind == OperationKind::Prune => {
+                let before = &operation.order.before;
+                let old = before.retained.iter().find(|old| old.volume == *volume);
+                let is_held = before.volumes.values().any(|held| held.volume == *volume);
+                prop_assert!(!is_held && old.is_some_and(|old| !old.foreign), "{volume} is pruned");
+                let next = retained.as_ref().map(|wanted| &wanted.successor);
+                let has_its_place =
+                    old.and_then(|old| before.volumes.get(&old.slot)).map(|held| &held.volume);
+                prop_assert!(next.is_some() && next == has_its_place, "only one is left of {volume}");
             }
             Intent::DeleteVolume { volume, .. } if operation.order.keep.is_none() => {
                 prop_assert!(
@@ -734,6 +770,7 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                             perennial_workflows::signal::Cause::Request { .. }
                             | perennial_workflows::signal::Cause::Found { .. }
                             | perennial_workflows::signal::Cause::FileChanged { .. }
+                            | perennial_workflows::signal::Cause::RetainedLonger { .. }
                             | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
@@ -804,6 +841,7 @@ proptest! {
             spec.capacity.min_lifetime_min = 0;
         }
         survey_it(&mut spec, surveyed);
+        spec.persist.retain_days = by_snapshot.then_some(1);
         spec.network.elastic_ip = elastic.then(|| AllocationId::parse("eipalloc-1").unwrap());
         let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         prop_assert!(applied);

@@ -236,6 +236,7 @@ impl Desk {
             keep: None,
             reimage: false,
             restore: None,
+            prune: Vec::new(),
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();

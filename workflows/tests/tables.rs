@@ -40,6 +40,7 @@ impl Run {
             | OperationKind::Delete
             | OperationKind::Grow
             | OperationKind::Take
+            | OperationKind::Prune
             | OperationKind::Pause => imagined_resources(spec).unwrap(),
             OperationKind::Resume => {
                 perennial_workflows::node::Resources { carrier: None, ..imagined_resources(spec).unwrap() }
@@ -55,6 +56,7 @@ impl Run {
             keep,
             reimage: false,
             restore: None,
+            prune: Vec::new(),
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();

@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::spec::NetworkMode;
 use crate::steps::Slot;
-use crate::{delete, elsewhere, found, grow, loss, pause, undo};
+use crate::{delete, elsewhere, found, grow, loss, pause, prune, undo};
 
 impl Operation {
     /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
@@ -104,15 +104,7 @@ impl Operation {
     /// Roots of lost instances that may have carried the node for a while.
     pub(crate) fn outlived(&self, why: &str) -> Vec<Retained> {
         let roots = self.facts.outlived.iter();
-        roots
-            .map(|root| Retained {
-                volume: root.clone(),
-                slot: Slot::Root,
-                because: format!("{}: {why}", self.id),
-                foreign: false,
-                went_on: false,
-            })
-            .collect()
+        roots.map(|root| Retained::new(root.clone(), Slot::Root, format!("{}: {why}", self.id))).collect()
     }
 
     /// What is left over at the end of this operation.
@@ -164,6 +156,7 @@ impl Operation {
             OperationKind::Delete => delete::remaining(self),
             OperationKind::Grow => grow::grown(self),
             OperationKind::Take => found::taken_up(self),
+            OperationKind::Prune => prune::pruned(self),
         };
         resources.map(|resources| (resources, Outcome::Completed))
     }
@@ -201,29 +194,16 @@ impl Operation {
             if let Some(old) = volumes.insert(Slot::Root, new)
                 && old.volume != *root
             {
-                retained.push(Retained {
-                    volume: old.volume,
-                    slot: Slot::Root,
-                    because: format!(
-                        "{}: the root went on as another volume ({})",
-                        self.id,
-                        self.rung_of(&candidate.pool)
-                    ),
-                    foreign: false,
-                    went_on: false,
-                });
+                let way = self.rung_of(&candidate.pool);
+                let because = format!("{}: the root went on as another volume ({way})", self.id);
+                retained.push(Retained::new(old.volume, Slot::Root, because));
             }
         }
         if !self.keeps_root()
             && let Some(old) = before.volumes.get(&Slot::Root)
         {
-            retained.push(Retained {
-                volume: old.volume.clone(),
-                slot: Slot::Root,
-                because: format!("{}: the node's root is not kept any more", self.id),
-                foreign: false,
-                went_on: false,
-            });
+            let because = format!("{}: the node's root is not kept any more", self.id);
+            retained.push(Retained::new(old.volume.clone(), Slot::Root, because));
         }
         retained.extend(self.outlived("the root of an instance that was lost before the end"));
         let mut root_images: Vec<RootImage> = before
