@@ -96,7 +96,7 @@ impl Shown {
             failed_in_a_row: book.failed_in_a_row,
             failures: failures.collect(),
             left_over: left.collect(),
-            held: book.holds.iter().map(|(by, of)| Held { backup: id(*of), by: by.clone() }).collect(),
+            held: book.holders().map(|(by, of)| Held { backup: id(of), by: by.clone() }).collect(),
             paused: book.paused(),
         }
     }

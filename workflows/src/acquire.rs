@@ -20,7 +20,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let spec = &op.order.spec;
     let Some(placement) = &op.facts.placement else {
         let home = &op.facts.subnet;
-        let others = spec.subnets().filter(|subnet| *subnet != home).cloned().collect();
+        // A new instance may be where the file does not name any more.
+        let new = op.facts.candidate.iter().filter_map(|candidate| candidate.pool.subnet.as_ref());
+        let unnamed = new.filter(|subnet| !spec.subnets().any(|named| named == *subnet));
+        let others = spec.subnets().chain(unnamed).filter(|subnet| *subnet != home).cloned().collect();
         return vec![Intent::Resolve { subnet: home.clone(), image: spec.image.clone(), others }.into()];
     };
     let mut due = Vec::new();
@@ -338,6 +341,8 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .volumes
         .iter()
         .filter(|(slot, _)| **slot != Slot::Root)
+        // What the file named before it was corrected, and was never made, is not waited for.
+        .filter(|(slot, fact)| fact.place != Place::Absent || found::wish(op, slot).is_some())
         .all(|(_, fact)| on_candidate(&fact.place));
     let root = match op.rung_of(&candidate.pool) {
         RootRung::Adopt | RootRung::Clone => candidate.adopted && candidate.protected,

@@ -42,7 +42,7 @@
 mod names;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, OpenStep, Stamp};
@@ -475,6 +475,9 @@ pub struct Carried {
     /// Backups that volumes are being made from, by the operations that do it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holds: BTreeMap<OperationId, u64>,
+    /// Further ones of an operation that makes volumes from more than one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub further_holds: BTreeMap<OperationId, BTreeSet<u64>>,
     /// The newest operation whose final snapshots were taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_from: Option<OperationId>,
@@ -493,6 +496,24 @@ impl Carried {
     #[must_use]
     pub fn has_inherited_from(&self, operation: &OperationId) -> bool {
         self.inherited_from.as_ref().is_some_and(|newest| newest.number() >= operation.number())
+    }
+
+    /// The operations that make volumes from backups, with each of those.
+    pub fn holders(&self) -> impl Iterator<Item = (&OperationId, u64)> {
+        let further = self.further_holds.iter().flat_map(|(by, of)| of.iter().map(move |of| (by, *of)));
+        self.holds.iter().map(|(by, of)| (by, *of)).chain(further)
+    }
+
+    /// The backups that volumes are being made from.
+    pub fn held(&self) -> impl Iterator<Item = u64> {
+        self.holders().map(|(_, of)| of)
+    }
+
+    /// Whether an operation makes volumes from a backup.
+    #[must_use]
+    pub fn is_held_by(&self, backup: u64, by: &OperationId) -> bool {
+        self.holds.get(by) == Some(&backup)
+            || self.further_holds.get(by).is_some_and(|further| further.contains(&backup))
     }
 
     /// The newest one that can be restored.
@@ -779,12 +800,17 @@ impl Book {
                 if !self.known.complete().any(|known| known.order.number == *backup) {
                     return illegal("this backup is not complete");
                 }
-                self.known.holds.insert(by.clone(), *backup);
+                if self.known.holds.get(by).is_none_or(|held| held == backup) {
+                    self.known.holds.insert(by.clone(), *backup);
+                } else {
+                    self.known.further_holds.entry(by.clone()).or_default().insert(*backup);
+                }
             }
             BackupEvent::LetGo { by } => {
                 if self.known.holds.remove(by).is_none() {
                     return illegal("no backup is held by it");
                 }
+                self.known.further_holds.remove(by);
                 self.forget_old();
             }
             BackupEvent::GivenUp { .. } => {
@@ -853,7 +879,7 @@ impl Book {
             let too_many = if backup.order.is_final() { &mut finals_too_many } else { &mut too_many };
             let is_old = backup.progress == Progress::Complete && *too_many > 0;
             *too_many -= usize::from(is_old);
-            if is_old && !self.known.holds.values().any(|held| *held == backup.order.number) {
+            if is_old && !self.known.held().any(|held| held == backup.order.number) {
                 self.condemn(&backup);
             } else {
                 self.known.backups.push(backup);

@@ -152,6 +152,8 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     if left.interface.is_none() && left.volumes.is_empty() {
         left.subnet = None;
     }
+    // They are read before the instance ends, and go with the root.
+    left.uefi_data = facts.uefi_data.clone().filter(|_| left.volumes.contains_key(&Slot::Root));
     left.leftovers = op.leftovers();
     Some(left)
 }

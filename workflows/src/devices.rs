@@ -3,11 +3,11 @@
 //! A name is only a label on Nitro instances: the guest finds a volume by its id (`/dev/disk/by-id`), not by this name. What matters is
 //! that it is free on the instance, and that it stays the same from instance to instance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::operation::Operation;
+use crate::operation::{Operation, VolumeFact};
 use crate::spec::{NodeSpec, canonical_device};
-use crate::steps::{Evidence, Intent};
+use crate::steps::{Evidence, Intent, Slot};
 
 /// The names we choose from, in order: those the EC2 User Guide recommends for data volumes (`/dev/sd[f-p]`), then those it
 /// allows beyond them.
@@ -28,6 +28,16 @@ pub(crate) fn free<'a>(taken: impl IntoIterator<Item = &'a str>) -> Option<Strin
 pub(crate) fn choose<'a>(spec: &'a NodeSpec, held: impl IntoIterator<Item = &'a str>) -> String {
     let given = spec.data_volumes.iter().filter_map(|wanted| wanted.device.as_deref());
     free(given.chain(held)).unwrap_or_else(|| unreachable!("BUG: there are more names than data volumes"))
+}
+
+/// What a file names and an operation does not know yet does not exist yet.
+pub(crate) fn add_absent(spec: &NodeSpec, volumes: &mut BTreeMap<Slot, VolumeFact>) {
+    for wanted in &spec.data_volumes {
+        let chosen = choose(spec, volumes.values().map(|fact| fact.device.as_str()));
+        volumes
+            .entry(Slot::Data(wanted.name.clone()))
+            .or_insert_with(|| VolumeFact::absent(wanted.device.clone().unwrap_or(chosen)));
+    }
 }
 
 /// Another name for a volume whose name is in use on the instance; none of those that were refused in this operation.

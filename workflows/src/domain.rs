@@ -691,7 +691,11 @@ impl View<'_> {
         by: &OperationId,
     ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
         let id = sight.book();
-        if self.book(&id)?.known.holds.contains_key(by) {
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        if book.known.is_held_by(restore.backup.number(), by) {
             return Ok(None);
         }
         let mut draft = self.book_draft(&id)?;
@@ -1164,11 +1168,12 @@ impl View<'_> {
             )),
             // What is not made from the backup yet would be forgotten.
             Work::Pause(_)
-                if open.is_some_and(|open| {
-                    open.order.kind == OperationKind::Provision && open.order.restore.is_some()
-                }) =>
+                if open
+                    .is_some_and(|open| open.order.restore.is_some() || !open.facts.restore.is_empty()) =>
             {
-                rejected(format!("node {name} is being made from a backup; wait for it, or cancel it"))
+                rejected(format!(
+                    "node {name} is being made from a backup; wait for it, or cancel it, or delete the node"
+                ))
             }
             Work::Pause(pause) => match open {
                 Some(operation) => self.divert(operation, cause(pause.reason.clone()), None),
@@ -1398,6 +1403,15 @@ impl View<'_> {
         {
             let because = "spec.network.ip_pool: the node has, or waits for, an address of its pool; delete the node first";
             return Ok((Fate::Rejected { because: because.to_owned() }, Vec::new()));
+        }
+        if let (Some(old), Some((open, kind))) = (&node.spec, &node.open)
+            && !found::is_in_place(*kind)
+            && let Some(field) = spec.fixed_by_a_start(old)
+        {
+            let because = format!(
+                "spec.{field}: workflow {open} ({kind}) has begun with another; wait for it with `perennial workflow watch {open}`, or undo it with `perennial workflow cancel {open}`"
+            );
+            return Ok((Fate::Rejected { because }, Vec::new()));
         }
         if let Some(old) = &node.spec
             && (node.exists() || keeps_something)

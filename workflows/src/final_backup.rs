@@ -44,11 +44,9 @@ pub struct Finals {
     pub because: Option<String>,
 }
 
-/// The volumes that a last backup is taken of; none where none is wanted.
-fn wanted(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
+/// The volumes that are taken from the node's instance.
+fn freed(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
     let order = &op.order;
-    let keeps_backups = order.keep.is_none_or(|keep| keep.backups)
-        && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups);
     let takes_away = match order.kind {
         OperationKind::Replace | OperationKind::Pause | OperationKind::Delete => op.old().is_some(),
         OperationKind::Provision
@@ -57,10 +55,29 @@ fn wanted(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
         | OperationKind::Take
         | OperationKind::Prune => false,
     };
-    let is_wanted = takes_away && keeps_backups && order.spec.backup.is_some_and(|backup| backup.at_release);
     let keeps_root = order.spec.persist.root != RootMode::None;
     let volumes = order.before.volumes.iter().filter(move |(slot, _)| keeps_root || **slot != Slot::Root);
-    volumes.filter(move |_| is_wanted).map(|(slot, held)| (slot, &held.volume))
+    volumes.filter(move |_| takes_away).map(|(slot, held)| (slot, &held.volume))
+}
+
+/// Whether a last backup is wanted now: a file that is changed on the way, or a deletion that follows, may want none any more.
+fn is_wanted(op: &Operation) -> bool {
+    op.order.spec.backup.is_some_and(|backup| backup.at_release)
+        && op.order.keep.is_none_or(|keep| keep.backups)
+        && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups)
+}
+
+/// The volumes that a last backup is taken of: those that are taken from the instance, and those of which there is a snapshot
+/// already, whatever became of them since.
+fn backed_up(op: &Operation) -> BTreeMap<Slot, VolumeId> {
+    let mut volumes: BTreeMap<Slot, VolumeId> =
+        freed(op).map(|(slot, volume)| (slot.clone(), volume.clone())).collect();
+    for record in op.steps.values() {
+        if let Intent::FinalSnapshot { slot, volume, .. } = record.intent.as_ref() {
+            volumes.entry(slot.clone()).or_insert_with(|| volume.clone());
+        }
+    }
+    volumes
 }
 
 /// The step about a volume, once it is intended.
@@ -102,9 +119,11 @@ fn earliest_ms(op: &Operation, volume: &VolumeId, due: &[Due]) -> Option<u64> {
 /// The rules of an operation, and a final snapshot of each volume that is free for the first time.
 pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
     let mut finals = Vec::new();
-    for (slot, volume) in wanted(op) {
+    let is_wanted = is_wanted(op);
+    for (slot, volume) in freed(op) {
         let record = record(op, volume);
-        if record.is_none()
+        if is_wanted
+            && record.is_none()
             && is_at_rest(op, slot, volume)
             && let Some(not_before_ms) = earliest_ms(op, volume, &due)
         {
@@ -138,13 +157,13 @@ impl Operation {
         let mut found =
             Finals { volumes: BTreeMap::new(), taken: BTreeMap::new(), taken_at_ms: u64::MAX, because: None };
         let mut tried = false;
-        for (slot, volume) in wanted(self) {
+        for (slot, volume) in backed_up(self) {
             found.volumes.insert(slot.clone(), volume.clone());
-            let record = record(self, volume);
+            let record = record(self, &volume);
             tried |= record.is_some();
             let why = match record.and_then(|record| record.outcome.as_ref()) {
                 Some((Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms, .. }), _)) => {
-                    let of_it = snapshots.iter().find(|taken| taken.volume == *volume);
+                    let of_it = snapshots.iter().find(|taken| taken.volume == volume);
                     found.taken.extend(of_it.map(|taken| (slot.clone(), taken.clone())));
                     found.taken_at_ms = found.taken_at_ms.min(*taken_at_ms);
                     continue;
@@ -153,6 +172,7 @@ impl Operation {
                 Some((Evidence::OutOfTime { because }, _)) => format!("not in time: {because}"),
                 Some((Evidence::Refused { code, message }, _)) => format!("{code}: {message}"),
                 Some((other, _)) => format!("BUG: the worker answered {other:?}"),
+                None if is_over && !is_wanted(self) => "none is wanted any more".to_owned(),
                 None if is_over => "it was not seen free".to_owned(),
                 None => return None,
             };

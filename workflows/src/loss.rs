@@ -16,11 +16,12 @@
 //!
 //! | `root_loss` | what follows |
 //! | --- | --- |
-//! | `newest_backup` | the root comes back from the newest complete backup, as soon as none is under way; without one a person decides |
+//! | `newest_backup` | the root comes back from the newest complete backup of itself, as soon as none is under way; without one a person decides |
 //! | `stuck` | a person decides |
 //!
 //! The decision is made where the backups are looked after ([`errand`](crate::backup::errand)): book and operation are read and written in one
-//! append, so the backup that was chosen is there. Only the root is taken from it; data volumes stay as they are. A data volume
+//! append, so the backup that was chosen is there. What was left behind does not come back so: after a reimage, a restore or a deletion the
+//! backups from before are a person's to choose ([`RootBegan`](crate::node::RootBegan)). Only the root is taken from it; data volumes stay as they are. A data volume
 //! that is lost is left to a person: whether it may be older than the others is a question of what is in it.
 
 use std::collections::BTreeMap;
@@ -197,7 +198,13 @@ pub(crate) fn rescue<'a>(node: &Node, last: Option<&Operation>, book: &'a Book) 
     if book.known.under_way().is_some() {
         return None;
     }
-    book.known.complete().rev().find(|backup| backup.snapshots.contains_key(&Slot::Root))
+    let mut with_root =
+        book.known.complete().rev().filter(|backup| backup.snapshots.contains_key(&Slot::Root));
+    // Who asked for a backup gets that one.
+    if let Some(asked) = op.order.restore.as_ref().filter(|asked| asked.snapshots.contains_key(&Slot::Root)) {
+        return with_root.find(|backup| backup.order.number == asked.backup.number());
+    }
+    with_root.find(|backup| node.root_began.as_ref().is_none_or(|began| began.is_of(backup)))
 }
 
 /// Checks what a file says of it.

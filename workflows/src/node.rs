@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{
     AllocationId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
+use crate::backup::{Backup, BackupCause, BackupId};
 use crate::found::{Found, HeldOff, Stranger};
 use crate::loss::Origin;
 use crate::prune::{self, Undeleted};
@@ -589,6 +590,51 @@ pub struct Node {
     pub held_off: HeldOff,
     /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
     pub finals: Vec<OperationId>,
+    /// Where its present root begins: what backups from before it have in them was left behind.
+    pub root_began: Option<Box<RootBegan>>,
+}
+
+/// Where the content of a node's root begins: it was new then, or came from a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootBegan {
+    /// With which operation.
+    pub with: OperationId,
+    /// With which generation of the node.
+    pub generation: u64,
+    /// From which backup.
+    pub from: Option<BackupId>,
+}
+
+impl RootBegan {
+    /// Whether a backup has the same root in it, or the one that this began with.
+    #[must_use]
+    pub fn is_of(&self, backup: &Backup) -> bool {
+        let order = &backup.order;
+        let is_later = match &order.cause {
+            // Of what was there before its operation.
+            BackupCause::Final { operation } => operation.number() > self.with.number(),
+            BackupCause::Schedule | BackupCause::Asked { .. } => order.generation >= self.generation,
+        };
+        is_later || self.from == Some(BackupId::new(order.node.clone(), order.number))
+    }
+
+    /// What an operation that brought the node onto an instance changes about it.
+    fn after(
+        known: Option<Box<Self>>,
+        with: &OperationId,
+        generation: u64,
+        before: &Resources,
+        after: &Resources,
+    ) -> Option<Box<Self>> {
+        let began = |from| Some(Box::new(Self { with: with.clone(), generation, from }));
+        match after.origins.get(&Slot::Root) {
+            Some(Origin::Anew) => began(None),
+            Some(Origin::Backup { backup, .. }) => began(Some(backup.clone())),
+            Some(Origin::SameVolume | Origin::Clone { .. } | Origin::FinalSnapshot { .. }) => known,
+            None if before.volumes.contains_key(&Slot::Root) => known,
+            None => began(None),
+        }
+    }
 }
 
 impl Node {
@@ -677,6 +723,12 @@ impl Node {
                     if self.finals.len() > FINALS_MAX {
                         self.finals.remove(0);
                     }
+                }
+                if outcome.is_completed()
+                    && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = kind
+                {
+                    let (known, before) = (self.root_began.take(), &self.resources);
+                    self.root_began = RootBegan::after(known, operation, *generation, before, resources);
                 }
                 self.generation = *generation;
                 let mut resources = resources.clone();

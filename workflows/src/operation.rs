@@ -423,12 +423,7 @@ impl Operation {
         if !matches!(order.kind, OperationKind::Delete | OperationKind::Pause)
             && !found::is_in_place(order.kind)
         {
-            for wanted in &order.spec.data_volumes {
-                let chosen = devices::choose(&order.spec, volumes.values().map(|fact| fact.device.as_str()));
-                volumes
-                    .entry(Slot::Data(wanted.name.clone()))
-                    .or_insert_with(|| VolumeFact::absent(wanted.device.clone().unwrap_or(chosen)));
-            }
+            devices::add_absent(&order.spec, &mut volumes);
         }
         let interface = match order.spec.persist.network {
             NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => Some(InterfaceFact {
@@ -659,7 +654,8 @@ impl Operation {
                 if !spec.lives_like(&self.order.spec) {
                     self.facts.placement = None;
                 }
-                Arc::make_mut(&mut self.order).spec = spec.clone();
+                let before = std::mem::replace(&mut self.order_mut().spec, spec.clone());
+                provision::mend(&mut self, &before);
                 for record in self.steps.values_mut().filter(|record| record.outcome.is_none()) {
                     record.deadline_ms = stamp.at_ms + record.intent.budget_ms();
                 }

@@ -28,12 +28,39 @@
 //! lost candidate is fenced, its root deleted, what it held released, and the next pool is asked. Nothing has an undo. A
 //! provision that is stuck over a wrong file goes on with the corrected one: `node apply`, then `workflow resume`.
 
-use crate::operation::{Due, Operation};
-use crate::{acquire, release};
+use crate::node::OperationKind;
+use crate::operation::{Due, Operation, Place};
+use crate::spec::NodeSpec;
+use crate::{acquire, devices, release};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = release::rules(op);
     due.extend(acquire::rules(op));
     due
+}
+
+/// A corrected file: what it names and the one before did not is made, and an address that nobody has yet is the new one.
+pub(crate) fn mend(op: &mut Operation, before: &NodeSpec) {
+    match op.order.kind {
+        OperationKind::Provision | OperationKind::Replace | OperationKind::Resume => {
+            devices::add_absent(&op.order.spec, &mut op.facts.volumes);
+        }
+        OperationKind::Delete
+        | OperationKind::Pause
+        | OperationKind::Grow
+        | OperationKind::Take
+        | OperationKind::Prune => {}
+    }
+    let is_anybodys = op.order.before.address.is_none()
+        && op.facts.address_on.is_none()
+        && op.facts.interface.as_ref().is_none_or(|fact| fact.place == Place::Absent)
+        && !op.has_open("move_address")
+        && !op.has_open("create_interface");
+    if op.order.kind == OperationKind::Provision
+        && is_anybodys
+        && op.order.spec.private_ip != before.private_ip
+    {
+        op.facts.address = op.order.spec.private_ip;
+    }
 }

@@ -724,6 +724,18 @@ impl NodeSpec {
         Ok(())
     }
 
+    /// The field that an operation works with from its start to its end, and that differs from another file.
+    #[must_use]
+    pub fn fixed_by_a_start(&self, old: &Self) -> Option<&'static str> {
+        if self.persist.network != old.persist.network {
+            Some("persist.network")
+        } else if (self.persist.root == RootMode::None) != (old.persist.root == RootMode::None) {
+            Some("persist.root")
+        } else {
+            None
+        }
+    }
+
     /// Whether a data volume is to be larger than before.
     #[must_use]
     pub fn is_larger_than(&self, old: &Self) -> bool {

@@ -27,7 +27,10 @@ pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Optio
     let volume = wanted.volume.clone()?;
     let slot = Slot::Data(wanted.name.clone());
     let was_lost = op.steps.values().any(|record| {
-        let of_it = matches!(&*record.intent, Intent::Release { slot: of, .. } | Intent::Attach { slot: of, .. } if *of == slot);
+        let of_it = matches!(
+            &*record.intent,
+            Intent::Release { volume: of, .. } | Intent::Attach { volume: of, .. } if *of == volume
+        );
         of_it && matches!(record.outcome, Some((Evidence::Lost { .. }, _)))
     });
     let has_gone_on =
@@ -49,9 +52,11 @@ fn has_gone_on(retained: &[Retained], volume: &VolumeId) -> bool {
     retained.iter().any(|old| old.volume == *volume && old.went_on)
 }
 
-/// Whether a volume was there before the node.
+/// Whether a volume was there before the node: the file names it, or did when it was taken.
 pub(crate) fn is_taken(op: &Operation, volume: &VolumeId) -> bool {
+    let was_taken = |intent: &Intent| matches!(intent, Intent::TakeVolume { volume: of, .. } if of == volume);
     op.order.spec.data_volumes.iter().any(|wanted| wanted.volume.as_ref() == Some(volume))
+        || op.steps.values().any(|record| was_taken(&record.intent))
 }
 
 /// What the file wants of a volume that is to be made in the place of an existing one: as that one is.

@@ -3,12 +3,13 @@
 //!
 //! They are read while the old instance lives, by the step that preserves it, where the node's image boots by UEFI. What was read
 //! last stays with the node, for a loss without a warning. What cannot be read holds nothing up: the history says so.
-//! With `adopt` the new instance has those of the node's image.
+//! With `adopt` the new instance has those of the node's image. A root that begins anew begins without those of the one before, and
+//! those of a deleted node end with its root.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::Operation;
+use crate::operation::{Candidate, Operation, RootRung};
 
 /// The most that is kept, in characters of base64: EC2 takes no more (API reference, RegisterImage: `UefiData`).
 pub const UEFI_DATA_MAX: usize = 64_000;
@@ -60,4 +61,14 @@ pub(crate) fn learn(known: &mut Option<String>, seen: Option<&UefiVariables>) {
         Some(UefiVariables::Read { data }) => known.clone_from(data),
         Some(UefiVariables::Unread { .. }) | None => {}
     }
+}
+
+/// What is known of them once the new instance carries the node: nothing of a root that is not there any more.
+pub(crate) fn of_the_root(op: &Operation, candidate: &Candidate) -> Option<String> {
+    let goes_on = op.keeps_root()
+        && match op.rung_of(&candidate.pool) {
+            RootRung::Adopt | RootRung::Clone | RootRung::Image => true,
+            RootRung::Fresh => false,
+        };
+    op.facts.uefi_data.clone().filter(|_| goes_on)
 }

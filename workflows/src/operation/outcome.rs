@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::spec::NetworkMode;
 use crate::steps::Slot;
-use crate::{delete, elsewhere, found, grow, loss, pause, prune, undo};
+use crate::{delete, elsewhere, found, grow, loss, pause, prune, uefi, undo};
 
 impl Operation {
     /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
@@ -247,7 +247,7 @@ impl Operation {
             leftovers: self.leftovers(),
             origins: loss::origins(self, candidate),
             survey: facts.survey.as_deref().cloned().map(Box::new),
-            uefi_data: facts.uefi_data.clone(),
+            uefi_data: uefi::of_the_root(self, candidate),
             strangers: Vec::new(),
         })
     }
