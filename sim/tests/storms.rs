@@ -240,6 +240,8 @@ async fn storm(seed: u64) {
         }
         spec.capacity.price_max = finds.bool().then(|| "0.06".to_owned());
     }
+    // Likewise: what it retains is deleted as soon as it is.
+    let prunes = fastrand::Rng::with_seed(seed ^ 0x9121e).bool() && !FOUND.contains(&seed);
     // Likewise: backups while it storms.
     let backs_up = fastrand::Rng::with_seed(seed ^ 0xbac).u8(0..3) == 0;
     let keeps_something = root != RootMode::None || !spec.data_volumes.is_empty();
@@ -319,6 +321,9 @@ async fn storm(seed: u64) {
         }
         if ways.u8(0..6) == 0 {
             lab.submit("node.resume", "db-1", serde_json::json!({})).await;
+        }
+        if prunes {
+            lab.submit("node.prune", "db-1", serde_json::json!({ "older_than_s": 0 })).await;
         }
         // A growth may hold the node for hours, and nobody looks for what was attached meanwhile.
         if whims.u8(0..4) == 0 && hands.foreign.is_none() {
