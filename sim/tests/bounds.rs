@@ -56,7 +56,7 @@ fn the_bound_is_what_an_ideal_driver_needs() {
                 (Root::Image, Zone::Same) => kept && mode.data != Data::Snapshot,
                 (Root::New, Zone::Same) if mode.data == Data::Snapshot => kept,
                 (Root::New, Zone::Same) => mode.network == Network::PrimaryEni,
-                // Where what is copied is copied before a pool is asked.
+                // Likewise.
                 (Root::Image, Zone::Other) => false,
                 (Root::New, Zone::Other) => mode.data == Data::Snapshot && mode.network == Network::None,
             };

@@ -26,6 +26,8 @@ struct Case {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Zone {
     Same,
+    /// It could move, and need not.
+    Either,
     Other,
 }
 
@@ -58,7 +60,7 @@ async fn prepared(case: Case) -> Lab {
     let mut spec = lab.spec("db-1", case.network, case.root);
     spec.persist.handover = case.handover;
     spec.persist.data = case.data;
-    if case.zone == Zone::Other {
+    if case.zone != Zone::Same {
         spec.capacity.instance_types.truncate(1);
         spec.capacity.market = MarketPolicy::SpotOnly;
         spec.capacity.other_subnets =
@@ -104,7 +106,7 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
     lab.check("db-1", &["written before"]).await;
     let after = lab.node("db-1").await;
     assert_eq!(after.operations, 2, "{case:?} at {k}: one operation\n{}", lab.story().await);
-    if case.zone == Zone::Same {
+    if case.zone != Zone::Other {
         assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
     }
     assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
@@ -165,6 +167,20 @@ async fn a_death_at_any_point_of_a_move_to_another_zone() {
         2,
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_whose_snapshots_are_taken_ahead() {
+    let case = Case { network: NetworkMode::None, zone: Zone::Other, ..BASE };
+    every_point(Case { root: RootMode::Image, ..case }, 0, 2).await;
+    every_point(Case { data: DataMode::Snapshot, loss: Loss::Sudden, ..case }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_snapshots_ahead_of_a_move_that_does_not_come() {
+    let case = Case { network: NetworkMode::None, zone: Zone::Either, ..BASE };
+    every_point(Case { root: RootMode::Image, ..case }, 1, 2).await;
+    every_point(Case { data: DataMode::Snapshot, ..case }, 0, 2).await;
 }
 
 #[tokio::test(start_paused = true)]

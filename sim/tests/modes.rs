@@ -39,6 +39,8 @@ enum Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Zone {
     Same,
+    /// It could go to another one, and need not.
+    Either,
     Other,
 }
 
@@ -55,7 +57,7 @@ struct Row {
 fn spec(lab: &Lab, row: Row) -> NodeSpec {
     let mut spec = lab.spec("db-1", row.network, row.root);
     spec.persist.data = row.data;
-    if row.zone == Zone::Other {
+    if row.zone != Zone::Same {
         let other = lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()));
         spec.capacity.other_subnets = vec![other];
         spec.network.zone_change = ZoneChange::Allow;
@@ -121,7 +123,7 @@ async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
             &record.outcome,
             Some((Evidence::NoCapacity { code, .. }, _)) if code == perennial_workflows::capacity::REMEMBERED
         );
-        !(passed_over && row.zone == Zone::Same)
+        !(passed_over && row.zone != Zone::Other)
     });
     counted(records.map(|record| record.step.as_str()))
 }
@@ -177,7 +179,7 @@ async fn run(row: Row) {
         };
         id(&before) == id(&after)
     };
-    let same_zone = row.zone == Zone::Same;
+    let same_zone = row.zone != Zone::Other;
     assert_eq!(same("data"), row.data == DataMode::Reattach && same_zone, "{row:?}: the data volume");
     if kept_root {
         assert_eq!(same("root"), row.root == RootMode::Adopt && same_zone, "{row:?}: the root volume");
@@ -216,6 +218,22 @@ async fn rows(zone: Zone, root: RootMode) {
 async fn in_the_same_zone() {
     for root in ROOTS {
         rows(Zone::Same, root).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_same_zone_where_it_could_move() {
+    // What is snapshotted ahead, and an `adopt` that takes nothing ahead.
+    for (root, data) in [
+        (RootMode::Image, DataMode::Reattach),
+        (RootMode::Adopt, DataMode::Snapshot),
+        (RootMode::Adopt, DataMode::Reattach),
+    ] {
+        for network in NETWORKS {
+            for loss in LOSSES {
+                run(Row { root, data, network, zone: Zone::Either, loss }).await;
+            }
+        }
     }
 }
 

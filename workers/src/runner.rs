@@ -467,7 +467,9 @@ impl Look<'_> {
             },
             Intent::Find { made, tags } => self.find(*made, tags).await,
             Intent::Backup(intent) => self.backup(intent).await,
-            Intent::FinalSnapshot { volume, tags, .. } => finals::take(self, volume, tags).await,
+            Intent::FinalSnapshot { volume, tags, .. } | Intent::SnapshotAhead { volume, tags, .. } => {
+                finals::take(self, volume, tags).await
+            }
             Intent::DeleteSnapshot { snapshot } => match self.runner.observer.snapshot(snapshot).await? {
                 None if self.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),

@@ -1,6 +1,7 @@
 //! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
 //! everything of the node's is brought onto it.
 
+use crate::ahead;
 use crate::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::capacity;
 use crate::carriage::Way;
@@ -30,6 +31,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due.extend(survey::due(op, placement));
     make(op, placement, &mut due);
     copy(op, placement, &mut due);
+    due.extend(ahead::due(op));
     match op.rung() {
         RootRung::Image => image(op, placement, &mut due),
         RootRung::Clone => due.extend(cloning::clone(op)),
@@ -110,8 +112,10 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
         match (way, op.facts.restore.get(&slot).or(fact.snapshot.as_ref())) {
             (Way::Attach, _) => {}
+            (Way::Copy | Way::Launch, None) if !ahead::is_clear(op, &slot) => {}
             (Way::Copy | Way::Launch, None) => {
-                let tags = op.tags(&format!("snapshot:{slot}"), "data");
+                let tags = ahead::tags(op, volume);
+                let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
                 due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
             }
             // The old volume is given up for its copy only when there is no way back.
@@ -131,7 +135,10 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         (None, _) => {
             let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
             let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
-            let tags = op.tags("snapshot_root", "root");
+            if !ahead::is_clear(op, &Slot::Root) {
+                return;
+            }
+            let tags = ahead::tags(op, volume).unwrap_or_else(|| op.tags("snapshot_root", "root"));
             due.push(Intent::SnapshotRoot { volume: volume.clone(), tags }.into());
         }
         (Some(snapshot), None) => due.push(
@@ -412,6 +419,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         Thing::Interface { interface } => {
             op.is_to_clean(interface.as_str()) && elsewhere::is_free(op, interface)
         }
+        Thing::Snapshot { .. } if op.has_images_to_clean() => false,
         thing => op.is_to_clean(&thing.id()),
     });
     due.extend(loose.filter_map(clean).map(Due::from));
@@ -445,8 +453,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 /// What earlier operations could not clean up.
 pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
     let is_open = |left: &&Leftover| op.is_to_clean(&left.thing.id());
-    let images_left =
-        op.facts.things.iter().filter(is_open).any(|left| matches!(left.thing, Thing::Image { .. }));
+    let images_left = op.has_images_to_clean();
     let left = op.facts.things.iter().filter(is_open);
     left.filter(|left| !(images_left && matches!(left.thing, Thing::Snapshot { .. })))
         .filter_map(|left| clean(&left.thing).map(Due::from))

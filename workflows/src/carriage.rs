@@ -16,6 +16,8 @@
 //!
 //! A volume that was there before the node goes the same way: see [`taken`](crate::taken).
 //!
+//! What only another zone needs is snapshotted ahead where home waits for a snapshot anyway: see [`ahead`](crate::ahead).
+//!
 //! A volume that goes on as a copy is *retained*, never deleted. A copy is the node's volume as soon as an instance runs
 //! with it: when that instance is lost before the end, it is the copy that goes on, by whatever way the next pool asks for.
 

@@ -15,7 +15,7 @@
 //! again while its snapshot is asked for. Where it is seen attached before (another snapshot of it was less than 15 s old, or the
 //! process was dead), there is none, and the backup has failed.
 //!
-//! Where a volume goes on as a copy, the snapshot that carries it comes first. EC2 takes snapshots of a volume
+//! Where a volume goes on as a copy, or might ([`ahead`](crate::ahead)), the snapshot that carries it comes first. EC2 takes snapshots of a volume
 //! [15 s](VOLUME_PAUSE_MS) apart; the old volume stays free, and the final one, of the same content, follows then.
 //!
 //! # What a stop in the middle leaves behind
@@ -105,10 +105,16 @@ fn earliest_ms(op: &Operation, volume: &VolumeId, due: &[Due]) -> Option<u64> {
     let carries = |intent: &Intent| {
         matches!(
             intent,
-            Intent::SnapshotRoot { volume: of, .. } | Intent::SnapshotVolume { volume: of, .. } if of == volume
+            Intent::SnapshotRoot { volume: of, .. }
+                | Intent::SnapshotVolume { volume: of, .. }
+                | Intent::SnapshotAhead { volume: of, .. } if of == volume
         )
     };
-    if due.iter().any(|due| carries(&due.intent)) {
+    let is_ahead = |record: &StepRecord| {
+        record.outcome.is_none()
+            && matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume: of, .. } if of == volume)
+    };
+    if due.iter().any(|due| carries(&due.intent)) || op.steps.values().any(is_ahead) {
         return None;
     }
     let settled = op.steps.values().filter(|record| carries(&record.intent));

@@ -6,12 +6,14 @@
 //! - [`provision`], [`replace`], [`delete`]: each opened by its essay and table
 //! - [`backup`]: snapshots of a node's volumes while it runs, in books of their own
 //! - [`final_backup`]: the last ones of an instance, when its volumes are free
+//! - [`ahead`]: snapshots that only another zone would need, and which snapshot is still of its volume
 //! - [`found`]: volumes that somebody attached by hand · [`prune`]: what is retained is deleted
 //! - [`capacity`]: which pool is asked next, and when · [`survey`]: which pools there are, [`requirements`]: what the file says
 //!   of them · [`windows`]: when a node may be moved
 //! - [`steps`]: intents and evidence · [`letter`]: what came through a queue and what became of it
 //! - [`domain`]: all of it as the engine's `Domain` · [`plan`], [`history`]: for people
 
+pub mod ahead;
 pub mod aws;
 pub mod backup;
 pub mod bootable;

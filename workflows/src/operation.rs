@@ -50,7 +50,8 @@ use crate::signal::{Cause, Certainty, Signal};
 use crate::spec::{NetworkMode, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot, TagMap};
 use crate::{
-    cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, prune, replace, undo,
+    ahead, cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, prune, replace,
+    undo,
 };
 
 /// What the order of an operation fixes at its start.
@@ -558,6 +559,9 @@ impl Operation {
                 if let Intent::Launch { .. } = intent {
                     self.facts.launches += 1;
                 }
+                if let Intent::AdoptRoot { .. } = intent {
+                    ahead::outdate_root(&mut self);
+                }
                 self.steps.insert(
                     stamp.seq.into(),
                     StepRecord {
@@ -917,16 +921,25 @@ impl Operation {
         !self.facts.uncleaned.contains_key(id) && !self.facts.gone.iter().any(|gone| gone == id)
     }
 
-    /// Snapshots of data volumes, and an interface, that nothing of the node's needs any more.
+    /// Snapshots of volumes, and an interface, that nothing of the node's needs any more.
     pub(crate) fn superseded_things(&self) -> Vec<Thing> {
         let (facts, before) = (&self.facts, &self.order.before);
         let mut things = Vec::new();
         let needed = |snapshot: &SnapshotId| {
             facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
+                || (facts.root_image.is_some() && facts.root_snapshot.as_ref() == Some(snapshot))
         };
+        // One that is still under way, or is made into an image, may be any of them.
+        let is_awaited = self.steps.values().any(|record| {
+            let uses = matches!(
+                record.intent.as_ref(),
+                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } | Intent::RegisterImage { .. }
+            );
+            uses && record.outcome.is_none()
+        });
         let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return things };
         let old = before.volumes.values().filter_map(|held| held.made_from.as_ref());
-        for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !needed(snapshot)) {
+        for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !is_awaited && !needed(snapshot)) {
             things.push(Thing::Snapshot { snapshot: snapshot.clone() });
         }
         if Self::has_moved(candidate)

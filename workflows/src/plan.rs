@@ -3,11 +3,12 @@
 //! The plan is not a second description of the workflows: it is the same machine, run against an imaginary region in which
 //! every step succeeds and takes its typical time.
 
-use perennial_engine::domain::Stamp;
+use perennial_engine::domain::{OpenStep, Stamp};
 use perennial_engine::ids::{Seq, Token};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ahead;
 use crate::aws::{ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, VolumeId};
 use crate::backup::{BackupEvidence, TakenSnapshot};
 use crate::capacity;
@@ -22,6 +23,9 @@ use crate::taken;
 
 /// More steps than this would be a machine that does not end.
 const STEPS_MAX: usize = 1_000;
+
+/// How long it takes to see what is there already, in milliseconds: a describe.
+const LOOK_MS: u64 = 500;
 
 /// What an operation would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,7 +71,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
         Intent::Find { .. } => 300_000,
         Intent::Grow { .. } => 60_000,
-        Intent::FinalSnapshot { .. } => 1_500,
+        Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. } => 1_500,
         // No operation takes one.
         Intent::Backup(_) => 0,
     }
@@ -203,7 +207,7 @@ fn imagine(
         let next = state
             .open_steps()
             .into_iter()
-            .map(|step| (step.intended_at_ms.max(step.not_before_ms) + typical_ms(&step.intent), step))
+            .map(|step| (ends_ms(&state, &step), step))
             .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
         let Some((ends_ms, step)) = next else { break };
         let evidence = match step.intent.as_ref() {
@@ -221,6 +225,15 @@ fn imagine(
         head = take(draft.events, ends_ms);
     }
     Err(Refusal::Inconsistent { operation: id.clone(), why: "the plan does not end".to_owned() })
+}
+
+/// When a step is over that takes its typical time; a snapshot that was taken ahead is under way since then.
+fn ends_ms(state: &Operation, step: &OpenStep<Intent>) -> u64 {
+    let begins_ms = step.intended_at_ms.max(step.not_before_ms);
+    match ahead::awaited(state, &step.intent) {
+        Some((_, taken_ms)) => (taken_ms + typical_ms(&step.intent)).max(begins_ms + LOOK_MS),
+        None => begins_ms + typical_ms(&step.intent),
+    }
 }
 
 fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
@@ -270,7 +283,9 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
             Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
         }
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
-            Evidence::SnapshotCompleted { snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))) }
+            let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
+            let ahead = ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
+            Evidence::SnapshotCompleted { snapshot: ahead.unwrap_or_else(made) }
         }
         Intent::RegisterImage { .. } => Evidence::ImageAvailable {
             image: imaginary(ImageId::parse(&format!("ami-new{n}"))),
@@ -310,15 +325,17 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
         Intent::Find { .. } => Evidence::Found { things: Vec::new() },
-        Intent::FinalSnapshot { volume, .. } => Evidence::Backup(BackupEvidence::Taken {
-            snapshots: vec![TakenSnapshot {
-                snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))),
-                volume: volume.clone(),
-                size_gib: None,
-            }],
-            taken_at_ms: 0,
-            twins: Vec::new(),
-        }),
+        Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
+            Evidence::Backup(BackupEvidence::Taken {
+                snapshots: vec![TakenSnapshot {
+                    snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))),
+                    volume: volume.clone(),
+                    size_gib: None,
+                }],
+                taken_at_ms: 0,
+                twins: Vec::new(),
+            })
+        }
         // No operation takes one.
         Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
     }

@@ -19,7 +19,8 @@
 //! ```
 //! Root by image: the launch waits for `release:root ─ snapshot_root ─ register_image`. Data by snapshot: it waits for
 //! `release:x ─ snapshot:x`, and the volumes come with it. In another zone: `release:x ─ snapshot:x ─ create_volume:x ─ attach:x`,
-//! and what the launch waits for is the root's image only. Which way is taken follows from the pool: see `carriage.rs`.
+//! and what the launch waits for is the root's image only. Where home waits for a snapshot anyway, those that only the move needs are taken
+//! at the same time (`ahead.rs`). Which way is taken follows from the pool: see `carriage.rs`.
 //!
 //! | step | may start when | does | observed by | on failure |
 //! | --- | --- | --- | --- | --- |
@@ -31,6 +32,7 @@
 //! | `release:x` | its holder is fenced | hangs for 10 min: DetachVolume by force, the holder being terminated | free | gone for ever: stuck with `--accept-loss`; the root goes on from the newest complete backup by itself ([`loss`](crate::loss)); hangs all the same: stuck, with the commands |
 //! | `release_interface` | its holder is fenced | – | free | gone for ever: made anew by `create_interface`, with the node's address; that address held by another: stuck |
 //! | `snapshot_root`, `register_image` | rung `image`, root free | CreateSnapshot, RegisterImage | complete, available | stuck |
+//! | `snapshot_ahead:x` | home's launch waits for another snapshot, and a pool is in another zone: see [`ahead`](crate::ahead) | CreateSnapshot | shown, at whatever progress | none: `snapshot:x` or `snapshot_root` takes its own |
 //! | `snapshot:x` | data `snapshot`, or the pool is in another zone; volume free | CreateSnapshot | complete | stuck |
 //! | `create_volume:x` | the new instance runs in another zone, all holders fenced, snapshot complete | CreateVolume from it, tokenised | available | stuck |
 //! | `adopt_root` | rung `adopt` or `clone`, root free, new root protected | CreateReplaceRootVolumeTask(VolumeId), tokenised | the volume | failed: rung `clone`; refused, unknown, or failed with the clone: rung `image`; the reason recorded, the instance fenced first |
@@ -42,7 +44,7 @@
 //! | `associate_elastic_ip` | as `move_address`, after it | looks where it leads, AssociateAddress | the address | as above |
 //! | `preserve:new`, `verify` | everything in place | as in `provision` | – | as above |
 //! | `delete_volume:t` | verified | deletes temporary roots by id | not found | left over: listed, tried again by the next operation |
-//! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists | – | not found | as above |
+//! | `deregister_image`, `delete_snapshot` | verified, a newer root image exists; or nothing was made from it | – | not found | as above |
 //!
 //! Undone by: nothing is undone. Before `fence:old` the old instance still carries the node, and a launched candidate is fenced by
 //! the operation's own end; after it there is only forward. What a stop in the middle leaves is what the journal says; the next

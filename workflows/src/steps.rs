@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | resolve, survey | describe only | nothing is changed |
 //! | create_volume, create_interface, launch, adopt_root, clone_root | tokenised create | the client token in the intent |
-//! | snapshot_root, snapshot | CreateSnapshot | the tag `perennial:step`, looked for first |
+//! | snapshot_root, snapshot, snapshot_ahead | CreateSnapshot | the tag `perennial:step`, looked for first |
 //! | register_image | RegisterImage | the unique name |
 //! | preserve | ModifyInstanceAttribute | it is a declarative set |
 //! | fence | TerminateInstances | EC2 documents it as idempotent |
@@ -552,6 +552,15 @@ pub enum Intent {
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
     },
+    /// Takes a snapshot of a free volume that only another zone would need, while home waits for another one.
+    SnapshotAhead {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
 }
 
 impl Intent {
@@ -592,6 +601,7 @@ impl Intent {
             Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
             Self::Backup(intent) => intent.step(),
             Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
+            Self::SnapshotAhead { slot, .. } => format!("snapshot_ahead:{slot}"),
         }
     }
 
@@ -629,6 +639,8 @@ impl Intent {
             // A second in practice, and EC2 takes one of a volume every 15 s. The operation does not end before it is seen, but
             // nothing else waits for it.
             Self::FinalSnapshot { .. } => 5 * MINUTE,
+            // Likewise; a move waits for it only to wait for the snapshot itself.
+            Self::SnapshotAhead { .. } => 5 * MINUTE,
             // Seconds to minutes in practice; EC2 promises nothing.
             // EC2 grants one modification in six hours.
             Self::Grow { .. } => 26 * 60 * MINUTE,
@@ -660,6 +672,7 @@ impl Intent {
                 | Self::Survey(Question { needed: false, .. })
                 | Self::CloneRoot { .. }
                 | Self::FinalSnapshot { .. }
+                | Self::SnapshotAhead { .. }
         )
     }
 
@@ -712,6 +725,7 @@ impl Intent {
             | Self::Grow { .. }
             | Self::Find { .. }
             | Self::FinalSnapshot { .. }
+            | Self::SnapshotAhead { .. }
             | Self::Backup(_) => None,
         }
     }
@@ -728,7 +742,8 @@ impl Intent {
             Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
             Self::SnapshotRoot { tags, .. }
             | Self::SnapshotVolume { tags, .. }
-            | Self::FinalSnapshot { tags, .. } => vec![(Made::Snapshot, tags)],
+            | Self::FinalSnapshot { tags, .. }
+            | Self::SnapshotAhead { tags, .. } => vec![(Made::Snapshot, tags)],
             Self::RegisterImage { tags, .. } => vec![(Made::Image, tags)],
             _ => Vec::new(),
         }

@@ -145,9 +145,6 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     if let Some(image) = &facts.root_image {
         made.push(Thing::Image { image: image.clone() });
     }
-    if let Some(snapshot) = facts.root_snapshot.as_ref().filter(|_| !facts.root_is_borrowed) {
-        made.push(Thing::Snapshot { snapshot: snapshot.clone() });
-    }
     for snapshot in &facts.copies {
         made.push(Thing::Snapshot { snapshot: snapshot.clone() });
     }
@@ -167,6 +164,7 @@ fn is_free(op: &Operation, thing: &Thing) -> bool {
         // A snapshot cannot go while its image is registered.
         Thing::Snapshot { .. } => {
             facts.root_image.as_ref().is_none_or(|image| facts.gone.contains(&image.to_string()))
+                && !op.has_images_to_clean()
         }
         Thing::Image { .. } | Thing::Instance { .. } | Thing::Unsettled { .. } => true,
     }
@@ -200,6 +198,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::Grow { .. }
         | Intent::Backup(_)
         | Intent::FinalSnapshot { .. }
+        | Intent::SnapshotAhead { .. }
         | Intent::Find { .. } => true,
         Intent::Attach { instance, .. }
         | Intent::AttachInterface { instance, .. }

@@ -284,7 +284,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
-        (Intent::FinalSnapshot { .. }, 1 | 3) => {
+        (Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. }, 1 | 3) => {
             let (because, in_doubt) = ("laws".to_owned(), (how / 4).is_multiple_of(2));
             Evidence::Backup(BackupEvidence::NotTaken { because, in_doubt })
         }

@@ -10,14 +10,15 @@ use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SubnetId, VolumeId};
+use perennial_workflows::backup::BackupEvidence;
 use perennial_workflows::capacity;
 use perennial_workflows::found::{Found, FoundVolume, Stranger};
 use perennial_workflows::node::{Leftover, OperationId, OperationKind, Outcome, Thing};
-use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal, Status};
+use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Place, Refusal, Status};
 use perennial_workflows::plan::{imagined_resources, success};
 use perennial_workflows::signal::{Cause, News, Signal, Source};
 use perennial_workflows::spec::{
-    Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
+    DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
 use perennial_workflows::steps::{Evidence, Intent};
 
@@ -1865,4 +1866,271 @@ fn a_deletion_makes_what_it_finds_survive_and_deletes_it_in_no_case() {
     for volume in left {
         assert!(!run.told.contains(&format!("delete_volume:{volume}")), "{}", run.told);
     }
+}
+
+/// A node whose home waits for one snapshot, and whose other zone needs two; only the named subnets have capacity.
+fn two_snapshots(
+    data: DataMode,
+    served: &'static [&'static str],
+) -> (NodeSpec, impl Fn(&Intent, u32) -> Option<Evidence>) {
+    let root = if data == DataMode::Snapshot { RootMode::Adopt } else { RootMode::Image };
+    let mut spec = spec(NetworkMode::None, root);
+    spec.persist.data = data;
+    spec.capacity.instance_types.truncate(1);
+    spec.capacity.market = MarketPolicy::SpotOnly;
+    spec.capacity.other_subnets = vec![SubnetId::parse("subnet-b").unwrap()];
+    let refusals = move |intent: &Intent, _: u32| match intent {
+        Intent::Launch { pool, .. }
+            if !served.contains(&pool.subnet.as_ref().map_or("home", |s| s.as_str())) =>
+        {
+            Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
+        }
+        _ => None,
+    };
+    (spec, refusals)
+}
+
+#[test]
+fn what_only_another_zone_needs_is_taken_while_home_waits_and_goes_where_home_serves() {
+    let (spec, refusals) = two_snapshots(DataMode::Reattach, &["home"]);
+    check(
+        OperationKind::Replace,
+        &spec,
+        &refusals,
+        expect![[r#"
+        + preserve:i-new1x4
+        = preserve:i-new1x4: preserved
+        + fence:i-new1x4
+        = fence:i-new1x4: fenced
+        + release:root
+        + release:data
+        = release:root: released
+        + snapshot_root
+        = release:data: released
+        + snapshot_ahead:data
+        = snapshot_root: snapshot_completed
+        + register_image
+        = snapshot_ahead:data: backup
+        = register_image: image_available
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x16
+        + attach:data
+        = preserve:i-new2x16: preserved
+        = attach:data: attached
+        + preserve:i-new2x16 (2)
+        = preserve:i-new2x16: preserved
+        + verify
+        = verify: verified
+        + delete_snapshot:snap-new2x11
+        = delete_snapshot:snap-new2x11: deleted
+        ! finished
+    "#]],
+    );
+    let (spec, refusals) = two_snapshots(DataMode::Snapshot, &["home"]);
+    check(
+        OperationKind::Replace,
+        &spec,
+        &refusals,
+        expect![[r#"
+        + preserve:i-new1x4
+        = preserve:i-new1x4: preserved
+        + fence:i-new1x4
+        = fence:i-new1x4: fenced
+        + release:root
+        + release:data
+        = release:root: released
+        + snapshot_ahead:root
+        = release:data: released
+        + snapshot:data
+        = snapshot_ahead:root: backup
+        = snapshot:data: snapshot_completed
+        + launch
+        = launch: launched
+        + start
+        = start: started
+        + preserve:i-new2x14
+        = preserve:i-new2x14: preserved
+        + adopt_root
+        = adopt_root: adopted
+        + preserve:i-new2x14 (2)
+        = preserve:i-new2x14: preserved
+        + preserve:i-new2x14 (3)
+        = preserve:i-new2x14: preserved
+        + verify
+        = verify: verified
+        + delete_snapshot:snap-new2x9
+        + delete_volume:vol-new2x16
+        = delete_snapshot:snap-new2x9: deleted
+        = delete_volume:vol-new2x16: deleted
+        ! finished
+    "#]],
+    );
+}
+
+#[test]
+fn a_move_goes_on_with_the_snapshot_that_was_taken_ahead() {
+    for (data, step) in [(DataMode::Reattach, "snapshot:data"), (DataMode::Snapshot, "snapshot_root")] {
+        let (spec, refusals) = two_snapshots(data, &["subnet-b"]);
+        let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+        run.drive(&refusals);
+        let tags = |name: &str| {
+            let record = run.state.steps.values().find(|record| record.step.starts_with(name)).unwrap();
+            record.intent.makes()[0].1.clone()
+        };
+        assert_eq!(tags(step), tags("snapshot_ahead:"), "it looks for that one: {}", run.told);
+        let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
+            panic!("{}", run.told)
+        };
+        assert_eq!(resources.leftovers, [], "{}", run.told);
+        assert!(!run.told.contains("delete_snapshot"), "{}", run.told);
+    }
+}
+
+#[test]
+fn a_snapshot_ahead_that_is_refused_or_in_doubt_harms_nothing() {
+    let answers = [
+        Evidence::Backup(BackupEvidence::NotTaken { because: "a limit".into(), in_doubt: false }),
+        Evidence::Backup(BackupEvidence::NotTaken { because: "no answer".into(), in_doubt: true }),
+        Evidence::OutOfTime { because: "throttled".into() },
+        Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() },
+    ];
+    for answer in answers {
+        for served in [&["home"] as &[&str], &["subnet-b"]] {
+            for (data, step) in [(DataMode::Reattach, "snapshot:data"), (DataMode::Snapshot, "snapshot_root")]
+            {
+                let (spec, refusals) = two_snapshots(data, served);
+                let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+                run.drive(&|intent, attempt| match intent {
+                    Intent::SnapshotAhead { .. } => Some(answer.clone()),
+                    intent => refusals(intent, attempt),
+                });
+                assert!(run.told.ends_with("! finished\n"), "{answer:?}: {}", run.told);
+                let attempts = run.told.matches("+ snapshot_ahead").count();
+                assert_eq!(attempts, 1, "{answer:?}: {}", run.told);
+                let in_doubt =
+                    !matches!(answer, Evidence::Backup(BackupEvidence::NotTaken { in_doubt: false, .. }));
+                assert_eq!(run.told.contains("+ find:"), in_doubt, "{answer:?}: {}", run.told);
+                // Its own tags: what is looked for to be deleted is another one.
+                let own = run.state.steps.values().find(|record| record.step == step);
+                let tags = own.map(|record| record.intent.makes()[0].1["perennial:step"].clone());
+                let moved = served.contains(&"subnet-b");
+                assert_eq!(tags, moved.then(|| format!("db-1.2/{step}/1")), "{answer:?}: {}", run.told);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_ahead_that_fails_later_is_not_waited_for_again() {
+    let (spec, refusals) = two_snapshots(DataMode::Reattach, &["subnet-b"]);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    let failing = |intent: &Intent, attempt: u32| match intent {
+        Intent::SnapshotVolume { .. } if attempt == 1 => {
+            Some(Evidence::Refused { code: "SnapshotError".into(), message: "it failed".into() })
+        }
+        intent => refusals(intent, attempt),
+    };
+    run.drive(&failing);
+    assert!(run.told.contains("! stuck at snapshot:data: SnapshotError"), "{}", run.told);
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
+    run.take(draft);
+    run.drive(&failing);
+    assert!(run.told.ends_with("! finished\n"), "{}", run.told);
+    let tags: std::collections::BTreeSet<_> = run
+        .state
+        .steps
+        .values()
+        .filter(|record| record.step.starts_with("snapshot"))
+        .map(|record| record.intent.makes()[0].1["perennial:step"].clone())
+        .collect();
+    let expected = ["db-1.2/snapshot:data/2", "db-1.2/snapshot_ahead:data/1", "db-1.2/snapshot_root/1"];
+    assert_eq!(tags, expected.map(str::to_owned).into(), "{}", run.told);
+    // The one that failed goes at the end.
+    assert_eq!(run.told.matches("+ delete_snapshot:").count(), 1, "{}", run.told);
+}
+
+/// The volume was on an instance since: what was taken before, and what comes late of it, is another content.
+#[test]
+fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
+    let (spec, _) = two_snapshots(DataMode::Reattach, &[]);
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    // Home serves, the volume is attached there, and the instance is lost; then only the other zone serves.
+    run.drive_to_with("verify", &|_, _| None);
+    assert!(run.told.contains("= snapshot_ahead:data"), "{}", run.told);
+    let lost = run.state.facts.candidate.clone().unwrap().instance;
+    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    let refusals = |intent: &Intent, _: u32| match intent {
+        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+            Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
+        }
+        _ => None,
+    };
+    run.drive(&refusals);
+    assert!(run.told.ends_with("! finished\n"), "{}", run.told);
+    let last = run.state.steps.values().rfind(|record| record.step == "snapshot:data").unwrap();
+    let ahead = run.state.steps.values().find(|record| record.step == "snapshot_ahead:data").unwrap();
+    assert_ne!(last.intent.makes()[0].1, ahead.intent.makes()[0].1, "{}", run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
+    let made_from = resources.volumes.values().filter_map(|held| held.made_from.clone()).next().unwrap();
+    let Some((Evidence::SnapshotCompleted { snapshot }, _)) = &last.outcome else { panic!("{}", run.told) };
+    assert_eq!(made_from, *snapshot, "{}", run.told);
+    assert_eq!(resources.leftovers, [], "{}", run.told);
+}
+
+/// A snapshot of hours: the volume was attached and lost meanwhile, and what completes is of before.
+#[test]
+fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more() {
+    let mut spec = two_snapshots(DataMode::Reattach, &[]).0;
+    spec.persist.root = RootMode::None;
+    let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
+    let away = |intent: &Intent, _: u32| match intent {
+        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+            Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
+        }
+        _ => None,
+    };
+    run.drive_to_with("snapshot:data", &away);
+    let slow = run.state.open_steps().into_iter().find(|step| step.step == "snapshot:data").unwrap();
+    // The instance there is lost, the next one is at home.
+    let all_but = |run: &mut Run, until: &dyn Fn(&Operation) -> bool, otherwise: Otherwise<'_>| {
+        while !until(&run.state) {
+            let step = run.state.open_steps().into_iter().filter(|step| step.token != slow.token);
+            let step = step.min_by_key(|step| step.token).expect("another open step");
+            let evidence =
+                otherwise(&step.intent, 1).unwrap_or_else(|| success(&run.state, &step.intent, step.token));
+            run.now_ms = run.now_ms.max(step.not_before_ms) + 1_000;
+            let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+            draft.report(step.token, evidence).unwrap();
+            run.take(draft);
+        }
+    };
+    let instance = |run: &Run| run.state.facts.candidate.clone().unwrap().instance;
+    let lost = instance(&run);
+    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    let is_on = |state: &Operation| {
+        state.facts.volumes.values().any(|fact| matches!(&fact.place, Place::On(on) if Some(on) == state.facts.candidate.as_ref().map(|c| &c.instance)))
+    };
+    all_but(&mut run, &is_on, &|_, _| None);
+    let lost = instance(&run);
+    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    let is_free = |state: &Operation| {
+        state.facts.holders.iter().all(|holder| holder.fenced)
+            && state.facts.volumes.values().all(|fact| fact.place == Place::Free)
+    };
+    all_but(&mut run, &is_free, &away);
+    let evidence = success(&run.state, &slow.intent, slow.token);
+    let Evidence::SnapshotCompleted { snapshot: old } = evidence.clone() else { panic!("{evidence:?}") };
+    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    draft.report(slow.token, evidence).unwrap();
+    run.take(draft);
+    run.drive(&away);
+    assert!(run.told.ends_with("! finished\n"), "{}", run.told);
+    let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
+    let made_from = resources.volumes.values().filter_map(|held| held.made_from.clone()).next();
+    assert!(made_from.is_some_and(|snapshot| snapshot != old), "{}", run.told);
+    assert_eq!(resources.leftovers, [], "{}", run.told);
 }

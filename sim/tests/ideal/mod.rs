@@ -30,12 +30,12 @@
 //! | root adopt; data reattach; secondary_ip, none | asked · *terminate* · shutdown · release · snapshot · register · image · launch · start · {create · attach, move_address} |
 //! | root none; primary_eni | *terminate* · shutdown · release · asked · {launch · start, snapshot} · create · attach |
 //! | root adopt; primary_eni | *terminate* · shutdown · release · asked · snapshot · register · image · launch · start · create · attach |
-//! | root image; data reattach | *terminate* · shutdown · release · snapshot · register · image · asked · {launch · start, snapshot of data} · create · attach |
+//! | root image; data reattach | *terminate* · shutdown · release · (snapshot · register · image · asked · launch · start ∥ snapshot of data) · create · attach |
 //! | data by snapshot; root none | *terminate* · shutdown · release · snapshot · asked · launch · start |
-//! | data by snapshot; root adopt | *terminate* · shutdown · release · snapshot of data · asked · snapshot of the root · register · image · launch · start |
+//! | data by snapshot; root adopt | *terminate* · shutdown · release · (snapshot of data · asked ∥ snapshot of the root) · register · image · launch · start |
 //!
 //! secondary_eni goes as secondary_ip, but another interface is made while the instance starts, and attached in one call; it need not wait for the fence.
-//! What is snapshotted after *asked* is needed only where no pool at home serves: at home the volume itself goes on. `lost`: what is asked before
+//! What only another zone needs is snapshotted after *asked*, or ahead of it where home waits for a snapshot of its own. `lost`: what is asked before
 //! *terminate* is asked while the instance shuts down.
 //!
 //! From a backup (`node restore`), in the same zone; the backup's snapshots are complete, and nothing is detached live:
@@ -347,6 +347,8 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
     };
     let asked_ms = interface_ms.max(image_ms).max(copy_ms) + refused_ms;
     let launch_ms = match (mode.zone, mode.root) {
+        // The root's snapshot was taken with the data's.
+        (Zone::Other, Root::Adopt) if mode.data == Data::Snapshot => asked_ms + act + l.image.min_ms,
         (Zone::Other, Root::Adopt) => imaged_after(free_ms.max(asked_ms)),
         (Zone::Other, Root::Image | Root::New) | (Zone::Same, _) => asked_ms,
     };
@@ -360,7 +362,10 @@ pub fn bound(mode: Mode, trigger: Trigger, latencies: &Latencies, reads: Reads) 
         }
         (Data::Reattach | Data::Existing, Zone::Same) => up_ms.max(data_free_ms) + act + l.attach.min_ms,
         (Data::Reattach | Data::Existing, Zone::Other) => {
-            let copied_ms = copied_after(data_free_ms.max(asked_ms));
+            // With the root's snapshot, or after home's refusals.
+            let may_copy_ms =
+                if mode.root == Root::Image { data_free_ms } else { data_free_ms.max(asked_ms) };
+            let copied_ms = copied_after(may_copy_ms);
             let made_ms = up_ms.max(copied_ms).max(gone_ms + pair) + act + l.create_volume.min_ms;
             made_ms + act + l.attach.min_ms
         }

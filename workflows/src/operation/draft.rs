@@ -169,6 +169,8 @@ impl Draft {
         match (intent, evidence) {
             // The node is well without it; its book of backups says what is missing.
             (Intent::FinalSnapshot { .. }, _) => Ok(()),
+            // What needs one takes it then.
+            (Intent::SnapshotAhead { .. }, _) => Ok(()),
             (
                 Intent::Launch { .. } | Intent::Start { .. },
                 Evidence::InstanceGone { instance, reason: Some(reason), .. },

@@ -298,7 +298,7 @@ pub struct Facts {
     pub cloned_from: Option<VolumeId>,
     /// The backup, and its moment, of each volume that comes back from one.
     pub restored: BTreeMap<Slot, (BackupId, u64)>,
-    /// Snapshots of data volumes that this operation took.
+    /// Snapshots of the node's volumes that this operation took.
     pub copies: Vec<SnapshotId>,
     /// Volumes that went on as copies.
     pub superseded: Vec<Retained>,
@@ -331,6 +331,12 @@ impl Facts {
     pub(super) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
         if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {
             self.failure_reason = Some(format!("{reason} ({instance})"));
+        }
+    }
+
+    pub(crate) fn add_copy(&mut self, snapshot: SnapshotId) {
+        if !self.copies.contains(&snapshot) {
+            self.copies.push(snapshot);
         }
     }
 

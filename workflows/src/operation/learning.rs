@@ -8,7 +8,7 @@ use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, Leftover, OperationKind, Thing};
 use crate::spec::{NetworkMode, Pool, RootMode};
 use crate::steps::{Evidence, Intent, LaunchInterface, Slot};
-use crate::{capacity, cloning, devices, final_backup, found, survey, uefi};
+use crate::{ahead, capacity, cloning, devices, final_backup, found, survey, uefi};
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,7 @@ impl Operation {
         let another = devices::another(self).filter(|_| *evidence == Evidence::DeviceInUse);
         let elsewhere =
             matches!(intent, Intent::MoveAddress { instance, .. } if self.was_elsewhere(instance));
+        let outdated = ahead::is_outdated(self, intent);
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -67,12 +68,13 @@ impl Operation {
             }
             // It may come into being all the same.
             (Intent::CloneRoot { .. }, Evidence::OutOfTime { .. }) if !given_up => self.suspect(intent),
-            (Intent::FinalSnapshot { .. }, evidence) => {
+            (Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. }, evidence) => {
                 // Of one that is given up with the operation that is remembered already.
                 let is_suspected = given_up && matches!(evidence, Evidence::OutOfTime { .. });
                 if final_backup::may_have_made_one(evidence) && !is_suspected {
                     self.suspect(intent);
                 }
+                ahead::learn(self, intent, evidence);
             }
             (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib, traits }) => {
                 if let Some(fact) = facts.volumes.get_mut(slot) {
@@ -170,20 +172,26 @@ impl Operation {
                 Evidence::Lost { .. },
             ) => facts.forget_interface(interface),
             (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
-                facts.root_snapshot = Some(snapshot.clone());
+                facts.add_copy(snapshot.clone());
+                if !outdated {
+                    facts.root_snapshot = Some(snapshot.clone());
+                }
             }
             (Intent::SnapshotVolume { slot, volume, .. }, Evidence::SnapshotCompleted { snapshot }) => {
-                facts.copies.push(snapshot.clone());
+                facts.add_copy(snapshot.clone());
                 if let Some(fact) = facts
                     .volumes
                     .get_mut(slot)
-                    .filter(|fact| fact.place == Place::Free && fact.id.as_ref() == Some(volume))
+                    .filter(|fact| !outdated && fact.place == Place::Free && fact.id.as_ref() == Some(volume))
                 {
                     fact.snapshot = Some(snapshot.clone());
                 }
             }
-            (Intent::RegisterImage { .. }, Evidence::ImageAvailable { image, .. }) => {
+            (Intent::RegisterImage { snapshot, .. }, Evidence::ImageAvailable { image, .. }) => {
                 facts.root_image = Some(image.clone());
+                if facts.root_snapshot.as_ref() != Some(snapshot) {
+                    ahead::outdate_image(self);
+                }
             }
             (
                 Intent::Launch { pool, image, interface, volumes, .. },

@@ -63,22 +63,19 @@ impl Operation {
                 snapshot: snapshot.clone(),
                 borrowed: facts.root_is_borrowed,
             });
-        } else if let Some(snapshot) = facts.root_snapshot.as_ref().filter(|_| !facts.root_is_borrowed) {
-            let because = format!("{}: made for a root image", end.id);
-            let thing = Thing::Snapshot { snapshot: snapshot.clone() };
-            left.leftovers.push(Leftover { thing, because });
         }
         left.root_images.retain(|root| !gone(root.image.as_str()));
         let old: Vec<SnapshotId> =
             end.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
         let held = |snapshot: &SnapshotId| {
             left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
+                || left.root_images.iter().any(|root| root.snapshot == *snapshot)
                 || gone(snapshot.as_str())
         };
         let loose: Vec<SnapshotId> =
             facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned().collect();
         for snapshot in loose {
-            let because = format!("{}: of a data volume", end.id);
+            let because = format!("{}: of a volume", end.id);
             left.leftovers.push(Leftover { thing: Thing::Snapshot { snapshot }, because });
         }
         for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
