@@ -57,6 +57,7 @@ async fn prune(lab: &mut Lab, params: serde_json::Value) {
 async fn what_was_asked_for_is_deleted_and_the_node_has_all_it_had() {
     let mut lab = replaced(2, |_| {}).await;
     let old = retained(&lab).await;
+    assert!(old.iter().all(|old| old.size_gib.is_some()), "what each costs is known: {old:?}");
     let instance = lab.instance("db-1").await;
     // One by its name.
     prune(&mut lab, json!({ "volumes": [old[0].volume], "reason": "the new one is good" })).await;

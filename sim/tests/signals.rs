@@ -112,9 +112,9 @@ async fn late_by(events_enabled: bool, snapshot_ms: u64) -> u64 {
     let (at_ms, snapshot) = events
         .iter()
         .find_map(|(stamp, event)| match event {
-            OperationEvent::StepSettled { evidence: Evidence::SnapshotCompleted { snapshot }, .. } => {
-                Some((stamp.at_ms, snapshot.clone()))
-            }
+            OperationEvent::StepSettled {
+                evidence: Evidence::SnapshotCompleted { snapshot, .. }, ..
+            } => Some((stamp.at_ms, snapshot.clone())),
             _ => None,
         })
         .expect("it went on as an image");

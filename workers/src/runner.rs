@@ -866,7 +866,12 @@ impl Look<'_> {
         match mine.first() {
             Some(view) => match view.state {
                 SnapshotState::Completed => {
-                    settled(Evidence::SnapshotCompleted { snapshot: view.id.clone() })
+                    // What the volume costs when it is retained; it is not needed for anything else.
+                    let of = self.runner.observer.volume(volume).await.ok().flatten();
+                    settled(Evidence::SnapshotCompleted {
+                        snapshot: view.id.clone(),
+                        size_gib: of.map(|of| of.size_gib),
+                    })
                 }
                 SnapshotState::Pending => {
                     not_yet(LOOK_ALONE, format!("{} is at {} %", view.id, view.progress))

@@ -458,7 +458,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             _ => "free".to_owned(),
         },
         Evidence::StillBusy { because } => format!("still busy: {because}"),
-        Evidence::SnapshotCompleted { snapshot } => format!("{snapshot} is complete"),
+        Evidence::SnapshotCompleted { snapshot, .. } => format!("{snapshot} is complete"),
         Evidence::ImageAvailable { image, differs } if differs.is_empty() => format!("{image} is available"),
         Evidence::ImageAvailable { image, differs } => {
             format!("{image} is available, but with {}", differs.join(", "))

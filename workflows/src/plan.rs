@@ -285,7 +285,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
             let ahead = ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
-            Evidence::SnapshotCompleted { snapshot: ahead.unwrap_or_else(made) }
+            Evidence::SnapshotCompleted { snapshot: ahead.unwrap_or_else(made), size_gib: None }
         }
         Intent::RegisterImage { .. } => Evidence::ImageAvailable {
             image: imaginary(ImageId::parse(&format!("ami-new{n}"))),

@@ -34,7 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{InstanceId, VolumeId};
-use crate::backup::turn_after;
+use crate::backup::{BackupEvidence, turn_after};
 use crate::node::{Node, Resources, Retained};
 use crate::operation::{Due, Operation};
 use crate::spec::{NodeName, NodeSpec, RootMode, SpecError};
@@ -110,6 +110,20 @@ pub(crate) fn date(before: &Resources, after: &mut Resources, at_ms: u64) {
         old.size_gib =
             old.size_gib.or(known.and_then(|known| known.size_gib)).or(held.and_then(|held| held.size_gib));
     }
+}
+
+/// The size of a volume that an operation took a snapshot of.
+pub(crate) fn size_seen(op: &Operation, volume: &VolumeId) -> Option<u32> {
+    op.steps.values().find_map(|record| match (record.intent.as_ref(), record.outcome.as_ref()?) {
+        (
+            Intent::SnapshotRoot { volume: of, .. } | Intent::SnapshotVolume { volume: of, .. },
+            (Evidence::SnapshotCompleted { size_gib, .. }, _),
+        ) if of == volume => *size_gib,
+        (_, (Evidence::Backup(BackupEvidence::Taken { snapshots, .. }), _)) => {
+            snapshots.iter().find(|taken| taken.volume == *volume)?.size_gib
+        }
+        _ => None,
+    })
 }
 
 /// Why a retained volume is not deleted, whatever its age; otherwise the volume that has its place.

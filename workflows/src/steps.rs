@@ -801,6 +801,9 @@ pub enum Evidence {
     SnapshotCompleted {
         /// Its id.
         snapshot: SnapshotId,
+        /// The size of its volume, if that was seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size_gib: Option<u32>,
     },
     /// The image is available.
     ImageAvailable {

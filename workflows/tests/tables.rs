@@ -2076,7 +2076,9 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
     assert_ne!(last.intent.makes()[0].1, ahead.intent.makes()[0].1, "{}", run.told);
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     let made_from = resources.volumes.values().filter_map(|held| held.made_from.clone()).next().unwrap();
-    let Some((Evidence::SnapshotCompleted { snapshot }, _)) = &last.outcome else { panic!("{}", run.told) };
+    let Some((Evidence::SnapshotCompleted { snapshot, .. }, _)) = &last.outcome else {
+        panic!("{}", run.told)
+    };
     assert_eq!(made_from, *snapshot, "{}", run.told);
     assert_eq!(resources.leftovers, [], "{}", run.told);
 }
@@ -2123,7 +2125,7 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     };
     all_but(&mut run, &is_free, &away);
     let evidence = success(&run.state, &slow.intent, slow.token);
-    let Evidence::SnapshotCompleted { snapshot: old } = evidence.clone() else { panic!("{evidence:?}") };
+    let Evidence::SnapshotCompleted { snapshot: old, .. } = evidence.clone() else { panic!("{evidence:?}") };
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
     draft.report(slow.token, evidence).unwrap();
     run.take(draft);

@@ -171,13 +171,13 @@ impl Operation {
                 | Intent::Launch { interface: LaunchInterface::Kept(interface), .. },
                 Evidence::Lost { .. },
             ) => facts.forget_interface(interface),
-            (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot }) => {
+            (Intent::SnapshotRoot { .. }, Evidence::SnapshotCompleted { snapshot, .. }) => {
                 facts.add_copy(snapshot.clone());
                 if !outdated {
                     facts.root_snapshot = Some(snapshot.clone());
                 }
             }
-            (Intent::SnapshotVolume { slot, volume, .. }, Evidence::SnapshotCompleted { snapshot }) => {
+            (Intent::SnapshotVolume { slot, volume, .. }, Evidence::SnapshotCompleted { snapshot, .. }) => {
                 facts.add_copy(snapshot.clone());
                 if let Some(fact) = facts
                     .volumes

@@ -193,14 +193,16 @@ impl Operation {
             {
                 let way = self.rung_of(&candidate.pool);
                 let because = format!("{}: the root went on as another volume ({way})", self.id);
-                retained.push(Retained::new(old.volume, Slot::Root, because));
+                let size_gib = prune::size_seen(self, &old.volume);
+                retained.push(Retained { size_gib, ..Retained::new(old.volume, Slot::Root, because) });
             }
         }
         if !self.keeps_root()
             && let Some(old) = before.volumes.get(&Slot::Root)
         {
             let because = format!("{}: the node's root is not kept any more", self.id);
-            retained.push(Retained::new(old.volume.clone(), Slot::Root, because));
+            let size_gib = prune::size_seen(self, &old.volume);
+            retained.push(Retained { size_gib, ..Retained::new(old.volume.clone(), Slot::Root, because) });
         }
         retained.extend(self.outlived("the root of an instance that was lost before the end"));
         let mut root_images: Vec<RootImage> = before
