@@ -271,9 +271,12 @@ impl Desk {
         for event in &self.written {
             match event {
                 Event::Operation(OperationEvent::StepSettled {
+                    step,
                     evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ..
-                }) => taken.extend(snapshots.iter().map(|taken| taken.snapshot.clone())),
+                }) if step.starts_with("final_snapshot:") => {
+                    taken.extend(snapshots.iter().map(|taken| taken.snapshot.clone()));
+                }
                 Event::Backup(BackupEvent::Inherited { snapshots, .. }) => {
                     listed.extend(snapshots.values().map(|taken| taken.snapshot.clone()));
                 }

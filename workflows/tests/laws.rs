@@ -7,7 +7,8 @@ use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId};
 use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookId, TakenSnapshot,
+    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Book, BookId, Errand, TakenSnapshot,
+    errand,
 };
 use perennial_workflows::capacity::{self, SpotSeen};
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
@@ -144,6 +145,32 @@ impl Desk {
         self.execute(&Command::Heard { signal, sight, owner: "laws".into() })
     }
 
+    /// One look at the backups, as the loop that looks after them does it.
+    fn tend(&mut self) -> Result<bool, TestCaseError> {
+        let (node, (_, book)) = (self.node(), self.book());
+        let operation = |id: &OperationId| match self.state(&id.stream()) {
+            State::Operation(operation) => operation,
+            other => panic!("{other:?}"),
+        };
+        let is_over = |by: &&OperationId| {
+            operation(by).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
+        };
+        let over = book.known.holds.keys().find(is_over).cloned();
+        let last = (node.operations > 0)
+            .then(|| OperationId::new(Self::name(), node.operations))
+            .as_ref()
+            .and_then(operation);
+        let finals = match errand(&node, last.as_ref(), &Self::name(), &book, self.now_ms) {
+            Errand::Inherit { operation } if over.is_none() => Some(operation),
+            _ => None,
+        };
+        let is_due = over.is_some() || finals.is_some();
+        let command = Command::Tend { sight: self.sight(), over, finals, owner: "laws".into() };
+        let tended = self.execute(&command)?;
+        prop_assert!(tended || !is_due, "what is due about the backups is done");
+        Ok(tended)
+    }
+
     fn report(
         &mut self,
         operation: &OperationId,
@@ -178,6 +205,8 @@ enum Move {
     Replace,
     Delete(bool, bool),
     Resume(bool),
+    /// What is lost comes back from a backup.
+    ResumeFrom(u8),
     Cancel,
     Enlarge,
     Regroup(u8),
@@ -213,6 +242,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => Just(Move::Replace),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(root, data)| Move::Delete(root, data)),
         2 => any::<bool>().prop_map(Move::Resume),
+        2 => any::<u8>().prop_map(Move::ResumeFrom),
         1 => Just(Move::Cancel),
         1 => Just(Move::Enlarge),
         1 => any::<u8>().prop_map(Move::Regroup),
@@ -270,9 +300,13 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         (Intent::AdoptRoot { .. }, 0 | 1) | (Intent::CloneRoot { .. }, 2) => {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
-        (Intent::Release { .. } | Intent::Attach { .. } | Intent::CloneRoot { .. }, 1) => {
-            Evidence::Lost { what: "a volume".into() }
-        }
+        (
+            Intent::Release { .. }
+            | Intent::Attach { .. }
+            | Intent::CloneRoot { .. }
+            | Intent::SnapshotRoot { .. },
+            1,
+        ) => Evidence::Lost { what: "a volume".into() },
         (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::SetGroups { .. }, 1) => {
             Evidence::Lost { what: "an interface".into() }
         }
@@ -520,9 +554,18 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Tend(minutes) => {
             desk.now_ms += u64::from(minutes % 16) * 60_000;
-            let command =
-                Command::Tend { sight: desk.sight(), over: None, finals: None, owner: "laws".into() };
-            desk.execute(&command)?;
+            desk.tend()?;
+        }
+        Move::ResumeFrom(n) => {
+            let Some(operation) = desk.open() else { return Ok(()) };
+            let number =
+                desk.book().1.known.complete().map(|backup| backup.order.number).nth(usize::from(*n % 3));
+            let from_backup = number.map(|number| BackupId::new(Desk::name(), number));
+            desk.submit(Work::Resume(ResumeParams {
+                workflow: operation.id,
+                accept_loss: Vec::new(),
+                from_backup,
+            }))?;
         }
         Move::BackupStep(n, how) => {
             let (id, book) = desk.book();
@@ -633,6 +676,62 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
         Status::Running => prop_assert!(!open.is_empty(), "a running operation has something to do"),
         Status::Stuck { .. } => prop_assert!(open.is_empty(), "a stuck operation waits for a person"),
         Status::Finished { .. } => prop_assert!(false, "a finished operation holds no node"),
+    }
+    Ok(())
+}
+
+/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a book's.
+fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
+    let (_, book) = desk.book();
+    if let Some(operation) = desk.open() {
+        let facts = &operation.facts;
+        let root = facts.root_snapshot.iter().filter(|_| facts.root_is_borrowed);
+        for snapshot in facts.restore.values().chain(root) {
+            prop_assert!(
+                !book.known.condemned.contains_key(snapshot),
+                "{snapshot} is used, and is to be deleted"
+            );
+        }
+    }
+    let (mut taken, mut known) = (BTreeSet::new(), BTreeSet::new());
+    for (stream, (state, _, events)) in &desk.streams {
+        for (_, event) in events {
+            match event {
+                Event::Operation(OperationEvent::StepSettled {
+                    step,
+                    evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
+                    ..
+                }) if step.starts_with("final_snapshot:") => {
+                    taken.extend(snapshots.iter().map(|taken| (stream.clone(), taken.snapshot.clone())));
+                }
+                Event::Backup(BackupEvent::Inherited { operation, snapshots, .. }) => {
+                    known
+                        .extend(snapshots.values().map(|taken| (operation.stream(), taken.snapshot.clone())));
+                }
+                _ => {}
+            }
+        }
+        if let State::Operation(Some(operation)) = state
+            && (desk.node().finals.contains(&operation.id)
+                || !matches!(operation.status, Status::Finished { .. }))
+            && !book.known.has_inherited_from(&operation.id)
+        {
+            let open = matches!(operation.status, Status::Running | Status::Stuck { .. });
+            let steps = operation.steps.values().filter_map(|record| match &record.outcome {
+                Some((Evidence::Backup(BackupEvidence::Taken { snapshots, .. }), _)) if open => {
+                    Some(snapshots)
+                }
+                _ => None,
+            });
+            let steps = steps.flatten().map(|taken| taken.snapshot.clone());
+            let finals = operation.finals().into_iter().flat_map(|finals| finals.taken.into_values());
+            known.extend(
+                steps.chain(finals.map(|taken| taken.snapshot)).map(|snapshot| (stream.clone(), snapshot)),
+            );
+        }
+    }
+    for forgotten in taken.difference(&known) {
+        prop_assert!(false, "{forgotten:?} is forgotten");
     }
     Ok(())
 }
@@ -850,6 +949,7 @@ proptest! {
             play(&mut desk, action)?;
             laws(&desk)?;
             no_interface_is_forgotten(&desk)?;
+            no_snapshot_is_forgotten(&desk)?;
         }
         prefixes_fold(&desk)?;
         backups_are_kept(&desk)?;
