@@ -21,7 +21,17 @@ struct Case {
     loss: Loss,
     data: DataMode,
     zone: Zone,
+    boots: Boots,
 }
+
+/// Whether the instance has UEFI variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Boots {
+    Plainly,
+    WithVariables,
+}
+
+const VARIABLES: &str = "Zmlyc3Q=";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Zone {
@@ -76,6 +86,10 @@ async fn prepared(case: Case) -> Lab {
     }
     lab.provision(&spec).await;
     lab.write("db-1", "written before").await;
+    if case.boots == Boots::WithVariables {
+        let instance = lab.instance("db-1").await;
+        lab.region.with(|world, _| world.set_uefi_data(&instance, VARIABLES));
+    }
     if case.zone == Zone::Other {
         lab.region.with(|world, _| {
             let zone = world.zones()[0].clone();
@@ -110,6 +124,12 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
         assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
     }
     assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
+    if case.boots == Boots::WithVariables {
+        let instance = lab.instance("db-1").await;
+        let has = lab.region.with(|world, _| world.instance(&instance).unwrap().uefi_data.clone());
+        assert_eq!(has.as_deref(), Some(VARIABLES), "{case:?} at {k}\n{}", lab.story().await);
+        assert_eq!(after.resources.uefi_data.as_deref(), Some(VARIABLES), "{case:?} at {k}");
+    }
     if case.network == NetworkMode::IpPool {
         let held = [lab.pool("pool-0").await.held, lab.pool("pool-1").await.held].map(|held| held.len());
         assert_eq!(held, [1, 1], "{case:?} at {k}");
@@ -138,7 +158,13 @@ const BASE: Case = Case {
     loss: Loss::Announced,
     data: DataMode::Reattach,
     zone: Zone::Same,
+    boots: Boots::Plainly,
 };
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_while_uefi_variables_go_on_with_an_image() {
+    every_point(Case { root: RootMode::Image, boots: Boots::WithVariables, ..BASE }, 0, 1).await;
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_data_that_goes_on_by_snapshots() {

@@ -18,7 +18,7 @@ use perennial_workers::cloud::{Tags, VolumeRequest};
 use perennial_workflows::aws::{Market, VolumeId};
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::node::OperationKind;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange};
 use perennial_workflows::steps::Slot;
 
 /// How many seeds one run tries without being told.
@@ -161,7 +161,10 @@ impl Hands {
         }
         if self.deletes
             && let Some(held) = node.resources.volumes.get(&Slot::Root)
-            && lab.book("db-1").await.complete().any(|backup| backup.taken_at_ms > Some(self.written_ms))
+            && lab.book("db-1").await.complete().any(|backup| {
+                backup.taken_at_ms > Some(self.written_ms)
+                    && node.root_began.as_ref().is_none_or(|began| began.is_of(backup))
+            })
         {
             // In use it cannot be, and then nothing happens.
             self.deletes =
@@ -177,6 +180,85 @@ impl Hands {
                 "{foreign} is gone"
             );
         }
+    }
+}
+
+/// Restores of the node, and a new one that is made from its backups and deleted again.
+struct Copies {
+    rng: fastrand::Rng,
+    wanted: bool,
+    /// Since when backups have all that must not be lost.
+    written_ms: u64,
+}
+
+impl Copies {
+    /// Of its own, so that the older seeds still mean what they meant.
+    fn of(seed: u64, lab: &Lab, spec: &NodeSpec) -> Self {
+        let rng = fastrand::Rng::with_seed(seed ^ 0xc0b1);
+        let wanted = spec.backup.is_some() && !FOUND.contains(&seed);
+        Self { rng, wanted, written_ms: lab.clock.now_ms() }
+    }
+
+    /// One thing, or nothing.
+    async fn act(&mut self, lab: &mut Lab, spec: &NodeSpec) {
+        let book = lab.book("db-1").await;
+        let whole: Vec<u64> = book
+            .complete()
+            .filter(|backup| backup.taken_at_ms > Some(self.written_ms))
+            .map(|backup| backup.order.number)
+            .collect();
+        if !self.wanted || whole.is_empty() {
+            return;
+        }
+        let backup = format!("db-1.b{}", whole[self.rng.usize(..whole.len())]);
+        match self.rng.u8(0..3) {
+            0 => {
+                lab.submit("node.restore", "db-1", serde_json::json!({ "backup": backup })).await;
+            }
+            1 => {
+                let mut new = NodeSpec { name: NodeName::parse("db-2").unwrap(), ..spec.clone() };
+                new.backup = None;
+                new.network.elastic_ip = None;
+                // An address of a pool that another instance was given by chance is a person's affair: `pools`.
+                if new.persist.network == NetworkMode::IpPool {
+                    new.persist.network = NetworkMode::SecondaryIp;
+                    new.network.ip_pool = None;
+                    new.network.ip_pools_elsewhere.clear();
+                }
+                // A provision has no survey of before to go by, where one is refused.
+                let plain = lab.spec("db-2", spec.persist.network, spec.persist.root).capacity;
+                new.capacity.instance_types = plain.instance_types;
+                (new.capacity.requirements, new.capacity.price_max) = (None, None);
+                let asked = serde_json::json!({ "spec": new, "from_backup": backup });
+                lab.submit("node.apply", "db-2", asked).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// The new node has what the backup had, and nothing is left of it when it is deleted.
+    async fn check(&self, lab: &mut Lab, seed: u64) {
+        if lab.node("db-2").await.spec.is_none() {
+            return;
+        }
+        lab.until(&format!("seed {seed}: the new node"), Duration::from_secs(3 * 3600), async |lab| {
+            let node = lab.node("db-2").await;
+            node.open.is_none() && node.resources.carrier.is_some()
+        })
+        .await;
+        let node = lab.node("db-2").await;
+        let instance = lab.instance("db-2").await;
+        let kept = node.resources.volumes.values().map(|held| held.device.clone());
+        for device in kept {
+            let read = lab.region.with(|world, now_ms| world.read(now_ms, &instance, &device).unwrap());
+            assert!(read.iter().any(|record| record.as_str() == "written before"), "seed {seed}: {device}");
+        }
+        let keep = serde_json::json!({ "root": false, "data": false, "network": false, "backups": false });
+        lab.submit("node.delete", "db-2", serde_json::json!({ "keep": keep })).await;
+        lab.until(&format!("seed {seed}: its end"), Duration::from_secs(3600), async |lab| {
+            lab.node("db-2").await.deleted && lab.book("db-1").await.held().count() == 0
+        })
+        .await;
     }
 }
 
@@ -283,6 +365,7 @@ async fn storm(seed: u64) {
         }
     }
     let mut hands = Hands::of(seed, &lab, &spec);
+    let mut copies = Copies::of(seed, &lab, &spec);
     let losses = rng.u8(1..=4);
     for _ in 0..losses {
         let live: Vec<_> =
@@ -309,6 +392,7 @@ async fn storm(seed: u64) {
         }
         lab.clock.sleep(quiet).await;
         hands.act(&lab).await;
+        copies.act(&mut lab, &spec).await;
         // A volume that is to leave alive and is in use would hold a cancellation until somebody unmounts it.
         if handover == Handover::Terminate
             && whims.u8(0..3) == 0
@@ -358,6 +442,7 @@ async fn storm(seed: u64) {
         rests && carries
     })
     .await;
+    copies.check(&mut lab, seed).await;
     if spec.backup.take().is_some() {
         lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         lab.until("the backups are at rest", Duration::from_secs(3 * 3600), async |lab| {
