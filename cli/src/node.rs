@@ -480,7 +480,9 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
         rows.push(("its address", format!("{} on {}", carrier.private_ip, carrier.interface)));
     }
     if let Some(address) = resources.address {
-        rows.push(("kept address", address.to_string()));
+        let keeper = resources.address_interface.as_ref();
+        let keeper = keeper.map_or_else(String::new, |interface| format!(", kept by {interface}"));
+        rows.push(("kept address", format!("{address}{keeper}")));
     }
     for (subnet, address) in &resources.addresses_elsewhere {
         let pool = node.spec.as_ref().and_then(|spec| spec.pool_in(subnet));

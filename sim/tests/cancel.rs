@@ -108,7 +108,7 @@ async fn a_replacement_may_be_cancelled_at_any_moment() {
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_cancellation() {
     // In the middle of a live handover: something has left the old instance already.
-    let wait = Duration::from_millis(8_000);
+    let wait = Duration::from_millis(6_500);
     let prepared = || prepared(NetworkMode::SecondaryIp, RootMode::None, Handover::Detach);
     let lab = prepared().await;
     lab.die_at(u64::MAX);

@@ -96,9 +96,15 @@ async fn a_deletion_takes_what_is_gone_already_as_gone() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_a_stranger_has_is_not_taken_from_them() {
     let (mut lab, spec) = provisioned(NetworkMode::SecondaryIp).await;
-    let address = lab.node("db-1").await.resources.address;
+    let before = lab.node("db-1").await.resources;
+    let address = before.address;
     lab.lose_unseen("db-1").await;
     let stranger = stranger(&lab, &spec, None);
+    let refused = lab.region.assign_private_ip(&stranger, address, Taking::Unheld).await.unwrap_err();
+    assert!(refused.message.contains("move is not allowed"), "the old interface keeps it: {refused}");
+    // Somebody deletes that by hand.
+    let keeper = before.carrier.unwrap().interface;
+    lab.region.with(|world, now_ms| world.delete_interface(now_ms, &keeper).unwrap());
     lab.region.assign_private_ip(&stranger, address, Taking::Unheld).await.unwrap();
     lab.clock.sleep(Duration::from_secs(10)).await;
     lab.start();

@@ -129,6 +129,8 @@ struct Memory {
     unanswered: Option<(u64, u32)>,
     /// The same for the UEFI variables of an instance.
     unread: Option<(u64, u32)>,
+    /// EC2 refused to let an interface outlive its instance.
+    unkept: bool,
     /// When a volume was last detached by force, in milliseconds.
     forced_at_ms: Option<u64>,
 }
@@ -389,9 +391,10 @@ impl Look<'_> {
                     (Err(error), _) => Err(error),
                 }
             }
-            Intent::Preserve { instance, volumes, interface, others, uefi } => {
+            Intent::Preserve { instance, volumes, interface, keeping, others, uefi } => {
                 let asked = if *uefi { preserve::Uefi::Asked } else { preserve::Uefi::NotAsked };
-                preserve::preserve(self, instance, volumes, interface.as_ref(), others.as_ref(), asked).await
+                let interfaces = preserve::Interfaces { own: interface.as_ref(), keeping: keeping.as_ref() };
+                preserve::preserve(self, instance, volumes, interfaces, others.as_ref(), asked).await
             }
             Intent::Detach { volume, instance, .. } => self.detach(volume, instance).await,
             Intent::Fence { instance, spot_request } => self.fence(instance, spot_request.as_ref()).await,
@@ -451,6 +454,9 @@ impl Look<'_> {
                 None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
                 Some(view) if !view.tags.contains_key("perennial:owner") => {
                     refused("NotOurs", format!("{interface} does not carry our tags; delete it by hand"))
+                }
+                Some(view) if view.attachment.is_some() => {
+                    not_yet(LOOK_AGAIN, format!("{interface} is still attached"))
                 }
                 Some(_) => {
                     cloud.delete_interface(interface).await?;
@@ -1219,6 +1225,7 @@ impl Look<'_> {
             Some(address) => settled(Evidence::Moved { address }),
             None => {
                 let mut taking = Taking::Unheld;
+                let mut is_going = false;
                 if let Some(address) = address
                     && let Some(holder) = runner.cloud.interface_with(&view.subnet, address).await?
                     && holder.id != *interface
@@ -1229,12 +1236,20 @@ impl Look<'_> {
                         return settled(held_by(address, &holder));
                     }
                     taking = Taking::FromOwn;
+                    is_going = holder.attachment.is_some();
                 }
                 match runner.cloud.assign_private_ip(interface, address, taking).await {
                     Ok(()) => not_yet(LOOK_SOON, format!("the address is to be seen on {interface}")),
                     // Nobody was seen to have it, but somebody has: who, is seen a moment later.
                     Err(error)
                         if taking == Taking::Unheld && address.is_some() && !self.is_missing_for(DOUBT) =>
+                    {
+                        not_yet(LOOK_AGAIN, error.to_string())
+                    }
+                    // Not while it is on an instance that terminates, perhaps: then when it is free.
+                    Err(error)
+                        if is_going
+                            && (error.class == Class::InUse || error.code == "InvalidParameterValue") =>
                     {
                         not_yet(LOOK_AGAIN, error.to_string())
                     }

@@ -8,6 +8,7 @@ use crate::carriage::Way;
 use crate::cloning;
 use crate::elsewhere;
 use crate::found;
+use crate::keeping;
 use crate::network;
 use crate::node::{Leftover, OperationKind, Thing};
 use crate::operation::{Candidate, Due, Operation, Place, RootRung};
@@ -226,6 +227,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 volumes: vec![root.clone()],
                 interface: None,
+                keeping: None,
                 others: None,
                 uefi: false,
             }
@@ -377,12 +379,14 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     let volumes = op.volumes_on_candidate();
     let own_interface = op.interface_on(candidate);
-    if !facts.final_preserved && (!volumes.is_empty() || own_interface.is_some()) {
+    let keeping = keeping::preserved(op, &candidate.instance);
+    if !facts.final_preserved && (!volumes.is_empty() || own_interface.is_some() || keeping.is_some()) {
         due.push(
             Intent::Preserve {
                 instance: candidate.instance.clone(),
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
+                keeping,
                 others: None,
                 uefi: false,
             }

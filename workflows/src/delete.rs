@@ -20,7 +20,7 @@
 use crate::node::Resources;
 use crate::operation::{Due, Keep, Operation, Place};
 use crate::steps::{Intent, Slot};
-use crate::{acquire, elsewhere, found, pool, release, taken};
+use crate::{acquire, elsewhere, found, keeping, pool, release, taken};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -99,6 +99,10 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Intent::DeleteInterface { interface: held.interface.clone() },
         ));
     }
+    // An address that moves does not outlive the node, nor does what has it.
+    if let Some(interface) = keeping::doomed(before) {
+        list.push((interface.to_string(), Intent::DeleteInterface { interface }));
+    }
     if !keep.backups {
         for snapshot in before.volumes.values().filter_map(|held| held.made_from.as_ref()) {
             list.push((snapshot.to_string(), Intent::DeleteSnapshot { snapshot: snapshot.clone() }));
@@ -147,6 +151,7 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     if left.interface.is_none() {
         left.address = None;
     }
+    left.address_interface = None;
     left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
     // With nothing that is there, a node of the same name begins where its file says.
     if left.interface.is_none() && left.volumes.is_empty() {

@@ -397,6 +397,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             instance: carrier.instance.clone(),
             volumes,
             interface: None,
+            keeping: None,
             others: Some(OtherVolumes::default()),
             uefi: false,
         }

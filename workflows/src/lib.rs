@@ -27,6 +27,7 @@ mod from_backup;
 pub mod grow;
 pub mod hint;
 pub mod history;
+pub mod keeping;
 pub mod letter;
 pub mod loss;
 pub mod network;

@@ -443,6 +443,9 @@ pub struct Resources {
     /// Its own address (`primary_eni`, `secondary_eni`, `secondary_ip`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// The interface of its last instance, which has the address while nothing carries the node (`secondary_ip`, `ip_pool`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_interface: Option<InterfaceId>,
     /// The addresses it has of pools of other subnets than the one it lives in (`ip_pool`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,

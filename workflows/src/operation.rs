@@ -50,8 +50,8 @@ use crate::signal::{Cause, Certainty, Signal};
 use crate::spec::{NetworkMode, NodeSpec, RootMode};
 use crate::steps::{Evidence, Intent, Slot, TagMap};
 use crate::{
-    ahead, cloning, delete, devices, elsewhere, final_backup, grow, loss, pause, provision, prune, replace,
-    undo,
+    ahead, cloning, delete, devices, elsewhere, final_backup, grow, keeping, loss, pause, provision, prune,
+    replace, undo,
 };
 
 /// What the order of an operation fixes at its start.
@@ -948,6 +948,7 @@ impl Operation {
             things.push(Thing::Interface { interface: held.interface.clone() });
         }
         things.extend(elsewhere::spare(self));
+        things.extend(keeping::superseded(self));
         things
     }
 

@@ -17,10 +17,11 @@
 //! capacity or is stuck: it gives up its candidate and ends with everything free. So a pause, and a deletion, need not wait for a
 //! replacement that may never end.
 //!
-//! A secondary private address belongs to nobody while the node is paused: another instance of the subnet may get it.
+//! A secondary private address stays with the interface that had it: see [`keeping`].
 
 use crate::acquire;
 use crate::elsewhere;
+use crate::keeping;
 use crate::node::Resources;
 use crate::operation::{Due, Operation, Place};
 use crate::release;
@@ -34,6 +35,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     }
     due.extend(acquire::leftovers(op));
     due.extend(elsewhere::dispose(op));
+    due.extend(keeping::dispose(op));
     for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {
         let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
         if !ours && op.is_to_clean(temporary.volume.as_str()) {

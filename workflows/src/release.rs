@@ -3,6 +3,7 @@
 
 use crate::capacity;
 use crate::found;
+use crate::keeping;
 use crate::network;
 use crate::node::OperationKind;
 use crate::notice;
@@ -70,10 +71,13 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         .map(|held| held.interface.clone());
     // Volumes that somebody attached would be left behind.
     let others = found::others(op, &holder.instance).filter(|_| holder.is_old);
-    (!volumes.is_empty() || interface.is_some() || others.is_some()).then(|| Intent::Preserve {
+    let keeping = keeping::preserved(op, &holder.instance);
+    let is_any = !volumes.is_empty() || interface.is_some() || keeping.is_some() || others.is_some();
+    is_any.then(|| Intent::Preserve {
         instance: holder.instance.clone(),
         volumes,
         interface,
+        keeping,
         others,
         uefi: holder.is_old && uefi::is_asked(op),
     })

@@ -271,6 +271,10 @@ pub enum Intent {
         volumes: Vec<VolumeId>,
         /// The node's own interface.
         interface: Option<InterfaceId>,
+        /// The instance's primary interface, which has the node's address and keeps it until it moves on; where that cannot be, it
+        /// is gone without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeping: Option<InterfaceId>,
         /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         others: Option<OtherVolumes>,

@@ -32,6 +32,7 @@ use crate::acquire;
 use crate::aws::InstanceId;
 use crate::elsewhere;
 use crate::found;
+use crate::keeping;
 use crate::network;
 use crate::node::{OperationKind, Resources, Retained, Thing};
 use crate::operation::{Due, Holder, Operation, Place};
@@ -82,11 +83,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
     due.extend(network::put_back(op, &old.instance));
     let elastic_may_have_moved =
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
-    let may_have_moved =
-        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
-    if op.order.spec.persist.network.moves_address()
-        && may_have_moved
-        && op.facts.address_on.as_ref() != Some(&old.instance)
+    if !is_address_back(op, old)
         && let (Some(carrier), Some(address)) = (&op.order.before.carrier, op.order.before.address)
     {
         due.push(
@@ -120,6 +117,15 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
     }
 }
 
+/// Whether the address that moves is surely on the old instance.
+fn is_address_back(op: &Operation, old: &Holder) -> bool {
+    let may_have_moved =
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
+    !op.order.spec.persist.network.moves_address()
+        || !may_have_moved
+        || op.facts.address_on.as_ref() == Some(&old.instance)
+}
+
 /// What this operation has made and nobody needs any more. Volumes that an instance may have written to are not among it.
 pub(crate) fn made(op: &Operation) -> Vec<Thing> {
     let (facts, before) = (&op.facts, &op.order.before);
@@ -142,6 +148,7 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
         made.push(Thing::Interface { interface: held.interface.clone() });
     }
     made.extend(elsewhere::spare(op));
+    made.extend(keeping::undone(op));
     if let Some(image) = &facts.root_image {
         made.push(Thing::Image { image: image.clone() });
     }
@@ -160,7 +167,10 @@ fn is_free(op: &Operation, thing: &Thing) -> bool {
             .values()
             .find(|fact| fact.id.as_ref() == Some(volume))
             .is_none_or(|fact| fact.place == Place::Free),
-        Thing::Interface { interface } => elsewhere::is_free(op, interface),
+        // One that has the address keeps it until the old instance has it again.
+        Thing::Interface { interface } => {
+            elsewhere::is_free(op, interface) && op.old().is_none_or(|old| is_address_back(op, old))
+        }
         // A snapshot cannot go while its image is registered.
         Thing::Snapshot { .. } => {
             facts.root_image.as_ref().is_none_or(|image| facts.gone.contains(&image.to_string()))
@@ -250,6 +260,9 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
     }
     if network::goes_back(op) {
         left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());
+    }
+    if op.order.kind == OperationKind::Resume {
+        left.address_interface = keeping::keeper(op);
     }
     left.retained.extend(op.outlived("cancelled; the root of its instance"));
     left.leftovers = op.leftovers();

@@ -243,7 +243,9 @@ fn make_before_break_fences_only_when_the_new_instance_runs() {
             = preserve:i-new2x3: preserved
             + verify
             = verify: verified
+            + delete_interface:eni-new1x8
             + delete_volume:vol-new2x6
+            = delete_interface:eni-new1x8: deleted
             = delete_volume:vol-new2x6: deleted
             ! finished
         "#]],
@@ -297,34 +299,36 @@ fn a_root_by_image_launches_only_when_the_image_is_there() {
         &spec(NetworkMode::SecondaryIp, RootMode::Image),
         &well,
         expect![[r#"
-        + preserve:i-new1x5
-        = preserve:i-new1x5: preserved
-        + fence:i-new1x5
-        = fence:i-new1x5: fenced
-        + release:root
-        + release:data
-        = release:root: released
-        + snapshot_root
-        = release:data: released
-        = snapshot_root: snapshot_completed
-        + register_image
-        = register_image: image_available
-        + launch
-        = launch: launched
-        + start
-        = start: started
-        + preserve:i-new2x14
-        + attach:data
-        + move_address
-        = preserve:i-new2x14: preserved
-        = attach:data: attached
-        = move_address: moved
-        + preserve:i-new2x14 (2)
-        = preserve:i-new2x14: preserved
-        + verify
-        = verify: verified
-        ! finished
-    "#]],
+            + preserve:i-new1x5
+            = preserve:i-new1x5: preserved
+            + fence:i-new1x5
+            = fence:i-new1x5: fenced
+            + release:root
+            + release:data
+            = release:root: released
+            + snapshot_root
+            = release:data: released
+            = snapshot_root: snapshot_completed
+            + register_image
+            = register_image: image_available
+            + launch
+            = launch: launched
+            + start
+            = start: started
+            + preserve:i-new2x14
+            + attach:data
+            + move_address
+            = preserve:i-new2x14: preserved
+            = attach:data: attached
+            = move_address: moved
+            + preserve:i-new2x14 (2)
+            = preserve:i-new2x14: preserved
+            + verify
+            = verify: verified
+            + delete_interface:eni-new1x8
+            = delete_interface:eni-new1x8: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -370,28 +374,30 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
         &spec,
         &busy,
         expect![[r#"
-        + preserve:i-new1x5
-        + launch
-        = preserve:i-new1x5: preserved
-        = launch: launched
-        + start
-        = start: started
-        + detach:data
-        = detach:data: out_of_time
-        + fence:i-new1x5
-        = fence:i-new1x5: fenced
-        + release:data
-        + move_address
-        = release:data: released
-        + attach:data
-        = move_address: moved
-        = attach:data: attached
-        + preserve:i-new2x3
-        = preserve:i-new2x3: preserved
-        + verify
-        = verify: verified
-        ! finished
-    "#]],
+            + preserve:i-new1x5
+            + launch
+            = preserve:i-new1x5: preserved
+            = launch: launched
+            + start
+            = start: started
+            + detach:data
+            = detach:data: out_of_time
+            + fence:i-new1x5
+            = fence:i-new1x5: fenced
+            + release:data
+            + move_address
+            = release:data: released
+            + attach:data
+            = move_address: moved
+            = attach:data: attached
+            + preserve:i-new2x3
+            = preserve:i-new2x3: preserved
+            + verify
+            = verify: verified
+            + delete_interface:eni-new1x8
+            = delete_interface:eni-new1x8: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -612,7 +618,11 @@ fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first()
             = preserve:i-new2x35: preserved
             + verify
             = verify: verified
+            + delete_interface:eni-new1x8
+            + delete_interface:eni-new2x6
             + delete_volume:vol-new2x6
+            = delete_interface:eni-new1x8: deleted
+            = delete_interface:eni-new2x6: deleted
             = delete_volume:vol-new2x6: deleted
             ! finished
         "#]],
@@ -858,7 +868,9 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
         = preserve:i-new2x10: preserved
         + verify
         = verify: verified
+        + delete_interface:eni-new1x8
         + delete_volume:vol-new2x14
+        = delete_interface:eni-new1x8: deleted
         = delete_volume:vol-new2x14: deleted
         ! finished
     "#]]
@@ -949,6 +961,8 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
         = preserve:i-new2x3: preserved
         + verify
         = verify: verified
+        + delete_interface:eni-new1x8
+        = delete_interface:eni-new1x8: deleted
         ! finished
     "#]]
     .assert_eq(&run.told);
@@ -1023,6 +1037,7 @@ fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
     run.told.clear();
     run.drive(&refused);
     expect![[r#"
+        = delete_interface:eni-new1x8: deleted
         = delete_volume:vol-new2x6: refused
         ! finished
     "#]]
@@ -1073,6 +1088,8 @@ fn an_elastic_ip_follows_the_private_address() {
             = preserve:i-new2x3: preserved
             + verify
             = verify: verified
+            + delete_interface:eni-new1x8
+            = delete_interface:eni-new1x8: deleted
             ! finished
         "#]],
     );
@@ -1192,7 +1209,9 @@ fn a_cancellation_whose_old_instance_is_lost_goes_forward_after_all() {
         = preserve:i-new2x11: preserved
         + verify
         = verify: verified
+        + delete_interface:eni-new1x8
         + delete_volume:vol-new2x18
+        = delete_interface:eni-new1x8: deleted
         = delete_volume:vol-new2x18: deleted
         ! finished
     "#]]
@@ -1287,10 +1306,12 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
         + release:data
         = fence:i-new2x3: fenced
         + delete_volume:vol-new2x6
+        + delete_interface:eni-new1x8
         = release:root: released
         + delete_volume:vol-new1x8
         = release:data: released
         = delete_volume:vol-new2x6: deleted
+        = delete_interface:eni-new1x8: deleted
         = delete_volume:vol-new1x8: deleted
         ! finished
     "#]]

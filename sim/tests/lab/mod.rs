@@ -574,6 +574,7 @@ impl Lab {
         listed.extend(resources.volumes.values().map(|held| held.volume.to_string()));
         listed.extend(resources.retained.iter().map(|old| old.volume.to_string()));
         listed.extend(resources.interface.iter().map(|held| held.interface.to_string()));
+        listed.extend(resources.address_interface.iter().map(ToString::to_string));
         listed.extend(resources.leftovers.iter().map(|left| left.thing.id()));
         listed.extend(made_from(&node));
         for root in &resources.root_images {

@@ -6,6 +6,7 @@ use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::found::{Found, FoundVolume, OtherVolumes, Stranger};
 use perennial_workflows::steps::Evidence;
 use perennial_workflows::uefi::UefiVariables;
+use tracing::warn;
 
 use super::{ARRIVAL, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Look, Pass, missed, not_yet, settled};
 use crate::classify::{Class, CloudError, Disposition};
@@ -20,7 +21,7 @@ pub(super) async fn preserve(
     look: &mut Look<'_>,
     instance: &InstanceId,
     volumes: &[VolumeId],
-    interface: Option<&InterfaceId>,
+    interfaces: Interfaces<'_>,
     others: Option<&OtherVolumes>,
     asked: Uefi,
 ) -> Result<Pass, CloudError> {
@@ -76,12 +77,13 @@ pub(super) async fn preserve(
             }
         }
     }
-    let attachment = view
-        .interfaces
-        .iter()
-        .find(|own| Some(&own.id) == interface && own.delete_on_termination)
-        .and_then(|own| own.attachment.clone());
-    if devices.is_empty() && attachment.is_none() {
+    let dies = |id: &InterfaceId| {
+        let own = view.interfaces.iter().find(|own| own.id == *id && own.delete_on_termination);
+        own.and_then(|own| own.attachment.clone()).map(|attachment| (id.clone(), attachment))
+    };
+    let own = interfaces.own.and_then(dies);
+    let keeping = keeping(look, interfaces.keeping).await?.and_then(dies);
+    if devices.is_empty() && own.is_none() && keeping.is_none() {
         // What belongs here and is not seen here may have come a moment ago, by an adoption that has just ended: its flag
         // is what decides whether it survives.
         let is_here = |view: &Option<VolumeView>| {
@@ -114,10 +116,39 @@ pub(super) async fn preserve(
     if !devices.is_empty() {
         look.runner.cloud.preserve_volumes(instance, &devices).await?;
     }
-    if let (Some(interface), Some(attachment)) = (interface, attachment) {
-        look.runner.cloud.preserve_interface(interface, &attachment).await?;
+    if let Some((interface, attachment)) = own {
+        look.runner.cloud.preserve_interface(&interface, &attachment).await?;
+    }
+    if let Some((interface, attachment)) = keeping {
+        match look.runner.cloud.preserve_interface(&interface, &attachment).await {
+            Err(error) if error.disposition() == Disposition::Person => {
+                warn!(%error, "{interface} dies with {instance}: its address is free then until it has moved");
+                look.memory.unkept = true;
+            }
+            answer => answer?,
+        }
     }
     not_yet(LOOK_SOON, format!("DeleteOnTermination of {instance} is to be seen as false"))
+}
+
+/// Which interfaces of an instance are to survive it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interfaces<'i> {
+    /// The node's own.
+    pub(super) own: Option<&'i InterfaceId>,
+    /// The instance's, which has the node's address: gone without where it cannot be.
+    pub(super) keeping: Option<&'i InterfaceId>,
+}
+
+/// The interface that is to keep the address, if it may: what does not carry our tags could not be deleted later.
+async fn keeping<'i>(
+    look: &mut Look<'_>,
+    interface: Option<&'i InterfaceId>,
+) -> Result<Option<&'i InterfaceId>, CloudError> {
+    let Some(interface) = interface.filter(|_| !look.memory.unkept) else { return Ok(None) };
+    let view = look.runner.observer.interface(interface).await?;
+    let is_ours = view.is_some_and(|view| view.tags.contains_key("perennial:owner"));
+    Ok(is_ours.then_some(interface))
 }
 
 /// Whether the UEFI variables of the instance are read.

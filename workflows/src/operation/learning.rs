@@ -8,7 +8,7 @@ use crate::found::Found;
 use crate::node::{HeldElastic, HeldInterface, Leftover, OperationKind, Thing};
 use crate::spec::{NetworkMode, Pool, RootMode};
 use crate::steps::{Evidence, Intent, LaunchInterface, Slot};
-use crate::{ahead, capacity, cloning, devices, final_backup, found, survey, uefi};
+use crate::{ahead, capacity, cloning, devices, final_backup, found, keeping, survey, uefi};
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,10 @@ impl Operation {
         let elsewhere =
             matches!(intent, Intent::MoveAddress { instance, .. } if self.was_elsewhere(instance));
         let outdated = ahead::is_outdated(self, intent);
+        let keeps_address = match intent {
+            Intent::Preserve { instance, .. } => keeping::preserved(self, instance).is_some(),
+            _ => false,
+        };
         let facts = &mut self.facts;
         match (intent, evidence) {
             (Intent::Resolve { .. }, Evidence::Resolved(placement)) => {
@@ -98,12 +102,17 @@ impl Operation {
                     facts.made_elsewhere(subnet, fact, &self.id);
                 }
             }
-            (Intent::Preserve { instance, .. }, Evidence::Preserved | Evidence::PreservedWith { .. }) => {
+            (
+                Intent::Preserve { instance, keeping: kept, .. },
+                Evidence::Preserved | Evidence::PreservedWith { .. },
+            ) => {
                 if let Evidence::PreservedWith { uefi: seen, .. } = evidence {
                     uefi::learn(&mut facts.uefi_data, seen.as_ref());
                 }
-                for holder in &mut facts.holders {
-                    holder.preserved |= holder.instance == *instance;
+                // One that was asked for before the address was to come here has not looked at its interface.
+                let is_all = kept.is_some() || !keeps_address;
+                for holder in facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
+                    holder.preserved |= is_all;
                 }
                 if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == *instance) {
                     if candidate.protected {
@@ -476,13 +485,15 @@ impl Operation {
             record.outcome.is_none()
                 && matches!(record.intent.as_ref(), Intent::AdoptRoot { instance, .. } if *instance == candidate.instance)
         });
+        let keeps_address = keeping::preserved(self, &candidate.instance).is_some();
         let facts = &mut self.facts;
         if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {
             // The task may have put it there already, with a DeleteOnTermination nobody has looked at.
             root.place = Place::On(candidate.instance.clone());
             root.touched = true;
         }
-        let carries = facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
+        let carries =
+            keeps_address || facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
         if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
             // A root that was launched to be the node's own may have been written to; only one that waited for an
             // adoption is surely of no worth.

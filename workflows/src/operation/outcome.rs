@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::spec::NetworkMode;
 use crate::steps::Slot;
-use crate::{delete, elsewhere, found, grow, loss, pause, prune, uefi, undo};
+use crate::{delete, elsewhere, found, grow, keeping, loss, pause, prune, uefi, undo};
 
 impl Operation {
     /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
@@ -49,10 +49,19 @@ impl Operation {
             left.address = facts.address;
         }
         left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
+        let keeper = keeping::keeper(&end);
+        left.address_interface = keeper.clone().filter(|_| left.carrier.is_none());
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
         left.retained.extend(facts.superseded.iter().cloned());
         left.retained.retain(|old| !gone(old.volume.as_str()));
         left.leftovers = end.leftovers();
+        // The old instance is still the carrier, and the address has left it.
+        let elsewhere =
+            left.carrier.as_ref().and_then(|carrier| keeper.filter(|keeper| *keeper != carrier.interface));
+        left.leftovers.extend(elsewhere.map(|interface| Leftover {
+            thing: Thing::Interface { interface },
+            because: format!("{}: of an instance that is given up", end.id),
+        }));
         // A volume is the node's or left over, never both: what is left over is deleted, whatever the deletion keeps.
         left.leftovers.retain(|old| {
             !matches!(&old.thing, Thing::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
@@ -117,7 +126,11 @@ impl Operation {
         let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.undoing { undo::made(self) } else { Vec::new() };
         let copies = self.superseded_things();
-        for thing in volumes.chain(snapshots).chain(made).chain(copies).chain(elsewhere::spare(self)) {
+        let given_up = self.facts.candidate.is_none() && !self.facts.undoing;
+        let interfaces = keeping::spare(self).filter(|_| given_up);
+        for thing in
+            volumes.chain(snapshots).chain(made).chain(copies).chain(elsewhere::spare(self)).chain(interfaces)
+        {
             if !left.iter().any(|known| known.thing == thing) {
                 let because = format!("{}: not cleaned up", self.id);
                 left.push(Leftover { thing, because });
@@ -239,6 +252,7 @@ impl Operation {
                 .zip(self.address_on(candidate))
                 .map(|(interface, private_ip)| HeldInterface { interface, private_ip }),
             address: self.address_on(candidate),
+            address_interface: None,
             addresses_elsewhere: facts.addresses_but_in(subnet),
             elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
             root_images,
