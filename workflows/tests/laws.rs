@@ -847,6 +847,80 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What is made from a snapshot has all that an instance of the operation may have written: no attachment or adoption of its volume was
+/// intended between the snapshot and its use, and none was under way when it was taken.
+fn no_copy_is_older_than_a_write(desk: &Desk) -> Result<(), TestCaseError> {
+    for (stream, (_, _, events)) in &desk.streams {
+        if stream.category() != "workflow" {
+            continue;
+        }
+        let mut intents = std::collections::BTreeMap::new();
+        // The volume of each snapshot, and since when it is of it; the snapshot of each image.
+        let mut made: std::collections::BTreeMap<SnapshotId, (VolumeId, Seq)> = Default::default();
+        let mut images = std::collections::BTreeMap::new();
+        let mut writes: Vec<(VolumeId, Seq)> = Vec::new();
+        let mut attaching: BTreeSet<VolumeId> = BTreeSet::new();
+        for (stamp, event) in events {
+            let Event::Operation(event) = event else { continue };
+            match event {
+                OperationEvent::StepIntended { intent, .. } => {
+                    let used: Vec<SnapshotId> = match intent {
+                        Intent::CreateVolume { snapshot, .. } => snapshot.iter().cloned().collect(),
+                        Intent::Launch { image, volumes, .. } => {
+                            let data = volumes.iter().map(|volume| volume.snapshot.clone());
+                            data.chain(images.get(image).cloned()).collect()
+                        }
+                        _ => Vec::new(),
+                    };
+                    for snapshot in used {
+                        let Some((volume, since)) = made.get(&snapshot) else { continue };
+                        let is_old = writes.iter().any(|(of, at)| of == volume && at > since);
+                        prop_assert!(!is_old, "{snapshot} is older than what was written to {volume}");
+                    }
+                    match intent {
+                        Intent::Attach { volume, .. } | Intent::AdoptRoot { volume, .. } => {
+                            writes.push((volume.clone(), stamp.seq));
+                            if matches!(intent, Intent::Attach { .. }) {
+                                attaching.insert(volume.clone());
+                            }
+                        }
+                        Intent::SnapshotVolume { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
+                            prop_assert!(!attaching.contains(volume), "{volume} is being attached");
+                        }
+                        _ => {}
+                    }
+                    intents.insert(Token::from(stamp.seq), (intent.clone(), stamp.seq));
+                }
+                OperationEvent::StepSettled { token, evidence, .. } => match (&intents[token], evidence) {
+                    (
+                        (Intent::SnapshotRoot { volume, .. } | Intent::SnapshotVolume { volume, .. }, since),
+                        Evidence::SnapshotCompleted { snapshot, .. },
+                    ) => {
+                        made.entry(snapshot.clone()).or_insert_with(|| (volume.clone(), *since));
+                    }
+                    (
+                        (Intent::SnapshotAhead { volume, .. }, since),
+                        Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
+                    ) => {
+                        for taken in snapshots {
+                            made.insert(taken.snapshot.clone(), (volume.clone(), *since));
+                        }
+                    }
+                    ((Intent::RegisterImage { snapshot, .. }, _), Evidence::ImageAvailable { image, .. }) => {
+                        images.insert(image.clone(), snapshot.clone());
+                    }
+                    ((Intent::Attach { volume, .. }, _), _) => {
+                        attaching.remove(volume);
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
     for (stream, (_, _, events)) in &desk.streams {
         if stream.category() != "workflow" {
@@ -954,5 +1028,67 @@ proptest! {
         prefixes_fold(&desk)?;
         backups_are_kept(&desk)?;
         nothing_is_fenced_unpreserved(&desk)?;
+        no_copy_is_older_than_a_write(&desk)?;
+    }
+}
+
+/// What happens to a node that goes to another zone and back, and loses the instances that it gets.
+#[derive(Debug, Clone)]
+enum Trip {
+    Succeed(usize),
+    Refuse,
+    Lose,
+    Replace,
+}
+
+proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 100, ..Default::default() })]
+
+    #[test]
+    fn no_move_to_and_fro_copies_what_is_old(
+        root in prop_oneof![Just(RootMode::Adopt), Just(RootMode::Image), Just(RootMode::None)],
+        by_snapshot in any::<bool>(),
+        trips in prop::collection::vec(prop_oneof![
+            16 => any::<usize>().prop_map(Trip::Succeed),
+            3 => Just(Trip::Refuse),
+            1 => Just(Trip::Lose),
+            1 => Just(Trip::Replace),
+        ], 60..140),
+    ) {
+        let mut desk = Desk::new();
+        let mut spec = example("db-1", NetworkMode::None, root);
+        if by_snapshot {
+            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+        }
+        spec.capacity.instance_types.truncate(1);
+        spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+        spec.capacity.other_subnets =
+            vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+        let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
+        prop_assert!(applied);
+        for trip in &trips {
+            let operation = desk.open();
+            let candidate = operation.as_ref().and_then(|operation| operation.facts.candidate.clone());
+            match (trip, operation) {
+                (Trip::Succeed(n), Some(_)) => play(&mut desk, &Move::Succeed(*n))?,
+                (Trip::Refuse, Some(operation)) => {
+                    let launch = operation.open_steps().iter().position(|step| step.step == "launch");
+                    if let Some(n) = launch {
+                        // EC2 has no capacity there.
+                        play(&mut desk, &Move::Fail(n, 8))?;
+                    }
+                }
+                (Trip::Lose, Some(_)) => {
+                    if let Some(candidate) = candidate {
+                        desk.hear(candidate.instance, News::StateChange { state: InstanceState::ShuttingDown })?;
+                    }
+                }
+                (_, None) => play(&mut desk, &Move::Replace)?,
+                (Trip::Replace, Some(_)) => {}
+            }
+            laws(&desk)?;
+        }
+        no_copy_is_older_than_a_write(&desk)?;
+        no_interface_is_forgotten(&desk)?;
     }
 }
