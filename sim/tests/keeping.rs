@@ -133,7 +133,7 @@ async fn nobody_gets_the_address_between_two_instances() {
             assert_eq!(after.leftovers, [], "{network:?} {way:?}");
             let gone = before.carrier.unwrap().interface;
             lab.region.with(|world, _| {
-                assert!(world.interface(&gone).is_none(), "{network:?} {way:?}: {gone} is left")
+                assert!(world.interface(&gone).is_none(), "{network:?} {way:?}: {gone} is left");
             });
         }
     }
