@@ -19,7 +19,7 @@
 //!
 //! # What it may stand for
 //! The volume as it is: a snapshot that was taken before an instance may have written to the volume is nobody's any more
-//! ([`is_outdated`]), and neither is an image of it. This holds for every snapshot of an operation, not only for those ahead. An attachment or an adoption counts
+//! (`is_outdated`), and neither is an image of it. This holds for every snapshot of an operation, not only for those ahead. An attachment or an adoption counts
 //! from its intention on, whatever became of it.
 //!
 //! # What a stop in the middle leaves behind
