@@ -10,8 +10,10 @@ use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, World};
 use perennial_workers::cloud::{Tags, VolumeRequest};
 use perennial_workflows::aws::{Market, VolumeId};
+use perennial_workflows::operation::{Facts, VolumeFact};
 use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
 use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::steps::Slot;
 use serde_json::json;
 
 /// What was on the volume before the node.
@@ -254,6 +256,51 @@ async fn when_the_copy_is_lost_and_given_up_a_new_one_begins_not_the_old_content
     let number = lab.node("db-1").await.operations;
     lab.submit("node.resume", "db-1", json!({})).await;
     lab.rest("db-1", number + 1).await;
+    is_left(&lab, &volume).await;
+    lab.write("db-1", "anew").await;
+    lab.check("db-1", &["anew"]).await;
+}
+
+fn data(facts: &Facts) -> &VolumeFact {
+    let is_data = |slot: &Slot| *slot != Slot::Root;
+    facts.volumes.iter().find(|(slot, _)| is_data(slot)).expect("it has a data volume").1
+}
+
+/// The same within one operation: the copy is lost with the instance that has just got it.
+#[tokio::test(start_paused = true)]
+async fn when_the_copy_is_lost_before_the_end_a_new_one_begins_not_the_old_content() {
+    let mut lab = Lab::new(Settings::calm(7));
+    let volume = existing(&lab).await;
+    let spec = spec(&lab, NetworkMode::SecondaryIp, RootMode::Adopt, &volume);
+    lab.provision(&spec).await;
+    only_in(&lab, &spec, 1);
+    lab.submit("node.replace", "db-1", json!({})).await;
+    lab.until("the copy is attached", Duration::from_secs(1_200), async |lab| {
+        if lab.node("db-1").await.operations < 2 {
+            return false;
+        }
+        let facts = lab.operation("db-1.2").await.facts;
+        data(&facts).touched
+            && facts.candidate.is_some()
+            && facts.superseded.iter().any(|old| old.volume == volume)
+    })
+    .await;
+    let facts = lab.operation("db-1.2").await.facts;
+    let (copy, new) = (data(&facts).id.clone().unwrap(), facts.candidate.unwrap().instance);
+    assert_ne!(copy, volume);
+    lab.kill().await;
+    lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &new).unwrap());
+    lab.clock.sleep(Duration::from_secs(300)).await;
+    lab.region.with(|world, now_ms| world.delete_volume(now_ms, &copy).unwrap());
+    lab.start();
+    let why = lab.stuck("db-1.2").await;
+    assert!(why.contains(copy.as_str()), "{why}");
+    lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "accept_loss": ["data"] })).await;
+    lab.rest("db-1", 2).await;
+    let operation = lab.operation("db-1.2").await;
+    let taken = operation.steps.values().filter(|record| record.step == "take_volume:data").count();
+    assert_eq!(taken, 0, "{}", lab.story().await);
+    assert_ne!(lab.volume("db-1", "data").await, volume);
     is_left(&lab, &volume).await;
     lab.write("db-1", "anew").await;
     lab.check("db-1", &["anew"]).await;
