@@ -453,6 +453,7 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
             None => format!("{} {}: {}", open.kind, open.workflow, open.open_steps.join(", ")),
         },
         (None, true) => "deleted".to_owned(),
+        (None, false) if resources.carrier.is_none() => "paused".to_owned(),
         (None, false) => "in place".to_owned(),
     };
     rows.push(("state", state));
