@@ -5,14 +5,21 @@ use std::net::Ipv4Addr;
 
 use perennial_engine::ids::StreamId;
 
-use super::{Appends, Event, Sight, State, View};
-use crate::aws::SubnetId;
-use crate::letter::Fate;
-use crate::node::{Node, OperationId, OperationKind, Resources};
-use crate::operation::{Operation, Status};
-use crate::pool::{AddressPool, Granted, PoolEvent, PoolSpec, held_by_stranger, pool_stream};
-use crate::spec::{NodeName, NodeSpec};
-use crate::steps::Evidence;
+use crate::aggregate::address_pool::{AddressPool, PoolEvent, pool_stream};
+use crate::aggregate::inbox::Fate;
+use crate::aggregate::node::Node;
+use crate::domain::command::Sight;
+use crate::domain::states::{Appends, Decider, Event, State};
+use crate::model::aws::SubnetId;
+use crate::model::name::NodeName;
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::resources::Resources;
+use crate::operation::facts::Granted;
+use crate::operation::state::{Operation, Status};
+use crate::rules::address_pool::held_by_stranger;
+use crate::spec::address_pool::PoolSpec;
+use crate::spec::node::NodeSpec;
+use crate::step::evidence::Evidence;
 
 /// Addresses of other subnets, and the appends that take and give back.
 type Repooled = (BTreeMap<SubnetId, Ipv4Addr>, Appends);
@@ -30,7 +37,7 @@ fn append(pool: &NodeName, event: PoolEvent) -> (StreamId, Vec<Event>) {
     (pool_stream(pool), vec![Event::Pool(event)])
 }
 
-impl View<'_> {
+impl Decider<'_> {
     fn pool(&self, name: &NodeName) -> Option<&AddressPool> {
         match self.world.get(&pool_stream(name)) {
             Some(State::Pool(pool)) => Some(pool),

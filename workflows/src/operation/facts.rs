@@ -4,42 +4,80 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::model::aws::{
+    GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+};
+use crate::model::backup_id::BackupId;
+use crate::model::capacity::CapacityPool;
+use crate::model::image::Placement;
+use crate::model::operation_id::OperationId;
+use crate::model::resources::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, Retained, Thing};
+use crate::model::root::RootRung;
+use crate::model::signal::{Certainty, Signal};
+use crate::model::survey::Kept;
+use crate::model::volume::{Found, Slot};
+use crate::operation::event::Diversion;
+use crate::step::intent::Intent;
 
-use super::Diversion;
-use crate::aws::{GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId};
-use crate::backup::BackupId;
-use crate::elsewhere::Elsewhere;
-use crate::found::Found;
-use crate::node::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, Retained, Thing};
-use crate::signal::{Certainty, Signal};
-use crate::spec::Pool;
-use crate::steps::{Intent, Placement, Slot};
-use crate::survey::Kept;
-
-/// How the root is carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RootRung {
-    /// A new root from the node's image.
-    Fresh,
-    /// The very same volume (CreateReplaceRootVolumeTask).
-    Adopt,
-    /// An image registered from a snapshot of it.
-    Image,
-    /// A clone of the volume (CopyVolumes) in its place.
-    Clone,
+/// An interface of the node's in another subnet than it was in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Which subnet.
+    pub subnet: SubnetId,
+    /// What is known of it; it exists.
+    pub fact: InterfaceFact,
 }
 
-impl std::fmt::Display for RootRung {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Fresh => "fresh",
-            Self::Adopt => "adopt",
-            Self::Image => "image",
-            Self::Clone => "clone",
-        })
+impl Elsewhere {
+    /// Its id.
+    pub(crate) fn id(&self) -> Option<&InterfaceId> {
+        self.fact.held.as_ref().map(|held| &held.interface)
+    }
+}
+
+impl Facts {
+    /// What is known of the interface for an instance in a subnet; none: where the node was.
+    pub(crate) fn interface_in(&self, subnet: Option<&SubnetId>) -> Option<&InterfaceFact> {
+        match subnet {
+            None => self.interface.as_ref(),
+            Some(subnet) => {
+                self.elsewhere.as_ref().filter(|there| there.subnet == *subnet).map(|there| &there.fact)
+            }
+        }
+    }
+
+    /// Every interface of the node's own.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &InterfaceFact> {
+        self.interface.iter().chain(self.elsewhere.iter().map(|there| &there.fact))
+    }
+
+    /// An interface of the node's own by its id.
+    pub(crate) fn interface_mut(&mut self, id: &InterfaceId) -> Option<&mut InterfaceFact> {
+        let there = self.elsewhere.iter_mut().map(|there| &mut there.fact);
+        self.interface
+            .iter_mut()
+            .chain(there)
+            .find(|fact| fact.held.as_ref().is_some_and(|held| held.interface == *id))
+    }
+
+    /// An interface does not exist any more: where it is needed, another one is made.
+    pub(crate) fn forget_interface(&mut self, id: &InterfaceId) {
+        if self.elsewhere.as_ref().is_some_and(|there| there.id() == Some(id)) {
+            self.elsewhere = None;
+        } else if let Some(fact) = self.interface_mut(id) {
+            *fact = InterfaceFact::new(None, None);
+        }
+    }
+
+    /// An interface was made in another subnet than the node was in.
+    pub(crate) fn made_elsewhere(&mut self, subnet: &SubnetId, fact: InterfaceFact, by: &OperationId) {
+        let there = Elsewhere { subnet: subnet.clone(), fact };
+        // The node went on in a third subnet.
+        let before = self.elsewhere.replace(there);
+        self.things.extend(before.as_ref().and_then(Elsewhere::id).map(|interface| Leftover {
+            thing: Thing::Interface { interface: interface.clone() },
+            because: format!("{by}: made for an instance that was lost"),
+        }));
     }
 }
 
@@ -55,7 +93,7 @@ pub enum Place {
 }
 
 impl Place {
-    pub(super) fn is_on(&self, instance: &InstanceId) -> bool {
+    pub(crate) fn is_on(&self, instance: &InstanceId) -> bool {
         matches!(self, Self::On(on) if on == instance)
     }
 }
@@ -114,7 +152,7 @@ impl VolumeFact {
     }
 
     /// It is on an instance that may write to it.
-    pub(super) fn goes_to(&mut self, instance: &InstanceId) {
+    pub(crate) fn goes_to(&mut self, instance: &InstanceId) {
         self.place = Place::On(instance.clone());
         self.touched = true;
         self.snapshot = None;
@@ -165,7 +203,7 @@ pub struct Holder {
 
 impl Holder {
     /// An instance that may hold anything.
-    pub(super) const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
+    pub(crate) const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
         Self {
             instance,
             spot_request,
@@ -185,7 +223,7 @@ pub struct Candidate {
     /// Which.
     pub instance: InstanceId,
     /// The pool it came from.
-    pub pool: Pool,
+    pub pool: CapacityPool,
     /// The image it boots: an instance launched for one rung is of no use to another.
     pub image: ImageId,
     /// Its spot request.
@@ -210,8 +248,8 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// Which.
-    pub pool: Pool,
-    /// EC2's code, or one of ours when it was not asked ([`capacity`](crate::capacity)).
+    pub pool: CapacityPool,
+    /// EC2's code, or one of ours when it was not asked (`rules::capacity`).
     pub code: String,
     /// When.
     pub at_ms: u64,
@@ -328,7 +366,7 @@ pub struct Facts {
 
 impl Facts {
     /// An instance that ended before it ran was looked at: what EC2 says of it.
-    pub(super) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
+    pub(crate) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
         if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {
             self.failure_reason = Some(format!("{reason} ({instance})"));
         }
@@ -348,7 +386,7 @@ impl Facts {
     }
 
     /// Data volumes that a launch may have made for an instance that never ran: to be looked for.
-    pub(super) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
+    pub(crate) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
         if let Intent::Launch { tags, .. } = launch {
             let thing = Thing::Unsettled { made: Made::Volume, tags: tags.clone() };
             let because = format!("{operation}: made with an instance that never ran");
@@ -359,5 +397,45 @@ impl Facts {
     /// Whether an instance is fenced, or none of ours.
     pub(crate) fn is_fenced(&self, instance: &InstanceId) -> bool {
         self.holders.iter().find(|holder| holder.instance == *instance).is_some_and(|holder| holder.fenced)
+    }
+}
+
+/// Addresses that are taken from a node's pools together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// Where the node lives.
+    pub here: Option<Ipv4Addr>,
+    /// In other subnets that it may live in.
+    pub elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
+}
+
+impl Facts {
+    /// The node's address in a subnet, as far as it has one there or one is kept for it.
+    pub(crate) fn address_in(&self, subnet: &SubnetId) -> Option<Ipv4Addr> {
+        if *subnet == self.subnet { self.address } else { self.addresses_elsewhere.get(subnet).copied() }
+    }
+
+    /// Addresses were taken from the node's pools.
+    pub(crate) fn granted(&mut self, here: Option<Ipv4Addr>, elsewhere: &BTreeMap<SubnetId, Ipv4Addr>) {
+        self.address = here.or(self.address);
+        self.addresses_elsewhere.extend(elsewhere.clone());
+    }
+
+    /// An address is its pool's again.
+    pub(crate) fn returned(&mut self, subnet: &SubnetId) {
+        if *subnet == self.subnet {
+            (self.address, self.address_on) = (None, None);
+        } else {
+            self.addresses_elsewhere.remove(subnet);
+        }
+    }
+
+    /// The addresses it has in other subnets than that of an instance that carries it now.
+    pub(crate) fn addresses_but_in(&self, subnet: &SubnetId) -> BTreeMap<SubnetId, Ipv4Addr> {
+        let mut left = self.addresses_elsewhere.clone();
+        if left.remove(subnet).is_some() {
+            left.extend(self.address.map(|address| (self.subnet.clone(), address)));
+        }
+        left
     }
 }

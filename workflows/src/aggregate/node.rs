@@ -1,0 +1,418 @@
+//! The node: a durable identity, carried by one instance after the other.
+//!
+//! Its stream is short and is the replacement history: registered, operation started, operation finished with the
+//! generation and the resources. Starting and finishing an operation appends to the node's stream and to the
+//! operation's in one atomic append, which is also the lock: at most one open operation per node.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use perennial_engine::domain::{Illegal, Stamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::backup_catalog::{Backup, BackupCause};
+use crate::model::aws::{InstanceId, SubnetId, VolumeId};
+use crate::model::backup_id::BackupId;
+use crate::model::operation_id::{OperationId, OperationKind, Outcome};
+use crate::model::resources::{Origin, Resources, Retained};
+use crate::model::signal::{Cause, Signal};
+use crate::model::volume::{STRANGERS_MAX, Slot};
+use crate::spec::node::NodeSpec;
+
+/// How long a volume whose taking was cancelled is left alone by the sweep: long enough to detach it or to apply another file, and
+/// short enough that what was forgotten is not lost with the next instance.
+pub const HELD_OFF_MS: u64 = 3_600_000;
+
+/// Volumes whose taking was cancelled: the next sweep would take them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldOff {
+    /// What the open `take` is for.
+    taking: Vec<VolumeId>,
+    /// Until when each is left alone; no more than an instance holds.
+    until_ms: BTreeMap<VolumeId, u64>,
+}
+
+impl HeldOff {
+    /// An operation began.
+    pub(crate) fn begins(&mut self, cause: &Cause) {
+        self.taking = match cause {
+            Cause::Found { volumes, .. } => volumes.clone(),
+            Cause::Request { .. }
+            | Cause::Signal { .. }
+            | Cause::ReturnToSpot { .. }
+            | Cause::FileChanged { .. }
+            | Cause::RetainedLonger { .. } => Vec::new(),
+        };
+    }
+
+    /// It ended.
+    pub(crate) fn ends(&mut self, outcome: Outcome, at_ms: u64) {
+        let taking = std::mem::take(&mut self.taking);
+        self.until_ms.retain(|_, until_ms| *until_ms > at_ms);
+        if outcome == Outcome::Cancelled {
+            let new = taking.into_iter().take(STRANGERS_MAX.saturating_sub(self.until_ms.len()));
+            self.until_ms.extend(new.map(|volume| (volume, at_ms + HELD_OFF_MS)));
+        }
+    }
+
+    /// Somebody asks again.
+    pub(crate) fn forget(&mut self) {
+        self.until_ms.clear();
+    }
+
+    pub(crate) fn holds(&self, volume: &VolumeId, now_ms: u64) -> bool {
+        self.until_ms.get(volume).is_some_and(|until_ms| now_ms < *until_ms)
+    }
+}
+
+/// How many past instances a node remembers, so that a late event about one is recognised as such.
+pub const PAST_INSTANCES_MAX: usize = 32;
+
+/// How many operations with final snapshots a node remembers. Their snapshots stand in its book of backups seconds later; no
+/// operation that takes some is shorter than that.
+pub const FINALS_MAX: usize = 32;
+
+/// How many notes about its present instance a node remembers; the journal keeps all.
+pub const NOTED_MAX: usize = 8;
+
+/// What happened to a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeEvent {
+    /// It exists from now on.
+    Registered {
+        /// What it is meant to be.
+        spec: NodeSpec,
+        /// Who asked.
+        requested_by: String,
+    },
+    /// What it is meant to be has changed; the next operation works with it.
+    SpecChanged {
+        /// The new one.
+        spec: NodeSpec,
+        /// Who asked.
+        requested_by: String,
+        /// The addresses that were taken from pools it names now, by subnet; those of pools it names no more are given back.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
+    },
+    /// An operation holds the node.
+    OperationStarted {
+        /// Which.
+        operation: OperationId,
+        /// What it does.
+        kind: OperationKind,
+        /// Why.
+        cause: Cause,
+    },
+    /// The operation is over; the node is free.
+    OperationFinished {
+        /// Which.
+        operation: OperationId,
+        /// What it did.
+        kind: OperationKind,
+        /// The node's generation from now on: how many instances have carried it.
+        generation: u64,
+        /// What belongs to it now.
+        resources: Resources,
+        /// How it ended.
+        #[serde(default, skip_serializing_if = "Outcome::is_completed")]
+        outcome: Outcome,
+        /// Whether it has taken final snapshots, or tried to: the book of the node's backups takes them over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        finals: bool,
+    },
+    /// Something was heard that leads to nothing by itself.
+    SignalNoted {
+        /// What.
+        signal: Signal,
+        /// Why it leads to nothing.
+        because: String,
+    },
+    /// Somebody detached a volume that had been found on the instance: it is given back.
+    VolumeLeft {
+        /// What it was.
+        slot: Slot,
+        /// Which.
+        volume: VolumeId,
+        /// The instance it was on.
+        instance: InstanceId,
+    },
+}
+
+/// Something heard about the instance that carries a node, which led to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Noted {
+    /// What.
+    pub signal: Signal,
+    /// Why it led to nothing.
+    pub because: String,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Node {
+    /// `None` before it is registered.
+    pub spec: Option<NodeSpec>,
+    /// Who said last what it is meant to be.
+    pub described_by: String,
+    /// Whether it has been deleted. It may be registered again under the same name.
+    pub deleted: bool,
+    /// How many instances have carried it.
+    pub generation: u64,
+    /// How many operations it has had.
+    pub operations: u64,
+    /// The one that holds it.
+    pub open: Option<(OperationId, OperationKind)>,
+    /// What belongs to it; during an operation, what belonged to it before.
+    pub resources: Resources,
+    /// Instances that carried it, newest last, at most [`PAST_INSTANCES_MAX`].
+    pub past: Vec<InstanceId>,
+    /// The newest of each kind that was heard about what carries it now and led to nothing, newest last, at most
+    /// [`NOTED_MAX`].
+    pub noted: Vec<Noted>,
+    /// When its spec, generation or operation last changed.
+    pub changed_at_ms: u64,
+    /// Since when its present instance carries it.
+    pub carried_since_ms: u64,
+    /// When it last began to go back to spot.
+    pub returned_at_ms: Option<u64>,
+    /// Volumes found on its instance that it does not take for a while.
+    pub held_off: HeldOff,
+    /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
+    pub finals: Vec<OperationId>,
+    /// Where its present root begins: what backups from before it have in them was left behind.
+    pub root_began: Option<Box<RootBegan>>,
+}
+
+/// Where the content of a node's root begins: it was new then, or came from a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootBegan {
+    /// With which operation.
+    pub with: OperationId,
+    /// With which generation of the node.
+    pub generation: u64,
+    /// From which backup.
+    pub from: Option<BackupId>,
+}
+
+impl RootBegan {
+    /// Whether a backup has the same root in it, or the one that this began with.
+    #[must_use]
+    pub fn is_of(&self, backup: &Backup) -> bool {
+        let order = &backup.order;
+        let is_later = match &order.cause {
+            // Of what was there before its operation.
+            BackupCause::Final { operation } => operation.number() > self.with.number(),
+            BackupCause::Schedule | BackupCause::Asked { .. } => order.generation >= self.generation,
+        };
+        is_later || self.from == Some(BackupId::new(order.node.clone(), order.number))
+    }
+
+    /// What an operation that brought the node onto an instance changes about it.
+    fn after(
+        known: Option<Box<Self>>,
+        with: &OperationId,
+        generation: u64,
+        before: &Resources,
+        after: &Resources,
+    ) -> Option<Box<Self>> {
+        let began = |from| Some(Box::new(Self { with: with.clone(), generation, from }));
+        match after.origins.get(&Slot::Root) {
+            Some(Origin::Anew) => began(None),
+            Some(Origin::Backup { backup, .. }) => began(Some(backup.clone())),
+            Some(Origin::SameVolume | Origin::Clone { .. } | Origin::FinalSnapshot { .. }) => known,
+            None if before.volumes.contains_key(&Slot::Root) => known,
+            None => began(None),
+        }
+    }
+}
+
+impl Node {
+    /// Whether there is a node to work with.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.spec.is_some() && !self.deleted
+    }
+
+    /// Whether it is at rest without an instance.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.exists() && self.open.is_none() && self.resources.carrier.is_none()
+    }
+
+    /// Remembers.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the event cannot follow.
+    pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
+        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
+        match event {
+            NodeEvent::Registered { spec, requested_by } => {
+                if self.exists() {
+                    return illegal("the node is registered already");
+                }
+                // What a deletion kept comes back with the name; where it lives and what it boots is looked up anew.
+                self.resources.placement = None;
+                self.spec = Some(spec.clone());
+                self.described_by.clone_from(requested_by);
+                self.deleted = false;
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere } => {
+                if !self.exists() {
+                    return illegal("the node is not registered");
+                }
+                if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
+                    self.resources.placement = None;
+                }
+                self.held_off.forget();
+                if let Some(old) = &self.spec {
+                    self.resources.repool(old, spec, addresses_elsewhere);
+                }
+                self.spec = Some(spec.clone());
+                self.described_by.clone_from(requested_by);
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::OperationStarted { operation, kind, cause } => {
+                if self.open.is_some() {
+                    return illegal("another operation is open");
+                }
+                if operation.number() != self.operations + 1 {
+                    return illegal("the operation's number does not follow the last one");
+                }
+                if let Cause::ReturnToSpot { .. } = cause {
+                    self.returned_at_ms = Some(stamp.at_ms);
+                }
+                self.held_off.begins(cause);
+                self.operations = operation.number();
+                self.open = Some((operation.clone(), *kind));
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome, finals } => {
+                if self.open.as_ref().map(|(open, _)| open) != Some(operation) {
+                    return illegal("this operation is not open");
+                }
+                if let Some(carrier) = &self.resources.carrier
+                    && resources.carrier.as_ref().map(|new| &new.instance) != Some(&carrier.instance)
+                {
+                    self.past.push(carrier.instance.clone());
+                    if self.past.len() > PAST_INSTANCES_MAX {
+                        self.past.remove(0);
+                    }
+                    self.noted.clear();
+                }
+                let carrier = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
+                if carrier(&self.resources) != carrier(resources) {
+                    self.carried_since_ms = stamp.at_ms;
+                    self.held_off = HeldOff::default();
+                }
+                self.held_off.ends(*outcome, stamp.at_ms);
+                self.open = None;
+                if *finals {
+                    self.finals.push(operation.clone());
+                    if self.finals.len() > FINALS_MAX {
+                        self.finals.remove(0);
+                    }
+                }
+                if outcome.is_completed()
+                    && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = kind
+                {
+                    let (known, before) = (self.root_began.take(), &self.resources);
+                    self.root_began = RootBegan::after(known, operation, *generation, before, resources);
+                }
+                self.generation = *generation;
+                let mut resources = resources.clone();
+                date(&self.resources, &mut resources, stamp.at_ms);
+                self.resources = resources;
+                self.deleted = match (kind, outcome) {
+                    (OperationKind::Delete, Outcome::Completed)
+                    | (OperationKind::Provision, Outcome::Cancelled) => true,
+                    // A deletion follows at once.
+                    (_, Outcome::Abandoned) => self.deleted,
+                    (
+                        OperationKind::Provision
+                        | OperationKind::Replace
+                        | OperationKind::Grow
+                        | OperationKind::Pause
+                        | OperationKind::Resume
+                        | OperationKind::Take
+                        | OperationKind::Prune,
+                        Outcome::Completed,
+                    )
+                    | (
+                        OperationKind::Replace
+                        | OperationKind::Delete
+                        | OperationKind::Grow
+                        | OperationKind::Pause
+                        | OperationKind::Resume
+                        | OperationKind::Take
+                        | OperationKind::Prune,
+                        Outcome::Cancelled,
+                    )
+                    | (_, Outcome::Paused) => false,
+                };
+                self.changed_at_ms = stamp.at_ms;
+            }
+            NodeEvent::SignalNoted { signal, because } => {
+                self.noted.retain(|noted| !noted.signal.is_of_the_kind_of(signal));
+                self.noted.push(Noted { signal: signal.clone(), because: because.clone() });
+                if self.noted.len() > NOTED_MAX {
+                    self.noted.remove(0);
+                }
+            }
+            NodeEvent::VolumeLeft { slot, volume, .. } => {
+                let held = self.resources.volumes.get(slot).filter(|held| held.volume == *volume);
+                let (None, Some(found)) = (&self.open, held.and_then(|held| held.found.clone())) else {
+                    return illegal("the node has no such volume that was found, or an operation holds it");
+                };
+                let left = self.resources.volumes.remove(slot);
+                // A copy was made for the node: it stays listed.
+                if found.is_copy {
+                    let because = "it was detached by hand".to_owned();
+                    self.resources.retained.push(Retained {
+                        since_ms: Some(stamp.at_ms),
+                        size_gib: left.and_then(|held| held.size_gib),
+                        ..Retained::new(volume.clone(), slot.clone(), because)
+                    });
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Resources {
+    /// The file names other pools: addresses were taken from those it names now, those of others were given back.
+    pub(crate) fn repool(&mut self, old: &NodeSpec, new: &NodeSpec, taken: &BTreeMap<SubnetId, Ipv4Addr>) {
+        self.addresses_elsewhere.retain(|subnet, _| old.pool_in(subnet) == new.pool_in(subnet));
+        self.addresses_elsewhere.extend(taken.clone());
+    }
+}
+
+/// Dates what is retained since the end of an operation, and notes its size where it is known.
+pub(crate) fn date(before: &Resources, after: &mut Resources, at_ms: u64) {
+    for old in &mut after.retained {
+        let known = before.retained.iter().find(|known| known.volume == old.volume);
+        let held = before.volumes.values().find(|held| held.volume == old.volume);
+        old.since_ms = old.since_ms.or(known.and_then(|known| known.since_ms)).or(Some(at_ms));
+        old.size_gib =
+            old.size_gib.or(known.and_then(|known| known.size_gib)).or(held.and_then(|held| held.size_gib));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_has_one_spelling() {
+        assert_eq!(OperationId::parse("db-1.30").unwrap().to_string(), "db-1.30");
+        for wrong in
+            ["db-1.+3", "db-1.03", "db-1.0", "db-1.", "db-1", ".3", "db-1.3 ", "db-1.99999999999999999999"]
+        {
+            assert!(OperationId::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Commands about a node's backups: what is due, what is asked for, what a restore holds.
+
+use std::collections::BTreeMap;
+
+use perennial_engine::ids::StreamId;
+
+use crate::aggregate::backup_catalog;
+use crate::aggregate::backup_catalog::{BackupCause, Book};
+use crate::aggregate::inbox::Fate;
+use crate::aggregate::node::Node;
+use crate::domain::backup_draft::BookDraft;
+use crate::domain::backup_schedule::Errand;
+use crate::domain::command::{Rejection, Sight};
+use crate::domain::states::{Appends, Decider, Event, Held, State};
+use crate::domain::{backup_schedule, restore};
+use crate::machine::decide::Draft;
+use crate::model::aws::SnapshotId;
+use crate::model::backup_id::{BackupId, BookId};
+use crate::model::operation_id::OperationId;
+use crate::model::restore::Restore;
+use crate::model::signal::Cause;
+use crate::model::volume::Slot;
+use crate::operation::facts::Granted;
+use crate::operation::state::Status;
+use crate::rules::capacity;
+use crate::spec::node::{NodeSpec, RootMode};
+
+impl Decider<'_> {
+    /// A book of backups as it is.
+    fn book(&self, id: &BookId) -> Result<&Book, Rejection> {
+        match self.world.get(&id.stream()) {
+            Some(State::Book(book)) => Ok(book),
+            _ => Err(Rejection::WrongStream { stream: id.stream() }),
+        }
+    }
+
+    /// Its next events.
+    pub(crate) fn book_draft(&self, id: &BookId) -> Result<BookDraft, Rejection> {
+        Ok(BookDraft::from(id.node(), self.book(id)?, self.head(&id.stream()), self.now_ms))
+    }
+
+    /// What is due about the backups of a node.
+    pub(crate) fn tend(&self, sight: &Sight) -> Result<Appends, Rejection> {
+        let node = self.seen(sight)?;
+        let (id, name) = (sight.book(), &sight.node);
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: name.clone() });
+        }
+        let last = sight.last();
+        let last = last.as_ref().and_then(|last| self.operation(last));
+        let mut draft = self.book_draft(&id)?;
+        match backup_schedule::errand(node, last, name, book, self.now_ms) {
+            Errand::Nothing => return Ok(Vec::new()),
+            Errand::Begin { .. } => {
+                draft.begin(node, self.owner, BackupCause::Schedule)?;
+            }
+            // The command did not know of it: the next look does.
+            Errand::Inherit { operation } => match self.operation(&operation) {
+                Some(from) => draft.inherit(node, from)?,
+                None => return Err(Rejection::Moved { node: name.clone() }),
+            },
+            Errand::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
+            Errand::Rescue { backup } => {
+                return self.rescue(sight, node, BackupId::new(name.clone(), backup));
+            }
+            Errand::Turn => {
+                let next = id.next();
+                let mut opened = self.book_draft(&next)?;
+                opened.open(draft.close(next.number())?)?;
+                return Ok(vec![(id.stream(), backup_events(draft)), (next.stream(), backup_events(opened))]);
+            }
+        }
+        let events = backup_events(draft);
+        Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
+    }
+
+    /// A backup is held no longer: what was made from it is made, or given up.
+    pub(crate) fn let_go(&self, sight: &Sight, over: &OperationId) -> Result<Appends, Rejection> {
+        let id = sight.book();
+        let book = self.book(&id)?;
+        let is_over =
+            self.operation(over).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }));
+        if book.closed || !is_over || !book.known.holds.contains_key(over) {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        let mut draft = self.book_draft(&id)?;
+        draft.let_go(over.clone())?;
+        Ok(vec![(id.stream(), backup_events(draft))])
+    }
+
+    /// What a new node is made from, and the append that holds it.
+    pub(crate) fn hold(
+        &self,
+        sight: &Sight,
+        spec: &NodeSpec,
+        from: &BackupId,
+    ) -> Result<Result<Held, String>, Rejection> {
+        let moved = || Rejection::Moved { node: sight.node.clone() };
+        let id = sight.source.as_ref().filter(|source| source.node() == from.node()).ok_or_else(moved)?;
+        let (source, book) = (self.node(from.node())?, self.book(id)?);
+        if book.closed {
+            return Err(moved());
+        }
+        let backup = book.known.backups.iter().find(|backup| backup.order.number == from.number());
+        let restore = match restore::restore(spec, from, backup, source) {
+            Ok(restore) => restore,
+            Err(because) => return Ok(Err(because)),
+        };
+        let mut draft = self.book_draft(id)?;
+        draft.hold(from.number(), sight.next())?;
+        Ok(Ok((restore, (id.stream(), backup_events(draft)))))
+    }
+
+    /// The root that is lost comes back from a backup; nothing else is given up.
+    fn rescue(&self, sight: &Sight, node: &Node, backup: BackupId) -> Result<Appends, Rejection> {
+        let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
+        let moved = || Rejection::Moved { node: sight.node.clone() };
+        let operation = self.stuck(sight).ok_or_else(moved)?;
+        let spec = node.spec.clone().ok_or_else(moved)?;
+        let restore = self.restorable(sight, node, &backup, &[Slot::Root]).map_err(not_now)?;
+        let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
+        let held = self.hold_own(sight, &restore, &operation.id)?;
+        draft.resume_with(
+            capacity::BY_ITSELF.to_owned(),
+            vec![Slot::Root],
+            spec,
+            Granted::default(),
+            Some(restore),
+        )?;
+        let mut appends = self.close(draft)?;
+        appends.extend(held);
+        Ok(appends)
+    }
+
+    /// The append that holds a backup which volumes of its own node are made from: one that is completed meanwhile would prune
+    /// it otherwise.
+    pub(crate) fn hold_own(
+        &self,
+        sight: &Sight,
+        restore: &Restore,
+        by: &OperationId,
+    ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
+        let id = sight.book();
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        if book.known.is_held_by(restore.backup.number(), by) {
+            return Ok(None);
+        }
+        let mut draft = self.book_draft(&id)?;
+        draft.hold(restore.backup.number(), by.clone())?;
+        Ok(Some((id.stream(), backup_events(draft))))
+    }
+
+    /// A backup is asked for now.
+    pub(crate) fn back_up(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        cause: Cause,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let id = sight.book();
+        let book = self.book(&id)?;
+        if book.closed {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        }
+        if let Some(under_way) = book.known.under_way() {
+            let backup = BackupId::new(sight.node.clone(), under_way.order.number);
+            return Ok((Fate::Noted { because: format!("backup {backup} is under way") }, Vec::new()));
+        }
+        let last = sight.open.as_ref().and_then(|open| self.operation(open));
+        if let Some(because) = book.known.paused().or_else(|| backup_schedule::cannot_begin(node, last, book))
+        {
+            return Ok((Fate::Rejected { because }, Vec::new()));
+        }
+        let mut draft = self.book_draft(&id)?;
+        let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
+        Ok((Fate::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
+    }
+
+    /// What can be made from a backup, if it is complete and has what is wanted.
+    pub(crate) fn restorable(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        wanted: &BackupId,
+        only: &[Slot],
+    ) -> Result<Restore, String> {
+        let name = &sight.node;
+        let book = self.book(&sight.book()).map_err(|rejection| rejection.to_string())?;
+        let found = book.known.backups.iter().find(|backup| backup.order.number == wanted.number());
+        let Some(backup) = found.filter(|_| wanted.node() == name) else {
+            return Err(format!("there is no backup {wanted}; see `perennial node backups {name}`"));
+        };
+        let (backup_catalog::Progress::Complete, Some(taken_at_ms)) = (backup.progress, backup.taken_at_ms)
+        else {
+            return Err(format!("backup {wanted} is not complete; see `perennial node backups {name}`"));
+        };
+        // A newer one that completes meanwhile could prune it.
+        if let Some(under_way) = book.known.under_way() {
+            let under_way = BackupId::new(name.clone(), under_way.order.number);
+            return Err(format!("backup {under_way} is under way; ask again when it is complete"));
+        }
+        let keeps_root = node.spec.as_ref().is_some_and(|spec| spec.persist.root != RootMode::None);
+        if let Some(missing) = only.iter().find(|slot| !backup.snapshots.contains_key(slot)) {
+            return Err(format!("backup {wanted} has no snapshot of {missing}"));
+        }
+        let snapshots: BTreeMap<Slot, SnapshotId> = backup
+            .snapshots
+            .iter()
+            .filter(|(slot, _)| only.is_empty() || only.contains(slot))
+            .filter(|(slot, _)| match slot {
+                Slot::Root => keeps_root,
+                Slot::Data(_) => node.resources.volumes.contains_key(slot),
+            })
+            .map(|(slot, taken)| (slot.clone(), taken.snapshot.clone()))
+            .collect();
+        if snapshots.is_empty() {
+            return Err(format!("backup {wanted} has nothing that the node keeps"));
+        }
+        Ok(Restore { backup: wanted.clone(), taken_at_ms, snapshots })
+    }
+}
+
+pub(crate) fn backup_events(draft: BookDraft) -> Vec<Event> {
+    draft.events.into_iter().map(Event::Backup).collect()
+}

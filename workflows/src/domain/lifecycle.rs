@@ -1,0 +1,222 @@
+//! How operations start, end, and follow one another, each in one append with the node's own event.
+
+use crate::aggregate::inbox::Fate;
+use crate::aggregate::node::{Node, NodeEvent};
+use crate::domain::command::{Rejection, Sight};
+use crate::domain::states::{Appends, Begun, Decider, Event, Wanted};
+use crate::machine::decide::{Draft, Refusal};
+use crate::model::operation_id;
+use crate::model::operation_id::{OperationKind, Outcome, node_stream};
+use crate::model::resources::Resources;
+use crate::model::restore::Keep;
+use crate::model::signal::Cause;
+use crate::operation::event::{Diversion, Order};
+use crate::operation::state::Operation;
+
+impl Decider<'_> {
+    /// Starts an operation: both streams, at once.
+    pub(crate) fn start(&self, sight: &Sight, wanted: Wanted) -> Result<Begun, Rejection> {
+        let id = sight.next();
+        let order = Order {
+            number: id.number(),
+            kind: wanted.kind,
+            generation: wanted.generation,
+            owner: self.owner.to_owned(),
+            spec: wanted.spec,
+            before: wanted.before,
+            keep: wanted.keep,
+            reimage: wanted.reimage,
+            prune: wanted.prune,
+            restore: wanted.restore,
+            cause: wanted.cause.clone(),
+        };
+        let draft = Draft::start(id.clone(), order, self.now_ms)?;
+        let mut told_to_node = vec![Event::Node(NodeEvent::OperationStarted {
+            operation: id.clone(),
+            kind: wanted.kind,
+            cause: wanted.cause,
+        })];
+        // The deletion of a node that has nothing is over at once.
+        if let Some((resources, outcome)) = draft.finished_with() {
+            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
+                operation: id.clone(),
+                kind: wanted.kind,
+                generation: wanted.generation,
+                resources: resources.clone(),
+                outcome,
+                finals: false,
+            }));
+        }
+        let events = draft.events.into_iter().map(Event::Operation).collect();
+        Ok(Begun { told_to_node, append: (id.stream(), events), id })
+    }
+
+    /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
+    pub(crate) fn close(&self, draft: Draft) -> Result<Appends, Rejection> {
+        if draft.events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let id = draft.state.id.clone();
+        let order = draft.state.order.clone();
+        let draft_end = draft.state.clone();
+        let finished = draft.finished_with().map(|(resources, outcome)| (resources.clone(), outcome));
+        let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
+        let Some((resources, outcome)) = finished else { return Ok(appends) };
+        let node = self.node(id.node())?;
+        // What did not come to its end has not made the node another generation.
+        let generation = if outcome.is_completed() { order.generation } else { node.generation };
+        let mut node_events = vec![Event::Node(NodeEvent::OperationFinished {
+            operation: id.clone(),
+            kind: order.kind,
+            generation,
+            resources: resources.clone(),
+            outcome,
+            finals: draft_end.finals().is_some(),
+        })];
+        let next = self.follows(&draft_end, outcome, node, resources, generation);
+        if let Some(wanted) = next {
+            let sight = Sight {
+                node: id.node().clone(),
+                operations: id.number(),
+                open: None,
+                pools: Vec::new(),
+                book: 1,
+                source: None,
+            };
+            let view = Decider { owner: &order.owner, ..*self };
+            let begun = view.start(&sight, wanted)?;
+            node_events.extend(begun.told_to_node);
+            appends.push(begun.append);
+        }
+        appends.push((node_stream(id.node()), node_events));
+        Ok(appends)
+    }
+
+    /// The operation that begins with the end of another.
+    fn follows(
+        &self,
+        ended: &Operation,
+        outcome: Outcome,
+        node: &Node,
+        resources: Resources,
+        generation: u64,
+    ) -> Option<Wanted> {
+        let order = &ended.order;
+        let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
+        if let Some(Diversion { delete: Some(keep), cause }) = &ended.facts.diverted {
+            let wanted = Wanted::new(OperationKind::Delete, spec, resources, generation, cause.clone());
+            return Some(Wanted { keep: Some(*keep), ..wanted });
+        }
+        if !outcome.is_completed() || matches!(order.kind, OperationKind::Delete | OperationKind::Pause) {
+            return None;
+        }
+        if let Some(signal) = &ended.facts.carried_over {
+            let cause = Cause::Signal { signal: signal.clone() };
+            return Some(Wanted::new(OperationKind::Replace, spec, resources, generation + 1, cause));
+        }
+        // A larger size was applied while the operation held the node.
+        let grows = order.kind != OperationKind::Grow && resources.is_smaller_than(&spec);
+        let cause = Cause::FileChanged { requested_by: node.described_by.clone() };
+        grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
+    }
+
+    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way.
+    pub(crate) fn begin(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        requested_by: &str,
+        first: Vec<Event>,
+        wanted: impl FnOnce(Resources) -> Wanted,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let mut told_to_node = first;
+        let mut appends = Vec::new();
+        let mut before = node.resources.clone();
+        if let Some((open, kind)) = &node.open
+            && operation_id::is_in_place(*kind)
+            && let Some(growth) = self.operation(open)
+        {
+            let mut draft = Draft::from(growth, self.head(&open.stream()), self.now_ms);
+            draft.cancel(requested_by.to_owned(), Some("another workflow needs the node".to_owned()))?;
+            let Some((resources, outcome)) = draft.finished_with() else {
+                return Err(Rejection::Moved { node: sight.node.clone() });
+            };
+            before = resources.clone();
+            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
+                operation: open.clone(),
+                kind: *kind,
+                generation: node.generation,
+                resources: before.clone(),
+                outcome,
+                // What gives way takes nothing from the instance.
+                finals: false,
+            }));
+            appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
+        }
+        let begun = self.start(sight, wanted(before))?;
+        told_to_node.extend(begun.told_to_node);
+        appends.push((node_stream(&sight.node), told_to_node));
+        appends.push(begun.append);
+        Ok((Fate::Started { operation: begun.id }, appends))
+    }
+
+    /// Ends the open operation with everything free; a deletion may follow.
+    pub(crate) fn divert(
+        &self,
+        operation: &Operation,
+        cause: Cause,
+        delete: Option<Keep>,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
+        match draft.divert(cause, delete) {
+            Ok(()) => Ok((Fate::Joined { operation: operation.id.clone() }, self.close(draft)?)),
+            Err(refusal @ (Refusal::AlreadyCancelled { .. } | Refusal::NotDiverted { .. })) => {
+                Ok((Fate::Rejected { because: refusal.to_string() }, Vec::new()))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// A deletion takes over what a stuck operation has: one append ends the one and begins the other.
+    pub(crate) fn supersede(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        stuck: &Operation,
+        keep: Keep,
+        cause: Cause,
+    ) -> Result<(Fate, Appends), Rejection> {
+        let stream = stuck.id.stream();
+        let mut draft = Draft::from(stuck, self.head(&stream), self.now_ms);
+        let before = draft.abandon()?;
+        let ended = NodeEvent::OperationFinished {
+            operation: stuck.id.clone(),
+            kind: stuck.order.kind,
+            generation: node.generation,
+            resources: before.clone(),
+            outcome: Outcome::Abandoned,
+            finals: draft.state.finals().is_some(),
+        };
+        let begun = self.start(
+            sight,
+            Wanted {
+                keep: Some(keep),
+                ..Wanted::new(
+                    OperationKind::Delete,
+                    node.spec.clone().unwrap_or_else(|| stuck.order.spec.clone()),
+                    before,
+                    node.generation,
+                    cause,
+                )
+            },
+        )?;
+        let mut told_to_node = vec![Event::Node(ended)];
+        told_to_node.extend(begun.told_to_node);
+        let appends = vec![
+            (stream, draft.events.into_iter().map(Event::Operation).collect()),
+            (node_stream(&sight.node), told_to_node),
+            begun.append,
+        ];
+        Ok((Fate::Started { operation: begun.id }, appends))
+    }
+}

@@ -1,0 +1,138 @@
+//! What a stream shows to the outside: open steps, look-up keys, and a line for lists.
+
+use perennial_engine::domain::{Projected, Summary};
+use perennial_engine::ids::StreamId;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::address_pool::{AddressPool, PoolSummary};
+use crate::aggregate::backup_catalog::Book;
+use crate::aggregate::node::Node;
+use crate::model::backup_id::{BookId, book_key};
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::operation::state::{Operation, Status};
+use crate::step::intent::Intent;
+
+/// One line about a node, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// How many instances have carried it.
+    pub generation: u64,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+    /// The operation that holds it, and what that does.
+    pub operation: Option<(OperationId, OperationKind)>,
+    /// What carries it.
+    pub carrier: Option<crate::model::resources::Carrier>,
+    /// The zone.
+    pub zone: Option<String>,
+    /// Its own address.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
+/// One line about an operation, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationSummary {
+    /// What it does.
+    pub kind: OperationKind,
+    /// `running`, `stuck`, `finished`, `cancelled` or `abandoned`.
+    pub status: String,
+    /// Why it was started.
+    pub cause: String,
+    /// When.
+    pub started_at_ms: u64,
+    /// Since when it is finished or stuck.
+    pub ended_at_ms: Option<u64>,
+    /// If it is stuck: why.
+    pub because: Option<String>,
+}
+
+fn summary<T: Serialize>(open: bool, line: &T) -> Option<Summary> {
+    let body = serde_json::to_string(line)
+        .unwrap_or_else(|error| unreachable!("BUG: a summary is plain data: {error}"));
+    Some(Summary { open, body })
+}
+
+pub(crate) fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
+    if node.spec.is_none() {
+        return Projected::default();
+    }
+    let mut keys: Vec<String> = node
+        .past
+        .iter()
+        .chain(node.resources.carrier.iter().map(|carrier| &carrier.instance))
+        .map(|instance| format!("instance/{instance}"))
+        .collect();
+    keys.sort();
+    keys.dedup();
+    let line = NodeSummary {
+        generation: node.generation,
+        deleted: node.deleted,
+        operation: node.open.clone(),
+        carrier: node.resources.carrier.clone(),
+        zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
+        address: node.resources.address,
+    };
+    Projected { steps: Vec::new(), keys, summary: summary(node.open.is_some(), &line) }
+}
+
+/// One line about a node's backups, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookSummary {
+    /// The newest one that can be restored, and of which moment it is.
+    pub last_complete: Option<(u64, u64)>,
+    /// The one under way.
+    pub under_way: Option<u64>,
+    /// How many in a row have failed, up to now.
+    pub failed_in_a_row: u32,
+    /// Why no more are taken.
+    pub paused: Option<String>,
+}
+
+/// The present book is the open one.
+pub(crate) fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
+    let Some(id) = BookId::of_stream(stream).filter(|_| book.opened) else { return Projected::default() };
+    let line = BookSummary {
+        last_complete: book
+            .known
+            .last_complete()
+            .map(|backup| (backup.order.number, backup.taken_at_ms.unwrap_or(backup.began_at_ms))),
+        under_way: book.known.under_way().map(|backup| backup.order.number),
+        failed_in_a_row: book.known.failed_in_a_row,
+        paused: book.known.paused(),
+    };
+    let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
+    Projected { steps: book.open_steps(), keys, summary: summary(!book.closed, &line) }
+}
+
+pub(crate) fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
+    let Some(spec) = &pool.spec else { return Projected::default() };
+    let line = PoolSummary {
+        subnet: spec.subnet.clone(),
+        addresses: spec.all().count(),
+        held: pool.held.len(),
+        free: pool.free().count(),
+    };
+    Projected { steps: Vec::new(), keys: Vec::new(), summary: summary(false, &line) }
+}
+
+pub(crate) fn operation_shown(operation: &Operation) -> Projected<Intent> {
+    let mut keys: Vec<String> =
+        operation.instances().iter().map(|instance| format!("instance/{instance}")).collect();
+    keys.sort();
+    keys.dedup();
+    let (status, ended_at_ms, because) = match &operation.status {
+        Status::Running => ("running", None, None),
+        Status::Stuck { because, since_ms, .. } => ("stuck", Some(*since_ms), Some(because.clone())),
+        Status::Finished { at_ms, outcome } => (outcome.name(), Some(*at_ms), None),
+    };
+    let line = OperationSummary {
+        kind: operation.order.kind,
+        status: status.to_owned(),
+        cause: operation.order.cause.to_string(),
+        started_at_ms: operation.started_at_ms,
+        ended_at_ms,
+        because,
+    };
+    let open = !matches!(operation.status, Status::Finished { .. });
+    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line) }
+}

@@ -1,0 +1,114 @@
+//! Volumes that appear on a node's instance, or leave it, while nothing is under way.
+
+use crate::aggregate::node::{Node, NodeEvent};
+use crate::domain::command::{Rejection, Sight};
+use crate::domain::states::{Appends, Decider, Event, Wanted};
+use crate::model::aws::{InstanceId, VolumeId};
+use crate::model::operation_id::{OperationKind, node_stream};
+use crate::model::resources::{HeldVolume, Resources, Retained};
+use crate::model::signal::Cause;
+use crate::model::volume::Slot;
+use crate::rules::attached_volumes::is_of_the_file;
+use crate::spec::node::{FoundVolumes, NodeSpec};
+
+impl Decider<'_> {
+    /// Volumes were attached to the node's instance by somebody, or detached.
+    pub(crate) fn sighted(
+        &self,
+        sight: &Sight,
+        instance: &InstanceId,
+        others: &[VolumeId],
+        left: &[VolumeId],
+    ) -> Result<Appends, Rejection> {
+        let node = self.seen(sight)?;
+        let stream = node_stream(&sight.node);
+        match sighting(node, instance, others, left, self.now_ms) {
+            Sighting::Nothing => Ok(Vec::new()),
+            Sighting::Leave(events) => Ok(vec![(stream, events.into_iter().map(Event::Node).collect())]),
+            Sighting::Take(volumes) => {
+                let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+                let cause = Cause::Found { instance: instance.clone(), volumes };
+                let before = node.resources.clone();
+                let wanted = Wanted::new(OperationKind::Take, spec, before, node.generation, cause);
+                let begun = self.start(sight, wanted)?;
+                Ok(vec![(stream, begun.told_to_node), begun.append])
+            }
+        }
+    }
+}
+
+/// What the sweep's look at the carrier of a node at rest leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Sighting {
+    /// Nothing.
+    Nothing,
+    /// These are to be taken.
+    Take(Vec<VolumeId>),
+    /// These are given back.
+    Leave(Vec<NodeEvent>),
+}
+
+/// Decides on what the sweep saw of a node's instance: volumes on it that were not known, and found ones that have left it.
+pub(crate) fn sighting(
+    node: &Node,
+    instance: &InstanceId,
+    others: &[VolumeId],
+    left: &[VolumeId],
+    now_ms: u64,
+) -> Sighting {
+    let (Some(spec), Some(carrier)) = (&node.spec, &node.resources.carrier) else { return Sighting::Nothing };
+    if !node.exists() || node.open.is_some() || carrier.instance != *instance {
+        return Sighting::Nothing;
+    }
+    let given_back: Vec<NodeEvent> = leaving(node, spec)
+        .filter(|(_, held)| left.contains(&held.volume))
+        .map(|(slot, held)| NodeEvent::VolumeLeft {
+            slot: slot.clone(),
+            volume: held.volume.clone(),
+            instance: instance.clone(),
+        })
+        .collect();
+    if !given_back.is_empty() {
+        return Sighting::Leave(given_back);
+    }
+    let known = |volume: &VolumeId| {
+        node.resources.volumes.values().any(|held| held.volume == *volume)
+            || node.resources.strangers.iter().any(|stranger| stranger.volume == *volume)
+    };
+    let is_new = |volume: &&VolumeId| !known(volume) && !node.held_off.holds(volume, now_ms);
+    let new: Vec<VolumeId> = others.iter().filter(is_new).cloned().collect();
+    let keeps = spec.persist.found_volumes == FoundVolumes::Keep;
+    if new.is_empty() || !keeps { Sighting::Nothing } else { Sighting::Take(new) }
+}
+
+/// The volumes that are given back when somebody detaches them: found ones that the file does not name.
+pub fn leaving<'a>(
+    node: &'a Node,
+    spec: &'a NodeSpec,
+) -> impl Iterator<Item = (&'a Slot, &'a HeldVolume)> + 'a {
+    node.resources.volumes.iter().filter(|(slot, held)| held.found.is_some() && !is_of_the_file(spec, slot))
+}
+
+/// A name of the file that a found volume has: it is meant, or another name is.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn check_names(spec: &NodeSpec, held: &Resources) -> Result<(), String> {
+    for (i, wanted) in spec.data_volumes.iter().enumerate() {
+        let slot = Slot::Data(wanted.name.clone());
+        let is_found = |held: &&HeldVolume| held.found.as_ref().is_some_and(|found| !found.named);
+        let Some(found) = held.volumes.get(&slot).filter(is_found) else { continue };
+        // A copy of what the file names goes on in its place.
+        let went_on = |old: &Retained| old.went_on && Some(&old.volume) == wanted.volume.as_ref();
+        if held.retained.iter().any(went_on) {
+            continue;
+        }
+        if wanted.volume.as_ref() != Some(&found.volume) {
+            let (name, volume) = (&wanted.name, &found.volume);
+            return Err(format!(
+                "spec.data_volumes[{i}].name: {name} is what {volume}, found on the instance, goes by; say `volume: {volume}` if that is meant, or choose another name"
+            ));
+        }
+    }
+    Ok(())
+}

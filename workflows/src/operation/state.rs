@@ -1,0 +1,293 @@
+//! One operation on one node: what happened so far, what is known, and what follows from it.
+//!
+//! An operation is a machine of *facts and rules*. Evidence becomes facts ([`Facts`]); the rules of the operation's kind
+//! (`workflow::provision`, `replace`, `delete`) say which intents hold under the
+//! facts; an intent without an open step is written as `step_intended`, in the same append as the event that made it
+//! possible. Parallelism is not programmed: it is whatever the facts allow. There is no way back through code: a crash, a
+//! retry and a first try all fold the same events to the same facts.
+//!
+//! ```text
+//!              report(token, evidence)                    signal(instance)
+//!                        │                                       │
+//!                        ▼                                       ▼
+//!   step_settled ──► facts ──► rules ──► step_intended …   signal_received / candidate_lost
+//!                        │
+//!                        ├─ nothing more can be tried ──► stuck ──(resume)──► rules
+//!                        └─ everything is in place ─────► finished  (+ the node's operation_finished, atomically)
+//! ```
+//!
+//! # Rules that are never broken
+//! - Nothing of the node's is moved before it is seen free, and it is seen free only after its holder was fenced (or the
+//!   volume was detached without force).
+//! - A second instance is launched only when the first launch has settled; an instance that may hold anything of the node's is
+//!   fenced before the operation finishes.
+//! - A volume that holds the node's data is never deleted, except by `delete` and `prune`, by id, where the request says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use perennial_engine::domain::OpenStep;
+use perennial_engine::ids::Token;
+
+use crate::model::aws::{InstanceId, Market, VolumeId};
+use crate::model::operation_id;
+use crate::model::operation_id::{OperationId, OperationKind, Outcome};
+use crate::model::volume::{Slot, TagMap};
+use crate::operation::event::Order;
+use crate::operation::facts::{Candidate, Facts, Holder};
+use crate::spec::node::RootMode;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+
+/// One step, from its intention to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRecord {
+    /// Its name.
+    pub step: String,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// The request.
+    pub intent: Arc<Intent>,
+    /// When it was intended.
+    pub intended_at_ms: u64,
+    /// Not to be run before this time.
+    pub not_before_ms: u64,
+    /// To be settled by this time.
+    pub deadline_ms: u64,
+    /// What was observed, and when.
+    pub outcome: Option<(Evidence, u64)>,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Status {
+    /// Steps are open.
+    Running,
+    /// A person is needed.
+    Stuck {
+        /// The step that could not be done.
+        step: String,
+        /// Why.
+        because: String,
+        /// What a person must do.
+        needs: String,
+        /// Since when.
+        since_ms: u64,
+    },
+    /// It is over.
+    Finished {
+        /// Since when.
+        at_ms: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// The state of one operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Its name.
+    pub id: OperationId,
+    /// What was fixed at its start.
+    pub order: Arc<Order>,
+    /// When that was.
+    pub started_at_ms: u64,
+    /// How far it is.
+    pub status: Status,
+    /// Every step, by token.
+    pub steps: BTreeMap<Token, StepRecord>,
+    /// What is known.
+    pub facts: Facts,
+}
+
+/// A rule that holds: what to do, and from when on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Due {
+    pub(crate) intent: Intent,
+    pub(crate) not_before_ms: u64,
+}
+
+impl From<Intent> for Due {
+    fn from(intent: Intent) -> Self {
+        Self { intent, not_before_ms: 0 }
+    }
+}
+
+impl Operation {
+    /// The steps that may run now.
+    #[must_use]
+    pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
+        match self.status {
+            Status::Running => self
+                .steps
+                .iter()
+                .filter(|(_, record)| record.outcome.is_none())
+                .map(|(token, record)| OpenStep {
+                    token: *token,
+                    step: record.step.clone(),
+                    intent: Arc::clone(&record.intent),
+                    intended_at_ms: record.intended_at_ms,
+                    not_before_ms: record.not_before_ms,
+                    deadline_ms: record.deadline_ms,
+                    priority: 0,
+                })
+                .collect(),
+            Status::Stuck { .. } | Status::Finished { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether a step of this name is open.
+    pub(crate) fn has_open(&self, step: &str) -> bool {
+        self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
+    }
+
+    /// Instances that matter to this operation.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceId> {
+        let holders = self.facts.holders.iter().map(|holder| holder.instance.clone());
+        let carrier = self.order.before.carrier.iter().filter(|_| operation_id::is_in_place(self.order.kind));
+        let holders = holders.chain(carrier.map(|carrier| carrier.instance.clone()));
+        holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
+    }
+
+    /// Whether it goes back, or only frees what the node holds.
+    pub(crate) const fn gives_up(&self) -> bool {
+        self.facts.undoing || self.facts.diverted.is_some()
+    }
+
+    /// Whether the node's root volume is kept at all.
+    #[must_use]
+    pub fn keeps_root(&self) -> bool {
+        self.order.spec.persist.root != RootMode::None
+    }
+
+    /// Why the operation cannot be undone any more; `None` while it can.
+    #[must_use]
+    pub fn no_return(&self) -> Option<String> {
+        if self.facts.diverted.is_some() {
+            return Some("it frees what the node holds, as somebody asked".to_owned());
+        }
+        if matches!(self.order.kind, OperationKind::Provision | OperationKind::Resume)
+            || operation_id::is_in_place(self.order.kind)
+        {
+            return None;
+        }
+        let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
+            return Some("there is no instance to go back to".to_owned());
+        };
+        let fencing = self.steps.values().any(
+            |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
+        );
+        if old.known_over {
+            Some(format!("{} is gone", old.instance))
+        } else if fencing {
+            Some(format!("{} is terminated, or is being so", old.instance))
+        } else if self.order.kind == OperationKind::Delete && self.facts.holders.len() > 1 {
+            Some("it has taken over from an abandoned workflow".to_owned())
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn order_mut(&mut self) -> &mut Order {
+        Arc::make_mut(&mut self.order)
+    }
+
+    /// The instance that carried the node when the operation began.
+    pub(crate) fn old(&self) -> Option<&Holder> {
+        self.facts.holders.iter().find(|holder| holder.is_old)
+    }
+
+    /// Whether the node can be paused, or its deletion begun, in the middle of this operation.
+    #[must_use]
+    pub fn may_be_diverted(&self) -> bool {
+        !self.facts.undoing
+            && matches!(
+                self.order.kind,
+                OperationKind::Provision
+                    | OperationKind::Replace
+                    | OperationKind::Resume
+                    | OperationKind::Pause
+            )
+    }
+
+    /// The tags that say whose a thing is.
+    pub(crate) fn own_tags(&self) -> TagMap {
+        TagMap::from([
+            ("perennial:owner".to_owned(), self.order.owner.clone()),
+            ("perennial:node".to_owned(), self.id.node().to_string()),
+        ])
+    }
+
+    /// Instances of the node's but this one: those of this operation, and the one before it.
+    pub(crate) fn own_instances(&self, but: &InstanceId) -> Vec<InstanceId> {
+        let before = self.order.before.carrier.iter().map(|carrier| carrier.instance.clone());
+        let mut own: Vec<InstanceId> = self.instances().into_iter().chain(before).collect();
+        own.retain(|instance| instance != but);
+        own.sort();
+        own.dedup();
+        own
+    }
+
+    /// The tags of a resource made by a step. Nothing in them changes when the step is repeated.
+    pub(crate) fn tags(&self, step: &str, role: &str) -> TagMap {
+        let mut tags = self.order.spec.tags.clone();
+        let node = self.id.node();
+        tags.entry("Name".to_owned()).or_insert_with(|| node.to_string());
+        for (key, value) in [
+            ("perennial:owner", self.order.owner.clone()),
+            ("perennial:node", node.to_string()),
+            ("perennial:generation", self.order.generation.to_string()),
+            ("perennial:operation", self.id.to_string()),
+            ("perennial:step", format!("{}/{step}/{}", self.id, self.next_attempt(step))),
+            ("perennial:role", role.to_owned()),
+        ] {
+            tags.insert(key.to_owned(), value);
+        }
+        tags
+    }
+
+    /// The client token of a step: 64 hexadecimal characters, the same whenever this attempt is repeated.
+    pub(crate) fn client_token(&self, step: &str) -> String {
+        let attempt = self.next_attempt(step);
+        blake3::hash(format!("{}\n{}\n{step}\n{attempt}", self.order.owner, self.id).as_bytes())
+            .to_hex()
+            .to_string()
+    }
+
+    /// Which attempt at a step comes next, from 1.
+    pub(crate) fn next_attempt(&self, step: &str) -> u32 {
+        let before = self.steps.values().filter(|record| record.step == step).count();
+        u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// The volumes that belong to the node on the candidate, once everything is in place.
+    pub(crate) fn volumes_on_candidate(&self) -> BTreeMap<Slot, VolumeId> {
+        let mut volumes: BTreeMap<Slot, VolumeId> = self
+            .facts
+            .volumes
+            .iter()
+            .filter_map(|(slot, fact)| Some((slot.clone(), fact.id.clone()?)))
+            .collect();
+        if self.keeps_root()
+            && let Some(root) =
+                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume.clone())
+        {
+            volumes.insert(Slot::Root, root);
+        }
+        volumes
+    }
+
+    /// Whether the market of the candidate can be interrupted.
+    #[must_use]
+    pub fn candidate_market(&self) -> Option<Market> {
+        self.facts.candidate.as_ref().map(|candidate| candidate.pool.market)
+    }
+}
+
+impl Operation {
+    /// Whether an instance is in another subnet than the node was.
+    pub(crate) const fn has_moved(candidate: &Candidate) -> bool {
+        candidate.pool.subnet.is_some()
+    }
+}

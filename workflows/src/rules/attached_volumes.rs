@@ -1,0 +1,227 @@
+//! Volumes that somebody else made and attached to the instance while it carried the node: they become the node's.
+//!
+//! | step | may start when | does | observed by | on failure |
+//! | --- | --- | --- | --- | --- |
+//! | `preserve:i` of `take` | the sweep saw a volume on the carrier that is not the node's | DeleteOnTermination=false on it | the volume, the instance | instance lost: nothing is taken, the replacement looks again; else stuck |
+//! | `preserve:old` of `replace`, `pause`, `delete` | as ever, before anything is taken away | the same | the same | as ever |
+//!
+//! Both are the same look: what is attached to the instance, is no root, is of one instance at a time and carries no tags of
+//! Perennial's becomes the node's in the very append that settles the step (`volume_found`), under a name of its own: its tag `Name`
+//! where that is a free name, else that of its device. From then on it is carried like any data volume: reattached, copied where the
+//! node is copied, in backups and restores. What may not be taken is left alone and listed once, as a *stranger*: it is never detached, and
+//! a stop of its instance is its owner's affair.
+//!
+//! It was made by somebody else, so no deletion deletes it; copies made of it on the way are the node's own. When somebody detaches it
+//! while the node is well, it is given back (`volume_left`): a volume of the file is not.
+//!
+//! # What the image maps
+//! An image can map EBS volumes beside its root, which every launch would make anew, and each termination would delete. With `keep` no launch
+//! makes them: a provision makes volumes of the node's as they are mapped (`create_volume:x`, from the mapping's snapshot) and attaches
+//! them at the mapped device, and from then on these come back. What the file has at such a device takes its place. They are the
+//! node's own: a deletion treats them as data. Instance store is as the image says. Images that are registered of a root map the root alone.
+//!
+//! `take` holds the node for a moment and gives way to everything else, as a growth does. Who cancels one has none begun for
+//! its volumes for an hour ([`HELD_OFF_MS`]), or until a changed file is applied or another instance carries the node. An operation that
+//! looks at the instance for another reason takes them all the same.
+//!
+//! # What cannot be known
+//! A volume does not say where it was attached. One that was attached since the last sweep's look, to an instance that is then lost without a
+//! notice, is known to nobody: it survives as EC2's default has it (DeleteOnTermination of a volume that is attached later is false), free, and is not
+//! the node's. Attached to the new instance, it is.
+
+use crate::model::aws::{ImageId, InstanceId};
+use crate::model::name::NodeName;
+use crate::model::operation_id::OperationKind;
+use crate::model::resources::HeldVolume;
+use crate::model::restore::Restore;
+use crate::model::volume::{Found, OtherVolumes, STRANGERS_MAX, Slot};
+use crate::operation::event::OperationEvent;
+use crate::operation::facts::{Place, VolumeFact};
+use crate::operation::state::Operation;
+use crate::rules::{device_names, existing_volumes};
+use crate::spec::checks::canonical_device;
+use crate::spec::node::{DATA_VOLUMES_MAX, DataVolumeSpec, FoundVolumes, NodeSpec};
+use crate::step::evidence::Evidence;
+use crate::step::intent::{Intent, LaunchVolume};
+
+/// What the step that preserves an instance looks at beside the node's volumes.
+pub(crate) fn others(op: &Operation, instance: &InstanceId) -> Option<OtherVolumes> {
+    let carries = op.order.before.carrier.as_ref().is_some_and(|carrier| carrier.instance == *instance);
+    (carries && op.order.spec.persist.found_volumes == FoundVolumes::Keep).then(OtherVolumes::default)
+}
+
+/// What a look at an instance means: every volume that becomes the node's, with its name.
+pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec<OperationEvent> {
+    let (Intent::Preserve { instance, others: Some(_), .. }, Evidence::PreservedWith { found, .. }) =
+        (intent, evidence)
+    else {
+        return Vec::new();
+    };
+    let mut slots: Vec<Slot> = op.facts.volumes.keys().cloned().collect();
+    let mut events = Vec::new();
+    for seen in found {
+        let known = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&seen.volume));
+        if known || slots.len() > DATA_VOLUMES_MAX {
+            continue;
+        }
+        let slot = Slot::Data(name(&op.order.spec, &slots, &seen.device, seen.name.as_deref()));
+        slots.push(slot.clone());
+        events.push(OperationEvent::VolumeFound {
+            instance: instance.clone(),
+            slot,
+            held: HeldVolume {
+                volume: seen.volume.clone(),
+                device: seen.device.clone(),
+                size_gib: Some(seen.size_gib),
+                zone: None,
+                made_from: None,
+                found: Some(seen.traits.clone()),
+            },
+        });
+    }
+    events
+}
+
+/// A name that stays: the volume's own if it is one and free, else its device's.
+pub(crate) fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&str>) -> NodeName {
+    let free = |name: &NodeName| {
+        name.as_str() != "root"
+            && spec.data_volumes.iter().all(|wanted| wanted.name != *name)
+            && !slots.contains(&Slot::Data(name.clone()))
+    };
+    let own = own.and_then(|name| NodeName::parse(name).ok());
+    if let Some(own) = own.filter(free) {
+        return own;
+    }
+    let device: String = device.rsplit('/').next().unwrap_or_default().to_lowercase();
+    let device: String = device.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+    let device =
+        if device.starts_with(|c: char| c.is_ascii_lowercase()) { device } else { "found".to_owned() };
+    let names = std::iter::once(device.clone()).chain((2..).map(|n: u32| format!("{device}-{n}")));
+    let mut names = names.filter_map(|name| NodeName::parse(&name).ok());
+    names.find(free).unwrap_or_else(|| unreachable!("BUG: one of endlessly many names is free"))
+}
+
+/// What the node's image maps becomes volumes of the node's when it is provisioned: made as mapped, attached like the others. What
+/// the file has at the same device takes its place.
+pub(crate) fn map(op: &mut Operation) {
+    if op.order.kind != OperationKind::Provision || op.order.spec.persist.found_volumes != FoundVolumes::Keep
+    {
+        return;
+    }
+    // Of an image that the file does not name any more.
+    op.facts.volumes.retain(|slot, fact| {
+        *slot == Slot::Root
+            || fact.id.is_some()
+            || is_of_the_file(&op.order.spec, slot)
+            || fact.found.is_none()
+    });
+    let mapped =
+        op.facts.placement.as_ref().map(|placement| placement.image.mapped.clone()).unwrap_or_default();
+    let same = |a: &str, b: &str| canonical_device(a) == canonical_device(b);
+    for volume in mapped {
+        let spec = &op.order.spec;
+        let by_the_file = spec.data_volumes.iter().filter_map(|wanted| wanted.device.as_deref());
+        let mut kept = op.order.before.volumes.values().map(|held| held.device.as_str());
+        if by_the_file.into_iter().any(|device| same(device, &volume.device))
+            || kept.any(|device| same(device, &volume.device))
+            || op.facts.volumes.len() > DATA_VOLUMES_MAX
+        {
+            continue;
+        }
+        let taken: Vec<&str> = op.facts.volumes.values().map(|fact| fact.device.as_str()).collect();
+        let device = if taken.iter().any(|device| same(device, &volume.device)) {
+            device_names::free(taken).unwrap_or_else(|| volume.device.clone())
+        } else {
+            volume.device.clone()
+        };
+        let slots: Vec<Slot> = op.facts.volumes.keys().cloned().collect();
+        let slot = Slot::Data(name(spec, &slots, &volume.device, None));
+        let found = Found {
+            volume_type: volume.volume_type,
+            iops: volume.iops,
+            throughput: volume.throughput,
+            is_copy: true,
+            snapshot: volume.snapshot,
+            named: false,
+        };
+        let size_gib = Some(volume.size_gib);
+        let fact = VolumeFact { size_gib, found: Some(found), ..VolumeFact::absent(device) };
+        op.facts.volumes.insert(slot, fact);
+    }
+}
+
+/// The devices of the image's mapping that a launch makes nothing at.
+pub(crate) fn suppressed(op: &Operation, image: &ImageId, made: &[LaunchVolume]) -> Vec<String> {
+    let keeps = op.order.spec.persist.found_volumes == FoundVolumes::Keep;
+    let placement = op.facts.placement.as_ref().filter(|_| keeps && *image == op.order.spec.image);
+    let mapped = placement.map(|placement| placement.image.mapped.as_slice()).unwrap_or_default();
+    // What the launch makes itself at such a device overrides the image's.
+    let is_made = |device: &str| made.iter().any(|volume| volume.device == device);
+    mapped.iter().map(|volume| volume.device.clone()).filter(|device| !is_made(device)).collect()
+}
+
+/// A volume is the node's from now on, and was before the operation began.
+pub(crate) fn remember(op: &mut Operation, instance: &InstanceId, slot: &Slot, held: &HeldVolume) {
+    let fact = VolumeFact {
+        id: Some(held.volume.clone()),
+        place: Place::On(instance.clone()),
+        touched: true,
+        size_gib: held.size_gib,
+        found: held.found.clone(),
+        ..VolumeFact::absent(held.device.clone())
+    };
+    op.facts.volumes.insert(slot.clone(), fact);
+    op.order_mut().before.volumes.insert(slot.clone(), held.clone());
+}
+
+/// What was left alone, with the reasons.
+pub(crate) fn leave(op: &mut Operation, evidence: &Evidence) {
+    let Evidence::PreservedWith { strangers, .. } = evidence else { return };
+    op.order_mut().before.strangers = strangers.iter().take(STRANGERS_MAX).cloned().collect();
+}
+
+/// What a data volume is to be, by the file or as it was found.
+pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
+    let Slot::Data(name) = slot else { return None };
+    if let Some(wanted) = op.order.spec.data_volumes.iter().find(|wanted| wanted.name == *name) {
+        return Some(existing_volumes::as_it_is(op, slot, wanted));
+    }
+    let fact = op.facts.volumes.get(slot)?;
+    let found = fact.found.as_ref()?;
+    Some(DataVolumeSpec {
+        name: name.clone(),
+        device: Some(fact.device.clone()),
+        size_gib: fact.size_gib.unwrap_or(1),
+        volume_type: found.volume_type.clone(),
+        iops: found.iops,
+        throughput: found.throughput,
+        encrypted: false,
+        kms_key: None,
+        snapshot: found.snapshot.clone(),
+        volume: None,
+    })
+}
+
+/// Everything the node's data volumes are to be: those of the file, then those that were found.
+pub(crate) fn wishes(op: &Operation) -> Vec<DataVolumeSpec> {
+    let spec = &op.order.spec;
+    let of_the_file = spec.data_volumes.iter().map(|wanted| Slot::Data(wanted.name.clone()));
+    let found = op.facts.volumes.keys().filter(|slot| !is_of_the_file(spec, slot)).cloned();
+    of_the_file.chain(found).filter_map(|slot| wish(op, &slot)).collect()
+}
+
+pub(crate) fn is_of_the_file(spec: &NodeSpec, slot: &Slot) -> bool {
+    matches!(slot, Slot::Data(name) if spec.data_volumes.iter().any(|wanted| wanted.name == *name))
+}
+
+/// Whether a lost volume is made anew by nobody: the file does not name it, and no backup brings it back.
+pub(crate) fn ends_with_its_loss(op: &Operation, slot: &Slot, restore: Option<&Restore>) -> bool {
+    let comes_back = restore.is_some_and(|restore| restore.snapshots.contains_key(slot));
+    !comes_back && !is_of_the_file(&op.order.spec, slot)
+}
+
+/// Whether a volume was made by somebody else, and is no copy of ours.
+pub(crate) fn is_foreign(held: Option<&Found>) -> bool {
+    held.is_some_and(|found| !found.is_copy)
+}

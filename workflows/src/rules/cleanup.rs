@@ -1,0 +1,70 @@
+//! What is deleted at the end of an operation, and what stays listed when a deletion fails.
+
+use crate::model::aws::VolumeId;
+use crate::model::operation_id::OperationKind;
+use crate::model::resources::{Leftover, Thing};
+use crate::operation::state::{Due, Operation};
+use crate::step::backup::BackupEvidence;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+
+impl Operation {
+    /// Whether an image is still to be deregistered, before whose end no snapshot goes.
+    pub(crate) fn has_images_to_clean(&self) -> bool {
+        let images = self.facts.things.iter().filter(|left| matches!(left.thing, Thing::Image { .. }));
+        images.into_iter().any(|left| self.is_to_clean(&left.thing.id()))
+    }
+}
+
+impl Operation {
+    /// Whether an intent only cleans up: when it cannot be done, the operation ends without it and lists what is left.
+    pub(crate) fn may_be_left(&self, intent: &Intent) -> bool {
+        intent.cleans().is_some_and(|id| {
+            self.order.kind != OperationKind::Delete
+                || self.facts.things.iter().any(|left| left.thing.id() == id)
+        })
+    }
+
+    /// Whether something is still to be cleaned up in this operation.
+    pub(crate) fn is_to_clean(&self, id: &str) -> bool {
+        !self.facts.uncleaned.contains_key(id) && !self.facts.gone.iter().any(|gone| gone == id)
+    }
+}
+
+/// The size of a volume that an operation took a snapshot of.
+pub(crate) fn size_seen(op: &Operation, volume: &VolumeId) -> Option<u32> {
+    op.steps.values().find_map(|record| match (record.intent.as_ref(), record.outcome.as_ref()?) {
+        (
+            Intent::SnapshotRoot { volume: of, .. } | Intent::SnapshotVolume { volume: of, .. },
+            (Evidence::SnapshotCompleted { size_gib, .. }, _),
+        ) if of == volume => *size_gib,
+        (_, (Evidence::Backup(BackupEvidence::Taken { snapshots, .. }), _)) => {
+            snapshots.iter().find(|taken| taken.volume == *volume)?.size_gib
+        }
+        _ => None,
+    })
+}
+
+/// What earlier operations could not clean up.
+pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
+    let is_open = |left: &&Leftover| op.is_to_clean(&left.thing.id());
+    let images_left = op.has_images_to_clean();
+    let left = op.facts.things.iter().filter(is_open);
+    left.filter(|left| !(images_left && matches!(left.thing, Thing::Snapshot { .. })))
+        .filter_map(|left| clean(&left.thing).map(Due::from))
+        .collect()
+}
+
+/// What cleans a thing up; `None` for an instance, which is fenced.
+pub(crate) fn clean(thing: &Thing) -> Option<Intent> {
+    Some(match thing {
+        Thing::Volume { volume } => {
+            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned(), retained: None }
+        }
+        Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
+        Thing::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
+        Thing::Image { image } => Intent::DeregisterImage { image: image.clone() },
+        Thing::Unsettled { made, tags } => Intent::Find { made: *made, tags: tags.clone() },
+        Thing::Instance { .. } => return None,
+    })
+}

@@ -1,0 +1,198 @@
+//! The last backup of an instance: a snapshot of each of the node's volumes when it is free.
+//!
+//! Between two instances nothing is mounted and nothing writes: the best moment for a backup, and one that costs nothing, for
+//! CreateSnapshot returns at once and is of the moment of the call. So with a section `backup` (and unless it says `final:
+//! false`) an operation that takes the volumes from the node's instance takes a snapshot of each. They become a backup like any
+//! other: the node's book takes them over (`backup/…`: `began` with the cause `final`, `inherited`), waits for their copies,
+//! lists them, and prunes them.
+//!
+//! | step | may start when | does | observed by | on failure | its repeat is safe because of |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `final_snapshot:x` | the volume was seen free, and its content is still that of the old instance | CreateSnapshot | DescribeSnapshots by the tag `perennial:step` shows it, at whatever progress | the backup has failed: listed, and the loss window stays | the tag, looked for first; in doubt it is looked for to be deleted |
+//!
+//! # What waits for it
+//! The end of the operation, and the deletion of the volume; nothing that makes the outage longer. A volume may be attached
+//! again while its snapshot is asked for. Where it is seen attached before (another snapshot of it was less than 15 s old, or the
+//! process was dead), there is none, and the backup has failed.
+//!
+//! Where a volume goes on as a copy, or might (`rules::snapshot_ahead`), the snapshot that carries it comes first. EC2 takes snapshots of a volume
+//! [15 s](VOLUME_PAUSE_MS) apart; the old volume stays free, and the final one, of the same content, follows then.
+//!
+//! # What a stop in the middle leaves behind
+//! Nothing that is not known: the snapshots stand in the operation until a book has them. An operation that is cancelled after
+//! some were taken hands those over as a failed backup, which is pruned.
+
+use std::collections::BTreeMap;
+
+use crate::aggregate::backup_catalog::VOLUME_PAUSE_MS;
+use crate::model::aws::VolumeId;
+use crate::model::operation_id::OperationKind;
+use crate::model::volume::{Slot, TakenSnapshot};
+use crate::operation::facts::Place;
+use crate::operation::state::{Due, Operation, Status, StepRecord};
+use crate::spec::node::RootMode;
+use crate::step::backup::BackupEvidence;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+
+/// What an operation has of a last backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finals {
+    /// The volumes it is to be of.
+    pub volumes: BTreeMap<Slot, VolumeId>,
+    /// The snapshots that were taken.
+    pub taken: BTreeMap<Slot, TakenSnapshot>,
+    /// When the first of them was, in milliseconds since the Unix epoch.
+    pub taken_at_ms: u64,
+    /// Why it is not whole; `None` when it is.
+    pub because: Option<String>,
+}
+
+/// The volumes that are taken from the node's instance.
+fn freed(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
+    let order = &op.order;
+    let takes_away = match order.kind {
+        OperationKind::Replace | OperationKind::Pause | OperationKind::Delete => op.old().is_some(),
+        OperationKind::Provision
+        | OperationKind::Resume
+        | OperationKind::Grow
+        | OperationKind::Take
+        | OperationKind::Prune => false,
+    };
+    let keeps_root = order.spec.persist.root != RootMode::None;
+    let volumes = order.before.volumes.iter().filter(move |(slot, _)| keeps_root || **slot != Slot::Root);
+    volumes.filter(move |_| takes_away).map(|(slot, held)| (slot, &held.volume))
+}
+
+/// Whether a last backup is wanted now: a file that is changed on the way, or a deletion that follows, may want none any more.
+fn is_wanted(op: &Operation) -> bool {
+    op.order.spec.backup.is_some_and(|backup| backup.at_release)
+        && op.order.keep.is_none_or(|keep| keep.backups)
+        && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups)
+}
+
+/// The volumes that a last backup is taken of: those that are taken from the instance, and those of which there is a snapshot
+/// already, whatever became of them since.
+fn backed_up(op: &Operation) -> BTreeMap<Slot, VolumeId> {
+    let mut volumes: BTreeMap<Slot, VolumeId> =
+        freed(op).map(|(slot, volume)| (slot.clone(), volume.clone())).collect();
+    for record in op.steps.values() {
+        if let Intent::FinalSnapshot { slot, volume, .. } = record.intent.as_ref() {
+            volumes.entry(slot.clone()).or_insert_with(|| volume.clone());
+        }
+    }
+    volumes
+}
+
+/// The step about a volume, once it is intended.
+fn record<'a>(op: &'a Operation, wanted: &VolumeId) -> Option<&'a StepRecord> {
+    op.steps.values().rfind(
+        |record| matches!(record.intent.as_ref(), Intent::FinalSnapshot { volume, .. } if volume == wanted),
+    )
+}
+
+/// Whether a volume was seen free and nothing has written to it since.
+fn is_at_rest(op: &Operation, slot: &Slot, volume: &VolumeId) -> bool {
+    let was_freed = op.steps.values().any(|record| {
+        let of_it = matches!(
+            record.intent.as_ref(),
+            Intent::Release { volume: freed, .. } | Intent::Detach { volume: freed, .. } if freed == volume
+        );
+        of_it && matches!(record.outcome, Some((Evidence::Released, _)))
+    });
+    let fact = op.facts.volumes.get(slot).filter(|fact| fact.id.as_ref() == Some(volume));
+    was_freed && fact.is_none_or(|fact| fact.place == Place::Free && !fact.touched)
+}
+
+/// Until when no further snapshot of a volume is taken; `None` when the one that carries it is still to come.
+fn earliest_ms(op: &Operation, volume: &VolumeId, due: &[Due]) -> Option<u64> {
+    let carries = |intent: &Intent| {
+        matches!(
+            intent,
+            Intent::SnapshotRoot { volume: of, .. }
+                | Intent::SnapshotVolume { volume: of, .. }
+                | Intent::SnapshotAhead { volume: of, .. } if of == volume
+        )
+    };
+    let is_ahead = |record: &StepRecord| {
+        record.outcome.is_none()
+            && matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume: of, .. } if of == volume)
+    };
+    if due.iter().any(|due| carries(&due.intent)) || op.steps.values().any(is_ahead) {
+        return None;
+    }
+    let settled = op.steps.values().filter(|record| carries(&record.intent));
+    let last_ms = settled.filter_map(|record| record.outcome.as_ref().map(|(_, at_ms)| *at_ms)).max();
+    Some(last_ms.map_or(0, |at_ms| at_ms + VOLUME_PAUSE_MS))
+}
+
+/// The rules of an operation, and a final snapshot of each volume that is free for the first time.
+pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
+    let mut finals = Vec::new();
+    let is_wanted = is_wanted(op);
+    for (slot, volume) in freed(op) {
+        let record = record(op, volume);
+        if is_wanted
+            && record.is_none()
+            && is_at_rest(op, slot, volume)
+            && let Some(not_before_ms) = earliest_ms(op, volume, &due)
+        {
+            let tags = op.tags(&format!("final_snapshot:{slot}"), "backup");
+            let intent = Intent::FinalSnapshot { slot: slot.clone(), volume: volume.clone(), tags };
+            finals.push(Due { intent, not_before_ms });
+        } else if record.is_none_or(|record| record.outcome.is_some()) {
+            continue;
+        }
+        // A volume that is to be deleted goes after its last snapshot.
+        due.retain(|due| !matches!(&due.intent, Intent::DeleteVolume { volume: gone, .. } if gone == volume));
+    }
+    // Their doorbells ring before those of the attachments.
+    finals.extend(due);
+    finals
+}
+
+/// Whether a step that has ended may have made a snapshot all the same.
+pub(crate) const fn may_have_made_one(evidence: &Evidence) -> bool {
+    !matches!(
+        evidence,
+        Evidence::Backup(BackupEvidence::Taken { .. } | BackupEvidence::NotTaken { in_doubt: false, .. })
+    )
+}
+
+impl Operation {
+    /// Its last backup, as soon as it is known what there is of it: each snapshot is seen, or the operation is over.
+    #[must_use]
+    pub fn finals(&self) -> Option<Finals> {
+        let is_over = matches!(self.status, Status::Finished { .. });
+        let mut found =
+            Finals { volumes: BTreeMap::new(), taken: BTreeMap::new(), taken_at_ms: u64::MAX, because: None };
+        let mut tried = false;
+        for (slot, volume) in backed_up(self) {
+            found.volumes.insert(slot.clone(), volume.clone());
+            let record = record(self, &volume);
+            tried |= record.is_some();
+            let why = match record.and_then(|record| record.outcome.as_ref()) {
+                Some((Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms, .. }), _)) => {
+                    let of_it = snapshots.iter().find(|taken| taken.volume == volume);
+                    found.taken.extend(of_it.map(|taken| (slot.clone(), taken.clone())));
+                    found.taken_at_ms = found.taken_at_ms.min(*taken_at_ms);
+                    continue;
+                }
+                Some((Evidence::Backup(BackupEvidence::NotTaken { because, .. }), _)) => because.clone(),
+                Some((Evidence::OutOfTime { because }, _)) => format!("not in time: {because}"),
+                Some((Evidence::Refused { code, message }, _)) => format!("{code}: {message}"),
+                Some((other, _)) => format!("BUG: the worker answered {other:?}"),
+                None if is_over && !is_wanted(self) => "none is wanted any more".to_owned(),
+                None if is_over => "it was not seen free".to_owned(),
+                None => return None,
+            };
+            found.because.get_or_insert(format!("{volume} ({slot}): {why}"));
+        }
+        // What was undone before anything was freed owes none.
+        (tried
+            && (found.because.is_none()
+                || !found.taken.is_empty()
+                || self.old().is_some_and(|old| old.fenced)))
+        .then_some(found)
+    }
+}

@@ -1,0 +1,211 @@
+//! Snapshots ahead of a move: what only another zone would need is taken while home still waits for its own.
+//!
+//! In another zone the root goes on as an image and data as copies, both from final snapshots, and those take minutes. Whether
+//! the node moves is known only when home has refused the launch. Where that launch is late anyway, because the root goes by an
+//! image or data by snapshots, the wait is used: the volumes that home would take as they are get their snapshots at the same
+//! time. When home refuses, they are as far as home's own.
+//!
+//! ```text
+//!  fence:old ─┬─ release:root ─ snapshot_root ─ register_image ─ launch (home) ─ refused ─ launch (elsewhere) ─ start ─┐
+//!             └─ release:x ─ snapshot_ahead:x ····································└─ snapshot:x ───────────────────────┴─ create_volume:x
+//! ```
+//!
+//! | step | may start when | does | observed by | on failure | its repeat is safe because of |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `snapshot_ahead:x` | home's launch waits for another volume's snapshot; a pool of the ladder is in another zone; the volume is free, and home takes it as it is | CreateSnapshot | DescribeSnapshots by the tag `perennial:step` shows it, at whatever progress | none: what needs one takes it then; in doubt it is looked for to be deleted | the tag, looked for first |
+//!
+//! Nothing waits for its completion until the move is certain: then `snapshot:x` (or `snapshot_root`) looks for *this* snapshot
+//! first, by its tag, and waits for the rest of it. An image is never registered ahead.
+//!
+//! # What it may stand for
+//! The volume as it is: a snapshot that was taken before an instance may have written to the volume is nobody's any more
+//! (`is_outdated`), and neither is an image of it. This holds for every snapshot of an operation, not only for those ahead. An attachment or an adoption counts
+//! from its intention on, whatever became of it.
+//!
+//! # What a stop in the middle leaves behind
+//! A snapshot that is known: it is among the operation's copies, and goes at the end, or with the undoing, unless a volume or an image is
+//! made from it.
+//!
+//! Why only where something waits: `docs/decisions/0015-snapshots-ahead-of-a-move.md`.
+
+use perennial_engine::ids::Token;
+
+use crate::model::aws::{SnapshotId, VolumeId};
+use crate::model::capacity::CapacityPool;
+use crate::model::resources::{Leftover, Thing};
+use crate::model::root::RootRung;
+use crate::model::volume::{Slot, TagMap};
+use crate::operation::facts::Place;
+use crate::operation::state::{Due, Operation, StepRecord};
+use crate::rules::capacity;
+use crate::rules::transfer::Way;
+use crate::step::backup::BackupEvidence;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+
+/// The snapshots that are taken now.
+pub(crate) fn due(op: &Operation) -> Vec<Due> {
+    let Some(home) = op.target().filter(|_| op.facts.candidate.is_none()) else { return Vec::new() };
+    if !waits_for_a_snapshot(op, &home) {
+        return Vec::new();
+    }
+    let pools = capacity::pools(op);
+    let mut due = Vec::new();
+    for (slot, fact) in &op.facts.volumes {
+        let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
+        let stays = match slot {
+            Slot::Root => op.rung_of(&home) == RootRung::Adopt,
+            Slot::Data(_) => op.way(slot, fact, &home) == Way::Attach,
+        };
+        let moves = |pool: &CapacityPool| match slot {
+            Slot::Root => op.rung_of(pool) == RootRung::Image,
+            Slot::Data(_) => op.way(slot, fact, pool) != Way::Attach,
+        };
+        let is_free_to_take =
+            !is_snapshotted(op, slot) && !is_tried(op, volume) && !is_being_attached(op, slot);
+        if stays && is_free_to_take && pools.iter().any(moves) {
+            let tags = op.tags(&step(slot), if *slot == Slot::Root { "root" } else { "data" });
+            due.push(Intent::SnapshotAhead { slot: slot.clone(), volume: volume.clone(), tags }.into());
+        }
+    }
+    due
+}
+
+/// Whether the launch in a pool waits for a snapshot.
+fn waits_for_a_snapshot(op: &Operation, pool: &CapacityPool) -> bool {
+    let facts = &op.facts;
+    let data_waits = facts.volumes.iter().any(|(slot, fact)| {
+        *slot != Slot::Root
+            && fact.place != Place::Absent
+            && op.way(slot, fact, pool) == Way::Launch
+            && fact.snapshot.is_none()
+            && !facts.restore.contains_key(slot)
+    });
+    data_waits || (op.rung_of(pool) == RootRung::Image && facts.root_snapshot.is_none())
+}
+
+/// The name of the step about a volume.
+fn step(slot: &Slot) -> String {
+    format!("snapshot_ahead:{slot}")
+}
+
+/// Whether a snapshot of a volume may be taken for good: none is being taken ahead, and no attachment is under way whose
+/// instance may write.
+pub(crate) fn is_clear(op: &Operation, slot: &Slot) -> bool {
+    !op.has_open(&step(slot)) && !is_being_attached(op, slot)
+}
+
+fn is_being_attached(op: &Operation, slot: &Slot) -> bool {
+    op.has_open(&format!("attach:{slot}"))
+}
+
+/// The newest snapshot ahead of a volume.
+fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord)> {
+    let found = op.steps.iter().rfind(
+        |(_, record)| matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume, .. } if volume == of),
+    );
+    found.map(|(token, record)| (*token, record))
+}
+
+/// Whether there is a complete one already, or it is waited for: a move was on its way before.
+fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
+    match slot {
+        Slot::Root => op.facts.root_snapshot.is_some() || op.has_open("snapshot_root"),
+        Slot::Data(_) => {
+            let is_complete = op.facts.volumes.get(slot).is_some_and(|fact| fact.snapshot.is_some());
+            is_complete || op.has_open(&format!("snapshot:{slot}"))
+        }
+    }
+}
+
+/// Whether one was asked for of the volume as it is.
+fn is_tried(op: &Operation, volume: &VolumeId) -> bool {
+    newest(op, volume).is_some_and(|(token, _)| !is_written_after(op, volume, token))
+}
+
+/// Whether an instance may have written to a volume after a step was intended.
+fn is_written_after(op: &Operation, volume: &VolumeId, step: Token) -> bool {
+    let later = op.steps.iter().filter(|(token, _)| **token > step);
+    later.into_iter().any(|(_, record)| match record.intent.as_ref() {
+        Intent::Attach { volume: of, .. } | Intent::AdoptRoot { volume: of, .. } => of == volume,
+        _ => false,
+    })
+}
+
+/// Whether what a snapshot step has made is not of the volume as it is.
+pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
+    let (Intent::SnapshotRoot { volume, .. } | Intent::SnapshotVolume { volume, .. }) = intent else {
+        return false;
+    };
+    let intended = op.steps.iter().rfind(|(_, record)| record.intent.as_ref() == intent);
+    intended.is_some_and(|(token, _)| is_written_after(op, volume, *token))
+}
+
+/// The tags of a snapshot ahead that is of a volume as it is, and may be waited for.
+pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
+    let (token, record) = newest(op, volume)?;
+    let Intent::SnapshotAhead { tags, .. } = record.intent.as_ref() else { return None };
+    let is_taken = snapshot_of(record).is_some() && !is_written_after(op, volume, token);
+    // One that failed is not waited for again.
+    let has_failed = op.steps.values().any(|record| {
+        waits_for(record.intent.as_ref()) == Some(tags)
+            && matches!(&record.outcome, Some((evidence, _)) if !matches!(evidence, Evidence::SnapshotCompleted { .. }))
+    });
+    (is_taken && !has_failed).then(|| tags.clone())
+}
+
+/// The tags of the snapshot that a step takes, or waits for.
+const fn waits_for(intent: &Intent) -> Option<&TagMap> {
+    match intent {
+        Intent::SnapshotRoot { tags, .. } | Intent::SnapshotVolume { tags, .. } => Some(tags),
+        _ => None,
+    }
+}
+
+fn snapshot_of(record: &StepRecord) -> Option<&SnapshotId> {
+    match &record.outcome {
+        Some((Evidence::Backup(BackupEvidence::Taken { snapshots, .. }), _)) => {
+            snapshots.first().map(|taken| &taken.snapshot)
+        }
+        _ => None,
+    }
+}
+
+/// The snapshot ahead that a step waits for, and when it was seen.
+pub(crate) fn awaited<'a>(op: &'a Operation, intent: &Intent) -> Option<(&'a SnapshotId, u64)> {
+    let awaited = waits_for(intent)?;
+    let record = op.steps.values().find(
+        |record| matches!(record.intent.as_ref(), Intent::SnapshotAhead { tags, .. } if tags == awaited),
+    )?;
+    let seen_ms = record.outcome.as_ref().map(|(_, at_ms)| *at_ms)?;
+    snapshot_of(record).map(|snapshot| (snapshot, seen_ms))
+}
+
+/// What was taken is the operation's, to be used or to be deleted.
+pub(crate) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence) {
+    if let (Intent::SnapshotAhead { .. }, Evidence::Backup(BackupEvidence::Taken { snapshots, .. })) =
+        (intent, evidence)
+    {
+        for taken in snapshots {
+            op.facts.add_copy(taken.snapshot.clone());
+        }
+    }
+}
+
+/// The root is about to be an instance's: its snapshot, and the image of that, are of the past.
+pub(crate) fn outdate_root(op: &mut Operation) {
+    if op.facts.root_is_borrowed {
+        return;
+    }
+    // The snapshot stays among the copies, and goes after its image.
+    op.facts.root_snapshot = None;
+    outdate_image(op);
+}
+
+/// The image of the root is not of the root as it is: it goes.
+pub(crate) fn outdate_image(op: &mut Operation) {
+    if let Some(image) = op.facts.root_image.take() {
+        let because = format!("{}: of a root that an instance has had since", op.id);
+        op.facts.things.push(Leftover { thing: Thing::Image { image }, because });
+    }
+}

@@ -1,0 +1,72 @@
+//! What an operation makes superfluous: resources that a newer one has taken the place of.
+
+use crate::model::aws::SnapshotId;
+use crate::model::resources::Thing;
+use crate::operation::state::Operation;
+use crate::rules::{address_retention, existing_volumes, interface};
+use crate::step::intent::Intent;
+
+impl Operation {
+    /// Snapshots of volumes, and an interface, that nothing of the node's needs any more.
+    pub(crate) fn superseded_things(&self) -> Vec<Thing> {
+        let (facts, before) = (&self.facts, &self.order.before);
+        let mut things = Vec::new();
+        let needed = |snapshot: &SnapshotId| {
+            facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
+                || (facts.root_image.is_some() && facts.root_snapshot.as_ref() == Some(snapshot))
+        };
+        // One that is still under way, or is made into an image, may be any of them.
+        let is_awaited = self.steps.values().any(|record| {
+            let uses = matches!(
+                record.intent.as_ref(),
+                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } | Intent::RegisterImage { .. }
+            );
+            uses && record.outcome.is_none()
+        });
+        let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return things };
+        let old = before.volumes.values().filter_map(|held| held.made_from.as_ref());
+        for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !is_awaited && !needed(snapshot)) {
+            things.push(Thing::Snapshot { snapshot: snapshot.clone() });
+        }
+        if Self::has_moved(candidate)
+            && let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+        {
+            things.push(Thing::Interface { interface: held.interface.clone() });
+        }
+        things.extend(interface::spare(self));
+        things.extend(address_retention::superseded(self));
+        things
+    }
+}
+
+/// What this operation has made and nobody needs any more. Volumes that an instance may have written to are not among it.
+pub(crate) fn made(op: &Operation) -> Vec<Thing> {
+    let (facts, before) = (&op.facts, &op.order.before);
+    let mut made = Vec::new();
+    for fact in facts.volumes.values().filter(|fact| !fact.touched) {
+        if let Some(volume) = &fact.id
+            && !before.volumes.values().any(|held| held.volume == *volume)
+            && !existing_volumes::is_taken(op, volume)
+        {
+            made.push(Thing::Volume { volume: volume.clone() });
+        }
+    }
+    for temporary in &facts.temporary {
+        made.push(Thing::Volume { volume: temporary.volume.clone() });
+    }
+    if let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+        && before.interface.as_ref() != Some(held)
+        && !interface::goes_back(op)
+    {
+        made.push(Thing::Interface { interface: held.interface.clone() });
+    }
+    made.extend(interface::spare(op));
+    made.extend(address_retention::undone(op));
+    if let Some(image) = &facts.root_image {
+        made.push(Thing::Image { image: image.clone() });
+    }
+    for snapshot in &facts.copies {
+        made.push(Thing::Snapshot { snapshot: snapshot.clone() });
+    }
+    made
+}

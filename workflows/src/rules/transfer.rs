@@ -1,0 +1,172 @@
+//! How state gets from one instance to the next: which rung carries the root, which way a data volume goes, and what a move
+//! to another subnet changes. Everything follows from the pool that is asked, or that the new instance came from.
+//!
+//! | | same zone | another zone |
+//! | --- | --- | --- |
+//! | root, `adopt` | the very same volume; where that fails, a clone of it ([`cloning`](crate::cloning)) | an image of its final snapshot |
+//! | root, `image` | an image of its final snapshot | the same |
+//! | root, restored | an image of the backup's snapshot | the same |
+//! | data, restored | new volume from the backup's snapshot, attached (`snapshot`: in the launch request) | the same |
+//! | data, `reattach` | the very same volume is attached | final snapshot, new volume in the zone, attached |
+//! | data, `snapshot` | final snapshot, new volume in the launch request | the same |
+//! | address, same subnet | the same | – |
+//! | address, another subnet | another one | another one |
+//! | address of a pool, another subnet | the node's one of the pool there: see [`pool`](crate::pool) | the same |
+//! | second interface, another subnet | another one: see `rules::interface` | another one |
+//!
+//! A volume that was there before the node goes the same way: see `rules::existing_volumes`.
+//!
+//! What only another zone needs is snapshotted ahead where home waits for a snapshot anyway: see `rules::snapshot_ahead`.
+//!
+//! A volume that goes on as a copy is *retained*, never deleted. A copy is the node's volume as soon as an instance runs
+//! with it: when that instance is lost before the end, it is the copy that goes on, by whatever way the next pool asks for.
+
+use std::net::Ipv4Addr;
+
+use crate::model::capacity::CapacityPool;
+use crate::model::image::Placement;
+use crate::model::resources::Retained;
+use crate::model::root::RootRung;
+use crate::model::volume::Slot;
+use crate::operation::facts::{Candidate, Place, VolumeFact};
+use crate::operation::state::Operation;
+use crate::rules::capacity;
+use crate::spec::node::{DataMode, NetworkMode};
+use crate::step::intent::LaunchVolume;
+
+/// How a data volume gets onto the new instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The very same volume is attached.
+    Attach,
+    /// A copy is made in the instance's zone and attached.
+    Copy,
+    /// A copy is in the launch request.
+    Launch,
+}
+
+impl Operation {
+    /// The pool of the new instance; before it is launched, the pool that is asked next.
+    pub(crate) fn target(&self) -> Option<CapacityPool> {
+        let asked = || capacity::next(self).map(|asked| asked.pool);
+        self.facts.candidate.as_ref().map(|candidate| candidate.pool.clone()).or_else(asked)
+    }
+
+    /// The zone of a pool.
+    pub(crate) fn zone_of<'a>(&'a self, placement: &'a Placement, pool: &CapacityPool) -> &'a str {
+        match &pool.subnet {
+            None => &placement.zone,
+            Some(subnet) => placement.other_zones.get(subnet).unwrap_or(&placement.zone),
+        }
+    }
+
+    /// Whether a volume is in the zone of a pool.
+    fn is_near(&self, fact: &VolumeFact, pool: &CapacityPool) -> bool {
+        let Some(placement) = &self.facts.placement else { return true };
+        fact.zone.as_ref().unwrap_or(&placement.zone) == self.zone_of(placement, pool)
+    }
+
+    /// How an instance of a pool gets the root.
+    pub(crate) fn rung_of(&self, pool: &CapacityPool) -> RootRung {
+        let root = self.facts.volumes.get(&Slot::Root);
+        match self.facts.rung {
+            RootRung::Adopt | RootRung::Clone if root.is_some_and(|root| !self.is_near(root, pool)) => {
+                RootRung::Image
+            }
+            rung => rung,
+        }
+    }
+
+    /// How the new instance gets the root.
+    pub(crate) fn rung(&self) -> RootRung {
+        self.target().map_or(self.facts.rung, |pool| self.rung_of(&pool))
+    }
+
+    /// How an instance of a pool gets a data volume.
+    pub(crate) fn way(&self, slot: &Slot, fact: &VolumeFact, pool: &CapacityPool) -> Way {
+        let before = self.order.before.volumes.get(slot);
+        let is_used = fact.touched || before.is_some_and(|held| Some(&held.volume) == fact.id.as_ref());
+        match self.order.spec.persist.data {
+            DataMode::Reattach if is_used && self.facts.restore.contains_key(slot) => Way::Copy,
+            DataMode::Snapshot if is_used => Way::Launch,
+            DataMode::Snapshot | DataMode::Reattach if self.is_near(fact, pool) => Way::Attach,
+            DataMode::Snapshot | DataMode::Reattach => Way::Copy,
+        }
+    }
+
+    /// Whether the launch in the pool that is asked next waits for what the old instance still holds.
+    pub(crate) fn launches_late(&self) -> bool {
+        let Some(pool) = self.target() else { return false };
+        let in_launch = |(slot, fact): (&Slot, &VolumeFact)| {
+            *slot != Slot::Root && fact.place != Place::Absent && self.way(slot, fact, &pool) == Way::Launch
+        };
+        self.rung_of(&pool) == RootRung::Image || self.facts.volumes.iter().any(in_launch)
+    }
+
+    /// The data volumes of a launch request; `None` while a snapshot is missing.
+    pub(crate) fn launch_volumes(&self, pool: &CapacityPool) -> Option<Vec<LaunchVolume>> {
+        let mut volumes = Vec::new();
+        for (slot, fact) in &self.facts.volumes {
+            if *slot == Slot::Root || fact.place == Place::Absent || self.way(slot, fact, pool) != Way::Launch
+            {
+                continue;
+            }
+            let wanted = crate::rules::attached_volumes::wish(self, slot);
+            let wanted = wanted.as_ref();
+            volumes.push(LaunchVolume {
+                slot: slot.clone(),
+                device: fact.device.clone(),
+                snapshot: self
+                    .facts
+                    .restore
+                    .get(slot)
+                    .or(fact.snapshot.as_ref())
+                    .filter(|_| fact.place == Place::Free)?
+                    .clone(),
+                size_gib: wanted.map(|wanted| wanted.size_gib).max(fact.size_gib),
+                volume_type: wanted.map(|wanted| wanted.volume_type.clone()),
+                iops: wanted.and_then(|wanted| wanted.iops),
+                throughput: wanted.and_then(|wanted| wanted.throughput),
+                encrypted: wanted.is_some_and(|wanted| wanted.encrypted),
+                kms_key: wanted.and_then(|wanted| wanted.kms_key.clone()),
+            });
+        }
+        Some(volumes)
+    }
+
+    /// The node's own address on an instance: known beforehand where it stays.
+    pub(crate) fn address_on(&self, candidate: &Candidate) -> Option<Ipv4Addr> {
+        match self.order.spec.persist.network {
+            NetworkMode::None => None,
+            NetworkMode::PrimaryEni if Self::has_moved(candidate) => {
+                candidate.network.as_ref().map(|(_, address)| *address)
+            }
+            NetworkMode::SecondaryEni if Self::has_moved(candidate) => {
+                let there = self.facts.interface_in(candidate.pool.subnet.as_ref());
+                there.and_then(|fact| fact.held.as_ref()).map(|held| held.private_ip)
+            }
+            NetworkMode::SecondaryIp if Self::has_moved(candidate) => candidate.address,
+            NetworkMode::IpPool => {
+                self.facts.address_in(candidate.pool.subnet.as_ref().unwrap_or(&self.facts.subnet))
+            }
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
+                self.facts.address
+            }
+        }
+    }
+
+    /// A volume goes on as another one.
+    pub(crate) fn superseded(&self, slot: &Slot, fact: &VolumeFact, why: &str) -> Option<Retained> {
+        let because = format!("{}: {why}", self.id);
+        fact.id.clone().map(|volume| {
+            let foreign = crate::rules::attached_volumes::is_foreign(fact.found.as_ref())
+                || crate::rules::existing_volumes::is_taken(self, &volume);
+            Retained {
+                foreign,
+                went_on: true,
+                size_gib: fact.size_gib,
+                ..Retained::new(volume, slot.clone(), because)
+            }
+        })
+    }
+}

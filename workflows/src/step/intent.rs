@@ -1,0 +1,646 @@
+//! The steps: what is intended, and what was observed.
+//!
+//! An intent is the whole request, made before the first call: a worker adds nothing to it. What makes the repeat of
+//! each step safe:
+//!
+//! | step | call | its repeat is safe because of |
+//! | --- | --- | --- |
+//! | resolve, survey | describe only | nothing is changed |
+//! | create_volume, create_interface, launch, adopt_root, clone_root | tokenised create | the client token in the intent |
+//! | snapshot_root, snapshot, snapshot_ahead | CreateSnapshot | the tag `perennial:step`, looked for first |
+//! | register_image | RegisterImage | the unique name |
+//! | preserve | ModifyInstanceAttribute | it is a declarative set |
+//! | fence | TerminateInstances | EC2 documents it as idempotent |
+//! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
+//! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
+//! | detach_interface | DetachNetworkInterface naming the attachment | an attachment's id is never used again |
+//! | attach_interface | AttachNetworkInterface | EC2 attaches an interface once; the interface is looked at first |
+//! | set_groups | ModifyNetworkInterfaceAttribute | it is a declarative set; the interface is looked at first |
+//! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
+//! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
+//! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
+//! | release | DetachVolume by force, from a terminated instance that it hangs on | it names that instance, and cannot hit a newer owner |
+//! | take_volume, release_interface, return_address, start, verify, find | describe only | nothing is changed |
+//! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
+//!
+//! The steps of backups stand in `aggregate::backup_catalog`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::aws::{
+    AllocationId, GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+};
+use crate::model::capacity::CapacityPool;
+use crate::model::image::ImageFacts;
+use crate::model::name::NodeName;
+use crate::model::resources::{Made, Succession, Thing};
+use crate::model::survey::{PATIENCE_MS, Question, Rank};
+use crate::model::volume::{OtherVolumes, Slot, TagMap};
+use crate::step::backup::BackupIntent;
+
+/// The primary interface of a launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchInterface {
+    /// The node's own one, which must be free.
+    Kept(InterfaceId),
+    /// A new one that dies with the instance.
+    New {
+        /// In this subnet.
+        subnet: SubnetId,
+        /// With these groups.
+        groups: Vec<GroupId>,
+    },
+}
+
+/// A data volume in a launch request: made from a snapshot, and kept when the instance ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchVolume {
+    /// Whose.
+    pub slot: Slot,
+    /// Under this device name.
+    pub device: String,
+    /// From this snapshot.
+    pub snapshot: SnapshotId,
+    /// Its size, if it is to differ from the snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u32>,
+    /// Such as `gp3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// Provisioned IOPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// In MiB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
+    /// Encrypted.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// With this key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
+}
+
+/// The whole request of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Looks up the subnet's zone and the image's traits.
+    Resolve {
+        /// The node's subnet.
+        subnet: SubnetId,
+        /// The node's image.
+        image: ImageId,
+        /// The other subnets it may live in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<SubnetId>,
+    },
+    /// Looks which pools there are, and what they cost.
+    Survey(Question),
+    /// Creates a data volume.
+    CreateVolume {
+        /// Whose.
+        slot: Slot,
+        /// Sent as it stands.
+        client_token: String,
+        /// Where.
+        zone: String,
+        /// How large.
+        size_gib: u32,
+        /// Such as `gp3`.
+        volume_type: String,
+        /// Provisioned IOPS.
+        iops: Option<u32>,
+        /// In MiB/s.
+        throughput: Option<u32>,
+        /// Encrypted.
+        encrypted: bool,
+        /// With this key.
+        kms_key: Option<String>,
+        /// From this snapshot.
+        snapshot: Option<SnapshotId>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Sees that an existing volume can be the node's.
+    TakeVolume {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it must be.
+        zone: String,
+        /// How large it must be at least.
+        size_gib: u32,
+        /// The tags of the node's own things.
+        own: TagMap,
+    },
+    /// Creates the node's own interface.
+    CreateInterface {
+        /// Sent as it stands.
+        client_token: String,
+        /// Where.
+        subnet: SubnetId,
+        /// With these groups.
+        groups: Vec<GroupId>,
+        /// With this address.
+        private_ip: Option<Ipv4Addr>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Sets DeleteOnTermination=false for volumes (and an interface) of an instance, and sees it set.
+    Preserve {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which volumes; those not attached to it are passed over.
+        volumes: Vec<VolumeId>,
+        /// The node's own interface.
+        interface: Option<InterfaceId>,
+        /// The instance's primary interface, which has the node's address and keeps it until it moves on; where that cannot be, it
+        /// is gone without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeping: Option<InterfaceId>,
+        /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        others: Option<OtherVolumes>,
+        /// Whether its UEFI variables are read: they are the instance's, and end with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uefi: bool,
+    },
+    /// Detaches a data volume from an instance that still runs, without force.
+    Detach {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// From which instance.
+        instance: InstanceId,
+    },
+    /// Cancels a persistent spot request, terminates the instance and sees it terminated, twice.
+    Fence {
+        /// Which instance.
+        instance: InstanceId,
+        /// Its spot request, if known.
+        spot_request: Option<SpotRequestId>,
+    },
+    /// Sees a volume free, after its holder was seen terminated, twice.
+    Release {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it was.
+        from: InstanceId,
+    },
+    /// Sees the node's interface free, after its holder was seen terminated, twice.
+    ReleaseInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// Where it was.
+        from: InstanceId,
+    },
+    /// Takes a snapshot of the free root volume and sees it complete.
+    SnapshotRoot {
+        /// Of this volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
+    /// Takes a snapshot of a free data volume and sees it complete.
+    SnapshotVolume {
+        /// Whose.
+        slot: Slot,
+        /// Of this volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
+    /// Copies the free root volume (CopyVolumes) and sees the copy available.
+    CloneRoot {
+        /// Of this volume.
+        volume: VolumeId,
+        /// Sent as it stands.
+        client_token: String,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Registers an image from the root's snapshot and sees it available.
+    RegisterImage {
+        /// Unique, and so the key of the repeat.
+        name: String,
+        /// Of the root.
+        snapshot: SnapshotId,
+        /// From the node's first image.
+        facts: ImageFacts,
+        /// The UEFI variables of its instances, in base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uefi_data: Option<String>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Launches one instance in one pool.
+    Launch {
+        /// Sent as it stands.
+        client_token: String,
+        /// Where capacity is asked for.
+        pool: CapacityPool,
+        /// Whether it is asked even if it is remembered as being without capacity.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ask_anyway: bool,
+        /// It is asked only while fewer than this many other nodes are on demand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_demand_max: Option<u32>,
+        /// Its place among the pools of the survey, if there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rank: Option<Rank>,
+        /// At most this price per hour.
+        price_max: Option<String>,
+        /// The zone.
+        zone: String,
+        /// What to boot.
+        image: ImageId,
+        /// The primary interface.
+        interface: LaunchInterface,
+        /// Data volumes that are made with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        volumes: Vec<LaunchVolume>,
+        /// Device names of the image's mapping that nothing is made at: the node's own volumes come there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        suppress: Vec<String>,
+        /// The image's root device.
+        root_device: String,
+        /// The root's size, if it is to differ from the image's.
+        root_size_gib: Option<u32>,
+        /// The root's type, if it is to differ from the image's.
+        root_volume_type: Option<String>,
+        /// The key pair.
+        key_name: Option<String>,
+        /// The instance profile.
+        instance_profile: Option<String>,
+        /// As text.
+        user_data: Option<String>,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Sees the launched instance running.
+    Start {
+        /// Which instance.
+        instance: InstanceId,
+        /// The device names of the data volumes it was launched with.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        devices: Vec<String>,
+    },
+    /// Makes the node's own root volume the root of the new instance.
+    AdoptRoot {
+        /// Which instance.
+        instance: InstanceId,
+        /// The node's root volume.
+        volume: VolumeId,
+        /// The root it was launched with, if the endpoint shows one.
+        temporary: Option<VolumeId>,
+        /// Sent as it stands.
+        client_token: String,
+        /// At creation.
+        tags: TagMap,
+    },
+    /// Attaches a data volume.
+    Attach {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// To which instance.
+        instance: InstanceId,
+        /// Under this device name.
+        device: String,
+    },
+    /// Attaches the node's second interface.
+    AttachInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// To which instance.
+        instance: InstanceId,
+        /// At which index; 0 is the primary interface.
+        device_index: u32,
+    },
+    /// Detaches the node's second interface from an instance that still runs, without force.
+    DetachInterface {
+        /// Which interface.
+        interface: InterfaceId,
+        /// From which instance.
+        instance: InstanceId,
+    },
+    /// Gives the node's own interface the security groups of the file, and sees them.
+    SetGroups {
+        /// Which interface.
+        interface: InterfaceId,
+        /// All of its groups from now on.
+        groups: Vec<GroupId>,
+    },
+    /// Moves the node's secondary address to the new instance's primary interface.
+    MoveAddress {
+        /// The instance.
+        instance: InstanceId,
+        /// Its primary interface.
+        interface: InterfaceId,
+        /// The node's address; none at first: the subnet chooses.
+        address: Option<Ipv4Addr>,
+        /// Instances of the node's that it may be taken from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<InstanceId>,
+        /// The tags of an interface that it may be taken from: those of this node of this owner.
+        #[serde(default, skip_serializing_if = "TagMap::is_empty")]
+        own: TagMap,
+    },
+    /// Sees that nothing of the node's has its address any more, which goes back to its pool.
+    ReturnAddress {
+        /// Which pool.
+        pool: NodeName,
+        /// Its subnet.
+        subnet: SubnetId,
+        /// Which address.
+        address: Ipv4Addr,
+        /// The tags of an interface of the node's.
+        own: TagMap,
+    },
+    /// Lets the node's Elastic IP address lead to the new instance.
+    Associate {
+        /// Which.
+        allocation: AllocationId,
+        /// The instance.
+        instance: InstanceId,
+        /// Its primary interface.
+        interface: InterfaceId,
+        /// The private address it is to lead to; none: the interface's primary one.
+        private_ip: Option<Ipv4Addr>,
+        /// Instances of the node's that it may be taken from.
+        from: Vec<InstanceId>,
+        /// The tags of an interface that it may be taken from.
+        own: TagMap,
+    },
+    /// Makes a data volume larger, wherever it is.
+    Grow {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// To this size.
+        size_gib: u32,
+    },
+    /// Looks at everything once more.
+    Verify {
+        /// The new instance.
+        instance: InstanceId,
+        /// Its volumes.
+        volumes: BTreeMap<Slot, VolumeId>,
+        /// The interface that holds the address.
+        interface: Option<InterfaceId>,
+        /// The node's address.
+        address: Option<Ipv4Addr>,
+    },
+    /// Deletes a volume by id.
+    DeleteVolume {
+        /// Which.
+        volume: VolumeId,
+        /// What it was: `temporary root`, `data`…
+        role: String,
+        /// Of a retained one: what must be seen before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retained: Option<Succession>,
+    },
+    /// Deletes the node's interface.
+    DeleteInterface {
+        /// Which.
+        interface: InterfaceId,
+    },
+    /// Deregisters a superseded root image.
+    DeregisterImage {
+        /// Which.
+        image: ImageId,
+    },
+    /// Deletes a superseded root snapshot.
+    DeleteSnapshot {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// Looks for what a step of a cancelled or abandoned operation may have made.
+    Find {
+        /// What kind of thing.
+        made: Made,
+        /// The tags it would have.
+        tags: TagMap,
+    },
+    /// A step of a backup, which is no operation.
+    Backup(BackupIntent),
+    /// Takes a snapshot of a volume that has just become free, for the node's backups; nothing waits for its copy.
+    FinalSnapshot {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
+    /// Takes a snapshot of a free volume that only another zone would need, while home waits for another one.
+    SnapshotAhead {
+        /// Whose.
+        slot: Slot,
+        /// Which volume.
+        volume: VolumeId,
+        /// At creation; `perennial:step` makes it findable.
+        tags: TagMap,
+    },
+}
+
+impl Intent {
+    /// The step's name: the same for every attempt at the same thing.
+    #[must_use]
+    pub fn step(&self) -> String {
+        match self {
+            Self::Resolve { .. } => "resolve".into(),
+            Self::Survey(_) => "survey".into(),
+            Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
+            Self::TakeVolume { slot, .. } => format!("take_volume:{slot}"),
+            Self::CreateInterface { .. } => "create_interface".into(),
+            Self::Preserve { instance, .. } => format!("preserve:{instance}"),
+            Self::Detach { slot, .. } => format!("detach:{slot}"),
+            Self::Fence { instance, .. } => format!("fence:{instance}"),
+            Self::Release { slot, .. } => format!("release:{slot}"),
+            Self::ReleaseInterface { .. } => "release_interface".into(),
+            Self::SnapshotRoot { .. } => "snapshot_root".into(),
+            Self::CloneRoot { .. } => "clone_root".into(),
+            Self::SnapshotVolume { slot, .. } => format!("snapshot:{slot}"),
+            Self::RegisterImage { .. } => "register_image".into(),
+            Self::Launch { .. } => "launch".into(),
+            Self::Start { .. } => "start".into(),
+            Self::AdoptRoot { .. } => "adopt_root".into(),
+            Self::Attach { slot, .. } => format!("attach:{slot}"),
+            Self::AttachInterface { .. } => "attach_interface".into(),
+            Self::DetachInterface { .. } => "detach_interface".into(),
+            Self::SetGroups { .. } => "set_groups".into(),
+            Self::ReturnAddress { .. } => "return_address".into(),
+            Self::MoveAddress { .. } => "move_address".into(),
+            Self::Associate { .. } => "associate_elastic_ip".into(),
+            Self::Grow { slot, .. } => format!("grow:{slot}"),
+            Self::Verify { .. } => "verify".into(),
+            Self::DeleteVolume { volume, .. } => format!("delete_volume:{volume}"),
+            Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
+            Self::DeregisterImage { image } => format!("deregister_image:{image}"),
+            Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
+            Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
+            Self::Backup(intent) => intent.step(),
+            Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
+            Self::SnapshotAhead { slot, .. } => format!("snapshot_ahead:{slot}"),
+        }
+    }
+
+    /// How long a step may take before the workflow does something else, in milliseconds.
+    ///
+    /// Chosen well above what was measured or documented (`ec2-semantics` §6): a bound catches what hangs, it does not
+    /// race what is slow.
+    #[must_use]
+    pub const fn budget_ms(&self) -> u64 {
+        const SECOND: u64 = 1_000;
+        const MINUTE: u64 = 60 * SECOND;
+        match self {
+            // Seconds in practice; an EBS control-plane brown-out can make them minutes.
+            Self::Resolve { .. }
+            | Self::CreateVolume { .. }
+            | Self::CloneRoot { .. }
+            | Self::TakeVolume { .. }
+            | Self::CreateInterface { .. }
+            | Self::Preserve { .. }
+            | Self::SetGroups { .. }
+            | Self::ReturnAddress { .. }
+            | Self::MoveAddress { .. }
+            | Self::Associate { .. }
+            | Self::Verify { .. } => 15 * MINUTE,
+            // With something to go by it holds nothing up for longer.
+            Self::Survey(question) if !question.needed => PATIENCE_MS,
+            Self::Survey(_) => 15 * MINUTE,
+            // Seconds in practice. What cannot be cleaned up by then is left, listed, and tried again by the next operation.
+            Self::DeleteInterface { .. }
+            | Self::DeregisterImage { .. }
+            | Self::DeleteSnapshot { .. }
+            | Self::DeleteVolume { .. } => 5 * MINUTE,
+            // A volume in use stays so; after termination it comes anyway.
+            Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
+            // A second in practice, and EC2 takes one of a volume every 15 s. The operation does not end before it is seen, but
+            // nothing else waits for it.
+            Self::FinalSnapshot { .. } => 5 * MINUTE,
+            // Likewise; a move waits for it only to wait for the snapshot itself.
+            Self::SnapshotAhead { .. } => 5 * MINUTE,
+            // Seconds to minutes in practice; EC2 promises nothing.
+            // EC2 grants one modification in six hours.
+            Self::Grow { .. } => 26 * 60 * MINUTE,
+            // Absence is believed after minutes only.
+            Self::Find { .. } => 30 * MINUTE,
+            // A metal instance took over 19 minutes to terminate.
+            Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
+            // A first full snapshot takes hours.
+            Self::SnapshotRoot { .. } | Self::SnapshotVolume { .. } => 24 * 60 * MINUTE,
+            Self::RegisterImage { .. } => 60 * MINUTE,
+            Self::Launch { .. } | Self::Start { .. } => 10 * MINUTE,
+            // The documentation's example took 20 seconds.
+            Self::AdoptRoot { .. } => 10 * MINUTE,
+            Self::Attach { .. } | Self::AttachInterface { .. } => 15 * MINUTE,
+            Self::Backup(intent) => intent.budget_ms(),
+        }
+    }
+
+    /// Whether the workflow goes on in another way when the step's time is over. The others are looked at until it is known
+    /// what became of them.
+    #[must_use]
+    pub const fn has_another_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Detach { .. }
+                | Self::DetachInterface { .. }
+                | Self::AdoptRoot { .. }
+                | Self::Survey(Question { needed: false, .. })
+                | Self::CloneRoot { .. }
+                | Self::FinalSnapshot { .. }
+                | Self::SnapshotAhead { .. }
+        )
+    }
+
+    /// What an intent removes for good, by id.
+    #[must_use]
+    pub fn cleans(&self) -> Option<String> {
+        match self {
+            Self::DeleteVolume { volume, .. } => Some(volume.to_string()),
+            Self::DeleteInterface { interface } => Some(interface.to_string()),
+            Self::DeregisterImage { image } => Some(image.to_string()),
+            Self::DeleteSnapshot { snapshot } => Some(snapshot.to_string()),
+            Self::Find { made, tags } => Some(Thing::suspected(*made, tags)),
+            _ => None,
+        }
+    }
+
+    /// The instance a step works on, whose loss ends the step.
+    #[must_use]
+    pub const fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Start { instance, .. }
+            | Self::AdoptRoot { instance, .. }
+            | Self::Attach { instance, .. }
+            | Self::AttachInterface { instance, .. }
+            | Self::DetachInterface { instance, .. }
+            | Self::MoveAddress { instance, .. }
+            | Self::Associate { instance, .. }
+            | Self::Verify { instance, .. }
+            | Self::Preserve { instance, .. }
+            | Self::Detach { instance, .. } => Some(instance),
+            Self::Resolve { .. }
+            | Self::Survey(_)
+            | Self::CreateVolume { .. }
+            | Self::CloneRoot { .. }
+            | Self::TakeVolume { .. }
+            | Self::CreateInterface { .. }
+            | Self::Fence { .. }
+            | Self::Release { .. }
+            | Self::ReleaseInterface { .. }
+            | Self::SnapshotRoot { .. }
+            | Self::SnapshotVolume { .. }
+            | Self::RegisterImage { .. }
+            | Self::Launch { .. }
+            | Self::DeleteVolume { .. }
+            | Self::DeleteInterface { .. }
+            | Self::DeregisterImage { .. }
+            | Self::DeleteSnapshot { .. }
+            | Self::SetGroups { .. }
+            | Self::ReturnAddress { .. }
+            | Self::Grow { .. }
+            | Self::Find { .. }
+            | Self::FinalSnapshot { .. }
+            | Self::SnapshotAhead { .. }
+            | Self::Backup(_) => None,
+        }
+    }
+
+    /// What a step makes, and the tags it makes it with; `None` for a step that makes nothing.
+    #[must_use]
+    pub fn makes(&self) -> Vec<(Made, &TagMap)> {
+        match self {
+            Self::Launch { tags, volumes, .. } if !volumes.is_empty() => {
+                vec![(Made::Instance, tags), (Made::Volume, tags)]
+            }
+            Self::Launch { tags, .. } => vec![(Made::Instance, tags)],
+            Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => vec![(Made::Volume, tags)],
+            Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
+            Self::SnapshotRoot { tags, .. }
+            | Self::SnapshotVolume { tags, .. }
+            | Self::FinalSnapshot { tags, .. }
+            | Self::SnapshotAhead { tags, .. } => vec![(Made::Snapshot, tags)],
+            Self::RegisterImage { tags, .. } => vec![(Made::Image, tags)],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,606 @@
+//! For people: what happened, in an order that explains it to someone who was not there.
+//!
+//! Everything here is folded from the journal's events; nothing is stored. [`story`] tells one operation, [`node_history`] the
+//! life of a node.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use perennial_engine::domain::Stamp;
+use perennial_engine::ids::Token;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::node::NodeEvent;
+use crate::domain::retention::length;
+use crate::model::aws::{GroupId, InstanceId, Market, VolumeId};
+use crate::model::name::NodeName;
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::resources::{HeldVolume, Origin, PruneItem, Resources, Thing};
+use crate::model::restore::Restore;
+use crate::model::signal::{Cause, News};
+use crate::model::survey::Survey;
+use crate::model::uefi::UefiVariables;
+use crate::model::volume::Slot;
+use crate::operation::event::{OperationEvent, Order};
+use crate::step::backup::BackupEvidence;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+
+/// The life of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeHistory {
+    /// Which node.
+    pub node: NodeName,
+    /// In order of time.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing in the life of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a history is made, printed and dropped")]
+pub enum Entry {
+    /// It was registered, or its spec changed, or something was noted.
+    Remark {
+        /// When.
+        at_ms: u64,
+        /// What.
+        text: String,
+    },
+    /// An operation.
+    Operation(Story),
+}
+
+/// One operation, told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Story {
+    /// Which.
+    pub operation: OperationId,
+    /// What it did.
+    pub kind: OperationKind,
+    /// Why it was started.
+    pub cause: String,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When it was finished; none while it is not.
+    pub finished_at_ms: Option<u64>,
+    /// `running`, `stuck: …`, `cancelling`, `finished`, `cancelled` or `abandoned`.
+    pub status: String,
+    /// Every step.
+    pub steps: Vec<StepLine>,
+    /// What was tried or offered, and rejected, and why.
+    pub rejected: Vec<Remark>,
+    /// What else happened.
+    pub remarks: Vec<Remark>,
+    /// How long the node did not serve.
+    pub outage: Option<Outage>,
+    /// Where the content of its volumes comes from, and so what is lost; of an operation that has brought the node onto an
+    /// instance, or has made volumes anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<Slot, Origin>,
+    /// Before and after.
+    pub comparison: Vec<Comparison>,
+}
+
+/// One step of a story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepLine {
+    /// Its name.
+    pub step: String,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// When it was intended.
+    pub intended_at_ms: u64,
+    /// When it was settled; none while it is open.
+    pub settled_at_ms: Option<u64>,
+    /// What was observed, in words.
+    pub evidence: String,
+    /// The client token of its request, if it has one.
+    pub client_token: Option<String>,
+}
+
+/// A remark with its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Remark {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub text: String,
+}
+
+/// How long a node did not serve, as far as the journal can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Outage {
+    /// The first thing that was taken from the old instance, or the moment it was lost.
+    pub from_ms: u64,
+    /// What that was.
+    pub from: String,
+    /// The last thing that came to the new instance. The application's own start is not in it.
+    pub to_ms: u64,
+    /// What that was.
+    pub to: String,
+}
+
+impl Outage {
+    /// Its length in milliseconds.
+    #[must_use]
+    pub const fn length_ms(&self) -> u64 {
+        self.to_ms.saturating_sub(self.from_ms)
+    }
+}
+
+/// One thing of the node's, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// What.
+    pub what: String,
+    /// Before; empty when there was none.
+    pub before: String,
+    /// After; empty when there is none.
+    pub after: String,
+    /// Whether it is the same.
+    pub same: bool,
+}
+
+/// Tells the life of a node from the events of its stream and of its operations' streams.
+#[must_use]
+pub fn node_history(
+    node: &NodeName,
+    events: &[(Stamp, NodeEvent)],
+    operations: &BTreeMap<OperationId, Vec<(Stamp, OperationEvent)>>,
+) -> NodeHistory {
+    let mut entries = Vec::new();
+    for (stamp, event) in events {
+        let at_ms = stamp.at_ms;
+        match event {
+            NodeEvent::Registered { requested_by, .. } => {
+                entries.push(Entry::Remark { at_ms, text: format!("registered by {requested_by}") });
+            }
+            NodeEvent::SpecChanged { requested_by, .. } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("spec changed by {requested_by}; the next operation works with it"),
+            }),
+            NodeEvent::SignalNoted { signal, because } => {
+                entries.push(Entry::Remark { at_ms, text: format!("{signal}; {because}") });
+            }
+            NodeEvent::VolumeLeft { slot, volume, instance } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("{volume} ({slot}) was detached from {instance} by hand: it is not the node's any more (found by the sweep)"),
+            }),
+            NodeEvent::OperationStarted { operation, .. } => {
+                if let Some(told) = operations.get(operation).and_then(|events| story(operation, events)) {
+                    entries.push(Entry::Operation(told));
+                }
+            }
+            NodeEvent::OperationFinished { .. } => {}
+        }
+    }
+    NodeHistory { node: node.clone(), entries }
+}
+
+/// What comes back from a backup, and what is lost by it.
+fn restored(restore: &Restore, at_ms: u64) -> String {
+    let slots: Vec<String> = restore.snapshots.keys().map(ToString::to_string).collect();
+    let age_s = at_ms.saturating_sub(restore.taken_at_ms) / 1_000;
+    let age = if age_s < 120 { format!("{age_s} s") } else { format!("{} min", age_s / 60) };
+    format!(
+        "{} from backup {}, taken {age} before: what was written later is lost to the node",
+        slots.join(" and "),
+        restore.backup
+    )
+}
+
+/// Tells one operation from its events; `None` when it has not started.
+#[must_use]
+pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Story> {
+    let (Stamp { at_ms: started_at_ms, .. }, OperationEvent::Started(order)) = events.first()? else {
+        return None;
+    };
+    let mut told = Story {
+        operation: id.clone(),
+        kind: order.kind,
+        cause: order.cause.to_string(),
+        started_at_ms: *started_at_ms,
+        finished_at_ms: None,
+        status: "running".to_owned(),
+        steps: Vec::new(),
+        rejected: Vec::new(),
+        remarks: Vec::new(),
+        outage: None,
+        origins: BTreeMap::new(),
+        comparison: Vec::new(),
+    };
+    if let Some(restore) = &order.restore {
+        told.remarks.push(Remark { at_ms: *started_at_ms, text: restored(restore, *started_at_ms) });
+    }
+    let condemned = order.prune.iter().map(|condemned| prune_in_words(condemned, *started_at_ms));
+    told.remarks.extend(condemned.map(|text| Remark { at_ms: *started_at_ms, text }));
+    let mut clock = OutageClock::new(order, *started_at_ms);
+    let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
+    let mut surveyed: Option<&Survey> = None;
+    for (stamp, event) in &events[1..] {
+        let at_ms = stamp.at_ms;
+        let remark = |text: String| Remark { at_ms, text };
+        match event {
+            OperationEvent::Started(_) => {}
+            OperationEvent::StepIntended { step, attempt, intent, .. } => {
+                clock.intended(at_ms, intent);
+                lines.insert(stamp.seq.into(), (told.steps.len(), intent));
+                told.steps.push(StepLine {
+                    step: step.clone(),
+                    attempt: *attempt,
+                    intended_at_ms: at_ms,
+                    settled_at_ms: None,
+                    evidence: "open".to_owned(),
+                    client_token: client_token(intent),
+                });
+            }
+            OperationEvent::StepSettled { token, evidence, .. } => {
+                let Some((line, intent)) = lines.get(token) else { continue };
+                clock.settled(at_ms, intent, evidence);
+                told.steps[*line].settled_at_ms = Some(at_ms);
+                told.steps[*line].evidence = in_words(intent, evidence);
+                // A node that waits is surveyed again and again: what says nothing new is not told again.
+                if let Evidence::Surveyed(survey) = evidence
+                    && surveyed.replace(survey) != Some(survey)
+                {
+                    told.rejected.extend(survey.rejections().into_iter().map(remark));
+                    told.remarks.extend(survey.remarks().into_iter().map(remark));
+                }
+                if let (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) =
+                    (intent, evidence)
+                {
+                    told.rejected.push(remark(format!("{pool}: {code}: {message}")));
+                }
+                if let (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) =
+                    (intent, evidence)
+                {
+                    let reason = reason.as_deref().unwrap_or("no reason given");
+                    told.rejected.push(remark(format!("{pool}: {instance} was gone at once ({reason})")));
+                }
+            }
+            OperationEvent::RungChosen { from, to, because, .. } => {
+                told.rejected.push(remark(format!("root {from}: {because}; going on with {to}")));
+            }
+            OperationEvent::Dropped { steps, because } => {
+                told.remarks.push(remark(format!("left out {}: {because}", steps.join(", "))));
+            }
+            OperationEvent::CandidateLost { instance, because } => {
+                clock.candidate_lost();
+                told.rejected.push(remark(format!("new instance {instance}: {because}")));
+            }
+            OperationEvent::SignalReceived { signal } => {
+                // The old instance is lost after all: there is nothing to go back to.
+                if told.status == "cancelling" && clock.old.as_ref() == Some(&signal.instance) {
+                    told.status = "running".to_owned();
+                    told.remarks.push(remark("the cancellation ends: only forward".to_owned()));
+                }
+                clock.heard(signal.at_ms, &signal.instance, &signal.news);
+                told.remarks.push(remark(signal.to_string()));
+            }
+            OperationEvent::Stuck { step, because, needs } => {
+                told.status = format!("stuck at {step}: {because}");
+                told.remarks.push(remark(format!("stuck at {step}: {because}. Needs: {needs}")));
+            }
+            OperationEvent::Resumed { requested_by, accept_loss, restore, .. } => {
+                told.status = "running".to_owned();
+                let loss: Vec<String> = accept_loss.iter().map(ToString::to_string).collect();
+                let loss = if loss.is_empty() {
+                    String::new()
+                } else {
+                    format!(", accepting the loss of {}", loss.join(", "))
+                };
+                told.remarks.push(remark(format!("resumed by {requested_by}{loss}")));
+                told.remarks.extend(restore.as_ref().map(|restore| remark(restored(restore, at_ms))));
+            }
+            OperationEvent::CancelRequested { requested_by, reason } => {
+                told.status = "cancelling".to_owned();
+                let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+                told.remarks.push(remark(format!("cancelled by {requested_by}{reason}")));
+            }
+            OperationEvent::Diverted { cause, delete } => {
+                told.status = "freeing".to_owned();
+                let what = if delete.is_some() { "deletion" } else { "pause" };
+                told.remarks.push(remark(format!("{what}: {cause}")));
+            }
+            OperationEvent::VolumeFound { instance, slot, held } => {
+                told.remarks.push(remark(found_in_words(instance, slot, held)));
+            }
+            OperationEvent::Finished { resources, outcome } => {
+                told.status = outcome.to_string();
+                told.finished_at_ms = Some(at_ms);
+                told.comparison = compare(&order.before, resources);
+                let brought = resources.carrier.is_some()
+                    && !matches!(order.kind, OperationKind::Grow | OperationKind::Prune);
+                let is_told = |slot: &Slot, origin: &Origin| {
+                    outcome.is_completed() && brought || order.before.origins.get(slot) != Some(origin)
+                };
+                let origins = resources.origins.iter().filter(|(slot, origin)| is_told(slot, origin));
+                told.origins = origins.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
+            }
+        }
+    }
+    told.outage = clock.outage();
+    Some(told)
+}
+
+/// A volume that became the node's.
+#[must_use]
+pub fn found_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume) -> String {
+    let size = held.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
+    format!("{} at {} of {instance} is the node's from now on, as {slot}{size}", held.volume, held.device)
+}
+
+/// What the journal says of the time a node did not serve.
+struct OutageClock {
+    kind: OperationKind,
+    old: Option<InstanceId>,
+    from: Option<(u64, String)>,
+    to: Option<(u64, String)>,
+}
+
+impl OutageClock {
+    fn new(order: &Order, started_at_ms: u64) -> Self {
+        let mut clock = Self {
+            kind: order.kind,
+            old: order.before.carrier.as_ref().map(|carrier| carrier.instance.clone()),
+            from: None,
+            to: None,
+        };
+        if let Cause::Signal { signal } = &order.cause {
+            clock.heard(signal.at_ms.min(started_at_ms), &signal.instance, &signal.news);
+        }
+        clock
+    }
+
+    fn begins(&mut self, at_ms: u64, what: impl Into<String>) {
+        if self.from.as_ref().is_none_or(|(from, _)| at_ms < *from) {
+            self.from = Some((at_ms, what.into()));
+        }
+    }
+
+    fn heard(&mut self, at_ms: u64, instance: &InstanceId, news: &News) {
+        if self.old.as_ref() != Some(instance) {
+            return;
+        }
+        match news {
+            News::StateChange { state } => self.begins(at_ms, format!("{instance} was {state}")),
+            News::Missing { .. } => self.begins(at_ms, format!("{instance} was gone")),
+            News::SpotInterruption { .. }
+            | News::ReservationInterruption { .. }
+            | News::Rebalance
+            | News::Impaired { .. }
+            | News::ScheduledChange { .. } => {}
+        }
+    }
+
+    fn intended(&mut self, at_ms: u64, intent: &Intent) {
+        match intent {
+            Intent::Fence { instance, .. } if self.old.as_ref() == Some(instance) => {
+                self.begins(at_ms, format!("{instance} was terminated"));
+            }
+            Intent::Detach { slot, .. } => self.begins(at_ms, format!("{slot} was detached")),
+            Intent::DetachInterface { interface, .. } => {
+                self.begins(at_ms, format!("{interface} was detached"));
+            }
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, at_ms: u64, intent: &Intent, evidence: &Evidence) {
+        let what = match (intent, evidence) {
+            (Intent::Start { instance, .. }, Evidence::Started { .. }) => format!("{instance} runs"),
+            (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
+            (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
+            (Intent::AttachInterface { interface, .. }, Evidence::Attached) => {
+                format!("{interface} was attached")
+            }
+            (Intent::MoveAddress { .. }, Evidence::Moved { address }) => format!("{address} was moved"),
+            (Intent::Associate { .. }, Evidence::Associated { public_ip }) => {
+                format!("{public_ip} led to it")
+            }
+            _ => return,
+        };
+        self.to = Some((at_ms, what));
+    }
+
+    fn candidate_lost(&mut self) {
+        self.to = None;
+    }
+
+    fn outage(self) -> Option<Outage> {
+        let ((from_ms, from), (to_ms, to)) = (self.from?, self.to?);
+        (self.kind == OperationKind::Replace).then(|| Outage { from_ms, from, to_ms: to_ms.max(from_ms), to })
+    }
+}
+
+fn client_token(intent: &Intent) -> Option<String> {
+    match intent {
+        Intent::CreateVolume { client_token, .. }
+        | Intent::CreateInterface { client_token, .. }
+        | Intent::Launch { client_token, .. }
+        | Intent::CloneRoot { client_token, .. }
+        | Intent::AdoptRoot { client_token, .. } => Some(client_token.clone()),
+        _ => None,
+    }
+}
+
+fn market(market: Market) -> String {
+    market.to_string()
+}
+
+/// What a step observed, for a person.
+#[must_use]
+pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Resolved(placement) => {
+            format!("zone {}, {} image", placement.zone, placement.image.architecture)
+        }
+        Evidence::Surveyed(survey) => survey.in_words(),
+        Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+        Evidence::VolumeTaken { size_gib, .. } => match intent {
+            Intent::TakeVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
+            _ => format!("{size_gib} GiB"),
+        },
+        Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
+        Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
+        Evidence::Fenced { found, terminated_by_us: true, .. } => {
+            format!("found {found}, terminated by us; terminated, seen twice")
+        }
+        Evidence::Fenced { found, terminated_by_us: false, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("found {found}; terminated, seen twice{reason}")
+        }
+        Evidence::Released => match intent {
+            Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {
+                format!("{volume} is free")
+            }
+            Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
+                format!("{interface} is free")
+            }
+            _ => "free".to_owned(),
+        },
+        Evidence::StillBusy { because } => format!("still busy: {because}"),
+        Evidence::SnapshotCompleted { snapshot, .. } => format!("{snapshot} is complete"),
+        Evidence::ImageAvailable { image, differs } if differs.is_empty() => format!("{image} is available"),
+        Evidence::ImageAvailable { image, differs } => {
+            format!("{image} is available, but with {}", differs.join(", "))
+        }
+        Evidence::Launched { instance, .. } => match intent {
+            Intent::Launch { pool, rank, .. } => {
+                let rank = rank.as_ref().map_or(String::new(), |rank| format!(" ({rank})"));
+                format!("{instance}, {} {}{rank}", pool.instance_type, market(pool.market))
+            }
+            _ => instance.to_string(),
+        },
+        Evidence::NoCapacity { code, .. } => match intent {
+            Intent::Launch { pool, .. } => format!("{pool}: {code}"),
+            _ => code.clone(),
+        },
+        Evidence::Started { private_ip, .. } => format!("running, {private_ip}"),
+        Evidence::Adopted { task: Some(task) } => match intent {
+            Intent::AdoptRoot { volume, .. } => format!("{volume} is the root ({task})"),
+            _ => task.to_string(),
+        },
+        Evidence::Adopted { task: None } => "is the root".to_owned(),
+        Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
+        Evidence::Attached => match intent {
+            Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
+            Intent::AttachInterface { interface, device_index, .. } => {
+                format!("{interface} is attached at index {device_index}")
+            }
+            _ => "attached".to_owned(),
+        },
+        Evidence::DeviceInUse => match intent {
+            Intent::Attach { device, .. } => {
+                format!("{device} is in use on the instance: another name is taken")
+            }
+            _ => "the device name is in use".to_owned(),
+        },
+        Evidence::GroupsSet => match intent {
+            Intent::SetGroups { interface, groups } => {
+                let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();
+                format!("{interface} has {}", groups.join(", "))
+            }
+            _ => "groups set".to_owned(),
+        },
+        Evidence::Moved { address } => format!("{address} is on the new instance"),
+        Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
+        Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
+        Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
+        Evidence::PreservedWith { found, strangers, uefi } => {
+            let mut said = "DeleteOnTermination is false".to_owned();
+            let list = |said: &mut String, what: &str, ids: Vec<&str>| {
+                if !ids.is_empty() {
+                    said.push_str(&format!("; {what} {}", ids.join(", ")));
+                }
+            };
+            list(&mut said, "found", found.iter().map(|found| found.volume.as_str()).collect());
+            list(&mut said, "left alone:", strangers.iter().map(|other| other.volume.as_str()).collect());
+            match uefi {
+                Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
+                Some(UefiVariables::Unread { because }) => {
+                    said.push_str(&format!("; UEFI variables not read: {because}"));
+                }
+                Some(UefiVariables::Read { data: None }) | None => {}
+            }
+            said
+        }
+        Evidence::Verified => "everything is in place".to_owned(),
+        Evidence::Deleted => "gone".to_owned(),
+        Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
+        Evidence::Found { things } => {
+            let ids: Vec<String> = things.iter().map(Thing::id).collect();
+            format!("it has made {}", ids.join(", "))
+        }
+        Evidence::InstanceGone { instance, state, reason } => {
+            let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
+            let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+            format!("{instance} is {state}{reason}")
+        }
+        Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
+        Evidence::Lost { what } => format!("lost: {what}"),
+        Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
+        Evidence::OutOfTime { because } => format!("out of time: {because}"),
+        Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
+            let ids: Vec<String> = snapshots.iter().map(|taken| taken.snapshot.to_string()).collect();
+            format!("{} is being copied", ids.join(", "))
+        }
+        Evidence::Backup(evidence) => evidence.to_string(),
+    }
+}
+
+/// Before and after, thing by thing.
+#[must_use]
+pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
+    let mut lines = Vec::new();
+    let mut line = |what: &str, before: Option<String>, after: Option<String>| {
+        if before.is_some() || after.is_some() {
+            lines.push(Comparison {
+                what: what.to_owned(),
+                same: before == after,
+                before: before.unwrap_or_default(),
+                after: after.unwrap_or_default(),
+            });
+        }
+    };
+    let carrier = |resources: &Resources| resources.carrier.clone();
+    line(
+        "instance",
+        carrier(before).map(|carrier| carrier.instance.to_string()),
+        carrier(after).map(|carrier| carrier.instance.to_string()),
+    );
+    let kind = |resources: &Resources| {
+        carrier(resources).map(|carrier| format!("{} {}", carrier.instance_type, carrier.market))
+    };
+    line("type", kind(before), kind(after));
+    let slots: std::collections::BTreeSet<&Slot> =
+        before.volumes.keys().chain(after.volumes.keys()).collect();
+    for slot in slots {
+        let id =
+            |resources: &Resources| resources.volumes.get(slot).map(|held| VolumeId::to_string(&held.volume));
+        line(&format!("volume {slot}"), id(before), id(after));
+        let size = |resources: &Resources| resources.volumes.get(slot).and_then(|held| held.size_gib);
+        if size(before).is_some() && size(before) != size(after) {
+            let told = |size: Option<u32>| size.map(|size| format!("{size} GiB"));
+            line(&format!("size of {slot}"), told(size(before)), told(size(after)));
+        }
+    }
+    let interface =
+        |resources: &Resources| resources.interface.as_ref().map(|held| held.interface.to_string());
+    line("interface", interface(before), interface(after));
+    let address = |resources: &Resources| resources.address.map(|address: Ipv4Addr| address.to_string());
+    line("address", address(before), address(after));
+    let public = |resources: &Resources| resources.elastic.as_ref().map(|held| held.public_ip.to_string());
+    line("public address", public(before), public(after));
+    lines
+}
+
+/// What the history says of what is to be deleted.
+pub(crate) fn prune_in_words(condemned: &PruneItem, at_ms: u64) -> String {
+    let PruneItem { volume, slot, since_ms, size_gib, because, .. } = condemned;
+    let size = size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
+    let age = length(at_ms.saturating_sub(*since_ms));
+    format!("{volume} ({slot}{size}), retained for {age}, is to be deleted: {because}")
+}

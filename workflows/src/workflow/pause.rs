@@ -1,0 +1,64 @@
+//! # Pause: the node gives its instance back and keeps everything else
+//!
+//! It is the release half alone: what is on the instance is made to survive, the instance is fenced, volumes and interface are
+//! seen free. `node resume` is the acquire half: a provision that finds everything there already.
+//!
+//! ```text
+//!  preserve:i ─ fence:i ─┬─ release:x ─── done
+//!                        └─ release_interface
+//! ```
+//!
+//! | step | may start when | does | observed by | on failure |
+//! | --- | --- | --- | --- | --- |
+//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | as in `replace` |
+//! | clean-up | everything is fenced and free | deletes temporary roots and left-overs | not found | left over |
+//!
+//! An operation that is bringing the node onto an instance can be *diverted* into this at any time, even while it waits for
+//! capacity or is stuck: it gives up its candidate and ends with everything free. So a pause, and a deletion, need not wait for a
+//! replacement that may never end.
+//!
+//! A secondary private address stays with the interface that had it: see `rules::address_retention`.
+
+use crate::model::resources::Resources;
+use crate::operation::facts::Place;
+use crate::operation::state::{Due, Operation};
+use crate::rules::{address_retention, cleanup, interface, release};
+use crate::step::intent::Intent;
+
+/// Every rule that holds.
+pub(crate) fn rules(op: &Operation) -> Vec<Due> {
+    let mut due = release::rules(op);
+    if !is_released(op) {
+        return due;
+    }
+    due.extend(cleanup::leftovers(op));
+    due.extend(interface::dispose(op));
+    due.extend(address_retention::dispose(op));
+    for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {
+        let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
+        if !ours && op.is_to_clean(temporary.volume.as_str()) {
+            due.push(
+                Intent::DeleteVolume {
+                    volume: temporary.volume.clone(),
+                    role: "temporary root".to_owned(),
+                    retained: None,
+                }
+                .into(),
+            );
+        }
+    }
+    due
+}
+
+/// Whether nothing of the node's is on an instance any more.
+fn is_released(op: &Operation) -> bool {
+    let free = |place: &Place| !matches!(place, Place::On(_));
+    op.facts.holders.iter().all(|holder| holder.fenced)
+        && op.facts.volumes.values().all(|fact| free(&fact.place))
+        && op.facts.interfaces().all(|fact| free(&fact.place))
+}
+
+/// What belongs to the node, once everything is free.
+pub(crate) fn paused(op: &Operation, at_ms: u64) -> Option<Resources> {
+    (is_released(op) && rules(op).is_empty()).then(|| op.handed_over(at_ms))
+}
