@@ -402,7 +402,7 @@ impl Cloud for SimRegion {
         now_ms: u64,
     ) -> Result<BTreeMap<String, String>, CloudError> {
         self.call(Action::DescribeSpotPriceHistory, |world, now| {
-            world.look(now, "DescribeSpotPriceHistory")?;
+            world.begin_read(now, "DescribeSpotPriceHistory")?;
             let offered = types.iter().filter(|name| world.offers(name, zone));
             let newest = offered.filter_map(|name| world.spot_prices(name, zone, now_ms).into_iter().next());
             Ok(newest.map(|price| (price.instance_type.clone(), price.dollars())).collect())
@@ -412,7 +412,7 @@ impl Cloud for SimRegion {
 
     async fn placement_score(&self, types: &[String], zone: &str) -> Result<Option<u8>, CloudError> {
         self.call(Action::GetSpotPlacementScores, |world, now| {
-            world.look(now, "GetSpotPlacementScores")?;
+            world.begin_read(now, "GetSpotPlacementScores")?;
             let few = types.len() < SCORED_TYPES_MIN;
             if few {
                 return Ok(Some(1));
@@ -434,7 +434,7 @@ impl Cloud for SimRegion {
 
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {
         self.call(Action::DescribeInstanceStatus, |world, now| {
-            world.look(now, "DescribeInstanceStatus")?;
+            world.begin_read(now, "DescribeInstanceStatus")?;
             Ok(world.impaired())
         })
         .await

@@ -10,24 +10,25 @@
 //! | --- | --- |
 //! | [`settings`] | latencies, quotas, switches for what nobody has confirmed |
 //! | [`state`] | the objects |
+//! | `requests` | the parameters of RunInstances and ModifyVolume |
 //! | `instances` | RunInstances, TerminateInstances, ModifyInstanceAttribute, spot requests |
 //! | `spot` | notices, reclaims, capacity |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces and addresses |
-//! | `growth` | ModifyVolume |
+//! | `volume_modification` | ModifyVolume |
 //! | `guest` | what runs inside: writes, mounts |
-//! | `looks` | describes |
-//! | `checks` | invariants, leaks, dump |
+//! | `describe` | describes |
+//! | `checkers` | invariants, leaks, dump |
 //! | `stops` | StopInstances, StartInstances, status checks |
 //! | `elastic` | Elastic addresses |
 //! | `groups` | security groups, by name only |
 //! | `fleets` | launch templates, CreateFleet |
 //! | `balancers` | target groups of Elastic Load Balancing |
-//! | `commands` | Systems Manager's Run Command |
+//! | `run_command` | Systems Manager's Run Command |
 //! | `catalogue` | instance types and spot prices |
 //! | `tags` | CreateTags and DeleteTags on anything |
-//! | `stored` | the serialised form |
-//! | `versions` | what objects were a moment ago: reads that are not up to date |
+//! | `persistence` | the serialised form |
+//! | `eventual_consistency` | reads that are answered with an older version |
 //!
 //! # What is guessed
 //! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
@@ -37,27 +38,28 @@
 
 mod balancers;
 pub mod catalogue;
-mod checks;
-mod commands;
+mod checkers;
+mod describe;
 mod elastic;
 mod events;
+mod eventual_consistency;
 mod fleets;
 mod groups;
-mod growth;
 mod guest;
-pub mod hangs;
 mod instances;
-mod looks;
 mod network;
+mod persistence;
 mod quotas;
+mod requests;
+mod run_command;
 pub mod settings;
 mod spot;
 pub mod state;
 mod stops;
 mod storage;
-mod stored;
+pub mod stuck_detach;
 mod tags;
-mod versions;
+mod volume_modification;
 
 #[cfg(test)]
 mod laws;
@@ -78,30 +80,31 @@ use serde_json::Value;
 
 pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
 pub use catalogue::{Gpu, Price, Shape, TYPES, is_current};
-pub use checks::{NODE_TAG, OWNER_TAG};
-pub use commands::{Command, Invocation, Outcome, Script, SendCommand, Stage};
+pub use checkers::{NODE_TAG, OWNER_TAG};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
 #[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
+use eventual_consistency::Versioned;
 pub use fleets::{FleetAnswer, FleetRequest};
-pub use growth::{Dimensions, Growth, Modification, ModifyVolume};
 pub use guest::GuestError;
-pub use instances::{
-    Behaviour, DeviceMapping, LaunchExtras, LaunchTags, MoreInterface, Placement, RunInstances, SpotKind,
-};
 pub use network::Reassignment;
+#[cfg(feature = "wire")]
+pub(crate) use persistence::seeded;
+pub use requests::{
+    Behaviour, DeviceMapping, LaunchExtras, LaunchTags, ModifyVolume, MoreInterface, Placement, RunInstances,
+    SpotKind,
+};
+pub use run_command::{Command, Invocation, Outcome, Script, SendCommand, Stage};
 use settings::{Capacity, Quotas, Settings, Span};
 pub use spot::Notice;
+pub use state::{Dimensions, Modification, ModificationState};
 use state::{
     Elastic, Group, Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Template, Volume,
 };
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
-#[cfg(feature = "wire")]
-pub(crate) use stored::seeded;
 pub use tags::Tagged;
-use versions::Versioned;
 
 /// What the root of every instance of the default image starts with.
 pub const IMAGE_RECORD: &str = "image";
@@ -142,21 +145,21 @@ pub struct World {
     /// May be changed at any time; holds for what happens afterwards.
     pub settings: Settings,
     now_ms: u64,
-    #[serde(with = "stored::seeded")]
+    #[serde(with = "persistence::seeded")]
     rng: fastrand::Rng,
     /// How many ids were given out.
     ids: u64,
     /// How many transitions were scheduled.
     scheduled: u64,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     schedule: BTreeMap<(u64, u64), Transition>,
     meter: quotas::Meter,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     tokens: BTreeMap<(String, String, String), Token>,
     outbox: VecDeque<Value>,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     capacity: BTreeMap<(String, String, Market), Capacity>,
-    #[serde(default, with = "stored::pairs")]
+    #[serde(default, with = "persistence::pairs")]
     prices_set: BTreeMap<(String, String), u64>,
     #[serde(default)]
     scores_set: BTreeMap<String, u8>,
@@ -164,8 +167,8 @@ pub struct World {
     stuck_attaches: u32,
     stuck_detaches: u32,
     /// Volumes that do not come off, whatever becomes of their instance.
-    #[serde(default)]
-    hanging: BTreeMap<VolumeId, hangs::Hang>,
+    #[serde(default, rename = "hanging")]
+    stuck_detaching: BTreeMap<VolumeId, stuck_detach::StuckDetach>,
     /// Volumes that were detached by force, and how their instance was then.
     #[serde(default)]
     forced: Vec<(VolumeId, InstanceId, String)>,
@@ -220,7 +223,8 @@ enum Transition {
     VolumeAvailable(VolumeId),
     Attached(VolumeId, u64),
     Detached(VolumeId, u64),
-    LetsGo(VolumeId),
+    #[serde(rename = "LetsGo")]
+    StuckDetachReleased(VolumeId),
     VolumeGone(VolumeId),
     SnapshotCompleted(SnapshotId),
     SetCompleted(Vec<SnapshotId>),
@@ -259,7 +263,7 @@ impl World {
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,
-            hanging: BTreeMap::new(),
+            stuck_detaching: BTreeMap::new(),
             forced: Vec::new(),
             instances: Versioned::new(stale_for, seed),
             volumes: Versioned::new(stale_for, seed),
@@ -420,7 +424,7 @@ impl World {
             Transition::VolumeAvailable(id) => self.volume_is_available(&id),
             Transition::Attached(id, serial) => self.volume_is_attached(&id, serial),
             Transition::Detached(id, serial) => self.volume_is_detached(&id, serial),
-            Transition::LetsGo(id) => self.lets_go(&id),
+            Transition::StuckDetachReleased(id) => self.detach_is_released(&id),
             Transition::VolumeGone(id) => self.volume_is_gone(&id),
             Transition::SnapshotCompleted(id) => {
                 self.snapshot_completes(&id);
@@ -459,7 +463,7 @@ impl World {
     ///
     /// # Errors
     /// RequestLimitExceeded.
-    pub fn look(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
+    pub fn begin_read(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
         self.begin(now_ms, action)
     }
 

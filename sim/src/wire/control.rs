@@ -15,8 +15,8 @@ use serde_json::{Value as Json, json};
 use super::config::{AdoptionWord, FaultSpec, PoolSpec, RULES_MAX, checked_speed};
 use super::region::Region;
 use super::{EventTrouble, QueueTrouble, ec2};
-use crate::world::hangs::Hang;
 use crate::world::settings::RootAdoption;
+use crate::world::stuck_detach::StuckDetach;
 use crate::world::{ApiError, Notice, Outcome, Script, World};
 
 /// The longest step of the clock: ten years.
@@ -286,16 +286,16 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
         }
         "hang" => {
             let hang = match request["withstands"].as_str().unwrap_or("detach") {
-                "detach" => Hang::UntilForced,
-                "force" => Hang::ForEver,
+                "detach" => StuckDetach::UntilForced,
+                "force" => StuckDetach::ForEver,
                 other => return Err(bad(format!("{other} is nothing to withstand: detach, force"))),
             };
             let length_ms = seconds(request, "for_s")?.map(|length| length.as_millis() as u64);
-            world.hang_volume(now_ms, &known(world, volume()?)?, hang, length_ms);
+            world.stick_detach(now_ms, &known(world, volume()?)?, hang, length_ms);
             Ok(json!({}))
         }
         "let-go" => {
-            world.let_go(now_ms, &known(world, volume()?)?);
+            world.release_stuck_detach(now_ms, &known(world, volume()?)?);
             Ok(json!({}))
         }
         "adoption" => {

@@ -49,7 +49,7 @@ pub struct TargetGroup {
     pub arn: String,
     pub settings: TargetGroupSettings,
     pub attributes: BTreeMap<String, String>,
-    #[serde(with = "super::stored::pairs")]
+    #[serde(with = "super::persistence::pairs")]
     pub targets: BTreeMap<TargetKey, Target>,
     pub tags: Tags,
 }

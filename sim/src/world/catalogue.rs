@@ -214,7 +214,7 @@ impl World {
     /// # Errors
     /// RequestLimitExceeded.
     pub fn describe_types(&mut self, now_ms: u64, query: &TypeQuery) -> Result<Vec<TypeFacts>, ApiError> {
-        self.look(now_ms, "DescribeInstanceTypes")?;
+        self.begin_read(now_ms, "DescribeInstanceTypes")?;
         Ok(match query {
             TypeQuery::Named(names) => names.iter().filter_map(|name| facts(name)).collect(),
             TypeQuery::Of(architecture) => {
@@ -229,7 +229,7 @@ impl World {
     /// # Errors
     /// RequestLimitExceeded.
     pub fn describe_offered(&mut self, now_ms: u64, zone: &str) -> Result<BTreeSet<String>, ApiError> {
-        self.look(now_ms, "DescribeInstanceTypeOfferings")?;
+        self.begin_read(now_ms, "DescribeInstanceTypeOfferings")?;
         let known = self.capacity.keys().map(|(name, _, _)| name.clone());
         let names = TYPES.iter().map(|name| (*name).to_owned()).chain(known);
         Ok(names.filter(|name| self.offers(name, zone)).collect())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use perennial_workers::cloud::Tags;
 use perennial_workflows::aws::InstanceId;
 
-use super::instances::RunInstances;
+use super::requests::RunInstances;
 use super::state::Template;
 use super::{ApiError, World};
 

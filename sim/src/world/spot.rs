@@ -11,7 +11,7 @@ use perennial_workflows::aws::{InstanceId, InstanceState, Market};
 use serde::{Deserialize, Serialize};
 
 use super::events::Happening;
-use super::instances::Behaviour;
+use super::requests::Behaviour;
 use super::settings::Capacity;
 use super::state::SpotRequest;
 use super::{ApiError, Transition, World};

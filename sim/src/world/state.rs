@@ -16,9 +16,8 @@ use perennial_workflows::aws::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::growth::Modification;
-use super::instances::{Behaviour, DeviceMapping, RunInstances, SpotKind};
-use super::stored;
+use super::persistence;
+use super::requests::{Behaviour, DeviceMapping, RunInstances, SpotKind};
 
 /// One record a guest wrote.
 pub type Record = String;
@@ -96,7 +95,7 @@ impl Instance {
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeView")]
 pub struct Volume {
     pub id: VolumeId,
-    #[serde(with = "stored::VolumeStateForm")]
+    #[serde(with = "persistence::VolumeStateForm")]
     pub state: VolumeState,
     pub zone: String,
     pub size_gib: u32,
@@ -120,13 +119,48 @@ pub struct Volume {
     pub tags: Tags,
 }
 
+/// The size, type, IOPS and throughput of a volume.
+pub type Dimensions = (u32, String, Option<u32>, Option<u32>);
+
+/// The last modification of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Modification {
+    pub stage: ModificationState,
+    pub original: Dimensions,
+    pub target: Dimensions,
+    pub started_at_ms: u64,
+    pub ended_at_ms: Option<u64>,
+}
+
+/// How far a modification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are EC2's")]
+pub enum ModificationState {
+    Modifying,
+    Optimizing,
+    Completed,
+}
+
+impl ModificationState {
+    /// `ModificationState`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Modifying => "modifying",
+            Self::Optimizing => "optimizing",
+            Self::Completed => "completed",
+        }
+    }
+}
+
 /// The attachment of a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeAttachment")]
 pub struct Attachment {
     pub instance: InstanceId,
     pub device: String,
-    #[serde(with = "stored::AttachmentStateForm")]
+    #[serde(with = "persistence::AttachmentStateForm")]
     pub state: AttachmentState,
     pub delete_on_termination: bool,
     /// Whether the guest uses it and would not let go.
@@ -168,7 +202,7 @@ pub struct Plug {
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SnapshotView")]
 pub struct Snapshot {
     pub id: SnapshotId,
-    #[serde(with = "stored::SnapshotStateForm")]
+    #[serde(with = "persistence::SnapshotStateForm")]
     pub state: SnapshotState,
     pub volume: Option<VolumeId>,
     pub size_gib: u32,
@@ -186,9 +220,9 @@ pub struct Snapshot {
 pub struct Image {
     pub id: ImageId,
     pub name: String,
-    #[serde(with = "stored::ImageStateForm")]
+    #[serde(with = "persistence::ImageStateForm")]
     pub state: ImageState,
-    #[serde(with = "stored::ImageTraitsForm")]
+    #[serde(with = "persistence::ImageTraitsForm")]
     pub traits: ImageTraits,
     pub root_snapshot: SnapshotId,
     /// What else it says of devices: its other volumes, and the root's type, size and DeleteOnTermination.
@@ -289,7 +323,7 @@ pub struct RootTask {
     pub adopts: bool,
     /// Whether the replaced root is deleted at the end.
     pub deletes_replaced: bool,
-    #[serde(with = "stored::RootTaskStateForm")]
+    #[serde(with = "persistence::RootTaskStateForm")]
     pub state: RootTaskState,
     pub started_at_ms: u64,
     pub tags: Tags,

@@ -6,8 +6,8 @@ use perennial_workers::cloud::ImpairedView;
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use perennial_workflows::signal::StatusCheck;
 
-use super::events::Happening;
-use super::instances::{SpotKind, transition_reason};
+use super::events::{Happening, rfc3339};
+use super::requests::SpotKind;
 use super::settings::Capacity;
 use super::{ApiError, Transition, World, ids_of};
 
@@ -247,7 +247,7 @@ impl World {
     /// # Errors
     /// As of every call; `IncorrectInstanceState` of one that is over.
     pub fn uefi_data(&mut self, now_ms: u64, id: &InstanceId) -> Result<Option<String>, ApiError> {
-        self.look(now_ms, "GetInstanceUefiData")?;
+        self.begin_read(now_ms, "GetInstanceUefiData")?;
         let instance = self.known_instance(id)?;
         if instance.state.is_over() {
             let message = format!("The instance '{id}' is {}", instance.state);
@@ -268,4 +268,14 @@ impl World {
             })
             .collect()
     }
+}
+
+/// As EC2 writes it into `StateTransitionReason`.
+pub(super) fn transition_reason(reason: &str, now_ms: u64) -> String {
+    let by = match reason {
+        "Client.UserInitiatedShutdown" => "User initiated",
+        other => other,
+    };
+    let time = rfc3339(now_ms).replace('T', " ").replace('Z', " GMT");
+    format!("{by} ({time})")
 }

@@ -7,7 +7,7 @@ use perennial_workers::cloud::{
 use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
 use perennial_workflows::found::MappedVolume;
 
-use super::instances::DeviceMapping;
+use super::requests::DeviceMapping;
 use super::settings::{Guest, Quotas, RootAdoption, RootFlag};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
 use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
@@ -279,7 +279,7 @@ impl World {
         }
         if how == Detach::Forced {
             let from = attachment.instance.clone();
-            self.is_forced(id, &from);
+            self.record_forced_detach(id, &from);
             self.start_detaching(id, false);
         } else if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
             // A stopped machine holds on to nothing.
@@ -297,7 +297,7 @@ impl World {
         }
         attachment.state = AttachmentState::Detaching;
         let serial = attachment.serial;
-        if self.hangs(id) {
+        if self.is_detach_stuck(id) {
             // It stays so.
         } else if self.stuck_detaches > 0 {
             self.stuck_detaches -= 1;
@@ -307,7 +307,7 @@ impl World {
     }
 
     /// A volume that hung and was to leave, leaves.
-    pub(super) fn goes_on_leaving(&mut self, id: &VolumeId) {
+    pub(super) fn resume_detach(&mut self, id: &VolumeId) {
         let Some(attachment) = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref()) else {
             return;
         };
@@ -520,7 +520,7 @@ impl World {
             _ => RootTaskState::Failed,
         };
         self.end_root_task(id, state);
-        self.agent_looks(&instance);
+        self.agent_fetches(&instance);
     }
 
     /// Tasks of an instance that is gone.
@@ -597,7 +597,7 @@ impl World {
 
     /// The instance is gone: the volume goes with it, or is free.
     pub(super) fn release_volume(&mut self, id: &VolumeId) {
-        if self.hangs(id) {
+        if self.is_detach_stuck(id) {
             if let Some(attachment) = self.volumes.get_mut(id).and_then(|v| v.attachment.as_mut()) {
                 attachment.state = AttachmentState::Detaching;
                 attachment.mounted = false;
@@ -649,7 +649,7 @@ impl World {
     pub(super) fn volume_is_detached(&mut self, id: &VolumeId, serial: u64) {
         let attachment = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref());
         if attachment.is_some_and(|found| found.serial == serial && found.state == AttachmentState::Detaching)
-            && !self.hangs(id)
+            && !self.is_detach_stuck(id)
         {
             self.free_volume(id);
         }

@@ -260,7 +260,7 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
     let texts = call.params.texts("InstanceId");
     select::not_with_ids(call, &texts, "instancesSet")?;
     let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstances")?;
+    call.world.begin_read(call.now_ms, "DescribeInstances")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
@@ -446,7 +446,7 @@ pub(super) fn start_instances(call: &mut Call<'_>) -> Result<Element, ApiError> 
 /// Reboots are accepted; the guest of this model does not notice.
 pub(super) fn reboot_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let ids = instance_ids(call)?;
-    call.world.look(call.now_ms, "RebootInstances")?;
+    call.world.begin_read(call.now_ms, "RebootInstances")?;
     match ids.iter().find(|id| call.world.instance(id).is_none()) {
         Some(id) => Err(no_instance(id)),
         None => Ok(Element::done()),
@@ -463,7 +463,7 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let texts = call.params.texts("InstanceId");
     select::not_with_ids(call, &texts, "instancesSet")?;
     let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstanceStatus")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceStatus")?;
     let now_ms = call.world.now_ms();
     let all = call.params.is_set("IncludeAllInstances")?;
     let filters = Filters::read(&call.params)?;
@@ -527,7 +527,7 @@ pub(super) fn modify_attribute(call: &mut Call<'_>) -> Result<Element, ApiError>
 
 pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstanceAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceAttribute")?;
     let instance = call.world.instance(&id).ok_or_else(|| no_instance(&id))?;
     let answer = Element::new().with("instanceId", &id);
     let value = |value: String| Element::new().with("value", value);
@@ -568,7 +568,7 @@ pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiErro
 pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("SpotInstanceRequestId");
     let ids = select::ids(&texts, "InvalidSpotInstanceRequestID", SpotRequestId::parse)?;
-    call.world.look(call.now_ms, "DescribeSpotInstanceRequests")?;
+    call.world.begin_read(call.now_ms, "DescribeSpotInstanceRequests")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -702,7 +702,7 @@ pub(super) fn delete_template(call: &mut Call<'_>) -> Result<Element, ApiError> 
 }
 
 pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeLaunchTemplates")?;
+    call.world.begin_read(call.now_ms, "DescribeLaunchTemplates")?;
     let (ids, names) = (call.params.texts("LaunchTemplateId"), call.params.texts("LaunchTemplateName"));
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -729,7 +729,7 @@ pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiErro
 }
 
 pub(super) fn describe_template_versions(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeLaunchTemplateVersions")?;
+    call.world.begin_read(call.now_ms, "DescribeLaunchTemplateVersions")?;
     let template = template_of(call)?;
     let asked = call.params.texts("LaunchTemplateVersion");
     let wanted = |number: usize| {

@@ -134,7 +134,7 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -
     params.text("Action");
     params.text("Version");
     if params.is_set("DryRun")? {
-        world.look(now_ms, name)?;
+        world.begin_read(now_ms, name)?;
         let mut rehearsal = world.rehearsal();
         handler(&mut Call { world: &mut rehearsal, now_ms, all, params })?;
         let message = "Request would have succeeded, but DryRun flag is set.";
@@ -143,7 +143,7 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -
     if is_look(name) {
         world.advance(now_ms);
         if let Some(mut seen) = world.as_seen() {
-            world.look(now_ms, name)?;
+            world.begin_read(now_ms, name)?;
             return handler(&mut Call { world: &mut seen, now_ms, all, params });
         }
     }

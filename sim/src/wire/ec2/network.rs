@@ -117,7 +117,7 @@ pub(super) fn describe_interfaces(call: &mut Call<'_>) -> Result<Element, ApiErr
     let texts = call.params.texts("NetworkInterfaceId");
     select::not_with_ids(call, &texts, "networkInterfaceIdSet")?;
     let ids = select::ids(&texts, "InvalidNetworkInterfaceID", InterfaceId::parse)?;
-    call.world.look(call.now_ms, "DescribeNetworkInterfaces")?;
+    call.world.begin_read(call.now_ms, "DescribeNetworkInterfaces")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -289,7 +289,7 @@ pub(super) fn release_address(call: &mut Call<'_>) -> Result<Element, ApiError> 
 }
 
 pub(super) fn describe_addresses(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeAddresses")?;
+    call.world.begin_read(call.now_ms, "DescribeAddresses")?;
     let (ids, publics) = (call.params.texts("AllocationId"), call.params.texts("PublicIp"));
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -351,7 +351,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let texts = call.params.texts("GroupId");
     let names = call.params.texts("GroupName");
     let ids = group_ids(&texts)?;
-    call.world.look(call.now_ms, "DescribeSecurityGroups")?;
+    call.world.begin_read(call.now_ms, "DescribeSecurityGroups")?;
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| !call.world.all_groups().any(|group| group.id == **id)) {
         let message = format!("The security group '{id}' does not exist");
@@ -402,7 +402,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
 pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("SubnetId");
     let ids = select::ids(&texts, "InvalidSubnetID", SubnetId::parse)?;
-    call.world.look(call.now_ms, "DescribeSubnets")?;
+    call.world.begin_read(call.now_ms, "DescribeSubnets")?;
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| call.world.subnet(id).is_none()) {
         let message = format!("The subnet ID '{id}' does not exist");
@@ -429,7 +429,7 @@ pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError>
 }
 
 pub(super) fn describe_vpc_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeVpcAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeVpcAttribute")?;
     let id = call.params.required("VpcId")?;
     if id != show::VPC {
         return Err(ApiError::new("InvalidVpcID.NotFound", format!("The vpc ID '{id}' does not exist")));
@@ -448,7 +448,7 @@ pub(super) fn describe_vpc_attribute(call: &mut Call<'_>) -> Result<Element, Api
 }
 
 pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeVpcs")?;
+    call.world.begin_read(call.now_ms, "DescribeVpcs")?;
     let ids = call.params.texts("VpcId");
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| **id != show::VPC) {

@@ -13,7 +13,7 @@ use crate::world::state::{
     Attachment, Elastic, Image, Instance, Interface, Plug, RootTask, Snapshot, SpotRequest, Subnet, Template,
     Volume,
 };
-use crate::world::{ACCOUNT, Behaviour, Check, Growth, Modification, SpotKind, World};
+use crate::world::{ACCOUNT, Behaviour, Check, Modification, ModificationState, SpotKind, World};
 
 /// The region's only VPC.
 pub(crate) const VPC: &str = "vpc-00000000000000001";
@@ -322,9 +322,9 @@ pub(super) fn volume(volume: &Volume) -> Element {
 pub(super) fn modification(id: &VolumeId, modification: &Modification) -> Element {
     let (original, target) = (&modification.original, &modification.target);
     let progress = match modification.stage {
-        Growth::Modifying => 0,
-        Growth::Optimizing => 50,
-        Growth::Completed => 100,
+        ModificationState::Modifying => 0,
+        ModificationState::Optimizing => 50,
+        ModificationState::Completed => 100,
     };
     Element::new()
         .with("volumeId", id)

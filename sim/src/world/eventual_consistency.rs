@@ -10,8 +10,7 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-use super::World;
-use super::settings::{Quotas, Span};
+use super::settings::Span;
 
 /// Versions kept of one object: more changes than this within seconds are one for a reader.
 const VERSIONS_MAX: usize = 16;
@@ -27,7 +26,7 @@ pub(super) struct Versioned<K: Ord, V> {
     past: BTreeMap<K, VecDeque<Past<V>>>,
     stale_for: Span,
     now_ms: u64,
-    #[serde(with = "super::stored::seeded")]
+    #[serde(with = "super::persistence::seeded")]
     rng: fastrand::Rng,
 }
 
@@ -84,12 +83,12 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
     }
 
     /// Whether any read may meet the past now.
-    fn is_stale(&self) -> bool {
+    pub(super) fn is_stale(&self) -> bool {
         self.past.values().flatten().any(|version| version.seen_until_ms > self.now_ms)
     }
 
     /// Puts older versions in place of some objects, by chance that depends on the object and the moment alone.
-    fn go_back(&mut self, seed: u64) {
+    pub(super) fn go_back(&mut self, seed: u64) {
         let now_ms = self.now_ms;
         for (key, versions) in std::mem::take(&mut self.past) {
             let mixed = format!("{key} {now_ms}").bytes().fold(seed, |hash, byte| {
@@ -100,23 +99,5 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
                 self.map.insert(key, version.was);
             }
         }
-    }
-}
-
-impl World {
-    /// The region as a describe sees it now, when that may differ from what it is.
-    #[must_use]
-    pub(crate) fn as_seen(&self) -> Option<Self> {
-        if !(self.volumes.is_stale() || self.instances.is_stale() || self.interfaces.is_stale()) {
-            return None;
-        }
-        let mut seen = self.clone();
-        // The call was charged where it was made.
-        seen.settings.quotas = Quotas::Off;
-        let seed = self.settings.seed;
-        seen.volumes.go_back(seed);
-        seen.instances.go_back(seed.wrapping_add(1));
-        seen.interfaces.go_back(seed.wrapping_add(2));
-        Some(seen)
     }
 }

@@ -210,7 +210,7 @@ impl World {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.agentless = !managed;
         }
-        self.agent_looks(id);
+        self.agent_fetches(id);
     }
 
     /// Whether an instance has an agent that was ever there: only then can commands be sent to it.
@@ -396,7 +396,7 @@ impl World {
     }
 
     /// An agent that is there fetches what waits for it.
-    pub(super) fn agent_looks(&mut self, instance: &InstanceId) {
+    pub(super) fn agent_fetches(&mut self, instance: &InstanceId) {
         if !self.is_online(instance) {
             return;
         }
@@ -446,7 +446,7 @@ impl World {
             }
             return;
         }
-        self.agent_looks(instance);
+        self.agent_fetches(instance);
     }
 
     pub(super) fn command_ends(&mut self, id: &str, instance: &InstanceId) {

@@ -10,7 +10,7 @@ use super::{Transition, World};
 
 /// What a hanging volume withstands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Hang {
+pub enum StuckDetach {
     /// Only a forced detach takes it off.
     UntilForced,
     /// Not even that.
@@ -19,37 +19,37 @@ pub enum Hang {
 
 impl World {
     /// From now on a volume does not come off, for so long; for ever without a length.
-    pub fn hang_volume(&mut self, now_ms: u64, id: &VolumeId, hang: Hang, length_ms: Option<u64>) {
+    pub fn stick_detach(&mut self, now_ms: u64, id: &VolumeId, hang: StuckDetach, length_ms: Option<u64>) {
         self.advance(now_ms);
-        self.hanging.insert(id.clone(), hang);
+        self.stuck_detaching.insert(id.clone(), hang);
         if let Some(length_ms) = length_ms {
-            self.at(self.now_ms + length_ms, Transition::LetsGo(id.clone()));
+            self.at(self.now_ms + length_ms, Transition::StuckDetachReleased(id.clone()));
         }
     }
 
     /// A volume comes off again; one that was to leave, leaves.
-    pub fn let_go(&mut self, now_ms: u64, id: &VolumeId) {
+    pub fn release_stuck_detach(&mut self, now_ms: u64, id: &VolumeId) {
         self.advance(now_ms);
-        self.lets_go(id);
+        self.detach_is_released(id);
     }
 
-    pub(super) fn lets_go(&mut self, id: &VolumeId) {
-        if self.hanging.remove(id).is_some() {
-            self.goes_on_leaving(id);
+    pub(super) fn detach_is_released(&mut self, id: &VolumeId) {
+        if self.stuck_detaching.remove(id).is_some() {
+            self.resume_detach(id);
         }
     }
 
     /// Whether a volume stays where it is, although it is to leave.
-    pub(super) fn hangs(&self, id: &VolumeId) -> bool {
-        self.hanging.contains_key(id)
+    pub(super) fn is_detach_stuck(&self, id: &VolumeId) -> bool {
+        self.stuck_detaching.contains_key(id)
     }
 
     /// A forced detach: what only that takes off, comes off.
-    pub(super) fn is_forced(&mut self, id: &VolumeId, from: &InstanceId) {
+    pub(super) fn record_forced_detach(&mut self, id: &VolumeId, from: &InstanceId) {
         let state = self.instances.get(from).map_or("forgotten".to_owned(), |i| i.state.to_string());
         self.forced.push((id.clone(), from.clone(), state));
-        if self.hanging.get(id) == Some(&Hang::UntilForced) {
-            self.hanging.remove(id);
+        if self.stuck_detaching.get(id) == Some(&StuckDetach::UntilForced) {
+            self.stuck_detaching.remove(id);
         }
     }
 

@@ -5,59 +5,15 @@
 
 use perennial_workers::cloud::VolumeState;
 use perennial_workflows::aws::VolumeId;
-use serde::{Deserialize, Serialize};
 
+use super::requests::ModifyVolume;
+use super::state::{Modification, ModificationState};
 use super::{ApiError, Transition, World};
 
 /// Between the beginnings of two modifications of a volume (EBS User Guide).
 const PAUSE_MS: u64 = 6 * 3_600_000;
 /// The largest volume (EBS User Guide, gp2 and gp3 until 2025; larger ones exist since).
 const SIZE_MAX_GIB: u32 = 65_536;
-
-/// What a volume shall become. Nothing said stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct ModifyVolume {
-    pub size_gib: Option<u32>,
-    pub volume_type: Option<String>,
-    pub iops: Option<u32>,
-    pub throughput: Option<u32>,
-}
-
-/// The size, type, IOPS and throughput of a volume.
-pub type Dimensions = (u32, String, Option<u32>, Option<u32>);
-
-/// The last modification of a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct Modification {
-    pub stage: Growth,
-    pub original: Dimensions,
-    pub target: Dimensions,
-    pub started_at_ms: u64,
-    pub ended_at_ms: Option<u64>,
-}
-
-/// How far a modification is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are EC2's")]
-pub enum Growth {
-    Modifying,
-    Optimizing,
-    Completed,
-}
-
-impl Growth {
-    /// `ModificationState`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Modifying => "modifying",
-            Self::Optimizing => "optimizing",
-            Self::Completed => "completed",
-        }
-    }
-}
 
 impl World {
     /// ModifyVolume.
@@ -88,7 +44,7 @@ impl World {
             return Err(ApiError::new("InvalidParameterValue", message));
         }
         if let Some(last) = &volume.modification {
-            if last.stage != Growth::Completed {
+            if last.stage != ModificationState::Completed {
                 let message = format!("Volume '{id}' is in modification state: {}", last.stage.as_str());
                 return Err(ApiError::new("IncorrectModificationState", message));
             }
@@ -106,7 +62,7 @@ impl World {
             change.throughput.or(volume.throughput),
         );
         let modification = Modification {
-            stage: Growth::Modifying,
+            stage: ModificationState::Modifying,
             original,
             target,
             started_at_ms: now_ms,
@@ -123,18 +79,18 @@ impl World {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         let Some(modification) = &mut volume.modification else { return };
         match modification.stage {
-            Growth::Modifying => {
-                modification.stage = Growth::Optimizing;
+            ModificationState::Modifying => {
+                modification.stage = ModificationState::Optimizing;
                 let (size_gib, volume_type, iops, throughput) = modification.target.clone();
                 (volume.size_gib, volume.volume_type) = (size_gib, volume_type);
                 (volume.iops, volume.throughput) = (iops, throughput);
                 self.after(self.settings.latencies.optimize_volume, Transition::VolumeModified(id.clone()));
             }
-            Growth::Optimizing => {
-                modification.stage = Growth::Completed;
+            ModificationState::Optimizing => {
+                modification.stage = ModificationState::Completed;
                 modification.ended_at_ms = Some(self.now_ms);
             }
-            Growth::Completed => {}
+            ModificationState::Completed => {}
         }
     }
 }
