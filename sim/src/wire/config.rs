@@ -11,7 +11,9 @@ use std::time::Duration;
 use perennial_workflows::aws::Market;
 use serde::Deserialize;
 
-use super::{EventTrouble, Options, QueueTrouble, wire_settings};
+use super::options::{Options, wire_settings};
+use super::rules::EventTrouble;
+use super::sqs::model::Trouble as QueueTrouble;
 use crate::faults::{Fault, Rule, Target, When};
 use crate::world::Shape;
 use crate::world::settings::{Capacity, Guest, Latencies, Pool, Quotas, RootAdoption, Settings, Span};

@@ -23,7 +23,7 @@ use super::params::Params;
 use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
 use super::xml::Element;
-use super::{control, ec2, elb, events, imds, sqs};
+use super::{control, ec2, elb, events, imds, queues};
 use crate::faults::Fault;
 use crate::world::{ACCOUNT, ApiError};
 
@@ -268,7 +268,7 @@ impl Call {
             }
             Service::Sts => self.refused(region, "InvalidAction", "this region knows GetCallerIdentity only"),
             Service::Sqs => {
-                let answer = sqs::call(region, &self.action, &self.body, host).await;
+                let answer = queues::call(region, &self.action, &self.body, host).await;
                 self.json(region, answer)
             }
             Service::Events => self.json(region, events::call(region, &self.action, &self.body)),

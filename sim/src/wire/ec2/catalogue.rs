@@ -2,8 +2,9 @@
 
 use super::super::params::Scope;
 use super::super::xml::Element;
+use super::call::{Call, read_tags};
 use super::select::{self, Bounds, Filters, page};
-use super::{Call, read_tags, show};
+use super::show;
 use crate::world::{ApiError, Gpu, Shape, TYPES, is_current};
 
 pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {

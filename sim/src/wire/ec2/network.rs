@@ -6,9 +6,10 @@ use perennial_workers::cloud::InterfaceRequest;
 use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
 
 use super::super::xml::Element;
+use super::call::Call;
 use super::instances::group_ids;
 use super::select::{self, Bounds, Filters, page};
-use super::{Call, show};
+use super::show;
 use crate::world::state::Interface;
 use crate::world::{ACCOUNT, ApiError, Destination, Reassignment, World};
 

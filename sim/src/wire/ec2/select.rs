@@ -7,7 +7,7 @@ use perennial_workflows::aws::BadId;
 
 use super::super::params::Scope;
 use super::super::xml::Element;
-use super::Call;
+use super::call::Call;
 use crate::world::ApiError;
 
 /// Values of one filter (EC2 API reference, Filter).

@@ -4,8 +4,9 @@ use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
 use perennial_workflows::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
 use super::super::xml::Element;
+use super::call::Call;
 use super::select::{self, Bounds, Filters, page};
-use super::{Call, instances, show};
+use super::{instances, show};
 use crate::world::state::{Image, Volume};
 use crate::world::{ACCOUNT, ApiError, Detach, ModifyVolume, RootSource, SnapshotSet};
 

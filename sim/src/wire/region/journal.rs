@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::events::EventTrouble;
-use super::sqs::model::Trouble;
+use super::super::rules::EventTrouble;
+use super::super::sqs::model::Trouble;
 use crate::world::settings::Settings;
 
 /// Of the directory as a whole: its files, and everything in them.
