@@ -365,22 +365,7 @@ impl World {
                 tags: request.tags.instance.clone(),
             },
         );
-        match &request.placement {
-            Placement::Existing(interface) => self.plug(interface, &id, 0, false),
-            Placement::New { subnet, groups, private_ip } => {
-                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?;
-                self.plug(&interface, &id, 0, !request.more.keeps_interface);
-            }
-        }
-        for more in &request.more.interfaces {
-            let interface = match &more.placement {
-                Placement::Existing(interface) => interface.clone(),
-                Placement::New { subnet, groups, private_ip } => {
-                    self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?
-                }
-            };
-            self.plug(&interface, &id, more.device_index, more.delete_on_termination);
-        }
+        self.plug_launch_interfaces(request, &id)?;
         self.make_launch_volumes(request, &plan, &id);
         if request.market == Market::Spot {
             match spot_request {
@@ -395,6 +380,27 @@ impl World {
         };
         self.after(self.settings.latencies.start, transition);
         Ok(id)
+    }
+
+    /// The primary interface, and the others that the request has.
+    fn plug_launch_interfaces(&mut self, request: &RunInstances, id: &InstanceId) -> Result<(), ApiError> {
+        match &request.placement {
+            Placement::Existing(interface) => self.plug(interface, id, 0, false),
+            Placement::New { subnet, groups, private_ip } => {
+                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?;
+                self.plug(&interface, id, 0, !request.more.keeps_interface);
+            }
+        }
+        for more in &request.more.interfaces {
+            let interface = match &more.placement {
+                Placement::Existing(interface) => interface.clone(),
+                Placement::New { subnet, groups, private_ip } => {
+                    self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?
+                }
+            };
+            self.plug(&interface, id, more.device_index, more.delete_on_termination);
+        }
+        Ok(())
     }
 
     /// The root, and what else is mapped. All of them go with the instance unless told otherwise (documented).

@@ -88,10 +88,6 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
     let primary = plugged.first().map(|(interface, _)| *interface);
     let public = public_ip(world, instance);
     let image = world.image(&instance.image);
-    let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
-    let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
-    devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
-    let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
     let shape = crate::world::Shape::of(&instance.instance_type);
     Element::new()
         .with("instanceId", &instance.id)
@@ -129,19 +125,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
         .with("architecture", shape.map_or("x86_64", |shape| shape.architecture))
         .with("rootDeviceType", "ebs")
         .with("rootDeviceName", &instance.root_device)
-        .list(
-            "blockDeviceMapping",
-            devices.into_iter().map(|(at, volume)| {
-                Element::new().with("deviceName", &at.device).inside(
-                    "ebs",
-                    Element::new()
-                        .with("volumeId", &volume.id)
-                        .with("status", attachment_state(at.state))
-                        .with("attachTime", time(instance.launched_at_ms))
-                        .with("deleteOnTermination", at.delete_on_termination),
-                )
-            }),
-        )
+        .list("blockDeviceMapping", block_devices(world, instance))
         .with("virtualizationType", "hvm")
         .with("platformDetails", "Linux/UNIX")
         .with("usageOperation", "RunInstances")
@@ -152,29 +136,46 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             "networkInterfaceSet",
             plugged.iter().map(|(i, plug)| plugged_interface(world, instance, i, plug)),
         )
-        .maybe_inside(
-            "iamInstanceProfile",
-            instance.instance_profile.as_ref().map(|name| {
-                let arn = match name.starts_with("arn:") {
-                    true => name.clone(),
-                    false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
-                };
-                Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
-            }),
-        )
+        .maybe_inside("iamInstanceProfile", instance.instance_profile.as_deref().map(profile))
         .with("ebsOptimized", false)
         .maybe("enaSupport", image.map(|image| image.traits.ena_support))
         .maybe("instanceLifecycle", (instance.market == Market::Spot).then_some("spot"))
         .maybe("spotInstanceRequestId", instance.spot_request.as_ref())
-        .inside(
-            "metadataOptions",
-            Element::new()
-                .with("state", "applied")
-                .with("httpTokens", metadata("HttpTokens", "optional"))
-                .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
-                .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
-                .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled")),
-        )
+        .inside("metadataOptions", metadata_options(instance))
+}
+
+fn block_devices(world: &World, instance: &Instance) -> Vec<Element> {
+    let there = instance.state != InstanceState::Terminated;
+    let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
+    let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
+    devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
+    let shown = devices.into_iter().map(|(at, volume)| {
+        let ebs = Element::new()
+            .with("volumeId", &volume.id)
+            .with("status", attachment_state(at.state))
+            .with("attachTime", time(instance.launched_at_ms))
+            .with("deleteOnTermination", at.delete_on_termination);
+        Element::new().with("deviceName", &at.device).inside("ebs", ebs)
+    });
+    shown.collect()
+}
+
+fn profile(name: &str) -> Element {
+    let arn = match name.starts_with("arn:") {
+        true => name.to_owned(),
+        false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
+    };
+    Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
+}
+
+fn metadata_options(instance: &Instance) -> Element {
+    let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
+    Element::new()
+        .with("state", "applied")
+        .with("httpTokens", metadata("HttpTokens", "optional"))
+        .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
+        .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
+        .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled"))
 }
 
 fn plugged_interface(world: &World, instance: &Instance, interface: &Interface, plug: &Plug) -> Element {
