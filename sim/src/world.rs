@@ -1,14 +1,15 @@
 //! The region itself: EC2's objects, the calls that change them, and the transitions that time brings.
 //!
 //! # Shape
-//! Synchronous, seeded, deterministic; no clock and no global state. Every call takes `now_ms` and first applies the
-//! transitions that are due ([`World::advance`]), in the order of their time and then of their scheduling. Time never
-//! runs backwards: a smaller `now_ms` counts as the present one. The port's request and view types are used as they
-//! are, so that a wire server over this world has only to translate text.
+//! The world is synchronous, seeded and deterministic; it has no clock and no global state. Every call takes
+//! `now_ms` and first applies the transitions that are due ([`World::advance`]), in the order of their time
+//! and then of their scheduling. Time never runs backwards: a smaller `now_ms` counts as the present one. The
+//! port's request and view types are used as they are, so that a wire server over this world has only to
+//! translate text.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
-//! | [`settings`] | latencies, quotas, switches for what nobody has confirmed |
+//! | [`settings`] | latencies, quotas, switches for unconfirmed behaviour |
 //! | [`state`] | the objects |
 //! | `requests` | the parameters of RunInstances and ModifyVolume |
 //! | `instances` | RunInstances, TerminateInstances, ModifyInstanceAttribute, spot requests |
@@ -16,7 +17,7 @@
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces and addresses |
 //! | `volume_modification` | ModifyVolume |
-//! | `guest` | what runs inside: writes, mounts |
+//! | `guest` | the operating system inside: writes, mounts |
 //! | `describe` | describes |
 //! | `checkers` | invariants, leaks, dump |
 //! | `stops` | StopInstances, StartInstances, status checks |
@@ -30,11 +31,12 @@
 //! | `persistence` | the serialised form |
 //! | `eventual_consistency` | reads that are answered with an older version |
 //!
-//! # What is guessed
-//! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
-//! `terminated`; a launch that fails does not consume its client token; a volume given to a root replacement stays
-//! `available` until the swap; the status of a spot request under notice stays what the notice made it, even when its
-//! user terminates the instance first; detaching a volume that is already detaching is answered with success.
+//! # Guesses
+//! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little
+//! *after* `terminated`; a launch that fails does not consume its client token; a volume given to a root
+//! replacement stays `available` until the swap; the status of a spot request under notice stays as the
+//! notice set it, even when its user terminates the instance first; detaching a volume that is already
+//! detaching is answered with success.
 
 mod balancers;
 pub mod catalogue;
@@ -106,11 +108,11 @@ pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
 pub use tags::Tagged;
 
-/// What the root of every instance of the default image starts with.
+/// The first record on the root of every instance of the default image.
 pub const IMAGE_RECORD: &str = "image";
 /// How many deleted volumes are remembered with their contents, for tests that look for lost writes.
 const GRAVEYARD_MAX: usize = 10_000;
-/// How many events wait for somebody to take them; beyond it the oldest are lost (EventBridge is best effort).
+/// How many events wait until they are taken; beyond it the oldest are lost (EventBridge is best effort).
 const OUTBOX_MAX: usize = 100_000;
 /// How many client tokens are kept before the expired ones are swept out.
 const TOKENS_SWEEP: usize = 50_000;
@@ -139,10 +141,11 @@ impl ApiError {
     }
 }
 
-/// A simulated region. Its serialised form is the whole of it: a world that is read back goes on as this one would.
+/// A simulated region. Its serialised form is the whole of it: a world that is read back goes on as this one
+/// would.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct World {
-    /// May be changed at any time; holds for what happens afterwards.
+    /// May be changed at any time; holds from then on.
     pub settings: Settings,
     now_ms: u64,
     #[serde(with = "persistence::seeded")]
@@ -166,7 +169,7 @@ pub struct World {
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
     stuck_detaches: u32,
-    /// Volumes that do not come off, whatever becomes of their instance.
+    /// Volumes whose detach is stuck, in every state of their instance.
     #[serde(default, rename = "hanging")]
     stuck_detaching: BTreeMap<VolumeId, stuck_detach::StuckDetach>,
     /// Volumes that were detached by force, and how their instance was then.
@@ -190,17 +193,17 @@ pub struct World {
     target_groups: BTreeMap<String, TargetGroup>,
     /// Commands by id.
     commands: BTreeMap<String, Command>,
-    /// What commands do; the first that fits.
+    /// Scripted outcomes of commands; the first that fits is used.
     scripts: VecDeque<Script>,
-    /// Who holds an address, arriving ones included.
+    /// The holder of each address, arriving ones included.
     addresses: BTreeMap<Ipv4Addr, InterfaceId>,
-    /// Volumes that existed and do not any more, with what was on them; the newest last.
+    /// Deleted volumes with their contents; the newest last.
     graveyard: VecDeque<Volume>,
     default_image: ImageId,
     default_group: GroupId,
 }
 
-/// What a client token was used for.
+/// The use of a client token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     parameters: String,
@@ -208,7 +211,7 @@ struct Token {
     answer: String,
 }
 
-/// What time brings. Each checks that it still applies.
+/// Changes that time brings. Each checks that it still applies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Transition {
     Running(InstanceId),
@@ -365,7 +368,7 @@ impl World {
         found.unwrap_or_else(|| panic!("BUG: no zone {zone} in this region")).id.clone()
     }
 
-    /// The image everybody may launch.
+    /// The image that exists from the beginning.
     #[must_use]
     pub fn default_image(&self) -> ImageId {
         self.default_image.clone()
@@ -459,7 +462,7 @@ impl World {
         span.draw(&mut self.rng)
     }
 
-    /// The beginning of a call that only looks: what is due happens, the quota is charged.
+    /// The beginning of a call that only reads: due transitions happen, the quota is charged.
     ///
     /// # Errors
     /// RequestLimitExceeded.
@@ -467,8 +470,8 @@ impl World {
         self.begin(now_ms, action)
     }
 
-    /// A copy in which a call can be tried without effect (`DryRun`): no events, no quota of requests, and capacity
-    /// for everybody, as EC2 checks permissions and parameters only.
+    /// A copy in which a call can be tried without effect (`DryRun`): no events, no quota of requests, and
+    /// unlimited capacity, as EC2 checks permissions and parameters only.
     #[must_use]
     pub fn rehearsal(&self) -> Self {
         let mut world = self.clone();
@@ -507,7 +510,7 @@ impl World {
         format!("{prefix}0{:016x}", fastrand::Rng::with_seed(mixed).u64(..))
     }
 
-    /// What a client token was answered with before, if it was.
+    /// The earlier answer to a client token, if there is one.
     fn replayed(
         &mut self,
         action: &'static str,

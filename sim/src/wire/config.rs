@@ -1,7 +1,7 @@
-//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface takes as
-//! JSON too.
+//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface
+//! takes as JSON too.
 //!
-//! Pure: text in, [`Options`] out. What the file does not say stays as it was, so that defaults go before it and
+//! Pure: text in, [`Options`] out. Absent keys stay as they were, so that defaults go before the file and
 //! command-line flags after it.
 
 use std::net::{IpAddr, SocketAddr};
@@ -211,7 +211,7 @@ enum GuestWord {
     Ignores,
 }
 
-/// What becomes of a replacement of a root by a volume.
+/// The result of a replacement of a root by a volume.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AdoptionWord {
@@ -252,7 +252,7 @@ fn span(key: &str, value: &toml::Value) -> Result<Span, ConfigError> {
 
 macro_rules! latency_table {
     ($($name:ident),* $(,)?) => {
-        /// What the file says of latencies.
+        /// The latencies in the file.
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct LatencyTable { $($name: Option<toml::Value>,)* }

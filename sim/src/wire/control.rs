@@ -1,8 +1,8 @@
-//! The control surface, `/_region/…`: what a rehearsal does to a region that no AWS call can. JSON in and out; see
-//! `docs/region.md` for every path.
+//! The control surface, `/_region/…`: operations of a rehearsal for which AWS has no call. JSON in and out;
+//! see `docs/region.md` for every path.
 //!
-//! Deeds that change the world are in [`deeds`](super::deeds), which the log of the state repeats; the others (clock,
-//! faults) are of this process only.
+//! Deeds that change the world are in [`deeds`](super::deeds), which the log of the state repeats; the others
+//! (clock, faults) are of this process only.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::rules::EventTrouble;
 use super::sqs::model::Trouble as QueueTrouble;
 use crate::world::ApiError;
 
-/// The paths that the surface shows for people who ask it.
+/// The paths, as the surface lists them.
 const PATHS: &[&str] = &[
     "GET dump",
     "GET leaks?owner=",

@@ -1,5 +1,5 @@
-//! Deeds of the control surface: everything that changes the world and that no AWS call can do. The log of the state
-//! repeats them.
+//! Deeds of the control surface: changes of the world for which AWS has no call. The log of the state repeats
+//! them.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ impl Deed<'_> {
     }
 }
 
-/// Volumes, and what guests do with them.
+/// Volumes, and their use by guests.
 impl Deed<'_> {
     fn stick(&mut self) -> Result<(), ApiError> {
         match text(self.request, "what")? {

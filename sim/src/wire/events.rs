@@ -1,7 +1,7 @@
 //! EventBridge's calls over the region: the calls of the rules, and PutEvents.
 //!
-//! Unlike AWS, PutEvents takes events whose source starts with `aws.`: a rehearsal may need those of services that
-//! this region does not have.
+//! Unlike AWS, PutEvents takes events whose source starts with `aws.`: a rehearsal may need those of services
+//! that this region does not have.
 
 use serde_json::{Value as Json, json};
 

@@ -1,5 +1,5 @@
-//! The instance metadata service, one path per instance: `/imds/<instance-id>/latest/…`. Software inside an instance
-//! is pointed there with `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
+//! The instance metadata service, one path per instance: `/imds/<instance-id>/latest/…`. Software inside an
+//! instance is pointed there with `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
 
 use perennial_workflows::aws::{InstanceId, InstanceState, Market};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::region::Region;
 use crate::world::state::{Instance, Interface};
 use crate::world::{ACCOUNT, Shape, World, rfc3339};
 
-/// A token for everybody; a client that needs one must have asked.
+/// The token of every session; a client that needs one must have asked for it.
 const TOKEN: &str = "AQAEAsimulatedtokenofthisregion==";
 
 /// How long credentials of an instance profile say they are good for.
@@ -56,7 +56,8 @@ pub(super) fn is_versioned(path: &str) -> bool {
         && matches!(parts.next(), None | Some("" | "meta-data" | "user-data" | "dynamic" | "api"))
 }
 
-/// The only instance with a guest, or how many there are: programs that know one address of the service and no path.
+/// The only instance with a guest, or how many there are: programs that know one address of the service and
+/// no path.
 pub(super) fn alone(region: &Region) -> Result<InstanceId, usize> {
     region.look(|world, _| {
         let mut all = world.all_instances().filter(|instance| instance.has_guest());
@@ -68,7 +69,7 @@ pub(super) fn alone(region: &Region) -> Result<InstanceId, usize> {
     })
 }
 
-/// What a path holds, or the status of why not.
+/// The content of a path, or an HTTP status.
 pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<String, u16> {
     let (id, rest) = path.split_once('/').ok_or(404_u16)?;
     let id = InstanceId::parse(id).map_err(|_| 404_u16)?;

@@ -11,21 +11,23 @@
 //!                         region: World · queues · rules · time · journal
 //! ```
 //!
-//! EC2's behaviour is the [`World`](crate::world::World)'s, the same that the in-process simulation has; this module
-//! translates. Signatures are **not** checked, every caller is the same account, and whoever reaches the port may do
-//! everything: bind it to loopback.
+//! EC2's behaviour is the [`World`](crate::world::World)'s, the same that the in-process simulation has; this
+//! module translates. Signatures are **not** checked, every caller is the same account, and every client that
+//! reaches the port may do everything: bind it to loopback.
 //!
 //! # Time
-//! The region's clock may run faster than the machine's, stand still, or jump. Queues keep the machine's time.
+//! The region's clock may run faster than the machine's, stand still, or jump. Queues keep the machine's
+//! time.
 //!
 //! # State
-//! With a state directory every call that changes something is appended to a log *before* it takes effect, and is on
-//! disk before anything is answered that follows from it. A start reads the last snapshot and makes the calls since
-//! again, at their times; the world is deterministic, so that it is the same afterwards. Neither a `kill -9` nor a
-//! power failure loses what was answered. The region's time stands still while nobody serves it.
+//! With a state directory every call that changes something is appended to a log *before* it takes effect,
+//! and is on disk before anything is answered that follows from it. A start reads the last snapshot and makes
+//! the calls since again, at their times; the world is deterministic, so that it is the same afterwards.
+//! Neither a `kill -9` nor a power failure loses an answered call. The region's time stands still while no
+//! process serves it.
 //!
-//! What survives: world, queues, rules, the region's time. What does not, because it belongs to the process: the
-//! clock's speed, trouble (`faults`), the list of calls.
+//! World, queues, rules and the region's time survive a restart. The clock's speed, the faults and the list
+//! of calls belong to the process and do not.
 
 mod client;
 pub mod config;

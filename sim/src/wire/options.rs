@@ -1,4 +1,4 @@
-//! What a region on the wire is like, and why one does not start.
+//! The options of a region on the wire, and the reasons why one does not start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::world::settings::{AddressOrder, Guest, Latencies, Quotas, Settings, S
 /// How often a message of a queue that exists from the beginning is received before it is given up.
 pub const RECEIVES_MAX: u32 = 20;
 
-/// What a region on the wire is like.
+/// The options of a region on the wire.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Where to listen. Port 0 takes any free one.
@@ -24,15 +24,17 @@ pub struct Options {
     pub epoch_ms: u64,
     /// Where the state is kept; `None` forgets it at the end.
     pub state: Option<PathBuf>,
-    /// Queues that exist from the beginning, each with a dead-letter queue `NAME-dead` after [`RECEIVES_MAX`] receives.
+    /// Queues that exist from the beginning, each with a dead-letter queue `NAME-dead` after [`RECEIVES_MAX`]
+    /// receives.
     pub queues: Vec<String>,
-    /// The queue (made if need be, as the others) that gets every event of the region, as if a rule had put it there.
+    /// The queue (made if need be, as the others) that gets every event of the region, as if a rule had put
+    /// it there.
     pub events_queue: Option<String>,
-    /// What queues do to messages of standard queues; `None` leaves it as the state says.
+    /// Duplicates and disorder in standard queues; `None` leaves them as the state says.
     pub queue_trouble: Option<QueueTrouble>,
-    /// What happens to events on their way; `None` leaves it as the state says.
+    /// Loss, duplicates and delay of events; `None` leaves them as the state says.
     pub event_trouble: Option<EventTrouble>,
-    /// Trouble from the start of the process; the rules' own calls are counted from there.
+    /// Faults from the start of the process; each rule counts its calls from there.
     pub faults: Vec<Rule>,
 }
 
@@ -55,10 +57,10 @@ impl Options {
     }
 }
 
-/// The settings a region on the wire has unless told otherwise: true latencies, no request quotas, and the calls
-/// themselves answered at once (the network is real here). Three guesses differ from the simulation's, because most
-/// clients rely on them: a registered image and an assigned address are there at once, and a guest leaves volumes
-/// alone that it was not told to mount.
+/// The default settings of a region on the wire: true latencies, no request quotas, and the calls themselves
+/// answered at once (the network is real here). Three guesses differ from the simulation's, because most
+/// clients rely on them: a registered image and an assigned address are there at once, and a guest does not
+/// mount volumes by itself.
 #[must_use]
 pub fn wire_settings(seed: u64) -> Settings {
     let calm = Settings::calm(seed);

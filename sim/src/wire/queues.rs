@@ -1,6 +1,6 @@
 //! SQS's calls over the region: changes are logged, and ReceiveMessage waits for messages.
 //!
-//! Queues keep the machine's time, whatever the speed of the region: the programs that poll them live in it.
+//! Queues keep the machine's time at every speed of the region, because the programs that poll them do.
 
 use std::time::Duration;
 

@@ -36,7 +36,7 @@ pub(crate) struct Rules {
     pub(crate) trouble: EventTrouble,
 }
 
-/// What EventBridge, which is best effort, does to events on their way.
+/// Loss, duplicates and delay of events: EventBridge is best effort.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventTrouble {

@@ -48,7 +48,7 @@ impl RegionServer {
         self.address
     }
 
-    /// What clients are given as their endpoint, such as `http://127.0.0.1:4566`.
+    /// The endpoint for clients, such as `http://127.0.0.1:4566`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
@@ -70,7 +70,7 @@ impl RegionServer {
     }
 }
 
-/// Runs a region until `stop` is over; tells its endpoint as soon as it listens.
+/// Runs a region until `stop` is over; calls `ready` with its endpoint as soon as it listens.
 ///
 /// # Errors
 /// [`StartError`].

@@ -1,4 +1,4 @@
-//! Describes. What is not known yet (eventual consistency) is missing from them.
+//! Describes. Objects that are not known yet (eventual consistency) are missing from them.
 
 use std::net::Ipv4Addr;
 
@@ -92,8 +92,8 @@ impl World {
         Ok(select!(world, interfaces, select, interface_view))
     }
 
-    /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to its new
-    /// holder already, but is not shown.
+    /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to
+    /// its new holder already, but is not shown.
     ///
     /// # Errors
     /// RequestLimitExceeded.
@@ -224,7 +224,7 @@ impl World {
             .collect())
     }
 
-    /// The region as a describe sees it now, when that may differ from what it is.
+    /// The region as a describe sees it now, when that may differ from its present state.
     #[must_use]
     pub(crate) fn as_seen(&self) -> Option<Self> {
         if !(self.volumes.is_stale() || self.instances.is_stale() || self.interfaces.is_stale()) {

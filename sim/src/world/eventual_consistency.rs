@@ -1,8 +1,9 @@
-//! Objects with what they were a moment ago, for reads that are answered from a place that does not know better yet.
+//! Objects with their recent versions, for reads that a replica answers before it has the newest version.
 //!
-//! Each change of an object keeps the version before it, with a moment until which a read may still meet that version
-//! (drawn and seeded; [`Settings::stale_for`](super::settings::Settings::stale_for) bounds it). Within that time reads go back and forth, as they do between replicas. Only
-//! describes read so; calls that change something know the truth.
+//! Each change of an object keeps the version before it, with a moment until which a read may still return
+//! that version (drawn and seeded; [`Settings::stale_for`](super::settings::Settings::stale_for) bounds it).
+//! Within that time reads go back and forth, as they do between replicas. Only describes read old versions;
+//! calls that change something use the newest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -52,7 +53,7 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         Self { map: BTreeMap::new(), past: BTreeMap::new(), stale_for, now_ms: 0, rng }
     }
 
-    /// It is later.
+    /// Sets the time.
     pub(super) fn reach(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
     }
@@ -66,7 +67,7 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         self.map.remove(key)
     }
 
-    /// The object, to be changed: what it is now becomes its past.
+    /// The object, to be changed: its present version becomes part of its past.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let found = self.map.get_mut(key)?;
         if self.stale_for.max_ms > 0 {
@@ -82,12 +83,13 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         Some(found)
     }
 
-    /// Whether any read may meet the past now.
+    /// Whether any read may return an old version now.
     pub(super) fn is_stale(&self) -> bool {
         self.past.values().flatten().any(|version| version.seen_until_ms > self.now_ms)
     }
 
-    /// Puts older versions in place of some objects, by chance that depends on the object and the moment alone.
+    /// Puts older versions in place of some objects, by chance that depends on the object and the moment
+    /// alone.
     pub(super) fn go_back(&mut self, seed: u64) {
         let now_ms = self.now_ms;
         for (key, versions) in std::mem::take(&mut self.past) {

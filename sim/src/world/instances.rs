@@ -1,4 +1,5 @@
-//! RunInstances, TerminateInstances, ModifyInstanceAttribute, CancelSpotInstanceRequests, and an instance's life.
+//! RunInstances, TerminateInstances, ModifyInstanceAttribute, CancelSpotInstanceRequests, and an instance's
+//! life.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,7 @@ const LAUNCH_MAX: usize = 1000;
 /// Until a persistent spot request launches again (guess).
 const RESPAWN_MS: u64 = 10_000;
 
-/// What a launch will use, after every check.
+/// The parts of a launch, after every check.
 #[derive(Clone)]
 struct Plan {
     zone: String,
@@ -35,8 +36,8 @@ impl World {
     /// RunInstances. The token's scope is the zone (documented).
     ///
     /// # Errors
-    /// EC2's: idempotency, unknown or pending image, root snapshot override, interface in use, zone, type, quota,
-    /// capacity.
+    /// EC2's: idempotency, unknown or pending image, root snapshot override, interface in use, zone, type,
+    /// quota, capacity.
     pub fn run_instances(&mut self, now_ms: u64, request: &RunInstances) -> Result<InstanceView, ApiError> {
         let ids = self.launch_instances(now_ms, request)?;
         let instance = ids.first().and_then(|id| self.instances.get(id)).expect("BUG: just launched");
@@ -403,7 +404,8 @@ impl World {
         Ok(())
     }
 
-    /// The root, and what else is mapped. All of them go with the instance unless told otherwise (documented).
+    /// The root and the other mapped volumes. They are deleted with the instance unless the mapping says
+    /// otherwise (documented).
     fn make_launch_volumes(&mut self, request: &RunInstances, plan: &Plan, instance: &InstanceId) {
         let mut mappings = plan.devices.clone();
         if !mappings.iter().any(|mapping| mapping.device == plan.root_device) {
@@ -486,10 +488,10 @@ impl World {
         self.instances.get_mut(instance).expect("BUG: just launched").spot_request = Some(request.clone());
     }
 
-    /// TerminateInstances for one instance; again is as good as once (documented).
+    /// TerminateInstances for one instance; repeating it succeeds (documented).
     ///
     /// # Errors
-    /// InvalidInstanceID.NotFound, which does not prove that it is not there.
+    /// InvalidInstanceID.NotFound, which does not prove that the instance does not exist.
     pub fn terminate_instances(&mut self, now_ms: u64, id: &InstanceId) -> Result<InstanceState, ApiError> {
         self.terminate_all(now_ms, std::slice::from_ref(id))?;
         Ok(self.instances[id].state)
@@ -546,7 +548,8 @@ impl World {
     /// ModifyInstanceAttribute: DeleteOnTermination of one device.
     ///
     /// # Errors
-    /// IncorrectInstanceState when it is terminated, InvalidInstanceAttributeValue for a device with no volume.
+    /// IncorrectInstanceState when it is terminated, InvalidInstanceAttributeValue for a device with no
+    /// volume.
     pub fn modify_delete_on_termination(
         &mut self,
         now_ms: u64,
@@ -702,7 +705,7 @@ impl World {
     }
 
     pub(super) fn is_forgotten(&mut self, id: &InstanceId) {
-        // It is shown as long as a volume hangs on it.
+        // It is shown as long as a volume is attached to it.
         if self.instances.get(id).is_some_and(|instance| !instance.volumes.is_empty()) {
             self.after(self.settings.latencies.memory, Transition::Forgotten(id.clone()));
             return;
@@ -723,7 +726,8 @@ impl World {
         request.status = status.into();
         match request.kind {
             SpotKind::Persistent if open => {
-                // Documented: it opens again whoever terminated its instance, unless it was cancelled first.
+                // Documented: it opens again after every termination of its instance, unless it was cancelled
+                // first.
                 request.state = "open".into();
                 request.status = "pending-evaluation".into();
                 request.instance = None;
@@ -736,7 +740,7 @@ impl World {
     }
 }
 
-/// The image's devices with the request's values over them; what the image does not have comes last.
+/// The image's devices with the request's values over them; devices that the image does not have come last.
 fn merged(image: &[DeviceMapping], asked: &[DeviceMapping]) -> Vec<DeviceMapping> {
     let mut devices = image.to_vec();
     for mapping in asked {

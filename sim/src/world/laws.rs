@@ -8,7 +8,7 @@ use perennial_workflows::aws::{InstanceId, InterfaceId, Market, SnapshotId, Volu
 use super::settings::{RootAdoption, Settings, Span};
 use super::{Notice, Placement, Reassignment, RunInstances, World};
 
-/// One step of a random life. The numbers choose among what exists.
+/// One step of a random sequence. The numbers choose among the existing objects.
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u32),
@@ -92,7 +92,7 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
             world.advance(*now);
         }
         Step::Launch { zone, spot, interface, token } => {
-            launch(world, *now, &zones[*zone], *spot, *interface, *token)?
+            launch(world, *now, &zones[*zone], *spot, *interface, *token)?;
         }
         Step::Terminate(n) => {
             let id = instance(world, *n)?;
@@ -279,7 +279,7 @@ proptest! {
             prop_assert_eq!(world.check_invariants(), Vec::<String>::new(), "after {:?}", step);
             take(&mut again, &mut now_again, step);
             if n % 16 == 7 {
-                // As it is written down and read back, it goes on like the other.
+                // Written and read back, it goes on like the other.
                 again = serde_json::from_str(&serde_json::to_string(&again).unwrap()).unwrap();
             }
         }

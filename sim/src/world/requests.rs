@@ -27,7 +27,7 @@ pub struct RunInstances {
     pub more: LaunchExtras,
 }
 
-/// The tags of what a launch creates.
+/// The tags of the objects that a launch creates.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's resource types")]
 pub struct LaunchTags {
@@ -74,14 +74,14 @@ pub struct MoreInterface {
 /// The kinds of spot request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SpotKind {
-    /// Over with its instance.
+    /// Ends with its instance.
     #[default]
     OneTime,
     /// Launches again whenever its instance is gone, until it is cancelled.
     Persistent,
 }
 
-/// What an interruption does.
+/// The interruption behaviour of a spot request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Behaviour {
     /// Terminates.
@@ -101,7 +101,7 @@ pub enum Placement {
     New { subnet: SubnetId, groups: Vec<GroupId>, private_ip: Option<Ipv4Addr> },
 }
 
-/// One entry of a block device mapping. Where nothing is said, the image's value or EC2's default holds.
+/// One entry of a block device mapping. Absent values are the image's, or EC2's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct DeviceMapping {
@@ -113,7 +113,7 @@ pub struct DeviceMapping {
     pub throughput: Option<u32>,
     pub encrypted: bool,
     pub delete_on_termination: Option<bool>,
-    /// `NoDevice`, in a launch: what the image maps here is not made.
+    /// `NoDevice`, in a launch: the volume that the image maps here is not made.
     #[serde(default)]
     pub suppressed: bool,
 }
@@ -189,7 +189,7 @@ impl From<&LaunchRequest> for RunInstances {
     }
 }
 
-/// What a volume shall become. Nothing said stays as it is.
+/// The parameters of ModifyVolume. Absent values stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct ModifyVolume {

@@ -1,24 +1,26 @@
-//! Volumes that do not come off: an operating system that holds on to them, or an EBS that has forgotten them.
+//! Volumes stuck in `detaching`: because the operating system keeps them, or because EBS has lost track of
+//! them.
 //!
-//! A hanging volume stays `detaching` where it is, also when its instance is terminated, until its time has come or a
-//! forced detach takes it off. Both are seen on real instances; how long they last is not documented.
+//! A stuck volume stays `detaching` on its instance, even after the instance is terminated, until the set
+//! time is over or a forced detach releases it. Both have been seen on real instances; the length is not
+//! documented.
 
 use perennial_workflows::aws::{InstanceId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Transition, World};
 
-/// What a hanging volume withstands.
+/// How strongly a detach is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StuckDetach {
-    /// Only a forced detach takes it off.
+    /// A forced detach releases the volume.
     UntilForced,
-    /// Not even that.
+    /// Not even a forced detach does.
     ForEver,
 }
 
 impl World {
-    /// From now on a volume does not come off, for so long; for ever without a length.
+    /// Makes the detach of a volume stick from now on, for the given length or without end.
     pub fn stick_detach(&mut self, now_ms: u64, id: &VolumeId, hang: StuckDetach, length_ms: Option<u64>) {
         self.advance(now_ms);
         self.stuck_detaching.insert(id.clone(), hang);
@@ -27,7 +29,7 @@ impl World {
         }
     }
 
-    /// A volume comes off again; one that was to leave, leaves.
+    /// Ends the sticking; a detach that waits goes on.
     pub fn release_stuck_detach(&mut self, now_ms: u64, id: &VolumeId) {
         self.advance(now_ms);
         self.detach_is_released(id);
@@ -39,12 +41,12 @@ impl World {
         }
     }
 
-    /// Whether a volume stays where it is, although it is to leave.
+    /// Whether a detach of this volume does not end.
     pub(super) fn is_detach_stuck(&self, id: &VolumeId) -> bool {
         self.stuck_detaching.contains_key(id)
     }
 
-    /// A forced detach: what only that takes off, comes off.
+    /// Records a forced detach, which releases the volume unless it is stuck without end.
     pub(super) fn record_forced_detach(&mut self, id: &VolumeId, from: &InstanceId) {
         let state = self.instances.get(from).map_or("forgotten".to_owned(), |i| i.state.to_string());
         self.forced.push((id.clone(), from.clone(), state));
@@ -53,13 +55,13 @@ impl World {
         }
     }
 
-    /// Every forced detach so far: of which volume, from which instance, and that instance's state then.
+    /// Every forced detach so far: the volume, the instance, and the instance's state at that time.
     #[must_use]
     pub fn forced_detaches(&self) -> &[(VolumeId, InstanceId, String)] {
         &self.forced
     }
 
-    /// Lets a volume be attached to several instances, as far as it says so of itself.
+    /// Marks a volume as multi-attach; the model still attaches it to one instance at a time.
     pub fn enable_multi_attach(&mut self, id: &VolumeId) {
         if let Some(volume) = self.volumes.get_mut(id) {
             volume.multi_attach = true;

@@ -1,4 +1,5 @@
-//! One test a semantic, against an instant region where only the refusal matters, against a calm one where time does.
+//! One test a semantic, against an instant region where only the refusal matters, against a calm one where
+//! time does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

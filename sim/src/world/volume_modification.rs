@@ -1,7 +1,8 @@
 //! ModifyVolume: a volume that grows, or becomes of another type, while it is used.
 //!
-//! `modifying`, then `optimizing`, in which the new size is there, then `completed`; the next modification waits for the
-//! end and for six hours after the beginning of the last (EBS User Guide, volume modification considerations).
+//! `modifying`, then `optimizing`, in which the new size is there, then `completed`; the next modification
+//! waits for the end and for six hours after the beginning of the last (EBS User Guide, volume modification
+//! considerations).
 
 use perennial_workers::cloud::VolumeState;
 use perennial_workflows::aws::VolumeId;
@@ -20,7 +21,8 @@ impl World {
     ///
     /// # Errors
     /// IncorrectState, InvalidParameterValue for a smaller size, InvalidParameterCombination for nothing,
-    /// IncorrectModificationState while the last is under way, VolumeModificationRateExceeded within six hours of it.
+    /// IncorrectModificationState while the last is under way, VolumeModificationRateExceeded within six
+    /// hours of it.
     pub fn modify_volume(
         &mut self,
         now_ms: u64,

@@ -149,8 +149,8 @@ fn range(scope: &Scope<'_>, name: &str) -> Result<impl Fn(u32) -> bool + use<>, 
     Ok(move |n| min.is_none_or(|min| n >= min) && max.is_none_or(|max| n <= max))
 }
 
-/// GetInstanceTypesFromInstanceRequirements: of the listed types those that fit. Burstable and bare metal ones only when
-/// they are included, as documented.
+/// GetInstanceTypesFromInstanceRequirements: of the listed types those that fit. Burstable and bare metal
+/// ones only when they are included, as documented.
 pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.begin_read(call.now_ms, "GetInstanceTypesFromInstanceRequirements")?;
     let architectures = call.params.texts("ArchitectureType");

@@ -16,7 +16,7 @@ use super::show;
 use crate::world::state::{Instance, Template};
 use crate::world::{
     ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
-    Placement, RunInstances, Shape, SpotKind, World,
+    Placement, RunInstances, SpotKind, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
@@ -549,7 +549,7 @@ fn template_version(template: &Template, number: usize) -> Element {
         .inside("launchTemplateData", data.map(|data| template_data(data, "")).unwrap_or_default())
 }
 
-/// What a template was given below a prefix, as it is told back: `BlockDeviceMapping.1.Ebs` is there
+/// The parameters of a template below a prefix, as a describe shows them: `BlockDeviceMapping.1.Ebs` is there
 /// `blockDeviceMappingSet`, `item`, `ebs`.
 fn template_data(data: &BTreeMap<String, String>, prefix: &str) -> Element {
     let rest: Vec<_> =

@@ -1,11 +1,11 @@
 //! EC2's query protocol over a [`World`]: text in, text out, and nothing of EC2's behaviour.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
 //! | `call` | a call under way, and its tags |
 //! | `select` | filters, pages, ids |
 //! | `instances` | instances, spot requests, fleets, launch templates |
-//! | `instance_fields` | what filters of DescribeInstances compare |
+//! | `instance_fields` | fields that filters of DescribeInstances compare |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces, addresses, groups, subnets |
 //! | `catalogue` | types, zones, prices, tags |
@@ -34,7 +34,7 @@ pub(crate) const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
 type Handler = fn(&mut Call<'_>) -> Result<Element, ApiError>;
 
-/// Every action this region knows, and whether it only looks.
+/// Every action this region knows, with its handler.
 const ACTIONS: &[(&str, Handler)] = &[
     ("AllocateAddress", network::allocate_address),
     ("AssignPrivateIpAddresses", network::assign_private_ips),
@@ -110,13 +110,13 @@ pub(crate) fn actions() -> impl Iterator<Item = &'static str> {
     ACTIONS.iter().map(|(name, _)| *name)
 }
 
-/// Whether an action only looks.
+/// Whether an action only reads.
 pub(crate) fn is_look(action: &str) -> bool {
     action.starts_with("Describe") || action.starts_with("Get") || action.starts_with("List")
 }
 
-/// Makes a call. With `DryRun` it is tried on a copy: the answer is then always an error, `DryRunOperation` when the
-/// call would have been allowed (EC2 API reference, common parameters).
+/// Makes a call. With `DryRun` it is tried on a copy: the answer is then always an error, `DryRunOperation`
+/// when the call would have been allowed (EC2 API reference, common parameters).
 pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -> Result<Element, ApiError> {
     let found = ACTIONS.binary_search_by_key(&action, |(name, _)| *name);
     let Ok(index) = found else {

@@ -384,7 +384,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
         .with("storageTier", "standard")
 }
 
-/// The account that owns what is not ours.
+/// The account that owns Amazon's images and snapshots.
 pub(super) const AMAZON: &str = "137112412989";
 
 pub(super) fn snapshot_owner(snapshot: &Snapshot) -> &'static str {
@@ -603,7 +603,7 @@ pub(super) fn check(check: Check, impaired_since_ms: Option<u64>) -> Element {
     Element::new().with("status", status).list("details", [detail])
 }
 
-/// What binary user data is kept as, since the model keeps text.
+/// The prefix under which binary user data is kept, since the model keeps text.
 const BINARY: &str = "data:application/octet-stream;base64,";
 
 /// User data as the model keeps it.

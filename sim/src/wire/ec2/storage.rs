@@ -336,7 +336,7 @@ pub(super) fn describe_image_attribute(call: &mut Call<'_>) -> Result<Element, A
                 (!image.description.is_empty()).then(|| Element::new().with("value", &image.description));
             answer.inside("description", value.unwrap_or_default())
         }
-        // Shared with nobody, made from nothing that is sold.
+        // Not shared, and not made from a product of the marketplace.
         "launchPermission" => answer.inside("launchPermission", Element::new()),
         "productCodes" => answer.inside("productCodes", Element::new()),
         "kernel" => answer.inside("kernel", Element::new()),

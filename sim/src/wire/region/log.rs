@@ -1,5 +1,5 @@
-//! The log of what was done: written before the effect, on disk before the answer. Without a state directory nothing
-//! is written and nothing is waited for.
+//! The log of operations: written before the effect, on disk before the answer. Without a state directory
+//! nothing is written and nothing is waited for.
 
 use std::io::Error;
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ pub(crate) struct Broken;
 #[derive(Default)]
 pub(super) struct Log {
     journal: Option<Mutex<Journal>>,
-    /// How many entries are on disk. Its holder writes for all who wait for it.
+    /// How many entries are on disk. Its holder writes for every call that waits for it.
     synced: tokio::sync::Mutex<u64>,
     broken: Notify,
 }
@@ -60,8 +60,8 @@ impl Log {
         }
     }
 
-    /// Waits until everything that was logged is on disk. One write serves all calls that wait for it. `compact` is
-    /// called when the log has become large.
+    /// Waits until everything that was logged is on disk. One write serves all calls that wait for it.
+    /// `compact` is called when the log has become large.
     pub(super) async fn settled(&self, compact: impl FnOnce() -> Result<(), Error>) -> Result<(), Broken> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let wanted = lock(journal).sequence();

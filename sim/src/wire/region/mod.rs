@@ -1,8 +1,9 @@
-//! What all connections share: the world and its time, queues, rules, trouble, and the log of what was done.
+//! The state that all connections share: the world and its time, queues, rules, faults, and the log of
+//! operations.
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `state` | what survives a restart, and the replay of the log |
+//! | `state` | everything that survives a restart, and the replay of the log |
 //! | `time` | the region's clock and the machine's |
 //! | `log` | entries before effects, on disk before answers |
 //! | `journal` | the state directory: snapshot and log files |
@@ -41,7 +42,7 @@ use time::Time;
 /// How many calls the list of calls keeps.
 const CALLS_MAX: usize = 10_000;
 
-/// One call that was made.
+/// One finished call.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct CallRecord {
     pub(crate) at_ms: u64,
@@ -49,7 +50,7 @@ pub(crate) struct CallRecord {
     pub(crate) status: u16,
     /// Empty when all went well.
     pub(crate) code: String,
-    /// Parameters that mean nothing here.
+    /// Parameters that this region ignores.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ignored: Vec<String>,
 }
@@ -188,7 +189,7 @@ impl Region {
         self.time.real_ms()
     }
 
-    /// Looks at the world as it is now.
+    /// Reads the world as it is now.
     pub(crate) fn look<T>(&self, f: impl FnOnce(&mut World, u64) -> T) -> T {
         let mut world = lock(&self.state.world);
         let now_ms = self.now_ms().max(world.now_ms());
@@ -199,7 +200,7 @@ impl Region {
         result
     }
 
-    /// What time brought is logged before anybody can see it.
+    /// Advances the world; transitions are logged before any caller can see them.
     fn catch_up(&self, world: &mut World, now_ms: u64) {
         if world.next_due_ms().is_some_and(|due| due <= now_ms) {
             self.log(now_ms, Operation::Tick);
@@ -207,7 +208,7 @@ impl Region {
         world.advance(now_ms);
     }
 
-    /// Does something to the world, and logs it first unless it only looks.
+    /// Does something to the world, and logs it first unless it only reads.
     fn act<T>(
         &self,
         operation: impl FnOnce(&World) -> Option<Operation>,
@@ -231,7 +232,7 @@ impl Region {
     pub(crate) fn ec2(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
         let dry = params.root().is_set("DryRun")?;
         let operation = |world: &World| {
-            // A dry call changes nothing but what is left of the quota of requests.
+            // A dry call changes only the remaining quota of requests.
             let spends = world.settings.quotas == Quotas::Published;
             let changes = !ec2::is_look(action) && (!dry || spends);
             let form = || String::from_utf8_lossy(form).into_owned();
@@ -258,7 +259,7 @@ impl Region {
         self.act(operation, |world, now_ms| ssm::call(world, now_ms, action, request))
     }
 
-    /// Something that the control surface does to the world.
+    /// A deed of the control surface.
     pub(crate) fn control(&self, deed: &str, request: &Json) -> Result<Json, ApiError> {
         let operation =
             |_: &World| Some(Operation::Control { deed: deed.to_owned(), request: request.clone() });
@@ -317,14 +318,14 @@ impl Region {
         rules::administer(&mut rules, action, request, &self.name)
     }
 
-    /// What queues do to messages from now on.
+    /// Sets the duplicates and disorder of queues from now on.
     pub(crate) fn trouble_queues(&self, trouble: Trouble) {
         let mut queues = self.queues();
         self.log(self.now_ms(), Operation::QueueTrouble(trouble));
         queues.trouble = trouble;
     }
 
-    /// What happens to events from now on.
+    /// Sets the loss, duplicates and delay of events from now on.
     pub(crate) fn trouble_events(&self, trouble: EventTrouble) {
         let mut rules = self.rules();
         self.log(self.now_ms(), Operation::EventTrouble(trouble));

@@ -13,12 +13,12 @@ use super::lock::lock;
 
 /// The longest sleep of the pump: a machine that was suspended is noticed after it.
 const NAP_MAX: Duration = Duration::from_secs(3600);
-/// With a state directory, how much of the machine's time may pass unlogged: so much the region's clock may go back
-/// at a crash.
+/// With a state directory, how much of the machine's time may pass unlogged: so much the region's clock may
+/// go back at a crash.
 const UNLOGGED_MAX: Duration = Duration::from_secs(5);
 
 impl Region {
-    /// Lets time work on the region and tells its events. Never ends.
+    /// Lets time pass in the region and delivers its events. Never ends.
     pub(crate) async fn run(&self) {
         let mut logged = Instant::now();
         loop {
@@ -35,7 +35,8 @@ impl Region {
             };
             if let Some(event) = event {
                 self.tell(&event);
-                // After the delivery: what a crash hits between the two is delivered again, as EventBridge may.
+                // After the delivery: at a crash between the two the event is delivered again, as EventBridge
+                // may do.
                 let id = event["id"].as_str().unwrap_or_default().to_owned();
                 let mut world = lock(&self.state.world);
                 world.event_was_told(&id);

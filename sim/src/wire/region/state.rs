@@ -13,7 +13,8 @@ use super::lock::lock;
 use crate::world::World;
 use crate::world::settings::Settings;
 
-/// The parts of the state, each under its own lock. A call that needs several takes them in the order of the fields.
+/// The parts of the state, each under its own lock. A call that needs several takes them in the order of the
+/// fields.
 pub(super) struct State {
     pub(super) world: Mutex<World>,
     pub(super) rules: Mutex<Rules>,
@@ -46,7 +47,7 @@ impl State {
         }
     }
 
-    /// Replaces everything by what was read.
+    /// Replaces everything by the state that was read.
     pub(super) fn restore(&self, kept: Kept) {
         *lock(&self.world) = kept.world;
         *lock(&self.queues) = kept.queues;
@@ -61,7 +62,7 @@ impl State {
         f(&Written { world: &world, queues: &queues, rules: &rules })
     }
 
-    /// Does again what a line of the log says, at its time. A call that was refused then is refused now in the same
+    /// Repeats an operation of the log, at its time. A call that was refused then is refused now in the same
     /// way, so answers are of no interest.
     pub(super) fn replay(&self, entry: Entry, region: &str) {
         match entry.operation {

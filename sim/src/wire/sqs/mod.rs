@@ -1,5 +1,6 @@
-//! SQS's JSON protocol (awsJson 1.0, with the codes of the query protocol in `x-amzn-query-error`) over [`Queues`].
-//! Synchronous; `super::queues` adds the region: the log of changes, and the waiting of ReceiveMessage.
+//! SQS's JSON protocol (awsJson 1.0, with the codes of the query protocol in `x-amzn-query-error`) over
+//! [`Queues`]. Synchronous; `super::queues` adds the region: the log of changes, and the waiting of
+//! ReceiveMessage.
 
 mod message;
 pub(crate) mod model;
@@ -25,7 +26,7 @@ pub(crate) const VISIBILITY_MAX_S: u64 = 43_200;
 /// The answer to a call.
 pub(crate) type Answer = Result<Json, Refusal>;
 
-/// Where a call was sent: what URLs and ARNs of queues are made of.
+/// The endpoint of a call: URLs and ARNs of queues are made of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Endpoint<'a> {
     /// The region's name.
