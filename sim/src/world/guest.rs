@@ -6,7 +6,7 @@
 //! replaced it is down.
 
 use perennial_workers::cloud::AttachmentState;
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 
 use super::World;
 use super::state::{Record, Volume};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use perennial_workers::cloud::{AttachmentState, ImageState, InstanceView, VolumeState};
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 

@@ -4,8 +4,8 @@
 //! start it.
 
 use perennial_workers::cloud::ImpairedView;
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::signal::StatusCheck;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::signal::StatusCheck;
 
 use super::events::{Happening, rfc3339};
 use super::requests::SpotKind;

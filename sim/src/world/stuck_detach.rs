@@ -5,7 +5,7 @@
 //! time is over or a forced detach releases it. Both have been seen on real instances; the length is not
 //! documented.
 
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Transition, World};

@@ -5,7 +5,7 @@
 //! considerations).
 
 use perennial_workers::cloud::VolumeState;
-use perennial_workflows::aws::VolumeId;
+use perennial_workflows::model::aws::VolumeId;
 
 use super::requests::ModifyVolume;
 use super::state::{Modification, ModificationState};

@@ -1,6 +1,6 @@
 //! The fields of an instance that filters of DescribeInstances and DescribeInstanceStatus compare.
 
-use perennial_workflows::aws::{InstanceState, Market};
+use perennial_workflows::model::aws::{InstanceState, Market};
 
 use super::show;
 use crate::world::state::{Attachment, Instance, Interface, Volume};
