@@ -1,9 +1,10 @@
-//! How long a node is away and how long its replacement takes, for every way to carry it, beside the least time that way allows
-//! and beside the stop-first sequence of the commercial product.
+//! How long a node is away and how long its replacement takes, for every way to carry it, beside the least
+//! time that way allows and beside the stop-first sequence of the commercial product.
 //!
-//! `cargo bench -p perennial-sim --bench replacement` prints two tables for each trigger; `-- seeds=5` is quicker,
-//! `only=adopt` runs the modes whose name holds that word, `trigger=notice`, `loss` or `restore` that table alone. Time is virtual: the same seeds give the same numbers on every
-//! machine, and the engine's own computing takes none of it. What the bound is stands in `sim/tests/ideal/mod.rs`.
+//! `cargo bench -p perennial-sim --bench replacement` prints two tables for each trigger. `-- seeds=5` is
+//! quicker; `only=adopt` runs the modes whose name holds that word; `trigger=notice`, `loss` or `restore`
+//! prints that table alone. Time is virtual: the same seeds give the same numbers on every machine, and the
+//! engine's own computing takes none of it. `sim/tests/ideal/mod.rs` defines the bound.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
+use perennial_sim::world::stuck_detach::StuckDetach;
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{Tags, VolumeRequest};
 use perennial_workflows::model::aws::{Market, VolumeId};
@@ -157,7 +157,7 @@ impl Hands {
         if let Some((_, held)) = data.filter(|_| self.hangs && self.rng.bool()) {
             let length_ms = self.rng.bool().then(|| self.rng.u64(5_000..400_000));
             lab.region.with(|world, now_ms| {
-                world.hang_volume(now_ms, &held.volume, Hang::UntilForced, length_ms);
+                world.stick_detach(now_ms, &held.volume, StuckDetach::UntilForced, length_ms);
             });
         }
         if self.deletes

@@ -1,7 +1,7 @@
-//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface takes as
-//! JSON too.
+//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface
+//! takes as JSON too.
 //!
-//! Pure: text in, [`Options`] out. What the file does not say stays as it was, so that defaults go before it and
+//! Pure: text in, [`Options`] out. Absent keys stay as they were, so that defaults go before the file and
 //! command-line flags after it.
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,9 @@ use std::time::Duration;
 use perennial_workflows::model::aws::Market;
 use serde::Deserialize;
 
-use super::{EventTrouble, Options, QueueTrouble, wire_settings};
+use super::options::{Options, wire_settings};
+use super::rules::EventTrouble;
+use super::sqs::model::Trouble as QueueTrouble;
 use crate::faults::{Fault, Rule, Target, When};
 use crate::world::Shape;
 use crate::world::settings::{Capacity, Guest, Latencies, Pool, Quotas, RootAdoption, Settings, Span};
@@ -209,7 +211,7 @@ enum GuestWord {
     Ignores,
 }
 
-/// What becomes of a replacement of a root by a volume.
+/// The result of a replacement of a root by a volume.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AdoptionWord {
@@ -250,7 +252,7 @@ fn span(key: &str, value: &toml::Value) -> Result<Span, ConfigError> {
 
 macro_rules! latency_table {
     ($($name:ident),* $(,)?) => {
-        /// What the file says of latencies.
+        /// The latencies in the file.
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct LatencyTable { $($name: Option<toml::Value>,)* }

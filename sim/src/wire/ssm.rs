@@ -1,4 +1,4 @@
-//! As much of Systems Manager (JSON 1.1) as runs commands on instances: what a hook of a rehearsal needs.
+//! The part of Systems Manager (JSON 1.1) that runs commands on instances, for the hooks of a rehearsal.
 
 use std::collections::BTreeMap;
 

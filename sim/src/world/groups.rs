@@ -39,7 +39,8 @@ impl World {
     /// DeleteSecurityGroup.
     ///
     /// # Errors
-    /// InvalidGroup.NotFound, CannotDelete for the default one, DependencyViolation while an interface has it.
+    /// InvalidGroup.NotFound, CannotDelete for the default one, DependencyViolation while an interface has
+    /// it.
     pub fn delete_group(&mut self, now_ms: u64, id: &GroupId) -> Result<(), ApiError> {
         self.begin(now_ms, "DeleteSecurityGroup")?;
         self.check_groups(std::slice::from_ref(id))?;

@@ -1,4 +1,4 @@
-//! CreateTags and DeleteTags, on whatever has tags.
+//! CreateTags and DeleteTags, on every object that has tags.
 
 use perennial_workers::cloud::Tags;
 

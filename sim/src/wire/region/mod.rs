@@ -1,52 +1,48 @@
-//! What all connections share: the world and its time, queues, rules, trouble, and the log of what was done.
+//! The state that all connections share: the world and its time, queues, rules, faults, and the log of
+//! operations.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | `state` | everything that survives a restart, and the replay of the log |
+//! | `time` | the region's clock and the machine's |
+//! | `log` | entries before effects, on disk before answers |
+//! | `journal` | the state directory: snapshot and log files |
+//! | `pump` | the loop that lets time pass and delivers events |
+
+mod journal;
+mod lock;
+mod log;
+mod pump;
+mod state;
+mod time;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use perennial_engine::clock::Clock;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::events::{EventTrouble, Rules};
-use super::journal::{Entry, Found, Journal, Operation};
+use super::options::{Options, RECEIVES_MAX, StartError};
 use super::params::Params;
-use super::sqs::model::{Outgoing, Queues, Refusal, Trouble, uuid};
+use super::rules::{EventTrouble, Rules};
+use super::sqs::model::{Queues, Refusal, Trouble, uuid};
 use super::xml::Element;
-use super::{Options, RECEIVES_MAX, StartError, control, ec2, elb, ssm};
+use super::{deeds, ec2, elb, rules, sqs, ssm};
 use crate::faults::{Fault, Faults};
 use crate::world::settings::Quotas;
-use crate::world::{ACCOUNT, ApiError, World};
+use crate::world::{ApiError, World};
+use journal::{Entry, Found, Journal, Operation};
+use lock::lock;
+pub(crate) use log::Broken;
+use log::Log;
+use state::{Kept, State};
+use time::Time;
 
-/// How many calls the log that is shown keeps.
+/// How many calls the list of calls keeps.
 const CALLS_MAX: usize = 10_000;
-/// The longest sleep of the pump: a machine that was suspended is noticed after it.
-const NAP_MAX: Duration = Duration::from_secs(3600);
-/// With a state, how much of the machine's time may pass unlogged: what the region's clock may go back at a crash.
-const UNLOGGED_MAX: Duration = Duration::from_secs(5);
 
-/// The region's time.
-#[derive(Debug, Clone, Copy)]
-struct Time {
-    base_ms: u64,
-    since: Instant,
-    speed: f64,
-}
-
-impl Time {
-    fn now_ms(&self) -> u64 {
-        self.base_ms + (self.since.elapsed().as_secs_f64() * self.speed * 1000.0) as u64
-    }
-
-    /// Goes on from here and now with another speed.
-    fn rebase(&mut self, ahead_ms: u64, speed: f64) {
-        *self = Self { base_ms: self.now_ms() + ahead_ms, since: Instant::now(), speed };
-    }
-}
-
-/// One call that was made.
+/// One finished call.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct CallRecord {
     pub(crate) at_ms: u64,
@@ -54,44 +50,18 @@ pub(crate) struct CallRecord {
     pub(crate) status: u16,
     /// Empty when all went well.
     pub(crate) code: String,
-    /// Parameters that mean nothing here.
+    /// Parameters that this region ignores.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ignored: Vec<String>,
 }
 
-/// Everything that survives.
-#[derive(Serialize)]
-struct State<'a> {
-    world: &'a World,
-    queues: &'a Queues,
-    rules: &'a Rules,
-}
-
-/// The same, as it is read.
-#[derive(Debug, Deserialize)]
-struct Kept {
-    world: World,
-    queues: Queues,
-    rules: Rules,
-}
-
-/// Something was done that cannot be kept; no answer may say otherwise.
-#[derive(Debug)]
-pub(crate) struct Broken;
-
 pub(crate) struct Region {
-    world: Mutex<World>,
-    time: Mutex<Time>,
-    queues: Mutex<Queues>,
-    rules: Mutex<Rules>,
+    state: State,
+    time: Time,
+    log: Log,
     faults: Mutex<Faults>,
     calls: Mutex<VecDeque<CallRecord>>,
     rng: Mutex<fastrand::Rng>,
-    journal: Option<Mutex<Journal>>,
-    /// How many entries of the log are on disk. Who holds it writes for all who wait for it.
-    synced: tokio::sync::Mutex<u64>,
-    broken: Notify,
-    real: Clock,
     name: String,
     events_queue: Option<String>,
     /// Something may be due earlier than the pump thought.
@@ -100,28 +70,18 @@ pub(crate) struct Region {
     bell: Notify,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Region {
     pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
-        let real = Clock::system();
         let seed = options.settings.seed;
         let mut faults = Faults::none(seed);
         options.faults.iter().cloned().for_each(|rule| faults.add(rule));
         let mut region = Self {
-            world: Mutex::new(World::new(options.settings.clone(), options.epoch_ms)),
-            time: Mutex::new(Time { base_ms: options.epoch_ms, since: Instant::now(), speed: options.speed }),
-            queues: Mutex::new(Queues::new(seed)),
-            rules: Mutex::default(),
+            state: State::new(options.settings.clone(), options.epoch_ms),
+            time: Time::new(options.epoch_ms, options.speed),
+            log: Log::default(),
             faults: Mutex::new(faults),
             calls: Mutex::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x5eed)),
-            journal: None,
-            synced: tokio::sync::Mutex::default(),
-            broken: Notify::new(),
-            real,
             name: options.settings.region.clone(),
             events_queue: options.events_queue.clone(),
             changed: Notify::new(),
@@ -131,19 +91,12 @@ impl Region {
             let unusable = |why: String| StartError::State { directory: directory.clone(), why };
             let (journal, found) = Journal::open::<Kept>(directory, &options.settings)
                 .map_err(|error| unusable(error.to_string()))?;
-            if let Some(Found { mut at_ms, state, entries }) = found {
-                *lock(&region.world) = state.world;
-                *lock(&region.queues) = state.queues;
-                *lock(&region.rules) = state.rules;
-                for entry in entries {
-                    at_ms = at_ms.max(entry.at_ms);
-                    region.replay(entry);
-                }
-                *lock(&region.time) = Time { base_ms: at_ms, since: Instant::now(), speed: options.speed };
+            if let Some(found) = found {
+                region.resume(found, options.speed);
             }
             // Ids that were given out before are not given out again.
             *lock(&region.rng) = fastrand::Rng::with_seed(seed ^ 0x5eed ^ (journal.sequence() << 16));
-            region.journal = Some(Mutex::new(journal));
+            region.log = Log::new(journal);
             region.compact().map_err(|error| unusable(error.to_string()))?;
         }
         if let Some(trouble) = options.queue_trouble {
@@ -159,9 +112,20 @@ impl Region {
         Ok(region)
     }
 
+    /// Goes on from a snapshot and the log since.
+    fn resume(&self, found: Found<Kept>, speed: f64) {
+        let Found { mut at_ms, state, entries } = found;
+        self.state.restore(state);
+        for entry in entries {
+            at_ms = at_ms.max(entry.at_ms);
+            self.state.replay(entry, &self.name);
+        }
+        self.time.set(at_ms, speed);
+    }
+
     /// Makes a queue and its dead-letter queue, unless there is one of this name.
     fn make_queue(&self, name: &str) -> Result<(), Refusal> {
-        if lock(&self.queues).queue(name).is_ok() {
+        if lock(&self.state.queues).queue(name).is_ok() {
             return Ok(());
         }
         let stem = name.strip_suffix(".fifo");
@@ -179,131 +143,55 @@ impl Region {
         Ok(())
     }
 
-    fn replay(&self, entry: Entry) {
-        match entry.operation {
-            Operation::Tick => lock(&self.world).advance(entry.at_ms),
-            Operation::Told { id } => lock(&self.world).event_was_told(&id),
-            Operation::Ec2 { action, form } => {
-                if let Ok(params) = Params::parse(form.as_bytes()) {
-                    // A refusal then is the same refusal now.
-                    _ = ec2::call(&mut lock(&self.world), entry.at_ms, &action, &params);
-                }
-            }
-            Operation::Control { deed, request } => {
-                _ = control::act(&mut lock(&self.world), entry.at_ms, &deed, &request);
-            }
-            Operation::Elb { action, form } => {
-                if let Ok(params) = Params::parse(form.as_bytes()) {
-                    _ = elb::call(&mut lock(&self.world), entry.at_ms, &action, &params);
-                }
-            }
-            Operation::QueueTrouble(trouble) => lock(&self.queues).trouble = trouble,
-            Operation::EventTrouble(trouble) => lock(&self.rules).trouble = trouble,
-            Operation::Ssm { action, request } => {
-                _ = ssm::call(&mut lock(&self.world), entry.at_ms, &action, &request);
-            }
-            Operation::Sqs { action, request } => {
-                _ = super::sqs::answer(self, &action, &request, "replay", entry.real_ms);
-            }
-            Operation::Events { action, request } => {
-                _ = super::events::administer(&mut lock(&self.rules), &action, &request, &self.name);
-            }
-        }
-    }
-
-    /// Before an effect, so that what is answered is never lost.
+    /// Logs an operation before its effect, so that an answer is never lost.
     fn log(&self, at_ms: u64, operation: Operation) {
-        self.append(Entry { at_ms, real_ms: self.real_ms(), operation });
+        self.log.append(&Entry { at_ms, real_ms: self.real_ms(), operation });
     }
 
-    fn append(&self, entry: Entry) {
-        if let Some(journal) = &self.journal {
-            lock(journal).append(&entry);
-        }
-    }
-
-    /// Puts everything into a new snapshot and begins a new log. Nothing else happens meanwhile.
+    /// Puts everything into a new snapshot and begins a new log.
     fn compact(&self) -> Result<(), std::io::Error> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        // In the order in which all who hold several of these take them.
-        let world = lock(&self.world);
-        let rules = lock(&self.rules);
-        let queues = lock(&self.queues);
-        let at_ms = self.now_ms().max(world.now_ms());
-        lock(journal).compact(
-            &world.settings,
-            at_ms,
-            &State { world: &world, queues: &queues, rules: &rules },
-        )
+        if !self.log.is_kept() {
+            return Ok(());
+        }
+        self.state.at_once(|state| {
+            let at_ms = self.now_ms().max(state.world.now_ms());
+            self.log.compact(&state.world.settings, at_ms, state)
+        })
     }
 
-    /// Waits until everything that was done is on disk. One write takes all calls along that wait for it.
+    /// Waits until everything that was done is on disk.
     pub(crate) async fn settled(&self) -> Result<(), Broken> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let wanted = lock(journal).sequence();
-        let mut synced = self.synced.lock().await;
-        if *synced < wanted {
-            let (file, sequence) = lock(journal).to_sync();
-            let done = tokio::task::spawn_blocking(move || file.sync_data()).await;
-            match done {
-                Ok(Ok(())) => *synced = sequence,
-                Ok(Err(error)) => lock(journal).fail(format!("the log cannot be synced: {error}")),
-                Err(error) => lock(journal).fail(error.to_string()),
-            }
-            let large = lock(journal).is_large();
-            if large && let Err(error) = self.compact() {
-                lock(journal).fail(format!("the snapshot cannot be written: {error}"));
-            }
-        }
-        if lock(journal).broken().is_some() {
-            self.broken.notify_one();
-            return Err(Broken);
-        }
-        Ok(())
+        self.log.settled(|| self.compact()).await
     }
 
-    /// Waits until this region must not go on, and says why. Never ends without a state.
+    /// Waits until this region must not go on, and says why. Never ends without a state directory.
     pub(crate) async fn breaks(&self) -> String {
-        loop {
-            let broken = self.journal.as_ref().and_then(|journal| lock(journal).broken().map(str::to_owned));
-            if let Some(why) = broken {
-                return why;
-            }
-            self.broken.notified().await;
-        }
-    }
-
-    pub(crate) fn logs(&self) -> bool {
-        self.journal.is_some()
+        self.log.breaks().await
     }
 
     /// The region's time.
     pub(crate) fn now_ms(&self) -> u64 {
-        lock(&self.time).now_ms()
+        self.time.now_ms()
     }
 
     pub(crate) fn speed(&self) -> f64 {
-        lock(&self.time).speed
+        self.time.speed()
     }
 
     /// Moves the clock ahead, and sets its speed.
     pub(crate) fn move_clock(&self, ahead_ms: u64, speed: Option<f64>) {
-        {
-            let mut time = lock(&self.time);
-            let speed = speed.unwrap_or(time.speed);
-            time.rebase(ahead_ms, speed);
-        }
+        self.time.move_ahead(ahead_ms, speed);
         self.look(|world, now_ms| self.log(now_ms.max(world.now_ms()), Operation::Tick));
     }
 
     /// The machine's time.
     pub(crate) fn real_ms(&self) -> u64 {
-        self.real.now_ms()
+        self.time.real_ms()
     }
 
-    /// Looks at the world as it is now.
+    /// Reads the world as it is now.
     pub(crate) fn look<T>(&self, f: impl FnOnce(&mut World, u64) -> T) -> T {
-        let mut world = lock(&self.world);
+        let mut world = lock(&self.state.world);
         let now_ms = self.now_ms().max(world.now_ms());
         self.catch_up(&mut world, now_ms);
         let result = f(&mut world, now_ms);
@@ -312,7 +200,7 @@ impl Region {
         result
     }
 
-    /// What time brought is logged before anybody can see it.
+    /// Advances the world; transitions are logged before any caller can see them.
     fn catch_up(&self, world: &mut World, now_ms: u64) {
         if world.next_due_ms().is_some_and(|due| due <= now_ms) {
             self.log(now_ms, Operation::Tick);
@@ -320,16 +208,16 @@ impl Region {
         world.advance(now_ms);
     }
 
-    /// Does something to the world, and logs it first unless it only looks.
+    /// Does something to the world, and logs it first unless it only reads.
     fn act<T>(
         &self,
         operation: impl FnOnce(&World) -> Option<Operation>,
         f: impl FnOnce(&mut World, u64) -> T,
     ) -> T {
-        let mut world = lock(&self.world);
+        let mut world = lock(&self.state.world);
         let now_ms = self.now_ms().max(world.now_ms());
         self.catch_up(&mut world, now_ms);
-        if self.logs()
+        if self.log.is_kept()
             && let Some(operation) = operation(&world)
         {
             self.log(now_ms, operation);
@@ -344,7 +232,7 @@ impl Region {
     pub(crate) fn ec2(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
         let dry = params.root().is_set("DryRun")?;
         let operation = |world: &World| {
-            // A dry call changes nothing but what is left of the quota of requests.
+            // A dry call changes only the remaining quota of requests.
             let spends = world.settings.quotas == Quotas::Published;
             let changes = !ec2::is_look(action) && (!dry || spends);
             let form = || String::from_utf8_lossy(form).into_owned();
@@ -371,15 +259,15 @@ impl Region {
         self.act(operation, |world, now_ms| ssm::call(world, now_ms, action, request))
     }
 
-    /// Something that the control surface does to the world.
+    /// A deed of the control surface.
     pub(crate) fn control(&self, deed: &str, request: &Json) -> Result<Json, ApiError> {
         let operation =
             |_: &World| Some(Operation::Control { deed: deed.to_owned(), request: request.clone() });
-        self.act(operation, |world, now_ms| control::act(world, now_ms, deed, request))
+        self.act(operation, |world, now_ms| deeds::act(world, now_ms, deed, request))
     }
 
     pub(crate) fn queues(&self) -> MutexGuard<'_, Queues> {
-        lock(&self.queues)
+        lock(&self.state.queues)
     }
 
     /// Changes the queues; the request is logged first, under the same lock.
@@ -391,9 +279,9 @@ impl Region {
     ) -> Result<T, Refusal> {
         let mut queues = self.queues();
         let real_ms = self.real_ms();
-        if self.logs() {
+        if self.log.is_kept() {
             let operation = Operation::Sqs { action: action.to_owned(), request: request.clone() };
-            self.append(Entry { at_ms: self.now_ms(), real_ms, operation });
+            self.log.append(&Entry { at_ms: self.now_ms(), real_ms, operation });
         }
         let result = f(&mut queues, real_ms);
         drop(queues);
@@ -403,11 +291,11 @@ impl Region {
 
     /// A receive that gave something: it hid messages and counted. Under the lock of the queues.
     pub(crate) fn log_receive(&self, name: &str, most: usize, visibility_s: Option<u64>, real_ms: u64) {
-        if self.logs() {
+        if self.log.is_kept() {
             let request =
                 json!({ "QueueUrl": name, "MaxNumberOfMessages": most, "VisibilityTimeout": visibility_s });
             let operation = Operation::Sqs { action: "ReceiveMessage".to_owned(), request };
-            self.append(Entry { at_ms: self.now_ms(), real_ms, operation });
+            self.log.append(&Entry { at_ms: self.now_ms(), real_ms, operation });
         }
     }
 
@@ -416,28 +304,28 @@ impl Region {
     }
 
     pub(crate) fn queue_arn(&self, name: &str) -> String {
-        format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", self.name)
+        sqs::queue_arn(&self.name, name)
     }
 
     pub(crate) fn rules(&self) -> MutexGuard<'_, Rules> {
-        lock(&self.rules)
+        lock(&self.state.rules)
     }
 
     /// An administrative call of EventBridge.
     pub(crate) fn events(&self, action: &str, request: &Json) -> Result<Json, Refusal> {
         let mut rules = self.rules();
         self.log(self.now_ms(), Operation::Events { action: action.to_owned(), request: request.clone() });
-        super::events::administer(&mut rules, action, request, &self.name)
+        rules::administer(&mut rules, action, request, &self.name)
     }
 
-    /// What queues do to messages from now on.
+    /// Sets the duplicates and disorder of queues from now on.
     pub(crate) fn trouble_queues(&self, trouble: Trouble) {
         let mut queues = self.queues();
         self.log(self.now_ms(), Operation::QueueTrouble(trouble));
         queues.trouble = trouble;
     }
 
-    /// What happens to events from now on.
+    /// Sets the loss, duplicates and delay of events from now on.
     pub(crate) fn trouble_events(&self, trouble: EventTrouble) {
         let mut rules = self.rules();
         self.log(self.now_ms(), Operation::EventTrouble(trouble));
@@ -456,7 +344,7 @@ impl Region {
     pub(crate) fn latency(&self, action: &str, is_look: bool) -> Duration {
         let speed = self.speed();
         let span = {
-            let world = lock(&self.world);
+            let world = lock(&self.state.world);
             let latencies = &world.settings.latencies;
             match action {
                 "RunInstances" => latencies.launch,
@@ -487,87 +375,6 @@ impl Region {
 
     pub(crate) fn region_name(&self) -> &str {
         &self.name
-    }
-
-    /// Lets time work on the region and tells its events. Never ends.
-    pub(crate) async fn run(&self) {
-        let mut logged = Instant::now();
-        loop {
-            if self.logs() && self.speed() > 0.0 && logged.elapsed() >= UNLOGGED_MAX {
-                logged = Instant::now();
-                self.look(|_, now_ms| self.log(now_ms, Operation::Tick));
-                _ = self.settled().await;
-            }
-            let (event, due_ms, now_ms) = {
-                let mut world = lock(&self.world);
-                let now_ms = self.now_ms().max(world.now_ms());
-                self.catch_up(&mut world, now_ms);
-                (world.next_event().cloned(), world.next_due_ms(), now_ms)
-            };
-            if let Some(event) = event {
-                self.tell(&event);
-                // After the delivery: what a crash hits between the two is delivered again, as EventBridge may.
-                let id = event["id"].as_str().unwrap_or_default().to_owned();
-                let mut world = lock(&self.world);
-                world.event_was_told(&id);
-                self.log(now_ms, Operation::Told { id });
-                continue;
-            }
-            let speed = self.speed();
-            let longest = if self.logs() { UNLOGGED_MAX } else { NAP_MAX };
-            let nap = match due_ms {
-                Some(due_ms) if speed > 0.0 => {
-                    Duration::from_millis(due_ms.saturating_sub(now_ms) + 1).div_f64(speed).min(longest)
-                }
-                _ => longest,
-            };
-            tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = self.changed.notified() => {}
-            }
-        }
-    }
-
-    /// Delivers an event to the targets of every rule that matches it, and to the queue of all events.
-    pub(crate) fn tell(&self, event: &Json) {
-        let mut targets = self.rules().targets_of(event);
-        if let (Some(name), Some("aws.ec2")) = (&self.events_queue, event["source"].as_str()) {
-            targets.push(super::events::Delivery {
-                queue: name.clone(),
-                body: event.to_string(),
-                group: None,
-            });
-        }
-        let trouble = self.rules().trouble;
-        let late = |_: &_| trouble.deliveries(&mut lock(&self.rng));
-        let deliveries = targets.iter().map(late).collect::<Vec<_>>();
-        let each = targets.into_iter().zip(deliveries);
-        for (target, late_s) in
-            each.flat_map(|(target, all)| all.into_iter().map(move |s| (target.clone(), s)))
-        {
-            let fifo = target.group.as_ref().map(|_| self.fresh_id());
-            let message = Outgoing {
-                body: target.body.clone(),
-                group: target.group.clone(),
-                deduplication: fifo.clone(),
-                delay_s: Some(late_s).filter(|late_s| *late_s > 0 && fifo.is_none()),
-                ..Outgoing::default()
-            };
-            let mut request = json!({ "QueueUrl": target.queue, "MessageBody": target.body });
-            if late_s > 0 && fifo.is_none() {
-                request["DelaySeconds"] = json!(late_s);
-            }
-            if let (Some(group), Some(fifo)) = (&target.group, &fifo) {
-                request["MessageGroupId"] = json!(group);
-                request["MessageDeduplicationId"] = json!(fifo);
-            }
-            let sent = self.change_queues("SendMessage", &request, |queues, now_ms| {
-                queues.send(&target.queue, message, now_ms)
-            });
-            if let Err(refusal) = sent {
-                tracing::warn!(queue = target.queue, code = refusal.code, "an event could not be delivered");
-            }
-        }
     }
 }
 
@@ -632,7 +439,7 @@ mod tests {
         let directory = directory("broken");
         let region = open(&directory);
         assert!(region.settled().await.is_ok());
-        lock(region.journal.as_ref().unwrap()).fail("no space is left".to_owned());
+        region.log.fail("no space is left".to_owned());
         assert!(region.settled().await.is_err());
         assert_eq!(region.breaks().await, "no space is left");
     }

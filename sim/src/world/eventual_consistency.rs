@@ -1,8 +1,9 @@
-//! Objects with what they were a moment ago, for reads that are answered from a place that does not know better yet.
+//! Objects with their recent versions, for reads that a replica answers before it has the newest version.
 //!
-//! Each change of an object keeps the version before it, with a moment until which a read may still meet that version
-//! (drawn and seeded; [`Settings::stale_for`](super::settings::Settings::stale_for) bounds it). Within that time reads go back and forth, as they do between replicas. Only
-//! describes read so; calls that change something know the truth.
+//! Each change of an object keeps the version before it, with a moment until which a read may still return
+//! that version (drawn and seeded; [`Settings::stale_for`](super::settings::Settings::stale_for) bounds it).
+//! Within that time reads go back and forth, as they do between replicas. Only describes read old versions;
+//! calls that change something use the newest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -10,8 +11,7 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-use super::World;
-use super::settings::{Quotas, Span};
+use super::settings::Span;
 
 /// Versions kept of one object: more changes than this within seconds are one for a reader.
 const VERSIONS_MAX: usize = 16;
@@ -27,7 +27,7 @@ pub(super) struct Versioned<K: Ord, V> {
     past: BTreeMap<K, VecDeque<Past<V>>>,
     stale_for: Span,
     now_ms: u64,
-    #[serde(with = "super::stored::seeded")]
+    #[serde(with = "super::persistence::seeded")]
     rng: fastrand::Rng,
 }
 
@@ -53,7 +53,7 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         Self { map: BTreeMap::new(), past: BTreeMap::new(), stale_for, now_ms: 0, rng }
     }
 
-    /// It is later.
+    /// Sets the time.
     pub(super) fn reach(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
     }
@@ -67,7 +67,7 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         self.map.remove(key)
     }
 
-    /// The object, to be changed: what it is now becomes its past.
+    /// The object, to be changed: its present version becomes part of its past.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let found = self.map.get_mut(key)?;
         if self.stale_for.max_ms > 0 {
@@ -83,13 +83,14 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
         Some(found)
     }
 
-    /// Whether any read may meet the past now.
-    fn is_stale(&self) -> bool {
+    /// Whether any read may return an old version now.
+    pub(super) fn is_stale(&self) -> bool {
         self.past.values().flatten().any(|version| version.seen_until_ms > self.now_ms)
     }
 
-    /// Puts older versions in place of some objects, by chance that depends on the object and the moment alone.
-    fn go_back(&mut self, seed: u64) {
+    /// Puts older versions in place of some objects, by chance that depends on the object and the moment
+    /// alone.
+    pub(super) fn go_back(&mut self, seed: u64) {
         let now_ms = self.now_ms;
         for (key, versions) in std::mem::take(&mut self.past) {
             let mixed = format!("{key} {now_ms}").bytes().fold(seed, |hash, byte| {
@@ -100,23 +101,5 @@ impl<K: Ord + Clone + Display, V: Clone> Versioned<K, V> {
                 self.map.insert(key, version.was);
             }
         }
-    }
-}
-
-impl World {
-    /// The region as a describe sees it now, when that may differ from what it is.
-    #[must_use]
-    pub(crate) fn as_seen(&self) -> Option<Self> {
-        if !(self.volumes.is_stale() || self.instances.is_stale() || self.interfaces.is_stale()) {
-            return None;
-        }
-        let mut seen = self.clone();
-        // The call was charged where it was made.
-        seen.settings.quotas = Quotas::Off;
-        let seed = self.settings.seed;
-        seen.volumes.go_back(seed);
-        seen.instances.go_back(seed.wrapping_add(1));
-        seen.interfaces.go_back(seed.wrapping_add(2));
-        Some(seen)
     }
 }

@@ -1,10 +1,11 @@
 //! Systems Manager's Run Command: commands that agents inside instances carry out.
 //!
-//! No machine runs, so a command does what a [`Script`] says: the first whose filter fits, or success without output.
-//! Every instance has an agent from its first `running` on, until somebody takes it away. An invocation goes
-//! `Pending` → `InProgress` → an end, on the region's clock: an agent that is away finds it when it is back, up to the
-//! command's own timeout; an agent that goes away for ever leaves it `InProgress` until the execution timeout. There
-//! is no client token: each SendCommand is another command (SSM API reference).
+//! No machine runs, so a [`Script`] decides the outcome of a command: the first whose filter fits, or success
+//! without output. Every instance has an agent from its first `running` on, until a test takes it away. An
+//! invocation goes `Pending` → `InProgress` → an end, on the region's clock. An agent that is away finds the
+//! invocation when it is back, up to the command's own timeout; an agent that never comes back leaves it
+//! `InProgress` until the execution timeout. There is no client token: each SendCommand is another command
+//! (SSM API reference).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,9 +24,9 @@ const INSTANCES_MAX: usize = 50;
 const PARAMETERS_MAX: usize = 64 * 1024;
 /// Scripts at once.
 const SCRIPTS_MAX: usize = 1_000;
-/// What is kept of an output (SSM API reference, GetCommandInvocation).
+/// How much of standard output is kept (SSM API reference, GetCommandInvocation).
 const STDOUT_MAX: usize = 24_000;
-/// The same of the errors.
+/// The same for standard error.
 const STDERR_MAX: usize = 8_000;
 /// Until a command that no agent fetched is given up (SSM API reference, the default of TimeoutSeconds).
 pub const DELIVERY_S: u64 = 3_600;
@@ -34,7 +35,7 @@ const EXECUTION_S: u64 = 3_600;
 /// The longest of either.
 const TIMEOUT_MAX_S: u64 = 2_592_000;
 
-/// What commands do, as a rehearsal wants it.
+/// A scripted outcome of commands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// Only on this instance.
@@ -43,7 +44,7 @@ pub struct Script {
     pub contains: Option<String>,
     /// For so many invocations more; `None` for all.
     pub left: Option<u64>,
-    /// What they do.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -63,7 +64,7 @@ pub enum Outcome {
     },
     /// It never ends; the execution timeout ends it.
     Hangs,
-    /// It cannot be delivered, which is told after so long.
+    /// It cannot be delivered, which SSM reports after so long.
     Undeliverable(Duration),
     /// No agent fetches it; the delivery timeout ends it.
     Unfetched,
@@ -187,7 +188,7 @@ impl Command {
 }
 
 impl World {
-    /// Scripts what commands do, before all that were scripted earlier.
+    /// Scripts the outcome of commands, ahead of all earlier scripts.
     ///
     /// # Errors
     /// When there are too many.
@@ -210,7 +211,7 @@ impl World {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.agentless = !managed;
         }
-        self.agent_looks(id);
+        self.agent_fetches(id);
     }
 
     /// Whether an instance has an agent that was ever there: only then can commands be sent to it.
@@ -380,7 +381,7 @@ impl World {
         self.commands.values()
     }
 
-    /// CancelCommand, on some instances or (none given) on all. What is over stays so.
+    /// CancelCommand, on some instances or (none given) on all. Ended invocations stay as they are.
     ///
     /// # Errors
     /// InvalidCommandId.
@@ -395,8 +396,8 @@ impl World {
         Ok(())
     }
 
-    /// An agent that is there fetches what waits for it.
-    pub(super) fn agent_looks(&mut self, instance: &InstanceId) {
+    /// An agent that is online fetches the invocations that wait for it.
+    pub(super) fn agent_fetches(&mut self, instance: &InstanceId) {
         if !self.is_online(instance) {
             return;
         }
@@ -425,7 +426,7 @@ impl World {
             one.stage = Stage::InProgress;
             one.started_at_ms = Some(now_ms);
             self.at(now_ms + over_after_ms, Transition::CommandEnds(id.clone(), instance.clone()));
-            // When its machine is gone, nothing but the timeout ends it.
+            // When its machine is gone, only the timeout ends it.
             self.at(now_ms + execution_s * 1000, Transition::CommandRunsOut(id, instance.clone()));
         }
     }
@@ -446,7 +447,7 @@ impl World {
             }
             return;
         }
-        self.agent_looks(instance);
+        self.agent_fetches(instance);
     }
 
     pub(super) fn command_ends(&mut self, id: &str, instance: &InstanceId) {

@@ -3,16 +3,16 @@
 //! ```text
 //! lock              held while a region uses the directory
 //! snapshot.json     format, settings, generation n, the whole state
-//! calls-<n>.jsonl   what was done since, one JSON document a line, each written before it took effect
+//! calls-<n>.jsonl   operations since, one JSON document a line, each written before it took effect
 //! ```
 //!
-//! A compaction writes the next snapshot beside the old one, renames it into place and begins log `n + 1`; the name
-//! of the log ties it to its snapshot, so that whatever a crash leaves is one state with its own log. It happens at
-//! each start and whenever the log has grown past [`LOG_BYTES`] and past the snapshot, so a start reads at most twice
-//! what there is.
+//! A compaction writes the next snapshot beside the old one, renames it into place and begins log `n + 1`;
+//! the name of the log ties it to its snapshot, so that after a crash at any moment there is one state with
+//! its own log. It happens at each start and whenever the log has grown past [`LOG_BYTES`] and past the
+//! snapshot, so a start reads at most twice the size of the state.
 //!
-//! Nothing is answered before the log is on disk ([`Journal::to_sync`]): a call that waits for the disk takes along
-//! every other that has been logged meanwhile.
+//! Nothing is answered before the log is on disk ([`Journal::to_sync`]): a call that waits for the disk takes
+//! along every other that has been logged meanwhile.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Error, ErrorKind, Seek, SeekFrom, Write};
@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::events::EventTrouble;
-use super::sqs::model::Trouble;
+use super::super::rules::EventTrouble;
+use super::super::sqs::model::Trouble;
 use crate::world::settings::Settings;
 
 /// Of the directory as a whole: its files, and everything in them.
@@ -60,7 +60,7 @@ struct Kept<S> {
     state: S,
 }
 
-/// What of a snapshot any version can read.
+/// The part of a snapshot that any version can read.
 #[derive(Deserialize)]
 struct Head {
     format: u32,
@@ -68,7 +68,7 @@ struct Head {
     settings: Json,
 }
 
-/// One thing that was done.
+/// One operation that was done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// In the region's time.
@@ -115,7 +115,7 @@ pub(crate) enum Operation {
     },
 }
 
-/// What a directory held.
+/// The contents of a directory.
 #[derive(Debug)]
 pub(crate) struct Found<S> {
     /// When the snapshot was taken, in the region's time.
@@ -141,8 +141,9 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens a directory, or begins one; then what it held is `None`. The caller takes a snapshot before it logs
-    /// anything ([`compact`](Self::compact)). A last line that is not whole was never answered, and is left out.
+    /// Opens a directory, or begins one; then its contents are `None`. The caller takes a snapshot before it
+    /// logs anything ([`compact`](Self::compact)). A last line that is not whole was never answered, and is
+    /// left out.
     pub(crate) fn open<S: DeserializeOwned>(
         directory: &Path,
         settings: &Settings,
@@ -202,7 +203,7 @@ impl Journal {
         self.sequence
     }
 
-    /// What must reach the disk so that everything written until now is there.
+    /// The file to sync so that everything written until now is on disk, and the number of its last entry.
     pub(crate) fn to_sync(&self) -> (Arc<File>, u64) {
         (Arc::clone(&self.file), self.sequence)
     }
@@ -230,7 +231,7 @@ impl Journal {
         let log = OpenOptions::new().create(true).truncate(true).write(true).open(log)?;
         std::fs::rename(&fresh, self.directory.join(SNAPSHOT))?;
         File::open(&self.directory)?.sync_all()?;
-        // What the rename made worthless. A crash before this leaves a file that nobody reads.
+        // The rename made the old log worthless. A crash before this line leaves a file that is never read.
         _ = std::fs::remove_file(log_path(&self.directory, self.generation));
         self.file = Arc::new(log);
         self.generation = generation;

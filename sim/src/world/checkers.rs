@@ -1,4 +1,4 @@
-//! What tests ask of a world: is it consistent, what leaked, what is at risk, what is in it.
+//! Checks for tests: the world's invariants, leaks, objects at risk, and a dump.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,8 @@ pub const OWNER_TAG: &str = "perennial:owner";
 pub const NODE_TAG: &str = "perennial:node";
 
 impl World {
-    /// What no sequence of calls may bring about; empty when all is well. A violation is a bug of this model.
+    /// Violated invariants, which no sequence of calls may bring about; empty when all is well. A violation
+    /// is a bug of this model.
     #[must_use]
     pub fn check_invariants(&self) -> Vec<String> {
         let mut violations = Vec::new();
@@ -122,8 +123,8 @@ impl World {
         self.instances.values().filter(|i| of_node(&i.tags) && !i.state.is_over()).collect()
     }
 
-    /// Everything of an owner that still exists or costs and is not expected: instances that are not over, volumes,
-    /// interfaces, snapshots and images, by id.
+    /// Everything of an owner that still exists or costs and is not expected: instances that are not over,
+    /// volumes, interfaces, snapshots and images, by id.
     #[must_use]
     pub fn leaks(&self, owner: &str, expected: &BTreeSet<String>) -> Vec<String> {
         let owned = |tags: &Tags| tags.get(OWNER_TAG).is_some_and(|value| value == owner);

@@ -1,4 +1,4 @@
-//! Describes. What is not known yet (eventual consistency) is missing from them.
+//! Describes. Objects that are not known yet (eventual consistency) are missing from them.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,8 @@ use perennial_workflows::model::aws::{
     VolumeId,
 };
 
-use super::instances::SpotKind;
+use super::requests::SpotKind;
+use super::settings::Quotas;
 use super::state::{
     Elastic, Group, Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Template, Volume,
 };
@@ -91,8 +92,8 @@ impl World {
         Ok(select!(world, interfaces, select, interface_view))
     }
 
-    /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to its new
-    /// holder already, but is not shown.
+    /// DescribeNetworkInterfaces by private address within a subnet. An address that is arriving belongs to
+    /// its new holder already, but is not shown.
     ///
     /// # Errors
     /// RequestLimitExceeded.
@@ -221,6 +222,22 @@ impl World {
         Ok(of_instance
             .map(|task| RootTaskView { id: task.id.clone(), instance: instance.clone(), state: task.state })
             .collect())
+    }
+
+    /// The region as a describe sees it now, when that may differ from its present state.
+    #[must_use]
+    pub(crate) fn as_seen(&self) -> Option<Self> {
+        if !(self.volumes.is_stale() || self.instances.is_stale() || self.interfaces.is_stale()) {
+            return None;
+        }
+        let mut seen = self.clone();
+        // The call was charged where it was made.
+        seen.settings.quotas = Quotas::Off;
+        let seed = self.settings.seed;
+        seen.volumes.go_back(seed);
+        seen.instances.go_back(seed.wrapping_add(1));
+        seen.interfaces.go_back(seed.wrapping_add(2));
+        Some(seen)
     }
 
     /// An instance as EC2 shows it: one that is terminated has neither addresses nor volumes.

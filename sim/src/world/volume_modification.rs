@@ -1,12 +1,14 @@
 //! ModifyVolume: a volume that grows, or becomes of another type, while it is used.
 //!
-//! `modifying`, then `optimizing`, in which the new size is there, then `completed`; the next modification waits for the
-//! end and for six hours after the beginning of the last (EBS User Guide, volume modification considerations).
+//! `modifying`, then `optimizing`, in which the new size is there, then `completed`; the next modification
+//! waits for the end and for six hours after the beginning of the last (EBS User Guide, volume modification
+//! considerations).
 
 use perennial_workers::cloud::VolumeState;
 use perennial_workflows::model::aws::VolumeId;
-use serde::{Deserialize, Serialize};
 
+use super::requests::ModifyVolume;
+use super::state::{Modification, ModificationState};
 use super::{ApiError, Transition, World};
 
 /// Between the beginnings of two modifications of a volume (EBS User Guide).
@@ -14,57 +16,13 @@ const PAUSE_MS: u64 = 6 * 3_600_000;
 /// The largest volume (EBS User Guide, gp2 and gp3 until 2025; larger ones exist since).
 const SIZE_MAX_GIB: u32 = 65_536;
 
-/// What a volume shall become. Nothing said stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct ModifyVolume {
-    pub size_gib: Option<u32>,
-    pub volume_type: Option<String>,
-    pub iops: Option<u32>,
-    pub throughput: Option<u32>,
-}
-
-/// The size, type, IOPS and throughput of a volume.
-pub type Dimensions = (u32, String, Option<u32>, Option<u32>);
-
-/// The last modification of a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct Modification {
-    pub stage: Growth,
-    pub original: Dimensions,
-    pub target: Dimensions,
-    pub started_at_ms: u64,
-    pub ended_at_ms: Option<u64>,
-}
-
-/// How far a modification is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are EC2's")]
-pub enum Growth {
-    Modifying,
-    Optimizing,
-    Completed,
-}
-
-impl Growth {
-    /// `ModificationState`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Modifying => "modifying",
-            Self::Optimizing => "optimizing",
-            Self::Completed => "completed",
-        }
-    }
-}
-
 impl World {
     /// ModifyVolume.
     ///
     /// # Errors
     /// IncorrectState, InvalidParameterValue for a smaller size, InvalidParameterCombination for nothing,
-    /// IncorrectModificationState while the last is under way, VolumeModificationRateExceeded within six hours of it.
+    /// IncorrectModificationState while the last is under way, VolumeModificationRateExceeded within six
+    /// hours of it.
     pub fn modify_volume(
         &mut self,
         now_ms: u64,
@@ -88,7 +46,7 @@ impl World {
             return Err(ApiError::new("InvalidParameterValue", message));
         }
         if let Some(last) = &volume.modification {
-            if last.stage != Growth::Completed {
+            if last.stage != ModificationState::Completed {
                 let message = format!("Volume '{id}' is in modification state: {}", last.stage.as_str());
                 return Err(ApiError::new("IncorrectModificationState", message));
             }
@@ -106,7 +64,7 @@ impl World {
             change.throughput.or(volume.throughput),
         );
         let modification = Modification {
-            stage: Growth::Modifying,
+            stage: ModificationState::Modifying,
             original,
             target,
             started_at_ms: now_ms,
@@ -123,18 +81,18 @@ impl World {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         let Some(modification) = &mut volume.modification else { return };
         match modification.stage {
-            Growth::Modifying => {
-                modification.stage = Growth::Optimizing;
+            ModificationState::Modifying => {
+                modification.stage = ModificationState::Optimizing;
                 let (size_gib, volume_type, iops, throughput) = modification.target.clone();
                 (volume.size_gib, volume.volume_type) = (size_gib, volume_type);
                 (volume.iops, volume.throughput) = (iops, throughput);
                 self.after(self.settings.latencies.optimize_volume, Transition::VolumeModified(id.clone()));
             }
-            Growth::Optimizing => {
-                modification.stage = Growth::Completed;
+            ModificationState::Optimizing => {
+                modification.stage = ModificationState::Completed;
                 modification.ended_at_ms = Some(self.now_ms);
             }
-            Growth::Completed => {}
+            ModificationState::Completed => {}
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The serialised form of a world, where deriving it does not do: the port's types, maps whose keys are no texts, chance.
+//! The serialised form of a world, where deriving it does not do: the port's types, maps whose keys are no
+//! texts, chance.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
