@@ -67,8 +67,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageState, ImageTraits, SnapshotState, Tags};
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageState, ImageTraits, SnapshotState, Tags};
 use perennial_workflows::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,

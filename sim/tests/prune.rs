@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 use perennial_workflows::aws::VolumeId;
 use perennial_workflows::node::{OperationKind, Retained};
 use perennial_workflows::signal::Cause;

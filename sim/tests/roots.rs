@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::{Origin, RootLoss};
 use perennial_workflows::node::OperationKind;

@@ -12,7 +12,7 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::aws::{InstanceId, Market};
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};

@@ -1,6 +1,6 @@
-//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the prunes, the sweep and the way back
-//! to spot, over whatever journal, queues and cloud it is given. `perennial serve`, the demo and the simulations all run exactly
-//! this.
+//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the prunes, the
+//! sweep and the way back to spot, over whatever journal, queues and cloud it is given. `perennial serve`,
+//! the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::backups::Backups;
-use crate::budget::Budgeted;
-use crate::cloud::Cloud;
-use crate::ingest::{Ingest, LetterBox, ReplyTo};
-use crate::on_demand::OnDemand;
-use crate::pools::Pools;
-use crate::prunes::Prunes;
-use crate::returns::Returns;
-use crate::runner::Runner;
-use crate::sweep::Sweep;
+use crate::capacity::on_demand::OnDemandBudget;
+use crate::capacity::refusals::CapacityRefusals;
+use crate::cloud::budget::Budgeted;
+use crate::ingest::{InboxQueue, Ingest, ReplyTo};
+use crate::periodic::backups::BackupScheduler;
+use crate::periodic::retention::Retention;
+use crate::periodic::return_to_spot::ReturnToSpot;
+use crate::periodic::sweep::Sweep;
+use crate::port::Cloud;
+use crate::steps::runner::Runner;
 
 /// What a service runs over.
 pub struct Parts {
@@ -73,31 +73,31 @@ impl Service {
     pub async fn run(self, shutdown: Shutdown) {
         let Self { engine, parts } = self;
         let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(parts.cloud, parts.clock.clone()));
-        let pools = Arc::new(Pools::new(parts.clock.clone()));
-        let on_demand = OnDemand::new(engine.clone());
+        let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
+        let on_demand = OnDemandBudget::new(engine.clone());
         let runner =
-            Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&pools), on_demand));
+            Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&refusals), on_demand));
         let mut loops = JoinSet::new();
         loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let boxes = [
-            (LetterBox::Submissions, Some(parts.submissions)),
-            (LetterBox::Interruptions, parts.interruptions),
+            (InboxQueue::Submissions, Some(parts.submissions)),
+            (InboxQueue::Interruptions, parts.interruptions),
         ];
-        for (letter_box, queue) in boxes {
+        for (inbox_queue, queue) in boxes {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
                 let owner = parts.owner.clone();
                 let ingest =
-                    Ingest::new(engine.clone(), queue, letter_box, owner, replies, Arc::clone(&pools));
+                    Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, Arc::clone(&refusals));
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
-        loops.spawn(Prunes::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        loops.spawn(Backups::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        let returns =
-            Returns::new(engine.clone(), Arc::clone(&cloud), parts.owner.clone(), Arc::clone(&pools));
-        loops.spawn(returns.run(shutdown.clone()));
-        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, pools).run(shutdown));
+        loops.spawn(Retention::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
+        loops.spawn(BackupScheduler::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
+        let return_to_spot =
+            ReturnToSpot::new(engine.clone(), Arc::clone(&cloud), parts.owner.clone(), Arc::clone(&refusals));
+        loops.spawn(return_to_spot.run(shutdown.clone()));
+        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, refusals).run(shutdown));
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended
                 && failure.is_panic()

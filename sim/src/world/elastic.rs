@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId};
 
 use super::state::{Association, Elastic};

@@ -3,7 +3,7 @@
 //! `modifying`, then `optimizing`, in which the new size is there, then `completed`; the next modification waits for the
 //! end and for six hours after the beginning of the last (EBS User Guide, volume modification considerations).
 
-use perennial_workers::cloud::VolumeState;
+use perennial_workers::port::VolumeState;
 use perennial_workflows::aws::VolumeId;
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@
 //! operating system that is shut down flushes. A guest lives from `running` until `terminated`: it may still write
 //! while it shuts down, which is why `shutting-down` is no fence. While its root is being replaced it is down.
 
-use perennial_workers::cloud::AttachmentState;
+use perennial_workers::port::AttachmentState;
 use perennial_workflows::aws::{InstanceId, VolumeId};
 
 use super::World;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageState, InstanceView, LaunchNetwork, LaunchRequest, Tags, VolumeState,
 };
 use perennial_workflows::aws::{

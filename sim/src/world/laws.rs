@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use perennial_workers::cloud::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
+use perennial_workers::port::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
 use perennial_workflows::aws::Market;
 
 use super::settings::{RootAdoption, Settings, Span};

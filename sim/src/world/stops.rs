@@ -2,7 +2,7 @@
 //!
 //! A stopped instance keeps its volumes and interfaces, lets its capacity go, and is no fence: somebody may start it.
 
-use perennial_workers::cloud::ImpairedView;
+use perennial_workers::port::ImpairedView;
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use perennial_workflows::signal::StatusCheck;
 

@@ -19,7 +19,7 @@ mod storage;
 pub(crate) use select::like;
 pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 
 use super::params::{Params, Scope};
 use super::xml::Element;

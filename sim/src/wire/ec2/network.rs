@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::InterfaceRequest;
+use perennial_workers::port::InterfaceRequest;
 use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
 
 use super::super::xml::Element;

@@ -1,6 +1,6 @@
 //! Volumes, snapshots, images, root replacement.
 
-use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
+use perennial_workers::port::{ImageRequest, ImageTraits, VolumeRequest};
 use perennial_workflows::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
 use super::super::xml::Element;

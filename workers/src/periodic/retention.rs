@@ -1,0 +1,111 @@
+//! What the node file says is retained for too long (`persist.retain_days`): finds it, and asks the workflow
+//! to delete it.
+//!
+//! What is due is decided by the domain ([`due`]), from the node's state alone; this loop only asks, and
+//! bounds how many begin at once. A death between two looks loses nothing: what was due is due.
+
+use std::time::Duration;
+
+use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::journal::{ReadError, Which};
+use perennial_engine::workers::Shutdown;
+use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
+use perennial_workflows::node::node_stream;
+use perennial_workflows::prune::due;
+use perennial_workflows::spec::NodeName;
+use tracing::{info, warn};
+
+use crate::ingest::lookup::sight;
+
+/// Between two looks. Nothing waits for a deletion that is a matter of days; a few minutes more are nothing.
+pub const EVERY: Duration = Duration::from_mins(5);
+
+/// How many prunes begin in one look, of up to a hundred volumes each: what the whole installation retains
+/// too long is gone within hours, and EC2's calls are left to others.
+const BEGUN_MAX: usize = 10;
+
+/// How many nodes one page of the list holds.
+const PAGE: usize = 500;
+
+/// The loop.
+pub struct Retention {
+    engine: Engine<Perennial>,
+    owner: String,
+}
+
+impl Retention {
+    /// A loop over all nodes.
+    #[must_use]
+    pub const fn new(engine: Engine<Perennial>, owner: String) -> Self {
+        Self { engine, owner }
+    }
+
+    /// Looks until the shutdown is asked for.
+    pub async fn run(self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.asked() => return,
+                () = self.engine.clock().sleep(EVERY) => {}
+            }
+            let looked = tokio::select! {
+                biased;
+                () = shutdown.asked() => return,
+                looked = self.once() => looked,
+            };
+            if let Err(error) = looked {
+                warn!(%error, "what is retained could not be looked through; the next time comes");
+            }
+        }
+    }
+
+    /// One look at every node at rest.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn once(&self) -> Result<(), ReadError> {
+        let mut room = BEGUN_MAX;
+        let mut after = None;
+        loop {
+            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
+            for row in &page {
+                let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
+                let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
+                if line.carrier.is_none() || line.deleted || line.operation.is_some() {
+                    continue;
+                }
+                match self.consider(&name).await {
+                    Ok(begun) => room -= usize::from(begun),
+                    Err(error) => warn!(node = %name, %error, "what it retains is not known"),
+                }
+                // What is due stays due.
+                if room == 0 {
+                    return Ok(());
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.stream.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Begins the prune of one node, if one is due.
+    async fn consider(&self, name: &NodeName) -> Result<bool, ExecuteError<Rejection>> {
+        let (state, _) = self.engine.load(&node_stream(name)).await?;
+        let State::Node(node) = state.as_ref() else { return Ok(false) };
+        let due = due(node, name, self.engine.clock().now_ms());
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let sight = sight(&self.engine, name).await?;
+        match self.engine.execute(Command::Prune { sight, owner: self.owner.clone() }).await {
+            Ok(_) => {
+                info!(node = %name, volumes = due.len(), "prunes what is retained for too long");
+                Ok(true)
+            }
+            Err(ExecuteError::Rejected(Rejection::NotNow { .. } | Rejection::Moved { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
