@@ -83,92 +83,103 @@ struct Event {
 /// Parses a message of the interruptions queue.
 #[must_use]
 pub fn parse(body: &str) -> Parsed {
-    let malformed = |because: String| Parsed::Malformed { because };
-    let value: Value = match serde_json::from_str(body) {
-        Ok(value) => value,
-        Err(error) => return malformed(format!("not JSON: {error}")),
-    };
-    // SNS wraps the event as text.
-    let wrapped = (value.get("Type").and_then(|t| t.as_str()) == Some("Notification"))
-        .then(|| value.get("Message").and_then(|m| m.as_str()))
-        .flatten();
-    let value = match wrapped.map(serde_json::from_str) {
-        Some(Ok(inner)) => inner,
-        Some(Err(error)) => {
-            return malformed(format!("an SNS notification whose message is not JSON: {error}"));
-        }
-        None => value,
-    };
-    let event: Event = match Event::deserialize(&value) {
-        Ok(event) => event,
-        Err(error) => return malformed(format!("not an EventBridge event: {error}")),
-    };
+    parsed(body).unwrap_or_else(|because| Parsed::Malformed { because })
+}
+
+/// What a message is, or what is wrong with it.
+fn parsed(body: &str) -> Result<Parsed, String> {
+    let value = unwrapped(body)?;
+    let event = Event::deserialize(&value).map_err(|error| format!("not an EventBridge event: {error}"))?;
     if event.id.is_empty() || event.id.len() > EVENT_ID_MAX {
-        return malformed(format!(
-            "its id has {} bytes; between 1 and {EVENT_ID_MAX} are taken",
-            event.id.len()
-        ));
+        return Err(format!("its id has {} bytes; between 1 and {EVENT_ID_MAX} are taken", event.id.len()));
     }
     let kind = format!("{} / {}", event.source, event.detail_type).chars().take(200).collect::<String>();
     if event.source == "aws.health" && event.detail_type == "AWS Health Event" {
         return health(&event, &value, kind);
     }
     if event.source != "aws.ec2" {
-        return Parsed::Unknown { kind, id: event.id };
+        return Ok(Parsed::Unknown { kind, id: event.id });
     }
     if let Some(hint) = hint(&event, &value) {
-        return Parsed::Hint(hint);
+        return Ok(Parsed::Hint(hint));
     }
-    let text = |field: &str| event.detail.get(field).and_then(|value| value.as_str()).map(str::to_owned);
-    let known = matches!(
-        event.detail_type.as_str(),
-        "EC2 Spot Instance Interruption Warning"
-            | "EC2 Capacity Reservation Instance Interruption Warning"
-            | "EC2 Instance Rebalance Recommendation"
-            | "EC2 Instance State-change Notification"
-    );
-    if !known {
-        return Parsed::Unknown { kind, id: event.id };
-    }
-    let at_ms = match event.at_ms() {
-        Ok(at_ms) => at_ms,
-        Err(because) => return malformed(because),
+    let Some(news) = InstanceNews::of(&event.detail_type) else {
+        return Ok(Parsed::Unknown { kind, id: event.id });
     };
-    let Some(instance) = text("instance-id") else {
-        return malformed(format!("{kind} without detail.instance-id"));
+    let at_ms = event.at_ms()?;
+    let Some(instance) = event.text("instance-id") else {
+        return Err(format!("{kind} without detail.instance-id"));
     };
-    let instance = match InstanceId::parse(tail(&instance)) {
-        Ok(instance) => instance,
-        Err(error) => return malformed(format!("detail.instance-id: {error}")),
-    };
-    let news = match event.detail_type.as_str() {
-        "EC2 Spot Instance Interruption Warning" => {
-            let action = text("instance-action").unwrap_or_else(|| "terminate".to_owned());
-            // Hibernation begins at once.
-            let notice = if action == "hibernate" { Duration::ZERO } else { NOTICE };
-            News::SpotInterruption {
-                action: clip(&action),
-                deadline_ms: at_ms + u64::try_from(notice.as_millis()).unwrap_or(0),
-            }
-        }
-        "EC2 Capacity Reservation Instance Interruption Warning" => News::ReservationInterruption {
-            action: clip(&text("instance-action").unwrap_or_else(|| "terminate".to_owned())),
-            deadline_ms: at_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
-        },
-        "EC2 Instance Rebalance Recommendation" => News::Rebalance,
-        _ => {
-            let state = text("state").unwrap_or_default();
-            match serde_json::from_value::<InstanceState>(serde_json::Value::String(state.clone())) {
-                Ok(state) => News::StateChange { state },
-                Err(_) => return malformed(format!("detail.state {:?} is no instance state", clip(&state))),
-            }
-        }
-    };
+    let instance =
+        InstanceId::parse(tail(instance)).map_err(|error| format!("detail.instance-id: {error}"))?;
+    let news = news.read(&event, at_ms)?;
     let source = Source::Event { id: event.id.clone() };
-    Parsed::Signal { signal: Signal { instance, news, source, at_ms }, id: event.id }
+    Ok(Parsed::Signal { signal: Signal { instance, news, source, at_ms }, id: event.id })
+}
+
+/// The event of a message; SNS wraps it as text.
+fn unwrapped(body: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(body).map_err(|error| format!("not JSON: {error}"))?;
+    let wrapped = (value.get("Type").and_then(Value::as_str) == Some("Notification"))
+        .then(|| value.get("Message").and_then(Value::as_str))
+        .flatten();
+    match wrapped {
+        Some(inner) => serde_json::from_str(inner)
+            .map_err(|error| format!("an SNS notification whose message is not JSON: {error}")),
+        None => Ok(value),
+    }
+}
+
+/// The events of EC2 about one instance.
+#[derive(Clone, Copy)]
+enum InstanceNews {
+    SpotInterruption,
+    ReservationInterruption,
+    Rebalance,
+    StateChange,
+}
+
+impl InstanceNews {
+    fn of(detail_type: &str) -> Option<Self> {
+        match detail_type {
+            "EC2 Spot Instance Interruption Warning" => Some(Self::SpotInterruption),
+            "EC2 Capacity Reservation Instance Interruption Warning" => Some(Self::ReservationInterruption),
+            "EC2 Instance Rebalance Recommendation" => Some(Self::Rebalance),
+            "EC2 Instance State-change Notification" => Some(Self::StateChange),
+            _ => None,
+        }
+    }
+
+    fn read(self, event: &Event, at_ms: u64) -> Result<News, String> {
+        let action = event.text("instance-action").unwrap_or("terminate");
+        let after = |notice: Duration| at_ms + u64::try_from(notice.as_millis()).unwrap_or(0);
+        Ok(match self {
+            Self::SpotInterruption => {
+                // Hibernation begins at once.
+                let notice = if action == "hibernate" { Duration::ZERO } else { NOTICE };
+                News::SpotInterruption { action: clip(action), deadline_ms: after(notice) }
+            }
+            Self::ReservationInterruption => {
+                News::ReservationInterruption { action: clip(action), deadline_ms: after(NOTICE) }
+            }
+            Self::Rebalance => News::Rebalance,
+            Self::StateChange => {
+                let state = event.text("state").unwrap_or_default();
+                match serde_json::from_value::<InstanceState>(Value::String(state.to_owned())) {
+                    Ok(state) => News::StateChange { state },
+                    Err(_) => return Err(format!("detail.state {:?} is no instance state", clip(state))),
+                }
+            }
+        })
+    }
 }
 
 impl Event {
+    /// A text of its details.
+    fn text(&self, field: &str) -> Option<&str> {
+        self.detail.get(field).and_then(Value::as_str)
+    }
+
     fn at_ms(&self) -> Result<u64, String> {
         let time = self.time.parse::<jiff::Timestamp>();
         time.map(milliseconds)
@@ -203,18 +214,14 @@ fn hint(event: &Event, whole: &Value) -> Option<Hint> {
 
 /// An event of AWS Health: one notice for each instance it names. A page is an event of its own, with
 /// entities of its own; nothing waits for the others.
-fn health(event: &Event, whole: &Value, kind: String) -> Parsed {
-    let detail = &event.detail;
-    let text = |field: &str| detail.get(field).and_then(Value::as_str).unwrap_or_default();
+fn health(event: &Event, whole: &Value, kind: String) -> Result<Parsed, String> {
+    let text = |field: &str| event.text(field).unwrap_or_default();
     let (service, category) = (text("service"), text("eventTypeCategory"));
     if service != "EC2" || category != "scheduledChange" {
         let kind = format!("{kind}: {} {}", clip(service), clip(category));
-        return Parsed::Unknown { kind, id: event.id.clone() };
+        return Ok(Parsed::Unknown { kind, id: event.id.clone() });
     }
-    let at_ms = match event.at_ms() {
-        Ok(at_ms) => at_ms,
-        Err(because) => return Parsed::Malformed { because },
-    };
+    let at_ms = event.at_ms()?;
     let code = clip(text("eventTypeCode"));
     // A date that cannot be read is no reason to lose the event.
     let begins_ms = date(text("startTime"));
@@ -230,7 +237,7 @@ fn health(event: &Event, whole: &Value, kind: String) -> Parsed {
         .collect();
     if entities.is_empty() {
         let kind = format!("{kind}: {code}, about no instance");
-        return Parsed::Unknown { kind, id: event.id.clone() };
+        return Ok(Parsed::Unknown { kind, id: event.id.clone() });
     }
     let alone = entities.len() == 1;
     let notices = entities.into_iter().map(|(instance, effect)| Notice {
@@ -243,7 +250,7 @@ fn health(event: &Event, whole: &Value, kind: String) -> Parsed {
             at_ms,
         },
     });
-    Parsed::Notices { notices: notices.collect() }
+    Ok(Parsed::Notices { notices: notices.collect() })
 }
 
 /// The entities of a Health event, with their states; where it lists none, its resources.
@@ -272,7 +279,7 @@ fn effect(code: &str) -> Effect {
 /// an update has a newer time. (AWS Health User Guide: the copy from the backup region has the same
 /// `communicationId`, which ends in the page.)
 fn health_key(event: &Event, instance: &InstanceId) -> String {
-    let text = |field: &str| event.detail.get(field).and_then(Value::as_str).unwrap_or_default();
+    let text = |field: &str| event.text(field).unwrap_or_default();
     match text("communicationId") {
         "" => format!("health {} {instance}", event.id),
         communication => format!(

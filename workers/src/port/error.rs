@@ -229,41 +229,47 @@ impl CloudError {
 /// The class of an EC2 error code at an action (`ec2-semantics` §1.4).
 #[must_use]
 pub fn classify(action: Action, code: &str) -> Class {
+    at_the_action(action, code).unwrap_or_else(|| of_the_code(code))
+}
+
+/// What a code means can depend on the call it answers.
+fn at_the_action(action: Action, code: &str) -> Option<Class> {
     use Action as A;
-    // What a code means can depend on the call it answers.
     match (action, code) {
         (A::DetachVolume, "IncorrectState" | "InvalidAttachment.NotFound" | "InvalidVolume.NotFound") => {
-            return Class::AlreadyDone;
+            Some(Class::AlreadyDone)
         }
         (A::DeleteVolume | A::DeleteSnapshot | A::DeleteNetworkInterface | A::DeregisterImage, code)
             if code.ends_with(".NotFound") || code.ends_with("ID.NotFound") =>
         {
-            return Class::AlreadyDone;
+            Some(Class::AlreadyDone)
         }
-        (A::DeregisterImage, "InvalidAMIID.Unavailable") => return Class::AlreadyDone,
-        (A::RegisterImage, "InvalidAMIName.Duplicate") => return Class::AlreadyDone,
-        (A::AssignPrivateIpAddresses, "Resource.AlreadyAssigned") => return Class::InUse,
-        (A::AttachVolume, "InvalidParameterValue" | "InvalidDevice.InUse") => return Class::InUse,
+        (A::DeregisterImage, "InvalidAMIID.Unavailable") => Some(Class::AlreadyDone),
+        (A::RegisterImage, "InvalidAMIName.Duplicate") => Some(Class::AlreadyDone),
+        (A::AssignPrivateIpAddresses, "Resource.AlreadyAssigned") => Some(Class::InUse),
+        (A::AttachVolume, "InvalidParameterValue" | "InvalidDevice.InUse") => Some(Class::InUse),
         // A group that the file names: no wait makes it.
-        (A::ModifyNetworkInterfaceAttribute, "InvalidGroup.NotFound") => return Class::Person,
+        (A::ModifyNetworkInterfaceAttribute, "InvalidGroup.NotFound") => Some(Class::Person),
         // "Interface: [eni-…] in use"; the next look shows by whom.
-        (A::AttachNetworkInterface, "InvalidParameterValue") => return Class::InUse,
+        (A::AttachNetworkInterface, "InvalidParameterValue") => Some(Class::InUse),
         // An attachment's id is never used again: that one is over.
         (A::DetachNetworkInterface, "InvalidAttachmentID.NotFound" | "InvalidAttachment.NotFound") => {
-            return Class::AlreadyDone;
+            Some(Class::AlreadyDone)
         }
         // "Network interface '…' is currently in use" (amazon-vpc-cni-k8s issue 1399).
-        (A::DeleteNetworkInterface, "InvalidParameterValue") => return Class::InUse,
+        (A::DeleteNetworkInterface, "InvalidParameterValue") => Some(Class::InUse),
         // The mapping or attachment has changed under us: the next look shows how.
-        (A::ModifyInstanceAttribute, "InvalidInstanceAttributeValue") => return Class::WrongState,
+        (A::ModifyInstanceAttribute, "InvalidInstanceAttributeValue") => Some(Class::WrongState),
         (
             A::CreateReplaceRootVolumeTask | A::CopyVolumes,
             "InvalidParameterValue" | "InvalidParameterCombination" | "UnsupportedOperation",
-        ) => {
-            return Class::Unsupported;
-        }
-        _ => {}
+        ) => Some(Class::Unsupported),
+        _ => None,
     }
+}
+
+/// What a code means wherever it comes.
+fn of_the_code(code: &str) -> Class {
     match code {
         "RequestLimitExceeded"
         | "Throttling"

@@ -95,7 +95,7 @@ pub(super) async fn associate(
             not_yet(LOOK_AGAIN, format!("{allocation} is not shown"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     let mut taking = Taking::Unheld;
     if let Some((on, at)) = &view.leads_to {
         // Without a private address it is the primary one, which need not be named.

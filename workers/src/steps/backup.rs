@@ -40,7 +40,7 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
     if !mine.is_empty() {
         return taken(pass, mine, volumes).await;
     }
-    if pass.memory.snapshot.is_some() {
+    if pass.memory.snapshots().made.is_some() {
         return not_yet(LOOK_AGAIN, "the snapshots are to be seen");
     }
     if pass.in_doubt() {
@@ -76,13 +76,12 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
     };
     match cloud.create_snapshots(&request).await {
         Ok(made) => {
-            pass.memory.snapshot = made.into_iter().next();
+            pass.memory.snapshots().made = made.into_iter().next();
             not_yet(LOOK_SOON, "the snapshots are to be seen")
         }
         Err(error) => {
             if error.effect == Effect::Unknown {
-                pass.memory.unclear += 1;
-                pass.memory.first_look_ms = pass.tools.clock.now_ms();
+                pass.note_unclear();
             }
             match error.disposition() {
                 Disposition::Retry | Disposition::Done => Err(error),
@@ -145,7 +144,7 @@ async fn wait(pass: &mut Pass<'_>, snapshots: &[SnapshotId]) -> Answer {
         Some(id) => not_yet(COPY_AGAIN, format!("{id} is not shown")),
         None if complete == snapshots.len() => seen(BackupEvidence::Complete),
         None => {
-            pass.memory.missing = None;
+            pass.memory.object.found();
             not_yet(COPY_AGAIN, format!("{complete} of {} are complete, {progress} %", snapshots.len()))
         }
     }

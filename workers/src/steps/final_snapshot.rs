@@ -34,7 +34,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
             twins: Vec::new(),
         });
     }
-    if pass.memory.snapshot.is_some() {
+    if pass.memory.snapshots().made.is_some() {
         return not_yet(LOOK_AGAIN, "the snapshot is to be seen");
     }
     if pass.in_doubt() {
@@ -59,13 +59,12 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
     let description = format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
     match cloud.create_snapshot(volume, &description, tags).await {
         Ok(id) => {
-            pass.memory.snapshot = Some(id);
+            pass.memory.snapshots().made = Some(id);
             not_yet(LOOK_SOON, "the snapshot is to be seen")
         }
         Err(error) => {
             if error.effect == Effect::Unknown {
-                pass.memory.unclear += 1;
-                pass.memory.first_look_ms = pass.tools.clock.now_ms();
+                pass.note_unclear();
             }
             match error.disposition() {
                 Disposition::Retry | Disposition::Done => Err(error),

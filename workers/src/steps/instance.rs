@@ -13,9 +13,9 @@ use crate::port::{LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// Why a launch asks nobody: its pool had no capacity a moment ago, or as many nodes are on demand as may be.
 /// `None` when it may ask, or may have asked already: then only EC2 knows what became of it.
-async fn passed_over(pass: &Pass<'_>, intent: &Intent) -> Result<Option<Evidence>, StepResult<Evidence>> {
+async fn passed_over(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<Evidence>, StepResult<Evidence>> {
     let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
-    if pass.memory.tried || pass.may_be_anothers() {
+    if pass.memory.creation().tried || pass.may_be_anothers() {
         return Ok(None);
     }
     if !ask_anyway
@@ -53,21 +53,21 @@ pub(super) async fn fence(
         pass.tools.clock.sleep(SECOND_READ).await;
         return match pass.tools.observer.instance(instance).await? {
             None => settled(Evidence::Fenced {
-                found: pass.memory.found.clone().unwrap_or_else(|| "not known any more".to_owned()),
-                terminated_by_us: pass.memory.terminated,
+                found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
+                terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
         };
     };
     pass.seen(view.state);
-    let found = pass.memory.found.get_or_insert_with(|| view.state.to_string()).clone();
+    let found = pass.memory.fence().found.get_or_insert_with(|| view.state.to_string()).clone();
     match view.state {
         InstanceState::Terminated => {
             pass.tools.clock.sleep(SECOND_READ).await;
             match pass.tools.observer.instance(instance).await? {
                 Some(again) if again.state == InstanceState::Terminated => {
-                    let terminated_by_us = pass.memory.terminated;
+                    let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
                     settled(Evidence::Fenced { found, terminated_by_us, reason })
                 }
@@ -81,14 +81,14 @@ pub(super) async fn fence(
         | InstanceState::Stopped => {
             // A persistent request would launch another instance for the one we take away.
             if let Some(request) = view.spot_request.as_ref().or(spot)
-                && !pass.memory.terminated
+                && !pass.memory.fence().terminated
             {
                 let requests = pass.tools.cloud.spot_requests(&Select::Ids(vec![request.clone()])).await?;
                 if requests.iter().any(|found| found.id == *request && found.persistent) {
                     pass.tools.cloud.cancel_spot_request(request).await?;
                 }
             }
-            pass.memory.terminated = true;
+            pass.memory.fence().terminated = true;
             pass.tools.cloud.terminate_instance(instance).await?;
             not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
         }

@@ -88,7 +88,7 @@ pub(super) async fn attach(
             not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     match view.attachment.as_ref().map(|attachment| attachment.instance.as_ref()) {
         Some(Some(on)) if on == instance => settled(Evidence::Attached),
         Some(Some(on)) => not_yet(LOOK_AGAIN, format!("{id} is on {on}: detach it")),
@@ -113,7 +113,7 @@ pub(super) async fn set_groups(pass: &mut Pass<'_>, id: &InterfaceId, groups: &[
             not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     let sorted = |groups: &[GroupId]| groups.iter().cloned().collect::<BTreeSet<_>>();
     if sorted(&view.groups) == sorted(groups) {
         return settled(Evidence::GroupsSet);
@@ -129,11 +129,11 @@ pub(super) async fn detach(pass: &mut Pass<'_>, id: &InterfaceId, instance: &Ins
     };
     match &view.attachment {
         // As of a volume: seen attached before it was asked to leave, and free after.
-        None if view.available && pass.memory.tried => settled(Evidence::Released),
+        None if view.available && pass.memory.change().asked => settled(Evidence::Released),
         None if view.available => free_twice(pass, id).await,
         Some(attachment) if attachment.instance.as_ref() == Some(instance) => {
             pass.tools.cloud.detach_interface(&attachment.id).await?;
-            pass.memory.tried = true;
+            pass.memory.change().asked = true;
             not_yet(LOOK_SOON, format!("{id} is to leave {instance}"))
         }
         Some(_) => refused("HeldByAnother", format!("{id} is not on {instance}")),

@@ -10,7 +10,7 @@ use perennial_engine::workers::StepResult;
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use perennial_workflows::steps::Evidence;
 
-use super::memory::Memory;
+use super::memory::{Creation, Memory};
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
@@ -85,13 +85,6 @@ pub(super) struct Pass<'a> {
     pub(super) tries: u32,
 }
 
-/// Counts a look that missed; whether enough did for long enough.
-pub(super) fn missed(missing: &mut Option<(u64, u32)>, now_ms: u64, length: Duration) -> bool {
-    let (since_ms, looks) = missing.get_or_insert((now_ms, 0));
-    *looks += 1;
-    *looks > 1 && Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length
-}
-
 pub(super) fn settled(evidence: Evidence) -> Answer {
     Ok(StepResult::Settled(evidence))
 }
@@ -133,48 +126,56 @@ impl Pass<'_> {
 
     pub(super) fn is_missing_for(&mut self, length: Duration) -> bool {
         let now_ms = self.tools.clock.now_ms();
-        missed(&mut self.memory.missing, now_ms, length)
+        self.memory.object.for_at_least(length, now_ms)
     }
 
     /// Notes that a look found the object.
     pub(super) fn found<'v, V>(&mut self, view: &'v V) -> &'v V {
-        self.memory.missing = None;
+        self.memory.object.found();
         view
     }
 
     /// Notes that a look found the instance.
     pub(super) fn seen(&mut self, state: InstanceState) -> InstanceState {
-        self.memory.missing_instance = None;
+        self.memory.instance.found();
         state
     }
 
     /// The same for the instance the step works on.
     pub(super) fn is_instance_absent(&mut self) -> bool {
         let now_ms = self.tools.clock.now_ms();
-        missed(&mut self.memory.missing_instance, now_ms, ABSENCE)
+        self.memory.instance.for_at_least(ABSENCE, now_ms)
     }
 
     /// Whether a create without client token may have been tried before, and must be looked for a while
     /// longer.
-    pub(super) fn in_doubt(&self) -> bool {
+    pub(super) fn in_doubt(&mut self) -> bool {
         let first_look = Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms));
         let looked =
             Duration::from_millis(self.tools.clock.now_ms().saturating_sub(self.memory.first_look_ms));
-        (first_look > FRESH || self.tries > 0 && self.memory.unclear > 0) && looked < DOUBT
+        (first_look > FRESH || self.tries > 0 && self.memory.snapshots().unclear > 0) && looked < DOUBT
+    }
+
+    /// Notes an unclear answer to a create without client token: what it may have made is looked for from now
+    /// on.
+    pub(super) fn note_unclear(&mut self) {
+        self.memory.snapshots().unclear += 1;
+        self.memory.first_look_ms = self.tools.clock.now_ms();
     }
 
     /// Whether a definite refusal follows a try that may have taken effect without being seen yet: then it
     /// says nothing of that try, and the object is looked for a while longer. Notes unclear answers.
     pub(super) fn may_have_worked(&mut self, error: &CloudError) -> bool {
         if error.effect == Effect::Unknown {
-            self.memory.tried = true;
-            self.memory.doubt_since_ms = self.tools.clock.now_ms();
+            self.memory.creation().tried = true;
+            self.memory.creation().doubt_since_ms = self.tools.clock.now_ms();
             return false;
         }
         let another_process = self.may_be_anothers();
-        let since_ms = self.memory.doubt_since_ms.max(self.memory.first_look_ms);
+        let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
+        let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
         let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
-        error.disposition() != Disposition::Retry && (self.memory.tried || another_process) && looked < DOUBT
+        error.disposition() != Disposition::Retry && (tried || another_process) && looked < DOUBT
     }
 
     /// Whether another process may have tried the step before this one.
@@ -183,8 +184,8 @@ impl Pass<'_> {
     }
 
     /// Whether a call of this step may have been made, by this process or another one.
-    pub(super) fn may_have_been_asked(&self) -> bool {
-        self.memory.unclear > 0 || self.may_be_anothers()
+    pub(super) fn may_have_been_asked(&mut self) -> bool {
+        self.memory.snapshots().unclear > 0 || self.may_be_anothers()
     }
 
     /// The instance, if it may still do what is asked; otherwise what ends the step.

@@ -5,7 +5,7 @@ use perennial_workflows::aws::VolumeId;
 use perennial_workflows::prune::Succession;
 use perennial_workflows::steps::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, missed, not_yet, refused, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
 use super::tags::carries;
 use crate::port::error::CloudError;
 use crate::port::{AttachmentState, VolumeState};
@@ -37,14 +37,15 @@ pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, wanted: &Succ
         // A describe may show what was a moment ago.
         Seen::Attached(why) => {
             let now_ms = pass.tools.clock.now_ms();
-            if missed(&mut pass.memory.missing_other, now_ms, SECOND_READ) {
+            if pass.memory.deletion().attached.for_at_least(SECOND_READ, now_ms) {
                 refused("InUse", why)
             } else {
                 not_yet(SECOND_READ, why)
             }
         }
         Seen::Free => {
-            (pass.memory.missing, pass.memory.missing_other) = (None, None);
+            pass.memory.object.found();
+            pass.memory.deletion().attached.found();
             pass.tools.clock.sleep(SECOND_READ).await;
             match see(pass, volume, wanted).await? {
                 Seen::Free => {

@@ -59,7 +59,7 @@ pub(super) async fn adopt(
         None if !view.is_free() => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
         None => match pass.tools.cloud.replace_root(instance, volume, client_token, tags).await {
             Ok(task) => {
-                pass.memory.unclear = 0;
+                pass.memory.adoption().unclear = 0;
                 not_yet(LOOK_ALONE, format!("{task} is in progress"))
             }
             Err(error) => match error.class {
@@ -76,8 +76,8 @@ pub(super) async fn adopt(
 /// An answer that says neither yes nor no. After a few of them another rung carries the root, and fencing the
 /// instance settles the doubt.
 fn unclear(pass: &mut Pass<'_>, error: &CloudError) -> Answer {
-    pass.memory.unclear += 1;
-    if error.class == Class::Transient && pass.memory.unclear < ADOPT_UNCLEAR_MAX {
+    pass.memory.adoption().unclear += 1;
+    if error.class == Class::Transient && pass.memory.adoption().unclear < ADOPT_UNCLEAR_MAX {
         return not_yet(LOOK_AGAIN, error.to_string());
     }
     let code = if error.code.is_empty() { "no clear answer".to_owned() } else { error.code.clone() };

@@ -38,7 +38,7 @@ pub(super) async fn clone_root(
     }
     match cloud.copy_volume(volume, client_token, tags).await {
         Ok(id) => {
-            pass.memory.tried = true;
+            pass.memory.creation().tried = true;
             not_yet(LOOK_SOON, format!("{id} is to be available"))
         }
         Err(error) if pass.may_have_worked(&error) => {
@@ -56,8 +56,8 @@ pub(super) async fn clone_root(
                 settled(Evidence::AdoptRefused { code: error.code, message: error.message })
             }
             Class::WrongState | Class::InUse => {
-                pass.memory.unclear += 1;
-                if pass.memory.unclear < UNCLEAR_MAX {
+                pass.memory.creation().unfit += 1;
+                if pass.memory.creation().unfit < UNCLEAR_MAX {
                     not_yet(LOOK_AGAIN, error.to_string())
                 } else {
                     settled(Evidence::AdoptRefused { code: error.code, message: error.message })

@@ -1,18 +1,17 @@
 //! The runner: one pass of a step after the other, each by the file of its subject.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::domain::OpenStep;
-use perennial_engine::ids::{StreamId, Token};
+use perennial_engine::ids::StreamId;
 use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::steps::{Evidence, Intent};
 
-use super::memory::Memory;
+use super::memory::Memories;
 use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};
 use super::{
     address, backup, final_snapshot, find, image, instance, interface, preserve, prune, resolve,
@@ -27,7 +26,7 @@ use crate::port::Cloud;
 /// Carries out the steps over a cloud.
 pub(crate) struct Runner {
     tools: Tools,
-    memory: Mutex<HashMap<(StreamId, Token), Memory>>,
+    memories: Mutex<Memories>,
 }
 
 impl Runner {
@@ -41,22 +40,20 @@ impl Runner {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
         let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
         let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue };
-        Self { tools, memory: Mutex::new(HashMap::new()) }
+        Self { tools, memories: Mutex::default() }
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<(StreamId, Token), Memory>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memories(&self) -> MutexGuard<'_, Memories> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl StepRunner<Perennial> for Runner {
     async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<Evidence> {
+        let clock = &self.tools.clock;
         let key = (workflow.clone(), step.token);
-        let mut memory = self.memory().get(&key).cloned().unwrap_or_default();
-        if memory.first_look_ms == 0 {
-            memory.first_look_ms = self.tools.clock.now_ms();
-        }
+        let memory = self.memories().of(&key, clock.now_ms());
         let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
         let mut pass =
             Pass { tools: &self.tools, step: (workflow, step.token), memory, intended_at_ms, tries };
@@ -67,30 +64,19 @@ impl StepRunner<Perennial> for Runner {
             }
             Err(error) => pass.trouble(&error),
         };
-        let waited =
-            Duration::from_millis(self.tools.clock.now_ms().saturating_sub(pass.memory.first_look_ms));
-        let result = match result {
-            StepResult::NotYet { again_in, because } => StepResult::NotYet {
-                again_in: again_in.max((waited / LOOK_SHARE).min(LOOK_LONGEST)),
-                because,
-            },
-            settled @ StepResult::Settled(_) => settled,
-        };
-        let mut memories = self.memory();
-        match &result {
-            StepResult::Settled(_) => {
-                memories.remove(&key);
+        let now_ms = clock.now_ms();
+        match result {
+            StepResult::NotYet { again_in, because } => {
+                let waited = Duration::from_millis(now_ms.saturating_sub(pass.memory.first_look_ms));
+                let again_in = again_in.max((waited / LOOK_SHARE).min(LOOK_LONGEST));
+                self.memories().keep(key, pass.memory, now_ms);
+                StepResult::NotYet { again_in, because }
             }
-            StepResult::NotYet { .. } => {
-                // A step parked or fenced meanwhile leaves its memory here; it is small, and bounded by a
-                // sweep now and then.
-                if memories.len() > 10_000 {
-                    memories.clear();
-                }
-                memories.insert(key, pass.memory);
+            settled @ StepResult::Settled(_) => {
+                self.memories().forget(&key);
+                settled
             }
         }
-        result
     }
 }
 

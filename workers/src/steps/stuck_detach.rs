@@ -31,7 +31,7 @@ pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &Insta
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     if view.multi_attach {
         return refused(
             "MultiAttach",
@@ -74,7 +74,7 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
     if waited < FORCE_AFTER {
         return not_yet(LOOK_AGAIN, hangs);
     }
-    let forced = pass.memory.forced_at_ms;
+    let forced = pass.memory.release().forced_at_ms;
     let again = forced.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= millis(FORCE_AGAIN));
     if again {
         // The fence has seen it terminated. It is looked at once more: by force, one is enough to be wrong.
@@ -82,7 +82,7 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
         if let Some(holder) = holder.filter(|holder| holder.state != InstanceState::Terminated) {
             return not_yet(LOOK_AGAIN, format!("{volume} is on {from}, which is {}", holder.state));
         }
-        pass.memory.forced_at_ms = Some(now_ms);
+        pass.memory.release().forced_at_ms = Some(now_ms);
         pass.tools.cloud.force_detach_volume(volume, from).await?;
     }
     not_yet(LOOK_AGAIN, format!("{hangs}; a forced detach was asked for and has not freed it"))

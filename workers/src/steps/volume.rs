@@ -58,7 +58,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             };
             match cloud.create_volume(&request).await {
                 Ok(id) => {
-                    pass.memory.tried = true;
+                    pass.memory.creation().tried = true;
                     not_yet(LOOK_SOON, format!("{id} is to be available"))
                 }
                 // At a limit even the repeat of a call that succeeded is refused (EBS CSI driver): look
@@ -98,7 +98,7 @@ pub(super) async fn take(
             not_yet(LOOK_AGAIN, format!("{volume} is not shown"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     if view.multi_attach {
         let message = format!(
             "{volume} can be attached to several instances at once, so no fence would hold: name a volume of one instance"
@@ -157,14 +157,18 @@ pub(super) async fn detach(pass: &mut Pass<'_>, volume: &VolumeId, instance: &In
     if view.is_free() {
         // Seen attached before it was asked to leave, and free after: that it is gone needs no second
         // witness.
-        return if pass.memory.tried { settled(Evidence::Released) } else { free_twice(pass, volume).await };
+        return if pass.memory.change().asked {
+            settled(Evidence::Released)
+        } else {
+            free_twice(pass, volume).await
+        };
     }
     match view.attachments.iter().find(|attachment| attachment.instance == *instance) {
         None => refused("HeldByAnother", format!("{volume} is not on {instance}")),
         Some(attachment) => match attachment.state {
             AttachmentState::Attached => {
                 pass.tools.cloud.detach_volume(volume, instance).await?;
-                pass.memory.tried = true;
+                pass.memory.change().asked = true;
                 not_yet(LOOK_SOON, format!("{volume} is to leave {instance}"))
             }
             AttachmentState::Attaching => not_yet(LOOK_AGAIN, format!("{volume} is attaching")),
@@ -208,7 +212,7 @@ pub(super) async fn attach(
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     if view.multi_attach {
         return refused("MultiAttach", format!("{volume} can be attached to several instances at once"));
     }
@@ -248,8 +252,8 @@ async fn call_attach(pass: &mut Pass<'_>, volume: &VolumeId, instance: &Instance
         Ok(()) => not_yet(LOOK_SOON, format!("{volume} is to be attached")),
         // Another volume may be leaving it; one that stays is somebody's.
         Err(error) if names_device_in_use(&error) => {
-            pass.memory.unclear += 1;
-            if pass.memory.unclear < DEVICE_BUSY_MAX {
+            pass.memory.attachment().device_busy += 1;
+            if pass.memory.attachment().device_busy < DEVICE_BUSY_MAX {
                 not_yet(SECOND_READ, error.to_string())
             } else {
                 settled(Evidence::DeviceInUse)
@@ -268,15 +272,15 @@ pub(super) async fn grow(pass: &mut Pass<'_>, volume: &VolumeId, size_gib: u32) 
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };
     };
-    pass.memory.missing = None;
+    pass.memory.object.found();
     if view.size_gib >= size_gib {
         return settled(Evidence::Grown { size_gib: view.size_gib });
     }
     // The new size is shown once the modification has passed its first state; until then the call says that
     // one goes on.
-    if !pass.memory.tried {
+    if !pass.memory.change().asked {
         match pass.tools.cloud.grow_volume(volume, size_gib).await {
-            Ok(()) => pass.memory.tried = true,
+            Ok(()) => pass.memory.change().asked = true,
             // One modification in six hours, and one at a time: the next is asked for when its time has come.
             Err(error) if is_modified_too_often(&error.code) => {
                 return not_yet(MODIFICATION_PAUSE, error.to_string());
