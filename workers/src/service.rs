@@ -1,6 +1,6 @@
-//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the prunes, the
-//! sweep and the way back to spot, over whatever journal, queues and cloud it is given. `perennial serve`,
-//! the demo and the simulations all run exactly this.
+//! One running Perennial: the worker pool, the readers of the two inbox queues and the driver of the periodic
+//! tasks (sweep, backups, retention, return to spot), over whatever journal, queues and cloud it is given.
+//! `perennial serve`, the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::budget::Budgeted;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
 use crate::periodic::backups::BackupScheduler;
+use crate::periodic::driver::{Driver, Task};
 use crate::periodic::retention::Retention;
 use crate::periodic::return_to_spot::ReturnToSpot;
 use crate::periodic::sweep::Sweep;
@@ -49,9 +50,12 @@ pub struct Parts {
     pub sweep_every: Duration,
 }
 
-/// A service before it runs: its engine can be handed to others.
+/// A service before it runs: its engine and the status of its periodic tasks can be handed to others.
 pub struct Service {
     engine: Engine<Perennial>,
+    cloud: Arc<dyn Cloud>,
+    refusals: Arc<CapacityRefusals>,
+    periodic: Driver,
     parts: Parts,
 }
 
@@ -60,7 +64,10 @@ impl Service {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let engine = Engine::new(Arc::clone(&parts.journal), parts.clock.clone());
-        Self { engine, parts }
+        let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(Arc::clone(&parts.cloud), parts.clock.clone()));
+        let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
+        let periodic = Driver::new(parts.clock.clone(), tasks(&engine, &cloud, &refusals, &parts));
+        Self { engine, cloud, refusals, periodic, parts }
     }
 
     /// Its engine.
@@ -69,21 +76,24 @@ impl Service {
         self.engine.clone()
     }
 
+    /// The driver of its periodic tasks, which knows their status. The service itself runs it.
+    #[must_use]
+    pub fn periodic(&self) -> Driver {
+        self.periodic.clone()
+    }
+
     /// Runs until the shutdown is asked for and what is under way has ended or had its time.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { engine, parts } = self;
-        let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(parts.cloud, parts.clock.clone()));
-        let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
+        let Self { engine, cloud, refusals, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
-        let runner =
-            Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&refusals), on_demand));
+        let runner = Arc::new(Runner::new(cloud, parts.clock, Arc::clone(&refusals), on_demand));
         let mut loops = JoinSet::new();
         loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
-        let boxes = [
+        let queues = [
             (InboxQueue::Submissions, Some(parts.submissions)),
             (InboxQueue::Interruptions, parts.interruptions),
         ];
-        for (inbox_queue, queue) in boxes {
+        for (inbox_queue, queue) in queues {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
                 let owner = parts.owner.clone();
@@ -92,12 +102,7 @@ impl Service {
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
-        loops.spawn(Retention::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        loops.spawn(BackupScheduler::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        let return_to_spot =
-            ReturnToSpot::new(engine.clone(), Arc::clone(&cloud), parts.owner.clone(), Arc::clone(&refusals));
-        loops.spawn(return_to_spot.run(shutdown.clone()));
-        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, refusals).run(shutdown));
+        periodic.start(&mut loops, &shutdown);
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended
                 && failure.is_panic()
@@ -106,4 +111,21 @@ impl Service {
             }
         }
     }
+}
+
+/// What a service looks at every so often.
+fn tasks(
+    engine: &Engine<Perennial>,
+    cloud: &Arc<dyn Cloud>,
+    refusals: &Arc<CapacityRefusals>,
+    parts: &Parts,
+) -> Vec<Box<dyn Task>> {
+    let owner = &parts.owner;
+    let retention = Retention::new(engine.clone(), owner.clone());
+    let backups = BackupScheduler::new(engine.clone(), owner.clone());
+    let return_to_spot =
+        ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));
+    let sweep =
+        Sweep::new(engine.clone(), Arc::clone(cloud), owner.clone(), parts.sweep_every, Arc::clone(refusals));
+    vec![Box::new(retention), Box::new(backups), Box::new(return_to_spot), Box::new(sweep)]
 }

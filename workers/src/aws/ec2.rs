@@ -46,8 +46,8 @@ use perennial_workflows::steps::LaunchVolume;
 use perennial_workflows::survey::TypeFacts;
 
 use super::ec2_views::{self as views, Missing};
-use super::settings::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
-use crate::port::error::{Action, Class, CloudError};
+use super::settings::{CALL_MAX, bounded_by, no_retries, no_stall_guard};
+use crate::port::error::{Action, Class, CloudError, in_words};
 use crate::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,

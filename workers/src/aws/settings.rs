@@ -34,47 +34,6 @@ pub(super) fn no_stall_guard() -> StalledStreamProtectionConfig {
     StalledStreamProtectionConfig::disabled()
 }
 
-/// An error and its causes in words, one after the other, without the Debug form that the SDK's own helper
-/// adds. A cause that only repeats the clause before it is left out.
-pub(super) fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut told: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let clause = error.to_string();
-        if !clause.is_empty() && told.last().is_none_or(|last| !last.contains(&clause)) {
-            told.push(clause);
-        }
-        next = error.source();
-    }
-    told.join(": ")
-}
-
 pub(super) fn bounded_by(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_attempt_timeout(attempt).build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{clause}")]
-    struct Link {
-        clause: &'static str,
-        source: Option<Box<Link>>,
-    }
-
-    #[test]
-    fn an_error_is_told_by_its_chain_of_clauses_and_not_in_debug_form() {
-        let link = |clause, source: Option<Link>| Link { clause, source: source.map(Box::new) };
-        let refused = link("Connection refused (os error 111)", None);
-        let error = link(
-            "dispatch failure",
-            Some(link("io error", Some(link("io error", Some(link("tcp connect error", Some(refused))))))),
-        );
-        assert_eq!(
-            in_words(&error),
-            "dispatch failure: io error: tcp connect error: Connection refused (os error 111)"
-        );
-    }
 }

@@ -29,7 +29,8 @@ use perennial_engine::queue::{
     check_outgoing,
 };
 
-use super::settings::{CALL_MAX, POLL_MARGIN, bounded_by, in_words, no_retries, no_stall_guard};
+use super::settings::{CALL_MAX, POLL_MARGIN, bounded_by, no_retries, no_stall_guard};
+use crate::port::error::in_words;
 
 /// The longest wait of a receive (SQS API reference, ReceiveMessage).
 const WAIT_MAX: Duration = Duration::from_secs(20);

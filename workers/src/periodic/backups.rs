@@ -1,20 +1,23 @@
 //! The scheduler of backups: asks the journal which nodes are due, and lets a bounded number begin.
 //!
-//! What is due is decided by the domain ([`errand`]), from the states alone; this loop only asks, orders and
+//! What is due is decided by the domain ([`errand`]), from the states alone; this task only asks, orders and
 //! counts. A death between two ticks loses nothing: what was due is due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
+use perennial_engine::journal::ReadError;
 use perennial_workflows::backup::{Book, BookId, Errand, errand};
 use perennial_workflows::domain::{Command, Perennial, Rejection, Sight, State};
 use perennial_workflows::node::{OperationId, node_stream};
 use perennial_workflows::operation::Status;
 use perennial_workflows::spec::NodeName;
 use tracing::warn;
+
+use super::driver::{Failure, Task};
+use super::pages::Pages;
 
 /// Between two ticks. A backup begins this much late at most, which is little against a minute.
 pub const EVERY: Duration = Duration::from_secs(5);
@@ -26,9 +29,6 @@ const BEGUN_MAX: usize = 20;
 /// How many backups are under way in the whole installation: a quarter of the steps a pool has in hand, so
 /// that those of interruptions always find room.
 const UNDER_WAY_MAX: usize = 1_000;
-
-/// How many nodes one page of the list holds.
-const PAGE: usize = 500;
 
 /// The scheduler over all nodes.
 pub struct BackupScheduler {
@@ -47,6 +47,21 @@ struct Due {
     finals: Option<OperationId>,
 }
 
+#[async_trait]
+impl Task for BackupScheduler {
+    fn name(&self) -> &'static str {
+        "backups"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn once(&mut self) -> Result<(), Failure> {
+        Ok(self.tick().await?)
+    }
+}
+
 impl BackupScheduler {
     /// A scheduler.
     #[must_use]
@@ -54,30 +69,11 @@ impl BackupScheduler {
         Self { engine, owner }
     }
 
-    /// Ticks until the shutdown is asked for.
-    pub async fn run(self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                () = self.engine.clock().sleep(EVERY) => {}
-            }
-            let ticked = tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                ticked = self.once() => ticked,
-            };
-            if let Err(error) = ticked {
-                warn!(%error, "the backups could not be looked after; the next tick tries again");
-            }
-        }
-    }
-
     /// One tick.
     ///
     /// # Errors
     /// When the journal cannot be read or written; nothing is lost by it.
-    pub async fn once(&self) -> Result<(), BackupsError> {
+    async fn tick(&self) -> Result<(), BackupsError> {
         let (mut due, under_way) = self.look().await?;
         // The oldest first: when there are more than may begin, no node is always the last.
         due.sort_by(|a, b| (a.due_ms, &a.sight.node).cmp(&(b.due_ms, &b.sight.node)));
@@ -116,10 +112,8 @@ impl BackupScheduler {
     async fn look(&self) -> Result<(Vec<Due>, usize), BackupsError> {
         let (mut due, mut under_way) = (Vec::new(), 0);
         let catalogs = self.catalogs().await?;
-        let mut after = None;
-        loop {
-            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
-            let full = page.len() == PAGE;
+        let mut pages = Pages::of_nodes(&self.engine);
+        while let Some(page) = pages.next().await? {
             for row in &page {
                 let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
                 match self.look_at(&name, catalogs.get(&name).copied(), &mut under_way).await {
@@ -127,26 +121,19 @@ impl BackupScheduler {
                     Err(error) => warn!(node = %name, %error, "a node's backups cannot be looked after"),
                 }
             }
-            match page.last() {
-                Some(last) if full => after = Some(last.stream.clone()),
-                _ => return Ok((due, under_way)),
-            }
         }
+        Ok((due, under_way))
     }
 
     /// The present segment of the backup catalogue of each node that has one.
     async fn catalogs(&self) -> Result<BTreeMap<NodeName, u64>, ReadError> {
         let mut catalogs = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self.engine.journal().summaries("backup", Which::Open, after.take(), PAGE).await?;
+        let mut pages = Pages::of_open_catalogs(&self.engine);
+        while let Some(page) = pages.next().await? {
             let ids = page.iter().filter_map(|row| BookId::of_stream(&row.stream));
             catalogs.extend(ids.map(|id| (id.node().clone(), id.number())));
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.stream.clone()),
-                _ => return Ok(catalogs),
-            }
         }
+        Ok(catalogs)
     }
 
     async fn look_at(
@@ -215,7 +202,7 @@ fn needs_operation(node: &perennial_workflows::node::Node, catalog: &Book) -> bo
 
 /// Why a tick could not be finished.
 #[derive(Debug, thiserror::Error)]
-pub enum BackupsError {
+enum BackupsError {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Execute(#[from] ExecuteError<Rejection>),

@@ -6,15 +6,17 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
+use perennial_engine::journal::ReadError;
 use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
 use perennial_workflows::node::node_stream;
 use perennial_workflows::prune::due;
 use perennial_workflows::spec::NodeName;
 use tracing::{info, warn};
 
+use super::driver::{Failure, Task};
+use super::pages::Pages;
 use crate::ingest::lookup::sight;
 
 /// Between two looks. Nothing waits for a deletion that is a matter of days; a few minutes more are nothing.
@@ -24,50 +26,42 @@ pub const EVERY: Duration = Duration::from_mins(5);
 /// too long is gone within hours, and EC2's calls are left to others.
 const BEGUN_MAX: usize = 10;
 
-/// How many nodes one page of the list holds.
-const PAGE: usize = 500;
-
-/// The loop.
+/// The task.
 pub struct Retention {
     engine: Engine<Perennial>,
     owner: String,
 }
 
+#[async_trait]
+impl Task for Retention {
+    fn name(&self) -> &'static str {
+        "retention"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn once(&mut self) -> Result<(), Failure> {
+        Ok(self.look_through().await?)
+    }
+}
+
 impl Retention {
-    /// A loop over all nodes.
+    /// A task over all nodes.
     #[must_use]
     pub const fn new(engine: Engine<Perennial>, owner: String) -> Self {
         Self { engine, owner }
-    }
-
-    /// Looks until the shutdown is asked for.
-    pub async fn run(self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                () = self.engine.clock().sleep(EVERY) => {}
-            }
-            let looked = tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                looked = self.once() => looked,
-            };
-            if let Err(error) = looked {
-                warn!(%error, "what is retained could not be looked through; the next time comes");
-            }
-        }
     }
 
     /// One look at every node at rest.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn once(&self) -> Result<(), ReadError> {
+    async fn look_through(&self) -> Result<(), ReadError> {
         let mut room = BEGUN_MAX;
-        let mut after = None;
-        loop {
-            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
+        let mut pages = Pages::of_nodes(&self.engine);
+        while let Some(page) = pages.next().await? {
             for row in &page {
                 let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
                 let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
@@ -83,11 +77,8 @@ impl Retention {
                     return Ok(());
                 }
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.stream.clone()),
-                _ => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     /// Begins the prune of one node, if one is due.

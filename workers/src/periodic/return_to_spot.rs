@@ -1,7 +1,7 @@
 //! Back to spot: finds nodes that had to go on demand and may go back, and asks the workflow to.
 //!
 //! Whether a node may move at all, and how a return that finds no capacity ends, is decided by the workflow
-//! ([`capacity`]). This loop looks at spot where such a node lives, and asks only after it has looked
+//! ([`capacity`]). This task looks at spot where such a node lives, and asks only after it has looked
 //! available for [`STEADY`]. Where the endpoint says nothing of it, the workflow allows a try now and then.
 //!
 //! Looks are kept in memory only: after a restart they begin anew.
@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
+use perennial_engine::journal::ReadError;
 use perennial_workflows::aws::Market;
 use perennial_workflows::capacity::{self, SpotSeen, may_return};
 use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
@@ -21,6 +21,8 @@ use perennial_workflows::requirements::SCORED_TYPES_MIN;
 use perennial_workflows::spec::{NodeName, NodeSpec};
 use tracing::{debug, info, warn};
 
+use super::driver::{Failure, Task};
+use super::pages::Pages;
 use crate::capacity::refusals::{CapacityRefusals, PoolKey};
 use crate::ingest::lookup::sight;
 use crate::port::Cloud;
@@ -36,10 +38,7 @@ pub const STEADY: Duration = Duration::from_secs(600);
 /// The least placement score that counts as available. AWS calls 10 "highly likely" and promises nothing.
 pub const SCORE_MIN: u8 = 7;
 
-/// How many nodes one page of the list holds.
-const PAGE: usize = 500;
-
-/// The loop.
+/// The task.
 pub struct ReturnToSpot {
     engine: Engine<Perennial>,
     cloud: Arc<dyn Cloud>,
@@ -60,8 +59,23 @@ enum Look {
 /// Types and zone of a node, so that nodes of one kind share their looks.
 type Place = (Vec<String>, String, Option<String>);
 
+#[async_trait]
+impl Task for ReturnToSpot {
+    fn name(&self) -> &'static str {
+        "return_to_spot"
+    }
+
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    async fn once(&mut self) -> Result<(), Failure> {
+        Ok(self.look_at_all().await?)
+    }
+}
+
 impl ReturnToSpot {
-    /// A loop over all nodes.
+    /// A task over all nodes.
     #[must_use]
     pub fn new(
         engine: Engine<Perennial>,
@@ -72,35 +86,16 @@ impl ReturnToSpot {
         Self { engine, cloud, owner, refusals, steady_since_ms: HashMap::new() }
     }
 
-    /// Looks until the shutdown is asked for.
-    pub async fn run(mut self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                () = self.engine.clock().sleep(EVERY) => {}
-            }
-            let looked = tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                looked = self.once() => looked,
-            };
-            if let Err(error) = looked {
-                warn!(%error, "the nodes on demand could not all be looked at; the next time comes");
-            }
-        }
-    }
-
     /// One look at every node on demand.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn once(&mut self) -> Result<(), ReturnToSpotError> {
+    async fn look_at_all(&mut self) -> Result<(), ReadError> {
         let mut waiting = BTreeSet::new();
         let mut looks: BTreeMap<Place, Look> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
+        let engine = self.engine.clone();
+        let mut pages = Pages::of_nodes(&engine);
+        while let Some(page) = pages.next().await? {
             for row in &page {
                 let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
                 let on_demand = line.carrier.is_some_and(|carrier| carrier.market == Market::OnDemand);
@@ -115,10 +110,6 @@ impl ReturnToSpot {
                     Ok(false) => {}
                     Err(error) => warn!(node = %name, %error, "whether it may go back to spot is not known"),
                 }
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.stream.clone()),
-                _ => break,
             }
         }
         self.steady_since_ms.retain(|name, _| waiting.contains(name));
@@ -226,12 +217,4 @@ fn place(node: &Node) -> Option<(&NodeSpec, Place)> {
     let subnet = node.resources.subnet.as_ref();
     let zone = subnet.and_then(|subnet| placement.other_zones.get(subnet)).unwrap_or(&placement.zone);
     Some((spec, (capacity::types_here(node), zone.clone(), spec.capacity.price_max.clone())))
-}
-
-/// Why the nodes on demand could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum ReturnToSpotError {
-    /// The journal cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
 }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
+use perennial_engine::journal::ReadError;
 use perennial_workflows::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::domain::{Command, Perennial, Rejection, State};
 use perennial_workflows::node::node_stream;
@@ -19,6 +19,8 @@ use perennial_workflows::spec::NodeName;
 use tracing::{info, warn};
 
 use super::attachment_drift::{self, AttachmentDrift, Held, Seen};
+use super::driver::{Failure, Task};
+use super::pages::Pages;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::ingest::events::NOTICE;
 use crate::ingest::lookup::sight;
@@ -37,9 +39,6 @@ const CHECKED_EVERY: Duration = Duration::from_mins(1);
 
 /// How many ids one describe asks for.
 const CHUNK: usize = 200;
-
-/// How many nodes one page of the list holds.
-const PAGE: usize = 500;
 
 /// The sweep over all nodes.
 pub struct Sweep {
@@ -62,6 +61,21 @@ struct Watched {
     spot_request: Option<SpotRequestId>,
     /// Its volumes, if it carries a node at rest.
     held: Option<Held>,
+}
+
+#[async_trait]
+impl Task for Sweep {
+    fn name(&self) -> &'static str {
+        "sweep"
+    }
+
+    fn every(&self) -> Duration {
+        self.every
+    }
+
+    async fn once(&mut self) -> Result<(), Failure> {
+        Ok(self.sweep().await?)
+    }
 }
 
 impl Sweep {
@@ -87,30 +101,11 @@ impl Sweep {
         }
     }
 
-    /// Sweeps until the shutdown is asked for.
-    pub async fn run(mut self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                () = self.engine.clock().sleep(self.every) => {}
-            }
-            let swept = tokio::select! {
-                biased;
-                () = shutdown.asked() => return,
-                swept = self.once() => swept,
-            };
-            if let Err(error) = swept {
-                warn!(%error, "a sweep could not be finished; the next one tries again");
-            }
-        }
-    }
-
     /// One sweep.
     ///
     /// # Errors
     /// When the journal or the cloud cannot be read; nothing is lost by it.
-    pub async fn once(&mut self) -> Result<(), SweepError> {
+    async fn sweep(&mut self) -> Result<(), SweepError> {
         let watched = self.watched().await?;
         let ids: Vec<InstanceId> = watched.keys().cloned().collect();
         let mut seen = BTreeMap::new();
@@ -232,21 +227,16 @@ impl Sweep {
     /// Every instance that carries a node or belongs to an open operation.
     async fn watched(&self) -> Result<BTreeMap<InstanceId, Watched>, SweepError> {
         let mut watched = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
-            let full = page.len() == PAGE;
+        let mut pages = Pages::of_nodes(&self.engine);
+        while let Some(page) = pages.next().await? {
             for row in &page {
                 let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
                 if let Err(error) = self.watch(&name, &mut watched).await {
                     warn!(node = %name, %error, "a node cannot be swept; the others are");
                 }
             }
-            match page.last() {
-                Some(last) if full => after = Some(last.stream.clone()),
-                _ => return Ok(watched),
-            }
         }
+        Ok(watched)
     }
 
     async fn watch(
@@ -303,7 +293,7 @@ fn is_doomed(status: &str) -> bool {
 
 /// Why a sweep could not be finished.
 #[derive(Debug, thiserror::Error)]
-pub enum SweepError {
+enum SweepError {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Execute(#[from] ExecuteError<Rejection>),
