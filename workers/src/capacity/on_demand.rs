@@ -19,11 +19,10 @@ use perennial_workflows::operation::Operation;
 use perennial_workflows::steps::Intent;
 use tokio::sync::Mutex;
 
+use super::not_asked::NotAsked;
+
 /// How many nodes one page of the list holds.
 const PAGE: usize = 500;
-
-/// How many nodes a refusal names.
-const NAMED_MAX: usize = 5;
 
 /// The budget.
 pub struct OnDemandBudget {
@@ -51,7 +50,7 @@ impl OnDemandBudget {
         workflow: &StreamId,
         token: Token,
         max: u32,
-    ) -> Result<Option<String>, ExecuteError<Rejection>> {
+    ) -> Result<Option<NotAsked>, ExecuteError<Rejection>> {
         let mut allowed = self.allowed.lock().await;
         let mut open = BTreeSet::new();
         let mut on_demand = Vec::new();
@@ -59,7 +58,7 @@ impl OnDemandBudget {
         loop {
             let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
             for row in &page {
-                // The list's line is enough for a node at rest; a line that cannot be read is nobody's.
+                // The list's line is enough for a node at rest; a line that cannot be read is passed over.
                 let Ok(node) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
                 let stream = node.operation.as_ref().map(|(id, _)| id.stream());
                 if stream.as_ref() == Some(workflow) {
@@ -86,13 +85,7 @@ impl OnDemandBudget {
         // What is settled by now shows in the nodes themselves.
         allowed.retain(|launch| open.contains(launch));
         if u32::try_from(on_demand.len()).unwrap_or(u32::MAX) >= max {
-            let named: Vec<&str> = on_demand.iter().take(NAMED_MAX).map(String::as_str).collect();
-            let more = if on_demand.len() > NAMED_MAX { ", …" } else { "" };
-            return Ok(Some(format!(
-                "not asked: {} other nodes are on demand, at most {max} may be ({}{more})",
-                on_demand.len(),
-                named.join(", ")
-            )));
+            return Ok(Some(NotAsked::OnDemandBudget { nodes: on_demand, max }));
         }
         allowed.insert((workflow.clone(), token));
         Ok(None)

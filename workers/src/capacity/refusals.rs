@@ -13,35 +13,25 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_workflows::aws::Market;
 use perennial_workflows::domain::{Perennial, Rejection, State};
 use perennial_workflows::node::{Node, node_stream};
 use perennial_workflows::operation::Operation;
 use perennial_workflows::signal::{News, Signal};
 use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::steps::Evidence;
 use tracing::debug;
+
+use super::not_asked::{NotAsked, Sign};
+use super::pool::PoolKey;
 
 /// How long a pool without capacity is not asked. Karpenter's time for the same: long enough for the other
 /// nodes of one shortage, short enough to notice its end.
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(180);
 
-/// What capacity is counted by: a subnet makes no difference within its zone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PoolKey {
-    /// Such as `m6i.large`.
-    pub instance_type: String,
-    /// The availability zone.
-    pub zone: String,
-    /// Spot or on-demand.
-    pub market: Market,
-}
-
 /// What a pool last said.
 #[derive(Debug, Clone)]
 struct Refusal {
-    /// EC2's code, or what was heard.
-    what: String,
+    sign: Sign,
     at_ms: u64,
 }
 
@@ -70,10 +60,14 @@ impl CapacityRefusals {
     }
 
     /// The pool had no capacity at this time.
-    pub fn refused(&self, pool: PoolKey, what: &str, at_ms: u64) {
+    pub fn refused(&self, pool: PoolKey, code: &str, at_ms: u64) {
+        self.note(pool, Sign::Refused { code: code.to_owned() }, at_ms);
+    }
+
+    fn note(&self, pool: PoolKey, sign: Sign, at_ms: u64) {
         let mut refusals = self.refusals();
         refusals.retain(|_, refusal| self.is_fresh(refusal));
-        refusals.insert(pool, Refusal { what: what.to_owned(), at_ms });
+        refusals.insert(pool, Refusal { sign, at_ms });
     }
 
     /// The pool has served.
@@ -81,17 +75,18 @@ impl CapacityRefusals {
         self.refusals().remove(pool);
     }
 
-    /// Why the pool need not be asked now; `None` when nothing is known against it.
+    /// Why the pool is not asked now; `None` when nothing is known against it.
     #[must_use]
-    pub fn recall(&self, pool: &PoolKey) -> Option<String> {
+    pub fn recall(&self, pool: &PoolKey) -> Option<NotAsked> {
         let refusals = self.refusals();
         let refusal = refusals.get(pool).filter(|refusal| self.is_fresh(refusal))?;
         let ago_s = self.clock.now_ms().saturating_sub(refusal.at_ms) / 1_000;
-        let left_s = REMEMBERED_FOR.as_secs().saturating_sub(ago_s);
-        Some(format!(
-            "not asked: {} in {} {ago_s} s ago ({}); it is asked again in {left_s} s",
-            pool.market, pool.zone, refusal.what
-        ))
+        Some(NotAsked::Remembered {
+            pool: pool.clone(),
+            sign: refusal.sign.clone(),
+            ago_s,
+            again_in_s: REMEMBERED_FOR.as_secs().saturating_sub(ago_s),
+        })
     }
 
     /// Takes from an interruption warning what it says of the pool. What cannot be read is passed over: it is
@@ -102,7 +97,7 @@ impl CapacityRefusals {
         }
         match pool_of(engine, node, signal).await {
             Ok(Some(pool)) => {
-                self.refused(pool, "an instance of it got an interruption warning", signal.at_ms);
+                self.note(pool, Sign::Interrupted, signal.at_ms);
             }
             Ok(None) => {}
             Err(error) => debug!(%node, %error, "the pool of an instance that is warned cannot be found"),
@@ -147,23 +142,10 @@ fn launched_in(operation: &Operation, signal: &Signal) -> Option<PoolKey> {
     })
 }
 
-impl PoolKey {
-    /// The pool that a launch asks; `None` for another step.
-    #[must_use]
-    pub fn of(intent: &Intent) -> Option<Self> {
-        match intent {
-            Intent::Launch { pool, zone, .. } => Some(Self {
-                instance_type: pool.instance_type.clone(),
-                zone: zone.clone(),
-                market: pool.market,
-            }),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use perennial_workflows::aws::Market;
+
     use super::*;
 
     fn pool(instance_type: &str) -> PoolKey {
@@ -179,7 +161,7 @@ mod tests {
         assert_eq!(refusals.recall(&pool("m5.large")), None);
         clock.sleep(Duration::from_secs(42)).await;
         assert_eq!(
-            refusals.recall(&pool("m6i.large")).unwrap(),
+            refusals.recall(&pool("m6i.large")).unwrap().to_string(),
             "not asked: spot in us-east-1a 42 s ago (InsufficientInstanceCapacity); it is asked again in 138 s"
         );
         clock.sleep(Duration::from_secs(138)).await;
@@ -193,7 +175,7 @@ mod tests {
     async fn what_was_heard_long_ago_is_not_remembered() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.refused(pool("m6i.large"), "a warning that came late", clock.now_ms() - 180_000);
+        refusals.note(pool("m6i.large"), Sign::Interrupted, clock.now_ms() - 180_000);
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
 }

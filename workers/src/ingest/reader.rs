@@ -39,7 +39,7 @@ const OVERSIZED_KEPT: usize = 1_024;
 /// How often an inbox entry is decided anew because its node moved on meanwhile.
 const MOVED_MAX: u32 = 20;
 
-/// How long an event about an instance that nobody knows waits before it counts as foreign. The first state
+/// How long an event about an unknown instance waits before it counts as foreign. The first state
 /// change of an instance of ours can overtake the answer to its launch by a second or two; a foreign event
 /// costs one more receive.
 const YOUNG: Duration = Duration::from_secs(10);

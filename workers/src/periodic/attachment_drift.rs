@@ -1,5 +1,5 @@
-//! What the sweep looks for on the instances of nodes at rest: volumes that somebody attached, and found ones
-//! that somebody detached again.
+//! What the sweep looks for on the instances of nodes at rest: volumes that an operator attached, and
+//! found ones that an operator detached again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -23,7 +23,8 @@ use tracing::{debug, info, warn};
 
 use super::driver::{Failure, Task};
 use super::pages::Pages;
-use crate::capacity::refusals::{CapacityRefusals, PoolKey};
+use crate::capacity::pool::PoolKey;
+use crate::capacity::refusals::CapacityRefusals;
 use crate::ingest::lookup::sight;
 use crate::port::Cloud;
 

@@ -156,7 +156,7 @@ impl Sweep {
         self.check(&watched).await
     }
 
-    /// Volumes that somebody attached to the instances of nodes at rest, or detached from them.
+    /// Volumes that an operator attached to the instances of nodes at rest, or detached from them.
     async fn look_at_volumes(
         &mut self,
         watched: &BTreeMap<InstanceId, Watched>,

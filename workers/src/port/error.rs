@@ -1,7 +1,7 @@
 //! Errors of EC2, classified once.
 //!
 //! The table follows `errors-overview` of the EC2 API reference and what the EBS CSI driver, Karpenter and
-//! Terraform rely on. Every caller asks [`CloudError::disposition`]; nobody looks at codes.
+//! Terraform rely on. Every caller asks [`CloudError::disposition`]; no caller looks at codes.
 
 use std::fmt;
 
@@ -124,7 +124,7 @@ pub enum Class {
     WrongState,
     /// The object is not known, which proves nothing while it is young.
     NotFound,
-    /// The object is held by somebody; who decides what to do knows whether that is us.
+    /// The object has a holder; who decides what to do knows whether that is us.
     InUse,
     /// This pool has no capacity or cannot serve the request; another may.
     NoCapacity,
@@ -145,7 +145,7 @@ pub enum Class {
 pub enum Disposition {
     /// The same call again, later, with the same token.
     Retry,
-    /// Another pool, type, zone or rung.
+    /// Another pool, type, zone or method.
     Elsewhere,
     /// Nothing: look to confirm.
     Done,
@@ -197,7 +197,7 @@ impl CloudError {
         Self { action, code: String::new(), message: message.into(), class: Class::Transient, effect }
     }
 
-    /// Whether it says that a pool has no capacity for anybody, and not only that it cannot serve this
+    /// Whether it says that a pool has no capacity at all, and not only that it cannot serve this
     /// request.
     #[must_use]
     pub fn is_of_the_pool(&self) -> bool {

@@ -31,7 +31,7 @@ pub enum TypeQuery {
 /// Whether an address may be taken from the interface that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
-    /// Only if nobody has it: EC2 refuses otherwise, so that it is a compare-and-set.
+    /// Only if no interface has it: EC2 refuses otherwise, so that it is a compare-and-set.
     Unheld,
     /// Also from another interface, which was looked at and is the node's own.
     FromOwn,

@@ -55,7 +55,7 @@ pub(super) async fn move_to(
             }
             match tools.cloud.assign_private_ip(interface, address, taking).await {
                 Ok(()) => not_yet(LOOK_SOON, format!("the address is to be seen on {interface}")),
-                // Nobody was seen to have it, but somebody has: who, is seen a moment later.
+                // No interface was seen to have it, but one has: the next look shows which.
                 Err(error)
                     if taking == Taking::Unheld && address.is_some() && !pass.is_missing_for(DOUBT) =>
                 {
@@ -116,7 +116,7 @@ pub(super) async fn associate(
     }
     match tools.cloud.associate_address(allocation, interface, private_ip, taking).await {
         Ok(()) => not_yet(LOOK_SOON, format!("{} is to lead to {interface}", view.public_ip)),
-        // The private address has just come: the interface shows it before everybody knows it.
+        // The private address has just come: the interface shows it before the rest of EC2 knows it.
         Err(error) if error.class == Class::Person && !pass.is_missing_for(DOUBT) => {
             not_yet(LOOK_AGAIN, error.to_string())
         }

@@ -7,37 +7,40 @@ use perennial_workflows::steps::{Evidence, Intent, LaunchInterface};
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
 use super::tags::step_tags;
-use crate::capacity::refusals::PoolKey;
+use crate::capacity::not_asked::NotAsked;
+use crate::capacity::pool::PoolKey;
 use crate::port::error::Class;
 use crate::port::{LaunchNetwork, LaunchRequest, RootOverride, Select};
 
-/// Why a launch asks nobody: its pool had no capacity a moment ago, or as many nodes are on demand as may be.
-/// `None` when it may ask, or may have asked already: then only EC2 knows what became of it.
-async fn passed_over(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<Evidence>, StepResult<Evidence>> {
+/// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
+/// what became of it.
+async fn not_asked(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<NotAsked>, StepResult<Evidence>> {
     let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
     if pass.memory.creation().tried || pass.may_be_anothers() {
         return Ok(None);
     }
     if !ask_anyway
         && let Some(pool) = PoolKey::of(intent)
-        && let Some(message) = pass.tools.refusals.recall(&pool)
+        && let Some(why) = pass.tools.refusals.recall(&pool)
     {
-        return Ok(Some(Evidence::NoCapacity { code: capacity::REMEMBERED.to_owned(), message }));
+        return Ok(Some(why));
     }
-    if let Some(max) = on_demand_max {
-        let (workflow, token) = pass.step;
-        match pass.tools.on_demand.refuses(workflow, token, *max).await {
-            Ok(None) => {}
-            Ok(Some(message)) => {
-                let code = capacity::ON_DEMAND_BUDGET.to_owned();
-                return Ok(Some(Evidence::NoCapacity { code, message }));
-            }
-            Err(error) => {
-                return Err(StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() });
-            }
-        }
-    }
-    Ok(None)
+    let Some(max) = on_demand_max else { return Ok(None) };
+    let (workflow, token) = pass.step;
+    pass.tools
+        .on_demand
+        .refuses(workflow, token, *max)
+        .await
+        .map_err(|error| StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() })
+}
+
+/// How the journal says today that a pool was not asked: as if EC2 had refused, with a code of our own.
+fn evidence_of(why: &NotAsked) -> Evidence {
+    let code = match why {
+        NotAsked::Remembered { .. } => capacity::REMEMBERED,
+        NotAsked::OnDemandBudget { .. } => capacity::ON_DEMAND_BUDGET,
+    };
+    Evidence::NoCapacity { code: code.to_owned(), message: why.to_string() }
 }
 
 /// Terminates an instance and sees it terminated, twice.
@@ -112,9 +115,9 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
         });
     }
-    match passed_over(pass, intent).await {
+    match not_asked(pass, intent).await {
         Ok(None) => {}
-        Ok(Some(evidence)) => return settled(evidence),
+        Ok(Some(why)) => return settled(evidence_of(&why)),
         Err(result) => return Ok(result),
     }
     let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };

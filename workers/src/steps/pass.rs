@@ -55,7 +55,7 @@ pub(super) const ARRIVAL: Duration = Duration::from_secs(5);
 /// looks this long before it creates again.
 pub(super) const DOUBT: Duration = Duration::from_secs(15);
 
-/// A step intended less than this long ago, and not tried by this process, has not been tried by anybody.
+/// A step intended less than this long ago, and not tried by this process, has not been tried at all.
 pub(super) const FRESH: Duration = Duration::from_secs(2);
 
 /// After a call that failed in a way that repeating may change.
@@ -80,7 +80,7 @@ pub(super) struct Pass<'a> {
     pub(super) tools: &'a Tools,
     pub(super) step: (&'a StreamId, Token),
     pub(super) memory: Memory,
-    /// When it was intended; of one that waits for its time, that time: nobody has tried it before.
+    /// When it was intended; of one that waits for its time, that time: it was not tried before.
     pub(super) intended_at_ms: u64,
     pub(super) tries: u32,
 }

@@ -58,7 +58,7 @@ pub(super) async fn preserve(
 }
 
 /// Why the root may not be the last one: an adoption under way could still put a root in place whose flag
-/// nobody has looked at. An endpoint that gives no answer may know no such tasks at all; what has come is
+/// was not looked at. An endpoint that gives no answer may know no such tasks at all; what has come is
 /// looked for all the same.
 async fn root_may_change(pass: &mut Pass<'_>, instance: &InstanceId) -> Result<Option<String>, CloudError> {
     match pass.tools.cloud.root_tasks(instance).await {
@@ -246,7 +246,7 @@ async fn beside(
             }
             return Ok(None);
         };
-        // What is coming is seen by the sweep when it is there; what is leaving is nobody's to hold.
+        // What is coming is seen by the sweep when it is there; what is leaving is not held.
         let Some(device) = seen.device_on(&view.id) else { continue };
         let (volume, device) = (seen.id.clone(), device.to_owned());
         match why_not(&seen) {

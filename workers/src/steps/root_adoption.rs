@@ -7,8 +7,8 @@ use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
 use crate::port::{AttachmentState, RootTaskState};
 
-/// How often CreateReplaceRootVolumeTask is repeated when no clear answer comes, before another rung carries
-/// the root. The doubt left is settled by fencing the instance.
+/// How often CreateReplaceRootVolumeTask is repeated when no clear answer comes, before another method
+/// carries the root. The doubt left is settled by fencing the instance.
 const ADOPT_UNCLEAR_MAX: u32 = 3;
 
 /// Replaces the root of an instance by an existing volume. The client token makes a repeat safe.
@@ -73,8 +73,8 @@ pub(super) async fn adopt(
     }
 }
 
-/// An answer that says neither yes nor no. After a few of them another rung carries the root, and fencing the
-/// instance settles the doubt.
+/// An answer that says neither yes nor no. After a few of them another method carries the root, and fencing
+/// the instance settles the doubt.
 fn unclear(pass: &mut Pass<'_>, error: &CloudError) -> Answer {
     pass.memory.adoption().unclear += 1;
     if error.class == Class::Transient && pass.memory.adoption().unclear < ADOPT_UNCLEAR_MAX {

@@ -9,11 +9,11 @@ use crate::port::error::Class;
 use crate::port::{Select, VolumeState};
 
 /// How often CopyVolumes is repeated when its answer is neither yes nor no, or the volume is in the wrong
-/// state, before another rung carries the root: some ten seconds, in an outage in which an image costs
+/// state, before another method carries the root: some ten seconds, in an outage in which an image costs
 /// minutes.
 const UNCLEAR_MAX: u32 = 5;
 
-/// Copies a free volume and sees the copy available. Refused: another rung carries the root.
+/// Copies a free volume and sees the copy available. Refused: another method carries the root.
 pub(super) async fn clone_root(
     pass: &mut Pass<'_>,
     volume: &VolumeId,

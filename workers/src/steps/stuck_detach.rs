@@ -1,10 +1,10 @@
-//! A volume comes free after its instance is terminated; or it hangs.
+//! A volume comes free after its instance is terminated; or its detachment is stuck.
 //!
 //! A live instance's operating system may hold on to a volume for as long as it likes: nothing is forced
-//! there, the fence settles it. A volume that stays on an instance that is *terminated* is held by nobody:
+//! there, the fence settles it. A volume that stays on an instance that is *terminated* has no holder left:
 //! there is no guest left that could write to it. After [`FORCE_AFTER`] it is detached by force, and again
 //! every so often. What does not come off even so is for a person: the step runs out of time, and the
-//! workflow says which volume hangs where, since when, and how to go on.
+//! workflow says which volume is stuck where, since when, and how to go on.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &Insta
         VolumeState::Deleting | VolumeState::Deleted => lost(format!("volume {volume} is being deleted")),
         VolumeState::Error => lost(format!("volume {volume} is in the state error")),
         VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
-        // Its holder was seen terminated, twice, before this step: nobody writes to it, and EC2 itself
+        // Its holder was seen terminated, twice, before this step: no guest writes to it, and EC2 itself
         // refuses to attach what is not free. So one look is enough.
         VolumeState::Available | VolumeState::InUse if view.is_free() => settled(Evidence::Released),
         VolumeState::Available | VolumeState::InUse => wait(pass, &view, from).await,

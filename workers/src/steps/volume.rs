@@ -250,7 +250,7 @@ fn was_free_lately(pass: &Pass<'_>, volume: &VolumeId, instance: &InstanceId) ->
 async fn call_attach(pass: &mut Pass<'_>, volume: &VolumeId, instance: &InstanceId, device: &str) -> Answer {
     match pass.tools.cloud.attach_volume(volume, instance, device).await {
         Ok(()) => not_yet(LOOK_SOON, format!("{volume} is to be attached")),
-        // Another volume may be leaving it; one that stays is somebody's.
+        // Another volume may be leaving it; one that stays belongs to the instance.
         Err(error) if names_device_in_use(&error) => {
             pass.memory.attachment().device_busy += 1;
             if pass.memory.attachment().device_busy < DEVICE_BUSY_MAX {
