@@ -1,7 +1,7 @@
 //! What capacity is counted by.
 
-use perennial_workflows::aws::Market;
-use perennial_workflows::steps::Intent;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::step::intent::Intent;
 
 /// A capacity pool: a subnet makes no difference within its zone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,11 +2,13 @@
 
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::ReadError;
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::backup::{BookId, book_key};
-use perennial_workflows::domain::{Perennial, Rejection, Sight, State};
-use perennial_workflows::node::{OperationId, node_stream};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Rejection, Sight};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::backup_id::{BookId, book_key};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
 
 /// What can be seen of a node now.
 ///

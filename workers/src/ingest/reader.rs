@@ -6,7 +6,7 @@
 //! - Every message has a disposition ([`Fate`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
 //! - A message whose inbox entry cannot be written (the journal is unavailable) stays in the queue.
-//! - A wake hint ([`perennial_workflows::hint`]) is no inbox entry: it wakes the steps of this process that
+//! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this process that
 //!   wait for it, and is gone.
 
 use std::sync::Arc;
@@ -17,11 +17,13 @@ use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::backup::{BackupId, BookId};
-use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, State};
-use perennial_workflows::hint::Hint;
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::submission::{Reply, Submission, SubmissionId, Work};
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId, Work};
+use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::step::wake_hint::Hint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 

@@ -9,11 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::ReadError;
-use perennial_workflows::backup::{Book, BookId, Errand, errand};
-use perennial_workflows::domain::{Command, Perennial, Rejection, Sight, State};
-use perennial_workflows::node::{OperationId, node_stream};
-use perennial_workflows::operation::Status;
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::backup_catalog::Book;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::command::{Command, Rejection, Sight};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::backup_id::BookId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::operation::state::Status;
 use tracing::warn;
 
 use super::driver::{Failure, Task};
@@ -196,7 +200,7 @@ impl BackupScheduler {
 }
 
 /// Whether what is due depends on the node's newest operation.
-fn needs_operation(node: &perennial_workflows::node::Node, catalog: &Book) -> bool {
+fn needs_operation(node: &perennial_workflows::aggregate::node::Node, catalog: &Book) -> bool {
     node.open.is_some() || node.deleted && !catalog.known.backups.is_empty()
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
 
 use super::error::CloudError;
 use super::request::{

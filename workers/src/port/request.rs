@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
-use perennial_workflows::steps::LaunchVolume;
+use perennial_workflows::step::intent::LaunchVolume;
 
 use super::view::{ImageTraits, Tags};
 

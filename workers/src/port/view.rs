@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::found::MappedVolume;
-use perennial_workflows::signal::StatusCheck;
+use perennial_workflows::model::signal::StatusCheck;
+use perennial_workflows::model::volume::MappedVolume;
 
 /// Tags, sorted.
 pub type Tags = BTreeMap<String, String>;

@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{AllocationId, InstanceId, InterfaceId, SubnetId};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::{AllocationId, InstanceId, InterfaceId, SubnetId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
 use super::tags::carries;

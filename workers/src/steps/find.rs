@@ -1,7 +1,8 @@
 //! What an abandoned step has made, found by its tags.
 
-use perennial_workflows::node::{Made, Thing};
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::resources::{Made, Thing};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, not_yet, settled};
 use super::tags::step_tags;

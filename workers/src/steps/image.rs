@@ -1,7 +1,9 @@
 //! Images: registered from a snapshot of the root, and deregistered.
 
-use perennial_workflows::aws::{ImageId, SnapshotId};
-use perennial_workflows::steps::{Evidence, ImageFacts, TagMap};
+use perennial_workflows::model::aws::{ImageId, SnapshotId};
+use perennial_workflows::model::image::ImageFacts;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
 use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};

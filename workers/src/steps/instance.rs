@@ -1,9 +1,10 @@
 //! Instances: launched, seen running, fenced.
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{InstanceId, InstanceState, SpotRequestId};
-use perennial_workflows::capacity;
-use perennial_workflows::steps::{Evidence, Intent, LaunchInterface};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::{Intent, LaunchInterface};
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
 use super::tags::step_tags;

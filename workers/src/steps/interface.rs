@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{GroupId, InstanceId, InterfaceId};
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::model::aws::{GroupId, InstanceId, InterfaceId};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
 
 use super::address::held_by;
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled};

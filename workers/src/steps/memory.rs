@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use perennial_engine::ids::{StreamId, Token};
-use perennial_workflows::aws::SnapshotId;
+use perennial_workflows::model::aws::SnapshotId;
 
 /// How many steps are remembered. A worker pool has at most 4,096 in hand; the rest is room for steps that
 /// ended without a word.

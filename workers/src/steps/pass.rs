@@ -7,8 +7,8 @@ use perennial_engine::clock::Clock;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::memory::{Creation, Memory};
 use crate::capacity::on_demand::OnDemandBudget;

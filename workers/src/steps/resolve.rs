@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use perennial_workflows::aws::{ImageId, SubnetId};
-use perennial_workflows::steps::{Evidence, ImageFacts, Placement};
+use perennial_workflows::model::aws::{ImageId, SubnetId};
+use perennial_workflows::model::image::{ImageFacts, Placement};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::image::of_traits;
 use super::pass::{Answer, Pass, refused, settled};

@@ -1,7 +1,8 @@
 //! The old root becomes the root of the new instance.
 
-use perennial_workflows::aws::{InstanceId, VolumeId};
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};

@@ -1,7 +1,8 @@
 //! A clone of the root volume.
 
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, lost, not_yet, settled};
 use super::tags::step_tags;

@@ -9,7 +9,8 @@ use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::StreamId;
 use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
 
 use super::memory::Memories;
 use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};

@@ -1,7 +1,8 @@
 //! Snapshots of one volume, and their deletion.
 
-use perennial_workflows::aws::{SnapshotId, VolumeId};
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::{SnapshotId, VolumeId};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{
     Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_yet, refused, settled};
 use crate::port::{AttachmentState, VolumeState, VolumeView};

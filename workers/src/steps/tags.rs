@@ -1,6 +1,6 @@
 //! Which tags say whose an object is, and which step made it.
 
-use perennial_workflows::steps::TagMap;
+use perennial_workflows::model::volume::TagMap;
 
 use crate::port::Tags;
 

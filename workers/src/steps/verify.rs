@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId, VolumeId};
-use perennial_workflows::steps::{Evidence, Slot};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, InterfaceId, VolumeId};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, not_yet, settled};
 use crate::port::AttachmentState;

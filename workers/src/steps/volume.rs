@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::found::Found;
-use perennial_workflows::steps::{Evidence, Intent, TagMap};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::model::volume::Found;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
 
 use super::pass::{
     Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,

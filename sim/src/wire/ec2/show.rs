@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use perennial_workers::port::{AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState};
-use perennial_workflows::aws::{GroupId, InstanceState, Market, VolumeId};
+use perennial_workflows::model::aws::{GroupId, InstanceState, Market, VolumeId};
 
 use super::super::xml::Element;
 use crate::world::state::{
