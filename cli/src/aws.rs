@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::queue::{DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt};
 use perennial_workers::aws::{Ec2, SqsQueue, load_config, sqs_client};
-use perennial_workers::cloud::Cloud;
+use perennial_workers::port::Cloud;
 use tokio::sync::OnceCell;
 
 /// The clients of one process. Cheap to clone.

@@ -248,7 +248,7 @@ impl Stage {
             owner: "demo".to_owned(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
-            sweep_every: perennial_workers::sweep::EVERY,
+            sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
         let engine = service.engine();
         let (trigger, shutdown) = Shutdown::new();

@@ -277,7 +277,7 @@ async fn ec2(
     spec: Option<&perennial_workflows::spec::node::NodeSpec>,
     report: &mut Report,
 ) {
-    use perennial_workers::cloud::Select;
+    use perennial_workers::port::Select;
 
     let aws = installation.aws().await;
     match aws.region() {
@@ -316,17 +316,17 @@ async fn ec2(
 
 /// What to do about a call that failed: without an answer the way there is broken, not what was asked.
 #[cfg(feature = "aws")]
-fn advice(error: &perennial_workers::classify::CloudError, answered: &'static str) -> &'static str {
+fn advice(error: &perennial_workers::port::error::CloudError, answered: &'static str) -> &'static str {
     if error.code.is_empty() { "check the network, AWS_REGION and AWS_ENDPOINT_URL" } else { answered }
 }
 
 #[cfg(feature = "aws")]
 async fn dry_run(
-    cloud: &dyn perennial_workers::cloud::Cloud,
+    cloud: &dyn perennial_workers::port::Cloud,
     spec: &perennial_workflows::spec::node::NodeSpec,
     report: &mut Report,
 ) {
-    use perennial_workers::cloud::{LaunchNetwork, LaunchRequest};
+    use perennial_workers::port::{LaunchNetwork, LaunchRequest};
 
     let zone = match cloud.subnets(std::slice::from_ref(&spec.subnet)).await {
         Ok(subnets) => match subnets.first() {
@@ -338,7 +338,7 @@ async fn dry_run(
         Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
     };
     if spec.capacity.is_surveyed() {
-        let named = perennial_workers::cloud::TypeQuery::Named(vec!["m5.large".to_owned()]);
+        let named = perennial_workers::port::TypeQuery::Named(vec!["m5.large".to_owned()]);
         match cloud.instance_types(&named).await {
             Ok(_) => report.ok("instance types", "may be looked at"),
             Err(error) => {

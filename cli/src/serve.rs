@@ -8,7 +8,7 @@ use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_store::{Options, SqliteJournal};
-use perennial_workers::cloud::Cloud;
+use perennial_workers::port::Cloud;
 use perennial_workers::service::{Parts, Service};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;

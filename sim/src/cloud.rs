@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_workers::classify::{Action, CloudError};
-use perennial_workers::cloud::{
+use perennial_workers::port::error::{Action, CloudError};
+use perennial_workers::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
     Taking, TypeQuery, VolumeRequest, VolumeView,

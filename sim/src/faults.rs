@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 
 /// The effect on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -71,33 +71,30 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageState, ImageTraits, SnapshotState, Tags};
-use perennial_workflows::model::aws::{
-    GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
-    VolumeId,
-};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
 pub use catalogue::{Gpu, Price, Shape, TYPES, is_current};
 pub use checkers::{NODE_TAG, OWNER_TAG};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
-#[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
 use eventual_consistency::Versioned;
 pub use fleets::{FleetAnswer, FleetRequest};
 pub use guest::GuestError;
 pub use network::Reassignment;
-#[cfg(feature = "wire")]
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageState, ImageTraits, SnapshotState, Tags};
+use perennial_workflows::model::aws::{
+    GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
+};
 pub(crate) use persistence::seeded;
 pub use requests::{
     Behaviour, DeviceMapping, LaunchExtras, LaunchTags, ModifyVolume, MoreInterface, Placement, RunInstances,
     SpotKind,
 };
 pub use run_command::{Command, Invocation, Outcome, Script, SendCommand, Stage};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use settings::{Capacity, Quotas, Settings, Span};
 pub use spot::Notice;
 pub use state::{Dimensions, Modification, ModificationState};
@@ -107,6 +104,9 @@ use state::{
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
 pub use tags::Tagged;
+
+#[cfg(feature = "wire")]
+#[cfg(feature = "wire")]
 
 /// The first record on the root of every instance of the default image.
 pub const IMAGE_RECORD: &str = "image";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::model::aws::Market;
 use perennial_workflows::model::resources::Origin;
 use perennial_workflows::model::volume::Slot;

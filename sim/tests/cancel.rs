@@ -8,7 +8,7 @@ use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::model::aws::Market;
 use perennial_workflows::spec::node::{Handover, NetworkMode, RootMode};
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::cloud::{InterfaceRequest, Tags};
+use perennial_workers::port::{InterfaceRequest, Tags};
 use perennial_workflows::model::aws::Market;
 use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
 use serde_json::json;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, World};
-use perennial_workers::cloud::{Tags, VolumeRequest};
+use perennial_workers::port::{Tags, VolumeRequest};
 use perennial_workflows::model::aws::{Market, VolumeId};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::volume::Slot;

@@ -9,7 +9,7 @@ use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::aggregate::backup_catalog::{Backup, BackupCause};
 use perennial_workflows::model::aws::SnapshotId;
 use perennial_workflows::model::name::NodeName;

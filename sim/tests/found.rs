@@ -8,16 +8,17 @@ use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{DeviceMapping, Notice, World};
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageRequest, Tags, VolumeRequest};
-use perennial_workers::sweep;
+use perennial_workers::periodic::sweep;
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageRequest, Tags, VolumeRequest};
 use perennial_workflows::model::aws::{ImageId, InstanceId, Market, VolumeId};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::operation_id::{OperationKind, Outcome};
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::state::Status;
-use perennial_workflows::spec::node::FoundVolumes;
-use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::node::{
+    DataMode, FoundVolumes, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange,
+};
 use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
 use serde_json::json;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 use perennial_workflows::model::aws::VolumeId;
 use perennial_workflows::model::operation_id::OperationKind;
 use perennial_workflows::model::resources::Retained;

@@ -9,7 +9,7 @@ use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::spec::node::{Handover, NetworkMode, RootMode};
 use perennial_workflows::step::intent::Intent;

@@ -12,7 +12,7 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::stuck_detach::StuckDetach;
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 use perennial_workflows::model::aws::{InstanceId, Market};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::operation::event::OperationEvent;

@@ -8,7 +8,7 @@ use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_sim::world::stuck_detach::StuckDetach;
-use perennial_workers::cloud::{Tags, VolumeRequest};
+use perennial_workers::port::{Tags, VolumeRequest};
 use perennial_workflows::model::aws::VolumeId;
 use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::step::evidence::Evidence;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use perennial_workers::cloud::TypeQuery;
+use perennial_workers::port::TypeQuery;
 use perennial_workflows::model::aws::Market;
 use perennial_workflows::model::boot::Boots;
 use perennial_workflows::model::survey::TypeFacts;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use perennial_workers::cloud::{Tags, VolumeState};
+use perennial_workers::port::{Tags, VolumeState};
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde_json::{Value, json};
 

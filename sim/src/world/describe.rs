@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     BlockDevice, ElasticView, ImageView, InstanceInterface, InstanceView, InterfaceAttachment, InterfaceView,
     RootTaskView, Select, SnapshotState, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment,
     VolumeView,

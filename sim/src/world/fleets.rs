@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 use perennial_workflows::model::aws::InstanceId;
 
 use super::requests::RunInstances;

@@ -1,6 +1,6 @@
 //! Security groups: that they exist. Their rules are not modelled, no packet is.
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 use perennial_workflows::model::aws::GroupId;
 
 use super::state::Group;

@@ -5,7 +5,7 @@
 //! still write while it shuts down, which is why `shutting-down` is no fence. While its root is being
 //! replaced it is down.
 
-use perennial_workers::cloud::AttachmentState;
+use perennial_workers::port::AttachmentState;
 use perennial_workflows::model::aws::{InstanceId, VolumeId};
 
 use super::World;

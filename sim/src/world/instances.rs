@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use perennial_workers::cloud::{AttachmentState, ImageState, InstanceView, VolumeState};
+use perennial_workers::port::{
+    AttachmentState, ImageState, InstanceView, LaunchNetwork, LaunchRequest, Tags, VolumeState,
+};
 use perennial_workflows::model::aws::{
-    InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
 };
 
 use super::events::Happening;

@@ -1,9 +1,8 @@
 //! Laws over random sequences of calls: nothing inconsistent, time only forwards, the seed decides.
 
-use proptest::prelude::*;
-
-use perennial_workers::cloud::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
+use perennial_workers::port::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
 use perennial_workflows::model::aws::{InstanceId, InterfaceId, Market, SnapshotId, VolumeId};
+use proptest::prelude::*;
 
 use super::settings::{RootAdoption, Settings, Span};
 use super::{Notice, Placement, Reassignment, RunInstances, World};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{InterfaceRequest, Tags};
+use perennial_workers::port::{InterfaceRequest, Tags};
 use perennial_workflows::model::aws::{
     AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId,
 };

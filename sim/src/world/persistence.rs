@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageState, ImageTraits, RootTaskState, SnapshotState, VolumeState,
 };
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags, VolumeState,
 };
 use perennial_workflows::model::aws::{

@@ -3,7 +3,7 @@
 //! A stopped instance keeps its volumes and interfaces, releases its capacity, and is no fence: any user may
 //! start it.
 
-use perennial_workers::cloud::ImpairedView;
+use perennial_workers::port::ImpairedView;
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use perennial_workflows::model::signal::StatusCheck;
 

@@ -1,6 +1,6 @@
 //! Volumes, snapshots, images and root replacement.
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags,
     VolumeRequest, VolumeState,
 };

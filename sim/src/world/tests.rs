@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, InstanceView, InterfaceRequest, RootTaskState, Select,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };

@@ -4,7 +4,7 @@
 //! waits for the end and for six hours after the beginning of the last (EBS User Guide, volume modification
 //! considerations).
 
-use perennial_workers::cloud::VolumeState;
+use perennial_workers::port::VolumeState;
 use perennial_workflows::model::aws::VolumeId;
 
 use super::requests::ModifyVolume;

@@ -68,7 +68,7 @@ use perennial_engine::journal::Journal as _;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::{Capacity, Latencies, Settings, Span};
 use perennial_sim::world::{Notice, RunInstances, World};
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, InterfaceRequest, LaunchNetwork, LaunchRequest, RootTaskState,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };

@@ -21,8 +21,8 @@ use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
-use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
+use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, pool_stream};
 use perennial_workflows::aggregate::backup_catalog::Carried;
@@ -238,7 +238,7 @@ impl Lab {
             owner: self.owner.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
-            sweep_every: perennial_workers::sweep::EVERY,
+            sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {

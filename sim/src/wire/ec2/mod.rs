@@ -20,14 +20,15 @@ mod select;
 mod show;
 mod storage;
 
-pub(crate) use call::read_tags;
-pub(crate) use select::like;
-pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
+use call::Call;
+use perennial_workers::port::Tags;
 
 use super::params::Params;
 use super::xml::Element;
 use crate::world::{ApiError, World};
-use call::Call;
+pub(crate) use call::read_tags;
+pub(crate) use select::like;
+pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
 
 /// The namespace of every answer.
 pub(crate) const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";

@@ -2,14 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::InterfaceRequest;
+use perennial_workers::port::InterfaceRequest;
 use perennial_workflows::model::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
 
 use super::super::xml::Element;
 use super::call::Call;
 use super::instances::group_ids;
-use super::select::{self, Bounds, Filters, page};
-use super::show;
+use super::select::{Bounds, Filters, page};
+use super::{select, show};
 use crate::world::state::Interface;
 use crate::world::{ACCOUNT, ApiError, Destination, Reassignment, World};
 

@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 
 use base64::Engine as _;
-use perennial_workers::cloud::{
-    AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState,
-};
+use perennial_workers::port::{AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState};
 use perennial_workflows::model::aws::{GroupId, InstanceState, Market, VolumeId};
 
 use super::super::xml::Element;

@@ -1,12 +1,12 @@
 //! Volumes, snapshots, images, root replacement.
 
-use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
+use perennial_workers::port::{ImageRequest, ImageTraits, VolumeRequest};
 use perennial_workflows::model::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
 use super::super::xml::Element;
 use super::call::Call;
-use super::select::{self, Bounds, Filters, page};
-use super::{instances, show};
+use super::select::{Bounds, Filters, page};
+use super::{instances, select, show};
 use crate::world::state::{Image, Volume};
 use crate::world::{ACCOUNT, ApiError, Detach, ModifyVolume, RootSource, SnapshotSet};
 

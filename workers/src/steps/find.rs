@@ -1,0 +1,45 @@
+//! What an abandoned step has made, found by its tags.
+
+use perennial_workflows::model::resources::{Made, Thing};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
+
+use super::pass::{Answer, LOOK_AGAIN, Pass, not_yet, settled};
+use super::tags::step_tags;
+use crate::port::Select;
+
+/// What a step has made, by its tags. Nothing is believed only after every look has missed it for long.
+pub(super) async fn find(pass: &mut Pass<'_>, made: Made, tags: &TagMap) -> Answer {
+    let cloud = pass.tools.cloud.as_ref();
+    let tags = step_tags(tags);
+    let things: Vec<Thing> = match made {
+        Made::Instance => {
+            let found = cloud.instances(&Select::Tagged(tags)).await?;
+            if !found.is_empty() && found.iter().all(|view| view.state.is_over()) {
+                return settled(Evidence::Found { things: Vec::new() });
+            }
+            let live = found.into_iter().filter(|view| !view.state.is_over());
+            live.map(|view| Thing::Instance { instance: view.id, spot_request: view.spot_request }).collect()
+        }
+        Made::Volume => {
+            let found = cloud.volumes(&Select::Tagged(tags)).await?;
+            found.into_iter().map(|view| Thing::Volume { volume: view.id }).collect()
+        }
+        Made::Interface => {
+            let found = cloud.interfaces(&Select::Tagged(tags)).await?;
+            found.into_iter().map(|view| Thing::Interface { interface: view.id }).collect()
+        }
+        Made::Snapshot => {
+            let found = cloud.snapshots(&Select::Tagged(tags)).await?;
+            found.into_iter().map(|view| Thing::Snapshot { snapshot: view.id }).collect()
+        }
+        Made::Image => {
+            let found = cloud.images(&Select::Tagged(tags)).await?;
+            found.into_iter().map(|view| Thing::Image { image: view.id }).collect()
+        }
+    };
+    if things.is_empty() && !pass.is_absent() {
+        return not_yet(LOOK_AGAIN, "nothing of that step is shown, which proves nothing yet");
+    }
+    settled(Evidence::Found { things })
+}
