@@ -3,23 +3,19 @@
 //! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: load, decide, append, and on a
 //! conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open steps and rings.
 
-use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tracing::{debug, warn};
 
+use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
-use crate::domain::{Domain, FoldError, OpenStep, Projected, Stamp, World, fold};
-use crate::ids::{Position, Seq, StreamId, Token};
-use crate::journal::{
-    AppendError, Batch, Journal, OpenStepRow, ProjectionDelta, ReadError, StreamAppend, SummaryRow,
-};
+use crate::domain::{Domain, FoldError, OpenStep, Stamp, World, fold};
+use crate::ids::{Doorbell, Position, Seq, StreamId};
+use crate::journal::{AppendError, Batch, Journal, ProjectionDelta, ReadError, StreamAppend};
+use crate::projection::note_changes;
 use crate::wake::Sleepers;
-
-/// How many streams' states are kept in memory. A folded node or workflow is a few KiB: tens of MiB in all.
-const CACHED_STREAMS_MAX: usize = 10_000;
 
 /// How often a command is decided anew after a conflict. Within one process commands on a stream take turns, so a
 /// conflict needs another writer; five in a row need a livelock.
@@ -34,15 +30,6 @@ const DOORBELLS_MAX: usize = 65_536;
 
 /// How many events one read takes.
 const READ_PAGE: usize = 1_000;
-
-/// A hint: look at this step of this workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Doorbell {
-    /// The workflow's stream.
-    pub workflow: StreamId,
-    /// The step.
-    pub token: Token,
-}
 
 /// What a command led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,57 +74,6 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     },
 }
 
-/// A stream as it is remembered: its state, and what that shows, so that neither is computed twice.
-struct Loaded<D: Domain> {
-    state: Arc<D::State>,
-    head: Seq,
-    shown: Arc<Projected<D::Intent>>,
-}
-
-impl<D: Domain> Clone for Loaded<D> {
-    fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), head: self.head, shown: Arc::clone(&self.shown) }
-    }
-}
-
-struct Cached<D: Domain> {
-    loaded: Loaded<D>,
-    used: u64,
-}
-
-struct Cache<D: Domain> {
-    streams: HashMap<StreamId, Cached<D>>,
-    uses: u64,
-}
-
-impl<D: Domain> Cache<D> {
-    fn get(&mut self, stream: &StreamId) -> Option<Loaded<D>> {
-        self.uses += 1;
-        let uses = self.uses;
-        self.streams.get_mut(stream).map(|cached| {
-            cached.used = uses;
-            cached.loaded.clone()
-        })
-    }
-
-    fn put(&mut self, stream: StreamId, loaded: Loaded<D>) {
-        self.uses += 1;
-        // A read that began before an append and ends after it must not put the older state back.
-        if self.streams.get(&stream).is_some_and(|cached| cached.loaded.head > loaded.head) {
-            return;
-        }
-        if self.streams.len() >= CACHED_STREAMS_MAX && !self.streams.contains_key(&stream) {
-            // Half of them at once: a scan now and then instead of a list on every use.
-            let floor = self.uses.saturating_sub(CACHED_STREAMS_MAX as u64 / 2);
-            self.streams.retain(|_, cached| cached.used >= floor);
-            if self.streams.len() >= CACHED_STREAMS_MAX {
-                self.streams.clear();
-            }
-        }
-        self.streams.insert(stream, Cached { loaded, used: self.uses });
-    }
-}
-
 /// The engine of one domain over one journal. Cheap to clone.
 pub struct Engine<D: Domain> {
     inner: Arc<Inner<D>>,
@@ -169,7 +105,7 @@ impl<D: Domain> Engine<D> {
             inner: Arc::new(Inner {
                 journal,
                 clock,
-                cache: Mutex::new(Cache { streams: HashMap::new(), uses: 0 }),
+                cache: Mutex::default(),
                 locks: (0..LOCK_STRIPES).map(|_| AsyncMutex::new(())).collect(),
                 bells,
                 bells_taken: Mutex::new(Some(taken)),
@@ -372,7 +308,8 @@ impl<D: Domain> Engine<D> {
                 })?;
             }
             let shown = D::project(stream, &state);
-            diff(stream, &before.shown, &shown, now_ms, &mut prepared);
+            let delta = &mut prepared.delta;
+            prepared.bells.extend(note_changes(delta, stream, &before.shown, &shown, now_ms));
             prepared.batch_appends.push(StreamAppend {
                 stream: stream.clone(),
                 expected: before.head,
@@ -395,10 +332,7 @@ impl<D: Domain> Engine<D> {
     }
 
     fn forget(&self, streams: &[StreamId]) {
-        let mut cache = self.cache();
-        for stream in streams {
-            cache.streams.remove(stream);
-        }
+        self.cache().forget(streams);
     }
 }
 
@@ -411,69 +345,6 @@ struct Prepared<D: Domain> {
 
 fn no_stream() -> StreamId {
     StreamId::parse("none/none").unwrap_or_else(|_| unreachable!("BUG: a literal is a stream name"))
-}
-
-fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
-    OpenStepRow {
-        stream: stream.clone(),
-        token: step.token,
-        step: step.step.clone(),
-        due_ms: step.not_before_ms,
-        deadline_ms: step.deadline_ms,
-        priority: step.priority,
-    }
-}
-
-/// What `after` shows that `before` did not.
-fn diff<D: Domain>(
-    stream: &StreamId,
-    before: &Projected<D::Intent>,
-    after: &Projected<D::Intent>,
-    now_ms: u64,
-    prepared: &mut Prepared<D>,
-) {
-    let delta = &mut prepared.delta;
-    for step in &before.steps {
-        if !after.steps.iter().any(|other| other.token == step.token) {
-            delta.closed.push((stream.clone(), step.token));
-        }
-    }
-    for step in &after.steps {
-        let row = step_row(stream, step);
-        match before.steps.iter().find(|other| other.token == step.token) {
-            None => {
-                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
-                delta.opened.push(row);
-            }
-            // A deadline can move (resume); the row is replaced.
-            Some(other) if step_row(stream, other) != row => {
-                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
-                delta.closed.push((stream.clone(), step.token));
-                delta.opened.push(row);
-            }
-            Some(_) => {}
-        }
-    }
-    for key in &before.keys {
-        if !after.keys.contains(key) {
-            delta.keys_removed.push((key.clone(), stream.clone()));
-        }
-    }
-    for key in &after.keys {
-        if !before.keys.contains(key) {
-            delta.keys_added.push((key.clone(), stream.clone()));
-        }
-    }
-    if before.summary != after.summary
-        && let Some(summary) = &after.summary
-    {
-        delta.summaries.push(SummaryRow {
-            stream: stream.clone(),
-            open: summary.open,
-            body: summary.body.clone(),
-            updated_at_ms: now_ms,
-        });
-    }
 }
 
 /// Reads and folds a whole stream.
@@ -497,80 +368,5 @@ pub async fn load_stream<D: Domain>(
         if !full {
             return Ok((state, head));
         }
-    }
-}
-
-/// Rebuilds what the projections should hold, event by event in order of position: the other half of `verify` and
-/// `rebuild`.
-#[derive(Debug)]
-pub struct Reprojection<D: Domain> {
-    states: BTreeMap<StreamId, (D::State, u64)>,
-    updated: BTreeMap<StreamId, (Option<crate::domain::Summary>, u64)>,
-}
-
-impl<D: Domain> Default for Reprojection<D> {
-    fn default() -> Self {
-        Self { states: BTreeMap::new(), updated: BTreeMap::new() }
-    }
-}
-
-/// The projections, in full.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Projections {
-    /// In the order (stream, token).
-    pub open_steps: Vec<OpenStepRow>,
-    /// In the order (key, stream).
-    pub keys: Vec<(String, StreamId)>,
-    /// In order of stream.
-    pub summaries: Vec<SummaryRow>,
-}
-
-impl<D: Domain> Reprojection<D> {
-    /// Takes the next event.
-    ///
-    /// # Errors
-    /// [`FoldError`]; the stream stays as it was.
-    pub fn apply(&mut self, event: &crate::journal::RecordedEvent) -> Result<(), FoldError> {
-        let (state, _) = self.states.remove(&event.stream).unwrap_or_else(|| (D::empty(&event.stream), 0));
-        let next = fold::<D>(state.clone(), [event]);
-        let at_ms = event.recorded_at_ms;
-        match next {
-            Ok(next) => {
-                let summary = D::project(&event.stream, &next).summary;
-                let entry = self.updated.entry(event.stream.clone()).or_insert((None, at_ms));
-                if entry.0 != summary {
-                    *entry = (summary, at_ms);
-                }
-                self.states.insert(event.stream.clone(), (next, at_ms));
-                Ok(())
-            }
-            Err(error) => {
-                self.states.insert(event.stream.clone(), (state, at_ms));
-                Err(error)
-            }
-        }
-    }
-
-    /// What the projections should hold.
-    #[must_use]
-    pub fn finish(self) -> Projections {
-        let mut projections = Projections::default();
-        for (stream, (state, _)) in &self.states {
-            let shown = D::project(stream, state);
-            let mut steps: Vec<_> = shown.steps.iter().map(|step| step_row(stream, step)).collect();
-            steps.sort_by_key(|row| row.token);
-            projections.open_steps.extend(steps);
-            projections.keys.extend(shown.keys.into_iter().map(|key| (key, stream.clone())));
-            if let Some(summary) = shown.summary {
-                projections.summaries.push(SummaryRow {
-                    stream: stream.clone(),
-                    open: summary.open,
-                    body: summary.body,
-                    updated_at_ms: self.updated.get(stream).map_or(0, |(_, at)| *at),
-                });
-            }
-        }
-        projections.keys.sort();
-        projections
     }
 }

@@ -7,16 +7,19 @@
 //! - [`ids`], [`journal`], [`queue`], [`clock`], [`retry`]: the shapes and ports
 //! - [`domain`]: what a domain is (decide, evolve, project)
 //! - [`engine`]: commands in, atomic appends out
-//! - [`workers`]: doorbells in, reports out
+//! - [`projection`]: what streams show, folded anew from all events
+//! - [`dispatcher`]: doorbells in, reports out
 //! - [`memory`]: both ports in memory, for tests and as the reference of the conformance suites
 
+mod cache;
 pub mod clock;
+pub mod dispatcher;
 pub mod domain;
 pub mod engine;
 pub mod ids;
 pub mod journal;
 pub mod memory;
+pub mod projection;
 pub mod queue;
 pub mod retry;
 mod wake;
-pub mod workers;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::engine::Doorbell;
+use crate::ids::Doorbell;
 
 /// The steps in hand that wait for the world. At most as many as a pool has in hand.
 #[derive(Debug)]

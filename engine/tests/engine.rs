@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Limits;
 use perennial_engine::domain::{Domain as _, FoldError};
-use perennial_engine::engine::{ExecuteError, Reprojection};
+use perennial_engine::engine::ExecuteError;
 use perennial_engine::ids::{Position, Seq, Token};
 use perennial_engine::journal::{
     Batch, EventData, Journal as _, OpenStepRow, ProjectionDelta, StreamAppend, SummaryRow, Which,
 };
+use perennial_engine::projection::Reprojection;
 use perennial_engine::queue::{Depth, Queue as _};
-use perennial_engine::workers::Limits;
 use proptest::prelude::*;
 
 use toy::{Act, Command, EPOCH_MS, Event, Intent, Place, Rejection, Toy, job, step};

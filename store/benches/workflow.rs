@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, StepResult, StepRunner};
 use perennial_engine::domain::{
     Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
 };
@@ -39,7 +40,6 @@ use perennial_engine::journal::{
     AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
     SummaryRow, Which,
 };
-use perennial_engine::workers::{Limits, Shutdown, StepResult, StepRunner, Workers};
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -209,7 +209,7 @@ struct Bench {
     engine: Engine<Noop>,
     watched: Arc<Watched>,
     started: AtomicU64,
-    stop: perennial_engine::workers::ShutdownTrigger,
+    stop: perennial_engine::dispatcher::ShutdownTrigger,
     workers: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -220,7 +220,8 @@ impl Bench {
         let settings = QueueSettings { durability: Durability::Hint, ..QueueSettings::default() };
         let queue = EmbeddedQueue::open(dir, "steps", settings, Clock::system()).unwrap();
         let engine = Engine::new(Arc::clone(&watched) as Arc<dyn Journal>, Clock::system());
-        let workers = Workers::new(engine.clone(), Arc::new(queue), Arc::new(NoopRunner), Limits::default());
+        let workers =
+            Dispatcher::new(engine.clone(), Arc::new(queue), Arc::new(NoopRunner), Limits::default());
         let (stop, shutdown) = Shutdown::new();
         let workers = Mutex::new(Some(tokio::spawn(workers.run(shutdown))));
         Arc::new(Self { engine, watched, started: AtomicU64::new(0), stop, workers })

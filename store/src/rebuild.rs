@@ -8,7 +8,7 @@ use perennial_engine::journal::ReadError;
 use serde::Serialize;
 
 use crate::file::{self, JOURNAL, Lock, OpenError, Synchronous};
-use crate::projector::{Projections, Projector};
+use crate::projector::Projector;
 use crate::verify::{Finding, Severity};
 use crate::{read, writer};
 
@@ -75,19 +75,19 @@ pub fn rebuild(path: &Path, mut projector: impl Projector) -> Result<RebuildRepo
             }
         }
     }
-    let Projections { mut open_steps, mut lookup, mut summaries } = projector.finish();
-    open_steps.retain(|row| !broken.contains(&row.stream));
-    lookup.retain(|(_, stream)| !broken.contains(stream));
-    summaries.retain(|row| !broken.contains(&row.stream));
+    let mut projections = projector.finish();
+    projections.open_steps.retain(|row| !broken.contains(&row.stream));
+    projections.keys.retain(|(_, stream)| !broken.contains(stream));
+    projections.summaries.retain(|row| !broken.contains(&row.stream));
     let report = RebuildReport {
         events: last.0,
-        open_steps: open_steps.len() as u64,
-        keys: lookup.len() as u64,
-        summaries: summaries.len() as u64,
+        open_steps: projections.open_steps.len() as u64,
+        keys: projections.keys.len() as u64,
+        summaries: projections.summaries.len() as u64,
         unfoldable,
     };
     tx.execute_batch("DELETE FROM open_steps; DELETE FROM lookup; DELETE FROM summaries;")?;
-    writer::write_projections(&tx, Projections { open_steps, lookup, summaries })?;
+    writer::write_projections(&tx, projections)?;
     tx.commit()?;
     Ok(report)
 }

@@ -20,11 +20,12 @@ use std::path::Path;
 
 use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, chain};
+use perennial_engine::projection::Projections;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
 use crate::file::{self, JOURNAL, OpenError};
-use crate::projector::{Projections, Projector};
+use crate::projector::Projector;
 use crate::read;
 
 /// How many findings a report holds; the rest are counted. A journal with more is beyond reading them.
@@ -467,7 +468,7 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     };
     compare_rows(report, "open step", steps, steps_page, |(stream, _)| stream, broken);
 
-    let keys = folded.lookup.into_iter().map(|entry| (entry, ())).collect();
+    let keys = folded.keys.into_iter().map(|entry| (entry, ())).collect();
     let keys_page = |after: Option<&(String, StreamId)>| {
         Ok(read::lookup_all(conn, after, PAGE)?.into_iter().map(|entry| (entry, ())).collect())
     };

@@ -26,11 +26,11 @@ use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::journal::{
     AppendError, Appended, Batch, EventData, Hash, Head, ProjectionDelta, RecordedEvent, chain,
 };
+use perennial_engine::projection::Projections;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Meter;
-use crate::projector::Projections;
 use crate::read::{self, signed};
 
 /// How many batches wait for the writer at most; then `append` waits. Four full groups: more would only be latency.
@@ -192,7 +192,7 @@ impl<'c> Statements<'c> {
 pub(crate) fn write_projections(conn: &Connection, projections: Projections) -> rusqlite::Result<()> {
     Statements::prepare(conn)?.project(&ProjectionDelta {
         opened: projections.open_steps,
-        keys_added: projections.lookup,
+        keys_added: projections.keys,
         summaries: projections.summaries,
         ..ProjectionDelta::default()
     })

@@ -11,12 +11,13 @@ use perennial_engine::journal::{
     AppendError, Batch, EventData, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
     StreamAppend, SummaryRow,
 };
+use perennial_engine::projection::Projections;
 use perennial_store::backup::{BackupError, backup};
 use perennial_store::conformance::journal::{batch, event, read_checked, stream};
 use perennial_store::export::{Filter, export, verify_export};
 use perennial_store::rebuild::{RebuildError, rebuild};
 use perennial_store::verify::{Severity, VerifyReport, verify, verify_events};
-use perennial_store::{JournalReader, OpenError, Options, Projections, Projector, SqliteJournal};
+use perennial_store::{JournalReader, OpenError, Options, Projector, SqliteJournal};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -470,7 +471,7 @@ impl Projector for Toy {
     fn finish(self) -> Projections {
         Projections {
             open_steps: self.open.into_values().flatten().collect(),
-            lookup: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
+            keys: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
             summaries: self.summaries.into_values().collect(),
         }
     }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
 use perennial_workflows::backup::{Book, BookId, Errand, errand};
 use perennial_workflows::domain::{Command, Perennial, Rejection, Sight, State};
 use perennial_workflows::node::{OperationId, node_stream};

@@ -10,11 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
-use perennial_engine::workers::Shutdown;
 use perennial_workflows::backup::{BackupId, BookId};
 use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, Sight, State};
 use perennial_workflows::hint::Hint;

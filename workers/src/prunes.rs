@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
 use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
 use perennial_workflows::node::node_stream;
 use perennial_workflows::prune::due;

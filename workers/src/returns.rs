@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
 use perennial_workflows::aws::Market;
 use perennial_workflows::capacity::{self, SpotSeen, may_return};
 use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{StepResult, StepRunner};
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
-use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::aws::{
     AllocationId, GroupId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
 };

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown};
 use perennial_engine::engine::Engine;
 use perennial_engine::journal::Journal;
 use perennial_engine::queue::Queue;
-use perennial_engine::workers::{Limits, Shutdown, Workers};
 use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;
@@ -78,7 +78,7 @@ impl Service {
         let runner =
             Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&pools), on_demand));
         let mut loops = JoinSet::new();
-        loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
+        loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let boxes = [
             (LetterBox::Submissions, Some(parts.submissions)),
             (LetterBox::Interruptions, parts.interruptions),

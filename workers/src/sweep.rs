@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
-use perennial_engine::workers::Shutdown;
 use perennial_workflows::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::domain::{Command, Perennial, Rejection, State};
 use perennial_workflows::node::node_stream;

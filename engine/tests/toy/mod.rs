@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner};
 use perennial_engine::domain::{
     Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
 };
@@ -18,7 +19,6 @@ use perennial_engine::journal::{
 };
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
-use perennial_engine::workers::{Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner, Workers};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
@@ -458,7 +458,7 @@ impl Place {
             runs: Mutex::default(),
         });
         let queue = Arc::clone(&self.queue);
-        let workers = Workers::new(engine.clone(), queue, Arc::clone(&runner), limits);
+        let workers = Dispatcher::new(engine.clone(), queue, Arc::clone(&runner), limits);
         let (trigger, shutdown) = Shutdown::new();
         let pool = tokio::spawn(workers.run(shutdown));
         Process { engine, runner, journal, trigger, pool }

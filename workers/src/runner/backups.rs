@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::aws::{InstanceId, SnapshotId, VolumeId};
 use perennial_workflows::backup::{BackupEvidence, BackupIntent, TakenSnapshot};
 use perennial_workflows::steps::{Evidence, TagMap};

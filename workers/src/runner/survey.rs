@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::steps::Evidence;
 use perennial_workflows::survey::{Looked, PATIENCE_MS, Question, candidates, resolve};
 

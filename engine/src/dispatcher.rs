@@ -44,8 +44,8 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{Domain, OpenStep};
-use crate::engine::{Doorbell, Engine, ExecuteError};
-use crate::ids::{StreamId, Token};
+use crate::engine::{Engine, ExecuteError};
+use crate::ids::{Doorbell, StreamId, Token};
 use crate::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError, Receipt};
 use crate::retry::Intervals;
 
@@ -70,7 +70,7 @@ const ANNOUNCED_MAX: usize = 65_536;
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
 
-/// The bounds of one worker pool.
+/// The bounds of one dispatcher.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many steps may call out at once.
@@ -182,8 +182,8 @@ impl ShutdownTrigger {
     }
 }
 
-/// A worker pool: one per process.
-pub struct Workers<D: Domain, R> {
+/// Runs the open steps of one engine: one per process.
+pub struct Dispatcher<D: Domain, R> {
     engine: Engine<D>,
     queue: Arc<dyn Queue>,
     runner: Arc<R>,
@@ -220,8 +220,8 @@ enum Announce {
     Surely(Doorbell),
 }
 
-impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
-    /// A pool over an engine, its doorbell queue and a runner.
+impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
+    /// A dispatcher over an engine, its doorbell queue and a runner.
     #[must_use]
     pub fn new(engine: Engine<D>, queue: Arc<dyn Queue>, runner: Arc<R>, limits: Limits) -> Self {
         Self { engine, queue, runner, limits }
@@ -322,7 +322,7 @@ impl<D: Domain, R> Shared<D, R> {
 /// Starts what has been opened, here if there is room.
 async fn start<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let Some(mut bells) = shared.engine.take_bells() else {
-        error!("BUG: two worker pools over one engine; this one only answers what others ring");
+        error!("BUG: two dispatchers over one engine; this one only answers what others ring");
         return;
     };
     let mut rung = Vec::new();
