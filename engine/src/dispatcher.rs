@@ -736,6 +736,10 @@ async fn report<D: Domain, R: StepRunner<D>>(
                 error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
                 return Some(Answer::OVER);
             }
+            Err(error @ ExecuteError::Inconsistent { .. }) => {
+                error!(workflow = %bell.workflow, token = %bell.token, %error, "a report was not taken");
+                return Some(Answer::OVER);
+            }
             Err(error) => {
                 // Nothing stands between the observation and its record but this loop: the same report again.
                 warn!(%error, "a report could not be written; trying again");

@@ -1,17 +1,17 @@
 //! What a domain is: pure functions over the states of streams.
 //!
 //! # Expected flow
-//! 1. [`Domain::reads`] names the streams a command is about.
-//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`].
+//! 1. [`Domain::reads`] names the streams a command is about, and keys to look up.
+//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`], and asks 1 again until nothing new is named.
 //! 3. [`Domain::decide`] chooses the events, or refuses.
-//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 2.
+//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 1.
 //! 5. [`Domain::project`] says which steps are open now; the engine rings their doorbells.
 //!
 //! # Guarantees the domain gives
 //! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
 //! - Nothing here reads a clock, draws a random number or waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -110,15 +110,67 @@ impl<I> Default for Projected<I> {
     }
 }
 
+/// What a command is about, as far as the world so far tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reads {
+    /// Streams that the decision may append to. Commands that name the same one here take turns within this process.
+    pub written: BTreeSet<StreamId>,
+    /// Streams that the decision only looks at. They may move on before it is written, unless it fences them.
+    pub observed: BTreeSet<StreamId>,
+    /// Keys to look up; see [`World::lookup`].
+    pub keys: BTreeSet<String>,
+}
+
+impl Reads {
+    /// Streams that may be written.
+    #[must_use]
+    pub fn written(streams: impl IntoIterator<Item = StreamId>) -> Self {
+        Self { written: streams.into_iter().collect(), ..Self::default() }
+    }
+
+    /// And streams that are only looked at.
+    #[must_use]
+    pub fn and_observed(mut self, streams: impl IntoIterator<Item = StreamId>) -> Self {
+        self.observed.extend(streams);
+        self
+    }
+
+    /// And keys to look up.
+    #[must_use]
+    pub fn and_keys(mut self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.keys.extend(keys);
+        self
+    }
+
+    /// Adds what another one names.
+    pub fn extend(&mut self, other: &Self) {
+        self.written.extend(other.written.iter().cloned());
+        self.observed.extend(other.observed.iter().cloned());
+        self.keys.extend(other.keys.iter().cloned());
+    }
+
+    /// Whether nothing is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.observed.is_empty() && self.keys.is_empty()
+    }
+
+    /// Every stream that is named.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamId> {
+        self.written.iter().chain(self.observed.difference(&self.written))
+    }
+}
+
 /// The states a command is decided on.
 #[derive(Debug, Clone)]
 pub struct World<S> {
     states: BTreeMap<StreamId, (Arc<S>, Seq)>,
+    found: BTreeMap<String, Vec<StreamId>>,
 }
 
 impl<S> Default for World<S> {
     fn default() -> Self {
-        Self { states: BTreeMap::new() }
+        Self { states: BTreeMap::new(), found: BTreeMap::new() }
     }
 }
 
@@ -128,23 +180,47 @@ impl<S> World<S> {
         self.states.insert(stream, (state, head));
     }
 
-    /// The state of a stream that [`Domain::reads`] named.
+    /// Adds what a key leads to.
+    pub fn insert_lookup(&mut self, key: String, streams: Vec<StreamId>) {
+        self.found.insert(key, streams);
+    }
+
+    /// The state of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn get(&self, stream: &StreamId) -> Option<&S> {
         self.states.get(stream).map(|(state, _)| state.as_ref())
     }
 
-    /// The head of a stream that [`Domain::reads`] named.
+    /// The head of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn head(&self, stream: &StreamId) -> Option<Seq> {
         self.states.get(stream).map(|(_, head)| *head)
+    }
+
+    /// The streams that a key of [`Domain::reads`] leads to, in order of name; none before it is looked up.
+    ///
+    /// # Guarantees
+    /// Whatever was acknowledged before the command was executed is found. What is written meanwhile may be missing, and a
+    /// stream that is found may have dropped the key since: it is **a hint where to look**. So the domain names the streams it finds
+    /// in its next [`Reads`], and their states decide, not the lookup.
+    ///
+    /// That a key leads nowhere proves nothing about the moment of the append. A decision that rests on "there is none" needs a
+    /// stream that says so, which it writes or fences.
+    #[must_use]
+    pub fn lookup(&self, key: &str) -> &[StreamId] {
+        self.found.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a key was looked up.
+    pub(crate) fn was_looked_up(&self, key: &str) -> bool {
+        self.found.contains_key(key)
     }
 }
 
 /// What is to be appended at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision<E> {
-    /// Per stream, each among those that [`Domain::reads`] named. May be empty: there is nothing to do.
+    /// Per stream, each among those that [`Domain::reads`] named as written. May be empty: there is nothing to do.
     pub appends: Vec<(StreamId, Vec<E>)>,
     /// Written at most once per key.
     pub key: Option<String>,
@@ -197,9 +273,9 @@ pub trait Domain: Send + Sync + 'static {
     /// [`Illegal`] when the event cannot follow.
     fn evolve(state: Self::State, stamp: Stamp, event: &Self::Event) -> Result<Self::State, Illegal>;
 
-    /// The streams a command is about. The first one is the command's lock: commands with the same first stream are
-    /// decided one after the other within this process.
-    fn reads(command: &Self::Command) -> Vec<StreamId>;
+    /// What a command is about, as far as the world so far tells. Asked again with what it named in the world, until it
+    /// names nothing new: so a stream may be named because of what stands in another one. Pure: the same world, the same answer.
+    fn reads(world: &World<Self::State>, command: &Self::Command) -> Reads;
 
     /// Chooses.
     ///

@@ -1,29 +1,27 @@
 //! Commands in, atomic appends out.
 //!
-//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: load, decide, append, and on a
+//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: read, decide, append, and on a
 //! conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open steps and rings.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
-use crate::domain::{Domain, FoldError, OpenStep, Stamp, World, fold};
+use crate::domain::{Decision, Domain, FoldError, OpenStep, Stamp, fold};
 use crate::ids::{Doorbell, Position, Seq, StreamId};
-use crate::journal::{AppendError, Batch, Journal, ProjectionDelta, ReadError, StreamAppend};
+use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend};
 use crate::projection::note_changes;
+use crate::reading::{Endless, READ_ROUNDS_MAX, Reading};
+use crate::turns::{Turn, Turns};
 use crate::wake::Sleepers;
 
 /// How often a command is decided anew after a conflict. Within one process commands on a stream take turns, so a
 /// conflict needs another writer; five in a row need a livelock.
 const CONFLICTS_MAX: u32 = 5;
-
-/// Commands on one stream take turns by these locks. Two streams may share one and then wait for each other's append, so there
-/// are many times more than streams in work: with 256 in work one in sixty waits, and all of them take under a MiB.
-const LOCK_STRIPES: usize = 16_384;
 
 /// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
 const DOORBELLS_MAX: usize = 65_536;
@@ -72,6 +70,12 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
         /// Which.
         stream: StreamId,
     },
+    /// The domain broke its contract; nothing was written.
+    #[error("BUG: {why}")]
+    Inconsistent {
+        /// How.
+        why: String,
+    },
 }
 
 /// The engine of one domain over one journal. Cheap to clone.
@@ -89,7 +93,7 @@ struct Inner<D: Domain> {
     journal: Arc<dyn Journal>,
     clock: Clock,
     cache: Mutex<Cache<D>>,
-    locks: Vec<AsyncMutex<()>>,
+    turns: Turns,
     bells: mpsc::Sender<Doorbell>,
     bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
     written: watch::Sender<Position>,
@@ -106,7 +110,7 @@ impl<D: Domain> Engine<D> {
                 journal,
                 clock,
                 cache: Mutex::default(),
-                locks: (0..LOCK_STRIPES).map(|_| AsyncMutex::new(())).collect(),
+                turns: Turns::default(),
                 bells,
                 bells_taken: Mutex::new(Some(taken)),
                 written: watch::Sender::new(Position(0)),
@@ -172,33 +176,18 @@ impl<D: Domain> Engine<D> {
         &self,
         command: &D::Command,
     ) -> Result<(Executed, Vec<Doorbell>), ExecuteError<D::Rejection>> {
-        let reads = D::reads(command);
-        let _turn = match reads.first() {
-            Some(first) => Some(self.lock(first).lock().await),
-            None => None,
-        };
+        let mut turn = self.inner.turns.none();
+        let mut last = None;
         for _ in 0..CONFLICTS_MAX {
-            let mut world = World::default();
-            let mut loaded = Vec::with_capacity(reads.len());
-            for stream in &reads {
-                let found = self.load_shown(stream).await?;
-                world.insert(stream.clone(), Arc::clone(&found.state), found.head);
-                loaded.push((stream, found));
-            }
+            let read = self.read(command, &mut turn).await?;
             let now_ms = self.inner.clock.now_ms();
-            let decision = D::decide(&world, command, now_ms).map_err(ExecuteError::Rejected)?;
+            let decision = D::decide(&read.reading.world, command, now_ms).map_err(ExecuteError::Rejected)?;
             if decision.appends.is_empty() {
                 return Ok((Executed { position: None, events: 0 }, Vec::new()));
             }
-            let prepared = Self::prepare(&loaded, &decision.appends, now_ms)?;
-            let events = prepared.batch_appends.iter().map(|append| append.events.len()).sum();
-            let batch = Batch {
-                appends: prepared.batch_appends,
-                key: decision.key,
-                recorded_at_ms: now_ms,
-                projection: prepared.delta,
-            };
-            match self.inner.journal.append(batch).await {
+            let prepared = Self::prepare(&read, decision, now_ms)?;
+            let events = prepared.batch.appends.iter().map(|append| append.events.len()).sum();
+            match self.inner.journal.append(prepared.batch).await {
                 Ok(appended) => {
                     {
                         let mut cache = self.cache();
@@ -215,16 +204,54 @@ impl<D: Domain> Engine<D> {
                 }
                 Err(AppendError::Conflict { stream, expected, actual }) => {
                     debug!(%stream, %expected, %actual, "another writer was faster");
-                    self.forget(&reads);
+                    self.cache().forget(read.loaded.keys());
+                    last = Some(stream);
                 }
                 Err(AppendError::Duplicate { at, .. }) => return Err(ExecuteError::AlreadyDone { at }),
                 Err(error) => {
-                    self.forget(&reads);
+                    self.cache().forget(read.loaded.keys());
                     return Err(ExecuteError::Append(error));
                 }
             }
         }
-        Err(ExecuteError::Contended { stream: reads.into_iter().next().unwrap_or_else(no_stream) })
+        Err(ExecuteError::Contended { stream: last.unwrap_or_else(no_stream) })
+    }
+
+    /// Reads what a command is about, to the fixed point, holding a turn on every stream that it may write.
+    async fn read(
+        &self,
+        command: &D::Command,
+        turn: &mut Turn<'_>,
+    ) -> Result<Read<D>, ExecuteError<D::Rejection>> {
+        let inconsistent = |endless: Endless| ExecuteError::Inconsistent { why: endless.to_string() };
+        let mut read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+        let mut restarts = 0;
+        loop {
+            let missing = read.reading.missing(command).map_err(inconsistent)?;
+            if missing.is_empty() {
+                return Ok(read);
+            }
+            if !turn.take_further(&missing.written).await {
+                restarts += 1;
+                // Each time there is a stream more; that many in a chain are a bug of their own.
+                if restarts > READ_ROUNDS_MAX {
+                    let stream = missing.written.into_iter().next().unwrap_or_else(no_stream);
+                    return Err(ExecuteError::Contended { stream });
+                }
+                read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+                continue;
+            }
+            // Keys before streams: what was found is loaded later than it was found.
+            for key in missing.keys {
+                let streams = self.inner.journal.lookup(&key).await?;
+                read.reading.world.insert_lookup(key, streams);
+            }
+            for stream in missing.written.into_iter().chain(missing.observed) {
+                let found = self.load_shown(&stream).await?;
+                read.reading.world.insert(stream.clone(), Arc::clone(&found.state), found.head);
+                read.loaded.insert(stream, found);
+            }
+        }
     }
 
     /// The state and head of a stream.
@@ -283,62 +310,55 @@ impl<D: Domain> Engine<D> {
     }
 
     fn prepare(
-        loaded: &[(&StreamId, Loaded<D>)],
-        appends: &[(StreamId, Vec<D::Event>)],
+        read: &Read<D>,
+        decision: Decision<D::Event>,
         now_ms: u64,
     ) -> Result<Prepared<D>, ExecuteError<D::Rejection>> {
-        let mut prepared = Prepared {
-            batch_appends: Vec::with_capacity(appends.len()),
-            delta: ProjectionDelta::default(),
-            after: Vec::with_capacity(appends.len()),
-            bells: Vec::new(),
-        };
-        for (stream, events) in appends {
-            let Some((_, before)) = loaded.iter().find(|(read, _)| *read == stream) else {
-                return Err(ExecuteError::Append(AppendError::Refused {
-                    why: format!("BUG: decide wrote to {stream}, which it did not read"),
-                }));
+        let inconsistent = |why: String| Err(ExecuteError::Inconsistent { why });
+        let batch = Batch { key: decision.key, recorded_at_ms: now_ms, ..Batch::default() };
+        let mut prepared = Prepared { batch, after: Vec::new(), bells: Vec::new() };
+        for (stream, events) in decision.appends {
+            let before = read.loaded.get(&stream).filter(|_| read.reading.reads.written.contains(&stream));
+            let Some(before) = before else {
+                return inconsistent(format!(
+                    "a decision wrote to {stream}, which its reads do not name as written"
+                ));
             };
             let mut state = D::State::clone(&before.state);
-            let mut seq = before.head;
-            for event in events {
-                seq = seq.next();
-                state = D::evolve(state, Stamp { seq, at_ms: now_ms }, event).map_err(|illegal| {
+            let mut head = before.head;
+            for event in &events {
+                head = head.next();
+                state = D::evolve(state, Stamp { seq: head, at_ms: now_ms }, event).map_err(|illegal| {
                     ExecuteError::Corrupt { stream: stream.clone(), source: illegal.into() }
                 })?;
             }
-            let shown = D::project(stream, &state);
-            let delta = &mut prepared.delta;
-            prepared.bells.extend(note_changes(delta, stream, &before.shown, &shown, now_ms));
-            prepared.batch_appends.push(StreamAppend {
+            let shown = D::project(&stream, &state);
+            let delta = &mut prepared.batch.projection;
+            prepared.bells.extend(note_changes(delta, &stream, &before.shown, &shown, now_ms));
+            prepared.batch.appends.push(StreamAppend {
                 stream: stream.clone(),
                 expected: before.head,
                 events: events.iter().map(D::encode).collect(),
             });
-            let after = Loaded { state: Arc::new(state), head: seq, shown: Arc::new(shown) };
-            prepared.after.push((stream.clone(), after));
+            prepared.after.push((stream, Loaded { state: Arc::new(state), head, shown: Arc::new(shown) }));
         }
         Ok(prepared)
-    }
-
-    fn lock(&self, stream: &StreamId) -> &AsyncMutex<()> {
-        let mut hasher = DefaultHasher::new();
-        stream.hash(&mut hasher);
-        &self.inner.locks[(hasher.finish() % LOCK_STRIPES as u64) as usize]
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache<D>> {
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn forget(&self, streams: &[StreamId]) {
-        self.cache().forget(streams);
-    }
 }
 
+/// What a command is decided on.
+struct Read<D: Domain> {
+    reading: Reading<D>,
+    loaded: BTreeMap<StreamId, Loaded<D>>,
+}
+
+/// What is to be written, and what is so after it.
 struct Prepared<D: Domain> {
-    batch_appends: Vec<StreamAppend>,
-    delta: ProjectionDelta,
+    batch: Batch,
     after: Vec<(StreamId, Loaded<D>)>,
     bells: Vec<Doorbell>,
 }

@@ -6,6 +6,7 @@
 //!
 //! - [`ids`], [`journal`], [`queue`], [`clock`], [`retry`]: the shapes and ports
 //! - [`domain`]: what a domain is (decide, evolve, project)
+//! - [`reading`]: what a command reads, to a fixed point
 //! - [`engine`]: commands in, atomic appends out
 //! - [`projection`]: what streams show, folded anew from all events
 //! - [`dispatcher`]: doorbells in, reports out
@@ -21,5 +22,7 @@ pub mod journal;
 pub mod memory;
 pub mod projection;
 pub mod queue;
+pub mod reading;
 pub mod retry;
+mod turns;
 mod wake;

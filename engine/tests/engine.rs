@@ -47,7 +47,7 @@ async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
 async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land() {
     let place = Place::new();
     let (ours, journal) = (place.engine(), place.test_journal());
-    let theirs = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
+    let theirs = place.engine_over(&journal);
     let job = job(1);
     ours.execute(Command::start(&job, &["a"], &[])).await.unwrap();
     theirs.load(&job).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land()
 async fn a_command_that_meets_nothing_but_conflicts_gives_up() {
     let place = Place::new();
     let journal = place.test_journal();
-    let engine = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
+    let engine = place.engine_over(&journal);
     journal.conflicts_to_come.store(4, Ordering::SeqCst);
     engine.execute(Command::note(&job(1), "in the fifth try")).await.unwrap();
     journal.conflicts_to_come.store(5, Ordering::SeqCst);
@@ -97,7 +97,7 @@ async fn a_key_is_written_once_whoever_writes_and_whatever_the_stream() {
 async fn commands_on_one_stream_take_turns_and_never_conflict() {
     let place = Place::new();
     let journal = place.test_journal();
-    let engine = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
+    let engine = place.engine_over(&journal);
     journal.append_ms.store(1, Ordering::SeqCst);
     let notes = (0..100).map(|n| {
         let engine = engine.clone();
@@ -108,6 +108,95 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
     }
     assert_eq!((place.events().await, journal.conflicts.load(Ordering::SeqCst)), (100, 0));
     assert_eq!(place.now(), 34, "and those on different streams do not wait for each other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_read_because_of_what_stands_in_another_one() {
+    let place = Place::new();
+    let (journal, fleet) = (place.test_journal(), job(9));
+    let engine = place.engine_over(&journal);
+    let tell = Command::Tell { job: job(1), text: "x".into() };
+    engine.execute(tell.clone()).await.unwrap();
+    engine.execute(Command::Join { job: job(1), fleet: fleet.clone() }).await.unwrap();
+    let both = engine.execute(tell.clone()).await.unwrap();
+    assert_eq!(both.events, 2);
+    assert_eq!((place.state(&job(1)).await.notes, place.state(&fleet).await.notes), (2, 1));
+    // Another engine moves the member to another fleet: the conflict is decided anew, on what stands there now.
+    place.engine().execute(Command::Join { job: job(1), fleet: job(8) }).await.unwrap();
+    engine.execute(tell).await.unwrap();
+    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!((place.state(&fleet).await.notes, place.state(&job(8)).await.notes), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_leads_to_streams_and_their_states_decide() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    let all = Command::TellAll { label: "db".into(), text: "x".into() };
+    assert_eq!(engine.execute(all.clone()).await.unwrap().events, 0, "a key that leads nowhere");
+    for n in 1..=3 {
+        engine.execute(Command::Label { job: job(n), label: "db".into(), on: n != 2 }).await.unwrap();
+    }
+    assert_eq!(engine.execute(all.clone()).await.unwrap().events, 2);
+    // A lookup that is behind and names a stream too many.
+    *journal.found.lock().unwrap() = Some(vec![job(1), job(2), job(7)]);
+    assert_eq!(engine.execute(all).await.unwrap().events, 1);
+    let notes = async |n| place.state(&job(n)).await.notes;
+    assert_eq!((notes(1).await, notes(2).await, notes(3).await, notes(7).await), (2, 0, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_never_stops_naming_streams_is_a_bug_and_not_a_hang() {
+    let place = Place::new();
+    let error = place.engine().execute(Command::Wander {}).await.unwrap_err();
+    let ExecuteError::Inconsistent { why } = &error else { panic!("{error:?}") };
+    assert!(why.contains("in 16 rounds") && why.contains("job/16"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_meet_on_their_second_stream_take_turns_too() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    for n in 0..50 {
+        engine.execute(Command::Join { job: job(n), fleet: job(99) }).await.unwrap();
+    }
+    journal.append_ms.store(1, Ordering::SeqCst);
+    let told = (0..50).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(Command::Tell { job: job(n), text: "x".into() }).await })
+    });
+    for told in told.collect::<Vec<_>>() {
+        told.await.unwrap().unwrap();
+    }
+    assert_eq!((place.state(&job(99)).await.notes, journal.conflicts.load(Ordering::SeqCst)), (50, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_on_the_same_streams_in_any_order_do_not_wait_for_each_other_for_ever() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    // A ring: each job's fleet is the next job.
+    for n in 0..5 {
+        engine.execute(Command::Join { job: job(n), fleet: job((n + 1) % 5) }).await.unwrap();
+    }
+    journal.append_ms.store(1, Ordering::SeqCst);
+    let told = (0..100).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(Command::Tell { job: job(n % 5), text: "x".into() }).await })
+    });
+    for told in told.collect::<Vec<_>>() {
+        let told = tokio::time::timeout(100 * SECOND, told).await;
+        told.expect("it waits in a circle").unwrap().unwrap();
+    }
+    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 0);
+    let mut notes = 0;
+    for n in 0..5 {
+        notes += place.state(&job(n)).await.notes;
+    }
+    assert_eq!(notes, 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -517,6 +606,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         (token(), any::<String>()).prop_map(|(token, evidence)| Event::Settled { token, evidence }),
         (token(), any::<String>()).prop_map(|(token, because)| Event::Expired { token, because }),
         any::<String>().prop_map(|text| Event::Noted { text }),
+        (0..3_u32).prop_map(|n| Event::Joined { fleet: job(n) }),
+        any::<String>().prop_map(|label| Event::Labelled { label }),
+        any::<String>().prop_map(|label| Event::Unlabelled { label }),
         Just(Event::Finished {}),
     ]
 }
@@ -535,6 +627,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         3 => (stream(), token()).prop_map(|(job, token)| Command::Again { job, token }),
         1 => (stream(), prop::option::of("k[0-3]"))
             .prop_map(|(job, key)| Command::Note { job, text: "n".into(), key }),
+        1 => (stream(), stream()).prop_map(|(job, fleet)| Command::Join { job, fleet }),
+        2 => (stream(), "[a-d]", any::<bool>()).prop_map(|(job, label, on)| Command::Label { job, label, on }),
+        1 => stream().prop_map(|job| Command::Tell { job, text: "t".into() }),
+        1 => "[a-d]".prop_map(|label| Command::TellAll { label, text: "t".into() }),
     ]
 }
 
@@ -571,8 +667,9 @@ proptest! {
             };
             let kept = place.journal.summaries("job", Which::All, None, usize::MAX).await.unwrap();
             prop_assert_eq!(timeless(kept), timeless(folded.summaries));
-            for name in ["a", "b", "c", "d"] {
-                let key = format!("step/{name}");
+            let names = ["a", "b", "c", "d"];
+            let keys = names.iter().flat_map(|name| [format!("step/{name}"), format!("label/{name}")]);
+            for key in keys {
                 let kept = place.journal.lookup(&key).await.unwrap();
                 let of_key = folded.keys.iter().filter(|(folded, _)| *folded == key);
                 prop_assert_eq!(kept, of_key.map(|(_, stream)| stream.clone()).collect::<Vec<_>>());

@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::Engine;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
@@ -450,10 +450,9 @@ impl Domain for Noop {
         Ok(state)
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
-        match command {
-            Command::Start { workflow } | Command::Report { workflow, .. } => vec![workflow.clone()],
-        }
+    fn reads(_: &World<State>, command: &Command) -> Reads {
+        let (Command::Start { workflow } | Command::Report { workflow, .. }) = command;
+        Reads::written([workflow.clone()])
     }
 
     fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {

@@ -5,7 +5,9 @@ mod pruning;
 
 use std::collections::BTreeMap;
 
-use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, Summary, World};
+use perennial_engine::domain::{
+    Decision, DecodeError, Domain, Illegal, Projected, Reads, Stamp, Summary, World,
+};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::journal::EventData;
 use schemars::JsonSchema;
@@ -367,8 +369,8 @@ impl Domain for Perennial {
         }
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
-        match command {
+    fn reads(_: &World<State>, command: &Command) -> Reads {
+        Reads::written(match command {
             Command::Letter { envelope, content, sight, .. } => {
                 let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
                 for pool in content.pools().into_iter().map(pool_stream) {
@@ -406,7 +408,7 @@ impl Domain for Perennial {
                 }
                 None => vec![workflow.clone()],
             },
-        }
+        })
     }
 
     fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {

@@ -132,7 +132,7 @@ impl Desk {
     fn execute(&mut self, command: &Command) -> Result<(), Rejection> {
         self.now_ms += 1_000;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             world.insert(stream.clone(), Arc::new(self.state(&stream)), self.head(&stream));
         }
         for (stream, events) in Perennial::decide(&world, command, self.now_ms)?.appends {

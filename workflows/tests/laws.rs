@@ -87,7 +87,7 @@ impl Desk {
     fn execute(&mut self, command: &Command) -> Result<bool, TestCaseError> {
         self.now_ms += 700;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head, _)| *head);
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }

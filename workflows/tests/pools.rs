@@ -108,7 +108,7 @@ impl Desk {
     /// Decides on what is there now; nothing is written.
     fn decide(&self, command: &Command) -> Decided {
         let mut world = World::default();
-        let reads = Perennial::reads(command);
+        let reads = Perennial::reads(&World::default(), command).written;
         for stream in &reads {
             world.insert(stream.clone(), Arc::new(self.state(stream)), self.head(stream));
         }

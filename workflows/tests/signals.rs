@@ -90,7 +90,7 @@ impl Desk {
     fn execute(&mut self, command: &Command) {
         self.now_ms += 1_000;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head)| *head);
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }

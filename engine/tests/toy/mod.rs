@@ -1,6 +1,6 @@
 //! A tiny domain, a runner told what to do, and the world around one engine, for `tests/engine.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::{Engine, ExecuteError, Executed};
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open together with
-/// the one before it.
+/// the one before it. A job may belong to a fleet, which is a job too, and may carry labels, which are keys.
 pub struct Toy;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub enum Event {
     Settled { token: Token, evidence: String },
     Expired { token: Token, because: String },
     Noted { text: String },
+    Joined { fleet: StreamId },
+    Labelled { label: String },
+    Unlabelled { label: String },
     Finished {},
 }
 
@@ -79,6 +82,28 @@ pub enum Command {
         text: String,
         key: Option<String>,
     },
+    Join {
+        job: StreamId,
+        fleet: StreamId,
+    },
+    /// Adds a label, or takes it off.
+    Label {
+        job: StreamId,
+        label: String,
+        on: bool,
+    },
+    /// A note on a job, and on its fleet if it has one.
+    Tell {
+        job: StreamId,
+        text: String,
+    },
+    /// A note on every job with a label.
+    TellAll {
+        label: String,
+        text: String,
+    },
+    /// Names one more stream each time it is asked what it reads.
+    Wander {},
 }
 
 impl Command {
@@ -99,6 +124,8 @@ pub struct State {
     pub then: Vec<Intent>,
     pub settled: Vec<String>,
     pub notes: u32,
+    pub fleet: Option<StreamId>,
+    pub labels: BTreeSet<String>,
     pub finished: bool,
 }
 
@@ -159,6 +186,18 @@ impl Domain for Toy {
                 state.notes += 1;
                 None
             }
+            Event::Joined { fleet } => {
+                state.fleet = Some(fleet.clone());
+                None
+            }
+            Event::Labelled { label } => {
+                state.labels.insert(label.clone());
+                None
+            }
+            Event::Unlabelled { label } => {
+                state.labels.remove(label);
+                None
+            }
             Event::Finished {} => {
                 state.finished = true;
                 None
@@ -172,55 +211,60 @@ impl Domain for Toy {
         Ok(state)
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
+    fn reads(world: &World<State>, command: &Command) -> Reads {
         match command {
             Command::Start { job, .. }
             | Command::Report { job, .. }
             | Command::Expire { job, .. }
             | Command::Again { job, .. }
-            | Command::Note { job, .. } => vec![job.clone()],
+            | Command::Note { job, .. }
+            | Command::Join { job, .. }
+            | Command::Label { job, .. } => Reads::written([job.clone()]),
+            Command::Tell { job, .. } => {
+                let fleet = world.get(job).and_then(|state| state.fleet.clone());
+                Reads::written([job.clone()].into_iter().chain(fleet))
+            }
+            Command::TellAll { label, .. } => {
+                let key = label_key(label);
+                Reads::written(world.lookup(&key).iter().cloned()).and_keys([key])
+            }
+            Command::Wander {} => {
+                let read = (0..).take_while(|n| world.head(&job(*n)).is_some()).count();
+                Reads::default().and_observed((0..=read as u32).map(job))
+            }
         }
     }
 
     fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event>, Rejection> {
-        let [job] = Self::reads(command).try_into().unwrap();
-        let state = world.get(&job).unwrap();
-        let open = |token: &Token| state.open.get(token).ok_or(Rejection::NotOpen);
-        let mut key = None;
-        let events = match command {
-            Command::Start { .. } if state.started => return Err(Rejection::Started),
-            Command::Start { at_once, then, .. } => {
-                let intended = at_once.iter().map(|intent| Event::Intended { intent: intent.clone() });
-                std::iter::once(Event::Started { then: then.clone() }).chain(intended).collect()
+        let note = |text: &String| vec![Event::Noted { text: text.clone() }];
+        let (job, key, events) = match command {
+            Command::Start { job, .. }
+            | Command::Report { job, .. }
+            | Command::Expire { job, .. }
+            | Command::Again { job, .. } => (job, None, of_a_job(world.get(job).unwrap(), command)?),
+            Command::Note { job, text, key } => (job, key.clone(), note(text)),
+            Command::Join { job, fleet } => (job, None, vec![Event::Joined { fleet: fleet.clone() }]),
+            Command::Label { job, label, on: true } => {
+                (job, None, vec![Event::Labelled { label: label.clone() }])
             }
-            Command::Report { token, evidence, .. } => {
-                open(token)?;
-                let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
-                if state.open.len() == 1 {
-                    let together = state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
-                    let next = state.then.first().into_iter().chain(together);
-                    events.extend(next.map(|intent| Event::Intended { intent: intent.clone() }));
-                    if events.len() == 1 {
-                        events.push(Event::Finished {});
-                    }
-                }
-                events
+            Command::Label { job, label, on: false } => {
+                (job, None, vec![Event::Unlabelled { label: label.clone() }])
             }
-            Command::Expire { token, because, .. } => {
-                open(token)?;
-                vec![Event::Expired { token: *token, because: because.clone() }]
+            Command::Tell { job, text } => {
+                let fleet = world.get(job).unwrap().fleet.as_ref().filter(|fleet| *fleet != job);
+                let told = [job].into_iter().chain(fleet).map(|told| (told.clone(), note(text)));
+                return Ok(Decision { appends: told.collect(), key: None });
             }
-            Command::Again { token, .. } => {
-                let intent = open(token)?.clone();
-                let because = "again".to_owned();
-                vec![Event::Expired { token: *token, because }, Event::Intended { intent }]
+            Command::TellAll { label, text } => {
+                let found = world.lookup(&label_key(label)).iter();
+                // Found is not enough: the state decides.
+                let told = found.filter(|job| world.get(job).unwrap().labels.contains(label));
+                let appends = told.map(|told| (told.clone(), note(text))).collect();
+                return Ok(Decision { appends, key: None });
             }
-            Command::Note { text, key: once, .. } => {
-                key.clone_from(once);
-                vec![Event::Noted { text: text.clone() }]
-            }
+            Command::Wander {} => return Ok(Decision::nothing()),
         };
-        Ok(Decision { appends: vec![(job, events)], key })
+        Ok(Decision { appends: vec![(job.clone(), events)], key })
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {
@@ -235,6 +279,7 @@ impl Domain for Toy {
         });
         let mut keys: Vec<String> =
             state.open.values().map(|intent| format!("step/{}", intent.name)).collect();
+        keys.extend(state.labels.iter().map(|label| label_key(label)));
         keys.sort();
         keys.dedup();
         let body = format!("{{\"settled\":{},\"open\":{}}}", state.settled.len(), state.open.len());
@@ -249,6 +294,45 @@ impl Domain for Toy {
     fn expired(job: &StreamId, token: Token, because: String) -> Command {
         Command::Expire { job: job.clone(), token, because }
     }
+}
+
+fn label_key(label: &str) -> String {
+    format!("label/{label}")
+}
+
+/// What a command about the steps of one job leads to.
+fn of_a_job(state: &State, command: &Command) -> Result<Vec<Event>, Rejection> {
+    let open = |token: &Token| state.open.get(token).ok_or(Rejection::NotOpen);
+    Ok(match command {
+        Command::Start { .. } if state.started => return Err(Rejection::Started),
+        Command::Start { at_once, then, .. } => {
+            let intended = at_once.iter().map(|intent| Event::Intended { intent: intent.clone() });
+            std::iter::once(Event::Started { then: then.clone() }).chain(intended).collect()
+        }
+        Command::Report { token, evidence, .. } => {
+            open(token)?;
+            let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
+            if state.open.len() == 1 {
+                let together = state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
+                let next = state.then.first().into_iter().chain(together);
+                events.extend(next.map(|intent| Event::Intended { intent: intent.clone() }));
+                if events.len() == 1 {
+                    events.push(Event::Finished {});
+                }
+            }
+            events
+        }
+        Command::Expire { token, because, .. } => {
+            open(token)?;
+            vec![Event::Expired { token: *token, because: because.clone() }]
+        }
+        Command::Again { token, .. } => {
+            let intent = open(token)?.clone();
+            let because = "again".to_owned();
+            vec![Event::Expired { token: *token, because }, Event::Intended { intent }]
+        }
+        other => unreachable!("{other:?} is about no step"),
+    })
 }
 
 /// What a run of a step shall do.
@@ -332,6 +416,8 @@ pub struct TestJournal {
     pub conflicts_to_come: AtomicUsize,
     /// How long an append takes, in milliseconds.
     pub append_ms: AtomicU64,
+    /// What every lookup answers, whatever the journal says.
+    pub found: Mutex<Option<Vec<StreamId>>>,
 }
 
 impl TestJournal {
@@ -386,7 +472,11 @@ impl Journal for TestJournal {
         self.journal.open_steps(due_ms, after, limit).await
     }
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
-        self.journal.lookup(key).await
+        let found = self.found.lock().unwrap().clone();
+        match found {
+            Some(found) => Ok(found),
+            None => self.journal.lookup(key).await,
+        }
     }
     async fn summaries(
         &self,
@@ -434,6 +524,11 @@ impl Place {
         Engine::new(Arc::clone(&self.journal) as Arc<dyn Journal>, self.clock.clone())
     }
 
+    /// An engine over a journal that counts.
+    pub fn engine_over(&self, journal: &Arc<TestJournal>) -> Engine<Toy> {
+        Engine::new(Arc::clone(journal) as Arc<dyn Journal>, self.clock.clone())
+    }
+
     /// A process whose runs do as the script says.
     pub fn start(
         &self,
@@ -449,7 +544,7 @@ impl Place {
         limits: Limits,
         script: impl Fn(&str, u32) -> Act + Send + Sync + 'static,
     ) -> Process {
-        let engine = Engine::new(Arc::clone(&journal) as Arc<dyn Journal>, self.clock.clone());
+        let engine = self.engine_over(&journal);
         let runner = Arc::new(Runner {
             script: Box::new(script),
             clock: self.clock.clone(),
