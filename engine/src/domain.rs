@@ -222,21 +222,36 @@ impl<S> World<S> {
 pub struct Decision<E> {
     /// Per stream, each among those that [`Domain::reads`] named as written. May be empty: there is nothing to do.
     pub appends: Vec<(StreamId, Vec<E>)>,
+    /// Streams of [`Domain::reads`] that must not have moved on when this is written; otherwise it is decided anew. Those that
+    /// are appended to need none.
+    pub fences: Vec<StreamId>,
     /// Written at most once per key.
     pub key: Option<String>,
+}
+
+impl<E> Default for Decision<E> {
+    fn default() -> Self {
+        Self { appends: Vec::new(), fences: Vec::new(), key: None }
+    }
 }
 
 impl<E> Decision<E> {
     /// Nothing to do.
     #[must_use]
-    pub const fn nothing() -> Self {
-        Self { appends: Vec::new(), key: None }
+    pub fn nothing() -> Self {
+        Self::default()
     }
 
     /// Events for one stream.
     #[must_use]
     pub fn one(stream: StreamId, events: Vec<E>) -> Self {
-        Self { appends: if events.is_empty() { Vec::new() } else { vec![(stream, events)] }, key: None }
+        Self::of(if events.is_empty() { Vec::new() } else { vec![(stream, events)] })
+    }
+
+    /// Events for several streams.
+    #[must_use]
+    pub fn of(appends: Vec<(StreamId, Vec<E>)>) -> Self {
+        Self { appends, ..Self::default() }
     }
 }
 

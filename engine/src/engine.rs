@@ -317,6 +317,14 @@ impl<D: Domain> Engine<D> {
         let inconsistent = |why: String| Err(ExecuteError::Inconsistent { why });
         let batch = Batch { key: decision.key, recorded_at_ms: now_ms, ..Batch::default() };
         let mut prepared = Prepared { batch, after: Vec::new(), bells: Vec::new() };
+        for stream in decision.fences {
+            let Some(head) = read.reading.world.head(&stream) else {
+                return inconsistent(format!("a decision fences {stream}, which its reads do not name"));
+            };
+            if !decision.appends.iter().any(|(appended, _)| *appended == stream) {
+                prepared.batch.fences.push((stream, head));
+            }
+        }
         for (stream, events) in decision.appends {
             let before = read.loaded.get(&stream).filter(|_| read.reading.reads.written.contains(&stream));
             let Some(before) = before else {

@@ -74,14 +74,10 @@ impl JournalState {
         {
             return Err(AppendError::Duplicate { key: key.clone(), at });
         }
-        for append in &batch.appends {
-            let actual = self.head_of(&append.stream);
-            if actual != append.expected {
-                return Err(AppendError::Conflict {
-                    stream: append.stream.clone(),
-                    expected: append.expected,
-                    actual,
-                });
+        for (stream, expected) in batch.expected() {
+            let actual = self.head_of(stream);
+            if actual != expected {
+                return Err(AppendError::Conflict { stream: stream.clone(), expected, actual });
             }
         }
         let mut key = batch.key;

@@ -200,6 +200,26 @@ async fn commands_on_the_same_streams_in_any_order_do_not_wait_for_each_other_fo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_decision_is_made_anew_when_a_stream_that_it_fences_has_moved() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    let follow = Command::Follow { job: job(1), leader: job(2) };
+    engine.execute(follow.clone()).await.unwrap();
+    // Another engine finishes the leader; this one still believes that it runs.
+    let other = place.engine();
+    other.execute(Command::start(&job(2), &["a"], &[])).await.unwrap();
+    other.execute(Command::Report { job: job(2), token: Token(2), evidence: "e".into() }).await.unwrap();
+    let refused = engine.execute(follow).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::LeaderFinished))), "{refused:?}");
+    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(place.state(&job(1)).await.notes, 1);
+    assert_eq!(place.state(&job(2)).await.notes, 0, "a fence writes nothing");
+    // One that appends to what it fences needs no fence.
+    engine.execute(Command::Follow { job: job(3), leader: job(3) }).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_of_a_newer_build_stops_its_stream_and_says_what_to_do() {
     let place = Place::new();
     let newer = EventData { version: 2, ..Toy::encode(&Event::Finished {}) };
@@ -630,6 +650,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => (stream(), stream()).prop_map(|(job, fleet)| Command::Join { job, fleet }),
         2 => (stream(), "[a-d]", any::<bool>()).prop_map(|(job, label, on)| Command::Label { job, label, on }),
         1 => stream().prop_map(|job| Command::Tell { job, text: "t".into() }),
+        1 => (stream(), stream()).prop_map(|(job, leader)| Command::Follow { job, leader }),
         1 => "[a-d]".prop_map(|label| Command::TellAll { label, text: "t".into() }),
     ]
 }

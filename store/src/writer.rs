@@ -312,14 +312,10 @@ impl<'c> Writer<'c> {
                 return Ok(Some(AppendError::Duplicate { key: key.clone(), at: Position(at.max(0) as u64) }));
             }
         }
-        for append in &batch.appends {
-            let actual = self.head_of(&append.stream)?.seq;
-            if actual != append.expected {
-                return Ok(Some(AppendError::Conflict {
-                    stream: append.stream.clone(),
-                    expected: append.expected,
-                    actual,
-                }));
+        for (stream, expected) in batch.expected() {
+            let actual = self.head_of(stream)?.seq;
+            if actual != expected {
+                return Ok(Some(AppendError::Conflict { stream: stream.clone(), expected, actual }));
             }
         }
         Ok(None)

@@ -419,7 +419,7 @@ impl Domain for Perennial {
             Command::Heard { signal, sight, owner } => {
                 let view = View { world, now_ms, owner };
                 let (_, appends) = view.hear(sight, signal)?;
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
             Command::Tend { sight, over, owner, .. } => {
                 let view = View { world, now_ms, owner };
@@ -427,19 +427,19 @@ impl Domain for Perennial {
                     Some(over) => view.let_go(sight, over)?,
                     None => view.tend(sight)?,
                 };
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
             Command::Return { sight, seen, owner } => {
                 let view = View { world, now_ms, owner };
-                Ok(Decision { appends: view.bring_back(sight, seen)?, key: None })
+                Ok(Decision::of(view.bring_back(sight, seen)?))
             }
             Command::Prune { sight, owner } => {
                 let view = View { world, now_ms, owner };
-                Ok(Decision { appends: view.prune_what_is_due(sight)?, key: None })
+                Ok(Decision::of(view.prune_what_is_due(sight)?))
             }
             Command::Sighted { sight, instance, others, left, owner } => {
                 let view = View { world, now_ms, owner };
-                Ok(Decision { appends: view.sighted(sight, instance, others, left)?, key: None })
+                Ok(Decision::of(view.sighted(sight, instance, others, left)?))
             }
             Command::Report { workflow, token, evidence } => {
                 let view = View { world, now_ms, owner: "" };
@@ -455,7 +455,7 @@ impl Domain for Perennial {
                 draft.report(*token, evidence.clone())?;
                 let mut appends = view.close(draft)?;
                 appends.extend(view.given_back(&id, evidence));
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
         }
     }
@@ -1572,7 +1572,7 @@ fn decide_letter(
     };
     let events = vec![Event::Letter(received), Event::Letter(LetterEvent::Answered { fate })];
     appends.push((envelope.stream.clone(), events));
-    Ok(Decision { appends, key: None })
+    Ok(Decision::of(appends))
 }
 
 /// One line about a node, for lists.

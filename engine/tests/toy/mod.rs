@@ -102,6 +102,11 @@ pub enum Command {
         label: String,
         text: String,
     },
+    /// A note on a job, as long as another one is not finished.
+    Follow {
+        job: StreamId,
+        leader: StreamId,
+    },
     /// Names one more stream each time it is asked what it reads.
     Wander {},
 }
@@ -135,6 +140,8 @@ pub enum Rejection {
     Started,
     #[error("the token is not open")]
     NotOpen,
+    #[error("the job that is followed is finished")]
+    LeaderFinished,
 }
 
 impl Domain for Toy {
@@ -228,6 +235,7 @@ impl Domain for Toy {
                 let key = label_key(label);
                 Reads::written(world.lookup(&key).iter().cloned()).and_keys([key])
             }
+            Command::Follow { job, leader } => Reads::written([job.clone()]).and_observed([leader.clone()]),
             Command::Wander {} => {
                 let read = (0..).take_while(|n| world.head(&job(*n)).is_some()).count();
                 Reads::default().and_observed((0..=read as u32).map(job))
@@ -253,18 +261,24 @@ impl Domain for Toy {
             Command::Tell { job, text } => {
                 let fleet = world.get(job).unwrap().fleet.as_ref().filter(|fleet| *fleet != job);
                 let told = [job].into_iter().chain(fleet).map(|told| (told.clone(), note(text)));
-                return Ok(Decision { appends: told.collect(), key: None });
+                return Ok(Decision::of(told.collect()));
             }
             Command::TellAll { label, text } => {
                 let found = world.lookup(&label_key(label)).iter();
                 // Found is not enough: the state decides.
                 let told = found.filter(|job| world.get(job).unwrap().labels.contains(label));
-                let appends = told.map(|told| (told.clone(), note(text))).collect();
-                return Ok(Decision { appends, key: None });
+                return Ok(Decision::of(told.map(|told| (told.clone(), note(text))).collect()));
+            }
+            Command::Follow { leader, .. } if world.get(leader).unwrap().finished => {
+                return Err(Rejection::LeaderFinished);
+            }
+            Command::Follow { job, leader } => {
+                let fences = vec![leader.clone()];
+                return Ok(Decision { fences, ..Decision::one(job.clone(), note(&"follows".into())) });
             }
             Command::Wander {} => return Ok(Decision::nothing()),
         };
-        Ok(Decision { appends: vec![(job.clone(), events)], key })
+        Ok(Decision { key, ..Decision::one(job.clone(), events) })
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {

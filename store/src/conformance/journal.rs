@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, BATCH_EVENTS_MAX, Batch, EVENT_BODY_MAX, EventData, Hash, Head, Journal, OpenStepRow,
-    ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, Which, chain,
+    AppendError, BATCH_EVENTS_MAX, BATCH_FENCES_MAX, Batch, EVENT_BODY_MAX, EventData, Hash, Head, Journal,
+    OpenStepRow, ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, Which, chain,
 };
 use tokio::task::JoinSet;
 
@@ -22,6 +22,8 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn Journal>) {
     what_is_appended_is_read_back_as_it_was(fresh().await).await;
     a_batch_over_several_streams_is_all_or_nothing(fresh().await).await;
     a_stream_grows_only_from_its_head(fresh().await).await;
+    a_fence_holds_a_stream_where_it_is_and_writes_nothing_to_it(fresh().await).await;
+    one_of_two_batches_that_fence_each_other_is_written(fresh().await).await;
     a_conflict_among_many_appends_fails_only_itself(fresh().await).await;
     a_batch_with_a_key_is_written_once(fresh().await).await;
     one_of_many_batches_with_the_same_key_is_written(fresh().await).await;
@@ -54,9 +56,8 @@ pub fn event(n: u64) -> EventData {
 pub fn batch(name: &str, expected: u64, events: u64) -> Batch {
     Batch {
         appends: vec![append(name, expected, events)],
-        key: None,
         recorded_at_ms: 1_000 + expected,
-        projection: ProjectionDelta::default(),
+        ..Batch::default()
     }
 }
 
@@ -190,6 +191,50 @@ pub async fn a_stream_grows_only_from_its_head(journal: Arc<dyn Journal>) {
         assert_eq!(error, wanted);
     }
     journal.append(batch("a/1", 2, 1)).await.unwrap();
+}
+
+/// A fence is checked like the head of an append, and leaves no event.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn a_fence_holds_a_stream_where_it_is_and_writes_nothing_to_it(journal: Arc<dyn Journal>) {
+    journal.append(batch("seen/1", 0, 2)).await.unwrap();
+    let fenced = |expected, fences: &[(&str, u64)]| Batch {
+        fences: fences.iter().map(|(name, head)| (stream(name), Seq(*head))).collect(),
+        ..batch("a/1", expected, 1)
+    };
+    // Where it is, and where none is.
+    journal.append(fenced(0, &[("seen/1", 2), ("none/1", 0)])).await.unwrap();
+    let before = read_checked(&*journal).await;
+    for (name, head, actual) in [("seen/1", 1, 2), ("seen/1", 3, 2), ("seen/1", 0, 2), ("none/1", 1, 0)] {
+        let error = journal.append(fenced(1, &[(name, head)])).await.unwrap_err();
+        let conflict =
+            AppendError::Conflict { stream: stream(name), expected: Seq(head), actual: Seq(actual) };
+        assert_eq!(error, conflict);
+        assert_eq!(read_checked(&*journal).await, before, "nothing of a fenced off batch is written");
+    }
+    // A fence does not move a stream: two batches may name the same one.
+    journal.append(fenced(1, &[("seen/1", 2)])).await.unwrap();
+    journal.append(batch("seen/1", 2, 1)).await.unwrap();
+    assert!(matches!(journal.append(fenced(2, &[("seen/1", 2)])).await, Err(AppendError::Conflict { .. })));
+    assert_eq!(read_checked(&*journal).await.len(), 5);
+}
+
+/// Batches that are committed together see each other: of two that each write what the other fences, one is refused.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn one_of_two_batches_that_fence_each_other_is_written(journal: Arc<dyn Journal>) {
+    for round in 0..WRITERS {
+        let (a, b) = (format!("a/{round}"), format!("b/{round}"));
+        let one =
+            |own: &str, other: &str| Batch { fences: vec![(stream(other), Seq::NONE)], ..batch(own, 0, 1) };
+        let (first, second) = (one(&a, &b), one(&b, &a));
+        let (first, second) = tokio::join!(journal.append(first), journal.append(second));
+        let written = [&first, &second].iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(written, 1, "{first:?}, {second:?}");
+    }
+    assert_eq!(read_checked(&*journal).await.len(), WRITERS);
 }
 
 /// Appends that are committed together do not share a conflict.
@@ -482,6 +527,13 @@ pub async fn every_bound_is_refused_by_name(journal: Arc<dyn Journal>) {
             ..Batch::default()
         },
         Batch { recorded_at_ms: i64::MAX as u64 + 1, ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/1"), Seq::NONE)], ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/2"), Seq::NONE), (stream("a/2"), Seq::NONE)], ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/2"), Seq::NONE)], ..Batch::default() },
+        Batch {
+            fences: (0..=BATCH_FENCES_MAX).map(|n| (stream(&format!("b/{n}")), Seq::NONE)).collect(),
+            ..batch("a/1", 0, 1)
+        },
     ];
     for batch in broken {
         let error = journal.append(batch).await.unwrap_err();
