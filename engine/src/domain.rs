@@ -217,11 +217,43 @@ impl<S> World<S> {
     }
 }
 
+/// Events for one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Append<E, S> {
+    /// Which, among those that [`Domain::reads`] named as written.
+    pub stream: StreamId,
+    /// What happened, in order.
+    pub events: Vec<E>,
+    /// The stream's state after them, where the decision has folded it already. It must be what [`Domain::evolve`] makes of the
+    /// events at the decision's time; a debug build checks that.
+    pub state: Option<S>,
+}
+
+impl<E, S> Append<E, S> {
+    /// Events that the engine folds.
+    #[must_use]
+    pub const fn new(stream: StreamId, events: Vec<E>) -> Self {
+        Self { stream, events, state: None }
+    }
+
+    /// Events with the state after them.
+    #[must_use]
+    pub const fn folded(stream: StreamId, events: Vec<E>, state: S) -> Self {
+        Self { stream, events, state: Some(state) }
+    }
+}
+
+impl<E, S> From<(StreamId, Vec<E>)> for Append<E, S> {
+    fn from((stream, events): (StreamId, Vec<E>)) -> Self {
+        Self::new(stream, events)
+    }
+}
+
 /// What is to be appended at once.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision<E> {
-    /// Per stream, each among those that [`Domain::reads`] named as written. May be empty: there is nothing to do.
-    pub appends: Vec<(StreamId, Vec<E>)>,
+pub struct Decision<E, S> {
+    /// One a stream. May be empty: there is nothing to do.
+    pub appends: Vec<Append<E, S>>,
     /// Streams of [`Domain::reads`] that must not have moved on when this is written; otherwise it is decided anew. Those that
     /// are appended to need none.
     pub fences: Vec<StreamId>,
@@ -229,13 +261,13 @@ pub struct Decision<E> {
     pub key: Option<String>,
 }
 
-impl<E> Default for Decision<E> {
+impl<E, S> Default for Decision<E, S> {
     fn default() -> Self {
         Self { appends: Vec::new(), fences: Vec::new(), key: None }
     }
 }
 
-impl<E> Decision<E> {
+impl<E, S> Decision<E, S> {
     /// Nothing to do.
     #[must_use]
     pub fn nothing() -> Self {
@@ -245,13 +277,13 @@ impl<E> Decision<E> {
     /// Events for one stream.
     #[must_use]
     pub fn one(stream: StreamId, events: Vec<E>) -> Self {
-        Self::of(if events.is_empty() { Vec::new() } else { vec![(stream, events)] })
+        if events.is_empty() { Self::nothing() } else { Self::of([Append::new(stream, events)]) }
     }
 
     /// Events for several streams.
     #[must_use]
-    pub fn of(appends: Vec<(StreamId, Vec<E>)>) -> Self {
-        Self { appends, ..Self::default() }
+    pub fn of(appends: impl IntoIterator<Item = impl Into<Append<E, S>>>) -> Self {
+        Self { appends: appends.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
@@ -260,7 +292,7 @@ pub trait Domain: Send + Sync + 'static {
     /// What happened.
     type Event: Clone + Debug + Send + Sync;
     /// The fold of one stream, of any category.
-    type State: Clone + Debug + Send + Sync;
+    type State: Clone + Debug + PartialEq + Send + Sync;
     /// What may be asked.
     type Command: Clone + Debug + Send + Sync;
     /// The whole request of a step.
@@ -300,7 +332,7 @@ pub trait Domain: Send + Sync + 'static {
         world: &World<Self::State>,
         command: &Self::Command,
         now_ms: u64,
-    ) -> Result<Decision<Self::Event>, Self::Rejection>;
+    ) -> Result<Decision<Self::Event, Self::State>, Self::Rejection>;
 
     /// What a stream shows to the outside.
     fn project(stream: &StreamId, state: &Self::State) -> Projected<Self::Intent>;

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
-use crate::domain::{Decision, Domain, FoldError, OpenStep, Stamp, fold};
+use crate::domain::{Append, Decision, Domain, FoldError, Illegal, OpenStep, Stamp, fold};
 use crate::ids::{Doorbell, Position, Seq, StreamId};
 use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend};
 use crate::projection::note_changes;
@@ -311,7 +311,7 @@ impl<D: Domain> Engine<D> {
 
     fn prepare(
         read: &Read<D>,
-        decision: Decision<D::Event>,
+        decision: Decision<D::Event, D::State>,
         now_ms: u64,
     ) -> Result<Prepared<D>, ExecuteError<D::Rejection>> {
         let inconsistent = |why: String| Err(ExecuteError::Inconsistent { why });
@@ -321,28 +321,34 @@ impl<D: Domain> Engine<D> {
             let Some(head) = read.reading.world.head(&stream) else {
                 return inconsistent(format!("a decision fences {stream}, which its reads do not name"));
             };
-            if !decision.appends.iter().any(|(appended, _)| *appended == stream) {
+            if !decision.appends.iter().any(|append| append.stream == stream) {
                 prepared.batch.fences.push((stream, head));
             }
         }
-        for (stream, events) in decision.appends {
+        for Append { stream, events, state } in decision.appends {
             let before = read.loaded.get(&stream).filter(|_| read.reading.reads.written.contains(&stream));
             let Some(before) = before else {
                 return inconsistent(format!(
                     "a decision wrote to {stream}, which its reads do not name as written"
                 ));
             };
-            let mut state = D::State::clone(&before.state);
-            let mut head = before.head;
-            for event in &events {
-                head = head.next();
-                state = D::evolve(state, Stamp { seq: head, at_ms: now_ms }, event).map_err(|illegal| {
-                    ExecuteError::Corrupt { stream: stream.clone(), source: illegal.into() }
-                })?;
-            }
+            let folds = || {
+                evolve_all::<D>(&before.state, before.head, now_ms, &events)
+                    .map_err(|source| ExecuteError::Corrupt { stream: stream.clone(), source: source.into() })
+            };
+            let state = match state {
+                None => folds()?,
+                Some(state) if cfg!(debug_assertions) && folds()? != state => {
+                    return inconsistent(format!(
+                        "a decision handed over another state of {stream} than its events make"
+                    ));
+                }
+                Some(state) => state,
+            };
             let shown = D::project(&stream, &state);
             let delta = &mut prepared.batch.projection;
             prepared.bells.extend(note_changes(delta, &stream, &before.shown, &shown, now_ms));
+            let head = Seq(before.head.0 + events.len() as u64);
             prepared.batch.appends.push(StreamAppend {
                 stream: stream.clone(),
                 expected: before.head,
@@ -369,6 +375,20 @@ struct Prepared<D: Domain> {
     batch: Batch,
     after: Vec<(StreamId, Loaded<D>)>,
     bells: Vec<Doorbell>,
+}
+
+/// A stream's state after further events: one copy of it, however many events there are.
+fn evolve_all<D: Domain>(
+    before: &D::State,
+    head: Seq,
+    at_ms: u64,
+    events: &[D::Event],
+) -> Result<D::State, Illegal> {
+    let seqs = (1..).map(|n| Seq(head.0 + n));
+    events
+        .iter()
+        .zip(seqs)
+        .try_fold(before.clone(), |state, (event, seq)| D::evolve(state, Stamp { seq, at_ms }, event))
 }
 
 fn no_stream() -> StreamId {

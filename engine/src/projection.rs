@@ -74,7 +74,7 @@ pub(crate) fn note_changes<I>(
 /// `rebuild`.
 #[derive(Debug)]
 pub struct Reprojection<D: Domain> {
-    states: BTreeMap<StreamId, (D::State, u64)>,
+    states: BTreeMap<StreamId, D::State>,
     updated: BTreeMap<StreamId, (Option<Summary>, u64)>,
 }
 
@@ -99,33 +99,24 @@ impl<D: Domain> Reprojection<D> {
     /// Takes the next event.
     ///
     /// # Errors
-    /// [`FoldError`]; the stream stays as it was.
+    /// [`FoldError`]; the stream is forgotten, and none of its later events may follow.
     pub fn apply(&mut self, event: &RecordedEvent) -> Result<(), FoldError> {
-        let (state, _) = self.states.remove(&event.stream).unwrap_or_else(|| (D::empty(&event.stream), 0));
-        let next = fold::<D>(state.clone(), [event]);
-        let at_ms = event.recorded_at_ms;
-        match next {
-            Ok(next) => {
-                let summary = D::project(&event.stream, &next).summary;
-                let entry = self.updated.entry(event.stream.clone()).or_insert((None, at_ms));
-                if entry.0 != summary {
-                    *entry = (summary, at_ms);
-                }
-                self.states.insert(event.stream.clone(), (next, at_ms));
-                Ok(())
-            }
-            Err(error) => {
-                self.states.insert(event.stream.clone(), (state, at_ms));
-                Err(error)
-            }
+        let state = self.states.remove(&event.stream).unwrap_or_else(|| D::empty(&event.stream));
+        let state = fold::<D>(state, [event])?;
+        let summary = D::project(&event.stream, &state).summary;
+        let entry = self.updated.entry(event.stream.clone()).or_insert((None, event.recorded_at_ms));
+        if entry.0 != summary {
+            *entry = (summary, event.recorded_at_ms);
         }
+        self.states.insert(event.stream.clone(), state);
+        Ok(())
     }
 
     /// What the projections should hold.
     #[must_use]
     pub fn finish(self) -> Projections {
         let mut projections = Projections::default();
-        for (stream, (state, _)) in &self.states {
+        for (stream, state) in &self.states {
             let shown = D::project(stream, state);
             let mut steps: Vec<_> = shown.steps.iter().map(|step| step_row(stream, step)).collect();
             steps.sort_by_key(|row| row.token);

@@ -220,6 +220,20 @@ async fn a_decision_is_made_anew_when_a_stream_that_it_fences_has_moved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_state_that_a_decision_hands_over_is_the_streams_state_and_a_wrong_one_is_found_out() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::note(&job(1), "x")).await.unwrap();
+    engine.execute(Command::note(&job(1), "y")).await.unwrap();
+    assert_eq!(engine.load(&job(1)).await.unwrap().0.notes, 2);
+    // Only a debug build looks, and tests are one.
+    let error = engine.execute(Command::Lie { job: job(1) }).await.unwrap_err();
+    let ExecuteError::Inconsistent { why } = &error else { panic!("{error:?}") };
+    assert!(why.contains("another state of job/1"), "{why}");
+    assert_eq!(place.events().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_of_a_newer_build_stops_its_stream_and_says_what_to_do() {
     let place = Place::new();
     let newer = EventData { version: 2, ..Toy::encode(&Event::Finished {}) };

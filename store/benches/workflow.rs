@@ -362,7 +362,7 @@ enum Command {
     Report { workflow: StreamId, token: Token, evidence: Evidence },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct State {
     steps: u32,
     done: u32,
@@ -455,7 +455,11 @@ impl Domain for Noop {
         Reads::written([workflow.clone()])
     }
 
-    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
         let (workflow, events) = match command {
             Command::Start { workflow } => {
                 let started = Event::Started { steps: STEPS, cause: "interruption".into() };

@@ -411,7 +411,11 @@ impl Domain for Perennial {
         })
     }
 
-    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
         match command {
             Command::Letter { envelope, content, sight, owner } => {
                 decide_letter(&View { world, now_ms, owner }, envelope, content, sight.as_ref())
@@ -1530,7 +1534,7 @@ fn decide_letter(
     envelope: &Envelope,
     content: &Content,
     sight: Option<&Sight>,
-) -> Result<Decision<Event>, Rejection> {
+) -> Result<Decision<Event, State>, Rejection> {
     let Some(State::Letter(letter)) = view.world.get(&envelope.stream) else {
         return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
     };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
 use perennial_workflows::backup::{
@@ -135,7 +135,7 @@ impl Desk {
         for stream in Perennial::reads(&World::default(), command).written {
             world.insert(stream.clone(), Arc::new(self.state(&stream)), self.head(&stream));
         }
-        for (stream, events) in Perennial::decide(&world, command, self.now_ms)?.appends {
+        for Append { stream, events, .. } in Perennial::decide(&world, command, self.now_ms)?.appends {
             for event in events {
                 self.append(&stream, event);
             }

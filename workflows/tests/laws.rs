@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId};
 use perennial_workflows::backup::{
@@ -92,7 +92,7 @@ impl Desk {
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }
         let Ok(decision) = Perennial::decide(&world, command, self.now_ms) else { return Ok(false) };
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let data = Perennial::encode(&event);
                 prop_assert_eq!(&Perennial::decode(&data).unwrap(), &event, "encode/decode is identity");

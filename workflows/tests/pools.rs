@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Decision, Domain, Stamp, World};
+use perennial_engine::domain::{Append, Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aws::SubnetId;
 use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
@@ -69,7 +69,7 @@ struct Desk {
     letters: u64,
 }
 
-type Decided = (Result<Decision<Event>, Rejection>, Vec<(StreamId, Seq)>);
+type Decided = (Result<Decision<Event, State>, Rejection>, Vec<(StreamId, Seq)>);
 
 impl Desk {
     fn state(&self, stream: &StreamId) -> State {
@@ -120,13 +120,13 @@ impl Desk {
     fn commit(&mut self, (decision, heads): Decided) -> Result<bool, TestCaseError> {
         let Ok(decision) = decision else { return Ok(false) };
         let heads: BTreeMap<StreamId, Seq> = heads.into_iter().collect();
-        for (stream, _) in &decision.appends {
+        for Append { stream, .. } in &decision.appends {
             prop_assert!(heads.contains_key(stream), "{stream} is appended to and was not read");
             if heads[stream] != self.head(stream) {
                 return Ok(false);
             }
         }
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let data = Perennial::encode(&event);
                 prop_assert_eq!(&Perennial::decode(&data).unwrap(), &event);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use perennial_workflows::backup::{BackupCause, BackupSpec, BookId};
@@ -95,7 +95,7 @@ impl Desk {
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }
         let decision = Perennial::decide(&world, command, self.now_ms).unwrap();
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let (state, head) = self
                     .streams

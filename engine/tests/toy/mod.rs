@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
+    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::{Engine, ExecuteError, Executed};
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
@@ -106,6 +106,10 @@ pub enum Command {
     Follow {
         job: StreamId,
         leader: StreamId,
+    },
+    /// A note, with a state after it that is not its own.
+    Lie {
+        job: StreamId,
     },
     /// Names one more stream each time it is asked what it reads.
     Wander {},
@@ -226,6 +230,7 @@ impl Domain for Toy {
             | Command::Again { job, .. }
             | Command::Note { job, .. }
             | Command::Join { job, .. }
+            | Command::Lie { job }
             | Command::Label { job, .. } => Reads::written([job.clone()]),
             Command::Tell { job, .. } => {
                 let fleet = world.get(job).and_then(|state| state.fleet.clone());
@@ -243,31 +248,38 @@ impl Domain for Toy {
         }
     }
 
-    fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event>, Rejection> {
+    fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event, State>, Rejection> {
         let note = |text: &String| vec![Event::Noted { text: text.clone() }];
-        let (job, key, events) = match command {
+        let (job, events) = match command {
             Command::Start { job, .. }
             | Command::Report { job, .. }
             | Command::Expire { job, .. }
-            | Command::Again { job, .. } => (job, None, of_a_job(world.get(job).unwrap(), command)?),
-            Command::Note { job, text, key } => (job, key.clone(), note(text)),
-            Command::Join { job, fleet } => (job, None, vec![Event::Joined { fleet: fleet.clone() }]),
-            Command::Label { job, label, on: true } => {
-                (job, None, vec![Event::Labelled { label: label.clone() }])
+            | Command::Again { job, .. } => (job, of_a_job(world.get(job).unwrap(), command)?),
+            Command::Note { job, text, key } => {
+                let before = world.get(job).unwrap();
+                let state = State { notes: before.notes + 1, ..before.clone() };
+                let append = Append::folded(job.clone(), note(text), state);
+                return Ok(Decision { key: key.clone(), ..Decision::of([append]) });
             }
+            Command::Lie { job } => {
+                let state = world.get(job).unwrap().clone();
+                return Ok(Decision::of([Append::folded(job.clone(), note(&"lie".into()), state)]));
+            }
+            Command::Join { job, fleet } => (job, vec![Event::Joined { fleet: fleet.clone() }]),
+            Command::Label { job, label, on: true } => (job, vec![Event::Labelled { label: label.clone() }]),
             Command::Label { job, label, on: false } => {
-                (job, None, vec![Event::Unlabelled { label: label.clone() }])
+                (job, vec![Event::Unlabelled { label: label.clone() }])
             }
             Command::Tell { job, text } => {
                 let fleet = world.get(job).unwrap().fleet.as_ref().filter(|fleet| *fleet != job);
                 let told = [job].into_iter().chain(fleet).map(|told| (told.clone(), note(text)));
-                return Ok(Decision::of(told.collect()));
+                return Ok(Decision::of(told));
             }
             Command::TellAll { label, text } => {
                 let found = world.lookup(&label_key(label)).iter();
                 // Found is not enough: the state decides.
                 let told = found.filter(|job| world.get(job).unwrap().labels.contains(label));
-                return Ok(Decision::of(told.map(|told| (told.clone(), note(text))).collect()));
+                return Ok(Decision::of(told.map(|told| (told.clone(), note(text)))));
             }
             Command::Follow { leader, .. } if world.get(leader).unwrap().finished => {
                 return Err(Rejection::LeaderFinished);
@@ -278,7 +290,7 @@ impl Domain for Toy {
             }
             Command::Wander {} => return Ok(Decision::nothing()),
         };
-        Ok(Decision { key, ..Decision::one(job.clone(), events) })
+        Ok(Decision::one(job.clone(), events))
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {
