@@ -105,8 +105,8 @@ pub(crate) async fn run(
             let report = rebuild(&path, Reprojection::<Perennial>::default()).map_err(rebuild_failure)?;
             output.show(&report, || {
                 format!(
-                    "rebuilt from {} events: {} open steps, {} keys, {} summaries",
-                    report.events, report.open_steps, report.keys, report.summaries
+                    "rebuilt from {} events: {} open steps, {} keys, {} summaries, {} timers",
+                    report.events, report.open_steps, report.keys, report.summaries, report.timers
                 )
             })?;
             match report.unfoldable.first() {

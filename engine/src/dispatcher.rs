@@ -48,6 +48,7 @@ use crate::engine::{Engine, ExecuteError};
 use crate::ids::{Doorbell, StreamId, Token};
 use crate::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError, Receipt};
 use crate::retry::Intervals;
+use crate::timers;
 
 /// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back the
 /// deletion of many.
@@ -81,7 +82,7 @@ pub struct Limits {
     pub visibility: Duration,
     /// How long one receive waits.
     pub wait: Duration,
-    /// How often the safety scan rings every open step that is not in hand.
+    /// How often the safety scan rings every open step that is not in hand, and reads the timers.
     pub scan_every: Duration,
     /// How long a shutdown waits for runs under way.
     pub drain: Duration,
@@ -244,7 +245,8 @@ impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
         let mut loops = JoinSet::new();
         loops.spawn(announce_bells(Arc::clone(&shared), to_announce));
         loops.spawn(scan(Arc::clone(&shared)));
-        tokio::join!(start(&shared), receive(&shared));
+        let timers = timers::run(&shared.engine, &shared.limits, &shared.shutdown);
+        tokio::join!(start(&shared), receive(&shared), timers);
         loops.shutdown().await;
     }
 }

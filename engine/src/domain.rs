@@ -5,7 +5,8 @@
 //! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`], and asks 1 again until nothing new is named.
 //! 3. [`Domain::decide`] chooses the events, or refuses.
 //! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 1.
-//! 5. [`Domain::project`] says which steps are open now; the engine rings their doorbells.
+//! 5. [`Domain::project`] says which steps are open now and which timers are set; the engine rings the steps' doorbells, and
+//!    executes [`Domain::timer_due`] when a timer is due.
 //!
 //! # Guarantees the domain gives
 //! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
@@ -14,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{Seq, StreamId, Token};
 use crate::journal::EventData;
@@ -84,6 +86,27 @@ pub struct OpenStep<I> {
     pub priority: i32,
 }
 
+/// A command to come: at a time, or at once.
+///
+/// A timer is a function of its stream's state, so it is there for as long as the state shows it, and survives a crash. One with
+/// `due_ms` 0 is a *reaction*: its command is executed right after the append that has set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// Its name, one of few; a stream shows at most one timer of a name.
+    pub name: String,
+    /// When it is due; 0 for at once.
+    pub due_ms: u64,
+}
+
+/// How many commands of timers of one name may begin in how long. Those that write nothing do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// So many,
+    pub begun_max: usize,
+    /// in any span of this length.
+    pub per: Duration,
+}
+
 /// A line about a stream, for lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -102,11 +125,13 @@ pub struct Projected<I> {
     pub keys: Vec<String>,
     /// For lists; `None` for streams that are not listed.
     pub summary: Option<Summary>,
+    /// Commands to come, one a name.
+    pub timers: Vec<Timer>,
 }
 
 impl<I> Default for Projected<I> {
     fn default() -> Self {
-        Self { steps: Vec::new(), keys: Vec::new(), summary: None }
+        Self { steps: Vec::new(), keys: Vec::new(), summary: None, timers: Vec::new() }
     }
 }
 
@@ -342,6 +367,16 @@ pub trait Domain: Send + Sync + 'static {
 
     /// The command that says a step has not settled by its deadline.
     fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;
+
+    /// The command of a timer that is due. What it writes takes the timer off, or moves it to a later time; for as long as neither
+    /// is so, it is executed again and again, with growing pauses. A timer that it moves within the past is due again at once:
+    /// that must come to an end.
+    fn timer_due(stream: &StreamId, name: &str) -> Self::Command;
+
+    /// How many commands of timers of this name may begin in how long; `None` for as many as are due.
+    fn pace(_timer: &str) -> Option<Pace> {
+        None
+    }
 }
 
 /// Folds a stream's events onto a state.

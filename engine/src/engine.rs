@@ -13,7 +13,7 @@ use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
 use crate::domain::{Append, Decision, Domain, FoldError, Illegal, OpenStep, Stamp, fold};
 use crate::ids::{Doorbell, Position, Seq, StreamId};
-use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend};
+use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend, TimerRow};
 use crate::projection::note_changes;
 use crate::reading::{Endless, READ_ROUNDS_MAX, Reading};
 use crate::turns::{Turn, Turns};
@@ -25,6 +25,9 @@ const CONFLICTS_MAX: u32 = 5;
 
 /// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
 const DOORBELLS_MAX: usize = 65_536;
+
+/// How many timers that were set wait for their loop. More than that are dropped: its next scan reads them.
+const TIMERS_MAX: usize = 65_536;
 
 /// How many events one read takes.
 const READ_PAGE: usize = 1_000;
@@ -96,6 +99,8 @@ struct Inner<D: Domain> {
     turns: Turns,
     bells: mpsc::Sender<Doorbell>,
     bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
+    timers: mpsc::Sender<TimerRow>,
+    timers_taken: Mutex<Option<mpsc::Receiver<TimerRow>>>,
     written: watch::Sender<Position>,
     sleepers: Sleepers<D::Intent>,
 }
@@ -105,6 +110,7 @@ impl<D: Domain> Engine<D> {
     #[must_use]
     pub fn new(journal: Arc<dyn Journal>, clock: Clock) -> Self {
         let (bells, taken) = mpsc::channel(DOORBELLS_MAX);
+        let (timers, timers_taken) = mpsc::channel(TIMERS_MAX);
         Self {
             inner: Arc::new(Inner {
                 journal,
@@ -113,6 +119,8 @@ impl<D: Domain> Engine<D> {
                 turns: Turns::default(),
                 bells,
                 bells_taken: Mutex::new(Some(taken)),
+                timers,
+                timers_taken: Mutex::new(Some(timers_taken)),
                 written: watch::Sender::new(Position(0)),
                 sleepers: Sleepers::default(),
             }),
@@ -140,6 +148,11 @@ impl<D: Domain> Engine<D> {
     /// The doorbells of steps that this engine has opened. There is one receiver: the ringer's.
     pub(crate) fn take_bells(&self) -> Option<mpsc::Receiver<Doorbell>> {
         self.inner.bells_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The timers that this engine has set. There is one receiver: their loop.
+    pub(crate) fn take_timers(&self) -> Option<mpsc::Receiver<TimerRow>> {
+        self.inner.timers_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Lets the steps whose request is concerned look at once, if they wait between two looks in this process: something
@@ -187,6 +200,7 @@ impl<D: Domain> Engine<D> {
             }
             let prepared = Self::prepare(&read, decision, now_ms)?;
             let events = prepared.batch.appends.iter().map(|append| append.events.len()).sum();
+            let timers = prepared.batch.projection.timers_set.clone();
             match self.inner.journal.append(prepared.batch).await {
                 Ok(appended) => {
                     {
@@ -194,6 +208,10 @@ impl<D: Domain> Engine<D> {
                         for (stream, after) in prepared.after {
                             cache.put(stream, after);
                         }
+                    }
+                    for timer in timers {
+                        // A full channel loses a hint, not a timer: the next scan reads it.
+                        let _ = self.inner.timers.try_send(timer);
                     }
                     self.inner.written.send_if_modified(|last| {
                         let moved = *last < appended.last;
@@ -283,6 +301,19 @@ impl<D: Domain> Engine<D> {
     ) -> Result<Option<OpenStep<D::Intent>>, ExecuteError<D::Rejection>> {
         let loaded = self.load_shown(&bell.workflow).await?;
         Ok(loaded.shown.steps.iter().find(|step| step.token == bell.token).cloned())
+    }
+
+    /// When a timer of a stream is due; `None` when the stream does not show it (any more).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn timer(
+        &self,
+        stream: &StreamId,
+        name: &str,
+    ) -> Result<Option<u64>, ExecuteError<D::Rejection>> {
+        let loaded = self.load_shown(stream).await?;
+        Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).map(|timer| timer.due_ms))
     }
 
     /// Rings every open step: after a start, and as the slow safety scan behind every doorbell. Returns how many.

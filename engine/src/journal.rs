@@ -143,6 +143,17 @@ pub struct OpenStepRow {
     pub priority: i32,
 }
 
+/// A timer of a stream, as the projection keeps it. The order is that in which timers are due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TimerRow {
+    /// When it is due; 0 for at once.
+    pub due_ms: u64,
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its name; a stream has at most one of each name.
+    pub name: String,
+}
+
 /// One line about a stream, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SummaryRow {
@@ -169,6 +180,10 @@ pub struct ProjectionDelta {
     pub keys_removed: Vec<(String, StreamId)>,
     /// Summaries to insert or replace.
     pub summaries: Vec<SummaryRow>,
+    /// Timers to insert, or to move to another time.
+    pub timers_set: Vec<TimerRow>,
+    /// Timers that are due no more.
+    pub timers_removed: Vec<(StreamId, String)>,
 }
 
 /// What is appended at once, or not at all.
@@ -385,6 +400,17 @@ pub trait Journal: Send + Sync + 'static {
         after: Option<(StreamId, Token)>,
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError>;
+
+    /// Timers that are due at `due_ms` or before, in the order (due, stream, name), from after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError>;
 
     /// The streams a key leads to, in order of name.
     ///

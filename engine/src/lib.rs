@@ -9,8 +9,9 @@
 //! - [`reading`]: what a command reads, to a fixed point
 //! - [`engine`]: commands in, atomic appends out
 //! - [`projection`]: what streams show, folded anew from all events
-//! - [`dispatcher`]: doorbells in, reports out
+//! - [`dispatcher`]: doorbells in, reports out; and the timers (`timers.rs`)
 //! - [`memory`]: both ports in memory, for tests and as the reference of the conformance suites
+//! - [`intercept`]: a journal whose appends pass through something else, for tests
 
 mod cache;
 pub mod clock;
@@ -18,11 +19,13 @@ pub mod dispatcher;
 pub mod domain;
 pub mod engine;
 pub mod ids;
+pub mod intercept;
 pub mod journal;
 pub mod memory;
 pub mod projection;
 pub mod queue;
 pub mod reading;
 pub mod retry;
+mod timers;
 mod turns;
 mod wake;

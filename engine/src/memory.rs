@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::ids::{Position, Seq, StreamId, Token};
 use crate::journal::{
     AppendError, Appended, Batch, Hash, Head, Journal, OpenStepRow, ProjectionDelta, ReadError,
-    RecordedEvent, SummaryRow, Which, chain,
+    RecordedEvent, SummaryRow, TimerRow, Which, chain,
 };
 use crate::queue::{
     BATCH_MESSAGES_MAX, DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt, check_outgoing,
@@ -38,6 +38,8 @@ struct JournalState {
     open_steps: BTreeMap<(StreamId, Token), OpenStepRow>,
     lookup: BTreeSet<(String, StreamId)>,
     summaries: BTreeMap<StreamId, SummaryRow>,
+    /// By stream and name: when it is due.
+    timers: BTreeMap<(StreamId, String), u64>,
 }
 
 impl MemoryJournal {
@@ -124,6 +126,12 @@ impl JournalState {
             row.updated_at_ms = never_or(row.updated_at_ms);
             self.summaries.insert(row.stream.clone(), row);
         }
+        for timer in delta.timers_removed {
+            self.timers.remove(&timer);
+        }
+        for row in delta.timers_set {
+            self.timers.insert((row.stream, row.name), never_or(row.due_ms));
+        }
     }
 }
 
@@ -174,6 +182,25 @@ impl Journal for MemoryJournal {
         let state = self.state();
         let rows = state.open_steps.range((from, Bound::Unbounded)).map(|(_, row)| row);
         Ok(rows.filter(|row| row.due_ms <= due_ms).take(limit).cloned().collect())
+    }
+
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        let state = self.state();
+        let due = state.timers.iter().filter(|(_, at_ms)| **at_ms <= due_ms);
+        let rows = due.map(|((stream, name), at_ms)| TimerRow {
+            due_ms: *at_ms,
+            stream: stream.clone(),
+            name: name.clone(),
+        });
+        let mut rows: Vec<_> = rows.filter(|row| after.as_ref().is_none_or(|after| row > after)).collect();
+        rows.sort();
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {

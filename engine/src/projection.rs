@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Domain, FoldError, OpenStep, Projected, Summary, fold};
+use crate::domain::{Domain, FoldError, OpenStep, Projected, Summary, Timer, fold};
 use crate::ids::{Doorbell, StreamId};
-use crate::journal::{OpenStepRow, ProjectionDelta, RecordedEvent, SummaryRow};
+use crate::journal::{OpenStepRow, ProjectionDelta, RecordedEvent, SummaryRow, TimerRow};
 
 fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
     OpenStepRow {
@@ -15,6 +15,10 @@ fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
         deadline_ms: step.deadline_ms,
         priority: step.priority,
     }
+}
+
+fn timer_row(stream: &StreamId, timer: &Timer) -> TimerRow {
+    TimerRow { due_ms: timer.due_ms, stream: stream.clone(), name: timer.name.clone() }
 }
 
 /// Notes what `after` shows that `before` did not, and returns the doorbells of the steps that are new.
@@ -57,6 +61,13 @@ pub(crate) fn note_changes<I>(
             delta.keys_added.push((key.clone(), stream.clone()));
         }
     }
+    for timer in &before.timers {
+        if !after.timers.iter().any(|other| other.name == timer.name) {
+            delta.timers_removed.push((stream.clone(), timer.name.clone()));
+        }
+    }
+    let set = after.timers.iter().filter(|timer| !before.timers.contains(timer));
+    delta.timers_set.extend(set.map(|timer| timer_row(stream, timer)));
     if before.summary != after.summary
         && let Some(summary) = &after.summary
     {
@@ -93,6 +104,8 @@ pub struct Projections {
     pub keys: Vec<(String, StreamId)>,
     /// In order of stream.
     pub summaries: Vec<SummaryRow>,
+    /// In the order in which they are due.
+    pub timers: Vec<TimerRow>,
 }
 
 impl<D: Domain> Reprojection<D> {
@@ -122,6 +135,7 @@ impl<D: Domain> Reprojection<D> {
             steps.sort_by_key(|row| row.token);
             projections.open_steps.extend(steps);
             projections.keys.extend(shown.keys.into_iter().map(|key| (key, stream.clone())));
+            projections.timers.extend(shown.timers.iter().map(|timer| timer_row(stream, timer)));
             if let Some(summary) = shown.summary {
                 projections.summaries.push(SummaryRow {
                     stream: stream.clone(),
@@ -132,6 +146,7 @@ impl<D: Domain> Reprojection<D> {
             }
         }
         projections.keys.sort();
+        projections.timers.sort();
         projections
     }
 }

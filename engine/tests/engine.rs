@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use toy::{Act, Command, EPOCH_MS, Event, Intent, Place, Rejection, Toy, job, step};
 
+mod timers;
 mod toy;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,7 +55,7 @@ async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land()
     ours.execute(Command::note(&job, "ours")).await.unwrap();
     // Theirs still believes in the old head.
     theirs.execute(Command::note(&job, "theirs")).await.unwrap();
-    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
     assert_eq!(place.state(&job).await.notes, 2);
     // A report decided on an old state is refused by the new one.
     ours.execute(Command::Report { job: job.clone(), token: Token(2), evidence: "ours".into() })
@@ -72,9 +73,9 @@ async fn a_command_that_meets_nothing_but_conflicts_gives_up() {
     let place = Place::new();
     let journal = place.test_journal();
     let engine = place.engine_over(&journal);
-    journal.conflicts_to_come.store(4, Ordering::SeqCst);
+    journal.intercept.conflicts_to_come.store(4, Ordering::SeqCst);
     engine.execute(Command::note(&job(1), "in the fifth try")).await.unwrap();
-    journal.conflicts_to_come.store(5, Ordering::SeqCst);
+    journal.intercept.conflicts_to_come.store(5, Ordering::SeqCst);
     let error = engine.execute(Command::note(&job(1), "never")).await.unwrap_err();
     assert!(matches!(&error, ExecuteError::Contended { stream } if *stream == job(1)), "{error}");
     assert_eq!(place.state(&job(1)).await.notes, 1);
@@ -98,7 +99,7 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
     let place = Place::new();
     let journal = place.test_journal();
     let engine = place.engine_over(&journal);
-    journal.append_ms.store(1, Ordering::SeqCst);
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
     let notes = (0..100).map(|n| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(Command::note(&job(n % 3), "x")).await })
@@ -106,7 +107,7 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
     for note in notes.collect::<Vec<_>>() {
         note.await.unwrap().unwrap();
     }
-    assert_eq!((place.events().await, journal.conflicts.load(Ordering::SeqCst)), (100, 0));
+    assert_eq!((place.events().await, journal.intercept.conflicts.load(Ordering::SeqCst)), (100, 0));
     assert_eq!(place.now(), 34, "and those on different streams do not wait for each other");
 }
 
@@ -124,7 +125,7 @@ async fn a_stream_is_read_because_of_what_stands_in_another_one() {
     // Another engine moves the member to another fleet: the conflict is decided anew, on what stands there now.
     place.engine().execute(Command::Join { job: job(1), fleet: job(8) }).await.unwrap();
     engine.execute(tell).await.unwrap();
-    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
     assert_eq!((place.state(&fleet).await.notes, place.state(&job(8)).await.notes), (1, 1));
 }
 
@@ -140,7 +141,7 @@ async fn a_key_leads_to_streams_and_their_states_decide() {
     }
     assert_eq!(engine.execute(all.clone()).await.unwrap().events, 2);
     // A lookup that is behind and names a stream too many.
-    *journal.found.lock().unwrap() = Some(vec![job(1), job(2), job(7)]);
+    *journal.intercept.found.lock().unwrap() = Some(vec![job(1), job(2), job(7)]);
     assert_eq!(engine.execute(all).await.unwrap().events, 1);
     let notes = async |n| place.state(&job(n)).await.notes;
     assert_eq!((notes(1).await, notes(2).await, notes(3).await, notes(7).await), (2, 0, 1, 0));
@@ -162,7 +163,7 @@ async fn commands_that_meet_on_their_second_stream_take_turns_too() {
     for n in 0..50 {
         engine.execute(Command::Join { job: job(n), fleet: job(99) }).await.unwrap();
     }
-    journal.append_ms.store(1, Ordering::SeqCst);
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
     let told = (0..50).map(|n| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(Command::Tell { job: job(n), text: "x".into() }).await })
@@ -170,7 +171,10 @@ async fn commands_that_meet_on_their_second_stream_take_turns_too() {
     for told in told.collect::<Vec<_>>() {
         told.await.unwrap().unwrap();
     }
-    assert_eq!((place.state(&job(99)).await.notes, journal.conflicts.load(Ordering::SeqCst)), (50, 0));
+    assert_eq!(
+        (place.state(&job(99)).await.notes, journal.intercept.conflicts.load(Ordering::SeqCst)),
+        (50, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,7 +186,7 @@ async fn commands_on_the_same_streams_in_any_order_do_not_wait_for_each_other_fo
     for n in 0..5 {
         engine.execute(Command::Join { job: job(n), fleet: job((n + 1) % 5) }).await.unwrap();
     }
-    journal.append_ms.store(1, Ordering::SeqCst);
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
     let told = (0..100).map(|n| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(Command::Tell { job: job(n % 5), text: "x".into() }).await })
@@ -191,7 +195,7 @@ async fn commands_on_the_same_streams_in_any_order_do_not_wait_for_each_other_fo
         let told = tokio::time::timeout(100 * SECOND, told).await;
         told.expect("it waits in a circle").unwrap().unwrap();
     }
-    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 0);
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 0);
     let mut notes = 0;
     for n in 0..5 {
         notes += place.state(&job(n)).await.notes;
@@ -212,7 +216,7 @@ async fn a_decision_is_made_anew_when_a_stream_that_it_fences_has_moved() {
     other.execute(Command::Report { job: job(2), token: Token(2), evidence: "e".into() }).await.unwrap();
     let refused = engine.execute(follow).await;
     assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::LeaderFinished))), "{refused:?}");
-    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
     assert_eq!(place.state(&job(1)).await.notes, 1);
     assert_eq!(place.state(&job(2)).await.notes, 0, "a fence writes nothing");
     // One that appends to what it fences needs no fence.
@@ -588,7 +592,7 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
     for k in 1.. {
         let place = Place::new();
         let journal = place.test_journal();
-        journal.stuck_at.store(k, Ordering::SeqCst);
+        journal.intercept.stuck_at.store(k, Ordering::SeqCst);
         let first = place.start_over(journal, Limits::default(), script);
         let begun = {
             let (engine, start) =
@@ -597,7 +601,7 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
         };
         let only = job(1);
         let reached = tokio::select! {
-            () = first.journal.stuck.notified() => true,
+            () = first.journal.intercept.stuck.notified() => true,
             () = place.finished(&only) => false,
         };
         begun.abort();
@@ -643,6 +647,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         (0..3_u32).prop_map(|n| Event::Joined { fleet: job(n) }),
         any::<String>().prop_map(|label| Event::Labelled { label }),
         any::<String>().prop_map(|label| Event::Unlabelled { label }),
+        (any::<String>(), any::<u64>()).prop_map(|(name, due_ms)| Event::AlarmSet { name, due_ms }),
+        any::<String>().prop_map(|name| Event::Rang { name }),
         Just(Event::Finished {}),
     ]
 }
@@ -665,6 +671,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (stream(), "[a-d]", any::<bool>()).prop_map(|(job, label, on)| Command::Label { job, label, on }),
         1 => stream().prop_map(|job| Command::Tell { job, text: "t".into() }),
         1 => (stream(), stream()).prop_map(|(job, leader)| Command::Follow { job, leader }),
+        3 => (stream(), "[a-d]", 0..4_u64).prop_map(|(job, name, due_ms)| Command::Alarm { job, name, due_ms }),
+        1 => (stream(), "[a-d]").prop_map(|(job, name)| Command::Ring { job, name }),
         1 => "[a-d]".prop_map(|label| Command::TellAll { label, text: "t".into() }),
     ]
 }
@@ -697,6 +705,7 @@ proptest! {
             let folded = folded.finish();
             let kept = place.journal.open_steps(u64::MAX, None, usize::MAX).await.unwrap();
             prop_assert_eq!(kept, folded.open_steps);
+            prop_assert_eq!(place.journal.timers(u64::MAX, None, usize::MAX).await.unwrap(), folded.timers);
             let timeless = |rows: Vec<SummaryRow>| -> Vec<_> {
                 rows.into_iter().map(|row| SummaryRow { updated_at_ms: 0, ..row }).collect()
             };

@@ -35,11 +35,9 @@ use perennial_engine::domain::{
     Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::Engine;
-use perennial_engine::ids::{Position, Seq, StreamId, Token};
-use perennial_engine::journal::{
-    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
-    SummaryRow, Which,
-};
+use perennial_engine::ids::{StreamId, Token};
+use perennial_engine::intercept::{Intercept, Intercepted};
+use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal};
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -161,7 +159,7 @@ async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
         whole: numbers(latencies, seconds),
         cpu_us: cpu.ours * 1e6 / (finished * f64::from(STEPS)),
         others: (cpu.all - cpu.ours) / took,
-        events: bench.watched.events.load(Ordering::Relaxed) as f64 / finished,
+        events: bench.watched.intercept.events.load(Ordering::Relaxed) as f64 / finished,
     };
     Bench::stop(bench).await;
     run
@@ -207,7 +205,7 @@ async fn grow(most: u64) {
 /// An engine with its workers over files in a directory.
 struct Bench {
     engine: Engine<Noop>,
-    watched: Arc<Watched>,
+    watched: Arc<Intercepted<Watch>>,
     started: AtomicU64,
     stop: perennial_engine::dispatcher::ShutdownTrigger,
     workers: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -216,7 +214,7 @@ struct Bench {
 impl Bench {
     fn start(dir: &Path) -> Arc<Self> {
         let journal = SqliteJournal::open(&dir.join("journal.sqlite"), Options::default()).unwrap();
-        let watched = Arc::new(Watched { journal, waiting: Mutex::default(), events: AtomicU64::new(0) });
+        let watched = Arc::new(Intercepted { journal: Arc::new(journal), intercept: Watch::default() });
         let settings = QueueSettings { durability: Durability::Hint, ..QueueSettings::default() };
         let queue = EmbeddedQueue::open(dir, "steps", settings, Clock::system()).unwrap();
         let engine = Engine::new(Arc::clone(&watched) as Arc<dyn Journal>, Clock::system());
@@ -239,7 +237,7 @@ impl Bench {
         let n = self.started.fetch_add(1, Ordering::Relaxed);
         let workflow = StreamId::parse(&format!("workflow/node-{}.{n}", n % 997)).unwrap();
         let (finished, told) = oneshot::channel();
-        self.watched.waiting.lock().unwrap().insert(workflow.clone(), finished);
+        self.watched.intercept.waiting.lock().unwrap().insert(workflow.clone(), finished);
         self.engine.execute(Command::Start { workflow }).await.unwrap();
         told.await.unwrap();
     }
@@ -261,23 +259,23 @@ impl Bench {
     }
 }
 
-/// The journal, with an eye on what is acknowledged.
-struct Watched {
-    journal: SqliteJournal,
+/// An eye on what is acknowledged.
+#[derive(Default)]
+struct Watch {
     waiting: Mutex<HashMap<StreamId, oneshot::Sender<()>>>,
     events: AtomicU64,
 }
 
 #[async_trait]
-impl Journal for Watched {
-    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+impl Intercept for Watch {
+    async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         let events: usize = batch.appends.iter().map(|append| append.events.len()).sum();
         let finished = batch
             .appends
             .first()
             .filter(|append| append.events.last().is_some_and(|event| event.kind == "operation.finished"))
             .map(|append| append.stream.clone());
-        let appended = self.journal.append(batch).await?;
+        let appended = to.append(batch).await?;
         self.events.fetch_add(events as u64, Ordering::Relaxed);
         if let Some(workflow) = finished
             && let Some(waiting) = self.waiting.lock().unwrap().remove(&workflow)
@@ -285,40 +283,6 @@ impl Journal for Watched {
             let _ = waiting.send(());
         }
         Ok(appended)
-    }
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_stream(stream, after, limit).await
-    }
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_all(after, limit).await
-    }
-    async fn head(&self) -> Result<Head, ReadError> {
-        self.journal.head().await
-    }
-    async fn open_steps(
-        &self,
-        due_ms: u64,
-        after: Option<(StreamId, Token)>,
-        limit: usize,
-    ) -> Result<Vec<OpenStepRow>, ReadError> {
-        self.journal.open_steps(due_ms, after, limit).await
-    }
-    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
-        self.journal.lookup(key).await
-    }
-    async fn summaries(
-        &self,
-        category: &str,
-        which: Which,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<SummaryRow>, ReadError> {
-        self.journal.summaries(category, which, after, limit).await
     }
 }
 
@@ -493,7 +457,7 @@ impl Domain for Noop {
             state.started_at_ms
         );
         let summary = Some(Summary { open: state.finished_at_ms.is_none(), body });
-        Projected { steps: state.open.iter().cloned().collect(), keys: Vec::new(), summary }
+        Projected { steps: state.open.iter().cloned().collect(), summary, ..Projected::default() }
     }
 
     fn report(workflow: &StreamId, token: Token, evidence: Evidence) -> Command {
@@ -502,5 +466,9 @@ impl Domain for Noop {
 
     fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
         Command::Report { workflow: workflow.clone(), token, evidence: Evidence { observed: because } }
+    }
+
+    fn timer_due(workflow: &StreamId, _: &str) -> Command {
+        Command::Start { workflow: workflow.clone() }
     }
 }

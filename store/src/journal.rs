@@ -19,7 +19,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
+    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
+    Which,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -166,6 +167,15 @@ impl Journal for SqliteJournal {
         self.reader.open_steps(due_ms, after, limit).await
     }
 
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.reader.timers(due_ms, after, limit).await
+    }
+
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
         self.reader.lookup(key).await
     }
@@ -213,6 +223,15 @@ impl Journal for JournalReader {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError> {
         self.pool.run(move |conn| read::open_steps(conn, due_ms, after, limit)).await
+    }
+
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.pool.run(move |conn| read::timers(conn, due_ms, after.as_ref(), limit)).await
     }
 
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {

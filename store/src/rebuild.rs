@@ -40,6 +40,8 @@ pub struct RebuildReport {
     pub keys: u64,
     /// How many summaries there are.
     pub summaries: u64,
+    /// How many timers are set.
+    pub timers: u64,
     /// The streams that could not be folded; they have no rows now, so nothing is run for them.
     pub unfoldable: Vec<Finding>,
 }
@@ -79,14 +81,18 @@ pub fn rebuild(path: &Path, mut projector: impl Projector) -> Result<RebuildRepo
     projections.open_steps.retain(|row| !broken.contains(&row.stream));
     projections.keys.retain(|(_, stream)| !broken.contains(stream));
     projections.summaries.retain(|row| !broken.contains(&row.stream));
+    projections.timers.retain(|row| !broken.contains(&row.stream));
     let report = RebuildReport {
         events: last.0,
         open_steps: projections.open_steps.len() as u64,
         keys: projections.keys.len() as u64,
         summaries: projections.summaries.len() as u64,
+        timers: projections.timers.len() as u64,
         unfoldable,
     };
-    tx.execute_batch("DELETE FROM open_steps; DELETE FROM lookup; DELETE FROM summaries;")?;
+    tx.execute_batch(
+        "DELETE FROM open_steps; DELETE FROM lookup; DELETE FROM summaries; DELETE FROM timers;",
+    )?;
     writer::write_projections(&tx, projections)?;
     tx.commit()?;
     Ok(report)

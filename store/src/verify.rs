@@ -19,7 +19,9 @@ use std::fmt;
 use std::path::Path;
 
 use perennial_engine::ids::{Position, Seq, StreamId};
-use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, chain};
+use perennial_engine::journal::{
+    Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow, chain,
+};
 use perennial_engine::projection::Projections;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
@@ -474,6 +476,13 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     };
     // A key of a broken stream may stand under another stream's name, so its own name is what is looked at.
     compare_rows(report, "lookup key", keys, keys_page, |(_, stream)| stream, broken);
+
+    let never = |row: TimerRow| (TimerRow { due_ms: read::time(row.due_ms), ..row }, ());
+    let timers = folded.timers.into_iter().map(never).collect();
+    let timers_page = |after: Option<&TimerRow>| {
+        Ok(read::timers(conn, u64::MAX, after, PAGE)?.into_iter().map(|row| (row, ())).collect())
+    };
+    compare_rows(report, "timer", timers, timers_page, |row| &row.stream, broken);
 
     // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and a change that
     // an event makes and the next one of the same batch takes back is seen by one of them only.

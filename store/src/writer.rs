@@ -124,6 +124,8 @@ struct Statements<'c> {
     remove_key: Statement<'c>,
     add_key: Statement<'c>,
     summary: Statement<'c>,
+    remove_timer: Statement<'c>,
+    set_timer: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -152,6 +154,9 @@ impl<'c> Statements<'c> {
                  ON CONFLICT (stream) DO UPDATE SET
                  open = excluded.open, body = excluded.body, updated_at_ms = excluded.updated_at_ms",
             )?,
+            remove_timer: conn.prepare("DELETE FROM timers WHERE stream = ?1 AND name = ?2")?,
+            set_timer: conn
+                .prepare("INSERT OR REPLACE INTO timers (stream, name, due_ms) VALUES (?1, ?2, ?3)")?,
         })
     }
 
@@ -184,6 +189,12 @@ impl<'c> Statements<'c> {
                 signed(row.updated_at_ms)
             ])?;
         }
+        for (stream, name) in &delta.timers_removed {
+            self.remove_timer.execute(params![stream.as_str(), name])?;
+        }
+        for row in &delta.timers_set {
+            self.set_timer.execute(params![row.stream.as_str(), row.name, signed(row.due_ms)])?;
+        }
         Ok(())
     }
 }
@@ -194,6 +205,7 @@ pub(crate) fn write_projections(conn: &Connection, projections: Projections) -> 
         opened: projections.open_steps,
         keys_added: projections.keys,
         summaries: projections.summaries,
+        timers_set: projections.timers,
         ..ProjectionDelta::default()
     })
 }

@@ -481,6 +481,10 @@ impl Domain for Perennial {
     fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
         Command::Report { workflow: workflow.clone(), token, evidence: Evidence::OutOfTime { because } }
     }
+
+    fn timer_due(stream: &StreamId, name: &str) -> Command {
+        unreachable!("BUG: no stream shows timers, but {name} of {stream} is due")
+    }
 }
 
 /// The one field of an object with one field.
@@ -1639,7 +1643,7 @@ fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
         zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
         address: node.resources.address,
     };
-    Projected { steps: Vec::new(), keys, summary: summary(node.open.is_some(), &line) }
+    Projected { keys, summary: summary(node.open.is_some(), &line), ..Projected::default() }
 }
 
 /// One line about a node's backups, for lists.
@@ -1668,7 +1672,8 @@ fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
         paused: book.known.paused(),
     };
     let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
-    Projected { steps: book.open_steps(), keys, summary: summary(!book.closed, &line) }
+    let summary = summary(!book.closed, &line);
+    Projected { steps: book.open_steps(), keys, summary, ..Projected::default() }
 }
 
 fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
@@ -1679,7 +1684,7 @@ fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
         held: pool.held.len(),
         free: pool.free().count(),
     };
-    Projected { steps: Vec::new(), keys: Vec::new(), summary: summary(false, &line) }
+    Projected { summary: summary(false, &line), ..Projected::default() }
 }
 
 fn operation_shown(operation: &Operation) -> Projected<Intent> {
@@ -1701,5 +1706,5 @@ fn operation_shown(operation: &Operation) -> Projected<Intent> {
         because,
     };
     let open = !matches!(operation.status, Status::Finished { .. });
-    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line) }
+    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line), ..Projected::default() }
 }

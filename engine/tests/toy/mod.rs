@@ -1,5 +1,6 @@
 //! A tiny domain, a runner told what to do, and the world around one engine, for `tests/engine.rs`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,14 +10,13 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
+    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Pace, Projected, Reads, Stamp, Summary, Timer,
+    World,
 };
 use perennial_engine::engine::{Engine, ExecuteError, Executed};
-use perennial_engine::ids::{Position, Seq, StreamId, Token};
-use perennial_engine::journal::{
-    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
-    SummaryRow, Which,
-};
+use perennial_engine::ids::{Position, StreamId, Token};
+use perennial_engine::intercept::{Intercept, Intercepted};
+use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal, ReadError, StreamAppend};
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub enum Event {
     Joined { fleet: StreamId },
     Labelled { label: String },
     Unlabelled { label: String },
+    AlarmSet { name: String, due_ms: u64 },
+    Rang { name: String },
     Finished {},
 }
 
@@ -107,6 +109,17 @@ pub enum Command {
         job: StreamId,
         leader: StreamId,
     },
+    /// Sets a timer, or moves it.
+    Alarm {
+        job: StreamId,
+        name: String,
+        due_ms: u64,
+    },
+    /// A timer is due. `deaf` is refused, `idle` has nothing to do, `again` is noted and stays, `hourly` is due an hour later.
+    Ring {
+        job: StreamId,
+        name: String,
+    },
     /// A note, with a state after it that is not its own.
     Lie {
         job: StreamId,
@@ -119,6 +132,17 @@ impl Command {
     pub fn start(job: &StreamId, at_once: &[&str], then: &[&str]) -> Self {
         let steps = |names: &[&str]| names.iter().map(|name| step(name)).collect();
         Self::Start { job: job.clone(), at_once: steps(at_once), then: steps(then) }
+    }
+
+    /// A timer that is due so long after the epoch.
+    pub fn alarm(job: &StreamId, name: &str, due: Duration) -> Self {
+        let due_ms = EPOCH_MS + due.as_millis() as u64;
+        Self::Alarm { job: job.clone(), name: name.into(), due_ms }
+    }
+
+    /// A timer that is due at once.
+    pub fn react(job: &StreamId, name: &str) -> Self {
+        Self::Alarm { job: job.clone(), name: name.into(), due_ms: 0 }
     }
 
     pub fn note(job: &StreamId, text: &str) -> Self {
@@ -135,6 +159,7 @@ pub struct State {
     pub notes: u32,
     pub fleet: Option<StreamId>,
     pub labels: BTreeSet<String>,
+    pub alarms: BTreeMap<String, u64>,
     pub finished: bool,
 }
 
@@ -146,6 +171,8 @@ pub enum Rejection {
     NotOpen,
     #[error("the job that is followed is finished")]
     LeaderFinished,
+    #[error("it does not hear")]
+    Deaf,
 }
 
 impl Domain for Toy {
@@ -209,6 +236,14 @@ impl Domain for Toy {
                 state.labels.remove(label);
                 None
             }
+            Event::AlarmSet { name, due_ms } => {
+                state.alarms.insert(name.clone(), *due_ms);
+                None
+            }
+            Event::Rang { name } => {
+                state.alarms.remove(name);
+                None
+            }
             Event::Finished {} => {
                 state.finished = true;
                 None
@@ -231,6 +266,8 @@ impl Domain for Toy {
             | Command::Note { job, .. }
             | Command::Join { job, .. }
             | Command::Lie { job }
+            | Command::Alarm { job, .. }
+            | Command::Ring { job, .. }
             | Command::Label { job, .. } => Reads::written([job.clone()]),
             Command::Tell { job, .. } => {
                 let fleet = world.get(job).and_then(|state| state.fleet.clone());
@@ -248,7 +285,11 @@ impl Domain for Toy {
         }
     }
 
-    fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event, State>, Rejection> {
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
         let note = |text: &String| vec![Event::Noted { text: text.clone() }];
         let (job, events) = match command {
             Command::Start { job, .. }
@@ -270,10 +311,25 @@ impl Domain for Toy {
             Command::Label { job, label, on: false } => {
                 (job, vec![Event::Unlabelled { label: label.clone() }])
             }
+            Command::Alarm { job, name, due_ms } => {
+                (job, vec![Event::AlarmSet { name: name.clone(), due_ms: *due_ms }])
+            }
+            Command::Ring { job, name } => {
+                RINGS.with_borrow_mut(|rings| rings.push((name.clone(), job.to_string(), now_ms - EPOCH_MS)));
+                match name.as_str() {
+                    "deaf" => return Err(Rejection::Deaf),
+                    "idle" => (job, vec![]),
+                    "again" => (job, note(name)),
+                    "hourly" => {
+                        (job, vec![Event::AlarmSet { name: name.clone(), due_ms: now_ms + 3_600_000 }])
+                    }
+                    _ => (job, vec![Event::Rang { name: name.clone() }]),
+                }
+            }
             Command::Tell { job, text } => {
                 let fleet = world.get(job).unwrap().fleet.as_ref().filter(|fleet| *fleet != job);
-                let told = [job].into_iter().chain(fleet).map(|told| (told.clone(), note(text)));
-                return Ok(Decision::of(told));
+                let told = [job].into_iter().chain(fleet);
+                return Ok(Decision::of(told.map(|told| (told.clone(), note(text)))));
             }
             Command::TellAll { label, text } => {
                 let found = world.lookup(&label_key(label)).iter();
@@ -310,7 +366,9 @@ impl Domain for Toy {
         keys.dedup();
         let body = format!("{{\"settled\":{},\"open\":{}}}", state.settled.len(), state.open.len());
         let summary = state.started.then_some(Summary { open: !state.finished, body });
-        Projected { steps: steps.collect(), keys, summary }
+        let alarms = state.alarms.iter();
+        let timers = alarms.map(|(name, due_ms)| Timer { name: name.clone(), due_ms: *due_ms });
+        Projected { steps: steps.collect(), keys, summary, timers: timers.collect() }
     }
 
     fn report(job: &StreamId, token: Token, evidence: String) -> Command {
@@ -320,6 +378,29 @@ impl Domain for Toy {
     fn expired(job: &StreamId, token: Token, because: String) -> Command {
         Command::Expire { job: job.clone(), token, because }
     }
+
+    fn timer_due(job: &StreamId, name: &str) -> Command {
+        Command::Ring { job: job.clone(), name: name.to_owned() }
+    }
+
+    fn pace(timer: &str) -> Option<Pace> {
+        (timer == "paced").then_some(Pace { begun_max: 20, per: Duration::from_secs(5) })
+    }
+}
+
+thread_local! {
+    /// Every ring that was decided in this thread, which is one test: name, job, and when, in milliseconds after the epoch.
+    static RINGS: RefCell<Vec<(String, String, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// When timers of a name rang, in milliseconds after the epoch.
+pub fn rings(name: &str) -> Vec<u64> {
+    RINGS.with_borrow(|rings| rings.iter().filter(|ring| ring.0 == name).map(|ring| ring.2).collect())
+}
+
+/// Which jobs rang, in order.
+pub fn rung() -> Vec<String> {
+    RINGS.with_borrow(|rings| rings.iter().map(|ring| ring.1.clone()).collect())
 }
 
 fn label_key(label: &str) -> String {
@@ -429,9 +510,10 @@ impl Runner {
 }
 
 /// A journal that can get stuck for ever at an append, refuse with conflicts, and count.
+pub type TestJournal = Intercepted<Meddler>;
+
 #[derive(Default)]
-pub struct TestJournal {
-    pub journal: Arc<MemoryJournal>,
+pub struct Meddler {
     /// Counted before and after each append.
     pub points: AtomicUsize,
     /// Where it gets stuck, counted from 1; 0 for never.
@@ -444,9 +526,11 @@ pub struct TestJournal {
     pub append_ms: AtomicU64,
     /// What every lookup answers, whatever the journal says.
     pub found: Mutex<Option<Vec<StreamId>>>,
+    /// How many times a stream was read.
+    pub streams_read: AtomicUsize,
 }
 
-impl TestJournal {
+impl Meddler {
     async fn point(&self) {
         if self.points.fetch_add(1, Ordering::SeqCst) + 1 == self.stuck_at.load(Ordering::SeqCst) {
             self.stuck.notify_one();
@@ -456,8 +540,8 @@ impl TestJournal {
 }
 
 #[async_trait]
-impl Journal for TestJournal {
-    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+impl Intercept for Meddler {
+    async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
         let takes = self.append_ms.load(Ordering::SeqCst);
         if takes > 0 {
@@ -468,54 +552,26 @@ impl Journal for TestJournal {
             let StreamAppend { stream, expected, .. } = batch.appends[0].clone();
             return Err(AppendError::Conflict { stream, expected, actual: expected.next() });
         }
-        let appended = self.journal.append(batch).await;
+        let appended = to.append(batch).await;
         if matches!(appended, Err(AppendError::Conflict { .. })) {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
         self.point().await;
         appended
     }
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_stream(stream, after, limit).await
-    }
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_all(after, limit).await
-    }
-    async fn head(&self) -> Result<Head, ReadError> {
-        self.journal.head().await
-    }
-    async fn open_steps(
-        &self,
-        due_ms: u64,
-        after: Option<(StreamId, Token)>,
-        limit: usize,
-    ) -> Result<Vec<OpenStepRow>, ReadError> {
-        self.journal.open_steps(due_ms, after, limit).await
-    }
-    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
+
+    async fn lookup(&self, to: &dyn Journal, key: &str) -> Result<Vec<StreamId>, ReadError> {
         let found = self.found.lock().unwrap().clone();
         match found {
             Some(found) => Ok(found),
-            None => self.journal.lookup(key).await,
+            None => to.lookup(key).await,
         }
     }
-    async fn summaries(
-        &self,
-        category: &str,
-        which: Which,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<SummaryRow>, ReadError> {
-        self.journal.summaries(category, which, after, limit).await
+
+    fn reads(&self, _: &StreamId) {
+        self.streams_read.fetch_add(1, Ordering::SeqCst);
     }
 }
-
-use perennial_engine::journal::StreamAppend;
 
 /// A journal and a queue that stay while processes come and go.
 pub struct Place {
@@ -542,7 +598,8 @@ impl Place {
     }
 
     pub fn test_journal(&self) -> Arc<TestJournal> {
-        Arc::new(TestJournal { journal: Arc::clone(&self.journal), ..TestJournal::default() })
+        let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
+        Arc::new(TestJournal { journal, intercept: Meddler::default() })
     }
 
     /// An engine without a pool.

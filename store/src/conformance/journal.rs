@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     AppendError, BATCH_EVENTS_MAX, BATCH_FENCES_MAX, Batch, EVENT_BODY_MAX, EventData, Hash, Head, Journal,
-    OpenStepRow, ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, Which, chain,
+    OpenStepRow, ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, TimerRow, Which, chain,
 };
 use tokio::task::JoinSet;
 
@@ -31,6 +31,7 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn Journal>) {
     projections_follow_in_the_same_append(fresh().await).await;
     a_refused_batch_leaves_the_projections_alone(fresh().await).await;
     open_steps_are_listed_by_due_time_and_page_by_page(fresh().await).await;
+    timers_are_listed_in_the_order_in_which_they_are_due(fresh().await).await;
     summaries_are_listed_by_category_and_page_by_page(fresh().await).await;
     every_bound_is_refused_by_name(fresh().await).await;
     texts_of_every_kind_round_trip(fresh().await).await;
@@ -109,6 +110,7 @@ pub async fn an_empty_journal_answers_everything_with_nothing(journal: Arc<dyn J
     assert!(journal.read_all(Position(0), 10).await.unwrap().is_empty());
     assert!(journal.read_all(Position(7), 10).await.unwrap().is_empty());
     assert!(journal.open_steps(u64::MAX, None, 10).await.unwrap().is_empty());
+    assert!(journal.timers(u64::MAX, None, 10).await.unwrap().is_empty());
     assert!(journal.lookup("nothing").await.unwrap().is_empty());
     assert!(journal.summaries("a", Which::All, None, 10).await.unwrap().is_empty());
 }
@@ -378,6 +380,12 @@ pub fn summary(name: &str, open: bool, updated_at_ms: u64) -> SummaryRow {
     SummaryRow { stream: stream(name), open, body: format!("{{\"at\":{updated_at_ms}}}"), updated_at_ms }
 }
 
+/// A timer of the suite.
+#[must_use]
+pub fn timer(name: &str, due_ms: u64) -> TimerRow {
+    TimerRow { due_ms, stream: stream(name), name: "ring".into() }
+}
+
 /// Everything a delta can do, seen as soon as the append is acknowledged.
 ///
 /// # Panics
@@ -391,12 +399,14 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
             ("instance/i-2".into(), stream("node/a")),
         ],
         summaries: vec![summary("w/1", true, 5), summary("node/a", false, 5)],
+        timers_set: vec![timer("w/1", 10), timer("w/2", 20), timer("w/3", 30)],
         ..ProjectionDelta::default()
     };
     journal.append(Batch { projection: opening.clone(), ..batch("w/1", 0, 1) }).await.unwrap();
     assert_eq!(journal.open_steps(100, None, 10).await.unwrap(), opening.opened);
     assert_eq!(journal.lookup("instance/i-1").await.unwrap(), [stream("node/a"), stream("node/b")]);
     assert_eq!(journal.summaries("w", Which::All, None, 10).await.unwrap(), [summary("w/1", true, 5)]);
+    assert_eq!(journal.timers(100, None, 10).await.unwrap(), opening.timers_set);
 
     let changing = ProjectionDelta {
         // Closed and opened again in one batch: it is open. Opened while open: it is replaced.
@@ -410,6 +420,9 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
         ],
         keys_added: vec![("instance/i-2".into(), stream("node/a"))],
         summaries: vec![summary("w/1", false, 6)],
+        // Set while set: it is moved. Removed and set in one batch: it is there. Removed while absent: nothing.
+        timers_removed: ["w/2", "w/3", "w/9"].map(|name| (stream(name), "ring".into())).into(),
+        timers_set: vec![timer("w/1", 15), timer("w/3", 5)],
     };
     journal.append(Batch { projection: changing, ..batch("w/1", 1, 1) }).await.unwrap();
     assert_eq!(journal.open_steps(100, None, 10).await.unwrap(), [step("w/1", 1, 11), step("w/1", 2, 22)]);
@@ -417,6 +430,7 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
     assert_eq!(journal.lookup("instance/i-2").await.unwrap(), [stream("node/a")]);
     assert_eq!(journal.summaries("w", Which::All, None, 10).await.unwrap(), [summary("w/1", false, 6)]);
     assert!(journal.summaries("w", Which::Open, None, 10).await.unwrap().is_empty());
+    assert_eq!(journal.timers(100, None, 10).await.unwrap(), [timer("w/3", 5), timer("w/1", 15)]);
 
     let closing = ProjectionDelta {
         closed: vec![(stream("w/1"), Token(1)), (stream("w/1"), Token(2))],
@@ -436,6 +450,7 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
         opened: vec![step("w/1", 1, 10)],
         keys_added: vec![("k".into(), stream("w/1"))],
         summaries: vec![summary("w/1", true, 1)],
+        timers_set: vec![timer("w/1", 1)],
         ..ProjectionDelta::default()
     };
     let refused = [
@@ -448,6 +463,46 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
         assert!(journal.open_steps(u64::MAX, None, 10).await.unwrap().is_empty());
         assert!(journal.lookup("k").await.unwrap().is_empty());
         assert!(journal.summaries("w", Which::All, None, 10).await.unwrap().is_empty());
+        assert!(journal.timers(u64::MAX, None, 10).await.unwrap().is_empty());
+    }
+}
+
+/// The order is (due, stream, name); due means due at that time or before; pages join without a gap, also among timers that are
+/// due at the same time; `u64::MAX` means never.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn timers_are_listed_in_the_order_in_which_they_are_due(journal: Arc<dyn Journal>) {
+    let named =
+        |stream_: &str, name: &str, due_ms| TimerRow { due_ms, stream: stream(stream_), name: name.into() };
+    let rows = vec![
+        named("z/1", "react", 0),
+        named("a/1", "backup", 10),
+        named("a/1", "prune", 10),
+        named("a/2", "backup", 10),
+        named("b/1", "backup", 10),
+        named("a/3", "backup", 11),
+        named("a/0", "backup", u64::MAX),
+    ];
+    let timers_set = rows.iter().rev().cloned().collect();
+    let projection = ProjectionDelta { timers_set, ..ProjectionDelta::default() };
+    journal.append(Batch { projection, ..batch("a/1", 0, 1) }).await.unwrap();
+    assert_eq!(journal.timers(u64::MAX, None, 10).await.unwrap(), rows, "every field round trips");
+    for (due_ms, count) in [(0, 1), (9, 1), (10, 5), (11, 6), (u64::MAX >> 2, 6)] {
+        assert_eq!(journal.timers(due_ms, None, 10).await.unwrap(), rows[..count], "due at {due_ms}");
+    }
+    for limit in 1..4 {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = journal.timers(u64::MAX, after, limit).await.unwrap();
+            assert!(page.len() <= limit);
+            after = page.last().cloned();
+            if after.is_none() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, rows, "pages of {limit}");
     }
 }
 
@@ -580,6 +635,7 @@ pub async fn reopening_keeps_everything(open: impl AsyncFn() -> Arc<dyn Journal>
         opened: vec![step("w/1", 1, 10)],
         keys_added: vec![("k".into(), stream("w/1"))],
         summaries: vec![summary("w/1", true, 1)],
+        timers_set: vec![timer("w/1", 7)],
         ..ProjectionDelta::default()
     };
     let journal = open().await;
@@ -591,6 +647,7 @@ pub async fn reopening_keeps_everything(open: impl AsyncFn() -> Arc<dyn Journal>
     assert_eq!(read_checked(&*journal).await, before);
     assert_eq!(journal.open_steps(10, None, 10).await.unwrap(), [step("w/1", 1, 10)]);
     assert_eq!(journal.lookup("k").await.unwrap(), [stream("w/1")]);
+    assert_eq!(journal.timers(u64::MAX, None, 10).await.unwrap(), [timer("w/1", 7)]);
     assert_eq!(journal.summaries("w", Which::Open, None, 10).await.unwrap(), [summary("w/1", true, 1)]);
     assert!(matches!(journal.append(keyed).await, Err(AppendError::Duplicate { at: Position(1), .. })));
     assert!(matches!(journal.append(batch("w/1", 0, 1)).await, Err(AppendError::Conflict { .. })));
