@@ -82,7 +82,7 @@ pub struct OpenStep<I> {
     pub not_before_ms: u64,
     /// When it has not settled by this time, the engine reports it as [`Domain::expired`].
     pub deadline_ms: u64,
-    /// Smaller runs first.
+    /// Smaller runs first, when there are more steps than may run at once.
     pub priority: i32,
 }
 

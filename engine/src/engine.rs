@@ -316,28 +316,34 @@ impl<D: Domain> Engine<D> {
         Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).map(|timer| timer.due_ms))
     }
 
-    /// Rings every open step: after a start, and as the slow safety scan behind every doorbell. Returns how many.
+    /// Rings the open steps that are due at `due_ms` or before, the most urgent first: after a start, and as the slow safety scan
+    /// behind every doorbell. Returns how many.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn ring_open_steps(&self) -> Result<usize, ReadError> {
-        let mut after = None;
-        let mut rung = 0;
+    pub async fn ring_open_steps(&self, due_ms: u64) -> Result<usize, ReadError> {
+        let (mut after, mut due) = (None, Vec::new());
         loop {
-            let page = self.inner.journal.open_steps(u64::MAX, after.take(), READ_PAGE).await?;
+            let page = self.inner.journal.open_steps(due_ms, after.take(), READ_PAGE).await?;
             let full = page.len() == READ_PAGE;
             for row in page {
                 after = Some((row.stream.clone(), row.token));
-                if self.inner.bells.try_send(Doorbell { workflow: row.stream, token: row.token }).is_err() {
-                    warn!("more open steps than doorbells fit; the next scan goes on");
-                    return Ok(rung);
-                }
-                rung += 1;
+                due.push((row.priority, Doorbell { workflow: row.stream, token: row.token }));
             }
-            if !full {
-                return Ok(rung);
+            if !full || due.len() >= DOORBELLS_MAX {
+                break;
             }
         }
+        due.sort_by_key(|(priority, _)| *priority);
+        let mut rung = 0;
+        for (_, bell) in due {
+            if self.inner.bells.try_send(bell).is_err() {
+                warn!("more open steps than doorbells fit; the next scan goes on");
+                break;
+            }
+            rung += 1;
+        }
+        Ok(rung)
     }
 
     fn prepare(

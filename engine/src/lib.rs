@@ -26,6 +26,7 @@ pub mod projection;
 pub mod queue;
 pub mod reading;
 pub mod retry;
+mod slots;
 mod timers;
 mod turns;
 mod wake;

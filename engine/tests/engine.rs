@@ -466,6 +466,132 @@ async fn steps_without_room_wait_in_the_queue_and_are_taken_when_there_is() {
     assert_eq!(place.depth().await, Depth::default());
 }
 
+/// One step of this priority.
+fn of_priority(name: &str, priority: i32) -> Vec<Intent> {
+    vec![Intent { priority, ..step(name) }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_urgent_steps_run_first_when_slots_are_scarce() {
+    let place = Place::new();
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::SettleAfter(SECOND));
+    for (n, name, priority) in [(1, "first", 9), (2, "low", 9), (3, "urgent", 0), (4, "middle", 5)] {
+        let at_once = of_priority(name, priority);
+        process.execute(Command::Start { job: job(n), at_once, then: vec![] }).await.unwrap();
+        place.sleep(0.01).await;
+    }
+    for n in 1..=4 {
+        place.finished(&job(n)).await;
+    }
+    let runs = process.runner.runs.lock().unwrap().clone();
+    assert_eq!(
+        runs.iter().map(|run| run.0.as_str()).collect::<Vec<_>>(),
+        ["first", "urgent", "middle", "low"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_start_the_most_urgent_steps_are_rung_first() {
+    let place = Place::new();
+    let engine = place.engine();
+    for (n, priority) in [(1, 9), (2, 5), (3, 0)] {
+        let at_once = of_priority(&format!("of-{priority}"), priority);
+        engine.execute(Command::Start { job: job(n), at_once, then: vec![] }).await.unwrap();
+    }
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::SettleAfter(SECOND));
+    place.finished(&job(1)).await;
+    let runs = process.runner.runs.lock().unwrap().clone();
+    assert_eq!(runs.iter().map(|run| run.0.as_str()).collect::<Vec<_>>(), ["of-0", "of-5", "of-9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_work_without_end_does_not_keep_the_rest_out() {
+    let place = Place::new();
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |name, _| match name {
+        "low" => Act::Settle,
+        _ => Act::SettleAfter(SECOND),
+    });
+    // Ten lines of urgent steps: whenever one has settled, its next one waits already.
+    for n in 0..10 {
+        let steps = (0..30).map(|step_| step(&format!("{n}-{step_}"))).collect::<Vec<_>>();
+        let (first, then) = (vec![steps[0].clone()], steps[1..].to_vec());
+        process.execute(Command::Start { job: job(n), at_once: first, then }).await.unwrap();
+    }
+    place.sleep(0.5).await;
+    let at_once = of_priority("low", 10);
+    process.execute(Command::Start { job: job(99), at_once, then: vec![] }).await.unwrap();
+    place.finished(&job(99)).await;
+    assert!(place.now() <= 50_000, "one of four slots goes to who has waited longest: {}", place.now());
+    assert!(place.now() >= 2_000, "and the others are before it: {}", place.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_wait_take_no_room_from_those_that_may_run() {
+    let place = Place::new();
+    let limits = Limits { in_hand_max: 4, running_max: 2, ..Limits::default() };
+    let process = place.start(limits, |name, tries| match (name, tries) {
+        ("slow", 0..20) => Act::NotYet(20 * SECOND),
+        _ => Act::Settle,
+    });
+    for n in 0..10 {
+        process.execute(Command::start(&job(n), &["slow"], &[])).await.unwrap();
+        let soon = Intent { not_before_ms: EPOCH_MS + 20_000, ..step("soon") };
+        process
+            .execute(Command::Start { job: job(10 + n), at_once: vec![soon], then: vec![] })
+            .await
+            .unwrap();
+        place.sleep(0.1).await;
+    }
+    process.execute(Command::start(&job(99), &["a"], &["b", "c"])).await.unwrap();
+    place.finished(&job(99)).await;
+    assert!(place.now() < 1_200, "at once: {}", place.now());
+    assert_eq!(process.runner.count("slow"), 10, "every one of them has been looked at");
+    for n in 0..20 {
+        place.finished(&job(n)).await;
+    }
+    assert_eq!(process.runner.runs.lock().unwrap().iter().find(|run| run.0 == "soon").unwrap().1, 20_000);
+    assert_eq!(place.depth().await, Depth::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_beyond_those_that_may_wait_here_are_put_down_and_the_scan_rings_them() {
+    let place = Place::new();
+    let limits = Limits { asleep_max: 3, ..Limits::default() };
+    let process =
+        place.start(limits, |_, tries| if tries < 2 { Act::NotYet(4 * SECOND) } else { Act::Settle });
+    place.sleep(1.0).await;
+    for n in 0..8 {
+        process.execute(Command::start(&job(n), &["a"], &[])).await.unwrap();
+    }
+    place.sleep(1.0).await;
+    assert_eq!(process.runner.count("a"), 8);
+    assert!(place.depth().await.in_flight <= 1, "what is put down holds no message");
+    for n in 0..8 {
+        place.finished(&job(n)).await;
+    }
+    assert!(place.now() < 60_000, "three a scan: {}", place.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_time_is_far_off_is_not_in_hand_and_runs_on_time() {
+    let place = Place::new();
+    let limits = Limits { in_hand_max: 1, asleep_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::Settle);
+    for n in 1..=3 {
+        let not_before_ms = EPOCH_MS + u64::from(n) * 100_000;
+        let later = Intent { not_before_ms, ..step(&format!("later-{n}")) };
+        process.execute(Command::Start { job: job(n), at_once: vec![later], then: vec![] }).await.unwrap();
+    }
+    place.sleep(1.0).await;
+    assert_eq!(place.depth().await, Depth::default(), "no message is held for it");
+    place.sleep(400.0).await;
+    let first = |n: u32| process.runner.first(&format!("later-{n}"));
+    assert_eq!((first(1), first(2), first(3)), (Some(100_000), Some(200_000), Some(300_000)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_hangs_is_dropped_and_looked_at_again() {
     let place = Place::new();
@@ -633,6 +759,7 @@ fn any_intent() -> impl Strategy<Value = Intent> {
         name,
         not_before_ms,
         deadline_ms,
+        priority: 0,
     })
 }
 

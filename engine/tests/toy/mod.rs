@@ -34,11 +34,12 @@ pub struct Intent {
     pub name: String,
     pub not_before_ms: u64,
     pub deadline_ms: u64,
+    pub priority: i32,
 }
 
 /// A step that may run from now on, and has ten minutes.
 pub fn step(name: &str) -> Intent {
-    Intent { name: name.into(), not_before_ms: 0, deadline_ms: EPOCH_MS + 600_000 }
+    Intent { name: name.into(), not_before_ms: 0, deadline_ms: EPOCH_MS + 600_000, priority: 0 }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -357,7 +358,7 @@ impl Domain for Toy {
             intended_at_ms: EPOCH_MS,
             not_before_ms: intent.not_before_ms,
             deadline_ms: intent.deadline_ms,
-            priority: 0,
+            priority: intent.priority,
         });
         let mut keys: Vec<String> =
             state.open.values().map(|intent| format!("step/{}", intent.name)).collect();
