@@ -6,6 +6,7 @@
 //!
 //! - [`ids`], [`journal`], [`queue`], [`clock`], [`retry`]: the shapes and ports
 //! - [`domain`]: what a domain is (decide, evolve, project)
+//! - [`machine`]: what every workflow of a domain does with its steps
 //! - [`reading`]: what a command reads, to a fixed point
 //! - [`engine`]: commands in, atomic appends out
 //! - [`projection`]: what streams show, folded anew from all events
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod ids;
 pub mod intercept;
 pub mod journal;
+pub mod machine;
 pub mod memory;
 pub mod projection;
 pub mod queue;

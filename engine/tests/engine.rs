@@ -5,17 +5,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use perennial_engine::dispatcher::Limits;
-use perennial_engine::domain::{Domain as _, FoldError};
+use perennial_engine::domain::{Domain as _, FoldError, Stamp};
 use perennial_engine::engine::ExecuteError;
 use perennial_engine::ids::{Position, Seq, Token};
 use perennial_engine::journal::{
     Batch, EventData, Journal as _, OpenStepRow, ProjectionDelta, StreamAppend, SummaryRow, Which,
 };
+use perennial_engine::machine::{Fault, Machine, Workflow as _};
 use perennial_engine::projection::Reprojection;
 use perennial_engine::queue::{Depth, Queue as _};
 use proptest::prelude::*;
 
-use toy::{Act, Command, EPOCH_MS, Event, Intent, Place, Rejection, Toy, job, step};
+use toy::{Act, Command, EPOCH_MS, Event, Intent, Job, Place, Rejection, Toy, job, step};
 
 mod timers;
 mod toy;
@@ -31,7 +32,9 @@ async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
     let job = job(1);
     engine.execute(Command::start(&job, &["a", "b"], &[])).await.unwrap();
     let report = |token| Command::Report { job: job.clone(), token, evidence: "seen".into() };
-    let late = |error: &ExecuteError<Rejection>| matches!(error, ExecuteError::Rejected(Rejection::NotOpen));
+    let late = |error: &ExecuteError<Rejection>| {
+        matches!(error, ExecuteError::Rejected(Rejection::Fault(Fault::Fenced { .. })))
+    };
 
     engine.execute(report(Token(2))).await.unwrap();
     let events = place.events().await;
@@ -42,6 +45,56 @@ async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
     assert!(late(&engine.execute(report(Token(3))).await.unwrap_err()), "late");
     assert_eq!(place.events().await, events + 2);
     assert_eq!(place.state(&job).await.open.keys().collect::<Vec<_>>(), [&Token(6)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_names_the_workflow_and_the_step_that_a_report_was_fenced_off_from() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::start(&job(1), &["a", "a", "b"], &[])).await.unwrap();
+    let open = place.state(&job(1)).await.open;
+    assert_eq!(
+        open.values().map(|record| record.step.as_str()).collect::<Vec<_>>(),
+        ["a", "b"],
+        "one of a name"
+    );
+    let report = Command::Report { job: job(1), token: Token(1), evidence: "e".into() };
+    let error = engine.execute(report).await.unwrap_err();
+    assert_eq!(error.to_string(), "step 1 of job job/1 is not open; this report is late or doubled");
+}
+
+#[test]
+fn a_machine_that_starts_counts_from_its_first_event_and_hands_over_what_the_events_make() {
+    let started = Event::Started { at_once: vec![step("a"), step("b")], then: vec![] };
+    let stamp = |seq| Stamp { seq: Seq(seq), at_ms: EPOCH_MS };
+    let state = Job::evolve(Toy::empty(&job(1)), stamp(1), &started).unwrap();
+    let mut machine = Machine::<Job>::started(job(1), started, state, EPOCH_MS);
+    machine.intend().unwrap();
+    machine.intend().unwrap();
+    assert_eq!(machine.state().open.keys().collect::<Vec<_>>(), [&Token(2), &Token(3)], "each once");
+    let append = machine.into_append(job(1), |event| event, |state| state).unwrap();
+    let seqs = 1..;
+    let fold = append
+        .events
+        .iter()
+        .zip(seqs)
+        .try_fold(Toy::empty(&job(1)), |state, (event, seq)| Job::evolve(state, stamp(seq), event));
+    assert_eq!(append.state, fold.ok());
+    let idle = Machine::<Job>::from(job(1), Toy::empty(&job(1)), Seq::NONE, EPOCH_MS);
+    assert!(idle.into_append(job(1), |event| event, |state| state).is_none(), "nothing has happened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_follow_never_reaches_the_journal() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::start(&job(1), &["a"], &[])).await.unwrap();
+    let error = engine.execute(Command::Botch { job: job(1) }).await.unwrap_err();
+    let inconsistent = matches!(error, ExecuteError::Rejected(Rejection::Fault(Fault::Inconsistent { .. })));
+    assert!(inconsistent, "{error:?}");
+    let said = "BUG: job job/1 cannot follow its own decision: event 3 cannot follow: step 999 is not open";
+    assert_eq!(error.to_string(), said);
+    assert_eq!(place.events().await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +117,10 @@ async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land()
     let refused = theirs
         .execute(Command::Report { job: job.clone(), token: Token(2), evidence: "theirs".into() })
         .await;
-    assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::NotOpen))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::Fault(Fault::Fenced { .. })))),
+        "{refused:?}"
+    );
     assert_eq!(place.state(&job).await.settled, ["ours"]);
 }
 
@@ -624,7 +680,7 @@ async fn a_stream_that_cannot_be_folded_stops_only_itself() {
     let place = Place::new();
     // A report of a step that was never opened, and a projection that says there is one.
     let events = vec![
-        Toy::encode(&Event::Started { then: vec![] }),
+        Toy::encode(&Event::Started { at_once: vec![], then: vec![] }),
         Toy::encode(&Event::Settled { token: Token(9), evidence: String::new() }),
     ];
     let row = OpenStepRow {
@@ -766,10 +822,12 @@ fn any_intent() -> impl Strategy<Value = Intent> {
 fn any_event() -> impl Strategy<Value = Event> {
     let token = || (0..9_u64).prop_map(Token);
     prop_oneof![
-        prop::collection::vec(any_intent(), 0..3).prop_map(|then| Event::Started { then }),
+        (prop::collection::vec(any_intent(), 0..3), prop::collection::vec(any_intent(), 0..3))
+            .prop_map(|(at_once, then)| Event::Started { at_once, then }),
         any_intent().prop_map(|intent| Event::Intended { intent }),
         (token(), any::<String>()).prop_map(|(token, evidence)| Event::Settled { token, evidence }),
         (token(), any::<String>()).prop_map(|(token, because)| Event::Expired { token, because }),
+        token().prop_map(|token| Event::Withdrawn { token }),
         any::<String>().prop_map(|text| Event::Noted { text }),
         (0..3_u32).prop_map(|n| Event::Joined { fleet: job(n) }),
         any::<String>().prop_map(|label| Event::Labelled { label }),
@@ -792,6 +850,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (stream(), token())
             .prop_map(|(job, token)| Command::Expire { job, token, because: "b".into() }),
         3 => (stream(), token()).prop_map(|(job, token)| Command::Again { job, token }),
+        1 => stream().prop_map(|job| Command::Botch { job }),
         1 => (stream(), prop::option::of("k[0-3]"))
             .prop_map(|(job, key)| Command::Note { job, text: "n".into(), key }),
         1 => (stream(), stream()).prop_map(|(job, fleet)| Command::Join { job, fleet }),

@@ -17,6 +17,7 @@ use perennial_engine::engine::{Engine, ExecuteError, Executed};
 use perennial_engine::ids::{Position, StreamId, Token};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal, ReadError, StreamAppend};
+use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow, open_steps};
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use serde::{Deserialize, Serialize};
@@ -45,10 +46,11 @@ pub fn step(name: &str) -> Intent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    Started { then: Vec<Intent> },
+    Started { at_once: Vec<Intent>, then: Vec<Intent> },
     Intended { intent: Intent },
     Settled { token: Token, evidence: String },
     Expired { token: Token, because: String },
+    Withdrawn { token: Token },
     Noted { text: String },
     Joined { fleet: StreamId },
     Labelled { label: String },
@@ -125,6 +127,10 @@ pub enum Command {
     Lie {
         job: StreamId,
     },
+    /// Settles a step that is not open.
+    Botch {
+        job: StreamId,
+    },
     /// Names one more stream each time it is asked what it reads.
     Wander {},
 }
@@ -154,7 +160,9 @@ impl Command {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub started: bool,
-    pub open: BTreeMap<Token, Intent>,
+    pub open: BTreeMap<Token, StepRecord<String, Intent>>,
+    /// The steps that are to be open.
+    pub due: Vec<Intent>,
     pub then: Vec<Intent>,
     pub settled: Vec<String>,
     pub notes: u32,
@@ -174,6 +182,8 @@ pub enum Rejection {
     LeaderFinished,
     #[error("it does not hear")]
     Deaf,
+    #[error(transparent)]
+    Fault(#[from] Fault<StreamId>),
 }
 
 impl Domain for Toy {
@@ -204,58 +214,8 @@ impl Domain for Toy {
         State::default()
     }
 
-    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
-        let closed = match event {
-            Event::Started { then } => {
-                state.started = true;
-                state.then.clone_from(then);
-                None
-            }
-            Event::Intended { intent } => {
-                state.then.retain(|next| next != intent);
-                state.open.insert(stamp.seq.into(), intent.clone());
-                None
-            }
-            Event::Settled { token, evidence } => {
-                state.settled.push(evidence.clone());
-                Some(token)
-            }
-            Event::Expired { token, .. } => Some(token),
-            Event::Noted { .. } => {
-                state.notes += 1;
-                None
-            }
-            Event::Joined { fleet } => {
-                state.fleet = Some(fleet.clone());
-                None
-            }
-            Event::Labelled { label } => {
-                state.labels.insert(label.clone());
-                None
-            }
-            Event::Unlabelled { label } => {
-                state.labels.remove(label);
-                None
-            }
-            Event::AlarmSet { name, due_ms } => {
-                state.alarms.insert(name.clone(), *due_ms);
-                None
-            }
-            Event::Rang { name } => {
-                state.alarms.remove(name);
-                None
-            }
-            Event::Finished {} => {
-                state.finished = true;
-                None
-            }
-        };
-        if let Some(token) = closed
-            && state.open.remove(token).is_none()
-        {
-            return Err(Illegal { seq: stamp.seq, why: format!("step {token} is not open") });
-        }
-        Ok(state)
+    fn evolve(state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        Job::evolve(state, stamp, event)
     }
 
     fn reads(world: &World<State>, command: &Command) -> Reads {
@@ -267,6 +227,7 @@ impl Domain for Toy {
             | Command::Note { job, .. }
             | Command::Join { job, .. }
             | Command::Lie { job }
+            | Command::Botch { job }
             | Command::Alarm { job, .. }
             | Command::Ring { job, .. }
             | Command::Label { job, .. } => Reads::written([job.clone()]),
@@ -296,7 +257,19 @@ impl Domain for Toy {
             Command::Start { job, .. }
             | Command::Report { job, .. }
             | Command::Expire { job, .. }
-            | Command::Again { job, .. } => (job, of_a_job(world.get(job).unwrap(), command)?),
+            | Command::Again { job, .. }
+            | Command::Botch { job } => {
+                let (state, head) = (world.get(job).unwrap().clone(), world.head(job).unwrap());
+                let mut machine = Machine::<Job>::from(job.clone(), state, head, now_ms);
+                match command.clone() {
+                    Command::Report { token, evidence, .. } => machine.report(token, Seen::Done(evidence))?,
+                    Command::Expire { token, because, .. } => {
+                        machine.report(token, Seen::OutOfTime(because))?
+                    }
+                    command => Job::decide(&mut machine, command)?,
+                }
+                return Ok(Decision::of(machine.into_append(job.clone(), |event| event, |state| state)));
+            }
             Command::Note { job, text, key } => {
                 let before = world.get(job).unwrap();
                 let state = State { notes: before.notes + 1, ..before.clone() };
@@ -351,17 +324,8 @@ impl Domain for Toy {
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {
-        let steps = state.open.iter().map(|(token, intent)| OpenStep {
-            token: *token,
-            step: intent.name.clone(),
-            intent: Arc::new(intent.clone()),
-            intended_at_ms: EPOCH_MS,
-            not_before_ms: intent.not_before_ms,
-            deadline_ms: intent.deadline_ms,
-            priority: intent.priority,
-        });
         let mut keys: Vec<String> =
-            state.open.values().map(|intent| format!("step/{}", intent.name)).collect();
+            state.open.values().map(|record| format!("step/{}", record.step)).collect();
         keys.extend(state.labels.iter().map(|label| label_key(label)));
         keys.sort();
         keys.dedup();
@@ -369,7 +333,7 @@ impl Domain for Toy {
         let summary = state.started.then_some(Summary { open: !state.finished, body });
         let alarms = state.alarms.iter();
         let timers = alarms.map(|(name, due_ms)| Timer { name: name.clone(), due_ms: *due_ms });
-        Projected { steps: steps.collect(), keys, summary, timers: timers.collect() }
+        Projected { steps: open_steps::<Job>(state), keys, summary, timers: timers.collect() }
     }
 
     fn report(job: &StreamId, token: Token, evidence: String) -> Command {
@@ -408,39 +372,136 @@ fn label_key(label: &str) -> String {
     format!("label/{label}")
 }
 
-/// What a command about the steps of one job leads to.
-fn of_a_job(state: &State, command: &Command) -> Result<Vec<Event>, Rejection> {
-    let open = |token: &Token| state.open.get(token).ok_or(Rejection::NotOpen);
-    Ok(match command {
-        Command::Start { .. } if state.started => return Err(Rejection::Started),
-        Command::Start { at_once, then, .. } => {
-            let intended = at_once.iter().map(|intent| Event::Intended { intent: intent.clone() });
-            std::iter::once(Event::Started { then: then.clone() }).chain(intended).collect()
+/// The steps of one job.
+pub struct Job;
+
+/// What became of a step.
+pub enum Seen {
+    Done(String),
+    OutOfTime(String),
+}
+
+impl Workflow for Job {
+    const KIND: &'static str = "job";
+    type Id = StreamId;
+    type Command = Command;
+    type Event = Event;
+    type State = State;
+    type Step = String;
+    type Intent = Intent;
+    type Evidence = Seen;
+    type Rejection = Rejection;
+
+    fn decide(machine: &mut Machine<Self>, command: Command) -> Result<(), Rejection> {
+        match command {
+            Command::Start { .. } if machine.state().started => return Err(Rejection::Started),
+            Command::Start { at_once, then, .. } => machine.push(Event::Started { at_once, then })?,
+            Command::Again { token, .. } => {
+                if !machine.state().open.contains_key(&token) {
+                    return Err(Rejection::NotOpen);
+                }
+                machine.push(Event::Withdrawn { token })?;
+            }
+            Command::Botch { .. } => {
+                machine.push(Event::Settled { token: Token(999), evidence: "botched".into() })?;
+            }
+            other => unreachable!("{other:?} is not about the steps of a job"),
         }
-        Command::Report { token, evidence, .. } => {
-            open(token)?;
-            let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
-            if state.open.len() == 1 {
-                let together = state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
-                let next = state.then.first().into_iter().chain(together);
-                events.extend(next.map(|intent| Event::Intended { intent: intent.clone() }));
-                if events.len() == 1 {
-                    events.push(Event::Finished {});
+        Ok(machine.intend()?)
+    }
+
+    fn settle(
+        machine: &mut Machine<Self>,
+        token: Token,
+        _: &StepRecord<String, Intent>,
+        seen: Seen,
+    ) -> Result<(), Rejection> {
+        match seen {
+            Seen::Done(evidence) => machine.push(Event::Settled { token, evidence })?,
+            Seen::OutOfTime(because) => return Ok(machine.push(Event::Expired { token, because })?),
+        }
+        machine.intend()?;
+        if machine.state().open.is_empty() {
+            machine.push(Event::Finished {})?;
+        }
+        Ok(())
+    }
+
+    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        let illegal = |why: String| Err(Illegal { seq: stamp.seq, why });
+        match event {
+            Event::Started { at_once, then } => {
+                state.started = true;
+                state.due.clone_from(at_once);
+                state.then.clone_from(then);
+            }
+            Event::Intended { intent } => {
+                let Intent { name, not_before_ms, deadline_ms, .. } = intent.clone();
+                let step = Intended { step: name, intent: intent.clone(), not_before_ms, deadline_ms };
+                state.open.insert(stamp.seq.into(), step.at(stamp));
+            }
+            Event::Settled { token, .. } | Event::Expired { token, .. } | Event::Withdrawn { token } => {
+                let Some(record) = state.open.remove(token) else {
+                    return illegal(format!("step {token} is not open"));
+                };
+                if !matches!(event, Event::Withdrawn { .. }) {
+                    state.due.retain(|due| due.name != record.step);
+                }
+                if let Event::Settled { evidence, .. } = event {
+                    state.settled.push(evidence.clone());
+                    if state.due.is_empty() && !state.then.is_empty() {
+                        let together =
+                            state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
+                        let count = 1 + together.count();
+                        state.due = state.then.drain(..count).collect();
+                    }
                 }
             }
-            events
+            Event::Noted { .. } => state.notes += 1,
+            Event::Joined { fleet } => state.fleet = Some(fleet.clone()),
+            Event::Labelled { label } => {
+                state.labels.insert(label.clone());
+            }
+            Event::Unlabelled { label } => {
+                state.labels.remove(label);
+            }
+            Event::AlarmSet { name, due_ms } => {
+                state.alarms.insert(name.clone(), *due_ms);
+            }
+            Event::Rang { name } => {
+                state.alarms.remove(name);
+            }
+            Event::Finished {} => state.finished = true,
         }
-        Command::Expire { token, because, .. } => {
-            open(token)?;
-            vec![Event::Expired { token: *token, because: because.clone() }]
-        }
-        Command::Again { token, .. } => {
-            let intent = open(token)?.clone();
-            let because = "again".to_owned();
-            vec![Event::Expired { token: *token, because }, Event::Intended { intent }]
-        }
-        other => unreachable!("{other:?} is about no step"),
-    })
+        Ok(state)
+    }
+
+    fn due(state: &State) -> Vec<Due<String, Intent>> {
+        let due = state.due.iter().map(|intent| Due {
+            step: intent.name.clone(),
+            intent: intent.clone(),
+            not_before_ms: intent.not_before_ms,
+            // The toy's steps name their own deadline.
+            budget_ms: 0,
+        });
+        due.collect()
+    }
+
+    fn intended(_: &State, step: Intended<String, Intent>) -> Event {
+        Event::Intended { intent: step.intent }
+    }
+
+    fn priority(record: &StepRecord<String, Intent>) -> i32 {
+        record.intent.priority
+    }
+
+    fn under_way(state: &State) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
+        state.open.iter().map(|(token, record)| (*token, record))
+    }
+
+    fn is_running(state: &State) -> bool {
+        !state.finished
+    }
 }
 
 /// What a run of a step shall do.
