@@ -1,7 +1,7 @@
 //! The states of the streams used last, so that a command on a stream in work folds nothing.
 //!
-//! The journal stays the truth: an append names the heads it was decided on, so a state that is too old costs a conflict and
-//! another look, never a wrong event.
+//! The journal stays the truth: an append names the heads it was decided on, so a state that is too old costs
+//! a conflict and another look, never a wrong event.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -11,31 +11,33 @@
 //!                     queue ─► receiver ─► step task, or wait for the one that has the step in hand
 //! ```
 //!
-//! A doorbell is a hint: the step task reads the intent from the journal and drops a bell whose token is not open. A
-//! bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step settled.
+//! A doorbell is a hint: the step task reads the intent from the journal and drops a bell whose token is not
+//! open. A bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step
+//! settled.
 //!
 //! # Two ways a bell is heard
-//! A step that this process has opened is started here at once, without a round trip through the queue, as long as there
-//! is room. [`GATHER`] later those that are still under way are *announced*: their bells are sent, many in a message, and
-//! the message is held for as long as the step is in hand. So the queue carries every step that takes longer than a moment,
-//! and gives it to somebody else when this process dies; a step that is settled sooner needs no message. When there is
-//! no room here, the queue is the only way.
+//! A step that this process has opened is started here at once, without a round trip through the queue, as
+//! long as there is room. [`GATHER`] later those that are still under way are *announced*: their bells are
+//! sent, many in a message, and the message is held for as long as the step is in hand. So the queue carries
+//! every step that takes longer than a moment, and gives it to somebody else when this process dies; a step
+//! that is settled sooner needs no message. When there is no room here, the queue is the only way.
 //!
 //! # Who runs
-//! A step calls out only while it holds a running slot; the slots go by priority ([`Limits::running_max`], `slots.rs`). One that
-//! waits, for its time or between two looks, holds no slot and takes no room from those that may run: it sleeps in hand, and
-//! beyond [`Limits::asleep_max`] it is put down. So is one whose time is far off. The safety scan rings what was put down, when its
-//! time is near.
+//! A step calls out only while it holds a running slot; the slots go by priority ([`Limits::running_max`],
+//! `slots.rs`). One that waits, for its time or between two looks, holds no slot and takes no room from those
+//! that may run: it sleeps in hand, and beyond [`Limits::asleep_max`] it is put down. So is one whose time is
+//! far off. The safety scan rings what was put down, when its time is near.
 //!
-//! One journal file has one engine, so the pool that started a step is the one that receives its message. Several engines
-//! over one journal, should there be an adapter for that, may run a step twice at once, which is harmless by the
-//! runner's contract but costs calls: such an adapter wants this pool to start only what it receives.
+//! One journal file has one engine, so the pool that started a step is the one that receives its message.
+//! Several engines over one journal, should there be an adapter for that, may run a step twice at once, which
+//! is harmless by the runner's contract but costs calls: such an adapter wants this pool to start only what
+//! it receives.
 //!
 //! # Guarantees
 //! - At most one task per step runs in this process; a report of any other is refused by its token.
 //! - A message is deleted when every bell in it is answered, and extended as long as one is not.
-//! - On shutdown no new bell is taken, runs under way may finish for a bounded time, the rest is left open and its
-//!   messages are given back.
+//! - On shutdown no new bell is taken, runs under way may finish for a bounded time, the rest is left open
+//!   and its messages are given back.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -57,15 +59,16 @@ use crate::retry::Intervals;
 use crate::slots::Slots;
 use crate::timers;
 
-/// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back the
-/// deletion of many.
+/// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back
+/// the deletion of many.
 pub const BELLS_PER_MESSAGE_MAX: usize = 64;
 
 /// How many bells are taken from the engine at once.
 const BELLS_AT_ONCE: usize = 256;
 
-/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such a step costs no
-/// message; short against a call to the cloud; and no step waits for it, because it has been started already.
+/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such
+/// a step costs no message; short against a call to the cloud; and no step waits for it, because it has been
+/// started already.
 pub const GATHER: Duration = Duration::from_millis(25);
 
 /// How long a shutdown waits for messages to be given back, after runs under way have had their time.
@@ -85,14 +88,15 @@ pub struct Limits {
     pub running_max: usize,
     /// How many steps may be running or waiting for a running slot. Beyond it no message is received.
     pub in_hand_max: usize,
-    /// How many steps may wait for their time, or between two looks, in this process. Those beyond it are put down, and the safety
-    /// scan rings them.
+    /// How many steps may wait for their time, or between two looks, in this process. Those beyond it are put
+    /// down, and the safety scan rings them.
     pub asleep_max: usize,
     /// Visibility of a doorbell message; extended at a third of it.
     pub visibility: Duration,
     /// How long one receive waits.
     pub wait: Duration,
-    /// How often the safety scan rings every open step that is due soon and not in hand, and reads the timers.
+    /// How often the safety scan rings every open step that is due soon and not in hand, and reads the
+    /// timers.
     pub scan_every: Duration,
     /// How long a shutdown waits for runs under way.
     pub drain: Duration,
@@ -497,8 +501,8 @@ fn bell_message(bells: &[Doorbell]) -> String {
     serde_json::to_string(&message).unwrap_or_else(|error| unreachable!("BUG: names are strings: {error}"))
 }
 
-/// At the start and ever so often: rings every open step that is due before the scan after the next one. The one path for a start
-/// after a crash.
+/// At the start and ever so often: rings every open step that is due before the scan after the next one. The
+/// one path for a start after a crash.
 async fn scan<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>) {
     let mut first = true;
     loop {
@@ -537,7 +541,8 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
                 for delivery in deliveries {
                     match serde_json::from_str::<BellMessage>(&delivery.body) {
                         Ok(message) => {
-                            // Taken here and not in the task, so that the next receive knows how much room is left.
+                            // Taken here and not in the task, so that the next receive knows how much room is
+                            // left.
                             let bells = message.bells.into_iter();
                             let bells = bells.map(|(workflow, token)| Doorbell { workflow, token });
                             let taken = bells.map(|bell| shared.take_or_wait(bell)).collect();
@@ -559,7 +564,8 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     drain(shared, tasks, shared.limits.drain + GIVE_BACK).await;
 }
 
-/// Moves a doorbell of another build, or another's message, to the dead letters: never fatal, kept for a look.
+/// Moves a doorbell of another build, or another's message, to the dead letters: never fatal, kept for a
+/// look.
 async fn put_aside<D: Domain, R: StepRunner<D>>(
     shared: Arc<Shared<D, R>>,
     delivery: Delivery,

@@ -2,11 +2,13 @@
 //!
 //! # Expected flow
 //! 1. [`Domain::reads`] names the streams a command is about, and keys to look up.
-//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`], and asks 1 again until nothing new is named.
+//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`], and asks 1 again until
+//!    nothing new is named.
 //! 3. [`Domain::decide`] chooses the events, or refuses.
-//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 1.
-//! 5. [`Domain::project`] says which steps are open now and which timers are set; the engine rings the steps' doorbells, and
-//!    executes [`Domain::timer_due`] when a timer is due.
+//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes
+//!    back to 1.
+//! 5. [`Domain::project`] says which steps are open now and which timers are set; the engine rings the steps'
+//!    doorbells, and executes [`Domain::timer_due`] when a timer is due.
 //!
 //! # Guarantees the domain gives
 //! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
@@ -56,8 +58,8 @@ pub enum DecodeError {
     },
 }
 
-/// An event that cannot follow the state it was applied to: the stream is corrupt. That stream stops, the process
-/// goes on.
+/// An event that cannot follow the state it was applied to: the stream is corrupt. That stream stops, the
+/// process goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} cannot follow: {why}")]
 pub struct Illegal {
@@ -88,8 +90,9 @@ pub struct OpenStep<I> {
 
 /// A command to come: at a time, or at once.
 ///
-/// A timer is a function of its stream's state, so it is there for as long as the state shows it, and survives a crash. One with
-/// `due_ms` 0 is a *reaction*: its command is executed right after the append that has set it.
+/// A timer is a function of its stream's state, so it is there for as long as the state shows it, and
+/// survives a crash. One with `due_ms` 0 is a *reaction*: its command is executed right after the append that
+/// has set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
     /// Its name, one of few; a stream shows at most one timer of a name.
@@ -138,7 +141,8 @@ impl<I> Default for Projected<I> {
 /// What a command is about, as far as the world so far tells.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reads {
-    /// Streams that the decision may append to. Commands that name the same one here take turns within this process.
+    /// Streams that the decision may append to. Commands that name the same one here take turns within this
+    /// process.
     pub written: BTreeSet<StreamId>,
     /// Streams that the decision only looks at. They may move on before it is written, unless it fences them.
     pub observed: BTreeSet<StreamId>,
@@ -225,12 +229,12 @@ impl<S> World<S> {
     /// The streams that a key of [`Domain::reads`] leads to, in order of name; none before it is looked up.
     ///
     /// # Guarantees
-    /// Whatever was acknowledged before the command was executed is found. What is written meanwhile may be missing, and a
-    /// stream that is found may have dropped the key since: it is **a hint where to look**. So the domain names the streams it finds
-    /// in its next [`Reads`], and their states decide, not the lookup.
+    /// Whatever was acknowledged before the command was executed is found. What is written meanwhile may be
+    /// missing, and a stream that is found may have dropped the key since: it is **a hint where to look**. So
+    /// the domain names the streams it finds in its next [`Reads`], and their states decide, not the lookup.
     ///
-    /// That a key leads nowhere proves nothing about the moment of the append. A decision that rests on "there is none" needs a
-    /// stream that says so, which it writes or fences.
+    /// That a key leads nowhere proves nothing about the moment of the append. A decision that rests on
+    /// "there is none" needs a stream that says so, which it writes or fences.
     #[must_use]
     pub fn lookup(&self, key: &str) -> &[StreamId] {
         self.found.get(key).map_or(&[], Vec::as_slice)
@@ -249,8 +253,8 @@ pub struct Append<E, S> {
     pub stream: StreamId,
     /// What happened, in order.
     pub events: Vec<E>,
-    /// The stream's state after them, where the decision has folded it already. It must be what [`Domain::evolve`] makes of the
-    /// events at the decision's time; a debug build checks that.
+    /// The stream's state after them, where the decision has folded it already. It must be what
+    /// [`Domain::evolve`] makes of the events at the decision's time; a debug build checks that.
     pub state: Option<S>,
 }
 
@@ -279,8 +283,8 @@ impl<E, S> From<(StreamId, Vec<E>)> for Append<E, S> {
 pub struct Decision<E, S> {
     /// One a stream. May be empty: there is nothing to do.
     pub appends: Vec<Append<E, S>>,
-    /// Streams of [`Domain::reads`] that must not have moved on when this is written; otherwise it is decided anew. Those that
-    /// are appended to need none.
+    /// Streams of [`Domain::reads`] that must not have moved on when this is written; otherwise it is decided
+    /// anew. Those that are appended to need none.
     pub fences: Vec<StreamId>,
     /// Written at most once per key.
     pub key: Option<String>,
@@ -345,8 +349,9 @@ pub trait Domain: Send + Sync + 'static {
     /// [`Illegal`] when the event cannot follow.
     fn evolve(state: Self::State, stamp: Stamp, event: &Self::Event) -> Result<Self::State, Illegal>;
 
-    /// What a command is about, as far as the world so far tells. Asked again with what it named in the world, until it
-    /// names nothing new: so a stream may be named because of what stands in another one. Pure: the same world, the same answer.
+    /// What a command is about, as far as the world so far tells. Asked again with what it named in the
+    /// world, until it names nothing new: so a stream may be named because of what stands in another one.
+    /// Pure: the same world, the same answer.
     fn reads(world: &World<Self::State>, command: &Self::Command) -> Reads;
 
     /// Chooses.
@@ -368,9 +373,9 @@ pub trait Domain: Send + Sync + 'static {
     /// The command that says a step has not settled by its deadline.
     fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;
 
-    /// The command of a timer that is due. What it writes takes the timer off, or moves it to a later time; for as long as neither
-    /// is so, it is executed again and again, with growing pauses. A timer that it moves within the past is due again at once:
-    /// that must come to an end.
+    /// The command of a timer that is due. What it writes takes the timer off, or moves it to a later time;
+    /// for as long as neither is so, it is executed again and again, with growing pauses. A timer that it
+    /// moves within the past is due again at once: that must come to an end.
     fn timer_due(stream: &StreamId, name: &str) -> Self::Command;
 
     /// How many commands of timers of this name may begin in how long; `None` for as many as are due.

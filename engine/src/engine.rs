@@ -1,7 +1,8 @@
 //! Commands in, atomic appends out.
 //!
-//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: read, decide, append, and on a
-//! conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open steps and rings.
+//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: read, decide, append,
+//! and on a conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open
+//! steps and rings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,8 @@ use crate::reading::{Endless, READ_ROUNDS_MAX, Reading};
 use crate::turns::{Turn, Turns};
 use crate::wake::Sleepers;
 
-/// How often a command is decided anew after a conflict. Within one process commands on a stream take turns, so a
-/// conflict needs another writer; five in a row need a livelock.
+/// How often a command is decided anew after a conflict. Within one process commands on a stream take turns,
+/// so a conflict needs another writer; five in a row need a livelock.
 const CONFLICTS_MAX: u32 = 5;
 
 /// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
@@ -155,8 +156,9 @@ impl<D: Domain> Engine<D> {
         self.inner.timers_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Lets the steps whose request is concerned look at once, if they wait between two looks in this process: something
-    /// was heard of what they wait for. Returns how many there are. A hint: a step that misses it looks when it would have.
+    /// Lets the steps whose request is concerned look at once, if they wait between two looks in this
+    /// process: something was heard of what they wait for. Returns how many there are. A hint: a step that
+    /// misses it looks when it would have.
     pub fn wake(&self, is_concerned: impl Fn(&D::Intent) -> bool) -> usize {
         self.inner.sleepers.wake(is_concerned)
     }
@@ -184,7 +186,8 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has opened.
+    /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has
+    /// opened.
     pub(crate) async fn execute_quietly(
         &self,
         command: &D::Command,
@@ -316,8 +319,8 @@ impl<D: Domain> Engine<D> {
         Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).map(|timer| timer.due_ms))
     }
 
-    /// Rings the open steps that are due at `due_ms` or before, the most urgent first: after a start, and as the slow safety scan
-    /// behind every doorbell. Returns how many.
+    /// Rings the open steps that are due at `due_ms` or before, the most urgent first: after a start, and as
+    /// the slow safety scan behind every doorbell. Returns how many.
     ///
     /// # Errors
     /// [`ReadError`].

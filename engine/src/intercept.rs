@@ -1,5 +1,5 @@
-//! A journal whose appends pass through something else: to count them, to refuse some, or to die at one. For tests and
-//! benchmarks; reads go straight through.
+//! A journal whose appends pass through something else: to count them, to refuse some, or to die at one. For
+//! tests and benchmarks; reads go straight through.
 
 use std::sync::Arc;
 

@@ -3,7 +3,8 @@
 //! # Guarantees an adapter gives
 //! - An append is atomic over all its streams and durable before it is acknowledged.
 //! - A stream grows only from the head the caller expected; otherwise nothing of the batch is written.
-//! - A stream that a batch fences is where the caller believes at the moment the batch is written; otherwise nothing of it is.
+//! - A stream that a batch fences is where the caller believes at the moment the batch is written; otherwise
+//!   nothing of it is.
 //! - A batch with an idempotency key is written at most once.
 //! - Positions are dense from 1; every row's hash chains to the one before it ([`chain`]).
 //! - The projections of a batch are written in the same transaction as its events.
@@ -191,8 +192,8 @@ pub struct ProjectionDelta {
 pub struct Batch {
     /// Per stream; a stream appears at most once.
     pub appends: Vec<StreamAppend>,
-    /// Streams that must not have moved on from these heads; nothing is written to them. [`Seq::NONE`] for one that must not
-    /// exist. A stream appears at most once, and not among those that are appended to.
+    /// Streams that must not have moved on from these heads; nothing is written to them. [`Seq::NONE`] for
+    /// one that must not exist. A stream appears at most once, and not among those that are appended to.
     pub fences: Vec<(StreamId, Seq)>,
     /// Written at most once per key.
     pub key: Option<String>,
@@ -389,8 +390,8 @@ pub trait Journal: Send + Sync + 'static {
     /// See [`ReadError`].
     async fn head(&self) -> Result<Head, ReadError>;
 
-    /// Open steps that are due at `due_ms` or before, in the order (stream, token), from after `after`, at most
-    /// `limit`.
+    /// Open steps that are due at `due_ms` or before, in the order (stream, token), from after `after`, at
+    /// most `limit`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -401,7 +402,8 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError>;
 
-    /// Timers that are due at `due_ms` or before, in the order (due, stream, name), from after `after`, at most `limit`.
+    /// Timers that are due at `due_ms` or before, in the order (due, stream, name), from after `after`, at
+    /// most `limit`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -418,8 +420,8 @@ pub trait Journal: Send + Sync + 'static {
     /// See [`ReadError`].
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError>;
 
-    /// Summaries of one category (`node`, `workflow`) in order of name, from after `after`, at most `limit`; only the
-    /// open ones if `only_open`.
+    /// Summaries of one category (`node`, `workflow`) in order of name, from after `after`, at most `limit`;
+    /// only the open ones if `only_open`.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -1,8 +1,9 @@
 //! Perennial's engine: event-sourced workflows over two ports, the journal and the queue.
 //!
-//! The engine knows no cloud, no database and no node. It loads streams, lets a pure [`Domain`](domain::Domain) decide, appends what
-//! was decided atomically, and rings doorbells for the steps that are open after it. First try, retry and recovery
-//! are the same path: load, fold, see which steps are open, ring.
+//! The engine knows no cloud, no database and no node. It loads streams, lets a pure
+//! [`Domain`](domain::Domain) decide, appends what was decided atomically, and rings doorbells for the steps
+//! that are open after it. First try, retry and recovery are the same path: load, fold, see which steps are
+//! open, ring.
 //!
 //! - [`ids`], [`journal`], [`queue`], [`clock`], [`retry`]: the shapes and ports
 //! - [`domain`]: what a domain is (decide, evolve, project)

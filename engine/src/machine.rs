@@ -1,18 +1,20 @@
-//! One machine for every kind of workflow: events folded as they are chosen, steps intended and reported, reports fenced.
+//! One machine for every kind of workflow: events folded as they are chosen, steps intended and reported,
+//! reports fenced.
 //!
-//! A [`Workflow`] says what is particular to it: which steps are due in a state, what a command and a piece of evidence lead to,
-//! how an event is remembered. The machine does what is the same everywhere.
+//! A [`Workflow`] says what is particular to it: which steps are due in a state, what a command and a piece
+//! of evidence lead to, how an event is remembered. The machine does what is the same everywhere.
 //!
 //! # Expected flow
 //! 1. [`Machine::from`] the stream's state and head, or [`Machine::started`] with its first event.
-//! 2. [`Workflow::decide`] on a command, or [`Machine::report`] of a worker: [`Machine::push`] for what happened, then
-//!    [`Machine::intend`] for what is due after it.
+//! 2. [`Workflow::decide`] on a command, or [`Machine::report`] of a worker: [`Machine::push`] for what
+//!    happened, then [`Machine::intend`] for what is due after it.
 //! 3. [`Machine::into_append`] hands events and state to the engine.
 //!
 //! # Guarantees
 //! - Each event is folded once, by value, before the next one is chosen: the rules see what it changed.
 //! - At most one step of a name is open. A step that is due and open is not intended again.
-//! - A report is taken only with the token of an open step; every other one is [`Fault::Fenced`] and leaves no event.
+//! - A report is taken only with the token of an open step; every other one is [`Fault::Fenced`] and leaves
+//!   no event.
 //! - An event that cannot follow never reaches the journal: [`Fault::Inconsistent`].
 
 use std::fmt::{Debug, Display};

@@ -1,7 +1,8 @@
 //! Both ports in memory: for tests, and as the reference of the conformance suites.
 //!
-//! They keep every promise of the ports except durability, and they are deterministic: ordered maps, ids that count
-//! from 1, time only from the caller or the [`Clock`]. Under `tokio::time::pause` the queue waits in virtual time.
+//! They keep every promise of the ports except durability, and they are deterministic: ordered maps, ids that
+//! count from 1, time only from the caller or the [`Clock`]. Under `tokio::time::pause` the queue waits in
+//! virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -50,7 +51,8 @@ impl MemoryJournal {
     }
 
     fn state(&self) -> MutexGuard<'_, JournalState> {
-        // A panic while the lock was held can only come from running out of memory: every change below is checked first.
+        // A panic while the lock was held can only come from running out of memory: every change below is
+        // checked first.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,8 +71,8 @@ impl JournalState {
 
     fn append(&mut self, batch: Batch) -> Result<Appended, AppendError> {
         batch.check()?;
-        // The key first: who repeats an append whose answer was lost must hear that it was written, not that the
-        // stream has moved on.
+        // The key first: who repeats an append whose answer was lost must hear that it was written, not that
+        // the stream has moved on.
         if let Some(key) = &batch.key
             && let Some(&at) = self.keys.get(key)
         {
@@ -394,7 +396,8 @@ impl Queue for MemoryQueue {
         let now = self.clock.now_ms();
         {
             let mut state = self.state();
-            // As SQS does, a message whose time has run out is nobody's, even if nobody else has taken it yet.
+            // As SQS does, a message whose time has run out is nobody's, even if nobody else has taken it
+            // yet.
             let (_, message) = state
                 .held(receipt)
                 .filter(|(_, message)| message.visible_at_ms > now)

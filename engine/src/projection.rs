@@ -1,4 +1,5 @@
-//! What streams show to the outside, as rows: kept batch by batch beside the events, or folded anew from all of them.
+//! What streams show to the outside, as rows: kept batch by batch beside the events, or folded anew from all
+//! of them.
 
 use std::collections::BTreeMap;
 
@@ -81,8 +82,8 @@ pub(crate) fn note_changes<I>(
     bells
 }
 
-/// Rebuilds what the projections should hold, event by event in order of position: the other half of `verify` and
-/// `rebuild`.
+/// Rebuilds what the projections should hold, event by event in order of position: the other half of `verify`
+/// and `rebuild`.
 #[derive(Debug)]
 pub struct Reprojection<D: Domain> {
     states: BTreeMap<StreamId, D::State>,

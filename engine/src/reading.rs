@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::domain::{Domain, Reads, World};
 use crate::ids::{Seq, StreamId};
 
-/// How often the domain is asked at most. A round may name any number of streams, so this bounds a chain in which each
-/// stream leads to the next one: a key, a node, its open workflow, the catalogue that holds its backup, that one's node. Twice
-/// the longest such chain, rounded up.
+/// How often the domain is asked at most. A round may name any number of streams, so this bounds a chain in
+/// which each stream leads to the next one: a key, a node, its open workflow, the catalogue that holds its
+/// backup, that one's node. Twice the longest such chain, rounded up.
 pub const READ_ROUNDS_MAX: u32 = 16;
 
 /// A domain that names something new each time it is asked: a bug.
@@ -20,7 +20,8 @@ pub struct Endless {
     pub last: Reads,
 }
 
-/// What has been read for one command. Reads nothing itself: whoever has the streams puts them into the world.
+/// What has been read for one command. Reads nothing itself: whoever has the streams puts them into the
+/// world.
 #[derive(Debug)]
 pub struct Reading<D: Domain> {
     /// What was read so far.

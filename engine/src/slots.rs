@@ -1,16 +1,17 @@
 //! Running slots: how many steps may call out at once, and who is next when one comes free.
 //!
-//! The smallest priority is next, and among equals the one that has waited longest. So that urgent work without end does not keep
-//! the rest out for ever, every [`FAIR_EVERY`]th slot goes to whoever has waited longest, whatever its priority: with `n` steps
-//! before it, a step waits for at most `FAIR_EVERY * (n + 1)` slots.
+//! The smallest priority is next, and among equals the one that has waited longest. So that urgent work
+//! without end does not keep the rest out for ever, every [`FAIR_EVERY`]th slot goes to whoever has waited
+//! longest, whatever its priority: with `n` steps before it, a step waits for at most `FAIR_EVERY * (n + 1)`
+//! slots.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Every so manieth slot that comes free goes to the longest waiting. Four leaves three quarters of a scarce time to what is
-/// urgent, and a quarter is enough to finish what has begun.
+/// Every so manieth slot that comes free goes to the longest waiting. Four leaves three quarters of a scarce
+/// time to what is urgent, and a quarter is enough to finish what has begun.
 const FAIR_EVERY: u64 = 4;
 
 /// The slots of one dispatcher.
@@ -125,7 +126,8 @@ mod tests {
 
     use super::*;
 
-    /// Lets `names` wait for the one slot with their priorities, in this order, and returns in which order they got it.
+    /// Lets `names` wait for the one slot with their priorities, in this order, and returns in which order
+    /// they got it.
     async fn order(names: &[(&'static str, i32)]) -> Vec<&'static str> {
         let slots = Arc::new(Slots::new(1));
         let got = Arc::new(Mutex::new(Vec::new()));

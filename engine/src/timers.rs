@@ -6,16 +6,17 @@
 //!  scan of what is due soon ─┘  └─ it still stands: it rests ◄─────┘
 //! ```
 //!
-//! A timer stands in the projection of its stream, so a crash loses none. The agenda is only a hint of when to look where: it
-//! holds what is due soon, learns of new timers from the engine's appends, and reads the journal again with each scan. Nothing but
-//! the streams of due timers is loaded.
+//! A timer stands in the projection of its stream, so a crash loses none. The agenda is only a hint of when
+//! to look where: it holds what is due soon, learns of new timers from the engine's appends, and reads the
+//! journal again with each scan. Nothing but the streams of due timers is loaded.
 //!
 //! # Guarantees
-//! - A timer's command is executed at its time or later, and again until the stream shows the timer no more, or another time.
-//! - What is due is begun in order of its time, at most [`RUNNING_MAX`] at once, and within the [`Pace`] of its name. A name
-//!   that has to wait for its pace does not hold the others up.
-//! - A timer whose command leaves it as it is rests before it is tried again, longer each time ([`REST`]): a command that is
-//!   refused or has nothing to do costs a few looks, not a processor.
+//! - A timer's command is executed at its time or later, and again until the stream shows the timer no more,
+//!   or another time.
+//! - What is due is begun in order of its time, at most [`RUNNING_MAX`] at once, and within the [`Pace`] of
+//!   its name. A name that has to wait for its pace does not hold the others up.
+//! - A timer whose command leaves it as it is rests before it is tried again, longer each time ([`REST`]): a
+//!   command that is refused or has nothing to do costs a few looks, not a processor.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -30,17 +31,18 @@ use crate::ids::StreamId;
 use crate::journal::{ReadError, TimerRow};
 use crate::retry::Intervals;
 
-/// How many commands of timers are executed at once. They only append, and the journal commits many together; more would
-/// only wait in its line, before the reports of steps.
+/// How many commands of timers are executed at once. They only append, and the journal commits many together;
+/// more would only wait in its line, before the reports of steps.
 const RUNNING_MAX: usize = 16;
 
-/// How long a timer rests that its command has left as it is. A minute is little beside what timers are for (backups, retention),
-/// and ten thousand of them that are all refused cost under two hundred looks a second, at states that are in memory.
+/// How long a timer rests that its command has left as it is. A minute is little beside what timers are for
+/// (backups, retention), and ten thousand of them that are all refused cost under two hundred looks a second,
+/// at states that are in memory.
 const REST: Intervals =
     Intervals { first: Duration::from_secs(1), longest: Duration::from_secs(60), jitter: 0.0 };
 
-/// How many timers the agenda holds: what is overdue and what is due until after the next scan. About 200 bytes each. The soonest
-/// are read first; those for which there is no room are read by a later scan.
+/// How many timers the agenda holds: what is overdue and what is due until after the next scan. About 200
+/// bytes each. The soonest are read first; those for which there is no room are read by a later scan.
 const AGENDA_MAX: usize = 65_536;
 
 /// How many timers one page of a scan holds, and how many are taken from the engine at once.

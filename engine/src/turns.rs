@@ -1,12 +1,13 @@
 //! Turns: commands that may write the same stream are decided one after the other within this process.
 //!
-//! A conflict is always safe, because the journal refuses the later append; turns only keep one process from making conflicts
-//! for itself. A command takes turns on **every** stream that it may write, so two commands that meet on their second stream do
-//! not conflict either.
+//! A conflict is always safe, because the journal refuses the later append; turns only keep one process from
+//! making conflicts for itself. A command takes turns on **every** stream that it may write, so two commands
+//! that meet on their second stream do not conflict either.
 //!
 //! # Why nothing waits in a circle
-//! A command waits only for stripes that stand behind all those it holds. It may learn late that it writes a further stream;
-//! then it tries without waiting, and if that stripe is taken, it gives all of its turns back and waits for them in order.
+//! A command waits only for stripes that stand behind all those it holds. It may learn late that it writes a
+//! further stream; then it tries without waiting, and if that stripe is taken, it gives all of its turns back
+//! and waits for them in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher};
@@ -15,8 +16,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::ids::StreamId;
 
-/// Two streams may share a stripe and then wait for each other's append, so there are many times more than streams in work: with
-/// 256 in work one in sixty waits, and all of them take under a MiB.
+/// Two streams may share a stripe and then wait for each other's append, so there are many times more than
+/// streams in work: with 256 in work one in sixty waits, and all of them take under a MiB.
 const STRIPES: usize = 16_384;
 
 /// The locks of one engine.
@@ -44,8 +45,8 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Adds the turns on further streams. `false`: other commands had a turn in between, so whatever was read under this one
-    /// has to be read again.
+    /// Adds the turns on further streams. `false`: other commands had a turn in between, so whatever was read
+    /// under this one has to be read again.
     #[must_use]
     pub(crate) async fn take_further(&mut self, streams: &BTreeSet<StreamId>) -> bool {
         let wanted: BTreeSet<usize> = streams.iter().map(stripe).collect();

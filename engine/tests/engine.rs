@@ -23,7 +23,8 @@ mod toy;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-// ---- commands ---------------------------------------------------------------------------------------------------
+// ---- commands
+// ---------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
@@ -178,7 +179,8 @@ async fn a_stream_is_read_because_of_what_stands_in_another_one() {
     let both = engine.execute(tell.clone()).await.unwrap();
     assert_eq!(both.events, 2);
     assert_eq!((place.state(&job(1)).await.notes, place.state(&fleet).await.notes), (2, 1));
-    // Another engine moves the member to another fleet: the conflict is decided anew, on what stands there now.
+    // Another engine moves the member to another fleet: the conflict is decided anew, on what stands there
+    // now.
     place.engine().execute(Command::Join { job: job(1), fleet: job(8) }).await.unwrap();
     engine.execute(tell).await.unwrap();
     assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
@@ -305,7 +307,8 @@ async fn an_event_of_a_newer_build_stops_its_stream_and_says_what_to_do() {
     place.engine().execute(Command::note(&job(2), "x")).await.unwrap();
 }
 
-// ---- the pool ---------------------------------------------------------------------------------------------------
+// ---- the pool
+// ---------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn the_open_steps_of_one_workflow_run_at_the_same_time() {
@@ -442,7 +445,8 @@ async fn a_step_is_not_run_before_its_time_and_is_given_up_after_its_deadline() 
     process.execute(Command::Start { job: job(1), at_once: vec![later, never], then: vec![] }).await.unwrap();
     place.finished(&job(1)).await;
     assert_eq!(process.runner.first("later"), Some(42_000));
-    // Looked at when it was opened, and every seven seconds; the first look at or after the deadline is the last.
+    // Looked at when it was opened, and every seven seconds; the first look at or after the deadline is the
+    // last.
     let looks = process.runner.runs.lock().unwrap().clone();
     let looks: Vec<_> = looks.iter().filter(|(name, _)| name == "never").map(|(_, at)| *at).collect();
     assert_eq!(looks, [0, 7_000, 14_000, 21_000]);
@@ -808,7 +812,8 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
     assert_eq!(deaths, 12);
 }
 
-// ---- laws -------------------------------------------------------------------------------------------------------
+// ---- laws
+// -------------------------------------------------------------------------------------------------------
 
 fn any_intent() -> impl Strategy<Value = Intent> {
     ("[a-d]", 0..3_u64, 0..3_u64).prop_map(|(name, not_before_ms, deadline_ms)| Intent {
@@ -869,7 +874,8 @@ proptest! {
         prop_assert_eq!(Toy::decode(&Toy::encode(&event)), Ok(event));
     }
 
-    /// `verify` and `rebuild` rest on this: the projections kept batch by batch are those folded event by event.
+    /// `verify` and `rebuild` rest on this: the projections kept batch by batch are those folded event by
+    /// event.
     #[test]
     fn the_projections_kept_are_the_projections_folded(commands in prop::collection::vec(any_command(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();

@@ -1,5 +1,5 @@
-//! What durable workflows cost: ten no-op steps one after the other, through the real engine, worker pool, journal and
-//! queue.
+//! What durable workflows cost: ten no-op steps one after the other, through the real engine, worker pool,
+//! journal and queue.
 //!
 //! `cargo bench -p perennial-store --bench workflow` prints three tables. Arguments after `--`:
 //!
@@ -13,10 +13,10 @@
 //! | `runtime=` | `multi` (two threads, as the binary has on this machine) or `current` | `multi` |
 //!
 //! # The workflow
-//! Shaped as the real ones: `started` and the first `step_intended` in one append; `step_settled` and the next
-//! `step_intended` in one append; `step_settled` and `finished` in the last. So 11 appends and 22 JSON events, each append
-//! fenced, chained, fsynced, with its open steps and summary. A workflow's time runs from the command that starts it to the
-//! acknowledgement of `finished`.
+//! Shaped as the real ones: `started` and the first `step_intended` in one append; `step_settled` and the
+//! next `step_intended` in one append; `step_settled` and `finished` in the last. So 11 appends and 22 JSON
+//! events, each append fenced, chained, fsynced, with its open steps and summary. A workflow's time runs from
+//! the command that starts it to the acknowledgement of `finished`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 

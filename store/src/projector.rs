@@ -15,8 +15,8 @@ pub trait Projector {
     /// Takes the next event.
     ///
     /// # Errors
-    /// Why this event does not fit the stream's state. The stream is broken then: its later events do not come, and
-    /// its rows in [`Projector::finish`] are not looked at. The other streams go on.
+    /// Why this event does not fit the stream's state. The stream is broken then: its later events do not
+    /// come, and its rows in [`Projector::finish`] are not looked at. The other streams go on.
     fn project(&mut self, event: &RecordedEvent) -> Result<(), String>;
 
     /// Gives what was folded.

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 
 use crate::file::{self, JOURNAL, OpenError};
 
-/// How many reads run at once. Each holds a connection with a page cache; the machine this is made for has two cores.
+/// How many reads run at once. Each holds a connection with a page cache; the machine this is made for has
+/// two cores.
 pub(crate) const READERS_MAX: usize = 4;
 
 /// The columns [`event`] expects, in its order.

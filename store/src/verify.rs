@@ -11,8 +11,8 @@
 //! | a torn or overwritten page | SQLite's own `quick_check`, and every read that fails |
 //! | a stale projection | everything is folded again and compared row by row |
 //!
-//! It needs no lock: it reads one snapshot, beside a running engine if there is one. Events are read one at a time; only what
-//! the [`Projector`] keeps grows with the journal.
+//! It needs no lock: it reads one snapshot, beside a running engine if there is one. Events are read one at a
+//! time; only what the [`Projector`] keeps grows with the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -160,7 +160,8 @@ fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport
         doing: "beginning to read",
         source,
     })?;
-    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it sees.
+    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it
+    // sees.
     let unreadable = |report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<()>| {
         if let Err(error) = outcome {
             report.add(Severity::Damaged, None, None, format!("SQLite cannot read {what}: {error}"));
@@ -244,8 +245,8 @@ impl<P: Projector> Fold<P> {
     }
 }
 
-/// Whether a hash is what the events before it say. A changed hash column breaks its own row and the next one, although
-/// only one is wrong: so the next one may chain to what was stored or to what was computed.
+/// Whether a hash is what the events before it say. A changed hash column breaks its own row and the next
+/// one, although only one is wrong: so the next one may chain to what was stored or to what was computed.
 struct Chain {
     stored: Hash,
     computed: Hash,
@@ -409,8 +410,8 @@ fn check_first_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -
     Ok(())
 }
 
-/// Whether each event's origin is the first event of its own stream. The hash does not cover it, because it follows from
-/// the rest.
+/// Whether each event's origin is the first event of its own stream. The hash does not cover it, because it
+/// follows from the rest.
 fn check_origins(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
         "SELECT event.position FROM events AS event NOT INDEXED
@@ -484,8 +485,8 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     };
     compare_rows(report, "timer", timers, timers_page, |row| &row.stream, broken);
 
-    // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and a change that
-    // an event makes and the next one of the same batch takes back is seen by one of them only.
+    // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and
+    // a change that an event makes and the next one of the same batch takes back is seen by one of them only.
     let timeless = |row: SummaryRow| (row.stream.clone(), SummaryRow { updated_at_ms: 0, ..row });
     let summaries = folded.summaries.into_iter().map(timeless).collect();
     let summaries_page = |after: Option<&_>| {

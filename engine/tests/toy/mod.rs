@@ -26,8 +26,9 @@ use tokio::task::JoinHandle;
 /// When every test begins.
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open together with
-/// the one before it. A job may belong to a fleet, which is a job too, and may carry labels, which are keys.
+/// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open
+/// together with the one before it. A job may belong to a fleet, which is a job too, and may carry labels,
+/// which are keys.
 pub struct Toy;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,7 +119,8 @@ pub enum Command {
         name: String,
         due_ms: u64,
     },
-    /// A timer is due. `deaf` is refused, `idle` has nothing to do, `again` is noted and stays, `hourly` is due an hour later.
+    /// A timer is due. `deaf` is refused, `idle` has nothing to do, `again` is noted and stays, `hourly` is
+    /// due an hour later.
     Ring {
         job: StreamId,
         name: String,
@@ -354,7 +356,8 @@ impl Domain for Toy {
 }
 
 thread_local! {
-    /// Every ring that was decided in this thread, which is one test: name, job, and when, in milliseconds after the epoch.
+    /// Every ring that was decided in this thread, which is one test: name, job, and when, in milliseconds
+    /// after the epoch.
     static RINGS: RefCell<Vec<(String, String, u64)>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -222,7 +222,8 @@ pub async fn a_fence_holds_a_stream_where_it_is_and_writes_nothing_to_it(journal
     assert_eq!(read_checked(&*journal).await.len(), 5);
 }
 
-/// Batches that are committed together see each other: of two that each write what the other fences, one is refused.
+/// Batches that are committed together see each other: of two that each write what the other fences, one is
+/// refused.
 ///
 /// # Panics
 /// When the promise is broken.
@@ -420,7 +421,8 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
         ],
         keys_added: vec![("instance/i-2".into(), stream("node/a"))],
         summaries: vec![summary("w/1", false, 6)],
-        // Set while set: it is moved. Removed and set in one batch: it is there. Removed while absent: nothing.
+        // Set while set: it is moved. Removed and set in one batch: it is there. Removed while absent:
+        // nothing.
         timers_removed: ["w/2", "w/3", "w/9"].map(|name| (stream(name), "ring".into())).into(),
         timers_set: vec![timer("w/1", 15), timer("w/3", 5)],
     };
@@ -467,8 +469,8 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
     }
 }
 
-/// The order is (due, stream, name); due means due at that time or before; pages join without a gap, also among timers that are
-/// due at the same time; `u64::MAX` means never.
+/// The order is (due, stream, name); due means due at that time or before; pages join without a gap, also
+/// among timers that are due at the same time; `u64::MAX` means never.
 ///
 /// # Panics
 /// When the promise is broken.
