@@ -358,3 +358,57 @@ impl Agenda {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(due_ms: u64) -> TimerRow {
+        let stream = StreamId::parse("s/1").unwrap();
+        TimerRow { due_ms, stream, name: "ring".into() }
+    }
+
+    fn agenda() -> Agenda {
+        Agenda { horizon_ms: 1_000, ..Agenda::new(|_| None) }
+    }
+
+    #[test]
+    fn a_timer_that_is_set_while_its_command_is_under_way_is_not_forgotten() {
+        let mut agenda = agenda();
+        agenda.note(row(10));
+        assert_eq!((agenda.next(9), agenda.wake_at_ms()), (None, Some(10)));
+        let key = agenda.next(10).unwrap();
+        assert_eq!((agenda.next(10), agenda.wake_at_ms()), (None, None), "it is under way");
+        // Set after its command was executed and the stream was asked, heard before that is known.
+        agenda.note(row(50));
+        agenda.ended(&key, &Fired { wrote: true, stands: Ok(None) }, 20);
+        assert_eq!((agenda.next(49), agenda.next(50)), (None, Some(key)));
+    }
+
+    #[test]
+    fn a_scan_ends_no_rest_and_another_time_does() {
+        let mut agenda = agenda();
+        agenda.note(row(10));
+        let key = agenda.next(10).unwrap();
+        agenda.ended(&key, &Fired { wrote: false, stands: Ok(Some(10)) }, 10);
+        agenda.hold(row(10));
+        assert_eq!(agenda.wake_at_ms(), Some(1_010));
+        agenda.hold(row(300));
+        assert_eq!(agenda.wake_at_ms(), Some(300));
+        assert_eq!(agenda.next(300), Some(key.clone()));
+        // A stream that cannot be read rests as well, and is asked again.
+        agenda.ended(&key, &Fired { wrote: false, stands: Err(ReadFailed) }, 300);
+        assert_eq!(agenda.wake_at_ms(), Some(1_300));
+    }
+
+    #[test]
+    fn what_is_due_later_than_the_horizon_is_not_held() {
+        let mut agenda = agenda();
+        agenda.note(row(1_001));
+        assert!(agenda.entries.is_empty() && agenda.lines.is_empty());
+        agenda.note(row(1_000));
+        let key = agenda.next(1_000).unwrap();
+        agenda.ended(&key, &Fired { wrote: true, stands: Ok(Some(5_000)) }, 1_000);
+        assert!(agenda.entries.is_empty(), "the scan reads it again");
+    }
+}

@@ -55,15 +55,15 @@ async fn an_earlier_timer_wakes_the_loop_and_one_that_moved_does_not_ring_at_its
 async fn what_was_due_while_nobody_ran_is_executed_in_order_of_its_time() {
     let place = Place::new();
     let engine = place.engine();
-    for (n, seconds) in [(1, 30), (2, 10), (3, 20), (4, 90)] {
-        engine.execute(Command::alarm(&job(n), "a", seconds * SECOND)).await.unwrap();
+    for (n, name, seconds) in [(1, "a", 30), (2, "c", 10), (3, "b", 20), (4, "a", 90)] {
+        engine.execute(Command::alarm(&job(n), name, seconds * SECOND)).await.unwrap();
     }
-    engine.execute(Command::react(&job(5), "a")).await.unwrap();
+    engine.execute(Command::react(&job(5), "d")).await.unwrap();
     place.sleep(60.0).await;
     let _process = start(&place);
     place.sleep(60.0).await;
     assert_eq!(rung(), ["job/5", "job/2", "job/3", "job/1", "job/4"]);
-    assert_eq!(rings("a"), [60_000, 60_000, 60_000, 60_000, 90_000]);
+    assert_eq!((rings("a"), rings("d")), (vec![60_000, 90_000], vec![60_000]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,6 +157,18 @@ async fn no_more_begin_than_their_pace_allows_and_the_others_do_not_wait_for_the
     rung.sort();
     rung.dedup();
     assert_eq!(rung.len(), 100, "each of them rang");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_has_begun_nothing_and_leaves_the_pace_to_the_others() {
+    let place = Place::new();
+    let engine = place.engine();
+    for n in 0..50 {
+        engine.execute(Command::react(&job(n), "paced_deaf")).await.unwrap();
+    }
+    let _process = start(&place);
+    place.sleep(0.5).await;
+    assert_eq!(rings("paced_deaf"), [0; 50]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -293,7 +293,7 @@ impl Domain for Toy {
             Command::Ring { job, name } => {
                 RINGS.with_borrow_mut(|rings| rings.push((name.clone(), job.to_string(), now_ms - EPOCH_MS)));
                 match name.as_str() {
-                    "deaf" => return Err(Rejection::Deaf),
+                    "deaf" | "paced_deaf" => return Err(Rejection::Deaf),
                     "idle" => (job, vec![]),
                     "again" => (job, note(name)),
                     "hourly" => {
@@ -351,7 +351,7 @@ impl Domain for Toy {
     }
 
     fn pace(timer: &str) -> Option<Pace> {
-        (timer == "paced").then_some(Pace { begun_max: 20, per: Duration::from_secs(5) })
+        timer.starts_with("paced").then_some(Pace { begun_max: 20, per: Duration::from_secs(5) })
     }
 }
 
