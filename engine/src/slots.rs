@@ -144,8 +144,7 @@ mod tests {
         drop(first);
         while tasks.join_next().await.is_some() {}
         assert_eq!(slots.state().free, 1);
-        let got = got.lock().unwrap().clone();
-        got
+        got.lock().unwrap().clone()
     }
 
     #[tokio::test]

@@ -32,10 +32,10 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
+    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::Engine;
-use perennial_engine::ids::{StreamId, Token};
+use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal};
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
@@ -443,7 +443,15 @@ impl Domain for Noop {
                 (workflow, vec![settled, next])
             }
         };
-        Ok(Decision::one(workflow.clone(), events))
+        // As a real workflow does, it folds its events while it decides, and hands the state over.
+        let mut state = world.get(workflow).cloned().unwrap_or_default();
+        let mut seq = world.head(workflow).unwrap_or(Seq::NONE);
+        for event in &events {
+            seq = seq.next();
+            let stamp = Stamp { seq, at_ms: now_ms };
+            state = Self::evolve(state, stamp, event).map_err(|_| Rejection("it cannot follow"))?;
+        }
+        Ok(Decision::of([Append::folded(workflow.clone(), events, state)]))
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {

@@ -266,7 +266,7 @@ impl Domain for Toy {
                 match command.clone() {
                     Command::Report { token, evidence, .. } => machine.report(token, Seen::Done(evidence))?,
                     Command::Expire { token, because, .. } => {
-                        machine.report(token, Seen::OutOfTime(because))?
+                        machine.report(token, Seen::OutOfTime(because))?;
                     }
                     command => Job::decide(&mut machine, command)?,
                 }
