@@ -1,22 +1,24 @@
 //! The engine and its worker pool over the ports in memory, in virtual time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use perennial_engine::dispatcher::Limits;
-use perennial_engine::domain::{Domain as _, FoldError, Stamp};
+use perennial_engine::domain::{Domain as _, FoldError, Reads, Stamp};
 use perennial_engine::engine::ExecuteError;
-use perennial_engine::ids::{Position, Seq, Token};
+use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     Batch, EventData, Journal as _, OpenStepRow, ProjectionDelta, StreamAppend, SummaryRow, Which,
 };
 use perennial_engine::machine::{Fault, Machine, Workflow as _};
 use perennial_engine::projection::Reprojection;
 use perennial_engine::queue::{Depth, Queue as _};
+use perennial_engine::reading::Reading;
 use proptest::prelude::*;
 
-use toy::{Act, Command, EPOCH_MS, Event, Intent, Job, Place, Rejection, Toy, job, step};
+use toy::{Act, Command, EPOCH_MS, Event, Intent, Job, Place, Rejection, State, Toy, job, step};
 
 mod timers;
 mod toy;
@@ -185,6 +187,24 @@ async fn a_stream_is_read_because_of_what_stands_in_another_one() {
     engine.execute(tell).await.unwrap();
     assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
     assert_eq!((place.state(&fleet).await.notes, place.state(&job(8)).await.notes), (1, 1));
+}
+
+#[test]
+fn a_test_of_a_domain_reads_as_the_engine_does_without_one() {
+    let tell = Command::Tell { job: job(1), text: "x".into() };
+    let all = Command::TellAll { label: "db".into(), text: "x".into() };
+    let load = |stream: &StreamId| {
+        let fleet = (*stream == job(1)).then(|| job(9));
+        (Arc::new(State { fleet, ..Toy::empty(stream) }), Seq(7))
+    };
+    let found = |_: &str| vec![job(3)];
+    let reading = Reading::<Toy>::at_hand(&tell, load, found).unwrap();
+    assert_eq!(reading.reads, Reads::written([job(1), job(9)]));
+    assert_eq!((reading.world.head(&job(9)), reading.world.head(&job(3))), (Some(Seq(7)), None));
+    let reading = Reading::<Toy>::at_hand(&all, load, found).unwrap();
+    assert_eq!(reading.reads, Reads::written([job(3)]).and_keys(["label/db".into()]));
+    let endless = Reading::<Toy>::at_hand(&Command::Wander {}, load, found).unwrap_err();
+    assert_eq!(endless.last, Reads::default().and_observed([job(16)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ pub const EPOCH_MS: u64 = 1_700_000_000_000;
 /// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open
 /// together with the one before it. A job may belong to a fleet, which is a job too, and may carry labels,
 /// which are keys.
+#[derive(Debug)]
 pub struct Toy;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
