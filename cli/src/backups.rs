@@ -2,9 +2,12 @@
 
 use perennial_engine::clock::Clock;
 use perennial_store::JournalReader;
-use perennial_workflows::backup::{Backup, BackupId, BackupSpec, Carried, Progress};
-use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::backup_catalog::{Backup, Carried, Progress};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::spec::backup::BackupSpec;
 use serde::Serialize;
 
 use crate::describe::{length, time, wrapped};
@@ -245,10 +248,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use expect_test::expect;
-    use perennial_workflows::aws::{InstanceId, SnapshotId, VolumeId};
-    use perennial_workflows::backup::{BackupCause, BackupOrder, Condemned, Failure, TakenSnapshot};
-    use perennial_workflows::spec::{NetworkMode, RootMode, example};
-    use perennial_workflows::steps::{Slot, TagMap};
+    use perennial_workflows::aggregate::backup_catalog::{
+        BackupCause, BackupOrder, Failure, PendingDeletion,
+    };
+    use perennial_workflows::model::aws::{InstanceId, SnapshotId, VolumeId};
+    use perennial_workflows::model::volume::TakenSnapshot;
+    use perennial_workflows::model::volume::{Slot, TagMap};
+    use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
 
     use super::*;
 
@@ -307,7 +313,7 @@ mod tests {
             ],
             condemned: BTreeMap::from([(
                 SnapshotId::parse("snap-9").unwrap(),
-                Condemned {
+                PendingDeletion {
                     backup: 1,
                     own,
                     because: Some("InvalidSnapshot.InUse: used by ami-1".into()),

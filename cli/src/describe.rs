@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::history::{found_in_words, in_words};
-use perennial_workflows::node::OperationId;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::steps::Intent;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::history::{found_in_words, in_words};
 
 /// A moment, to the second.
 pub(crate) fn time(at_ms: u64) -> String {

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use perennial_store::JournalReader;
-use perennial_workflows::backup::{BackupCause, BackupId, Carried};
-use perennial_workflows::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story, node_history};
-use perennial_workflows::loss::Origin;
-use perennial_workflows::node::OperationId;
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::backup_catalog::{BackupCause, Carried};
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::view::history::{
+    Comparison, Entry, NodeHistory, Remark, StepLine, Story, node_history,
+};
 
 use crate::describe::{length, time, wrapped};
 use crate::failure::Failure;
@@ -181,7 +184,7 @@ fn comparison(lines: &[Comparison]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use perennial_workflows::backup::Failure;
+    use perennial_workflows::aggregate::backup_catalog::Failure;
 
     use super::*;
 

@@ -1,9 +1,10 @@
 //! `perennial node plan`: what a replacement would do, without touching anything.
 
-use perennial_workflows::node::{Node, OperationKind};
-use perennial_workflows::operation::Refusal;
-use perennial_workflows::plan::{Assumption, Plan, Presence, plan, plan_assuming};
-use perennial_workflows::spec::NodeSpec;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::machine::decide::Refusal;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::spec::node::NodeSpec;
+use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan, plan_assuming};
 use serde::Serialize;
 
 use crate::describe::{length, wrapped};
@@ -31,7 +32,7 @@ struct Plans {
 
 /// Plans the provision of a node file, and a replacement after it.
 pub(crate) fn of_spec(spec: &NodeSpec, output: Output) -> Result<(), Failure> {
-    let mut resources = perennial_workflows::plan::imagined_resources(spec).map_err(bug)?;
+    let mut resources = perennial_workflows::view::plan::imagined_resources(spec).map_err(bug)?;
     // Which types fit is only known when somebody has looked.
     resources.survey = None;
     let node = Node { spec: Some(spec.clone()), generation: 1, operations: 1, resources, ..Node::default() };

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use perennial_engine::engine::load_stream;
 use perennial_engine::journal::Which;
-use perennial_workflows::domain::{Perennial, State};
-use perennial_workflows::pool::{AddressPool, PoolSummary, pool_stream};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::address_pool::{AddressPool, PoolSummary, pool_stream};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::name::NodeName;
 use serde::Serialize;
 
 use crate::failure::Failure;

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::node::{Node, OperationId, Resources, Retained};
-use perennial_workflows::prune::{self, Condemned, PRUNED_MAX, length};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::submission::PruneParams;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::retention;
+use perennial_workflows::domain::retention::length;
+use perennial_workflows::domain::submission::PruneParams;
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::resources::{PRUNED_MAX, PruneItem};
+use perennial_workflows::model::resources::{Resources, Retained};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -59,7 +63,7 @@ fn age(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     node: &'a NodeName,
-    delete: &'a [Condemned],
+    delete: &'a [PruneItem],
     stay: Vec<Stays<'a>>,
 }
 
@@ -96,7 +100,7 @@ pub(crate) async fn run(
         output.say(&listed(&condemned, Clock::system().now_ms()));
         ask(condemned.len())?;
         if wish.volumes.is_empty() {
-            wish.older_than_s.get_or_insert(prune::OLDER_THAN_S);
+            wish.older_than_s.get_or_insert(retention::OLDER_THAN_S);
         }
         // What was shown, and nothing that has become old enough meanwhile.
         wish.volumes = condemned.into_iter().map(|condemned| condemned.volume).collect();
@@ -118,9 +122,9 @@ async fn look(
     args: &PruneArgs,
     wish: &PruneParams,
     installation: &Installation,
-) -> Result<(Node, Vec<Condemned>), Failure> {
+) -> Result<(Node, Vec<PruneItem>), Failure> {
     let node = read::node(&installation.reader()?, &args.node.name).await?;
-    let condemned = prune::select(&node, wish, Clock::system().now_ms()).map_err(|why| {
+    let condemned = retention::select(&node, wish, Clock::system().now_ms()).map_err(|why| {
         let why = why.strip_prefix("params.volumes: ").map_or(why.clone(), |why| format!("--volume: {why}"));
         Failure::user(why).hint(format!("perennial node prune {} --dry-run lists what is", args.node.name))
     })?;
@@ -141,22 +145,22 @@ fn ask(count: usize) -> Result<(), Failure> {
     }
 }
 
-fn shown<'a>(name: &'a NodeName, node: &'a Node, condemned: &'a [Condemned], now_ms: u64) -> Shown<'a> {
+fn shown<'a>(name: &'a NodeName, node: &'a Node, condemned: &'a [PruneItem], now_ms: u64) -> Shown<'a> {
     let goes = |old: &Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
     let stay = node.resources.retained.iter().filter(|old| !goes(old)).map(|old| Stays {
         retained: old,
-        stays_because: match prune::successor(node, old) {
+        stays_because: match retention::successor(node, old) {
             Err(why) => why,
             Ok(_) if condemned.len() == PRUNED_MAX => {
                 format!("{PRUNED_MAX} are deleted at a time, the oldest first")
             }
-            Ok(_) => format!("not asked for; retained for {}", length(prune::age_ms(old, now_ms))),
+            Ok(_) => format!("not asked for; retained for {}", length(retention::age_ms(old, now_ms))),
         },
     });
     Shown { node: name, delete: condemned, stay: stay.collect() }
 }
 
-fn listed(condemned: &[Condemned], now_ms: u64) -> String {
+fn listed(condemned: &[PruneItem], now_ms: u64) -> String {
     let rows = condemned.iter().map(|condemned| {
         vec![
             condemned.volume.to_string(),
@@ -179,7 +183,7 @@ fn told(shown: &Shown<'_>, now_ms: u64) -> String {
             vec![
                 stays.retained.volume.to_string(),
                 stays.retained.slot.to_string(),
-                length(prune::age_ms(stays.retained, now_ms)),
+                length(retention::age_ms(stays.retained, now_ms)),
                 gib(stays.retained.size_gib),
                 stays.stays_because.clone(),
             ]
@@ -201,7 +205,7 @@ pub(crate) fn rows(resources: &Resources, now_ms: u64) -> Vec<(&'static str, Str
     let mut rows = Vec::new();
     for old in &resources.retained {
         let size = old.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
-        let age = length(prune::age_ms(old, now_ms));
+        let age = length(retention::age_ms(old, now_ms));
         let undeleted = old.undeleted.as_ref().map_or_else(String::new, |undeleted| {
             let ago = length(now_ms.saturating_sub(undeleted.at_ms));
             format!("; it could not be deleted {ago} ago: {}", undeleted.because)
@@ -228,7 +232,7 @@ pub(crate) fn rows(resources: &Resources, now_ms: u64) -> Vec<(&'static str, Str
 pub(crate) fn check_ended(
     node: &Node,
     operation: &OperationId,
-    condemned: &[Condemned],
+    condemned: &[PruneItem],
 ) -> Result<(), Failure> {
     let is_condemned = |old: &&Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
     let left = node.resources.retained.iter().filter(is_condemned);

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use perennial_engine::ids::Token;
 use perennial_engine::journal::Which;
-use perennial_workflows::backup::BackupId;
-use perennial_workflows::domain::OperationSummary;
-use perennial_workflows::history::story;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::node::OperationId;
-use perennial_workflows::operation::{Status, StepRecord};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::domain::projection::OperationSummary;
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::state::{Status, StepRecord};
+use perennial_workflows::view::history::story;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -206,8 +206,8 @@ struct Step<'a> {
     not_before_ms: u64,
     deadline_ms: u64,
     settled_at_ms: Option<u64>,
-    intent: &'a perennial_workflows::steps::Intent,
-    evidence: Option<&'a perennial_workflows::steps::Evidence>,
+    intent: &'a perennial_workflows::step::intent::Intent,
+    evidence: Option<&'a perennial_workflows::step::evidence::Evidence>,
 }
 
 #[derive(Serialize)]
@@ -217,7 +217,7 @@ struct Shown<'a> {
     status: &'static str,
     because: Option<&'a str>,
     needs: Option<&'a str>,
-    cause: &'a perennial_workflows::signal::Cause,
+    cause: &'a perennial_workflows::model::signal::Cause,
     started_at_ms: u64,
     ended_at_ms: Option<u64>,
     /// Where the content of the volumes comes from, and so what is lost.
