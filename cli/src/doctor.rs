@@ -322,7 +322,7 @@ fn advice(error: &perennial_workers::port::error::CloudError, answered: &'static
 
 #[cfg(feature = "aws")]
 async fn dry_run(
-    cloud: &dyn perennial_workers::port::Cloud,
+    cloud: &dyn perennial_workers::cloud::Cloud,
     spec: &perennial_workflows::spec::node::NodeSpec,
     report: &mut Report,
 ) {

@@ -212,6 +212,7 @@ impl<R: Error + 'static> From<ExecuteError<R>> for Failure {
             ExecuteError::Corrupt { .. } => Self::environment(text).hint("run `perennial journal verify`"),
             ExecuteError::Read(error) => error.into(),
             ExecuteError::Append(_) | ExecuteError::Contended { .. } => Self::environment(text),
+            ExecuteError::Inconsistent { .. } => Self::internal(text),
         }
     }
 }

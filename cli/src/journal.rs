@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use perennial_engine::engine::Reprojection;
 use perennial_engine::ids::{Position, StreamId};
-use perennial_engine::journal::{Journal as _, RecordedEvent};
+use perennial_engine::journal::Journal as _;
+use perennial_engine::projection::Reprojection;
 use perennial_store::backup::{BackupError, backup};
 use perennial_store::export::{ExportError, Filter, export};
 use perennial_store::rebuild::{RebuildError, rebuild};
 use perennial_store::verify::{Severity, VerifyReport, verify};
-use perennial_store::{Projections, Projector};
 use perennial_workflows::domain::Perennial;
 
 use crate::failure::{Failure, chain};
@@ -62,28 +61,9 @@ fn stream(text: &str) -> Result<StreamId, String> {
     StreamId::parse(text).map_err(|error| error.to_string())
 }
 
-/// The domain's meaning of events, lent to the store.
-#[derive(Default)]
-struct Meaning(Reprojection<Perennial>);
-
-impl Projector for Meaning {
-    fn project(&mut self, event: &RecordedEvent) -> Result<(), String> {
-        self.0.apply(event).map_err(|error| chain(&error))
-    }
-
-    fn finish(self) -> Projections {
-        let projections = self.0.finish();
-        Projections {
-            open_steps: projections.open_steps,
-            lookup: projections.keys,
-            summaries: projections.summaries,
-        }
-    }
-}
-
 /// Verifies a journal, with the meaning of its events.
 pub(crate) fn check(path: &std::path::Path) -> Result<VerifyReport, Failure> {
-    Ok(verify(path, Meaning::default())?)
+    Ok(verify(path, Reprojection::<Perennial>::default())?)
 }
 
 /// Runs one of them.
@@ -122,11 +102,11 @@ pub(crate) async fn run(
             })
         }
         JournalCommand::Rebuild => {
-            let report = rebuild(&path, Meaning::default()).map_err(rebuild_failure)?;
+            let report = rebuild(&path, Reprojection::<Perennial>::default()).map_err(rebuild_failure)?;
             output.show(&report, || {
                 format!(
-                    "rebuilt from {} events: {} open steps, {} keys, {} summaries",
-                    report.events, report.open_steps, report.keys, report.summaries
+                    "rebuilt from {} events: {} open steps, {} keys, {} summaries, {} timers",
+                    report.events, report.open_steps, report.keys, report.summaries, report.timers
                 )
             })?;
             match report.unfoldable.first() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Limits, Shutdown};
 use perennial_engine::queue::{Outgoing, Queue};
-use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_store::{Options, SqliteJournal};

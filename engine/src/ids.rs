@@ -137,6 +137,15 @@ impl fmt::Display for Token {
     }
 }
 
+/// A hint: look at this step of this workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Doorbell {
+    /// The workflow's stream.
+    pub workflow: StreamId,
+    /// The step.
+    pub token: Token,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

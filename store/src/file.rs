@@ -1,8 +1,8 @@
 //! One SQLite file of ours: is it ours, is it our age, does it keep its word?
 //!
 //! A file is only touched after its `application_id` said that it is ours; it is migrated in one exclusive
-//! transaction; and the settings durability rests on are read back, because SQLite answers a setting it does not
-//! know or cannot give with silence.
+//! transaction; and the settings durability rests on are read back, because SQLite answers a setting it does
+//! not know or cannot give with silence.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -137,7 +137,8 @@ pub enum OpenError {
     },
 }
 
-/// The lock that makes an engine the only one on its journal. Held until dropped; a killed process leaves none.
+/// The lock that makes an engine the only one on its journal. Held until dropped; a killed process leaves
+/// none.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -211,7 +212,8 @@ impl Synchronous {
     }
 }
 
-/// Opens for writing: creates the file when there is none, migrates it, makes it durable and checks that it is.
+/// Opens for writing: creates the file when there is none, migrates it, makes it durable and checks that it
+/// is.
 pub(crate) fn open_writable(
     path: &Path,
     format: &Format,
@@ -259,8 +261,9 @@ pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, 
     Ok(conn)
 }
 
-/// Has a prepared statement keep its plan. Otherwise SQLite prepares it anew whenever another value is bound, because a partial
-/// index might fit that value; ours never depend on one, and preparing costs more than a short read itself.
+/// Has a prepared statement keep its plan. Otherwise SQLite prepares it anew whenever another value is bound,
+/// because a partial index might fit that value; ours never depend on one, and preparing costs more than a
+/// short read itself.
 fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
@@ -360,7 +363,8 @@ mod tests {
 
     #[test]
     fn a_setting_sqlite_did_not_take_refuses_the_start() {
-        // A database in memory cannot do WAL, and says nothing when asked for it: the very case of three peers.
+        // A database in memory cannot do WAL, and says nothing when asked for it: the very case of three
+        // peers.
         let conn = Connection::open_in_memory().unwrap();
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
         let error = read_back(&conn, Path::new("x"), Synchronous::Full, 0).unwrap_err();

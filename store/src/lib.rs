@@ -29,5 +29,5 @@ pub mod verify;
 
 pub use file::OpenError;
 pub use journal::{JournalReader, Options, SqliteJournal};
-pub use projector::{Projections, Projector};
+pub use projector::Projector;
 pub use queue::{Durability, EmbeddedQueue, QueueSettings};

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     AppendError, Batch, EventData, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
-    StreamAppend, SummaryRow,
+    StreamAppend, SummaryRow, TimerRow,
 };
+use perennial_engine::projection::Projections;
 use perennial_store::backup::{BackupError, backup};
 use perennial_store::conformance::journal::{batch, event, read_checked, stream};
 use perennial_store::export::{Filter, export, verify_export};
 use perennial_store::rebuild::{RebuildError, rebuild};
 use perennial_store::verify::{Severity, VerifyReport, verify, verify_events};
-use perennial_store::{JournalReader, OpenError, Options, Projections, Projector, SqliteJournal};
+use perennial_store::{JournalReader, OpenError, Options, Projector, SqliteJournal};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -433,6 +434,7 @@ async fn read_all_of(_sound: &Path, path: &Path) -> Result<Vec<RecordedEvent>, R
 struct Toy {
     open: BTreeMap<StreamId, Vec<OpenStepRow>>,
     summaries: BTreeMap<StreamId, SummaryRow>,
+    timers: BTreeMap<StreamId, TimerRow>,
 }
 
 fn toy_step(stream: &StreamId, seq: Seq) -> OpenStepRow {
@@ -450,6 +452,10 @@ fn toy_summary(stream: &StreamId, seq: Seq, open: bool) -> SummaryRow {
     SummaryRow { stream: stream.clone(), open, body: format!("{{\"n\":{seq}}}"), updated_at_ms: 0 }
 }
 
+fn toy_timer(stream: &StreamId, seq: Seq) -> TimerRow {
+    TimerRow { due_ms: 10 * seq.0, stream: stream.clone(), name: "ring".into() }
+}
+
 impl Projector for Toy {
     fn project(&mut self, event: &RecordedEvent) -> Result<(), String> {
         let open = match event.data.kind.as_str() {
@@ -460,8 +466,10 @@ impl Projector for Toy {
         let steps = self.open.entry(event.stream.clone()).or_default();
         if open {
             steps.push(toy_step(&event.stream, event.seq));
+            self.timers.insert(event.stream.clone(), toy_timer(&event.stream, event.seq));
         } else {
             steps.clear();
+            self.timers.remove(&event.stream);
         }
         self.summaries.insert(event.stream.clone(), toy_summary(&event.stream, event.seq, open));
         Ok(())
@@ -470,8 +478,9 @@ impl Projector for Toy {
     fn finish(self) -> Projections {
         Projections {
             open_steps: self.open.into_values().flatten().collect(),
-            lookup: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
+            keys: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
             summaries: self.summaries.into_values().collect(),
+            timers: self.timers.into_values().collect(),
         }
     }
 }
@@ -485,6 +494,8 @@ async fn toy(journal: &SqliteJournal, name: &str, seq: u64, kind: &str, closed: 
         keys_added: vec![(format!("key/{}", id.name()), id.clone())],
         keys_removed: vec![],
         summaries: vec![toy_summary(&id, at, kind == "toy.opened")],
+        timers_set: if kind == "toy.opened" { vec![toy_timer(&id, at)] } else { vec![] },
+        timers_removed: if kind == "toy.closed" { vec![(id.clone(), "ring".into())] } else { vec![] },
     };
     let data = EventData { kind: kind.into(), version: 1, body: "{}".into() };
     let appends = vec![StreamAppend { stream: id, expected: Seq(seq - 1), events: vec![data] }];
@@ -531,6 +542,10 @@ async fn stale_projections_are_found_and_rebuilt() {
         "DELETE FROM summaries WHERE stream = 'toy/a'",
         "INSERT INTO summaries VALUES ('toy/z', 0, '{}', 0)",
         "INSERT INTO open_steps VALUES ('no stream name', 1, 'toy', 0, 0, 0)",
+        "DELETE FROM timers WHERE stream = 'toy/a'",
+        "UPDATE timers SET due_ms = 7 WHERE stream = 'toy/a'",
+        "INSERT INTO timers VALUES ('toy/b', 'ring', 0)",
+        "INSERT INTO timers VALUES ('toy/a', 'other', 0)",
     ] {
         std::fs::copy(&path, &copy).unwrap();
         Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
@@ -538,7 +553,8 @@ async fn stale_projections_are_found_and_rebuilt() {
         assert_eq!(report.worst(), Some(Severity::Stale), "{sql}: {:?}", report.findings);
         assert!(verify_events(&copy).unwrap().is_sound(), "the events are whole");
         let rebuilt = rebuild(&copy, Toy::default()).unwrap();
-        assert_eq!((rebuilt.events, rebuilt.open_steps, rebuilt.keys, rebuilt.summaries), (7, 4, 3, 3));
+        assert_eq!((rebuilt.events, rebuilt.open_steps, rebuilt.keys), (7, 4, 3));
+        assert_eq!((rebuilt.summaries, rebuilt.timers), (3, 2));
         let report = verify(&copy, Toy::default()).unwrap();
         assert!(report.is_sound(), "{sql}: {:?}", report.findings);
     }
@@ -564,6 +580,8 @@ async fn a_stream_that_cannot_be_folded_is_a_finding_and_the_others_are_still_co
         open.iter().all(|row| row.stream == stream("toy/c")),
         "nothing runs for a broken stream: {open:?}"
     );
+    let timers = reader.timers(u64::MAX, None, 10).await.unwrap();
+    assert_eq!(timers, [toy_timer(&stream("toy/c"), Seq(2))]);
 }
 
 // ---- export and backup ------------------------------------------------------------------------------------------

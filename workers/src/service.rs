@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown};
 use perennial_engine::engine::Engine;
 use perennial_engine::journal::Journal;
 use perennial_engine::queue::Queue;
-use perennial_engine::workers::{Limits, Shutdown, Workers};
 use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;
@@ -88,7 +88,7 @@ impl Service {
         let on_demand = OnDemandBudget::new(engine.clone());
         let runner = Arc::new(Runner::new(cloud, parts.clock, Arc::clone(&refusals), on_demand));
         let mut loops = JoinSet::new();
-        loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
+        loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let queues = [
             (InboxQueue::Submissions, Some(parts.submissions)),
             (InboxQueue::Interruptions, parts.interruptions),

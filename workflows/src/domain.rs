@@ -19,7 +19,7 @@ pub mod submission;
 pub mod submit;
 pub mod volumes;
 
-use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Stamp, World};
+use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Reads, Stamp, World};
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
 
@@ -90,8 +90,8 @@ impl Domain for Perennial {
         }
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
-        match command {
+    fn reads(_: &World<State>, command: &Command) -> Reads {
+        Reads::written(match command {
             Command::Letter { envelope, content, sight, .. } => {
                 let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
                 for pool in content.pools().into_iter().map(pool_stream) {
@@ -129,10 +129,14 @@ impl Domain for Perennial {
                 }
                 None => vec![workflow.clone()],
             },
-        }
+        })
     }
 
-    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
         match command {
             Command::Letter { envelope, content, sight, owner } => {
                 decide_letter(&Decider { world, now_ms, owner }, envelope, content, sight.as_ref())
@@ -140,7 +144,7 @@ impl Domain for Perennial {
             Command::Heard { signal, sight, owner } => {
                 let view = Decider { world, now_ms, owner };
                 let (_, appends) = view.hear(sight, signal)?;
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
             Command::Tend { sight, over, owner, .. } => {
                 let view = Decider { world, now_ms, owner };
@@ -148,19 +152,19 @@ impl Domain for Perennial {
                     Some(over) => view.let_go(sight, over)?,
                     None => view.tend(sight)?,
                 };
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
             Command::Return { sight, seen, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision { appends: view.bring_back(sight, seen)?, key: None })
+                Ok(Decision::of(view.bring_back(sight, seen)?))
             }
             Command::Prune { sight, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision { appends: view.prune_what_is_due(sight)?, key: None })
+                Ok(Decision::of(view.prune_what_is_due(sight)?))
             }
             Command::Sighted { sight, instance, others, left, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision { appends: view.sighted(sight, instance, others, left)?, key: None })
+                Ok(Decision::of(view.sighted(sight, instance, others, left)?))
             }
             Command::Report { workflow, token, evidence } => {
                 let view = Decider { world, now_ms, owner: "" };
@@ -176,7 +180,7 @@ impl Domain for Perennial {
                 draft.report(*token, evidence.clone())?;
                 let mut appends = view.close(draft)?;
                 appends.extend(view.given_back(&id, evidence));
-                Ok(Decision { appends, key: None })
+                Ok(Decision::of(appends))
             }
         }
     }
@@ -197,5 +201,9 @@ impl Domain for Perennial {
 
     fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
         Command::Report { workflow: workflow.clone(), token, evidence: Evidence::OutOfTime { because } }
+    }
+
+    fn timer_due(stream: &StreamId, name: &str) -> Command {
+        unreachable!("BUG: no stream shows timers, but {name} of {stream} is due")
     }
 }

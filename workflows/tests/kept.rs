@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
 use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
@@ -141,10 +141,10 @@ impl Desk {
     fn execute(&mut self, command: &Command) -> Result<(), Rejection> {
         self.now_ms += 1_000;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             world.insert(stream.clone(), Arc::new(self.state(&stream)), self.head(&stream));
         }
-        for (stream, events) in Perennial::decide(&world, command, self.now_ms)?.appends {
+        for Append { stream, events, .. } in Perennial::decide(&world, command, self.now_ms)?.appends {
             for event in events {
                 self.append(&stream, event);
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
 use perennial_workflows::aggregate::inbox::letter_stream;
@@ -100,12 +100,12 @@ impl Desk {
     fn execute(&mut self, command: &Command) -> Result<bool, TestCaseError> {
         self.now_ms += 700;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head, _)| *head);
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }
         let Ok(decision) = Perennial::decide(&world, command, self.now_ms) else { return Ok(false) };
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let data = Perennial::encode(&event);
                 prop_assert_eq!(&Perennial::decode(&data).unwrap(), &event, "encode/decode is identity");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Decision, Domain, Stamp, World};
+use perennial_engine::domain::{Append, Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aggregate::address_pool::{AddressPool, pool_stream};
 use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
@@ -76,7 +76,7 @@ struct Desk {
     letters: u64,
 }
 
-type Decided = (Result<Decision<Event>, Rejection>, Vec<(StreamId, Seq)>);
+type Decided = (Result<Decision<Event, State>, Rejection>, Vec<(StreamId, Seq)>);
 
 impl Desk {
     fn state(&self, stream: &StreamId) -> State {
@@ -115,7 +115,7 @@ impl Desk {
     /// Decides on what is there now; nothing is written.
     fn decide(&self, command: &Command) -> Decided {
         let mut world = World::default();
-        let reads = Perennial::reads(command);
+        let reads = Perennial::reads(&World::default(), command).written;
         for stream in &reads {
             world.insert(stream.clone(), Arc::new(self.state(stream)), self.head(stream));
         }
@@ -127,13 +127,13 @@ impl Desk {
     fn commit(&mut self, (decision, heads): Decided) -> Result<bool, TestCaseError> {
         let Ok(decision) = decision else { return Ok(false) };
         let heads: BTreeMap<StreamId, Seq> = heads.into_iter().collect();
-        for (stream, _) in &decision.appends {
+        for Append { stream, .. } in &decision.appends {
             prop_assert!(heads.contains_key(stream), "{stream} is appended to and was not read");
             if heads[stream] != self.head(stream) {
                 return Ok(false);
             }
         }
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let data = Perennial::encode(&event);
                 prop_assert_eq!(&Perennial::decode(&data).unwrap(), &event);

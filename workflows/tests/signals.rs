@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Domain, Stamp, World};
+use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aggregate::backup_catalog::BackupCause;
 use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
@@ -97,12 +97,12 @@ impl Desk {
     fn execute(&mut self, command: &Command) {
         self.now_ms += 1_000;
         let mut world = World::default();
-        for stream in Perennial::reads(command) {
+        for stream in Perennial::reads(&World::default(), command).written {
             let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head)| *head);
             world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
         }
         let decision = Perennial::decide(&world, command, self.now_ms).unwrap();
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 let (state, head) = self
                     .streams

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Limits, Shutdown};
 use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
+    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
+    Which,
 };
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
-use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;
@@ -129,6 +130,14 @@ impl Journal for MortalJournal {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError> {
         self.journal.open_steps(due_ms, after, limit).await
+    }
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.journal.timers(due_ms, after, limit).await
     }
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
         self.journal.lookup(key).await

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{AllocationId, InstanceId, InterfaceId, SubnetId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::volume::TagMap;

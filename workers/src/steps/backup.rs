@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{InstanceId, SnapshotId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::model::volume::TakenSnapshot;

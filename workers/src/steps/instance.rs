@@ -1,6 +1,6 @@
 //! Instances: launched, seen running, fenced.
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::rules::capacity;
 use perennial_workflows::step::evidence::Evidence;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{GroupId, InstanceId, InterfaceId};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::StepResult;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
-use perennial_engine::workers::StepResult;
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use perennial_workflows::step::evidence::Evidence;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{StepResult, StepRunner};
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::StreamId;
-use perennial_engine::workers::{StepResult, StepRunner};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;

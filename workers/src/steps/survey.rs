@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::survey::{Looked, PATIENCE_MS, Question};
 use perennial_workflows::rules::ranking::{candidates, resolve};
 use perennial_workflows::step::evidence::Evidence;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial_engine::workers::StepResult;
+use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::model::volume::Found;
 use perennial_workflows::model::volume::TagMap;

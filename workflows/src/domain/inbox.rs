@@ -12,7 +12,7 @@ pub(crate) fn decide_letter(
     envelope: &Envelope,
     content: &Content,
     sight: Option<&Sight>,
-) -> Result<Decision<Event>, Rejection> {
+) -> Result<Decision<Event, State>, Rejection> {
     let Some(State::Letter(letter)) = view.world.get(&envelope.stream) else {
         return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
     };
@@ -54,5 +54,5 @@ pub(crate) fn decide_letter(
     };
     let events = vec![Event::Letter(received), Event::Letter(LetterEvent::Answered { fate })];
     appends.push((envelope.stream.clone(), events));
-    Ok(Decision { appends, key: None })
+    Ok(Decision::of(appends))
 }

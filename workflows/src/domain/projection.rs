@@ -72,7 +72,7 @@ pub(crate) fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
         zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
         address: node.resources.address,
     };
-    Projected { steps: Vec::new(), keys, summary: summary(node.open.is_some(), &line) }
+    Projected { keys, summary: summary(node.open.is_some(), &line), ..Projected::default() }
 }
 
 /// One line about a node's backups, for lists.
@@ -101,7 +101,8 @@ pub(crate) fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
         paused: book.known.paused(),
     };
     let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
-    Projected { steps: book.open_steps(), keys, summary: summary(!book.closed, &line) }
+    let summary = summary(!book.closed, &line);
+    Projected { steps: book.open_steps(), keys, summary, ..Projected::default() }
 }
 
 pub(crate) fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
@@ -112,7 +113,7 @@ pub(crate) fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
         held: pool.held.len(),
         free: pool.free().count(),
     };
-    Projected { steps: Vec::new(), keys: Vec::new(), summary: summary(false, &line) }
+    Projected { summary: summary(false, &line), ..Projected::default() }
 }
 
 pub(crate) fn operation_shown(operation: &Operation) -> Projected<Intent> {
@@ -134,5 +135,5 @@ pub(crate) fn operation_shown(operation: &Operation) -> Projected<Intent> {
         because,
     };
     let open = !matches!(operation.status, Status::Finished { .. });
-    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line) }
+    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line), ..Projected::default() }
 }

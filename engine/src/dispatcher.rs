@@ -11,25 +11,33 @@
 //!                     queue ─► receiver ─► step task, or wait for the one that has the step in hand
 //! ```
 //!
-//! A doorbell is a hint: the step task reads the intent from the journal and drops a bell whose token is not open. A
-//! bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step settled.
+//! A doorbell is a hint: the step task reads the intent from the journal and drops a bell whose token is not
+//! open. A bell lost costs one safety scan; a bell doubled costs one look; a bell late finds the step
+//! settled.
 //!
 //! # Two ways a bell is heard
-//! A step that this process has opened is started here at once, without a round trip through the queue, as long as there
-//! is room. [`GATHER`] later those that are still under way are *announced*: their bells are sent, many in a message, and
-//! the message is held for as long as the step is in hand. So the queue carries every step that takes longer than a moment,
-//! and gives it to somebody else when this process dies; a step that is settled sooner needs no message. When there is
-//! no room here, the queue is the only way.
+//! A step that this process has opened is started here at once, without a round trip through the queue, as
+//! long as there is room. [`GATHER`] later those that are still under way are *announced*: their bells are
+//! sent, many in a message, and the message is held for as long as the step is in hand. So the queue carries
+//! every step that takes longer than a moment, and gives it to somebody else when this process dies; a step
+//! that is settled sooner needs no message. When there is no room here, the queue is the only way.
 //!
-//! One journal file has one engine, so the pool that started a step is the one that receives its message. Several engines
-//! over one journal, should there be an adapter for that, may run a step twice at once, which is harmless by the
-//! runner's contract but costs calls: such an adapter wants this pool to start only what it receives.
+//! # Who runs
+//! A step calls out only while it holds a running slot; the slots go by priority ([`Limits::running_max`],
+//! `slots.rs`). One that waits, for its time or between two looks, holds no slot and takes no room from those
+//! that may run: it sleeps in hand, and beyond [`Limits::asleep_max`] it is put down. So is one whose time is
+//! far off. The safety scan rings what was put down, when its time is near.
+//!
+//! One journal file has one engine, so the pool that started a step is the one that receives its message.
+//! Several engines over one journal, should there be an adapter for that, may run a step twice at once, which
+//! is harmless by the runner's contract but costs calls: such an adapter wants this pool to start only what
+//! it receives.
 //!
 //! # Guarantees
 //! - At most one task per step runs in this process; a report of any other is refused by its token.
 //! - A message is deleted when every bell in it is answered, and extended as long as one is not.
-//! - On shutdown no new bell is taken, runs under way may finish for a bounded time, the rest is left open and its
-//!   messages are given back.
+//! - On shutdown no new bell is taken, runs under way may finish for a bounded time, the rest is left open
+//!   and its messages are given back.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -39,25 +47,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{Domain, OpenStep};
-use crate::engine::{Doorbell, Engine, ExecuteError};
-use crate::ids::{StreamId, Token};
+use crate::engine::{Engine, ExecuteError};
+use crate::ids::{Doorbell, StreamId, Token};
 use crate::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError, Receipt};
 use crate::retry::Intervals;
+use crate::slots::Slots;
+use crate::timers;
 
-/// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back the
-/// deletion of many.
+/// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back
+/// the deletion of many.
 pub const BELLS_PER_MESSAGE_MAX: usize = 64;
 
 /// How many bells are taken from the engine at once.
 const BELLS_AT_ONCE: usize = 256;
 
-/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such a step costs no
-/// message; short against a call to the cloud; and no step waits for it, because it has been started already.
+/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such
+/// a step costs no message; short against a call to the cloud; and no step waits for it, because it has been
+/// started already.
 pub const GATHER: Duration = Duration::from_millis(25);
 
 /// How long a shutdown waits for messages to be given back, after runs under way have had their time.
@@ -70,18 +81,22 @@ const ANNOUNCED_MAX: usize = 65_536;
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
 
-/// The bounds of one worker pool.
+/// The bounds of one dispatcher.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many steps may call out at once.
     pub running_max: usize,
-    /// How many steps may be in hand (running or waiting to look again). Beyond it no message is received.
+    /// How many steps may be running or waiting for a running slot. Beyond it no message is received.
     pub in_hand_max: usize,
+    /// How many steps may wait for their time, or between two looks, in this process. Those beyond it are put
+    /// down, and the safety scan rings them.
+    pub asleep_max: usize,
     /// Visibility of a doorbell message; extended at a third of it.
     pub visibility: Duration,
     /// How long one receive waits.
     pub wait: Duration,
-    /// How often the safety scan rings every open step that is not in hand.
+    /// How often the safety scan rings every open step that is due soon and not in hand, and reads the
+    /// timers.
     pub scan_every: Duration,
     /// How long a shutdown waits for runs under way.
     pub drain: Duration,
@@ -95,6 +110,8 @@ impl Default for Limits {
             // A node in flight has up to a dozen steps open; EC2's own budgets are the tighter bound.
             running_max: 256,
             in_hand_max: 4_096,
+            // A task of a few KiB each: 200 MiB at worst, with five thousand nodes in flight.
+            asleep_max: 65_536,
             visibility: Duration::from_secs(60),
             wait: Duration::from_secs(5),
             scan_every: Duration::from_secs(15),
@@ -182,8 +199,8 @@ impl ShutdownTrigger {
     }
 }
 
-/// A worker pool: one per process.
-pub struct Workers<D: Domain, R> {
+/// Runs the open steps of one engine: one per process.
+pub struct Dispatcher<D: Domain, R> {
     engine: Engine<D>,
     queue: Arc<dyn Queue>,
     runner: Arc<R>,
@@ -195,12 +212,27 @@ struct Shared<D: Domain, R> {
     queue: Arc<dyn Queue>,
     runner: Arc<R>,
     limits: Limits,
-    running: Semaphore,
-    hands: Mutex<HashMap<Doorbell, Held>>,
+    running: Slots,
+    hands: Mutex<Hands>,
     /// Rung when a hand is free again after all were full.
     room: Notify,
     announce: mpsc::Sender<Announce>,
     shutdown: Shutdown,
+}
+
+/// The steps in hand.
+#[derive(Default)]
+struct Hands {
+    held: HashMap<Doorbell, Held>,
+    /// How many of them wait for their time or between two looks.
+    asleep: usize,
+}
+
+impl Hands {
+    /// How many run, or may.
+    fn awake(&self) -> usize {
+        self.held.len() - self.asleep
+    }
 }
 
 /// A step in hand.
@@ -220,8 +252,8 @@ enum Announce {
     Surely(Doorbell),
 }
 
-impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
-    /// A pool over an engine, its doorbell queue and a runner.
+impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
+    /// A dispatcher over an engine, its doorbell queue and a runner.
     #[must_use]
     pub fn new(engine: Engine<D>, queue: Arc<dyn Queue>, runner: Arc<R>, limits: Limits) -> Self {
         Self { engine, queue, runner, limits }
@@ -231,7 +263,7 @@ impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
     pub async fn run(self, shutdown: Shutdown) {
         let (announce, to_announce) = mpsc::channel(ANNOUNCED_MAX);
         let shared = Arc::new(Shared {
-            running: Semaphore::new(self.limits.running_max),
+            running: Slots::new(self.limits.running_max),
             engine: self.engine,
             queue: self.queue,
             runner: self.runner,
@@ -244,7 +276,8 @@ impl<D: Domain, R: StepRunner<D>> Workers<D, R> {
         let mut loops = JoinSet::new();
         loops.spawn(announce_bells(Arc::clone(&shared), to_announce));
         loops.spawn(scan(Arc::clone(&shared)));
-        tokio::join!(start(&shared), receive(&shared));
+        let timers = timers::run(&shared.engine, &shared.limits, &shared.shutdown);
+        tokio::join!(start(&shared), receive(&shared), timers);
         loops.shutdown().await;
     }
 }
@@ -260,17 +293,17 @@ enum Taken<D: Domain, R> {
 }
 
 impl<D: Domain, R> Shared<D, R> {
-    fn hands(&self) -> std::sync::MutexGuard<'_, HashMap<Doorbell, Held>> {
+    fn hands(&self) -> std::sync::MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a step that nobody has.
     fn take(self: &Arc<Self>, bell: Doorbell) -> Taken<D, R> {
         let mut hands = self.hands();
-        if hands.len() >= self.limits.in_hand_max && !hands.contains_key(&bell) {
+        if hands.awake() >= self.limits.in_hand_max && !hands.held.contains_key(&bell) {
             return Taken::Full;
         }
-        match hands.entry(bell) {
+        match hands.held.entry(bell) {
             Entry::Occupied(_) => Taken::InHand,
             Entry::Vacant(free) => {
                 let bell = free.key().clone();
@@ -282,7 +315,7 @@ impl<D: Domain, R> Shared<D, R> {
 
     /// Takes a step whose message was received, or waits for the task that has it.
     fn take_or_wait(self: &Arc<Self>, bell: Doorbell) -> Result<InHand<D, R>, oneshot::Receiver<bool>> {
-        match self.hands().entry(bell) {
+        match self.hands().held.entry(bell) {
             Entry::Occupied(mut held) => {
                 let (told, waiting) = oneshot::channel();
                 held.get_mut().announced = true;
@@ -297,10 +330,23 @@ impl<D: Domain, R> Shared<D, R> {
         }
     }
 
+    /// A step that is due later than this is put down: the scan before its time rings it.
+    fn horizon_ms(&self) -> u64 {
+        let scan_every_ms = self.limits.scan_every.as_millis() as u64;
+        self.engine.clock().now_ms().saturating_add(2 * scan_every_ms)
+    }
+
     /// Returns when a shutdown was asked for and runs under way have had their time.
     async fn time_is_up(&self) {
         self.shutdown.asked().await;
         self.engine.clock().sleep(self.limits.drain).await;
+    }
+
+    /// One less is awake now: so many.
+    fn tell_room(&self, awake: usize) {
+        if awake + 1 == self.limits.in_hand_max {
+            self.room.notify_one();
+        }
     }
 
     fn announce(&self, announce: Announce) {
@@ -322,7 +368,7 @@ impl<D: Domain, R> Shared<D, R> {
 /// Starts what has been opened, here if there is room.
 async fn start<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let Some(mut bells) = shared.engine.take_bells() else {
-        error!("BUG: two worker pools over one engine; this one only answers what others ring");
+        error!("BUG: two dispatchers over one engine; this one only answers what others ring");
         return;
     };
     let mut rung = Vec::new();
@@ -386,7 +432,7 @@ async fn drain<D: Domain, R: StepRunner<D>>(
 /// Carries out a step, then the one that its report has opened, and so on down the line.
 async fn follow<D: Domain, R: StepRunner<D>>(mut hand: InHand<D, R>) {
     loop {
-        let Answer { answered, opened } = carry_out(&hand.shared, &hand.bell).await;
+        let Answer { answered, opened } = carry_out(&hand).await;
         let shared = Arc::clone(&hand.shared);
         hand.end(answered);
         let mut opened = opened.into_iter();
@@ -422,7 +468,7 @@ async fn announce_bells<D: Domain, R: StepRunner<D>>(
             pending.extend(std::iter::once(first).chain(rest).filter_map(|announce| match announce {
                 Announce::Surely(bell) => Some(bell),
                 Announce::IfInHand(bell) => {
-                    let held = hands.get_mut(&bell).filter(|held| !held.announced)?;
+                    let held = hands.held.get_mut(&bell).filter(|held| !held.announced)?;
                     held.announced = true;
                     Some(bell)
                 }
@@ -455,11 +501,12 @@ fn bell_message(bells: &[Doorbell]) -> String {
     serde_json::to_string(&message).unwrap_or_else(|error| unreachable!("BUG: names are strings: {error}"))
 }
 
-/// At the start and ever so often: rings every open step. The one path for a start after a crash.
+/// At the start and ever so often: rings every open step that is due before the scan after the next one. The
+/// one path for a start after a crash.
 async fn scan<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>) {
     let mut first = true;
     loop {
-        match shared.engine.ring_open_steps().await {
+        match shared.engine.ring_open_steps(shared.horizon_ms()).await {
             Ok(0) => {}
             Ok(rung) if first => info!(steps = rung, "open steps found in the journal; going on with them"),
             Ok(rung) => debug!(steps = rung, "safety scan"),
@@ -475,7 +522,7 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     let mut trouble = 0;
     while !shared.shutdown.is_asked() {
         while tasks.try_join_next().is_some() {}
-        let room = shared.limits.in_hand_max.saturating_sub(shared.hands().len());
+        let room = shared.limits.in_hand_max.saturating_sub(shared.hands().awake());
         if room == 0 {
             tokio::select! {
                 biased;
@@ -494,7 +541,8 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
                 for delivery in deliveries {
                     match serde_json::from_str::<BellMessage>(&delivery.body) {
                         Ok(message) => {
-                            // Taken here and not in the task, so that the next receive knows how much room is left.
+                            // Taken here and not in the task, so that the next receive knows how much room is
+                            // left.
                             let bells = message.bells.into_iter();
                             let bells = bells.map(|(workflow, token)| Doorbell { workflow, token });
                             let taken = bells.map(|bell| shared.take_or_wait(bell)).collect();
@@ -516,7 +564,8 @@ async fn receive<D: Domain, R: StepRunner<D>>(shared: &Arc<Shared<D, R>>) {
     drain(shared, tasks, shared.limits.drain + GIVE_BACK).await;
 }
 
-/// Moves a doorbell of another build, or another's message, to the dead letters: never fatal, kept for a look.
+/// Moves a doorbell of another build, or another's message, to the dead letters: never fatal, kept for a
+/// look.
 async fn put_aside<D: Domain, R: StepRunner<D>>(
     shared: Arc<Shared<D, R>>,
     delivery: Delivery,
@@ -539,7 +588,7 @@ async fn answer<D: Domain, R: StepRunner<D>>(
         match bell {
             Ok(hand) => {
                 steps.spawn(async move {
-                    let Answer { answered, opened } = carry_out(&hand.shared, &hand.bell).await;
+                    let Answer { answered, opened } = carry_out(&hand).await;
                     hand.shared.engine.ring(opened);
                     hand.end(answered);
                     answered
@@ -597,20 +646,40 @@ impl<D: Domain, R> InHand<D, R> {
     fn end(mut self, answered: bool) {
         self.answered = answered;
     }
+
+    /// Lets the step wait without taking room from those that may run. `None`: too many wait already.
+    fn fall_asleep(&self) -> Option<Asleep<'_, D, R>> {
+        let mut hands = self.shared.hands();
+        if hands.asleep >= self.shared.limits.asleep_max {
+            return None;
+        }
+        hands.asleep += 1;
+        let awake = hands.awake();
+        drop(hands);
+        self.shared.tell_room(awake);
+        Some(Asleep(&self.shared))
+    }
+}
+
+/// The mark that a step in hand waits.
+struct Asleep<'s, D: Domain, R>(&'s Shared<D, R>);
+
+impl<D: Domain, R> Drop for Asleep<'_, D, R> {
+    fn drop(&mut self) {
+        self.0.hands().asleep -= 1;
+    }
 }
 
 impl<D: Domain, R> Drop for InHand<D, R> {
     fn drop(&mut self) {
-        let (held, left) = {
+        let (held, awake) = {
             let mut hands = self.shared.hands();
-            (hands.remove(&self.bell), hands.len())
+            (hands.held.remove(&self.bell), hands.awake())
         };
         for message in held.into_iter().flat_map(|held| held.waiting) {
             let _ = message.send(self.answered);
         }
-        if left + 1 == self.shared.limits.in_hand_max {
-            self.shared.room.notify_one();
-        }
+        self.shared.tell_room(awake);
     }
 }
 
@@ -644,33 +713,26 @@ struct Answer {
 
 impl Answer {
     const OVER: Self = Self { answered: true, opened: Vec::new() };
+    /// Nothing to be done here now; the safety scan rings it.
+    const PUT_DOWN: Self = Self { answered: true, opened: Vec::new() };
     const NOT: Self = Self { answered: false, opened: Vec::new() };
 }
 
 /// Runs one step until it has settled.
-async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Doorbell) -> Answer {
+async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
+    let (shared, bell) = (hand.shared.as_ref(), &hand.bell);
     let clock = shared.engine.clock();
     let mut tries = 0;
     let mut trouble = 0;
     let mut listed = None;
     loop {
-        let step = match shared.engine.open_step(bell).await {
-            Ok(Some(step)) => step,
-            Ok(None) => return Answer::OVER,
-            Err(ExecuteError::Corrupt { stream, source }) => {
-                error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
-                return Answer::OVER;
-            }
-            Err(error) => {
-                warn!(%error, "a step could not be read; trying again");
-                shared.pause(&mut trouble).await;
-                if shared.shutdown.is_asked() {
-                    return Answer::NOT;
-                }
-                continue;
-            }
+        let step = match open_step(shared, bell, &mut trouble).await {
+            Ok(step) => step,
+            Err(answer) => return answer,
         };
         if clock.now_ms() < step.not_before_ms {
+            let near = step.not_before_ms <= shared.horizon_ms();
+            let Some(_asleep) = near.then(|| hand.fall_asleep()).flatten() else { return Answer::PUT_DOWN };
             tokio::select! {
                 biased;
                 () = shared.shutdown.asked() => return Answer::NOT,
@@ -679,13 +741,13 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
             // It may have been withdrawn meanwhile.
             continue;
         }
-        let Ok(permit) = shared.running.acquire().await else { return Answer::NOT };
+        let slot = shared.running.acquire(step.priority).await;
         let run = tokio::time::timeout(
             clock.real(shared.limits.run_max),
             shared.runner.run(&bell.workflow, &step, tries),
         )
         .await;
-        drop(permit);
+        drop(slot);
         tries += 1;
         let command = match run {
             Ok(StepResult::Settled(evidence)) => D::report(&bell.workflow, bell.token, evidence),
@@ -695,6 +757,7 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
             Ok(StepResult::NotYet { again_in, because }) => {
                 debug!(workflow = %bell.workflow, step = %step.step, %because, "not yet");
                 let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
+                let Some(_asleep) = hand.fall_asleep() else { return Answer::PUT_DOWN };
                 tokio::select! {
                     biased;
                     () = shared.shutdown.asked() => return Answer::NOT,
@@ -712,6 +775,30 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Do
         };
         if let Some(answered) = report(shared, bell, &command, &mut trouble).await {
             return answered;
+        }
+    }
+}
+
+/// The step of a bell, from the journal; an answer if there is nothing to do.
+async fn open_step<D: Domain, R: StepRunner<D>>(
+    shared: &Shared<D, R>,
+    bell: &Doorbell,
+    trouble: &mut u32,
+) -> Result<OpenStep<D::Intent>, Answer> {
+    loop {
+        match shared.engine.open_step(bell).await {
+            Ok(step) => return step.ok_or(Answer::OVER),
+            Err(ExecuteError::Corrupt { stream, source }) => {
+                error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
+                return Err(Answer::OVER);
+            }
+            Err(error) => {
+                warn!(%error, "a step could not be read; trying again");
+                shared.pause(trouble).await;
+                if shared.shutdown.is_asked() {
+                    return Err(Answer::NOT);
+                }
+            }
         }
     }
 }
@@ -734,6 +821,10 @@ async fn report<D: Domain, R: StepRunner<D>>(
             }
             Err(ExecuteError::Corrupt { stream, source }) => {
                 error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
+                return Some(Answer::OVER);
+            }
+            Err(error @ ExecuteError::Inconsistent { .. }) => {
+                error!(workflow = %bell.workflow, token = %bell.token, %error, "a report was not taken");
                 return Some(Answer::OVER);
             }
             Err(error) => {
