@@ -3,6 +3,7 @@
 //! A command is a thin function over the libraries. Whatever changes something is a message to the submissions queue,
 //! so it works while the server is down; whatever looks reads the journal, so it works then too.
 
+mod args;
 #[cfg(feature = "aws")]
 mod aws;
 mod backups;
@@ -23,9 +24,13 @@ mod prune;
 mod read;
 #[cfg(feature = "region")]
 mod region;
+#[cfg(feature = "region")]
+mod region_client;
 mod schema;
 mod serve;
+mod signals;
 mod submit;
+mod watch;
 mod workflow;
 
 use std::path::PathBuf;

@@ -15,13 +15,13 @@ use perennial_workflows::spec::{DataVolumeSpec, NodeName, NodeSpec};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
+use crate::args::{NameArgs, reasoned, slot};
 use crate::backups;
 use crate::describe;
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, pairs, table};
 use crate::submit::SubmitArgs;
-use crate::workflow::slot;
 use crate::{files, history, plan, prune, read};
 
 /// What can be done with nodes.
@@ -77,14 +77,6 @@ pub(crate) enum NodeCommand {
     /// Show what happened to the node, step by step
     #[command(after_help = "Example: perennial node history db-1")]
     History(HistoryArgs),
-}
-
-/// A node's name.
-#[derive(Debug, Args)]
-pub(crate) struct NameArgs {
-    /// The node
-    #[arg(value_parser = NodeName::parse)]
-    pub(crate) name: NodeName,
 }
 
 /// Of `node apply`.
@@ -313,13 +305,6 @@ fn as_another(node: &Node, name: &NodeName) -> Result<NodeSpec, Failure> {
     let data_volumes = spec.data_volumes.iter().cloned();
     let data_volumes = data_volumes.map(|volume| DataVolumeSpec { snapshot: None, ..volume }).collect();
     Ok(NodeSpec { name: name.clone(), data_volumes, ..spec })
-}
-
-pub(crate) fn reasoned(mut params: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
-    if let Some(reason) = reason {
-        params["reason"] = reason.into();
-    }
-    params
 }
 
 /// One line of the list.

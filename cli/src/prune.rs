@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::Args;
 use perennial_engine::clock::Clock;
 use perennial_workflows::aws::VolumeId;
-use perennial_workflows::node::{Node, OperationId, Resources, Retained};
+use perennial_workflows::node::{Node, Resources, Retained};
 use perennial_workflows::prune::{self, Condemned, PRUNED_MAX, length};
 use perennial_workflows::spec::NodeName;
 use perennial_workflows::submission::PruneParams;
 use serde::Serialize;
 
+use crate::args::{NameArgs, duration, reasoned};
 use crate::failure::Failure;
 use crate::installation::Installation;
-use crate::node::{NameArgs, reasoned};
 use crate::output::{Output, table};
 use crate::read;
-use crate::submit::{SubmitArgs, duration};
+use crate::submit::SubmitArgs;
 
 /// Of `node prune`.
 #[derive(Debug, Args)]
@@ -219,30 +219,6 @@ pub(crate) fn rows(resources: &Resources, now_ms: u64) -> Vec<(&'static str, Str
         rows.push(("", format!("{known} GiB{unknown} are paid for; `node prune --dry-run`")));
     }
     rows
-}
-
-/// What a prune that has ended could not delete.
-///
-/// # Errors
-/// Which, and why.
-pub(crate) fn check_ended(
-    node: &Node,
-    operation: &OperationId,
-    condemned: &[Condemned],
-) -> Result<(), Failure> {
-    let is_condemned = |old: &&Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
-    let left = node.resources.retained.iter().filter(is_condemned);
-    let left: Vec<String> = left
-        .map(|old| {
-            let why = old.undeleted.as_ref().map_or("not tried", |undeleted| &undeleted.because);
-            format!("{}: {why}", old.volume)
-        })
-        .collect();
-    if left.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::failed(format!("workflow {operation} has not deleted {}", left.join("; ")))
-        .hint("remove the cause, and prune again"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use perennial_engine::clock::Clock;
 use perennial_sim::wire::config::{ConfigError, options as read_file};
-use perennial_sim::wire::{ControlError, Options, RegionClient, RegionServer, StartError, wire_settings};
+use perennial_sim::wire::{Options, RegionServer, StartError, wire_settings};
 use perennial_sim::world::settings::Settings;
 use serde_json::{Map, Value, json};
 
@@ -17,10 +17,8 @@ use crate::describe;
 use crate::failure::{Failure, chain};
 use crate::files;
 use crate::output::{Format, Output, pairs, table};
-use crate::serve::Signals;
-
-/// Where a region is looked for unless it is named.
-const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:4566";
+use crate::region_client::{At, entries, instance, refused, volume_at};
+use crate::signals::Signals;
 
 /// The longest part of a volume's content that a table shows.
 const RECORDS_SHOWN: usize = 20;
@@ -82,14 +80,6 @@ fn field(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("use FIELD=VALUE, such as exit_code=1")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
     Ok((name.to_owned(), value))
-}
-
-/// Which region a command is for.
-#[derive(Debug, Args)]
-struct At {
-    /// The region [default: AWS_ENDPOINT_URL, or http://127.0.0.1:4566]
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
 }
 
 /// How a spot instance is told that it goes.
@@ -436,86 +426,6 @@ fn start_failure(error: StartError) -> Failure {
             .hint("begin anew in another directory with --state DIR, or with the options it was begun with"),
         StartError::Queue { .. } => Failure::user(text),
     }
-}
-
-impl At {
-    fn client(&self) -> Result<RegionClient, Failure> {
-        let named = self.endpoint.clone().or_else(endpoint);
-        RegionClient::new(named.as_deref().unwrap_or(DEFAULT_ENDPOINT)).map_err(refused)
-    }
-}
-
-/// The endpoint that AWS's clients use, by their own conventions.
-fn endpoint() -> Option<String> {
-    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"].into_iter().find_map(named)
-}
-
-/// The clock of the region that AWS's clients are pointed at: an engine that goes by it has as much time between a notice and the
-/// end as it would have on AWS, whatever the region's speed.
-#[cfg(feature = "aws")]
-pub(crate) async fn clock() -> Result<Clock, Failure> {
-    let Some(endpoint) = endpoint() else {
-        return Err(Failure::configuration("cloud is \"region\", and no endpoint is set")
-            .hint("set AWS_ENDPOINT_URL to what `perennial region` prints"));
-    };
-    let client = RegionClient::new(&endpoint).map_err(refused)?;
-    let clock = client.get("clock").await.map_err(refused)?;
-    match (clock["now_ms"].as_u64(), clock["speed"].as_f64()) {
-        (Some(now_ms), Some(speed)) if speed > 0.0 => Ok(Clock::scaled(now_ms, speed)),
-        (Some(_), Some(_)) => Err(Failure::environment("the region's clock stands still")
-            .hint("let it run with `perennial region clock --speed 1`, or set cloud = \"ec2\"")),
-        _ => Err(Failure::environment(format!("{endpoint} tells no time"))),
-    }
-}
-
-fn refused(error: ControlError) -> Failure {
-    match &error {
-        ControlError::Endpoint { .. } => Failure::user(error),
-        ControlError::Unreachable { .. } => Failure::environment(error)
-            .hint("start one with `perennial region --port 4566`, or name it with --endpoint URL"),
-        ControlError::Refused { .. } => Failure::failed(error),
-    }
-}
-
-/// An instance's id, or the id of the one live instance that carries this name.
-async fn instance(client: &RegionClient, text: &str) -> Result<String, Failure> {
-    if text.starts_with("i-") {
-        return Ok(text.to_owned());
-    }
-    let dump = client.get("dump").await.map_err(refused)?;
-    let named = entries(&dump["instances"]).filter(|(_, instance)| {
-        let tags = &instance["tags"];
-        tags["perennial:node"] == *text || tags["Name"] == *text
-    });
-    let live: Vec<_> = named.filter(|(_, instance)| instance["state"] != "terminated").collect();
-    match live.as_slice() {
-        [(id, _)] => Ok(id.to_string()),
-        [] => Err(Failure::user(format!("no live instance has the name or node {text:?}"))
-            .hint("`perennial region dump` shows what there is")),
-        several => {
-            let ids: Vec<_> = several.iter().map(|(id, _)| id.as_str()).collect();
-            Err(Failure::user(format!("{text:?} is the name of several: {}", ids.join(", ")))
-                .hint("give one's id"))
-        }
-    }
-}
-
-/// The id of the volume that an instance has at a device.
-async fn volume_at(client: &RegionClient, name: &str, device: &str) -> Result<String, Failure> {
-    let id = instance(client, name).await?;
-    let dump = client.get("dump").await.map_err(refused)?;
-    let found = entries(&dump["volumes"]).find(|(_, volume)| {
-        volume["attachment"]["instance"] == id && volume["attachment"]["device"] == *device
-    });
-    found.map(|(volume, _)| volume.clone()).ok_or_else(|| {
-        Failure::user(format!("{id} has no volume at {device}"))
-            .hint("`perennial region dump` shows what there is")
-    })
-}
-
-fn entries(map: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    map.as_object().into_iter().flatten()
 }
 
 /// A request without what was not said.

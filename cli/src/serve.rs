@@ -10,7 +10,6 @@ use perennial_sim::world::settings::Settings;
 use perennial_store::{Options, SqliteJournal};
 use perennial_workers::cloud::Cloud;
 use perennial_workers::service::{Parts, Service};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -18,6 +17,7 @@ use crate::config::CloudKind;
 use crate::failure::Failure;
 use crate::installation::{Installation, Role};
 use crate::output::{Format, Output};
+use crate::signals::Signals;
 
 /// How many events of the simulated region wait for the queue.
 const EVENTS_MAX: usize = 1_000;
@@ -142,7 +142,7 @@ async fn ec2(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failur
 
 #[cfg(all(feature = "aws", feature = "region"))]
 async fn region(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
-    let clock = crate::region::clock().await?;
+    let clock = crate::region_client::clock().await?;
     let (cloud, _, place) = ec2(installation).await?;
     Ok((cloud, clock, format!("simulated {place}, its clock")))
 }
@@ -154,25 +154,4 @@ async fn region(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Fai
         "cloud = \"region\" needs the features aws and region, which this build has not",
     )
     .hint("build without --no-default-features, or set cloud = \"sim\""))
-}
-
-/// The two signals that mean: stop.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(crate) fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::environment(format!("no signals: {error}")));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -4,35 +4,28 @@ use std::time::Duration;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::domain::Domain as _;
 use perennial_engine::engine::load_stream;
-use perennial_engine::ids::Seq;
-use perennial_engine::journal::{Journal as _, RecordedEvent};
 use perennial_engine::queue::Outgoing;
 use perennial_store::{JournalReader, OpenError};
 use perennial_workflows::backup::BackupId;
-use perennial_workflows::domain::{Event, Perennial, State};
+use perennial_workflows::domain::{Perennial, State};
 use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{OperationId, Outcome};
-use perennial_workflows::operation::OperationEvent;
+use perennial_workflows::node::{Node, OperationId, Outcome, Retained};
+use perennial_workflows::prune::Condemned;
 use perennial_workflows::submission::{Submission, SubmissionId, Work};
 use serde::Serialize;
 
+use crate::args::duration;
 use crate::config::QueueKind;
 use crate::describe;
 use crate::failure::Failure;
 use crate::installation::{Installation, Role};
-use crate::output::{Format, Output};
-use crate::{prune, read};
-
-/// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+use crate::output::Output;
+use crate::read;
+use crate::watch::{LOOK_EVERY, Progress, watch};
 
 /// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
-
-/// How many events one read takes.
-const PAGE: usize = 500;
 
 /// Of every command that asks for something.
 #[derive(Debug, Clone, Args)]
@@ -49,13 +42,6 @@ pub(crate) struct SubmitArgs {
     /// Who asks, for the record
     #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS", hide_env = true)]
     pub(crate) requested_by: Option<String>,
-}
-
-/// Reads `90s`, `30m`, `1h30m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is no length of time such as 90s, 30m or 2h"))?;
-    Duration::try_from(parsed).map_err(|_| "a length of time is not negative".to_owned())
 }
 
 fn submission_id(text: &str) -> Result<SubmissionId, String> {
@@ -146,7 +132,7 @@ impl SubmitArgs {
         if let (Work::Prune(_), Some(workflow)) = (&submission.work, &workflow) {
             let journal = installation.reader()?;
             let condemned = read::operation(&journal, workflow).await?.order.prune.clone();
-            prune::check_ended(&read::node(&journal, workflow.node()).await?, workflow, &condemned)?;
+            check_ended(&read::node(&journal, workflow.node()).await?, workflow, &condemned)?;
         }
         let state = if workflow.is_some() { outcome.name() } else { "done" };
         let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
@@ -265,85 +251,22 @@ fn try_reader(installation: &Installation) -> Result<Option<JournalReader>, Fail
     }
 }
 
-async fn read_from(
-    journal: &JournalReader,
-    id: &OperationId,
-    mut after: Seq,
-) -> Result<Vec<RecordedEvent>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let page = journal.read_stream(&id.stream(), after, PAGE).await?;
-        let full = page.len() == PAGE;
-        after = page.last().map_or(after, |event| event.seq);
-        all.extend(page);
-        if !full {
-            return Ok(all);
-        }
+/// What a prune that has ended could not delete.
+///
+/// # Errors
+/// Which, and why.
+fn check_ended(node: &Node, operation: &OperationId, condemned: &[Condemned]) -> Result<(), Failure> {
+    let is_condemned = |old: &&Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
+    let left = node.resources.retained.iter().filter(is_condemned);
+    let left: Vec<String> = left
+        .map(|old| {
+            let why = old.undeleted.as_ref().map_or("not tried", |undeleted| &undeleted.because);
+            format!("{}: {why}", old.volume)
+        })
+        .collect();
+    if left.is_empty() {
+        return Ok(());
     }
-}
-
-/// Where the progress of an operation goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// It is what was asked for: stdout.
-    Data,
-    /// It only passes the time: stderr.
-    Aside,
-}
-
-/// Prints an operation's events as they come, until it is over (good) or stuck (a failure).
-pub(crate) async fn watch(
-    journal: &JournalReader,
-    output: Output,
-    progress: Progress,
-    id: &OperationId,
-) -> Result<Outcome, Failure> {
-    let mut after = Seq::NONE;
-    let clock = Clock::system();
-    let mut began_ms = None;
-    let mut teller = describe::Teller::default();
-    loop {
-        let events = read_from(journal, id, after).await?;
-        let mut stuck = None;
-        for event in &events {
-            after = event.seq;
-            let began_ms = *began_ms.get_or_insert(event.recorded_at_ms);
-            let decoded = Perennial::decode(&event.data).map_err(|error| {
-                Failure::environment(format!("{} of {id}: {error}", event.seq))
-                    .hint("run `perennial journal verify`")
-            })?;
-            let Event::Operation(decoded) = decoded else { continue };
-            let at_ms = event.recorded_at_ms.saturating_sub(began_ms);
-            let told = teller.tell(id, event.seq, &decoded).map(|(name, what)| {
-                let head = format!(" {:>9}  {name:<16} ", format!("+{}", describe::length(at_ms)));
-                describe::wrapped(&head, &what, 12)
-            });
-            match (progress, output.format, told) {
-                (Progress::Data, Format::Json, _) => output.json_line(&line(event)?)?,
-                (Progress::Data, Format::Table, Some(told)) => output.text(&told)?,
-                (Progress::Aside, _, Some(told)) => output.say(&told),
-                (_, _, None) => {}
-            }
-            match decoded {
-                OperationEvent::Finished { outcome, .. } => return Ok(outcome),
-                OperationEvent::Stuck { step, because, needs } => stuck = Some((step, because, needs)),
-                OperationEvent::Resumed { .. } | OperationEvent::CancelRequested { .. } => stuck = None,
-                _ => {}
-            }
-        }
-        if let Some((step, because, needs)) = stuck {
-            return Err(Failure::failed(format!("workflow {id} is stuck at {step}: {because}"))
-                .hint(format!("{needs}; then `perennial workflow resume {id}`")));
-        }
-        clock.sleep(LOOK_EVERY).await;
-    }
-}
-
-/// One event for programs.
-fn line(event: &RecordedEvent) -> Result<serde_json::Value, Failure> {
-    let body: serde_json::Value = serde_json::from_str(&event.data.body).map_err(Failure::internal)?;
-    Ok(serde_json::json!({
-        "position": event.position, "stream": event.stream, "seq": event.seq, "kind": event.data.kind,
-        "recorded_at_ms": event.recorded_at_ms, "body": body,
-    }))
+    Err(Failure::failed(format!("workflow {operation} has not deleted {}", left.join("; ")))
+        .hint("remove the cause, and prune again"))
 }

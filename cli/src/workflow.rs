@@ -15,10 +15,12 @@ use perennial_workflows::operation::{Status, StepRecord};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
+use crate::args::slot;
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, table};
-use crate::submit::{Progress, SubmitArgs, watch};
+use crate::submit::SubmitArgs;
+use crate::watch::{Progress, watch};
 use crate::{describe, files, history, read};
 
 /// What can be done with workflows.
@@ -99,10 +101,6 @@ pub(crate) struct CancelArgs {
     reason: Option<String>,
     #[command(flatten)]
     submit: SubmitArgs,
-}
-
-pub(crate) fn slot(text: &str) -> Result<Slot, String> {
-    Slot::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Runs one of them.
