@@ -3,35 +3,11 @@
 //! A command is a thin function over the libraries. Whatever changes something is a message to the submissions queue,
 //! so it works while the server is down; whatever looks reads the journal, so it works then too.
 
-mod args;
-#[cfg(feature = "aws")]
-mod aws;
-mod backups;
-mod config;
-mod demo;
-mod describe;
-mod doctor;
+mod commands;
 mod failure;
-mod files;
-mod history;
 mod installation;
-mod journal;
-mod node;
 mod output;
-mod plan;
-mod pool;
-mod prune;
-mod read;
-#[cfg(feature = "region")]
-mod region;
-#[cfg(feature = "region")]
-mod region_client;
-mod schema;
-mod serve;
-mod signals;
-mod submit;
-mod watch;
-mod workflow;
+mod query;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,9 +17,12 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Overrides};
+#[cfg(feature = "region")]
+use crate::commands::region;
+use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, workflow};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
+use crate::installation::config::{Config, Overrides};
 use crate::output::{Format, Output};
 
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
@@ -101,7 +80,7 @@ enum Command {
     Node(node::NodeCommand),
     /// Pools of private addresses that nodes share
     #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
-    Pool(pool::PoolCommand),
+    Pool(address_pool::PoolCommand),
     /// Workflows: one operation on one node each
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
@@ -188,7 +167,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
             Command::Node(command) => node::run(command, &installation, output).await,
-            Command::Pool(command) => pool::run(command, &installation, output).await,
+            Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,

@@ -10,11 +10,12 @@ use perennial_workflows::pool::{AddressPool, PoolSummary, pool_stream};
 use perennial_workflows::spec::NodeName;
 use serde::Serialize;
 
+use crate::commands::files;
+use crate::commands::submit::SubmitArgs;
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, pairs, table};
-use crate::submit::SubmitArgs;
-use crate::{files, read};
+use crate::query;
 
 /// What can be done with pools of addresses.
 #[derive(Debug, Subcommand)]
@@ -74,7 +75,7 @@ struct Line {
 }
 
 async fn list(installation: &Installation, output: Output) -> Result<(), Failure> {
-    let rows = read::summaries::<PoolSummary>(&installation.reader()?, "pool", Which::All).await?;
+    let rows = query::summaries::<PoolSummary>(&installation.reader()?, "pool", Which::All).await?;
     let lines: Vec<Line> =
         rows.into_iter().map(|(row, summary)| Line { name: row.stream.name().to_owned(), summary }).collect();
     output.show(&lines, || {

@@ -7,10 +7,10 @@ use perennial_workflows::node::{Node, OperationId};
 use perennial_workflows::spec::NodeName;
 use serde::Serialize;
 
-use crate::describe::{length, time, wrapped};
 use crate::failure::Failure;
+use crate::output::words::{length, time, wrapped};
 use crate::output::{Output, table};
-use crate::read;
+use crate::query;
 
 /// What there is of a node's backups, for programs.
 #[derive(Serialize)]
@@ -175,8 +175,8 @@ fn line(name: &NodeName, backup: &Backup, now_ms: u64) -> Line {
 
 /// Prints the backups of a node.
 pub(crate) async fn run(journal: &JournalReader, name: &NodeName, output: Output) -> Result<(), Failure> {
-    let node = read::node(journal, name).await?;
-    let book = read::book(journal, name).await?;
+    let node = query::node(journal, name).await?;
+    let book = query::book(journal, name).await?;
     let shown = Shown::new(name, &node, &book, Clock::system().now_ms());
     output.show(&shown, || text(&shown))
 }

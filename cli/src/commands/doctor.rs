@@ -10,9 +10,9 @@ use perennial_engine::queue::{Queue, QueueError};
 use perennial_store::{JournalReader, OpenError};
 use serde::Serialize;
 
-use crate::config::{CloudKind, Config};
+use crate::commands::files;
 use crate::failure::Failure;
-use crate::files;
+use crate::installation::config::{CloudKind, Config};
 use crate::installation::{Installation, Role};
 use crate::output::{Output, table};
 
@@ -189,7 +189,7 @@ async fn journal(config: &Config, report: &mut Report) {
             report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
             let now_ms = Clock::system().now_ms();
             if at_ms > now_ms + SKEW_MAX_MS {
-                let ahead = crate::describe::length(at_ms - now_ms);
+                let ahead = crate::output::words::length(at_ms - now_ms);
                 report.warn(
                     "clock",
                     format!("the newest event is {ahead} in the future"),

@@ -35,10 +35,13 @@ use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, examp
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
+use crate::commands::history;
+use crate::commands::journal;
+use crate::commands::serve;
 use crate::failure::Failure;
 use crate::installation::{Role, file_failure};
+use crate::output::words;
 use crate::output::{Format, Output, table};
-use crate::{describe, history, journal, serve};
 
 /// The simulated time at the beginning: 2026-09-14T08:00:00Z, the same for every demo.
 const EPOCH_MS: u64 = 1_789_372_800_000;
@@ -199,8 +202,8 @@ async fn tell(args: &DemoArgs, directory: &DataDir, output: Output) -> Result<()
         output.text(&format!(
             "The journal holds all of it: {} events, {sound}.\n{} simulated in {} of real time.\n",
             report.events,
-            describe::length(simulated_ms),
-            describe::length(took_ms)
+            words::length(simulated_ms),
+            words::length(took_ms)
         ))?;
         output.text(&next(args.keep.as_deref()))?;
     }
@@ -218,7 +221,7 @@ struct Stage {
     output: Output,
     /// How far the journal was told.
     told: Position,
-    teller: describe::Teller,
+    teller: words::Teller,
     /// The moment that `+0.0 s` stands for.
     since_ms: u64,
 }
@@ -259,7 +262,7 @@ impl Stage {
             trigger,
             output,
             told: Position(0),
-            teller: describe::Teller::default(),
+            teller: words::Teller::default(),
             since_ms: EPOCH_MS,
         })
     }
@@ -342,9 +345,9 @@ impl Stage {
                 let decoded = Perennial::decode(&event.data).map_err(Failure::internal)?;
                 let Event::Operation(decoded) = decoded else { continue };
                 if let Some((name, what)) = self.teller.tell(&id, event.seq, &decoded) {
-                    let at = describe::length(event.recorded_at_ms.saturating_sub(self.since_ms));
+                    let at = words::length(event.recorded_at_ms.saturating_sub(self.since_ms));
                     let head = format!(" {:>8}  {:<6}  {name:<16} ", format!("+{at}"), id.node());
-                    self.say(&describe::wrapped(&head, &what, 19))?;
+                    self.say(&words::wrapped(&head, &what, 19))?;
                 }
             }
         }
@@ -596,8 +599,8 @@ fn summary(outcomes: &[Outcome]) -> String {
         text.push_str(&table(&["", "BEFORE", "AFTER", ""], &[], rows));
         text.push_str(&format!(
             "\n  outage {} (by the probe), {} from notice to end; {}\n",
-            describe::length(outcome.outage_ms),
-            describe::length(outcome.total_ms),
+            words::length(outcome.outage_ms),
+            words::length(outcome.total_ms),
             if outcome.kept { "everything kept".to_owned() } else { outcome.broken.join("; ") }
         ));
     }

@@ -15,13 +15,16 @@ use perennial_workflows::operation::{Status, StepRecord};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
-use crate::args::slot;
+use crate::commands::args::slot;
+use crate::commands::files;
+use crate::commands::history;
+use crate::commands::submit::SubmitArgs;
+use crate::commands::watch::{Progress, watch};
 use crate::failure::Failure;
 use crate::installation::Installation;
+use crate::output::words;
 use crate::output::{Output, table};
-use crate::submit::SubmitArgs;
-use crate::watch::{Progress, watch};
-use crate::{describe, files, history, read};
+use crate::query;
 
 /// What can be done with workflows.
 #[derive(Debug, Subcommand)]
@@ -120,7 +123,7 @@ pub(crate) async fn run(
         WorkflowCommand::Show(args) => show(&args.id, installation, output).await,
         WorkflowCommand::Watch(args) => {
             let journal = installation.reader()?;
-            read::operation(&journal, &args.id).await?;
+            query::operation(&journal, &args.id).await?;
             watch(&journal, output, Progress::Data, &args.id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
@@ -165,7 +168,7 @@ struct Line {
 
 async fn list(args: &ListArgs, installation: &Installation, output: Output) -> Result<(), Failure> {
     let which = if args.open { Which::Open } else { Which::All };
-    let rows = read::summaries::<OperationSummary>(&installation.reader()?, "workflow", which).await?;
+    let rows = query::summaries::<OperationSummary>(&installation.reader()?, "workflow", which).await?;
     let mut lines: Vec<Line> = rows
         .into_iter()
         .map(|(row, summary)| Line { workflow: row.stream.name().to_owned(), summary })
@@ -185,8 +188,8 @@ async fn list(args: &ListArgs, installation: &Installation, output: Output) -> R
                     line.workflow.clone(),
                     summary.kind.to_string(),
                     summary.status.clone(),
-                    describe::minute(summary.started_at_ms),
-                    took.map_or_else(|| "-".to_owned(), describe::length),
+                    words::minute(summary.started_at_ms),
+                    took.map_or_else(|| "-".to_owned(), words::length),
                     summary.because.clone().unwrap_or_else(|| summary.cause.clone()),
                 ]
             }),
@@ -226,7 +229,7 @@ struct Shown<'a> {
 
 async fn show(id: &OperationId, installation: &Installation, output: Output) -> Result<(), Failure> {
     let journal = installation.reader()?;
-    let operation = read::operation(&journal, id).await?;
+    let operation = query::operation(&journal, id).await?;
     let (status, because, needs, ended_at_ms) = match &operation.status {
         Status::Running => ("running", None, None, None),
         Status::Stuck { because, needs, since_ms, .. } => {
@@ -234,7 +237,7 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
         }
         Status::Finished { at_ms, outcome } => (outcome.name(), None, None, Some(*at_ms)),
     };
-    let told = story(id, &read::operation_events(&journal, id).await?);
+    let told = story(id, &query::operation_events(&journal, id).await?);
     let shown = Shown {
         workflow: id,
         kind: operation.order.kind.to_string(),

@@ -2,6 +2,8 @@
 //!
 //! Without a command it serves; every command asks the control surface of a region that runs (`docs/region.md`).
 
+pub(crate) mod client;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +14,13 @@ use perennial_sim::wire::{Options, RegionServer, StartError, wire_settings};
 use perennial_sim::world::settings::Settings;
 use serde_json::{Map, Value, json};
 
-use crate::config::place;
-use crate::describe;
+use crate::commands::files;
+use crate::commands::region::client::{At, entries, instance, refused, volume_at};
+use crate::commands::signals::Signals;
 use crate::failure::{Failure, chain};
-use crate::files;
+use crate::installation::config::place;
+use crate::output::words;
 use crate::output::{Format, Output, pairs, table};
-use crate::region_client::{At, entries, instance, refused, volume_at};
-use crate::signals::Signals;
 
 /// The longest part of a volume's content that a table shows.
 const RECORDS_SHOWN: usize = 20;
@@ -511,7 +513,7 @@ async fn act(deed: &RegionCommand, output: Output) -> Result<(), Failure> {
             let answer = answer.map_err(refused)?;
             output.show(&answer, || {
                 let now = answer["now_ms"].as_u64().unwrap_or_default();
-                format!("{}, {} times as fast as real time", describe::time(now), answer["speed"])
+                format!("{}, {} times as fast as real time", words::time(now), answer["speed"])
             })
         }
         RegionCommand::Write { target, what, at } => {
@@ -572,7 +574,7 @@ async fn act(deed: &RegionCommand, output: Output) -> Result<(), Failure> {
                         said.push_str(&format!(" ignored: {}", ignored.join(", ")));
                     }
                     let at_ms = call["at_ms"].as_u64().unwrap_or_default();
-                    vec![describe::time(at_ms), text(&call["status"]), text(&call["action"]), said]
+                    vec![words::time(at_ms), text(&call["status"]), text(&call["action"]), said]
                 });
                 table(&["TIME", "STATUS", "ACTION", "CODE"], &[], rows)
             })
@@ -657,7 +659,7 @@ fn overview(dump: &Value) -> String {
     let images = entries(&dump["images"]).map(|(id, image)| vec![id.clone(), text(&image["name"])]);
     let now = dump["now_ms"].as_u64().unwrap_or_default();
     [
-        pairs([("time", describe::time(now))]),
+        pairs([("time", words::time(now))]),
         table(&["SUBNET", "ZONE", "NETWORK"], &[], subnets),
         table(&["IMAGE", "NAME"], &[], images),
         table(&["INSTANCE", "STATE", "TYPE AND ZONE", "NODE"], &[], instances),

@@ -12,12 +12,12 @@ use perennial_workflows::spec::NodeName;
 use perennial_workflows::submission::PruneParams;
 use serde::Serialize;
 
-use crate::args::{NameArgs, duration, reasoned};
+use crate::commands::args::{NameArgs, duration, reasoned};
+use crate::commands::submit::SubmitArgs;
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, table};
-use crate::read;
-use crate::submit::SubmitArgs;
+use crate::query;
 
 /// Of `node prune`.
 #[derive(Debug, Args)]
@@ -119,7 +119,7 @@ async fn look(
     wish: &PruneParams,
     installation: &Installation,
 ) -> Result<(Node, Vec<Condemned>), Failure> {
-    let node = read::node(&installation.reader()?, &args.node.name).await?;
+    let node = query::node(&installation.reader()?, &args.node.name).await?;
     let condemned = prune::select(&node, wish, Clock::system().now_ms()).map_err(|why| {
         let why = why.strip_prefix("params.volumes: ").map_or(why.clone(), |why| format!("--volume: {why}"));
         Failure::user(why).hint(format!("perennial node prune {} --dry-run lists what is", args.node.name))

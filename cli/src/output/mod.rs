@@ -1,5 +1,7 @@
 //! The only place that prints. Data goes to stdout, everything said about it to stderr; no colours.
 
+pub(crate) mod words;
+
 use std::io::{self, ErrorKind, Write};
 
 use clap::ValueEnum;

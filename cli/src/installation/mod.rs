@@ -1,5 +1,9 @@
 //! What a configuration names, opened: the journal, the queues, the cloud.
 
+#[cfg(feature = "aws")]
+pub(crate) mod aws;
+pub(crate) mod config;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +12,8 @@ use perennial_engine::queue::Queue;
 use perennial_store::{Durability, EmbeddedQueue, JournalReader, QueueSettings};
 use perennial_workers::ingest::ReplyTo;
 
-use crate::config::{Config, QueueAddress, QueueKind};
 use crate::failure::{Failure, chain};
+use crate::installation::config::{Config, QueueAddress, QueueKind};
 
 /// Which of the three queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub(crate) struct Installation {
     /// The settings.
     pub(crate) config: Config,
     #[cfg(feature = "aws")]
-    aws: Arc<tokio::sync::OnceCell<crate::aws::Aws>>,
+    aws: Arc<tokio::sync::OnceCell<crate::installation::aws::Aws>>,
 }
 
 impl Installation {
@@ -116,8 +120,8 @@ impl Installation {
 
     /// The clients, made when first needed.
     #[cfg(feature = "aws")]
-    pub(crate) async fn aws(&self) -> &crate::aws::Aws {
-        self.aws.get_or_init(crate::aws::Aws::load).await
+    pub(crate) async fn aws(&self) -> &crate::installation::aws::Aws {
+        self.aws.get_or_init(crate::installation::aws::Aws::load).await
     }
 
     /// Where answers to submissions go.
@@ -146,7 +150,7 @@ pub(crate) fn no_aws(what: &str) -> Failure {
 struct Replies {
     installation: Installation,
     #[cfg(feature = "aws")]
-    aws: Option<crate::aws::Aws>,
+    aws: Option<crate::installation::aws::Aws>,
 }
 
 impl ReplyTo for Replies {

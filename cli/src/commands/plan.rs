@@ -6,10 +6,10 @@ use perennial_workflows::plan::{Assumption, Plan, Presence, plan, plan_assuming}
 use perennial_workflows::spec::NodeSpec;
 use serde::Serialize;
 
-use crate::describe::{length, wrapped};
+use crate::commands::history;
 use crate::failure::{Failure, chain};
-use crate::history;
 use crate::output::Output;
+use crate::output::words::{length, wrapped};
 
 /// Plans the next operation of a registered node.
 pub(crate) fn of_node(node: &Node, assumption: Assumption, output: Output) -> Result<(), Failure> {

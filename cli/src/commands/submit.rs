@@ -15,14 +15,14 @@ use perennial_workflows::prune::Condemned;
 use perennial_workflows::submission::{Submission, SubmissionId, Work};
 use serde::Serialize;
 
-use crate::args::duration;
-use crate::config::QueueKind;
-use crate::describe;
+use crate::commands::args::duration;
+use crate::commands::watch::{LOOK_EVERY, Progress, watch};
 use crate::failure::Failure;
+use crate::installation::config::QueueKind;
 use crate::installation::{Installation, Role};
 use crate::output::Output;
-use crate::read;
-use crate::watch::{LOOK_EVERY, Progress, watch};
+use crate::output::words;
+use crate::query;
 
 /// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
@@ -124,15 +124,15 @@ impl SubmitArgs {
             Err(_) => {
                 return Err(Failure::unknown(format!(
                     "the outcome of submission {id} is not known after {}",
-                    describe::length(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX))
+                    words::length(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX))
                 ))
                 .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
             }
         };
         if let (Work::Prune(_), Some(workflow)) = (&submission.work, &workflow) {
             let journal = installation.reader()?;
-            let condemned = read::operation(&journal, workflow).await?.order.prune.clone();
-            check_ended(&read::node(&journal, workflow.node()).await?, workflow, &condemned)?;
+            let condemned = query::operation(&journal, workflow).await?.order.prune.clone();
+            check_ended(&query::node(&journal, workflow.node()).await?, workflow, &condemned)?;
         }
         let state = if workflow.is_some() { outcome.name() } else { "done" };
         let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
@@ -230,7 +230,7 @@ async fn follow(
 /// Waits until a backup is complete (good) or has failed.
 async fn backup_ends(journal: &JournalReader, id: &BackupId) -> Result<(), Failure> {
     loop {
-        let book = read::book(journal, id.node()).await?;
+        let book = query::book(journal, id.node()).await?;
         if let Some(failure) = book.failures.iter().find(|failure| failure.backup == id.number()) {
             return Err(Failure::failed(format!("backup {id} has failed: {}", failure.because)));
         }

@@ -13,11 +13,11 @@ use perennial_workers::service::{Parts, Service};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::config::CloudKind;
+use crate::commands::signals::Signals;
 use crate::failure::Failure;
+use crate::installation::config::CloudKind;
 use crate::installation::{Installation, Role};
 use crate::output::{Format, Output};
-use crate::signals::Signals;
 
 /// How many events of the simulated region wait for the queue.
 const EVENTS_MAX: usize = 1_000;
@@ -142,7 +142,7 @@ async fn ec2(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failur
 
 #[cfg(all(feature = "aws", feature = "region"))]
 async fn region(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
-    let clock = crate::region_client::clock().await?;
+    let clock = crate::commands::region::client::clock().await?;
     let (cloud, _, place) = ec2(installation).await?;
     Ok((cloud, clock, format!("simulated {place}, its clock")))
 }

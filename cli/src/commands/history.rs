@@ -10,10 +10,10 @@ use perennial_workflows::node::OperationId;
 use perennial_workflows::spec::NodeName;
 use perennial_workflows::steps::Slot;
 
-use crate::describe::{length, time, wrapped};
 use crate::failure::Failure;
+use crate::output::words::{length, time, wrapped};
 use crate::output::{Output, table};
-use crate::read;
+use crate::query;
 
 /// Prints the history of a node.
 pub(crate) async fn run(
@@ -32,19 +32,19 @@ pub(crate) async fn load(
     name: &NodeName,
     last: Option<usize>,
 ) -> Result<NodeHistory, Failure> {
-    let node = read::node(journal, name).await?;
+    let node = query::node(journal, name).await?;
     let first = node.operations.saturating_sub(last.map_or(u64::MAX, |last| last as u64));
     let mut operations = BTreeMap::new();
     for number in first + 1..=node.operations {
         let id = OperationId::new(name.clone(), number);
-        operations.insert(id.clone(), read::operation_events(journal, &id).await?);
+        operations.insert(id.clone(), query::operation_events(journal, &id).await?);
     }
-    let mut history = node_history(name, &read::node_events(journal, name).await?, &operations);
+    let mut history = node_history(name, &query::node_events(journal, name).await?, &operations);
     let began = history.entries.iter().position(|entry| matches!(entry, Entry::Operation(_)));
     if let (Some(_), Some(began)) = (last, began) {
         history.entries.drain(..began);
     }
-    add_backups(&mut history, &read::book(journal, name).await?);
+    add_backups(&mut history, &query::book(journal, name).await?);
     Ok(history)
 }
 

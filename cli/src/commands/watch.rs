@@ -11,8 +11,8 @@ use perennial_workflows::domain::{Event, Perennial};
 use perennial_workflows::node::{OperationId, Outcome};
 use perennial_workflows::operation::OperationEvent;
 
-use crate::describe;
 use crate::failure::Failure;
+use crate::output::words;
 use crate::output::{Format, Output};
 
 /// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
@@ -40,7 +40,7 @@ pub(crate) async fn watch(
     let mut after = Seq::NONE;
     let clock = Clock::system();
     let mut began_ms = None;
-    let mut teller = describe::Teller::default();
+    let mut teller = words::Teller::default();
     loop {
         let events = read_from(journal, id, after).await?;
         let mut stuck = None;
@@ -54,8 +54,8 @@ pub(crate) async fn watch(
             let Event::Operation(decoded) = decoded else { continue };
             let at_ms = event.recorded_at_ms.saturating_sub(began_ms);
             let told = teller.tell(id, event.seq, &decoded).map(|(name, what)| {
-                let head = format!(" {:>9}  {name:<16} ", format!("+{}", describe::length(at_ms)));
-                describe::wrapped(&head, &what, 12)
+                let head = format!(" {:>9}  {name:<16} ", format!("+{}", words::length(at_ms)));
+                words::wrapped(&head, &what, 12)
             });
             match (progress, output.format, told) {
                 (Progress::Data, Format::Json, _) => output.json_line(&line(event)?)?,

@@ -15,14 +15,18 @@ use perennial_workflows::spec::{DataVolumeSpec, NodeName, NodeSpec};
 use perennial_workflows::steps::Slot;
 use serde::Serialize;
 
-use crate::args::{NameArgs, reasoned, slot};
-use crate::backups;
-use crate::describe;
+use crate::commands::args::{NameArgs, reasoned, slot};
+use crate::commands::backups;
+use crate::commands::files;
+use crate::commands::history;
+use crate::commands::plan;
+use crate::commands::prune;
+use crate::commands::submit::SubmitArgs;
 use crate::failure::Failure;
 use crate::installation::Installation;
+use crate::output::words;
 use crate::output::{Output, pairs, table};
-use crate::submit::SubmitArgs;
-use crate::{files, history, plan, prune, read};
+use crate::query;
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
@@ -236,7 +240,7 @@ pub(crate) async fn run(
         NodeCommand::Restore(RestoreArgs { new: Some(new), node, backup, file, reason, submit, .. }) => {
             let spec = match file {
                 Some(file) => files::node(file)?,
-                None => as_another(&read::node(&installation.reader()?, &node.name).await?, new)?,
+                None => as_another(&query::node(&installation.reader()?, &node.name).await?, new)?,
             };
             if spec.name != *new {
                 let why = format!("the file is of {}, and --as-new says {new}: name it {new}", spec.name);
@@ -288,7 +292,7 @@ pub(crate) async fn run(
             let missing = |is: bool| if is { Presence::Missing } else { Presence::Present };
             let assumption =
                 Assumption { instance: missing(*lost), capacity_here: missing(*without_capacity) };
-            plan::of_node(&read::node(&installation.reader()?, name).await?, assumption, output)
+            plan::of_node(&query::node(&installation.reader()?, name).await?, assumption, output)
         }
         NodeCommand::Plan(PlanArgs { name: None, file: None, .. }) => {
             Err(Failure::internal("BUG: the arguments need a name or a file"))
@@ -319,9 +323,9 @@ struct Line {
 async fn list(installation: &Installation, output: Output) -> Result<(), Failure> {
     let journal = installation.reader()?;
     let mut lines = Vec::new();
-    for (row, summary) in read::summaries::<NodeSummary>(&journal, "node", Which::All).await? {
+    for (row, summary) in query::summaries::<NodeSummary>(&journal, "node", Which::All).await? {
         let stuck = match &summary.operation {
-            Some((id, _)) => read::find_operation(&journal, id)
+            Some((id, _)) => query::find_operation(&journal, id)
                 .await?
                 .is_some_and(|o| matches!(o.status, Status::Stuck { .. })),
             None => false,
@@ -406,12 +410,12 @@ fn open_operation(operation: &Operation) -> OpenOperation {
 
 async fn show(name: &NodeName, installation: &Installation, output: Output) -> Result<(), Failure> {
     let journal = installation.reader()?;
-    let node = read::node(&journal, name).await?;
+    let node = query::node(&journal, name).await?;
     let open = match &node.open {
-        Some((id, _)) => Some(open_operation(&read::operation(&journal, id).await?)),
+        Some((id, _)) => Some(open_operation(&query::operation(&journal, id).await?)),
         None => None,
     };
-    let book = read::book(&journal, name).await?;
+    let book = query::book(&journal, name).await?;
     let backups = backups::Shown::new(name, &node, &book, Clock::system().now_ms());
     let shown = Shown {
         name,
@@ -446,7 +450,7 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
         rows.push(("needs", stuck.needs.clone()));
     }
     rows.push(("generation", node.generation.to_string()));
-    rows.push(("changed", describe::time(node.changed_at_ms)));
+    rows.push(("changed", words::time(node.changed_at_ms)));
     if let Some(spec) = &node.spec {
         let word = |value: serde_json::Result<serde_json::Value>| {
             value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -505,7 +509,7 @@ fn described(shown: &Shown<'_>, node: &Node) -> String {
         rows.push(("left over", format!("{}: {}", left.thing.id(), left.because)));
     }
     for noted in shown.noted {
-        let at = describe::minute(noted.signal.at_ms);
+        let at = words::minute(noted.signal.at_ms);
         rows.push(("noted", format!("{at} {}; {}", noted.signal, noted.because)));
     }
     if !shown.past_instances.is_empty() {
