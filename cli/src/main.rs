@@ -7,7 +7,6 @@ mod commands;
 mod failure;
 mod installation;
 mod output;
-mod query;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::ids::Position;
-use perennial_engine::journal::{Hash, Journal as _, chain};
 use perennial_engine::queue::{Queue, QueueError};
-use perennial_store::{JournalReader, OpenError};
-use serde::Serialize;
+use perennial_views::Views;
+use perennial_views::model::doctor::DoctorReport;
 
 use crate::commands::files;
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
+use crate::installation::journal_file::{self, Holder};
 use crate::installation::{Installation, Role};
-use crate::output::{Output, table};
+use crate::output::{Output, doctor, words};
 
 /// An event from further in the future than this was written under another clock.
 const SKEW_MAX_MS: u64 = 5_000;
@@ -49,73 +48,11 @@ pub(crate) struct DoctorArgs {
     file: Option<PathBuf>,
 }
 
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One line.
-#[derive(Debug, Serialize)]
-struct Check {
-    check: String,
-    verdict: Verdict,
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to_do: Option<String>,
-}
-
-/// The lines so far.
-#[derive(Debug, Default)]
-struct Report(Vec<Check>);
-
-impl Report {
-    fn add(&mut self, check: &str, verdict: Verdict, found: impl Into<String>, to_do: Option<&str>) {
-        let to_do = to_do.map(str::to_owned);
-        self.0.push(Check { check: check.to_owned(), verdict, found: found.into(), to_do });
-    }
-
-    fn ok(&mut self, check: &str, found: impl Into<String>) {
-        self.add(check, Verdict::Ok, found, None);
-    }
-
-    fn warn(&mut self, check: &str, found: impl Into<String>, to_do: &str) {
-        self.add(check, Verdict::Warn, found, Some(to_do));
-    }
-
-    fn fail(&mut self, check: &str, found: impl Into<String>, to_do: &str) {
-        self.add(check, Verdict::Fail, found, Some(to_do));
-    }
-
-    fn end(self, output: Output) -> Result<(), Failure> {
-        output.show(&self.0, || {
-            let rows = self.0.iter().map(|line| {
-                let verdict = match line.verdict {
-                    Verdict::Ok => "ok",
-                    Verdict::Warn => "WARN",
-                    Verdict::Fail => "FAIL",
-                };
-                let to_do = line.to_do.as_ref().map_or_else(String::new, |to_do| format!("\n→ {to_do}"));
-                vec![verdict.to_owned(), line.check.clone(), format!("{}{to_do}", line.found)]
-            });
-            table(&["", "CHECK", "FOUND"], &[], rows)
-        })?;
-        match self.0.iter().filter(|line| line.verdict == Verdict::Fail).count() {
-            0 => Ok(()),
-            1 => Err(Failure::failed("one check failed")),
-            failed => Err(Failure::failed(format!("{failed} checks failed"))),
-        }
-    }
-}
-
 /// The report when the configuration cannot be read: nothing else can be checked.
 pub(crate) fn no_configuration(failure: &Failure, output: Output) -> Result<(), Failure> {
-    let mut report = Report::default();
+    let mut report = DoctorReport::default();
     report.fail("configuration", failure.message(), "correct it; nothing else can be checked before");
-    report.end(output)
+    end(&report, output)
 }
 
 /// Checks everything.
@@ -126,7 +63,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let spec = args.file.as_ref().map(|file| files::node(file)).transpose()?;
     let config = &installation.config;
-    let mut report = Report::default();
+    let mut report = DoctorReport::default();
     configuration(config, &mut report);
     journal(config, &mut report).await;
     for (name, role) in
@@ -151,10 +88,20 @@ pub(crate) async fn run(
         }
         CloudKind::Ec2 => ec2(installation, spec.as_ref(), &mut report).await,
     }
-    report.end(output)
+    end(&report, output)
 }
 
-fn configuration(config: &Config, report: &mut Report) {
+/// Prints the report; a failed check is a failure.
+fn end(report: &DoctorReport, output: Output) -> Result<(), Failure> {
+    output.show(report, || doctor::report(report))?;
+    match report.failed() {
+        0 => Ok(()),
+        1 => Err(Failure::failed("one check failed")),
+        failed => Err(Failure::failed(format!("{failed} checks failed"))),
+    }
+}
+
+fn configuration(config: &Config, report: &mut DoctorReport) {
     let file = match &config.file {
         Some(path) => path.display().to_string(),
         None => "no file, defaults".to_owned(),
@@ -170,69 +117,52 @@ fn configuration(config: &Config, report: &mut Report) {
     }
 }
 
-async fn journal(config: &Config, report: &mut Report) {
+async fn journal(config: &Config, report: &mut DoctorReport) {
     let path = config.journal_path();
     let shown = path.display();
-    let reader = match JournalReader::open(&path) {
-        Ok(reader) => reader,
-        Err(OpenError::Missing { .. }) => {
-            return report.warn("journal", format!("none at {shown}"), "`perennial serve` makes it");
+    let views = match journal_file::find(&path) {
+        Ok(Some(journal)) => Views::new(journal),
+        Ok(None) => return report.warn("journal", format!("none at {shown}"), "`perennial serve` makes it"),
+        Err(failure) => return report.fail("journal", failure.message(), failure.advice()),
+    };
+    match views.checked_head().await {
+        Ok(None) => report.ok("journal", format!("{shown}, empty")),
+        Ok(Some(head)) => {
+            let position = head.position;
+            report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
+            clock(head.recorded_at_ms, report);
         }
         Err(error) => {
-            let failure = Failure::from(error);
-            return report.fail("journal", failure.message(), failure.advice());
+            report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
         }
-    };
-    match head(&reader).await {
-        Ok(None) => report.ok("journal", format!("{shown}, empty")),
-        Ok(Some((position, at_ms))) => {
-            report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
-            let now_ms = Clock::system().now_ms();
-            if at_ms > now_ms + SKEW_MAX_MS {
-                let ahead = crate::output::words::length(at_ms - now_ms);
-                report.warn(
-                    "clock",
-                    format!("the newest event is {ahead} in the future"),
-                    "set the machine's clock (NTP); or was the journal written by a simulation?",
-                );
-            }
-        }
-        Err(failure) => report.fail("journal", failure.message(), "run `perennial journal verify`"),
     }
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    match std::fs::File::open(&lock).map(|file| file.try_lock()) {
-        Ok(Err(std::fs::TryLockError::WouldBlock)) => {
-            let holder = std::fs::read_to_string(&lock).unwrap_or_default();
-            report.ok("server", format!("running (process {})", holder.trim()));
-        }
-        // Given back at once, with the file.
-        Ok(Ok(())) | Err(_) => {
-            report.warn("server", "none runs on this journal", "start `perennial serve`");
-        }
-        Ok(Err(std::fs::TryLockError::Error(error))) => {
+    match journal_file::holder(&path) {
+        Holder::Server(process) => report.ok("server", format!("running (process {process})")),
+        Holder::Nobody => report.warn("server", "none runs on this journal", "start `perennial serve`"),
+        Holder::Unknown(error) => {
             report.fail("server", format!("the lock cannot be tried: {error}"), "use a local file system");
         }
     }
 }
 
-/// The last event's position and time, after its hash was computed again; `None` of an empty journal.
-async fn head(reader: &JournalReader) -> Result<Option<(Position, u64)>, Failure> {
-    let head = reader.head().await?;
-    let events = reader.read_all(Position(head.position.0.saturating_sub(2)), 2).await?;
-    let previous = match events.as_slice() {
-        [] => return Ok(None),
-        [_] => Hash::GENESIS,
-        [previous, ..] => previous.hash,
-    };
-    let last = &events[events.len() - 1];
-    if chain(&previous, last) != last.hash {
-        return Err(Failure::failed(format!("the hash of event {} is not right", last.position)));
+/// Warns when the newest event was written under another clock.
+fn clock(newest_ms: u64, report: &mut DoctorReport) {
+    let now_ms = Clock::system().now_ms();
+    if newest_ms > now_ms + SKEW_MAX_MS {
+        let ahead = words::length(newest_ms - now_ms);
+        report.warn(
+            "clock",
+            format!("the newest event is {ahead} in the future"),
+            "set the machine's clock (NTP); or was the journal written by a simulation?",
+        );
     }
-    Ok(Some((last.position, last.recorded_at_ms)))
 }
 
-async fn queue_checks(name: &str, queue: Result<std::sync::Arc<dyn Queue>, Failure>, report: &mut Report) {
+async fn queue_checks(
+    name: &str,
+    queue: Result<std::sync::Arc<dyn Queue>, Failure>,
+    report: &mut DoctorReport,
+) {
     let queue = match queue {
         Ok(queue) => queue,
         Err(failure) => return report.fail(name, failure.message(), failure.advice()),
@@ -263,7 +193,7 @@ async fn queue_checks(name: &str, queue: Result<std::sync::Arc<dyn Queue>, Failu
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "the same signature as with AWS")]
-async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, report: &mut Report) {
+async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, report: &mut DoctorReport) {
     report.fail(
         "cloud",
         "cloud is \"ec2\", and this build has no AWS SDK",
@@ -275,7 +205,7 @@ async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, 
 async fn ec2(
     installation: &Installation,
     spec: Option<&perennial_workflows::spec::NodeSpec>,
-    report: &mut Report,
+    report: &mut DoctorReport,
 ) {
     use perennial_workers::cloud::Select;
 
@@ -324,7 +254,7 @@ fn advice(error: &perennial_workers::classify::CloudError, answered: &'static st
 async fn dry_run(
     cloud: &dyn perennial_workers::cloud::Cloud,
     spec: &perennial_workflows::spec::NodeSpec,
-    report: &mut Report,
+    report: &mut DoctorReport,
 ) {
     use perennial_workers::cloud::{LaunchNetwork, LaunchRequest};
 

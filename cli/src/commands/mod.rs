@@ -2,14 +2,11 @@
 
 pub(crate) mod address_pool;
 pub(crate) mod args;
-pub(crate) mod backups;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod files;
-pub(crate) mod history;
 pub(crate) mod journal;
 pub(crate) mod node;
-pub(crate) mod plan;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;

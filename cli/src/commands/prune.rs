@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
+use perennial_views::QueryError;
+use perennial_views::model::prune::PrunePreview;
 use perennial_workflows::aws::VolumeId;
-use perennial_workflows::node::{Node, Resources, Retained};
-use perennial_workflows::prune::{self, Condemned, PRUNED_MAX, length};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::prune::OLDER_THAN_S;
 use perennial_workflows::submission::PruneParams;
-use serde::Serialize;
 
 use crate::commands::args::{NameArgs, duration, reasoned};
 use crate::commands::submit::SubmitArgs;
 use crate::failure::Failure;
 use crate::installation::Installation;
-use crate::output::{Output, table};
-use crate::query;
+use crate::output::{Output, prune};
 
 /// Of `node prune`.
 #[derive(Debug, Args)]
@@ -55,81 +53,79 @@ fn age(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What a prune would do, for programs.
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
-    node: &'a NodeName,
-    delete: &'a [Condemned],
-    stay: Vec<Stays<'a>>,
-}
-
-/// One that stays.
-#[derive(Debug, Serialize)]
-struct Stays<'a> {
-    #[serde(flatten)]
-    retained: &'a Retained,
-    stays_because: String,
-}
-
 /// Runs it.
 pub(crate) async fn run(
     args: &PruneArgs,
     installation: &Installation,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut wish = PruneParams {
+    let mut params = PruneParams {
         volumes: args.volumes.clone(),
         older_than_s: args.older_than.map(|time| time.as_secs()),
         keep: args.keep,
         reason: None,
     };
-    if !args.dry_run && !args.yes {
-        if !std::io::stdin().is_terminal() {
-            return Err(Failure::user("a deletion is for good, and nobody is at the terminal to be asked")
-                .hint("say --yes; --dry-run shows what would be deleted"));
-        }
-        let condemned = look(args, &wish, installation).await?.1;
-        if condemned.is_empty() {
-            return Err(Failure::failed("nothing that is retained is to be deleted by that")
-                .hint(format!("perennial node prune {} --dry-run says why", args.node.name)));
-        }
-        output.say(&listed(&condemned, Clock::system().now_ms()));
-        ask(condemned.len())?;
-        if wish.volumes.is_empty() {
-            wish.older_than_s.get_or_insert(prune::OLDER_THAN_S);
-        }
-        // What was shown, and nothing that has become old enough meanwhile.
-        wish.volumes = condemned.into_iter().map(|condemned| condemned.volume).collect();
-    }
     if args.dry_run {
-        let (node, condemned) = look(args, &wish, installation).await?;
         let now_ms = Clock::system().now_ms();
-        let shown = shown(&args.node.name, &node, &condemned, now_ms);
-        return output.show(&shown, || told(&shown, now_ms));
+        let view = preview(args, &params, now_ms, installation).await?;
+        return output.show(&view, || prune::preview(&view, now_ms));
     }
-    let params = serde_json::to_value(&wish).map_err(Failure::internal)?;
+    if !args.yes {
+        confirm(args, &mut params, installation, output).await?;
+    }
+    let params = serde_json::to_value(&params).map_err(Failure::internal)?;
     let params = reasoned(params, args.reason.as_deref());
-    let message = args.submit.message("node.prune", Some(args.node.name.as_str()), params);
-    args.submit.send(installation, output, &message).await
+    args.submit.submit(installation, output, ("node.prune", Some(&args.node.name)), params).await
 }
 
-/// The node, and what the wish condemns now.
-async fn look(
+/// Shows what would be deleted and asks; then the parameters name what was shown.
+async fn confirm(
     args: &PruneArgs,
-    wish: &PruneParams,
+    params: &mut PruneParams,
     installation: &Installation,
-) -> Result<(Node, Vec<Condemned>), Failure> {
-    let node = query::node(&installation.reader()?, &args.node.name).await?;
-    let condemned = prune::select(&node, wish, Clock::system().now_ms()).map_err(|why| {
-        let why = why.strip_prefix("params.volumes: ").map_or(why.clone(), |why| format!("--volume: {why}"));
-        Failure::user(why).hint(format!("perennial node prune {} --dry-run lists what is", args.node.name))
-    })?;
-    Ok((node, condemned))
+    output: Output,
+) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::user("a deletion is for good, and nobody is at the terminal to be asked")
+            .hint("say --yes; --dry-run shows what would be deleted"));
+    }
+    let now_ms = Clock::system().now_ms();
+    let items = preview(args, params, now_ms, installation).await?.delete;
+    if items.is_empty() {
+        return Err(Failure::failed("nothing that is retained is to be deleted by that")
+            .hint(format!("perennial node prune {} --dry-run says why", args.node.name)));
+    }
+    output.say(&prune::deletions(&items, now_ms));
+    ask(items.len(), output)?;
+    if params.volumes.is_empty() {
+        params.older_than_s.get_or_insert(OLDER_THAN_S);
+    }
+    // What was shown, and nothing that has become old enough meanwhile.
+    params.volumes = items.into_iter().map(|item| item.volume).collect();
+    Ok(())
 }
 
-fn ask(count: usize) -> Result<(), Failure> {
+/// What a prune with these parameters would do now.
+async fn preview(
+    args: &PruneArgs,
+    params: &PruneParams,
+    now_ms: u64,
+    installation: &Installation,
+) -> Result<PrunePreview, Failure> {
+    let name = &args.node.name;
+    match installation.views()?.prune_preview(name, params, now_ms).await {
+        Err(QueryError::NotPrunable { why }) => {
+            let why =
+                why.strip_prefix("params.volumes: ").map_or(why.clone(), |why| format!("--volume: {why}"));
+            Err(Failure::user(why).hint(format!("perennial node prune {name} --dry-run lists what is")))
+        }
+        answer => Ok(answer?),
+    }
+}
+
+fn ask(count: usize, output: Output) -> Result<(), Failure> {
     let volumes = if count == 1 { "this volume" } else { "these volumes" };
-    Output { format: crate::output::Format::Table }.say(&format!("delete {volumes} for good? [y/N]"));
+    output.say(&format!("delete {volumes} for good? [y/N]"));
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
@@ -139,86 +135,6 @@ fn ask(count: usize) -> Result<(), Failure> {
     } else {
         Err(Failure::failed("nothing was deleted: the answer was no"))
     }
-}
-
-fn shown<'a>(name: &'a NodeName, node: &'a Node, condemned: &'a [Condemned], now_ms: u64) -> Shown<'a> {
-    let goes = |old: &Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
-    let stay = node.resources.retained.iter().filter(|old| !goes(old)).map(|old| Stays {
-        retained: old,
-        stays_because: match prune::successor(node, old) {
-            Err(why) => why,
-            Ok(_) if condemned.len() == PRUNED_MAX => {
-                format!("{PRUNED_MAX} are deleted at a time, the oldest first")
-            }
-            Ok(_) => format!("not asked for; retained for {}", length(prune::age_ms(old, now_ms))),
-        },
-    });
-    Shown { node: name, delete: condemned, stay: stay.collect() }
-}
-
-fn listed(condemned: &[Condemned], now_ms: u64) -> String {
-    let rows = condemned.iter().map(|condemned| {
-        vec![
-            condemned.volume.to_string(),
-            condemned.slot.to_string(),
-            length(now_ms.saturating_sub(condemned.since_ms)),
-            gib(condemned.size_gib),
-            condemned.because.clone(),
-        ]
-    });
-    table(&["DELETE", "WAS", "AGE", "GIB", "BECAUSE"], &[3], rows)
-}
-
-fn told(shown: &Shown<'_>, now_ms: u64) -> String {
-    let mut parts = Vec::new();
-    if !shown.delete.is_empty() {
-        parts.push(listed(shown.delete, now_ms));
-    }
-    if !shown.stay.is_empty() {
-        let rows = shown.stay.iter().map(|stays| {
-            vec![
-                stays.retained.volume.to_string(),
-                stays.retained.slot.to_string(),
-                length(prune::age_ms(stays.retained, now_ms)),
-                gib(stays.retained.size_gib),
-                stays.stays_because.clone(),
-            ]
-        });
-        parts.push(table(&["STAYS", "WAS", "AGE", "GIB", "BECAUSE"], &[3], rows));
-    }
-    if parts.is_empty() {
-        return format!("{} retains no volume", shown.node);
-    }
-    parts.join("\n\n")
-}
-
-fn gib(size_gib: Option<u32>) -> String {
-    size_gib.map_or_else(|| "?".to_owned(), |size_gib| size_gib.to_string())
-}
-
-/// What `node show` says of it.
-pub(crate) fn rows(resources: &Resources, now_ms: u64) -> Vec<(&'static str, String)> {
-    let mut rows = Vec::new();
-    for old in &resources.retained {
-        let size = old.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
-        let age = length(prune::age_ms(old, now_ms));
-        let undeleted = old.undeleted.as_ref().map_or_else(String::new, |undeleted| {
-            let ago = length(now_ms.saturating_sub(undeleted.at_ms));
-            format!("; it could not be deleted {ago} ago: {}", undeleted.because)
-        });
-        let told = format!("{} ({}{size}) for {age}: {}{undeleted}", old.volume, old.slot, old.because);
-        rows.push(("retained", told));
-    }
-    let known: u64 = resources.retained.iter().filter_map(|old| old.size_gib).map(u64::from).sum();
-    let unknown = resources.retained.iter().filter(|old| old.size_gib.is_none()).count();
-    if known > 0 || unknown > 0 {
-        let unknown = match unknown {
-            0 => String::new(),
-            unknown => format!(" and {unknown} of unknown size"),
-        };
-        rows.push(("", format!("{known} GiB{unknown} are paid for; `node prune --dry-run`")));
-    }
-    rows
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::workers::{Limits, Shutdown};
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
-use perennial_store::{Options, SqliteJournal};
 use perennial_workers::cloud::Cloud;
 use perennial_workers::service::{Parts, Service};
 use tokio::sync::mpsc;
@@ -16,7 +15,7 @@ use tracing::{info, warn};
 use crate::commands::signals::Signals;
 use crate::failure::Failure;
 use crate::installation::config::CloudKind;
-use crate::installation::{Installation, Role};
+use crate::installation::{Installation, Role, journal_file};
 use crate::output::{Format, Output};
 
 /// How many events of the simulated region wait for the queue.
@@ -27,7 +26,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let config = &installation.config;
     // The lock first: a second server must not touch the queues.
     installation.make_data_dir()?;
-    let journal = Arc::new(SqliteJournal::open(&config.journal_path(), Options::default())?);
+    let journal = journal_file::open_for_the_engine(&config.journal_path())?;
     let mut signals = Signals::new()?;
     let submissions = installation.queue(Role::Submissions).await?;
     let interruptions = installation.queue(Role::Interruptions).await?;
@@ -104,19 +103,19 @@ async fn cloud(
                 let subnet = world.subnet_in(&world.zones()[0]);
                 format!("simulated region (subnet {subnet}, image {})", world.default_image())
             });
-            tell(&region, Arc::clone(interruptions));
+            forward_events(&region, Arc::clone(interruptions));
             Ok((Arc::new(region), clock, place))
         }
     }
 }
 
 /// Lets time work on a simulated region and carries its events to the queue, as EventBridge would.
-pub(crate) fn tell(region: &SimRegion, to: Arc<dyn Queue>) {
-    let (events, mut told) = mpsc::channel::<String>(EVENTS_MAX);
+pub(crate) fn forward_events(region: &SimRegion, to: Arc<dyn Queue>) {
+    let (events, mut forwarded) = mpsc::channel::<String>(EVENTS_MAX);
     let region = region.clone();
     tokio::spawn(async move { region.run(events).await });
     tokio::spawn(async move {
-        while let Some(event) = told.recv().await {
+        while let Some(event) = forwarded.recv().await {
             if let Err(error) = to.send(vec![Outgoing::now(event)]).await {
                 warn!(%error, "an event of the simulated region was lost, as EventBridge may lose one");
             }

@@ -1,28 +1,26 @@
-//! Asking for something: a message to the submissions queue, and following what becomes of it.
+//! Submits something: a message to the submissions queue, and following what becomes of it.
 
 use std::time::Duration;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::engine::load_stream;
 use perennial_engine::queue::Outgoing;
-use perennial_store::{JournalReader, OpenError};
+use perennial_views::Views;
+use perennial_views::model::backups::BackupProgress;
+use perennial_views::model::prune::NotDeleted;
+use perennial_views::model::submission::SubmissionView;
 use perennial_workflows::backup::BackupId;
-use perennial_workflows::domain::{Perennial, State};
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, OperationId, Outcome, Retained};
-use perennial_workflows::prune::Condemned;
+use perennial_workflows::letter::Fate;
+use perennial_workflows::node::{OperationId, Outcome};
+use perennial_workflows::spec::NodeName;
 use perennial_workflows::submission::{Submission, SubmissionId, Work};
-use serde::Serialize;
 
 use crate::commands::args::duration;
 use crate::commands::watch::{LOOK_EVERY, Progress, watch};
 use crate::failure::Failure;
 use crate::installation::config::QueueKind;
 use crate::installation::{Installation, Role};
-use crate::output::Output;
-use crate::output::words;
-use crate::query;
+use crate::output::{Output, words};
 
 /// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
@@ -46,19 +44,6 @@ pub(crate) struct SubmitArgs {
 
 fn submission_id(text: &str) -> Result<SubmissionId, String> {
     SubmissionId::try_from(text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// What `--output json` prints of a submission.
-#[derive(Debug, Serialize)]
-struct Answer<'a> {
-    submission: &'a str,
-    /// None without `--wait`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fate: Option<&'a Fate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workflow: Option<&'a OperationId>,
-    /// `sent`, `done`, `finished` or `cancelled`.
-    state: &'a str,
 }
 
 impl SubmitArgs {
@@ -86,6 +71,18 @@ impl SubmitArgs {
         message
     }
 
+    /// Makes the message of `workflow` about `node`, sends it and, if asked, follows it.
+    pub(crate) async fn submit(
+        &self,
+        installation: &Installation,
+        output: Output,
+        (workflow, node): (&str, Option<&NodeName>),
+        params: serde_json::Value,
+    ) -> Result<(), Failure> {
+        let message = self.message(workflow, node.map(NodeName::as_str), params);
+        self.send(installation, output, &message).await
+    }
+
     /// Sends a message and, if asked, follows it.
     pub(crate) async fn send(
         &self,
@@ -94,32 +91,24 @@ impl SubmitArgs {
         message: &serde_json::Value,
     ) -> Result<(), Failure> {
         let body = message.to_string();
-        // What the server would refuse by its form is refused here, where somebody reads it.
+        // What the server would refuse by its form is refused here, where the operator reads it.
         let submission = Submission::parse(&body).map_err(Failure::user)?;
         let id = submission.id.to_string();
         let queue = installation.queue(Role::Submissions).await?;
         queue.send(vec![Outgoing::now(body)]).await?;
         if !self.wait {
-            let answer = Answer { submission: &id, fate: None, workflow: None, state: "sent" };
-            return output.show(&answer, || id.clone());
+            let view = SubmissionView {
+                submission: id.clone(),
+                disposition: None,
+                workflow: None,
+                state: "sent".to_owned(),
+            };
+            return output.show(&view, || id);
         }
         output.say(&format!("submitted {id}"));
-        let expected = match submission.work {
-            Work::Cancel(_) => Expected::Cancelled,
-            Work::Pause(_) => Expected::Paused,
-            Work::Delete(_) => Expected::Deleted,
-            Work::Apply(_)
-            | Work::Replace(_)
-            | Work::Backup(_)
-            | Work::Recycle(_)
-            | Work::Restore(_)
-            | Work::Pool(_)
-            | Work::ResumeNode(_)
-            | Work::Prune(_)
-            | Work::Resume(_) => Expected::Completed,
-        };
+        let expected = Expected::of(&submission.work);
         let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
-        let (fate, workflow, outcome) = match followed {
+        let (disposition, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
                 return Err(Failure::unknown(format!(
@@ -130,16 +119,20 @@ impl SubmitArgs {
             }
         };
         if let (Work::Prune(_), Some(workflow)) = (&submission.work, &workflow) {
-            let journal = installation.reader()?;
-            let condemned = query::operation(&journal, workflow).await?.order.prune.clone();
-            check_ended(&query::node(&journal, workflow.node()).await?, workflow, &condemned)?;
+            check_ended(workflow, &installation.views()?.not_deleted(workflow).await?)?;
         }
-        let state = if workflow.is_some() { outcome.name() } else { "done" };
-        let answer = Answer { submission: &id, fate: Some(&fate), workflow: workflow.as_ref(), state };
-        output.show(&answer, || match &workflow {
+        let text = match &workflow {
             Some(workflow) => format!("{id}: workflow {workflow} {outcome}"),
-            None => format!("{id}: {fate}"),
-        })
+            None => format!("{id}: {disposition}"),
+        };
+        let state = if workflow.is_some() { outcome.name() } else { "done" };
+        let view = SubmissionView {
+            submission: id,
+            disposition: Some(disposition),
+            workflow,
+            state: state.to_owned(),
+        };
+        output.show(&view, || text)
     }
 }
 
@@ -147,7 +140,7 @@ impl SubmitArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Completed,
-    /// A cancellation follows the workflow to its end as well; there being cancelled is what was asked for.
+    /// A cancellation follows the workflow to its end as well; being cancelled is what was asked for.
     Cancelled,
     /// Also of a workflow that was under way.
     Paused,
@@ -155,6 +148,23 @@ enum Expected {
 }
 
 impl Expected {
+    const fn of(work: &Work) -> Self {
+        match work {
+            Work::Cancel(_) => Self::Cancelled,
+            Work::Pause(_) => Self::Paused,
+            Work::Delete(_) => Self::Deleted,
+            Work::Apply(_)
+            | Work::Replace(_)
+            | Work::Backup(_)
+            | Work::Recycle(_)
+            | Work::Restore(_)
+            | Work::Pool(_)
+            | Work::ResumeNode(_)
+            | Work::Prune(_)
+            | Work::Resume(_) => Self::Completed,
+        }
+    }
+
     const fn is_met_by(self, outcome: Outcome) -> bool {
         match self {
             Self::Completed | Self::Deleted => matches!(outcome, Outcome::Completed),
@@ -164,23 +174,60 @@ impl Expected {
     }
 }
 
-/// Follows a submission: its letter, then the operation it led to.
+/// Follows a submission: its inbox entry, then the workflow it led to.
 async fn follow(
     installation: &Installation,
     output: Output,
     id: &str,
     expected: Expected,
 ) -> Result<(Fate, Option<OperationId>, Outcome), Failure> {
+    let (views, disposition) = disposition(installation, output, id).await?;
+    output.say(&disposition.to_string());
+    match &disposition {
+        Fate::Started { operation } | Fate::Joined { operation } => {
+            let mut operation = operation.clone();
+            let mut outcome = watch(&views, output, Progress::Aside, &operation).await?;
+            // A deletion that had to end another workflow first begins with that one's end.
+            if expected == Expected::Deleted && outcome == Outcome::Paused {
+                operation = operation.next();
+                outcome = watch(&views, output, Progress::Aside, &operation).await?;
+            }
+            if !expected.is_met_by(outcome) {
+                return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));
+            }
+            Ok((disposition, Some(operation), outcome))
+        }
+        Fate::BackupBegan { backup } => {
+            backup_ends(&views, backup).await?;
+            output.say(&format!("{backup} is complete"));
+            Ok((disposition, None, Outcome::Completed))
+        }
+        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => {
+            Ok((disposition, None, Outcome::Completed))
+        }
+        Fate::Rejected { .. }
+        | Fate::Foreign { .. }
+        | Fate::Past { .. }
+        | Fate::Unknown { .. }
+        | Fate::Malformed { .. }
+        | Fate::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {disposition}"))),
+    }
+}
+
+/// Waits until a server has processed a submission.
+async fn disposition(
+    installation: &Installation,
+    output: Output,
+    id: &str,
+) -> Result<(Views, Fate), Failure> {
     let clock = Clock::system();
     let sent_ms = clock.now_ms();
-    let stream = letter_stream("submissions", id);
     let mut told = false;
-    let (journal, fate) = loop {
-        if let Some(journal) = try_reader(installation)?
-            && let (State::Letter(letter), _) = load_stream::<Perennial>(&journal, &stream).await?
-            && let Some(fate) = letter.fate
+    loop {
+        if let Some(views) = installation.views_if_ready()?
+            && let Some(disposition) = views.disposition("submissions", id).await?
         {
-            break (journal, fate);
+            return Ok((views, disposition));
         }
         let waited = clock.now_ms().saturating_sub(sent_ms);
         if !told && u128::from(waited) >= ANSWER_EXPECTED.as_millis() {
@@ -194,79 +241,34 @@ async fn follow(
             ));
         }
         clock.sleep(LOOK_EVERY).await;
-    };
-    output.say(&fate.to_string());
-    match &fate {
-        Fate::Started { operation } | Fate::Joined { operation } => {
-            let mut operation = operation.clone();
-            let mut outcome = watch(&journal, output, Progress::Aside, &operation).await?;
-            // A deletion that had to end another workflow first begins with that one's end.
-            if expected == Expected::Deleted && outcome == Outcome::Paused {
-                operation = operation.next();
-                outcome = watch(&journal, output, Progress::Aside, &operation).await?;
-            }
-            if !expected.is_met_by(outcome) {
-                return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));
-            }
-            Ok((fate, Some(operation), outcome))
-        }
-        Fate::BackupBegan { backup } => {
-            backup_ends(&journal, backup).await?;
-            output.say(&format!("{backup} is complete"));
-            Ok((fate, None, Outcome::Completed))
-        }
-        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => {
-            Ok((fate, None, Outcome::Completed))
-        }
-        Fate::Rejected { .. }
-        | Fate::Foreign { .. }
-        | Fate::Past { .. }
-        | Fate::Unknown { .. }
-        | Fate::Malformed { .. }
-        | Fate::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {fate}"))),
     }
 }
 
 /// Waits until a backup is complete (good) or has failed.
-async fn backup_ends(journal: &JournalReader, id: &BackupId) -> Result<(), Failure> {
+async fn backup_ends(views: &Views, id: &BackupId) -> Result<(), Failure> {
     loop {
-        let book = query::book(journal, id.node()).await?;
-        if let Some(failure) = book.failures.iter().find(|failure| failure.backup == id.number()) {
-            return Err(Failure::failed(format!("backup {id} has failed: {}", failure.because)));
+        match views.backup_progress(id).await? {
+            BackupProgress::Running => Clock::system().sleep(LOOK_EVERY).await,
+            BackupProgress::Complete => return Ok(()),
+            BackupProgress::Failed { because } => {
+                return Err(Failure::failed(format!("backup {id} has failed: {because}")));
+            }
         }
-        // One that is pruned already was complete as well.
-        if book.under_way().is_none_or(|backup| backup.order.number != id.number()) {
-            return Ok(());
-        }
-        Clock::system().sleep(LOOK_EVERY).await;
     }
 }
 
-fn try_reader(installation: &Installation) -> Result<Option<JournalReader>, Failure> {
-    match JournalReader::open(&installation.config.journal_path()) {
-        Ok(journal) => Ok(Some(journal)),
-        // A server that is just starting makes it: the file is there before its tables are.
-        Err(OpenError::Missing { .. } | OpenError::TooOld { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What a prune that has ended could not delete.
+/// Checks that a prune that has ended could delete everything.
 ///
 /// # Errors
-/// Which, and why.
-fn check_ended(node: &Node, operation: &OperationId, condemned: &[Condemned]) -> Result<(), Failure> {
-    let is_condemned = |old: &&Retained| condemned.iter().any(|condemned| condemned.volume == old.volume);
-    let left = node.resources.retained.iter().filter(is_condemned);
-    let left: Vec<String> = left
-        .map(|old| {
-            let why = old.undeleted.as_ref().map_or("not tried", |undeleted| &undeleted.because);
-            format!("{}: {why}", old.volume)
-        })
-        .collect();
-    if left.is_empty() {
+/// Which volumes it could not delete, and why.
+fn check_ended(prune: &OperationId, not_deleted: &[NotDeleted]) -> Result<(), Failure> {
+    if not_deleted.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!("workflow {operation} has not deleted {}", left.join("; ")))
+    let left: Vec<String> = not_deleted
+        .iter()
+        .map(|left| format!("{}: {}", left.volume, left.because.as_deref().unwrap_or("not tried")))
+        .collect();
+    Err(Failure::failed(format!("workflow {prune} has not deleted {}", left.join("; ")))
         .hint("remove the cause, and prune again"))
 }

@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::installation::journal_file;
 
 /// Where the configuration is looked for unless it is named.
 const DEFAULT_FILE: &str = "perennial.toml";
@@ -275,12 +276,7 @@ impl Config {
 
     /// The journal's file.
     pub(crate) fn journal_path(&self) -> PathBuf {
-        self.data_dir.join("journal.sqlite")
-    }
-
-    /// The embedded queues' file.
-    pub(crate) fn queue_path(&self) -> PathBuf {
-        self.data_dir.join("queue.sqlite")
+        journal_file::path_in(&self.data_dir)
     }
 
     /// Between two sweeps.

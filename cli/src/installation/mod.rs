@@ -3,22 +3,28 @@
 #[cfg(feature = "aws")]
 pub(crate) mod aws;
 pub(crate) mod config;
+pub(crate) mod journal_file;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::queue::Queue;
-use perennial_store::{Durability, EmbeddedQueue, JournalReader, QueueSettings};
+use perennial_store::{Durability, EmbeddedQueue, QueueSettings};
+use perennial_views::Views;
 use perennial_workers::ingest::ReplyTo;
 
 use crate::failure::{Failure, chain};
 use crate::installation::config::{Config, QueueAddress, QueueKind};
 
-/// Which of the three queues.
+/// The file of the embedded queues in the data directory.
+const QUEUE_FILE: &str = "queue.sqlite";
+
+/// Which of the queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// What is asked for.
+    /// Submissions of operators and programs.
     Submissions,
     /// AWS's events.
     Interruptions,
@@ -31,14 +37,14 @@ pub(crate) enum Role {
 impl Role {
     /// How an embedded queue of this role behaves. Every process says the same.
     pub(crate) fn settings(self) -> QueueSettings {
-        let letters = QueueSettings {
-            // A letter that cannot be written for lack of disk comes again for ten minutes; one that cannot be read is
-            // given up at once, with its reason.
+        let messages = QueueSettings {
+            // A message that cannot be written for lack of disk comes again for ten minutes; one that cannot be read
+            // is given up at once, with its reason.
             max_receives: 20,
             ..QueueSettings::default()
         };
         match self {
-            Self::Submissions | Self::Interruptions | Self::Replies => letters,
+            Self::Submissions | Self::Interruptions | Self::Replies => messages,
             Self::Steps => QueueSettings {
                 visibility: Duration::from_secs(60),
                 durability: Durability::Hint,
@@ -79,9 +85,14 @@ impl Installation {
         })
     }
 
-    /// The journal, for reading, beside a running server or without one.
-    pub(crate) fn reader(&self) -> Result<JournalReader, Failure> {
-        Ok(JournalReader::open(&self.config.journal_path())?)
+    /// What the journal answers, beside a running server or without one.
+    pub(crate) fn views(&self) -> Result<Views, Failure> {
+        Ok(Views::new(journal_file::open_for_reading(&self.config.journal_path())?))
+    }
+
+    /// The same, where no server may have run yet, or one may be starting; then `None`.
+    pub(crate) fn views_if_ready(&self) -> Result<Option<Views>, Failure> {
+        Ok(journal_file::find_ready(&self.config.journal_path())?.map(Views::new))
     }
 
     /// One of the queues.
@@ -96,15 +107,15 @@ impl Installation {
         match address.kind {
             QueueKind::Embedded => {
                 self.make_data_dir()?;
-                Ok(Arc::new(self.embedded(&address.name, role)?))
+                self.embedded(&address.name, role)
             }
             QueueKind::Sqs => self.sqs(&address.name).await,
         }
     }
 
     /// An embedded queue. Several processes share it, so its time is the machine's.
-    pub(crate) fn embedded(&self, name: &str, role: Role) -> Result<EmbeddedQueue, Failure> {
-        Ok(EmbeddedQueue::open(&self.config.queue_path(), name, role.settings(), Clock::system())?)
+    fn embedded(&self, name: &str, role: Role) -> Result<Arc<dyn Queue>, Failure> {
+        embedded_queue(&self.config.data_dir, name, role, Clock::system())
     }
 
     #[cfg(feature = "aws")]
@@ -139,6 +150,16 @@ impl Installation {
     }
 }
 
+/// An embedded queue of a data directory, on this clock.
+pub(crate) fn embedded_queue(
+    data_dir: &Path,
+    name: &str,
+    role: Role,
+    clock: Clock,
+) -> Result<Arc<dyn Queue>, Failure> {
+    Ok(Arc::new(EmbeddedQueue::open(&data_dir.join(QUEUE_FILE), name, role.settings(), clock)?))
+}
+
 /// The failure of asking for AWS in a build without it.
 #[cfg(not(feature = "aws"))]
 pub(crate) fn no_aws(what: &str) -> Failure {
@@ -164,7 +185,6 @@ impl ReplyTo for Replies {
             QueueKind::Embedded => self
                 .installation
                 .embedded(&address.name, Role::Replies)
-                .map(|queue| Arc::new(queue) as Arc<dyn Queue>)
                 .map_err(|failure| failure.lines().unwrap_or_default()),
             #[cfg(feature = "aws")]
             QueueKind::Sqs => match &self.aws {
@@ -178,6 +198,6 @@ impl ReplyTo for Replies {
 }
 
 /// An error of the operating system about a file.
-pub(crate) fn file_failure(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Failure {
+pub(crate) fn file_failure(doing: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::environment(format!("{doing} {}: {}", path.display(), chain(error)))
 }

@@ -1,6 +1,16 @@
 //! The only place that prints. Data goes to stdout, everything said about it to stderr; no colours.
 
+pub(crate) mod address_pool;
+pub(crate) mod backups;
+pub(crate) mod doctor;
+pub(crate) mod history;
+pub(crate) mod journal;
+pub(crate) mod narrator;
+pub(crate) mod node;
+pub(crate) mod plan;
+pub(crate) mod prune;
 pub(crate) mod words;
+pub(crate) mod workflow;
 
 use std::io::{self, ErrorKind, Write};
 

@@ -148,7 +148,7 @@ pub struct WatchedEvent {
 
 /// How far a workflow that is watched has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum WorkflowProgress {
     /// More is to come.
     Running,
     /// It waits for the operator.
@@ -157,7 +157,7 @@ pub enum Progress {
     Finished(Outcome),
 }
 
-impl Progress {
+impl WorkflowProgress {
     /// The progress after the next event.
     #[must_use]
     pub fn after(self, event: &OperationEvent) -> Self {

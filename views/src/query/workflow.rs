@@ -9,7 +9,7 @@ use perennial_workflows::node::OperationId;
 use perennial_workflows::operation::{Operation, OperationEvent};
 
 use crate::model::journal::EventLine;
-use crate::model::workflow::{Progress, WatchedEvent, WorkflowLine, WorkflowView};
+use crate::model::workflow::{WatchedEvent, WorkflowLine, WorkflowProgress, WorkflowView};
 use crate::query::{QueryError, Subject, Views, decoded};
 
 impl Views {
@@ -45,7 +45,7 @@ impl Views {
     /// Watches a workflow from its beginning.
     #[must_use]
     pub fn watch(&self, id: &OperationId) -> Watch {
-        Watch { views: self.clone(), id: id.clone(), after: Seq::NONE, progress: Progress::Running }
+        Watch { views: self.clone(), id: id.clone(), after: Seq::NONE, progress: WorkflowProgress::Running }
     }
 
     async fn find_story(&self, id: &OperationId) -> Result<Option<Story>, QueryError> {
@@ -86,7 +86,7 @@ pub struct Watch {
     views: Views,
     id: OperationId,
     after: Seq,
-    progress: Progress,
+    progress: WorkflowProgress,
 }
 
 impl Watch {
@@ -104,7 +104,7 @@ impl Watch {
                 seq: event.seq,
                 source,
             })?;
-            self.progress = std::mem::replace(&mut self.progress, Progress::Running).after(&decoded);
+            self.progress = std::mem::replace(&mut self.progress, WorkflowProgress::Running).after(&decoded);
             all.push(WatchedEvent { line, event: decoded });
         }
         Ok(all)
@@ -112,7 +112,7 @@ impl Watch {
 
     /// How far the workflow has come, by the events seen so far.
     #[must_use]
-    pub const fn progress(&self) -> &Progress {
+    pub const fn progress(&self) -> &WorkflowProgress {
         &self.progress
     }
 }

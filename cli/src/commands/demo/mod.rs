@@ -23,7 +23,7 @@ use perennial_engine::workers::{Limits, Shutdown, ShutdownTrigger};
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_sim::world::{Notice, World};
-use perennial_store::{EmbeddedQueue, JournalReader, Options, SqliteJournal};
+use perennial_views::Views;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aws::InstanceState;
@@ -35,13 +35,11 @@ use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, examp
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::commands::history;
-use crate::commands::journal;
 use crate::commands::serve;
 use crate::failure::Failure;
-use crate::installation::{Role, file_failure};
-use crate::output::words;
-use crate::output::{Format, Output, table};
+use crate::installation::{Role, embedded_queue, file_failure, journal_file};
+use crate::output::narrator::Narrator;
+use crate::output::{Format, Output, history, table, words};
 
 /// The simulated time at the beginning: 2026-09-14T08:00:00Z, the same for every demo.
 const EPOCH_MS: u64 = 1_789_372_800_000;
@@ -186,9 +184,9 @@ async fn tell(args: &DemoArgs, directory: &DataDir, output: Output) -> Result<()
     let simulated_ms = stage.clock.now_ms() - EPOCH_MS;
     stage.close().await?;
 
-    let reader = JournalReader::open(&directory.path.join("journal.sqlite"))?;
-    output_history(output, &reader).await?;
-    let report = journal::check(&directory.path.join("journal.sqlite"))?;
+    let views = Views::new(journal_file::open_for_reading(&directory.journal())?);
+    show_history(output, &views).await?;
+    let report = journal_file::verify(&directory.journal())?;
     let kept = outcomes.iter().all(|outcome| outcome.kept) && report.is_sound();
     let took_ms = real.now_ms().saturating_sub(began_ms);
     if output.format == Format::Json {
@@ -221,7 +219,7 @@ struct Stage {
     output: Output,
     /// How far the journal was told.
     told: Position,
-    teller: words::Teller,
+    narrator: Narrator,
     /// The moment that `+0.0 s` stands for.
     since_ms: u64,
 }
@@ -230,16 +228,13 @@ impl Stage {
     fn set(args: &DemoArgs, directory: &DataDir, output: Output) -> Result<Self, Failure> {
         let clock = Clock::scaled(EPOCH_MS, args.speed);
         let region = SimRegion::new(Settings::realistic(args.seed), clock.clone());
-        let journal = SqliteJournal::open(&directory.path.join("journal.sqlite"), Options::default())?;
-        let queue = |name: &str, role: Role| {
-            EmbeddedQueue::open(&directory.path.join("queue.sqlite"), name, role.settings(), clock.clone())
-                .map(|queue| Arc::new(queue) as Arc<dyn Queue>)
-        };
+        let journal = journal_file::open_for_the_engine(&directory.journal())?;
+        let queue = |name: &str, role: Role| embedded_queue(&directory.path, name, role, clock.clone());
         let submissions = queue("submissions", Role::Submissions)?;
         let interruptions = queue("interruptions", Role::Interruptions)?;
-        serve::tell(&region, Arc::clone(&interruptions));
+        serve::forward_events(&region, Arc::clone(&interruptions));
         let service = Service::new(Parts {
-            journal: Arc::new(journal),
+            journal,
             steps: queue("steps", Role::Steps)?,
             submissions: Arc::clone(&submissions),
             interruptions: Some(interruptions),
@@ -262,7 +257,7 @@ impl Stage {
             trigger,
             output,
             told: Position(0),
-            teller: words::Teller::default(),
+            narrator: Narrator::default(),
             since_ms: EPOCH_MS,
         })
     }
@@ -344,7 +339,7 @@ impl Stage {
                 let Some(id) = OperationId::of_stream(&event.stream) else { continue };
                 let decoded = Perennial::decode(&event.data).map_err(Failure::internal)?;
                 let Event::Operation(decoded) = decoded else { continue };
-                if let Some((name, what)) = self.teller.tell(&id, event.seq, &decoded) {
+                if let Some((name, what)) = self.narrator.narrate(&id, event.seq, &decoded) {
                     let at = words::length(event.recorded_at_ms.saturating_sub(self.since_ms));
                     let head = format!(" {:>8}  {:<6}  {name:<16} ", format!("+{at}"), id.node());
                     self.say(&words::wrapped(&head, &what, 19))?;
@@ -578,12 +573,12 @@ fn serves(world: &mut World, now_ms: u64, node: &str, devices: &[String], addres
 }
 
 /// The journal's own account of one of the replacements.
-async fn output_history(output: Output, reader: &JournalReader) -> Result<(), Failure> {
+async fn show_history(output: Output, views: &Views) -> Result<(), Failure> {
     if output.format == Format::Json {
         return Ok(());
     }
     let node = MODES[1].name();
-    let text = history::text(&history::load(reader, &node, Some(1)).await?);
+    let text = history::node(&views.history(&node, Some(1)).await?);
     output.text(&format!(
         "\n3. What the journal says of one of them (perennial node history {node})\n\n{text}\n"
     ))
@@ -633,12 +628,18 @@ impl DataDir {
             Some(path) => (path.to_owned(), false),
             None => (std::env::temp_dir().join(format!("perennial-demo-{}", uuid::Uuid::now_v7())), true),
         };
-        if path.join("journal.sqlite").exists() {
-            return Err(Failure::user(format!("{} holds a journal already", path.display()))
+        let directory = Self { path, temporary };
+        if directory.journal().exists() {
+            return Err(Failure::user(format!("{} holds a journal already", directory.path.display()))
                 .hint("name a new directory with --keep DIR"));
         }
-        std::fs::create_dir_all(&path).map_err(|error| file_failure("making", &path, &error))?;
-        Ok(Self { path, temporary })
+        std::fs::create_dir_all(&directory.path)
+            .map_err(|error| file_failure("making", &directory.path, &error))?;
+        Ok(directory)
+    }
+
+    fn journal(&self) -> PathBuf {
+        journal_file::path_in(&self.path)
     }
 }
 
