@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Unknown,
     /// A bug.
     Internal,
-    /// Whoever read our output has gone: no failure of anybody's.
+    /// The reader of our output has closed its end: not a failure.
     Closed,
 }
 
@@ -136,7 +136,7 @@ impl Failure {
         self.hint.as_deref().unwrap_or("see docs/cli.md")
     }
 
-    /// The lines for people; none when nobody reads any more.
+    /// The lines for people; none when the output has no reader any more.
     pub(crate) fn lines(&self) -> Option<String> {
         if self.kind == Kind::Closed {
             return None;

@@ -1,7 +1,13 @@
 //! The binary `perennial`: commands, configuration, output, exit codes. The only place that prints.
 //!
-//! A command is a thin function over the libraries. Whatever changes something is a message to the submissions queue,
-//! so it works while the server is down; whatever looks reads the journal, so it works then too.
+//! A command is a thin function over the libraries. Commands that change something send a message to the submissions
+//! queue; commands that read ask the journal ([`perennial_views`]). Both work whether or not a server is running.
+//!
+//! | folder | what |
+//! | --- | --- |
+//! | `installation/` | what a configuration names, opened |
+//! | `output/` | answers for people, and the only functions that print |
+//! | `commands/` | one file a command: arguments, a question or a submission, an answer |
 
 mod commands;
 mod failure;
@@ -34,7 +40,7 @@ struct Cli {
     /// The directory of journal and queues [default: ./.perennial]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The form of the output
+    /// The output format
     #[arg(
         long,
         short,
@@ -45,7 +51,7 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
-    /// Say more on stderr (-vv: even more)
+    /// Log more to stderr (-vv: still more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -68,32 +74,32 @@ Begin with: perennial demo";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See three nodes survive an interruption; simulated, needs no account
+    /// See three simulated nodes survive an interruption; needs no account
     #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
     Demo(demo::DemoArgs),
-    /// Run the engine: queues, workers, sweeps
+    /// Run the server: the engine, its queues and its workers
     #[command(after_help = "Example: perennial --data /var/lib/perennial serve")]
     Serve,
-    /// Nodes: what they are meant to be, what they are, what happened
+    /// Declare, show and change nodes
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
-    /// Pools of private addresses that nodes share
+    /// Declare and show address pools: private addresses that nodes share
     #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
     Pool(address_pool::PoolCommand),
-    /// Workflows: one operation on one node each
+    /// List, watch, resume and cancel workflows
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
-    /// The journal: everything that ever happened
+    /// Verify, export and back up the journal
     #[command(subcommand, after_help = "Example: perennial journal verify")]
     Journal(journal::JournalCommand),
-    /// Check configuration, journal, queues and cloud; says what to fix
+    /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
-    /// Run a simulated region for any AWS client; interrupt it
+    /// Run a simulated region for any AWS client, or act on a running one
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
-    /// Print the JSON Schema of a file or message
+    /// Print the JSON Schema of a file, a message or an output
     #[command(after_help = "Example: perennial schema node > node.schema.json")]
     Schema(schema::SchemaArgs),
 }

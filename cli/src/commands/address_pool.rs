@@ -11,16 +11,16 @@ use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, address_pool};
 
-/// What can be done with pools of addresses.
+/// What can be done with address pools.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PoolCommand {
-    /// Say which addresses a pool has
+    /// Create an address pool, or change its addresses
     #[command(after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
     Apply(ApplyArgs),
-    /// List the pools
+    /// List the address pools
     #[command(after_help = "Example: perennial pool list --output json")]
     List,
-    /// Show one pool: whose each address is, and which are free
+    /// Show one address pool: which node has which address
     #[command(after_help = "Example: perennial pool show brokers")]
     Show(NameArgs),
 }

@@ -62,10 +62,10 @@ pub(crate) struct DemoArgs {
     /// How many times as fast as real time, at most 60
     #[arg(long, default_value_t = 20.0, value_parser = speed)]
     speed: f64,
-    /// Keep the journal in this new directory, to look at afterwards
+    /// Keep the journal in this new directory, to read afterwards
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// All chance in the region comes from it: latencies, ids
+    /// The seed of all random choices in the region
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -646,7 +646,7 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         if self.temporary {
-            // What is left in the temporary directory after a failure harms nobody.
+            // What is left in the temporary directory after a failure does no harm.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }

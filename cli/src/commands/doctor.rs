@@ -43,7 +43,7 @@ const VARIABLES: [&str; 15] = [
 /// Of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// A node file: asks EC2 whether its instance might be launched (DryRun)
+    /// Also ask EC2 whether the instance of this node file may be launched
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }

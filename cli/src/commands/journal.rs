@@ -13,19 +13,19 @@ use crate::output::{Output, journal, stdout, written};
 /// What can be done with the journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Read everything again: hashes, streams, projections; exit 1 if wrong
+    /// Check every hash, stream and projection; exit 1 if one is wrong
     #[command(after_help = "Example: perennial journal verify")]
     Verify,
-    /// Write events as JSON Lines, with all that the hashes are made of
+    /// Write events as JSON Lines, with everything that the hashes cover
     #[command(after_help = "Example: perennial journal export --stream node/db-1 | jq .kind")]
     Export(ExportArgs),
-    /// Print position and hash of the last event: proof of a whole journal
+    /// Print the position and hash of the last event
     #[command(after_help = "Example: perennial journal head --output json")]
     Head,
     /// Copy the journal while the server runs
     #[command(after_help = "Example: perennial journal backup /backup/journal-$(date +%F).sqlite")]
     Backup(BackupArgs),
-    /// Make the projections anew from the events; the server must be down
+    /// Rebuild the projections from the events; the server must be down
     #[command(after_help = "Example: perennial journal rebuild")]
     Rebuild,
 }
@@ -33,7 +33,7 @@ pub(crate) enum JournalCommand {
 /// Of `journal export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Into this new file, instead of stdout
+    /// Write to this new file instead of stdout
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     /// Only this stream, such as node/db-1 or workflow/db-1.3

@@ -23,51 +23,51 @@ use crate::output::{Output, backups, history, node, plan};
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Say what a node is meant to be; a new one is provisioned
+    /// Create a node, or change its specification
     #[command(after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Apply(ApplyArgs),
     /// List the nodes
     #[command(after_help = "Example: perennial node list --output json")]
     List,
-    /// Show one node: what carries it, its volumes, its address
+    /// Show one node: its instance, volumes and addresses
     #[command(after_help = "Example: perennial node show db-1")]
     Show(NameArgs),
-    /// Show which steps a replacement would take, without touching anything
+    /// Show the steps of a replacement without running it
     #[command(after_help = "Example: perennial node plan db-1\n         perennial node plan -f db-1.yaml")]
     Plan(PlanArgs),
-    /// Bring the node back on another instance
+    /// Move the node to a new instance
     #[command(after_help = "Example: perennial node replace db-1 --reason 'new kernel' --wait")]
     Replace(ReplaceArgs),
-    /// Replace the instance; with --reimage the root starts anew
+    /// Replace the instance; with --reimage the root volume too
     #[command(
-        after_help = "Example: perennial node recycle db-1 --wait\n         perennial node recycle db-1 --reimage ami-0123456789abcdef0\n\nWith --reimage the present root's content ends: its volume is retained, not\ncarried. Data volumes and the address stay."
+        after_help = "Example: perennial node recycle db-1 --wait\n         perennial node recycle db-1 --reimage ami-0123456789abcdef0\n\nWith --reimage the node gets a new root volume from the image. The old one is\nretained but no longer used. Data volumes and the address stay."
     )]
     Recycle(RecycleArgs),
-    /// Bring the node back with the content of a backup
+    /// Restore the node's volumes from a backup
     #[command(
-        after_help = "Example: perennial node restore db-1 --backup db-1.b12 --wait\n\nWhat was written after the backup is lost to the node. The present volumes are\nretained, never deleted. `perennial node backups db-1` lists the backups.\n\n         perennial node restore db-1 --backup db-1.b12 --as-new db-2 --wait\n\nWith --as-new a new node is made from the backup, and db-1 goes on as it is.\nWhat db-1 has (address, Elastic IP address) cannot be in the new one's file."
+        after_help = "Example: perennial node restore db-1 --backup db-1.b12 --wait\n\nThe node loses everything written after the backup. The present volumes are\nretained, never deleted. `perennial node backups db-1` lists the backups.\n\n         perennial node restore db-1 --backup db-1.b12 --as-new db-2 --wait\n\nWith --as-new a new node is created from the backup, and db-1 stays as it is.\nThe new node's file cannot name the address or Elastic IP address of db-1."
     )]
     Restore(RestoreArgs),
-    /// Give the instance back and keep everything else
+    /// Terminate the instance and keep everything else
     #[command(
-        after_help = "Example: perennial node pause db-1 --wait\n\nA node that is being brought onto an instance is paused as well: what was\nlaunched for it is given up."
+        after_help = "Example: perennial node pause db-1 --wait\n\nA node that is being provisioned or replaced can be paused too: an instance\nthat was launched for it is terminated."
     )]
     Pause(ReplaceArgs),
-    /// Bring a paused node back onto an instance
+    /// Launch an instance for a paused node
     #[command(after_help = "Example: perennial node resume db-1 --wait")]
     Resume(ReplaceArgs),
-    /// Delete volumes that the node has outgrown
+    /// Delete retained volumes that the node no longer uses
     #[command(
-        after_help = "Example: perennial node prune db-1 --dry-run\n         perennial node prune db-1 --older-than 30d --keep 1 --yes --wait\n         perennial node prune db-1 --volume vol-0123456789abcdef0\n\nVolumes are retained where their content goes on in another one; `node show`\nlists them. What somebody else made, and what is the only volume with its\ncontent, stays. With persist.retain_days in its file a node is pruned by itself."
+        after_help = "Example: perennial node prune db-1 --dry-run\n         perennial node prune db-1 --older-than 30d --keep 1 --yes --wait\n         perennial node prune db-1 --volume vol-0123456789abcdef0\n\nA volume is retained when another one has taken its place; `node show` lists\nthem. A volume that Perennial did not create, and the only volume with its\ncontent, is never deleted. With persist.retain_days in the node file, retained\nvolumes are deleted automatically after that time."
     )]
     Prune(prune::PruneArgs),
-    /// End the node, keeping what --keep says
+    /// Delete the node, keeping what --keep lists
     #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
     Delete(DeleteArgs),
     /// Take a backup of the node now
     #[command(after_help = "Example: perennial node backup db-1 --reason 'before the upgrade' --wait")]
     Backup(ReplaceArgs),
-    /// Show the backups of the node: how old they are, and what fails
+    /// List the node's backups, their age and their failures
     #[command(after_help = "Example: perennial node backups db-1")]
     Backups(NameArgs),
     /// Show what happened to the node, step by step
@@ -91,13 +91,13 @@ pub(crate) struct PlanArgs {
     /// The node
     #[arg(value_parser = NodeName::parse, required_unless_present = "file", conflicts_with = "file")]
     name: Option<NodeName>,
-    /// A node file instead: its provisioning, and a replacement after it
+    /// Plan this node file instead: its provisioning, then a replacement
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// As if its subnet had no capacity: a move to another one
+    /// Assume that its subnet has no capacity: it moves to another one
     #[arg(long, conflicts_with = "file")]
     without_capacity: bool,
-    /// As if its instance were gone already
+    /// Assume that its instance is gone already
     #[arg(long, conflicts_with = "file")]
     lost: bool,
 }
@@ -107,7 +107,7 @@ pub(crate) struct PlanArgs {
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
     node: NameArgs,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -119,10 +119,10 @@ pub(crate) struct ReplaceArgs {
 pub(crate) struct RecycleArgs {
     #[command(flatten)]
     node: NameArgs,
-    /// The node's image from now on, which its root starts anew from
+    /// The node's new image; its root volume is created from it
     #[arg(long, value_name = "IMAGE", value_parser = ImageId::parse)]
     reimage: Option<ImageId>,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -137,16 +137,16 @@ pub(crate) struct RestoreArgs {
     /// The backup, such as db-1.b12
     #[arg(long, value_name = "BACKUP", value_parser = BackupId::parse)]
     backup: BackupId,
-    /// Only these volumes: root, or names of data volumes
+    /// Restore only these volumes: root, or names of data volumes
     #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
     only: Vec<Slot>,
-    /// As a new node of this name; the node itself goes on as it is
+    /// Create a new node of this name; the node itself stays as it is
     #[arg(long = "as-new", value_name = "NEW", value_parser = NodeName::parse, conflicts_with = "only")]
     new: Option<NodeName>,
-    /// The new node's file, YAML or JSON; else the node's own, renamed
+    /// The new node's file [default: the node's own file, renamed]
     #[arg(long, short, value_name = "FILE", requires = "new")]
     file: Option<PathBuf>,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -158,10 +158,10 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     node: NameArgs,
-    /// What is kept: a list of root, data, network, backups; or none; or all
+    /// What to keep: a list of root, data, network, backups; or none; or all
     #[arg(long, value_name = "CLASSES", required = true, value_parser = keep)]
     keep: Keep,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -173,7 +173,7 @@ pub(crate) struct DeleteArgs {
 pub(crate) struct HistoryArgs {
     #[command(flatten)]
     node: NameArgs,
-    /// Only the newest operations
+    /// Only the newest N workflows
     #[arg(long, value_name = "N")]
     last: Option<usize>,
 }

@@ -22,22 +22,22 @@ use crate::output::{Output, prune};
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     node: NameArgs,
-    /// Only what was retained so long [default: 7d, with --volume 0d]
+    /// Only volumes retained this long [default: 7d, with --volume 0d]
     #[arg(long, value_name = "TIME", value_parser = age)]
     older_than: Option<Duration>,
-    /// The N newest of each volume of the node's stay
+    /// Keep the N newest of each of the node's volumes
     #[arg(long, value_name = "N")]
     keep: Option<u32>,
-    /// Only this one; may be given several times
+    /// Only this volume; may be repeated
     #[arg(long = "volume", value_name = "VOLUME", value_parser = VolumeId::parse)]
     volumes: Vec<VolumeId>,
-    /// Show what would be deleted and what would stay, and delete nothing
+    /// Show what would be deleted and what would stay; delete nothing
     #[arg(long, conflicts_with_all = ["yes", "wait", "reason"])]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -86,7 +86,7 @@ async fn confirm(
     output: Output,
 ) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::user("a deletion is for good, and nobody is at the terminal to be asked")
+        return Err(Failure::user("a deletion is final, and there is no terminal to ask for confirmation")
             .hint("say --yes; --dry-run shows what would be deleted"));
     }
     let now_ms = Clock::system().now_ms();
@@ -125,7 +125,7 @@ async fn preview(
 
 fn ask(count: usize, output: Output) -> Result<(), Failure> {
     let volumes = if count == 1 { "this volume" } else { "these volumes" };
-    output.say(&format!("delete {volumes} for good? [y/N]"));
+    output.say(&format!("delete {volumes} permanently? [y/N]"));
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)

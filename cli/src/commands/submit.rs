@@ -25,19 +25,19 @@ use crate::output::{Output, words};
 /// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
 
-/// Of every command that asks for something.
+/// Of every command that submits something.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitArgs {
-    /// Follow what becomes of it, until it is done or stuck
+    /// Wait until it is done or stuck, and show the progress
     #[arg(long)]
     pub(crate) wait: bool,
     /// How long --wait waits, such as 90s, 30m or 2h
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
-    /// The idempotency key: what it names is done once [default: a new UUID]
+    /// The idempotency key; each key is processed once [default: a new UUID]
     #[arg(long = "id", value_name = "KEY", value_parser = submission_id)]
     pub(crate) submission: Option<SubmissionId>,
-    /// Who asks, for the record
+    /// Who requests it, for the record
     #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS", hide_env = true)]
     pub(crate) requested_by: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::output::{Format, Output, history, workflow};
 /// What can be done with workflows.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkflowCommand {
-    /// Submit a message as it would be sent to the queue
+    /// Submit a message from a file, as a program would send it
     #[command(after_help = "Example: perennial workflow submit -f replace-db-1.json --wait")]
     Submit(FileArgs),
     /// List the workflows
@@ -28,17 +28,17 @@ pub(crate) enum WorkflowCommand {
     /// Show one workflow with all its steps
     #[command(after_help = "Example: perennial workflow show db-1.3")]
     Show(IdArgs),
-    /// Follow a workflow until it is over (exit 0) or stuck (exit 1)
+    /// Watch a workflow until it is over (exit 0) or stuck (exit 1)
     #[command(after_help = "Example: perennial workflow watch db-1.3")]
     Watch(IdArgs),
-    /// Let a stuck workflow try again
+    /// Retry a stuck workflow
     #[command(
         after_help = "Example: perennial workflow resume db-1.3 --wait\n         perennial workflow resume db-1.3 --accept-loss root"
     )]
     Resume(ResumeArgs),
     /// Undo a workflow before its point of no return
     #[command(
-        after_help = "Example: perennial workflow cancel db-1.3 --reason 'wrong node' --wait\n\nAfter the point of no return there is only forward: the answer says so (exit 1)."
+        after_help = "Example: perennial workflow cancel db-1.3 --reason 'wrong node' --wait\n\nAfter its point of no return a workflow cannot be cancelled (exit 1)."
     )]
     Cancel(CancelArgs),
 }
@@ -56,7 +56,7 @@ pub(crate) struct FileArgs {
 /// Of `workflow list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only those that run or are stuck
+    /// Only workflows that are running or stuck
     #[arg(long)]
     open: bool,
 }
@@ -74,10 +74,10 @@ pub(crate) struct IdArgs {
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     workflow: IdArgs,
-    /// Give this up: root starts from the image, a data volume is made EMPTY
+    /// Accept the loss: root starts from the image, a data volume is EMPTY
     #[arg(long, value_name = "SLOT", num_args = 1.., value_parser = slot)]
     accept_loss: Vec<Slot>,
-    /// Bring what was lost back from this backup instead
+    /// Restore what was lost from this backup instead
     #[arg(long, value_name = "BACKUP", value_parser = BackupId::parse)]
     from_backup: Option<BackupId>,
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(crate) struct ResumeArgs {
 pub(crate) struct CancelArgs {
     #[command(flatten)]
     workflow: IdArgs,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]

@@ -26,7 +26,7 @@ impl std::fmt::Debug for Aws {
 }
 
 impl Aws {
-    /// Reads region, credentials and endpoint. Calls nobody.
+    /// Reads region, credentials and endpoint. Makes no call.
     pub(crate) async fn load() -> Self {
         let config = Box::pin(load_config()).await;
         let sqs = sqs_client(&config);

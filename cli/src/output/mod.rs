@@ -9,6 +9,8 @@ pub(crate) mod narrator;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod prune;
+#[cfg(feature = "region")]
+pub(crate) mod region;
 pub(crate) mod words;
 pub(crate) mod workflow;
 

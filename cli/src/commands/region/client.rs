@@ -98,6 +98,6 @@ pub(crate) async fn volume_at(client: &RegionClient, name: &str, device: &str) -
 }
 
 /// The entries of an object of the region's answer.
-pub(crate) fn entries(map: &Value) -> impl Iterator<Item = (&String, &Value)> {
+fn entries(map: &Value) -> impl Iterator<Item = (&String, &Value)> {
     map.as_object().into_iter().flatten()
 }
