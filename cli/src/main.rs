@@ -1,7 +1,8 @@
 //! The binary `perennial`: commands, configuration, output, exit codes. The only place that prints.
 //!
-//! A command is a thin function over the libraries. Commands that change something send a message to the submissions
-//! queue; commands that read ask the journal ([`perennial_views`]). Both work whether or not a server is running.
+//! A command is a thin function over the libraries. Commands that change something send a message to the
+//! submissions queue; commands that read ask the journal ([`perennial_views`]). Both work whether or not a
+//! server is running.
 //!
 //! | folder | what |
 //! | --- | --- |

@@ -6,8 +6,8 @@
 //! | [`query`] | [`Views`]: the questions, over any adapter of the engine's port [`Journal`] |
 //! | [`schemas`] | the JSON Schemas of the answers |
 //!
-//! Nothing here prints, sleeps, opens a file or knows a database or a cloud. The time is an argument. A program that
-//! renders an answer needs nothing but its model.
+//! Nothing here prints, sleeps, opens a file or knows a database or a cloud. The time is an argument. A
+//! program that renders an answer needs nothing but its model.
 //!
 //! [`Journal`]: perennial_engine::journal::Journal
 

@@ -18,8 +18,8 @@
 //! | `views/journal-head` | `journal head` |
 //! | `views/doctor` | `doctor` |
 //!
-//! A schema requires every field that is always printed. A program should ignore fields that it does not know: a later
-//! version may add some.
+//! A schema requires every field that is always printed. A program should ignore fields that it does not
+//! know: a later version may add some.
 
 use perennial_workflows::history::NodeHistory;
 use perennial_workflows::plan::Plan;

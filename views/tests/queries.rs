@@ -1,4 +1,5 @@
-//! The queries over the journal in memory: the streams of a released journal, and short ones for what it does not have.
+//! The queries over the journal in memory: the streams of a released journal, and short ones for what it does
+//! not have.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,7 +40,8 @@ const NOW_MS: u64 = 1_800_000_000_000;
 struct Script(Vec<(StreamId, EventData, u64)>);
 
 impl Script {
-    /// The events of the released journal in which `db-1` is provisioned and replaced, as long as `until` is not met.
+    /// The events of the released journal in which `db-1` is provisioned and replaced, as long as `until` is
+    /// not met.
     fn of_db_1(until: impl Fn(&StreamId, u64) -> bool) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/samples/journals");
         let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());

@@ -1,11 +1,11 @@
 //! `perennial demo`: three nodes, each keeping its state in another way, survive an interruption.
 //!
-//! Everything is real but the cloud: the SQLite journal with its fsyncs, the embedded queues, the engine and the workers
-//! are those of `perennial serve`; EC2 is the simulated region, on a clock that runs faster.
+//! Everything is real but the cloud: the SQLite journal with its fsyncs, the embedded queues, the engine and
+//! the workers are those of `perennial serve`; EC2 is the simulated region, on a clock that runs faster.
 //!
-//! Two witnesses stand outside of Perennial and only look at the simulated machines: a *probe* that asks each node a
-//! few times a (simulated) second whether it runs with everything it keeps, and a record that is written to each volume before
-//! the interruption and read back after it.
+//! Two witnesses stand outside of Perennial and only look at the simulated machines: a *probe* that asks each
+//! node a few times a (simulated) second whether it runs with everything it keeps, and a record that is
+//! written to each volume before the interruption and read back after it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -44,7 +44,8 @@ use crate::output::{Format, Output, history, table, words};
 /// The simulated time at the beginning: 2026-09-14T08:00:00Z, the same for every demo.
 const EPOCH_MS: u64 = 1_789_372_800_000;
 
-/// Faster, and the machine's own latencies (an fsync, a hop through the queue) would be seen as simulated seconds.
+/// Faster, and the machine's own latencies (an fsync, a hop through the queue) would be seen as simulated
+/// seconds.
 const SPEED_MAX: f64 = 60.0;
 
 /// Between two looks of the probe, in simulated time.
@@ -132,7 +133,8 @@ struct Outcome {
     modes: &'static str,
     /// Name, before, after, remark.
     rows: Vec<(String, String, String, String)>,
-    /// Simulated: from the last moment the node ran with everything it keeps to the first one it did so again.
+    /// Simulated: from the last moment the node ran with everything it keeps to the first one it did so
+    /// again.
     outage_ms: u64,
     /// Simulated: from the interruption notice to the end of the replacement.
     total_ms: u64,
@@ -499,7 +501,8 @@ struct Probe {
 #[derive(Default)]
 struct Seen {
     last_up_ms: u64,
-    /// The first and the last stretch without the node, as one: from the last good look before to the first after.
+    /// The first and the last stretch without the node, as one: from the last good look before to the first
+    /// after.
     down_ms: Option<(u64, u64)>,
     up: bool,
 }

@@ -13,8 +13,7 @@ use crate::output::Output;
 /// Of `schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArgs {
-    /// node, pool, submission, event, reply, or the name of an output such
-    /// as views/node-list [default: all of them]
+    /// Its name, such as node, event or views/node-list [default: all]
     name: Option<String>,
     /// Write NAME.schema.json files into this directory instead
     #[arg(long, value_name = "DIR")]

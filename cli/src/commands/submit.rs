@@ -22,7 +22,8 @@ use crate::installation::config::QueueKind;
 use crate::installation::{Installation, Role};
 use crate::output::{Output, words};
 
-/// A running server answers a submission within milliseconds; after this long there is none, or it is in trouble.
+/// A running server answers a submission within milliseconds; after this long there is none, or it is in
+/// trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
 
 /// Of every command that submits something.

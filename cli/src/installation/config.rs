@@ -3,13 +3,13 @@
 //! ```toml
 //! owner = "default"            # in every tag: one installation sees only its own
 //! data_dir = "./.perennial"    # the journal and the embedded queues
-//! cloud = "ec2"                # for rehearsals "region": `perennial region` at AWS_ENDPOINT_URL, and its clock; or "sim":
-//!                              # a region inside the process, which ends with it
+//! cloud = "ec2"                # for rehearsals "region": `perennial region` at AWS_ENDPOINT_URL, with its
+//!                              # clock; or "sim": a region inside the process, which ends with it
 //! sweep_every_s = 20           # between two looks for instances that were lost without an event
 //! log = "info"                 # of `serve`, in tracing's syntax
 //!
 //! [queues]
-//! kind = "sqs"                                  # "embedded" is the default: queue.sqlite in the data directory
+//! kind = "sqs"                                  # "embedded" is the default: a file in the data directory
 //! submissions = "perennial-submissions"         # a name; of SQS also a URL
 //! interruptions = "https://sqs.eu-west-1.amazonaws.com/111122223333/spot-events"
 //! steps = "embedded:steps"                      # a prefix gives one queue another kind
@@ -19,8 +19,8 @@
 //! speed = 1.0                  # how many times as fast as real time
 //! ```
 //!
-//! Each key has a variable: `PERENNIAL_OWNER`, `PERENNIAL_QUEUES_STEPS`, `PERENNIAL_SIM_SPEED`, … AWS's region,
-//! credentials and endpoint follow AWS's own conventions and have no key here.
+//! Each key has a variable: `PERENNIAL_OWNER`, `PERENNIAL_QUEUES_STEPS`, `PERENNIAL_SIM_SPEED`, … AWS's
+//! region, credentials and endpoint follow AWS's own conventions and have no key here.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -76,7 +76,8 @@ struct SimSection {
 pub(crate) enum CloudKind {
     /// AWS, or whatever answers at `AWS_ENDPOINT_URL`.
     Ec2,
-    /// `perennial region` at `AWS_ENDPOINT_URL`: EC2's adapters, and the region's clock instead of the machine's.
+    /// `perennial region` at `AWS_ENDPOINT_URL`: EC2's adapters, and the region's clock instead of the
+    /// machine's.
     Region,
     /// A simulated region inside the process.
     Sim,

@@ -1,9 +1,10 @@
 //! The journal of this machine: one SQLite file in the data directory. The only module that knows that.
 //!
-//! Reading commands get it as the engine's port [`Journal`], so they would read any other journal as well. What stays
-//! here is about the file itself: its lock, its copies, its repair, and reading all of it without the engine.
-//! `verify`, `rebuild`, `export` and `backup` work on a path because a damaged file must be readable row by row, a copy
-//! must be one of a file, and a rebuild needs the lock that otherwise the server has.
+//! Reading commands get it as the engine's port [`Journal`], so they would read any other journal as well.
+//! What stays here is about the file itself: its lock, its copies, its repair, and reading all of it without
+//! the engine. `verify`, `rebuild`, `export` and `backup` work on a path because a damaged file must be
+//! readable row by row, a copy must be one of a file, and a rebuild needs the lock that otherwise the server
+//! has.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -38,8 +38,8 @@ impl Role {
     /// How an embedded queue of this role behaves. Every process says the same.
     pub(crate) fn settings(self) -> QueueSettings {
         let messages = QueueSettings {
-            // A message that cannot be written for lack of disk comes again for ten minutes; one that cannot be read
-            // is given up at once, with its reason.
+            // A message that cannot be written for lack of disk comes again for ten minutes; one that cannot
+            // be read is given up at once, with its reason.
             max_receives: 20,
             ..QueueSettings::default()
         };

@@ -30,8 +30,8 @@ pub(crate) fn length(ms: u64) -> String {
     }
 }
 
-/// Columns and a text behind them, broken at spaces so that no line is wider than a terminal where ids allow it; further
-/// lines begin at `indent`.
+/// Columns and a text behind them, broken at spaces so that no line is wider than a terminal where ids allow
+/// it; further lines begin at `indent`.
 pub(crate) fn wrapped(head: &str, text: &str, indent: usize) -> String {
     let mut lines = vec![head.to_owned()];
     for word in text.split_whitespace() {

@@ -3,8 +3,8 @@
 use perennial_workflows::backup::{BackupCause, BackupId, Carried};
 use perennial_workflows::history::{Entry, NodeHistory};
 
-/// Adds what belongs into a node's history of the backups that its present catalogue lists: the backups that failed, and
-/// those that the schedule did not take. The others stand in `node backups`.
+/// Adds what belongs into a node's history of the backups that its present catalogue lists: the backups that
+/// failed, and those that the schedule did not take. The others stand in `node backups`.
 pub fn add_backups(history: &mut NodeHistory, catalog: &Carried) {
     let id = |number| BackupId::new(history.node.clone(), number);
     let failed = catalog.failures.iter().map(|failure| {

@@ -1,7 +1,7 @@
 //! The answers: plain data, made from the state of a stream by pure functions.
 //!
-//! The field names are what `--output json` prints; they are stable. Times are milliseconds since the Unix epoch
-//! (`…_at_ms`), lengths of time are milliseconds (`…_ms`).
+//! The field names are what `--output json` prints; they are stable. Times are milliseconds since the Unix
+//! epoch (`…_at_ms`), lengths of time are milliseconds (`…_ms`).
 
 pub mod address_pool;
 pub mod backups;

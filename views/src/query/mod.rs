@@ -1,7 +1,7 @@
 //! The questions: [`Views`], over any adapter of the engine's port `Journal`.
 //!
-//! A query reads summaries where a line is enough, and folds single streams where the whole state is needed. It keeps
-//! nothing: every answer is as new as the journal was when it was read.
+//! A query reads summaries where a line is enough, and folds single streams where the whole state is needed.
+//! It keeps nothing: every answer is as new as the journal was when it was read.
 
 mod address_pool;
 mod error;

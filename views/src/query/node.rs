@@ -137,7 +137,8 @@ impl Views {
         Err(QueryError::Missing { subject: Subject::Node, name: name.to_string() })
     }
 
-    /// What the present segment of a node's backup catalogue knows; nothing, when the node never had a backup.
+    /// What the present segment of a node's backup catalogue knows; nothing, when the node never had a
+    /// backup.
     pub(super) async fn backup_catalog(&self, name: &NodeName) -> Result<Carried, QueryError> {
         let streams = self.journal.lookup(&book_key(name)).await?;
         let Some(stream) = streams.first() else { return Ok(Carried::default()) };

@@ -199,7 +199,7 @@ pub(crate) enum RegionCommand {
         #[command(flatten)]
         at: At,
     },
-    /// List the leaked resources of an owner; exit 1 if there are any
+    /// List the leaked resources of an owner; exit 1 if any
     #[command(after_help = "Example: perennial region leaks --owner default --expected i-0123456789abcdef0")]
     Leaks {
         /// The value of the tag perennial:owner

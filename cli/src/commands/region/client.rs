@@ -33,8 +33,8 @@ fn endpoint() -> Option<String> {
     ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"].into_iter().find_map(named)
 }
 
-/// The clock of the region that AWS's clients are pointed at: an engine that goes by it has as much time between a notice and the
-/// end as it would have on AWS, whatever the region's speed.
+/// The clock of the region that AWS's clients are pointed at: an engine that goes by it has as much time
+/// between a notice and the end as it would have on AWS, whatever the region's speed.
 #[cfg(feature = "aws")]
 pub(crate) async fn clock() -> Result<Clock, Failure> {
     let Some(endpoint) = endpoint() else {

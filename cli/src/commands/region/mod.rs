@@ -1,6 +1,7 @@
 //! `perennial region`: the simulated region on the wire, for any AWS client, and what can be done to it.
 //!
-//! Without a command it serves; every command asks the control surface of a region that runs (`docs/region.md`).
+//! Without a command it serves; every command asks the control surface of a region that runs
+//! (`docs/region.md`).
 
 mod act;
 mod args;
