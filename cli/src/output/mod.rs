@@ -34,7 +34,7 @@ pub(crate) enum Format {
     /// For people.
     #[default]
     Table,
-    /// For programs: one document, or one a line of what goes on.
+    /// For programs: one document; of events one per line.
     Json,
 }
 
