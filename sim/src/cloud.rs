@@ -36,11 +36,11 @@ use perennial_workers::cloud::{
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
     Taking, TypeQuery, VolumeRequest, VolumeView,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};

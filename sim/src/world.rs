@@ -69,7 +69,7 @@ use std::net::Ipv4Addr;
 
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{ImageState, ImageTraits, SnapshotState, Tags};
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };

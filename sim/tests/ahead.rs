@@ -8,11 +8,11 @@ use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::Market;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
 use serde_json::json;
 
 /// Where home waits for one snapshot, and another zone needs two.

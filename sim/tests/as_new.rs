@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeName, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 fn slot(name: &str) -> Slot {
@@ -154,7 +155,9 @@ async fn retention_waits_for_the_new_node() {
     spec.capacity.instance_types = vec!["c7i.large".into()];
     lab.region.with(|world, _| {
         let zone = world.zones()[0].clone();
-        for market in [perennial_workflows::aws::Market::Spot, perennial_workflows::aws::Market::OnDemand] {
+        for market in
+            [perennial_workflows::model::aws::Market::Spot, perennial_workflows::model::aws::Market::OnDemand]
+        {
             world.set_capacity("c7i.large", &zone, market, perennial_sim::world::settings::Capacity::Free(0));
         }
     });
@@ -178,7 +181,7 @@ async fn retention_waits_for_the_new_node() {
     }
     lab.region.with(|world, _| {
         let zone = world.zones()[0].clone();
-        let spot = perennial_workflows::aws::Market::Spot;
+        let spot = perennial_workflows::model::aws::Market::Spot;
         world.set_capacity("c7i.large", &zone, spot, perennial_sim::world::settings::Capacity::Unlimited);
     });
     lab.rest("db-2", 1).await;
@@ -227,7 +230,7 @@ async fn what_cannot_be_the_new_nodes_is_refused_by_the_field() {
         (
             "db-2",
             "db-1.b1",
-            &|s| s.image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap(),
+            &|s| s.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap(),
             "spec.image: the root of db-1.b1 was made from",
         ),
         (

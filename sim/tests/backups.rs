@@ -13,10 +13,11 @@ use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Quotas, Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{ImageRequest, ImageTraits, Tags};
-use perennial_workflows::aws::{SnapshotId, VolumeId};
-use perennial_workflows::backup::{BOOK_BACKUPS_MAX, BackupSpec, Carried};
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::backup_catalog::{BOOK_BACKUPS_MAX, Carried};
+use perennial_workflows::model::aws::{SnapshotId, VolumeId};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -9,8 +9,8 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::spec::node::{Handover, NetworkMode, RootMode};
 use serde_json::json;
 
 fn settings(seed: u64) -> Settings {

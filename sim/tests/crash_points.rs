@@ -8,8 +8,9 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, RootMode, ZoneChange};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, RootMode, ZoneChange};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy)]

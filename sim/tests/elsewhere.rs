@@ -8,8 +8,8 @@ use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
 use serde_json::json;
 
 /// A node that may live in two zones, in the first one.

@@ -9,11 +9,12 @@ use lab::Lab;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, World};
 use perennial_workers::cloud::{Tags, VolumeRequest};
-use perennial_workflows::aws::{Market, VolumeId};
-use perennial_workflows::operation::{Facts, VolumeFact};
-use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::{Market, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::facts::{Facts, VolumeFact};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::view::plan::{Assumption, Presence, plan_assuming};
 use serde_json::json;
 
 /// What was on the volume before the node.

@@ -10,10 +10,12 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::{Backup, BackupCause, BackupSpec};
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::backup_catalog::{Backup, BackupCause};
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// What makes a node another kind of node.

@@ -11,15 +11,14 @@ use perennial_sim::world::{DeviceMapping, Notice, World};
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{ImageRequest, Tags, VolumeRequest};
 use perennial_workers::sweep;
-use perennial_workflows::aws::{ImageId, InstanceId, Market, VolumeId};
-use perennial_workflows::found::FoundVolumes;
-use perennial_workflows::node::{OperationKind, Outcome};
-use perennial_workflows::operation::Status;
-use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};
-use perennial_workflows::spec::{
-    DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange,
-};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::{ImageId, InstanceId, Market, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::{OperationKind, Outcome};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::spec::node::FoundVolumes;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
 use serde_json::json;
 
 /// A free volume of somebody's, in the node's zone.
@@ -82,7 +81,7 @@ fn exists(world: &World, volume: &VolumeId) -> bool {
     world.all_volumes().any(|known| known.id == *volume)
 }
 
-fn slots(node: &perennial_workflows::node::Node) -> Vec<String> {
+fn slots(node: &perennial_workflows::aggregate::node::Node) -> Vec<String> {
     node.resources.volumes.keys().map(ToString::to_string).collect()
 }
 

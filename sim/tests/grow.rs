@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned() -> (Lab, NodeSpec) {

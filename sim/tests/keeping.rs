@@ -12,8 +12,8 @@ use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::InterfaceId;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::model::aws::InterfaceId;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// How a node loses its instance.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workflows::aws::Market;
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
@@ -171,7 +171,7 @@ async fn another_image_is_a_declared_operation() {
         let before = lab.node("db-1").await;
         let image = lab.region.with(|world, _| world.default_image());
         // Refused before anybody looks whether there is such an image.
-        spec.image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
+        spec.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;
         let fates = lab.fates().await.join(" ");

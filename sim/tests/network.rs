@@ -10,9 +10,10 @@ use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::{GroupId, InterfaceId};
-use perennial_workflows::history::story;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, RootMode};
+use perennial_workflows::model::aws::{GroupId, InterfaceId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::view::history::story;
 use serde_json::json;
 
 /// How a node is made to move.

@@ -8,10 +8,11 @@ use lab::Lab;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::node::{OperationKind, Retained};
-use perennial_workflows::signal::Cause;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::resources::Retained;
+use perennial_workflows::model::signal::Cause;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 const DAY: Duration = Duration::from_hours(24);

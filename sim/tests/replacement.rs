@@ -10,9 +10,9 @@ use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
-use perennial_workflows::steps::Intent;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{Handover, NetworkMode, RootMode};
+use perennial_workflows::step::intent::Intent;
 
 const NETWORKS: [NetworkMode; 4] =
     [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::SecondaryEni, NetworkMode::None];

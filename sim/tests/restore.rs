@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lab::Lab;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::RootLoss;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::RootLoss;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab, NodeSpec) {

@@ -9,13 +9,15 @@ use lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::{Origin, RootLoss};
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::{Evidence, Slot};
-use perennial_workflows::uefi::UefiVariables;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::uefi::UefiVariables;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::RootLoss;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::step::evidence::Evidence;
 use serde_json::json;
 
 fn settings() -> Settings {

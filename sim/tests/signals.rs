@@ -7,10 +7,10 @@ use std::time::Duration;
 use lab::Lab;
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{NetworkMode, RootMode};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{NetworkMode, RootMode};
+use perennial_workflows::step::evidence::Evidence;
 use serde_json::{Value, json};
 
 /// AWS Health's event as it is published: about these entities, announced for two weeks later.

@@ -13,11 +13,12 @@ use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::{InstanceId, Market};
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Intent;
+use perennial_workflows::model::aws::{InstanceId, Market};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
+use perennial_workflows::step::intent::Intent;
 use serde_json::{Value, json};
 
 /// Everything an interruption leads to, with the longest clean-up.

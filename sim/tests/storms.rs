@@ -15,11 +15,12 @@ use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{Tags, VolumeRequest};
-use perennial_workflows::aws::{Market, VolumeId};
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::{Market, VolumeId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
 
 /// How many seeds one run tries without being told.
 const SEEDS: std::ops::Range<u64> = 0..60;

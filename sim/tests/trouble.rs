@@ -9,8 +9,8 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::classify::Action;
 use perennial_workers::cloud::{Cloud as _, InterfaceRequest, Tags, Taking};
-use perennial_workflows::aws::{InstanceState, InterfaceId};
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::model::aws::{InstanceState, InterfaceId};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned(network: NetworkMode) -> (Lab, NodeSpec) {

@@ -15,10 +15,12 @@ use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, StreamId};
 use perennial_engine::journal::{Journal as _, RecordedEvent};
 use perennial_store::JournalReader;
-use perennial_workflows::domain::{Event, Perennial, State};
-use perennial_workflows::letter::{Fate, LetterEvent};
-use perennial_workflows::node::{Node, node_stream};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::inbox::{Fate, LetterEvent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
 use serde_json::Value;
 use tempfile::TempDir;
 

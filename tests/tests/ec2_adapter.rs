@@ -18,7 +18,7 @@ use perennial_workers::cloud::{
     LaunchNetwork, LaunchRequest, Select, SnapshotState, SubnetView, Tags, Taking, VolumeRequest,
     VolumeState, VolumeView,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

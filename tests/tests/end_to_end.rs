@@ -17,12 +17,12 @@ use perennial_tests::emulators::{Emulator, Kind};
 use perennial_tests::installation::Installation;
 use perennial_tests::rehearsal::RegionProcess;
 use perennial_workers::aws::{EnsureQueue, ensure_queue, sqs_client};
-use perennial_workflows::domain::Event;
-use perennial_workflows::letter::{Fate, LetterEvent};
-use perennial_workflows::node::Node;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::steps::Slot;
-use perennial_workflows::submission::Reply;
+use perennial_workflows::aggregate::inbox::{Fate, LetterEvent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::states::Event;
+use perennial_workflows::domain::submission::Reply;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::OperationEvent;
 use serde_json::{Value, json};
 
 const REGION: &str = "us-east-1";

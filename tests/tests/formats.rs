@@ -13,10 +13,14 @@ use perennial_engine::domain::{Domain as _, Stamp};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::EventData;
 use perennial_store::export::verify_export;
-use perennial_workflows::domain::{EVENT_VERSION, Event, Perennial, State};
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::operation::{Draft, Operation, OperationEvent, Status};
-use perennial_workflows::{plan, schemas};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::codec::EVENT_VERSION;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::machine::decide::Draft;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::view::{plan, schemas};
 use serde_json::{Value, json};
 
 /// An operation of the samples that takes more steps than this does not end.

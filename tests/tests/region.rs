@@ -5,8 +5,8 @@
 //! AWS, except where a test says otherwise. `kills.rs` does the same with `kill -9` at seeded moments.
 
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes, verdict};
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 /// Simulated minutes take seconds; faster, and the machine's own latencies would be seen as minutes.

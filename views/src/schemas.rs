@@ -21,8 +21,8 @@
 //! A schema requires every field that is always printed. A program should ignore fields that it does not
 //! know: a later version may add some.
 
-use perennial_workflows::history::NodeHistory;
-use perennial_workflows::plan::Plan;
+use perennial_workflows::view::history::NodeHistory;
+use perennial_workflows::view::plan::Plan;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::json;

@@ -9,11 +9,15 @@ use std::time::Duration;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::backup::{Book, BookId, Errand, errand};
-use perennial_workflows::domain::{Command, Perennial, Rejection, Sight, State};
-use perennial_workflows::node::{OperationId, node_stream};
-use perennial_workflows::operation::Status;
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::backup_catalog::Book;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::command::{Command, Rejection, Sight};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::backup_id::BookId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::operation::state::Status;
 use tracing::warn;
 
 /// Between two ticks. A backup begins this much late at most, which is little against a minute.
@@ -209,7 +213,7 @@ impl Backups {
 }
 
 /// Whether what is due depends on the node's newest operation.
-fn needs_operation(node: &perennial_workflows::node::Node, book: &Book) -> bool {
+fn needs_operation(node: &perennial_workflows::aggregate::node::Node, book: &Book) -> bool {
     node.open.is_some() || node.deleted && !book.known.backups.is_empty()
 }
 
@@ -218,7 +222,7 @@ fn needs_operation(node: &perennial_workflows::node::Node, book: &Book) -> bool 
 /// # Errors
 /// When the journal cannot be read.
 pub async fn present_book(engine: &Engine<Perennial>, name: &NodeName) -> Result<u64, ReadError> {
-    let streams = engine.journal().lookup(&perennial_workflows::backup::book_key(name)).await?;
+    let streams = engine.journal().lookup(&perennial_workflows::model::backup_id::book_key(name)).await?;
     Ok(streams.iter().filter_map(BookId::of_stream).map(|book| book.number()).max().unwrap_or(1))
 }
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
 
 use crate::classify::{Action, Class, CloudError};
 use crate::cloud::{

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
 
 use crate::classify::CloudError;
 use crate::cloud::{Cloud, TypeQuery};

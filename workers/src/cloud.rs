@@ -14,15 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
-use perennial_workflows::found::MappedVolume;
-use perennial_workflows::signal::StatusCheck;
-use perennial_workflows::steps::LaunchVolume;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::signal::StatusCheck;
+use perennial_workflows::model::survey::TypeFacts;
+use perennial_workflows::model::volume::MappedVolume;
+use perennial_workflows::step::intent::LaunchVolume;
 
 use crate::classify::CloudError;
 

@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
-use perennial_workflows::hint::Hint;
-use perennial_workflows::signal::{Effect, News, Signal, Source};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
+use perennial_workflows::model::signal::{Effect, News, Signal, Source};
+use perennial_workflows::step::wake_hint::Hint;
 use serde::Deserialize;
 use serde_json::Value;
 

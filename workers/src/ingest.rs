@@ -5,7 +5,7 @@
 //!   deleted. A crash in between finds the letter answered and only deletes.
 //! - Every message has a fate ([`Fate`]); none stops the loop. What cannot be read goes to the dead letters with its reason.
 //! - A message whose letter cannot be written (the journal is unavailable) stays in the queue.
-//! - A hint ([`perennial_workflows::hint`]) is no letter: it wakes the steps of this process that wait for it, and is gone.
+//! - A hint ([`perennial_workflows::step::wake_hint`]) is no letter: it wakes the steps of this process that wait for it, and is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,15 @@ use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::backup::{BackupId, BookId};
-use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Rejection, Sight, State};
-use perennial_workflows::hint::Hint;
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{OperationId, node_stream};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::submission::{Reply, Submission, SubmissionId, Work};
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId, Work};
+use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::step::wake_hint::Hint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -450,7 +452,7 @@ pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight,
 /// When the journal cannot be read.
 pub async fn node_of(
     engine: &Engine<Perennial>,
-    instance: &perennial_workflows::aws::InstanceId,
+    instance: &perennial_workflows::model::aws::InstanceId,
 ) -> Result<Option<NodeName>, ExecuteError<Rejection>> {
     let streams = engine.journal().lookup(&format!("instance/{instance}")).await?;
     Ok(streams.iter().find_map(|stream| match stream.category() {

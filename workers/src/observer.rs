@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_workflows::aws::{ImageId, InstanceId, InterfaceId, SnapshotId, VolumeId};
+use perennial_workflows::model::aws::{ImageId, InstanceId, InterfaceId, SnapshotId, VolumeId};
 use tokio::sync::oneshot;
 
 use crate::classify::{Action, CloudError};

@@ -14,10 +14,13 @@ use std::collections::BTreeSet;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::Which;
-use perennial_workflows::aws::Market;
-use perennial_workflows::domain::{NodeSummary, Perennial, Rejection, State};
-use perennial_workflows::operation::Operation;
-use perennial_workflows::steps::Intent;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::operation::state::Operation;
+use perennial_workflows::step::intent::Intent;
 use tokio::sync::Mutex;
 
 /// How many nodes one page of the list holds.

@@ -3,7 +3,7 @@
 //! A pool that answered "no capacity" a moment ago will say so again: for [`REMEMBERED_FOR`] no other launch asks it, and the
 //! journal shows it as considered and passed over. An interruption warning says the same of the pool its instance
 //! came from. Which launch asks a pool in spite of it, so that a ladder never goes round on memory alone, is the workflow's
-//! decision ([`capacity`](perennial_workflows::capacity)).
+//! decision ([`capacity`](perennial_workflows::rules::capacity)).
 //!
 //! Losing the memory costs calls, nothing else: it is not in the journal.
 
@@ -13,13 +13,17 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_workflows::aws::Market;
-use perennial_workflows::domain::{Perennial, Rejection, State};
-use perennial_workflows::node::{Node, node_stream};
-use perennial_workflows::operation::Operation;
-use perennial_workflows::signal::{News, Signal};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
+use perennial_workflows::model::signal::{News, Signal};
+use perennial_workflows::operation::state::Operation;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
 use tracing::debug;
 
 /// How long a pool without capacity is not asked. Karpenter's time for the same: long enough for the other nodes of one

@@ -8,10 +8,13 @@ use std::time::Duration;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
-use perennial_workflows::node::node_stream;
-use perennial_workflows::prune::due;
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::domain::retention::due;
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
 use tracing::{info, warn};
 
 use crate::ingest::sight;

@@ -13,12 +13,18 @@ use std::time::Duration;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::aws::Market;
-use perennial_workflows::capacity::{self, SpotSeen, may_return};
-use perennial_workflows::domain::{Command, NodeSummary, Perennial, Rejection, State};
-use perennial_workflows::node::{Node, node_stream};
-use perennial_workflows::requirements::SCORED_TYPES_MIN;
-use perennial_workflows::spec::{NodeName, NodeSpec};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::movement;
+use perennial_workflows::domain::movement::{SpotSeen, may_return};
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
+use perennial_workflows::model::requirements::SCORED_TYPES_MIN;
+use perennial_workflows::spec::node::NodeSpec;
 use tracing::{debug, info, warn};
 
 use crate::cloud::Cloud;
@@ -219,7 +225,7 @@ fn place(node: &Node) -> Option<(&NodeSpec, Place)> {
     let placement = node.resources.placement.as_ref()?;
     let subnet = node.resources.subnet.as_ref();
     let zone = subnet.and_then(|subnet| placement.other_zones.get(subnet)).unwrap_or(&placement.zone);
-    Some((spec, (capacity::types_here(node), zone.clone(), spec.capacity.price_max.clone())))
+    Some((spec, (movement::types_here(node), zone.clone(), spec.capacity.price_max.clone())))
 }
 
 /// Why the nodes on demand could not be looked at.

@@ -24,14 +24,17 @@ use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
 use perennial_engine::workers::{StepResult, StepRunner};
-use perennial_workflows::aws::{
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::model::aws::{
     AllocationId, GroupId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, VolumeId,
 };
-use perennial_workflows::capacity;
-use perennial_workflows::domain::Perennial;
-use perennial_workflows::found::Found;
-use perennial_workflows::node::{Made, Thing};
-use perennial_workflows::steps::{Evidence, ImageFacts, Intent, LaunchInterface, Placement, Slot, TagMap};
+use perennial_workflows::model::image::{ImageFacts, Placement};
+use perennial_workflows::model::resources::{Made, Thing};
+use perennial_workflows::model::volume::Found;
+use perennial_workflows::model::volume::{Slot, TagMap};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::{Intent, LaunchInterface};
 use tracing::warn;
 
 use crate::catalogue::Catalogue;

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use perennial_workflows::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::found::{FoundVolumes, leaving};
-use perennial_workflows::node::Node;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::volumes::leaving;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::spec::node::FoundVolumes;
 
 use crate::classify::CloudError;
 use crate::cloud::{Cloud, InstanceView, Select, VolumeView};

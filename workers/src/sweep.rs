@@ -11,11 +11,13 @@ use std::time::Duration;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::{ReadError, Which};
 use perennial_engine::workers::Shutdown;
-use perennial_workflows::aws::{InstanceId, InstanceState, SpotRequestId};
-use perennial_workflows::domain::{Command, Perennial, Rejection, State};
-use perennial_workflows::node::node_stream;
-use perennial_workflows::signal::{News, Signal, Source};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
+use perennial_workflows::model::signal::{News, Signal, Source};
 use tracing::{info, warn};
 
 use crate::classify::CloudError;

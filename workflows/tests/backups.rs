@@ -6,15 +6,23 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::{
-    BackupCause, BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookDraft, CONDEMNED_MAX,
-    Carried, Condemned, Errand, TakenSnapshot, errand, turn_after,
+use perennial_workflows::aggregate::backup_catalog::{
+    BackupCause, BackupEvent, Book, Carried, PENDING_DELETIONS_MAX, PendingDeletion,
 };
-use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::plan::imagined_resources;
-use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::backup_draft::BookDraft;
+use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::schedule::turn_after;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::imagined_resources;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -415,13 +423,13 @@ fn the_turns_of_a_fleet_are_spread_and_each_comes_once_an_interval() {
 #[test]
 fn too_many_snapshots_that_cannot_be_deleted_end_the_backups_until_somebody_helps() {
     let mut book = Book { opened: true, ..Book::default() };
-    let left = Condemned {
+    let left = PendingDeletion {
         backup: 1,
         own: Default::default(),
         because: Some("UnauthorizedOperation: no".into()),
         tried_at: Some(1),
     };
-    book.known.condemned = (0..CONDEMNED_MAX).map(|n| (snapshot(1, n), left.clone())).collect();
+    book.known.condemned = (0..PENDING_DELETIONS_MAX).map(|n| (snapshot(1, n), left.clone())).collect();
     let node = node(5, 3);
     assert!(matches!(errand(&node, None, &name(), &book, u64::MAX / 2), Errand::Begin { .. }));
     book.known.condemned.insert(snapshot(2, 0), left);

@@ -6,27 +6,36 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
-use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Book, BookId, Errand, TakenSnapshot,
-    errand,
-};
-use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
-use perennial_workflows::found::Found;
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, OperationId, Outcome, node_stream};
-use perennial_workflows::operation::{Keep, Operation, OperationEvent, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::signal::{News, Signal, Source};
-use perennial_workflows::spec::{
-    MarketPolicy, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange, example,
-};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
     RestoreParams, ResumeParams, Submission, SubmissionId, Work,
 };
-use perennial_workflows::uefi::UefiVariables;
+use perennial_workflows::model::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
+use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, Outcome, node_stream};
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::signal::{News, Signal, Source};
+use perennial_workflows::model::uefi::UefiVariables;
+use perennial_workflows::model::volume::Found;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::success;
 
 /// What a case says of one step: another evidence than success.
 type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;

@@ -5,29 +5,42 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId};
-use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Book, BookId, Errand, TakenSnapshot,
-    errand,
-};
-use perennial_workflows::capacity::{self, SpotSeen};
-use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Sight, State};
-use perennial_workflows::found::{Found, FoundVolume, Stranger};
-use perennial_workflows::letter::letter_stream;
-use perennial_workflows::node::{Node, OperationId, OperationKind, node_stream};
-use perennial_workflows::operation::{Operation, OperationEvent, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::prune;
-use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::signal::{Effect, News, Signal, Source, StatusCheck};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, ReturnToSpot, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
+use perennial_workflows::aggregate::inbox::letter_stream;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
+use perennial_workflows::domain::movement;
+use perennial_workflows::domain::movement::SpotSeen;
+use perennial_workflows::domain::retention;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PruneParams, RecycleParams,
     ReplaceParams, RestoreParams, ResumeNodeParams, ResumeParams, Submission, SubmissionId, Work,
 };
-use perennial_workflows::survey::{PassedOver, Survey};
-use perennial_workflows::uefi::{UEFI_DATA_MAX, UefiVariables};
+use perennial_workflows::model::aws::{
+    AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId,
+};
+use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, node_stream};
+use perennial_workflows::model::requirements::CapacityOrder;
+use perennial_workflows::model::signal::{Effect, News, Signal, Source, StatusCheck};
+use perennial_workflows::model::survey::{PassedOver, Survey};
+use perennial_workflows::model::uefi::{UEFI_DATA_MAX, UefiVariables};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::model::volume::{Found, FoundVolume, Stranger};
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, ReturnToSpot, RootMode, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::success;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
@@ -324,7 +337,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
         (Intent::Find { .. }, 1) => Evidence::Found {
-            things: vec![perennial_workflows::node::Thing::Instance {
+            things: vec![perennial_workflows::model::resources::Thing::Instance {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
             }],
@@ -464,7 +477,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             desk.submit(Work::Replace(ReplaceParams { reason: None }))?;
         }
         Move::Restore(n) => {
-            let backup = perennial_workflows::backup::BackupId::new(Desk::name(), u64::from(*n % 6) + 1);
+            let backup =
+                perennial_workflows::model::backup_id::BackupId::new(Desk::name(), u64::from(*n % 6) + 1);
             desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }))?;
         }
         Move::Sight(others, left) => {
@@ -502,7 +516,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             desk.submit(Work::ResumeNode(ResumeNodeParams { reason: None }))?;
         }
         Move::Recycle(reimage) => {
-            let image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
+            let image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
             let reimage = reimage.then_some(image);
             desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }))?;
         }
@@ -519,14 +533,14 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::PruneDue(days) => {
             desk.now_ms += u64::from(*days % 3) * 86_400_000;
             let node = desk.node();
-            let due = prune::due(&node, &Desk::name(), desk.now_ms + 700);
+            let due = retention::due(&node, &Desk::name(), desk.now_ms + 700);
             let (before, sight) = (node.operations, desk.sight());
             let begun = desk.execute(&Command::Prune { sight, owner: "laws".into() })?;
             prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
             prop_assert_eq!(desk.node().operations > before, begun);
         }
         Move::Delete(root, data) => {
-            let keep = perennial_workflows::operation::Keep {
+            let keep = perennial_workflows::model::restore::Keep {
                 root: *root,
                 data: *data,
                 network: *root,
@@ -583,7 +597,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let node = desk.node();
             let before = node.operations;
             let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
-            let may = capacity::may_return(&node, &seen, desk.now_ms + 700).is_ok();
+            let may = movement::may_return(&node, &seen, desk.now_ms + 700).is_ok();
             let sight = desk.sight();
             let begun = desk.execute(&Command::Return { sight, seen, owner: "laws".into() })?;
             prop_assert_eq!(begun, may, "a return begins when it may, and only then");
@@ -605,7 +619,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Resume(accept) => {
             let Some(operation) = desk.open() else { return Ok(()) };
-            let lost = |record: &perennial_workflows::operation::StepRecord| match (
+            let lost = |record: &perennial_workflows::operation::state::StepRecord| match (
                 record.intent.as_ref(),
                 &record.outcome,
             ) {
@@ -787,7 +801,7 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
     let finals = book.known.complete().filter(|backup| backup.order.is_final()).count();
     prop_assert!(finals <= 1, "the newest final one");
     prop_assert!(book.known.complete().count() - finals <= 2, "no more than are kept");
-    prop_assert!(book.known.failures.len() <= perennial_workflows::backup::FAILURES_MAX);
+    prop_assert!(book.known.failures.len() <= perennial_workflows::aggregate::backup_catalog::FAILURES_MAX);
     Ok(())
 }
 
@@ -826,7 +840,7 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
                             Intent::ReleaseInterface { interface, .. }
                             | Intent::AttachInterface { interface, .. }
                             | Intent::Launch {
-                                interface: perennial_workflows::steps::LaunchInterface::Kept(interface),
+                                interface: perennial_workflows::step::intent::LaunchInterface::Kept(interface),
                                 ..
                             },
                             Evidence::Lost { .. },
@@ -939,12 +953,12 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                         && !order.before.volumes.is_empty()
                     {
                         let over = match &order.cause {
-                            perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
-                            perennial_workflows::signal::Cause::Request { .. }
-                            | perennial_workflows::signal::Cause::Found { .. }
-                            | perennial_workflows::signal::Cause::FileChanged { .. }
-                            | perennial_workflows::signal::Cause::RetainedLonger { .. }
-                            | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
+                            perennial_workflows::model::signal::Cause::Signal { signal } => signal.is_over(),
+                            perennial_workflows::model::signal::Cause::Request { .. }
+                            | perennial_workflows::model::signal::Cause::Found { .. }
+                            | perennial_workflows::model::signal::Cause::FileChanged { .. }
+                            | perennial_workflows::model::signal::Cause::RetainedLonger { .. }
+                            | perennial_workflows::model::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
                             over || safe.contains(instance),
@@ -996,18 +1010,18 @@ proptest! {
         // A manual backup keeps three without the section: one number, so that the law is simple.
         spec.backup = Some(BackupSpec { every_min: 5, keep: 2, ..BackupSpec::default() });
         if by_snapshot && handover == Handover::Terminate {
-            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+            spec.persist.data = perennial_workflows::spec::node::DataMode::Snapshot;
         }
         if moves_away {
             spec.capacity.other_subnets =
-                vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
-            spec.network.zone_change = perennial_workflows::spec::ZoneChange::Allow;
+                vec![perennial_workflows::model::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+            spec.network.zone_change = perennial_workflows::spec::node::ZoneChange::Allow;
         }
         // One refusal, and the node is elsewhere.
         let leaves_soon = moves_away && elastic;
         if leaves_soon {
             spec.capacity.instance_types.truncate(1);
-            spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+            spec.capacity.market = perennial_workflows::model::capacity::MarketPolicy::SpotOnly;
         }
         if spec.makes_before_breaks() && root != RootMode::Image && !leaves_soon {
             spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
@@ -1058,12 +1072,12 @@ proptest! {
         let mut desk = Desk::new();
         let mut spec = example("db-1", NetworkMode::None, root);
         if by_snapshot {
-            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+            spec.persist.data = perennial_workflows::spec::node::DataMode::Snapshot;
         }
         spec.capacity.instance_types.truncate(1);
-        spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+        spec.capacity.market = perennial_workflows::model::capacity::MarketPolicy::SpotOnly;
         spec.capacity.other_subnets =
-            vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+            vec![perennial_workflows::model::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
         let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }))?;
         prop_assert!(applied);
         for trip in &trips {

@@ -7,19 +7,26 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
-use perennial_workflows::aws::SubnetId;
-use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, node_stream};
-use perennial_workflows::operation::{Keep, Operation, Status};
-use perennial_workflows::plan::{plan, success};
-use perennial_workflows::pool::{AddressPool, AddressRange, PoolSchema, PoolSpec, pool_stream};
-use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange, example};
-use perennial_workflows::steps::{Evidence, Intent};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::address_pool::{AddressPool, pool_stream};
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::{
     ApplyParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, ResumeParams, Submission,
     SubmissionId, Work,
 };
+use perennial_workflows::model::aws::SubnetId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::address_pool::{AddressRange, PoolSchema, PoolSpec};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{plan, success};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 

@@ -3,19 +3,24 @@
 use expect_test::expect;
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::{SnapshotId, VolumeId};
-use perennial_workflows::node::{
-    Leftover, Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, Retained, Thing,
-};
-use perennial_workflows::operation::{Draft, Operation, OperationEvent, Order, Status};
-use perennial_workflows::plan::{imagined_resources, success};
-use perennial_workflows::prune::{
-    self, Condemned, OLDER_THAN_S, PRUNED_MAX, SPREAD_MS, TRY_AGAIN_MS, Undeleted,
-};
-use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{PruneParams, Submission, Work};
+use perennial_workflows::aggregate::node::{Node, NodeEvent};
+use perennial_workflows::domain::retention;
+use perennial_workflows::domain::retention::{OLDER_THAN_S, SPREAD_MS, TRY_AGAIN_MS};
+use perennial_workflows::domain::submission::{PruneParams, Submission, Work};
+use perennial_workflows::machine::decide::Draft;
+use perennial_workflows::model::aws::{SnapshotId, VolumeId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
+use perennial_workflows::model::resources::{Leftover, Resources, Retained, Thing};
+use perennial_workflows::model::resources::{PRUNED_MAX, PruneItem, Undeleted};
+use perennial_workflows::model::signal::{Cause, News, Signal, Source};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{imagined_resources, success};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -91,7 +96,7 @@ fn node() -> Node {
     folded(&spec, resources, 0)
 }
 
-fn ids(condemned: &[Condemned]) -> Vec<&str> {
+fn ids(condemned: &[PruneItem]) -> Vec<&str> {
     condemned.iter().map(|condemned| condemned.volume.as_str()).collect()
 }
 
@@ -105,7 +110,7 @@ fn wish(change: impl FnOnce(&mut PruneParams)) -> PruneParams {
 fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     let node = node();
     let at = |day: u64, change: fn(&mut PruneParams)| {
-        let condemned = prune::select(&node, &wish(change), day * DAY_MS).unwrap();
+        let condemned = retention::select(&node, &wish(change), day * DAY_MS).unwrap();
         ids(&condemned).join(" ")
     };
     // A week, when nothing is said.
@@ -124,7 +129,7 @@ fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     assert_eq!(at(100, |wish| wish.keep = Some(9)), "");
     assert_eq!(at(3, |wish| wish.volumes = vec![volume("vol-r3")]), "vol-r3", "a name is enough");
     assert_eq!(at(100, |wish| wish.older_than_s = Some(u64::MAX)), "");
-    let condemned = prune::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
+    let condemned = retention::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
     let root = &node.resources.volumes[&Slot::Root].volume;
     assert_eq!(condemned[0].because, format!("older than 7 days; root goes on as {root}"));
     assert_eq!((condemned[0].since_ms, condemned[1].size_gib), (DAY_MS, Some(10)));
@@ -139,7 +144,7 @@ fn a_volume_that_is_named_and_must_stay_is_refused_with_why() {
             wish.volumes = volumes.iter().map(|id| volume(id)).collect();
             change(wish);
         });
-        prune::select(&node, &wish, 4 * DAY_MS).unwrap_err()
+        retention::select(&node, &wish, 4 * DAY_MS).unwrap_err()
     };
     let nothing = |_: &mut PruneParams| {};
     let told = [
@@ -164,14 +169,14 @@ fn a_volume_that_is_named_and_must_stay_is_refused_with_why() {
 fn nothing_is_deleted_while_no_instance_shows_that_the_new_volumes_are_good() {
     let mut node = node();
     node.resources.carrier = None;
-    assert_eq!(prune::select(&node, &wish(|_| {}), 100 * DAY_MS), Ok(Vec::new()));
+    assert_eq!(retention::select(&node, &wish(|_| {}), 100 * DAY_MS), Ok(Vec::new()));
     let named = wish(|wish| wish.volumes = vec![volume("vol-r1")]);
-    assert!(prune::select(&node, &named, 100 * DAY_MS).unwrap_err().contains("resume it first"));
+    assert!(retention::select(&node, &named, 100 * DAY_MS).unwrap_err().contains("resume it first"));
     // Nor what the file names, or has become the node's again.
     let mut node = self::node();
     node.spec.as_mut().unwrap().data_volumes[0].volume = Some(volume("vol-d2"));
     node.resources.volumes.get_mut(&Slot::Root).unwrap().volume = volume("vol-r2");
-    let condemned = prune::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
+    let condemned = retention::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
     assert_eq!(ids(&condemned), ["vol-r1", "vol-r3"]);
 }
 
@@ -181,7 +186,7 @@ fn no_more_than_a_hundred_go_at_once_the_oldest_first() {
     let mut resources = imagined_resources(&spec).unwrap();
     resources.retained = (0..150).rev().map(|n| retained(&format!("vol-r{n}"), "root", n)).collect();
     let node = folded(&spec, resources, 0);
-    let condemned = prune::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
+    let condemned = retention::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
     assert_eq!(condemned.len(), PRUNED_MAX);
     assert_eq!((ids(&condemned)[0], ids(&condemned)[99]), ("vol-r0", "vol-r99"));
     let params = serde_json::json!({ "volumes": (0..101).map(|n| format!("vol-r{n}")).collect::<Vec<_>>() });
@@ -220,7 +225,7 @@ fn what_is_retained_is_dated_once_also_that_of_older_journals() {
 #[test]
 fn with_retain_days_what_is_too_old_is_due_within_an_hour_and_after_a_failure_a_day_later() {
     let mut node = node();
-    let due = |node: &Node, at_ms: u64| ids(&prune::due(node, &name(), at_ms)).join(" ");
+    let due = |node: &Node, at_ms: u64| ids(&retention::due(node, &name(), at_ms)).join(" ");
     assert_eq!(due(&node, 100 * DAY_MS), "", "for ever, when the file says nothing");
     node.spec.as_mut().unwrap().persist.retain_days = Some(10);
     assert_eq!(due(&node, 11 * DAY_MS - 1), "");
@@ -229,7 +234,7 @@ fn with_retain_days_what_is_too_old_is_due_within_an_hour_and_after_a_failure_a_
     // Not all nodes at once.
     let moments = ["a", "b", "c", "d"].map(|name| {
         let name = NodeName::parse(name).unwrap();
-        (0..60).find(|minute| !prune::due(&node, &name, 11 * DAY_MS + minute * 60_000).is_empty())
+        (0..60).find(|minute| !retention::due(&node, &name, 11 * DAY_MS + minute * 60_000).is_empty())
     });
     assert!(moments.iter().any(|moment| *moment != moments[0]), "{moments:?}");
     let because = "InUse: somebody uses it".to_owned();
@@ -268,8 +273,8 @@ struct Run {
 impl Run {
     fn start(change: impl FnOnce(&mut Resources)) -> Self {
         let node = node();
-        let prune =
-            prune::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS).unwrap();
+        let prune = retention::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS)
+            .unwrap();
         let (spec, mut before) = (node.spec.unwrap(), node.resources);
         change(&mut before);
         let order = Order {

@@ -7,16 +7,23 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::backup::{BackupCause, BackupSpec, BookId};
-use perennial_workflows::capacity::MIN_LIFETIME_MIN;
-use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Sight, State};
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, node_stream};
-use perennial_workflows::operation::{Operation, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::signal::{Cause, Effect, News, RebalancePolicy, Signal, SignalsSpec, Source};
-use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
+use perennial_workflows::aggregate::backup_catalog::BackupCause;
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::node::{Node, NodeEvent};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::backup_id::BookId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
+use perennial_workflows::model::signal::{Cause, Effect, News, Signal, Source};
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::MIN_LIFETIME_MIN;
+use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
+use perennial_workflows::view::plan::success;
 
 const LIFETIME_MS: u64 = MIN_LIFETIME_MIN as u64 * 60_000;
 const DAY_MS: u64 = 86_400_000;
@@ -32,7 +39,7 @@ impl Desk {
     fn new() -> Self {
         let mut desk = Self { streams: BTreeMap::new(), now_ms: 1_000, letters: 0 };
         let spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-        let resources = perennial_workflows::plan::imagined_resources(&spec).unwrap();
+        let resources = perennial_workflows::view::plan::imagined_resources(&spec).unwrap();
         let id = OperationId::new(Self::name(), 1);
         let cause = Cause::Request { submission: "s".into(), requested_by: "tests".into(), reason: None };
         let events = [

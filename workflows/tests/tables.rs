@@ -9,18 +9,25 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SubnetId, VolumeId};
-use perennial_workflows::backup::BackupEvidence;
-use perennial_workflows::capacity;
-use perennial_workflows::found::{Found, FoundVolume, Stranger};
-use perennial_workflows::node::{Leftover, OperationId, OperationKind, Outcome, Thing};
-use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Place, Refusal, Status};
-use perennial_workflows::plan::{imagined_resources, success};
-use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::{
-    DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
+use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceId, InstanceState, SubnetId, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
+use perennial_workflows::model::resources::{Leftover, Thing};
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::signal::{Cause, News, Signal, Source};
+use perennial_workflows::model::volume::{Found, FoundVolume, Stranger};
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::facts::Place;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::spec::node::{
+    DataMode, Handover, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::step::backup::BackupEvidence;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{imagined_resources, success};
 
 /// What a case says of one step: given its intent and attempt, another evidence than success.
 type Otherwise<'a> = &'a dyn Fn(&Intent, u32) -> Option<Evidence>;
@@ -43,9 +50,10 @@ impl Run {
             | OperationKind::Take
             | OperationKind::Prune
             | OperationKind::Pause => imagined_resources(spec).unwrap(),
-            OperationKind::Resume => {
-                perennial_workflows::node::Resources { carrier: None, ..imagined_resources(spec).unwrap() }
-            }
+            OperationKind::Resume => perennial_workflows::model::resources::Resources {
+                carrier: None,
+                ..imagined_resources(spec).unwrap()
+            },
         };
         let order = Order {
             number: 2,
@@ -819,7 +827,7 @@ fn spot_only_never_asks_on_demand() {
     assert!(
         spec.ladder(&spec.subnet, None)
             .iter()
-            .all(|pool| pool.market == perennial_workflows::aws::Market::Spot)
+            .all(|pool| pool.market == perennial_workflows::model::aws::Market::Spot)
     );
 }
 
@@ -940,7 +948,7 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
         Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::None), asked(), None);
     run.drive(&lost);
     assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
-    let slot = |name: &str| perennial_workflows::steps::Slot::try_from(name.to_owned()).unwrap();
+    let slot = |name: &str| perennial_workflows::model::volume::Slot::try_from(name.to_owned()).unwrap();
     let mut draft = Draft::from(&run.state, run.head, run.now_ms);
     let refusal =
         draft.resume("a person".into(), vec![slot("logs")], run.state.order.spec.clone()).unwrap_err();

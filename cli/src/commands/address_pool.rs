@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::model::name::NodeName;
 
 use crate::commands::files;
 use crate::commands::submit::SubmitArgs;

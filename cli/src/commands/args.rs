@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::volume::Slot;
 
 /// A node's name.
 #[derive(Debug, Args)]

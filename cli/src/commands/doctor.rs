@@ -193,7 +193,11 @@ async fn queue_checks(
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "the same signature as with AWS")]
-async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, report: &mut DoctorReport) {
+async fn ec2(
+    _: &Installation,
+    _: Option<&perennial_workflows::spec::node::NodeSpec>,
+    report: &mut DoctorReport,
+) {
     report.fail(
         "cloud",
         "cloud is \"ec2\", and this build has no AWS SDK",
@@ -204,7 +208,7 @@ async fn ec2(_: &Installation, _: Option<&perennial_workflows::spec::NodeSpec>, 
 #[cfg(feature = "aws")]
 async fn ec2(
     installation: &Installation,
-    spec: Option<&perennial_workflows::spec::NodeSpec>,
+    spec: Option<&perennial_workflows::spec::node::NodeSpec>,
     report: &mut DoctorReport,
 ) {
     use perennial_workers::cloud::Select;
@@ -253,7 +257,7 @@ fn advice(error: &perennial_workers::classify::CloudError, answered: &'static st
 #[cfg(feature = "aws")]
 async fn dry_run(
     cloud: &dyn perennial_workers::cloud::Cloud,
-    spec: &perennial_workflows::spec::NodeSpec,
+    spec: &perennial_workflows::spec::node::NodeSpec,
     report: &mut DoctorReport,
 ) {
     use perennial_workers::cloud::{LaunchNetwork, LaunchRequest};

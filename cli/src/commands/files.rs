@@ -3,8 +3,8 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use perennial_workflows::pool::PoolSpec;
-use perennial_workflows::spec::NodeSpec;
+use perennial_workflows::spec::address_pool::PoolSpec;
+use perennial_workflows::spec::node::NodeSpec;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;

@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use perennial_engine::clock::Clock;
 use perennial_views::model::node::renamed;
 use perennial_views::model::plan::SpecPlans;
-use perennial_workflows::aws::ImageId;
-use perennial_workflows::backup::BackupId;
-use perennial_workflows::operation::Keep;
-use perennial_workflows::plan::{Assumption, Presence};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::ImageId;
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;

@@ -7,9 +7,9 @@ use clap::Args;
 use perennial_engine::clock::Clock;
 use perennial_views::QueryError;
 use perennial_views::model::prune::PrunePreview;
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::prune::OLDER_THAN_S;
-use perennial_workflows::submission::PruneParams;
+use perennial_workflows::domain::retention::OLDER_THAN_S;
+use perennial_workflows::domain::submission::PruneParams;
+use perennial_workflows::model::aws::VolumeId;
 
 use crate::commands::args::{NameArgs, duration, reasoned};
 use crate::commands::submit::SubmitArgs;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use perennial_workflows::schemas;
+use perennial_workflows::view::schemas;
 use schemars::Schema;
 
 use crate::failure::Failure;

@@ -9,11 +9,11 @@ use perennial_views::Views;
 use perennial_views::model::backups::BackupProgress;
 use perennial_views::model::prune::NotDeleted;
 use perennial_views::model::submission::SubmissionView;
-use perennial_workflows::backup::BackupId;
-use perennial_workflows::letter::Fate;
-use perennial_workflows::node::{OperationId, Outcome};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::submission::{Submission, SubmissionId, Work};
+use perennial_workflows::aggregate::inbox::Fate;
+use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, Outcome};
 
 use crate::commands::args::duration;
 use crate::commands::watch::{LOOK_EVERY, Progress, watch};

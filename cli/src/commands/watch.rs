@@ -6,7 +6,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::ids::Seq;
 use perennial_views::Views;
 use perennial_views::model::workflow::{WatchedEvent, WorkflowProgress};
-use perennial_workflows::node::{OperationId, Outcome};
+use perennial_workflows::model::operation_id::{OperationId, Outcome};
 
 use crate::failure::Failure;
 use crate::output::narrator::Narrator;

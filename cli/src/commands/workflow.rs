@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use perennial_engine::journal::Which;
-use perennial_workflows::backup::BackupId;
-use perennial_workflows::node::OperationId;
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::volume::Slot;
 
 use crate::commands::args::slot;
 use crate::commands::files;

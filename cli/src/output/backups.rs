@@ -1,7 +1,7 @@
 //! The backups of a node: what could be restored, how old it is, and what fails.
 
 use perennial_views::model::backups::{BackupLine, BackupsView};
-use perennial_workflows::backup::BackupSpec;
+use perennial_workflows::spec::backup::BackupSpec;
 
 use crate::output::table;
 use crate::output::words::{length, time, wrapped};
@@ -105,13 +105,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use expect_test::expect;
-    use perennial_workflows::aws::{InstanceId, SnapshotId, VolumeId};
-    use perennial_workflows::backup::{
-        Backup, BackupCause, BackupOrder, Carried, Condemned, Failure, Progress, TakenSnapshot,
+    use perennial_workflows::aggregate::backup_catalog::{
+        Backup, BackupCause, BackupOrder, Carried, Failure, PendingDeletion, Progress,
     };
-    use perennial_workflows::node::Node;
-    use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
-    use perennial_workflows::steps::{Slot, TagMap};
+    use perennial_workflows::aggregate::node::Node;
+    use perennial_workflows::model::aws::{InstanceId, SnapshotId, VolumeId};
+    use perennial_workflows::model::name::NodeName;
+    use perennial_workflows::model::volume::TakenSnapshot;
+    use perennial_workflows::model::volume::{Slot, TagMap};
+    use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
 
     use super::*;
 
@@ -170,7 +172,7 @@ mod tests {
             ],
             condemned: BTreeMap::from([(
                 SnapshotId::parse("snap-9").unwrap(),
-                Condemned {
+                PendingDeletion {
                     backup: 1,
                     own,
                     because: Some("InvalidSnapshot.InUse: used by ami-1".into()),

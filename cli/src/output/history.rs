@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use perennial_workflows::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story};
-use perennial_workflows::loss::Origin;
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::view::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story};
 
 use crate::output::table;
 use crate::output::words::{length, time, wrapped};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::history::{found_in_words, in_words};
-use perennial_workflows::node::OperationId;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::steps::Intent;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::history::{found_in_words, in_words};
 
 /// Puts the events of workflows into words as they come, one line each.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Nodes for people.
 
 use perennial_views::model::node::{NodeLine, NodeView};
-use perennial_workflows::node::Resources;
+use perennial_workflows::model::resources::Resources;
 use serde::Serialize;
 
 use crate::output::{backups, history, pairs, prune, table, words};

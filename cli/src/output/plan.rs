@@ -1,8 +1,8 @@
 //! Plans for people.
 
 use perennial_views::model::plan::SpecPlans;
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::plan::Plan;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::view::plan::Plan;
 
 use crate::output::history;
 use crate::output::words::{length, wrapped};

@@ -1,8 +1,9 @@
 //! What a node retains, and what a prune would delete of it.
 
 use perennial_views::model::prune::PrunePreview;
-use perennial_workflows::node::Resources;
-use perennial_workflows::prune::{Condemned, age_ms, length};
+use perennial_workflows::domain::retention::{age_ms, length};
+use perennial_workflows::model::resources::PruneItem;
+use perennial_workflows::model::resources::Resources;
 
 use crate::output::table;
 
@@ -35,7 +36,7 @@ fn gib(size_gib: Option<u32>) -> String {
 }
 
 /// What would be deleted.
-pub(crate) fn deletions(items: &[Condemned], now_ms: u64) -> String {
+pub(crate) fn deletions(items: &[PruneItem], now_ms: u64) -> String {
     let rows = items.iter().map(|item| {
         vec![
             item.volume.to_string(),

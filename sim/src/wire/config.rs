@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use perennial_workflows::aws::Market;
+use perennial_workflows::model::aws::Market;
 use serde::Deserialize;
 
 use super::{EventTrouble, Options, QueueTrouble, wire_settings};

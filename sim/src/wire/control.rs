@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, InterfaceId, VolumeId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};

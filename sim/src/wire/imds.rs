@@ -1,7 +1,7 @@
 //! The instance metadata service, one path per instance: `/imds/<instance-id>/latest/…`. Software inside an instance
 //! is pointed there with `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
 
-use perennial_workflows::aws::{InstanceId, InstanceState, Market};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, Market};
 use serde_json::json;
 
 use super::ec2;

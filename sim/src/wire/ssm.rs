@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde_json::{Value as Json, json};
 
 use crate::world::{ApiError, Command, Invocation, SendCommand, World, rfc3339};

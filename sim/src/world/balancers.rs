@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde::{Deserialize, Serialize};
 
 use super::{ACCOUNT, ApiError, World};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use perennial_workers::cloud::TypeQuery;
-use perennial_workflows::aws::Market;
-use perennial_workflows::bootable::Boots;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::boot::Boots;
+use perennial_workflows::model::survey::TypeFacts;
 
 use super::settings::Capacity;
 use super::{ApiError, World};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use perennial_workers::cloud::{Tags, VolumeState};
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde_json::{Value, json};
 
 use super::World;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Transition, World};

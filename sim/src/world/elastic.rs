@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, InterfaceId};
 
 use super::state::{Association, Elastic};
 use super::{ApiError, Reassignment, World};

@@ -3,7 +3,7 @@
 //! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so. Duplicates,
 //! loss and delay belong to the queue between the region and the product.
 
-use perennial_workflows::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use serde_json::{Value, json};
 
 use super::{OUTBOX_MAX, World};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::InstanceId;
+use perennial_workflows::model::aws::InstanceId;
 
 use super::instances::RunInstances;
 use super::state::Template;

@@ -1,7 +1,7 @@
 //! Security groups: that they exist. Their rules are not modelled, no packet is.
 
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::GroupId;
+use perennial_workflows::model::aws::GroupId;
 
 use super::state::Group;
 use super::{ApiError, World};

@@ -4,7 +4,7 @@
 //! end and for six hours after the beginning of the last (EBS User Guide, volume modification considerations).
 
 use perennial_workers::cloud::VolumeState;
-use perennial_workflows::aws::VolumeId;
+use perennial_workflows::model::aws::VolumeId;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Transition, World};

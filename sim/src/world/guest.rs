@@ -5,7 +5,7 @@
 //! while it shuts down, which is why `shutting-down` is no fence. While its root is being replaced it is down.
 
 use perennial_workers::cloud::AttachmentState;
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 
 use super::World;
 use super::state::{Record, Volume};

@@ -3,7 +3,7 @@
 //! A hanging volume stays `detaching` where it is, also when its instance is terminated, until its time has come or a
 //! forced detach takes it off. Both are seen on real instances; how long they last is not documented.
 
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Transition, World};

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use perennial_workers::cloud::{
     AttachmentState, ImageState, InstanceView, LaunchNetwork, LaunchRequest, Tags, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use perennial_workers::cloud::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
-use perennial_workflows::aws::Market;
+use perennial_workflows::model::aws::Market;
 
 use super::settings::{RootAdoption, Settings, Span};
 use super::{Notice, Placement, Reassignment, RunInstances, World};

@@ -7,7 +7,7 @@ use perennial_workers::cloud::{
     RootTaskView, Select, SnapshotState, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment,
     VolumeView,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, ImageId, InstanceId, InstanceState, InterfaceId, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };

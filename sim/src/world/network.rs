@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId};
+use perennial_workflows::model::aws::{
+    AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId,
+};
 
 use super::settings::AddressOrder;
 use super::state::{Interface, Plug, Subnet};

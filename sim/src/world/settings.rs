@@ -220,7 +220,7 @@ pub struct Pool {
     /// Such as `us-east-1a`.
     pub zone: String,
     /// Spot or on-demand.
-    pub market: perennial_workflows::aws::Market,
+    pub market: perennial_workflows::model::aws::Market,
     /// How much.
     pub capacity: Capacity,
 }

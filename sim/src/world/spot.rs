@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, Market};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, Market};
 
 use serde::{Deserialize, Serialize};
 

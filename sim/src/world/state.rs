@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use perennial_workers::cloud::{
     AttachmentState, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };

@@ -3,8 +3,8 @@
 //! A stopped instance keeps its volumes and interfaces, lets its capacity go, and is no fence: somebody may start it.
 
 use perennial_workers::cloud::ImpairedView;
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::signal::StatusCheck;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::signal::StatusCheck;
 
 use super::events::Happening;
 use super::instances::{SpotKind, transition_reason};

@@ -4,8 +4,8 @@ use perennial_workers::cloud::{
     AttachmentState, ImageRequest, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags,
     VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
-use perennial_workflows::found::MappedVolume;
+use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
+use perennial_workflows::model::volume::MappedVolume;
 
 use super::instances::DeviceMapping;
 use super::settings::{Guest, Quotas, RootAdoption, RootFlag};

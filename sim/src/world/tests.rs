@@ -8,7 +8,7 @@ use perennial_workers::cloud::{
     AttachmentState, ImageRequest, ImageState, InstanceView, InterfaceRequest, RootTaskState, Select,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 

@@ -3,10 +3,10 @@
 use aws_sdk_ec2::types::{BlockDeviceMapping, EbsBlockDevice};
 use perennial_tests::installation::PATIENCE;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, ROOT_DEVICE, Rehearsal};
-use perennial_workflows::loss::Origin;
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, NetworkMode, PersistSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 use super::{SPEED, asked, calls, came_back, dump, operator, rehearsal, slot, written};

@@ -1,8 +1,8 @@
 //! Address pools: private addresses that nodes share.
 
-use perennial_workflows::aws::SubnetId;
-use perennial_workflows::pool::{AddressPool, PoolSummary};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::address_pool::{AddressPool, PoolSummary};
+use perennial_workflows::model::aws::SubnetId;
+use perennial_workflows::model::name::NodeName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

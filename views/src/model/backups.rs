@@ -1,8 +1,11 @@
 //! The backups of a node: what could be restored, how old it is, and what fails.
 
-use perennial_workflows::backup::{Backup, BackupId, BackupSpec, Carried, Progress};
-use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::backup_catalog::{Backup, Carried, Progress};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::spec::backup::BackupSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

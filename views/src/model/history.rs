@@ -1,7 +1,8 @@
 //! The history of a node: [`NodeHistory`], with what its backup catalogue adds to it.
 
-use perennial_workflows::backup::{BackupCause, BackupId, Carried};
-use perennial_workflows::history::{Entry, NodeHistory};
+use perennial_workflows::aggregate::backup_catalog::{BackupCause, Carried};
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::view::history::{Entry, NodeHistory};
 
 /// Adds what belongs into a node's history of the backups that its present catalogue lists: the backups that
 /// failed, and those that the schedule did not take. The others stand in `node backups`.
@@ -38,8 +39,8 @@ const fn began_ms(entry: &Entry) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use perennial_workflows::backup::Failure;
-    use perennial_workflows::spec::NodeName;
+    use perennial_workflows::aggregate::backup_catalog::Failure;
+    use perennial_workflows::model::name::NodeName;
 
     use super::*;
 

@@ -2,12 +2,15 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workflows::backup::Carried;
-use perennial_workflows::domain::NodeSummary;
-use perennial_workflows::node::{Carrier, Node, Noted, OperationId, OperationKind, Resources};
-use perennial_workflows::operation::{Operation, Status};
-use perennial_workflows::signal::Signal;
-use perennial_workflows::spec::{DataVolumeSpec, NodeName, NodeSpec};
+use perennial_workflows::aggregate::backup_catalog::Carried;
+use perennial_workflows::aggregate::node::{Node, Noted};
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind};
+use perennial_workflows::model::resources::{Carrier, Resources};
+use perennial_workflows::model::signal::Signal;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::node::{DataVolumeSpec, NodeSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

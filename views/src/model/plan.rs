@@ -1,9 +1,9 @@
 //! Plans: what a workflow would do, without touching anything.
 
-use perennial_workflows::node::Node;
-use perennial_workflows::operation::Refusal;
-use perennial_workflows::plan::{Plan, imagined_resources, plan};
-use perennial_workflows::spec::NodeSpec;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::machine::decide::Refusal;
+use perennial_workflows::spec::node::NodeSpec;
+use perennial_workflows::view::plan::{Plan, imagined_resources, plan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

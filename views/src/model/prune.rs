@@ -1,9 +1,11 @@
 //! What a prune of a node would delete, and what would stay.
 
-use perennial_workflows::node::{Node, Retained};
-use perennial_workflows::prune::{Condemned, PRUNED_MAX, age_ms, length, select, successor};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::submission::PruneParams;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::retention::{age_ms, length, select, successor};
+use perennial_workflows::domain::submission::PruneParams;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::resources::Retained;
+use perennial_workflows::model::resources::{PRUNED_MAX, PruneItem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ pub struct PrunePreview {
     /// The node.
     pub node: NodeName,
     /// What would be deleted.
-    pub delete: Vec<Condemned>,
+    pub delete: Vec<PruneItem>,
     /// What would stay.
     pub stay: Vec<StayingVolume>,
 }
@@ -63,7 +65,7 @@ pub struct NotDeleted {
 impl NotDeleted {
     /// Lists what of `items` a node still retains.
     #[must_use]
-    pub fn of(node: &Node, items: &[Condemned]) -> Vec<Self> {
+    pub fn of(node: &Node, items: &[PruneItem]) -> Vec<Self> {
         let is_item = |old: &&Retained| items.iter().any(|item| item.volume == old.volume);
         let left = node.resources.retained.iter().filter(is_item);
         left.map(|old| Self {

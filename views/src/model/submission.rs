@@ -1,7 +1,7 @@
 //! What became of a submission.
 
-use perennial_workflows::letter::Fate;
-use perennial_workflows::node::OperationId;
+use perennial_workflows::aggregate::inbox::Fate;
+use perennial_workflows::model::operation_id::OperationId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

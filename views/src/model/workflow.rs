@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use perennial_engine::ids::Token;
-use perennial_workflows::domain::OperationSummary;
-use perennial_workflows::history::Story;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::node::{OperationId, OperationKind, Outcome};
-use perennial_workflows::operation::{Operation, OperationEvent, Status, StepRecord};
-use perennial_workflows::signal::Cause;
-use perennial_workflows::steps::{Evidence, Intent, Slot};
+use perennial_workflows::domain::projection::OperationSummary;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
+use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::signal::Cause;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status, StepRecord};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::history::Story;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! Address pools.
 
 use perennial_engine::journal::Which;
-use perennial_workflows::domain::State;
-use perennial_workflows::pool::{PoolSummary, pool_stream};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::address_pool::{PoolSummary, pool_stream};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::name::NodeName;
 
 use crate::model::address_pool::{AddressPoolLine, AddressPoolView};
 use crate::query::{QueryError, Subject, Views};

@@ -5,8 +5,8 @@ use std::fmt;
 use perennial_engine::domain::{DecodeError, FoldError};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::ReadError;
-use perennial_workflows::operation::Refusal;
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::machine::decide::Refusal;
+use perennial_workflows::model::name::NodeName;
 
 /// What was asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What became of a message.
 
-use perennial_workflows::backup::BackupId;
-use perennial_workflows::domain::State;
-use perennial_workflows::letter::{Fate, letter_stream};
+use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::backup_id::BackupId;
 
 use crate::model::backups::BackupProgress;
 use crate::query::{QueryError, Views};

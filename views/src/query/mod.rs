@@ -17,7 +17,8 @@ use perennial_engine::domain::{Domain as _, Stamp};
 use perennial_engine::engine::{ExecuteError, load_stream};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::{Journal, RecordedEvent, Which};
-use perennial_workflows::domain::{Event, Perennial, State};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::states::{Event, State};
 use serde::de::DeserializeOwned;
 
 pub use error::{QueryError, Subject};

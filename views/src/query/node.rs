@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use perennial_engine::journal::Which;
-use perennial_workflows::backup::{Carried, book_key};
-use perennial_workflows::domain::{Event, NodeSummary, State};
-use perennial_workflows::history::{NodeHistory, node_history};
-use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::plan::{Assumption, Plan, Presence, plan_assuming};
-use perennial_workflows::spec::{NodeName, NodeSpec};
-use perennial_workflows::submission::PruneParams;
+use perennial_workflows::aggregate::backup_catalog::Carried;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::PruneParams;
+use perennial_workflows::model::backup_id::book_key;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::spec::node::NodeSpec;
+use perennial_workflows::view::history::{NodeHistory, node_history};
+use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming};
 
 use crate::model::backups::BackupsView;
 use crate::model::history::{add_backups, begin_with_a_workflow};

@@ -3,10 +3,12 @@
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
 use perennial_engine::journal::Which;
-use perennial_workflows::domain::{Event, OperationSummary, State};
-use perennial_workflows::history::{Story, story};
-use perennial_workflows::node::OperationId;
-use perennial_workflows::operation::{Operation, OperationEvent};
+use perennial_workflows::domain::projection::OperationSummary;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::Operation;
+use perennial_workflows::view::history::{Story, story};
 
 use crate::model::journal::EventLine;
 use crate::model::workflow::{WatchedEvent, WorkflowLine, WorkflowProgress, WorkflowView};

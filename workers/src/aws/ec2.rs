@@ -37,12 +37,12 @@ use aws_sdk_ec2::types::{
     TagSpecification,
 };
 use base64::Engine as _;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::steps::LaunchVolume;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
+use perennial_workflows::step::intent::LaunchVolume;
 
 use super::ec2_views::{self as views, Missing};
 use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{InstanceStatus, SummaryStatus};
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::signal::StatusCheck;
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::signal::StatusCheck;
 
 use super::ec2::{Ec2, all_pages, failed, filter};
 use crate::classify::{Action, CloudError};

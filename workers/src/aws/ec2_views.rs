@@ -10,11 +10,11 @@ use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types as sdk;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, BadId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market,
     RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::found::MappedVolume;
+use perennial_workflows::model::volume::MappedVolume;
 
 use crate::cloud::{
     AttachmentState, BlockDevice, ElasticView, ImageState, ImageTraits, ImageView, InstanceInterface,

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::aws::{InstanceId, SnapshotId, VolumeId};
-use perennial_workflows::backup::{BackupEvidence, BackupIntent, TakenSnapshot};
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::{InstanceId, SnapshotId, VolumeId};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{DOUBT, LOOK_AGAIN, LOOK_SOON, Look, Pass, SECOND_READ, carries, not_yet, settled, step_tags};
 use crate::classify::{Class, CloudError, Disposition, Effect};

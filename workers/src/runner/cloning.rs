@@ -1,7 +1,8 @@
 //! A clone of the root volume.
 
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{LOOK_AGAIN, LOOK_SOON, Look, Pass, lost, not_yet, settled, step_tags};
 use crate::classify::{Class, CloudError};

@@ -1,8 +1,10 @@
 //! The snapshot of a volume between two instances.
 
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::backup::{BackupEvidence, TakenSnapshot};
-use perennial_workflows::steps::{Evidence, TagMap};
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::step::backup::BackupEvidence;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{LOOK_AGAIN, LOOK_SOON, Look, Pass, not_yet, settled, step_tags};
 use crate::classify::{CloudError, Disposition, Effect};

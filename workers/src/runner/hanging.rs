@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{LOOK_AGAIN, Look, Pass, is_free, lost, not_yet, refused, settled};
 use crate::classify::CloudError;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InterfaceId, VolumeId};
-use perennial_workflows::found::{Found, FoundVolume, OtherVolumes, Stranger};
-use perennial_workflows::steps::Evidence;
-use perennial_workflows::uefi::UefiVariables;
+use perennial_workflows::model::aws::{InstanceId, InterfaceId, VolumeId};
+use perennial_workflows::model::uefi::UefiVariables;
+use perennial_workflows::model::volume::{Found, FoundVolume, OtherVolumes, Stranger};
+use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
 use super::{ARRIVAL, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Look, Pass, missed, not_yet, settled};

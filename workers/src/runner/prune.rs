@@ -1,8 +1,8 @@
 //! A retained volume is deleted: once it, and the volume that has its place, were seen to be as they should be, twice.
 
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::prune::Succession;
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::resources::Succession;
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{
     LOOK_AGAIN, LOOK_SOON, Look, Pass, SECOND_READ, carries, is_free, missed, not_yet, refused, settled,

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use perennial_engine::workers::StepResult;
-use perennial_workflows::steps::Evidence;
-use perennial_workflows::survey::{Looked, PATIENCE_MS, Question, candidates, resolve};
+use perennial_workflows::model::survey::{Looked, PATIENCE_MS, Question};
+use perennial_workflows::rules::ranking::{candidates, resolve};
+use perennial_workflows::step::evidence::Evidence;
 
 use super::{Look, Pass, not_yet, settled};
 use crate::classify::CloudError;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use perennial_workers::cloud::InterfaceRequest;
-use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
+use perennial_workflows::model::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
 
 use super::super::xml::Element;
 use super::instances::group_ids;

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::BadId;
+use perennial_workflows::model::aws::BadId;
 
 use super::super::params::Scope;
 use super::super::xml::Element;

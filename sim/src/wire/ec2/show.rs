@@ -6,7 +6,7 @@ use base64::Engine as _;
 use perennial_workers::cloud::{
     AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState,
 };
-use perennial_workflows::aws::{GroupId, InstanceState, Market, VolumeId};
+use perennial_workflows::model::aws::{GroupId, InstanceState, Market, VolumeId};
 
 use super::super::xml::Element;
 use crate::world::state::{

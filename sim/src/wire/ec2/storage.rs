@@ -1,7 +1,7 @@
 //! Volumes, snapshots, images, root replacement.
 
 use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
-use perennial_workflows::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
+use perennial_workflows::model::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
 use super::super::xml::Element;
 use super::select::{self, Bounds, Filters, page};
