@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use perennial_workflows::model::aws::{InstanceId, InterfaceId, VolumeId};
+use perennial_workflows::model::aws::VolumeId;
 use serde_json::{Value as Json, json};
 
 use super::config::{FaultSpec, RULES_MAX, checked_speed};

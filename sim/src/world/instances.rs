@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use perennial_workers::port::{
-    AttachmentState, ImageState, InstanceView, LaunchNetwork, LaunchRequest, Tags, VolumeState,
+    AttachmentState, ImageState, InstanceView, VolumeState,
 };
 use perennial_workflows::model::aws::{
-    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
+    InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };
 

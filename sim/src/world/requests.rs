@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{LaunchNetwork, LaunchRequest, Tags};
+use perennial_workers::port::{LaunchNetwork, LaunchRequest, Tags};
 use perennial_workflows::model::aws::{GroupId, ImageId, InterfaceId, Market, SnapshotId, SubnetId};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! A call under way, and the tags that it names.
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 
 use super::super::params::{Params, Scope};
 use crate::world::{ApiError, World};

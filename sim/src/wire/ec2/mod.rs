@@ -21,7 +21,6 @@ mod show;
 mod storage;
 
 use call::Call;
-use perennial_workers::port::Tags;
 
 use super::params::Params;
 use super::xml::Element;
