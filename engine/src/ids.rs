@@ -47,7 +47,7 @@ impl StreamId {
         &self.0
     }
 
-    /// What stands before the first slash: `node`, `workflow`, `letter`…
+    /// What stands before the first slash: `node`, `workflow`, `inbox entry`…
     #[must_use]
     pub fn category(&self) -> &str {
         self.0.split_once('/').map_or("", |(category, _)| category)

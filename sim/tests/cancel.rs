@@ -223,7 +223,7 @@ async fn a_node_whose_workflow_is_stuck_can_be_deleted() {
                 assert!(node.deleted, "{network:?} {root:?} {action} {fault:?} {open:?}");
                 lab.check_without_instance("db-1").await;
                 assert_eq!(node.resources.volumes.len(), 0, "{}", lab.story().await);
-                assert_eq!(node.resources.leftovers, [], "{}", lab.story().await);
+                assert_eq!(node.resources.orphans, [], "{}", lab.story().await);
             }
         }
     }

@@ -125,7 +125,7 @@ async fn a_cancellation_at_any_second_of_a_move_ends_on_either_side_whole() {
                     went_on += 1;
                     assert!(after.subnet.is_some(), "{network:?} {handover:?} after {tenths} tenths");
                 }
-                assert_eq!(after.leftovers, [], "{network:?} {handover:?} after {tenths} tenths");
+                assert_eq!(after.orphans, [], "{network:?} {handover:?} after {tenths} tenths");
             }
         }
     }

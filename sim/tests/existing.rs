@@ -299,7 +299,7 @@ async fn when_the_copy_is_lost_before_the_end_a_new_one_begins_not_the_old_conte
     lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "accept_loss": ["data"] })).await;
     lab.rest("db-1", 2).await;
     let operation = lab.operation("db-1.2").await;
-    let taken = operation.steps.values().filter(|record| record.step == "take_volume:data").count();
+    let taken = operation.steps.values().filter(|record| record.step == "claim_volume:data").count();
     assert_eq!(taken, 0, "{}", lab.story().await);
     assert_ne!(lab.volume("db-1", "data").await, volume);
     is_left(&lab, &volume).await;

@@ -45,8 +45,8 @@ async fn a_smaller_size_is_refused_with_what_to_do() {
     let (mut lab, spec) = provisioned().await;
     apply(&mut lab, &spec, 9).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
-    let fates = lab.fates().await.join(" ");
-    assert!(fates.contains("a volume can only grow; it has 10 GiB"), "{fates}");
+    let dispositions = lab.dispositions().await.join(" ");
+    assert!(dispositions.contains("a volume can only grow; it has 10 GiB"), "{dispositions}");
     assert_eq!((size(&lab).await, lab.node("db-1").await.operations), (10, 1));
 }
 

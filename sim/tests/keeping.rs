@@ -130,7 +130,7 @@ async fn nobody_gets_the_address_between_two_instances() {
                 (before.address, before.elastic),
                 "{network:?} {way:?}"
             );
-            assert_eq!(after.leftovers, [], "{network:?} {way:?}");
+            assert_eq!(after.orphans, [], "{network:?} {way:?}");
             let gone = before.carrier.unwrap().interface;
             lab.region.with(|world, _| {
                 assert!(world.interface(&gone).is_none(), "{network:?} {way:?}: {gone} is left");
@@ -161,7 +161,7 @@ async fn nobody_gets_the_address_while_new_instances_are_lost() {
         lab.clock.sleep(Duration::from_secs(600)).await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(address(&lab).await, wanted);
-        assert_eq!(lab.node("db-1").await.resources.leftovers, [], "after {tenths} tenths");
+        assert_eq!(lab.node("db-1").await.resources.orphans, [], "after {tenths} tenths");
     }
 }
 
@@ -301,6 +301,6 @@ async fn an_interface_that_may_not_stay_holds_nothing_up() {
         lab.check("db-1", &["before"]).await;
         assert_ne!(lab.instance("db-1").await, second);
         assert_eq!(address(&lab).await, wanted);
-        assert_eq!(lab.node("db-1").await.resources.leftovers, []);
+        assert_eq!(lab.node("db-1").await.resources.orphans, []);
     }
 }

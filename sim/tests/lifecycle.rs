@@ -59,9 +59,9 @@ async fn a_paused_node_comes_back_whole_in_every_mode() {
             lab.submit("node.pause", "db-1", json!({})).await;
             lab.submit("node.replace", "db-1", json!({})).await;
             lab.clock.sleep(Duration::from_secs(10)).await;
-            let fates = lab.fates().await.join(" ");
-            assert!(fates.contains("node db-1 is paused already"), "{fates}");
-            assert!(fates.contains("perennial node resume db-1"), "{fates}");
+            let dispositions = lab.dispositions().await.join(" ");
+            assert!(dispositions.contains("node db-1 is paused already"), "{dispositions}");
+            assert!(dispositions.contains("perennial node resume db-1"), "{dispositions}");
             lab.submit("node.resume", "db-1", json!({})).await;
             lab.rest("db-1", 3).await;
             lab.clock.sleep(Duration::from_secs(200)).await;
@@ -174,8 +174,8 @@ async fn another_image_is_a_declared_operation() {
         spec.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;
-        let fates = lab.fates().await.join(" ");
-        assert!(fates.contains("node recycle NODE --reimage"), "never a silent no-op: {fates}");
+        let dispositions = lab.dispositions().await.join(" ");
+        assert!(dispositions.contains("node recycle NODE --reimage"), "never a silent no-op: {dispositions}");
         lab.submit("node.recycle", "db-1", json!({ "reimage": image, "reason": "new system" })).await;
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(200)).await;

@@ -194,7 +194,7 @@ async fn a_kept_interface_gets_the_groups_of_the_changed_file() {
         spec.security_groups = vec![first, second];
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.until("the change is answered", Duration::from_secs(60), async |lab| {
-            lab.fates().await.iter().any(|fate| fate.contains("changed"))
+            lab.dispositions().await.iter().any(|disposition| disposition.contains("changed"))
         })
         .await;
         // The change is seen although the answer to the call is lost.

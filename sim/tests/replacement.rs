@@ -90,7 +90,7 @@ async fn the_first_events_of_an_own_instance_are_not_foreign() {
     lab.provision(&spec).await;
     lab.clock.sleep(Duration::from_secs(60)).await;
     let instance = lab.instance("db-1").await;
-    let letters = lab.fates().await;
+    let letters = lab.dispositions().await;
     let about_it: Vec<_> = letters.iter().filter(|body| body.contains("foreign")).collect();
     assert!(about_it.is_empty(), "{instance}: {about_it:?}");
     assert!(letters.len() > 1, "its events were heard: {letters:?}");

@@ -29,11 +29,12 @@ async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab
     (lab, spec)
 }
 
-/// The newest backup's name, as the book of the node has it.
+/// The newest backup's name, as the backup catalog of the node has it.
 async fn newest(lab: &Lab) -> String {
-    let fates = lab.fates().await.join(" ");
-    let at = fates.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{fates}")) + "\"backup\":\"".len();
-    fates[at..].split('"').next().unwrap().to_owned()
+    let dispositions = lab.dispositions().await.join(" ");
+    let at = dispositions.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{dispositions}"))
+        + "\"backup\":\"".len();
+    dispositions[at..].split('"').next().unwrap().to_owned()
 }
 
 /// What the guest reads on a volume.
@@ -142,9 +143,12 @@ async fn what_cannot_be_restored_is_refused_with_the_reason() {
     lab.submit("node.restore", "db-1", json!({ "backup": "db-1.b99" })).await;
     lab.submit("node.restore", "db-1", json!({ "backup": newest(&lab).await, "only": ["logs"] })).await;
     lab.clock.sleep(Duration::from_secs(10)).await;
-    let fates = lab.fates().await.join(" ");
-    assert!(fates.contains("there is no backup db-1.b99; see `perennial node backups db-1`"), "{fates}");
-    assert!(fates.contains("has no snapshot of logs"), "{fates}");
+    let dispositions = lab.dispositions().await.join(" ");
+    assert!(
+        dispositions.contains("there is no backup db-1.b99; see `perennial node backups db-1`"),
+        "{dispositions}"
+    );
+    assert!(dispositions.contains("has no snapshot of logs"), "{dispositions}");
     assert_eq!(lab.node("db-1").await.operations, 1);
 }
 

@@ -77,7 +77,7 @@ async fn all_are_whole(lab: &Lab, names: &[String]) {
         });
         known.extend([carrier.instance.to_string(), carrier.interface.to_string()]);
         known.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
-        assert_eq!((node.resources.retained.len(), node.resources.leftovers.len()), (0, 0), "{name}");
+        assert_eq!((node.resources.retained.len(), node.resources.orphans.len()), (0, 0), "{name}");
     }
     lab.region.with(|world, _| {
         assert_eq!(world.check_invariants(), Vec::<String>::new());
@@ -207,7 +207,7 @@ async fn a_queue_full_of_everything_leads_to_one_replacement_for_each_node_and_i
     }
 }
 
-/// Nobody served while the instance was warned, went, and was forgotten. The old letters are read late, in any order.
+/// Nobody served while the instance was warned, went, and was forgotten. The old inbox entries are read late, in any order.
 #[tokio::test(start_paused = true)]
 async fn letters_that_waited_for_hours_lead_to_one_replacement() {
     for away_s in [30, 110, 400, 3 * 3_600] {

@@ -162,7 +162,7 @@ impl Hands {
         }
         if self.deletes
             && let Some(held) = node.resources.volumes.get(&Slot::Root)
-            && lab.book("db-1").await.complete().any(|backup| {
+            && lab.catalog("db-1").await.complete().any(|backup| {
                 backup.taken_at_ms > Some(self.written_ms)
                     && node.root_began.as_ref().is_none_or(|began| began.is_of(backup))
             })
@@ -202,8 +202,8 @@ impl Copies {
 
     /// One thing, or nothing.
     async fn act(&mut self, lab: &mut Lab, spec: &NodeSpec) {
-        let book = lab.book("db-1").await;
-        let whole: Vec<u64> = book
+        let catalog = lab.catalog("db-1").await;
+        let whole: Vec<u64> = catalog
             .complete()
             .filter(|backup| backup.taken_at_ms > Some(self.written_ms))
             .map(|backup| backup.order.number)
@@ -257,7 +257,7 @@ impl Copies {
         let keep = serde_json::json!({ "root": false, "data": false, "network": false, "backups": false });
         lab.submit("node.delete", "db-2", serde_json::json!({ "keep": keep })).await;
         lab.until(&format!("seed {seed}: its end"), Duration::from_secs(3600), async |lab| {
-            lab.node("db-2").await.deleted && lab.book("db-1").await.held().count() == 0
+            lab.node("db-2").await.deleted && lab.catalog("db-1").await.held().count() == 0
         })
         .await;
     }
@@ -447,14 +447,14 @@ async fn storm(seed: u64) {
     if spec.backup.take().is_some() {
         lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         lab.until("the backups are at rest", Duration::from_secs(3 * 3600), async |lab| {
-            let book = lab.book("db-1").await;
+            let catalog = lab.catalog("db-1").await;
             // A snapshot that the image of a restored root uses is listed, and goes with the image.
-            let waits = book.condemned.values().any(|condemned| condemned.because.is_none());
-            let at_rest = book.under_way().is_none() && book.doubts.is_empty() && !waits;
+            let waits = catalog.pending_deletions.values().any(|condemned| condemned.because.is_none());
+            let at_rest = catalog.under_way().is_none() && catalog.unknown_outcomes.is_empty() && !waits;
             at_rest && lab.node("db-1").await.spec.is_some_and(|spec| spec.backup.is_none())
         })
         .await;
-        assert!(lab.book("db-1").await.complete().count() > 0, "seed {seed}\n{}", lab.story().await);
+        assert!(lab.catalog("db-1").await.complete().count() > 0, "seed {seed}\n{}", lab.story().await);
     }
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["written before"]).await;

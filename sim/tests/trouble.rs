@@ -150,7 +150,7 @@ async fn a_clean_up_that_is_refused_is_left_over_and_done_by_the_next_operation(
     });
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
-    let left = lab.node("db-1").await.resources.leftovers;
+    let left = lab.node("db-1").await.resources.orphans;
     assert_eq!(left.len(), 1, "the temporary root: {left:?}");
     assert!(left[0].because.contains("UnauthorizedOperation"), "{left:?}");
     lab.check("db-1", &["before"]).await;
@@ -158,7 +158,7 @@ async fn a_clean_up_that_is_refused_is_left_over_and_done_by_the_next_operation(
     lab.region.clear_faults();
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 3).await;
-    assert_eq!(lab.node("db-1").await.resources.leftovers, []);
+    assert_eq!(lab.node("db-1").await.resources.orphans, []);
     lab.check("db-1", &["before"]).await;
 }
 

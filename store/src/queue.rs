@@ -64,7 +64,7 @@ const AUTO_CHECKPOINT_PAGES: i64 = 1_000;
 /// What an acknowledged send is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// It is fsynced first: for letters (submissions, interruptions), which exist nowhere else yet. Receives,
+    /// It is fsynced first: for inbox entries (submissions, interruptions), which exist nowhere else yet. Receives,
     /// extends and deletes are not: when a power cut takes them back, the message comes once more, which
     /// every receiver must expect.
     #[default]

@@ -19,13 +19,13 @@ use perennial_views::model::submission::SubmissionView;
 use perennial_views::model::workflow::WorkflowProgress;
 use perennial_views::query::Subject;
 use perennial_views::{QueryError, Views, schemas};
-use perennial_workflows::aggregate::address_pool::{PoolEvent, pool_stream};
+use perennial_workflows::aggregate::address_pool::{AddressPoolEvent, address_pool_stream};
 use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Carried, Failure};
-use perennial_workflows::aggregate::inbox::Fate;
+use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::Event;
 use perennial_workflows::domain::submission::PruneParams;
-use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::backup_id::{BackupId, CatalogId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
 use perennial_workflows::operation::event::OperationEvent;
@@ -255,7 +255,7 @@ async fn the_disposition_of_a_message_is_known_once_it_is_processed() {
     let key = entry.expect("a submission").1.to_owned();
     let views = script.views().await;
     let disposition = views.disposition("submissions", &key).await.unwrap();
-    assert_eq!(disposition, Some(Fate::Started { operation: workflow("db-1.1") }));
+    assert_eq!(disposition, Some(Disposition::Started { operation: workflow("db-1.1") }));
     assert_eq!(views.disposition("submissions", "another").await.unwrap(), None);
     assert_eq!(views.disposition("interruptions", &key).await.unwrap(), None);
     let answer = SubmissionView {
@@ -278,7 +278,7 @@ async fn backups_that_failed_stand_in_the_catalogue_and_in_the_history() {
         ..Carried::default()
     };
     let opened = Event::Backup(BackupEvent::Opened { carried: known });
-    let views = Script::whole().then(&BookId::new(name("db-1"), 1).stream(), &opened).views().await;
+    let views = Script::whole().then(&CatalogId::new(name("db-1"), 1).stream(), &opened).views().await;
     let view = views.backups(&name("db-1"), NOW_MS).await.unwrap();
     valid("views/node-backups", &view);
     assert_eq!((view.loss_window_ms, view.failed_in_a_row, view.last_complete()), (None, 1, None));
@@ -296,16 +296,18 @@ async fn an_address_pool_says_which_node_has_which_address() {
     let spec = json!({
         "schema": "perennial.pool/v1", "name": "brokers", "subnet": "subnet-1", "addresses": ["10.0.1.10-10.0.1.12"]
     });
-    let declared =
-        PoolEvent::Declared { spec: serde_json::from_value(spec).unwrap(), requested_by: "ops".to_owned() };
-    let allocated = PoolEvent::Allocated {
+    let declared = AddressPoolEvent::Declared {
+        spec: serde_json::from_value(spec).unwrap(),
+        requested_by: "ops".to_owned(),
+    };
+    let allocated = AddressPoolEvent::Allocated {
         address: [10, 0, 1, 11].into(),
         node: name("db-1"),
         operation: workflow("db-1.1"),
     };
-    let stream = pool_stream(&name("brokers"));
-    let script = Script::default().then(&stream, &Event::Pool(declared));
-    let views = script.then(&stream, &Event::Pool(allocated)).views().await;
+    let stream = address_pool_stream(&name("brokers"));
+    let script = Script::default().then(&stream, &Event::AddressPool(declared));
+    let views = script.then(&stream, &Event::AddressPool(allocated)).views().await;
     let lines = views.address_pools().await.unwrap();
     valid("views/pool-list", &lines);
     assert_eq!(

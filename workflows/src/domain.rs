@@ -23,18 +23,18 @@ use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
 
-use crate::aggregate::address_pool::{AddressPool, pool_stream};
-use crate::aggregate::backup_catalog::Book;
-use crate::aggregate::inbox::Letter;
+use crate::aggregate::address_pool::{AddressPool, address_pool_stream};
+use crate::aggregate::backup_catalog::BackupCatalog;
+use crate::aggregate::inbox::InboxEntry;
 use crate::aggregate::node::Node;
 use crate::domain::backups::backup_events;
 use crate::domain::command::{Command, Rejection, Sight};
-use crate::domain::inbox::decide_letter;
-use crate::domain::projection::{book_shown, node_shown, operation_shown, pool_shown};
+use crate::domain::inbox::decide_entry;
+use crate::domain::projection::{catalog_projection, node_projection, operation_projection, pool_projection};
 use crate::domain::states::{Decider, Event, State};
 use crate::machine::decide::Draft;
 use crate::machine::fold;
-use crate::model::backup_id::BookId;
+use crate::model::backup_id::CatalogId;
 use crate::model::operation_id::{OperationId, node_stream};
 use crate::operation::event::OperationEvent;
 use crate::step::evidence::Evidence;
@@ -64,9 +64,9 @@ impl Domain for Perennial {
         match stream.category() {
             "node" => State::Node(Node::default()),
             "workflow" => State::Operation(None),
-            "letter" => State::Letter(Letter::default()),
-            "backup" => State::Book(Book::default()),
-            "pool" => State::Pool(AddressPool::default()),
+            "inbox" => State::Inbox(InboxEntry::default()),
+            "backup" => State::BackupCatalog(BackupCatalog::default()),
+            "address_pool" => State::AddressPool(AddressPool::default()),
             _ => State::Unknown,
         }
     }
@@ -83,18 +83,22 @@ impl Domain for Perennial {
             (State::Operation(Some(operation)), Event::Operation(event)) => {
                 fold::evolve(operation, stamp, event).map(|operation| State::Operation(Some(operation)))
             }
-            (State::Letter(letter), Event::Letter(event)) => letter.evolve(stamp, event).map(State::Letter),
-            (State::Book(book), Event::Backup(event)) => book.evolve(stamp, event).map(State::Book),
-            (State::Pool(pool), Event::Pool(event)) => pool.evolve(stamp, event).map(State::Pool),
+            (State::Inbox(entry), Event::Inbox(event)) => entry.evolve(stamp, event).map(State::Inbox),
+            (State::BackupCatalog(catalog), Event::Backup(event)) => {
+                catalog.evolve(stamp, event).map(State::BackupCatalog)
+            }
+            (State::AddressPool(pool), Event::AddressPool(event)) => {
+                pool.evolve(stamp, event).map(State::AddressPool)
+            }
             _ => illegal("the event does not belong to this stream"),
         }
     }
 
     fn reads(_: &World<State>, command: &Command) -> Reads {
         Reads::written(match command {
-            Command::Letter { envelope, content, sight, .. } => {
+            Command::Message { envelope, content, sight, .. } => {
                 let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
-                for pool in content.pools().into_iter().map(pool_stream) {
+                for pool in content.pools().into_iter().map(address_pool_stream) {
                     if !streams.contains(&pool) {
                         streams.push(pool);
                     }
@@ -102,13 +106,13 @@ impl Domain for Perennial {
                 streams.push(envelope.stream.clone());
                 streams
             }
-            Command::Heard { sight, .. }
-            | Command::Return { sight, .. }
+            Command::Signal { sight, .. }
+            | Command::ReturnToSpot { sight, .. }
             | Command::Prune { sight, .. }
-            | Command::Sighted { sight, .. } => sight.streams(),
-            Command::Tend { sight, over, finals, .. } => {
+            | Command::Attachments { sight, .. } => sight.streams(),
+            Command::ReconcileBackups { sight, over, finals, .. } => {
                 let mut streams = sight.streams();
-                streams.push(sight.book().next().stream());
+                streams.push(sight.catalog().next().stream());
                 streams.extend(over.iter().map(OperationId::stream));
                 // What a deletion kept stands in its order.
                 for own in sight.last().iter().chain(finals) {
@@ -123,7 +127,7 @@ impl Domain for Perennial {
                 Some(id) => {
                     let mut streams = vec![node_stream(id.node()), workflow.clone(), id.next().stream()];
                     if let Evidence::AddressReturned { pool, .. } = evidence {
-                        streams.push(pool_stream(pool));
+                        streams.push(address_pool_stream(pool));
                     }
                     streams
                 }
@@ -138,38 +142,38 @@ impl Domain for Perennial {
         now_ms: u64,
     ) -> Result<Decision<Event, State>, Rejection> {
         match command {
-            Command::Letter { envelope, content, sight, owner } => {
-                decide_letter(&Decider { world, now_ms, owner }, envelope, content, sight.as_ref())
+            Command::Message { envelope, content, sight, owner } => {
+                decide_entry(&Decider { world, now_ms, owner }, envelope, content, sight.as_ref())
             }
-            Command::Heard { signal, sight, owner } => {
+            Command::Signal { signal, sight, owner } => {
                 let view = Decider { world, now_ms, owner };
-                let (_, appends) = view.hear(sight, signal)?;
+                let (_, appends) = view.on_signal(sight, signal)?;
                 Ok(Decision::of(appends))
             }
-            Command::Tend { sight, over, owner, .. } => {
+            Command::ReconcileBackups { sight, over, owner, .. } => {
                 let view = Decider { world, now_ms, owner };
                 let appends = match over {
-                    Some(over) => view.let_go(sight, over)?,
-                    None => view.tend(sight)?,
+                    Some(over) => view.release_hold(sight, over)?,
+                    None => view.reconcile_backups(sight)?,
                 };
                 Ok(Decision::of(appends))
             }
-            Command::Return { sight, seen, owner } => {
+            Command::ReturnToSpot { sight, seen, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision::of(view.bring_back(sight, seen)?))
+                Ok(Decision::of(view.return_to_spot(sight, seen)?))
             }
             Command::Prune { sight, owner } => {
                 let view = Decider { world, now_ms, owner };
                 Ok(Decision::of(view.prune_what_is_due(sight)?))
             }
-            Command::Sighted { sight, instance, others, left, owner } => {
+            Command::Attachments { sight, instance, others, left, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision::of(view.sighted(sight, instance, others, left)?))
+                Ok(Decision::of(view.on_attachments(sight, instance, others, left)?))
             }
             Command::Report { workflow, token, evidence } => {
                 let view = Decider { world, now_ms, owner: "" };
-                if let Some(id) = BookId::of_stream(workflow) {
-                    let mut draft = view.book_draft(&id)?;
+                if let Some(id) = CatalogId::of_stream(workflow) {
+                    let mut draft = view.catalog_draft(&id)?;
                     draft.report(*token, evidence)?;
                     return Ok(Decision::one(workflow.clone(), backup_events(draft)));
                 }
@@ -187,11 +191,11 @@ impl Domain for Perennial {
 
     fn project(stream: &StreamId, state: &State) -> Projected<Intent> {
         match state {
-            State::Node(node) => node_shown(stream, node),
-            State::Operation(Some(operation)) => operation_shown(operation),
-            State::Book(book) => book_shown(stream, book),
-            State::Pool(pool) => pool_shown(pool),
-            State::Operation(None) | State::Letter(_) | State::Unknown => Projected::default(),
+            State::Node(node) => node_projection(stream, node),
+            State::Operation(Some(operation)) => operation_projection(operation),
+            State::BackupCatalog(catalog) => catalog_projection(stream, catalog),
+            State::AddressPool(pool) => pool_projection(pool),
+            State::Operation(None) | State::Inbox(_) | State::Unknown => Projected::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The kinds of operations, one file each: the essay, the table of steps, the rules, and what the end
 //! leaves.
 
+pub mod adopt_volumes;
 pub mod delete;
 pub mod dispatch;
 pub mod grow;
@@ -8,5 +9,4 @@ pub mod pause;
 pub mod provision;
 pub mod prune;
 pub mod replace;
-pub mod take_volumes;
 pub mod undo;

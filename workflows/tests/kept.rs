@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
-use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::domain::submission::{
@@ -18,7 +18,7 @@ use perennial_workflows::domain::submission::{
     RestoreParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use perennial_workflows::model::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
-use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::backup_id::{BackupId, CatalogId};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome, node_stream};
@@ -70,7 +70,7 @@ struct Desk {
     streams: BTreeMap<StreamId, (State, Seq)>,
     written: Vec<Event>,
     now_ms: u64,
-    letters: u64,
+    entries: u64,
 }
 
 impl Desk {
@@ -113,20 +113,20 @@ impl Desk {
         self.open().is_some_and(|open| matches!(open.status, Status::Stuck { .. }))
     }
 
-    fn book_id(&self) -> BookId {
-        let ids = self.streams.keys().filter_map(BookId::of_stream);
-        ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(name(), 1))
+    fn book_id(&self) -> CatalogId {
+        let ids = self.streams.keys().filter_map(CatalogId::of_stream);
+        ids.max_by_key(CatalogId::number).unwrap_or_else(|| CatalogId::new(name(), 1))
     }
 
-    fn book(&self) -> Book {
+    fn catalog(&self) -> BackupCatalog {
         match self.state(&self.book_id().stream()) {
-            State::Book(book) => book,
+            State::BackupCatalog(catalog) => catalog,
             other => panic!("{other:?}"),
         }
     }
 
     fn sight(&self) -> Sight {
-        Sight::of(&name(), &self.node()).with_book(self.book_id().number())
+        Sight::of(&name(), &self.node()).with_catalog(self.book_id().number())
     }
 
     fn append(&mut self, stream: &StreamId, event: Event) {
@@ -152,15 +152,15 @@ impl Desk {
         Ok(())
     }
 
-    fn try_submit(&mut self, work: Work) -> Result<Fate, Rejection> {
-        self.letters += 1;
-        let id = SubmissionId::try_from(format!("s-{}", self.letters)).unwrap();
-        let stream = letter_stream("submissions", &id.to_string());
-        let command = Command::Letter {
+    fn try_submit(&mut self, work: Work) -> Result<Disposition, Rejection> {
+        self.entries += 1;
+        let id = SubmissionId::try_from(format!("s-{}", self.entries)).unwrap();
+        let stream = inbox_stream("submissions", &id.to_string());
+        let command = Command::Message {
             envelope: Envelope {
                 stream: stream.clone(),
                 queue: "submissions".into(),
-                message_id: format!("m-{}", self.letters),
+                message_id: format!("m-{}", self.entries),
                 sent_at_ms: self.now_ms,
                 bytes: 1,
                 body: "{}".into(),
@@ -178,26 +178,26 @@ impl Desk {
         };
         self.execute(&command)?;
         match self.state(&stream) {
-            State::Letter(letter) => Ok(letter.fate.unwrap()),
+            State::Inbox(entry) => Ok(entry.disposition.unwrap()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn submit(&mut self, work: Work) -> Fate {
+    fn submit(&mut self, work: Work) -> Disposition {
         self.try_submit(work).unwrap()
     }
 
-    fn apply(&mut self, spec: &NodeSpec) -> Fate {
+    fn apply(&mut self, spec: &NodeSpec) -> Disposition {
         self.submit(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
     }
 
-    fn resume(&mut self, accept_loss: Vec<Slot>, from_backup: Option<&str>) -> Fate {
+    fn resume(&mut self, accept_loss: Vec<Slot>, from_backup: Option<&str>) -> Disposition {
         let workflow = self.node().open.unwrap().0;
         let from_backup = from_backup.map(|id| BackupId::parse(id).unwrap());
         self.submit(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
     }
 
-    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Fate {
+    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
         let keep = Keep { root, data, network: false, backups };
         self.submit(Work::Delete(DeleteParams { keep, reason: None }))
     }
@@ -231,50 +231,50 @@ impl Desk {
     }
 
     /// The backups are looked after, until nothing is due and every step of theirs has succeeded.
-    fn tend(&mut self) {
+    fn reconcile_backups(&mut self) {
         for _ in 0..300 {
-            let (node, book) = (self.node(), self.book());
+            let (node, catalog) = (self.node(), self.catalog());
             let last =
                 (node.operations > 0).then(|| self.operation(&OperationId::new(name(), node.operations)));
-            let due = errand(&node, last.as_ref(), &name(), &book, self.now_ms);
+            let due = due_task(&node, last.as_ref(), &name(), &catalog, self.now_ms);
             let finals = match &due {
-                Errand::Nothing | Errand::Begin { .. } => None,
-                Errand::Inherit { operation } => Some(operation.clone()),
-                Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => None,
+                BackupTask::Nothing | BackupTask::Begin { .. } => None,
+                BackupTask::Inherit { operation } => Some(operation.clone()),
+                BackupTask::RollOver | BackupTask::GiveUp | BackupTask::Rescue { .. } => None,
             };
-            let is_due = !matches!(due, Errand::Nothing | Errand::Begin { .. });
+            let is_due = !matches!(due, BackupTask::Nothing | BackupTask::Begin { .. });
             if is_due {
                 let (sight, owner) = (self.sight(), "kept".to_owned());
                 let before = self.written.len();
-                self.execute(&Command::Tend { sight, over: None, finals, owner }).unwrap();
+                self.execute(&Command::ReconcileBackups { sight, over: None, finals, owner }).unwrap();
                 if self.written.len() > before {
                     continue;
                 }
             }
-            let Some(step) = self.book().open_steps().into_iter().next() else { return };
+            let Some(step) = self.catalog().open_steps().into_iter().next() else { return };
             let evidence = backed_up(&step.intent, step.token);
             let (workflow, token) = (self.book_id().stream(), step.token);
             self.execute(&Command::Report { workflow, token, evidence }).unwrap();
         }
-        panic!("the backups do not come to rest: {:?}", self.book());
+        panic!("the backups do not come to rest: {:?}", self.catalog());
     }
 
     /// A complete backup.
     fn back_up(&mut self) {
-        let fate = self.submit(Work::Backup(BackupParams { reason: None }));
-        assert!(matches!(fate, Fate::BackupBegan { .. }), "{fate}");
-        self.tend();
+        let disposition = self.submit(Work::Backup(BackupParams { reason: None }));
+        assert!(matches!(disposition, Disposition::BackupBegan { .. }), "{disposition}");
+        self.reconcile_backups();
     }
 
     fn lose(&mut self) {
         let instance = self.node().resources.carrier.unwrap().instance;
         let news = News::StateChange { state: InstanceState::Terminated };
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        let command = Command::Heard { signal, sight: self.sight(), owner: "kept".into() };
+        let command = Command::Signal { signal, sight: self.sight(), owner: "kept".into() };
         self.execute(&command).unwrap();
     }
 
-    /// Snapshots that operations took of free volumes, and those that books took over.
+    /// Snapshots that operations took of free volumes, and those that backup catalogs took over.
     fn finals(&self) -> (BTreeSet<SnapshotId>, BTreeSet<SnapshotId>) {
         let (mut taken, mut listed) = (BTreeSet::new(), BTreeSet::new());
         for event in &self.written {
@@ -348,11 +348,11 @@ fn a_last_snapshot_is_taken_over_when_a_deletion_of_all_backups_comes_in_between
     desk.delete(false, false, false);
     desk.drive(&well);
     assert!(desk.node().deleted);
-    desk.tend();
+    desk.reconcile_backups();
     let (taken, listed) = desk.finals();
-    assert_eq!(taken, listed, "each is the book's, which prunes it");
-    assert_eq!(desk.book().known.backups, []);
-    assert!(desk.book().known.condemned.is_empty());
+    assert_eq!(taken, listed, "each is the catalog's, which prunes it");
+    assert_eq!(desk.catalog().known.backups, []);
+    assert!(desk.catalog().known.pending_deletions.is_empty());
 }
 
 #[test]
@@ -367,9 +367,9 @@ fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.steps());
-    desk.tend();
+    desk.reconcile_backups();
     let (taken, listed) = desk.finals();
-    assert_eq!((taken.len(), &taken), (1, &listed), "it is the book's, which prunes it: it is not whole");
+    assert_eq!((taken.len(), &taken), (1, &listed), "it is the catalog's, which prunes it: it is not whole");
 }
 
 /// `db-1` names an existing volume, which is lost while it is provisioned; the file names another one then.
@@ -382,8 +382,8 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
     assert!(desk.is_stuck());
     named.data_volumes[0].volume = Some(volume("vol-b"));
-    let fate = desk.apply(&named);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&named);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(vec![data()], None);
     desk.drive(&well);
     assert_eq!(desk.node().resources.volumes[&data()].volume, volume("vol-b"));
@@ -400,7 +400,7 @@ fn with_uefi(intent: &Intent) -> Option<Evidence> {
     match intent {
         Intent::Preserve { uefi: true, .. } => Some(Evidence::PreservedWith {
             found: Vec::new(),
-            strangers: Vec::new(),
+            unmanaged: Vec::new(),
             uefi: Some(UefiVariables::read(Some("T0xE".to_owned()))),
         }),
         _ => None,
@@ -468,16 +468,16 @@ fn an_operation_holds_every_backup_it_makes_volumes_from() {
     desk.submit(Work::Restore(RestoreParams { backup, only, reason: None }));
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck(), "{:?}", desk.steps());
-    let fate = desk.resume(vec![data()], Some("db-1.b2"));
-    assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
-    let held: BTreeSet<u64> = desk.book().known.held().collect();
+    let disposition = desk.resume(vec![data()], Some("db-1.b2"));
+    assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
+    let held: BTreeSet<u64> = desk.catalog().known.held().collect();
     assert_eq!(held, BTreeSet::from([1, 2]));
     desk.drive(&well);
     assert!(desk.node().open.is_none());
     let (sight, owner) = (desk.sight(), "kept".to_owned());
     let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::Tend { sight, over, finals: None, owner }).unwrap();
-    assert_eq!(desk.book().known.held().count(), 0, "it lets go of both");
+    desk.execute(&Command::ReconcileBackups { sight, over, finals: None, owner }).unwrap();
+    assert_eq!(desk.catalog().known.held().count(), 0, "it lets go of both");
 }
 
 #[test]
@@ -518,7 +518,7 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     desk.lose();
     desk.drive(&without_a_root);
     assert!(desk.is_stuck());
-    desk.tend();
+    desk.reconcile_backups();
     assert!(desk.is_stuck(), "a person decides: {:?}", desk.steps());
     // Restored from the first of two backups: the second is of what was left behind.
     let mut desk = Desk::with(&seldom());
@@ -529,10 +529,10 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     desk.drive(&well);
     let (sight, owner) = (desk.sight(), "kept".to_owned());
     let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::Tend { sight, over, finals: None, owner }).unwrap();
+    desk.execute(&Command::ReconcileBackups { sight, over, finals: None, owner }).unwrap();
     desk.lose();
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.reconcile_backups();
     let restored = &desk.open().expect("it goes on").facts.restored[&Slot::Root];
     assert_eq!(restored.0.to_string(), "db-1.b1");
     // A node of the same name that began anew.
@@ -544,7 +544,7 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     desk.drive(&well);
     desk.lose();
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.reconcile_backups();
     assert!(desk.is_stuck(), "{:?}", desk.steps());
 }
 
@@ -557,10 +557,10 @@ fn a_restore_whose_root_is_lost_goes_on_from_the_backup_that_was_asked_for() {
     let backup = BackupId::parse("db-1.b1").unwrap();
     desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.reconcile_backups();
     desk.drive(&well);
-    let origins = desk.node().resources.origins;
-    let from = serde_json::to_value(&origins[&Slot::Root]).unwrap();
+    let recovery_points = desk.node().resources.recovery_points;
+    let from = serde_json::to_value(&recovery_points[&Slot::Root]).unwrap();
     assert_eq!(from["backup"]["backup"], "db-1.b1", "{from}");
 }
 
@@ -574,8 +574,8 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     assert!(desk.is_stuck());
     let mut good = spec(RootMode::None);
     good.data_volumes[0].name = NodeName::parse("logs").unwrap();
-    let fate = desk.apply(&good);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&good);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().unwrap().status);
@@ -596,8 +596,8 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     desk.drive(&held);
     assert!(desk.is_stuck());
     wanted.private_ip = Some("10.0.0.10".parse().unwrap());
-    let fate = desk.apply(&wanted);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&wanted);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert_eq!(desk.node().resources.address, wanted.private_ip);
@@ -610,16 +610,16 @@ fn what_a_provision_has_begun_with_does_not_change_under_it() {
         desk.apply(&spec(root));
         let mut other = spec(root);
         other.persist.network = NetworkMode::SecondaryEni;
-        let fate = desk.apply(&other);
+        let disposition = desk.apply(&other);
         assert!(
-            matches!(&fate, Fate::Rejected { because } if because.contains("spec.persist.network")),
-            "{fate}"
+            matches!(&disposition, Disposition::Rejected { because } if because.contains("spec.persist.network")),
+            "{disposition}"
         );
         let other = if root == RootMode::None { RootMode::Adopt } else { RootMode::None };
-        let fate = desk.apply(&spec(other));
+        let disposition = desk.apply(&spec(other));
         assert!(
-            matches!(&fate, Fate::Rejected { because } if because.contains("spec.persist.root")),
-            "{fate}"
+            matches!(&disposition, Disposition::Rejected { because } if because.contains("spec.persist.root")),
+            "{disposition}"
         );
     }
 }
@@ -636,13 +636,16 @@ fn a_node_that_comes_back_from_a_backup_is_not_paused_before_it_has() {
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck());
     desk.resume(vec![data()], Some("db-1.b1"));
-    let fate = desk.submit(Work::Pause(PauseParams { reason: None }));
-    assert!(matches!(&fate, Fate::Rejected { because } if because.contains("from a backup")), "{fate}");
+    let disposition = desk.submit(Work::Pause(PauseParams { reason: None }));
+    assert!(
+        matches!(&disposition, Disposition::Rejected { because } if because.contains("from a backup")),
+        "{disposition}"
+    );
     desk.drive(&well);
-    let origin = serde_json::to_value(&desk.node().resources.origins[&data()]).unwrap();
+    let origin = serde_json::to_value(&desk.node().resources.recovery_points[&data()]).unwrap();
     assert_eq!(origin["backup"]["backup"], "db-1.b1", "{origin}");
     let paused = desk.submit(Work::Pause(PauseParams { reason: None }));
-    assert!(matches!(paused, Fate::Started { .. }), "{paused}");
+    assert!(matches!(paused, Disposition::Started { .. }), "{paused}");
 }
 
 /// The new instance is in another subnet, which the file names no more: its zone is still known.
@@ -668,8 +671,8 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let mut narrow = wide.clone();
     narrow.capacity.other_subnets.clear();
     narrow.network.zone_change = ZoneChange::default();
-    let fate = desk.apply(&narrow);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&narrow);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     let mut zones = BTreeSet::new();
     for _ in 0..100 {
@@ -702,8 +705,8 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
         named: true,
     };
     desk.drive(&|intent| match intent {
-        Intent::TakeVolume { size_gib, .. } => {
-            Some(Evidence::VolumeTaken { size_gib: *size_gib, traits: Some(traits.clone()) })
+        Intent::ClaimVolume { size_gib, .. } => {
+            Some(Evidence::VolumeClaimed { size_gib: *size_gib, traits: Some(traits.clone()) })
         }
         Intent::Launch { .. } => Some(refused()),
         _ => None,

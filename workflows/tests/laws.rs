@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Book};
-use perennial_workflows::aggregate::inbox::letter_stream;
+use perennial_workflows::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
+use perennial_workflows::aggregate::inbox::inbox_stream;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
 use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
 use perennial_workflows::domain::movement;
 use perennial_workflows::domain::movement::SpotSeen;
@@ -22,7 +22,7 @@ use perennial_workflows::domain::submission::{
 use perennial_workflows::model::aws::{
     AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId,
 };
-use perennial_workflows::model::backup_id::{BackupId, BookId};
+use perennial_workflows::model::backup_id::{BackupId, CatalogId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, node_stream};
 use perennial_workflows::model::requirements::CapacityOrder;
@@ -31,7 +31,7 @@ use perennial_workflows::model::survey::{PassedOver, Survey};
 use perennial_workflows::model::uefi::{UEFI_DATA_MAX, UefiVariables};
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::model::volume::TakenSnapshot;
-use perennial_workflows::model::volume::{Found, FoundVolume, Stranger};
+use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
 use perennial_workflows::rules::capacity;
@@ -82,18 +82,18 @@ impl Desk {
         }
     }
 
-    /// The present book of the node's backups, and its number.
-    fn book(&self) -> (BookId, Book) {
-        let ids = self.streams.keys().filter_map(BookId::of_stream);
-        let id = ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(Self::name(), 1));
+    /// The present backup catalog of the node's backups, and its number.
+    fn catalog(&self) -> (CatalogId, BackupCatalog) {
+        let ids = self.streams.keys().filter_map(CatalogId::of_stream);
+        let id = ids.max_by_key(CatalogId::number).unwrap_or_else(|| CatalogId::new(Self::name(), 1));
         match self.state(&id.stream()) {
-            State::Book(book) => (id, book),
+            State::BackupCatalog(catalog) => (id, catalog),
             other => panic!("{other:?}"),
         }
     }
 
     fn sight(&self) -> Sight {
-        Sight::of(&Self::name(), &self.node()).with_book(self.book().0.number())
+        Sight::of(&Self::name(), &self.node()).with_catalog(self.catalog().0.number())
     }
 
     /// Decides and remembers; checks what every decision must keep. `Ok(false)`: refused.
@@ -127,7 +127,7 @@ impl Desk {
     fn submit(&mut self, work: Work) -> Result<bool, TestCaseError> {
         self.submissions += 1;
         let id = SubmissionId::try_from(format!("s-{}", self.submissions)).unwrap();
-        let stream = letter_stream("submissions", &id.to_string());
+        let stream = inbox_stream("submissions", &id.to_string());
         let submission = Submission {
             id,
             node: Self::name(),
@@ -136,7 +136,7 @@ impl Desk {
             reply_to: None,
             deadline: None,
         };
-        let command = Command::Letter {
+        let command = Command::Message {
             envelope: Envelope {
                 stream,
                 queue: "submissions".into(),
@@ -152,15 +152,15 @@ impl Desk {
         self.execute(&command)
     }
 
-    fn hear(&mut self, instance: InstanceId, news: News) -> Result<bool, TestCaseError> {
+    fn on_signal(&mut self, instance: InstanceId, news: News) -> Result<bool, TestCaseError> {
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
         let sight = self.sight();
-        self.execute(&Command::Heard { signal, sight, owner: "laws".into() })
+        self.execute(&Command::Signal { signal, sight, owner: "laws".into() })
     }
 
     /// One look at the backups, as the loop that looks after them does it.
-    fn tend(&mut self) -> Result<bool, TestCaseError> {
-        let (node, (_, book)) = (self.node(), self.book());
+    fn reconcile_backups(&mut self) -> Result<bool, TestCaseError> {
+        let (node, (_, catalog)) = (self.node(), self.catalog());
         let operation = |id: &OperationId| match self.state(&id.stream()) {
             State::Operation(operation) => operation,
             other => panic!("{other:?}"),
@@ -168,17 +168,17 @@ impl Desk {
         let is_over = |by: &&OperationId| {
             operation(by).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
         };
-        let over = book.known.holds.keys().find(is_over).cloned();
+        let over = catalog.known.holds.keys().find(is_over).cloned();
         let last = (node.operations > 0)
             .then(|| OperationId::new(Self::name(), node.operations))
             .as_ref()
             .and_then(operation);
-        let finals = match errand(&node, last.as_ref(), &Self::name(), &book, self.now_ms) {
-            Errand::Inherit { operation } if over.is_none() => Some(operation),
+        let finals = match due_task(&node, last.as_ref(), &Self::name(), &catalog, self.now_ms) {
+            BackupTask::Inherit { operation } if over.is_none() => Some(operation),
             _ => None,
         };
         let is_due = over.is_some() || finals.is_some();
-        let command = Command::Tend { sight: self.sight(), over, finals, owner: "laws".into() };
+        let command = Command::ReconcileBackups { sight: self.sight(), over, finals, owner: "laws".into() };
         let tended = self.execute(&command)?;
         prop_assert!(tended || !is_due, "what is due about the backups is done");
         Ok(tended)
@@ -278,7 +278,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 /// Some unwelcome evidence that a worker can give for an intent.
 fn unwelcome(intent: &Intent, how: u8) -> Evidence {
-    let gone = |instance: &InstanceId| Evidence::InstanceGone {
+    let deleted = |instance: &InstanceId| Evidence::InstanceGone {
         instance: instance.clone(),
         state: Some(InstanceState::Terminated),
         reason: Some("Server.SpotInstanceTermination".into()),
@@ -293,7 +293,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             };
             Evidence::NoCapacity { code: code.into(), message: "none".into() }
         }
-        (Intent::Launch { .. }, 2) => gone(&InstanceId::parse("i-gone").unwrap()),
+        (Intent::Launch { .. }, 2) => deleted(&InstanceId::parse("i-gone").unwrap()),
         // Nothing fits, or everything costs too much.
         (Intent::Survey(_), 1 | 3) => {
             let price = (how % 4 == 3).then(|| "9.0".to_owned());
@@ -337,12 +337,12 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
         (Intent::Find { .. }, 1) => Evidence::Found {
-            things: vec![perennial_workflows::model::resources::Thing::Instance {
+            resources: vec![perennial_workflows::model::resources::Resource::Instance {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
             }],
         },
-        (intent, 2) => intent.instance().map_or_else(refused, gone),
+        (intent, 2) => intent.instance().map_or_else(refused, deleted),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },
         _ => refused(),
     }
@@ -355,7 +355,7 @@ fn strange(n: u8) -> VolumeId {
 
 /// What a look at an instance finds: up to three volumes that can be taken, some by a name that is taken, and one that cannot.
 fn found(how: u8) -> Evidence {
-    let seen = |n: u8| FoundVolume {
+    let seen = |n: u8| DiscoveredVolume {
         volume: strange(n),
         device: "/dev/sdx".into(),
         name: ["data", "logs", "Not A Name"].get(usize::from(how / 4 % 4)).map(|name| (*name).to_owned()),
@@ -369,10 +369,10 @@ fn found(how: u8) -> Evidence {
             named: false,
         },
     };
-    let shared = Stranger { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
+    let shared = UnmanagedVolume { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
     Evidence::PreservedWith {
         found: (0..how % 4).map(seen).collect(),
-        strangers: vec![shared],
+        unmanaged: vec![shared],
         uefi: variables(how),
     }
 }
@@ -471,7 +471,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 return Ok(());
             }
             let instance = instances[n % instances.len()].clone();
-            desk.hear(instance, news(*how))?;
+            desk.on_signal(instance, news(*how))?;
         }
         Move::Replace => {
             desk.submit(Work::Replace(ReplaceParams { reason: None }))?;
@@ -485,7 +485,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let node = desk.node();
             let Some(carrier) = node.resources.carrier else { return Ok(()) };
             let volumes = node.resources.volumes.values().map(|held| held.volume.clone());
-            let command = Command::Sighted {
+            let command = Command::Attachments {
                 sight: desk.sight(),
                 instance: carrier.instance,
                 others: (0..others % 4).map(strange).collect(),
@@ -568,12 +568,12 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Tend(minutes) => {
             desk.now_ms += u64::from(minutes % 16) * 60_000;
-            desk.tend()?;
+            desk.reconcile_backups()?;
         }
         Move::ResumeFrom(n) => {
             let Some(operation) = desk.open() else { return Ok(()) };
             let number =
-                desk.book().1.known.complete().map(|backup| backup.order.number).nth(usize::from(*n % 3));
+                desk.catalog().1.known.complete().map(|backup| backup.order.number).nth(usize::from(*n % 3));
             let from_backup = number.map(|number| BackupId::new(Desk::name(), number));
             desk.submit(Work::Resume(ResumeParams {
                 workflow: operation.id,
@@ -582,8 +582,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             }))?;
         }
         Move::BackupStep(n, how) => {
-            let (id, book) = desk.book();
-            let steps = book.open_steps();
+            let (id, catalog) = desk.catalog();
+            let steps = catalog.open_steps();
             if steps.is_empty() {
                 return Ok(());
             }
@@ -599,7 +599,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
             let may = movement::may_return(&node, &seen, desk.now_ms + 700).is_ok();
             let sight = desk.sight();
-            let begun = desk.execute(&Command::Return { sight, seen, owner: "laws".into() })?;
+            let begun = desk.execute(&Command::ReturnToSpot { sight, seen, owner: "laws".into() })?;
             prop_assert_eq!(begun, may, "a return begins when it may, and only then");
             prop_assert_eq!(desk.node().operations > before, may);
         }
@@ -651,7 +651,7 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     for step in &open {
         match step.intent.as_ref() {
             Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
-            Intent::TakeVolume { volume, .. } => {
+            Intent::ClaimVolume { volume, .. } => {
                 let mut retained = facts.superseded.iter().chain(&operation.order.before.retained);
                 prop_assert!(
                     !retained.any(|old| old.volume == *volume && old.went_on),
@@ -694,15 +694,15 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a book's.
+/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a catalog's.
 fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
-    let (_, book) = desk.book();
+    let (_, catalog) = desk.catalog();
     if let Some(operation) = desk.open() {
         let facts = &operation.facts;
         let root = facts.root_snapshot.iter().filter(|_| facts.root_is_borrowed);
         for snapshot in facts.restore.values().chain(root) {
             prop_assert!(
-                !book.known.condemned.contains_key(snapshot),
+                !catalog.known.pending_deletions.contains_key(snapshot),
                 "{snapshot} is used, and is to be deleted"
             );
         }
@@ -728,7 +728,7 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
         if let State::Operation(Some(operation)) = state
             && (desk.node().finals.contains(&operation.id)
                 || !matches!(operation.status, Status::Finished { .. }))
-            && !book.known.has_inherited_from(&operation.id)
+            && !catalog.known.has_inherited_from(&operation.id)
         {
             let open = matches!(operation.status, Status::Running | Status::Stuck { .. });
             let steps = operation.steps.values().filter_map(|record| match &record.outcome {
@@ -756,11 +756,11 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
     let mut complete: Vec<u64> = Vec::new();
     let (mut ended, mut recorded, mut finals) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut given_up = 0;
-    let books = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
-    let mut books: Vec<_> =
-        books.map(|(stream, kept)| (BookId::of_stream(stream).unwrap().number(), kept)).collect();
-    books.sort_by_key(|(number, _)| *number);
-    for (_, event) in books.iter().flat_map(|(_, (_, _, events))| events) {
+    let catalogs = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
+    let mut catalogs: Vec<_> =
+        catalogs.map(|(stream, kept)| (CatalogId::of_stream(stream).unwrap().number(), kept)).collect();
+    catalogs.sort_by_key(|(number, _)| *number);
+    for (_, event) in catalogs.iter().flat_map(|(_, (_, _, events))| events) {
         let Event::Backup(event) = event else { continue };
         match event {
             BackupEvent::Completed { backup } => complete.push(*backup),
@@ -797,11 +797,13 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
             _ => {}
         }
     }
-    let (_, book) = desk.book();
-    let finals = book.known.complete().filter(|backup| backup.order.is_final()).count();
+    let (_, catalog) = desk.catalog();
+    let finals = catalog.known.complete().filter(|backup| backup.order.is_final()).count();
     prop_assert!(finals <= 1, "the newest final one");
-    prop_assert!(book.known.complete().count() - finals <= 2, "no more than are kept");
-    prop_assert!(book.known.failures.len() <= perennial_workflows::aggregate::backup_catalog::FAILURES_MAX);
+    prop_assert!(catalog.known.complete().count() - finals <= 2, "no more than are kept");
+    prop_assert!(
+        catalog.known.failures.len() <= perennial_workflows::aggregate::backup_catalog::FAILURES_MAX
+    );
     Ok(())
 }
 
@@ -824,7 +826,7 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     if desk.open().is_some() {
         return Ok(());
     }
-    let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    let (mut made, mut deleted) = (BTreeSet::new(), BTreeSet::new());
     for (_, _, events) in desk.streams.values() {
         let mut intents = std::collections::BTreeMap::new();
         for (stamp, event) in events {
@@ -844,7 +846,7 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
                                 ..
                             },
                             Evidence::Lost { .. },
-                        ) => gone.insert(interface.clone()),
+                        ) => deleted.insert(interface.clone()),
                         _ => false,
                     };
                 }
@@ -854,8 +856,9 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     }
     let resources = desk.node().resources;
     let own = resources.interface.iter().map(|held| held.interface.to_string());
-    let known: BTreeSet<String> = own.chain(resources.leftovers.iter().map(|left| left.thing.id())).collect();
-    for interface in made.difference(&gone) {
+    let known: BTreeSet<String> =
+        own.chain(resources.orphans.iter().map(|left| left.resource.id())).collect();
+    for interface in made.difference(&deleted) {
         prop_assert!(known.contains(interface.as_str()), "{interface} is forgotten; {known:?}");
     }
     Ok(())
@@ -1094,7 +1097,7 @@ proptest! {
                 }
                 (Trip::Lose, Some(_)) => {
                     if let Some(candidate) = candidate {
-                        desk.hear(candidate.instance, News::StateChange { state: InstanceState::ShuttingDown })?;
+                        desk.on_signal(candidate.instance, News::StateChange { state: InstanceState::ShuttingDown })?;
                     }
                 }
                 (_, None) => play(&mut desk, &Move::Replace)?,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
-use perennial_workflows::aggregate::address_pool::{AddressPool, pool_stream};
-use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
@@ -22,7 +22,7 @@ use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::restore::Keep;
 use perennial_workflows::operation::state::{Operation, Status};
-use perennial_workflows::spec::address_pool::{AddressRange, PoolSchema, PoolSpec};
+use perennial_workflows::spec::address_pool::{AddressPoolSchema, AddressPoolSpec, AddressRange};
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;
@@ -36,9 +36,9 @@ fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
 }
 
-fn pool_spec(ranges: &[&str]) -> PoolSpec {
-    PoolSpec {
-        schema: PoolSchema::V1,
+fn pool_spec(ranges: &[&str]) -> AddressPoolSpec {
+    AddressPoolSpec {
+        schema: AddressPoolSchema::V1,
         name: name("brokers"),
         subnet: example("a", NetworkMode::None, RootMode::None).subnet,
         addresses: ranges.iter().map(|range| AddressRange::parse(range).unwrap()).collect(),
@@ -55,8 +55,8 @@ fn other_subnet() -> SubnetId {
     SubnetId::parse("subnet-0123456789abcdef1").unwrap()
 }
 
-fn pool_elsewhere(ranges: &[&str]) -> PoolSpec {
-    PoolSpec { name: name("brokers-b"), subnet: other_subnet(), ..pool_spec(ranges) }
+fn pool_elsewhere(ranges: &[&str]) -> AddressPoolSpec {
+    AddressPoolSpec { name: name("brokers-b"), subnet: other_subnet(), ..pool_spec(ranges) }
 }
 
 /// A node that may live in another subnet, with an address there.
@@ -73,7 +73,7 @@ fn wide_spec(node: &str) -> NodeSpec {
 struct Desk {
     streams: BTreeMap<StreamId, (State, Seq)>,
     now_ms: u64,
-    letters: u64,
+    entries: u64,
 }
 
 type Decided = (Result<Decision<Event, State>, Rejection>, Vec<(StreamId, Seq)>);
@@ -92,8 +92,8 @@ impl Desk {
     }
 
     fn pool_named(&self, pool: &str) -> AddressPool {
-        match self.state(&pool_stream(&name(pool))) {
-            State::Pool(pool) => pool,
+        match self.state(&address_pool_stream(&name(pool))) {
+            State::AddressPool(pool) => pool,
             other => panic!("{other:?}"),
         }
     }
@@ -153,18 +153,18 @@ impl Desk {
         self.commit(decided)
     }
 
-    fn letter(&mut self, node: &str, work: Work) -> Command {
-        self.letters += 1;
-        let id = SubmissionId::try_from(format!("s-{}", self.letters)).unwrap();
+    fn entry(&mut self, node: &str, work: Work) -> Command {
+        self.entries += 1;
+        let id = SubmissionId::try_from(format!("s-{}", self.entries)).unwrap();
         let sight = match work {
             Work::Pool(_) => None,
             _ => Some(Sight::of(&name(node), &self.node(node))),
         };
-        Command::Letter {
+        Command::Message {
             envelope: Envelope {
-                stream: letter_stream("submissions", &id.to_string()),
+                stream: inbox_stream("submissions", &id.to_string()),
                 queue: "submissions".into(),
-                message_id: format!("m-{}", self.letters),
+                message_id: format!("m-{}", self.entries),
                 sent_at_ms: self.now_ms,
                 bytes: 1,
                 body: "{}".into(),
@@ -183,14 +183,14 @@ impl Desk {
     }
 
     fn submit(&mut self, node: &str, work: Work) -> Result<bool, TestCaseError> {
-        let command = self.letter(node, work);
+        let command = self.entry(node, work);
         self.execute(&command)
     }
 
-    /// What the last letter was answered.
-    fn fate(&self) -> Fate {
-        match self.state(&letter_stream("submissions", &format!("s-{}", self.letters))) {
-            State::Letter(letter) => letter.fate.unwrap(),
+    /// What the last inbox entry was answered.
+    fn disposition(&self) -> Disposition {
+        match self.state(&inbox_stream("submissions", &format!("s-{}", self.entries))) {
+            State::Inbox(entry) => entry.disposition.unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -348,8 +348,8 @@ proptest! {
                     desk.submit(NODES[n], apply_wide(NODES[n]))?;
                 }
                 Move::ApplyBoth(a, b) => {
-                    let first = desk.letter(NODES[a], apply_wide(NODES[a]));
-                    let second = desk.letter(NODES[b], apply_wide(NODES[b]));
+                    let first = desk.entry(NODES[a], apply_wide(NODES[a]));
+                    let second = desk.entry(NODES[b], apply_wide(NODES[b]));
                     let (first, second) = (desk.decide(&first), desk.decide(&second));
                     desk.commit(first)?;
                     desk.commit(second)?;
@@ -450,22 +450,22 @@ fn an_address_that_a_stranger_has_is_passed_over_at_the_resume_and_tried_again_w
 fn what_a_pool_cannot_give_is_refused_with_what_to_do() {
     let mut desk = Desk::default();
     desk.submit("a", apply("a")).unwrap();
-    assert!(desk.fate().to_string().contains("there is no pool brokers"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("there is no pool brokers"), "{}", desk.disposition());
     desk.submit("brokers", declare(&["10.0.0.10-10.0.0.11"])).unwrap();
-    assert_eq!(desk.fate().to_string(), "declared pool brokers: 2 addresses are free");
+    assert_eq!(desk.disposition().to_string(), "declared pool brokers: 2 addresses are free");
     let mut elsewhere = node_spec("a");
     elsewhere.subnet = SubnetId::parse("subnet-2").unwrap();
     desk.submit("a", Work::Apply(ApplyParams { spec: elsewhere, from_backup: None, reason: None })).unwrap();
-    assert!(desk.fate().to_string().contains("name a pool of its subnet"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("name a pool of its subnet"), "{}", desk.disposition());
     desk.submit("a", apply("a")).unwrap();
     desk.submit("brokers", declare(&["10.0.0.11"])).unwrap();
-    assert!(desk.fate().to_string().contains("10.0.0.10 belongs to node a"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("10.0.0.10 belongs to node a"), "{}", desk.disposition());
     let other =
         NodeSpec { network: Default::default(), ..example("a", NetworkMode::SecondaryIp, RootMode::None) };
     desk.submit("a", Work::Apply(ApplyParams { spec: other, from_backup: None, reason: None })).unwrap();
-    assert!(desk.fate().to_string().contains("delete the node first"), "{}", desk.fate());
-    let letters = desk.streams.keys().filter(|stream| stream.category() == "letter").count();
-    assert_eq!(letters, 6, "every one was answered");
+    assert!(desk.disposition().to_string().contains("delete the node first"), "{}", desk.disposition());
+    let entries = desk.streams.keys().filter(|stream| stream.category() == "inbox").count();
+    assert_eq!(entries, 6, "every one was answered");
 }
 
 /// What happens to every launch where the node lives.
@@ -500,7 +500,7 @@ fn a_node_has_an_address_of_each_of_its_pools_and_lives_with_that_of_its_subnet(
     let said = "In subnet-0123456789abcdef1 the node's address is 10.0.1.10 (pool brokers-b).";
     assert!(plan.notes.iter().any(|note| note == said), "{:?}", plan.notes);
     // There and back: nothing is allocated or released on the way.
-    let taken = desk.head(&pool_stream(&name("brokers-b")));
+    let taken = desk.head(&address_pool_stream(&name("brokers-b")));
     desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
     no_capacity_here(&mut desk, "a");
     let moved = desk.node("a").resources;
@@ -511,16 +511,16 @@ fn a_node_has_an_address_of_each_of_its_pools_and_lives_with_that_of_its_subnet(
     let back = desk.node("a").resources;
     assert_eq!((back.subnet, back.address), (None, Some(here)));
     assert_eq!(back.addresses_elsewhere, before.addresses_elsewhere);
-    assert_eq!(desk.head(&pool_stream(&name("brokers-b"))), taken);
+    assert_eq!(desk.head(&address_pool_stream(&name("brokers-b"))), taken);
     desk.laws().unwrap();
     // While it lives there, the file keeps that pool; the deletion gives both back.
     desk.submit("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
     no_capacity_here(&mut desk, "a");
     desk.submit("a", apply("a")).unwrap();
     assert!(
-        desk.fate().to_string().contains("the node lives in subnet-0123456789abcdef1"),
+        desk.disposition().to_string().contains("the node lives in subnet-0123456789abcdef1"),
         "{}",
-        desk.fate()
+        desk.disposition()
     );
     desk.submit("a", delete()).unwrap();
     desk.drive("a");
@@ -540,11 +540,11 @@ fn a_changed_file_takes_from_the_pools_it_adds_and_gives_back_to_those_it_drops(
     desk.submit("a", apply("a")).unwrap();
     desk.drive("a");
     let told = |desk: &Desk, wanted: &str| {
-        assert!(desk.fate().to_string().contains(wanted), "{wanted}: {}", desk.fate());
+        assert!(desk.disposition().to_string().contains(wanted), "{wanted}: {}", desk.disposition());
     };
     desk.submit("a", apply_wide("a")).unwrap();
     told(&desk, "ip_pools_elsewhere.subnet-0123456789abcdef1: there is no pool brokers-b; declare it");
-    let wrong = PoolSpec { name: name("brokers-b"), ..pool_spec(&["10.0.0.20"]) };
+    let wrong = AddressPoolSpec { name: name("brokers-b"), ..pool_spec(&["10.0.0.20"]) };
     desk.submit("brokers-b", Work::Pool(PoolParams { spec: wrong })).unwrap();
     desk.submit("a", apply_wide("a")).unwrap();
     told(&desk, "name a pool of subnet-0123456789abcdef1");

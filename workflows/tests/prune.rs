@@ -11,8 +11,8 @@ use perennial_workflows::machine::decide::Draft;
 use perennial_workflows::model::aws::{SnapshotId, VolumeId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
-use perennial_workflows::model::resources::{Leftover, Resources, Retained, Thing};
-use perennial_workflows::model::resources::{PRUNED_MAX, PruneItem, Undeleted};
+use perennial_workflows::model::resources::{FailedDeletion, PRUNED_MAX, PruneItem};
+use perennial_workflows::model::resources::{Orphan, Resource, Resources, Retained};
 use perennial_workflows::model::signal::{Cause, News, Signal, Source};
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::{OperationEvent, Order};
@@ -96,8 +96,8 @@ fn node() -> Node {
     folded(&spec, resources, 0)
 }
 
-fn ids(condemned: &[PruneItem]) -> Vec<&str> {
-    condemned.iter().map(|condemned| condemned.volume.as_str()).collect()
+fn ids(pruned: &[PruneItem]) -> Vec<&str> {
+    pruned.iter().map(|pruned| pruned.volume.as_str()).collect()
 }
 
 fn wish(change: impl FnOnce(&mut PruneParams)) -> PruneParams {
@@ -110,8 +110,8 @@ fn wish(change: impl FnOnce(&mut PruneParams)) -> PruneParams {
 fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     let node = node();
     let at = |day: u64, change: fn(&mut PruneParams)| {
-        let condemned = retention::select(&node, &wish(change), day * DAY_MS).unwrap();
-        ids(&condemned).join(" ")
+        let pruned = retention::select(&node, &wish(change), day * DAY_MS).unwrap();
+        ids(&pruned).join(" ")
     };
     // A week, when nothing is said.
     assert_eq!(OLDER_THAN_S, 7 * 86_400);
@@ -129,10 +129,10 @@ fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     assert_eq!(at(100, |wish| wish.keep = Some(9)), "");
     assert_eq!(at(3, |wish| wish.volumes = vec![volume("vol-r3")]), "vol-r3", "a name is enough");
     assert_eq!(at(100, |wish| wish.older_than_s = Some(u64::MAX)), "");
-    let condemned = retention::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
+    let pruned = retention::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
     let root = &node.resources.volumes[&Slot::Root].volume;
-    assert_eq!(condemned[0].because, format!("older than 7 days; root goes on as {root}"));
-    assert_eq!((condemned[0].since_ms, condemned[1].size_gib), (DAY_MS, Some(10)));
+    assert_eq!(pruned[0].because, format!("older than 7 days; root goes on as {root}"));
+    assert_eq!((pruned[0].since_ms, pruned[1].size_gib), (DAY_MS, Some(10)));
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn nothing_is_deleted_while_no_instance_shows_that_the_new_volumes_are_good() {
     let mut node = self::node();
     node.spec.as_mut().unwrap().data_volumes[0].volume = Some(volume("vol-d2"));
     node.resources.volumes.get_mut(&Slot::Root).unwrap().volume = volume("vol-r2");
-    let condemned = retention::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
-    assert_eq!(ids(&condemned), ["vol-r1", "vol-r3"]);
+    let pruned = retention::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
+    assert_eq!(ids(&pruned), ["vol-r1", "vol-r3"]);
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn no_more_than_a_hundred_go_at_once_the_oldest_first() {
     let mut resources = imagined_resources(&spec).unwrap();
     resources.retained = (0..150).rev().map(|n| retained(&format!("vol-r{n}"), "root", n)).collect();
     let node = folded(&spec, resources, 0);
-    let condemned = retention::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
-    assert_eq!(condemned.len(), PRUNED_MAX);
-    assert_eq!((ids(&condemned)[0], ids(&condemned)[99]), ("vol-r0", "vol-r99"));
+    let pruned = retention::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
+    assert_eq!(pruned.len(), PRUNED_MAX);
+    assert_eq!((ids(&pruned)[0], ids(&pruned)[99]), ("vol-r0", "vol-r99"));
     let params = serde_json::json!({ "volumes": (0..101).map(|n| format!("vol-r{n}")).collect::<Vec<_>>() });
     let message = |params: serde_json::Value| {
         serde_json::json!({
@@ -239,7 +239,7 @@ fn with_retain_days_what_is_too_old_is_due_within_an_hour_and_after_a_failure_a_
     assert!(moments.iter().any(|moment| *moment != moments[0]), "{moments:?}");
     let because = "InUse: somebody uses it".to_owned();
     let failed_ms = 20 * DAY_MS;
-    node.resources.retained[0].undeleted = Some(Undeleted { at_ms: failed_ms, because });
+    node.resources.retained[0].failed_deletion = Some(FailedDeletion { at_ms: failed_ms, because });
     assert_eq!(due(&node, failed_ms + 1), "vol-d2 vol-r2 vol-r3");
     assert_eq!(due(&node, failed_ms + TRY_AGAIN_MS - 1), "vol-d2 vol-r2 vol-r3");
     assert_eq!(due(&node, failed_ms + TRY_AGAIN_MS + SPREAD_MS), "vol-r1 vol-d2 vol-r2 vol-r3");
@@ -338,11 +338,14 @@ impl Run {
 
     /// What is retained at the end, each with why it could not be deleted.
     fn left(&self) -> String {
-        let told =
-            self.resources.as_ref().expect("it has ended").retained.iter().map(|old| match &old.undeleted {
+        let told = self.resources.as_ref().expect("it has ended").retained.iter().map(|old| {
+            match &old.failed_deletion {
                 None => old.volume.to_string(),
-                Some(undeleted) => format!("{} ({} at {})", old.volume, undeleted.because, undeleted.at_ms),
-            });
+                Some(failed_deletion) => {
+                    format!("{} ({} at {})", old.volume, failed_deletion.because, failed_deletion.at_ms)
+                }
+            }
+        });
         told.collect::<Vec<_>>().join(", ")
     }
 }
@@ -404,8 +407,8 @@ fn each_volume_is_a_step_of_its_own_and_one_that_fails_holds_up_no_other() {
 fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
     // A thing that the next operation cleans up does not hold it either.
     let left_over = |resources: &mut Resources| {
-        let thing = Thing::Snapshot { snapshot: SnapshotId::parse("snap-1").unwrap() };
-        resources.leftovers.push(Leftover { thing, because: "db-1.1: of a data volume".into() });
+        let resource = Resource::Snapshot { snapshot: SnapshotId::parse("snap-1").unwrap() };
+        resources.orphans.push(Orphan { resource, because: "db-1.1: of a data volume".into() });
     };
     let mut run = Run::start(left_over);
     run.settle(&well);
@@ -424,7 +427,7 @@ fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
     let left = "vol-r2 (not in time: cancelled at 5000), vol-r3, vol-d2 (not in time: cancelled at 5000), vol-theirs, vol-logs";
     assert_eq!(run.left(), left);
     let resources = run.resources.as_ref().unwrap();
-    assert!(resources.carrier.is_some() && resources.leftovers.len() == 1, "{resources:?}");
+    assert!(resources.carrier.is_some() && resources.orphans.len() == 1, "{resources:?}");
 
     let mut run = Run::start(left_over);
     run.settle(&well);

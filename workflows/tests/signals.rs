@@ -8,13 +8,13 @@ use std::sync::Arc;
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aggregate::backup_catalog::BackupCause;
-use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::{Node, NodeEvent};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
-use perennial_workflows::model::backup_id::BookId;
+use perennial_workflows::model::backup_id::CatalogId;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
 use perennial_workflows::model::signal::{Cause, Effect, News, Signal, Source};
@@ -32,12 +32,12 @@ const DAY_MS: u64 = 86_400_000;
 struct Desk {
     streams: BTreeMap<StreamId, (State, Seq)>,
     now_ms: u64,
-    letters: u64,
+    entries: u64,
 }
 
 impl Desk {
     fn new() -> Self {
-        let mut desk = Self { streams: BTreeMap::new(), now_ms: 1_000, letters: 0 };
+        let mut desk = Self { streams: BTreeMap::new(), now_ms: 1_000, entries: 0 };
         let spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
         let resources = perennial_workflows::view::plan::imagined_resources(&spec).unwrap();
         let id = OperationId::new(Self::name(), 1);
@@ -116,11 +116,11 @@ impl Desk {
     }
 
     /// A signal comes as an event; what became of it.
-    fn hear(&mut self, instance: &InstanceId, news: News) -> Fate {
-        self.letters += 1;
-        let id = format!("e-{}", self.letters);
-        let stream = letter_stream("interruptions", &id);
-        let command = Command::Letter {
+    fn on_signal(&mut self, instance: &InstanceId, news: News) -> Disposition {
+        self.entries += 1;
+        let id = format!("e-{}", self.entries);
+        let stream = inbox_stream("interruptions", &id);
+        let command = Command::Message {
             envelope: Envelope {
                 stream: stream.clone(),
                 queue: "interruptions".into(),
@@ -140,7 +140,7 @@ impl Desk {
         };
         self.execute(&command);
         match self.state(&stream) {
-            State::Letter(letter) => letter.fate.expect("every letter has a fate"),
+            State::Inbox(entry) => entry.disposition.expect("every entry has a disposition"),
             other => panic!("{other:?}"),
         }
     }
@@ -222,8 +222,8 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
     for (name, news) in losses() {
         let mut desk = Desk::new();
         let old = desk.carrier();
-        let fate = desk.hear(&old, news);
-        assert!(matches!(fate, Fate::Started { .. }), "{name}: {fate}");
+        let disposition = desk.on_signal(&old, news);
+        assert!(matches!(disposition, Disposition::Started { .. }), "{name}: {disposition}");
         assert_eq!(desk.operation(2).order.kind, OperationKind::Replace, "{name}");
         desk.finish(2);
         assert_ne!(desk.carrier(), old, "{name}");
@@ -231,8 +231,8 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
     for (name, news) in others() {
         let mut desk = Desk::new();
         let old = desk.carrier();
-        let fate = desk.hear(&old, news);
-        assert!(matches!(fate, Fate::Noted { .. }), "{name}: {fate}");
+        let disposition = desk.on_signal(&old, news);
+        assert!(matches!(disposition, Disposition::Noted { .. }), "{name}: {disposition}");
         assert_eq!(desk.node().operations, 1, "{name}");
     }
 }
@@ -260,33 +260,33 @@ fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
 #[test]
 fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() {
     let every = Some(BackupSpec::default());
-    let first = |desk: &Desk| match desk.state(&BookId::new(Desk::name(), 1).stream()) {
-        State::Book(book) => book.known.under_way().map(|backup| backup.order.cause.clone()),
+    let first = |desk: &Desk| match desk.state(&CatalogId::new(Desk::name(), 1).stream()) {
+        State::BackupCatalog(catalog) => catalog.known.under_way().map(|backup| backup.order.cause.clone()),
         other => panic!("{other:?}"),
     };
     for (policy, backup) in [(RebalancePolicy::Ignore, every), (RebalancePolicy::Prepare, None)] {
         let mut desk = told(policy, backup);
         let old = desk.carrier();
-        let fate = desk.hear(&old, News::Rebalance).to_string();
-        assert!(fate.contains("noted, not followed"), "{policy:?}: {fate}");
+        let disposition = desk.on_signal(&old, News::Rebalance).to_string();
+        assert!(disposition.contains("noted, not followed"), "{policy:?}: {disposition}");
         assert_eq!((first(&desk), desk.node().operations), (None, 1), "{policy:?}");
     }
 
     let mut desk = told(RebalancePolicy::Prepare, every);
     let old = desk.carrier();
-    let fate = desk.hear(&old, News::Rebalance).to_string();
-    assert_eq!(fate, "nothing to do: noted: backup db-1.b1 is taken at once");
+    let disposition = desk.on_signal(&old, News::Rebalance).to_string();
+    assert_eq!(disposition, "nothing to do: noted: backup db-1.b1 is taken at once");
     assert!(matches!(first(&desk), Some(BackupCause::Asked { cause: Cause::Signal { .. } })));
     assert!(desk.node().noted[0].because.contains("db-1.b1"), "it is in the history, with its name");
-    let again = desk.hear(&old, News::Rebalance).to_string();
+    let again = desk.on_signal(&old, News::Rebalance).to_string();
     assert_eq!(again, "nothing to do: noted: backup db-1.b1 is under way");
     assert_eq!(desk.node().operations, 1);
     // The loss that it predicted is one operation, and does not wait for the backup.
-    assert!(matches!(desk.hear(&old, warning()), Fate::Started { .. }));
+    assert!(matches!(desk.on_signal(&old, warning()), Disposition::Started { .. }));
 
     let mut desk = told(RebalancePolicy::Move, None);
     let old = desk.carrier();
-    assert!(matches!(desk.hear(&old, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.on_signal(&old, News::Rebalance), Disposition::Started { .. }));
     assert!(
         matches!(&desk.operation(2).order.cause, Cause::Signal { signal } if signal.news == News::Rebalance)
     );
@@ -294,11 +294,11 @@ fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() 
     // The new instance is recommended to be left as well: not at once.
     let new = desk.carrier();
     assert_ne!(new, old);
-    let fate = desk.hear(&new, News::Rebalance).to_string();
-    assert!(fate.contains("its instance has carried it for less than"), "{fate}");
+    let disposition = desk.on_signal(&new, News::Rebalance).to_string();
+    assert!(disposition.contains("its instance has carried it for less than"), "{disposition}");
     assert_eq!(desk.node().operations, 2);
     desk.now_ms += LIFETIME_MS;
-    assert!(matches!(desk.hear(&new, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.on_signal(&new, News::Rebalance), Disposition::Started { .. }));
 }
 
 #[test]
@@ -311,22 +311,22 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
                 let mut desk = Desk::new();
                 let old = desk.carrier();
                 let is_loss = |name: &str| losses().iter().any(|(loss, _)| *loss == name);
-                desk.hear(&old, one.clone());
+                desk.on_signal(&old, one.clone());
                 for _ in 0..gap {
                     if desk.node().open.is_some() {
                         desk.settle_one(2);
                     }
                 }
-                let fate = desk.hear(&old, other.clone());
+                let disposition = desk.on_signal(&old, other.clone());
                 let expected = 1 + u64::from(is_loss(first) || is_loss(second));
-                assert_eq!(desk.node().operations, expected, "{label}: {fate}");
+                assert_eq!(desk.node().operations, expected, "{label}: {disposition}");
                 if is_loss(first) {
-                    assert!(!matches!(fate, Fate::Started { .. }), "{label}: {fate}");
+                    assert!(!matches!(disposition, Disposition::Started { .. }), "{label}: {disposition}");
                 }
                 if expected == 2 {
                     desk.finish(2);
-                    let late = desk.hear(&old, other.clone());
-                    assert!(matches!(late, Fate::Past { .. }), "{label}, late: {late}");
+                    let late = desk.on_signal(&old, other.clone());
+                    assert!(matches!(late, Disposition::Past { .. }), "{label}, late: {late}");
                     assert_eq!(desk.node().operations, 2, "{label}, late");
                     assert!(desk.node().open.is_none(), "{label}, late");
                 }
@@ -339,7 +339,7 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
 fn certainty_rises_and_what_is_no_surer_is_not_written_again() {
     let mut desk = Desk::new();
     let old = desk.carrier();
-    desk.hear(&old, News::Rebalance);
+    desk.on_signal(&old, News::Rebalance);
     let told: Vec<String> = [
         scheduled(Effect::Retirement),
         scheduled(Effect::Retirement),
@@ -351,21 +351,21 @@ fn certainty_rises_and_what_is_no_surer_is_not_written_again() {
         News::StateChange { state: InstanceState::Terminated },
     ]
     .into_iter()
-    .map(|news| desk.hear(&old, news).to_string())
+    .map(|news| desk.on_signal(&old, news).to_string())
     .collect();
     let known = "nothing to do: workflow db-1.2 knows, or need not";
     let joined = "went on into workflow db-1.2";
     assert_eq!(told, ["started workflow db-1.2", known, joined, known, known, known, joined, known]);
-    assert!(desk.operation(2).facts.holders[0].known_over);
+    assert!(desk.operation(2).facts.holders[0].ended);
 }
 
 #[test]
 fn what_is_noted_is_known_of_the_node_until_another_instance_carries_it() {
     let mut desk = Desk::new();
     let old = desk.carrier();
-    desk.hear(&old, News::Rebalance);
-    desk.hear(&old, scheduled(Effect::Maintenance));
-    desk.hear(&old, News::Rebalance);
+    desk.on_signal(&old, News::Rebalance);
+    desk.on_signal(&old, scheduled(Effect::Maintenance));
+    desk.on_signal(&old, News::Rebalance);
     let noted: Vec<String> = desk.node().noted.iter().map(|noted| noted.signal.to_string()).collect();
     assert_eq!(
         noted,
@@ -377,7 +377,7 @@ fn what_is_noted_is_known_of_the_node_until_another_instance_carries_it() {
         ],
         "the newest of each kind"
     );
-    desk.hear(&old, warning());
+    desk.on_signal(&old, warning());
     desk.finish(2);
     assert!(desk.node().noted.is_empty());
 }
@@ -386,11 +386,11 @@ fn what_is_noted_is_known_of_the_node_until_another_instance_carries_it() {
 fn a_new_instance_that_is_to_be_retired_is_kept_and_the_next_operation_moves_on() {
     let mut desk = Desk::new();
     let old = desk.carrier();
-    desk.hear(&old, warning());
+    desk.on_signal(&old, warning());
     desk.drive_to(2, "start");
     let candidate = desk.candidate(2);
-    let fate = desk.hear(&candidate, scheduled(Effect::Retirement));
-    assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
+    let disposition = desk.on_signal(&candidate, scheduled(Effect::Retirement));
+    assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
     assert_eq!(desk.candidate(2), candidate, "it has days left: the node comes back first");
     desk.finish(2);
     assert_eq!(desk.carrier(), candidate);
@@ -406,11 +406,11 @@ fn a_new_instance_that_is_to_be_retired_is_kept_and_the_next_operation_moves_on(
 fn a_new_instance_that_is_to_be_retired_and_then_warned_is_lost_if_it_carries_nothing() {
     let mut desk = Desk::new();
     let old = desk.carrier();
-    desk.hear(&old, warning());
+    desk.on_signal(&old, warning());
     desk.drive_to(2, "start");
     let candidate = desk.candidate(2);
-    desk.hear(&candidate, scheduled(Effect::Retirement));
-    desk.hear(&candidate, warning());
+    desk.on_signal(&candidate, scheduled(Effect::Retirement));
+    desk.on_signal(&candidate, warning());
     assert!(desk.operation(2).facts.candidate.is_none(), "a warning is surer than a retirement");
     desk.finish(2);
     assert_ne!(desk.carrier(), candidate);

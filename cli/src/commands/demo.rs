@@ -444,7 +444,7 @@ impl Outcome {
         self.rows.push((name.to_owned(), before, after, remark.to_owned()));
     }
 
-    /// Compares what was with what is, by the node's own books and by the simulated world.
+    /// Compares what was with what is, by the node's own backup catalogs and by the simulated world.
     fn judge(&mut self, mode: &Mode, before: &Node, after: &Node, world: &mut World, now_ms: u64) {
         let (Some(old), Some(new)) = (&before.resources.carrier, &after.resources.carrier) else {
             self.broken.push("the node has no instance".to_owned());

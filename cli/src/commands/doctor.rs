@@ -183,8 +183,7 @@ async fn queue_checks(
         Err(error) => report.warn(name, format!("{found}; dead letters: {error}"), "allow reading them"),
         Ok(_) if depth.dead == 0 => report.ok(name, found),
         Ok(dead) => {
-            let first =
-                dead.first().map_or_else(String::new, |letter| format!(", such as: {}", letter.reason));
+            let first = dead.first().map_or_else(String::new, |entry| format!(", such as: {}", entry.reason));
             let found = format!("{found}; {} dead letters{first}", depth.dead);
             report.warn(name, found, "look at them; each is an answer to its sender");
         }

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use perennial_workflows::spec::address_pool::PoolSpec;
+use perennial_workflows::spec::address_pool::AddressPoolSpec;
 use perennial_workflows::spec::node::NodeSpec;
 use serde::de::DeserializeOwned;
 
@@ -60,8 +60,8 @@ pub(crate) fn node(path: &Path) -> Result<NodeSpec, Failure> {
 }
 
 /// Reads a pool file and checks all of it.
-pub(crate) fn pool(path: &Path) -> Result<PoolSpec, Failure> {
-    let spec: PoolSpec = parse(path, &read(path)?, "pool")?;
+pub(crate) fn pool(path: &Path) -> Result<AddressPoolSpec, Failure> {
+    let spec: AddressPoolSpec = parse(path, &read(path)?, "pool")?;
     spec.check().map_err(|error| Failure::user(format!("{}: {error}", shown(path))))?;
     Ok(spec)
 }

@@ -9,7 +9,7 @@ use perennial_views::Views;
 use perennial_views::model::backups::BackupProgress;
 use perennial_views::model::prune::NotDeleted;
 use perennial_views::model::submission::SubmissionView;
-use perennial_workflows::aggregate::inbox::Fate;
+use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
 use perennial_workflows::model::backup_id::BackupId;
 use perennial_workflows::model::name::NodeName;
@@ -181,11 +181,11 @@ async fn follow(
     output: Output,
     id: &str,
     expected: Expected,
-) -> Result<(Fate, Option<OperationId>, Outcome), Failure> {
+) -> Result<(Disposition, Option<OperationId>, Outcome), Failure> {
     let (views, disposition) = disposition(installation, output, id).await?;
     output.say(&disposition.to_string());
     match &disposition {
-        Fate::Started { operation } | Fate::Joined { operation } => {
+        Disposition::Started { operation } | Disposition::Joined { operation } => {
             let mut operation = operation.clone();
             let mut outcome = watch(&views, output, Progress::Aside, &operation).await?;
             // A deletion that had to end another workflow first begins with that one's end.
@@ -198,20 +198,20 @@ async fn follow(
             }
             Ok((disposition, Some(operation), outcome))
         }
-        Fate::BackupBegan { backup } => {
+        Disposition::BackupBegan { backup } => {
             backup_ends(&views, backup).await?;
             output.say(&format!("{backup} is complete"));
             Ok((disposition, None, Outcome::Completed))
         }
-        Fate::Changed | Fate::PoolDeclared { .. } | Fate::Noted { .. } => {
+        Disposition::Changed | Disposition::PoolDeclared { .. } | Disposition::Noted { .. } => {
             Ok((disposition, None, Outcome::Completed))
         }
-        Fate::Rejected { .. }
-        | Fate::Foreign { .. }
-        | Fate::Past { .. }
-        | Fate::Unknown { .. }
-        | Fate::Malformed { .. }
-        | Fate::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {disposition}"))),
+        Disposition::Rejected { .. }
+        | Disposition::Foreign { .. }
+        | Disposition::Past { .. }
+        | Disposition::Unknown { .. }
+        | Disposition::Malformed { .. }
+        | Disposition::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {disposition}"))),
     }
 }
 
@@ -220,7 +220,7 @@ async fn disposition(
     installation: &Installation,
     output: Output,
     id: &str,
-) -> Result<(Views, Fate), Failure> {
+) -> Result<(Views, Disposition), Failure> {
     let clock = Clock::system();
     let sent_ms = clock.now_ms();
     let mut told = false;

@@ -170,7 +170,7 @@ mod tests {
                 backup(2, Progress::Complete),
                 backup(5, Progress::Taking),
             ],
-            condemned: BTreeMap::from([(
+            pending_deletions: BTreeMap::from([(
                 SnapshotId::parse("snap-9").unwrap(),
                 PendingDeletion {
                     backup: 1,

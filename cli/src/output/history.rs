@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::resources::RecoveryPoint;
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::view::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story};
 
@@ -41,7 +41,7 @@ pub(crate) fn workflow(story: &Story) -> String {
         );
         lines.push(wrapped("  outage  ", &what, 11));
     }
-    let losses = losses(&story.origins);
+    let losses = losses(&story.recovery_points);
     if !losses.is_empty() {
         lines.push(wrapped("  loss    ", &losses.join("; "), 11));
     }
@@ -57,17 +57,17 @@ pub(crate) fn workflow(story: &Story) -> String {
 }
 
 /// What of each of a node's volumes is lost, and why the rest is not: a line for each.
-pub(crate) fn losses(origins: &BTreeMap<Slot, Origin>) -> Vec<String> {
-    let lines = origins.iter().map(|(slot, origin)| match origin {
-        Origin::SameVolume => format!("{slot}: none, the same volume"),
-        Origin::Clone { of } => format!("{slot}: none, a clone of {of}"),
-        Origin::FinalSnapshot { snapshot } => format!("{slot}: none, final snapshot {snapshot}"),
-        Origin::Backup { backup, taken_at_ms, until_ms } => format!(
+pub(crate) fn losses(recovery_points: &BTreeMap<Slot, RecoveryPoint>) -> Vec<String> {
+    let lines = recovery_points.iter().map(|(slot, origin)| match origin {
+        RecoveryPoint::SameVolume => format!("{slot}: none, the same volume"),
+        RecoveryPoint::Clone { of } => format!("{slot}: none, a clone of {of}"),
+        RecoveryPoint::FinalSnapshot { snapshot } => format!("{slot}: none, final snapshot {snapshot}"),
+        RecoveryPoint::Backup { backup, taken_at_ms, until_ms } => format!(
             "{slot}: since {}, {} at most ({backup})",
             time(*taken_at_ms),
             length(until_ms.saturating_sub(*taken_at_ms))
         ),
-        Origin::Anew => format!("{slot}: everything, it began anew"),
+        RecoveryPoint::Anew => format!("{slot}: everything, it began anew"),
     });
     lines.collect()
 }

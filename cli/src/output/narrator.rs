@@ -6,7 +6,7 @@ use perennial_engine::ids::{Seq, Token};
 use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::step::intent::Intent;
-use perennial_workflows::view::history::{found_in_words, in_words};
+use perennial_workflows::view::history::{discovered_in_words, in_words};
 
 /// Puts the events of workflows into words as they come, one line each.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Narrator {
                 let intent = self.intents.remove(&(id.clone(), *token))?;
                 (step.clone(), in_words(&intent, evidence))
             }
-            OperationEvent::RungChosen { from, to, because, .. } => {
+            OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 (format!("root: {to}"), format!("instead of {from}: {because}"))
             }
             OperationEvent::Dropped { steps, because } => {
@@ -58,7 +58,7 @@ impl Narrator {
                 (what.to_owned(), format!("{cause}; it only frees what the node holds"))
             }
             OperationEvent::VolumeFound { instance, slot, held } => {
-                ("volume found".to_owned(), found_in_words(instance, slot, held))
+                ("volume found".to_owned(), discovered_in_words(instance, slot, held))
             }
             OperationEvent::Finished { outcome, .. } => (outcome.to_string(), String::new()),
         })

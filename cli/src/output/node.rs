@@ -39,7 +39,7 @@ pub(crate) fn show(view: &NodeView, now_ms: u64) -> String {
     rows.extend(place(view));
     rows.extend(volumes(resources));
     if resources.carrier.is_some() {
-        rows.extend(history::losses(&resources.origins).into_iter().map(|loss| ("last loss", loss)));
+        rows.extend(history::losses(&resources.recovery_points).into_iter().map(|loss| ("last loss", loss)));
     }
     if !view.deleted || !view.backups.backups.is_empty() {
         rows.extend(backups::rows(&view.backups));
@@ -122,7 +122,7 @@ fn volumes(resources: &Resources) -> Rows {
         };
         rows.push(("volume", format!("{} {} at {}{size}{found}", slot, held.volume, held.device)));
     }
-    for other in &resources.strangers {
+    for other in &resources.unmanaged {
         rows.push(("unmanaged", format!("{} at {}: {}", other.volume, other.device, other.because)));
     }
     rows
@@ -136,8 +136,8 @@ fn remains(view: &NodeView, now_ms: u64) -> Rows {
         rows.push(("root image", format!("{} of {}", image.image, image.snapshot)));
     }
     rows.extend(prune::rows(resources, now_ms));
-    for left in &resources.leftovers {
-        rows.push(("orphan", format!("{}: {}", left.thing.id(), left.because)));
+    for left in &resources.orphans {
+        rows.push(("orphan", format!("{}: {}", left.resource.id(), left.because)));
     }
     for noted in &view.noted {
         let at = words::minute(noted.signal.at_ms);

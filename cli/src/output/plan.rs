@@ -38,7 +38,7 @@ fn capital(kind: OperationKind) -> &'static str {
         OperationKind::Grow => "The growth",
         OperationKind::Pause => "The pause",
         OperationKind::Resume => "Coming back",
-        OperationKind::Take => "Taking volumes",
+        OperationKind::AdoptVolumes => "Taking volumes",
         OperationKind::Prune => "The prune",
     }
 }

@@ -55,11 +55,11 @@ pub(crate) fn rows(resources: &Resources, now_ms: u64) -> Vec<(&'static str, Str
     for old in &resources.retained {
         let size = old.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
         let age = length(age_ms(old, now_ms));
-        let undeleted = old.undeleted.as_ref().map_or_else(String::new, |undeleted| {
-            let ago = length(now_ms.saturating_sub(undeleted.at_ms));
-            format!("; it could not be deleted {ago} ago: {}", undeleted.because)
+        let failed_deletion = old.failed_deletion.as_ref().map_or_else(String::new, |failed_deletion| {
+            let ago = length(now_ms.saturating_sub(failed_deletion.at_ms));
+            format!("; it could not be deleted {ago} ago: {}", failed_deletion.because)
         });
-        let text = format!("{} ({}{size}) for {age}: {}{undeleted}", old.volume, old.slot, old.because);
+        let text = format!("{} ({}{size}) for {age}: {}{failed_deletion}", old.volume, old.slot, old.because);
         rows.push(("retained", text));
     }
     let known: u64 = resources.retained.iter().filter_map(|old| old.size_gib).map(u64::from).sum();

@@ -165,7 +165,7 @@ struct File {
     latencies_ms: Option<LatencyTable>,
     queue_trouble: Option<QueueTrouble>,
     event_trouble: Option<EventTrouble>,
-    capacity: Option<Vec<PoolSpec>>,
+    capacity: Option<Vec<AddressPoolSpec>>,
     faults: Option<Vec<FaultSpec>>,
 }
 
@@ -298,7 +298,7 @@ type Wrong = (&'static str, String);
 /// The capacity of a pool, or of one type in every zone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PoolSpec {
+pub(crate) struct AddressPoolSpec {
     r#type: String,
     zone: Option<String>,
     #[serde(default)]
@@ -322,7 +322,7 @@ enum CapacityWord {
     Word(String),
 }
 
-impl PoolSpec {
+impl AddressPoolSpec {
     /// The pools that are meant.
     pub(crate) fn pools(self, zones: &[String]) -> Result<Vec<Pool>, Wrong> {
         if Shape::of(&self.r#type).is_none() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
-use super::config::{AdoptionWord, PoolSpec};
+use super::config::{AddressPoolSpec, AdoptionWord};
 use crate::world::settings::RootAdoption;
 use crate::world::stuck_detach::StuckDetach;
 use crate::world::{ApiError, GuestError, Notice, Outcome, Script, World};
@@ -125,7 +125,7 @@ impl Deed<'_> {
     }
 
     fn capacity(&mut self) -> Result<(), ApiError> {
-        for pool in parsed::<PoolSpec>(self.request)?.pools(&self.world.zones()).map_err(wrong)? {
+        for pool in parsed::<AddressPoolSpec>(self.request)?.pools(&self.world.zones()).map_err(wrong)? {
             self.world.set_capacity(&pool.instance_type, &pool.zone, pool.market, pool.capacity);
         }
         Ok(())

@@ -3,12 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use perennial_workers::port::{
-    AttachmentState, ImageState, InstanceView, VolumeState,
-};
+use perennial_workers::port::{AttachmentState, ImageState, InstanceView, VolumeState};
 use perennial_workflows::model::aws::{
-    InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId,
-    VolumeId,
+    InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 
 use super::events::Happening;

@@ -1,6 +1,6 @@
 //! Address pools: private addresses that nodes share.
 
-use perennial_workflows::aggregate::address_pool::{AddressPool, PoolSummary};
+use perennial_workflows::aggregate::address_pool::{AddressPool, AddressPoolSummary};
 use perennial_workflows::model::aws::SubnetId;
 use perennial_workflows::model::name::NodeName;
 use schemars::JsonSchema;
@@ -24,8 +24,8 @@ pub struct AddressPoolLine {
 impl AddressPoolLine {
     /// Makes the line of a pool from its summary.
     #[must_use]
-    pub fn new(name: &str, summary: PoolSummary) -> Self {
-        let PoolSummary { subnet, addresses, held, free } = summary;
+    pub fn new(name: &str, summary: AddressPoolSummary) -> Self {
+        let AddressPoolSummary { subnet, addresses, held, free } = summary;
         Self { name: name.to_owned(), subnet, addresses, held, free }
     }
 }

@@ -105,7 +105,7 @@ impl BackupsView {
     #[must_use]
     pub fn new(name: &NodeName, node: &Node, catalog: &Carried, now_ms: u64) -> Self {
         let id = |number| BackupId::new(name.clone(), number);
-        let pending = catalog.condemned.iter().filter_map(|(snapshot, pending)| {
+        let pending = catalog.pending_deletions.iter().filter_map(|(snapshot, pending)| {
             let because = pending.because.clone()?;
             Some(PendingSnapshot { snapshot: snapshot.to_string(), of: id(pending.backup), because })
         });

@@ -70,7 +70,7 @@ impl NotDeleted {
         let left = node.resources.retained.iter().filter(is_item);
         left.map(|old| Self {
             volume: old.volume.to_string(),
-            because: old.undeleted.as_ref().map(|undeleted| undeleted.because.clone()),
+            because: old.failed_deletion.as_ref().map(|failed_deletion| failed_deletion.because.clone()),
         })
         .collect()
     }

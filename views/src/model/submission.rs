@@ -1,6 +1,6 @@
 //! What became of a submission.
 
-use perennial_workflows::aggregate::inbox::Fate;
+use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::model::operation_id::OperationId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub struct SubmissionView {
     pub submission: String,
     /// What became of it; none without `--wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disposition: Option<Fate>,
+    pub disposition: Option<Disposition>,
     /// The workflow it led to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<OperationId>,

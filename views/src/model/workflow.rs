@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial_engine::ids::Token;
 use perennial_workflows::domain::projection::OperationSummary;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
-use perennial_workflows::model::resources::Origin;
+use perennial_workflows::model::resources::RecoveryPoint;
 use perennial_workflows::model::signal::Cause;
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::OperationEvent;
@@ -69,7 +69,7 @@ pub struct WorkflowView {
     pub ended_at_ms: Option<u64>,
     /// The recovery point of each volume: where its content comes from, and so what is lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub origins: BTreeMap<Slot, Origin>,
+    pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
     /// Its steps, in the order in which they were intended.
     pub steps: Vec<StepView>,
 }
@@ -94,7 +94,7 @@ impl WorkflowView {
             cause: operation.order.cause.clone(),
             started_at_ms: operation.started_at_ms,
             ended_at_ms,
-            origins: story.map(|story| story.origins.clone()).unwrap_or_default(),
+            recovery_points: story.map(|story| story.recovery_points.clone()).unwrap_or_default(),
             steps: operation.steps.iter().map(|(token, record)| StepView::new(*token, record)).collect(),
         }
     }

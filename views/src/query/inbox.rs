@@ -1,6 +1,6 @@
 //! What became of a message.
 
-use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::backup_id::BackupId;
 
@@ -12,9 +12,9 @@ impl Views {
     ///
     /// # Errors
     /// [`QueryError::Read`] and [`QueryError::Corrupt`].
-    pub async fn disposition(&self, queue: &str, key: &str) -> Result<Option<Fate>, QueryError> {
-        match self.state(&letter_stream(queue, key)).await? {
-            State::Letter(entry) => Ok(entry.fate),
+    pub async fn disposition(&self, queue: &str, key: &str) -> Result<Option<Disposition>, QueryError> {
+        match self.state(&inbox_stream(queue, key)).await? {
+            State::Inbox(entry) => Ok(entry.disposition),
             _ => Ok(None),
         }
     }

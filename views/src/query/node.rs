@@ -8,7 +8,7 @@ use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::domain::submission::PruneParams;
-use perennial_workflows::model::backup_id::book_key;
+use perennial_workflows::model::backup_id::catalog_key;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::spec::node::NodeSpec;
@@ -84,7 +84,7 @@ impl Views {
         let stream = node_stream(name);
         let events = self.events(&stream, |event| match event {
             Event::Node(event) => Some(event),
-            Event::Operation(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_) => None,
+            Event::Operation(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_) => None,
         });
         let mut history = node_history(name, &events.await?, &operations);
         if last.is_some() {
@@ -144,10 +144,10 @@ impl Views {
     /// What the present segment of a node's backup catalogue knows; nothing, when the node never had a
     /// backup.
     pub(super) async fn backup_catalog(&self, name: &NodeName) -> Result<Carried, QueryError> {
-        let streams = self.journal.lookup(&book_key(name)).await?;
+        let streams = self.journal.lookup(&catalog_key(name)).await?;
         let Some(stream) = streams.first() else { return Ok(Carried::default()) };
         match self.state(stream).await? {
-            State::Book(catalog) => Ok(catalog.known),
+            State::BackupCatalog(catalog) => Ok(catalog.known),
             _ => Ok(Carried::default()),
         }
     }

@@ -72,7 +72,7 @@ impl Views {
         let stream = id.stream();
         let events = self.events(&stream, |event| match event {
             Event::Operation(event) => Some(event),
-            Event::Node(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_) => None,
+            Event::Node(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_) => None,
         });
         events.await
     }

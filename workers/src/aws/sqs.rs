@@ -313,7 +313,7 @@ impl Queue for SqsQueue {
         outcome?;
         // A look longer than its own invisibility meets the first ones again.
         let mut met = BTreeSet::new();
-        Ok(held.into_iter().map(dead_letter).filter(|letter| met.insert(letter.id.clone())).collect())
+        Ok(held.into_iter().map(dead_letter).filter(|entry| met.insert(entry.id.clone())).collect())
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {

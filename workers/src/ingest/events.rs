@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use perennial_workflows::model::signal::{Effect, News, Signal, Source};
-use perennial_workflows::step::wake_hint::Hint;
+use perennial_workflows::step::wake_hint::WakeHint;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ pub enum Parsed {
         notices: Vec<Notice>,
     },
     /// A step may be waiting for this. It is no inbox entry: it leaves nothing in the journal.
-    Hint(Hint),
+    WakeHint(WakeHint),
     /// A well-formed event that we do nothing with.
     Unknown {
         /// Its source and detail-type.
@@ -101,7 +101,7 @@ fn parsed(body: &str) -> Result<Parsed, String> {
         return Ok(Parsed::Unknown { kind, id: event.id });
     }
     if let Some(hint) = hint(&event, &value) {
-        return Ok(Parsed::Hint(hint));
+        return Ok(Parsed::WakeHint(hint));
     }
     let Some(news) = InstanceNews::of(&event.detail_type) else {
         return Ok(Parsed::Unknown { kind, id: event.id });
@@ -188,12 +188,12 @@ impl Event {
 }
 
 /// What an event of EBS is about; none when it is of another kind, or names nothing that can be read.
-fn hint(event: &Event, whole: &Value) -> Option<Hint> {
+fn hint(event: &Event, whole: &Value) -> Option<WakeHint> {
     let resources = whole["resources"].as_array().into_iter().flatten().filter_map(Value::as_str);
     match event.detail_type.as_str() {
         "EBS Volume Notification" => {
             let volume = resources.map(tail).find_map(|name| VolumeId::parse(name).ok())?;
-            Some(Hint::Volume { volume })
+            Some(WakeHint::Volume { volume })
         }
         "EBS Snapshot Notification" | "EBS Multi-Volume Snapshots Completion Status" => {
             let members = event.detail["snapshots"].as_array().into_iter().flatten().take(SET_MAX);
@@ -206,7 +206,7 @@ fn hint(event: &Event, whole: &Value) -> Option<Hint> {
                 .filter_map(|name| SnapshotId::parse(name).ok())
                 .collect();
             let volumes = named("source").into_iter().filter_map(|name| VolumeId::parse(name).ok()).collect();
-            (!snapshots.is_empty()).then_some(Hint::Snapshots { snapshots, volumes })
+            (!snapshots.is_empty()).then_some(WakeHint::Snapshots { snapshots, volumes })
         }
         _ => None,
     }
@@ -592,7 +592,7 @@ mod tests {
             format!("arn:aws:ec2::us-west-2:{}/{id}", if id.starts_with('v') { "volume" } else { "snapshot" })
         };
         let of = |snapshots: &[&str], volumes: &[&str]| {
-            Parsed::Hint(Hint::Snapshots {
+            Parsed::WakeHint(WakeHint::Snapshots {
                 snapshots: snapshots.iter().map(|id| SnapshotId::parse(id).unwrap()).collect(),
                 volumes: volumes.iter().map(|id| VolumeId::parse(id).unwrap()).collect(),
             })
@@ -618,8 +618,8 @@ mod tests {
                 serde_json::json!([name("vol-0f1e"), "arn:aws:kms:us-west-2:111122223333:key/0d0d"]),
                 serde_json::json!({"event": "attachVolume", "result": "failed", "cause": "the key is pending deletion"}),
             );
-            let hint = Hint::Volume { volume: VolumeId::parse("vol-0f1e").unwrap() };
-            assert_eq!(parse(&volume.to_string()), Parsed::Hint(hint));
+            let hint = WakeHint::Volume { volume: VolumeId::parse("vol-0f1e").unwrap() };
+            assert_eq!(parse(&volume.to_string()), Parsed::WakeHint(hint));
         }
     }
 

@@ -6,7 +6,7 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Rejection, Sight};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::InstanceId;
-use perennial_workflows::model::backup_id::{BookId, book_key};
+use perennial_workflows::model::backup_id::{CatalogId, catalog_key};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 
@@ -16,10 +16,12 @@ use perennial_workflows::model::operation_id::{OperationId, node_stream};
 /// When the journal cannot be read.
 pub async fn sight(engine: &Engine<Perennial>, name: &NodeName) -> Result<Sight, ExecuteError<Rejection>> {
     let (state, _) = engine.load(&node_stream(name)).await?;
-    let book = present_book(engine, name).await?;
+    let catalog = present_catalog(engine, name).await?;
     Ok(match state.as_ref() {
-        State::Node(node) => Sight::of(name, node).with_book(book),
-        _ => Sight { node: name.clone(), operations: 0, open: None, pools: Vec::new(), book, source: None },
+        State::Node(node) => Sight::of(name, node).with_catalog(catalog),
+        _ => {
+            Sight { node: name.clone(), operations: 0, open: None, pools: Vec::new(), catalog, source: None }
+        }
     })
 }
 
@@ -42,7 +44,7 @@ pub async fn node_of(
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub async fn present_book(engine: &Engine<Perennial>, name: &NodeName) -> Result<u64, ReadError> {
-    let streams = engine.journal().lookup(&book_key(name)).await?;
-    Ok(streams.iter().filter_map(BookId::of_stream).map(|book| book.number()).max().unwrap_or(1))
+pub async fn present_catalog(engine: &Engine<Perennial>, name: &NodeName) -> Result<u64, ReadError> {
+    let streams = engine.journal().lookup(&catalog_key(name)).await?;
+    Ok(streams.iter().filter_map(CatalogId::of_stream).map(|catalog| catalog.number()).max().unwrap_or(1))
 }

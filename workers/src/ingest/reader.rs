@@ -3,7 +3,7 @@
 //! # Guarantees
 //! - The raw message, its disposition and everything it leads to are in the journal, in one atomic append,
 //!   before the message is deleted. A crash in between finds the inbox entry answered and only deletes.
-//! - Every message has a disposition ([`Fate`]); none stops the loop. What cannot be read goes to the
+//! - Every message has a disposition ([`Disposition`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
 //! - A message whose inbox entry cannot be written (the journal is unavailable) stays in the queue.
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this process that
@@ -17,19 +17,19 @@ use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
-use perennial_workflows::aggregate::inbox::{Fate, letter_stream};
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId, Work};
-use perennial_workflows::model::backup_id::{BackupId, BookId};
-use perennial_workflows::step::wake_hint::Hint;
+use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::step::wake_hint::WakeHint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::events;
 use super::events::{Notice, Parsed};
-use super::lookup::{node_of, present_book, sight};
+use super::lookup::{node_of, present_catalog, sight};
 use crate::capacity::refusals::CapacityRefusals;
 
 /// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have
@@ -115,7 +115,7 @@ enum Message {
     /// Inbox entries, to be written before it is deleted; at least one.
     Entries(Vec<Entry>),
     /// Something that only wakes steps.
-    Hint(Hint),
+    WakeHint(WakeHint),
 }
 
 /// An inbox entry, read. A message is one, or (an event about several instances) several.
@@ -183,7 +183,7 @@ impl Ingest {
     async fn take(&self, delivery: &Delivery) {
         let mut entries = match self.read(delivery) {
             Message::Entries(entries) => entries,
-            Message::Hint(hint) => return self.wake(delivery, &hint).await,
+            Message::WakeHint(hint) => return self.wake(delivery, &hint).await,
         };
         match self.overtakes(delivery, &entries).await {
             Ok(false) => {}
@@ -214,7 +214,7 @@ impl Ingest {
             };
             info!(queue = self.inbox_queue.name(), message = %delivery.id, entry = %entry.stream, "{disposition}");
             if let Content::Signal(signal) = &entry.content {
-                let hint = Hint::Instance { instance: signal.instance.clone() };
+                let hint = WakeHint::Instance { instance: signal.instance.clone() };
                 self.engine.wake(|intent| hint.concerns(intent));
             }
             if let Some((id, reply_to)) = entry.reply {
@@ -234,7 +234,7 @@ impl Ingest {
     }
 
     /// Lets the steps look that wait for it, and deletes the message: it is lost without loss.
-    async fn wake(&self, delivery: &Delivery, hint: &Hint) {
+    async fn wake(&self, delivery: &Delivery, hint: &WakeHint) {
         let woken = self.engine.wake(|intent| hint.concerns(intent));
         debug!(?hint, woken, "heard of something that steps may wait for");
         if let Err(error) = self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
@@ -279,10 +279,10 @@ impl Ingest {
     fn read(&self, delivery: &Delivery) -> Message {
         let bytes = delivery.body.len();
         let queue = self.inbox_queue.name();
-        let by_hash = || letter_stream(queue, &format!("content {}", delivery.body));
+        let by_hash = || inbox_stream(queue, &format!("content {}", delivery.body));
         if bytes > self.inbox_queue.bytes_max() {
             let body = delivery.body.chars().take(OVERSIZED_KEPT).collect();
-            let content = Content::Settled(Fate::Oversized { bytes: bytes as u64 });
+            let content = Content::Settled(Disposition::Oversized { bytes: bytes as u64 });
             return Message::Entries(vec![Entry { content, stream: by_hash(), body, reply: None }]);
         }
         let body = delivery.body.clone();
@@ -290,7 +290,7 @@ impl Ingest {
             InboxQueue::Submissions => match Submission::parse(&body) {
                 Ok(submission) => {
                     let reply = submission.reply_to.clone().map(|to| (Some(submission.id.clone()), to));
-                    let stream = letter_stream(queue, &submission.id.to_string());
+                    let stream = inbox_stream(queue, &submission.id.to_string());
                     let content = match self.too_late(&submission) {
                         Some(disposition) => Content::Settled(disposition),
                         None => Content::Submission(submission),
@@ -299,33 +299,33 @@ impl Ingest {
                 }
                 Err(bad) => {
                     let reply = bad.reply_to.clone().map(|to| (bad.id.clone(), to));
-                    let content = Content::Settled(Fate::Malformed { because: bad.why });
+                    let content = Content::Settled(Disposition::Malformed { because: bad.why });
                     Entry { content, stream: by_hash(), body, reply }
                 }
             },
             InboxQueue::Interruptions => match events::parse(&body) {
                 Parsed::Signal { signal, id } => Entry {
                     content: Content::Signal(signal),
-                    stream: letter_stream(queue, &id),
+                    stream: inbox_stream(queue, &id),
                     body,
                     reply: None,
                 },
                 Parsed::Notices { notices } => {
                     let entry = |notice: Notice| Entry {
                         content: Content::Signal(notice.signal),
-                        stream: letter_stream(queue, &notice.key),
+                        stream: inbox_stream(queue, &notice.key),
                         body: notice.body,
                         reply: None,
                     };
                     return Message::Entries(notices.into_iter().map(entry).collect());
                 }
-                Parsed::Hint(hint) => return Message::Hint(hint),
+                Parsed::WakeHint(hint) => return Message::WakeHint(hint),
                 Parsed::Unknown { kind, id } => {
-                    let content = Content::Settled(Fate::Unknown { kind });
-                    Entry { content, stream: letter_stream(queue, &id), body, reply: None }
+                    let content = Content::Settled(Disposition::Unknown { kind });
+                    Entry { content, stream: inbox_stream(queue, &id), body, reply: None }
                 }
                 Parsed::Malformed { because } => {
-                    let content = Content::Settled(Fate::Malformed { because });
+                    let content = Content::Settled(Disposition::Malformed { because });
                     Entry { content, stream: by_hash(), body, reply: None }
                 }
             },
@@ -333,14 +333,14 @@ impl Ingest {
         Message::Entries(vec![read])
     }
 
-    fn too_late(&self, submission: &Submission) -> Option<Fate> {
+    fn too_late(&self, submission: &Submission) -> Option<Disposition> {
         let deadline = submission.deadline.as_ref()?;
         match deadline.parse::<jiff::Timestamp>() {
             Ok(time) => {
                 let late = u64::try_from(time.as_millisecond()).unwrap_or(0) < self.engine.clock().now_ms();
-                late.then(|| Fate::Rejected { because: format!("its deadline {deadline} has passed") })
+                late.then(|| Disposition::Rejected { because: format!("its deadline {deadline} has passed") })
             }
-            Err(error) => Some(Fate::Malformed {
+            Err(error) => Some(Disposition::Malformed {
                 because: format!(
                     "deadline {deadline:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {error}"
                 ),
@@ -348,7 +348,11 @@ impl Ingest {
         }
     }
 
-    async fn write(&self, delivery: &Delivery, entry: &Entry) -> Result<Fate, ExecuteError<Rejection>> {
+    async fn write(
+        &self,
+        delivery: &Delivery,
+        entry: &Entry,
+    ) -> Result<Disposition, ExecuteError<Rejection>> {
         let envelope = Envelope {
             stream: entry.stream.clone(),
             queue: self.inbox_queue.name().to_owned(),
@@ -368,7 +372,7 @@ impl Ingest {
                     };
                     let source = match source.map(BackupId::node) {
                         Some(node) => {
-                            Some(BookId::new(node.clone(), present_book(&self.engine, node).await?))
+                            Some(CatalogId::new(node.clone(), present_catalog(&self.engine, node).await?))
                         }
                         None => None,
                     };
@@ -383,7 +387,7 @@ impl Ingest {
                 },
                 Content::Settled(_) => None,
             };
-            let command = Command::Letter {
+            let command = Command::Message {
                 envelope: envelope.clone(),
                 content: content.clone(),
                 sight,
@@ -392,12 +396,12 @@ impl Ingest {
             match self.engine.execute(command).await {
                 Ok(_) => {
                     let (state, _) = self.engine.load(&entry.stream).await?;
-                    if let State::Letter(inbox) = state.as_ref()
-                        && let Some(disposition) = &inbox.fate
+                    if let State::Inbox(inbox) = state.as_ref()
+                        && let Some(disposition) = &inbox.disposition
                     {
                         return Ok(disposition.clone());
                     }
-                    return Ok(Fate::Rejected {
+                    return Ok(Disposition::Rejected {
                         because: "BUG: the inbox entry has no disposition".to_owned(),
                     });
                 }
@@ -405,11 +409,11 @@ impl Ingest {
                 Err(ExecuteError::Rejected(rejection)) => {
                     // The domain cannot make anything of it: said so, in the journal, rather than tried for
                     // ever.
-                    content = Content::Settled(Fate::Rejected { because: rejection.to_string() });
+                    content = Content::Settled(Disposition::Rejected { because: rejection.to_string() });
                 }
                 Err(error @ ExecuteError::Corrupt { .. }) => {
                     let because = format!("{error}; run `perennial journal verify`");
-                    content = Content::Settled(Fate::Rejected { because });
+                    content = Content::Settled(Disposition::Rejected { because });
                 }
                 Err(error) => return Err(error),
             }
@@ -417,12 +421,12 @@ impl Ingest {
         Err(ExecuteError::Contended { stream: entry.stream.clone() })
     }
 
-    async fn answer(&self, id: Option<SubmissionId>, reply_to: &str, disposition: &Fate) {
+    async fn answer(&self, id: Option<SubmissionId>, reply_to: &str, disposition: &Disposition) {
         let reply = Reply {
             schema: "perennial.reply/v1".to_owned(),
             id,
             accepted: disposition.is_accepted(),
-            fate: disposition.clone(),
+            disposition: disposition.clone(),
             message: disposition.to_string(),
         };
         let body = match serde_json::to_string(&reply) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::volumes::leaving;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::spec::node::FoundVolumes;
+use perennial_workflows::spec::node::AttachedVolumes;
 
 use crate::port::error::CloudError;
 use crate::port::{Cloud, InstanceView, Select, VolumeView};
@@ -48,11 +48,11 @@ pub(crate) struct AttachmentDrift {
 pub(crate) fn held(node: &Node) -> Option<Held> {
     let spec = node.spec.as_ref().filter(|_| node.exists() && node.open.is_none())?;
     let own = node.resources.volumes.values().map(|held| held.volume.clone());
-    let strangers = node.resources.strangers.iter().map(|stranger| stranger.volume.clone());
+    let unmanaged = node.resources.unmanaged.iter().map(|unmanaged| unmanaged.volume.clone());
     Some(Held {
-        known: own.chain(strangers).collect(),
+        known: own.chain(unmanaged).collect(),
         found: leaving(node, spec).map(|(_, held)| held.volume.clone()).collect(),
-        takes: spec.persist.found_volumes == FoundVolumes::Keep,
+        takes: spec.persist.attached_volumes == AttachedVolumes::Keep,
     })
 }
 

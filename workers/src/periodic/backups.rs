@@ -1,6 +1,6 @@
 //! The scheduler of backups: asks the journal which nodes are due, and lets a bounded number begin.
 //!
-//! What is due is decided by the domain ([`errand`]), from the states alone; this task only asks, orders and
+//! What is due is decided by the domain ([`due_task`]), from the states alone; this task only asks, orders and
 //! counts. A death between two ticks loses nothing: what was due is due.
 
 use std::collections::BTreeMap;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::ReadError;
-use perennial_workflows::aggregate::backup_catalog::Book;
+use perennial_workflows::aggregate::backup_catalog::BackupCatalog;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::backup_schedule::{Errand, errand};
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
 use perennial_workflows::domain::command::{Command, Rejection, Sight};
 use perennial_workflows::domain::states::State;
-use perennial_workflows::model::backup_id::BookId;
+use perennial_workflows::model::backup_id::CatalogId;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::operation::state::Status;
@@ -97,7 +97,11 @@ impl BackupScheduler {
     async fn reconcile(&self, due: Due) -> Result<(), BackupsError> {
         let Due { sight, over, finals, .. } = due;
         let node = sight.node.clone();
-        match self.engine.execute(Command::Tend { sight, over, finals, owner: self.owner.clone() }).await {
+        match self
+            .engine
+            .execute(Command::ReconcileBackups { sight, over, finals, owner: self.owner.clone() })
+            .await
+        {
             // The node moved on meanwhile: the next tick looks again.
             Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
             Err(ExecuteError::Rejected(rejection)) => {
@@ -134,7 +138,7 @@ impl BackupScheduler {
         let mut catalogs = BTreeMap::new();
         let mut pages = Pages::of_open_catalogs(&self.engine);
         while let Some(page) = pages.next().await? {
-            let ids = page.iter().filter_map(|row| BookId::of_stream(&row.stream));
+            let ids = page.iter().filter_map(|row| CatalogId::of_stream(&row.stream));
             catalogs.extend(ids.map(|id| (id.node().clone(), id.number())));
         }
         Ok(catalogs)
@@ -152,9 +156,9 @@ impl BackupScheduler {
         if segment.is_none() && !has_section && node.finals.is_empty() {
             return Ok(None);
         }
-        let sight = Sight::of(name, node).with_book(segment.unwrap_or(1));
-        let (catalog, _) = self.engine.load(&BookId::new(name.clone(), sight.book).stream()).await?;
-        let State::Book(catalog) = catalog.as_ref() else { return Ok(None) };
+        let sight = Sight::of(name, node).with_catalog(segment.unwrap_or(1));
+        let (catalog, _) = self.engine.load(&CatalogId::new(name.clone(), sight.catalog).stream()).await?;
+        let State::BackupCatalog(catalog) = catalog.as_ref() else { return Ok(None) };
         *under_way += usize::from(catalog.known.under_way().is_some());
         if let Some(over) = self.over(catalog).await? {
             return Ok(Some(Due { due_ms: 0, sight, is_backup: false, over: Some(over), finals: None }));
@@ -169,15 +173,15 @@ impl BackupScheduler {
             _ => None,
         };
         let now_ms = self.engine.clock().now_ms();
-        Ok(match errand(node, last, name, catalog, now_ms) {
-            Errand::Nothing => None,
-            Errand::Begin { due_ms } => {
+        Ok(match due_task(node, last, name, catalog, now_ms) {
+            BackupTask::Nothing => None,
+            BackupTask::Begin { due_ms } => {
                 Some(Due { due_ms, sight, is_backup: true, over: None, finals: None })
             }
-            Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => {
+            BackupTask::RollOver | BackupTask::GiveUp | BackupTask::Rescue { .. } => {
                 Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: None })
             }
-            Errand::Inherit { operation } => {
+            BackupTask::Inherit { operation } => {
                 Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: Some(operation) })
             }
         })
@@ -186,7 +190,7 @@ impl BackupScheduler {
 
 impl BackupScheduler {
     /// An operation that holds one of the backups and is over.
-    async fn over(&self, catalog: &Book) -> Result<Option<OperationId>, ExecuteError<Rejection>> {
+    async fn over(&self, catalog: &BackupCatalog) -> Result<Option<OperationId>, ExecuteError<Rejection>> {
         for by in catalog.known.holds.keys() {
             let (state, _) = self.engine.load(&by.stream()).await?;
             if let State::Operation(Some(operation)) = state.as_ref()
@@ -200,7 +204,7 @@ impl BackupScheduler {
 }
 
 /// Whether what is due depends on the node's newest operation.
-fn needs_operation(node: &perennial_workflows::aggregate::node::Node, catalog: &Book) -> bool {
+fn needs_operation(node: &perennial_workflows::aggregate::node::Node, catalog: &BackupCatalog) -> bool {
     node.open.is_some() || node.deleted && !catalog.known.backups.is_empty()
 }
 

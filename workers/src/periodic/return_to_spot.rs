@@ -165,7 +165,7 @@ impl ReturnToSpot {
             return Ok(true);
         }
         let sight = sight(&self.engine, name).await?;
-        match self.engine.execute(Command::Return { sight, seen, owner: self.owner.clone() }).await {
+        match self.engine.execute(Command::ReturnToSpot { sight, seen, owner: self.owner.clone() }).await {
             Ok(_) => info!(node = %name, "goes back to spot"),
             Err(ExecuteError::Rejected(Rejection::NotNow { .. } | Rejection::Moved { .. })) => {}
             Err(error) => return Err(error),

@@ -174,7 +174,7 @@ impl Sweep {
             let Some(Watched { node, .. }) = watched.get(&instance) else { continue };
             let sight = sight(&self.engine, node).await?;
             let owner = self.owner.clone();
-            self.command(node, Command::Sighted { sight, instance, others, left, owner }).await?;
+            self.command(node, Command::Attachments { sight, instance, others, left, owner }).await?;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Sweep {
     async fn on_signal(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
         self.refusals.on_signal(&self.engine, node, &signal).await;
         let sight = sight(&self.engine, node).await?;
-        self.command(node, Command::Heard { signal, sight, owner: self.owner.clone() }).await
+        self.command(node, Command::Signal { signal, sight, owner: self.owner.clone() }).await
     }
 
     async fn command(&self, node: &NodeName, command: Command) -> Result<(), SweepError> {

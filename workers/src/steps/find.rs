@@ -1,6 +1,6 @@
 //! What an abandoned step has made, found by its tags.
 
-use perennial_workflows::model::resources::{Made, Thing};
+use perennial_workflows::model::resources::{Resource, ResourceKind};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
@@ -9,37 +9,38 @@ use super::tags::step_tags;
 use crate::port::Select;
 
 /// What a step has made, by its tags. Nothing is believed only after every look has missed it for long.
-pub(super) async fn find(pass: &mut Pass<'_>, made: Made, tags: &TagMap) -> Answer {
+pub(super) async fn find(pass: &mut Pass<'_>, made: ResourceKind, tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let tags = step_tags(tags);
-    let things: Vec<Thing> = match made {
-        Made::Instance => {
+    let resources: Vec<Resource> = match made {
+        ResourceKind::Instance => {
             let found = cloud.instances(&Select::Tagged(tags)).await?;
             if !found.is_empty() && found.iter().all(|view| view.state.is_over()) {
-                return settled(Evidence::Found { things: Vec::new() });
+                return settled(Evidence::Found { resources: Vec::new() });
             }
             let live = found.into_iter().filter(|view| !view.state.is_over());
-            live.map(|view| Thing::Instance { instance: view.id, spot_request: view.spot_request }).collect()
+            live.map(|view| Resource::Instance { instance: view.id, spot_request: view.spot_request })
+                .collect()
         }
-        Made::Volume => {
+        ResourceKind::Volume => {
             let found = cloud.volumes(&Select::Tagged(tags)).await?;
-            found.into_iter().map(|view| Thing::Volume { volume: view.id }).collect()
+            found.into_iter().map(|view| Resource::Volume { volume: view.id }).collect()
         }
-        Made::Interface => {
+        ResourceKind::Interface => {
             let found = cloud.interfaces(&Select::Tagged(tags)).await?;
-            found.into_iter().map(|view| Thing::Interface { interface: view.id }).collect()
+            found.into_iter().map(|view| Resource::Interface { interface: view.id }).collect()
         }
-        Made::Snapshot => {
+        ResourceKind::Snapshot => {
             let found = cloud.snapshots(&Select::Tagged(tags)).await?;
-            found.into_iter().map(|view| Thing::Snapshot { snapshot: view.id }).collect()
+            found.into_iter().map(|view| Resource::Snapshot { snapshot: view.id }).collect()
         }
-        Made::Image => {
+        ResourceKind::Image => {
             let found = cloud.images(&Select::Tagged(tags)).await?;
-            found.into_iter().map(|view| Thing::Image { image: view.id }).collect()
+            found.into_iter().map(|view| Resource::Image { image: view.id }).collect()
         }
     };
-    if things.is_empty() && !pass.is_absent() {
+    if resources.is_empty() && !pass.is_absent() {
         return not_yet(LOOK_AGAIN, "nothing of that step is shown, which proves nothing yet");
     }
-    settled(Evidence::Found { things })
+    settled(Evidence::Found { resources })
 }

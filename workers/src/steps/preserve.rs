@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use perennial_workflows::model::aws::{AttachmentId, InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::model::uefi::UefiVariables;
-use perennial_workflows::model::volume::{Found, FoundVolume, OtherVolumes, Stranger};
+use perennial_workflows::model::volume::{DiscoveredVolume, Found, OtherVolumes, UnmanagedVolume};
 use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
@@ -43,11 +43,12 @@ pub(super) async fn preserve(
     let kept: Vec<VolumeId> =
         volumes.iter().cloned().chain(beside.found.iter().map(|found| found.volume.clone())).collect();
     let seen = pass.tools.observer.volumes(&kept).await?;
-    let keeping = keeping(pass, interfaces.keeping).await?;
+    let address_interface = address_interface(pass, interfaces.address_interface).await?;
     let dying = Dying {
         devices: dying_devices(&view, &kept, &seen),
         own: interfaces.own.and_then(|own| dying_interface(&view, own)),
-        keeping: keeping.and_then(|keeping| dying_interface(&view, keeping)),
+        address_interface: address_interface
+            .and_then(|address_interface| dying_interface(&view, address_interface)),
     };
     if dying.is_nothing() {
         return survives(pass, instance, (&kept, &seen), beside, asked).await;
@@ -80,12 +81,12 @@ async fn root_may_change(pass: &mut Pass<'_>, instance: &InstanceId) -> Result<O
 struct Dying {
     devices: Vec<String>,
     own: Option<(InterfaceId, AttachmentId)>,
-    keeping: Option<(InterfaceId, AttachmentId)>,
+    address_interface: Option<(InterfaceId, AttachmentId)>,
 }
 
 impl Dying {
     const fn is_nothing(&self) -> bool {
-        self.devices.is_empty() && self.own.is_none() && self.keeping.is_none()
+        self.devices.is_empty() && self.own.is_none() && self.address_interface.is_none()
     }
 }
 
@@ -119,7 +120,7 @@ async fn survives(
     pass: &mut Pass<'_>,
     instance: &InstanceId,
     (kept, seen): (&[VolumeId], &[Option<VolumeView>]),
-    Beside { found, strangers }: Beside,
+    Beside { found, unmanaged }: Beside,
     asked: Uefi,
 ) -> Answer {
     // What belongs here and is not seen here may have come a moment ago, by an adoption that has just ended:
@@ -141,10 +142,10 @@ async fn survives(
             }
         },
     };
-    settled(if found.is_empty() && strangers.is_empty() && uefi.is_none() {
+    settled(if found.is_empty() && unmanaged.is_empty() && uefi.is_none() {
         Evidence::Preserved
     } else {
-        Evidence::PreservedWith { found, strangers, uefi }
+        Evidence::PreservedWith { found, unmanaged, uefi }
     })
 }
 
@@ -157,7 +158,7 @@ async fn let_survive(pass: &mut Pass<'_>, instance: &InstanceId, dying: Dying) -
     if let Some((interface, attachment)) = dying.own {
         cloud.preserve_interface(&interface, &attachment).await?;
     }
-    if let Some((interface, attachment)) = dying.keeping {
+    if let Some((interface, attachment)) = dying.address_interface {
         match cloud.preserve_interface(&interface, &attachment).await {
             Err(error) if error.disposition() == Disposition::Person => {
                 warn!(%error, "{interface} dies with {instance}: its address is free then until it has moved");
@@ -175,12 +176,12 @@ pub(super) struct Interfaces<'i> {
     /// The node's own.
     pub(super) own: Option<&'i InterfaceId>,
     /// The instance's, which has the node's address: gone without where it cannot be.
-    pub(super) keeping: Option<&'i InterfaceId>,
+    pub(super) address_interface: Option<&'i InterfaceId>,
 }
 
 /// The interface that is to keep the address, if it may: what does not carry our tags could not be deleted
 /// later.
-async fn keeping<'i>(
+async fn address_interface<'i>(
     pass: &mut Pass<'_>,
     interface: Option<&'i InterfaceId>,
 ) -> Result<Option<&'i InterfaceId>, CloudError> {
@@ -217,9 +218,9 @@ async fn variables(pass: &mut Pass<'_>, instance: &InstanceId) -> Option<UefiVar
 #[derive(Default)]
 struct Beside {
     /// Those that can become the node's.
-    found: Vec<FoundVolume>,
+    found: Vec<DiscoveredVolume>,
     /// Those that are left alone.
-    strangers: Vec<Stranger>,
+    unmanaged: Vec<UnmanagedVolume>,
 }
 
 /// The volumes on an instance beside the known ones; `None` while one of them is not shown.
@@ -250,8 +251,8 @@ async fn beside(
         let Some(device) = seen.device_on(&view.id) else { continue };
         let (volume, device) = (seen.id.clone(), device.to_owned());
         match why_not(&seen) {
-            Some(because) => beside.strangers.push(Stranger { volume, device, because }),
-            None => beside.found.push(FoundVolume {
+            Some(because) => beside.unmanaged.push(UnmanagedVolume { volume, device, because }),
+            None => beside.found.push(DiscoveredVolume {
                 volume,
                 device,
                 name: seen.tags.get("Name").cloned(),

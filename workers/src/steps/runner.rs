@@ -87,13 +87,16 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::Resolve { subnet, image, others } => resolve::resolve(pass, subnet, image, others).await,
         Intent::Survey(question) => survey::survey(pass, question).await,
         Intent::CreateVolume { .. } => volume::create(pass, intent).await,
-        Intent::TakeVolume { volume, zone, size_gib, own, .. } => {
+        Intent::ClaimVolume { volume, zone, size_gib, own, .. } => {
             volume::take(pass, volume, zone, *size_gib, own).await
         }
         Intent::CreateInterface { .. } => interface::create(pass, intent).await,
-        Intent::Preserve { instance, volumes, interface, keeping, others, uefi } => {
+        Intent::Preserve { instance, volumes, interface, address_interface, others, uefi } => {
             let asked = if *uefi { preserve::Uefi::Asked } else { preserve::Uefi::NotAsked };
-            let interfaces = preserve::Interfaces { own: interface.as_ref(), keeping: keeping.as_ref() };
+            let interfaces = preserve::Interfaces {
+                own: interface.as_ref(),
+                address_interface: address_interface.as_ref(),
+            };
             preserve::preserve(pass, instance, volumes, interfaces, others.as_ref(), asked).await
         }
         Intent::Detach { volume, instance, .. } => volume::detach(pass, volume, instance).await,
@@ -143,7 +146,7 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::DeleteVolume { volume, role, retained: None } => volume::delete(pass, volume, role).await,
         Intent::DeleteInterface { interface } => interface::delete(pass, interface).await,
         Intent::DeregisterImage { image } => image::deregister(pass, image).await,
-        Intent::Find { made, tags } => find::find(pass, *made, tags).await,
+        Intent::Find { kind: made, tags } => find::find(pass, *made, tags).await,
         Intent::Backup(intent) => backup::backup(pass, intent).await,
         Intent::FinalSnapshot { volume, tags, .. } | Intent::SnapshotAhead { volume, tags, .. } => {
             final_snapshot::take(pass, volume, tags).await

@@ -137,7 +137,7 @@ pub(super) async fn take(
         VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
         VolumeState::Available | VolumeState::InUse if view.is_free() => {
             match free_twice(pass, volume).await? {
-                StepResult::Settled(_) => settled(Evidence::VolumeTaken {
+                StepResult::Settled(_) => settled(Evidence::VolumeClaimed {
                     size_gib: view.size_gib,
                     traits: Some(Found { named: true, ..preserve::traits(&view) }),
                 }),

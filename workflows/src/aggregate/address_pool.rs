@@ -13,24 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::model::aws::SubnetId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
-use crate::spec::address_pool::PoolSpec;
+use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::error::SpecError;
 
 /// The stream of a pool.
 #[must_use]
-pub fn pool_stream(name: &NodeName) -> StreamId {
-    StreamId::parse(&format!("pool/{name}"))
+pub fn address_pool_stream(name: &NodeName) -> StreamId {
+    StreamId::parse(&format!("address_pool/{name}"))
         .unwrap_or_else(|error| unreachable!("BUG: a pool's name is a stream name: {error}"))
 }
 
 /// What happened to a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PoolEvent {
+pub enum AddressPoolEvent {
     /// It is like this from now on. What was passed over is tried again.
     Declared {
         /// What it is.
-        spec: PoolSpec,
+        spec: AddressPoolSpec,
         /// Who asked.
         requested_by: String,
     },
@@ -69,7 +69,7 @@ pub enum PoolEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressPool {
     /// `None` before it is declared.
-    pub spec: Option<PoolSpec>,
+    pub spec: Option<AddressPoolSpec>,
     /// Whose each address is.
     pub held: BTreeMap<Ipv4Addr, NodeName>,
     /// Addresses that somebody else has in AWS, and who.
@@ -83,17 +83,17 @@ impl AddressPool {
     ///
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
-    pub fn evolve(mut self, stamp: Stamp, event: &PoolEvent) -> Result<Self, Illegal> {
+    pub fn evolve(mut self, stamp: Stamp, event: &AddressPoolEvent) -> Result<Self, Illegal> {
         let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
         match event {
-            PoolEvent::Declared { spec, .. } => {
+            AddressPoolEvent::Declared { spec, .. } => {
                 if self.held.keys().any(|address| !spec.contains(*address)) {
                     return illegal("an address that a node has is not in the pool any more");
                 }
                 self.passed_over.clear();
                 self.spec = Some(spec.clone());
             }
-            PoolEvent::Allocated { address, node, .. } => {
+            AddressPoolEvent::Allocated { address, node, .. } => {
                 if self.held.contains_key(address) {
                     return illegal("the address belongs to a node already");
                 }
@@ -105,12 +105,13 @@ impl AddressPool {
                 }
                 self.held.insert(*address, node.clone());
             }
-            PoolEvent::Released { address, node, .. } | PoolEvent::PassedOver { address, node, .. } => {
+            AddressPoolEvent::Released { address, node, .. }
+            | AddressPoolEvent::PassedOver { address, node, .. } => {
                 if self.held.get(address) != Some(node) {
                     return illegal("the address does not belong to the node");
                 }
                 self.held.remove(address);
-                if let PoolEvent::PassedOver { because, .. } = event {
+                if let AddressPoolEvent::PassedOver { because, .. } = event {
                     self.passed_over.insert(*address, because.clone());
                 }
             }
@@ -121,7 +122,7 @@ impl AddressPool {
 
     /// Addresses that can be taken, in order.
     pub fn free(&self) -> impl Iterator<Item = Ipv4Addr> {
-        let all = self.spec.iter().flat_map(PoolSpec::all);
+        let all = self.spec.iter().flat_map(AddressPoolSpec::all);
         all.filter(|address| !self.held.contains_key(address) && !self.passed_over.contains_key(address))
     }
 
@@ -129,7 +130,7 @@ impl AddressPool {
     ///
     /// # Errors
     /// What stands against it, and what to do.
-    pub fn check_change(&self, spec: &PoolSpec) -> Result<(), SpecError> {
+    pub fn check_change(&self, spec: &AddressPoolSpec) -> Result<(), SpecError> {
         let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
         if let Some((address, node)) = self.held.iter().find(|(address, _)| !spec.contains(**address)) {
             return wrong(
@@ -149,7 +150,7 @@ impl AddressPool {
 
 /// One line about a pool, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolSummary {
+pub struct AddressPoolSummary {
     /// Its subnet.
     pub subnet: SubnetId,
     /// How many addresses it has.

@@ -1,8 +1,8 @@
 //! Backups: snapshots of all volumes of a node at one moment, while it runs.
 //!
-//! A backup is no operation: it does not hold the node, and nothing waits for it. Each node has a *book* of its backups, the
-//! stream `backup/<node>.<n>`; the node's own stream does not grow with them. When a book has had
-//! [`BOOK_BACKUPS_MAX`] backups and is at rest, the next one goes on with what it knew, so that years of backups fold in
+//! A backup is no operation: it does not hold the node, and nothing waits for it. Each node has a *backup catalog* of its backups, the
+//! stream `backup/<node>.<n>`; the node's own stream does not grow with them. When a backup catalog has had
+//! [`CATALOG_BACKUPS_MAX`] backups and is at rest, the next one goes on with what it knew, so that years of backups fold in
 //! milliseconds.
 //!
 //! ```text
@@ -22,7 +22,7 @@
 //! | take | the backup has begun; the last one of its volumes is 15 s old | CreateSnapshots over the volumes of the instance that are the node's; the others are excluded | DescribeSnapshots by the tag `perennial:step` shows one for each volume | the backup has failed; the next one is taken at its time | the tag, looked for first, and for longer in doubt |
 //! | await | taken | – | each snapshot is complete | the backup has failed, its set is pruned | nothing is changed |
 //! | find | a take ended, and what it made is not known | – | DescribeSnapshots by the tag, for minutes | tried again after the next backup | nothing is changed |
-//! | prune | a newer backup is complete, or the set has failed, or the node was deleted with its backups | DeleteSnapshot by id, of a snapshot that this book recorded and that carries our tags | it is gone, seen twice | left over, listed, tried again after the next backup | "not found" is "done" |
+//! | prune | a newer backup is complete, or the set has failed, or the node was deleted with its backups | DeleteSnapshot by id, of a snapshot that this backup catalog recorded and that carries our tags | it is gone, seen twice | left over, listed, tried again after the next backup | "not found" is "done" |
 //!
 //! # What a stop in the middle leaves behind
 //! Nothing that is not known: every snapshot carries the tags of its step before it exists, and the step stays open until a look
@@ -32,11 +32,11 @@
 //! - A complete backup is pruned only when as many newer ones as are kept are complete. One that failed prunes nothing but itself.
 //! - A backup that volumes of this node or of a new one are being made from is *held*: it is not pruned before that operation
 //!   is over.
-//! - Only snapshots that a book of this node recorded are pruned.
+//! - Only snapshots that a backup catalog of this node recorded are pruned.
 //!
 //! # Final ones
 //! When an operation takes the volumes from the node's instance, it takes a snapshot of each while it is free
-//! (`rules::final_snapshot`). The book takes them over (`began`, `inherited`) and awaits them as any other. The newest
+//! (`rules::final_snapshot`). The backup catalog takes them over (`began`, `inherited`) and awaits them as any other. The newest
 //! complete final one is kept beside the `backup.keep` others. It may be copied while another backup is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,8 +56,8 @@ use crate::model::volume::{Slot, TagMap, TakenSnapshot};
 use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::intent::Intent;
 
-/// How many backups a book has before the next one goes on: eight hours of one every five minutes, about a thousand events.
-pub const BOOK_BACKUPS_MAX: u32 = 100;
+/// How many backups a backup catalog has before the next one goes on: eight hours of one every five minutes, about a thousand events.
+pub const CATALOG_BACKUPS_MAX: u32 = 100;
 
 /// How many snapshots may be waiting for their deletion before no more backups are taken: something is wrong then that only a
 /// person can mend, and it would cost more with every backup. Two full sets of the most volumes a node can have.
@@ -66,7 +66,7 @@ pub const PENDING_DELETIONS_MAX: usize = 54;
 /// How many snapshots are being deleted at once: a set of a few volumes, and far below a second's budget of DeleteSnapshot.
 const PRUNES_MAX: usize = 4;
 
-/// How many failures a book remembers in its state; the journal keeps all.
+/// How many failures a backup catalog remembers in its state; the journal keeps all.
 pub const FAILURES_MAX: usize = 8;
 
 /// EC2 takes snapshots of one volume at least this far apart (`SnapshotCreationPerVolumeRateExceeded`).
@@ -137,11 +137,11 @@ pub struct BackupOrder {
     pub cause: BackupCause,
 }
 
-/// What happened in a book.
+/// What happened in a backup catalog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupEvent {
-    /// The book goes on from another one; the first one begins empty.
+    /// The backup catalog goes on from another one; the first one begins empty.
     Opened {
         /// What was known at the end of that.
         carried: Carried,
@@ -196,16 +196,16 @@ pub enum BackupEvent {
         by: OperationId,
     },
     /// The operation is over.
-    LetGo {
+    HoldReleased {
         /// Which.
         by: OperationId,
     },
-    /// The next book goes on.
+    /// The next backup catalog goes on.
     Closed {
         /// Its number.
         next: u64,
     },
-    /// The backup's snapshots were taken by an operation; from now on they are the book's.
+    /// The backup's snapshots were taken by an operation; from now on they are the catalog's.
     Inherited {
         /// Which.
         backup: u64,
@@ -280,7 +280,7 @@ pub struct PendingDeletion {
 /// A take of which it is not known what it made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Doubt {
+pub struct UnknownOutcome {
     /// How many snapshots it would have made.
     pub count: usize,
     /// The tags they would have.
@@ -302,7 +302,7 @@ pub struct Failure {
     pub because: String,
 }
 
-/// What a book knows, and hands on to the next one.
+/// What a backup catalog knows, and hands on to the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Carried {
@@ -318,10 +318,10 @@ pub struct Carried {
     pub backups: Vec<Backup>,
     /// Snapshots that are to be deleted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub condemned: BTreeMap<SnapshotId, PendingDeletion>,
+    pub pending_deletions: BTreeMap<SnapshotId, PendingDeletion>,
     /// Takes of which it is not known what they made, by backup.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub doubts: BTreeMap<u64, Doubt>,
+    pub unknown_outcomes: BTreeMap<u64, UnknownOutcome>,
     /// The newest failures, oldest first, at most [`FAILURES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
@@ -348,7 +348,7 @@ impl BackupOrder {
 }
 
 impl Carried {
-    /// Whether the final snapshots of an operation are the book's already.
+    /// Whether the final snapshots of an operation are the catalog's already.
     #[must_use]
     pub fn has_inherited_from(&self, operation: &OperationId) -> bool {
         self.inherited_from.as_ref().is_some_and(|newest| newest.number() >= operation.number())
@@ -392,12 +392,13 @@ impl Carried {
     /// Why no backup can be taken before a person has helped; `None` when one can.
     #[must_use]
     pub fn paused(&self) -> Option<String> {
-        let (snapshot, first) = self.condemned.iter().find(|(_, condemned)| condemned.because.is_some())?;
+        let (snapshot, first) =
+            self.pending_deletions.iter().find(|(_, pending)| pending.because.is_some())?;
         let because = first.because.as_deref().unwrap_or_default();
-        (self.condemned.len() > PENDING_DELETIONS_MAX).then(|| {
+        (self.pending_deletions.len() > PENDING_DELETIONS_MAX).then(|| {
             format!(
                 "{} snapshots could not be deleted; no more are taken. {snapshot}: {because}",
-                self.condemned.len()
+                self.pending_deletions.len()
             )
         })
     }
@@ -420,9 +421,9 @@ pub struct OpenRecord {
     pub deadline_ms: u64,
 }
 
-/// The state of a book.
+/// The state of a backup catalog.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Book {
+pub struct BackupCatalog {
     /// Whether anything stands in it.
     pub opened: bool,
     /// Whether the next one goes on.
@@ -435,7 +436,7 @@ pub struct Book {
     pub steps: BTreeMap<Token, OpenRecord>,
 }
 
-/// Why a book refuses a command.
+/// Why a backup catalog refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The token is not that of an open step: the report is late or doubled.
@@ -446,7 +447,7 @@ pub enum Refusal {
         /// The token it quoted.
         token: Token,
     },
-    /// The book's own rules refuse what they made: a bug, kept from the journal.
+    /// The catalog's own rules refuse what they made: a bug, kept from the journal.
     #[error("BUG: the backups of {node} cannot follow their own decision: {why}")]
     Inconsistent {
         /// Whose backups.
@@ -456,7 +457,7 @@ pub enum Refusal {
     },
 }
 
-impl Book {
+impl BackupCatalog {
     /// Remembers.
     ///
     /// # Errors
@@ -464,10 +465,10 @@ impl Book {
     pub fn evolve(mut self, stamp: Stamp, event: &BackupEvent) -> Result<Self, Illegal> {
         let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
         if self.closed {
-            return illegal("the book is closed");
+            return illegal("the catalog is closed");
         }
         if self.opened == matches!(event, BackupEvent::Opened { .. }) {
-            return illegal("a book is opened once, and first");
+            return illegal("a catalog is opened once, and first");
         }
         match event {
             BackupEvent::Opened { carried } => {
@@ -528,7 +529,7 @@ impl Book {
                 }
                 let is_it = |known: &mut Backup| known.order.number == *backup;
                 let failed: Vec<Backup> = self.known.backups.extract_if(.., is_it).collect();
-                failed.iter().for_each(|backup| self.condemn(backup));
+                failed.iter().for_each(|backup| self.delete_later_all(backup));
                 self.known.failed_in_a_row = self.known.failed_in_a_row.saturating_add(1);
                 let failure = Failure { backup: *backup, at_ms: stamp.at_ms, because: because.clone() };
                 self.known.failures.push(failure);
@@ -546,7 +547,7 @@ impl Book {
                     self.known.further_holds.entry(by.clone()).or_default().insert(*backup);
                 }
             }
-            BackupEvent::LetGo { by } => {
+            BackupEvent::HoldReleased { by } => {
                 if self.known.holds.remove(by).is_none() {
                     return illegal("no backup is held by it");
                 }
@@ -561,7 +562,7 @@ impl Book {
                     return illegal("a backup is under way");
                 }
                 let all = std::mem::take(&mut self.known.backups);
-                all.iter().for_each(|backup| self.condemn(backup));
+                all.iter().for_each(|backup| self.delete_later_all(backup));
             }
             BackupEvent::Closed { .. } => {
                 if !self.steps.is_empty() {
@@ -620,7 +621,7 @@ impl Book {
             let is_old = backup.progress == Progress::Complete && *too_many > 0;
             *too_many -= usize::from(is_old);
             if is_old && !self.known.held().any(|held| held == backup.order.number) {
-                self.condemn(&backup);
+                self.delete_later_all(&backup);
             } else {
                 self.known.backups.push(backup);
             }
@@ -628,16 +629,16 @@ impl Book {
     }
 
     /// The snapshots of a backup are to be deleted.
-    fn condemn(&mut self, backup: &Backup) {
+    fn delete_later_all(&mut self, backup: &Backup) {
         let own = own_tags(&backup.order);
         for taken in backup.snapshots.values() {
-            self.condemn_one(taken.snapshot.clone(), backup.order.number, own.clone());
+            self.delete_later(taken.snapshot.clone(), backup.order.number, own.clone());
         }
     }
 
-    fn condemn_one(&mut self, snapshot: SnapshotId, backup: u64, own: TagMap) {
-        let condemned = PendingDeletion { backup, own, because: None, tried_at: None };
-        self.known.condemned.entry(snapshot).or_insert(condemned);
+    fn delete_later(&mut self, snapshot: SnapshotId, backup: u64, own: TagMap) {
+        let pending = PendingDeletion { backup, own, because: None, tried_at: None };
+        self.known.pending_deletions.entry(snapshot).or_insert(pending);
     }
 
     /// Turns evidence into what is known.
@@ -652,7 +653,7 @@ impl Book {
                         self.taken(number, snapshots, *taken_at_ms);
                         let own = own_of(&tags);
                         for twin in twins {
-                            self.condemn_one(twin.clone(), number, own.clone());
+                            self.delete_later(twin.clone(), number, own.clone());
                         }
                     }
                     // It surely made nothing.
@@ -664,31 +665,31 @@ impl Book {
                     | BackupEvidence::Pruned
                     | BackupEvidence::Kept { .. }
                     | BackupEvidence::OutOfTime { .. } => {
-                        let doubt = Doubt { count: volumes.len(), tags, tried_at: None };
-                        self.known.doubts.insert(number, doubt);
+                        let unknown_outcome = UnknownOutcome { count: volumes.len(), tags, tried_at: None };
+                        self.known.unknown_outcomes.insert(number, unknown_outcome);
                     }
                 }
             }
             (BackupIntent::Await { .. }, _) => {}
             (BackupIntent::Find { tags, .. }, BackupEvidence::Found { snapshots }) => {
                 let own = own_of(tags);
-                self.known.doubts.remove(&number);
+                self.known.unknown_outcomes.remove(&number);
                 for snapshot in snapshots {
-                    self.condemn_one(snapshot.clone(), number, own.clone());
+                    self.delete_later(snapshot.clone(), number, own.clone());
                 }
             }
             (BackupIntent::Find { .. }, _) => {
-                if let Some(doubt) = self.known.doubts.get_mut(&number) {
-                    doubt.tried_at = Some(newest);
+                if let Some(unknown_outcome) = self.known.unknown_outcomes.get_mut(&number) {
+                    unknown_outcome.tried_at = Some(newest);
                 }
             }
             (BackupIntent::Prune { snapshot, .. }, BackupEvidence::Pruned) => {
-                self.known.condemned.remove(snapshot);
+                self.known.pending_deletions.remove(snapshot);
             }
             (BackupIntent::Prune { snapshot, .. }, evidence) => {
-                if let Some(condemned) = self.known.condemned.get_mut(snapshot) {
-                    condemned.because = Some(why(evidence));
-                    condemned.tried_at = Some(newest);
+                if let Some(pending) = self.known.pending_deletions.get_mut(snapshot) {
+                    pending.because = Some(why(evidence));
+                    pending.tried_at = Some(newest);
                 }
             }
         }
@@ -729,18 +730,24 @@ impl Book {
             }
         }
         let again = |tried_at: Option<u64>| tried_at.is_none_or(|tried| tried < known.newest);
-        for (number, doubt) in known.doubts.iter().filter(|(_, doubt)| again(doubt.tried_at)) {
-            due.push((*number, BackupIntent::Find { count: doubt.count, tags: doubt.tags.clone() }, 0));
+        for (number, unknown_outcome) in
+            known.unknown_outcomes.iter().filter(|(_, unknown_outcome)| again(unknown_outcome.tried_at))
+        {
+            due.push((
+                *number,
+                BackupIntent::Find { count: unknown_outcome.count, tags: unknown_outcome.tags.clone() },
+                0,
+            ));
         }
         let open = self
             .steps
             .values()
             .filter(|record| matches!(record.intent.as_ref(), Intent::Backup(BackupIntent::Prune { .. })));
         let room = PRUNES_MAX.saturating_sub(open.count());
-        let prunes = known.condemned.iter().filter(|(_, condemned)| again(condemned.tried_at));
-        let prunes = prunes.map(|(snapshot, condemned)| {
-            let prune = BackupIntent::Prune { snapshot: snapshot.clone(), own: condemned.own.clone() };
-            (condemned.backup, prune, 0)
+        let prunes = known.pending_deletions.iter().filter(|(_, pending)| again(pending.tried_at));
+        let prunes = prunes.map(|(snapshot, pending)| {
+            let prune = BackupIntent::Prune { snapshot: snapshot.clone(), own: pending.own.clone() };
+            (pending.backup, prune, 0)
         });
         due.extend(prunes.filter(|(backup, prune, _)| !self.has_open(*backup, &prune.step())).take(room));
         due

@@ -1,7 +1,7 @@
-//! Letters: messages that came through a queue, and what became of each.
+//! Entries: messages that came through a queue, and what became of each.
 //!
-//! A letter has a stream of its own, named by its idempotency key. The raw message, its fate and everything it leads to are
-//! written in one atomic append, before the message is deleted: a crash in between finds the letter answered.
+//! A inbox entry has a stream of its own, named by its idempotency key. The raw message, its disposition and everything it leads to are
+//! written in one atomic append, before the message is deleted: a crash in between finds the inbox entry answered.
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ use crate::model::backup_id::BackupId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 
-/// How often a repetition of a letter is written down; further ones are only counted by the queue.
+/// How often a repetition of a inbox entry is written down; further ones are only counted by the queue.
 pub const REPETITIONS_MAX: u32 = 10;
 
-/// How much is kept of a letter that is none of ours, in characters: EC2's events are under 1 KiB.
+/// How much is kept of a inbox entry that is none of ours, in characters: EC2's events are under 1 KiB.
 pub const FOREIGN_BODY_MAX: usize = 4_096;
 
-/// What became of a letter.
+/// What became of a inbox entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum Disposition {
     /// It started an operation.
     Started {
         /// Which.
@@ -88,7 +88,7 @@ pub enum Fate {
     },
 }
 
-impl Fate {
+impl Disposition {
     /// Whether it is put into the dead-letter queue rather than deleted.
     #[must_use]
     pub const fn is_dead(&self) -> bool {
@@ -110,7 +110,7 @@ impl Fate {
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for Disposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { operation } => write!(f, "started workflow {operation}"),
@@ -130,10 +130,10 @@ impl fmt::Display for Fate {
     }
 }
 
-/// What happened to a letter.
+/// What happened to a inbox entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LetterEvent {
+pub enum InboxEvent {
     /// It came.
     Received {
         /// Through which queue: `submissions` or `interruptions`.
@@ -150,7 +150,7 @@ pub enum LetterEvent {
     /// It was answered.
     Answered {
         /// How.
-        fate: Fate,
+        disposition: Disposition,
     },
     /// It came again, in another message.
     Repeated {
@@ -159,48 +159,48 @@ pub enum LetterEvent {
     },
 }
 
-/// What is known of a letter.
+/// What is known of a inbox entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Letter {
+pub struct InboxEntry {
     /// The queue's id of the first message.
     pub message_id: Option<String>,
     /// What became of it.
-    pub fate: Option<Fate>,
+    pub disposition: Option<Disposition>,
     /// How often it came again.
     pub repetitions: u32,
 }
 
-impl Letter {
+impl InboxEntry {
     /// Remembers.
     ///
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
-    pub fn evolve(mut self, stamp: Stamp, event: &LetterEvent) -> Result<Self, Illegal> {
+    pub fn evolve(mut self, stamp: Stamp, event: &InboxEvent) -> Result<Self, Illegal> {
         let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
         match event {
-            LetterEvent::Received { message_id, .. } => {
+            InboxEvent::Received { message_id, .. } => {
                 if self.message_id.is_some() {
-                    return illegal("the letter has been received already");
+                    return illegal("the inbox entry has been received already");
                 }
                 self.message_id = Some(message_id.clone());
             }
-            LetterEvent::Answered { fate } => {
-                if self.fate.is_some() || self.message_id.is_none() {
-                    return illegal("the letter has been answered already, or never came");
+            InboxEvent::Answered { disposition } => {
+                if self.disposition.is_some() || self.message_id.is_none() {
+                    return illegal("the inbox entry has been answered already, or never came");
                 }
-                self.fate = Some(fate.clone());
+                self.disposition = Some(disposition.clone());
             }
-            LetterEvent::Repeated { .. } => self.repetitions += 1,
+            InboxEvent::Repeated { .. } => self.repetitions += 1,
         }
         Ok(self)
     }
 }
 
-/// The stream of a letter: by its own id where it has one that fits a name, else by the hash of what it is.
+/// The stream of a inbox entry: by its own id where it has one that fits a name, else by the hash of what it is.
 #[must_use]
-pub fn letter_stream(queue: &str, key: &str) -> StreamId {
+pub fn inbox_stream(queue: &str, key: &str) -> StreamId {
     let plain = key.len() <= 128 && !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
     let name = if plain { key.to_owned() } else { blake3::hash(key.as_bytes()).to_hex().to_string() };
-    StreamId::parse(&format!("letter/{queue}/{name}"))
-        .unwrap_or_else(|error| unreachable!("BUG: a letter's name is a stream name: {error}"))
+    StreamId::parse(&format!("inbox/{queue}/{name}"))
+        .unwrap_or_else(|error| unreachable!("BUG: an inbox entry's name is a stream name: {error}"))
 }

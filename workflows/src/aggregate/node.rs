@@ -15,25 +15,25 @@ use crate::aggregate::backup_catalog::{Backup, BackupCause};
 use crate::model::aws::{InstanceId, SubnetId, VolumeId};
 use crate::model::backup_id::BackupId;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
-use crate::model::resources::{Origin, Resources, Retained};
+use crate::model::resources::{RecoveryPoint, Resources, Retained};
 use crate::model::signal::{Cause, Signal};
-use crate::model::volume::{STRANGERS_MAX, Slot};
+use crate::model::volume::{Slot, UNMANAGED_VOLUMES_MAX};
 use crate::spec::node::NodeSpec;
 
 /// How long a volume whose taking was cancelled is left alone by the sweep: long enough to detach it or to apply another file, and
 /// short enough that what was forgotten is not lost with the next instance.
-pub const HELD_OFF_MS: u64 = 3_600_000;
+pub const SNOOZE_MS: u64 = 3_600_000;
 
 /// Volumes whose taking was cancelled: the next sweep would take them again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldOff {
+pub struct Snoozed {
     /// What the open `take` is for.
     taking: Vec<VolumeId>,
     /// Until when each is left alone; no more than an instance holds.
     until_ms: BTreeMap<VolumeId, u64>,
 }
 
-impl HeldOff {
+impl Snoozed {
     /// An operation began.
     pub(crate) fn begins(&mut self, cause: &Cause) {
         self.taking = match cause {
@@ -51,8 +51,8 @@ impl HeldOff {
         let taking = std::mem::take(&mut self.taking);
         self.until_ms.retain(|_, until_ms| *until_ms > at_ms);
         if outcome == Outcome::Cancelled {
-            let new = taking.into_iter().take(STRANGERS_MAX.saturating_sub(self.until_ms.len()));
-            self.until_ms.extend(new.map(|volume| (volume, at_ms + HELD_OFF_MS)));
+            let new = taking.into_iter().take(UNMANAGED_VOLUMES_MAX.saturating_sub(self.until_ms.len()));
+            self.until_ms.extend(new.map(|volume| (volume, at_ms + SNOOZE_MS)));
         }
     }
 
@@ -69,7 +69,7 @@ impl HeldOff {
 /// How many past instances a node remembers, so that a late event about one is recognised as such.
 pub const PAST_INSTANCES_MAX: usize = 32;
 
-/// How many operations with final snapshots a node remembers. Their snapshots stand in its book of backups seconds later; no
+/// How many operations with final snapshots a node remembers. Their snapshots stand in its backup catalog of backups seconds later; no
 /// operation that takes some is shorter than that.
 pub const FINALS_MAX: usize = 32;
 
@@ -119,7 +119,7 @@ pub enum NodeEvent {
         /// How it ended.
         #[serde(default, skip_serializing_if = "Outcome::is_completed")]
         outcome: Outcome,
-        /// Whether it has taken final snapshots, or tried to: the book of the node's backups takes them over.
+        /// Whether it has taken final snapshots, or tried to: the backup catalog of the node's backups takes them over.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         finals: bool,
     },
@@ -179,7 +179,7 @@ pub struct Node {
     /// When it last began to go back to spot.
     pub returned_at_ms: Option<u64>,
     /// Volumes found on its instance that it does not take for a while.
-    pub held_off: HeldOff,
+    pub snoozed: Snoozed,
     /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
     pub finals: Vec<OperationId>,
     /// Where its present root begins: what backups from before it have in them was left behind.
@@ -219,10 +219,12 @@ impl RootBegan {
         after: &Resources,
     ) -> Option<Box<Self>> {
         let began = |from| Some(Box::new(Self { with: with.clone(), generation, from }));
-        match after.origins.get(&Slot::Root) {
-            Some(Origin::Anew) => began(None),
-            Some(Origin::Backup { backup, .. }) => began(Some(backup.clone())),
-            Some(Origin::SameVolume | Origin::Clone { .. } | Origin::FinalSnapshot { .. }) => known,
+        match after.recovery_points.get(&Slot::Root) {
+            Some(RecoveryPoint::Anew) => began(None),
+            Some(RecoveryPoint::Backup { backup, .. }) => began(Some(backup.clone())),
+            Some(
+                RecoveryPoint::SameVolume | RecoveryPoint::Clone { .. } | RecoveryPoint::FinalSnapshot { .. },
+            ) => known,
             None if before.volumes.contains_key(&Slot::Root) => known,
             None => began(None),
         }
@@ -267,7 +269,7 @@ impl Node {
                 if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
                     self.resources.placement = None;
                 }
-                self.held_off.forget();
+                self.snoozed.forget();
                 if let Some(old) = &self.spec {
                     self.resources.repool(old, spec, addresses_elsewhere);
                 }
@@ -285,7 +287,7 @@ impl Node {
                 if let Cause::ReturnToSpot { .. } = cause {
                     self.returned_at_ms = Some(stamp.at_ms);
                 }
-                self.held_off.begins(cause);
+                self.snoozed.begins(cause);
                 self.operations = operation.number();
                 self.open = Some((operation.clone(), *kind));
                 self.changed_at_ms = stamp.at_ms;
@@ -306,9 +308,9 @@ impl Node {
                 let carrier = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
                 if carrier(&self.resources) != carrier(resources) {
                     self.carried_since_ms = stamp.at_ms;
-                    self.held_off = HeldOff::default();
+                    self.snoozed = Snoozed::default();
                 }
-                self.held_off.ends(*outcome, stamp.at_ms);
+                self.snoozed.ends(*outcome, stamp.at_ms);
                 self.open = None;
                 if *finals {
                     self.finals.push(operation.clone());
@@ -337,7 +339,7 @@ impl Node {
                         | OperationKind::Grow
                         | OperationKind::Pause
                         | OperationKind::Resume
-                        | OperationKind::Take
+                        | OperationKind::AdoptVolumes
                         | OperationKind::Prune,
                         Outcome::Completed,
                     )
@@ -347,7 +349,7 @@ impl Node {
                         | OperationKind::Grow
                         | OperationKind::Pause
                         | OperationKind::Resume
-                        | OperationKind::Take
+                        | OperationKind::AdoptVolumes
                         | OperationKind::Prune,
                         Outcome::Cancelled,
                     )

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use perennial_engine::ids::StreamId;
 
-use crate::aggregate::address_pool::{AddressPool, PoolEvent, pool_stream};
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::Sight;
 use crate::domain::states::{Appends, Decider, Event, State};
@@ -16,8 +16,8 @@ use crate::model::operation_id::{OperationId, OperationKind};
 use crate::model::resources::Resources;
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
-use crate::rules::address_pool::held_by_stranger;
-use crate::spec::address_pool::PoolSpec;
+use crate::rules::address_pool::held_by_another;
+use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 
@@ -33,32 +33,35 @@ fn field(spec: &NodeSpec, subnet: &SubnetId) -> String {
     }
 }
 
-fn append(pool: &NodeName, event: PoolEvent) -> (StreamId, Vec<Event>) {
-    (pool_stream(pool), vec![Event::Pool(event)])
+fn append(pool: &NodeName, event: AddressPoolEvent) -> (StreamId, Vec<Event>) {
+    (address_pool_stream(pool), vec![Event::AddressPool(event)])
 }
 
 impl Decider<'_> {
     fn pool(&self, name: &NodeName) -> Option<&AddressPool> {
-        match self.world.get(&pool_stream(name)) {
-            Some(State::Pool(pool)) => Some(pool),
+        match self.world.get(&address_pool_stream(name)) {
+            Some(State::AddressPool(pool)) => Some(pool),
             _ => None,
         }
     }
 
-    pub(super) fn apply_pool(&self, spec: &PoolSpec, requested_by: &str) -> (Fate, Appends) {
+    pub(super) fn apply_pool(&self, spec: &AddressPoolSpec, requested_by: &str) -> (Disposition, Appends) {
         let Some(pool) = self.pool(&spec.name) else {
-            return (Fate::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
+            return (Disposition::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
         };
         if pool.spec.as_ref() == Some(spec) && pool.passed_over.is_empty() {
-            return (Fate::Noted { because: "the pool is meant to be so already".to_owned() }, Vec::new());
+            return (
+                Disposition::Noted { because: "the pool is meant to be so already".to_owned() },
+                Vec::new(),
+            );
         }
         if let Err(error) = pool.check_change(spec) {
-            return (Fate::Rejected { because: format!("spec.{error}") }, Vec::new());
+            return (Disposition::Rejected { because: format!("spec.{error}") }, Vec::new());
         }
-        let event = PoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
+        let event = AddressPoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
         let free = spec.all().filter(|address| !pool.held.contains_key(address)).count();
-        let fate = Fate::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
-        (fate, vec![append(&spec.name, event)])
+        let disposition = Disposition::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
+        (disposition, vec![append(&spec.name, event)])
     }
 
     /// A pool that a node file names for a subnet, if it is declared and of that subnet.
@@ -97,7 +100,7 @@ impl Decider<'_> {
         for (subnet, name) in spec.ip_pools() {
             let Some(address) = self.declared(spec, subnet, name)?.free().next() else { continue };
             let (node, operation) = (operation.node().clone(), operation.clone());
-            appends.push(append(name, PoolEvent::Allocated { address, node, operation }));
+            appends.push(append(name, AddressPoolEvent::Allocated { address, node, operation }));
             if subnet == present {
                 granted.here = Some(address);
             } else {
@@ -114,23 +117,28 @@ impl Decider<'_> {
             return (granted, appends);
         }
         let begins = operation.order.kind == OperationKind::Provision && !operation.facts.undoing;
-        let mut stranger = held_by_stranger(operation);
+        let mut unmanaged = held_by_another(operation);
         for (subnet, name) in spec.ip_pools() {
             let (id, node) = (operation.id.clone(), operation.id.node().clone());
             let mut events = Vec::new();
-            let by = stranger.take_if(|(of, _)| of == subnet).map(|(_, by)| by);
+            let by = unmanaged.take_if(|(of, _)| of == subnet).map(|(_, by)| by);
             match (operation.facts.address_in(subnet), by) {
                 (Some(address), Some(because)) => {
                     let (node, operation) = (node.clone(), id.clone());
-                    events.push(Event::Pool(PoolEvent::PassedOver { address, node, operation, because }));
+                    events.push(Event::AddressPool(AddressPoolEvent::PassedOver {
+                        address,
+                        node,
+                        operation,
+                        because,
+                    }));
                 }
                 (None, _) if begins => {}
                 _ => continue,
             }
             // Without another one it tries again with what it has.
             let Some(address) = self.pool(name).and_then(|pool| pool.free().next()) else { continue };
-            events.push(Event::Pool(PoolEvent::Allocated { address, node, operation: id }));
-            appends.push((pool_stream(name), events));
+            events.push(Event::AddressPool(AddressPoolEvent::Allocated { address, node, operation: id }));
+            appends.push((address_pool_stream(name), events));
             if *subnet == operation.facts.subnet {
                 granted.here = Some(address);
             } else {
@@ -163,7 +171,7 @@ impl Decider<'_> {
             }
             let Some(address) = node.resources.addresses_elsewhere.get(subnet).copied() else { continue };
             let (node, operation) = (sight.node.clone(), operation.clone());
-            appends.push(append(pool, PoolEvent::Released { address, node, operation }));
+            appends.push(append(pool, AddressPoolEvent::Released { address, node, operation }));
         }
         for (subnet, pool) in added {
             let Some(address) = self.declared(spec, subnet, pool)?.free().next() else {
@@ -173,7 +181,7 @@ impl Decider<'_> {
                 ));
             };
             let (node, operation) = (sight.node.clone(), operation.clone());
-            appends.push(append(pool, PoolEvent::Allocated { address, node, operation }));
+            appends.push(append(pool, AddressPoolEvent::Allocated { address, node, operation }));
             taken.insert(subnet.clone(), address);
         }
         Ok((taken, appends))
@@ -188,7 +196,7 @@ impl Decider<'_> {
         let Evidence::AddressReturned { pool: name, address } = evidence else { return None };
         let is_held = self.pool(name)?.held.get(address) == Some(operation.node());
         let (node, operation) = (operation.node().clone(), operation.clone());
-        let event = PoolEvent::Released { address: *address, node, operation };
+        let event = AddressPoolEvent::Released { address: *address, node, operation };
         is_held.then(|| append(name, event))
     }
 }

@@ -1,6 +1,6 @@
 //! A node file or an address-pool file is applied.
 
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::states::{Appends, Decider, Event, Wanted};
@@ -21,7 +21,7 @@ impl Decider<'_> {
         from: Option<&BackupId>,
         requested_by: &str,
         cause: Cause,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let stream = node_stream(&sight.node);
         let keeps_something = !node.resources.volumes.is_empty() || node.resources.interface.is_some();
         if from.is_some() && (node.exists() || keeps_something) {
@@ -29,7 +29,7 @@ impl Decider<'_> {
                 "spec.name: there is a node {} already, or what its deletion kept; a new node needs another name",
                 sight.node
             );
-            return Ok((Fate::Rejected { because }, Vec::new()));
+            return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         // A node that has never been carried has no state to lose; only its zone may be taken already.
         let never_carried =
@@ -38,7 +38,7 @@ impl Decider<'_> {
             && old.pool() != spec.pool()
         {
             let because = "spec.network.ip_pool: the node has, or waits for, an address of its pool; delete the node first";
-            return Ok((Fate::Rejected { because: because.to_owned() }, Vec::new()));
+            return Ok((Disposition::Rejected { because: because.to_owned() }, Vec::new()));
         }
         if let (Some(old), Some((open, kind))) = (&node.spec, &node.open)
             && !operation_id::is_in_place(*kind)
@@ -47,39 +47,39 @@ impl Decider<'_> {
             let because = format!(
                 "spec.{field}: workflow {open} ({kind}) has begun with another; wait for it with `perennial workflow watch {open}`, or undo it with `perennial workflow cancel {open}`"
             );
-            return Ok((Fate::Rejected { because }, Vec::new()));
+            return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         if let Some(old) = &node.spec
             && (node.exists() || keeps_something)
             && !never_carried
             && let Err(error) = spec.check_change_from(old)
         {
-            return Ok((Fate::Rejected { because: format!("spec.{error}") }, Vec::new()));
+            return Ok((Disposition::Rejected { because: format!("spec.{error}") }, Vec::new()));
         }
         if let Err(because) = volumes::check_names(spec, &node.resources) {
-            return Ok((Fate::Rejected { because }, Vec::new()));
+            return Ok((Disposition::Rejected { because }, Vec::new()));
         }
-        if let Some(because) = self.names_condemned(sight, spec) {
-            return Ok((Fate::Rejected { because }, Vec::new()));
+        if let Some(because) = self.names_pruned(sight, spec) {
+            return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         if node.exists() {
             let is_grown = node.open.is_some() || !node.resources.is_smaller_than(spec);
             if node.spec.as_ref() == Some(spec) && is_grown {
                 return Ok((
-                    Fate::Noted { because: "the node is meant to be so already".to_owned() },
+                    Disposition::Noted { because: "the node is meant to be so already".to_owned() },
                     Vec::new(),
                 ));
             }
             let (taken, repooled) = match self.repool(sight, node, spec) {
                 Ok(repooled) => repooled,
-                Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
+                Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
             };
             let changed = NodeEvent::SpecChanged {
                 spec: spec.clone(),
                 requested_by: requested_by.to_owned(),
                 addresses_elsewhere: taken.clone(),
             };
-            let mut told_to_node = vec![Event::Node(changed)];
+            let mut node_events = vec![Event::Node(changed)];
             // A node of an older journal does not say how large its volumes are; the old file does.
             let larger = node.resources.carrier.is_some()
                 && node.spec.as_ref().is_some_and(|old| spec.is_larger_than(old));
@@ -90,24 +90,24 @@ impl Decider<'_> {
                 }
                 let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
                 let begun = self.start(sight, wanted)?;
-                told_to_node.extend(begun.told_to_node);
-                let mut appends = vec![(stream, told_to_node), begun.append];
+                node_events.extend(begun.node_events);
+                let mut appends = vec![(stream, node_events), begun.append];
                 appends.extend(repooled);
-                return Ok((Fate::Started { operation: begun.id }, appends));
+                return Ok((Disposition::Started { operation: begun.id }, appends));
             }
-            let mut appends = vec![(stream, told_to_node)];
+            let mut appends = vec![(stream, node_events)];
             appends.extend(repooled);
-            return Ok((Fate::Changed, appends));
+            return Ok((Disposition::Changed, appends));
         }
         let registered = NodeEvent::Registered { spec: spec.clone(), requested_by: requested_by.to_owned() };
         let (granted, taken) = match self.take_for_start(&sight.next(), spec, &node.resources) {
             Ok(taken) => taken,
-            Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
+            Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
         };
         let (restore, held) = match from.map(|from| self.hold(sight, spec, from)).transpose()? {
             None => (None, None),
             Some(Ok((restore, held))) => (Some(restore), Some(held)),
-            Some(Err(because)) => return Ok((Fate::Rejected { because }, Vec::new())),
+            Some(Err(because)) => return Ok((Disposition::Rejected { because }, Vec::new())),
         };
         let begun = self.start(
             sight,
@@ -126,11 +126,11 @@ impl Decider<'_> {
                 )
             },
         )?;
-        let mut told_to_node = vec![Event::Node(registered)];
-        told_to_node.extend(begun.told_to_node);
-        let mut appends = vec![(stream, told_to_node), begun.append];
+        let mut node_events = vec![Event::Node(registered)];
+        node_events.extend(begun.node_events);
+        let mut appends = vec![(stream, node_events), begun.append];
         appends.extend(taken);
         appends.extend(held);
-        Ok((Fate::Started { operation: begun.id }, appends))
+        Ok((Disposition::Started { operation: begun.id }, appends))
     }
 }

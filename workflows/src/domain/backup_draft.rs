@@ -5,7 +5,9 @@ use std::sync::Arc;
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 
-use crate::aggregate::backup_catalog::{BackupCause, BackupEvent, BackupOrder, Book, Carried, Refusal, why};
+use crate::aggregate::backup_catalog::{
+    BackupCatalog, BackupCause, BackupEvent, BackupOrder, Carried, Refusal, why,
+};
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::volumes;
 use crate::model::backup_id::BackupId;
@@ -17,22 +19,22 @@ use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// A decision about a book in the making: the events so far and the state after them.
+/// A decision about a backup catalog in the making: the events so far and the state after them.
 #[derive(Debug, Clone)]
-pub struct BookDraft {
+pub struct CatalogDraft {
     node: NodeName,
     /// The state after the events.
-    pub state: Book,
+    pub state: BackupCatalog,
     /// What is to be written.
     pub events: Vec<BackupEvent>,
     seq: Seq,
     now_ms: u64,
 }
 
-impl BookDraft {
-    /// From the state and head of a book's stream.
+impl CatalogDraft {
+    /// From the state and head of a catalog's stream.
     #[must_use]
-    pub fn from(node: &NodeName, state: &Book, head: Seq, now_ms: u64) -> Self {
+    pub fn from(node: &NodeName, state: &BackupCatalog, head: Seq, now_ms: u64) -> Self {
         Self { node: node.clone(), state: state.clone(), events: Vec::new(), seq: head, now_ms }
     }
 
@@ -65,7 +67,7 @@ impl BookDraft {
         Ok(())
     }
 
-    /// Begins a book with what the last one knew.
+    /// Begins a backup catalog with what the last one knew.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug.
@@ -103,7 +105,7 @@ impl BookDraft {
     /// Takes over the final snapshots of an operation, as a backup that is being copied; one that is not whole has failed.
     ///
     /// # Errors
-    /// [`Refusal::Inconsistent`], a bug: the caller has asked `errand`.
+    /// [`Refusal::Inconsistent`], a bug: the caller has asked `due_task`.
     pub fn inherit(&mut self, node: &Node, from: &Operation) -> Result<(), Refusal> {
         let inconsistent = |why: &str| Refusal::Inconsistent { node: self.node.clone(), why: why.to_owned() };
         let finals = from.finals().ok_or_else(|| inconsistent("no final snapshots"))?;
@@ -183,8 +185,8 @@ impl BookDraft {
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has seen it held.
-    pub fn let_go(&mut self, by: OperationId) -> Result<(), Refusal> {
-        self.push(BackupEvent::LetGo { by })?;
+    pub fn release_hold(&mut self, by: OperationId) -> Result<(), Refusal> {
+        self.push(BackupEvent::HoldReleased { by })?;
         self.intend()
     }
 
@@ -200,7 +202,7 @@ impl BookDraft {
         self.intend()
     }
 
-    /// Ends the book; what it knew goes on in the next one.
+    /// Ends the backup catalog; what it knew goes on in the next one.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::backup_catalog::{BOOK_BACKUPS_MAX, Backup, Book};
+use crate::aggregate::backup_catalog::{Backup, BackupCatalog, CATALOG_BACKUPS_MAX};
 use crate::aggregate::node::Node;
 use crate::model::aws::VolumeId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
-use crate::model::schedule::turn_after;
+use crate::model::schedule::slot_after;
 use crate::model::signal::Certainty;
 use crate::model::volume::Slot;
 use crate::operation::state::{Operation, Status};
@@ -17,7 +17,7 @@ use crate::step::intent::Intent;
 
 /// What is to be done about the backups of a node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Errand {
+pub enum BackupTask {
     /// Nothing.
     Nothing,
     /// A backup is due since this time.
@@ -25,9 +25,9 @@ pub enum Errand {
         /// Since when.
         due_ms: u64,
     },
-    /// The book is full and at rest.
-    Turn,
-    /// An operation has taken final snapshots that are to be the book's.
+    /// The backup catalog is full and at rest.
+    RollOver,
+    /// An operation has taken final snapshots that are to be the catalog's.
     Inherit {
         /// Which.
         operation: OperationId,
@@ -43,49 +43,56 @@ pub enum Errand {
 
 /// What is to be done about the backups of a node now. `last` is the newest operation of the node.
 #[must_use]
-pub fn errand(node: &Node, last: Option<&Operation>, name: &NodeName, book: &Book, now_ms: u64) -> Errand {
-    if book.closed {
-        return Errand::Nothing;
+pub fn due_task(
+    node: &Node,
+    last: Option<&Operation>,
+    name: &NodeName,
+    catalog: &BackupCatalog,
+    now_ms: u64,
+) -> BackupTask {
+    if catalog.closed {
+        return BackupTask::Nothing;
     }
-    if book.begun >= BOOK_BACKUPS_MAX && book.steps.is_empty() && book.known.under_way().is_none() {
-        return Errand::Turn;
+    if catalog.begun >= CATALOG_BACKUPS_MAX && catalog.steps.is_empty() && catalog.known.under_way().is_none()
+    {
+        return BackupTask::RollOver;
     }
-    if let Some(operation) = to_inherit(node, last, book) {
-        return Errand::Inherit { operation };
+    if let Some(operation) = to_inherit(node, last, catalog) {
+        return BackupTask::Inherit { operation };
     }
     if node.deleted {
         let kept = last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
-        let none = book.known.backups.is_empty() || !book.known.holds.is_empty();
-        return if kept || none { Errand::Nothing } else { Errand::GiveUp };
+        let none = catalog.known.backups.is_empty() || !catalog.known.holds.is_empty();
+        return if kept || none { BackupTask::Nothing } else { BackupTask::GiveUp };
     }
-    if let Some(backup) = rescue(node, last, book) {
-        return Errand::Rescue { backup: backup.order.number };
+    if let Some(backup) = rescue(node, last, catalog) {
+        return BackupTask::Rescue { backup: backup.order.number };
     }
-    let Some(spec) = node.spec.as_ref().and_then(|spec| spec.backup) else { return Errand::Nothing };
-    if book.known.paused().is_some() || cannot_begin(node, last, book).is_some() {
-        return Errand::Nothing;
+    let Some(spec) = node.spec.as_ref().and_then(|spec| spec.backup) else { return BackupTask::Nothing };
+    if catalog.known.paused().is_some() || cannot_begin(node, last, catalog).is_some() {
+        return BackupTask::Nothing;
     }
     // A node is due at its first turn after it is in place, and at the first one after each backup.
-    let since_ms = book.known.newest_began_at_ms.unwrap_or(0).max(match &node.open {
+    let since_ms = catalog.known.newest_began_at_ms.unwrap_or(0).max(match &node.open {
         Some(_) => 0,
-        None if book.known.backups.is_empty() => node.changed_at_ms,
+        None if catalog.known.backups.is_empty() => node.changed_at_ms,
         None => 0,
     });
-    let due_ms = turn_after(name, spec.every_ms(), since_ms);
-    if due_ms <= now_ms { Errand::Begin { due_ms } } else { Errand::Nothing }
+    let due_ms = slot_after(name, spec.every_ms(), since_ms);
+    if due_ms <= now_ms { BackupTask::Begin { due_ms } } else { BackupTask::Nothing }
 }
 
-/// The first operation whose final snapshots are not the book's yet: one that is over, or the open one when it has them all.
-fn to_inherit(node: &Node, last: Option<&Operation>, book: &Book) -> Option<OperationId> {
+/// The first operation whose final snapshots are not the catalog's yet: one that is over, or the open one when it has them all.
+fn to_inherit(node: &Node, last: Option<&Operation>, catalog: &BackupCatalog) -> Option<OperationId> {
     let open = node.open.as_ref().map(|(open, _)| open);
     let has_all = |op: &&Operation| op.finals().is_some_and(|finals| finals.because.is_none());
     let open = last.filter(|last| open == Some(&last.id)).filter(has_all).map(|last| &last.id);
-    node.finals.iter().chain(open).find(|operation| !book.known.has_inherited_from(operation)).cloned()
+    node.finals.iter().chain(open).find(|operation| !catalog.known.has_inherited_from(operation)).cloned()
 }
 
 /// Why no backup can begin now; `None` when one can.
 #[must_use]
-pub fn cannot_begin(node: &Node, last: Option<&Operation>, book: &Book) -> Option<String> {
+pub fn cannot_begin(node: &Node, last: Option<&Operation>, catalog: &BackupCatalog) -> Option<String> {
     if node.resources.carrier.is_none() || !node.exists() {
         return Some("the node has no instance".to_owned());
     }
@@ -99,13 +106,13 @@ pub fn cannot_begin(node: &Node, last: Option<&Operation>, book: &Book) -> Optio
             "workflow {open} ({kind}) moves the node's volumes; the next backup follows it"
         ));
     }
-    book.known.under_way().map(|backup| format!("backup number {} is under way", backup.order.number))
+    catalog.known.under_way().map(|backup| format!("backup number {} is under way", backup.order.number))
 }
 
 /// Whether the instance that carried the node when the operation began still does, and is not about to be taken.
 fn leaves_alone(operation: &Operation) -> bool {
     let touches = |intent: &Intent| matches!(intent, Intent::Fence { .. } | Intent::Detach { .. });
-    let going = |old: &crate::operation::facts::Holder| old.known_over || old.heard >= Certainty::Warned;
+    let going = |old: &crate::operation::facts::Holder| old.ended || old.certainty >= Certainty::Warned;
     !matches!(operation.status, Status::Finished { .. })
         && operation.order.kind != OperationKind::Delete
         && operation.order.before.carrier.is_some()
@@ -121,7 +128,11 @@ pub(crate) fn volumes(node: &Node) -> BTreeMap<Slot, VolumeId> {
 }
 
 /// The backup that the lost root of a stuck operation comes back from by itself.
-pub(crate) fn rescue<'a>(node: &Node, last: Option<&Operation>, book: &'a Book) -> Option<&'a Backup> {
+pub(crate) fn rescue<'a>(
+    node: &Node,
+    last: Option<&Operation>,
+    catalog: &'a BackupCatalog,
+) -> Option<&'a Backup> {
     let op = last.filter(|op| node.open.as_ref().is_some_and(|(open, _)| *open == op.id))?;
     let is_stuck = matches!(op.status, Status::Stuck { .. });
     // What was given up already is not given up again.
@@ -131,11 +142,11 @@ pub(crate) fn rescue<'a>(node: &Node, last: Option<&Operation>, book: &'a Book) 
         return None;
     }
     // The one under way is the newest, and prunes another when it is complete.
-    if book.known.under_way().is_some() {
+    if catalog.known.under_way().is_some() {
         return None;
     }
     let mut with_root =
-        book.known.complete().rev().filter(|backup| backup.snapshots.contains_key(&Slot::Root));
+        catalog.known.complete().rev().filter(|backup| backup.snapshots.contains_key(&Slot::Root));
     // Who asked for a backup gets that one.
     if let Some(asked) = op.order.restore.as_ref().filter(|asked| asked.snapshots.contains_key(&Slot::Root)) {
         return with_root.find(|backup| backup.order.number == asked.backup.number());

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use perennial_engine::ids::StreamId;
 
 use crate::aggregate::backup_catalog;
-use crate::aggregate::backup_catalog::{BackupCause, Book};
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::backup_catalog::{BackupCatalog, BackupCause};
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
-use crate::domain::backup_draft::BookDraft;
-use crate::domain::backup_schedule::Errand;
+use crate::domain::backup_draft::CatalogDraft;
+use crate::domain::backup_schedule::BackupTask;
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::states::{Appends, Decider, Event, Held, State};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
 use crate::model::aws::SnapshotId;
-use crate::model::backup_id::{BackupId, BookId};
+use crate::model::backup_id::{BackupId, CatalogId};
 use crate::model::operation_id::OperationId;
 use crate::model::restore::Restore;
 use crate::model::signal::Cause;
@@ -26,47 +26,47 @@ use crate::rules::capacity;
 use crate::spec::node::{NodeSpec, RootMode};
 
 impl Decider<'_> {
-    /// A book of backups as it is.
-    fn book(&self, id: &BookId) -> Result<&Book, Rejection> {
+    /// A backup catalog of backups as it is.
+    fn catalog(&self, id: &CatalogId) -> Result<&BackupCatalog, Rejection> {
         match self.world.get(&id.stream()) {
-            Some(State::Book(book)) => Ok(book),
+            Some(State::BackupCatalog(catalog)) => Ok(catalog),
             _ => Err(Rejection::WrongStream { stream: id.stream() }),
         }
     }
 
     /// Its next events.
-    pub(crate) fn book_draft(&self, id: &BookId) -> Result<BookDraft, Rejection> {
-        Ok(BookDraft::from(id.node(), self.book(id)?, self.head(&id.stream()), self.now_ms))
+    pub(crate) fn catalog_draft(&self, id: &CatalogId) -> Result<CatalogDraft, Rejection> {
+        Ok(CatalogDraft::from(id.node(), self.catalog(id)?, self.head(&id.stream()), self.now_ms))
     }
 
     /// What is due about the backups of a node.
-    pub(crate) fn tend(&self, sight: &Sight) -> Result<Appends, Rejection> {
+    pub(crate) fn reconcile_backups(&self, sight: &Sight) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
-        let (id, name) = (sight.book(), &sight.node);
-        let book = self.book(&id)?;
-        if book.closed {
+        let (id, name) = (sight.catalog(), &sight.node);
+        let catalog = self.catalog(&id)?;
+        if catalog.closed {
             return Err(Rejection::Moved { node: name.clone() });
         }
         let last = sight.last();
         let last = last.as_ref().and_then(|last| self.operation(last));
-        let mut draft = self.book_draft(&id)?;
-        match backup_schedule::errand(node, last, name, book, self.now_ms) {
-            Errand::Nothing => return Ok(Vec::new()),
-            Errand::Begin { .. } => {
+        let mut draft = self.catalog_draft(&id)?;
+        match backup_schedule::due_task(node, last, name, catalog, self.now_ms) {
+            BackupTask::Nothing => return Ok(Vec::new()),
+            BackupTask::Begin { .. } => {
                 draft.begin(node, self.owner, BackupCause::Schedule)?;
             }
             // The command did not know of it: the next look does.
-            Errand::Inherit { operation } => match self.operation(&operation) {
+            BackupTask::Inherit { operation } => match self.operation(&operation) {
                 Some(from) => draft.inherit(node, from)?,
                 None => return Err(Rejection::Moved { node: name.clone() }),
             },
-            Errand::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
-            Errand::Rescue { backup } => {
+            BackupTask::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
+            BackupTask::Rescue { backup } => {
                 return self.rescue(sight, node, BackupId::new(name.clone(), backup));
             }
-            Errand::Turn => {
+            BackupTask::RollOver => {
                 let next = id.next();
-                let mut opened = self.book_draft(&next)?;
+                let mut opened = self.catalog_draft(&next)?;
                 opened.open(draft.close(next.number())?)?;
                 return Ok(vec![(id.stream(), backup_events(draft)), (next.stream(), backup_events(opened))]);
             }
@@ -76,16 +76,16 @@ impl Decider<'_> {
     }
 
     /// A backup is held no longer: what was made from it is made, or given up.
-    pub(crate) fn let_go(&self, sight: &Sight, over: &OperationId) -> Result<Appends, Rejection> {
-        let id = sight.book();
-        let book = self.book(&id)?;
+    pub(crate) fn release_hold(&self, sight: &Sight, over: &OperationId) -> Result<Appends, Rejection> {
+        let id = sight.catalog();
+        let catalog = self.catalog(&id)?;
         let is_over =
             self.operation(over).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }));
-        if book.closed || !is_over || !book.known.holds.contains_key(over) {
+        if catalog.closed || !is_over || !catalog.known.holds.contains_key(over) {
             return Err(Rejection::Moved { node: sight.node.clone() });
         }
-        let mut draft = self.book_draft(&id)?;
-        draft.let_go(over.clone())?;
+        let mut draft = self.catalog_draft(&id)?;
+        draft.release_hold(over.clone())?;
         Ok(vec![(id.stream(), backup_events(draft))])
     }
 
@@ -98,16 +98,16 @@ impl Decider<'_> {
     ) -> Result<Result<Held, String>, Rejection> {
         let moved = || Rejection::Moved { node: sight.node.clone() };
         let id = sight.source.as_ref().filter(|source| source.node() == from.node()).ok_or_else(moved)?;
-        let (source, book) = (self.node(from.node())?, self.book(id)?);
-        if book.closed {
+        let (source, catalog) = (self.node(from.node())?, self.catalog(id)?);
+        if catalog.closed {
             return Err(moved());
         }
-        let backup = book.known.backups.iter().find(|backup| backup.order.number == from.number());
+        let backup = catalog.known.backups.iter().find(|backup| backup.order.number == from.number());
         let restore = match restore::restore(spec, from, backup, source) {
             Ok(restore) => restore,
             Err(because) => return Ok(Err(because)),
         };
-        let mut draft = self.book_draft(id)?;
+        let mut draft = self.catalog_draft(id)?;
         draft.hold(from.number(), sight.next())?;
         Ok(Ok((restore, (id.stream(), backup_events(draft)))))
     }
@@ -141,15 +141,15 @@ impl Decider<'_> {
         restore: &Restore,
         by: &OperationId,
     ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
-        let id = sight.book();
-        let book = self.book(&id)?;
-        if book.closed {
+        let id = sight.catalog();
+        let catalog = self.catalog(&id)?;
+        if catalog.closed {
             return Err(Rejection::Moved { node: sight.node.clone() });
         }
-        if book.known.is_held_by(restore.backup.number(), by) {
+        if catalog.known.is_held_by(restore.backup.number(), by) {
             return Ok(None);
         }
-        let mut draft = self.book_draft(&id)?;
+        let mut draft = self.catalog_draft(&id)?;
         draft.hold(restore.backup.number(), by.clone())?;
         Ok(Some((id.stream(), backup_events(draft))))
     }
@@ -160,24 +160,25 @@ impl Decider<'_> {
         sight: &Sight,
         node: &Node,
         cause: Cause,
-    ) -> Result<(Fate, Appends), Rejection> {
-        let id = sight.book();
-        let book = self.book(&id)?;
-        if book.closed {
+    ) -> Result<(Disposition, Appends), Rejection> {
+        let id = sight.catalog();
+        let catalog = self.catalog(&id)?;
+        if catalog.closed {
             return Err(Rejection::Moved { node: sight.node.clone() });
         }
-        if let Some(under_way) = book.known.under_way() {
+        if let Some(under_way) = catalog.known.under_way() {
             let backup = BackupId::new(sight.node.clone(), under_way.order.number);
-            return Ok((Fate::Noted { because: format!("backup {backup} is under way") }, Vec::new()));
+            return Ok((Disposition::Noted { because: format!("backup {backup} is under way") }, Vec::new()));
         }
         let last = sight.open.as_ref().and_then(|open| self.operation(open));
-        if let Some(because) = book.known.paused().or_else(|| backup_schedule::cannot_begin(node, last, book))
+        if let Some(because) =
+            catalog.known.paused().or_else(|| backup_schedule::cannot_begin(node, last, catalog))
         {
-            return Ok((Fate::Rejected { because }, Vec::new()));
+            return Ok((Disposition::Rejected { because }, Vec::new()));
         }
-        let mut draft = self.book_draft(&id)?;
+        let mut draft = self.catalog_draft(&id)?;
         let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
-        Ok((Fate::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
+        Ok((Disposition::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
     }
 
     /// What can be made from a backup, if it is complete and has what is wanted.
@@ -189,8 +190,8 @@ impl Decider<'_> {
         only: &[Slot],
     ) -> Result<Restore, String> {
         let name = &sight.node;
-        let book = self.book(&sight.book()).map_err(|rejection| rejection.to_string())?;
-        let found = book.known.backups.iter().find(|backup| backup.order.number == wanted.number());
+        let catalog = self.catalog(&sight.catalog()).map_err(|rejection| rejection.to_string())?;
+        let found = catalog.known.backups.iter().find(|backup| backup.order.number == wanted.number());
         let Some(backup) = found.filter(|_| wanted.node() == name) else {
             return Err(format!("there is no backup {wanted}; see `perennial node backups {name}`"));
         };
@@ -199,7 +200,7 @@ impl Decider<'_> {
             return Err(format!("backup {wanted} is not complete; see `perennial node backups {name}`"));
         };
         // A newer one that completes meanwhile could prune it.
-        if let Some(under_way) = book.known.under_way() {
+        if let Some(under_way) = catalog.known.under_way() {
             let under_way = BackupId::new(name.clone(), under_way.order.number);
             return Err(format!("backup {under_way} is under way; ask again when it is complete"));
         }
@@ -224,6 +225,6 @@ impl Decider<'_> {
     }
 }
 
-pub(crate) fn backup_events(draft: BookDraft) -> Vec<Event> {
+pub(crate) fn backup_events(draft: CatalogDraft) -> Vec<Event> {
     draft.events.into_iter().map(Event::Backup).collect()
 }

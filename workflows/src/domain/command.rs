@@ -2,15 +2,15 @@
 
 use perennial_engine::ids::{StreamId, Token};
 
-use crate::aggregate::address_pool::pool_stream;
+use crate::aggregate::address_pool::address_pool_stream;
 use crate::aggregate::backup_catalog;
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::movement::SpotSeen;
 use crate::domain::submission::{Submission, Work};
 use crate::machine::decide::Refusal;
 use crate::model::aws::{InstanceId, VolumeId};
-use crate::model::backup_id::BookId;
+use crate::model::backup_id::CatalogId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, node_stream};
 use crate::model::signal::Signal;
@@ -26,12 +26,12 @@ pub struct Sight {
     pub operations: u64,
     /// The open one.
     pub open: Option<OperationId>,
-    /// The present book of its backups, counted from 1.
-    pub book: u64,
+    /// The present backup catalog of its backups, counted from 1.
+    pub catalog: u64,
     /// The pools that its addresses come from.
     pub pools: Vec<NodeName>,
-    /// The present book of another node, whose backup it is to be made from.
-    pub source: Option<BookId>,
+    /// The present backup catalog of another node, whose backup it is to be made from.
+    pub source: Option<CatalogId>,
 }
 
 impl Sight {
@@ -42,28 +42,28 @@ impl Sight {
             node: name.clone(),
             operations: node.operations,
             open: node.open.as_ref().map(|(id, _)| id.clone()),
-            book: 1,
+            catalog: 1,
             pools: node.spec.iter().flat_map(NodeSpec::ip_pools).map(|(_, pool)| pool.clone()).collect(),
             source: None,
         }
     }
 
-    /// With the present book of another node, whose backup it is to be made from.
+    /// With the present backup catalog of another node, whose backup it is to be made from.
     #[must_use]
-    pub fn with_source(mut self, source: Option<BookId>) -> Self {
+    pub fn with_source(mut self, source: Option<CatalogId>) -> Self {
         self.source = source;
         self
     }
 
-    /// With the present book of the node's backups, if it is not the first.
+    /// With the present backup catalog of the node's backups, if it is not the first.
     #[must_use]
-    pub const fn with_book(mut self, book: u64) -> Self {
-        self.book = book;
+    pub const fn with_catalog(mut self, catalog: u64) -> Self {
+        self.catalog = catalog;
         self
     }
 
-    pub(crate) fn book(&self) -> BookId {
-        BookId::new(self.node.clone(), self.book)
+    pub(crate) fn catalog(&self) -> CatalogId {
+        CatalogId::new(self.node.clone(), self.catalog)
     }
 
     pub(crate) fn next(&self) -> OperationId {
@@ -75,12 +75,12 @@ impl Sight {
     }
 
     pub(crate) fn streams(&self) -> Vec<StreamId> {
-        let mut streams = vec![node_stream(&self.node), self.next().stream(), self.book().stream()];
+        let mut streams = vec![node_stream(&self.node), self.next().stream(), self.catalog().stream()];
         if let Some(open) = &self.open {
             streams.push(open.stream());
             streams.push(open.next().stream());
         }
-        streams.extend(self.pools.iter().map(pool_stream));
+        streams.extend(self.pools.iter().map(address_pool_stream));
         streams.extend(self.source.iter().flat_map(|source| [node_stream(source.node()), source.stream()]));
         streams.sort();
         streams.dedup();
@@ -93,7 +93,7 @@ impl Sight {
 /// A message as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Its stream; see [`letter_stream`](crate::aggregate::inbox::letter_stream).
+    /// Its stream; see [`inbox_stream`](crate::aggregate::inbox::letter_stream).
     pub stream: StreamId,
     /// Through which queue.
     pub queue: String,
@@ -115,8 +115,8 @@ pub enum Content {
     Submission(Submission),
     /// It tells something.
     Signal(Signal),
-    /// Its fate is clear from its form: malformed, oversized, unknown, foreign, too late.
-    Settled(Fate),
+    /// Its disposition is clear from its form: malformed, oversized, unknown, foreign, too late.
+    Settled(Disposition),
 }
 
 impl Content {
@@ -137,7 +137,7 @@ impl Content {
 #[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
 pub enum Command {
     /// A message came.
-    Letter {
+    Message {
         /// As it came.
         envelope: Envelope,
         /// What it says.
@@ -148,7 +148,7 @@ pub enum Command {
         owner: String,
     },
     /// The sweep saw something.
-    Heard {
+    Signal {
         /// What.
         signal: Signal,
         /// About which node.
@@ -157,7 +157,7 @@ pub enum Command {
         owner: String,
     },
     /// The backups of a node are to be looked after.
-    Tend {
+    ReconcileBackups {
         /// Of which node.
         sight: Sight,
         /// An operation, of this node or another one, that is over and holds one of them.
@@ -168,7 +168,7 @@ pub enum Command {
         owner: String,
     },
     /// A node on demand may go back to spot.
-    Return {
+    ReturnToSpot {
         /// Which node.
         sight: Sight,
         /// What is known of spot where it lives.
@@ -184,7 +184,7 @@ pub enum Command {
         owner: String,
     },
     /// The sweep saw the volumes of the instance that carries a node at rest.
-    Sighted {
+    Attachments {
         /// Which node.
         sight: Sight,
         /// Its instance.
@@ -198,7 +198,7 @@ pub enum Command {
     },
     /// A worker reports.
     Report {
-        /// Of which operation, or which book of backups.
+        /// Of which operation, or which backup catalog of backups.
         workflow: StreamId,
         /// Of which step.
         token: Token,

@@ -1,6 +1,6 @@
 //! How operations start, end, and follow one another, each in one append with the node's own event.
 
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::states::{Appends, Begun, Decider, Event, Wanted};
@@ -31,14 +31,14 @@ impl Decider<'_> {
             cause: wanted.cause.clone(),
         };
         let draft = Draft::start(id.clone(), order, self.now_ms)?;
-        let mut told_to_node = vec![Event::Node(NodeEvent::OperationStarted {
+        let mut node_events = vec![Event::Node(NodeEvent::OperationStarted {
             operation: id.clone(),
             kind: wanted.kind,
             cause: wanted.cause,
         })];
         // The deletion of a node that has nothing is over at once.
         if let Some((resources, outcome)) = draft.finished_with() {
-            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
+            node_events.push(Event::Node(NodeEvent::OperationFinished {
                 operation: id.clone(),
                 kind: wanted.kind,
                 generation: wanted.generation,
@@ -48,7 +48,7 @@ impl Decider<'_> {
             }));
         }
         let events = draft.events.into_iter().map(Event::Operation).collect();
-        Ok(Begun { told_to_node, append: (id.stream(), events), id })
+        Ok(Begun { node_events, append: (id.stream(), events), id })
     }
 
     /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
@@ -80,12 +80,12 @@ impl Decider<'_> {
                 operations: id.number(),
                 open: None,
                 pools: Vec::new(),
-                book: 1,
+                catalog: 1,
                 source: None,
             };
             let view = Decider { owner: &order.owner, ..*self };
             let begun = view.start(&sight, wanted)?;
-            node_events.extend(begun.told_to_node);
+            node_events.extend(begun.node_events);
             appends.push(begun.append);
         }
         appends.push((node_stream(id.node()), node_events));
@@ -128,8 +128,8 @@ impl Decider<'_> {
         requested_by: &str,
         first: Vec<Event>,
         wanted: impl FnOnce(Resources) -> Wanted,
-    ) -> Result<(Fate, Appends), Rejection> {
-        let mut told_to_node = first;
+    ) -> Result<(Disposition, Appends), Rejection> {
+        let mut node_events = first;
         let mut appends = Vec::new();
         let mut before = node.resources.clone();
         if let Some((open, kind)) = &node.open
@@ -142,7 +142,7 @@ impl Decider<'_> {
                 return Err(Rejection::Moved { node: sight.node.clone() });
             };
             before = resources.clone();
-            told_to_node.push(Event::Node(NodeEvent::OperationFinished {
+            node_events.push(Event::Node(NodeEvent::OperationFinished {
                 operation: open.clone(),
                 kind: *kind,
                 generation: node.generation,
@@ -154,10 +154,10 @@ impl Decider<'_> {
             appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
         }
         let begun = self.start(sight, wanted(before))?;
-        told_to_node.extend(begun.told_to_node);
-        appends.push((node_stream(&sight.node), told_to_node));
+        node_events.extend(begun.node_events);
+        appends.push((node_stream(&sight.node), node_events));
         appends.push(begun.append);
-        Ok((Fate::Started { operation: begun.id }, appends))
+        Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
     /// Ends the open operation with everything free; a deletion may follow.
@@ -166,12 +166,12 @@ impl Decider<'_> {
         operation: &Operation,
         cause: Cause,
         delete: Option<Keep>,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
         match draft.divert(cause, delete) {
-            Ok(()) => Ok((Fate::Joined { operation: operation.id.clone() }, self.close(draft)?)),
+            Ok(()) => Ok((Disposition::Joined { operation: operation.id.clone() }, self.close(draft)?)),
             Err(refusal @ (Refusal::AlreadyCancelled { .. } | Refusal::NotDiverted { .. })) => {
-                Ok((Fate::Rejected { because: refusal.to_string() }, Vec::new()))
+                Ok((Disposition::Rejected { because: refusal.to_string() }, Vec::new()))
             }
             Err(refusal) => Err(refusal.into()),
         }
@@ -185,7 +185,7 @@ impl Decider<'_> {
         stuck: &Operation,
         keep: Keep,
         cause: Cause,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let stream = stuck.id.stream();
         let mut draft = Draft::from(stuck, self.head(&stream), self.now_ms);
         let before = draft.abandon()?;
@@ -210,13 +210,13 @@ impl Decider<'_> {
                 )
             },
         )?;
-        let mut told_to_node = vec![Event::Node(ended)];
-        told_to_node.extend(begun.told_to_node);
+        let mut node_events = vec![Event::Node(ended)];
+        node_events.extend(begun.node_events);
         let appends = vec![
             (stream, draft.events.into_iter().map(Event::Operation).collect()),
-            (node_stream(&sight.node), told_to_node),
+            (node_stream(&sight.node), node_events),
             begun.append,
         ];
-        Ok((Fate::Started { operation: begun.id }, appends))
+        Ok((Disposition::Started { operation: begun.id }, appends))
     }
 }

@@ -4,10 +4,10 @@ use perennial_engine::domain::{Projected, Summary};
 use perennial_engine::ids::StreamId;
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::address_pool::{AddressPool, PoolSummary};
-use crate::aggregate::backup_catalog::Book;
+use crate::aggregate::address_pool::{AddressPool, AddressPoolSummary};
+use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::node::Node;
-use crate::model::backup_id::{BookId, book_key};
+use crate::model::backup_id::{CatalogId, catalog_key};
 use crate::model::operation_id::{OperationId, OperationKind};
 use crate::operation::state::{Operation, Status};
 use crate::step::intent::Intent;
@@ -52,7 +52,7 @@ fn summary<T: Serialize>(open: bool, line: &T) -> Option<Summary> {
     Some(Summary { open, body })
 }
 
-pub(crate) fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
+pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Intent> {
     if node.spec.is_none() {
         return Projected::default();
     }
@@ -77,7 +77,7 @@ pub(crate) fn node_shown(_stream: &StreamId, node: &Node) -> Projected<Intent> {
 
 /// One line about a node's backups, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BookSummary {
+pub struct CatalogSummary {
     /// The newest one that can be restored, and of which moment it is.
     pub last_complete: Option<(u64, u64)>,
     /// The one under way.
@@ -88,26 +88,28 @@ pub struct BookSummary {
     pub paused: Option<String>,
 }
 
-/// The present book is the open one.
-pub(crate) fn book_shown(stream: &StreamId, book: &Book) -> Projected<Intent> {
-    let Some(id) = BookId::of_stream(stream).filter(|_| book.opened) else { return Projected::default() };
-    let line = BookSummary {
-        last_complete: book
+/// The present backup catalog is the open one.
+pub(crate) fn catalog_projection(stream: &StreamId, catalog: &BackupCatalog) -> Projected<Intent> {
+    let Some(id) = CatalogId::of_stream(stream).filter(|_| catalog.opened) else {
+        return Projected::default();
+    };
+    let line = CatalogSummary {
+        last_complete: catalog
             .known
             .last_complete()
             .map(|backup| (backup.order.number, backup.taken_at_ms.unwrap_or(backup.began_at_ms))),
-        under_way: book.known.under_way().map(|backup| backup.order.number),
-        failed_in_a_row: book.known.failed_in_a_row,
-        paused: book.known.paused(),
+        under_way: catalog.known.under_way().map(|backup| backup.order.number),
+        failed_in_a_row: catalog.known.failed_in_a_row,
+        paused: catalog.known.paused(),
     };
-    let keys = if book.closed { Vec::new() } else { vec![book_key(id.node())] };
-    let summary = summary(!book.closed, &line);
-    Projected { steps: book.open_steps(), keys, summary, ..Projected::default() }
+    let keys = if catalog.closed { Vec::new() } else { vec![catalog_key(id.node())] };
+    let summary = summary(!catalog.closed, &line);
+    Projected { steps: catalog.open_steps(), keys, summary, ..Projected::default() }
 }
 
-pub(crate) fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
+pub(crate) fn pool_projection(pool: &AddressPool) -> Projected<Intent> {
     let Some(spec) = &pool.spec else { return Projected::default() };
-    let line = PoolSummary {
+    let line = AddressPoolSummary {
         subnet: spec.subnet.clone(),
         addresses: spec.all().count(),
         held: pool.held.len(),
@@ -116,7 +118,7 @@ pub(crate) fn pool_shown(pool: &AddressPool) -> Projected<Intent> {
     Projected { summary: summary(false, &line), ..Projected::default() }
 }
 
-pub(crate) fn operation_shown(operation: &Operation) -> Projected<Intent> {
+pub(crate) fn operation_projection(operation: &Operation) -> Projected<Intent> {
     let mut keys: Vec<String> =
         operation.instances().iter().map(|instance| format!("instance/{instance}")).collect();
     keys.sort();

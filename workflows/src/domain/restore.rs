@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   node.apply ──► new node: registered, provision began ─────────► finished (or cancelled)
-//!              └─► book: held ─────────────(retention passes it over)──► let go ──► prune what is more than is kept
+//!              └─► backup catalog: held ─────────────(retention passes it over)──► let go ──► prune what is more than is kept
 //! ```
 //!
 //! What the other node still has cannot be the new one's as well: its address, its Elastic IP address, its volumes.

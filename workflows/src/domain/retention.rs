@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::states::{Appends, Decider, Wanted};
@@ -11,7 +11,7 @@ use crate::model::aws::VolumeId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationKind, node_stream};
 use crate::model::resources::{PRUNED_MAX, PruneItem, Retained};
-use crate::model::schedule::turn_after;
+use crate::model::schedule::slot_after;
 use crate::model::signal::Cause;
 use crate::model::volume::Slot;
 use crate::spec::node::NodeSpec;
@@ -24,44 +24,44 @@ impl Decider<'_> {
         node: &Node,
         spec: &NodeSpec,
         (wish, cause): (&PruneParams, Cause),
-    ) -> Result<(Fate, Appends), Rejection> {
-        let condemned = match select(node, wish, self.now_ms) {
-            Ok(condemned) => condemned,
-            Err(because) => return Ok((Fate::Rejected { because }, Vec::new())),
+    ) -> Result<(Disposition, Appends), Rejection> {
+        let pruned = match select(node, wish, self.now_ms) {
+            Ok(pruned) => pruned,
+            Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
         };
-        if condemned.is_empty() {
+        if pruned.is_empty() {
             let because = "nothing that is retained is to be deleted by that; `perennial node prune --dry-run` says why";
-            return Ok((Fate::Noted { because: because.to_owned() }, Vec::new()));
+            return Ok((Disposition::Noted { because: because.to_owned() }, Vec::new()));
         }
         let before = node.resources.clone();
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
-        let begun = self.start(sight, Wanted { prune: condemned, ..wanted })?;
-        let appends = vec![(node_stream(&sight.node), begun.told_to_node), begun.append];
-        Ok((Fate::Started { operation: begun.id }, appends))
+        let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
+        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
     /// The file says so.
     pub(super) fn prune_what_is_due(&self, sight: &Sight) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
-        let condemned = due(node, &sight.node, self.now_ms);
+        let pruned = due(node, &sight.node, self.now_ms);
         let days = node.spec.as_ref().and_then(|spec| spec.persist.retain_days);
-        let (Some(spec), Some(retain_days), false) = (&node.spec, days, condemned.is_empty()) else {
+        let (Some(spec), Some(retain_days), false) = (&node.spec, days, pruned.is_empty()) else {
             let why = "nothing has been retained for too long".to_owned();
             return Err(Rejection::NotNow { node: sight.node.clone(), why });
         };
         let (before, cause) = (node.resources.clone(), Cause::RetainedLonger { retain_days });
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
-        let begun = self.start(sight, Wanted { prune: condemned, ..wanted })?;
-        Ok(vec![(node_stream(&sight.node), begun.told_to_node), begun.append])
+        let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
+        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
     }
 
     /// Why a file cannot be applied now: it names a volume that is being deleted.
-    pub(super) fn names_condemned(&self, sight: &Sight, spec: &NodeSpec) -> Option<String> {
+    pub(super) fn names_pruned(&self, sight: &Sight, spec: &NodeSpec) -> Option<String> {
         let open = sight.open.as_ref().and_then(|open| self.operation(open))?;
         let named = spec.data_volumes.iter().enumerate();
         let mut named = named.filter_map(|(i, wanted)| Some((i, wanted.volume.as_ref()?)));
-        let (i, volume) = named
-            .find(|(_, volume)| open.order.prune.iter().any(|condemned| condemned.volume == **volume))?;
+        let (i, volume) =
+            named.find(|(_, volume)| open.order.prune.iter().any(|pruned| pruned.volume == **volume))?;
         let open = &open.id;
         Some(format!(
             "spec.data_volumes[{i}].volume: workflow {open} deletes {volume}; cancel it with `perennial workflow cancel {open}`, and see \
@@ -136,7 +136,7 @@ pub fn select(node: &Node, wish: &PruneParams, now_ms: u64) -> Result<Vec<PruneI
     let by_name = !wish.volumes.is_empty();
     let older_than_s = wish.older_than_s.unwrap_or(if by_name { 0 } else { OLDER_THAN_S });
     let kept = newest(node, wish.keep.unwrap_or(0));
-    let mut condemned = Vec::new();
+    let mut pruned = Vec::new();
     for old in retained.iter().filter(|old| !by_name || wish.volumes.contains(&old.volume)) {
         let age_ms = age_ms(old, now_ms);
         let checked = successor(node, old).and_then(|successor| {
@@ -156,13 +156,13 @@ pub fn select(node: &Node, wish: &PruneParams, now_ms: u64) -> Result<Vec<PruneI
                     None if by_name => "named".to_owned(),
                     _ => format!("older than {}", length(older_than_s.saturating_mul(1_000))),
                 };
-                condemned.push(condemn(old, successor, &why, now_ms));
+                pruned.push(prune_item(old, successor, &why, now_ms));
             }
             Err(why) if by_name => return Err(format!("params.volumes: {}: {why}", old.volume)),
             Err(_) => {}
         }
     }
-    Ok(oldest(condemned))
+    Ok(oldest(pruned))
 }
 
 /// What the file says is retained for too long, and is to be tried now.
@@ -172,17 +172,18 @@ pub fn due(node: &Node, name: &NodeName, now_ms: u64) -> Vec<PruneItem> {
     let Some(days) = days.filter(|_| node.exists() && node.open.is_none()) else { return Vec::new() };
     let is_due = |old: &&Retained| {
         let over_ms = old.since_ms.unwrap_or(now_ms).saturating_add(u64::from(days) * DAY_MS);
-        let again_ms = old.undeleted.as_ref().map_or(0, |undeleted| undeleted.at_ms + TRY_AGAIN_MS);
-        turn_after(name, SPREAD_MS, over_ms.max(again_ms)) <= now_ms
+        let again_ms =
+            old.failed_deletion.as_ref().map_or(0, |failed_deletion| failed_deletion.at_ms + TRY_AGAIN_MS);
+        slot_after(name, SPREAD_MS, over_ms.max(again_ms)) <= now_ms
     };
-    let condemned = node.resources.retained.iter().filter(is_due).filter_map(|old| {
+    let pruned = node.resources.retained.iter().filter(is_due).filter_map(|old| {
         let successor = successor(node, old).ok()?;
-        Some(condemn(old, successor, &format!("persist.retain_days is {days}"), now_ms))
+        Some(prune_item(old, successor, &format!("persist.retain_days is {days}"), now_ms))
     });
-    oldest(condemned.collect())
+    oldest(pruned.collect())
 }
 
-fn condemn(old: &Retained, successor: &VolumeId, why: &str, now_ms: u64) -> PruneItem {
+fn prune_item(old: &Retained, successor: &VolumeId, why: &str, now_ms: u64) -> PruneItem {
     PruneItem {
         volume: old.volume.clone(),
         slot: old.slot.clone(),
@@ -193,11 +194,11 @@ fn condemn(old: &Retained, successor: &VolumeId, why: &str, now_ms: u64) -> Prun
     }
 }
 
-fn oldest(mut condemned: Vec<PruneItem>) -> Vec<PruneItem> {
-    condemned.sort_by(|a, b| (a.since_ms, &a.volume).cmp(&(b.since_ms, &b.volume)));
-    condemned.dedup_by(|a, b| a.volume == b.volume);
-    condemned.truncate(PRUNED_MAX);
-    condemned
+fn oldest(mut pruned: Vec<PruneItem>) -> Vec<PruneItem> {
+    pruned.sort_by(|a, b| (a.since_ms, &a.volume).cmp(&(b.since_ms, &b.volume)));
+    pruned.dedup_by(|a, b| a.volume == b.volume);
+    pruned.truncate(PRUNED_MAX);
+    pruned
 }
 
 /// The newest volumes of each slot that could be deleted.

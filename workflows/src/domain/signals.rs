@@ -1,7 +1,7 @@
 //! Signals about an instance: a warning, a loss, a failed check. One of them starts, joins or changes an
 //! operation.
 
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::movement;
@@ -14,7 +14,11 @@ use crate::spec::signals::{ImpairedPolicy, RebalancePolicy};
 
 impl Decider<'_> {
     /// Something was heard about an instance of a node.
-    pub(crate) fn hear(&self, sight: &Sight, signal: &Signal) -> Result<(Fate, Appends), Rejection> {
+    pub(crate) fn on_signal(
+        &self,
+        sight: &Sight,
+        signal: &Signal,
+    ) -> Result<(Disposition, Appends), Rejection> {
         let node = self.seen(sight)?;
         if let Some(open) = &sight.open
             && let Some(operation) = self.operation(open)
@@ -24,15 +28,16 @@ impl Decider<'_> {
             draft.signal(signal)?;
             if draft.events.is_empty() {
                 let because = format!("workflow {open} knows, or need not");
-                return Ok((Fate::Noted { because }, Vec::new()));
+                return Ok((Disposition::Noted { because }, Vec::new()));
             }
-            return Ok((Fate::Joined { operation: open.clone() }, self.close(draft)?));
+            return Ok((Disposition::Joined { operation: open.clone() }, self.close(draft)?));
         }
         let carries =
             node.resources.carrier.as_ref().is_some_and(|carrier| carrier.instance == signal.instance);
         if !carries || !node.exists() {
-            let fate = Fate::Past { node: sight.node.clone(), instance: signal.instance.clone() };
-            return Ok((fate, Vec::new()));
+            let disposition =
+                Disposition::Past { node: sight.node.clone(), instance: signal.instance.clone() };
+            return Ok((disposition, Vec::new()));
         }
         if let (News::Rebalance, Some(spec)) = (&signal.news, &node.spec) {
             match spec.signals.unwrap_or_default().rebalance {
@@ -51,33 +56,33 @@ impl Decider<'_> {
             }
         }
         if let News::Impaired { checks, since_ms } = &signal.news {
-            return self.heed_impaired(sight, node, signal, checks, *since_ms);
+            return self.on_impaired(sight, node, signal, checks, *since_ms);
         }
         if !signal.is_loss() {
             let Some(because) = noted_because(signal) else {
-                return Ok((Fate::Noted { because: "the instance is well".to_owned() }, Vec::new()));
+                return Ok((Disposition::Noted { because: "the instance is well".to_owned() }, Vec::new()));
             };
             let because = because.to_owned();
             let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
             let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
-            return Ok((Fate::Noted { because }, appends));
+            return Ok((Disposition::Noted { because }, appends));
         }
         self.replace(sight, node, signal)
     }
 
     /// Status checks fail: the node is moved, or it is noted once.
-    fn heed_impaired(
+    fn on_impaired(
         &self,
         sight: &Sight,
         node: &Node,
         signal: &Signal,
         checks: &[StatusCheck],
         since_ms: u64,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let spec = node.spec.as_ref().and_then(|spec| spec.signals).unwrap_or_default();
         if self.now_ms < since_ms + u64::from(spec.impaired_after_s) * 1_000 {
             let because = format!("for less than {} s", spec.impaired_after_s);
-            return Ok((Fate::Noted { because }, Vec::new()));
+            return Ok((Disposition::Noted { because }, Vec::new()));
         }
         let because = match spec.impaired {
             ImpairedPolicy::Note => "noted: its file says `signals.impaired: note`".to_owned(),
@@ -95,11 +100,11 @@ impl Decider<'_> {
                 && noted.because == because
         });
         if known {
-            return Ok((Fate::Noted { because }, Vec::new()));
+            return Ok((Disposition::Noted { because }, Vec::new()));
         }
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
         let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
-        Ok((Fate::Noted { because }, appends))
+        Ok((Disposition::Noted { because }, appends))
     }
 
     /// A fresh backup, if the node has backups, and a note.
@@ -109,39 +114,44 @@ impl Decider<'_> {
         node: &Node,
         signal: &Signal,
         because: Option<String>,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let mut appends = Vec::new();
         let mut said: Vec<String> = because.into_iter().collect();
         if node.spec.as_ref().is_some_and(|spec| spec.backup.is_some()) {
             let cause = Cause::Signal { signal: signal.clone() };
-            let (fate, begun) = self.back_up(sight, node, cause)?;
+            let (disposition, begun) = self.back_up(sight, node, cause)?;
             appends.extend(begun);
-            said.push(match fate {
-                Fate::BackupBegan { backup } => format!("backup {backup} is taken at once"),
-                Fate::Noted { because } => because,
+            said.push(match disposition {
+                Disposition::BackupBegan { backup } => format!("backup {backup} is taken at once"),
+                Disposition::Noted { because } => because,
                 other => format!("no backup at once: {other}"),
             });
         }
         let because = format!("noted: {}", said.join("; "));
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
         appends.push((node_stream(&sight.node), vec![Event::Node(noted)]));
-        Ok((Fate::Noted { because }, appends))
+        Ok((Disposition::Noted { because }, appends))
     }
 
     /// The node goes on on another instance, because of what was heard.
-    fn replace(&self, sight: &Sight, node: &Node, signal: &Signal) -> Result<(Fate, Appends), Rejection> {
+    fn replace(
+        &self,
+        sight: &Sight,
+        node: &Node,
+        signal: &Signal,
+    ) -> Result<(Disposition, Appends), Rejection> {
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let cause = Cause::Signal { signal: signal.clone() };
         let begun = self.start(
             sight,
             Wanted::new(OperationKind::Replace, spec, node.resources.clone(), node.generation + 1, cause),
         )?;
-        let appends = vec![(node_stream(&sight.node), begun.told_to_node), begun.append];
-        Ok((Fate::Started { operation: begun.id }, appends))
+        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
     /// A node on demand goes back to spot, if it may now.
-    pub(crate) fn bring_back(&self, sight: &Sight, seen: &SpotSeen) -> Result<Appends, Rejection> {
+    pub(crate) fn return_to_spot(&self, sight: &Sight, seen: &SpotSeen) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
         let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
         let because = movement::may_return(node, seen, self.now_ms).map_err(not_now)?;
@@ -158,7 +168,7 @@ impl Decider<'_> {
             cause: Cause::ReturnToSpot { because },
         };
         let begun = self.start(sight, wanted)?;
-        Ok(vec![(node_stream(&sight.node), begun.told_to_node), begun.append])
+        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
     }
 }
 

@@ -5,9 +5,9 @@ use perennial_engine::ids::{Seq, StreamId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::address_pool::{AddressPool, PoolEvent};
-use crate::aggregate::backup_catalog::{BackupEvent, Book};
-use crate::aggregate::inbox::{Letter, LetterEvent};
+use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent};
+use crate::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
+use crate::aggregate::inbox::{InboxEntry, InboxEvent};
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::model::name::NodeName;
@@ -31,12 +31,12 @@ pub enum Event {
     Node(NodeEvent),
     /// Of an operation's stream.
     Operation(OperationEvent),
-    /// Of a letter's stream.
-    Letter(LetterEvent),
-    /// Of a book of a node's backups.
+    /// Of a inbox entry's stream.
+    Inbox(InboxEvent),
+    /// Of a backup catalog of a node's backups.
     Backup(BackupEvent),
     /// Of a pool's stream.
-    Pool(PoolEvent),
+    AddressPool(AddressPoolEvent),
 }
 
 /// The state of any stream.
@@ -47,12 +47,12 @@ pub enum State {
     Node(Node),
     /// `workflow/…`; `None` before it has started.
     Operation(Option<Operation>),
-    /// `letter/…`
-    Letter(Letter),
+    /// `inbox entry/…`
+    Inbox(InboxEntry),
     /// `backup/…`
-    Book(Book),
+    BackupCatalog(BackupCatalog),
     /// `pool/…`
-    Pool(AddressPool),
+    AddressPool(AddressPool),
     /// A category this build does not know; nothing may be written there.
     Unknown,
 }
@@ -107,7 +107,7 @@ impl Wanted {
 /// An operation that starts.
 pub(crate) struct Begun {
     pub(crate) id: OperationId,
-    pub(crate) told_to_node: Vec<Event>,
+    pub(crate) node_events: Vec<Event>,
     pub(crate) append: (StreamId, Vec<Event>),
 }
 
@@ -133,7 +133,9 @@ impl Decider<'_> {
     /// The node of a sight, if it has not moved on.
     pub(crate) fn seen(&self, sight: &Sight) -> Result<&Node, Rejection> {
         let node = self.node(&sight.node)?;
-        if Sight::of(&sight.node, node).with_book(sight.book).with_source(sight.source.clone()) == *sight {
+        if Sight::of(&sight.node, node).with_catalog(sight.catalog).with_source(sight.source.clone())
+            == *sight
+        {
             Ok(node)
         } else {
             Err(Rejection::Moved { node: sight.node.clone() })

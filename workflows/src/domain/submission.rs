@@ -15,7 +15,7 @@ use crate::model::operation_id::OperationId;
 use crate::model::resources::PRUNED_MAX;
 use crate::model::restore::Keep;
 use crate::model::volume::Slot;
-use crate::spec::address_pool::PoolSpec;
+use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::NodeSpec;
 
 /// The longest submission id.
@@ -120,7 +120,7 @@ pub struct ApplyParams {
 #[serde(deny_unknown_fields)]
 pub struct PoolParams {
     /// The content of a pool file.
-    pub spec: PoolSpec,
+    pub spec: AddressPoolSpec,
 }
 
 /// `node.replace`: the node is to come back on another instance.
@@ -452,7 +452,7 @@ pub struct Reply {
     /// Whether it was accepted.
     pub accepted: bool,
     /// What became of it.
-    pub fate: crate::aggregate::inbox::Fate,
+    pub disposition: crate::aggregate::inbox::Disposition,
     /// In words.
     pub message: String,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::inbox::Fate;
+use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::states::{Appends, Decider, Event, Wanted};
@@ -19,10 +19,10 @@ impl Decider<'_> {
         &self,
         sight: &Sight,
         submission: &Submission,
-    ) -> Result<(Fate, Appends), Rejection> {
+    ) -> Result<(Disposition, Appends), Rejection> {
         let node = self.seen(sight)?;
         let name = &sight.node;
-        let rejected = |because: String| Ok((Fate::Rejected { because }, Vec::new()));
+        let rejected = |because: String| Ok((Disposition::Rejected { because }, Vec::new()));
         let cause = |reason: Option<String>| Cause::Request {
             submission: submission.id.to_string(),
             requested_by: submission.requested_by.clone(),
@@ -96,7 +96,7 @@ impl Decider<'_> {
             Work::Pause(pause) => match open {
                 Some(operation) => self.divert(operation, cause(pause.reason.clone()), None),
                 None if node.resources.carrier.is_none() && node.open.is_none() => {
-                    Ok((Fate::Noted { because: format!("node {name} is paused already") }, Vec::new()))
+                    Ok((Disposition::Noted { because: format!("node {name} is paused already") }, Vec::new()))
                 }
                 None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
                     let cause = cause(pause.reason.clone());
@@ -131,17 +131,17 @@ impl Decider<'_> {
                     None => OperationKind::Resume,
                 };
                 let held = self.hold_own(sight, &restore, &sight.next())?;
-                let (fate, mut appends) =
+                let (disposition, mut appends) =
                     self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
                         let cause = cause(wanted.reason.clone());
                         let begun = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
                         Wanted { restore: Some(restore), ..begun }
                     })?;
                 appends.extend(held);
-                Ok((fate, appends))
+                Ok((disposition, appends))
             }
             Work::ResumeNode(_) if node.resources.carrier.is_some() => {
-                Ok((Fate::Noted { because: format!("node {name} is not paused") }, Vec::new()))
+                Ok((Disposition::Noted { because: format!("node {name} is not paused") }, Vec::new()))
             }
             Work::ResumeNode(resume) => {
                 self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
@@ -218,7 +218,7 @@ impl Decider<'_> {
                         let mut appends = self.close(draft)?;
                         appends.extend(taken);
                         appends.extend(held);
-                        Ok((Fate::Joined { operation: resume.workflow.clone() }, appends))
+                        Ok((Disposition::Joined { operation: resume.workflow.clone() }, appends))
                     }
                     Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
                         rejected(refusal.to_string())
@@ -236,7 +236,9 @@ impl Decider<'_> {
                 };
                 let mut draft = Draft::from(operation, self.head(&cancel.workflow.stream()), self.now_ms);
                 match draft.cancel(submission.requested_by.clone(), cancel.reason.clone()) {
-                    Ok(()) => Ok((Fate::Joined { operation: cancel.workflow.clone() }, self.close(draft)?)),
+                    Ok(()) => {
+                        Ok((Disposition::Joined { operation: cancel.workflow.clone() }, self.close(draft)?))
+                    }
                     Err(refusal @ (Refusal::OnlyForward { .. } | Refusal::AlreadyCancelled { .. })) => {
                         rejected(refusal.to_string())
                     }

@@ -9,11 +9,11 @@ use crate::model::resources::{HeldVolume, Resources, Retained};
 use crate::model::signal::Cause;
 use crate::model::volume::Slot;
 use crate::rules::attached_volumes::is_of_the_file;
-use crate::spec::node::{FoundVolumes, NodeSpec};
+use crate::spec::node::{AttachedVolumes, NodeSpec};
 
 impl Decider<'_> {
     /// Volumes were attached to the node's instance by somebody, or detached.
-    pub(crate) fn sighted(
+    pub(crate) fn on_attachments(
         &self,
         sight: &Sight,
         instance: &InstanceId,
@@ -22,16 +22,18 @@ impl Decider<'_> {
     ) -> Result<Appends, Rejection> {
         let node = self.seen(sight)?;
         let stream = node_stream(&sight.node);
-        match sighting(node, instance, others, left, self.now_ms) {
-            Sighting::Nothing => Ok(Vec::new()),
-            Sighting::Leave(events) => Ok(vec![(stream, events.into_iter().map(Event::Node).collect())]),
-            Sighting::Take(volumes) => {
+        match attachment_change(node, instance, others, left, self.now_ms) {
+            AttachmentChange::Nothing => Ok(Vec::new()),
+            AttachmentChange::Leave(events) => {
+                Ok(vec![(stream, events.into_iter().map(Event::Node).collect())])
+            }
+            AttachmentChange::Adopt(volumes) => {
                 let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
                 let cause = Cause::Found { instance: instance.clone(), volumes };
                 let before = node.resources.clone();
-                let wanted = Wanted::new(OperationKind::Take, spec, before, node.generation, cause);
+                let wanted = Wanted::new(OperationKind::AdoptVolumes, spec, before, node.generation, cause);
                 let begun = self.start(sight, wanted)?;
-                Ok(vec![(stream, begun.told_to_node), begun.append])
+                Ok(vec![(stream, begun.node_events), begun.append])
             }
         }
     }
@@ -39,26 +41,28 @@ impl Decider<'_> {
 
 /// What the sweep's look at the carrier of a node at rest leads to.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Sighting {
+pub(crate) enum AttachmentChange {
     /// Nothing.
     Nothing,
     /// These are to be taken.
-    Take(Vec<VolumeId>),
+    Adopt(Vec<VolumeId>),
     /// These are given back.
     Leave(Vec<NodeEvent>),
 }
 
 /// Decides on what the sweep saw of a node's instance: volumes on it that were not known, and found ones that have left it.
-pub(crate) fn sighting(
+pub(crate) fn attachment_change(
     node: &Node,
     instance: &InstanceId,
     others: &[VolumeId],
     left: &[VolumeId],
     now_ms: u64,
-) -> Sighting {
-    let (Some(spec), Some(carrier)) = (&node.spec, &node.resources.carrier) else { return Sighting::Nothing };
+) -> AttachmentChange {
+    let (Some(spec), Some(carrier)) = (&node.spec, &node.resources.carrier) else {
+        return AttachmentChange::Nothing;
+    };
     if !node.exists() || node.open.is_some() || carrier.instance != *instance {
-        return Sighting::Nothing;
+        return AttachmentChange::Nothing;
     }
     let given_back: Vec<NodeEvent> = leaving(node, spec)
         .filter(|(_, held)| left.contains(&held.volume))
@@ -69,16 +73,16 @@ pub(crate) fn sighting(
         })
         .collect();
     if !given_back.is_empty() {
-        return Sighting::Leave(given_back);
+        return AttachmentChange::Leave(given_back);
     }
     let known = |volume: &VolumeId| {
         node.resources.volumes.values().any(|held| held.volume == *volume)
-            || node.resources.strangers.iter().any(|stranger| stranger.volume == *volume)
+            || node.resources.unmanaged.iter().any(|unmanaged| unmanaged.volume == *volume)
     };
-    let is_new = |volume: &&VolumeId| !known(volume) && !node.held_off.holds(volume, now_ms);
+    let is_new = |volume: &&VolumeId| !known(volume) && !node.snoozed.holds(volume, now_ms);
     let new: Vec<VolumeId> = others.iter().filter(is_new).cloned().collect();
-    let keeps = spec.persist.found_volumes == FoundVolumes::Keep;
-    if new.is_empty() || !keeps { Sighting::Nothing } else { Sighting::Take(new) }
+    let keeps = spec.persist.attached_volumes == AttachedVolumes::Keep;
+    if new.is_empty() || !keeps { AttachmentChange::Nothing } else { AttachmentChange::Adopt(new) }
 }
 
 /// The volumes that are given back when somebody detaches them: found ones that the file does not name.

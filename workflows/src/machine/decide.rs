@@ -11,7 +11,7 @@ use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::Resources;
 use crate::model::restore::{Keep, Restore};
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::signal::{Cause, Certainty, News, Signal};
 use crate::model::volume::Slot;
 use crate::operation::event::{OperationEvent, Order};
@@ -232,7 +232,7 @@ impl Draft {
             }
         }
         match (intent, evidence) {
-            // The node is well without it; its book of backups says what is missing.
+            // The node is well without it; its backup catalog of backups says what is missing.
             (Intent::FinalSnapshot { .. }, _) => Ok(()),
             // What needs one takes it then.
             (Intent::SnapshotAhead { .. }, _) => Ok(()),
@@ -283,7 +283,7 @@ impl Draft {
                 self.fall_from_clone(evidence, format!("the copy was not there in time: {because}"))
             }
             (Intent::Launch { image, .. }, Evidence::Launched { instance, .. })
-                if self.state.rung() == RootRung::Image
+                if self.state.root_method() == RootMethod::Image
                     && self.state.facts.root_image.as_ref() != Some(image) =>
             {
                 self.push(OperationEvent::CandidateLost {
@@ -369,13 +369,13 @@ impl Draft {
         evidence: &Evidence,
         because: String,
     ) -> Result<(), Refusal> {
-        let (from, to) = (self.state.facts.rung, root_clone::after_adoption(&self.state, evidence));
-        self.push(OperationEvent::RungChosen { instance: instance.clone(), from, to, because })
+        let (from, to) = (self.state.facts.root_method, root_clone::after_adoption(&self.state, evidence));
+        self.push(OperationEvent::RootMethodChosen { instance: instance.clone(), from, to, because })
     }
 
     pub(super) fn fall_from_clone(&mut self, evidence: &Evidence, because: String) -> Result<(), Refusal> {
         match root_clone::tried_on(&self.state) {
-            Some(instance) if self.state.facts.rung == RootRung::Clone => {
+            Some(instance) if self.state.facts.root_method == RootMethod::Clone => {
                 self.fall(&instance, evidence, because)
             }
             _ => Ok(()),
@@ -412,7 +412,7 @@ impl Draft {
         }
         // What changes nothing is not written: our own terminations echo back as events, and the sweep repeats itself.
         let certainty = signal.certainty();
-        let known_of_holder = holder.is_some_and(|holder| holder.known_over || certainty <= holder.heard);
+        let known_of_holder = holder.is_some_and(|holder| holder.ended || certainty <= holder.certainty);
         let known_of_candidate = is_candidate
             && signal.is_notice()
             && self.state.facts.carried_over.as_ref().is_some_and(|known| certainty <= known.certainty());

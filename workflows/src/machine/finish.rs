@@ -7,7 +7,7 @@ use crate::model::resources::{Carrier, HeldInterface, HeldVolume, Resources, Ret
 use crate::model::volume::Slot;
 use crate::operation::state::Operation;
 use crate::rules::{cleanup, recovery_point, uefi};
-use crate::workflow::{delete, grow, pause, prune, take_volumes, undo};
+use crate::workflow::{adopt_volumes, delete, grow, pause, prune, undo};
 
 /// What belongs to the node, if everything is in place.
 pub(super) fn finished(op: &Operation) -> Option<(Resources, Outcome)> {
@@ -27,7 +27,7 @@ pub(super) fn finished(op: &Operation) -> Option<(Resources, Outcome)> {
         OperationKind::Pause => pause::paused(op, op.started_at_ms),
         OperationKind::Delete => delete::remaining(op),
         OperationKind::Grow => grow::grown(op),
-        OperationKind::Take => take_volumes::taken_up(op),
+        OperationKind::AdoptVolumes => adopt_volumes::adopted(op),
         OperationKind::Prune => prune::pruned(op),
     };
     resources.map(|resources| (resources, Outcome::Completed))
@@ -66,7 +66,7 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
         if let Some(old) = volumes.insert(Slot::Root, new)
             && old.volume != *root
         {
-            let way = op.rung_of(&candidate.pool);
+            let way = op.root_method_of(&candidate.pool);
             let because = format!("{}: the root went on as another volume ({way})", op.id);
             let size_gib = cleanup::size_seen(op, &old.volume);
             retained.push(Retained { size_gib, ..Retained::new(old.volume, Slot::Root, because) });
@@ -83,7 +83,7 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
     let mut root_images: Vec<RootImage> = before
         .root_images
         .iter()
-        .filter(|image| !facts.gone.contains(&image.image.to_string()))
+        .filter(|image| !facts.deleted.contains(&image.image.to_string()))
         .cloned()
         .collect();
     if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
@@ -119,10 +119,10 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
         elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
         root_images,
         retained,
-        leftovers: op.leftovers(),
-        origins: recovery_point::origins(op, candidate),
+        orphans: op.orphans(),
+        recovery_points: recovery_point::recovery_points(op, candidate),
         survey: facts.survey.as_deref().cloned().map(Box::new),
         uefi_data: uefi::of_the_root(op, candidate),
-        strangers: Vec::new(),
+        unmanaged: Vec::new(),
     })
 }

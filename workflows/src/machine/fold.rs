@@ -9,8 +9,8 @@ use crate::machine::learn::{learn, suspect};
 use crate::model::aws::{InstanceId, SpotRequestId};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind};
-use crate::model::resources::Thing;
-use crate::model::root::RootRung;
+use crate::model::resources::Resource;
+use crate::model::root::RootMethod;
 use crate::model::signal::{Cause, Certainty};
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
@@ -31,22 +31,22 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
         OperationKind::Provision
         | OperationKind::Grow
         | OperationKind::Resume
-        | OperationKind::Take
+        | OperationKind::AdoptVolumes
         | OperationKind::Prune => None,
         OperationKind::Replace | OperationKind::Delete | OperationKind::Pause => {
             order.before.carrier.as_ref()
         }
     };
     // What an abandoned operation had launched may hold anything of the node's.
-    let inherited = order.before.leftovers.iter().filter_map(|left| match &left.thing {
-        Thing::Instance { instance, spot_request } => Some((instance.clone(), spot_request.clone())),
+    let inherited = order.before.orphans.iter().filter_map(|left| match &left.resource {
+        Resource::Instance { instance, spot_request } => Some((instance.clone(), spot_request.clone())),
         _ => None,
     });
     let inherited: Vec<(InstanceId, Option<SpotRequestId>)> = inherited.collect();
     let on = old.map(|carrier| &carrier.instance).or(inherited.first().map(|(instance, _)| instance));
     let place = || on.map_or(Place::Free, |instance| Place::On(instance.clone()));
-    let mut things = order.before.leftovers.clone();
-    things.retain(|left| !matches!(left.thing, Thing::Instance { .. }));
+    let mut orphans = order.before.orphans.clone();
+    orphans.retain(|left| !matches!(left.resource, Resource::Instance { .. }));
     let mut volumes: BTreeMap<Slot, VolumeFact> = order
         .before
         .volumes
@@ -82,21 +82,21 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
     let goes_on = volumes.contains_key(&Slot::Root) && !order.reimage;
     let restore = order.restore.clone().map(|restore| restore.snapshots).unwrap_or_default();
     let root_snapshot = restore.get(&Slot::Root).cloned();
-    let rung = match (order.kind, order.spec.persist.root) {
-        _ if root_snapshot.is_some() => RootRung::Image,
+    let root_method = match (order.kind, order.spec.persist.root) {
+        _ if root_snapshot.is_some() => RootMethod::Image,
         (OperationKind::Replace | OperationKind::Provision | OperationKind::Resume, RootMode::Adopt)
             if goes_on =>
         {
-            RootRung::Adopt
+            RootMethod::Adopt
         }
         (OperationKind::Replace | OperationKind::Provision | OperationKind::Resume, RootMode::Image)
             if goes_on =>
         {
-            RootRung::Image
+            RootMethod::Image
         }
-        _ => RootRung::Fresh,
+        _ => RootMethod::Fresh,
     };
-    let known_over = match &order.cause {
+    let ended = match &order.cause {
         Cause::Signal { signal } => signal.is_over(),
         Cause::Request { .. }
         | Cause::ReturnToSpot { .. }
@@ -111,8 +111,8 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
             spot_request: carrier.spot_request.clone(),
             is_old: true,
             preserved: false,
-            known_over,
-            heard: match &order.cause {
+            ended,
+            certainty: match &order.cause {
                 Cause::Signal { signal } => signal.certainty(),
                 Cause::Request { .. }
                 | Cause::ReturnToSpot { .. }
@@ -154,7 +154,7 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
         ladder: Ladder::default(),
         survey: order.before.survey.as_deref().cloned().map(Arc::new),
         surveyed: None,
-        rung,
+        root_method,
         root_is_borrowed: root_snapshot.is_some(),
         cloned_from: None,
         restored: order.restore.iter().flat_map(recovery_point::from_backup).collect(),
@@ -168,10 +168,10 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
         final_preserved: false,
         verified: false,
         carried_over: None,
-        gone: Vec::new(),
+        deleted: Vec::new(),
         undoing: false,
         diverted: None,
-        things,
+        orphans,
         handover_dropped: false,
         uncleaned: BTreeMap::new(),
     };
@@ -227,11 +227,11 @@ pub fn evolve(mut op: Operation, stamp: Stamp, event: &OperationEvent) -> Result
             let intent = Arc::clone(&record.intent);
             learn(&mut op, &intent, evidence, stamp.at_ms);
         }
-        OperationEvent::RungChosen { to, .. } => {
-            op.facts.rung = *to;
+        OperationEvent::RootMethodChosen { to, .. } => {
+            op.facts.root_method = *to;
             // An instance that was launched for the old rung is of no use to the new one.
             op.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
-            if *to == RootRung::Image {
+            if *to == RootMethod::Image {
                 root_clone::give_back(&mut op);
             }
         }
@@ -251,8 +251,8 @@ pub fn evolve(mut op: Operation, stamp: Stamp, event: &OperationEvent) -> Result
         OperationEvent::Dropped { .. } => op.facts.handover_dropped = true,
         OperationEvent::SignalReceived { signal } => {
             for holder in op.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
-                holder.known_over |= signal.is_over();
-                holder.heard = holder.heard.max(signal.certainty());
+                holder.ended |= signal.is_over();
+                holder.certainty = holder.certainty.max(signal.certainty());
                 holder.deadline_ms = [signal.deadline_ms(), holder.deadline_ms].into_iter().flatten().min();
                 // There is nothing to go back to: it goes forward after all.
                 op.facts.undoing &= !holder.is_old;
@@ -309,7 +309,8 @@ pub fn evolve(mut op: Operation, stamp: Stamp, event: &OperationEvent) -> Result
                     Slot::Root => {
                         let snapshot = restore.as_ref().and_then(|from| from.snapshots.get(slot));
                         op.facts.volumes.remove(slot);
-                        op.facts.rung = if snapshot.is_some() { RootRung::Image } else { RootRung::Fresh };
+                        op.facts.root_method =
+                            if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
                         if let Some(snapshot) = snapshot {
                             op.facts.root_snapshot = Some(snapshot.clone());
                             op.facts.root_is_borrowed = true;
@@ -373,7 +374,7 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
             // The growth of a volume is looked at again when it is asked for again; nothing is launched any more.
             Intent::Grow { .. } | Intent::Survey(_) => true,
             // As are the volumes on the instance.
-            Intent::Preserve { .. } => op.order.kind == OperationKind::Take,
+            Intent::Preserve { .. } => op.order.kind == OperationKind::AdoptVolumes,
             // It gives way at once; what is gone all the same is found so by the next one.
             Intent::DeleteVolume { .. } => op.order.kind == OperationKind::Prune,
             _ => false,

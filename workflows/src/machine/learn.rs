@@ -3,7 +3,7 @@
 use crate::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use crate::model::capacity::CapacityPool;
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::{HeldElastic, HeldInterface, Leftover, Thing};
+use crate::model::resources::{HeldElastic, HeldInterface, Orphan, Resource};
 use crate::model::volume::{Found, Slot};
 use crate::operation::facts::{Candidate, Holder, InterfaceFact, Place, VolumeFact};
 use crate::operation::state::Operation;
@@ -18,9 +18,9 @@ use crate::step::intent::{Intent, LaunchInterface};
 /// Remembers that a step may have made something, to be looked for.
 pub(crate) fn suspect(op: &mut Operation, intent: &Intent) {
     for (made, tags) in intent.makes() {
-        let thing = Thing::Unsettled { made, tags: tags.clone() };
+        let resource = Resource::Unsettled { kind: made, tags: tags.clone() };
         let because = format!("{}: {} did not settle", op.id, intent.step());
-        op.facts.things.push(Leftover { thing, because });
+        op.facts.orphans.push(Orphan { resource, because });
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             }
             snapshot_ahead::learn(op, intent, evidence);
         }
-        (Intent::TakeVolume { slot, volume, zone, .. }, Evidence::VolumeTaken { size_gib, traits }) => {
+        (Intent::ClaimVolume { slot, volume, zone, .. }, Evidence::VolumeClaimed { size_gib, traits }) => {
             if let Some(fact) = facts.volumes.get_mut(slot) {
                 fact.id = Some(volume.clone());
                 fact.place = Place::Free;
@@ -102,7 +102,7 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             }
         }
         (
-            Intent::Preserve { instance, keeping: kept, .. },
+            Intent::Preserve { instance, address_interface: kept, .. },
             Evidence::Preserved | Evidence::PreservedWith { .. },
         ) => {
             if let Evidence::PreservedWith { uefi: seen, .. } = evidence {
@@ -146,7 +146,7 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             facts.launches_failed_because(instance, reason.as_deref());
             for holder in facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
                 holder.fenced = true;
-                holder.known_over = true;
+                holder.ended = true;
             }
         }
         (Intent::Release { slot, from, .. }, Evidence::Released) => {
@@ -164,13 +164,13 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             if let Some(fact) = facts.volumes.get_mut(slot) {
                 fact.place = Place::Free;
             }
-            facts.gone.push(volume.to_string());
+            facts.deleted.push(volume.to_string());
         }
         (Intent::ReleaseInterface { interface, .. }, Evidence::Lost { .. }) if ending => {
             if let Some(fact) = facts.interface_mut(interface) {
                 fact.place = Place::Free;
             }
-            facts.gone.push(interface.to_string());
+            facts.deleted.push(interface.to_string());
         }
         // An interface holds no data: it is made anew, with the node's address.
         (
@@ -323,7 +323,7 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             for temporary in facts.temporary.iter_mut().filter(|temporary| temporary.volume == *volume) {
                 temporary.deleted = true;
             }
-            facts.gone.push(volume.to_string());
+            facts.deleted.push(volume.to_string());
             // Made by this operation and undone: if it goes forward after all, it is made anew.
             for fact in
                 facts.volumes.values_mut().filter(|fact| !deleting && fact.id.as_ref() == Some(volume))
@@ -333,24 +333,24 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
             }
         }
         (Intent::DeleteInterface { interface }, Evidence::Deleted) => {
-            facts.gone.push(interface.to_string());
+            facts.deleted.push(interface.to_string());
             if !deleting {
                 facts.forget_interface(interface);
             }
         }
-        (Intent::Find { made, tags }, Evidence::Found { things }) => {
-            facts.gone.push(Thing::suspected(*made, tags));
-            for thing in things {
-                if let Thing::Instance { instance, spot_request } = thing {
+        (Intent::Find { kind: made, tags }, Evidence::Found { resources }) => {
+            facts.deleted.push(Resource::suspected(*made, tags));
+            for resource in resources {
+                if let Resource::Instance { instance, spot_request } = resource {
                     facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
                 } else {
                     let because = format!("{}: made by a step that did not settle", op.id);
-                    facts.things.push(Leftover { thing: thing.clone(), because });
+                    facts.orphans.push(Orphan { resource: resource.clone(), because });
                 }
             }
         }
-        (Intent::DeregisterImage { image }, Evidence::Deleted) => facts.gone.push(image.to_string()),
-        (Intent::DeleteSnapshot { snapshot }, Evidence::Deleted) => facts.gone.push(snapshot.to_string()),
+        (Intent::DeregisterImage { image }, Evidence::Deleted) => facts.deleted.push(image.to_string()),
+        (Intent::DeleteSnapshot { snapshot }, Evidence::Deleted) => facts.deleted.push(snapshot.to_string()),
         // An attachment whose outcome is not known may have happened: the volume counts as there.
         (
             Intent::Attach { slot, instance, .. },
@@ -378,7 +378,7 @@ pub(super) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence, at
         && state.is_none_or(InstanceState::is_over)
     {
         for holder in op.facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {
-            holder.known_over = true;
+            holder.ended = true;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The names of backups, and of the books they stand in.
+//! The names of backups, and of the backup catalogs they stand in.
 
 use std::fmt;
 
@@ -80,28 +80,28 @@ impl fmt::Debug for BackupId {
     }
 }
 
-/// One book of a node's backups: the stream `backup/db-1.3`. When it is full the next one goes on.
+/// One backup catalog of a node's backups: the stream `backup/db-1.3`. When it is full the next one goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BookId {
+pub struct CatalogId {
     node: NodeName,
     number: u64,
 }
 
-impl BookId {
-    /// The `number`th book of a node, counted from 1.
+impl CatalogId {
+    /// The `number`th backup catalog of a node, counted from 1.
     #[must_use]
     pub const fn new(node: NodeName, number: u64) -> Self {
         Self { node, number }
     }
 
-    /// The book of a stream, if it is one.
+    /// The backup catalog of a stream, if it is one.
     #[must_use]
     pub fn of_stream(stream: &StreamId) -> Option<Self> {
         let (node, number) = stream.name().rsplit_once('.').filter(|_| stream.category() == "backup")?;
         Some(Self { node: NodeName::parse(node).ok()?, number: canonical(number)? })
     }
 
-    /// Whose book it is.
+    /// Whose backup catalog it is.
     #[must_use]
     pub const fn node(&self) -> &NodeName {
         &self.node
@@ -123,13 +123,13 @@ impl BookId {
     #[must_use]
     pub fn stream(&self) -> StreamId {
         StreamId::parse(&format!("backup/{}.{}", self.node, self.number))
-            .unwrap_or_else(|error| unreachable!("BUG: a book's name is a stream name: {error}"))
+            .unwrap_or_else(|error| unreachable!("BUG: a catalog's name is a stream name: {error}"))
     }
 }
 
-/// The key that leads to the present book of a node.
+/// The key that leads to the present backup catalog of a node.
 #[must_use]
-pub fn book_key(node: &NodeName) -> String {
+pub fn catalog_key(node: &NodeName) -> String {
     format!("backups/{node}")
 }
 
@@ -149,8 +149,8 @@ mod tests {
         for wrong in ["db-1.30", "db-1.b03", "db-1.b0", "db-1.b", "db-1", ".b3", "db-1.b3 ", "b.b.b1"] {
             assert!(BackupId::parse(wrong).is_err(), "{wrong}");
         }
-        let book = BookId::new(NodeName::parse("db-1").unwrap(), 3);
-        assert_eq!(BookId::of_stream(&book.stream()), Some(book));
-        assert_eq!(BookId::of_stream(&StreamId::parse("workflow/db-1.3").unwrap()), None);
+        let catalog = CatalogId::new(NodeName::parse("db-1").unwrap(), 3);
+        assert_eq!(CatalogId::of_stream(&catalog.stream()), Some(catalog));
+        assert_eq!(CatalogId::of_stream(&StreamId::parse("workflow/db-1.3").unwrap()), None);
     }
 }

@@ -11,7 +11,7 @@ use crate::model::name::NodeName;
 /// Whether an operation of this kind leaves the node on its instance, and gives way to all others.
 pub(crate) const fn is_in_place(kind: OperationKind) -> bool {
     match kind {
-        OperationKind::Grow | OperationKind::Take | OperationKind::Prune => true,
+        OperationKind::Grow | OperationKind::AdoptVolumes | OperationKind::Prune => true,
         OperationKind::Provision
         | OperationKind::Replace
         | OperationKind::Delete
@@ -138,7 +138,7 @@ pub enum OperationKind {
     /// Brings a paused node onto an instance.
     Resume,
     /// Takes volumes that somebody attached to its instance.
-    Take,
+    AdoptVolumes,
     /// Deletes volumes that the node has outgrown, while it runs.
     Prune,
 }
@@ -152,7 +152,7 @@ impl fmt::Display for OperationKind {
             Self::Grow => "grow",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Take => "take",
+            Self::AdoptVolumes => "adopt_volumes",
             Self::Prune => "prune",
         })
     }

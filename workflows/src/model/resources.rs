@@ -12,12 +12,12 @@ use crate::model::aws::{
 use crate::model::backup_id::BackupId;
 use crate::model::image::Placement;
 use crate::model::survey::Kept;
-use crate::model::volume::{Found, Slot, Stranger, TagMap};
+use crate::model::volume::{Found, Slot, TagMap, UnmanagedVolume};
 
 /// Where the content of a volume comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum RecoveryPoint {
     /// It is the very same volume: nothing is lost.
     SameVolume,
     /// A clone, made after the volume's instance was gone: nothing that reached the volume is lost.
@@ -43,7 +43,7 @@ pub enum Origin {
     Anew,
 }
 
-impl Origin {
+impl RecoveryPoint {
     /// How much time's writes are lost at most, in milliseconds; `None` for all of them.
     #[must_use]
     pub const fn loss_ms(&self) -> Option<u64> {
@@ -159,7 +159,7 @@ pub struct Retained {
     pub size_gib: Option<u32>,
     /// Why it could not be deleted when that was tried last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undeleted: Option<Undeleted>,
+    pub failed_deletion: Option<FailedDeletion>,
 }
 
 impl Retained {
@@ -174,7 +174,7 @@ impl Retained {
             went_on: false,
             since_ms: None,
             size_gib: None,
-            undeleted: None,
+            failed_deletion: None,
         }
     }
 }
@@ -182,9 +182,9 @@ impl Retained {
 /// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Leftover {
+pub struct Orphan {
     /// What.
-    pub thing: Thing,
+    pub resource: Resource,
     /// Why it is still there.
     pub because: String,
 }
@@ -192,7 +192,7 @@ pub struct Leftover {
 /// A thing of AWS's, by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Thing {
+pub enum Resource {
     /// A volume without data of the node's.
     Volume {
         /// Its id.
@@ -224,7 +224,7 @@ pub enum Thing {
     /// What a step may have made whose outcome nobody knows: to be looked for.
     Unsettled {
         /// What kind of thing.
-        made: Made,
+        kind: ResourceKind,
         /// The tags it would have; `perennial:step` names the attempt.
         tags: TagMap,
     },
@@ -234,7 +234,7 @@ pub enum Thing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "AWS's words for AWS's things")]
-pub enum Made {
+pub enum ResourceKind {
     Instance,
     Volume,
     Interface,
@@ -242,7 +242,7 @@ pub enum Made {
     Image,
 }
 
-impl Thing {
+impl Resource {
     /// Its id, as AWS writes it; of what is only suspected, the step that may have made it.
     #[must_use]
     pub fn id(&self) -> String {
@@ -250,7 +250,7 @@ impl Thing {
             Self::Interface { interface } => interface.to_string(),
             Self::Image { image } => image.to_string(),
             Self::Instance { instance, .. } => instance.to_string(),
-            Self::Unsettled { made, tags } => Self::suspected(*made, tags),
+            Self::Unsettled { kind: made, tags } => Self::suspected(*made, tags),
             Self::Volume { volume } => volume.to_string(),
             Self::Snapshot { snapshot } => snapshot.to_string(),
         }
@@ -258,9 +258,9 @@ impl Thing {
 
     /// The name of what a step may have made: the attempt's, and, of a launch, whether it is about its volumes.
     #[must_use]
-    pub fn suspected(made: Made, tags: &TagMap) -> String {
+    pub fn suspected(made: ResourceKind, tags: &TagMap) -> String {
         let step = tags.get("perennial:step").map_or("", String::as_str);
-        if made == Made::Volume && step.contains("/launch/") {
+        if made == ResourceKind::Volume && step.contains("/launch/") {
             format!("{step} volumes")
         } else {
             step.to_owned()
@@ -307,10 +307,10 @@ pub struct Resources {
     pub retained: Vec<Retained>,
     /// What could not be cleaned up yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub leftovers: Vec<Leftover>,
+    pub orphans: Vec<Orphan>,
     /// Where the content of its volumes comes from, and so what the last operation that brought it onto an instance has lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub origins: BTreeMap<Slot, Origin>,
+    pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
     /// The survey it went by last, if its file asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survey: Option<Box<Kept>>,
@@ -319,7 +319,7 @@ pub struct Resources {
     pub uefi_data: Option<String>,
     /// Volumes on its instance that are not the node's and are left alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub strangers: Vec<Stranger>,
+    pub unmanaged: Vec<UnmanagedVolume>,
 }
 
 /// How many volumes one prune deletes: the oldest first, the next prune takes more. A node that leaves two with each replacement has had
@@ -360,7 +360,7 @@ pub struct Succession {
 /// That a retained volume could not be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Undeleted {
+pub struct FailedDeletion {
     /// When that was known, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// Why.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How the root is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RootRung {
+pub enum RootMethod {
     /// A new root from the node's image.
     Fresh,
     /// The very same volume (CreateReplaceRootVolumeTask).
@@ -17,7 +17,7 @@ pub enum RootRung {
     Clone,
 }
 
-impl std::fmt::Display for RootRung {
+impl std::fmt::Display for RootMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Fresh => "fresh",

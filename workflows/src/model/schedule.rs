@@ -5,7 +5,7 @@ use crate::model::name::NodeName;
 /// The first turn of a node after a time. The turns of a fleet are spread over the interval by the nodes' names, so that they
 /// do not come as one herd.
 #[must_use]
-pub fn turn_after(name: &NodeName, every_ms: u64, after_ms: u64) -> u64 {
+pub fn slot_after(name: &NodeName, every_ms: u64, after_ms: u64) -> u64 {
     let hash = blake3::hash(name.as_str().as_bytes());
     let spread = hash.as_bytes()[..8].iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
     let phase_ms = spread % every_ms.max(1);

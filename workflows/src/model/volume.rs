@@ -22,8 +22,8 @@ pub struct TakenSnapshot {
     pub size_gib: Option<u32>,
 }
 
-/// How many strangers are listed; an instance holds no more volumes than these and its own.
-pub const STRANGERS_MAX: usize = 64;
+/// How many unmanaged volumes are listed; an instance holds no more volumes than these and its own.
+pub const UNMANAGED_VOLUMES_MAX: usize = 64;
 
 /// What is known of a volume that was found: what a copy of it is made as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -84,7 +84,7 @@ pub struct OtherVolumes {}
 /// A volume on an instance that can become the node's: DeleteOnTermination is false.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FoundVolume {
+pub struct DiscoveredVolume {
     /// Its id.
     pub volume: VolumeId,
     /// Its device name.
@@ -101,7 +101,7 @@ pub struct FoundVolume {
 /// A volume on the node's instance that is left alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Stranger {
+pub struct UnmanagedVolume {
     /// Its id.
     pub volume: VolumeId,
     /// Its device name.

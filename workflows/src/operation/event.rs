@@ -12,7 +12,7 @@ use crate::model::operation_id::{OperationKind, Outcome};
 use crate::model::resources;
 use crate::model::resources::{HeldVolume, Resources};
 use crate::model::restore::{Keep, Restore};
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::signal::{Cause, Signal};
 use crate::model::volume::Slot;
 use crate::spec::node::NodeSpec;
@@ -85,13 +85,13 @@ pub enum OperationEvent {
         evidence: Evidence,
     },
     /// The root will be carried in another way.
-    RungChosen {
+    RootMethodChosen {
         /// On which instance the first way was tried.
         instance: InstanceId,
         /// What was tried.
-        from: RootRung,
+        from: RootMethod,
         /// What is tried now.
-        to: RootRung,
+        to: RootMethod,
         /// Why.
         because: String,
     },

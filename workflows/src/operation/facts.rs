@@ -11,8 +11,10 @@ use crate::model::backup_id::BackupId;
 use crate::model::capacity::CapacityPool;
 use crate::model::image::Placement;
 use crate::model::operation_id::OperationId;
-use crate::model::resources::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, Retained, Thing};
-use crate::model::root::RootRung;
+use crate::model::resources::{
+    HeldElastic, HeldInterface, HeldVolume, Orphan, Resource, ResourceKind, Retained,
+};
+use crate::model::root::RootMethod;
 use crate::model::signal::{Certainty, Signal};
 use crate::model::survey::Kept;
 use crate::model::volume::{Found, Slot};
@@ -74,8 +76,8 @@ impl Facts {
         let there = Elsewhere { subnet: subnet.clone(), fact };
         // The node went on in a third subnet.
         let before = self.elsewhere.replace(there);
-        self.things.extend(before.as_ref().and_then(Elsewhere::id).map(|interface| Leftover {
-            thing: Thing::Interface { interface: interface.clone() },
+        self.orphans.extend(before.as_ref().and_then(Elsewhere::id).map(|interface| Orphan {
+            resource: Resource::Interface { interface: interface.clone() },
             because: format!("{by}: made for an instance that was lost"),
         }));
     }
@@ -192,9 +194,9 @@ pub struct Holder {
     /// DeleteOnTermination is false for everything on it, or nothing is.
     pub preserved: bool,
     /// It was seen shutting down or gone.
-    pub known_over: bool,
+    pub ended: bool,
     /// How sure it is, by what was heard, that it is being taken.
-    pub heard: Certainty,
+    pub certainty: Certainty,
     /// It was seen terminated, twice.
     pub fenced: bool,
     /// When it is taken, as far as heard, in milliseconds since the Unix epoch.
@@ -209,8 +211,8 @@ impl Holder {
             spot_request,
             is_old: false,
             preserved: false,
-            known_over: false,
-            heard: Certainty::Warned,
+            ended: false,
+            certainty: Certainty::Warned,
             fenced: false,
             deadline_ms: None,
         }
@@ -323,7 +325,7 @@ pub struct Facts {
     /// The round of the ladder that the last survey was for, however it ended.
     pub surveyed: Option<u32>,
     /// How the root is carried.
-    pub rung: RootRung,
+    pub root_method: RootMethod,
     /// The snapshot of the root.
     pub root_snapshot: Option<SnapshotId>,
     /// The image registered from it.
@@ -351,13 +353,13 @@ pub struct Facts {
     /// An interruption of the candidate that came when it was nearly done: the next operation's cause.
     pub carried_over: Option<Signal>,
     /// Superseded images that are gone, and things `delete` has deleted, by id.
-    pub gone: Vec<String>,
+    pub deleted: Vec<String>,
     /// It is being undone.
     pub undoing: bool,
     /// It only frees what the node holds: somebody asked for a pause, or for a deletion that follows.
     pub diverted: Option<Diversion>,
     /// What earlier operations left over, and what this one looks for because it may have made it.
-    pub things: Vec<Leftover>,
+    pub orphans: Vec<Orphan>,
     /// Nothing more is detached from the old instance while it runs: there is no time.
     pub handover_dropped: bool,
     /// What could not be cleaned up in this operation, by id, with the reason.
@@ -388,9 +390,9 @@ impl Facts {
     /// Data volumes that a launch may have made for an instance that never ran: to be looked for.
     pub(crate) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
         if let Intent::Launch { tags, .. } = launch {
-            let thing = Thing::Unsettled { made: Made::Volume, tags: tags.clone() };
+            let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone() };
             let because = format!("{operation}: made with an instance that never ran");
-            self.things.push(Leftover { thing, because });
+            self.orphans.push(Orphan { resource, because });
         }
     }
 

@@ -178,7 +178,7 @@ impl Operation {
         let fencing = self.steps.values().any(
             |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
         );
-        if old.known_over {
+        if old.ended {
             Some(format!("{} is gone", old.instance))
         } else if fencing {
             Some(format!("{} is terminated, or is being so", old.instance))

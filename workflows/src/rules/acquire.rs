@@ -4,13 +4,13 @@
 use crate::model::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::model::image::Placement;
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::Thing;
-use crate::model::root::RootRung;
+use crate::model::resources::Resource;
+use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Candidate, Place};
 use crate::operation::state::{Due, Operation};
-use crate::rules::cleanup::{clean, leftovers};
-use crate::rules::transfer::Way;
+use crate::rules::cleanup::{clean, orphans};
+use crate::rules::transfer::TransferMethod;
 use crate::rules::{
     address_retention, attached_volumes, capacity, existing_volumes, interface, root_clone, snapshot_ahead,
     survey,
@@ -34,10 +34,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     make(op, placement, &mut due);
     copy(op, placement, &mut due);
     due.extend(snapshot_ahead::due(op));
-    match op.rung() {
-        RootRung::Image => image(op, placement, &mut due),
-        RootRung::Clone => due.extend(root_clone::clone(op)),
-        RootRung::Fresh | RootRung::Adopt => {}
+    match op.root_method() {
+        RootMethod::Image => image(op, placement, &mut due),
+        RootMethod::Clone => due.extend(root_clone::clone(op)),
+        RootMethod::Fresh | RootMethod::Adopt => {}
     }
     match &op.facts.candidate {
         None => due.extend(launch(op, placement)),
@@ -110,23 +110,26 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let slot = Slot::Data(wanted.name.clone());
         let Some(fact) = op.facts.volumes.get(&slot) else { continue };
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
-        let way = op.way(&slot, fact, &pool);
+        let way = op.transfer_method(&slot, fact, &pool);
         let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
         match (way, op.facts.restore.get(&slot).or(fact.snapshot.as_ref())) {
-            (Way::Attach, _) => {}
-            (Way::Copy | Way::Launch, None) if !snapshot_ahead::is_clear(op, &slot) => {}
-            (Way::Copy | Way::Launch, None) => {
+            (TransferMethod::Attach, _) => {}
+            (TransferMethod::Copy | TransferMethod::Launch, None) if !snapshot_ahead::is_clear(op, &slot) => {
+            }
+            (TransferMethod::Copy | TransferMethod::Launch, None) => {
                 let tags = snapshot_ahead::tags(op, volume);
                 let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
                 due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
             }
             // The old volume is given up for its copy only when there is no way back.
-            (Way::Copy, Some(snapshot)) if runs && op.facts.holders.iter().all(|holder| holder.fenced) => {
+            (TransferMethod::Copy, Some(snapshot))
+                if runs && op.facts.holders.iter().all(|holder| holder.fenced) =>
+            {
                 let size_gib = wanted.size_gib.max(fact.size_gib.unwrap_or(0));
                 let zone = op.zone_of(placement, &pool);
                 due.push(create_volume(op, wanted, zone, size_gib, Some(snapshot.clone())));
             }
-            (Way::Copy | Way::Launch, Some(_)) => {}
+            (TransferMethod::Copy | TransferMethod::Launch, Some(_)) => {}
         }
     }
 }
@@ -172,9 +175,9 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     }
     let asked = capacity::next(op)?;
     let pool = asked.pool;
-    let image = match op.rung_of(&pool) {
-        RootRung::Fresh | RootRung::Adopt | RootRung::Clone => spec.image.clone(),
-        RootRung::Image => facts.root_image.clone()?,
+    let image = match op.root_method_of(&pool) {
+        RootMethod::Fresh | RootMethod::Adopt | RootMethod::Clone => spec.image.clone(),
+        RootMethod::Image => facts.root_image.clone()?,
     };
     let volumes = op.launch_volumes(&pool)?;
     let new = |subnet: &SubnetId| LaunchInterface::New {
@@ -193,7 +196,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         },
     };
     // The wishes for the root's size and type are for the node's own root, not for one that is only booted once.
-    let own_root = facts.rung == RootRung::Fresh;
+    let own_root = facts.root_method == RootMethod::Fresh;
     let intent = Intent::Launch {
         client_token: op.client_token("launch"),
         ask_anyway: asked.ask_anyway,
@@ -228,14 +231,14 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 volumes: vec![root.clone()],
                 interface: None,
-                keeping: None,
+                address_interface: None,
                 others: None,
                 uefi: false,
             }
             .into(),
         );
     }
-    if root_clone::is_ready(op, op.rung_of(&candidate.pool))
+    if root_clone::is_ready(op, op.root_method_of(&candidate.pool))
         && candidate.protected
         && !candidate.adopted
         && let Some(root) = facts.volumes.get(&Slot::Root)
@@ -254,7 +257,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     }
     for (slot, fact) in &facts.volumes {
         if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id)
-            && op.way(slot, fact, &candidate.pool) == Way::Attach
+            && op.transfer_method(slot, fact, &candidate.pool) == TransferMethod::Attach
             // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
             && !op.has_open(&format!("delete_volume:{volume}"))
         {
@@ -354,10 +357,10 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         // What the file named before it was corrected, and was never made, is not waited for.
         .filter(|(slot, fact)| fact.place != Place::Absent || attached_volumes::wish(op, slot).is_some())
         .all(|(_, fact)| on_candidate(&fact.place));
-    let root = match op.rung_of(&candidate.pool) {
-        RootRung::Adopt | RootRung::Clone => candidate.adopted && candidate.protected,
-        RootRung::Fresh => candidate.protected,
-        RootRung::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
+    let root = match op.root_method_of(&candidate.pool) {
+        RootMethod::Adopt | RootMethod::Clone => candidate.adopted && candidate.protected,
+        RootMethod::Fresh => candidate.protected,
+        RootMethod::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => {
@@ -380,14 +383,16 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     let volumes = op.volumes_on_candidate();
     let own_interface = op.interface_on(candidate);
-    let keeping = address_retention::preserved(op, &candidate.instance);
-    if !facts.final_preserved && (!volumes.is_empty() || own_interface.is_some() || keeping.is_some()) {
+    let address_interface = address_retention::preserved(op, &candidate.instance);
+    if !facts.final_preserved
+        && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
+    {
         due.push(
             Intent::Preserve {
                 instance: candidate.instance.clone(),
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
-                keeping,
+                address_interface,
                 others: None,
                 uefi: false,
             }
@@ -418,14 +423,14 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if facts.carried_over.is_some() {
         return;
     }
-    due.extend(leftovers(op));
+    due.extend(orphans(op));
     let superseded = op.superseded_things();
-    let loose = superseded.iter().filter(|thing| match thing {
-        Thing::Interface { interface } => {
+    let loose = superseded.iter().filter(|resource| match resource {
+        Resource::Interface { interface } => {
             op.is_to_clean(interface.as_str()) && interface::is_free(op, interface)
         }
-        Thing::Snapshot { .. } if op.has_images_to_clean() => false,
-        thing => op.is_to_clean(&thing.id()),
+        Resource::Snapshot { .. } if op.has_images_to_clean() => false,
+        resource => op.is_to_clean(&resource.id()),
     });
     due.extend(loose.filter_map(clean).map(Due::from));
     for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
@@ -446,7 +451,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             if op.is_to_clean(old.image.as_str()) {
                 due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
             } else if !old.borrowed
-                && facts.gone.contains(&old.image.to_string())
+                && facts.deleted.contains(&old.image.to_string())
                 && op.is_to_clean(old.snapshot.as_str())
             {
                 due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());

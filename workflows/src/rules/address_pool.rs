@@ -34,7 +34,7 @@ pub(crate) fn lacks_address(op: &Operation) -> bool {
 }
 
 /// In which subnet somebody else has an address that the node has never lived with, and who: another one can be taken.
-pub(crate) fn held_by_stranger(op: &Operation) -> Option<(SubnetId, String)> {
+pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
     if op.facts.undoing {
         return None;
     }

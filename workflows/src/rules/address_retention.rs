@@ -20,7 +20,7 @@
 
 use crate::model::aws::{InstanceId, InterfaceId};
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::{Resources, Thing};
+use crate::model::resources::{Resource, Resources};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -83,33 +83,33 @@ pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
 }
 
 /// Those that nothing needs, once the new instance is verified.
-pub(crate) fn superseded(op: &Operation) -> impl Iterator<Item = Thing> {
-    outlived(op).into_iter().map(thing)
+pub(crate) fn superseded(op: &Operation) -> impl Iterator<Item = Resource> {
+    outlived(op).into_iter().map(resource)
 }
 
 /// Those that nothing needs when nothing carries the node.
-pub(crate) fn spare(op: &Operation) -> impl Iterator<Item = Thing> {
+pub(crate) fn spare(op: &Operation) -> impl Iterator<Item = Resource> {
     let keeper = keeper(op);
-    outlived(op).into_iter().filter(move |interface| Some(interface) != keeper.as_ref()).map(thing)
+    outlived(op).into_iter().filter(move |interface| Some(interface) != keeper.as_ref()).map(resource)
 }
 
 /// What deletes those.
 pub(crate) fn dispose(op: &Operation) -> impl Iterator<Item = Due> {
     spare(op)
-        .filter(|thing| op.is_to_clean(&thing.id()))
-        .filter_map(|thing| crate::rules::cleanup::clean(&thing))
+        .filter(|resource| op.is_to_clean(&resource.id()))
+        .filter_map(|resource| crate::rules::cleanup::clean(&resource))
         .map(Due::from)
 }
 
 /// Those that an operation which is undone has brought about: the old instance, or the interface that had the address before, has
 /// it again.
-pub(crate) fn undone(op: &Operation) -> Vec<Thing> {
+pub(crate) fn undone(op: &Operation) -> Vec<Resource> {
     let is_resumed = op.order.kind == OperationKind::Resume;
     let keeper = keeper(op).filter(|_| is_resumed);
     let old = op.old().and_then(|old| of(op, &old.instance));
     let is_needed =
         |interface: &InterfaceId| Some(interface) == keeper.as_ref() || Some(interface) == old.as_ref();
-    outlived(op).into_iter().filter(|interface| !is_needed(interface)).map(thing).collect()
+    outlived(op).into_iter().filter(|interface| !is_needed(interface)).map(resource).collect()
 }
 
 /// What a deletion deletes.
@@ -118,6 +118,6 @@ pub(crate) fn doomed(before: &Resources) -> Option<InterfaceId> {
     before.address_interface.clone().or_else(|| carrier.map(|carrier| carrier.interface.clone()))
 }
 
-fn thing(interface: InterfaceId) -> Thing {
-    Thing::Interface { interface }
+fn resource(interface: InterfaceId) -> Resource {
+    Resource::Interface { interface }
 }

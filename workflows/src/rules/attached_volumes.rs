@@ -21,7 +21,7 @@
 //! node's own: a deletion treats them as data. Instance store is as the image says. Images that are registered of a root map the root alone.
 //!
 //! `take` holds the node for a moment and gives way to everything else, as a growth does. Who cancels one has none begun for
-//! its volumes for an hour ([`HELD_OFF_MS`]), or until a changed file is applied or another instance carries the node. An operation that
+//! its volumes for an hour ([`SNOOZE_MS`]), or until a changed file is applied or another instance carries the node. An operation that
 //! looks at the instance for another reason takes them all the same.
 //!
 //! # What cannot be known
@@ -34,20 +34,20 @@ use crate::model::name::NodeName;
 use crate::model::operation_id::OperationKind;
 use crate::model::resources::HeldVolume;
 use crate::model::restore::Restore;
-use crate::model::volume::{Found, OtherVolumes, STRANGERS_MAX, Slot};
+use crate::model::volume::{Found, OtherVolumes, Slot, UNMANAGED_VOLUMES_MAX};
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::{Place, VolumeFact};
 use crate::operation::state::Operation;
 use crate::rules::{device_names, existing_volumes};
 use crate::spec::checks::canonical_device;
-use crate::spec::node::{DATA_VOLUMES_MAX, DataVolumeSpec, FoundVolumes, NodeSpec};
+use crate::spec::node::{AttachedVolumes, DATA_VOLUMES_MAX, DataVolumeSpec, NodeSpec};
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, LaunchVolume};
 
 /// What the step that preserves an instance looks at beside the node's volumes.
 pub(crate) fn others(op: &Operation, instance: &InstanceId) -> Option<OtherVolumes> {
     let carries = op.order.before.carrier.as_ref().is_some_and(|carrier| carrier.instance == *instance);
-    (carries && op.order.spec.persist.found_volumes == FoundVolumes::Keep).then(OtherVolumes::default)
+    (carries && op.order.spec.persist.attached_volumes == AttachedVolumes::Keep).then(OtherVolumes::default)
 }
 
 /// What a look at an instance means: every volume that becomes the node's, with its name.
@@ -105,7 +105,8 @@ pub(crate) fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&s
 /// What the node's image maps becomes volumes of the node's when it is provisioned: made as mapped, attached like the others. What
 /// the file has at the same device takes its place.
 pub(crate) fn map(op: &mut Operation) {
-    if op.order.kind != OperationKind::Provision || op.order.spec.persist.found_volumes != FoundVolumes::Keep
+    if op.order.kind != OperationKind::Provision
+        || op.order.spec.persist.attached_volumes != AttachedVolumes::Keep
     {
         return;
     }
@@ -153,7 +154,7 @@ pub(crate) fn map(op: &mut Operation) {
 
 /// The devices of the image's mapping that a launch makes nothing at.
 pub(crate) fn suppressed(op: &Operation, image: &ImageId, made: &[LaunchVolume]) -> Vec<String> {
-    let keeps = op.order.spec.persist.found_volumes == FoundVolumes::Keep;
+    let keeps = op.order.spec.persist.attached_volumes == AttachedVolumes::Keep;
     let placement = op.facts.placement.as_ref().filter(|_| keeps && *image == op.order.spec.image);
     let mapped = placement.map(|placement| placement.image.mapped.as_slice()).unwrap_or_default();
     // What the launch makes itself at such a device overrides the image's.
@@ -177,8 +178,8 @@ pub(crate) fn remember(op: &mut Operation, instance: &InstanceId, slot: &Slot, h
 
 /// What was left alone, with the reasons.
 pub(crate) fn leave(op: &mut Operation, evidence: &Evidence) {
-    let Evidence::PreservedWith { strangers, .. } = evidence else { return };
-    op.order_mut().before.strangers = strangers.iter().take(STRANGERS_MAX).cloned().collect();
+    let Evidence::PreservedWith { unmanaged, .. } = evidence else { return };
+    op.order_mut().before.unmanaged = unmanaged.iter().take(UNMANAGED_VOLUMES_MAX).cloned().collect();
 }
 
 /// What a data volume is to be, by the file or as it was found.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::aws::InstanceId;
-use crate::model::resources::{Leftover, Thing};
-use crate::model::root::RootRung;
+use crate::model::resources::{Orphan, Resource};
+use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Holder, Place};
 use crate::operation::state::Operation;
@@ -40,7 +40,7 @@ impl Operation {
     pub(crate) fn give_up_candidate(&mut self, at_ms: u64, why: GivenUp) {
         let keeps_root = self.keeps_root();
         let Some(candidate) = self.facts.candidate.take() else { return };
-        let rung = self.rung_of(&candidate.pool);
+        let root_method = self.root_method_of(&candidate.pool);
         // What was made with an instance that never ran is nobody's.
         if candidate.network.is_none()
             && !candidate.launched_with.is_empty()
@@ -53,8 +53,8 @@ impl Operation {
             && self.order.spec.persist.network == NetworkMode::PrimaryEni
             && let Some((interface, _)) = &candidate.network
         {
-            let thing = Thing::Interface { interface: interface.clone() };
-            self.facts.things.push(Leftover { thing, because: format!("{}: of a lost instance", self.id) });
+            let resource = Resource::Interface { interface: interface.clone() };
+            self.facts.orphans.push(Orphan { resource, because: format!("{}: of a lost instance", self.id) });
         }
         let adopting = self.steps.values().any(|record| {
             record.outcome.is_none()
@@ -73,7 +73,7 @@ impl Operation {
             // A root that was launched to be the node's own may have been written to; only one that waited for an
             // adoption is surely of no worth.
             // One that was not protected yet dies with its instance, if no call under way protects it after all.
-            let adopts = matches!(rung, RootRung::Adopt | RootRung::Clone);
+            let adopts = matches!(root_method, RootMethod::Adopt | RootMethod::Clone);
             let of_no_worth = adopts || !keeps_root || !candidate.protected;
             if of_no_worth || why == GivenUp::RungChanged {
                 facts.add_temporary(root);

@@ -2,7 +2,7 @@
 
 use crate::model::aws::VolumeId;
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::{Leftover, Thing};
+use crate::model::resources::{Orphan, Resource};
 use crate::operation::state::{Due, Operation};
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
@@ -11,8 +11,8 @@ use crate::step::intent::Intent;
 impl Operation {
     /// Whether an image is still to be deregistered, before whose end no snapshot goes.
     pub(crate) fn has_images_to_clean(&self) -> bool {
-        let images = self.facts.things.iter().filter(|left| matches!(left.thing, Thing::Image { .. }));
-        images.into_iter().any(|left| self.is_to_clean(&left.thing.id()))
+        let images = self.facts.orphans.iter().filter(|left| matches!(left.resource, Resource::Image { .. }));
+        images.into_iter().any(|left| self.is_to_clean(&left.resource.id()))
     }
 }
 
@@ -21,13 +21,13 @@ impl Operation {
     pub(crate) fn may_be_left(&self, intent: &Intent) -> bool {
         intent.cleans().is_some_and(|id| {
             self.order.kind != OperationKind::Delete
-                || self.facts.things.iter().any(|left| left.thing.id() == id)
+                || self.facts.orphans.iter().any(|left| left.resource.id() == id)
         })
     }
 
     /// Whether something is still to be cleaned up in this operation.
     pub(crate) fn is_to_clean(&self, id: &str) -> bool {
-        !self.facts.uncleaned.contains_key(id) && !self.facts.gone.iter().any(|gone| gone == id)
+        !self.facts.uncleaned.contains_key(id) && !self.facts.deleted.iter().any(|deleted| deleted == id)
     }
 }
 
@@ -46,25 +46,25 @@ pub(crate) fn size_seen(op: &Operation, volume: &VolumeId) -> Option<u32> {
 }
 
 /// What earlier operations could not clean up.
-pub(crate) fn leftovers(op: &Operation) -> Vec<Due> {
-    let is_open = |left: &&Leftover| op.is_to_clean(&left.thing.id());
+pub(crate) fn orphans(op: &Operation) -> Vec<Due> {
+    let is_open = |left: &&Orphan| op.is_to_clean(&left.resource.id());
     let images_left = op.has_images_to_clean();
-    let left = op.facts.things.iter().filter(is_open);
-    left.filter(|left| !(images_left && matches!(left.thing, Thing::Snapshot { .. })))
-        .filter_map(|left| clean(&left.thing).map(Due::from))
+    let left = op.facts.orphans.iter().filter(is_open);
+    left.filter(|left| !(images_left && matches!(left.resource, Resource::Snapshot { .. })))
+        .filter_map(|left| clean(&left.resource).map(Due::from))
         .collect()
 }
 
 /// What cleans a thing up; `None` for an instance, which is fenced.
-pub(crate) fn clean(thing: &Thing) -> Option<Intent> {
-    Some(match thing {
-        Thing::Volume { volume } => {
+pub(crate) fn clean(resource: &Resource) -> Option<Intent> {
+    Some(match resource {
+        Resource::Volume { volume } => {
             Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned(), retained: None }
         }
-        Thing::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
-        Thing::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
-        Thing::Image { image } => Intent::DeregisterImage { image: image.clone() },
-        Thing::Unsettled { made, tags } => Intent::Find { made: *made, tags: tags.clone() },
-        Thing::Instance { .. } => return None,
+        Resource::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
+        Resource::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
+        Resource::Image { image } => Intent::DeregisterImage { image: image.clone() },
+        Resource::Unsettled { kind: made, tags } => Intent::Find { kind: *made, tags: tags.clone() },
+        Resource::Instance { .. } => return None,
     })
 }

@@ -38,7 +38,7 @@ pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Optio
     let has_gone_on =
         has_gone_on(&op.facts.superseded, &volume) || has_gone_on(&op.order.before.retained, &volume);
     (!was_lost && !has_gone_on).then(|| {
-        Intent::TakeVolume {
+        Intent::ClaimVolume {
             slot,
             volume,
             zone: zone.to_owned(),
@@ -56,7 +56,8 @@ fn has_gone_on(retained: &[Retained], volume: &VolumeId) -> bool {
 
 /// Whether a volume was there before the node: the file names it, or did when it was taken.
 pub(crate) fn is_taken(op: &Operation, volume: &VolumeId) -> bool {
-    let was_taken = |intent: &Intent| matches!(intent, Intent::TakeVolume { volume: of, .. } if of == volume);
+    let was_taken =
+        |intent: &Intent| matches!(intent, Intent::ClaimVolume { volume: of, .. } if of == volume);
     op.order.spec.data_volumes.iter().any(|wanted| wanted.volume.as_ref() == Some(volume))
         || op.steps.values().any(|record| was_taken(&record.intent))
 }

@@ -3,7 +3,7 @@
 //! Between two instances nothing is mounted and nothing writes: the best moment for a backup, and one that costs nothing, for
 //! CreateSnapshot returns at once and is of the moment of the call. So with a section `backup` (and unless it says `final:
 //! false`) an operation that takes the volumes from the node's instance takes a snapshot of each. They become a backup like any
-//! other: the node's book takes them over (`backup/…`: `began` with the cause `final`, `inherited`), waits for their copies,
+//! other: the node's backup catalog takes them over (`backup/…`: `began` with the cause `final`, `inherited`), waits for their copies,
 //! lists them, and prunes them.
 //!
 //! | step | may start when | does | observed by | on failure | its repeat is safe because of |
@@ -19,7 +19,7 @@
 //! [15 s](VOLUME_PAUSE_MS) apart; the old volume stays free, and the final one, of the same content, follows then.
 //!
 //! # What a stop in the middle leaves behind
-//! Nothing that is not known: the snapshots stand in the operation until a book has them. An operation that is cancelled after
+//! Nothing that is not known: the snapshots stand in the operation until a backup catalog has them. An operation that is cancelled after
 //! some were taken hands those over as a failed backup, which is pruned.
 
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn freed(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
         OperationKind::Provision
         | OperationKind::Resume
         | OperationKind::Grow
-        | OperationKind::Take
+        | OperationKind::AdoptVolumes
         | OperationKind::Prune => false,
     };
     let keeps_root = order.spec.persist.root != RootMode::None;

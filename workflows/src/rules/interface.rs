@@ -20,7 +20,7 @@ use std::net::Ipv4Addr;
 
 use crate::model::aws::{GroupId, InstanceId, InterfaceId, SubnetId};
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::Thing;
+use crate::model::resources::Resource;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Candidate, Holder, InterfaceFact, Place};
 use crate::operation::state::{Due, Operation};
@@ -37,7 +37,7 @@ pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
 }
 
 /// The interface that was made in another subnet, while no new instance is there that needs it.
-pub(crate) fn spare(op: &Operation) -> Option<Thing> {
+pub(crate) fn spare(op: &Operation) -> Option<Resource> {
     let there = op.facts.elsewhere.as_ref()?;
     let needed = op
         .facts
@@ -45,7 +45,7 @@ pub(crate) fn spare(op: &Operation) -> Option<Thing> {
         .as_ref()
         .is_some_and(|candidate| candidate.pool.subnet.as_ref() == Some(&there.subnet));
     let interface = there.id().filter(|_| !needed)?.clone();
-    Some(Thing::Interface { interface })
+    Some(Resource::Interface { interface })
 }
 
 /// Whether an interface is on no instance, or none of the node's own.
@@ -66,7 +66,7 @@ pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, In
 
 /// What deletes the interface that was made in another subnet, once it is free and nothing needs it.
 pub(crate) fn dispose(op: &Operation) -> Option<Due> {
-    let Thing::Interface { interface } = spare(op)? else { return None };
+    let Resource::Interface { interface } = spare(op)? else { return None };
     let is_due = op.is_to_clean(interface.as_str()) && is_free(op, &interface);
     is_due.then(|| Intent::DeleteInterface { interface }.into())
 }
@@ -132,7 +132,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         && secured
         && holder.is_old
         && holder.preserved
-        && !holder.known_over
+        && !holder.ended
         && !short_notice::is_short(op, holder)
         && op
             .facts

@@ -149,7 +149,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
         }
         let mut rungs = Vec::new();
         for market in question.markets() {
-            let mut rung = Vec::new();
+            let mut root_method = Vec::new();
             for name in &here {
                 let price = (*market == Market::Spot)
                     .then(|| looked.prices.get(&place.zone).and_then(|prices| prices.get(*name)).cloned())
@@ -174,7 +174,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
                     survey.reject(PassedOver { price: Some(price.clone()), ..passed_over(because) });
                     continue;
                 }
-                rung.push(Ranked {
+                root_method.push(Ranked {
                     instance_type: (*name).clone(),
                     market: *market,
                     subnet: place.subnet.clone(),
@@ -182,7 +182,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
                     score: looked.scores.get(&place.zone).copied(),
                 });
             }
-            rungs.push(ranked(question, rung, &mut survey.notes));
+            rungs.push(ranked(question, root_method, &mut survey.notes));
         }
         stretches.push((place.clone(), rungs));
     }
@@ -217,9 +217,9 @@ fn cost_of(ranked: &Ranked) -> u64 {
 }
 
 /// The pools of one market of one subnet, in order.
-fn ranked(question: &Question, rung: Vec<Ranked>, notes: &mut Vec<String>) -> Vec<Ranked> {
+fn ranked(question: &Question, root_method: Vec<Ranked>, notes: &mut Vec<String>) -> Vec<Ranked> {
     let is_listed = |ranked: &Ranked| question.instance_types.contains(&ranked.instance_type);
-    let (listed, mut found): (Vec<Ranked>, Vec<Ranked>) = rung.into_iter().partition(is_listed);
+    let (listed, mut found): (Vec<Ranked>, Vec<Ranked>) = root_method.into_iter().partition(is_listed);
     // A stable sort: what costs the same, or an unknown price, stays in the order it came in.
     found.sort_by_key(cost_of);
     if found.len() > FOUND_MAX {
@@ -231,11 +231,11 @@ fn ranked(question: &Question, rung: Vec<Ranked>, notes: &mut Vec<String>) -> Ve
         }
         found.truncate(FOUND_MAX);
     }
-    let mut rung = listed;
-    rung.extend(found);
+    let mut root_method = listed;
+    root_method.extend(found);
     match question.order {
-        CapacityOrder::Price => rung.sort_by_key(cost_of),
+        CapacityOrder::Price => root_method.sort_by_key(cost_of),
         CapacityOrder::Listed | CapacityOrder::Score => {}
     }
-    rung
+    root_method
 }

@@ -19,7 +19,7 @@
 //! | `newest_backup` | the root comes back from the newest complete backup of itself, as soon as none is under way; without one a person decides |
 //! | `stuck` | a person decides |
 //!
-//! The decision is made where the backups are looked after ([`errand`](crate::backup::errand)): book and operation are read and written in one
+//! The decision is made where the backups are looked after ([`due_task`](crate::backup::task)): backup catalog and operation are read and written in one
 //! append, so the backup that was chosen is there. What was left behind does not come back so: after a reimage, a restore or a deletion the
 //! backups from before are a person's to choose ([`RootBegan`](crate::node::RootBegan)). Only the root is taken from it; data volumes stay as they are. A data volume
 //! that is lost is left to a person: whether it may be older than the others is a question of what is in it.
@@ -28,9 +28,9 @@ use std::collections::BTreeMap;
 
 use crate::model::backup_id::BackupId;
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::Origin;
+use crate::model::resources::RecoveryPoint;
 use crate::model::restore::Restore;
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Candidate, VolumeFact};
 use crate::operation::state::Operation;
@@ -39,7 +39,7 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
 /// Where the content of the volumes on a new instance comes from. A volume that is new to the node has no origin.
-pub(crate) fn origins(op: &Operation, candidate: &Candidate) -> BTreeMap<Slot, Origin> {
+pub(crate) fn recovery_points(op: &Operation, candidate: &Candidate) -> BTreeMap<Slot, RecoveryPoint> {
     let data = op.facts.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
     let data = data.filter_map(|(slot, fact)| Some((slot.clone(), of_data(op, slot, fact)?)));
     let root = of_root(op, candidate).map(|origin| (Slot::Root, origin));
@@ -47,40 +47,40 @@ pub(crate) fn origins(op: &Operation, candidate: &Candidate) -> BTreeMap<Slot, O
 }
 
 /// Of the data volumes that are others than before, where an operation ended without an instance.
-pub(crate) fn changed(op: &Operation) -> BTreeMap<Slot, Origin> {
+pub(crate) fn changed(op: &Operation) -> BTreeMap<Slot, RecoveryPoint> {
     let data = op.facts.volumes.iter().filter(|(slot, fact)| **slot != Slot::Root && fact.id.is_some());
-    let origins = data.filter_map(|(slot, fact)| Some((slot.clone(), of_data(op, slot, fact)?)));
-    origins.filter(|(_, origin)| *origin != Origin::SameVolume).collect()
+    let recovery_points = data.filter_map(|(slot, fact)| Some((slot.clone(), of_data(op, slot, fact)?)));
+    recovery_points.filter(|(_, origin)| *origin != RecoveryPoint::SameVolume).collect()
 }
 
-fn of_root(op: &Operation, candidate: &Candidate) -> Option<Origin> {
+fn of_root(op: &Operation, candidate: &Candidate) -> Option<RecoveryPoint> {
     if !op.keeps_root() {
         return None;
     }
     let was_there = op.order.before.volumes.contains_key(&Slot::Root);
-    match op.rung_of(&candidate.pool) {
-        RootRung::Adopt => Some(Origin::SameVolume),
-        RootRung::Clone => op.facts.cloned_from.clone().map(|of| Origin::Clone { of }),
-        RootRung::Image => of_backup(op, &Slot::Root).or_else(|| {
+    match op.root_method_of(&candidate.pool) {
+        RootMethod::Adopt => Some(RecoveryPoint::SameVolume),
+        RootMethod::Clone => op.facts.cloned_from.clone().map(|of| RecoveryPoint::Clone { of }),
+        RootMethod::Image => of_backup(op, &Slot::Root).or_else(|| {
             let snapshot = op.facts.root_snapshot.clone()?;
-            Some(Origin::FinalSnapshot { snapshot })
+            Some(RecoveryPoint::FinalSnapshot { snapshot })
         }),
-        RootRung::Fresh => was_there.then_some(Origin::Anew),
+        RootMethod::Fresh => was_there.then_some(RecoveryPoint::Anew),
     }
 }
 
-fn of_data(op: &Operation, slot: &Slot, fact: &VolumeFact) -> Option<Origin> {
+fn of_data(op: &Operation, slot: &Slot, fact: &VolumeFact) -> Option<RecoveryPoint> {
     let before = op.order.before.volumes.get(slot);
     if before.is_some_and(|held| Some(&held.volume) == fact.id.as_ref()) {
-        return Some(Origin::SameVolume);
+        return Some(RecoveryPoint::SameVolume);
     }
-    let copied = || fact.made_from.clone().map(|snapshot| Origin::FinalSnapshot { snapshot });
-    of_backup(op, slot).or_else(copied).or_else(|| before.map(|_| Origin::Anew))
+    let copied = || fact.made_from.clone().map(|snapshot| RecoveryPoint::FinalSnapshot { snapshot });
+    of_backup(op, slot).or_else(copied).or_else(|| before.map(|_| RecoveryPoint::Anew))
 }
 
-fn of_backup(op: &Operation, slot: &Slot) -> Option<Origin> {
+fn of_backup(op: &Operation, slot: &Slot) -> Option<RecoveryPoint> {
     let (backup, taken_at_ms) = op.facts.restored.get(slot)?.clone();
-    Some(Origin::Backup { backup, taken_at_ms, until_ms: written_until_ms(op) })
+    Some(RecoveryPoint::Backup { backup, taken_at_ms, until_ms: written_until_ms(op) })
 }
 
 /// Since when the instance that carried the node has surely written nothing more: when it was seen to be over.

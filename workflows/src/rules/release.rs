@@ -18,7 +18,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             continue;
         }
         let preserve = preserve(op, holder);
-        let safe = holder.preserved || holder.known_over || preserve.is_none();
+        let safe = holder.preserved || holder.ended || preserve.is_none();
         if let Some(preserve) = preserve.filter(|_| !safe) {
             due.push(preserve.into());
         }
@@ -67,13 +67,14 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         .map(|held| held.interface.clone());
     // Volumes that somebody attached would be left behind.
     let others = attached_volumes::others(op, &holder.instance).filter(|_| holder.is_old);
-    let keeping = address_retention::preserved(op, &holder.instance);
-    let is_any = !volumes.is_empty() || interface.is_some() || keeping.is_some() || others.is_some();
+    let address_interface = address_retention::preserved(op, &holder.instance);
+    let is_any =
+        !volumes.is_empty() || interface.is_some() || address_interface.is_some() || others.is_some();
     is_any.then(|| Intent::Preserve {
         instance: holder.instance.clone(),
         volumes,
         interface,
-        keeping,
+        address_interface,
         others,
         uefi: holder.is_old && uefi::is_asked(op),
     })
@@ -83,7 +84,7 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
 fn may_fence(op: &Operation, holder: &Holder) -> bool {
     let only_frees =
         matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause) || op.facts.diverted.is_some();
-    if !holder.is_old || holder.known_over || only_frees {
+    if !holder.is_old || holder.ended || only_frees {
         return true;
     }
     // Where to go is found out, too.
@@ -117,7 +118,7 @@ fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
         && secured
         && holder.is_old
         && holder.preserved
-        && !holder.known_over
+        && !holder.ended
         && !short_notice::is_short(op, holder)
         && matches!(&fact.place, Place::On(on) if *on == holder.instance)
         && fact.detach_tried_on.as_ref() != Some(&holder.instance)

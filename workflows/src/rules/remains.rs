@@ -3,7 +3,7 @@
 
 use crate::model::aws::SnapshotId;
 use crate::model::operation_id;
-use crate::model::resources::{Leftover, Resources, Retained, RootImage, Thing};
+use crate::model::resources::{Orphan, Resource, Resources, Retained, RootImage};
 use crate::model::volume::Slot;
 use crate::operation::state::Operation;
 use crate::rules::candidate::GivenUp;
@@ -18,13 +18,13 @@ impl Operation {
         let mut end = self.clone();
         end.give_up_candidate(at_ms, GivenUp::Cancelled);
         let facts = &end.facts;
-        let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
+        let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
         let mut left = end.order.before.clone();
         left.carrier = left.carrier.filter(|_| {
             operation_id::is_in_place(end.order.kind) || end.old().is_some_and(|old| !old.fenced)
         });
         left.placement = facts.placement.clone();
-        left.origins.extend(recovery_point::changed(&end));
+        left.recovery_points.extend(recovery_point::changed(&end));
         left.survey = facts.survey.as_deref().cloned().map(Box::new);
         left.uefi_data.clone_from(&facts.uefi_data);
         for (slot, fact) in &facts.volumes {
@@ -38,11 +38,11 @@ impl Operation {
                 }
             }
         }
-        left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+        left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
         if let Some(fact) = &facts.interface {
             left.interface = fact.held.clone();
         }
-        left.interface = left.interface.filter(|held| !gone(held.interface.as_str()));
+        left.interface = left.interface.filter(|held| !deleted(held.interface.as_str()));
         if end.order.spec.persist.network != NetworkMode::None {
             left.address = facts.address;
         }
@@ -51,18 +51,18 @@ impl Operation {
         left.address_interface = keeper.clone().filter(|_| left.carrier.is_none());
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
         left.retained.extend(facts.superseded.iter().cloned());
-        left.retained.retain(|old| !gone(old.volume.as_str()));
-        left.leftovers = end.leftovers();
+        left.retained.retain(|old| !deleted(old.volume.as_str()));
+        left.orphans = end.orphans();
         // The old instance is still the carrier, and the address has left it.
         let elsewhere =
             left.carrier.as_ref().and_then(|carrier| keeper.filter(|keeper| *keeper != carrier.interface));
-        left.leftovers.extend(elsewhere.map(|interface| Leftover {
-            thing: Thing::Interface { interface },
+        left.orphans.extend(elsewhere.map(|interface| Orphan {
+            resource: Resource::Interface { interface },
             because: format!("{}: of an instance that is given up", end.id),
         }));
         // A volume is the node's or left over, never both: what is left over is deleted, whatever the deletion keeps.
-        left.leftovers.retain(|old| {
-            !matches!(&old.thing, Thing::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
+        left.orphans.retain(|old| {
+            !matches!(&old.resource, Resource::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
         });
         if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
             left.root_images.push(RootImage {
@@ -71,23 +71,23 @@ impl Operation {
                 borrowed: facts.root_is_borrowed,
             });
         }
-        left.root_images.retain(|root| !gone(root.image.as_str()));
+        left.root_images.retain(|root| !deleted(root.image.as_str()));
         let old: Vec<SnapshotId> =
             end.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
         let held = |snapshot: &SnapshotId| {
             left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
                 || left.root_images.iter().any(|root| root.snapshot == *snapshot)
-                || gone(snapshot.as_str())
+                || deleted(snapshot.as_str())
         };
         let loose: Vec<SnapshotId> =
             facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned().collect();
         for snapshot in loose {
             let because = format!("{}: of a volume", end.id);
-            left.leftovers.push(Leftover { thing: Thing::Snapshot { snapshot }, because });
+            left.orphans.push(Orphan { resource: Resource::Snapshot { snapshot }, because });
         }
         for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
-            left.leftovers.push(Leftover {
-                thing: Thing::Instance {
+            left.orphans.push(Orphan {
+                resource: Resource::Instance {
                     instance: holder.instance.clone(),
                     spot_request: holder.spot_request.clone(),
                 },
@@ -96,8 +96,8 @@ impl Operation {
         }
         for record in end.steps.values().filter(|record| record.outcome.is_none()) {
             for (made, tags) in record.intent.makes() {
-                left.leftovers.push(Leftover {
-                    thing: Thing::Unsettled { made, tags: tags.clone() },
+                left.orphans.push(Orphan {
+                    resource: Resource::Unsettled { kind: made, tags: tags.clone() },
                     because: format!("{}: {} did not settle", end.id, record.step),
                 });
             }
@@ -113,30 +113,30 @@ impl Operation {
 
     /// What is left over at the end of this operation.
     #[must_use]
-    pub fn leftovers(&self) -> Vec<Leftover> {
-        let mut left: Vec<Leftover> = self.facts.things.clone();
+    pub fn orphans(&self) -> Vec<Orphan> {
+        let mut left: Vec<Orphan> = self.facts.orphans.clone();
         let temporary = self.facts.temporary.iter().filter(|temporary| !temporary.deleted);
-        let volumes = temporary.map(|temporary| Thing::Volume { volume: temporary.volume.clone() });
+        let volumes = temporary.map(|temporary| Resource::Volume { volume: temporary.volume.clone() });
         let superseded = self.order.before.root_images.iter().filter(|root| {
-            let gone = |id: &str| self.facts.gone.iter().any(|gone| gone == id);
-            !root.borrowed && gone(root.image.as_str()) && !gone(root.snapshot.as_str())
+            let deleted = |id: &str| self.facts.deleted.iter().any(|deleted| deleted == id);
+            !root.borrowed && deleted(root.image.as_str()) && !deleted(root.snapshot.as_str())
         });
-        let snapshots = superseded.map(|root| Thing::Snapshot { snapshot: root.snapshot.clone() });
+        let snapshots = superseded.map(|root| Resource::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.undoing { superseded::made(self) } else { Vec::new() };
         let copies = self.superseded_things();
         let given_up = self.facts.candidate.is_none() && !self.facts.undoing;
         let interfaces = address_retention::spare(self).filter(|_| given_up);
-        for thing in
+        for resource in
             volumes.chain(snapshots).chain(made).chain(copies).chain(interface::spare(self)).chain(interfaces)
         {
-            if !left.iter().any(|known| known.thing == thing) {
+            if !left.iter().any(|known| known.resource == resource) {
                 let because = format!("{}: not cleaned up", self.id);
-                left.push(Leftover { thing, because });
+                left.push(Orphan { resource, because });
             }
         }
-        left.retain(|left| !self.facts.gone.contains(&left.thing.id()));
+        left.retain(|left| !self.facts.deleted.contains(&left.resource.id()));
         for left in &mut left {
-            if let Some(because) = self.facts.uncleaned.get(&left.thing.id()) {
+            if let Some(because) = self.facts.uncleaned.get(&left.resource.id()) {
                 left.because = format!("{}: {because}", self.id);
             }
         }

@@ -22,7 +22,7 @@
 //! Not verified on a live account: a copy that is still being initialised as a root; its speed; the errors of CopyVolumes.
 
 use crate::model::aws::{InstanceId, VolumeId};
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
@@ -30,9 +30,9 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
 /// What carries the root after an adoption that did not succeed.
-pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootRung {
+pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootMethod {
     let failed = matches!(evidence, Evidence::AdoptRefused { code, .. } if code == "failed" || code == "failed-detached");
-    if failed && op.facts.rung == RootRung::Adopt { RootRung::Clone } else { RootRung::Image }
+    if failed && op.facts.root_method == RootMethod::Adopt { RootMethod::Clone } else { RootMethod::Image }
 }
 
 /// The copy of the root volume, once that is free.
@@ -50,11 +50,11 @@ pub(crate) fn clone(op: &Operation) -> Option<Due> {
 }
 
 /// Whether the root that this rung adopts is there.
-pub(crate) fn is_ready(op: &Operation, rung: RootRung) -> bool {
-    match rung {
-        RootRung::Adopt => true,
-        RootRung::Clone => op.facts.cloned_from.is_some(),
-        RootRung::Fresh | RootRung::Image => false,
+pub(crate) fn is_ready(op: &Operation, root_method: RootMethod) -> bool {
+    match root_method {
+        RootMethod::Adopt => true,
+        RootMethod::Clone => op.facts.cloned_from.is_some(),
+        RootMethod::Fresh | RootMethod::Image => false,
     }
 }
 

@@ -32,13 +32,13 @@ use perennial_engine::ids::Token;
 
 use crate::model::aws::{SnapshotId, VolumeId};
 use crate::model::capacity::CapacityPool;
-use crate::model::resources::{Leftover, Thing};
-use crate::model::root::RootRung;
+use crate::model::resources::{Orphan, Resource};
+use crate::model::root::RootMethod;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation, StepRecord};
 use crate::rules::capacity;
-use crate::rules::transfer::Way;
+use crate::rules::transfer::TransferMethod;
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -54,12 +54,12 @@ pub(crate) fn due(op: &Operation) -> Vec<Due> {
     for (slot, fact) in &op.facts.volumes {
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
         let stays = match slot {
-            Slot::Root => op.rung_of(&home) == RootRung::Adopt,
-            Slot::Data(_) => op.way(slot, fact, &home) == Way::Attach,
+            Slot::Root => op.root_method_of(&home) == RootMethod::Adopt,
+            Slot::Data(_) => op.transfer_method(slot, fact, &home) == TransferMethod::Attach,
         };
         let moves = |pool: &CapacityPool| match slot {
-            Slot::Root => op.rung_of(pool) == RootRung::Image,
-            Slot::Data(_) => op.way(slot, fact, pool) != Way::Attach,
+            Slot::Root => op.root_method_of(pool) == RootMethod::Image,
+            Slot::Data(_) => op.transfer_method(slot, fact, pool) != TransferMethod::Attach,
         };
         let is_free_to_take =
             !is_snapshotted(op, slot) && !is_tried(op, volume) && !is_being_attached(op, slot);
@@ -77,11 +77,11 @@ fn waits_for_a_snapshot(op: &Operation, pool: &CapacityPool) -> bool {
     let data_waits = facts.volumes.iter().any(|(slot, fact)| {
         *slot != Slot::Root
             && fact.place != Place::Absent
-            && op.way(slot, fact, pool) == Way::Launch
+            && op.transfer_method(slot, fact, pool) == TransferMethod::Launch
             && fact.snapshot.is_none()
             && !facts.restore.contains_key(slot)
     });
-    data_waits || (op.rung_of(pool) == RootRung::Image && facts.root_snapshot.is_none())
+    data_waits || (op.root_method_of(pool) == RootMethod::Image && facts.root_snapshot.is_none())
 }
 
 /// The name of the step about a volume.
@@ -206,6 +206,6 @@ pub(crate) fn outdate_root(op: &mut Operation) {
 pub(crate) fn outdate_image(op: &mut Operation) {
     if let Some(image) = op.facts.root_image.take() {
         let because = format!("{}: of a root that an instance has had since", op.id);
-        op.facts.things.push(Leftover { thing: Thing::Image { image }, because });
+        op.facts.orphans.push(Orphan { resource: Resource::Image { image }, because });
     }
 }

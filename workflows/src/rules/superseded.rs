@@ -1,16 +1,16 @@
 //! What an operation makes superfluous: resources that a newer one has taken the place of.
 
 use crate::model::aws::SnapshotId;
-use crate::model::resources::Thing;
+use crate::model::resources::Resource;
 use crate::operation::state::Operation;
 use crate::rules::{address_retention, existing_volumes, interface};
 use crate::step::intent::Intent;
 
 impl Operation {
     /// Snapshots of volumes, and an interface, that nothing of the node's needs any more.
-    pub(crate) fn superseded_things(&self) -> Vec<Thing> {
+    pub(crate) fn superseded_things(&self) -> Vec<Resource> {
         let (facts, before) = (&self.facts, &self.order.before);
-        let mut things = Vec::new();
+        let mut resources = Vec::new();
         let needed = |snapshot: &SnapshotId| {
             facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
                 || (facts.root_image.is_some() && facts.root_snapshot.as_ref() == Some(snapshot))
@@ -23,24 +23,24 @@ impl Operation {
             );
             uses && record.outcome.is_none()
         });
-        let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return things };
+        let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return resources };
         let old = before.volumes.values().filter_map(|held| held.made_from.as_ref());
         for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !is_awaited && !needed(snapshot)) {
-            things.push(Thing::Snapshot { snapshot: snapshot.clone() });
+            resources.push(Resource::Snapshot { snapshot: snapshot.clone() });
         }
         if Self::has_moved(candidate)
             && let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
         {
-            things.push(Thing::Interface { interface: held.interface.clone() });
+            resources.push(Resource::Interface { interface: held.interface.clone() });
         }
-        things.extend(interface::spare(self));
-        things.extend(address_retention::superseded(self));
-        things
+        resources.extend(interface::spare(self));
+        resources.extend(address_retention::superseded(self));
+        resources
     }
 }
 
 /// What this operation has made and nobody needs any more. Volumes that an instance may have written to are not among it.
-pub(crate) fn made(op: &Operation) -> Vec<Thing> {
+pub(crate) fn made(op: &Operation) -> Vec<Resource> {
     let (facts, before) = (&op.facts, &op.order.before);
     let mut made = Vec::new();
     for fact in facts.volumes.values().filter(|fact| !fact.touched) {
@@ -48,25 +48,25 @@ pub(crate) fn made(op: &Operation) -> Vec<Thing> {
             && !before.volumes.values().any(|held| held.volume == *volume)
             && !existing_volumes::is_taken(op, volume)
         {
-            made.push(Thing::Volume { volume: volume.clone() });
+            made.push(Resource::Volume { volume: volume.clone() });
         }
     }
     for temporary in &facts.temporary {
-        made.push(Thing::Volume { volume: temporary.volume.clone() });
+        made.push(Resource::Volume { volume: temporary.volume.clone() });
     }
     if let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
         && before.interface.as_ref() != Some(held)
         && !interface::goes_back(op)
     {
-        made.push(Thing::Interface { interface: held.interface.clone() });
+        made.push(Resource::Interface { interface: held.interface.clone() });
     }
     made.extend(interface::spare(op));
     made.extend(address_retention::undone(op));
     if let Some(image) = &facts.root_image {
-        made.push(Thing::Image { image: image.clone() });
+        made.push(Resource::Image { image: image.clone() });
     }
     for snapshot in &facts.copies {
-        made.push(Thing::Snapshot { snapshot: snapshot.clone() });
+        made.push(Resource::Snapshot { snapshot: snapshot.clone() });
     }
     made
 }

@@ -26,7 +26,7 @@ use std::net::Ipv4Addr;
 use crate::model::capacity::CapacityPool;
 use crate::model::image::Placement;
 use crate::model::resources::Retained;
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Candidate, Place, VolumeFact};
 use crate::operation::state::Operation;
@@ -36,7 +36,7 @@ use crate::step::intent::LaunchVolume;
 
 /// How a data volume gets onto the new instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum TransferMethod {
     /// The very same volume is attached.
     Attach,
     /// A copy is made in the instance's zone and attached.
@@ -67,30 +67,35 @@ impl Operation {
     }
 
     /// How an instance of a pool gets the root.
-    pub(crate) fn rung_of(&self, pool: &CapacityPool) -> RootRung {
+    pub(crate) fn root_method_of(&self, pool: &CapacityPool) -> RootMethod {
         let root = self.facts.volumes.get(&Slot::Root);
-        match self.facts.rung {
-            RootRung::Adopt | RootRung::Clone if root.is_some_and(|root| !self.is_near(root, pool)) => {
-                RootRung::Image
+        match self.facts.root_method {
+            RootMethod::Adopt | RootMethod::Clone if root.is_some_and(|root| !self.is_near(root, pool)) => {
+                RootMethod::Image
             }
-            rung => rung,
+            root_method => root_method,
         }
     }
 
     /// How the new instance gets the root.
-    pub(crate) fn rung(&self) -> RootRung {
-        self.target().map_or(self.facts.rung, |pool| self.rung_of(&pool))
+    pub(crate) fn root_method(&self) -> RootMethod {
+        self.target().map_or(self.facts.root_method, |pool| self.root_method_of(&pool))
     }
 
     /// How an instance of a pool gets a data volume.
-    pub(crate) fn way(&self, slot: &Slot, fact: &VolumeFact, pool: &CapacityPool) -> Way {
+    pub(crate) fn transfer_method(
+        &self,
+        slot: &Slot,
+        fact: &VolumeFact,
+        pool: &CapacityPool,
+    ) -> TransferMethod {
         let before = self.order.before.volumes.get(slot);
         let is_used = fact.touched || before.is_some_and(|held| Some(&held.volume) == fact.id.as_ref());
         match self.order.spec.persist.data {
-            DataMode::Reattach if is_used && self.facts.restore.contains_key(slot) => Way::Copy,
-            DataMode::Snapshot if is_used => Way::Launch,
-            DataMode::Snapshot | DataMode::Reattach if self.is_near(fact, pool) => Way::Attach,
-            DataMode::Snapshot | DataMode::Reattach => Way::Copy,
+            DataMode::Reattach if is_used && self.facts.restore.contains_key(slot) => TransferMethod::Copy,
+            DataMode::Snapshot if is_used => TransferMethod::Launch,
+            DataMode::Snapshot | DataMode::Reattach if self.is_near(fact, pool) => TransferMethod::Attach,
+            DataMode::Snapshot | DataMode::Reattach => TransferMethod::Copy,
         }
     }
 
@@ -98,16 +103,20 @@ impl Operation {
     pub(crate) fn launches_late(&self) -> bool {
         let Some(pool) = self.target() else { return false };
         let in_launch = |(slot, fact): (&Slot, &VolumeFact)| {
-            *slot != Slot::Root && fact.place != Place::Absent && self.way(slot, fact, &pool) == Way::Launch
+            *slot != Slot::Root
+                && fact.place != Place::Absent
+                && self.transfer_method(slot, fact, &pool) == TransferMethod::Launch
         };
-        self.rung_of(&pool) == RootRung::Image || self.facts.volumes.iter().any(in_launch)
+        self.root_method_of(&pool) == RootMethod::Image || self.facts.volumes.iter().any(in_launch)
     }
 
     /// The data volumes of a launch request; `None` while a snapshot is missing.
     pub(crate) fn launch_volumes(&self, pool: &CapacityPool) -> Option<Vec<LaunchVolume>> {
         let mut volumes = Vec::new();
         for (slot, fact) in &self.facts.volumes {
-            if *slot == Slot::Root || fact.place == Place::Absent || self.way(slot, fact, pool) != Way::Launch
+            if *slot == Slot::Root
+                || fact.place == Place::Absent
+                || self.transfer_method(slot, fact, pool) != TransferMethod::Launch
             {
                 continue;
             }

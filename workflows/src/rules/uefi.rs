@@ -1,6 +1,6 @@
 //! When the UEFI variables of the root's instance are asked for, and which of them go on with an image.
 
-use crate::model::root::RootRung;
+use crate::model::root::RootMethod;
 use crate::model::uefi::UefiVariables;
 use crate::operation::facts::Candidate;
 use crate::operation::state::Operation;
@@ -27,9 +27,9 @@ pub(crate) fn learn(known: &mut Option<String>, seen: Option<&UefiVariables>) {
 /// What is known of them once the new instance carries the node: nothing of a root that is not there any more.
 pub(crate) fn of_the_root(op: &Operation, candidate: &Candidate) -> Option<String> {
     let goes_on = op.keeps_root()
-        && match op.rung_of(&candidate.pool) {
-            RootRung::Adopt | RootRung::Clone | RootRung::Image => true,
-            RootRung::Fresh => false,
+        && match op.root_method_of(&candidate.pool) {
+            RootMethod::Adopt | RootMethod::Clone | RootMethod::Image => true,
+            RootMethod::Fresh => false,
         };
     op.facts.uefi_data.clone().filter(|_| goes_on)
 }

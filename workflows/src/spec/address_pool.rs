@@ -37,7 +37,7 @@ pub const RANGES_MAX: usize = 256;
 
 /// The format of a pool file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PoolSchema {
+pub enum AddressPoolSchema {
     /// The first one.
     #[serde(rename = "perennial.pool/v1")]
     V1,
@@ -46,9 +46,9 @@ pub enum PoolSchema {
 /// A pool of private addresses of one subnet: the content of a pool file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PoolSpec {
+pub struct AddressPoolSpec {
     /// The format of this file.
-    pub schema: PoolSchema,
+    pub schema: AddressPoolSchema,
     /// The pool's name, for ever.
     pub name: NodeName,
     /// The subnet its addresses are of; the nodes that use it live there.
@@ -138,7 +138,7 @@ impl fmt::Debug for AddressRange {
     }
 }
 
-impl PoolSpec {
+impl AddressPoolSpec {
     /// Checks what the form alone cannot say.
     ///
     /// # Errors
@@ -188,9 +188,9 @@ impl NetworkMode {
 mod tests {
     use super::*;
 
-    fn spec(addresses: &[&str]) -> PoolSpec {
-        PoolSpec {
-            schema: PoolSchema::V1,
+    fn spec(addresses: &[&str]) -> AddressPoolSpec {
+        AddressPoolSpec {
+            schema: AddressPoolSchema::V1,
             name: NodeName::parse("brokers").unwrap(),
             subnet: SubnetId::parse("subnet-1").unwrap(),
             addresses: addresses.iter().map(|text| AddressRange::parse(text).unwrap()).collect(),

@@ -29,7 +29,7 @@ pub const MIN_LIFETIME_MIN_MAX: u32 = 31 * 24 * 60;
 /// What becomes of volumes that somebody attached to the node's instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum FoundVolumes {
+pub enum AttachedVolumes {
     /// They become the node's and are carried like its own; detached by hand, they are given back.
     #[default]
     Keep,
@@ -37,7 +37,7 @@ pub enum FoundVolumes {
     Ignore,
 }
 
-impl FoundVolumes {
+impl AttachedVolumes {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
     pub(crate) const fn is_default(&self) -> bool {
         matches!(self, Self::Keep)
@@ -279,8 +279,8 @@ pub struct PersistSpec {
     #[serde(default)]
     pub handover: Handover,
     /// What becomes of volumes that somebody attached to its instance.
-    #[serde(default, skip_serializing_if = "FoundVolumes::is_default")]
-    pub found_volumes: FoundVolumes,
+    #[serde(default, skip_serializing_if = "AttachedVolumes::is_default")]
+    pub attached_volumes: AttachedVolumes,
     /// What follows when the root volume does not exist any more; `newest_backup` where the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_loss: Option<RootLoss>,
@@ -569,7 +569,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
             network,
             handover: Handover::Terminate,
             root_loss: None,
-            found_volumes: FoundVolumes::Keep,
+            attached_volumes: AttachedVolumes::Keep,
             retain_days: None,
         },
         network: NetworkSpec::default(),

@@ -57,7 +57,7 @@ impl BackupIntent {
         }
     }
 
-    /// The step's name, for people; in a book each belongs to a backup.
+    /// The step's name, for people; in a backup catalog each belongs to a backup.
     #[must_use]
     pub fn step(&self) -> String {
         match self {

@@ -11,10 +11,10 @@ use crate::model::aws::{
 };
 use crate::model::image::Placement;
 use crate::model::name::NodeName;
-use crate::model::resources::Thing;
+use crate::model::resources::Resource;
 use crate::model::survey::Survey;
 use crate::model::uefi::UefiVariables;
-use crate::model::volume::{Found, FoundVolume, Stranger};
+use crate::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
 use crate::step::backup::BackupEvidence;
 
 /// What a step observed. Not an error: the workflow decides on it.
@@ -31,7 +31,7 @@ pub enum Evidence {
         volume: VolumeId,
     },
     /// The existing volume can be the node's: free, seen twice.
-    VolumeTaken {
+    VolumeClaimed {
         /// Its size.
         size_gib: u32,
         /// What a copy of it is made as.
@@ -155,7 +155,7 @@ pub enum Evidence {
     /// What the step in question has made; nothing, when it has surely made nothing.
     Found {
         /// What.
-        things: Vec<Thing>,
+        resources: Vec<Resource>,
     },
     /// The instance the step works on is gone or going.
     InstanceGone {
@@ -195,10 +195,10 @@ pub enum Evidence {
     /// As `preserved`; and there are other volumes on the instance.
     PreservedWith {
         /// Which can become the node's: they are preserved as well.
-        found: Vec<FoundVolume>,
+        found: Vec<DiscoveredVolume>,
         /// Which are left alone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        strangers: Vec<Stranger>,
+        unmanaged: Vec<UnmanagedVolume>,
         /// The instance's UEFI variables, where they were asked for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uefi: Option<UefiVariables>,

@@ -37,7 +37,7 @@ use crate::model::aws::{
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
 use crate::model::name::NodeName;
-use crate::model::resources::{Made, Succession, Thing};
+use crate::model::resources::{Resource, ResourceKind, Succession};
 use crate::model::survey::{PATIENCE_MS, Question, Rank};
 use crate::model::volume::{OtherVolumes, Slot, TagMap};
 use crate::step::backup::BackupIntent;
@@ -129,7 +129,7 @@ pub enum Intent {
         tags: TagMap,
     },
     /// Sees that an existing volume can be the node's.
-    TakeVolume {
+    ClaimVolume {
         /// Whose.
         slot: Slot,
         /// Which volume.
@@ -165,7 +165,7 @@ pub enum Intent {
         /// The instance's primary interface, which has the node's address and keeps it until it moves on; where that cannot be, it
         /// is gone without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        keeping: Option<InterfaceId>,
+        address_interface: Option<InterfaceId>,
         /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         others: Option<OtherVolumes>,
@@ -432,7 +432,7 @@ pub enum Intent {
     /// Looks for what a step of a cancelled or abandoned operation may have made.
     Find {
         /// What kind of thing.
-        made: Made,
+        kind: ResourceKind,
         /// The tags it would have.
         tags: TagMap,
     },
@@ -466,7 +466,7 @@ impl Intent {
             Self::Resolve { .. } => "resolve".into(),
             Self::Survey(_) => "survey".into(),
             Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
-            Self::TakeVolume { slot, .. } => format!("take_volume:{slot}"),
+            Self::ClaimVolume { slot, .. } => format!("claim_volume:{slot}"),
             Self::CreateInterface { .. } => "create_interface".into(),
             Self::Preserve { instance, .. } => format!("preserve:{instance}"),
             Self::Detach { slot, .. } => format!("detach:{slot}"),
@@ -493,7 +493,7 @@ impl Intent {
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
             Self::DeregisterImage { image } => format!("deregister_image:{image}"),
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
-            Self::Find { made, tags } => format!("find:{}", Thing::suspected(*made, tags)),
+            Self::Find { kind: made, tags } => format!("find:{}", Resource::suspected(*made, tags)),
             Self::Backup(intent) => intent.step(),
             Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
             Self::SnapshotAhead { slot, .. } => format!("snapshot_ahead:{slot}"),
@@ -513,7 +513,7 @@ impl Intent {
             Self::Resolve { .. }
             | Self::CreateVolume { .. }
             | Self::CloneRoot { .. }
-            | Self::TakeVolume { .. }
+            | Self::ClaimVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Preserve { .. }
             | Self::SetGroups { .. }
@@ -579,7 +579,7 @@ impl Intent {
             Self::DeleteInterface { interface } => Some(interface.to_string()),
             Self::DeregisterImage { image } => Some(image.to_string()),
             Self::DeleteSnapshot { snapshot } => Some(snapshot.to_string()),
-            Self::Find { made, tags } => Some(Thing::suspected(*made, tags)),
+            Self::Find { kind: made, tags } => Some(Resource::suspected(*made, tags)),
             _ => None,
         }
     }
@@ -602,7 +602,7 @@ impl Intent {
             | Self::Survey(_)
             | Self::CreateVolume { .. }
             | Self::CloneRoot { .. }
-            | Self::TakeVolume { .. }
+            | Self::ClaimVolume { .. }
             | Self::CreateInterface { .. }
             | Self::Fence { .. }
             | Self::Release { .. }
@@ -627,19 +627,21 @@ impl Intent {
 
     /// What a step makes, and the tags it makes it with; `None` for a step that makes nothing.
     #[must_use]
-    pub fn makes(&self) -> Vec<(Made, &TagMap)> {
+    pub fn makes(&self) -> Vec<(ResourceKind, &TagMap)> {
         match self {
             Self::Launch { tags, volumes, .. } if !volumes.is_empty() => {
-                vec![(Made::Instance, tags), (Made::Volume, tags)]
+                vec![(ResourceKind::Instance, tags), (ResourceKind::Volume, tags)]
             }
-            Self::Launch { tags, .. } => vec![(Made::Instance, tags)],
-            Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => vec![(Made::Volume, tags)],
-            Self::CreateInterface { tags, .. } => vec![(Made::Interface, tags)],
+            Self::Launch { tags, .. } => vec![(ResourceKind::Instance, tags)],
+            Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => {
+                vec![(ResourceKind::Volume, tags)]
+            }
+            Self::CreateInterface { tags, .. } => vec![(ResourceKind::Interface, tags)],
             Self::SnapshotRoot { tags, .. }
             | Self::SnapshotVolume { tags, .. }
             | Self::FinalSnapshot { tags, .. }
-            | Self::SnapshotAhead { tags, .. } => vec![(Made::Snapshot, tags)],
-            Self::RegisterImage { tags, .. } => vec![(Made::Image, tags)],
+            | Self::SnapshotAhead { tags, .. } => vec![(ResourceKind::Snapshot, tags)],
+            Self::RegisterImage { tags, .. } => vec![(ResourceKind::Image, tags)],
             _ => Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Hints: what AWS's events say of volumes, snapshots and instances that a step may be waiting for.
 //!
 //! A hint decides nothing. It lets a step that sleeps between two looks look at once; what the look shows is the evidence. So
-//! hints are not letters: none is written to the journal, and one that is lost costs a pause.
+//! hints are not inbox entries: none is written to the journal, and one that is lost costs a pause.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::step::intent::Intent;
 
 /// What something was heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum WakeHint {
     /// A volume came to be, or did not, or could not be attached, or changed.
     Volume {
         /// Which.
@@ -31,7 +31,7 @@ pub enum Hint {
     },
 }
 
-impl Hint {
+impl WakeHint {
     /// Whether a step with this request may be waiting for it. Better one look too many than one too late.
     #[must_use]
     pub fn concerns(&self, intent: &Intent) -> bool {
@@ -40,7 +40,7 @@ impl Hint {
             Self::Volume { volume } => match intent {
                 // The request of one that is being made does not know its name yet; there are few of them.
                 Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => true,
-                Intent::TakeVolume { volume: of, .. }
+                Intent::ClaimVolume { volume: of, .. }
                 | Intent::Attach { volume: of, .. }
                 | Intent::Detach { volume: of, .. }
                 | Intent::Release { volume: of, .. }
@@ -94,16 +94,16 @@ mod tests {
             device: "/dev/sdf".into(),
         };
         let steps = [&root, &set, &start, &attach];
-        let concerned = |hint: Hint| steps.map(|intent| hint.concerns(intent));
-        let of = |snap: &str, vol: &str| Hint::Snapshots {
+        let concerned = |hint: WakeHint| steps.map(|intent| hint.concerns(intent));
+        let of = |snap: &str, vol: &str| WakeHint::Snapshots {
             snapshots: [snapshot(snap)].into(),
             volumes: [volume(vol)].into(),
         };
         assert_eq!(concerned(of("snap-2", "vol-1")), [true, true, false, false]);
         assert_eq!(concerned(of("snap-3", "vol-3")), [false; 4]);
-        assert_eq!(concerned(Hint::Volume { volume: volume("vol-1") }), [false, false, false, true]);
-        assert_eq!(concerned(Hint::Volume { volume: volume("vol-2") }), [false; 4]);
-        assert_eq!(concerned(Hint::Instance { instance: instance("i-1") }), [false, false, true, false]);
-        assert_eq!(concerned(Hint::Instance { instance: instance("i-2") }), [false; 4]);
+        assert_eq!(concerned(WakeHint::Volume { volume: volume("vol-1") }), [false, false, false, true]);
+        assert_eq!(concerned(WakeHint::Volume { volume: volume("vol-2") }), [false; 4]);
+        assert_eq!(concerned(WakeHint::Instance { instance: instance("i-1") }), [false, false, true, false]);
+        assert_eq!(concerned(WakeHint::Instance { instance: instance("i-2") }), [false; 4]);
     }
 }

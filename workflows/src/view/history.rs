@@ -16,7 +16,7 @@ use crate::domain::retention::length;
 use crate::model::aws::{GroupId, InstanceId, Market, VolumeId};
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
-use crate::model::resources::{HeldVolume, Origin, PruneItem, Resources, Thing};
+use crate::model::resources::{HeldVolume, PruneItem, RecoveryPoint, Resource, Resources};
 use crate::model::restore::Restore;
 use crate::model::signal::{Cause, News};
 use crate::model::survey::Survey;
@@ -78,7 +78,7 @@ pub struct Story {
     /// Where the content of its volumes comes from, and so what is lost; of an operation that has brought the node onto an
     /// instance, or has made volumes anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub origins: BTreeMap<Slot, Origin>,
+    pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
     /// Before and after.
     pub comparison: Vec<Comparison>,
 }
@@ -208,14 +208,14 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
         rejected: Vec::new(),
         remarks: Vec::new(),
         outage: None,
-        origins: BTreeMap::new(),
+        recovery_points: BTreeMap::new(),
         comparison: Vec::new(),
     };
     if let Some(restore) = &order.restore {
         told.remarks.push(Remark { at_ms: *started_at_ms, text: restored(restore, *started_at_ms) });
     }
-    let condemned = order.prune.iter().map(|condemned| prune_in_words(condemned, *started_at_ms));
-    told.remarks.extend(condemned.map(|text| Remark { at_ms: *started_at_ms, text }));
+    let pruned = order.prune.iter().map(|pruned| prune_in_words(pruned, *started_at_ms));
+    told.remarks.extend(pruned.map(|text| Remark { at_ms: *started_at_ms, text }));
     let mut clock = OutageClock::new(order, *started_at_ms);
     let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
     let mut surveyed: Option<&Survey> = None;
@@ -260,7 +260,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                     told.rejected.push(remark(format!("{pool}: {instance} was gone at once ({reason})")));
                 }
             }
-            OperationEvent::RungChosen { from, to, because, .. } => {
+            OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 told.rejected.push(remark(format!("root {from}: {because}; going on with {to}")));
             }
             OperationEvent::Dropped { steps, because } => {
@@ -305,7 +305,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.remarks.push(remark(format!("{what}: {cause}")));
             }
             OperationEvent::VolumeFound { instance, slot, held } => {
-                told.remarks.push(remark(found_in_words(instance, slot, held)));
+                told.remarks.push(remark(discovered_in_words(instance, slot, held)));
             }
             OperationEvent::Finished { resources, outcome } => {
                 told.status = outcome.to_string();
@@ -313,11 +313,14 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                 told.comparison = compare(&order.before, resources);
                 let brought = resources.carrier.is_some()
                     && !matches!(order.kind, OperationKind::Grow | OperationKind::Prune);
-                let is_told = |slot: &Slot, origin: &Origin| {
-                    outcome.is_completed() && brought || order.before.origins.get(slot) != Some(origin)
+                let is_told = |slot: &Slot, origin: &RecoveryPoint| {
+                    outcome.is_completed() && brought
+                        || order.before.recovery_points.get(slot) != Some(origin)
                 };
-                let origins = resources.origins.iter().filter(|(slot, origin)| is_told(slot, origin));
-                told.origins = origins.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
+                let recovery_points =
+                    resources.recovery_points.iter().filter(|(slot, origin)| is_told(slot, origin));
+                told.recovery_points =
+                    recovery_points.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
             }
         }
     }
@@ -327,7 +330,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
 
 /// A volume that became the node's.
 #[must_use]
-pub fn found_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume) -> String {
+pub fn discovered_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume) -> String {
     let size = held.size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
     format!("{} at {} of {instance} is the node's from now on, as {slot}{size}", held.volume, held.device)
 }
@@ -439,8 +442,8 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Surveyed(survey) => survey.in_words(),
         Evidence::VolumeCreated { volume } => format!("{volume} is available"),
-        Evidence::VolumeTaken { size_gib, .. } => match intent {
-            Intent::TakeVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
+        Evidence::VolumeClaimed { size_gib, .. } => match intent {
+            Intent::ClaimVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
             _ => format!("{size_gib} GiB"),
         },
         Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
@@ -509,7 +512,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
-        Evidence::PreservedWith { found, strangers, uefi } => {
+        Evidence::PreservedWith { found, unmanaged, uefi } => {
             let mut said = "DeleteOnTermination is false".to_owned();
             let list = |said: &mut String, what: &str, ids: Vec<&str>| {
                 if !ids.is_empty() {
@@ -517,7 +520,7 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
                 }
             };
             list(&mut said, "found", found.iter().map(|found| found.volume.as_str()).collect());
-            list(&mut said, "left alone:", strangers.iter().map(|other| other.volume.as_str()).collect());
+            list(&mut said, "left alone:", unmanaged.iter().map(|other| other.volume.as_str()).collect());
             match uefi {
                 Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
                 Some(UefiVariables::Unread { because }) => {
@@ -529,9 +532,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
-        Evidence::Found { things } if things.is_empty() => "it has made nothing".to_owned(),
-        Evidence::Found { things } => {
-            let ids: Vec<String> = things.iter().map(Thing::id).collect();
+        Evidence::Found { resources } if resources.is_empty() => "it has made nothing".to_owned(),
+        Evidence::Found { resources } => {
+            let ids: Vec<String> = resources.iter().map(Resource::id).collect();
             format!("it has made {}", ids.join(", "))
         }
         Evidence::InstanceGone { instance, state, reason } => {
@@ -598,8 +601,8 @@ pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
 }
 
 /// What the history says of what is to be deleted.
-pub(crate) fn prune_in_words(condemned: &PruneItem, at_ms: u64) -> String {
-    let PruneItem { volume, slot, since_ms, size_gib, because, .. } = condemned;
+pub(crate) fn prune_in_words(pruned: &PruneItem, at_ms: u64) -> String {
+    let PruneItem { volume, slot, since_ms, size_gib, because, .. } = pruned;
     let size = size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
     let age = length(at_ms.saturating_sub(*since_ms));
     format!("{volume} ({slot}{size}), retained for {age}, is to be deleted: {because}")

@@ -58,7 +58,7 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
         Intent::Resolve { .. } => 500,
         Intent::Survey(_) => 600,
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => 2_500,
-        Intent::CreateInterface { .. } | Intent::TakeVolume { .. } => 1_500,
+        Intent::CreateInterface { .. } | Intent::ClaimVolume { .. } => 1_500,
         Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
         Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
         // About a minute on virtual types; minutes on GPU and metal.
@@ -266,7 +266,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
             Evidence::VolumeCreated { volume: volume() }
         }
-        Intent::TakeVolume { size_gib, .. } => Evidence::VolumeTaken { size_gib: *size_gib, traits: None },
+        Intent::ClaimVolume { size_gib, .. } => Evidence::VolumeClaimed { size_gib: *size_gib, traits: None },
         Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
             interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
             private_ip: match private_ip {
@@ -325,7 +325,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeleteInterface { .. }
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
-        Intent::Find { .. } => Evidence::Found { things: Vec::new() },
+        Intent::Find { .. } => Evidence::Found { resources: Vec::new() },
         Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
             Evidence::Backup(BackupEvidence::Taken {
                 snapshots: vec![TakenSnapshot {

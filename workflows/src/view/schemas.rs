@@ -15,9 +15,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::aggregate::address_pool::PoolEvent;
+use crate::aggregate::address_pool::AddressPoolEvent;
 use crate::aggregate::backup_catalog::BackupEvent;
-use crate::aggregate::inbox::LetterEvent;
+use crate::aggregate::inbox::InboxEvent;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::codec::EVENT_VERSION;
 use crate::domain::submission::{
@@ -27,7 +27,7 @@ use crate::domain::submission::{
 };
 use crate::model::name::{NODE_NAME_MAX, NodeName};
 use crate::operation::event::OperationEvent;
-use crate::spec::address_pool::PoolSpec;
+use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::{DATA_VOLUMES_MAX, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
 
 /// Every schema with its name.
@@ -57,7 +57,7 @@ pub fn node() -> Schema {
 /// The file of a pool of addresses.
 #[must_use]
 pub fn pool() -> Schema {
-    let mut schema = generator().into_root_schema_for::<PoolSpec>();
+    let mut schema = generator().into_root_schema_for::<AddressPoolSpec>();
     title(&mut schema, "Perennial pool file, version 1");
     refine(&mut schema);
     schema
@@ -120,9 +120,9 @@ pub fn event() -> Schema {
     let mut kinds = Vec::new();
     kinds.extend(variants::<NodeEvent>(&mut generator, "node"));
     kinds.extend(variants::<OperationEvent>(&mut generator, "operation"));
-    kinds.extend(variants::<LetterEvent>(&mut generator, "letter"));
+    kinds.extend(variants::<InboxEvent>(&mut generator, "inbox"));
     kinds.extend(variants::<BackupEvent>(&mut generator, "backup"));
-    kinds.extend(variants::<PoolEvent>(&mut generator, "pool"));
+    kinds.extend(variants::<AddressPoolEvent>(&mut generator, "address_pool"));
     let hash = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
     let mut schema = json_schema!({
         "type": "object",

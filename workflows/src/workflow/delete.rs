@@ -31,7 +31,7 @@ use crate::step::intent::Intent;
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = release::rules(op);
     let (unsettled, others): (Vec<Due>, Vec<Due>) =
-        cleanup::leftovers(op).into_iter().partition(|due| matches!(due.intent, Intent::Find { .. }));
+        cleanup::orphans(op).into_iter().partition(|due| matches!(due.intent, Intent::Find { .. }));
     let all_known = unsettled.is_empty();
     due.extend(unsettled);
     if all_known {
@@ -55,10 +55,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
                     .root_images
                     .iter()
                     .filter(|root| root.snapshot == *snapshot)
-                    .all(|root| op.facts.gone.contains(&root.image.to_string())),
+                    .all(|root| op.facts.deleted.contains(&root.image.to_string())),
                 _ => true,
             };
-            (free && !op.facts.gone.contains(&id)).then(|| intent.into())
+            (free && !op.facts.deleted.contains(&id)).then(|| intent.into())
         }));
     }
     due
@@ -134,26 +134,26 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let fenced = facts.holders.iter().all(|holder| holder.fenced);
     let free = facts.volumes.values().all(|fact| !matches!(fact.place, Place::On(_)))
         && facts.interface.as_ref().is_none_or(|fact| !matches!(fact.place, Place::On(_)));
-    let cleaned = op.facts.things.iter().all(|left| !op.is_to_clean(&left.thing.id()));
-    let disposed = disposals(op).iter().all(|(id, _)| facts.gone.contains(id));
+    let cleaned = op.facts.orphans.iter().all(|left| !op.is_to_clean(&left.resource.id()));
+    let disposed = disposals(op).iter().all(|(id, _)| facts.deleted.contains(id));
     let returned = address_pool::give_back(op).is_none();
     if !(fenced && free && disposed && cleaned && returned) {
         return None;
     }
     let mut left = op.order.before.clone();
-    let gone = |id: String| facts.gone.contains(&id);
+    let deleted = |id: String| facts.deleted.contains(&id);
     left.carrier = None;
-    left.strangers = Vec::new();
+    left.unmanaged = Vec::new();
     // It stays allocated to the account, which had it before the node.
     left.elastic = None;
-    left.volumes.retain(|_, held| !gone(held.volume.to_string()));
-    left.retained.retain(|old| !gone(old.volume.to_string()));
+    left.volumes.retain(|_, held| !deleted(held.volume.to_string()));
+    left.retained.retain(|old| !deleted(old.volume.to_string()));
     // What its content went on in is gone: it may be taken again.
     for old in &mut left.retained {
         old.went_on &= left.volumes.contains_key(&old.slot);
     }
-    left.root_images.retain(|root| !gone(root.image.to_string()));
-    if left.interface.as_ref().is_some_and(|held| gone(held.interface.to_string())) {
+    left.root_images.retain(|root| !deleted(root.image.to_string()));
+    if left.interface.as_ref().is_some_and(|held| deleted(held.interface.to_string())) {
         left.interface = None;
     }
     if left.interface.is_none() {
@@ -167,6 +167,6 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     }
     // They are read before the instance ends, and go with the root.
     left.uefi_data = facts.uefi_data.clone().filter(|_| left.volumes.contains_key(&Slot::Root));
-    left.leftovers = op.leftovers();
+    left.orphans = op.orphans();
     Some(left)
 }

@@ -3,7 +3,7 @@
 use crate::model::operation_id::OperationKind;
 use crate::operation::state::{Due, Operation};
 use crate::rules::final_snapshot;
-use crate::workflow::{delete, grow, pause, provision, prune, replace, take_volumes, undo};
+use crate::workflow::{adopt_volumes, delete, grow, pause, provision, prune, replace, undo};
 
 /// Which intents hold under the facts.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -20,7 +20,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         OperationKind::Grow => grow::rules(op),
         OperationKind::Pause => pause::rules(op),
         OperationKind::Resume => provision::rules(op),
-        OperationKind::Take => take_volumes::rules(op),
+        OperationKind::AdoptVolumes => adopt_volumes::rules(op),
         OperationKind::Prune => prune::rules(op),
     };
     final_snapshot::with(op, due)

@@ -39,6 +39,6 @@ pub(crate) fn grown(op: &Operation) -> Option<Resources> {
             held.size_gib = fact.size_gib.or(held.size_gib);
         }
     }
-    resources.leftovers = op.leftovers();
+    resources.orphans = op.orphans();
     Some(resources)
 }

@@ -31,7 +31,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     if !is_released(op) {
         return due;
     }
-    due.extend(cleanup::leftovers(op));
+    due.extend(cleanup::orphans(op));
     due.extend(interface::dispose(op));
     due.extend(address_retention::dispose(op));
     for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {

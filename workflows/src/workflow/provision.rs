@@ -50,7 +50,7 @@ pub(crate) fn mend(op: &mut Operation, before: &NodeSpec) {
         OperationKind::Delete
         | OperationKind::Pause
         | OperationKind::Grow
-        | OperationKind::Take
+        | OperationKind::AdoptVolumes
         | OperationKind::Prune => {}
     }
     let is_anybodys = op.order.before.address.is_none()

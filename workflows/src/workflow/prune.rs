@@ -1,6 +1,6 @@
 //! `prune`: deletes retained volumes whose successor is in place.
 
-use crate::model::resources::{Resources, Succession, Undeleted};
+use crate::model::resources::{FailedDeletion, Resources, Succession};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -10,13 +10,13 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let Some(carrier) = op.order.before.carrier.as_ref().filter(|_| op.facts.carried_over.is_none()) else {
         return Vec::new();
     };
-    let left = op.order.prune.iter().filter(|condemned| op.is_to_clean(condemned.volume.as_str()));
-    let due = left.map(|condemned| {
+    let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(pruned.volume.as_str()));
+    let due = left.map(|pruned| {
         Intent::DeleteVolume {
-            volume: condemned.volume.clone(),
-            role: format!("retained {}", condemned.slot),
+            volume: pruned.volume.clone(),
+            role: format!("retained {}", pruned.slot),
             retained: Some(Succession {
-                successor: condemned.successor.clone(),
+                successor: pruned.successor.clone(),
                 carrier: carrier.instance.clone(),
                 own: op.own_tags(),
             }),
@@ -34,9 +34,9 @@ pub(crate) fn pruned(op: &Operation) -> Option<Resources> {
 /// What belonged to the node when the operation began, without what it has pruned.
 pub(crate) fn remaining(op: &Operation) -> Resources {
     let mut left = op.order.before.clone();
-    for condemned in &op.order.prune {
-        let volume = &condemned.volume;
-        if op.facts.gone.iter().any(|gone| gone == volume.as_str()) {
+    for pruned in &op.order.prune {
+        let volume = &pruned.volume;
+        if op.facts.deleted.iter().any(|deleted| deleted == volume.as_str()) {
             left.retained.retain(|old| old.volume != *volume);
             continue;
         }
@@ -50,7 +50,7 @@ pub(crate) fn remaining(op: &Operation) -> Resources {
             other => format!("BUG: the worker answered {other:?}"),
         };
         for old in left.retained.iter_mut().filter(|old| old.volume == *volume) {
-            old.undeleted = Some(Undeleted { at_ms, because: because.clone() });
+            old.failed_deletion = Some(FailedDeletion { at_ms, because: because.clone() });
         }
     }
     left

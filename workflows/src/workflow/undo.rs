@@ -31,7 +31,7 @@
 use crate::model::aws::InstanceId;
 use crate::model::operation_id;
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::{Resources, Retained, Thing};
+use crate::model::resources::{Resource, Resources, Retained};
 use crate::operation::facts::{Holder, Place};
 use crate::operation::state::{Due, Operation};
 use crate::rules::superseded::made;
@@ -50,14 +50,14 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     if op.facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) {
         return due;
     }
-    for thing in made(op) {
-        if op.is_to_clean(&thing.id()) && is_free(op, &thing) {
-            due.extend(cleanup::clean(&thing).map(Due::from));
+    for resource in made(op) {
+        if op.is_to_clean(&resource.id()) && is_free(op, &resource) {
+            due.extend(cleanup::clean(&resource).map(Due::from));
         }
     }
     // What gives way to all others does so at once.
     if !operation_id::is_in_place(op.order.kind) {
-        due.extend(cleanup::leftovers(op));
+        due.extend(cleanup::orphans(op));
     }
     due.extend(address_pool::give_back(op));
     due
@@ -126,24 +126,24 @@ fn is_address_back(op: &Operation, old: &Holder) -> bool {
 }
 
 /// Whether nothing of the operation's holds it any more.
-fn is_free(op: &Operation, thing: &Thing) -> bool {
+fn is_free(op: &Operation, resource: &Resource) -> bool {
     let facts = &op.facts;
-    match thing {
-        Thing::Volume { volume } => facts
+    match resource {
+        Resource::Volume { volume } => facts
             .volumes
             .values()
             .find(|fact| fact.id.as_ref() == Some(volume))
             .is_none_or(|fact| fact.place == Place::Free),
         // One that has the address keeps it until the old instance has it again.
-        Thing::Interface { interface } => {
+        Resource::Interface { interface } => {
             interface::is_free(op, interface) && op.old().is_none_or(|old| is_address_back(op, old))
         }
         // A snapshot cannot go while its image is registered.
-        Thing::Snapshot { .. } => {
-            facts.root_image.as_ref().is_none_or(|image| facts.gone.contains(&image.to_string()))
+        Resource::Snapshot { .. } => {
+            facts.root_image.as_ref().is_none_or(|image| facts.deleted.contains(&image.to_string()))
                 && !op.has_images_to_clean()
         }
-        Thing::Image { .. } | Thing::Instance { .. } | Thing::Unsettled { .. } => true,
+        Resource::Image { .. } | Resource::Instance { .. } | Resource::Unsettled { .. } => true,
     }
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
         | Intent::Survey(_)
         | Intent::CreateVolume { .. }
         | Intent::CloneRoot { .. }
-        | Intent::TakeVolume { .. }
+        | Intent::ClaimVolume { .. }
         | Intent::CreateInterface { .. }
         | Intent::SnapshotRoot { .. }
         | Intent::SnapshotVolume { .. }
@@ -195,7 +195,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         return None;
     }
     let mut left = prune::remaining(op);
-    let gone = |id: &str| facts.gone.iter().any(|gone| gone == id);
+    let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
     for (slot, fact) in &facts.volumes {
         let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
         if left.volumes.values().any(|held| held.volume == *volume) {
@@ -218,7 +218,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
             held.device.clone_from(&fact.device);
         }
     }
-    left.volumes.retain(|_, held| !gone(held.volume.as_str()));
+    left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
     // What went on as a copy that stays.
     let is_held = |old: &&Retained| left.volumes.values().any(|held| held.volume == old.volume);
     let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
@@ -233,6 +233,6 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         left.address_interface = address_retention::keeper(op);
     }
     left.retained.extend(op.outlived("cancelled; the root of its instance"));
-    left.leftovers = op.leftovers();
+    left.orphans = op.orphans();
     Some(left)
 }

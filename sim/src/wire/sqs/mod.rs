@@ -235,7 +235,7 @@ impl Call<'_> {
     }
 }
 
-/// Dead-letter queues.
+/// Dead-inbox entry queues.
 impl Call<'_> {
     fn dead_letter_sources(&self) -> Answer {
         let name = queue_name(self.request)?;

@@ -26,7 +26,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             instance: carrier.instance.clone(),
             volumes,
             interface: None,
-            keeping: None,
+            address_interface: None,
             others: Some(OtherVolumes::default()),
             uefi: false,
         }
@@ -35,6 +35,6 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
 }
 
 /// What belongs to the node, once it was looked at or its instance is lost.
-pub(crate) fn taken_up(op: &Operation) -> Option<Resources> {
-    rules(op).is_empty().then(|| Resources { leftovers: op.leftovers(), ..op.order.before.clone() })
+pub(crate) fn adopted(op: &Operation) -> Option<Resources> {
+    rules(op).is_empty().then(|| Resources { orphans: op.orphans(), ..op.order.before.clone() })
 }
