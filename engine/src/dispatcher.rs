@@ -47,15 +47,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{Domain, OpenStep};
 use crate::engine::{Engine, ExecuteError};
 use crate::ids::{Doorbell, StreamId, Token};
+use crate::limits::Limits;
 use crate::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError, Receipt};
 use crate::retry::Intervals;
+use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 use crate::timers;
 
@@ -80,46 +82,6 @@ const ANNOUNCED_MAX: usize = 65_536;
 /// After a failing queue or journal call.
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
-
-/// The bounds of one dispatcher.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// How many steps may call out at once.
-    pub running_max: usize,
-    /// How many steps may be running or waiting for a running slot. Beyond it no message is received.
-    pub in_hand_max: usize,
-    /// How many steps may wait for their time, or between two looks, in this process. Those beyond it are put
-    /// down, and the safety scan rings them.
-    pub asleep_max: usize,
-    /// Visibility of a doorbell message; extended at a third of it.
-    pub visibility: Duration,
-    /// How long one receive waits.
-    pub wait: Duration,
-    /// How often the safety scan rings every open step that is due soon and not in hand, and reads the
-    /// timers.
-    pub scan_every: Duration,
-    /// How long a shutdown waits for runs under way.
-    pub drain: Duration,
-    /// The longest one look of one step may take. A worker that hangs is given up and looks again.
-    pub run_max: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            // A node in flight has up to a dozen steps open; EC2's own budgets are the tighter bound.
-            running_max: 256,
-            in_hand_max: 4_096,
-            // A task of a few KiB each: 200 MiB at worst, with five thousand nodes in flight.
-            asleep_max: 65_536,
-            visibility: Duration::from_secs(60),
-            wait: Duration::from_secs(5),
-            scan_every: Duration::from_secs(15),
-            drain: Duration::from_secs(10),
-            run_max: Duration::from_secs(120),
-        }
-    }
-}
 
 /// What one look of a worker ends with.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,46 +119,6 @@ pub trait StepRunner<D: Domain>: Send + Sync + 'static {
 struct BellMessage {
     v: u32,
     bells: Vec<(StreamId, Token)>,
-}
-
-/// Tells tasks to stop.
-#[derive(Debug, Clone)]
-pub struct Shutdown {
-    receiver: watch::Receiver<bool>,
-}
-
-/// The other end of [`Shutdown`].
-#[derive(Debug)]
-pub struct ShutdownTrigger {
-    sender: watch::Sender<bool>,
-}
-
-impl Shutdown {
-    /// A pair.
-    #[must_use]
-    pub fn new() -> (ShutdownTrigger, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (ShutdownTrigger { sender }, Self { receiver })
-    }
-
-    /// Whether the stop has been asked for.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        *self.receiver.borrow()
-    }
-
-    /// Returns when the stop is asked for, or the trigger is gone.
-    pub async fn asked(&self) {
-        let mut receiver = self.receiver.clone();
-        let _ = receiver.wait_for(|asked| *asked).await;
-    }
-}
-
-impl ShutdownTrigger {
-    /// Asks for the stop.
-    pub fn ask(&self) {
-        self.sender.send_replace(true);
-    }
 }
 
 /// Runs the open steps of one engine: one per process.

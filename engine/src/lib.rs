@@ -12,6 +12,7 @@
 //! - [`engine`]: commands in, atomic appends out
 //! - [`projection`]: what streams show, folded anew from all events
 //! - [`dispatcher`]: doorbells in, reports out; and the timers (`timers.rs`)
+//! - [`limits`], [`shutdown`]: how much of it runs at once, and how it is told to stop
 //! - [`memory`]: both ports in memory, for tests and as the reference of the conformance suites
 //! - [`intercept`]: a journal whose appends pass through something else, for tests
 
@@ -23,12 +24,14 @@ pub mod engine;
 pub mod ids;
 pub mod intercept;
 pub mod journal;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod projection;
 pub mod queue;
 pub mod reading;
 pub mod retry;
+pub mod shutdown;
 mod slots;
 mod timers;
 mod turns;

@@ -24,12 +24,13 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::dispatcher::{Limits, Shutdown};
 use crate::domain::{Domain, Pace};
 use crate::engine::{Engine, ExecuteError};
 use crate::ids::StreamId;
 use crate::journal::{ReadError, TimerRow};
+use crate::limits::Limits;
 use crate::retry::Intervals;
+use crate::shutdown::Shutdown;
 
 /// How many commands of timers are executed at once. They only append, and the journal commits many together;
 /// more would only wait in its line, before the reports of steps.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use perennial_engine::dispatcher::Limits;
 use perennial_engine::domain::{Domain as _, FoldError, Reads, Stamp};
 use perennial_engine::engine::ExecuteError;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     Batch, EventData, Journal as _, OpenStepRow, ProjectionDelta, StreamAppend, SummaryRow, Which,
 };
+use perennial_engine::limits::Limits;
 use perennial_engine::machine::{Fault, Machine, Workflow as _};
 use perennial_engine::projection::Reprojection;
 use perennial_engine::queue::{Depth, Queue as _};

@@ -76,6 +76,7 @@ pub use catalogue::{Gpu, Price, Shape, TYPES, is_current};
 pub use checkers::{NODE_TAG, OWNER_TAG};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
+#[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
 use eventual_consistency::Versioned;
 pub use fleets::{FleetAnswer, FleetRequest};
@@ -87,6 +88,7 @@ use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
     VolumeId,
 };
+#[cfg(feature = "wire")]
 pub(crate) use persistence::seeded;
 pub use requests::{
     Behaviour, DeviceMapping, LaunchExtras, LaunchTags, ModifyVolume, MoreInterface, Placement, RunInstances,
@@ -104,9 +106,6 @@ use state::{
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
 pub use tags::Tagged;
-
-#[cfg(feature = "wire")]
-#[cfg(feature = "wire")]
 
 /// The first record on the root of every instance of the default image.
 pub const IMAGE_RECORD: &str = "image";

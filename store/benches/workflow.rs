@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, StepResult, StepRunner};
+use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner};
 use perennial_engine::domain::{
     Append, Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
@@ -38,6 +38,8 @@ use perennial_engine::engine::Engine;
 use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal};
+use perennial_engine::limits::Limits;
+use perennial_engine::shutdown::Shutdown;
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -207,7 +209,7 @@ struct Bench {
     engine: Engine<Noop>,
     watched: Arc<Intercepted<Watch>>,
     started: AtomicU64,
-    stop: perennial_engine::dispatcher::ShutdownTrigger,
+    stop: perennial_engine::shutdown::ShutdownTrigger,
     workers: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 

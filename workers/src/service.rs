@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown};
+use perennial_engine::dispatcher::Dispatcher;
 use perennial_engine::engine::Engine;
 use perennial_engine::journal::Journal;
+use perennial_engine::limits::Limits;
 use perennial_engine::queue::Queue;
+use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Limits, Shutdown, ShutdownTrigger};
 use perennial_engine::domain::Domain as _;
 use perennial_engine::engine::Engine;
 use perennial_engine::ids::Position;
+use perennial_engine::limits::Limits;
 use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::shutdown::{Shutdown, ShutdownTrigger};
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_sim::world::{Notice, World};

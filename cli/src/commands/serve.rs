@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Limits, Shutdown};
+use perennial_engine::limits::Limits;
 use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::port::Cloud;

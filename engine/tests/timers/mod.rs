@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use perennial_engine::dispatcher::Limits;
 use perennial_engine::ids::Position;
 use perennial_engine::journal::Journal as _;
+use perennial_engine::limits::Limits;
 
 use crate::toy::{Act, Command, Place, Process, job, rings, rung};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Dispatcher, Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner};
+use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner};
 use perennial_engine::domain::{
     Append, Decision, DecodeError, Domain, Illegal, OpenStep, Pace, Projected, Reads, Stamp, Summary, Timer,
     World,
@@ -17,9 +17,11 @@ use perennial_engine::engine::{Engine, ExecuteError, Executed};
 use perennial_engine::ids::{Position, StreamId, Token};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal, ReadError, StreamAppend};
+use perennial_engine::limits::Limits;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow, open_steps};
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
+use perennial_engine::shutdown::{Shutdown, ShutdownTrigger};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Limits, Shutdown};
 use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
@@ -18,8 +17,10 @@ use perennial_engine::journal::{
     AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
     Which,
 };
+use perennial_engine::limits::Limits;
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;

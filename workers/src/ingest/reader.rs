@@ -12,11 +12,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial_engine::dispatcher::Shutdown;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::ids::StreamId;
 use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
 use perennial_engine::retry::Intervals;
+use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::Shutdown;
+use perennial_engine::shutdown::Shutdown;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -271,7 +271,7 @@ fn millis(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use perennial_engine::dispatcher::ShutdownTrigger;
+    use perennial_engine::shutdown::ShutdownTrigger;
 
     use super::*;
 
