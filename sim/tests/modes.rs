@@ -154,7 +154,7 @@ async fn run(row: Row) {
     let carrier = after.resources.carrier.as_ref().unwrap();
     assert_ne!(carrier.instance, before.resources.carrier.as_ref().unwrap().instance, "{row:?}");
 
-    // What is kept is kept: see the README's table of modes.
+    // What is kept is kept: see the table of modes in docs/modes.md.
     let kept_root = row.root != RootMode::None;
     lab.region.with(|world, now_ms| {
         for (slot, held) in &after.resources.volumes {
