@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::error::SpecError;
+
 /// The shortest interval. EC2 takes a snapshot of a volume every fifteen seconds at most, and of a fleet a few a second: a
 /// minute leaves room for what replacements need.
 pub const EVERY_MIN_LEAST: u32 = 1;
@@ -68,19 +70,23 @@ impl BackupSpec {
         u64::from(self.every_min) * 60_000
     }
 
-    /// The field that is wrong, and what is right.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+    /// Checks the interval and the number.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and the values it takes.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
         if !(EVERY_MIN_LEAST..=EVERY_MIN_MOST).contains(&self.every_min) {
             let why =
                 format!("{} is not between {EVERY_MIN_LEAST} and {EVERY_MIN_MOST} minutes", self.every_min);
-            return Err(("backup.every_min", why));
+            return wrong("backup.every_min", why);
         }
         if !(1..=KEEP_MOST).contains(&self.keep) {
             let why = format!(
                 "{} is not between 1 and {KEEP_MOST}; without the section `backup` none are taken",
                 self.keep
             );
-            return Err(("backup.keep", why));
+            return wrong("backup.keep", why);
         }
         Ok(())
     }

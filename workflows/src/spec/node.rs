@@ -631,13 +631,15 @@ mod tests {
         assert_eq!(serde_json::from_str::<NodeSpec>(&text).unwrap(), spec);
     }
 
+    /// A change of the good file is refused, and the error names this field.
+    fn check(change: fn(&mut NodeSpec), field: &str) {
+        let mut spec = good();
+        change(&mut spec);
+        assert_eq!(spec.check().unwrap_err().field, field);
+    }
+
     #[test]
-    fn every_wrong_value_is_named_with_its_field() {
-        let check = |change: fn(&mut NodeSpec), field: &str| {
-            let mut spec = good();
-            change(&mut spec);
-            assert_eq!(spec.check().unwrap_err().field, field);
-        };
+    fn every_wrong_value_of_the_capacity_is_named_with_its_field() {
         check(|s| s.capacity.instance_types.clear(), "capacity.instance_types");
         check(|s| s.capacity.instance_types.push("large".into()), "capacity.instance_types[2]");
         check(|s| s.capacity.instance_types.push("m5.large".into()), "capacity.instance_types[2]");
@@ -658,6 +660,10 @@ mod tests {
             "capacity.on_demand.max_nodes",
         );
         check(|s| s.capacity.on_demand.max_nodes = Some(0), "capacity.on_demand.max_nodes");
+    }
+
+    #[test]
+    fn every_wrong_value_of_a_move_is_named_with_its_field() {
         check(|s| s.maintenance_windows = nights(), "maintenance_windows");
         check(
             |s| {
@@ -692,6 +698,10 @@ mod tests {
             },
             "capacity.return_to_spot",
         );
+    }
+
+    #[test]
+    fn every_wrong_value_of_volumes_address_and_tags_is_named_with_its_field() {
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = Some("/dev/sda1".into()), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");
