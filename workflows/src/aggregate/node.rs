@@ -249,139 +249,207 @@ impl Node {
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
     pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
-        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
-        match event {
-            NodeEvent::Registered { spec, requested_by } => {
-                if self.exists() {
-                    return illegal("the node is registered already");
-                }
-                // What a deletion kept comes back with the name; where it lives and what it boots is looked up anew.
-                self.resources.placement = None;
-                self.spec = Some(spec.clone());
-                self.described_by.clone_from(requested_by);
-                self.deleted = false;
-                self.changed_at_ms = stamp.at_ms;
-            }
+        let at_ms = stamp.at_ms;
+        let remembered = match event {
+            NodeEvent::Registered { spec, requested_by } => self.on_registered(spec, requested_by, at_ms),
             NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere } => {
-                if !self.exists() {
-                    return illegal("the node is not registered");
-                }
-                if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
-                    self.resources.placement = None;
-                }
-                self.snoozed.forget();
-                if let Some(old) = &self.spec {
-                    self.resources.repool(old, spec, addresses_elsewhere);
-                }
-                self.spec = Some(spec.clone());
-                self.described_by.clone_from(requested_by);
-                self.changed_at_ms = stamp.at_ms;
+                self.on_spec_changed(spec, requested_by, addresses_elsewhere, at_ms)
             }
             NodeEvent::OperationStarted { operation, kind, cause } => {
-                if self.open.is_some() {
-                    return illegal("another operation is open");
-                }
-                if operation.number() != self.operations + 1 {
-                    return illegal("the operation's number does not follow the last one");
-                }
-                if let Cause::ReturnToSpot { .. } = cause {
-                    self.returned_at_ms = Some(stamp.at_ms);
-                }
-                self.snoozed.begins(cause);
-                self.operations = operation.number();
-                self.open = Some((operation.clone(), *kind));
-                self.changed_at_ms = stamp.at_ms;
+                self.on_started(operation, *kind, cause, at_ms)
             }
             NodeEvent::OperationFinished { operation, kind, generation, resources, outcome, finals } => {
-                if self.open.as_ref().map(|(open, _)| open) != Some(operation) {
-                    return illegal("this operation is not open");
-                }
-                if let Some(carrier) = &self.resources.carrier
-                    && resources.carrier.as_ref().map(|new| &new.instance) != Some(&carrier.instance)
-                {
-                    self.past.push(carrier.instance.clone());
-                    if self.past.len() > PAST_INSTANCES_MAX {
-                        self.past.remove(0);
-                    }
-                    self.noted.clear();
-                }
-                let carrier = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
-                if carrier(&self.resources) != carrier(resources) {
-                    self.carried_since_ms = stamp.at_ms;
-                    self.snoozed = Snoozed::default();
-                }
-                self.snoozed.ends(*outcome, stamp.at_ms);
-                self.open = None;
-                if *finals {
-                    self.finals.push(operation.clone());
-                    if self.finals.len() > FINALS_MAX {
-                        self.finals.remove(0);
-                    }
-                }
-                if outcome.is_completed()
-                    && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = kind
-                {
-                    let (known, before) = (self.root_began.take(), &self.resources);
-                    self.root_began = RootBegan::after(known, operation, *generation, before, resources);
-                }
-                self.generation = *generation;
-                let mut resources = resources.clone();
-                date(&self.resources, &mut resources, stamp.at_ms);
-                self.resources = resources;
-                self.deleted = match (kind, outcome) {
-                    (OperationKind::Delete, Outcome::Completed)
-                    | (OperationKind::Provision, Outcome::Cancelled) => true,
-                    // A deletion follows at once.
-                    (_, Outcome::Abandoned) => self.deleted,
-                    (
-                        OperationKind::Provision
-                        | OperationKind::Replace
-                        | OperationKind::Grow
-                        | OperationKind::Pause
-                        | OperationKind::Resume
-                        | OperationKind::AdoptVolumes
-                        | OperationKind::Prune,
-                        Outcome::Completed,
-                    )
-                    | (
-                        OperationKind::Replace
-                        | OperationKind::Delete
-                        | OperationKind::Grow
-                        | OperationKind::Pause
-                        | OperationKind::Resume
-                        | OperationKind::AdoptVolumes
-                        | OperationKind::Prune,
-                        Outcome::Cancelled,
-                    )
-                    | (_, Outcome::Paused) => false,
+                let end = End {
+                    operation,
+                    kind: *kind,
+                    generation: *generation,
+                    resources,
+                    outcome: *outcome,
+                    finals: *finals,
                 };
-                self.changed_at_ms = stamp.at_ms;
+                self.on_finished(&end, at_ms)
             }
             NodeEvent::SignalNoted { signal, because } => {
-                self.noted.retain(|noted| !noted.signal.is_of_the_kind_of(signal));
-                self.noted.push(Noted { signal: signal.clone(), because: because.clone() });
-                if self.noted.len() > NOTED_MAX {
-                    self.noted.remove(0);
-                }
+                self.on_noted(signal, because);
+                Ok(())
             }
-            NodeEvent::VolumeLeft { slot, volume, .. } => {
-                let held = self.resources.volumes.get(slot).filter(|held| held.volume == *volume);
-                let (None, Some(found)) = (&self.open, held.and_then(|held| held.found.clone())) else {
-                    return illegal("the node has no such volume that was found, or an operation holds it");
-                };
-                let left = self.resources.volumes.remove(slot);
-                // A copy was made for the node: it stays listed.
-                if found.is_copy {
-                    let because = "it was detached by hand".to_owned();
-                    self.resources.retained.push(Retained {
-                        since_ms: Some(stamp.at_ms),
-                        size_gib: left.and_then(|held| held.size_gib),
-                        ..Retained::new(volume.clone(), slot.clone(), because)
-                    });
-                }
+            NodeEvent::VolumeLeft { slot, volume, .. } => self.on_volume_left(slot, volume, at_ms),
+        };
+        match remembered {
+            Ok(()) => Ok(self),
+            Err(why) => Err(Illegal { seq: stamp.seq, why: why.to_owned() }),
+        }
+    }
+
+    fn on_registered(&mut self, spec: &NodeSpec, requested_by: &str, at_ms: u64) -> Result<(), &'static str> {
+        if self.exists() {
+            return Err("the node is registered already");
+        }
+        // The resources that a deletion kept return with the name. Zone and image are looked up again.
+        self.resources.placement = None;
+        self.spec = Some(spec.clone());
+        requested_by.clone_into(&mut self.described_by);
+        self.deleted = false;
+        self.changed_at_ms = at_ms;
+        Ok(())
+    }
+
+    fn on_spec_changed(
+        &mut self,
+        spec: &NodeSpec,
+        requested_by: &str,
+        addresses_elsewhere: &BTreeMap<SubnetId, Ipv4Addr>,
+        at_ms: u64,
+    ) -> Result<(), &'static str> {
+        if !self.exists() {
+            return Err("the node is not registered");
+        }
+        if self.spec.as_ref().is_some_and(|old| !old.lives_like(spec)) {
+            self.resources.placement = None;
+        }
+        self.snoozed.forget();
+        if let Some(old) = &self.spec {
+            self.resources.repool(old, spec, addresses_elsewhere);
+        }
+        self.spec = Some(spec.clone());
+        requested_by.clone_into(&mut self.described_by);
+        self.changed_at_ms = at_ms;
+        Ok(())
+    }
+
+    fn on_started(
+        &mut self,
+        operation: &OperationId,
+        kind: OperationKind,
+        cause: &Cause,
+        at_ms: u64,
+    ) -> Result<(), &'static str> {
+        if self.open.is_some() {
+            return Err("another operation is open");
+        }
+        if operation.number() != self.operations + 1 {
+            return Err("the operation's number does not follow the last one");
+        }
+        if let Cause::ReturnToSpot { .. } = cause {
+            self.returned_at_ms = Some(at_ms);
+        }
+        self.snoozed.begins(cause);
+        self.operations = operation.number();
+        self.open = Some((operation.clone(), kind));
+        self.changed_at_ms = at_ms;
+        Ok(())
+    }
+
+    fn on_finished(&mut self, end: &End<'_>, at_ms: u64) -> Result<(), &'static str> {
+        if self.open.as_ref().map(|(open, _)| open) != Some(end.operation) {
+            return Err("this operation is not open");
+        }
+        self.on_carrier(end.resources, at_ms);
+        self.snoozed.ends(end.outcome, at_ms);
+        self.open = None;
+        if end.finals {
+            self.finals.push(end.operation.clone());
+            if self.finals.len() > FINALS_MAX {
+                self.finals.remove(0);
             }
         }
-        Ok(self)
+        if end.outcome.is_completed()
+            && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = end.kind
+        {
+            let (known, before) = (self.root_began.take(), &self.resources);
+            self.root_began = RootBegan::after(known, end.operation, end.generation, before, end.resources);
+        }
+        self.generation = end.generation;
+        let mut resources = end.resources.clone();
+        date(&self.resources, &mut resources, at_ms);
+        self.resources = resources;
+        self.deleted = is_deleted_after(end.kind, end.outcome, self.deleted);
+        self.changed_at_ms = at_ms;
+        Ok(())
+    }
+
+    /// Remembers an instance that no longer carries the node, and since when the present one does.
+    fn on_carrier(&mut self, after: &Resources, at_ms: u64) {
+        let instance = |resources: &Resources| resources.carrier.as_ref().map(|c| c.instance.clone());
+        let (old, new) = (instance(&self.resources), instance(after));
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.past.push(old);
+            if self.past.len() > PAST_INSTANCES_MAX {
+                self.past.remove(0);
+            }
+            self.noted.clear();
+        }
+        self.carried_since_ms = at_ms;
+        self.snoozed = Snoozed::default();
+    }
+
+    fn on_noted(&mut self, signal: &Signal, because: &str) {
+        self.noted.retain(|noted| !noted.signal.is_of_the_kind_of(signal));
+        self.noted.push(Noted { signal: signal.clone(), because: because.to_owned() });
+        if self.noted.len() > NOTED_MAX {
+            self.noted.remove(0);
+        }
+    }
+
+    fn on_volume_left(&mut self, slot: &Slot, volume: &VolumeId, at_ms: u64) -> Result<(), &'static str> {
+        let held = self.resources.volumes.get(slot).filter(|held| held.volume == *volume);
+        let (None, Some(found)) = (&self.open, held.and_then(|held| held.found.clone())) else {
+            return Err("the node has no such volume that was found, or an operation holds it");
+        };
+        let left = self.resources.volumes.remove(slot);
+        // A copy was made for the node: it stays listed.
+        if found.is_copy {
+            let because = "it was detached by hand".to_owned();
+            self.resources.retained.push(Retained {
+                since_ms: Some(at_ms),
+                size_gib: left.and_then(|held| held.size_gib),
+                ..Retained::new(volume.clone(), slot.clone(), because)
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The content of [`NodeEvent::OperationFinished`].
+struct End<'a> {
+    operation: &'a OperationId,
+    kind: OperationKind,
+    generation: u64,
+    resources: &'a Resources,
+    outcome: Outcome,
+    finals: bool,
+}
+
+/// Whether the node is deleted when an operation has ended like this.
+fn is_deleted_after(kind: OperationKind, outcome: Outcome, deleted: bool) -> bool {
+    match (kind, outcome) {
+        (OperationKind::Delete, Outcome::Completed) | (OperationKind::Provision, Outcome::Cancelled) => true,
+        // A deletion follows at once.
+        (_, Outcome::Abandoned) => deleted,
+        (
+            OperationKind::Provision
+            | OperationKind::Replace
+            | OperationKind::Grow
+            | OperationKind::Pause
+            | OperationKind::Resume
+            | OperationKind::AdoptVolumes
+            | OperationKind::Prune,
+            Outcome::Completed,
+        )
+        | (
+            OperationKind::Replace
+            | OperationKind::Delete
+            | OperationKind::Grow
+            | OperationKind::Pause
+            | OperationKind::Resume
+            | OperationKind::AdoptVolumes
+            | OperationKind::Prune,
+            Outcome::Cancelled,
+        )
+        | (_, Outcome::Paused) => false,
     }
 }
 
