@@ -6,6 +6,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{ImageId, VolumeId};
@@ -322,100 +323,7 @@ impl Submission {
         if envelope.requested_by.is_empty() || envelope.requested_by.len() > TEXT_MAX {
             return Err(bad(format!("requested_by: say who asks, in 1 to {TEXT_MAX} bytes")));
         }
-        let params = |error: serde_json::Error| {
-            bad(format!("params of {}: {error}; see `perennial schema submission`", envelope.workflow))
-        };
-        let given = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params.clone() };
-        let (work, implied) = match envelope.workflow.as_str() {
-            "node.apply" => {
-                let apply: ApplyParams = serde_json::from_value(given).map_err(params)?;
-                apply.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
-                check_text(apply.reason.as_deref()).map_err(&bad)?;
-                if apply.reason.is_some() && apply.from_backup.is_none() {
-                    return Err(bad("params.reason: goes with `from_backup` only; remove it".to_owned()));
-                }
-                let node = apply.spec.name.clone();
-                if apply.from_backup.as_ref().is_some_and(|backup| *backup.node() == node) {
-                    return Err(bad(format!(
-                        "params.from_backup: a new node has another name than {node}; `node.restore` brings {node} itself back"
-                    )));
-                }
-                (Work::Apply(apply), Some(node))
-            }
-            "node.replace" => {
-                let replace: ReplaceParams = serde_json::from_value(given).map_err(params)?;
-                check_text(replace.reason.as_deref()).map_err(&bad)?;
-                (Work::Replace(replace), None)
-            }
-            "node.backup" => {
-                let backup: BackupParams = serde_json::from_value(given).map_err(params)?;
-                check_text(backup.reason.as_deref()).map_err(&bad)?;
-                (Work::Backup(backup), None)
-            }
-            "node.recycle" => {
-                let recycle: RecycleParams = serde_json::from_value(given).map_err(params)?;
-                check_text(recycle.reason.as_deref()).map_err(&bad)?;
-                (Work::Recycle(recycle), None)
-            }
-            "node.restore" => {
-                let restore: RestoreParams = serde_json::from_value(given).map_err(params)?;
-                check_text(restore.reason.as_deref()).map_err(&bad)?;
-                let node = restore.backup.node().clone();
-                (Work::Restore(restore), Some(node))
-            }
-            "node.pause" => {
-                let pause: PauseParams = serde_json::from_value(given).map_err(params)?;
-                check_text(pause.reason.as_deref()).map_err(&bad)?;
-                (Work::Pause(pause), None)
-            }
-            "node.resume" => {
-                let resume: ResumeNodeParams = serde_json::from_value(given).map_err(params)?;
-                check_text(resume.reason.as_deref()).map_err(&bad)?;
-                (Work::ResumeNode(resume), None)
-            }
-            "node.prune" => {
-                let prune: PruneParams = serde_json::from_value(given).map_err(params)?;
-                check_text(prune.reason.as_deref()).map_err(&bad)?;
-                if prune.volumes.len() > PRUNED_MAX {
-                    let why = format!(
-                        "params.volumes: at most {PRUNED_MAX}; ask for the others with another message"
-                    );
-                    return Err(bad(why));
-                }
-                (Work::Prune(prune), None)
-            }
-            "node.delete" => {
-                let delete: DeleteParams = serde_json::from_value(given).map_err(params)?;
-                check_text(delete.reason.as_deref()).map_err(&bad)?;
-                (Work::Delete(delete), None)
-            }
-            "pool.apply" => {
-                let pool: PoolParams = serde_json::from_value(given).map_err(params)?;
-                pool.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
-                if envelope.node.is_some() {
-                    return Err(bad("pool.apply is about no node; remove the field `node`".to_owned()));
-                }
-                let name = pool.spec.name.clone();
-                (Work::Pool(pool), Some(name))
-            }
-            "workflow.resume" => {
-                let resume: ResumeParams = serde_json::from_value(given).map_err(params)?;
-                let node = resume.workflow.node().clone();
-                (Work::Resume(resume), Some(node))
-            }
-            "workflow.cancel" => {
-                let cancel: CancelParams = serde_json::from_value(given).map_err(params)?;
-                check_text(cancel.reason.as_deref()).map_err(&bad)?;
-                let node = cancel.workflow.node().clone();
-                (Work::Cancel(cancel), Some(node))
-            }
-            other => {
-                return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.prune, node.delete, pool.apply, workflow.resume, workflow.cancel",
-                    other.chars().take(80).collect::<String>()
-                )));
-            }
-        };
+        let (work, implied) = asked(&envelope).map_err(&bad)?;
         let node = match (envelope.node, implied) {
             (Some(node), Some(implied)) if node != implied => {
                 return Err(bad(format!("node is {node}, but the parameters are about {implied}")));
@@ -432,6 +340,98 @@ impl Submission {
             deadline: envelope.deadline,
         })
     }
+}
+
+/// Reads the parameters of a workflow; the node or the pool that they name, if they name one.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let work = match envelope.workflow.as_str() {
+        "node.apply" => return apply(envelope),
+        "node.replace" => Work::Replace(reasoned::<ReplaceParams>(envelope, |params| &params.reason)?),
+        "node.backup" => Work::Backup(reasoned::<BackupParams>(envelope, |params| &params.reason)?),
+        "node.recycle" => Work::Recycle(reasoned::<RecycleParams>(envelope, |params| &params.reason)?),
+        "node.restore" => {
+            let restore = reasoned::<RestoreParams>(envelope, |params| &params.reason)?;
+            let node = restore.backup.node().clone();
+            return Ok((Work::Restore(restore), Some(node)));
+        }
+        "node.pause" => Work::Pause(reasoned::<PauseParams>(envelope, |params| &params.reason)?),
+        "node.resume" => Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &params.reason)?),
+        "node.prune" => Work::Prune(prune(envelope)?),
+        "node.delete" => Work::Delete(reasoned::<DeleteParams>(envelope, |params| &params.reason)?),
+        "pool.apply" => return pool(envelope),
+        "workflow.resume" => {
+            let resume: ResumeParams = params(envelope)?;
+            let node = resume.workflow.node().clone();
+            return Ok((Work::Resume(resume), Some(node)));
+        }
+        "workflow.cancel" => {
+            let cancel = reasoned::<CancelParams>(envelope, |params| &params.reason)?;
+            let node = cancel.workflow.node().clone();
+            return Ok((Work::Cancel(cancel), Some(node)));
+        }
+        other => {
+            return Err(format!(
+                "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.prune, node.delete, pool.apply, workflow.resume, workflow.cancel",
+                other.chars().take(80).collect::<String>()
+            ));
+        }
+    };
+    Ok((work, None))
+}
+
+/// The parameters of a message, in the form that its workflow takes.
+fn params<P: DeserializeOwned>(envelope: &Envelope) -> Result<P, String> {
+    let given = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params.clone() };
+    serde_json::from_value(given).map_err(|error| {
+        format!("params of {}: {error}; see `perennial schema submission`", envelope.workflow)
+    })
+}
+
+/// The same, with a reason that is not too long.
+fn reasoned<P: DeserializeOwned>(
+    envelope: &Envelope,
+    reason: fn(&P) -> &Option<String>,
+) -> Result<P, String> {
+    let params = params(envelope)?;
+    check_text(reason(&params).as_deref())?;
+    Ok(params)
+}
+
+fn apply(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let apply: ApplyParams = params(envelope)?;
+    apply.spec.check().map_err(|error| format!("params.spec.{error}"))?;
+    check_text(apply.reason.as_deref())?;
+    if apply.reason.is_some() && apply.from_backup.is_none() {
+        return Err("params.reason: goes with `from_backup` only; remove it".to_owned());
+    }
+    let node = apply.spec.name.clone();
+    if apply.from_backup.as_ref().is_some_and(|backup| *backup.node() == node) {
+        return Err(format!(
+            "params.from_backup: a new node has another name than {node}; `node.restore` brings {node} itself back"
+        ));
+    }
+    Ok((Work::Apply(apply), Some(node)))
+}
+
+fn prune(envelope: &Envelope) -> Result<PruneParams, String> {
+    let prune = reasoned::<PruneParams>(envelope, |params| &params.reason)?;
+    if prune.volumes.len() > PRUNED_MAX {
+        return Err(format!("params.volumes: at most {PRUNED_MAX}; ask for the others with another message"));
+    }
+    Ok(prune)
+}
+
+fn pool(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let pool: PoolParams = params(envelope)?;
+    pool.spec.check().map_err(|error| format!("params.spec.{error}"))?;
+    if envelope.node.is_some() {
+        return Err("pool.apply is about no node; remove the field `node`".to_owned());
+    }
+    let name = pool.spec.name.clone();
+    Ok((Work::Pool(pool), Some(name)))
 }
 
 fn check_text(text: Option<&str>) -> Result<(), String> {
