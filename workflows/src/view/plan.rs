@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::node::Node;
 use crate::machine::decide::{Draft, Refusal};
-use crate::model::aws::{ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::model::aws::{
+    ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SubnetId, VolumeId,
+};
 use crate::model::capacity::CapacityPool;
 use crate::model::image::{ImageFacts, Placement};
 use crate::model::operation_id::{OperationId, OperationKind};
@@ -248,20 +250,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
     let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
     match intent {
-        Intent::Resolve { others, .. } => Evidence::Resolved(Placement {
-            zone: "the-subnets-zone".to_owned(),
-            other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
-            image: ImageFacts {
-                architecture: "x86_64".to_owned(),
-                root_device: "/dev/xvda".to_owned(),
-                boot_mode: None,
-                ena_support: true,
-                tpm_support: None,
-                imds_support: None,
-                platform: None,
-                mapped: Vec::new(),
-            },
-        }),
+        Intent::Resolve { others, .. } => Evidence::Resolved(imagined_placement(others)),
         Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
             Evidence::VolumeCreated { volume: volume() }
@@ -327,18 +316,31 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
         Intent::Find { .. } => Evidence::Found { resources: Vec::new() },
         Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
-            Evidence::Backup(BackupEvidence::Taken {
-                snapshots: vec![TakenSnapshot {
-                    snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))),
-                    volume: volume.clone(),
-                    size_gib: None,
-                }],
-                taken_at_ms: 0,
-                twins: Vec::new(),
-            })
+            let snapshot = imaginary(SnapshotId::parse(&format!("snap-new{n}")));
+            let taken = TakenSnapshot { snapshot, volume: volume.clone(), size_gib: None };
+            let (snapshots, twins) = (vec![taken], Vec::new());
+            Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms: 0, twins })
         }
         // No operation takes one.
         Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
+    }
+}
+
+/// The zones and the image that a lookup would show, as far as the other steps need them.
+fn imagined_placement(others: &[SubnetId]) -> Placement {
+    Placement {
+        zone: "the-subnets-zone".to_owned(),
+        other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
+        image: ImageFacts {
+            architecture: "x86_64".to_owned(),
+            root_device: "/dev/xvda".to_owned(),
+            boot_mode: None,
+            ena_support: true,
+            tpm_support: None,
+            imds_support: None,
+            platform: None,
+            mapped: Vec::new(),
+        },
     }
 }
 
