@@ -1,4 +1,4 @@
-//! The checks of a node file that concern several of its sections, and what a change of the file may touch.
+//! The checks of a node file that concern several of its sections, and the checks of a change of the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::spec::node::{
 use crate::spec::signals::{IMPAIRED_AFTER_S_MAX, IMPAIRED_AFTER_S_MIN, ImpairedPolicy, RebalancePolicy};
 use crate::spec::windows;
 
-/// Checks what a file says of moves that nobody needs at once.
+/// Checks the fields about voluntary moves.
 pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
     windows::check_windows(&spec.maintenance_windows)?;
     let capacity = &spec.capacity;
@@ -74,15 +74,15 @@ pub(crate) fn check_moves(spec: &NodeSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Whether capacity is secured before anything is taken away.
+/// Whether the new instance runs before the old one loses anything.
 pub(crate) fn makes_before_it_breaks(spec: &NodeSpec) -> bool {
     spec.makes_before_breaks() && !launches_late(spec)
 }
 
-/// Checks what a file says of it.
+/// Checks `persist.root_loss`.
 ///
 /// # Errors
-/// The field, and what to do.
+/// The field, and how to correct it.
 pub(crate) fn check_root_loss(spec: &NodeSpec) -> Result<(), SpecError> {
     if spec.persist.root == RootMode::None && spec.persist.root_loss.is_some() {
         return wrong(
@@ -93,13 +93,13 @@ pub(crate) fn check_root_loss(spec: &NodeSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Whether the launch waits for the old root although the network would not ask for it.
+/// Whether the launch waits for the old volumes although the network mode does not require it.
 pub(crate) fn launches_late(spec: &NodeSpec) -> bool {
     spec.persist.root == RootMode::Image
         || (spec.persist.data == DataMode::Snapshot && !spec.data_volumes.is_empty())
 }
 
-/// Checks what a node file says of pools.
+/// Checks the address pools of a node file.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -144,10 +144,10 @@ pub(crate) fn check_address_pools(spec: &NodeSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// The most `persist.retain_days` says. Ten years are as good as none.
+/// The largest `persist.retain_days`: ten years. A longer time has the effect of no limit.
 pub const RETAIN_DAYS_MAX: u32 = 3_650;
 
-/// Checks what a file says of it.
+/// Checks `persist.retain_days`.
 ///
 /// # Errors
 /// What is wrong.
@@ -328,7 +328,7 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), SpecError> {
 }
 
 impl NodeSpec {
-    /// Checks what the form alone cannot say.
+    /// Checks the rules that the types do not express.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -350,10 +350,10 @@ impl NodeSpec {
         check_tags(&self.tags)
     }
 
-    /// Checks that a registered node may become this.
+    /// Checks that this file may follow the present file of a registered node.
     ///
     /// # Errors
-    /// The first change that a later replacement could not carry out without losing state.
+    /// The first change that a later replacement cannot apply without losing state.
     pub fn check_change_from(&self, old: &Self) -> Result<(), SpecError> {
         if self.subnet != old.subnet {
             return wrong(
@@ -444,7 +444,7 @@ fn is_data_device(device: &str) -> bool {
     }
 }
 
-/// Checks what a file says of existing volumes.
+/// Checks the existing volumes that a file names.
 ///
 /// # Errors
 /// The first thing that is wrong.

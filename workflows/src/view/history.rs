@@ -1,7 +1,7 @@
-//! For people: what happened, in an order that explains it to someone who was not there.
+//! The history for people: the events, in an order that explains them to a reader who was not present.
 //!
-//! Everything here is folded from the journal's events; nothing is stored. [`story`] tells one operation, [`node_history`] the
-//! life of a node.
+//! Everything here is folded from the events of the journal; nothing is stored. [`story`] tells one
+//! operation, and [`node_history`] tells the life of a node.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -31,22 +31,22 @@ use crate::step::intent::Intent;
 /// The life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeHistory {
-    /// Which node.
+    /// The node.
     pub node: NodeName,
-    /// In order of time.
+    /// The entries in order of time.
     pub entries: Vec<Entry>,
 }
 
-/// One thing in the life of a node.
+/// One entry in the life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "a history is made, printed and dropped")]
 pub enum Entry {
-    /// It was registered, or its spec changed, or something was noted.
+    /// The node was registered, its spec changed, or a signal was noted.
     Remark {
-        /// When.
+        /// The time.
         at_ms: u64,
-        /// What.
+        /// The remark.
         text: String,
     },
     /// An operation.
@@ -56,31 +56,31 @@ pub enum Entry {
 /// One operation, told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Story {
-    /// Which.
+    /// Its id.
     pub operation: OperationId,
-    /// What it did.
+    /// Its kind.
     pub kind: OperationKind,
-    /// Why it was started.
+    /// The reason for it.
     pub cause: String,
     /// When it was started.
     pub started_at_ms: u64,
-    /// When it was finished; none while it is not.
+    /// When it finished; none while it is open.
     pub finished_at_ms: Option<u64>,
     /// `running`, `stuck: …`, `cancelling`, `finished`, `cancelled` or `abandoned`.
     pub status: String,
     /// Every step.
     pub steps: Vec<StepLine>,
-    /// What was tried or offered, and rejected, and why.
+    /// The attempts and candidates that were rejected, with the reasons.
     pub rejected: Vec<Remark>,
-    /// What else happened.
+    /// Other events.
     pub remarks: Vec<Remark>,
-    /// How long the node did not serve.
+    /// The time during which the node did not serve.
     pub outage: Option<Outage>,
-    /// Where the content of its volumes comes from, and so what is lost; of an operation that has brought the node onto an
-    /// instance, or has made volumes anew.
+    /// The source of the content of its volumes, and therefore the loss. Present if the operation has brought
+    /// the node onto an instance, or has made volumes anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
-    /// Before and after.
+    /// The resources before and after.
     pub comparison: Vec<Comparison>,
 }
 
@@ -89,13 +89,13 @@ pub struct Story {
 pub struct StepLine {
     /// Its name.
     pub step: String,
-    /// Which attempt at it.
+    /// The number of the attempt.
     pub attempt: u32,
     /// When it was intended.
     pub intended_at_ms: u64,
-    /// When it was settled; none while it is open.
+    /// When it settled; none while it is open.
     pub settled_at_ms: Option<u64>,
-    /// What was observed, in words.
+    /// The observation, in words.
     pub evidence: String,
     /// The client token of its request, if it has one.
     pub client_token: Option<String>,
@@ -104,22 +104,22 @@ pub struct StepLine {
 /// A remark with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Remark {
-    /// When.
+    /// The time.
     pub at_ms: u64,
-    /// What.
+    /// The remark.
     pub text: String,
 }
 
-/// How long a node did not serve, as far as the journal can tell.
+/// The time during which a node did not serve, as far as the journal shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outage {
-    /// The first thing that was taken from the old instance, or the moment it was lost.
+    /// When the old instance lost its first resource, or was itself lost.
     pub from_ms: u64,
-    /// What that was.
+    /// The event at that time.
     pub from: String,
-    /// The last thing that came to the new instance. The application's own start is not in it.
+    /// When the new instance got its last resource. The start of the application is not included.
     pub to_ms: u64,
-    /// What that was.
+    /// The event at that time.
     pub to: String,
 }
 
@@ -131,16 +131,16 @@ impl Outage {
     }
 }
 
-/// One thing of the node's, before and after.
+/// One resource of the node, before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
-    /// What.
+    /// The resource.
     pub what: String,
-    /// Before; empty when there was none.
+    /// Its id or value before; empty if there was none.
     pub before: String,
-    /// After; empty when there is none.
+    /// Its id or value after; empty if there is none.
     pub after: String,
-    /// Whether it is the same.
+    /// Whether both are the same.
     pub same: bool,
 }
 
@@ -180,7 +180,7 @@ pub fn node_history(
     NodeHistory { node: node.clone(), entries }
 }
 
-/// What comes back from a backup, and what is lost by it.
+/// The volumes that are restored from a backup, and the writes that are lost.
 fn restored(restore: &Restore, at_ms: u64) -> String {
     let slots: Vec<String> = restore.snapshots.keys().map(ToString::to_string).collect();
     let age_s = at_ms.saturating_sub(restore.taken_at_ms) / 1_000;
@@ -192,7 +192,7 @@ fn restored(restore: &Restore, at_ms: u64) -> String {
     )
 }
 
-/// Tells one operation from its events; `None` when it has not started.
+/// Tells one operation from its events; `None` if it has not started.
 #[must_use]
 pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Story> {
     let (Stamp { at_ms, .. }, OperationEvent::Started(order)) = events.first()? else { return None };
@@ -204,7 +204,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
     Some(teller.told)
 }
 
-/// A story under way: what is told so far, and what the rest of it needs.
+/// A story in progress: the lines so far, and the state that later events need.
 struct Teller<'a> {
     order: &'a Order,
     told: Story,
@@ -370,7 +370,7 @@ pub fn discovered_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume
     format!("{} at {} of {instance} is the node's from now on, as {slot}{size}", held.volume, held.device)
 }
 
-/// What the journal says of the time a node did not serve.
+/// Measures the time during which a node did not serve, from the journal.
 struct OutageClock {
     kind: OperationKind,
     old: Option<InstanceId>,
@@ -464,7 +464,7 @@ fn client_token(intent: &Intent) -> Option<String> {
     }
 }
 
-/// What a step observed, for a person.
+/// The observation of a step, for people.
 #[must_use]
 pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
     match evidence {
@@ -605,7 +605,7 @@ fn preserved_in_words(found: Vec<&str>, unmanaged: Vec<&str>, uefi: Option<&Uefi
     said
 }
 
-/// Before and after, thing by thing.
+/// The resources before and after, one by one.
 #[must_use]
 pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
     let mut lines = Vec::new();
@@ -651,7 +651,7 @@ pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
     lines
 }
 
-/// What the history says of what is to be deleted.
+/// The line of the history about a volume that is to be deleted.
 pub(crate) fn prune_in_words(pruned: &PruneItem, at_ms: u64) -> String {
     let PruneItem { volume, slot, since_ms, size_gib, because, .. } = pruned;
     let size = size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));
