@@ -19,8 +19,8 @@
 //! A step that this process has opened is started here at once, without a round trip through the queue, as
 //! long as there is room. [`GATHER`] later those that are still under way are *announced*: their bells are
 //! sent, many in a message, and the message is held for as long as the step is in hand. So the queue carries
-//! every step that takes longer than a moment, and gives it to somebody else when this process dies; a step
-//! that is settled sooner needs no message. When there is no room here, the queue is the only way.
+//! every step that takes longer than a moment, and gives it to another process when this process dies. A step
+//! that settles sooner needs no message. When there is no room here, the queue is the only way.
 //!
 //! # Who runs
 //! A step calls out only while it holds a running slot; the slots go by priority ([`Limits::running_max`],
@@ -68,9 +68,9 @@ pub const BELLS_PER_MESSAGE_MAX: usize = 64;
 /// How many bells are taken from the engine at once.
 const BELLS_AT_ONCE: usize = 256;
 
-/// How long a bell waits for others before they are sent. Long against a step that calls nobody, so that such
-/// a step costs no message; short against a call to the cloud; and no step waits for it, because it has been
-/// started already.
+/// How long a bell waits for others before they are sent. The time is long compared with a step that makes no
+/// call, so that such a step costs no message. It is short compared with a call to the cloud. No step waits
+/// for it, because the step has been started already.
 pub const GATHER: Duration = Duration::from_millis(25);
 
 /// How long a shutdown waits for messages to be given back, after runs under way have had their time.
@@ -206,7 +206,7 @@ impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
 
 /// What came of reaching for a step.
 enum Taken<D: Domain, R> {
-    /// It is ours.
+    /// This task has the step.
     Ours(InHand<D, R>),
     /// Another task of this process has it.
     InHand,
@@ -219,7 +219,7 @@ impl<D: Domain, R> Shared<D, R> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a step that nobody has.
+    /// Takes a step that is not in hand.
     fn take(self: &Arc<Self>, bell: Doorbell) -> Taken<D, R> {
         let mut hands = self.hands();
         if hands.awake() >= self.limits.in_hand_max && !hands.held.contains_key(&bell) {
@@ -737,7 +737,7 @@ async fn report<D: Domain, R: StepRunner<D>>(
             Ok((_, opened)) => return Some(Answer { answered: true, opened }),
             Err(ExecuteError::AlreadyDone { .. }) => return Some(Answer::OVER),
             Err(ExecuteError::Rejected(rejection)) => {
-                // Late or doubled: somebody else's report of this step was taken.
+                // Late or doubled: another report of this step was accepted.
                 debug!(workflow = %bell.workflow, token = %bell.token, %rejection, "a report was refused");
                 return Some(Answer::OVER);
             }

@@ -11,7 +11,7 @@
 //!    doorbells, and executes [`Domain::timer_due`] when a timer is due.
 //!
 //! # Guarantees the domain gives
-//! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
+//! - `decide` never panics for any states and command; `evolve` accepts every event that `decide` returned.
 //! - Nothing here reads a clock, draws a random number or waits.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,9 +229,9 @@ impl<S> World<S> {
     /// The streams that a key of [`Domain::reads`] leads to, in order of name; none before it is looked up.
     ///
     /// # Guarantees
-    /// Whatever was acknowledged before the command was executed is found. What is written meanwhile may be
-    /// missing, and a stream that is found may have dropped the key since: it is **a hint where to look**. So
-    /// the domain names the streams it finds in its next [`Reads`], and their states decide, not the lookup.
+    /// A lookup finds everything that was acknowledged before the command was executed. Later writes may be
+    /// missing, and a stream in the result may have dropped the key since. The result is **a hint where to
+    /// look**: the domain names the streams in its next [`Reads`], and their states decide, not the lookup.
     ///
     /// That a key leads nowhere proves nothing about the moment of the append. A decision that rests on
     /// "there is none" needs a stream that says so, which it writes or fences.

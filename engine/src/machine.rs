@@ -44,7 +44,7 @@ pub trait Workflow: Sized {
     /// Why a command or a report is refused.
     type Rejection: std::error::Error + From<Fault<Self::Id>>;
 
-    /// Chooses what a command leads to. Never panics, whatever the state and the command.
+    /// Chooses the events that a command leads to. Never panics, for any state and command.
     ///
     /// # Errors
     /// The workflow's own refusal; the machine is of no use after it.

@@ -396,8 +396,8 @@ impl Queue for MemoryQueue {
         let now = self.clock.now_ms();
         {
             let mut state = self.state();
-            // As SQS does, a message whose time has run out is nobody's, even if nobody else has taken it
-            // yet.
+            // As in SQS, the receipt is void when its time has run out, even if no other receiver has taken
+            // the message yet.
             let (_, message) = state
                 .held(receipt)
                 .filter(|(_, message)| message.visible_at_ms > now)

@@ -90,7 +90,7 @@ pub enum QueueError {
         /// Which bound.
         why: String,
     },
-    /// The receipt is too old: the message has been received by somebody else, or deleted.
+    /// The receipt is too old: the message has been received again, or deleted.
     #[error("the receipt is not valid any more")]
     ReceiptExpired,
     /// The queue cannot be reached or answers with an error; try again.
@@ -153,7 +153,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Keeps a message invisible for `visibility` from now; zero gives it back.
     ///
     /// # Errors
-    /// [`QueueError::ReceiptExpired`] when it is not ours any more.
+    /// [`QueueError::ReceiptExpired`] when the caller no longer holds the message.
     async fn extend(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError>;
 
     /// Deletes received messages (at most [`BATCH_MESSAGES_MAX`]). Deleting twice is no error.

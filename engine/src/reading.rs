@@ -20,7 +20,7 @@ pub struct Endless {
     pub last: Reads,
 }
 
-/// What has been read for one command. Reads nothing itself: whoever has the streams puts them into the
+/// What has been read for one command. It reads nothing itself: the owner of the streams puts them into the
 /// world.
 #[derive(Debug)]
 pub struct Reading<D: Domain> {

@@ -1,9 +1,8 @@
 //! Running slots: how many steps may call out at once, and who is next when one comes free.
 //!
-//! The smallest priority is next, and among equals the one that has waited longest. So that urgent work
-//! without end does not keep the rest out for ever, every [`FAIR_EVERY`]th slot goes to whoever has waited
-//! longest, whatever its priority: with `n` steps before it, a step waits for at most `FAIR_EVERY * (n + 1)`
-//! slots.
+//! The smallest priority is next, and among equals the step that has waited longest. Endless urgent work must
+//! not keep the rest out for ever. Therefore every [`FAIR_EVERY`]th slot goes to the step that has waited
+//! longest, at any priority: with `n` steps before it, a step waits for at most `FAIR_EVERY * (n + 1)` slots.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -79,7 +78,7 @@ impl Slots {
             state.waiting.first_key_value().map(|(place, _)| *place)
         };
         match next.and_then(|place| state.leave(place)) {
-            // Whoever has gone away since gives it back again: see `Waiting`.
+            // A waiter that has gone away since gives the slot back: see `Waiting`.
             Some(handed) => drop(handed.send(())),
             None => state.free += 1,
         }
@@ -99,7 +98,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// A place in the line, left when whoever has it is dropped.
+/// A place in the line. The waiter leaves it when it is dropped.
 struct Waiting<'s> {
     slots: &'s Slots,
     ticket: u64,
@@ -113,7 +112,7 @@ impl Drop for Waiting<'_> {
             return;
         }
         let left = self.slots.state().leave((self.priority, self.ticket));
-        // Not in line any more: it was handed a slot that nobody will use.
+        // No longer in line: it was handed a slot that it will not use.
         if left.is_none() {
             self.slots.give_back();
         }

@@ -45,8 +45,8 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Adds the turns on further streams. `false`: other commands had a turn in between, so whatever was read
-    /// under this one has to be read again.
+    /// Adds the turns on further streams. `false`: other commands had a turn in between, so everything read
+    /// under this turn has to be read again.
     #[must_use]
     pub(crate) async fn take_further(&mut self, streams: &BTreeSet<StreamId>) -> bool {
         let wanted: BTreeSet<usize> = streams.iter().map(stripe).collect();

@@ -19,7 +19,7 @@ use crate::read;
 /// How often a copy that finds the database locked is tried again, a quarter of a second apart.
 const TRIES: u32 = 40;
 
-/// Why there is no backup. Whatever stood at the destination is as it was.
+/// Why there is no backup. The destination is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The journal cannot be opened.
@@ -106,7 +106,7 @@ fn copy(source: &Connection, partial: &Path) -> Result<Head, BackupError> {
                 StepResult::Done => break,
                 _ if attempt == TRIES => return Err(BackupError::Locked),
                 _ => {
-                    // Nobody sends: this is the wait.
+                    // No message is ever sent: this is the wait.
                     let _ = pause.recv_timeout(Duration::from_millis(250));
                 }
             }

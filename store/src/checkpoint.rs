@@ -3,7 +3,7 @@
 //! SQLite by default copies the WAL into the database on the thread whose commit made it long, which every
 //! client of that commit sees as a tail of 4–10 ms. Here the writer never checkpoints by itself
 //! (`wal_autocheckpoint = 0`): it tells this thread about how much it wrote, and this thread copies with its
-//! own connection, in PASSIVE mode, which waits for nobody and stops nobody.
+//! own connection, in PASSIVE mode, which waits for no reader or writer and stops none.
 //!
 //! PASSIVE alone cannot bound the WAL: while it copies, the writer adds frames, and the WAL starts again from
 //! its beginning only when every frame has been copied. So beyond [`RESTART_FRAMES`], this thread copies once

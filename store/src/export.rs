@@ -3,11 +3,14 @@
 //! One event a line:
 //!
 //! ```json
-//! {"position":7,"stream":"node/db-1","seq":3,"kind":"node.replaced","version":1,"body":{…},"recorded_at_ms":0,"key":null,"hash":"…"}
+//! {"position":7,"stream":"node/db-1","seq":3,"kind":"node.replaced","version":1,"body":{…},
+//!  "recorded_at_ms":0,"key":null,"hash":"…"}
 //! ```
 //!
-//! `body` is the very text that was hashed, so that whoever has the file can compute every hash again, with
-//! [`verify_export`] or with a program of their own. A body that does not fit a line as it is (line breaks,
+//! (The line is broken here only to fit the page.)
+//!
+//! `body` is the exact text that was hashed. The holder of the file can therefore compute every hash again,
+//! with [`verify_export`] or with another program. A body that does not fit on a line as it is (line breaks,
 //! or no JSON object at all) is written as a JSON *string* that holds the text. An event whose predecessor is
 //! not in the file (a filter, or a start in the middle) also carries `previous`, the hash it chains to.
 

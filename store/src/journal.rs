@@ -3,7 +3,7 @@
 //! # Guarantees
 //! Those of the port (`perennial_engine::journal`). An acknowledged batch is fsynced (WAL, `synchronous =
 //! FULL`, read back at every open). One engine at a time: [`SqliteJournal::open`] takes a lock that the
-//! operating system gives back when the process ends, however it ends. Anybody may read meanwhile:
+//! operating system gives back when the process ends, however it ends. Other processes may read meanwhile:
 //! [`JournalReader`].
 //!
 //! # Assumptions

@@ -1,15 +1,15 @@
 //! The embedded queue: SQS's semantics in a SQLite file that several processes may use at once.
 //!
 //! ```text
-//! send, receive, …  ──►  channel  ──►  one thread per file and process  ──►  queue.sqlite  ◄──  other processes
-//!                                      drains, one transaction, answers
+//! send, receive, … ──► channel ──► one thread per file and process ──► queue.sqlite ◄── other processes
+//!                                  drains, one transaction, answers
 //! ```
 //!
 //! # Expected flow
-//! Every call is handed to the thread that owns the file's connection in this process. It takes whatever is
-//! pending, of all queues of the file, into one transaction, so that 64 small calls share a commit. A
-//! receiver with nothing to receive waits until somebody in this process sends, a message becomes visible, or
-//! [`POLL`] passes: that is how it hears of other processes.
+//! Every call is handed to the thread that owns the file's connection in this process. It takes all pending
+//! calls, of all queues of the file, into one transaction, so that 64 small calls share a commit. A receiver
+//! with nothing to receive waits until a caller in this process sends, a message becomes visible, or [`POLL`]
+//! passes. After [`POLL`] it sees the messages of other processes.
 //!
 //! # Guarantees
 //! Those of the port. A receipt names one receive of one message: after another receive it neither extends
@@ -64,13 +64,14 @@ const AUTO_CHECKPOINT_PAGES: i64 = 1_000;
 /// What an acknowledged send is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// It is fsynced first: for inbox entries (submissions, interruptions), which exist nowhere else yet. Receives,
-    /// extends and deletes are not: when a power cut takes them back, the message comes once more, which
-    /// every receiver must expect.
+    /// It is fsynced first: for inbox entries (submissions, interruptions), which exist nowhere else yet.
+    /// Receives, extends and deletes are not fsynced: if a power cut undoes them, the message comes once
+    /// more, which every receiver must expect.
     #[default]
     Durable,
-    /// It survives the process, not surely a power cut: for doorbells. Whatever a doorbell announces stands
-    /// in the journal, and the scan behind the queue rings it again; an fsync would only delay the step.
+    /// It survives the end of the process, but perhaps not a power cut: for doorbells. The journal has every
+    /// step that a doorbell announces, and the scan behind the queue rings it again. An fsync would only
+    /// delay the step.
     Hint,
 }
 
@@ -165,8 +166,8 @@ impl EmbeddedQueue {
     }
 }
 
-/// An answer that is awaited. Whoever stops waiting must not take messages along: if they are on their way
-/// already, they are sent back.
+/// An answer that is awaited. A caller that stops waiting must not take messages along: if they are on their
+/// way already, they are sent back.
 struct Pending<'q> {
     queue: &'q EmbeddedQueue,
     answer: oneshot::Receiver<Result<Answer, QueueError>>,
@@ -174,7 +175,8 @@ struct Pending<'q> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        // From here on the thread notices that nobody listens; what it sent before is taken out here.
+        // From here on the thread notices that the caller is gone; an answer that it sent before is taken out
+        // here.
         self.answer.close();
         let Ok(Ok(Answer::Found(deliveries))) = self.answer.try_recv() else { return };
         let receipts = deliveries.into_iter().map(|delivery| delivery.receipt).collect();
@@ -206,7 +208,7 @@ impl Queue for EmbeddedQueue {
             let next = match self.ask(Ask::Receive(max)).await? {
                 Answer::Found(deliveries) => {
                     if deliveries.len() == max {
-                        // There may be more, and the bell for it may have been ours.
+                        // There may be more messages, and this receiver may have used their bell.
                         self.ring(1);
                     }
                     return Ok(deliveries);
@@ -379,7 +381,7 @@ struct Thread<'c> {
     synchronous: Synchronous,
     /// Changes when another process has written.
     data_version: i64,
-    /// How many messages each queue holds, as long as nobody else writes.
+    /// How many messages each queue holds, as long as no other process writes.
     counts: HashMap<String, u64>,
     next_sweep_ms: HashMap<String, u64>,
 }
@@ -552,7 +554,8 @@ impl Thread<'_> {
             .collect()
     }
 
-    /// As in SQS, a message whose time has run out is nobody's, even if nobody else has taken it yet.
+    /// As in SQS, a receipt is void when its time has run out, even if no other receiver has taken the
+    /// message yet.
     fn extend(
         &self,
         spec: &Spec,

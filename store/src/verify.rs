@@ -1,18 +1,20 @@
-//! Reads everything again and reports what is not as it was written.
+//! Reads the whole journal again and reports every difference from the state as it was written.
 //!
-//! | what | how it is found |
-//! | --- | --- |
-//! | a changed event | its hash, and that of the next one |
-//! | a missing or inserted event | positions are dense; each hash chains to the one before |
-//! | a cut end | not from the file alone: compare the head with one noted elsewhere (`journal head`, a backup) |
-//! | a broken stream | sequence numbers are dense per stream, read through the stream index; each event names the place of its stream's first |
-//! | an index that lies | its entries and the rows give the same sum |
-//! | a key used twice | neighbours in the key index |
-//! | a torn or overwritten page | SQLite's own `quick_check`, and every read that fails |
-//! | a stale projection | everything is folded again and compared row by row |
+//! The defects, and how each is found:
 //!
-//! It needs no lock: it reads one snapshot, beside a running engine if there is one. Events are read one at a
-//! time; only what the [`Projector`] keeps grows with the journal.
+//! - A changed event: by its hash and by the hash of the next event.
+//! - A missing or inserted event: positions are dense, and each hash chains to the one before.
+//! - A cut end: not from the file alone. Compare the head with one noted elsewhere (`journal head`, a
+//!   backup).
+//! - A broken stream: sequence numbers are dense in each stream, read through the stream index, and each
+//!   event names the place of the first event of its stream.
+//! - A wrong index: its entries and the rows must give the same sum.
+//! - A key used twice: by neighbours in the key index.
+//! - A torn or overwritten page: by SQLite's own `quick_check`, and by every read that fails.
+//! - A stale projection: everything is folded again and compared row by row.
+//!
+//! Verification needs no lock: it reads one snapshot, beside a running engine if there is one. Events are
+//! read one at a time; only the state of the [`Projector`] grows with the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -127,7 +129,7 @@ impl VerifyReport {
 /// Verifies events and projections.
 ///
 /// # Errors
-/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, OpenError> {
     check(path, Some(projector))
 }
@@ -135,7 +137,7 @@ pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, Op
 /// Verifies the events only, without their meaning.
 ///
 /// # Errors
-/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify_events(path: &Path) -> Result<VerifyReport, OpenError> {
     check(path, None::<NoMeaning>)
 }
@@ -193,7 +195,7 @@ fn quick_check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result
     Ok(())
 }
 
-/// Sums over the rows that the indexes must give too, whatever the order.
+/// Sums over the rows. The indexes must give the same sums, in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sums {
     rows: u64,

@@ -19,8 +19,8 @@
 //! Nothing is acknowledged. SQLite has rolled back, but frames may stand in the WAL, complete with their
 //! commit mark, and a crash before they are overwritten would bring them to life at the next start. So the
 //! writer *seals*: it commits a counter in `meta`, which overwrites those frames. If the seal holds and the
-//! head is where it was, the batches surely are not there (`Unavailable`); otherwise nobody knows
-//! (`Unknown`).
+//! head is where it was, the batches are certainly not there (`Unavailable`); otherwise the outcome is
+//! unknown (`Unknown`).
 
 use std::collections::HashMap;
 
@@ -426,7 +426,7 @@ struct StreamHead {
 }
 
 /// The heads of the streams used last: two generations, each half of [`HEADS_MAX`]. When the young one is
-/// full, the old one is dropped and the young one becomes old. Whatever is used moves to the young one.
+/// full, the old one is dropped and the young one becomes old. Each head that is used moves to the young one.
 #[derive(Default)]
 struct Heads {
     young: HashMap<StreamId, StreamHead>,

@@ -1,4 +1,5 @@
-//! What only the journal on SQLite promises: one engine, durable across `kill -9`, append-only, ours, verified.
+//! The guarantees that only the journal on SQLite gives: one engine, durability across `kill -9`, append-only
+//! tables, refusal of foreign files, verification.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -31,7 +32,7 @@ fn open(path: &Path) -> SqliteJournal {
     SqliteJournal::open(path, Options::default()).unwrap()
 }
 
-// ---- opening ----------------------------------------------------------------------------------------------------
+// ---- opening ------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_second_engine_is_refused_and_told_who_has_it() {
@@ -159,12 +160,12 @@ async fn a_full_journal_refuses_and_loses_nothing_and_goes_on_when_there_is_room
     assert_eq!(read_checked(&journal).await[..before.len()], before);
 }
 
-// ---- processes that die -----------------------------------------------------------------------------------------
+// ---- processes that die -------------------------------------------------------------------------
 
 const CHILD_PATH: &str = "PERENNIAL_STORE_TEST_CHILD";
 
-/// Not a test by itself: what the tests below start as a process of its own. Appends without end and prints what was
-/// acknowledged, or what failed.
+/// Not a test by itself: the tests below start it as a process of its own. It appends without end and prints
+/// every acknowledgement or failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_appends_until_it_is_killed() {
     let Ok(path) = std::env::var(CHILD_PATH) else { return };
@@ -250,7 +251,7 @@ async fn no_acknowledged_event_is_lost_when_the_process_is_killed() {
             let line = lines.next().expect("the child goes on until it is killed").unwrap();
             seen += usize::from(acked(&line).inspect(|ack| all.push(ack.clone())).is_some());
         }
-        // SIGKILL, in the midst of whatever it does.
+        // SIGKILL, at an arbitrary point of its work.
         child.kill().unwrap();
         // What it had said before it died counts too, except for a line that was cut.
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
@@ -280,7 +281,7 @@ async fn a_commit_that_the_disk_refuses_is_never_acknowledged() {
     open(&path).append(batch("after/1", 0, 1)).await.unwrap();
 }
 
-// ---- verification -----------------------------------------------------------------------------------------------
+// ---- verification -------------------------------------------------------------------------------
 
 async fn journal_with_a_row_in_the_middle(path: &Path) {
     let journal = open(path);
@@ -315,7 +316,8 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
     journal_with_a_row_in_the_middle(&path).await;
     assert!(verify_events(&path).unwrap().is_sound());
     let sound = std::fs::read(&path).unwrap();
-    // As SQLite lays it out: stream, seq (one byte), kind, version (in the header), body, time (two bytes), key, hash, origin (one byte).
+    // The layout of the row in SQLite: stream, seq (one byte), kind, version (in the header), body, time (two
+    // bytes), key, hash, origin (one byte).
     let body = "{\"text\":\"the body of the row\"}";
     let body_at = sound.windows(body.len()).position(|bytes| bytes == body.as_bytes()).unwrap();
     let start = body_at - "suite.kind_of_row".len() - 1 - "middle/row".len();
@@ -334,8 +336,8 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
             assert!(has(&report, 5), "byte {at} of {start}..{end}, bit {bit:#x}: {:?}", report.findings);
         }
     }
-    // The cell's own header: sizes, types and the position itself (the eight serial types, the header's size, the
-    // position, the payload's size).
+    // The cell's own header: sizes, types and the position itself (the eight serial types, the header's size,
+    // the position, the payload's size).
     for at in start - 12..start {
         let report = flipped(at, 0x01);
         assert_eq!(report.worst(), Some(Severity::Damaged), "byte {at} before {start}");
@@ -427,7 +429,7 @@ async fn read_all_of(_sound: &Path, path: &Path) -> Result<Vec<RecordedEvent>, R
     }
 }
 
-// ---- projections ------------------------------------------------------------------------------------------------
+// ---- projections --------------------------------------------------------------------------------
 
 /// A domain of two kinds of events: `toy.opened` opens a step, `toy.closed` closes all.
 #[derive(Default)]
@@ -584,7 +586,7 @@ async fn a_stream_that_cannot_be_folded_is_a_finding_and_the_others_are_still_co
     assert_eq!(timers, [toy_timer(&stream("toy/c"), Seq(2))]);
 }
 
-// ---- export and backup ------------------------------------------------------------------------------------------
+// ---- export and backup --------------------------------------------------------------------------
 
 fn exported(path: &Path, filter: &Filter) -> String {
     let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! What the journal answers, for whoever asks: a command line, an HTTP API, a dashboard.
+//! The answers of the journal for any client: a command line, an HTTP API, a dashboard.
 //!
 //! | module | what |
 //! | --- | --- |

@@ -176,8 +176,8 @@ impl NotedSignal {
     }
 }
 
-/// Makes the node file of another node from a node's own. Its volumes come from a backup, whatever they were
-/// made from at first.
+/// Makes the node file of another node from a node's own. The volumes of the new node come from a backup and
+/// not from their original source.
 #[must_use]
 pub fn renamed(spec: &NodeSpec, name: &NodeName) -> NodeSpec {
     let data_volumes = spec.data_volumes.iter().cloned();

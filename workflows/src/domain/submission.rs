@@ -1,11 +1,13 @@
-//! The queue message that asks for something.
+//! The submission: a queue message that requests a workflow or a change.
 //!
-//! A submission is JSON. It is parsed once, at the rim, in two steps: the envelope, then the parameters of the workflow it
-//! names, so that an error can say which of the two is wrong and what would be right.
+//! A submission is JSON. It is parsed once, where it enters the system, in two steps: first the envelope,
+//! then the parameters of the workflow that it names. Therefore an error can say which of the two is wrong,
+//! and how to correct it.
 
 use std::fmt;
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{ImageId, VolumeId};
@@ -29,7 +31,7 @@ pub const TEXT_MAX: usize = 1_000;
 #[serde(try_from = "String", into = "String")]
 pub struct SubmissionId(#[schemars(regex(pattern = "^[!-.0-~]+$"), length(max = 128))] String);
 
-/// Why a text is no submission id.
+/// Why a text is not a submission id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a submission id: use 1 to {SUBMISSION_ID_MAX} printable ASCII characters without spaces and slashes, such as a UUID"
@@ -80,42 +82,42 @@ pub enum SubmissionSchema {
 pub struct Envelope {
     /// The format.
     pub schema: SubmissionSchema,
-    /// The idempotency key: a message with an id that was seen before is not carried out again.
+    /// The idempotency key. A message with the id of an earlier message is not executed again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`, `node.resume`, `node.prune`, `node.delete`, `pool.apply`,
-    /// `workflow.resume` or `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`,
+    /// `node.resume`, `node.prune`, `node.delete`, `pool.apply`, `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
-    /// Which node; not needed where the parameters say it.
+    /// The node. It is not needed if the parameters name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
-    /// Of the workflow; see its own schema.
+    /// The parameters of the workflow; each workflow has its own schema.
     #[serde(default)]
     pub params: serde_json::Value,
-    /// Who asks; for the record.
+    /// Who asks, for the record.
     pub requested_by: String,
     /// The queue that gets the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// Not to be carried out after this time (RFC 3339).
+    /// The message is not executed after this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
 }
 
-/// `node.apply`: the node is to be like this.
+/// `node.apply`: declares the desired state of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyParams {
     /// The content of a node file.
     pub spec: NodeSpec,
-    /// A backup of another node that the new node's root and data volumes are made from.
+    /// A backup of another node. The root and the data volumes of the new node are made from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<BackupId>,
-    /// In the asker's words, for the history; of a new node from a backup.
+    /// The reason in the words of the requester, for the history. It goes with `from_backup` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `pool.apply`: a pool of addresses is to be like this.
+/// `pool.apply`: declares a pool of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolParams {
@@ -123,7 +125,7 @@ pub struct PoolParams {
     pub spec: AddressPoolSpec,
 }
 
-/// `node.replace`: the node is to come back on another instance.
+/// `node.replace`: moves the node to another instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceParams {
@@ -132,7 +134,7 @@ pub struct ReplaceParams {
     pub reason: Option<String>,
 }
 
-/// `node.backup`: a backup of the node is to be taken now.
+/// `node.backup`: takes a backup of the node now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupParams {
@@ -141,12 +143,12 @@ pub struct BackupParams {
     pub reason: Option<String>,
 }
 
-/// `node.recycle`: as `node.replace`, and with `reimage` the root starts anew from another image.
+/// `node.recycle`: as `node.replace`. With `reimage` the node gets a new root from another image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecycleParams {
-    /// The node's image from now on. The present root's content ends with it: the volume is retained, not carried; data volumes
-    /// and the address stay.
+    /// The node's image from now on. The content of the present root does not move to the new one; the old
+    /// root volume is retained. Data volumes and the address stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reimage: Option<ImageId>,
     /// In the asker's words, for the history.
@@ -154,13 +156,14 @@ pub struct RecycleParams {
     pub reason: Option<String>,
 }
 
-/// `node.restore`: the node is to come back with the content of a backup.
+/// `node.restore`: moves the node to another instance with the content of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreParams {
-    /// Which. What was written after its moment is lost to the node; the present volumes are retained.
+    /// The backup. Writes after the time of the backup are lost to the node. The present volumes are
+    /// retained.
     pub backup: BackupId,
-    /// Only these volumes; empty means all that are in it.
+    /// Restores only these volumes. An empty list means all volumes in the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<Slot>,
     /// In the asker's words, for the history.
@@ -168,7 +171,7 @@ pub struct RestoreParams {
     pub reason: Option<String>,
 }
 
-/// `node.pause`: the node is to give its instance back and keep everything else.
+/// `node.pause`: terminates the node's instance and keeps every other resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PauseParams {
@@ -177,7 +180,7 @@ pub struct PauseParams {
     pub reason: Option<String>,
 }
 
-/// `node.resume`: a paused node is to come back onto an instance.
+/// `node.resume`: brings a paused node onto an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeNodeParams {
@@ -186,19 +189,21 @@ pub struct ResumeNodeParams {
     pub reason: Option<String>,
 }
 
-/// `node.prune`: volumes that the node has outgrown are to be deleted. What is the only one with the content of a volume of the
-/// node's, and what somebody else made, stays.
+/// `node.prune`: deletes retained volumes that the node no longer needs. A volume stays if it is the only one
+/// with the content of one of the node's volumes, or if Perennial did not create it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PruneParams {
-    /// Only these, each of which must be one that can be deleted; empty means all that are old enough.
+    /// Deletes only these volumes; each of them must be deletable. An empty list means all that are old
+    /// enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub volumes: Vec<VolumeId>,
-    /// Only what has been retained for at least so long, in seconds; a week where no volumes are named.
+    /// Deletes only volumes that have been retained for at least this time, in seconds. The default is a week
+    /// if no volumes are named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub older_than_s: Option<u64>,
-    /// So many of each volume of the node's stay, the newest.
+    /// The number of retained volumes that stay for each of the node's volumes; the newest ones stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<u32>,
     /// In the asker's words, for the history.
@@ -206,32 +211,34 @@ pub struct PruneParams {
     pub reason: Option<String>,
 }
 
-/// `node.delete`: the node is to end.
+/// `node.delete`: deletes the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteParams {
-    /// What is kept, class by class; there is no default.
+    /// The classes of resources that are kept. There is no default.
     pub keep: Keep,
     /// In the asker's words, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `workflow.resume`: a stuck workflow is to try again.
+/// `workflow.resume`: lets a stuck workflow try again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeParams {
     /// Which.
     pub workflow: OperationId,
-    /// What is given up: `root` starts anew from the node's image, a data volume is made anew.
+    /// The volumes whose content is given up. `root` starts again from the node's image; a data volume is
+    /// created again.
     #[serde(default)]
     pub accept_loss: Vec<Slot>,
-    /// What is given up comes back from this backup instead; without a list, all that was lost.
+    /// The volumes that are given up are restored from this backup instead. Without a list, these are all
+    /// volumes that were lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<BackupId>,
 }
 
-/// `workflow.cancel`: an open workflow is to be undone, if it still can be.
+/// `workflow.cancel`: undoes an open workflow, if that is still possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
@@ -242,7 +249,7 @@ pub struct CancelParams {
     pub reason: Option<String>,
 }
 
-/// What is asked for.
+/// The request of a submission, with its parameters.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
 pub enum Work {
@@ -277,27 +284,27 @@ pub enum Work {
 pub struct Submission {
     /// The idempotency key.
     pub id: SubmissionId,
-    /// The node it is about; the pool, for [`Work::Pool`].
+    /// The node that it concerns; the pool, for [`Work::Pool`].
     pub node: NodeName,
-    /// What is asked for.
+    /// The request.
     pub work: Work,
     /// Who asks.
     pub requested_by: String,
     /// The queue that gets the answer.
     pub reply_to: Option<String>,
-    /// As it was written; the rim has checked it.
+    /// The deadline as it was written. It was checked where the message entered the system.
     pub deadline: Option<String>,
 }
 
-/// Why a message is no submission. The text says what would be right.
+/// Why a message is not a submission. The text says how to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct BadSubmission {
     /// What is wrong.
     pub why: String,
-    /// The message's id, if that much could be read: the answer can name it.
+    /// The id of the message, if it could be read. The answer can name it.
     pub id: Option<SubmissionId>,
-    /// Where the answer goes, if that much could be read.
+    /// The queue for the answer, if it could be read.
     pub reply_to: Option<String>,
 }
 
@@ -305,14 +312,14 @@ impl Submission {
     /// Parses a message.
     ///
     /// # Errors
-    /// [`BadSubmission`] with what would be right.
+    /// [`BadSubmission`], which says how to correct the message.
     pub fn parse(body: &str) -> Result<Self, BadSubmission> {
         let value: serde_json::Value = serde_json::from_str(body).map_err(|error| BadSubmission {
             why: format!("not JSON: {error}"),
             id: None,
             reply_to: None,
         })?;
-        // What can be known of a bad message, so that its sender hears of it.
+        // Id and reply queue are read from a bad message too, so that its sender gets an answer.
         let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str).map(str::to_owned);
         let id = text("id").and_then(|id| SubmissionId::try_from(id).ok());
         let reply_to = text("reply_to");
@@ -322,100 +329,7 @@ impl Submission {
         if envelope.requested_by.is_empty() || envelope.requested_by.len() > TEXT_MAX {
             return Err(bad(format!("requested_by: say who asks, in 1 to {TEXT_MAX} bytes")));
         }
-        let params = |error: serde_json::Error| {
-            bad(format!("params of {}: {error}; see `perennial schema submission`", envelope.workflow))
-        };
-        let given = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params.clone() };
-        let (work, implied) = match envelope.workflow.as_str() {
-            "node.apply" => {
-                let apply: ApplyParams = serde_json::from_value(given).map_err(params)?;
-                apply.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
-                check_text(apply.reason.as_deref()).map_err(&bad)?;
-                if apply.reason.is_some() && apply.from_backup.is_none() {
-                    return Err(bad("params.reason: goes with `from_backup` only; remove it".to_owned()));
-                }
-                let node = apply.spec.name.clone();
-                if apply.from_backup.as_ref().is_some_and(|backup| *backup.node() == node) {
-                    return Err(bad(format!(
-                        "params.from_backup: a new node has another name than {node}; `node.restore` brings {node} itself back"
-                    )));
-                }
-                (Work::Apply(apply), Some(node))
-            }
-            "node.replace" => {
-                let replace: ReplaceParams = serde_json::from_value(given).map_err(params)?;
-                check_text(replace.reason.as_deref()).map_err(&bad)?;
-                (Work::Replace(replace), None)
-            }
-            "node.backup" => {
-                let backup: BackupParams = serde_json::from_value(given).map_err(params)?;
-                check_text(backup.reason.as_deref()).map_err(&bad)?;
-                (Work::Backup(backup), None)
-            }
-            "node.recycle" => {
-                let recycle: RecycleParams = serde_json::from_value(given).map_err(params)?;
-                check_text(recycle.reason.as_deref()).map_err(&bad)?;
-                (Work::Recycle(recycle), None)
-            }
-            "node.restore" => {
-                let restore: RestoreParams = serde_json::from_value(given).map_err(params)?;
-                check_text(restore.reason.as_deref()).map_err(&bad)?;
-                let node = restore.backup.node().clone();
-                (Work::Restore(restore), Some(node))
-            }
-            "node.pause" => {
-                let pause: PauseParams = serde_json::from_value(given).map_err(params)?;
-                check_text(pause.reason.as_deref()).map_err(&bad)?;
-                (Work::Pause(pause), None)
-            }
-            "node.resume" => {
-                let resume: ResumeNodeParams = serde_json::from_value(given).map_err(params)?;
-                check_text(resume.reason.as_deref()).map_err(&bad)?;
-                (Work::ResumeNode(resume), None)
-            }
-            "node.prune" => {
-                let prune: PruneParams = serde_json::from_value(given).map_err(params)?;
-                check_text(prune.reason.as_deref()).map_err(&bad)?;
-                if prune.volumes.len() > PRUNED_MAX {
-                    let why = format!(
-                        "params.volumes: at most {PRUNED_MAX}; ask for the others with another message"
-                    );
-                    return Err(bad(why));
-                }
-                (Work::Prune(prune), None)
-            }
-            "node.delete" => {
-                let delete: DeleteParams = serde_json::from_value(given).map_err(params)?;
-                check_text(delete.reason.as_deref()).map_err(&bad)?;
-                (Work::Delete(delete), None)
-            }
-            "pool.apply" => {
-                let pool: PoolParams = serde_json::from_value(given).map_err(params)?;
-                pool.spec.check().map_err(|error| bad(format!("params.spec.{error}")))?;
-                if envelope.node.is_some() {
-                    return Err(bad("pool.apply is about no node; remove the field `node`".to_owned()));
-                }
-                let name = pool.spec.name.clone();
-                (Work::Pool(pool), Some(name))
-            }
-            "workflow.resume" => {
-                let resume: ResumeParams = serde_json::from_value(given).map_err(params)?;
-                let node = resume.workflow.node().clone();
-                (Work::Resume(resume), Some(node))
-            }
-            "workflow.cancel" => {
-                let cancel: CancelParams = serde_json::from_value(given).map_err(params)?;
-                check_text(cancel.reason.as_deref()).map_err(&bad)?;
-                let node = cancel.workflow.node().clone();
-                (Work::Cancel(cancel), Some(node))
-            }
-            other => {
-                return Err(bad(format!(
-                    "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.prune, node.delete, pool.apply, workflow.resume, workflow.cancel",
-                    other.chars().take(80).collect::<String>()
-                )));
-            }
-        };
+        let (work, implied) = asked(&envelope).map_err(&bad)?;
         let node = match (envelope.node, implied) {
             (Some(node), Some(implied)) if node != implied => {
                 return Err(bad(format!("node is {node}, but the parameters are about {implied}")));
@@ -432,6 +346,98 @@ impl Submission {
             deadline: envelope.deadline,
         })
     }
+}
+
+/// Reads the parameters of a workflow, and the node or the pool that they name.
+///
+/// # Errors
+/// What is wrong, and how to correct it.
+fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let work = match envelope.workflow.as_str() {
+        "node.apply" => return apply(envelope),
+        "node.replace" => Work::Replace(reasoned::<ReplaceParams>(envelope, |params| &params.reason)?),
+        "node.backup" => Work::Backup(reasoned::<BackupParams>(envelope, |params| &params.reason)?),
+        "node.recycle" => Work::Recycle(reasoned::<RecycleParams>(envelope, |params| &params.reason)?),
+        "node.restore" => {
+            let restore = reasoned::<RestoreParams>(envelope, |params| &params.reason)?;
+            let node = restore.backup.node().clone();
+            return Ok((Work::Restore(restore), Some(node)));
+        }
+        "node.pause" => Work::Pause(reasoned::<PauseParams>(envelope, |params| &params.reason)?),
+        "node.resume" => Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &params.reason)?),
+        "node.prune" => Work::Prune(prune(envelope)?),
+        "node.delete" => Work::Delete(reasoned::<DeleteParams>(envelope, |params| &params.reason)?),
+        "pool.apply" => return pool(envelope),
+        "workflow.resume" => {
+            let resume: ResumeParams = params(envelope)?;
+            let node = resume.workflow.node().clone();
+            return Ok((Work::Resume(resume), Some(node)));
+        }
+        "workflow.cancel" => {
+            let cancel = reasoned::<CancelParams>(envelope, |params| &params.reason)?;
+            let node = cancel.workflow.node().clone();
+            return Ok((Work::Cancel(cancel), Some(node)));
+        }
+        other => {
+            return Err(format!(
+                "workflow {:?} is not known; it is one of node.apply, node.replace, node.backup, node.recycle, node.restore, node.pause, node.resume, node.prune, node.delete, pool.apply, workflow.resume, workflow.cancel",
+                other.chars().take(80).collect::<String>()
+            ));
+        }
+    };
+    Ok((work, None))
+}
+
+/// The parameters of a message, in the form that its workflow takes.
+fn params<P: DeserializeOwned>(envelope: &Envelope) -> Result<P, String> {
+    let given = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params.clone() };
+    serde_json::from_value(given).map_err(|error| {
+        format!("params of {}: {error}; see `perennial schema submission`", envelope.workflow)
+    })
+}
+
+/// The same, with a reason that is not too long.
+fn reasoned<P: DeserializeOwned>(
+    envelope: &Envelope,
+    reason: fn(&P) -> &Option<String>,
+) -> Result<P, String> {
+    let params = params(envelope)?;
+    check_text(reason(&params).as_deref())?;
+    Ok(params)
+}
+
+fn apply(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let apply: ApplyParams = params(envelope)?;
+    apply.spec.check().map_err(|error| format!("params.spec.{error}"))?;
+    check_text(apply.reason.as_deref())?;
+    if apply.reason.is_some() && apply.from_backup.is_none() {
+        return Err("params.reason: goes with `from_backup` only; remove it".to_owned());
+    }
+    let node = apply.spec.name.clone();
+    if apply.from_backup.as_ref().is_some_and(|backup| *backup.node() == node) {
+        return Err(format!(
+            "params.from_backup: a new node has another name than {node}; `node.restore` brings {node} itself back"
+        ));
+    }
+    Ok((Work::Apply(apply), Some(node)))
+}
+
+fn prune(envelope: &Envelope) -> Result<PruneParams, String> {
+    let prune = reasoned::<PruneParams>(envelope, |params| &params.reason)?;
+    if prune.volumes.len() > PRUNED_MAX {
+        return Err(format!("params.volumes: at most {PRUNED_MAX}; ask for the others with another message"));
+    }
+    Ok(prune)
+}
+
+fn pool(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
+    let pool: PoolParams = params(envelope)?;
+    pool.spec.check().map_err(|error| format!("params.spec.{error}"))?;
+    if envelope.node.is_some() {
+        return Err("pool.apply is about no node; remove the field `node`".to_owned());
+    }
+    let name = pool.spec.name.clone();
+    Ok((Work::Pool(pool), Some(name)))
 }
 
 fn check_text(text: Option<&str>) -> Result<(), String> {
@@ -451,7 +457,7 @@ pub struct Reply {
     pub id: Option<SubmissionId>,
     /// Whether it was accepted.
     pub accepted: bool,
-    /// What became of it.
+    /// What happened with it.
     pub disposition: crate::aggregate::inbox::Disposition,
     /// In words.
     pub message: String,

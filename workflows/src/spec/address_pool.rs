@@ -1,22 +1,27 @@
 //! Pools of private addresses, shared by the nodes with `persist.network: ip_pool`.
 //!
-//! A pool is an aggregate of its own, stream `pool/<name>`: declared, allocated, released. An address is taken in the same atomic
-//! append that starts the node's first operation (or resumes it), and given back in the one that settles `return_address` of its
-//! deletion. Appends are compare-and-set on the pool's stream, so two operations at the same moment cannot take one address: the
-//! second one decides anew, on what is left.
+//! A pool is an aggregate of its own. Its stream is `pool/<name>`; its events are declared, allocated and
+//! released. The append that starts the node's first operation (or resumes it) also allocates the address.
+//! The append that settles `return_address` of the node's deletion also releases it. Appends are
+//! compare-and-set on the pool's stream, so two simultaneous operations cannot take the same address: the
+//! second one decides again, on the addresses that are left.
 //!
 //! ```text
-//!  node.apply ── allocated + started (one append) ── … move_address …          the node lives with it
+//!  node.apply ── allocated + started (one append) ── … move_address …     the node uses the address
 //!  node.delete ── … fence ── return_address ── settled + released (one append)
 //! ```
 //!
-//! A pool is of one subnet. A node that may live in other subnets names a pool for each (`network.ip_pools_elsewhere`) and has one
-//! address of every pool from its registration to its deletion: a move in an emergency needs no free address, and
-//! the address in each subnet is known beforehand. A changed file takes from the pools that it adds, and gives back to those that it
-//! drops, in the append that changes it; nothing holds the node then, so an address it does not live with is on no interface.
+//! A pool belongs to one subnet. A node that may live in other subnets names a pool for each of them
+//! (`network.ip_pools_elsewhere`). It has one address of every pool from its registration to its deletion.
+//! Therefore an emergency move needs no free address, and the address in each subnet is known beforehand.
 //!
-//! A pool without a free address starts the operation `stuck`: a larger pool, or another node's deletion, and a resume takes one. An
-//! address that somebody else has in AWS is passed over at the resume, until the pool is declared again.
+//! The append that changes a node file also takes addresses from the pools that the file adds, and returns
+//! addresses to the pools that it drops. No operation holds the node at that time, so an address that the
+//! node does not use is on no interface.
+//!
+//! If a pool has no free address, the operation starts `stuck`. Once the pool is larger, or another node is
+//! deleted, a resume takes an address. A resume skips an address that another tenant uses in AWS, until the
+//! pool is declared again.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -29,10 +34,10 @@ use crate::model::name::NodeName;
 use crate::spec::error::SpecError;
 use crate::spec::node::NetworkMode;
 
-/// The most addresses of one pool: more than a /20 subnet has.
+/// The most addresses of one pool. A /20 subnet has fewer.
 pub const ADDRESSES_MAX: usize = 4_096;
 
-/// The most entries of its list.
+/// The most entries in the list of a pool.
 pub const RANGES_MAX: usize = 256;
 
 /// The format of a pool file.
@@ -51,14 +56,15 @@ pub struct AddressPoolSpec {
     pub schema: AddressPoolSchema,
     /// The pool's name, for ever.
     pub name: NodeName,
-    /// The subnet its addresses are of; the nodes that use it live there.
+    /// The subnet of its addresses. The nodes that use the pool live in this subnet.
     pub subnet: SubnetId,
-    /// Single addresses (`10.0.1.10`) and ranges (`10.0.1.20-10.0.1.29`, both ends included), taken in this order.
+    /// Single addresses (`10.0.1.10`) and ranges (`10.0.1.20-10.0.1.29`, both ends included). They are taken
+    /// in this order.
     #[schemars(length(min = 1, max = 256))]
     pub addresses: Vec<AddressRange>,
 }
 
-/// An address, or a range of them.
+/// An address, or a range of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "AddressRangeText")]
@@ -74,7 +80,7 @@ struct AddressRangeText(
     #[schemars(regex(pattern = r"^[0-9]{1,3}([.][0-9]{1,3}){3}(-[0-9]{1,3}([.][0-9]{1,3}){3})?$"))] String,
 );
 
-/// Why a text is no address and no range.
+/// Why a text is neither an address nor a range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is neither an address such as 10.0.1.10 nor a range such as 10.0.1.20-10.0.1.29")]
 pub struct BadRange {
@@ -139,7 +145,7 @@ impl fmt::Debug for AddressRange {
 }
 
 impl AddressPoolSpec {
-    /// Checks what the form alone cannot say.
+    /// Checks the rules that the types do not express.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -166,7 +172,7 @@ impl AddressPoolSpec {
         self.addresses.iter().flat_map(|range| range.iter())
     }
 
-    /// Whether an address is one of its.
+    /// Whether an address belongs to the pool.
     #[must_use]
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|range| range.contains(address))
@@ -174,7 +180,7 @@ impl AddressPoolSpec {
 }
 
 impl NetworkMode {
-    /// Whether the node's address is a secondary one that moves from interface to interface.
+    /// Whether the node's address is a secondary address that moves from interface to interface.
     #[must_use]
     pub const fn moves_address(self) -> bool {
         match self {

@@ -3,37 +3,40 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The shortest interval. EC2 takes a snapshot of a volume every fifteen seconds at most, and of a fleet a few a second: a
-/// minute leaves room for what replacements need.
+use crate::spec::error::SpecError;
+
+/// The shortest interval. EC2 accepts one snapshot of a volume every fifteen seconds, and a few snapshots a
+/// second of a fleet. An interval of a minute leaves room for the snapshots of replacements.
 pub const EVERY_MIN_LEAST: u32 = 1;
 
-/// The longest interval: a week. A node that needs less than that needs no schedule.
+/// The longest interval: a week. A node that needs fewer backups needs no schedule.
 pub const EVERY_MIN_MOST: u32 = 7 * 24 * 60;
 
-/// The most backups that are kept: four days of hourly ones. Each volume's snapshots are incremental, but a region has
-/// 100 000 of them.
+/// The most backups that are kept: four days of hourly backups. The snapshots of a volume are incremental,
+/// but a region allows only 100 000 of them.
 pub const KEEP_MOST: u32 = 96;
 
-/// How many are kept where the node file does not say.
+/// How many backups are kept if the node file does not say.
 pub const KEEP_DEFAULT: u32 = 3;
 
-/// How often one is taken where the node file does not say.
+/// How often a backup is taken if the node file does not say, in minutes.
 const EVERY_MIN_DEFAULT: u32 = 5;
 
-/// When backups are taken, and how many are kept. `backup: {}` is every five minutes, keeping three.
+/// When backups are taken, and how many are kept. `backup: {}` means every five minutes, keeping three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupSpec {
-    /// Minutes from one to the next: what is written in between is what the loss of a volume costs.
+    /// Minutes from one backup to the next. The loss of a volume costs the writes of this interval.
     #[serde(default = "every_min")]
     #[schemars(range(min = 1, max = 10080))]
     pub every_min: u32,
-    /// How many complete ones are kept; an older one is deleted when a newer one is complete.
+    /// How many complete backups are kept. An older one is deleted when a newer one is complete.
     #[serde(default = "keep")]
     #[schemars(range(min = 1, max = 96))]
     pub keep: u32,
-    /// Whether a last one is taken of each volume as soon as it is free: when the node leaves an instance, is paused, or is
-    /// deleted with its backups kept. The newest of these is kept beside the others.
+    /// Whether a final backup of each volume is taken as soon as the volume is free: when the node leaves an
+    /// instance, is paused, or is deleted with its backups kept. The newest of these is kept in addition to
+    /// the others.
     #[serde(default = "at_release", rename = "final", skip_serializing_if = "is_default_at_release")]
     pub at_release: bool,
 }
@@ -62,25 +65,29 @@ impl Default for BackupSpec {
 }
 
 impl BackupSpec {
-    /// From one to the next, in milliseconds.
+    /// The time from one backup to the next, in milliseconds.
     #[must_use]
     pub fn every_ms(&self) -> u64 {
         u64::from(self.every_min) * 60_000
     }
 
-    /// The field that is wrong, and what is right.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+    /// Checks the interval and the number.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and the values it takes.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        let wrong = |field: &str, why: String| Err(SpecError { field: field.to_owned(), why });
         if !(EVERY_MIN_LEAST..=EVERY_MIN_MOST).contains(&self.every_min) {
             let why =
                 format!("{} is not between {EVERY_MIN_LEAST} and {EVERY_MIN_MOST} minutes", self.every_min);
-            return Err(("backup.every_min", why));
+            return wrong("backup.every_min", why);
         }
         if !(1..=KEEP_MOST).contains(&self.keep) {
             let why = format!(
                 "{} is not between 1 and {KEEP_MOST}; without the section `backup` none are taken",
                 self.keep
             );
-            return Err(("backup.keep", why));
+            return wrong("backup.keep", why);
         }
         Ok(())
     }

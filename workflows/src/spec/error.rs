@@ -1,11 +1,11 @@
-//! What is wrong with a node file, by field.
+//! The error of a node file or a pool file, with its field.
 
-/// One thing that is wrong with a node file whose form is right.
+/// One error in a file whose form is right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]
 pub struct SpecError {
-    /// Where, such as `data_volumes[1].device`.
+    /// The field, such as `data_volumes[1].device`.
     pub field: String,
-    /// What is wrong and what to do.
+    /// What is wrong and how to correct it.
     pub why: String,
 }

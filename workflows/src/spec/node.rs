@@ -1,6 +1,6 @@
-//! The node file: what a node is meant to be.
+//! The node file: the desired state of a node.
 //!
-//! A file is YAML or JSON, checked strictly: an unknown field is an error, not a silent no-op.
+//! A file is YAML or JSON. The check is strict: an unknown field is an error and is not ignored.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -19,21 +19,22 @@ use crate::spec::error::SpecError;
 use crate::spec::signals::SignalsSpec;
 use crate::spec::windows::MaintenanceWindow;
 
-/// The least time between two moves of a node that runs well: an hour is what EC2 once billed at least, and long against a
-/// shortage that flickers.
+/// The shortest time between two moves of a healthy node, in minutes, if the file does not say. EC2 once
+/// billed at least an hour, and an hour is long compared with a shortage that comes and goes.
 pub const MIN_LIFETIME_MIN: u32 = 60;
 
-/// Longer than a month would be `never`.
+/// The largest `capacity.min_lifetime_min`: a month. A longer time has the effect of `never`.
 pub const MIN_LIFETIME_MIN_MAX: u32 = 31 * 24 * 60;
 
-/// What becomes of volumes that somebody attached to the node's instance.
+/// The treatment of volumes that others attached to the node's instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttachedVolumes {
-    /// They become the node's and are carried like its own; detached by hand, they are given back.
+    /// They become the node's and move with it like its own volumes. A volume that is detached by hand is
+    /// given back.
     #[default]
     Keep,
-    /// They are left alone, and are no longer attached when the instance is gone.
+    /// Perennial does not touch them. They are no longer attached when the instance is gone.
     Ignore,
 }
 
@@ -44,11 +45,12 @@ impl AttachedVolumes {
     }
 }
 
-/// What follows when the root volume does not exist any more.
+/// The reaction to a root volume that does not exist any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootLoss {
-    /// The root comes back from the newest complete backup, if there is one; what was written after it is lost.
+    /// The root is restored from the newest complete backup, if there is one. Writes after that backup are
+    /// lost.
     #[default]
     NewestBackup,
     /// The workflow is stuck until a person decides.
@@ -56,7 +58,7 @@ pub enum RootLoss {
 }
 
 impl Resources {
-    /// Whether a data volume is known to be smaller than a spec says.
+    /// Whether a data volume is known to be smaller than its size in the spec.
     #[must_use]
     pub fn is_smaller_than(&self, spec: &NodeSpec) -> bool {
         self.carrier.is_some()
@@ -67,22 +69,25 @@ impl Resources {
     }
 }
 
-/// EC2 attaches at most 27 EBS volumes to most Nitro types (EC2 User Guide, instance volume limits); one is the root.
+/// The most data volumes. EC2 attaches at most 27 EBS volumes to most Nitro types (EC2 User Guide, instance
+/// volume limits); one of them is the root.
 pub const DATA_VOLUMES_MAX: usize = 26;
 
-/// A ladder longer than this only delays the on-demand rung. AWS's advice for spot is ten types.
+/// The most instance types. A longer ladder only delays the on-demand rung. AWS recommends ten types for
+/// spot.
 pub const INSTANCE_TYPES_MAX: usize = 40;
 
-/// More subnets than a region has zones are of no use.
+/// The most further subnets. More subnets than a region has zones are of no use.
 pub const OTHER_SUBNETS_MAX: usize = 8;
 
-/// A node that can wait longer than a week for spot can wait without end (`market: spot_only`).
+/// The longest wait for spot, in seconds: a week. A node that can wait longer can wait without end
+/// (`market: spot_only`).
 pub const ON_DEMAND_AFTER_S_MAX: u32 = 7 * 24 * 3600;
 
 /// EC2's limit on user data before encoding (EC2 User Guide).
 pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 
-/// EC2 allows 50 tags; ours need some.
+/// The most tags of a file. EC2 allows 50; the tags of Perennial need some of them.
 pub const TAGS_MAX: usize = 40;
 
 /// The format of a node file.
@@ -93,29 +98,30 @@ pub enum NodeSchema {
     V1,
 }
 
-/// What a node is meant to be: the content of a node file.
+/// The desired state of a node: the content of a node file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
     /// The format of this file.
     pub schema: NodeSchema,
-    /// The node's name, for ever.
+    /// The node's name. It never changes.
     pub name: NodeName,
-    /// The image its first root is made from. With `persist.root: adopt` it also boots the temporary root of each
-    /// replacement, so it must be inert: no workload of its own, no enrolment under the node's identity.
+    /// The image that the first root is made from. With `persist.root: adopt` it also boots the temporary
+    /// root of each replacement. Therefore it must be inert: no workload of its own, no enrolment under the
+    /// node's identity.
     pub image: ImageId,
-    /// The subnet, which fixes the availability zone the node lives in at first.
+    /// The subnet. It determines the availability zone that the node lives in at first.
     pub subnet: SubnetId,
-    /// Of every interface that is made; empty means the VPC's default group. A kept interface gets them with the next
-    /// operation after a change.
+    /// The security groups of every interface that Perennial creates. An empty list means the VPC's default
+    /// group. After a change, a kept interface gets the groups with the next operation.
     #[serde(default)]
     pub security_groups: Vec<GroupId>,
-    /// Where capacity may come from.
+    /// The sources of capacity.
     pub capacity: CapacitySpec,
-    /// What comes back after an interruption, and how.
+    /// The resources that persist over an interruption, and the methods.
     #[serde(default)]
     pub persist: PersistSpec,
-    /// The network beyond the kind of the private address.
+    /// Further settings of the network; `persist.network` has the kind of the private address.
     #[serde(default, skip_serializing_if = "NetworkSpec::is_default")]
     pub network: NetworkSpec,
     /// The root volume.
@@ -124,7 +130,7 @@ pub struct NodeSpec {
     /// The data volumes.
     #[serde(default)]
     pub data_volumes: Vec<DataVolumeSpec>,
-    /// A private address to ask for at first; otherwise the subnet chooses. It is the address that persists.
+    /// The first private address; without it the subnet chooses one. This address persists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_ip: Option<Ipv4Addr>,
     /// The key pair.
@@ -133,59 +139,60 @@ pub struct NodeSpec {
     /// The name of the IAM instance profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_profile: Option<String>,
-    /// User data as text, at most 16 KiB; encoded by us. It runs at the first boot of each instance.
+    /// User data as text, at most 16 KiB. Perennial encodes it. It runs at the first boot of each instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
-    /// Backups while the node runs; without it none are taken on a schedule.
+    /// Backups of the running node. Without this section no backup is taken on a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupSpec>,
-    /// When it may be moved although it runs well; none means at any time. See `capacity.return_to_spot`.
+    /// When a healthy node may be moved. None means at any time. See `capacity.return_to_spot`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub maintenance_windows: Vec<MaintenanceWindow>,
-    /// What is done about what is heard, where there is a choice.
+    /// The reaction to signals, where the operator has a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signals: Option<SignalsSpec>,
-    /// Further tags of every resource; keys must not begin with `perennial:` or `aws:`.
+    /// Further tags of every resource. Keys must not begin with `perennial:` or `aws:`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
 
-/// Where capacity may come from: a ladder of instance types, then the market's fallback.
+/// The sources of capacity: a ladder of instance types, then the fallback of the market.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CapacitySpec {
-    /// In order of preference; all of the image's architecture. May be left out where `requirements` say what types must be
-    /// like.
+    /// The instance types in order of preference, all of the image's architecture. The list may be omitted if
+    /// there are `requirements`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40))]
     pub instance_types: Vec<String>,
-    /// What further types must be like; they are found by a survey at the beginning of each operation.
+    /// The requirements for further types. A survey at the beginning of each operation finds these types.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirements: Option<Requirements>,
-    /// In which order pools of one market are asked; without it as `instance_types` lists them, or by price where it lists
-    /// none.
+    /// The order in which the pools of one market are asked. Without it, the order is that of
+    /// `instance_types`, or by price if that list is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<CapacityOrder>,
-    /// Which markets, in which order.
+    /// The markets, in their order.
     #[serde(default)]
     pub market: MarketPolicy,
-    /// The most to pay per hour on the spot market, as a decimal; none means the on-demand price. A pool that costs more now is
-    /// not asked. On-demand pools are not subject to it: for none of them say `market: spot_only`.
+    /// The highest price per hour on the spot market, as a decimal. None means the on-demand price. A pool
+    /// that costs more at the moment is not asked. On-demand pools are not subject to this limit; to exclude
+    /// them, say `market: spot_only`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_max: Option<String>,
-    /// When and how far the on-demand market serves.
+    /// The limits on the use of the on-demand market.
     #[serde(default, skip_serializing_if = "OnDemandSpec::is_default")]
     pub on_demand: OnDemandSpec,
-    /// Whether a node that had to go on demand goes back.
+    /// Whether a node that runs on demand for want of spot capacity returns to spot.
     #[serde(default, skip_serializing_if = "ReturnToSpot::is_default")]
     pub return_to_spot: ReturnToSpot,
-    /// In minutes: the least time between two moves of a node that is not dying.
+    /// The shortest time between two moves of a node that is not about to be lost, in minutes.
     #[serde(default = "min_lifetime_min", skip_serializing_if = "is_min_lifetime_min")]
     #[schemars(range(max = 44_640))]
     pub min_lifetime_min: u32,
-    /// Further subnets, asked in this order when every pool of the node's present subnet was without capacity. In another
-    /// zone the volumes go on as copies made from snapshots, and in another subnet the private address ends: see
-    /// `network.zone_change`.
+    /// Further subnets. They are asked in this order if every pool of the node's present subnet is without
+    /// capacity. In another zone the node continues with copies of its volumes, made from snapshots. In
+    /// another subnet the private address ends; see `network.zone_change`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_subnets: Vec<SubnetId>,
 }
@@ -199,16 +206,16 @@ const fn is_min_lifetime_min(min: &u32) -> bool {
     *min == MIN_LIFETIME_MIN
 }
 
-/// Whether a node that had to go on demand goes back to spot.
+/// Whether a node that runs on demand for want of spot capacity returns to spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReturnToSpot {
-    /// It stays on demand until something else moves it.
+    /// It stays on demand until it is moved for another reason.
     #[default]
     Never,
-    /// When spot has looked available for a while.
+    /// It returns when spot capacity has looked available for a while.
     WhenAvailable,
-    /// The same, in its maintenance windows only.
+    /// It returns under the same condition, but only in its maintenance windows.
     Window,
 }
 
@@ -218,15 +225,16 @@ impl ReturnToSpot {
     }
 }
 
-/// When and how far the on-demand market serves.
+/// The limits on the use of the on-demand market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnDemandSpec {
-    /// Not before so many seconds after an operation began; until then spot is asked again and again.
+    /// On-demand capacity is not asked for until so many seconds after an operation began. Until then the
+    /// spot pools are asked repeatedly.
     #[serde(default)]
     #[schemars(range(max = 604_800))]
     pub after_s: u32,
-    /// Not while so many other nodes of this installation are on demand.
+    /// On-demand capacity is not asked for while so many other nodes of this installation are on demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_nodes: Option<u32>,
 }
@@ -262,7 +270,7 @@ impl OnDemandSpec {
     }
 }
 
-/// What comes back after an interruption, and how.
+/// The resources that persist over an interruption, and the methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PersistSpec {
@@ -278,89 +286,95 @@ pub struct PersistSpec {
     /// When data volumes leave an old instance that still runs.
     #[serde(default)]
     pub handover: Handover,
-    /// What becomes of volumes that somebody attached to its instance.
+    /// The treatment of volumes that others attached to the node's instance.
     #[serde(default, skip_serializing_if = "AttachedVolumes::is_default")]
     pub attached_volumes: AttachedVolumes,
-    /// What follows when the root volume does not exist any more; `newest_backup` where the file does not say.
+    /// The reaction to a root volume that does not exist any more. The default is `newest_backup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_loss: Option<RootLoss>,
-    /// After how many days volumes that the node has outgrown are deleted; without it they are retained until somebody prunes them.
+    /// The number of days after which retained volumes that the node no longer needs are deleted. Without it
+    /// they are retained until the operator prunes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3650))]
     pub retain_days: Option<u32>,
 }
 
 impl PersistSpec {
-    /// What follows when the root volume does not exist any more.
+    /// The reaction to a root volume that does not exist any more.
     #[must_use]
     pub fn root_loss(&self) -> RootLoss {
         self.root_loss.unwrap_or_default()
     }
 }
 
-/// How the root volume comes back.
+/// How the root volume persists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootMode {
-    /// The very same volume becomes the root of the new instance (CreateReplaceRootVolumeTask). Where that
-    /// fails, a clone of it does (CopyVolumes); where that cannot be done, `image` carries it, and the journal says why.
+    /// The same volume becomes the root of the new instance (CreateReplaceRootVolumeTask). If that fails, a
+    /// clone of the volume becomes the root (CopyVolumes). If a clone is not possible, the root is
+    /// transferred as with `image`, and the journal has the reason.
     #[default]
     Adopt,
-    /// A snapshot of the old root, taken after the old instance is gone, is registered as the image of the new one.
+    /// A snapshot of the old root is taken after the old instance has terminated, and is registered as the
+    /// image of the new instance.
     Image,
-    /// The root is new each time, from the node's image.
+    /// Each instance has a new root from the node's image.
     None,
 }
 
-/// How data volumes come back.
+/// How data volumes persist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataMode {
-    /// The very same volumes; in another zone new ones, made from final snapshots.
+    /// The same volumes are attached again. In another zone, new volumes are made from final snapshots.
     #[default]
     Reattach,
-    /// New volumes each time, made by the launch from final snapshots. The old ones are retained.
+    /// Each launch makes new volumes from final snapshots. The old volumes are retained.
     Snapshot,
 }
 
-/// How the address comes back.
+/// How the private address persists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// The same primary interface: same address, same MAC. The old instance must be gone before the new one can be
-    /// launched (break before make).
+    /// The primary interface moves, with the same address and the same MAC. The old instance must have
+    /// terminated before the new one can be launched (break before make).
     PrimaryEni,
-    /// A secondary private address moves from instance to instance. The new instance is launched first (make before
-    /// break).
+    /// A secondary private address moves from instance to instance. The new instance is launched first (make
+    /// before break).
     #[default]
     SecondaryIp,
-    /// A second interface, with its address and MAC, moves from instance to instance. The new instance is launched first
-    /// (make before break). The guest configures it; two interfaces of one subnet need rules for their routes.
+    /// A second interface moves from instance to instance, with its address and MAC. The new instance is
+    /// launched first (make before break). The guest configures the interface; two interfaces in one subnet
+    /// need routing rules.
     SecondaryEni,
-    /// As `secondary_ip`, with an address of the pool that `network.ip_pool` names; it is the node's until its deletion. In another
-    /// subnet it is one of the pool that `network.ip_pools_elsewhere` names for it, which is the node's likewise.
+    /// As `secondary_ip`, with an address of the pool that `network.ip_pool` names. In another subnet, the
+    /// address comes from the pool that `network.ip_pools_elsewhere` names for it. The node keeps both
+    /// addresses until its deletion.
     IpPool,
-    /// A new address each time.
+    /// Each instance has a new address.
     None,
 }
 
-/// The network beyond the kind of the private address.
+/// Further settings of the network; `persist.network` has the kind of the private address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
-    /// An Elastic IP address of this account and region that leads to the node's private address, whichever instance carries
-    /// it. It is associated, never allocated or released; a change of this field takes effect with the next replacement, and
-    /// without it the address is left where it is.
+    /// An Elastic IP address of this account and region. It is associated with the node's private address on
+    /// every instance that carries the node. Perennial never allocates or releases it. A change of this field
+    /// takes effect with the next replacement. If the field is removed, the association stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic_ip: Option<AllocationId>,
-    /// The pool that the node's address comes from (`perennial pool apply`), with `persist.network: ip_pool`.
+    /// The pool of the node's address (`perennial pool apply`), with `persist.network: ip_pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_pool: Option<NodeName>,
-    /// With `persist.network: ip_pool`, the pool of each of `capacity.other_subnets`, by subnet. The node has an address of each
-    /// of its pools until its deletion, so that a move waits for none and its address in each subnet is known beforehand.
+    /// With `persist.network: ip_pool`, the pool for each of `capacity.other_subnets`, by subnet. The node
+    /// has an address of each of its pools until its deletion. Therefore a move never waits for an address,
+    /// and the address in each subnet is known beforehand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ip_pools_elsewhere: BTreeMap<SubnetId, NodeName>,
-    /// Whether the node may move to another subnet or zone, where its private address ends.
+    /// Whether the node may move to another subnet or zone, although its private address ends with the move.
     #[serde(default, skip_serializing_if = "ZoneChange::is_default")]
     pub zone_change: ZoneChange,
 }
@@ -369,10 +383,10 @@ pub struct NetworkSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ZoneChange {
-    /// It waits for capacity where it is.
+    /// It waits for capacity in its present subnet.
     #[default]
     Forbid,
-    /// It moves; its private address ends, and it gets another one.
+    /// It moves. Its private address ends, and it gets another one.
     Allow,
 }
 
@@ -383,7 +397,7 @@ impl ZoneChange {
 }
 
 impl NetworkSpec {
-    /// Whether it asks for nothing.
+    /// Whether every setting is the default.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -394,11 +408,12 @@ impl NetworkSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Handover {
-    /// After it is terminated: its operating system has unmounted them.
+    /// After the instance has terminated. Its operating system has unmounted them by then.
     #[default]
     Terminate,
-    /// While it runs, once the new instance is up: for nodes that unmount by themselves at the interruption notice. A volume
-    /// that is still in use is not forced; it follows after termination.
+    /// While the instance runs, once the new one is up. This is for nodes that unmount their volumes by
+    /// themselves at the interruption notice. A volume that is still in use is not detached by force; it
+    /// follows after termination.
     Detach,
 }
 
@@ -406,49 +421,51 @@ pub enum Handover {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RootSpec {
-    /// At least the image's size; none means the image's.
+    /// The size, at least that of the image. None means the size of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
-    /// Such as `gp3`; none means the image's.
+    /// The volume type, such as `gp3`. None means that of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_type: Option<String>,
 }
 
-/// One data volume, created with the node and kept through every replacement.
+/// One data volume. It is created with the node and kept through every replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataVolumeSpec {
     /// Its name within the node.
     pub name: NodeName,
-    /// The device name it is attached under, such as `/dev/sdf`. Without one it gets a free name and keeps it. A name that is in
-    /// use on an instance, also one given here, gives way to another, which is recorded.
+    /// The device name of the attachment, such as `/dev/sdf`. Without it the volume gets a free name and
+    /// keeps that name. If an instance already uses the name, even one given here, the volume gets another
+    /// name, which is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^/dev/(sd[b-z]|xvd[b-z][a-z]?)$"))]
     pub device: Option<String>,
-    /// Its size. A larger one, applied to a registered node, lets the volume grow while the node runs; the file system in it is
-    /// the guest's to grow.
+    /// Its size. If the size of a registered node's volume is raised, the volume grows while the node runs.
+    /// The guest must grow the file system.
     #[schemars(range(min = 1, max = 65536))]
     pub size_gib: u32,
     /// Its type.
     #[serde(default = "gp3")]
     pub volume_type: String,
-    /// For gp3, io1 and io2.
+    /// The IOPS, for gp3, io1 and io2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<u32>,
-    /// For gp3, in MiB/s.
+    /// The throughput in MiB/s, for gp3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<u32>,
-    /// Encrypted with the account's EBS key, or `kms_key`.
+    /// Whether the volume is encrypted, with the account's EBS key or with `kms_key`.
     #[serde(default)]
     pub encrypted: bool,
     /// A customer managed key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_key: Option<String>,
-    /// What the first volume is made from.
+    /// The snapshot that the first volume is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
-    /// An existing volume instead of a new one: free, in the node's zone, of one instance at a time, at least `size_gib` large. No
-    /// deletion of the node deletes it. In another zone a copy with its content goes on, and it is not taken again.
+    /// An existing volume instead of a new one. It must be free, in the node's zone, for one instance at a
+    /// time (no Multi-Attach), and at least `size_gib` large. No deletion of the node deletes it. In another
+    /// zone the node continues with a copy of it, and does not return to the original volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeId>,
 }
@@ -458,7 +475,7 @@ fn gp3() -> String {
 }
 
 impl NodeSpec {
-    /// The field that an operation works with from its start to its end, and that differs from another file.
+    /// The field that differs from another file although it is fixed for the whole duration of an operation.
     #[must_use]
     pub fn fixed_by_a_start(&self, old: &Self) -> Option<&'static str> {
         if self.persist.network != old.persist.network {
@@ -470,7 +487,7 @@ impl NodeSpec {
         }
     }
 
-    /// Whether a data volume is to be larger than before.
+    /// Whether this file raises the size of a data volume.
     #[must_use]
     pub fn is_larger_than(&self, old: &Self) -> bool {
         self.data_volumes
@@ -478,19 +495,19 @@ impl NodeSpec {
             .any(|new| old.data_volumes.iter().any(|old| old.name == new.name && old.size_gib < new.size_gib))
     }
 
-    /// The pool that the node's address in its own subnet comes from.
+    /// The pool of the node's address in its own subnet.
     #[must_use]
     pub fn pool(&self) -> Option<&NodeName> {
         self.network.ip_pool.as_ref().filter(|_| self.persist.network == NetworkMode::IpPool)
     }
 
-    /// Every pool that the node has an address of, by the subnet it is for; that of its own subnet first.
+    /// Every pool in which the node has an address, with its subnet. The node's own subnet is the first.
     pub fn ip_pools(&self) -> impl Iterator<Item = (&SubnetId, &NodeName)> {
         let elsewhere = self.network.ip_pools_elsewhere.iter().filter(|_| self.pool().is_some());
         self.pool().map(|pool| (&self.subnet, pool)).into_iter().chain(elsewhere)
     }
 
-    /// The pool of a subnet that the node may live in.
+    /// The pool for a subnet that the node may live in.
     #[must_use]
     pub fn pool_in(&self, subnet: &SubnetId) -> Option<&NodeName> {
         self.ip_pools().find(|(of, _)| *of == subnet).map(|(_, pool)| pool)
@@ -517,7 +534,7 @@ impl NodeSpec {
         }
     }
 
-    /// Whether what was looked up for one holds for the other.
+    /// Whether the zones and the image that were looked up for one file hold for the other.
     #[must_use]
     pub fn lives_like(&self, other: &Self) -> bool {
         self.image == other.image && self.capacity.other_subnets == other.capacity.other_subnets
@@ -631,13 +648,15 @@ mod tests {
         assert_eq!(serde_json::from_str::<NodeSpec>(&text).unwrap(), spec);
     }
 
+    /// A change of the good file is refused, and the error names this field.
+    fn check(change: fn(&mut NodeSpec), field: &str) {
+        let mut spec = good();
+        change(&mut spec);
+        assert_eq!(spec.check().unwrap_err().field, field);
+    }
+
     #[test]
-    fn every_wrong_value_is_named_with_its_field() {
-        let check = |change: fn(&mut NodeSpec), field: &str| {
-            let mut spec = good();
-            change(&mut spec);
-            assert_eq!(spec.check().unwrap_err().field, field);
-        };
+    fn every_wrong_value_of_the_capacity_is_named_with_its_field() {
         check(|s| s.capacity.instance_types.clear(), "capacity.instance_types");
         check(|s| s.capacity.instance_types.push("large".into()), "capacity.instance_types[2]");
         check(|s| s.capacity.instance_types.push("m5.large".into()), "capacity.instance_types[2]");
@@ -658,6 +677,10 @@ mod tests {
             "capacity.on_demand.max_nodes",
         );
         check(|s| s.capacity.on_demand.max_nodes = Some(0), "capacity.on_demand.max_nodes");
+    }
+
+    #[test]
+    fn every_wrong_value_of_a_move_is_named_with_its_field() {
         check(|s| s.maintenance_windows = nights(), "maintenance_windows");
         check(
             |s| {
@@ -692,6 +715,10 @@ mod tests {
             },
             "capacity.return_to_spot",
         );
+    }
+
+    #[test]
+    fn every_wrong_value_of_volumes_address_and_tags_is_named_with_its_field() {
         check(|s| s.data_volumes.push(s.data_volumes[0].clone()), "data_volumes[1].name");
         check(|s| s.data_volumes[0].device = Some("/dev/sda1".into()), "data_volumes[0].device");
         check(|s| s.data_volumes[0].size_gib = 0, "data_volumes[0].size_gib");

@@ -1,20 +1,21 @@
-//! What an instance type must be like, where a node file does not name its types; and in which order pools are asked.
+//! The requirements for instance types, for a node file that does not name its types, and the order in which
+//! capacity pools are asked.
 //!
-//! The types are found by the step `survey` (`rules::survey`). Everything here is about the file alone.
+//! The step `survey` finds the types (`rules::survey`). This module is about the file alone.
 
 use crate::model::capacity::MarketPolicy;
 use crate::model::requirements::{CapacityOrder, Requirements, SCORED_TYPES_MIN, fits};
 use crate::spec::error::SpecError;
 use crate::spec::node::CapacitySpec;
 
-/// How many patterns a list may hold; as many as types may be named.
+/// How many patterns a list may hold: the same number as instance types.
 pub const PATTERNS_MAX: usize = 40;
 
-/// The longest pattern; no instance type's name is longer.
+/// The longest pattern. No name of an instance type is longer.
 const PATTERN_MAX: usize = 32;
 
 impl CapacitySpec {
-    /// In which order pools are asked.
+    /// The order in which pools are asked.
     #[must_use]
     pub fn order(&self) -> CapacityOrder {
         let unnamed =
@@ -22,7 +23,7 @@ impl CapacitySpec {
         self.order.unwrap_or(unnamed)
     }
 
-    /// Whether the pools are found by a survey: a plain list needs none.
+    /// Whether a survey finds the pools. A plain list of types needs no survey.
     #[must_use]
     pub fn is_surveyed(&self) -> bool {
         self.requirements.is_some()

@@ -1,19 +1,19 @@
-//! The section `signals` of a node file: what is done about what is heard, where there is a choice.
+//! The section `signals` of a node file: the reaction to a signal, where the operator has a choice.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is done about what is heard.
+/// The reaction to signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalsSpec {
-    /// About a rebalance recommendation: EC2 sees an elevated risk that the instance is taken.
+    /// The reaction to a rebalance recommendation: EC2 sees an elevated risk of an interruption.
     #[serde(default)]
     pub rebalance: RebalancePolicy,
-    /// About status checks that fail.
+    /// The reaction to failing status checks.
     #[serde(default, skip_serializing_if = "is_default_policy")]
     pub impaired: ImpairedPolicy,
-    /// For how long they must have failed, in seconds.
+    /// How long status checks must have failed, in seconds.
     #[serde(default = "impaired_after_s", skip_serializing_if = "is_default_time")]
     pub impaired_after_s: u32,
 }
@@ -28,13 +28,14 @@ impl Default for SignalsSpec {
     }
 }
 
-/// How long status checks fail before that counts, without being told: a reboot fails them for a minute or two.
+/// How long status checks must have failed if the file does not say, in seconds. A reboot fails them for a
+/// minute or two.
 pub const IMPAIRED_AFTER_S: u32 = 300;
 
-/// The least: EC2 looks once a minute, and Karpenter acts after two of them.
+/// The shortest such time. EC2 checks once a minute, and Karpenter acts after two failed checks.
 pub const IMPAIRED_AFTER_S_MIN: u32 = 120;
 
-/// The longest: a day is as good as `note`.
+/// The longest such time. A whole day has the same effect as `note`.
 pub const IMPAIRED_AFTER_S_MAX: u32 = 86_400;
 
 const fn impaired_after_s() -> u32 {
@@ -51,27 +52,29 @@ fn is_default_policy(policy: &ImpairedPolicy) -> bool {
     *policy == ImpairedPolicy::default()
 }
 
-/// What is done about status checks that fail.
+/// The reaction to failing status checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImpairedPolicy {
-    /// It is noted.
+    /// The failure is noted.
     Note,
-    /// The node is replaced when the check of the system or of the instance fails, unless its instance has carried it for less
-    /// than `capacity.min_lifetime_min`: a root that does not start fails on every instance.
+    /// The node is replaced when the system check or the instance check fails, unless its instance has
+    /// carried it for less than `capacity.min_lifetime_min`. A root that does not boot fails on every
+    /// instance.
     #[default]
     Move,
 }
 
-/// What is done about a rebalance recommendation.
+/// The reaction to a rebalance recommendation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RebalancePolicy {
-    /// It is noted.
+    /// The recommendation is noted.
     Ignore,
-    /// It is noted, and with a section `backup` a backup is taken at once.
+    /// The recommendation is noted. With a section `backup` a backup is taken at once.
     #[default]
     Prepare,
-    /// The node is replaced, unless `capacity.min_lifetime_min` or `maintenance_windows` say that it may not be moved now.
+    /// The node is replaced, unless `capacity.min_lifetime_min` or `maintenance_windows` forbid a move at
+    /// this time.
     Move,
 }

@@ -1,9 +1,9 @@
-//! Maintenance windows: when a node that runs well may be moved.
+//! Maintenance windows: when a healthy node may be moved.
 //!
-//! A window is given by the clock on the wall of a named time zone. It begins and ends when that clock shows its hours: where
-//! the clock is set forward over the beginning, the window begins when the clock goes on; where an hour comes twice, the first
-//! one counts. The rules of the zones come with the program, not from the machine, so that the same moment is inside or
-//! outside everywhere.
+//! A window is given in local time of a named time zone. It begins and ends when the clock of that zone shows
+//! its hours. If the clock is set forward past the beginning, the window begins when the clock continues. If
+//! an hour occurs twice, the first occurrence counts. The time zone rules are part of the program and are not
+//! taken from the machine, so a moment is inside a window on every machine or on none.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::SpecError;
 
-/// More windows than hours of a day would be a mistake.
+/// The most windows of a node: one for each hour of a day. A file with more is a mistake.
 pub const WINDOWS_MAX: usize = 24;
 
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
-/// A time of day on the wall clock, as `22:30`; `24:00` is the end of the day.
+/// A local time of day, such as `22:30`. `24:00` is the end of the day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct TimeOfDay {
@@ -29,7 +29,7 @@ pub struct TimeOfDay {
     minutes: u16,
 }
 
-/// Why a text is no time of day.
+/// Why a text is not a time of day.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a time of day such as \"22:30\" (quote it in YAML)")]
 pub struct BadTime {
@@ -67,7 +67,7 @@ impl fmt::Display for TimeOfDay {
 }
 
 impl TimeOfDay {
-    /// When the clock of a zone shows this time of a day, in milliseconds since the Unix epoch.
+    /// When the clock of a zone shows this time on a day, in milliseconds since the Unix epoch.
     fn of(self, day: Date, zone: &TimeZone) -> Option<u64> {
         let (day, minutes) = match self.minutes {
             1_440 => (day.tomorrow().ok()?, 0),
@@ -108,38 +108,38 @@ impl Weekday {
     }
 }
 
-/// One maintenance window, each week again.
+/// One maintenance window; it recurs each week.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MaintenanceWindow {
-    /// On which days it begins; none given means every day.
+    /// The days on which it begins. None means every day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub days: Vec<Weekday>,
     /// When it begins.
     pub from: TimeOfDay,
-    /// When it ends; a time that is not later than `from` is of the next day.
+    /// When it ends. A time that is not later than `from` belongs to the next day.
     pub to: TimeOfDay,
-    /// On the clock of this zone, such as `Europe/Berlin` (IANA time zone database).
+    /// The time zone of both times, such as `Europe/Berlin` (IANA time zone database).
     pub time_zone: String,
 }
 
 /// A window that is open, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
-    /// Since when.
+    /// When it began.
     pub from_ms: u64,
-    /// Until when.
+    /// When it ends.
     pub to_ms: u64,
 }
 
 impl MaintenanceWindow {
-    /// The opening that covers a moment. A zone this build does not know has none.
+    /// The opening that covers a moment. A window in a zone that this build does not know has none.
     #[must_use]
     pub fn at(&self, now_ms: u64) -> Option<Opening> {
         let zone = ZONES.get(&self.time_zone).ok()?;
         let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
         let today = now.to_zoned(zone.clone()).date();
-        // One that began yesterday may last until now; none is longer than a day.
+        // An opening that began yesterday may last until now. No opening is longer than a day.
         [Some(today), today.yesterday().ok()].into_iter().flatten().find_map(|day| {
             if !self.days.is_empty() && !self.days.contains(&Weekday::of(day)) {
                 return None;
@@ -159,13 +159,13 @@ impl fmt::Display for MaintenanceWindow {
     }
 }
 
-/// The opening that covers a moment: of several, the one that ends last.
+/// The opening that covers a moment; the one that ends last if there are several.
 #[must_use]
 pub fn open_at(windows: &[MaintenanceWindow], now_ms: u64) -> Option<Opening> {
     windows.iter().filter_map(|window| window.at(now_ms)).max_by_key(|opening| opening.to_ms)
 }
 
-/// Checks what the form alone cannot say.
+/// Checks the rules that the types do not express.
 ///
 /// # Errors
 /// The first thing that is wrong.

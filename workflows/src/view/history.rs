@@ -1,9 +1,10 @@
-//! For people: what happened, in an order that explains it to someone who was not there.
+//! The history for people: the events, in an order that explains them to a reader who was not present.
 //!
-//! Everything here is folded from the journal's events; nothing is stored. [`story`] tells one operation, [`node_history`] the
-//! life of a node.
+//! Everything here is folded from the events of the journal; nothing is stored. [`story`] tells one
+//! operation, and [`node_history`] tells the life of a node.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use perennial_engine::domain::Stamp;
@@ -13,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::node::NodeEvent;
 use crate::domain::retention::length;
-use crate::model::aws::{GroupId, InstanceId, Market, VolumeId};
+use crate::model::aws::{GroupId, InstanceId, VolumeId};
 use crate::model::name::NodeName;
-use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::{HeldVolume, PruneItem, RecoveryPoint, Resource, Resources};
 use crate::model::restore::Restore;
-use crate::model::signal::{Cause, News};
+use crate::model::signal::{Cause, News, Signal};
 use crate::model::survey::Survey;
 use crate::model::uefi::UefiVariables;
 use crate::model::volume::Slot;
@@ -30,22 +31,22 @@ use crate::step::intent::Intent;
 /// The life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeHistory {
-    /// Which node.
+    /// The node.
     pub node: NodeName,
-    /// In order of time.
+    /// The entries in order of time.
     pub entries: Vec<Entry>,
 }
 
-/// One thing in the life of a node.
+/// One entry in the life of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "a history is made, printed and dropped")]
 pub enum Entry {
-    /// It was registered, or its spec changed, or something was noted.
+    /// The node was registered, its spec changed, or a signal was noted.
     Remark {
-        /// When.
+        /// The time.
         at_ms: u64,
-        /// What.
+        /// The remark.
         text: String,
     },
     /// An operation.
@@ -55,31 +56,31 @@ pub enum Entry {
 /// One operation, told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Story {
-    /// Which.
+    /// Its id.
     pub operation: OperationId,
-    /// What it did.
+    /// Its kind.
     pub kind: OperationKind,
-    /// Why it was started.
+    /// The reason for it.
     pub cause: String,
     /// When it was started.
     pub started_at_ms: u64,
-    /// When it was finished; none while it is not.
+    /// When it finished; none while it is open.
     pub finished_at_ms: Option<u64>,
     /// `running`, `stuck: …`, `cancelling`, `finished`, `cancelled` or `abandoned`.
     pub status: String,
     /// Every step.
     pub steps: Vec<StepLine>,
-    /// What was tried or offered, and rejected, and why.
+    /// The attempts and candidates that were rejected, with the reasons.
     pub rejected: Vec<Remark>,
-    /// What else happened.
+    /// Other events.
     pub remarks: Vec<Remark>,
-    /// How long the node did not serve.
+    /// The time during which the node did not serve.
     pub outage: Option<Outage>,
-    /// Where the content of its volumes comes from, and so what is lost; of an operation that has brought the node onto an
-    /// instance, or has made volumes anew.
+    /// The source of the content of its volumes, and therefore the loss. Present if the operation has brought
+    /// the node onto an instance, or has made volumes anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
-    /// Before and after.
+    /// The resources before and after.
     pub comparison: Vec<Comparison>,
 }
 
@@ -88,13 +89,13 @@ pub struct Story {
 pub struct StepLine {
     /// Its name.
     pub step: String,
-    /// Which attempt at it.
+    /// The number of the attempt.
     pub attempt: u32,
     /// When it was intended.
     pub intended_at_ms: u64,
-    /// When it was settled; none while it is open.
+    /// When it settled; none while it is open.
     pub settled_at_ms: Option<u64>,
-    /// What was observed, in words.
+    /// The observation, in words.
     pub evidence: String,
     /// The client token of its request, if it has one.
     pub client_token: Option<String>,
@@ -103,22 +104,22 @@ pub struct StepLine {
 /// A remark with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Remark {
-    /// When.
+    /// The time.
     pub at_ms: u64,
-    /// What.
+    /// The remark.
     pub text: String,
 }
 
-/// How long a node did not serve, as far as the journal can tell.
+/// The time during which a node did not serve, as far as the journal shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outage {
-    /// The first thing that was taken from the old instance, or the moment it was lost.
+    /// When the old instance lost its first resource, or was itself lost.
     pub from_ms: u64,
-    /// What that was.
+    /// The event at that time.
     pub from: String,
-    /// The last thing that came to the new instance. The application's own start is not in it.
+    /// When the new instance got its last resource. The start of the application is not included.
     pub to_ms: u64,
-    /// What that was.
+    /// The event at that time.
     pub to: String,
 }
 
@@ -130,16 +131,16 @@ impl Outage {
     }
 }
 
-/// One thing of the node's, before and after.
+/// One resource of the node, before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
-    /// What.
+    /// The resource.
     pub what: String,
-    /// Before; empty when there was none.
+    /// Its id or value before; empty if there was none.
     pub before: String,
-    /// After; empty when there is none.
+    /// Its id or value after; empty if there is none.
     pub after: String,
-    /// Whether it is the same.
+    /// Whether both are the same.
     pub same: bool,
 }
 
@@ -179,7 +180,7 @@ pub fn node_history(
     NodeHistory { node: node.clone(), entries }
 }
 
-/// What comes back from a backup, and what is lost by it.
+/// The volumes that are restored from a backup, and the writes that are lost.
 fn restored(restore: &Restore, at_ms: u64) -> String {
     let slots: Vec<String> = restore.snapshots.keys().map(ToString::to_string).collect();
     let age_s = at_ms.saturating_sub(restore.taken_at_ms) / 1_000;
@@ -191,43 +192,72 @@ fn restored(restore: &Restore, at_ms: u64) -> String {
     )
 }
 
-/// Tells one operation from its events; `None` when it has not started.
+/// Tells one operation from its events; `None` if it has not started.
 #[must_use]
 pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Story> {
-    let (Stamp { at_ms: started_at_ms, .. }, OperationEvent::Started(order)) = events.first()? else {
-        return None;
-    };
-    let mut told = Story {
-        operation: id.clone(),
-        kind: order.kind,
-        cause: order.cause.to_string(),
-        started_at_ms: *started_at_ms,
-        finished_at_ms: None,
-        status: "running".to_owned(),
-        steps: Vec::new(),
-        rejected: Vec::new(),
-        remarks: Vec::new(),
-        outage: None,
-        recovery_points: BTreeMap::new(),
-        comparison: Vec::new(),
-    };
-    if let Some(restore) = &order.restore {
-        told.remarks.push(Remark { at_ms: *started_at_ms, text: restored(restore, *started_at_ms) });
-    }
-    let pruned = order.prune.iter().map(|pruned| prune_in_words(pruned, *started_at_ms));
-    told.remarks.extend(pruned.map(|text| Remark { at_ms: *started_at_ms, text }));
-    let mut clock = OutageClock::new(order, *started_at_ms);
-    let mut lines: BTreeMap<Token, (usize, &Intent)> = BTreeMap::new();
-    let mut surveyed: Option<&Survey> = None;
+    let (Stamp { at_ms, .. }, OperationEvent::Started(order)) = events.first()? else { return None };
+    let mut teller = Teller::new(id, order, *at_ms);
     for (stamp, event) in &events[1..] {
+        teller.hear(*stamp, event);
+    }
+    teller.told.outage = teller.clock.outage();
+    Some(teller.told)
+}
+
+/// A story in progress: the lines so far, and the state that later events need.
+struct Teller<'a> {
+    order: &'a Order,
+    told: Story,
+    clock: OutageClock,
+    /// The line of each step, and its request.
+    lines: BTreeMap<Token, (usize, &'a Intent)>,
+    /// The last survey that was told.
+    surveyed: Option<&'a Survey>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(id: &OperationId, order: &'a Order, started_at_ms: u64) -> Self {
+        let told = Story {
+            operation: id.clone(),
+            kind: order.kind,
+            cause: order.cause.to_string(),
+            started_at_ms,
+            finished_at_ms: None,
+            status: "running".to_owned(),
+            steps: Vec::new(),
+            rejected: Vec::new(),
+            remarks: Vec::new(),
+            outage: None,
+            recovery_points: BTreeMap::new(),
+            comparison: Vec::new(),
+        };
+        let clock = OutageClock::new(order, started_at_ms);
+        let mut teller = Self { order, told, clock, lines: BTreeMap::new(), surveyed: None };
+        if let Some(restore) = &order.restore {
+            teller.remark(started_at_ms, restored(restore, started_at_ms));
+        }
+        for pruned in &order.prune {
+            teller.remark(started_at_ms, prune_in_words(pruned, started_at_ms));
+        }
+        teller
+    }
+
+    fn remark(&mut self, at_ms: u64, text: String) {
+        self.told.remarks.push(Remark { at_ms, text });
+    }
+
+    fn reject(&mut self, at_ms: u64, text: String) {
+        self.told.rejected.push(Remark { at_ms, text });
+    }
+
+    fn hear(&mut self, stamp: Stamp, event: &'a OperationEvent) {
         let at_ms = stamp.at_ms;
-        let remark = |text: String| Remark { at_ms, text };
         match event {
             OperationEvent::Started(_) => {}
             OperationEvent::StepIntended { step, attempt, intent, .. } => {
-                clock.intended(at_ms, intent);
-                lines.insert(stamp.seq.into(), (told.steps.len(), intent));
-                told.steps.push(StepLine {
+                self.clock.intended(at_ms, intent);
+                self.lines.insert(stamp.seq.into(), (self.told.steps.len(), intent));
+                self.told.steps.push(StepLine {
                     step: step.clone(),
                     attempt: *attempt,
                     intended_at_ms: at_ms,
@@ -236,96 +266,101 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
                     client_token: client_token(intent),
                 });
             }
-            OperationEvent::StepSettled { token, evidence, .. } => {
-                let Some((line, intent)) = lines.get(token) else { continue };
-                clock.settled(at_ms, intent, evidence);
-                told.steps[*line].settled_at_ms = Some(at_ms);
-                told.steps[*line].evidence = in_words(intent, evidence);
-                // A node that waits is surveyed again and again: what says nothing new is not told again.
-                if let Evidence::Surveyed(survey) = evidence
-                    && surveyed.replace(survey) != Some(survey)
-                {
-                    told.rejected.extend(survey.rejections().into_iter().map(remark));
-                    told.remarks.extend(survey.remarks().into_iter().map(remark));
-                }
-                if let (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) =
-                    (intent, evidence)
-                {
-                    told.rejected.push(remark(format!("{pool}: {code}: {message}")));
-                }
-                if let (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) =
-                    (intent, evidence)
-                {
-                    let reason = reason.as_deref().unwrap_or("no reason given");
-                    told.rejected.push(remark(format!("{pool}: {instance} was gone at once ({reason})")));
-                }
-            }
+            OperationEvent::StepSettled { token, evidence, .. } => self.settled(at_ms, *token, evidence),
             OperationEvent::RootMethodChosen { from, to, because, .. } => {
-                told.rejected.push(remark(format!("root {from}: {because}; going on with {to}")));
+                self.reject(at_ms, format!("root {from}: {because}; going on with {to}"));
             }
             OperationEvent::Dropped { steps, because } => {
-                told.remarks.push(remark(format!("left out {}: {because}", steps.join(", "))));
+                self.remark(at_ms, format!("left out {}: {because}", steps.join(", ")));
             }
             OperationEvent::CandidateLost { instance, because } => {
-                clock.candidate_lost();
-                told.rejected.push(remark(format!("new instance {instance}: {because}")));
+                self.clock.candidate_lost();
+                self.reject(at_ms, format!("new instance {instance}: {because}"));
             }
-            OperationEvent::SignalReceived { signal } => {
-                // The old instance is lost after all: there is nothing to go back to.
-                if told.status == "cancelling" && clock.old.as_ref() == Some(&signal.instance) {
-                    told.status = "running".to_owned();
-                    told.remarks.push(remark("the cancellation ends: only forward".to_owned()));
-                }
-                clock.heard(signal.at_ms, &signal.instance, &signal.news);
-                told.remarks.push(remark(signal.to_string()));
-            }
+            OperationEvent::SignalReceived { signal } => self.signal_received(at_ms, signal),
             OperationEvent::Stuck { step, because, needs } => {
-                told.status = format!("stuck at {step}: {because}");
-                told.remarks.push(remark(format!("stuck at {step}: {because}. Needs: {needs}")));
+                self.told.status = format!("stuck at {step}: {because}");
+                self.remark(at_ms, format!("stuck at {step}: {because}. Needs: {needs}"));
             }
             OperationEvent::Resumed { requested_by, accept_loss, restore, .. } => {
-                told.status = "running".to_owned();
+                self.told.status = "running".to_owned();
                 let loss: Vec<String> = accept_loss.iter().map(ToString::to_string).collect();
                 let loss = if loss.is_empty() {
                     String::new()
                 } else {
                     format!(", accepting the loss of {}", loss.join(", "))
                 };
-                told.remarks.push(remark(format!("resumed by {requested_by}{loss}")));
-                told.remarks.extend(restore.as_ref().map(|restore| remark(restored(restore, at_ms))));
+                self.remark(at_ms, format!("resumed by {requested_by}{loss}"));
+                if let Some(restore) = restore {
+                    self.remark(at_ms, restored(restore, at_ms));
+                }
             }
             OperationEvent::CancelRequested { requested_by, reason } => {
-                told.status = "cancelling".to_owned();
+                self.told.status = "cancelling".to_owned();
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-                told.remarks.push(remark(format!("cancelled by {requested_by}{reason}")));
+                self.remark(at_ms, format!("cancelled by {requested_by}{reason}"));
             }
             OperationEvent::Diverted { cause, delete } => {
-                told.status = "freeing".to_owned();
+                self.told.status = "freeing".to_owned();
                 let what = if delete.is_some() { "deletion" } else { "pause" };
-                told.remarks.push(remark(format!("{what}: {cause}")));
+                self.remark(at_ms, format!("{what}: {cause}"));
             }
             OperationEvent::VolumeFound { instance, slot, held } => {
-                told.remarks.push(remark(discovered_in_words(instance, slot, held)));
+                self.remark(at_ms, discovered_in_words(instance, slot, held));
             }
-            OperationEvent::Finished { resources, outcome } => {
-                told.status = outcome.to_string();
-                told.finished_at_ms = Some(at_ms);
-                told.comparison = compare(&order.before, resources);
-                let brought = resources.carrier.is_some()
-                    && !matches!(order.kind, OperationKind::Grow | OperationKind::Prune);
-                let is_told = |slot: &Slot, origin: &RecoveryPoint| {
-                    outcome.is_completed() && brought
-                        || order.before.recovery_points.get(slot) != Some(origin)
-                };
-                let recovery_points =
-                    resources.recovery_points.iter().filter(|(slot, origin)| is_told(slot, origin));
-                told.recovery_points =
-                    recovery_points.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
-            }
+            OperationEvent::Finished { resources, outcome } => self.finished(at_ms, resources, *outcome),
         }
     }
-    told.outage = clock.outage();
-    Some(told)
+
+    fn settled(&mut self, at_ms: u64, token: Token, evidence: &'a Evidence) {
+        let Some(&(line, intent)) = self.lines.get(&token) else { return };
+        self.clock.settled(at_ms, intent, evidence);
+        self.told.steps[line].settled_at_ms = Some(at_ms);
+        self.told.steps[line].evidence = in_words(intent, evidence);
+        // A node that waits for capacity is surveyed repeatedly. A survey equal to the last one is not told.
+        if let Evidence::Surveyed(survey) = evidence
+            && self.surveyed.replace(survey) != Some(survey)
+        {
+            let remark = |text: String| Remark { at_ms, text };
+            self.told.rejected.extend(survey.rejections().into_iter().map(remark));
+            self.told.remarks.extend(survey.remarks().into_iter().map(remark));
+        }
+        match (intent, evidence) {
+            (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) => {
+                self.reject(at_ms, format!("{pool}: {code}: {message}"));
+            }
+            (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) => {
+                let reason = reason.as_deref().unwrap_or("no reason given");
+                self.reject(at_ms, format!("{pool}: {instance} was gone at once ({reason})"));
+            }
+            _ => {}
+        }
+    }
+
+    fn signal_received(&mut self, at_ms: u64, signal: &Signal) {
+        // The old instance is lost after all: there is nothing to return to.
+        if self.told.status == "cancelling" && self.clock.old.as_ref() == Some(&signal.instance) {
+            self.told.status = "running".to_owned();
+            self.remark(at_ms, "the cancellation ends: only forward".to_owned());
+        }
+        self.clock.heard(signal.at_ms, &signal.instance, &signal.news);
+        self.remark(at_ms, signal.to_string());
+    }
+
+    fn finished(&mut self, at_ms: u64, resources: &Resources, outcome: Outcome) {
+        let order = self.order;
+        self.told.status = outcome.to_string();
+        self.told.finished_at_ms = Some(at_ms);
+        self.told.comparison = compare(&order.before, resources);
+        let brought =
+            resources.carrier.is_some() && !matches!(order.kind, OperationKind::Grow | OperationKind::Prune);
+        let is_told = |slot: &Slot, origin: &RecoveryPoint| {
+            outcome.is_completed() && brought || order.before.recovery_points.get(slot) != Some(origin)
+        };
+        let recovery_points = resources.recovery_points.iter().filter(|(slot, origin)| is_told(slot, origin));
+        self.told.recovery_points =
+            recovery_points.map(|(slot, origin)| (slot.clone(), origin.clone())).collect();
+    }
 }
 
 /// A volume that became the node's.
@@ -335,7 +370,7 @@ pub fn discovered_in_words(instance: &InstanceId, slot: &Slot, held: &HeldVolume
     format!("{} at {} of {instance} is the node's from now on, as {slot}{size}", held.volume, held.device)
 }
 
-/// What the journal says of the time a node did not serve.
+/// Measures the time during which a node did not serve, from the journal.
 struct OutageClock {
     kind: OperationKind,
     old: Option<InstanceId>,
@@ -429,11 +464,7 @@ fn client_token(intent: &Intent) -> Option<String> {
     }
 }
 
-fn market(market: Market) -> String {
-    market.to_string()
-}
-
-/// What a step observed, for a person.
+/// The observation of a step, for people.
 #[must_use]
 pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
     match evidence {
@@ -452,18 +483,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             format!("found {found}, terminated by us; terminated, seen twice")
         }
         Evidence::Fenced { found, terminated_by_us: false, reason } => {
-            let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            format!("found {found}; terminated, seen twice{reason}")
+            format!("found {found}; terminated, seen twice{}", in_brackets(reason.as_deref()))
         }
-        Evidence::Released => match intent {
-            Intent::Release { volume, .. } | Intent::Detach { volume, .. } => {
-                format!("{volume} is free")
-            }
-            Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
-                format!("{interface} is free")
-            }
-            _ => "free".to_owned(),
-        },
+        Evidence::Released => released_in_words(intent),
         Evidence::StillBusy { because } => format!("still busy: {because}"),
         Evidence::SnapshotCompleted { snapshot, .. } => format!("{snapshot} is complete"),
         Evidence::ImageAvailable { image, differs } if differs.is_empty() => format!("{image} is available"),
@@ -472,8 +494,8 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Launched { instance, .. } => match intent {
             Intent::Launch { pool, rank, .. } => {
-                let rank = rank.as_ref().map_or(String::new(), |rank| format!(" ({rank})"));
-                format!("{instance}, {} {}{rank}", pool.instance_type, market(pool.market))
+                let rank = in_brackets(rank.as_ref());
+                format!("{instance}, {} {}{rank}", pool.instance_type, pool.market)
             }
             _ => instance.to_string(),
         },
@@ -488,59 +510,29 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         },
         Evidence::Adopted { task: None } => "is the root".to_owned(),
         Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
-        Evidence::Attached => match intent {
-            Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
-            Intent::AttachInterface { interface, device_index, .. } => {
-                format!("{interface} is attached at index {device_index}")
-            }
-            _ => "attached".to_owned(),
-        },
+        Evidence::Attached => attached_in_words(intent),
         Evidence::DeviceInUse => match intent {
             Intent::Attach { device, .. } => {
                 format!("{device} is in use on the instance: another name is taken")
             }
             _ => "the device name is in use".to_owned(),
         },
-        Evidence::GroupsSet => match intent {
-            Intent::SetGroups { interface, groups } => {
-                let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();
-                format!("{interface} has {}", groups.join(", "))
-            }
-            _ => "groups set".to_owned(),
-        },
+        Evidence::GroupsSet => groups_in_words(intent),
         Evidence::Moved { address } => format!("{address} is on the new instance"),
         Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
         Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
         Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
         Evidence::PreservedWith { found, unmanaged, uefi } => {
-            let mut said = "DeleteOnTermination is false".to_owned();
-            let list = |said: &mut String, what: &str, ids: Vec<&str>| {
-                if !ids.is_empty() {
-                    said.push_str(&format!("; {what} {}", ids.join(", ")));
-                }
-            };
-            list(&mut said, "found", found.iter().map(|found| found.volume.as_str()).collect());
-            list(&mut said, "left alone:", unmanaged.iter().map(|other| other.volume.as_str()).collect());
-            match uefi {
-                Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
-                Some(UefiVariables::Unread { because }) => {
-                    said.push_str(&format!("; UEFI variables not read: {because}"));
-                }
-                Some(UefiVariables::Read { data: None }) | None => {}
-            }
-            said
+            let found = found.iter().map(|found| found.volume.as_str()).collect();
+            let unmanaged = unmanaged.iter().map(|other| other.volume.as_str()).collect();
+            preserved_in_words(found, unmanaged, uefi.as_ref())
         }
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
-        Evidence::Found { resources } if resources.is_empty() => "it has made nothing".to_owned(),
-        Evidence::Found { resources } => {
-            let ids: Vec<String> = resources.iter().map(Resource::id).collect();
-            format!("it has made {}", ids.join(", "))
-        }
+        Evidence::Found { resources } => found_in_words(resources),
         Evidence::InstanceGone { instance, state, reason } => {
             let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
-            let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
-            format!("{instance} is {state}{reason}")
+            format!("{instance} is {state}{}", in_brackets(reason.as_deref()))
         }
         Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
         Evidence::Lost { what } => format!("lost: {what}"),
@@ -554,7 +546,66 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
     }
 }
 
-/// Before and after, thing by thing.
+fn in_brackets(text: Option<impl Display>) -> String {
+    text.map_or(String::new(), |text| format!(" ({text})"))
+}
+
+fn released_in_words(intent: &Intent) -> String {
+    match intent {
+        Intent::Release { volume, .. } | Intent::Detach { volume, .. } => format!("{volume} is free"),
+        Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
+            format!("{interface} is free")
+        }
+        _ => "free".to_owned(),
+    }
+}
+
+fn groups_in_words(intent: &Intent) -> String {
+    match intent {
+        Intent::SetGroups { interface, groups } => {
+            let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();
+            format!("{interface} has {}", groups.join(", "))
+        }
+        _ => "groups set".to_owned(),
+    }
+}
+
+fn found_in_words(resources: &[Resource]) -> String {
+    if resources.is_empty() {
+        return "it has made nothing".to_owned();
+    }
+    let ids: Vec<String> = resources.iter().map(Resource::id).collect();
+    format!("it has made {}", ids.join(", "))
+}
+
+fn attached_in_words(intent: &Intent) -> String {
+    match intent {
+        Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
+        Intent::AttachInterface { interface, device_index, .. } => {
+            format!("{interface} is attached at index {device_index}")
+        }
+        _ => "attached".to_owned(),
+    }
+}
+
+fn preserved_in_words(found: Vec<&str>, unmanaged: Vec<&str>, uefi: Option<&UefiVariables>) -> String {
+    let mut said = "DeleteOnTermination is false".to_owned();
+    for (what, ids) in [("found", found), ("left alone:", unmanaged)] {
+        if !ids.is_empty() {
+            said.push_str(&format!("; {what} {}", ids.join(", ")));
+        }
+    }
+    match uefi {
+        Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
+        Some(UefiVariables::Unread { because }) => {
+            said.push_str(&format!("; UEFI variables not read: {because}"));
+        }
+        Some(UefiVariables::Read { data: None }) | None => {}
+    }
+    said
+}
+
+/// The resources before and after, one by one.
 #[must_use]
 pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
     let mut lines = Vec::new();
@@ -600,7 +651,7 @@ pub fn compare(before: &Resources, after: &Resources) -> Vec<Comparison> {
     lines
 }
 
-/// What the history says of what is to be deleted.
+/// The line of the history about a volume that is to be deleted.
 pub(crate) fn prune_in_words(pruned: &PruneItem, at_ms: u64) -> String {
     let PruneItem { volume, slot, since_ms, size_gib, because, .. } = pruned;
     let size = size_gib.map_or_else(String::new, |size_gib| format!(", {size_gib} GiB"));

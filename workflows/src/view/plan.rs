@@ -1,7 +1,7 @@
-//! For people: what would happen.
+//! The plan for people: the steps that an operation would take.
 //!
-//! The plan is not a second description of the workflows: it is the same machine, run against an imaginary region in which
-//! every step succeeds and takes its typical time.
+//! The plan is not a second description of the workflows. It is the same machine, run against an imaginary
+//! region in which every step succeeds and takes its typical time.
 
 use perennial_engine::domain::{OpenStep, Stamp};
 use perennial_engine::ids::{Seq, Token};
@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::node::Node;
 use crate::machine::decide::{Draft, Refusal};
-use crate::model::aws::{ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, VolumeId};
+use crate::model::aws::{
+    ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SubnetId, VolumeId,
+};
 use crate::model::capacity::CapacityPool;
 use crate::model::image::{ImageFacts, Placement};
 use crate::model::operation_id::{OperationId, OperationKind};
@@ -28,30 +30,31 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 use crate::view::history::{Story, story};
 
-/// More steps than this would be a machine that does not end.
+/// The most steps of a plan. With more steps the machine does not end.
 const STEPS_MAX: usize = 1_000;
 
-/// How long it takes to see what is there already, in milliseconds: a describe.
+/// How long it takes to observe a result that exists already, in milliseconds: one describe call.
 const LOOK_MS: u64 = 500;
 
-/// What an operation would do.
+/// The course that an operation would take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
-    /// What it would do.
+    /// The kind of the operation.
     pub kind: OperationKind,
-    /// `make before break` or `break before make`; none for a provision.
+    /// `make before break` or `break before make`. None for a provision.
     pub order: Option<String>,
     /// The steps in order of time, from 0, and the expected outage.
     pub story: Story,
-    /// How long all of it would take, in milliseconds.
+    /// The duration of the whole operation, in milliseconds.
     pub total_ms: u64,
-    /// Where capacity would be asked for, in order.
+    /// The pools that would be asked for capacity, in order.
     pub pools: Vec<CapacityPool>,
-    /// What the numbers do not say.
+    /// Remarks that complete the numbers.
     pub notes: Vec<String>,
 }
 
-/// How long a step takes when all is well, in milliseconds (`ec2-semantics` §6; where nothing is published, a guess).
+/// The typical duration of a successful step, in milliseconds (`ec2-semantics` §6). Where nothing is
+/// published, the number is an estimate.
 #[must_use]
 pub const fn typical_ms(intent: &Intent) -> u64 {
     match intent {
@@ -84,16 +87,16 @@ pub const fn typical_ms(intent: &Intent) -> u64 {
     }
 }
 
-/// What a plan takes for granted; by default that all goes well.
+/// The assumption of a plan. By default every step succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Assumption {
-    /// Whether the instance is still there when it begins.
+    /// Whether the instance still exists when the operation begins.
     pub instance: Presence,
-    /// Whether there is capacity in the subnet the node lives in.
+    /// Whether there is capacity in the node's present subnet.
     pub capacity_here: Presence,
 }
 
-/// Whether something is there.
+/// Whether an instance or capacity is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Presence {
@@ -102,7 +105,8 @@ pub enum Presence {
     Missing,
 }
 
-/// Plans the replacement of a registered node, or the provision of a new one from its spec, when all goes well.
+/// Plans the replacement of a registered node, or the provision of a new node from its spec, if every step
+/// succeeds.
 ///
 /// # Errors
 /// As [`plan_assuming`].
@@ -110,7 +114,7 @@ pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
     plan_assuming(spec, node, Assumption::default())
 }
 
-/// The same under an assumption.
+/// The same plan under an assumption.
 ///
 /// # Errors
 /// [`Refusal::Inconsistent`] when the machine does not end: without capacity anywhere, or a bug.
@@ -164,7 +168,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
     Ok(Plan { kind, order, story, total_ms, pools, notes })
 }
 
-/// What the pools of a plan do not say of themselves.
+/// The remark about the survey, which completes the list of pools.
 fn survey_notes(spec: &NodeSpec, last: Option<&Kept>) -> Option<String> {
     if !spec.capacity.is_surveyed() {
         return None;
@@ -184,7 +188,7 @@ fn survey_notes(spec: &NodeSpec, last: Option<&Kept>) -> Option<String> {
     ))
 }
 
-/// Runs the machine against a region where everything succeeds.
+/// Runs the machine against a region in which every step succeeds.
 fn imagine(
     id: &OperationId,
     order: Order,
@@ -228,7 +232,8 @@ fn imagine(
     Err(Refusal::Inconsistent { operation: id.clone(), why: "the plan does not end".to_owned() })
 }
 
-/// When a step is over that takes its typical time; a snapshot that was taken ahead is under way since then.
+/// When a step ends that takes its typical time. A snapshot that was taken ahead has been in progress since
+/// it was taken.
 fn ends_ms(state: &Operation, step: &OpenStep<Intent>) -> u64 {
     let begins_ms = step.intended_at_ms.max(step.not_before_ms);
     match snapshot_ahead::awaited(state, &step.intent) {
@@ -241,27 +246,14 @@ fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
     parsed.unwrap_or_else(|error| unreachable!("BUG: an imaginary id is well formed: {error}"))
 }
 
-/// What a step observes when all is well. `token` makes ids distinct.
+/// The observation of a successful step. `token` makes ids distinct.
 #[must_use]
 pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     let n = format!("{}x{token}", state.id.number());
     let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
     let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
     match intent {
-        Intent::Resolve { others, .. } => Evidence::Resolved(Placement {
-            zone: "the-subnets-zone".to_owned(),
-            other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
-            image: ImageFacts {
-                architecture: "x86_64".to_owned(),
-                root_device: "/dev/xvda".to_owned(),
-                boot_mode: None,
-                ena_support: true,
-                tpm_support: None,
-                imds_support: None,
-                platform: None,
-                mapped: Vec::new(),
-            },
-        }),
+        Intent::Resolve { others, .. } => Evidence::Resolved(imagined_placement(others)),
         Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
             Evidence::VolumeCreated { volume: volume() }
@@ -327,22 +319,35 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
         Intent::Find { .. } => Evidence::Found { resources: Vec::new() },
         Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
-            Evidence::Backup(BackupEvidence::Taken {
-                snapshots: vec![TakenSnapshot {
-                    snapshot: imaginary(SnapshotId::parse(&format!("snap-new{n}"))),
-                    volume: volume.clone(),
-                    size_gib: None,
-                }],
-                taken_at_ms: 0,
-                twins: Vec::new(),
-            })
+            let snapshot = imaginary(SnapshotId::parse(&format!("snap-new{n}")));
+            let taken = TakenSnapshot { snapshot, volume: volume.clone(), size_gib: None };
+            let (snapshots, twins) = (vec![taken], Vec::new());
+            Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms: 0, twins })
         }
         // No operation takes one.
         Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
     }
 }
 
-/// What a node begins with whose address comes from a pool.
+/// The zones and the image that a lookup would show, as far as the other steps need them.
+fn imagined_placement(others: &[SubnetId]) -> Placement {
+    Placement {
+        zone: "the-subnets-zone".to_owned(),
+        other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
+        image: ImageFacts {
+            architecture: "x86_64".to_owned(),
+            root_device: "/dev/xvda".to_owned(),
+            boot_mode: None,
+            ena_support: true,
+            tpm_support: None,
+            imds_support: None,
+            platform: None,
+            mapped: Vec::new(),
+        },
+    }
+}
+
+/// The resources at the beginning, with an address if it comes from a pool.
 fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
     let imagined = spec.pool().map(|_| std::net::Ipv4Addr::UNSPECIFIED);
     let mut before = Resources { address: before.address.or(imagined), ..before };
@@ -353,7 +358,7 @@ fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
     before
 }
 
-/// Which address the node will have in each other subnet.
+/// The address of the node in each other subnet.
 fn addresses_elsewhere(spec: &NodeSpec, before: &Resources) -> Vec<String> {
     let known = before.addresses_elsewhere.iter().filter(|(_, address)| !address.is_unspecified());
     known

@@ -1,16 +1,21 @@
-//! The JSON Schemas of everything that comes in or goes out, generated from the types.
+//! The JSON Schemas of all input and output, generated from the types.
 //!
-//! | name | what |
-//! | --- | --- |
-//! | `node` | the node file |
-//! | `pool` | the file of a pool of addresses |
-//! | `submission` | the queue message; its parameters depend on its workflow |
-//! | `reply` | the answer to a submission |
-//! | `event` | one line of an exported journal |
+//! - `node`: the node file
+//! - `pool`: the file of a pool of addresses
+//! - `submission`: the queue message; its parameters depend on its workflow
+//! - `reply`: the answer to a submission
+//! - `event`: one line of an exported journal
 //!
-//! A schema accepts what the parser accepts, as far as JSON Schema can say it. What it cannot say: lengths in bytes (it
-//! counts characters), that the ranges of a pool do not overlap, that a submission's `node` is the node of its parameters, and that names and devices of data volumes
-//! differ. Where a type is parsed from a text (a name, an id), its pattern stands in `refine`: the derive does not see it.
+//! A schema accepts the same documents as the parser, as far as JSON Schema can express the rules. It cannot
+//! express these rules:
+//!
+//! - Some lengths are in bytes; JSON Schema counts characters.
+//! - The ranges of a pool do not overlap.
+//! - The `node` of a submission is the node of its parameters.
+//! - The names and devices of data volumes differ.
+//!
+//! If a type is parsed from a text (a name, an id), `refine` adds its pattern, because the derive does not
+//! see the parser.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -54,7 +59,7 @@ pub fn node() -> Schema {
     schema
 }
 
-/// The file of a pool of addresses.
+/// The file of an address pool.
 #[must_use]
 pub fn pool() -> Schema {
     let mut schema = generator().into_root_schema_for::<AddressPoolSpec>();
@@ -76,7 +81,7 @@ pub fn reply() -> Schema {
 #[must_use]
 pub fn submission() -> Schema {
     let mut generator = generator();
-    // About no node.
+    // A pool concerns no node.
     let mut pool = message::<PoolParams>(&mut generator, "pool.apply", Field::Optional, Field::Required);
     pool["properties"]["node"] = json!({ "type": "null" });
     let messages = [
@@ -146,7 +151,7 @@ pub fn event() -> Schema {
     schema
 }
 
-/// Whether a field must be there (and not null).
+/// Whether a field must be present and not null.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Field {
     Required,
@@ -169,7 +174,7 @@ fn finish(generator: &mut SchemaGenerator, schema: &mut Schema, name: &str) {
     refine(schema);
 }
 
-/// Types that are parsed from a text: what the parser takes, and how long it may be.
+/// Types that are parsed from a text: the pattern that the parser accepts, and the longest text.
 const TEXTS: [(&str, &str, usize); 15] = [
     ("NodeName", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("Slot", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
@@ -188,7 +193,7 @@ const TEXTS: [(&str, &str, usize); 15] = [
     ("RootTaskId", "^replacevol-[0-9a-zA-Z-]+$", 64),
 ];
 
-/// Adds what the parsers and [`NodeSpec::check`] ask for and the derive cannot see.
+/// Adds the rules of the parsers and of [`NodeSpec::check`], which the derive does not see.
 fn refine(schema: &mut Schema) {
     let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
     for (name, definition) in definitions.into_iter().flatten() {
@@ -243,7 +248,7 @@ fn refine_node(node: &mut Map<String, Value>) {
     fields["tags"]["propertyNames"] =
         json!({ "minLength": 1, "maxLength": 128, "not": { "pattern": "^(perennial|aws):" } });
     fields["tags"]["additionalProperties"]["maxLength"] = json!(256);
-    // An address that is asked for is one that is kept.
+    // A file may name an address only if the address persists.
     node.insert(
         "if".to_owned(),
         json!({
@@ -254,7 +259,7 @@ fn refine_node(node: &mut Map<String, Value>) {
     node.insert("then".to_owned(), json!({ "properties": { "private_ip": { "type": "null" } } }));
 }
 
-/// What a format means, for validators that do not look at formats.
+/// Adds the pattern or bound of a format, for validators that ignore formats.
 fn formats(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -315,7 +320,7 @@ fn message<P: JsonSchema>(
     })
 }
 
-/// The kinds of events of an area with their bodies: an enum's `{"name": body}` becomes a kind and a body.
+/// The event kinds of an area with their bodies. `{"name": body}` of an enum becomes a kind and a body.
 fn variants<E: JsonSchema>(generator: &mut SchemaGenerator, area: &str) -> Vec<Value> {
     let schema = E::json_schema(generator);
     let one_of = schema.get("oneOf").and_then(Value::as_array).cloned().unwrap_or_default();
