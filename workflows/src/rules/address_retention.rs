@@ -7,7 +7,7 @@
 //! paused node keeps it ([`Resources::address_interface`]).
 //!
 //! ```text
-//!  preserve:old ─ fence:old ─ move_address (from the old interface) ─ … ─ verify ─ delete_interface:(the old one)
+//!  preserve:old ─ fence:old ─ move_address (from the old interface) ─ … ─ verify ─ delete_interface (old)
 //! ```
 //!
 //! The journal determines the interface: that of the last carrier, and each one the address was to move to.

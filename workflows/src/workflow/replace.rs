@@ -8,7 +8,7 @@
 //! ```text
 //!  preserve:old ───────────────┐
 //!  launch ─ start ─┬───────────┴─ fence:old ─┬─ release:root ─ adopt_root ─┐
-//!                  └─ preserve:new ──────────├─ release:x ─ attach:x ──────┼─ preserve ─ verify ─ clean ─ done
+//!                  └─ preserve:new ──────────├─ release:x ─ attach:x ──────┼─ preserve ─ verify ─ clean ─ …
 //!                                            └─ move_address ──────────────┘
 //! ```
 //! Break before make (`primary_eni`): the launch waits for the interface.
