@@ -161,8 +161,8 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     }
 }
 
-/// The name that makes RegisterImage repeatable. Names are unique per account and region, not per installation:
-/// two installations may each have a `db-1.2`, but no two snapshots have one id.
+/// The name that makes RegisterImage repeatable. Names are unique per account and region, not per
+/// installation. Two installations may each have a `db-1.2`, but no two snapshots have one id.
 fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
     format!("perennial-{}-{}-{snapshot}", op.id, op.next_attempt("register_image"))
 }

@@ -8,7 +8,7 @@
 //! own.
 //!
 //! ```text
-//!  fence:old ─┬─ release:root ─ snapshot_root ─ register_image ─ launch (home) ─ refused ─┬─ launch (other zone)
+//!  fence:old ─┬─ release:root ─ snapshot_root ─ register_image ─ launch (home) ─ refused ─┬─ launch (moved)
 //!             └─ release:x ─ snapshot_ahead:x ············································└─ snapshot:x ─ …
 //! ```
 //! `create_volume:x` follows `snapshot:x`, and waits for the start of the instance in the other zone.
