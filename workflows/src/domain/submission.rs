@@ -1,7 +1,7 @@
-//! The queue message that asks for something.
+//! The queue message of a request.
 //!
-//! A submission is JSON. It is parsed once, at the rim, in two steps: the envelope, then the parameters of the workflow it
-//! names, so that an error can say which of the two is wrong and what would be right.
+//! A submission is JSON. It is parsed once, at the boundary, in two steps: the envelope, then the parameters
+//! of the workflow it names. So an error can say which of the two is wrong, and what would be right.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub const TEXT_MAX: usize = 1_000;
 #[serde(try_from = "String", into = "String")]
 pub struct SubmissionId(#[schemars(regex(pattern = "^[!-.0-~]+$"), length(max = 128))] String);
 
-/// Why a text is no submission id.
+/// Why a text is no valid submission id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a submission id: use 1 to {SUBMISSION_ID_MAX} printable ASCII characters without spaces and slashes, such as a UUID"
@@ -82,26 +82,26 @@ pub struct Envelope {
     pub schema: SubmissionSchema,
     /// The idempotency key: a message with an id that was seen before is not carried out again.
     pub id: SubmissionId,
-    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`, `node.resume`, `node.prune`, `node.delete`, `pool.apply`,
-    /// `workflow.resume` or `workflow.cancel`.
+    /// `node.apply`, `node.replace`, `node.backup`, `node.recycle`, `node.restore`, `node.pause`,
+    /// `node.resume`, `node.prune`, `node.delete`, `pool.apply`, `workflow.resume` or `workflow.cancel`.
     pub workflow: String,
-    /// Which node; not needed where the parameters say it.
+    /// The node; not needed where the parameters name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
-    /// Of the workflow; see its own schema.
+    /// The workflow's parameters; see its own schema.
     #[serde(default)]
     pub params: serde_json::Value,
-    /// Who asks; for the record.
+    /// The requester, for the record.
     pub requested_by: String,
     /// The queue that gets the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// Not to be carried out after this time (RFC 3339).
+    /// The request is not carried out after this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
 }
 
-/// `node.apply`: the node is to be like this.
+/// `node.apply`: creates a node, or changes it to match a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyParams {
@@ -110,12 +110,12 @@ pub struct ApplyParams {
     /// A backup of another node that the new node's root and data volumes are made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<BackupId>,
-    /// In the asker's words, for the history; of a new node from a backup.
+    /// The requester's reason, for the history; for a new node from a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `pool.apply`: a pool of addresses is to be like this.
+/// `pool.apply`: creates an address pool, or changes it to match a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolParams {
@@ -123,126 +123,128 @@ pub struct PoolParams {
     pub spec: AddressPoolSpec,
 }
 
-/// `node.replace`: the node is to come back on another instance.
+/// `node.replace`: brings the node back on another instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceParams {
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.backup`: a backup of the node is to be taken now.
+/// `node.backup`: takes a backup of the node now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupParams {
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.recycle`: as `node.replace`, and with `reimage` the root starts anew from another image.
+/// `node.recycle`: as `node.replace`; with `reimage` the node gets a new root from another image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecycleParams {
-    /// The node's image from now on. The present root's content ends with it: the volume is retained, not carried; data volumes
-    /// and the address stay.
+    /// The node's image from now on. The content of the present root ends with it: the volume is retained,
+    /// not carried over. Data volumes and the address stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reimage: Option<ImageId>,
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.restore`: the node is to come back with the content of a backup.
+/// `node.restore`: brings the node back with the content of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreParams {
-    /// Which. What was written after its moment is lost to the node; the present volumes are retained.
+    /// The backup. Writes after its moment are lost to the node; the present volumes are retained.
     pub backup: BackupId,
-    /// Only these volumes; empty means all that are in it.
+    /// Only these volumes; empty means all volumes of the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<Slot>,
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.pause`: the node is to give its instance back and keep everything else.
+/// `node.pause`: the node gives its instance back and keeps everything else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PauseParams {
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.resume`: a paused node is to come back onto an instance.
+/// `node.resume`: brings a paused node onto an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeNodeParams {
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.prune`: volumes that the node has outgrown are to be deleted. What is the only one with the content of a volume of the
-/// node's, and what somebody else made, stays.
+/// `node.prune`: deletes retained volumes. A volume stays if it alone holds the content of one of the node's
+/// volumes, or if it was created outside Perennial.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PruneParams {
-    /// Only these, each of which must be one that can be deleted; empty means all that are old enough.
+    /// Only these, each of which must be deletable; empty means all that are old enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub volumes: Vec<VolumeId>,
-    /// Only what has been retained for at least so long, in seconds; a week where no volumes are named.
+    /// Only volumes that have been retained for at least this long, in seconds; a week where no volumes are
+    /// named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub older_than_s: Option<u64>,
-    /// So many of each volume of the node's stay, the newest.
+    /// For each of the node's volumes, this many of the newest stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<u32>,
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `node.delete`: the node is to end.
+/// `node.delete`: ends the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteParams {
-    /// What is kept, class by class; there is no default.
+    /// The classes that are kept; there is no default.
     pub keep: Keep,
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `workflow.resume`: a stuck workflow is to try again.
+/// `workflow.resume`: a stuck workflow tries again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeParams {
-    /// Which.
+    /// The workflow.
     pub workflow: OperationId,
-    /// What is given up: `root` starts anew from the node's image, a data volume is made anew.
+    /// The volumes whose loss is accepted: `root` is new, from the node's image; a data volume is created
+    /// again.
     #[serde(default)]
     pub accept_loss: Vec<Slot>,
-    /// What is given up comes back from this backup instead; without a list, all that was lost.
+    /// The lost volumes are restored from this backup instead; without a list, all that were lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<BackupId>,
 }
 
-/// `workflow.cancel`: an open workflow is to be undone, if it still can be.
+/// `workflow.cancel`: undoes an open workflow, if that is still possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
-    /// Which.
+    /// The workflow.
     pub workflow: OperationId,
-    /// In the asker's words, for the history.
+    /// The requester's reason, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What is asked for.
+/// The work of a submission.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
 pub enum Work {
@@ -272,24 +274,24 @@ pub enum Work {
     Cancel(CancelParams),
 }
 
-/// A submission whose form is right.
+/// A submission of valid form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
     /// The idempotency key.
     pub id: SubmissionId,
     /// The node it is about; the pool, for [`Work::Pool`].
     pub node: NodeName,
-    /// What is asked for.
+    /// The requested work.
     pub work: Work,
-    /// Who asks.
+    /// The requester.
     pub requested_by: String,
     /// The queue that gets the answer.
     pub reply_to: Option<String>,
-    /// As it was written; the rim has checked it.
+    /// As it was written; the parser has checked it.
     pub deadline: Option<String>,
 }
 
-/// Why a message is no submission. The text says what would be right.
+/// Why a message is no valid submission. The text says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct BadSubmission {
@@ -297,7 +299,7 @@ pub struct BadSubmission {
     pub why: String,
     /// The message's id, if that much could be read: the answer can name it.
     pub id: Option<SubmissionId>,
-    /// Where the answer goes, if that much could be read.
+    /// The destination of the answer, if that much could be read.
     pub reply_to: Option<String>,
 }
 
@@ -451,7 +453,7 @@ pub struct Reply {
     pub id: Option<SubmissionId>,
     /// Whether it was accepted.
     pub accepted: bool,
-    /// What became of it.
+    /// The disposition of the submission.
     pub disposition: crate::aggregate::inbox::Disposition,
     /// In words.
     pub message: String,
