@@ -1,4 +1,4 @@
-//! All of it as the engine's `Domain`.
+//! The engine's `Domain`: commands, decisions, and the streams they write.
 
 pub mod addresses;
 pub mod apply;

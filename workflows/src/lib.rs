@@ -1,19 +1,19 @@
-//! Perennial's domain: nodes, and the workflows that provision, replace and delete them. Pure and
-//! synchronous: no clock,
-//! no randomness, no AWS SDK.
+//! Perennial's domain: nodes, and the workflows that provision, replace and delete them. It is pure and
+//! synchronous: no clock, no randomness, no AWS SDK.
 //!
-//! The folders are layers; imports run downward only, and `tests/tests/architecture.rs` fails on any other:
+//! The folders are layers. Imports run downward only; `tests/tests/architecture.rs` fails on any other
+//! import.
 //!
 //! - [`model`]: nouns, plain data
 //! - [`spec`]: the node file and the address-pool file, with their checks
-//! - [`step`]: what a step asks for, and what it can observe
+//! - [`step`]: the requests of steps, and what each step can observe
 //! - [`aggregate`]: streams that outlive an operation
 //! - [`operation`]: one operation as data
-//! - [`rules`]: what holds under the facts of an operation, a file a subject
-//! - [`workflow`]: one kind of operation a file: its essay, its table of steps, its rules
+//! - [`rules`]: the steps that the facts of an operation call for, one file per subject
+//! - [`workflow`]: the kinds of operations, one file each: its essay, its steps, its rules
 //! - [`machine`]: how an operation moves
-//! - [`domain`]: everything as the engine's `Domain`
-//! - [`view`]: for people
+//! - [`domain`]: all of it as the engine's `Domain`
+//! - [`view`]: plans, histories and schemas, for people
 
 pub mod aggregate;
 pub mod domain;

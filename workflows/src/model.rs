@@ -1,5 +1,5 @@
-//! Nouns: plain data that the node file, steps, events and facts are made of. No operation and no node file
-//! in here.
+//! Nouns: the plain data that the node file, steps, events and facts are made of. This layer knows neither
+//! operations nor the node file.
 
 pub mod aws;
 pub mod backup_id;

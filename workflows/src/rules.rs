@@ -1,5 +1,5 @@
-//! What holds under the facts of an operation: pure functions, a file a subject. No file here knows which
-//! kind of operation asks.
+//! The steps that the facts of an operation call for: pure functions, one file per subject. No file here
+//! knows which kind of operation asks.
 
 pub(crate) mod acquire;
 pub(crate) mod address_pool;

@@ -1,4 +1,4 @@
-//! What is asked and what was seen: the intents and the evidence of steps.
+//! The requests (intents) and the observations (evidence) of steps.
 
 pub mod backup;
 pub mod evidence;

@@ -1,5 +1,4 @@
-//! The kinds of operations, one file each: the essay, the table of steps, the rules, and what the end
-//! leaves.
+//! The kinds of operations, one file each: the essay, the steps, the rules, and what the node has at the end.
 
 pub mod adopt_volumes;
 pub mod delete;

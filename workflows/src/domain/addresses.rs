@@ -1,4 +1,5 @@
-//! Decisions about the addresses of pools: every one appends to its pool's stream, which makes it the only one.
+//! Decisions about the addresses of pools. Each one appends to its pool's stream, so that it is the only one
+//! at a time.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,10 +22,10 @@ use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 
-/// Addresses of other subnets, and the appends that take and give back.
+/// Addresses of other subnets, and the appends that take and return addresses.
 type Repooled = (BTreeMap<SubnetId, Ipv4Addr>, Appends);
 
-/// Where a node file names the pool of a subnet.
+/// The field in which a node file names the pool of a subnet.
 fn field(spec: &NodeSpec, subnet: &SubnetId) -> String {
     if *subnet == spec.subnet {
         "spec.network.ip_pool".to_owned()
@@ -82,7 +83,8 @@ impl Decider<'_> {
         }
     }
 
-    /// An address of each pool for a node's first operation, as far as they have one. Without one the operation starts stuck.
+    /// An address of each pool for a node's first operation, if the pool has one. Otherwise the operation
+    /// starts stuck.
     pub(super) fn take_for_start(
         &self,
         operation: &OperationId,
@@ -90,7 +92,7 @@ impl Decider<'_> {
         before: &Resources,
     ) -> Result<(Granted, Appends), String> {
         let (mut granted, mut appends) = (Granted::default(), Vec::new());
-        // What a deletion kept may be elsewhere.
+        // Resources that a deletion kept may be in another subnet.
         let present = before.subnet.as_ref().unwrap_or(&spec.subnet);
         if spec.pool().is_some() && spec.pool_in(present).is_none() {
             return Err(format!(
@@ -110,7 +112,7 @@ impl Decider<'_> {
         Ok((granted, appends))
     }
 
-    /// Addresses for a node that is stuck without one, or with one that somebody else has.
+    /// Addresses for a node that is stuck without one, or with one that an interface outside the node has.
     pub(super) fn take_for_resume(&self, operation: &Operation, spec: &NodeSpec) -> (Granted, Appends) {
         let (mut granted, mut appends) = (Granted::default(), Vec::new());
         if !matches!(operation.status, Status::Stuck { .. }) {
@@ -135,7 +137,7 @@ impl Decider<'_> {
                 (None, _) if begins => {}
                 _ => continue,
             }
-            // Without another one it tries again with what it has.
+            // If no other address is free, it tries again with its present one.
             let Some(address) = self.pool(name).and_then(|pool| pool.free().next()) else { continue };
             events.push(Event::AddressPool(AddressPoolEvent::Allocated { address, node, operation: id }));
             appends.push((address_pool_stream(name), events));

@@ -19,13 +19,13 @@ use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// A decision about a backup catalog in the making: the events so far and the state after them.
+/// A decision about a backup catalog: the events so far and the state after them.
 #[derive(Debug, Clone)]
 pub struct CatalogDraft {
     node: NodeName,
     /// The state after the events.
     pub state: BackupCatalog,
-    /// What is to be written.
+    /// The events to write.
     pub events: Vec<BackupEvent>,
     seq: Seq,
     now_ms: u64,
@@ -67,7 +67,7 @@ impl CatalogDraft {
         Ok(())
     }
 
-    /// Begins a backup catalog with what the last one knew.
+    /// Begins a backup catalog with the previous catalog's knowledge.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug.
@@ -75,7 +75,7 @@ impl CatalogDraft {
         self.push(BackupEvent::Opened { carried })
     }
 
-    /// Begins a backup of a node and returns its name.
+    /// Begins a backup of a node and returns its id.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has asked `cannot_begin`.
@@ -102,7 +102,8 @@ impl CatalogDraft {
         Ok(BackupId::new(self.node.clone(), number))
     }
 
-    /// Takes over the final snapshots of an operation, as a backup that is being copied; one that is not whole has failed.
+    /// Takes over the final snapshots of an operation, as a backup whose snapshots are not complete yet. An
+    /// incomplete set is a failed backup.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has asked `due_task`.
@@ -181,7 +182,7 @@ impl CatalogDraft {
         self.push(BackupEvent::Held { backup, by })
     }
 
-    /// Lets it go; what is more than is kept is pruned.
+    /// Releases the hold; backups beyond the number to keep are pruned.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has seen it held.
@@ -202,7 +203,7 @@ impl CatalogDraft {
         self.intend()
     }
 
-    /// Ends the backup catalog; what it knew goes on in the next one.
+    /// Ends the backup catalog; the next one continues with its knowledge.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug.
@@ -212,7 +213,7 @@ impl CatalogDraft {
     }
 }
 
-/// A worker's evidence in a backup's words.
+/// Translates a worker's evidence into evidence of a backup.
 fn of_a_backup(intent: &Intent, evidence: &Evidence) -> BackupEvidence {
     let takes = matches!(intent, Intent::Backup(BackupIntent::Take { .. }));
     match evidence {

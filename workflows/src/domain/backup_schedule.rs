@@ -1,4 +1,4 @@
-//! What is due about a node's backups.
+//! The next task about a node's backups.
 
 use std::collections::BTreeMap;
 
@@ -15,26 +15,26 @@ use crate::rules::recovery_point::may_come_back;
 use crate::spec::node::RootMode;
 use crate::step::intent::Intent;
 
-/// What is to be done about the backups of a node now.
+/// The next task about the backups of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupTask {
-    /// Nothing.
+    /// No task.
     Nothing,
     /// A backup is due since this time.
     Begin {
-        /// Since when.
+        /// The time.
         due_ms: u64,
     },
     /// The backup catalog is full and at rest.
     RollOver,
-    /// An operation has taken final snapshots that are to be the catalog's.
+    /// An operation has taken final snapshots that the catalog should take over.
     Inherit {
-        /// Which.
+        /// The operation.
         operation: OperationId,
     },
     /// The node was deleted with its backups.
     GiveUp,
-    /// The lost root of the node comes back from this backup.
+    /// The lost root of the node is restored from this backup.
     Rescue {
         /// Its number.
         backup: u64,
@@ -109,7 +109,8 @@ pub fn cannot_begin(node: &Node, last: Option<&Operation>, catalog: &BackupCatal
     catalog.known.under_way().map(|backup| format!("backup number {} is under way", backup.order.number))
 }
 
-/// Whether the instance that carried the node when the operation began still does, and is not about to be taken.
+/// Whether the instance that carried the node at the operation's beginning still carries it, and is not about
+/// to be taken.
 fn leaves_alone(operation: &Operation) -> bool {
     let touches = |intent: &Intent| matches!(intent, Intent::Fence { .. } | Intent::Detach { .. });
     let going = |old: &crate::operation::facts::Holder| old.ended || old.certainty >= Certainty::Warned;
@@ -120,14 +121,14 @@ fn leaves_alone(operation: &Operation) -> bool {
         && !operation.steps.values().any(|record| touches(&record.intent))
 }
 
-/// The volumes of a node that are its state.
+/// The volumes of a node that hold its state.
 pub(crate) fn volumes(node: &Node) -> BTreeMap<Slot, VolumeId> {
     let keeps_root = node.spec.as_ref().is_some_and(|spec| spec.persist.root != RootMode::None);
     let kept = node.resources.volumes.iter().filter(|(slot, _)| keeps_root || **slot != Slot::Root);
     kept.map(|(slot, held)| (slot.clone(), held.volume.clone())).collect()
 }
 
-/// The backup that the lost root of a stuck operation comes back from by itself.
+/// The backup from which the lost root of a stuck operation is restored automatically.
 pub(crate) fn rescue<'a>(
     node: &Node,
     last: Option<&Operation>,
@@ -135,19 +136,19 @@ pub(crate) fn rescue<'a>(
 ) -> Option<&'a Backup> {
     let op = last.filter(|op| node.open.as_ref().is_some_and(|(open, _)| *open == op.id))?;
     let is_stuck = matches!(op.status, Status::Stuck { .. });
-    // What was given up already is not given up again.
+    // A root that was already given up is not given up again.
     let is_held = op.facts.volumes.get(&Slot::Root).is_some_and(|fact| fact.id.is_some());
     let spec = node.spec.as_ref()?;
     if !is_stuck || !is_held || !may_come_back(op, spec) || !op.lost().contains(&Slot::Root) {
         return None;
     }
-    // The one under way is the newest, and prunes another when it is complete.
+    // The backup under way is the newest, and its completion prunes another.
     if catalog.known.under_way().is_some() {
         return None;
     }
     let mut with_root =
         catalog.known.complete().rev().filter(|backup| backup.snapshots.contains_key(&Slot::Root));
-    // Who asked for a backup gets that one.
+    // If the operator named a backup, that one is used.
     if let Some(asked) = op.order.restore.as_ref().filter(|asked| asked.snapshots.contains_key(&Slot::Root)) {
         return with_root.find(|backup| backup.order.number == asked.backup.number());
     }

@@ -26,7 +26,7 @@ use crate::rules::capacity;
 use crate::spec::node::{NodeSpec, RootMode};
 
 impl Decider<'_> {
-    /// A backup catalog of backups as it is.
+    /// A backup catalog in its present state.
     fn catalog(&self, id: &CatalogId) -> Result<&BackupCatalog, Rejection> {
         match self.world.get(&id.stream()) {
             Some(State::BackupCatalog(catalog)) => Ok(catalog),
@@ -133,8 +133,8 @@ impl Decider<'_> {
         Ok(appends)
     }
 
-    /// The append that holds a backup which volumes of its own node are made from: one that is completed meanwhile would prune
-    /// it otherwise.
+    /// The append that holds a backup from which volumes of its own node are made. Otherwise a backup that
+    /// completes meanwhile would prune it.
     pub(crate) fn hold_own(
         &self,
         sight: &Sight,
@@ -199,7 +199,7 @@ impl Decider<'_> {
         else {
             return Err(format!("backup {wanted} is not complete; see `perennial node backups {name}`"));
         };
-        // A newer one that completes meanwhile could prune it.
+        // A newer backup that completes meanwhile could prune it.
         if let Some(under_way) = catalog.known.under_way() {
             let under_way = BackupId::new(name.clone(), under_way.order.number);
             return Err(format!("backup {under_way} is under way; ask again when it is complete"));

@@ -1,4 +1,4 @@
-//! Stored form of events: kind and version beside the body; older versions are upcast.
+//! The stored form of events: kind and version beside the body; older versions are upcast.
 
 use perennial_engine::domain::DecodeError;
 use perennial_engine::journal::EventData;

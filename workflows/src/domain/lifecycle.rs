@@ -51,7 +51,8 @@ impl Decider<'_> {
         Ok(Begun { node_events, append: (id.stream(), events), id })
     }
 
-    /// The appends of a draft; when the operation has finished, the node's too, and the next operation's if there is cause.
+    /// The appends of a draft. When the operation has finished, they include the node's and, given a cause,
+    /// those of the next operation.
     pub(crate) fn close(&self, draft: Draft) -> Result<Appends, Rejection> {
         if draft.events.is_empty() {
             return Ok(Vec::new());
@@ -63,7 +64,7 @@ impl Decider<'_> {
         let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
         let Some((resources, outcome)) = finished else { return Ok(appends) };
         let node = self.node(id.node())?;
-        // What did not come to its end has not made the node another generation.
+        // An operation that did not complete leaves the node's generation unchanged.
         let generation = if outcome.is_completed() { order.generation } else { node.generation };
         let mut node_events = vec![Event::Node(NodeEvent::OperationFinished {
             operation: id.clone(),

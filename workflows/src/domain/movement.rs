@@ -1,4 +1,4 @@
-//! When a node may be moved by Perennial's own decision, such as back to spot.
+//! When Perennial may move a node by its own decision, such as back to spot.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::model::aws::Market;
 use crate::spec::node::ReturnToSpot;
 use crate::spec::windows;
 
-/// Between two tries to go back to spot when nothing says whether it is available and the file names no windows: four a
-/// day find the end of a shortage the same day.
+/// The pause between two tries to return to spot when no data says whether it is available and the file names
+/// no windows. Four tries a day find the end of a shortage on the same day.
 pub const BLIND_TRIES: Duration = Duration::from_secs(6 * 3600);
 
 /// The types that a node asks for in the subnet it lives in, on whatever market: listed or surveyed ones.
@@ -25,7 +25,7 @@ pub fn types_here(node: &Node) -> Vec<String> {
     types
 }
 
-/// Whether a node that runs well may be moved now; or why not.
+/// Whether a node that runs well may be moved now.
 ///
 /// # Errors
 /// Why not, as a clause for people.
@@ -43,7 +43,7 @@ pub fn may_move(node: &Node, now_ms: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the present instance has carried a node for so long that it may be left for another.
+/// Whether the present instance has carried a node for long enough to be replaced by choice.
 ///
 /// # Errors
 /// Why not, as a clause for people.
@@ -55,16 +55,16 @@ pub fn has_settled(node: &Node, now_ms: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What is known of spot where a node lives.
+/// The availability of spot where a node lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpotSeen {
     /// It has looked available for a while; in words.
     Available(String),
-    /// Nothing says whether it is.
+    /// No data says whether it is available.
     Unknown,
 }
 
-/// Whether a node may go back to spot now, and what speaks for it; or why not.
+/// Whether a node may return to spot now, with the reasons for it.
 ///
 /// # Errors
 /// Why not, as a clause for people.

@@ -1,4 +1,4 @@
-//! What a stream shows to the outside: open steps, look-up keys, and a line for lists.
+//! The projection of a stream: open steps, look-up keys, and a line for lists.
 
 use perennial_engine::domain::{Projected, Summary};
 use perennial_engine::ids::StreamId;
@@ -19,9 +19,9 @@ pub struct NodeSummary {
     pub generation: u64,
     /// Whether it has been deleted.
     pub deleted: bool,
-    /// The operation that holds it, and what that does.
+    /// The operation that holds it, and the operation's kind.
     pub operation: Option<(OperationId, OperationKind)>,
-    /// What carries it.
+    /// The instance that carries it.
     pub carrier: Option<crate::model::resources::Carrier>,
     /// The zone.
     pub zone: Option<String>,
@@ -32,15 +32,15 @@ pub struct NodeSummary {
 /// One line about an operation, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationSummary {
-    /// What it does.
+    /// Its kind.
     pub kind: OperationKind,
     /// `running`, `stuck`, `finished`, `cancelled` or `abandoned`.
     pub status: String,
     /// Why it was started.
     pub cause: String,
-    /// When.
+    /// The time of its start.
     pub started_at_ms: u64,
-    /// Since when it is finished or stuck.
+    /// The time of its end, or since when it is stuck.
     pub ended_at_ms: Option<u64>,
     /// If it is stuck: why.
     pub because: Option<String>,
@@ -78,11 +78,11 @@ pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Inte
 /// One line about a node's backups, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogSummary {
-    /// The newest one that can be restored, and of which moment it is.
+    /// The newest one that can be restored, and its moment.
     pub last_complete: Option<(u64, u64)>,
     /// The one under way.
     pub under_way: Option<u64>,
-    /// How many in a row have failed, up to now.
+    /// How many backups in a row have failed, up to now.
     pub failed_in_a_row: u32,
     /// Why no more are taken.
     pub paused: Option<String>,

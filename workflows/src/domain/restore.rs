@@ -1,16 +1,19 @@
-//! A new node from another node's backup (`node restore NODE --backup B --as-new NEW`, the submission `node.apply` with `from_backup`).
+//! A new node from another node's backup (`node restore NODE --backup B --as-new NEW`, the submission
+//! `node.apply` with `from_backup`).
 //!
-//! The new node is provisioned as its file says, with this difference: its root is an image of the backup's root snapshot, and its data
-//! volumes of the backup's names are made from the backup's. The snapshots stay the other node's: from the append that begins the
-//! provision to its end the backup is *held*, and retention passes it over; the volumes and the image that are made from it are the new node's, and end as its
-//! others do.
+//! The new node is provisioned as its file says, with this difference: its root is an image of the backup's
+//! root snapshot, and its data volumes with names of the backup are made from the backup's snapshots. The
+//! snapshots stay the other node's. From the append that begins the provision to its end the backup is
+//! *held*, and retention passes it over. The volumes and the image that are made from it are the new node's,
+//! and end like its others.
 //!
 //! ```text
 //!   node.apply ──► new node: registered, provision began ─────────► finished (or cancelled)
-//!              └─► backup catalog: held ─────────────(retention passes it over)──► let go ──► prune what is more than is kept
+//!              └─► backup catalog: held ──(retention passes over it)──► hold released ──► prune excess
 //! ```
 //!
-//! What the other node still has cannot be the new one's as well: its address, its Elastic IP address, its volumes.
+//! Resources that the other node still has cannot be the new node's as well: its address, its Elastic IP
+//! address, its volumes.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +25,7 @@ use crate::model::restore::Restore;
 use crate::model::volume::Slot;
 use crate::spec::node::{NodeSpec, RootMode};
 
-/// What a new node is made from, or the field that says otherwise and what to do.
+/// The backup content for a new node. The error names the wrong field and the remedy.
 ///
 /// # Errors
 /// Why not, as a clause for the sender.
@@ -78,7 +81,7 @@ pub(crate) fn restore(
     Ok(Restore { backup: id.clone(), taken_at_ms, snapshots })
 }
 
-/// What the other node still has.
+/// The resources of the file that the other node still has.
 fn taken_by(spec: &NodeSpec, id: &BackupId, source: &Node) -> Result<(), String> {
     let (Some(old), false) = (&source.spec, source.deleted) else { return Ok(()) };
     let from = id.node();

@@ -1,4 +1,5 @@
-//! What is retained is to be deleted: because somebody asks, or because the file says for how long it is kept.
+//! Retained volumes are deleted: because the operator asks for it, or because the file says how long they are
+//! kept.
 
 use std::collections::BTreeMap;
 
@@ -70,21 +71,22 @@ impl Decider<'_> {
     }
 }
 
-/// For how long a volume is retained at least when nobody says which or for how long: past a weekend and a holiday, so that what is wrong
-/// with the new one has been noticed.
+/// How long a volume is retained at least when the request names neither volumes nor a time. It covers a
+/// weekend and a holiday, so that faults of the new volume have been noticed.
 pub const OLDER_THAN_S: u64 = 7 * 24 * 3_600;
 
-/// After how long the loop tries again what could not be deleted: what is attached or of another owner stays so until somebody comes.
+/// The pause before the loop tries a failed deletion again. A volume that is attached, or has another owner,
+/// stays so until the operator acts.
 pub const TRY_AGAIN_MS: u64 = 24 * 3_600_000;
 
-/// Over how much time the prunes of a fleet are spread. It is little against a day.
+/// The time over which the prunes of a fleet are spread; short against a day.
 pub const SPREAD_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
-/// Why a retained volume is not deleted, whatever its age; otherwise the volume that has its place.
+/// The successor of a retained volume.
 ///
 /// # Errors
-/// Why not, as a clause for people.
+/// Why the volume is not deleted, whatever its age, as a clause for people.
 pub fn successor<'a>(node: &'a Node, old: &Retained) -> Result<&'a VolumeId, String> {
     let resources = &node.resources;
     if old.foreign {
@@ -119,7 +121,7 @@ pub fn age_ms(old: &Retained, now_ms: u64) -> u64 {
     old.since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
 }
 
-/// What somebody's wish condemns, the oldest first and at most [`PRUNED_MAX`]; nothing, when nothing fits.
+/// The volumes that a request selects, the oldest first and at most [`PRUNED_MAX`]; empty if none matches.
 ///
 /// # Errors
 /// Why a volume that was named is not deleted.
@@ -165,7 +167,7 @@ pub fn select(node: &Node, wish: &PruneParams, now_ms: u64) -> Result<Vec<PruneI
     Ok(oldest(pruned))
 }
 
-/// What the file says is retained for too long, and is to be tried now.
+/// The volumes that have been retained for longer than the file says, and are to be tried now.
 #[must_use]
 pub fn due(node: &Node, name: &NodeName, now_ms: u64) -> Vec<PruneItem> {
     let days = node.spec.as_ref().and_then(|spec| spec.persist.retain_days);
@@ -209,7 +211,7 @@ fn newest(node: &Node, keep: u32) -> Vec<&VolumeId> {
     }
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     let kept = by_slot.into_values().flat_map(|mut of_slot| {
-        // Of those of one moment, the one that was listed last.
+        // Among volumes of the same moment, the one listed last.
         of_slot.reverse();
         of_slot.sort_by_key(|old| std::cmp::Reverse(old.since_ms));
         of_slot.into_iter().take(keep)
@@ -217,7 +219,7 @@ fn newest(node: &Node, keep: u32) -> Vec<&VolumeId> {
     kept.map(|old| &old.volume).collect()
 }
 
-/// A length of time as people say it, never longer than it is.
+/// A length of time in everyday words, never longer than it is.
 #[must_use]
 pub fn length(ms: u64) -> String {
     match ms / 1_000 {

@@ -1,4 +1,4 @@
-//! Volumes that appear on a node's instance, or leave it, while nothing is under way.
+//! Volumes that appear on a node's instance, or leave it, while no operation is under way.
 
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
@@ -39,18 +39,19 @@ impl Decider<'_> {
     }
 }
 
-/// What the sweep's look at the carrier of a node at rest leads to.
+/// The consequence of the sweep's look at the carrier of a node at rest.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AttachmentChange {
-    /// Nothing.
+    /// No consequence.
     Nothing,
-    /// These are to be taken.
+    /// These are to be adopted.
     Adopt(Vec<VolumeId>),
     /// These are given back.
     Leave(Vec<NodeEvent>),
 }
 
-/// Decides on what the sweep saw of a node's instance: volumes on it that were not known, and found ones that have left it.
+/// Decides on the sweep's observations of a node's instance: unknown volumes on it, and found ones that have
+/// left it.
 pub(crate) fn attachment_change(
     node: &Node,
     instance: &InstanceId,
@@ -85,7 +86,8 @@ pub(crate) fn attachment_change(
     if new.is_empty() || !keeps { AttachmentChange::Nothing } else { AttachmentChange::Adopt(new) }
 }
 
-/// The volumes that are given back when somebody detaches them: found ones that the file does not name.
+/// The volumes that are given back once they are detached from outside: found ones that the file does not
+/// name.
 pub fn leaving<'a>(
     node: &'a Node,
     spec: &'a NodeSpec,
@@ -93,7 +95,8 @@ pub fn leaving<'a>(
     node.resources.volumes.iter().filter(|(slot, held)| held.found.is_some() && !is_of_the_file(spec, slot))
 }
 
-/// A name of the file that a found volume has: it is meant, or another name is.
+/// Refuses a file that gives a data volume the name of a found one: either it means that volume, or it must
+/// use another name.
 ///
 /// # Errors
 /// What to do.
@@ -102,7 +105,7 @@ pub(crate) fn check_names(spec: &NodeSpec, held: &Resources) -> Result<(), Strin
         let slot = Slot::Data(wanted.name.clone());
         let is_found = |held: &&HeldVolume| held.found.as_ref().is_some_and(|found| !found.named);
         let Some(found) = held.volumes.get(&slot).filter(is_found) else { continue };
-        // A copy of what the file names goes on in its place.
+        // A copy of the file's volume continues in its place.
         let went_on = |old: &Retained| old.went_on && Some(&old.volume) == wanted.volume.as_ref();
         if held.retained.iter().any(went_on) {
             continue;

@@ -1,4 +1,4 @@
-//! AWS's names for AWS's things, as types. Parsed once at the rim; inside, the type is the proof.
+//! AWS's ids and states as types. Text is parsed once at the boundary; inside, the type proves its form.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The longest id AWS gives is 40 characters; the rest is margin for emulators.
 const ID_MAX: usize = 64;
 
-/// Why a text is not the id it should be.
+/// Why a text is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}: it should look like {example:?}")]
 pub struct BadId {

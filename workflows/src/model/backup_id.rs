@@ -1,4 +1,4 @@
-//! The names of backups, and of the backup catalogs they stand in.
+//! The ids of backups and of backup catalogs.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct BackupId {
     number: u64,
 }
 
-/// Why a text names no backup.
+/// Why a text is no backup id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} names no backup: it should look like \"db-1.b12\" (node, dot, b, number)")]
 pub struct BadBackupId {
@@ -42,13 +42,13 @@ impl BackupId {
         Ok(Self { node, number: canonical(number).ok_or_else(bad)? })
     }
 
-    /// Whose backup it is.
+    /// The node of the backup.
     #[must_use]
     pub const fn node(&self) -> &NodeName {
         &self.node
     }
 
-    /// Which one, counted from 1.
+    /// The backup's number, counted from 1.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
@@ -80,7 +80,7 @@ impl fmt::Debug for BackupId {
     }
 }
 
-/// One backup catalog of a node's backups: the stream `backup/db-1.3`. When it is full the next one goes on.
+/// One backup catalog of a node: the stream `backup/db-1.3`. A full one is continued by the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogId {
     node: NodeName,
@@ -101,19 +101,19 @@ impl CatalogId {
         Some(Self { node: NodeName::parse(node).ok()?, number: canonical(number)? })
     }
 
-    /// Whose backup catalog it is.
+    /// The node of the backup catalog.
     #[must_use]
     pub const fn node(&self) -> &NodeName {
         &self.node
     }
 
-    /// Which one, counted from 1.
+    /// The catalog's number, counted from 1.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
     }
 
-    /// The one after it.
+    /// The next backup catalog.
     #[must_use]
     pub fn next(&self) -> Self {
         Self { node: self.node.clone(), number: self.number + 1 }
@@ -133,7 +133,7 @@ pub fn catalog_key(node: &NodeName) -> String {
     format!("backups/{node}")
 }
 
-/// One number, one spelling: `u64` alone would also take `+3` and `03`.
+/// A number has one spelling: `u64` alone would also accept `+3` and `03`.
 fn canonical(number: &str) -> Option<u64> {
     let plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
     number.parse().ok().filter(|_| plain)

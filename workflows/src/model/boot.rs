@@ -1,18 +1,19 @@
 //! Whether a type can boot the node's image.
 //!
-//! EC2 refuses a launch whose type cannot boot the image, and only when it is asked; with a survey such a type is passed over before, with
-//! the reason. What is not known of a type speaks for it: the launch asks EC2 then. (EC2 User Guide, "Instance type requirements for UEFI boot
-//! mode", "Enable enhanced networking with ENA", "Requirements for using NitroTPM"; API reference, DescribeInstanceTypes.)
+//! EC2 refuses a launch whose type cannot boot the image, but only once it is asked. With a survey such a
+//! type is passed over before, with the reason. If a property of a type is unknown, the type is admitted, and
+//! the launch asks EC2. (EC2 User Guide, "Instance type requirements for UEFI boot mode", "Enable enhanced
+//! networking with ENA", "Requirements for using NitroTPM"; API reference, DescribeInstanceTypes.)
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::image::ImageFacts;
 
-/// What EC2 says of how a type boots.
+/// How a type boots, as EC2 describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Boots {
-    /// `legacy-bios`, `uefi`; none when it is not known.
+    /// `legacy-bios`, `uefi`; empty when unknown.
     pub modes: Vec<String>,
     /// It starts only images that are made for ENA.
     pub requires_ena: bool,
@@ -20,14 +21,14 @@ pub struct Boots {
     pub lacks_tpm: bool,
 }
 
-/// What an image needs of a type, where not every type has it.
+/// Properties that an image needs and some types lack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Needs {
     /// It boots in this mode only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_mode: Option<String>,
-    /// It is not made for ENA, so a type that requires it is none.
+    /// It is not made for ENA, so types that require ENA cannot boot it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_ena: bool,
     /// It needs a NitroTPM.
@@ -36,10 +37,10 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of an image.
+    /// The needs of an image.
     #[must_use]
     pub fn of(image: &ImageFacts) -> Self {
-        // `uefi-preferred` and an image that says nothing boot as the type does.
+        // `uefi-preferred`, and an image that states no mode, boot as the type does.
         let fixed = |mode: &&String| matches!(mode.as_str(), "uefi" | "legacy-bios");
         Self {
             boot_mode: image.boot_mode.as_ref().filter(fixed).cloned(),
@@ -48,7 +49,7 @@ impl Needs {
         }
     }
 
-    /// Whether every type has it.
+    /// Whether every type can boot the image.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()

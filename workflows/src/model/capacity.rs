@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{Market, SubnetId};
 
-/// Which markets, in which order.
+/// The markets to use, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MarketPolicy {
@@ -20,7 +20,7 @@ pub enum MarketPolicy {
     OnDemandOnly,
 }
 
-/// One rung of the capacity ladder.
+/// One capacity pool, a step of the capacity ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CapacityPool {
@@ -28,7 +28,7 @@ pub struct CapacityPool {
     pub instance_type: String,
     /// Spot or on-demand.
     pub market: Market,
-    /// Where, if not in the subnet the node lives in.
+    /// The subnet, if not the one the node lives in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<SubnetId>,
 }

@@ -1,4 +1,4 @@
-//! What an image says of the machines launched from it, and the zones a node may live in.
+//! An image's properties for the instances launched from it, and the zones a node may live in.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::aws::SubnetId;
 use crate::model::volume::MappedVolume;
 
-/// What machines launched from an image are like; carried over when an image is registered from a root snapshot.
+/// The properties of instances launched from an image; carried over when an image is registered from a root
+/// snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFacts {
@@ -35,7 +36,7 @@ pub struct ImageFacts {
     pub mapped: Vec<MappedVolume>,
 }
 
-/// Where a node lives and what it boots.
+/// The node's zone and the image it boots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
@@ -44,12 +45,12 @@ pub struct Placement {
     /// The zones of the other subnets it may live in.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub other_zones: BTreeMap<SubnetId, String>,
-    /// Of the node's image.
+    /// The properties of the node's image.
     pub image: ImageFacts,
 }
 
 impl ImageFacts {
-    /// Where an image differs from what was asked for, in words.
+    /// The differences between an image and the requested one, in words.
     #[must_use]
     pub fn differences(&self, found: &Self) -> Vec<String> {
         let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());

@@ -13,7 +13,7 @@ pub const NODE_NAME_MAX: usize = 63;
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(#[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"), length(max = 63))] String);
 
-/// Why a text is no name.
+/// Why a text is no valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a name: use lower-case letters, digits and dashes, start with a letter, at most {NODE_NAME_MAX} characters"

@@ -1,4 +1,4 @@
-//! Operations by name: `db-1.3` is the third operation of node `db-1`.
+//! The ids of operations: `db-1.3` is the third operation of node `db-1`.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub(crate) const fn is_in_place(kind: OperationKind) -> bool {
     }
 }
 
-/// The name of one operation of one node: `db-1.3` is the third operation of `db-1`.
+/// The id of one operation of one node: `db-1.3` is the third operation of `db-1`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
@@ -29,7 +29,7 @@ pub struct OperationId {
     number: u64,
 }
 
-/// Why a text names no operation.
+/// Why a text is no operation id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} names no workflow: it should look like \"db-1.3\" (node, dot, number)")]
 pub struct BadOperationId {
@@ -51,25 +51,25 @@ impl OperationId {
         let bad = || BadOperationId { text: text.chars().take(80).collect() };
         let (node, number) = text.rsplit_once('.').ok_or_else(bad)?;
         let node = NodeName::parse(node).map_err(|_| bad())?;
-        // One operation, one spelling: `u64` alone would also take `+3` and `03`.
+        // An operation has one spelling: `u64` alone would also accept `+3` and `03`.
         let canonical = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
         let number: u64 = number.parse().map_err(|_| bad())?;
         if canonical { Ok(Self { node, number }) } else { Err(bad()) }
     }
 
-    /// Whose operation it is.
+    /// The node of the operation.
     #[must_use]
     pub const fn node(&self) -> &NodeName {
         &self.node
     }
 
-    /// Which one, counted from 1.
+    /// The operation's number, counted from 1.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
     }
 
-    /// The one after it.
+    /// The next operation.
     #[must_use]
     pub fn next(&self) -> Self {
         Self { node: self.node.clone(), number: self.number + 1 }
@@ -82,7 +82,7 @@ impl OperationId {
             .unwrap_or_else(|error| unreachable!("BUG: an operation's name is a stream name: {error}"))
     }
 
-    /// The operation of a stream, if it is an operation's.
+    /// The operation of a stream, if it is one.
     #[must_use]
     pub fn of_stream(stream: &StreamId) -> Option<Self> {
         if stream.category() == "workflow" { Self::parse(stream.name()).ok() } else { None }
@@ -121,25 +121,25 @@ pub fn node_stream(name: &NodeName) -> StreamId {
         .unwrap_or_else(|error| unreachable!("BUG: a node's name is a stream name: {error}"))
 }
 
-/// What an operation does.
+/// The purpose of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
-    /// Makes the node's resources and its first instance.
+    /// Creates the node's resources and its first instance.
     Provision,
     /// Brings the node back on another instance.
     Replace,
     /// Ends the node.
     Delete,
-    /// Makes data volumes as large as the node file says, while the node runs.
+    /// Enlarges data volumes to the size of the node file, while the node runs.
     Grow,
     /// Gives the instance back and keeps everything else.
     Pause,
     /// Brings a paused node onto an instance.
     Resume,
-    /// Takes volumes that somebody attached to its instance.
+    /// Adopts volumes that were attached to its instance from outside Perennial.
     AdoptVolumes,
-    /// Deletes volumes that the node has outgrown, while it runs.
+    /// Deletes retained volumes, while the node runs.
     Prune,
 }
 
@@ -162,15 +162,15 @@ impl fmt::Display for OperationKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It did what it was for. Events say so by saying nothing.
+    /// It reached its purpose. Events omit this outcome.
     #[default]
     #[serde(skip)]
     Completed,
-    /// It was undone, as somebody asked.
+    /// It was undone, as the operator asked.
     Cancelled,
-    /// It was stuck, and a deletion took over what it had.
+    /// It was stuck, and a deletion took over its resources.
     Abandoned,
-    /// It gave up bringing the node onto an instance, as somebody asked: everything is free.
+    /// It gave up bringing the node onto an instance, as the operator asked: every resource is free.
     Paused,
 }
 
@@ -186,7 +186,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it did what it was for.
+    /// Whether it reached its purpose.
     #[must_use]
     pub const fn is_completed(&self) -> bool {
         matches!(self, Self::Completed)

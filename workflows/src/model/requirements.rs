@@ -5,7 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// With fewer types a placement score is always low, and says nothing (EC2 API reference, GetSpotPlacementScores).
+/// With fewer types a placement score is always low, and has no meaning (EC2 API reference,
+/// GetSpotPlacementScores).
 pub const SCORED_TYPES_MIN: usize = 3;
 
 /// A number from `min` to `max`.
@@ -64,7 +65,8 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// What an instance type must be like. Only types of the current generation and of the image's architecture are taken.
+/// Requirements for an instance type. Only types of the current generation and of the image's architecture
+/// are considered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requirements {
@@ -72,35 +74,36 @@ pub struct Requirements {
     pub vcpus: Range,
     /// Memory.
     pub memory_gib: Range,
-    /// Graphics processors; without it, types with none.
+    /// Graphics processors; if absent, only types without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Range>,
-    /// Must be the image's, which is taken anyway.
+    /// Must be the image's, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
     /// Only these families, such as `m6i` or `m6*`; none means every family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40))]
     pub families: Vec<String>,
-    /// Not these types, such as `m6a.*`.
+    /// Excludes these types, such as `m6a.*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40))]
     pub exclude: Vec<String>,
-    /// Whether burstable types (`t3`…) are taken as well: they are throttled when their credits are spent.
+    /// Whether burstable types (`t3`…) are considered as well: they are throttled when their credits are
+    /// spent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub burstable: bool,
-    /// Whether bare metal types are taken as well: they take many minutes to start and to end.
+    /// Whether bare metal types are considered as well: they take many minutes to start and to end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bare_metal: bool,
 }
 
-/// In which order pools of one market are asked.
+/// The order in which pools of one market are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CapacityOrder {
-    /// As the file lists the types; those that were found after them, the cheapest first.
+    /// As the file lists the types; found types follow, the cheapest first.
     Listed,
-    /// The cheapest on the spot market first; other subnets likewise. Unknown prices come last.
+    /// The cheapest on the spot market first; the same for other subnets. Unknown prices come last.
     Price,
     /// Other subnets by the placement score of their zones, the highest first; types as with `listed`.
     Score,

@@ -1,4 +1,5 @@
-//! What a node has: its instance, volumes, interfaces, addresses, images, and what is left of earlier ones.
+//! The resources of a node: its instance, volumes, interfaces, addresses, images, and remains of earlier
+//! ones.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,33 +19,34 @@ use crate::model::volume::{Found, Slot, TagMap, UnmanagedVolume};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryPoint {
-    /// It is the very same volume: nothing is lost.
+    /// The same volume: nothing is lost.
     SameVolume,
-    /// A clone, made after the volume's instance was gone: nothing that reached the volume is lost.
+    /// A clone, made after the volume's instance had terminated: no write that reached the volume is lost.
     Clone {
-        /// Of which volume.
+        /// The original volume.
         of: VolumeId,
     },
-    /// A snapshot that was taken after the volume's instance was gone: nothing that reached the volume is lost.
+    /// A snapshot that was taken after the volume's instance had terminated: no write that reached the volume
+    /// is lost.
     FinalSnapshot {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
     },
-    /// A backup: what was written after its moment is lost.
+    /// A backup: writes after its moment are lost.
     Backup {
-        /// Which.
+        /// The backup.
         backup: BackupId,
-        /// Of which moment, in milliseconds since the Unix epoch.
+        /// The moment of the backup, in milliseconds since the Unix epoch.
         taken_at_ms: u64,
-        /// Nothing was written after this, because the instance was seen to be over, or there was none.
+        /// No write happened after this time: the instance was seen to be over, or there was none.
         until_ms: u64,
     },
-    /// It began anew: all earlier content is lost to the node.
+    /// A new volume: all earlier content is lost to the node.
     Anew,
 }
 
 impl RecoveryPoint {
-    /// How much time's writes are lost at most, in milliseconds; `None` for all of them.
+    /// The longest period whose writes are lost, in milliseconds; `None` for all of them.
     #[must_use]
     pub const fn loss_ms(&self) -> Option<u64> {
         match self {
@@ -54,7 +56,7 @@ impl RecoveryPoint {
         }
     }
 
-    /// Whether something is lost.
+    /// Whether data is lost.
     #[must_use]
     pub fn is_loss(&self) -> bool {
         self.loss_ms() != Some(0)
@@ -88,7 +90,7 @@ pub struct HeldVolume {
     pub volume: VolumeId,
     /// Its device name.
     pub device: String,
-    /// Its size, of data volumes, as far as it was recorded.
+    /// The size of a data volume, if it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
     /// Its zone, if it is not where the node lives: a move was interrupted.
@@ -97,7 +99,8 @@ pub struct HeldVolume {
     /// The snapshot it was made from, if it is a copy of the volume before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<SnapshotId>,
-    /// What it is like, if it was there before it became the node's: somebody attached it to the instance, or the file names it.
+    /// Its properties, if it existed before it became the node's: it was attached from outside Perennial, or
+    /// the file names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
 }
@@ -112,7 +115,7 @@ pub struct HeldInterface {
     pub private_ip: Ipv4Addr,
 }
 
-/// The Elastic IP address that leads to a node.
+/// The Elastic IP address that is associated with a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldElastic {
@@ -130,40 +133,41 @@ pub struct RootImage {
     pub image: ImageId,
     /// Its snapshot.
     pub snapshot: SnapshotId,
-    /// Whether the snapshot is a backup's, and does not end with the image.
+    /// Whether the snapshot belongs to a backup, and outlives the image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub borrowed: bool,
 }
 
-/// A volume that a node has outgrown but that still holds data.
+/// A volume that a node no longer uses but that still holds data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retained {
     /// Its id.
     pub volume: VolumeId,
-    /// What it was.
+    /// Its former place in the node.
     pub slot: Slot,
     /// Why it is kept.
     pub because: String,
-    /// Whether somebody else made it: no deletion deletes it.
+    /// Whether it was created outside Perennial: no deletion deletes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
-    /// Whether its content goes on in another volume of the node's: it is never taken again, even if the file names it.
+    /// Whether its content continues in another volume of the node: it is never claimed again, even if the
+    /// file names it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub went_on: bool,
-    /// Since when, in milliseconds since the Unix epoch: the end of the operation that left it.
+    /// The end of the operation that left it, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
-    /// Its size, where it is known.
+    /// Its size, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
-    /// Why it could not be deleted when that was tried last.
+    /// Why the last attempt to delete it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_deletion: Option<FailedDeletion>,
 }
 
 impl Retained {
-    /// The node's own, whose content goes on in no other volume as far as is known.
+    /// A volume of the node, whose content continues in no other volume as far as known.
     #[must_use]
     pub const fn new(volume: VolumeId, slot: Slot, because: String) -> Self {
         Self {
@@ -179,21 +183,22 @@ impl Retained {
     }
 }
 
-/// Something that was only needed for a while and could not be cleaned up yet. The next operation tries again.
+/// A resource that was needed only for a while and could not be cleaned up yet. The next operation tries
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Orphan {
-    /// What.
+    /// The resource.
     pub resource: Resource,
-    /// Why it is still there.
+    /// Why it still exists.
     pub because: String,
 }
 
-/// A thing of AWS's, by its id.
+/// An AWS resource, by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
-    /// A volume without data of the node's.
+    /// A volume without data of the node.
     Volume {
         /// Its id.
         volume: VolumeId,
@@ -221,16 +226,16 @@ pub enum Resource {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spot_request: Option<SpotRequestId>,
     },
-    /// What a step may have made whose outcome nobody knows: to be looked for.
+    /// A resource that a step with an unknown outcome may have made: to be looked for.
     Unsettled {
-        /// What kind of thing.
+        /// The kind of resource.
         kind: ResourceKind,
         /// The tags it would have; `perennial:step` names the attempt.
         tags: TagMap,
     },
 }
 
-/// What kind of thing a step makes.
+/// The kinds of resources that a step makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "AWS's words for AWS's things")]
@@ -243,7 +248,7 @@ pub enum ResourceKind {
 }
 
 impl Resource {
-    /// Its id, as AWS writes it; of what is only suspected, the step that may have made it.
+    /// Its id, as AWS writes it; for a suspected resource, the step that may have made it.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
@@ -256,7 +261,8 @@ impl Resource {
         }
     }
 
-    /// The name of what a step may have made: the attempt's, and, of a launch, whether it is about its volumes.
+    /// The name of a resource that a step may have made: that of the attempt and, for a launch, whether it
+    /// concerns its volumes.
     #[must_use]
     pub fn suspected(made: ResourceKind, tags: &TagMap) -> String {
         let step = tags.get("perennial:step").map_or("", String::as_str);
@@ -268,17 +274,17 @@ impl Resource {
     }
 }
 
-/// What belongs to a node between operations.
+/// The resources of a node between operations.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// Where it lives and what it boots; known once resolved.
+    /// Its zone and the image it boots; known once resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
     /// The subnet it lives in, if not the node file's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<SubnetId>,
-    /// What carries it now.
+    /// The instance that carries it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Carrier>,
     /// Its volumes; the root is among them if it is kept.
@@ -290,28 +296,30 @@ pub struct Resources {
     /// Its own address (`primary_eni`, `secondary_eni`, `secondary_ip`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
-    /// The interface of its last instance, which has the address while nothing carries the node (`secondary_ip`, `ip_pool`).
+    /// The interface of its last instance, which has the address while no instance carries the node
+    /// (`secondary_ip`, `ip_pool`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_interface: Option<InterfaceId>,
-    /// The addresses it has of pools of other subnets than the one it lives in (`ip_pool`).
+    /// Its addresses in pools of other subnets than the one it lives in (`ip_pool`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
-    /// The Elastic IP address that leads to it.
+    /// The Elastic IP address that is associated with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<HeldElastic>,
     /// Images registered from its root, newest last.
     #[serde(default)]
     pub root_images: Vec<RootImage>,
-    /// Volumes it has outgrown.
+    /// Volumes that it no longer uses.
     #[serde(default)]
     pub retained: Vec<Retained>,
-    /// What could not be cleaned up yet.
+    /// Resources that could not be cleaned up yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<Orphan>,
-    /// Where the content of its volumes comes from, and so what the last operation that brought it onto an instance has lost.
+    /// Where the content of its volumes comes from, and so the loss of the last operation that brought it
+    /// onto an instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
-    /// The survey it went by last, if its file asks for one.
+    /// The last survey it used, if its file asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survey: Option<Box<Kept>>,
     /// The UEFI variables of its instance, in base64, as they were last read.
@@ -322,21 +330,21 @@ pub struct Resources {
     pub unmanaged: Vec<UnmanagedVolume>,
 }
 
-/// How many volumes one prune deletes: the oldest first, the next prune takes more. A node that leaves two with each replacement has had
-/// fifty of them, and all of their steps fit one append.
+/// How many volumes one prune deletes: the oldest first; the next prune takes more. A node that leaves two
+/// with each replacement has then had fifty replacements, and all of the prune's steps fit one append.
 pub const PRUNED_MAX: usize = 100;
 
 /// A retained volume that is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PruneItem {
-    /// Which.
+    /// The volume.
     pub volume: VolumeId,
-    /// What it was.
+    /// Its former place in the node.
     pub slot: Slot,
-    /// Since when it is retained, in milliseconds since the Unix epoch.
+    /// When it was retained, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// Its size, where it is known.
+    /// Its size, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
     /// The volume that has its place.
@@ -345,7 +353,7 @@ pub struct PruneItem {
     pub because: String,
 }
 
-/// What must be seen before a retained volume is deleted, beside that it is free.
+/// The conditions for the deletion of a retained volume, besides that it is free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Succession {
@@ -357,11 +365,11 @@ pub struct Succession {
     pub own: TagMap,
 }
 
-/// That a retained volume could not be deleted.
+/// A failed deletion of a retained volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FailedDeletion {
-    /// When that was known, in milliseconds since the Unix epoch.
+    /// When the failure was known, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// Why.
     pub because: String,

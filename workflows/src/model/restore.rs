@@ -1,4 +1,4 @@
-//! What a restore brings back, and what a deletion keeps.
+//! The backup that a restore uses, and the classes that a deletion keeps.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use crate::model::volume::Slot;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restore {
-    /// Which.
+    /// The backup.
     pub backup: BackupId,
-    /// Of which moment it is, in milliseconds since the Unix epoch: what was written later is lost.
+    /// Its moment, in milliseconds since the Unix epoch: later writes are lost.
     pub taken_at_ms: u64,
-    /// Its snapshots of the volumes that come back from it. They stay the backup's.
+    /// Its snapshots of the restored volumes. They stay the backup's.
     pub snapshots: BTreeMap<Slot, SnapshotId>,
 }
 
-/// What a deletion keeps, by class.
+/// The classes of resources that a deletion keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
-    /// The root volume, and volumes the node has outgrown.
+    /// The root volume, and retained volumes.
     pub root: bool,
     /// The data volumes.
     pub data: bool,

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the root is carried.
+/// How the root reaches the next instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootMethod {
     /// A new root from the node's image.
     Fresh,
-    /// The very same volume (CreateReplaceRootVolumeTask).
+    /// The same volume (CreateReplaceRootVolumeTask).
     Adopt,
     /// An image registered from a snapshot of it.
     Image,

@@ -1,9 +1,9 @@
-//! When a backup is due: every node has a minute of its own, so that a fleet does not begin all at once.
+//! When a backup is due: every node has a minute of its own, so that the backups of a fleet do not all begin
+//! at once.
 
 use crate::model::name::NodeName;
 
-/// The first turn of a node after a time. The turns of a fleet are spread over the interval by the nodes' names, so that they
-/// do not come as one herd.
+/// A node's first turn after a time. The nodes' names spread the turns of a fleet over the interval.
 #[must_use]
 pub fn slot_after(name: &NodeName, every_ms: u64, after_ms: u64) -> u64 {
     let hash = blake3::hash(name.as_str().as_bytes());

@@ -1,4 +1,4 @@
-//! What is heard from the world, and why an operation was started.
+//! Signals about instances, and the causes of operations.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{InstanceId, InstanceState, VolumeId};
 
-/// Something heard about an instance.
+/// A report about an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signal {
-    /// About which instance.
+    /// The instance.
     pub instance: InstanceId,
-    /// What.
+    /// The content of the report.
     pub news: News,
-    /// From whom.
+    /// The source of the report.
     pub source: Source,
     /// When the source says it happened, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }
 
-/// What was heard.
+/// The content of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum News {
@@ -29,43 +29,44 @@ pub enum News {
     SpotInterruption {
         /// `terminate`, `stop` or `hibernate`.
         action: String,
-        /// When, in milliseconds since the Unix epoch.
+        /// The time, in milliseconds since the Unix epoch.
         deadline_ms: u64,
     },
-    /// EC2 will take the instance, because the owner of the interruptible capacity reservation it runs in takes it back.
+    /// EC2 will take the instance, because the owner of its interruptible capacity reservation takes it back.
     ReservationInterruption {
         /// `terminate`.
         action: String,
-        /// When, in milliseconds since the Unix epoch.
+        /// The time, in milliseconds since the Unix epoch.
         deadline_ms: u64,
     },
     /// EC2 sees an elevated risk of interruption.
     Rebalance,
     /// The instance has another state.
     StateChange {
-        /// Which.
+        /// The new state.
         state: InstanceState,
     },
     /// AWS Health announces a change of the instance (`scheduledChange` of EC2).
     ScheduledChange {
         /// AWS's name for it, such as `AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED`.
         code: String,
-        /// What it means for the instance.
+        /// Its effect on the instance.
         effect: Effect,
-        /// When it begins, in milliseconds since the Unix epoch; none when the event's date could not be read.
+        /// When it begins, in milliseconds since the Unix epoch; none when the event's date could not be
+        /// read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         begins_ms: Option<u64>,
     },
-    /// The instance is not known any more, or its spot request says it is being taken.
+    /// EC2 no longer knows the instance, or its spot request says it is being taken.
     Missing {
         /// What was seen.
         because: String,
     },
     /// EC2's status checks of the instance fail (DescribeInstanceStatus).
     Impaired {
-        /// Which.
+        /// The failing checks.
         checks: Vec<StatusCheck>,
-        /// Since when, in milliseconds since the Unix epoch.
+        /// The beginning of the failure, in milliseconds since the Unix epoch.
         since_ms: u64,
     },
 }
@@ -74,11 +75,12 @@ pub enum News {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusCheck {
-    /// Of the host: power, network, hardware. Another host is the remedy.
+    /// The host: power, network, hardware. Moving to another host helps.
     System,
-    /// Of the machine itself: its system does not answer. Another host may help, or not: the root goes along.
+    /// The machine itself: its system does not answer. Moving to another host may help, or not: the root
+    /// moves along.
     Instance,
-    /// Its volumes cannot be reached. Another host is no remedy for trouble of EBS's.
+    /// Its volumes cannot be reached. Moving to another host does not help with a problem of EBS.
     AttachedEbs,
 }
 
@@ -92,23 +94,23 @@ impl fmt::Display for StatusCheck {
     }
 }
 
-/// What a scheduled change means for an instance.
+/// The effect of a scheduled change on an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// AWS will stop or end it: its host is to be retired.
+    /// AWS will stop or terminate it: its host is to be retired.
     Retirement,
-    /// It is restarted, or is without network or power for a while, and stays.
+    /// It is restarted, or loses network or power for a while, and stays.
     Maintenance,
     /// The change is over, or was called off.
     Settled,
 }
 
-/// How sure it is that an instance is being taken from its node. Signals about one instance are one incident with rising
-/// certainty: what is no surer than what is known adds nothing.
+/// How certain it is that an instance is being taken from its node. All signals about an instance feed one
+/// incident with rising certainty; a signal no more certain than the last is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// It is well, as far as heard.
+    /// It is well, as far as reported.
     Well,
     /// It may be taken: a rebalance recommendation.
     Possible,
@@ -120,7 +122,7 @@ pub enum Certainty {
     Over,
 }
 
-/// From whom something was heard.
+/// The source of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -140,7 +142,7 @@ impl Signal {
         self.certainty() >= Certainty::Announced
     }
 
-    /// How sure it is that the instance is being taken.
+    /// How certain it is that the instance is being taken.
     #[must_use]
     pub const fn certainty(&self) -> Certainty {
         match &self.news {
@@ -160,7 +162,7 @@ impl Signal {
         }
     }
 
-    /// Whether it says that the instance will be taken, and leaves it time until then.
+    /// Whether it announces that the instance will be taken, and leaves time until then.
     #[must_use]
     pub fn is_notice(&self) -> bool {
         match &self.news {
@@ -172,7 +174,7 @@ impl Signal {
         }
     }
 
-    /// When the instance is taken, in milliseconds since the Unix epoch, if it says so.
+    /// When the instance is taken, in milliseconds since the Unix epoch, if the signal says so.
     #[must_use]
     pub const fn deadline_ms(&self) -> Option<u64> {
         match &self.news {
@@ -187,7 +189,7 @@ impl Signal {
         }
     }
 
-    /// Whether it tells a newer state of what another told.
+    /// Whether it reports a newer state of the other signal's subject.
     #[must_use]
     pub fn is_of_the_kind_of(&self, other: &Self) -> bool {
         match (&self.news, &other.news) {
@@ -242,7 +244,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// A length of time as people say it.
+/// A length of time in everyday words.
 struct Ahead(u64);
 
 impl fmt::Display for Ahead {
@@ -260,41 +262,41 @@ impl fmt::Display for Ahead {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Somebody asked for it.
+    /// An operator asked for it.
     Request {
         /// The submission's id.
         submission: String,
-        /// Who.
+        /// The requester.
         requested_by: String,
-        /// In their words.
+        /// The requester's reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Something was heard.
+    /// A signal arrived.
     Signal {
-        /// What.
+        /// The signal.
         signal: Signal,
     },
     /// The node runs on demand, and spot may carry it again.
     ReturnToSpot {
-        /// What speaks for it.
+        /// The reasons for the return.
         because: String,
     },
     /// The sweep saw volumes on the instance that are not the node's.
     Found {
-        /// On which instance.
+        /// The instance.
         instance: InstanceId,
-        /// Which volumes.
+        /// The volumes.
         volumes: Vec<VolumeId>,
     },
     /// The node file was changed while another operation held the node.
     FileChanged {
-        /// Who changed it last.
+        /// The last requester of a change.
         requested_by: String,
     },
     /// Volumes have been retained for longer than the node file says.
     RetainedLonger {
-        /// What it says (`persist.retain_days`).
+        /// The file's limit (`persist.retain_days`).
         retain_days: u32,
     },
 }

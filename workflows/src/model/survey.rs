@@ -1,31 +1,44 @@
-//! # The survey: which pools there are, what they cost, and which of them are asked
+//! # The survey: the available pools, their prices, and the choice among them
 //!
-//! A node file may say what an instance type must be like instead of naming types, in which order pools are asked, and what
-//! the most is that is paid. Then an operation begins with a look at the region:
+//! A node file may state requirements for instance types instead of naming types, the order of pools, and the
+//! maximum price. Then an operation begins with a look at the region:
 //!
 //! ```text
 //!   the file, the image's architecture, the zones ─► Question
 //!   types, what each zone offers, prices, scores ──► Looked ─┐
-//!                                          Question ─────────┴─ resolve ─► Survey: ranked pools, and what is against others
+//!                                          Question ─────────┴─ resolve ─► Survey: ranked, rejected
 //! ```
 //!
-//! `rules::ranking::resolve` is a pure function; the step only looks. A file that just lists its types makes no call at all.
+//! `rules::ranking::resolve` is a pure function; the step only looks. A file that just lists its types causes
+//! no call at all.
 //!
-//! | rule | why |
-//! | --- | --- |
-//! | it is due at once, beside everything of the release half | it takes a second, and the launch waits for nothing else |
-//! | with an earlier survey, or a list, to go by, the launch waits [`PATIENCE_MS`] at most | prices and scores are hints: a hint that fails is recorded and holds nothing up |
-//! | without either it waits for the survey | there is nothing to launch |
-//! | when nothing fits, or the calls are not allowed, and nothing is known: stuck, with what is missing | no repeat would help |
-//! | after a round of the ladder that found no capacity it is made again | prices move; a pool that was too expensive may not be |
-//! | a spot pool that costs more than `price_max` now is not asked; without any other pool the node waits and looks again | the launch would be refused, or wait |
-//! | a type that cannot boot the image (boot mode, ENA, NitroTPM) is passed over | EC2 would refuse the launch, and only then |
-//! | on-demand pools come in the order of the list, then the smallest first | their prices are told by another service (the Pricing API); what a type costs on the spot market says nothing about them |
-//! | on-demand pools are not subject to `price_max` | how far on-demand may go is said by `market` and `on_demand` |
-//! | the subnet the node lives in comes first, whatever the others cost | a move to another zone costs snapshots and the address |
-//! | while no pool is known, the old instance is not taken away | it still carries the node |
+//! - The survey is due at once, in parallel with the release half.
+//!   - Why: it takes a second, and the launch waits for no other preparation.
+//! - With an earlier survey, or a list, the launch waits [`PATIENCE_MS`] at most.
+//!   - Why: prices and scores are hints. A failed hint is recorded and delays nothing.
+//! - Without either, the launch waits for the survey.
+//!   - Why: no pool to launch in is known.
+//! - If nothing fits or the calls are not allowed, and no pool is known, the workflow is stuck and says what
+//!   is missing.
+//!   - Why: repeating would not help.
+//! - After a round of the ladder that found no capacity, the survey is repeated.
+//!   - Why: prices move; a pool that was too expensive may not be any more.
+//! - A spot pool that costs more than `price_max` now is not asked. If it is the only pool, the node waits
+//!   and looks again.
+//!   - Why: the launch would be refused, or would wait.
+//! - A type that cannot boot the image (boot mode, ENA, NitroTPM) is passed over.
+//!   - Why: EC2 would refuse the launch, and only then.
+//! - On-demand pools come in the order of the list, then the smallest first.
+//!   - Why: another service (the Pricing API) reports their prices, and a type's spot price says nothing
+//!     about them.
+//! - On-demand pools are not subject to `price_max`.
+//!   - Why: `market` and `on_demand` limit the use of on-demand.
+//! - The subnet the node lives in comes first, whatever the others cost.
+//!   - Why: a move to another zone costs snapshots and the address.
+//! - While no pool is known, the old instance is not taken away.
+//!   - Why: it still carries the node.
 //!
-//! The ranked pools stay with the node's resources: they are what the next operation goes by when its own survey is late.
+//! The ranked pools stay with the node's resources: the next operation uses them when its own survey is late.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,24 +50,24 @@ use crate::model::boot::{Boots, Needs};
 use crate::model::capacity::{MarketPolicy, markets};
 use crate::model::requirements::{CapacityOrder, Requirements, SCORED_TYPES_MIN};
 
-/// How long a launch waits for a survey it could do without. A look at prices takes under a second, the region's whole
-/// catalogue, once a day, about three.
+/// How long a launch waits for a survey it could do without. A look at prices takes under a second; the
+/// region's whole catalogue, once a day, about three.
 pub const PATIENCE_MS: u64 = 6_000;
 
-/// How many rejected pools a survey names; of the others it says how many they are.
+/// How many rejected pools a survey names; it gives only the number of the others.
 pub const REJECTED_MAX: usize = 40;
 
 /// How many pools of a survey a history names.
 pub(crate) const TOLD_MAX: usize = 12;
 
-/// What EC2 says of an instance type.
+/// EC2's description of an instance type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeFacts {
     /// Such as `m6i.large`.
     pub name: String,
     /// Virtual processors.
     pub vcpus: u32,
-    /// Memory.
+    /// Graphics processors.
     pub memory_mib: u32,
     /// Graphics processors.
     pub gpus: u32,
@@ -70,7 +83,7 @@ pub struct TypeFacts {
     pub on_spot: bool,
     /// Whether it is sold on demand.
     pub on_demand: bool,
-    /// Which images it can boot.
+    /// The images it can boot.
     pub boots: Boots,
 }
 
@@ -93,47 +106,47 @@ pub struct Place {
     pub zone: String,
 }
 
-/// What a survey is to find out.
+/// The question that a survey answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// Of the node's image.
+    /// The architecture of the node's image.
     pub architecture: String,
-    /// What else the image needs of a type.
+    /// Further needs of the image.
     #[serde(default, skip_serializing_if = "Needs::is_nothing")]
     pub image: Needs,
     /// The types the file lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instance_types: Vec<String>,
-    /// What further types must be like.
+    /// Requirements for further types.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirements: Option<Requirements>,
-    /// In which order.
+    /// The order of the pools.
     pub order: CapacityOrder,
-    /// Which markets.
+    /// The markets.
     pub market: MarketPolicy,
-    /// The most to pay on the spot market.
+    /// The maximum price on the spot market.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_max: Option<String>,
-    /// Where: the subnet the node lives in, then the others as the file lists them.
+    /// The subnets: the one the node lives in, then the others as the file lists them.
     pub places: Vec<Place>,
-    /// Whether the launch cannot do without: there is neither an earlier survey nor a list of types.
+    /// Whether the launch needs the survey: there is neither an earlier survey nor a list of types.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needed: bool,
 }
 
-/// What was seen of the region.
+/// The observations of the region.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Looked {
-    /// The types; `None` when they could not be looked at, and the listed ones are taken as they are.
+    /// The types; `None` when they could not be looked up, and the listed ones are used unchecked.
     pub types: Option<Vec<TypeFacts>>,
-    /// What each zone offers; a zone that is missing could not be looked at.
+    /// The types that each zone offers; a missing zone could not be looked up.
     pub offered: BTreeMap<String, BTreeSet<String>>,
-    /// By zone and type, per hour on the spot market.
+    /// Spot prices per hour, by zone and type.
     pub prices: BTreeMap<String, BTreeMap<String, String>>,
-    /// By zone, 1 to 10.
+    /// Placement scores, 1 to 10, by zone.
     pub scores: BTreeMap<String, u8>,
-    /// What could not be looked at, and why.
+    /// Failed look-ups, with the reasons.
     pub notes: Vec<String>,
 }
 
@@ -145,12 +158,12 @@ pub struct Ranked {
     pub instance_type: String,
     /// Spot or on-demand.
     pub market: Market,
-    /// Where.
+    /// The subnet.
     pub subnet: SubnetId,
-    /// What it costs per hour on the spot market, if that is known.
+    /// Its price per hour on the spot market, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<String>,
-    /// The placement score of its zone, if that is known.
+    /// The placement score of its zone, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<u8>,
 }
@@ -161,35 +174,35 @@ pub struct Ranked {
 pub struct PassedOver {
     /// Such as `m6i.large`.
     pub instance_type: String,
-    /// On which market; none means on any.
+    /// The market; none means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub market: Option<Market>,
-    /// In which zone; none means in any.
+    /// The zone; none means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// What it costs per hour on the spot market, if it is too expensive.
+    /// Its price per hour on the spot market, if it is too expensive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<String>,
-    /// Why.
+    /// The reason.
     pub because: String,
 }
 
-/// What a survey found.
+/// The result of a survey.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Survey {
     /// The pools that are asked, in order.
     pub pools: Vec<Ranked>,
-    /// Pools that would do but for one reason.
+    /// Pools that would fit but for one reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<PassedOver>,
     /// How many more there were.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rejected_more: u32,
-    /// How many types are not as the file requires, by reason.
+    /// How many types do not meet the file's requirements, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unfit: BTreeMap<String, u32>,
-    /// What could not be looked at, and what was left out.
+    /// Failed look-ups and omissions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -199,11 +212,11 @@ const fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// A survey that a node goes by.
+/// The survey that a node uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
-    /// What was asked.
+    /// The question.
     pub question: Question,
     /// When it was answered.
     pub at_ms: u64,
@@ -220,9 +233,9 @@ pub struct Kept {
 pub struct Rank {
     /// From 1.
     pub place: u32,
-    /// Of so many.
+    /// The number of pools.
     pub of: u32,
-    /// What the pool cost per hour on the spot market, if that was known.
+    /// The pool's price per hour on the spot market, if it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<String>,
 }
@@ -238,7 +251,7 @@ impl std::fmt::Display for Rank {
 }
 
 impl Kept {
-    /// What it said, in words.
+    /// The rank in words.
     #[must_use]
     pub fn in_words(&self) -> String {
         let survey =
@@ -262,13 +275,13 @@ fn first_few(pools: &[Ranked]) -> String {
 }
 
 impl Survey {
-    /// Whether there would be pools if they cost less.
+    /// Whether lower prices would admit pools.
     #[must_use]
     pub fn is_too_expensive(&self) -> bool {
         self.pools.is_empty() && self.rejected.iter().any(|rejected| rejected.price.is_some())
     }
 
-    /// What is against the pools and types that are not asked, in words.
+    /// The reasons against pools and types that are not asked, in words.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let unfit = self.unfit.iter().map(|(why, n)| format!("{n} types: {why}"));
@@ -279,7 +292,7 @@ impl Survey {
         reasons
     }
 
-    /// What it found, in a line.
+    /// The result, in a line.
     #[must_use]
     pub fn in_words(&self) -> String {
         let rejected = self.rejected.len() + usize::try_from(self.rejected_more).unwrap_or(usize::MAX);
@@ -290,7 +303,7 @@ impl Survey {
         }
     }
 
-    /// What is against the pools that are not asked, a line each, for a history.
+    /// The reasons against pools that are not asked, a line each, for a history.
     #[must_use]
     pub fn rejections(&self) -> Vec<String> {
         let named = self.rejected.len().min(TOLD_MAX);
@@ -306,7 +319,7 @@ impl Survey {
         lines
     }
 
-    /// Which pools are asked, and what could not be looked at, for a history.
+    /// The pools that are asked and the failed look-ups, for a history.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let pools =
@@ -366,5 +379,5 @@ impl Question {
     }
 }
 
-/// What a plan calls a type that is only known at run time.
+/// A plan's name for a type that is known only at run time.
 pub const TO_BE_FOUND: &str = "a type that fits";

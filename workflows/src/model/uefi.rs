@@ -1,24 +1,28 @@
-//! The UEFI variables of a node: boot entries and Secure Boot keys. They are the instance's, not the root volume's, so they end
-//! with it; an image that is registered of the root gets them (EC2 API reference, GetInstanceUefiData and RegisterImage).
+//! The UEFI variables of a node: boot entries and Secure Boot keys. They belong to the instance, not to the
+//! root volume, so they end with it. An image that is registered from the root gets them (EC2 API reference,
+//! GetInstanceUefiData and RegisterImage).
 //!
-//! They are read while the old instance lives, by the step that preserves it, where the node's image boots by UEFI. What was read
-//! last stays with the node, for a loss without a warning. What cannot be read holds nothing up: the history says so.
-//! With `adopt` the new instance has those of the node's image. A root that begins anew begins without those of the one before, and
-//! those of a deleted node end with its root.
+//! The step that preserves the old instance reads them while it lives, if the node's image boots by UEFI. The
+//! last read value stays with the node, for a loss without a warning. An unreadable value delays nothing: the
+//! history reports it.
+//!
+//! With `adopt` the new instance has the variables of the node's image. A new root does not get the variables
+//! of the previous root, and those of a deleted node are deleted with its root.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The most that is kept, in characters of base64: EC2 takes no more (API reference, RegisterImage: `UefiData`).
+/// The maximum length, in characters of base64: EC2 accepts no more (API reference, RegisterImage:
+/// `UefiData`).
 pub const UEFI_DATA_MAX: usize = 64_000;
 
 /// The UEFI variables of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UefiVariables {
-    /// These; none where it has none of its own.
+    /// They were read; no data if the instance has none of its own.
     Read {
-        /// In base64, as EC2 says and takes them.
+        /// In base64, as EC2 reports and accepts them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<String>,
     },
@@ -30,7 +34,7 @@ pub enum UefiVariables {
 }
 
 impl UefiVariables {
-    /// What EC2 said of them.
+    /// EC2's answer.
     #[must_use]
     pub fn read(data: Option<String>) -> Self {
         match data {

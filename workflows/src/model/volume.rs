@@ -1,4 +1,4 @@
-//! A volume's place in a node, and what is known of volumes that are attached to an instance.
+//! A volume's place in a node, and the properties of volumes that are attached to an instance.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +15,9 @@ use crate::model::name::NodeName;
 pub struct TakenSnapshot {
     /// Its id.
     pub snapshot: SnapshotId,
-    /// Of which volume.
+    /// The volume.
     pub volume: VolumeId,
-    /// The volume's size, as far as it was seen.
+    /// The volume's size, if it was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_gib: Option<u32>,
 }
@@ -25,7 +25,7 @@ pub struct TakenSnapshot {
 /// How many unmanaged volumes are listed; an instance holds no more volumes than these and its own.
 pub const UNMANAGED_VOLUMES_MAX: usize = 64;
 
-/// What is known of a volume that was found: what a copy of it is made as.
+/// The properties of a found volume, which a copy of it gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Found {
@@ -37,13 +37,14 @@ pub struct Found {
     /// In MiB/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<u32>,
-    /// Whether it was made for the node, as a copy or as the image maps it: the node's own, which a deletion may delete.
+    /// Whether it was made for the node, as a copy or as the image maps it: it is the node's own, and a
+    /// deletion may delete it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_copy: bool,
-    /// What it was first made from, if the image maps it so.
+    /// The snapshot it was first made from, if the image maps it so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
-    /// Whether the file named it (`data_volumes[].volume`), or the volume that it is a copy of; it was not found on the instance.
+    /// Whether the file named it or its original (`data_volumes[].volume`); it was not found on the instance.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub named: bool,
 }
@@ -70,7 +71,7 @@ pub struct MappedVolume {
 }
 
 impl Found {
-    /// Of a copy of it.
+    /// The properties of a copy of it.
     pub(crate) fn copied(&self) -> Self {
         Self { is_copy: true, ..self.clone() }
     }
@@ -94,7 +95,7 @@ pub struct DiscoveredVolume {
     pub name: Option<String>,
     /// Its size.
     pub size_gib: u32,
-    /// What a copy is made as.
+    /// The properties that a copy gets.
     pub traits: Found,
 }
 

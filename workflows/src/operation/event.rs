@@ -1,4 +1,4 @@
-//! What an operation writes: the order it starts with, and its events.
+//! The order that an operation starts with, and its events.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -19,29 +19,29 @@ use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// What the order of an operation fixes at its start.
+/// The content that an operation's start fixes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// Which of the node's operations it is, counted from 1.
+    /// The operation's number among the node's, counted from 1.
     pub number: u64,
-    /// What it does.
+    /// The operation's purpose.
     pub kind: OperationKind,
     /// The node's generation once it is done.
     pub generation: u64,
-    /// Whose installation this is; in every tag.
+    /// The installation; it stands in every tag.
     pub owner: String,
     /// The node's spec when it started.
     pub spec: NodeSpec,
-    /// What belonged to the node when it started.
+    /// The node's resources when it started.
     pub before: Resources,
-    /// For `delete`: what is kept.
+    /// For `delete`: the classes that are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// The backup whose content the volumes come back with; the present ones are retained.
+    /// The backup that the volumes are restored from; the present ones are retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
-    /// The root starts anew from the node's image: its present content ends, the volume is retained.
+    /// The root is new, from the node's image: its present content ends, and the volume is retained.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reimage: bool,
     /// For `prune`: the retained volumes that are to be deleted.
@@ -51,7 +51,7 @@ pub struct Order {
     pub cause: Cause,
 }
 
-/// What happened in an operation.
+/// An event of an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(
@@ -61,115 +61,117 @@ pub struct Order {
 pub enum OperationEvent {
     /// It began.
     Started(Order),
-    /// A step may run: the whole request, written before the first call. This event's place is the step's token.
+    /// A step may run: the whole request, written before the first call. The position of this event is the
+    /// step's token.
     StepIntended {
         /// Its name.
         step: String,
-        /// How many times this step has been intended in this operation, with this.
+        /// How many times this step has been intended in this operation, including this one.
         attempt: u32,
         /// The request.
         intent: Intent,
-        /// Not to be run before this time.
+        /// It does not run before this time.
         not_before_ms: u64,
-        /// To be settled by this time.
+        /// It must settle by this time.
         deadline_ms: u64,
     },
-    /// A step is over.
+    /// A step has settled.
     StepSettled {
-        /// Which.
+        /// The step's token.
         #[schemars(with = "u64")]
         token: Token,
         /// Its name, for readers.
         step: String,
-        /// What was observed.
+        /// The observation.
         evidence: Evidence,
     },
-    /// The root will be carried in another way.
+    /// Another root method will be used.
     RootMethodChosen {
-        /// On which instance the first way was tried.
+        /// The instance on which the previous method was tried.
         instance: InstanceId,
-        /// What was tried.
+        /// The previous method.
         from: RootMethod,
-        /// What is tried now.
+        /// The new method.
         to: RootMethod,
         /// Why.
         because: String,
     },
-    /// The new instance is not the one: another will be launched, this one fenced.
+    /// The new instance cannot carry the node: it is fenced, and another is launched.
     CandidateLost {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// Why.
         because: String,
     },
-    /// The notice is too short for what would only have made the outage shorter.
+    /// The notice is too short for optional steps, which would only have shortened the outage.
     Dropped {
         /// The steps, in the order in which they are dropped.
         steps: Vec<String>,
         /// Why.
         because: String,
     },
-    /// Something was heard about an instance of this operation.
+    /// A signal about an instance of this operation arrived.
     SignalReceived {
-        /// What.
+        /// The signal.
         signal: Signal,
     },
-    /// Nothing more can be tried; every resource is kept.
+    /// No further step can be tried; every resource is kept.
     Stuck {
         /// The step that could not be done.
         step: String,
         /// Why.
         because: String,
-        /// What a person must do before `perennial workflow resume`.
+        /// What the operator must do before `perennial workflow resume`.
         needs: String,
     },
-    /// A person says: try again.
+    /// The operator asks to try again.
     Resumed {
-        /// Who.
+        /// The requester.
         requested_by: String,
-        /// What is given up: the root starts anew from the node's image, a data volume is made anew.
+        /// The volumes whose loss is accepted: the root is new, from the node's image; a data volume is
+        /// created again.
         #[serde(default)]
         accept_loss: Vec<Slot>,
-        /// What the node is meant to be now: a corrected file mends what stuck.
+        /// The node's file from now on, if a corrected one removes the obstacle.
         spec: NodeSpec,
-        /// The address that was taken from the node's pool with it.
+        /// The address that was taken from the node's pool at the same time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
-        /// The addresses that were taken with it from pools of other subnets.
+        /// The addresses that were taken from pools of other subnets at the same time.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
-        /// Lost volumes come back from this backup.
+        /// Lost volumes are restored from this backup.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restore: Option<Restore>,
     },
-    /// The node is not to be brought onto an instance any more: everything is freed.
+    /// The node is no longer brought onto an instance: every resource is freed.
     Diverted {
         /// Why.
         cause: Cause,
-        /// A deletion follows, which keeps this; otherwise the node is paused.
+        /// The classes that a following deletion keeps; without it the node is paused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delete: Option<Keep>,
     },
-    /// A person says: undo it. Only before the point of no return.
+    /// The operator asks to undo it. This is possible only before the point of no return.
     CancelRequested {
-        /// Who.
+        /// The requester.
         requested_by: String,
-        /// In their words.
+        /// The requester's reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// A volume that somebody attached to the node's instance is the node's from now on.
+    /// A volume that was attached to the node's instance from outside Perennial is the node's from now on.
     VolumeFound {
-        /// On which instance.
+        /// The instance.
         instance: InstanceId,
-        /// As what.
+        /// Its place in the node.
         slot: Slot,
         /// The volume.
         held: HeldVolume,
     },
-    /// Everything is in place; or everything is back, when it was cancelled; or a deletion takes over.
+    /// Every resource is in place; or everything is undone, after a cancellation; or a deletion takes over.
     Finished {
-        /// What belongs to the node now.
+        /// The node's resources from now on.
         resources: Resources,
         /// How it ended.
         #[serde(default, skip_serializing_if = "Outcome::is_completed")]
@@ -177,10 +179,10 @@ pub enum OperationEvent {
     },
 }
 
-/// What follows an operation that gave up bringing the node onto an instance.
+/// The end of an operation that gave up bringing the node onto an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diversion {
-    /// A deletion, which keeps this; otherwise the node is paused.
+    /// The classes that a following deletion keeps; without it the node is paused.
     pub delete: Option<Keep>,
     /// Why.
     pub cause: Cause,

@@ -1,10 +1,14 @@
-//! One operation on one node: what happened so far, what is known, and what follows from it.
+//! The state of one operation on one node: its order, its steps, its facts.
 //!
-//! An operation is a machine of *facts and rules*. Evidence becomes facts ([`Facts`]); the rules of the operation's kind
-//! (`workflow::provision`, `replace`, `delete`) say which intents hold under the
-//! facts; an intent without an open step is written as `step_intended`, in the same append as the event that made it
-//! possible. Parallelism is not programmed: it is whatever the facts allow. There is no way back through code: a crash, a
-//! retry and a first try all fold the same events to the same facts.
+//! An operation is a machine of *facts and rules*:
+//!
+//! - Evidence becomes facts ([`Facts`]). The rules of the operation's kind (`workflow::provision`, `replace`,
+//!   `delete` …) say which intents hold under the facts.
+//! - An intent without an open step is written as `step_intended`, in the append of the event that made it
+//!   possible.
+//! - Parallelism is not programmed: every step that the facts allow runs.
+//! - There is no separate recovery code: a crash, a retry and a first try fold the same events to the same
+//!   facts.
 //!
 //! ```text
 //!              report(token, evidence)                    signal(instance)
@@ -12,16 +16,17 @@
 //!                        ▼                                       ▼
 //!   step_settled ──► facts ──► rules ──► step_intended …   signal_received / candidate_lost
 //!                        │
-//!                        ├─ nothing more can be tried ──► stuck ──(resume)──► rules
-//!                        └─ everything is in place ─────► finished  (+ the node's operation_finished, atomically)
+//!                        ├─ no further step can be tried ──► stuck ──(resume)──► rules
+//!                        └─ every resource is in place ────► finished (and operation_finished, atomically)
 //! ```
 //!
 //! # Rules that are never broken
-//! - Nothing of the node's is moved before it is seen free, and it is seen free only after its holder was fenced (or the
-//!   volume was detached without force).
-//! - A second instance is launched only when the first launch has settled; an instance that may hold anything of the node's is
-//!   fenced before the operation finishes.
-//! - A volume that holds the node's data is never deleted, except by `delete` and `prune`, by id, where the request says so.
+//! - A resource of the node is moved only after it was seen free. It is seen free only after its holder was
+//!   fenced, or after it was detached without force.
+//! - A second instance is launched only when the first launch has settled. An instance that may hold a
+//!   resource of the node is fenced before the operation finishes.
+//! - A volume that holds the node's data is deleted only by `delete` and `prune`, by id, where the request
+//!   says so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,32 +49,32 @@ use crate::step::intent::Intent;
 pub struct StepRecord {
     /// Its name.
     pub step: String,
-    /// Which attempt at it.
+    /// The attempt's number.
     pub attempt: u32,
     /// The request.
     pub intent: Arc<Intent>,
     /// When it was intended.
     pub intended_at_ms: u64,
-    /// Not to be run before this time.
+    /// It does not run before this time.
     pub not_before_ms: u64,
-    /// To be settled by this time.
+    /// It must settle by this time.
     pub deadline_ms: u64,
-    /// What was observed, and when.
+    /// The observation, and its time.
     pub outcome: Option<(Evidence, u64)>,
 }
 
-/// How far an operation is.
+/// The progress of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
     /// Steps are open.
     Running,
-    /// A person is needed.
+    /// The operator is needed.
     Stuck {
         /// The step that could not be done.
         step: String,
         /// Why.
         because: String,
-        /// What a person must do.
+        /// What the operator must do.
         needs: String,
         /// Since when.
         since_ms: u64,
@@ -86,17 +91,17 @@ pub enum Status {
 /// The state of one operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
-    /// Its name.
+    /// Its id.
     pub id: OperationId,
-    /// What was fixed at its start.
+    /// The content that its start fixed.
     pub order: Arc<Order>,
-    /// When that was.
+    /// The time of its start.
     pub started_at_ms: u64,
-    /// How far it is.
+    /// Its progress.
     pub status: Status,
     /// Every step, by token.
     pub steps: BTreeMap<Token, StepRecord>,
-    /// What is known.
+    /// Its facts.
     pub facts: Facts,
 }
 
@@ -141,7 +146,7 @@ impl Operation {
         self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
     }
 
-    /// Instances that matter to this operation.
+    /// Instances that concern this operation.
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceId> {
         let holders = self.facts.holders.iter().map(|holder| holder.instance.clone());
@@ -150,7 +155,7 @@ impl Operation {
         holders.chain(self.facts.candidate.iter().map(|candidate| candidate.instance.clone())).collect()
     }
 
-    /// Whether it goes back, or only frees what the node holds.
+    /// Whether it is undone, or only frees the node's resources.
     pub(crate) const fn gives_up(&self) -> bool {
         self.facts.undoing || self.facts.diverted.is_some()
     }
@@ -211,7 +216,7 @@ impl Operation {
             )
     }
 
-    /// The tags that say whose a thing is.
+    /// The tags that name a resource's owner.
     pub(crate) fn own_tags(&self) -> TagMap {
         TagMap::from([
             ("perennial:owner".to_owned(), self.order.owner.clone()),
@@ -219,7 +224,7 @@ impl Operation {
         ])
     }
 
-    /// Instances of the node's but this one: those of this operation, and the one before it.
+    /// The node's instances except this one: those of this operation, and the previous carrier.
     pub(crate) fn own_instances(&self, but: &InstanceId) -> Vec<InstanceId> {
         let before = self.order.before.carrier.iter().map(|carrier| carrier.instance.clone());
         let mut own: Vec<InstanceId> = self.instances().into_iter().chain(before).collect();
@@ -255,13 +260,13 @@ impl Operation {
             .to_string()
     }
 
-    /// Which attempt at a step comes next, from 1.
+    /// The number of the next attempt at a step, from 1.
     pub(crate) fn next_attempt(&self, step: &str) -> u32 {
         let before = self.steps.values().filter(|record| record.step == step).count();
         u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// The volumes that belong to the node on the candidate, once everything is in place.
+    /// The node's volumes on the candidate, once every resource is in place.
     pub(crate) fn volumes_on_candidate(&self) -> BTreeMap<Slot, VolumeId> {
         let mut volumes: BTreeMap<Slot, VolumeId> = self
             .facts

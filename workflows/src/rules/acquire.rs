@@ -1,5 +1,5 @@
-//! The acquire half, shared by `provision` and `replace`: what the node needs is made, an instance is launched, and
-//! everything of the node's is brought onto it.
+//! The acquire half, shared by `provision` and `replace`: missing resources are created, an instance is
+//! launched, and every resource of the node is brought onto it.
 
 use crate::model::aws::{AllocationId, InstanceId, SnapshotId, SubnetId};
 use crate::model::image::Placement;
@@ -23,7 +23,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let spec = &op.order.spec;
     let Some(placement) = &op.facts.placement else {
         let home = &op.facts.subnet;
-        // A new instance may be where the file does not name any more.
+        // A new instance may be in a subnet that the file no longer names.
         let new = op.facts.candidate.iter().filter_map(|candidate| candidate.pool.subnet.as_ref());
         let unnamed = new.filter(|subnet| !spec.subnets().any(|named| named == *subnet));
         let others = spec.subnets().chain(unnamed).filter(|subnet| *subnet != home).cloned().collect();
@@ -55,7 +55,8 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due
 }
 
-/// What does not exist yet. Where the node may land in several zones, its volumes wait until that is known.
+/// Creates missing resources. A node that may land in several zones creates its volumes once the zone is
+/// known.
 fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     let zone = match &op.facts.candidate {
         Some(candidate) if candidate.network.is_some() => op.zone_of(placement, &candidate.pool),
@@ -68,7 +69,7 @@ fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         if absent {
             let from = op.facts.restore.get(&slot).or(wanted.snapshot.as_ref()).cloned();
             let made = || create_volume(op, wanted, zone, wanted.size_gib, from);
-            // One that exists is where the node lives, wherever it lands.
+            // An existing volume is claimed where the node lives, wherever the node lands.
             let taken = existing_volumes::take(op, wanted, &placement.zone);
             due.extend(taken.or_else(|| (!zone.is_empty()).then(made)));
         }
@@ -102,8 +103,8 @@ fn create_volume(
     .into()
 }
 
-/// Data volumes that go on as copies: a final snapshot of each free one, and, in the zone of an instance that runs, a new
-/// volume from it.
+/// Data volumes that continue as copies: a final snapshot of each free one and, in the zone of a running
+/// instance, a new volume from it.
 fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     let Some(pool) = op.target() else { return };
     for wanted in &attached_volumes::wishes(op) {
@@ -121,7 +122,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
                 due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
             }
-            // The old volume is given up for its copy only when there is no way back.
+            // Only past the point of no return is the old volume given up for its copy.
             (TransferMethod::Copy, Some(snapshot))
                 if runs && op.facts.holders.iter().all(|holder| holder.fenced) =>
             {
@@ -134,7 +135,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     }
 }
 
-/// The root goes on as an image of it.
+/// The root continues as an image of itself.
 fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     match (&op.facts.root_snapshot, &op.facts.root_image) {
         (None, _) => {
@@ -160,8 +161,8 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     }
 }
 
-/// The name that makes RegisterImage repeatable. Names are unique per account and region, not per installation: two
-/// installations may each have a `db-1.2`, but no two snapshots have one id.
+/// The name that makes RegisterImage repeatable. Names are unique per account and region, not per
+/// installation. Two installations may each have a `db-1.2`, but no two snapshots have one id.
 fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
     format!("perennial-{}-{}-{snapshot}", op.id, op.next_attempt("register_image"))
 }
@@ -169,7 +170,8 @@ fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
 /// One launch, in the next pool of the ladder.
 fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let (spec, facts) = (&op.order.spec, &op.facts);
-    // An adoption under way on an instance that was lost settles first: its outcome says which rung the launch is for.
+    // An adoption under way on a lost instance settles first: its outcome decides the root method of the
+    // launch.
     if op.has_open("adopt_root") || capacity::is_awaited(op) {
         return None;
     }
@@ -195,7 +197,8 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
             _ => return None,
         },
     };
-    // The wishes for the root's size and type are for the node's own root, not for one that is only booted once.
+    // The requested size and type of the root are for the node's own root, not for one that is booted only
+    // once.
     let own_root = facts.root_method == RootMethod::Fresh;
     let intent = Intent::Launch {
         client_token: op.client_token("launch"),
@@ -220,7 +223,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     Some(Due { intent, not_before_ms: facts.ladder.not_before_ms })
 }
 
-/// Everything of the node's comes onto the running candidate.
+/// Brings every resource of the node onto the running candidate.
 fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     if !candidate.protected
@@ -258,7 +261,8 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     for (slot, fact) in &facts.volumes {
         if let (Slot::Data(_), Place::Free, Some(volume)) = (slot, &fact.place, &fact.id)
             && op.transfer_method(slot, fact, &candidate.pool) == TransferMethod::Attach
-            // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
+            // Created before a cancellation that ended: it may be deleted in a moment, and is then created
+            // again.
             && !op.has_open(&format!("delete_volume:{volume}"))
         {
             due.push(
@@ -346,7 +350,7 @@ fn may_move(op: &Operation, candidate: &Candidate) -> bool {
     }
 }
 
-/// Whether everything of the node's is on the candidate.
+/// Whether every resource of the node is on the candidate.
 pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     let on_candidate = |place: &Place| matches!(place, Place::On(on) if *on == candidate.instance);
     let data = op
@@ -354,7 +358,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
         .volumes
         .iter()
         .filter(|(slot, _)| **slot != Slot::Root)
-        // What the file named before it was corrected, and was never made, is not waited for.
+        // A volume that the file no longer names, and that was never created, is not waited for.
         .filter(|(slot, fact)| fact.place != Place::Absent || attached_volumes::wish(op, slot).is_some())
         .all(|(_, fact)| on_candidate(&fact.place));
     let root = match op.root_method_of(&candidate.pool) {
@@ -378,7 +382,7 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     data && root && network && elastic && interface::are_groups_right(op)
 }
 
-/// Made safe, looked at once more, and cleaned up after.
+/// Preserves and verifies everything, then cleans up.
 fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     let volumes = op.volumes_on_candidate();
@@ -415,11 +419,11 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         );
         return;
     }
-    // What a lost instance still holds is free only after its fence.
+    // Resources on a lost instance are free only after its fence.
     if facts.holders.iter().any(|holder| !holder.fenced) {
         return;
     }
-    // Another loss is known: it is not kept waiting for what the next operation can clean up as well.
+    // Another loss is known: the next operation can clean up as well, so this one ends now.
     if facts.carried_over.is_some() {
         return;
     }

@@ -1,4 +1,4 @@
-//! When an operation takes an address from a pool, and when it gives one back.
+//! When an operation takes an address from an address pool, and when it gives one back.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,8 @@ fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Optio
     op.order.spec.ip_pools().map(|(subnet, pool)| (subnet, pool, op.facts.address_in(subnet)))
 }
 
-/// What is wrong while a node that is to have an address of each of its pools lacks one: the operation cannot go on.
+/// The problem of a node that should have an address of each of its pools and lacks one: the operation cannot
+/// continue.
 pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
     if op.order.kind != OperationKind::Provision || op.facts.undoing {
         return None;
@@ -33,14 +34,15 @@ pub(crate) fn lacks_address(op: &Operation) -> bool {
     pools_of(op).any(|(_, _, address)| address.is_none())
 }
 
-/// In which subnet somebody else has an address that the node has never lived with, and who: another one can be taken.
+/// The subnet in which an interface that is not the node's has an address the node has never lived with, and
+/// the holder: another address can be taken.
 pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
     if op.facts.undoing {
         return None;
     }
     let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress { .. }))?;
     let Intent::MoveAddress { address: Some(asked), .. } = *last.intent else { return None };
-    // An address it has now, not one that was given up already.
+    // An address the node has now, not one that was given up already.
     let (subnet, _, _) = pools_of(op).find(|(subnet, _, address)| {
         let is_new = op.order.kind == OperationKind::Provision || **subnet != op.facts.subnet;
         is_new && *address == Some(asked)
@@ -51,11 +53,11 @@ pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
     }
 }
 
-/// The next address that is to go back to its pool: the node ends.
+/// The next address that goes back to its pool, because the node ends.
 pub(crate) fn give_back(op: &Operation) -> Option<Due> {
     let ends = op.order.kind == OperationKind::Delete && !op.facts.undoing
         || op.order.kind == OperationKind::Provision && op.facts.undoing;
-    // What was being asked for settles first: it may still put the address on an interface.
+    // Open requests settle first: they may still put the address on an interface.
     let is_settled = op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open("move_address");
     if !ends || !is_settled {
         return None;

@@ -1,22 +1,24 @@
-//! The address that moves from interface to interface (`secondary_ip`, `ip_pool`) is never free between two instances: the
-//! interface that has it outlives its instance.
+//! The address that moves from interface to interface (`secondary_ip`, `ip_pool`) is never free between two
+//! instances: the interface that has it outlives its instance.
 //!
-//! An address that nobody has is given to whoever asks next: another group's launch, a task, another node. So the primary
-//! interface of the instance that carries the node is preserved like a volume. When the instance is gone the interface stays,
-//! with the address, until the address has moved to the next instance; then it is deleted. A paused node keeps it
-//! ([`Resources::address_interface`]).
+//! EC2 assigns a free address to whichever caller asks next: another group's launch, a task, another node. So
+//! the primary interface of the carrier is preserved like a volume. When the instance is terminated, the
+//! interface stays, with the address, until the address has moved to the next instance; then it is deleted. A
+//! paused node keeps it ([`Resources::address_interface`]).
 //!
 //! ```text
-//!  preserve:old ─ fence:old ─ move_address (from the old interface) ─ … ─ verify ─ delete_interface:(the old one)
+//!  preserve:old ─ fence:old ─ move_address (from the old interface) ─ … ─ verify ─ delete_interface (old)
 //! ```
 //!
-//! Which interface it is follows from what stands in the journal: that of the carrier before, and each one the address was to move
-//! to. Where it was not preserved in time (a loss in the seconds between `move_address` and the last `preserve`, an instance that
-//! was launched before this rule), it has died with its instance, the address is free for a while, and the deletion finds nothing.
+//! The journal determines the interface: that of the last carrier, and each one the address was to move to.
+//! If an interface was not preserved in time, it has died with its instance: the address is free for a while,
+//! and the deletion finds nothing. This happens to an instance that is lost in the seconds between
+//! `move_address` and the last `preserve`, and to instances launched before this rule existed.
 //!
-//! EC2 User Guide, "Network interfaces": an interface whose DeleteOnTermination is false stays when its instance is terminated, and
-//! AssignPrivateIpAddresses with AllowReassignment takes an address from another interface. That the interface may be attached to an
-//! instance that is just terminating at that moment is not documented: where EC2 refuses it, the step waits until it is free.
+//! EC2 User Guide, "Network interfaces": an interface whose DeleteOnTermination is false stays when its
+//! instance is terminated, and AssignPrivateIpAddresses with AllowReassignment takes an address from another
+//! interface. It is not documented whether the interface may be attached to an instance that is terminating
+//! at that moment. If EC2 refuses it, the step waits until the interface is free.
 
 use crate::model::aws::{InstanceId, InterfaceId};
 use crate::model::operation_id::OperationKind;
@@ -25,7 +27,7 @@ use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// Whether the node's address lies on its carrier's primary interface.
+/// Whether the node's address is a secondary one on its carrier's primary interface.
 fn is_secondary(before: &Resources) -> bool {
     before.interface.is_none() && before.address.is_some()
 }
@@ -42,7 +44,7 @@ pub(crate) fn of(op: &Operation, instance: &InstanceId) -> Option<InterfaceId> {
     })
 }
 
-/// What is to survive an instance of the node's, for the address on it.
+/// The interface that must survive an instance of the node, for the address on it.
 pub(crate) fn preserved(op: &Operation, instance: &InstanceId) -> Option<InterfaceId> {
     let ends = op.order.kind == OperationKind::Delete || !op.order.spec.persist.network.moves_address();
     of(op, instance).filter(|_| !ends)
@@ -64,13 +66,13 @@ fn outlived(op: &Operation) -> Vec<InterfaceId> {
     all
 }
 
-/// Which of them has the address, as far as known; none where the node has no such address (any more).
+/// Which of them has the address, as far as known; `None` if the node has no such address (any more).
 pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
     if !op.order.spec.persist.network.moves_address() || op.facts.address.is_none() {
         return None;
     }
     let moved = op.steps.values().rev().find_map(|record| match (record.intent.as_ref(), &record.outcome) {
-        // In another subnet it is another address.
+        // In another subnet the address is another one.
         (Intent::MoveAddress { interface, .. }, Some((Evidence::Moved { address }, _)))
             if Some(*address) == op.facts.address =>
         {
@@ -82,18 +84,18 @@ pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
     moved.filter(|interface| all.contains(interface)).or_else(|| all.into_iter().next())
 }
 
-/// Those that nothing needs, once the new instance is verified.
+/// Interfaces that are not needed once the new instance is verified.
 pub(crate) fn superseded(op: &Operation) -> impl Iterator<Item = Resource> {
     outlived(op).into_iter().map(resource)
 }
 
-/// Those that nothing needs when nothing carries the node.
+/// Interfaces that are not needed while no instance carries the node.
 pub(crate) fn spare(op: &Operation) -> impl Iterator<Item = Resource> {
     let keeper = keeper(op);
     outlived(op).into_iter().filter(move |interface| Some(interface) != keeper.as_ref()).map(resource)
 }
 
-/// What deletes those.
+/// The steps that delete those.
 pub(crate) fn dispose(op: &Operation) -> impl Iterator<Item = Due> {
     spare(op)
         .filter(|resource| op.is_to_clean(&resource.id()))
@@ -101,8 +103,8 @@ pub(crate) fn dispose(op: &Operation) -> impl Iterator<Item = Due> {
         .map(Due::from)
 }
 
-/// Those that an operation which is undone has brought about: the old instance, or the interface that had the address before, has
-/// it again.
+/// Interfaces that an undone operation has left: the old instance, or the interface that had the address
+/// before, has it again.
 pub(crate) fn undone(op: &Operation) -> Vec<Resource> {
     let is_resumed = op.order.kind == OperationKind::Resume;
     let keeper = keeper(op).filter(|_| is_resumed);
@@ -112,7 +114,7 @@ pub(crate) fn undone(op: &Operation) -> Vec<Resource> {
     outlived(op).into_iter().filter(|interface| !is_needed(interface)).map(resource).collect()
 }
 
-/// What a deletion deletes.
+/// The interface that a deletion deletes.
 pub(crate) fn doomed(before: &Resources) -> Option<InterfaceId> {
     let carrier = before.carrier.as_ref().filter(|_| is_secondary(before));
     before.address_interface.clone().or_else(|| carrier.map(|carrier| carrier.interface.clone()))

@@ -1,33 +1,46 @@
-//! Volumes that somebody else made and attached to the instance while it carried the node: they become the node's.
+//! Volumes that were attached to the instance from outside Perennial while it carried the node: the node
+//! adopts them.
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `preserve:i` of `take` | the sweep saw a volume on the carrier that is not the node's | DeleteOnTermination=false on it | the volume, the instance | instance lost: nothing is taken, the replacement looks again; else stuck |
-//! | `preserve:old` of `replace`, `pause`, `delete` | as ever, before anything is taken away | the same | the same | as ever |
+//! - `preserve:i` of `adopt_volumes`
+//!   - May start when: the sweep saw a volume on the carrier that is not the node's.
+//!   - Does: DeleteOnTermination=false on it. Observed by: the volume, the instance.
+//!   - On failure: if the instance is lost, no volume is adopted, and the replacement looks again; otherwise
+//!     stuck.
+//! - `preserve:old` of `replace`, `pause`, `delete`
+//!   - May start when: as usual, before any resource leaves the instance.
+//!   - Does the same, observed by the same. On failure: as usual.
 //!
-//! Both are the same look: what is attached to the instance, is no root, is of one instance at a time and carries no tags of
-//! Perennial's becomes the node's in the very append that settles the step (`volume_found`), under a name of its own: its tag `Name`
-//! where that is a free name, else that of its device. From then on it is carried like any data volume: reattached, copied where the
-//! node is copied, in backups and restores. What may not be taken is left alone and listed once, as a *stranger*: it is never detached, and
-//! a stop of its instance is its owner's affair.
+//! Both steps make the same check. A volume that is attached to the instance, is not a root, belongs to one
+//! instance at a time and carries no tags of Perennial's is adopted in the append that settles the step
+//! (`volume_found`). Its name is its tag `Name` where that is a free name, else that of its device. From then
+//! on it is carried like any data volume: reattached, copied where the node is copied, part of backups and
+//! restores. A volume that may not be adopted is left alone and listed once, as an *unmanaged volume*:
+//! Perennial never detaches it, and stopping its instance is up to its owner.
 //!
-//! It was made by somebody else, so no deletion deletes it; copies made of it on the way are the node's own. When somebody detaches it
-//! while the node is well, it is given back (`volume_left`): a volume of the file is not.
+//! Perennial did not create an adopted volume, so no deletion deletes it; copies of it are the node's own.
+//! When it is detached from outside while the node is well, it is given back (`volume_left`). A volume of the
+//! file is not given back.
 //!
-//! # What the image maps
-//! An image can map EBS volumes beside its root, which every launch would make anew, and each termination would delete. With `keep` no launch
-//! makes them: a provision makes volumes of the node's as they are mapped (`create_volume:x`, from the mapping's snapshot) and attaches
-//! them at the mapped device, and from then on these come back. What the file has at such a device takes its place. They are the
-//! node's own: a deletion treats them as data. Instance store is as the image says. Images that are registered of a root map the root alone.
+//! # Volumes that the image maps
+//! An image can map EBS volumes beside its root. Every launch would create them again, and each termination
+//! would delete them. With `keep` no launch creates them:
 //!
-//! `take` holds the node for a moment and gives way to everything else, as a growth does. Who cancels one has none begun for
-//! its volumes for an hour ([`SNOOZE_MS`]), or until a changed file is applied or another instance carries the node. An operation that
-//! looks at the instance for another reason takes them all the same.
+//! - A provision creates volumes of the node as they are mapped (`create_volume:x`, from the mapping's
+//!   snapshot) and attaches them at the mapped device. From then on they return with the node.
+//! - A volume of the file at such a device replaces the mapped one.
+//! - They are the node's own: a deletion treats them as data.
+//! - Instance store is as the image says. Images that are registered from a root map the root alone.
 //!
-//! # What cannot be known
-//! A volume does not say where it was attached. One that was attached since the last sweep's look, to an instance that is then lost without a
-//! notice, is known to nobody: it survives as EC2's default has it (DeleteOnTermination of a volume that is attached later is false), free, and is not
-//! the node's. Attached to the new instance, it is.
+//! `adopt_volumes` holds the node for a moment and gives way to every other operation, as a growth does.
+//! After the operator cancels one, none begins for its volumes for an hour ([`SNOOZE_MS`]), or until a
+//! changed file is applied or another instance carries the node. An operation that looks at the instance for
+//! another reason adopts them even so.
+//!
+//! # Limits
+//! A volume does not record where it was attached. So Perennial does not know of a volume that was attached
+//! after the last sweep to an instance that is then lost without a notice. It survives by EC2's default
+//! (DeleteOnTermination of a volume attached later is false), free, and is not the node's. Once it is
+//! attached to the new instance, the node adopts it.
 
 use crate::model::aws::{ImageId, InstanceId};
 use crate::model::name::NodeName;
@@ -44,13 +57,13 @@ use crate::spec::node::{AttachedVolumes, DATA_VOLUMES_MAX, DataVolumeSpec, NodeS
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, LaunchVolume};
 
-/// What the step that preserves an instance looks at beside the node's volumes.
+/// The check of other volumes that the step `preserve` makes beside the node's own.
 pub(crate) fn others(op: &Operation, instance: &InstanceId) -> Option<OtherVolumes> {
     let carries = op.order.before.carrier.as_ref().is_some_and(|carrier| carrier.instance == *instance);
     (carries && op.order.spec.persist.attached_volumes == AttachedVolumes::Keep).then(OtherVolumes::default)
 }
 
-/// What a look at an instance means: every volume that becomes the node's, with its name.
+/// The result of a look at an instance: every volume that the node adopts, with its name.
 pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec<OperationEvent> {
     let (Intent::Preserve { instance, others: Some(_), .. }, Evidence::PreservedWith { found, .. }) =
         (intent, evidence)
@@ -82,7 +95,7 @@ pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec
     events
 }
 
-/// A name that stays: the volume's own if it is one and free, else its device's.
+/// A lasting name: the volume's own if it is a free name, else that of its device.
 pub(crate) fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&str>) -> NodeName {
     let free = |name: &NodeName| {
         name.as_str() != "root"
@@ -102,15 +115,15 @@ pub(crate) fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&s
     names.find(free).unwrap_or_else(|| unreachable!("BUG: one of endlessly many names is free"))
 }
 
-/// What the node's image maps becomes volumes of the node's when it is provisioned: made as mapped, attached like the others. What
-/// the file has at the same device takes its place.
+/// At a provision, volumes that the node's image maps become the node's: created as mapped, attached like the
+/// others. A volume of the file at the same device replaces a mapped one.
 pub(crate) fn map(op: &mut Operation) {
     if op.order.kind != OperationKind::Provision
         || op.order.spec.persist.attached_volumes != AttachedVolumes::Keep
     {
         return;
     }
-    // Of an image that the file does not name any more.
+    // From an image that the file no longer names.
     op.facts.volumes.retain(|slot, fact| {
         *slot == Slot::Root
             || fact.id.is_some()
@@ -152,17 +165,17 @@ pub(crate) fn map(op: &mut Operation) {
     }
 }
 
-/// The devices of the image's mapping that a launch makes nothing at.
+/// The devices of the image's mapping at which a launch creates no volume.
 pub(crate) fn suppressed(op: &Operation, image: &ImageId, made: &[LaunchVolume]) -> Vec<String> {
     let keeps = op.order.spec.persist.attached_volumes == AttachedVolumes::Keep;
     let placement = op.facts.placement.as_ref().filter(|_| keeps && *image == op.order.spec.image);
     let mapped = placement.map(|placement| placement.image.mapped.as_slice()).unwrap_or_default();
-    // What the launch makes itself at such a device overrides the image's.
+    // A volume of the launch at such a device overrides the image's.
     let is_made = |device: &str| made.iter().any(|volume| volume.device == device);
     mapped.iter().map(|volume| volume.device.clone()).filter(|device| !is_made(device)).collect()
 }
 
-/// A volume is the node's from now on, and was before the operation began.
+/// A volume is the node's from now on; it existed before the operation began.
 pub(crate) fn remember(op: &mut Operation, instance: &InstanceId, slot: &Slot, held: &HeldVolume) {
     let fact = VolumeFact {
         id: Some(held.volume.clone()),
@@ -176,13 +189,13 @@ pub(crate) fn remember(op: &mut Operation, instance: &InstanceId, slot: &Slot, h
     op.order_mut().before.volumes.insert(slot.clone(), held.clone());
 }
 
-/// What was left alone, with the reasons.
+/// Records the volumes that were left alone, with the reasons.
 pub(crate) fn leave(op: &mut Operation, evidence: &Evidence) {
     let Evidence::PreservedWith { unmanaged, .. } = evidence else { return };
     op.order_mut().before.unmanaged = unmanaged.iter().take(UNMANAGED_VOLUMES_MAX).cloned().collect();
 }
 
-/// What a data volume is to be, by the file or as it was found.
+/// The wanted properties of a data volume, by the file or as it was found.
 pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
     let Slot::Data(name) = slot else { return None };
     if let Some(wanted) = op.order.spec.data_volumes.iter().find(|wanted| wanted.name == *name) {
@@ -204,7 +217,7 @@ pub(crate) fn wish(op: &Operation, slot: &Slot) -> Option<DataVolumeSpec> {
     })
 }
 
-/// Everything the node's data volumes are to be: those of the file, then those that were found.
+/// The wanted properties of all data volumes: those of the file, then those that were found.
 pub(crate) fn wishes(op: &Operation) -> Vec<DataVolumeSpec> {
     let spec = &op.order.spec;
     let of_the_file = spec.data_volumes.iter().map(|wanted| Slot::Data(wanted.name.clone()));
@@ -216,13 +229,13 @@ pub(crate) fn is_of_the_file(spec: &NodeSpec, slot: &Slot) -> bool {
     matches!(slot, Slot::Data(name) if spec.data_volumes.iter().any(|wanted| wanted.name == *name))
 }
 
-/// Whether a lost volume is made anew by nobody: the file does not name it, and no backup brings it back.
+/// Whether a lost volume is never created again: the file does not name it, and no backup restores it.
 pub(crate) fn ends_with_its_loss(op: &Operation, slot: &Slot, restore: Option<&Restore>) -> bool {
     let comes_back = restore.is_some_and(|restore| restore.snapshots.contains_key(slot));
     !comes_back && !is_of_the_file(&op.order.spec, slot)
 }
 
-/// Whether a volume was made by somebody else, and is no copy of ours.
+/// Whether a volume was created outside Perennial, and is no copy made by it.
 pub(crate) fn is_foreign(held: Option<&Found>) -> bool {
     held.is_some_and(|found| !found.is_copy)
 }

@@ -1,5 +1,5 @@
-//! The instance that is to carry the node: when it is given up, and what becomes of what was attached to
-//! it.
+//! The instance that is to carry the node: when it is given up, and what happens to the resources that were
+//! attached to it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::step::intent::Intent;
 pub(crate) enum GivenUp {
     /// It is or will be gone: the next launch asks another pool.
     Lost,
-    /// It was launched for another way of carrying the root: its own root is of no worth.
+    /// It was launched for another root method: its own root is worthless.
     RungChanged,
     /// The operation ends without it.
     Cancelled,
@@ -41,7 +41,7 @@ impl Operation {
         let keeps_root = self.keeps_root();
         let Some(candidate) = self.facts.candidate.take() else { return };
         let root_method = self.root_method_of(&candidate.pool);
-        // What was made with an instance that never ran is nobody's.
+        // Volumes that were created with an instance that never ran hold no data.
         if candidate.network.is_none()
             && !candidate.launched_with.is_empty()
             && let Some(launch) = self.launch_of(&candidate.instance)
@@ -63,16 +63,16 @@ impl Operation {
         let keeps_address = address_retention::preserved(self, &candidate.instance).is_some();
         let facts = &mut self.facts;
         if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {
-            // The task may have put it there already, with a DeleteOnTermination nobody has looked at.
+            // The task may have put it there already, and its DeleteOnTermination is not known.
             root.place = Place::On(candidate.instance.clone());
             root.touched = true;
         }
         let carries =
             keeps_address || facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
         if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
-            // A root that was launched to be the node's own may have been written to; only one that waited for an
-            // adoption is surely of no worth.
-            // One that was not protected yet dies with its instance, if no call under way protects it after all.
+            // A root that was launched as the node's own may have been written to; only a root that waited
+            // for an adoption is known to be worthless. One that was not protected yet dies with its
+            // instance, unless a call under way protects it after all.
             let adopts = matches!(root_method, RootMethod::Adopt | RootMethod::Clone);
             let of_no_worth = adopts || !keeps_root || !candidate.protected;
             if of_no_worth || why == GivenUp::RungChanged {

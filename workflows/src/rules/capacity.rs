@@ -1,44 +1,58 @@
 //! # Capacity: which pool is asked next, and when
 //!
-//! A pool is an instance type on a market in a subnet; the ladder is the order in which an operation asks pools
-//! (`NodeSpec::ladder`). One pool is asked at a time: a second launch is intended only when
-//! the first one has settled. "No capacity" is evidence, and each refusal stands in the journal with its reason.
+//! A pool is an instance type on a market in a subnet; the ladder is the order in which an operation asks
+//! pools (`NodeSpec::ladder`). One pool is asked at a time: a second launch is intended only when the first
+//! one has settled. "No capacity" is evidence, and each refusal stands in the journal with its reason.
 //!
 //! ```text
 //!   m6i.large spot ─► m5.large spot ─► m6i.large on-demand ─► m5.large on-demand ─► pause ─► (again)
 //!   └────────── a stretch ────────┘   └──────── a stretch, from `after_s` on ────┘
 //! ```
 //!
-//! | rule | why |
-//! | --- | --- |
-//! | after the last pool a pause, 15 s at first, five minutes at most | a notice gives two minutes; later, asking more often brings no capacity |
-//! | a pool that had no capacity is not asked for three minutes, by any node ([`REMEMBERED`]) | each refusal costs a call and a second, and its answer is known |
-//! | a stretch (pools of one market and one subnet) is left only after one of its pools was really asked | no node pays for on-demand, or leaves its zone, on memory alone; and memory alone is never the whole round |
-//! | an on-demand pool is not asked before `on_demand.after_s` | spot may come back within the time a node can do without |
-//! | one that opens before the pause would be over is waited for instead | the time that was asked for is the time it takes |
-//! | an on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]) | a shortage of spot must not become a bill without a bound |
+//! - After the last pool comes a pause: 15 s at first, five minutes at most.
+//!   - Why: a notice gives two minutes; later, asking more often brings no capacity.
+//! - A pool that had no capacity is not asked for three minutes, by any node ([`REMEMBERED`]).
+//!   - Why: each refusal costs a call and a second, and its answer is known.
+//! - A stretch (pools of one market and one subnet) is left only after one of its pools was really asked.
+//!   - Why: no node pays for on-demand, or leaves its zone, on memory alone; and a round never consists of
+//!     memory alone.
+//! - An on-demand pool is not asked before `on_demand.after_s`.
+//!   - Why: spot may come back within the time a node can do without.
+//! - If an on-demand pool opens before the pause would be over, the ladder waits for it instead.
+//!   - Why: the time that the file asks for is the time it takes.
+//! - An on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]).
+//!   - Why: a shortage of spot must not become an unbounded bill.
 //!
-//! Where the file says what types must be like, in which order they are asked, or what they may cost, the pools come from a
-//! survey: see `rules::survey`. Everything above holds for them as well.
+//! If the file states requirements for types, an order, or a maximum price, the pools come from a survey: see
+//! `rules::survey`. Everything above holds for them as well.
 //!
 //! # Return to spot
-//! A node on demand goes back when its file says so (`return_to_spot`). It is a replacement that may end undone:
+//! A node on demand returns to spot when its file says so (`return_to_spot`). The return is a replacement
+//! that may end undone:
 //!
-//! | rule | why |
-//! | --- | --- |
-//! | not within `min_lifetime_min` of the last move, nor of the last try | a node does not go back and forth |
-//! | within a maintenance window, where the file names windows | the outage of a planned move is chosen, not suffered |
-//! | spot has looked available for a while; where nothing says whether it is, one try a window (or in `BLIND_TRIES`) | a try costs calls and may cost an outage |
-//! | until the point of no return only spot pools of the present subnet are asked; when none serves, it is undone | the node is carried already: it need not go on demand again, nor elsewhere |
-//! | after it the whole ladder is asked | the node comes back first of all |
-//! | where the old instance must go first (`primary_eni`, `persist.root: image`, `persist.data: snapshot`), only in a window | it cannot be undone, and may end on demand again after an outage |
+//! - It does not begin within `min_lifetime_min` of the last move, nor of the last try.
+//!   - Why: a node does not go back and forth.
+//! - It begins within a maintenance window, where the file names windows.
+//!   - Why: the operator chooses the outage of a planned move.
+//! - It begins after spot has looked available for a while. Where no data says whether spot is available,
+//!   there is one try per window (or per `BLIND_TRIES`).
+//!   - Why: a try costs calls and may cost an outage.
+//! - Until the point of no return only spot pools of the present subnet are asked; if none has capacity, it
+//!   is undone.
+//!   - Why: the node is carried already, and need neither go on demand again nor move to another subnet.
+//! - After that point the whole ladder is asked.
+//!   - Why: bringing the node back comes first.
+//! - Where the old instance must go first (`primary_eni`, `persist.root: image`, `persist.data: snapshot`),
+//!   it begins only in a window.
+//!   - Why: it cannot be undone, and may end on demand again after an outage.
 //!
 //! A node that is dying moves whatever these rules say.
 //!
 //! Pools are not asked in parallel: `docs/decisions/0008-one-launch-at-a-time.md` says why.
 //!
-//! The memory lives with the workers and may be lost at any time: that costs calls, nothing else. The budget is counted from
-//! the journal. Both answer a launch with "no capacity" and a code of ours, before any call is made.
+//! The memory lives with the workers and may be lost at any time; that costs calls only. The budget is
+//! counted from the journal. Both answer a launch with "no capacity" and a code of ours, before any call is
+//! made.
 
 use std::time::Duration;
 
@@ -56,35 +70,35 @@ use crate::spec::node::{NodeSpec, ReturnToSpot};
 /// The code of a pool that was not asked, because it had no capacity a moment ago.
 pub const REMEMBERED: &str = "Perennial.Remembered";
 
-/// The code of an on-demand pool that was not asked, because as many nodes are on demand as may be.
+/// The code of an on-demand pool that was not asked, because the maximum number of nodes is on demand.
 pub const ON_DEMAND_BUDGET: &str = "Perennial.OnDemandBudget";
 
-/// Between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without capacity for three
-/// minutes; the first rounds are faster because a notice gives two.
+/// The pause between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without
+/// capacity for three minutes; the first rounds are faster because a notice gives two.
 const LADDER_ROUND: Intervals =
     Intervals { first: Duration::from_secs(15), longest: Duration::from_secs(300), jitter: 0.0 };
 
-/// Who ends a workflow that gives up by itself.
+/// The requester recorded for a workflow that gives up on its own.
 pub const BY_ITSELF: &str = "perennial";
 
-/// How many refusals the reason of a return that is undone names.
+/// How many refusals the reason of an undone return names.
 const REASONS_MAX: usize = 8;
 
 /// How many refused pools an operation remembers in its state (the journal keeps all).
 const REJECTED_MAX: usize = 200;
 
-/// What the next launch asks.
+/// The request of the next launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// Which pool.
     pub(crate) pool: CapacityPool,
     /// Whether it is asked even if it is remembered as being without capacity.
     pub(crate) ask_anyway: bool,
-    /// At most so many nodes may be on demand with it.
+    /// The maximum number of nodes on demand, including this one.
     pub(crate) on_demand_max: Option<u32>,
 }
 
-/// Whether a refusal is EC2's, and not ours.
+/// Whether a refusal came from EC2, and not from Perennial.
 #[must_use]
 pub fn is_answer(code: &str) -> bool {
     !matches!(code, REMEMBERED | ON_DEMAND_BUDGET)
@@ -110,7 +124,7 @@ fn returns(op: &Operation) -> bool {
     matches!(op.order.cause, Cause::ReturnToSpot { .. })
 }
 
-/// Why a return to spot is to be undone: no pool serves, and the node is still carried.
+/// Why a return to spot is to be undone: no pool has capacity, and an instance still carries the node.
 pub(crate) fn gives_up(op: &Operation) -> Option<String> {
     let facts = &op.facts;
     let is_due = returns(op)
@@ -127,7 +141,7 @@ pub(crate) fn gives_up(op: &Operation) -> Option<String> {
     })
 }
 
-/// What the next launch asks.
+/// The request of the next launch.
 pub(crate) fn next(op: &Operation) -> Option<Asked> {
     let pools = pools(op);
     let ladder = &op.facts.ladder;
@@ -142,7 +156,7 @@ pub(crate) fn next(op: &Operation) -> Option<Asked> {
     })
 }
 
-/// Up the ladder, after a pool that could not serve.
+/// Goes to the next pool of the ladder, after one that could not serve.
 pub(crate) fn climb(op: &mut Operation, pool: CapacityPool, code: String, at_ms: u64) {
     let pools = pools(op);
     let opens_ms = op.started_at_ms + u64::from(op.order.spec.capacity.on_demand.after_s) * 1_000;
@@ -165,14 +179,14 @@ pub(crate) fn climb(op: &mut Operation, pool: CapacityPool, code: String, at_ms:
     ladder.answered = false;
 }
 
-/// No pool may be asked now: another look at them comes after a pause.
+/// No pool may be asked now: the next look at them follows after a pause.
 pub(crate) fn pause(op: &mut Operation, at_ms: u64) {
     let again_ms = op.facts.ladder.ends_round(at_ms);
     op.facts.ladder.not_before_ms = again_ms;
     op.facts.ladder.answered = false;
 }
 
-/// What the ladder alone does not say, for a plan.
+/// Notes for a plan that the ladder alone does not show.
 pub(crate) fn notes(spec: &NodeSpec) -> Vec<String> {
     let mut notes = Vec::new();
     let on_demand = &spec.capacity.on_demand;
@@ -228,8 +242,8 @@ impl Ladder {
 }
 
 impl NodeSpec {
-    /// The pools to try, in order: those of the survey the node goes by, if the file asks for one; otherwise every pool of the
-    /// subnet the node lives in, then those of each other subnet, by the file's list.
+    /// The pools to try, in order. If the file asks for a survey: those of the node's survey. Otherwise:
+    /// every pool of the subnet the node lives in, then those of each other subnet, in the file's order.
     #[must_use]
     pub fn ladder(&self, present: &SubnetId, survey: Option<&Kept>) -> Vec<CapacityPool> {
         if let Some(kept) = survey.filter(|kept| kept.answers(self, present)) {
@@ -253,7 +267,8 @@ impl Question {
 }
 
 impl Kept {
-    /// Whether it answers what a file asks for now; its prices may be old, and it may not know every other subnet.
+    /// Whether it answers the question of the present file; its prices may be old, and it may lack other
+    /// subnets.
     #[must_use]
     pub fn answers(&self, spec: &NodeSpec, present: &SubnetId) -> bool {
         let knows = |subnet: &SubnetId| self.question.places.iter().any(|place| place.subnet == *subnet);

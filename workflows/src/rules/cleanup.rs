@@ -1,4 +1,5 @@
-//! What is deleted at the end of an operation, and what stays listed when a deletion fails.
+//! The resources that are deleted at the end of an operation, and those that stay listed when a deletion
+//! fails.
 
 use crate::model::aws::VolumeId;
 use crate::model::operation_id::OperationKind;
@@ -9,7 +10,7 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
 impl Operation {
-    /// Whether an image is still to be deregistered, before whose end no snapshot goes.
+    /// Whether an image is still to be deregistered: EC2 refuses to delete its snapshot before.
     pub(crate) fn has_images_to_clean(&self) -> bool {
         let images = self.facts.orphans.iter().filter(|left| matches!(left.resource, Resource::Image { .. }));
         images.into_iter().any(|left| self.is_to_clean(&left.resource.id()))
@@ -17,7 +18,8 @@ impl Operation {
 }
 
 impl Operation {
-    /// Whether an intent only cleans up: when it cannot be done, the operation ends without it and lists what is left.
+    /// Whether an intent only cleans up: if it fails, the operation ends without it and lists the resource as
+    /// an orphan.
     pub(crate) fn may_be_left(&self, intent: &Intent) -> bool {
         intent.cleans().is_some_and(|id| {
             self.order.kind != OperationKind::Delete
@@ -25,7 +27,7 @@ impl Operation {
         })
     }
 
-    /// Whether something is still to be cleaned up in this operation.
+    /// Whether a resource is still to be cleaned up in this operation.
     pub(crate) fn is_to_clean(&self, id: &str) -> bool {
         !self.facts.uncleaned.contains_key(id) && !self.facts.deleted.iter().any(|deleted| deleted == id)
     }
@@ -45,7 +47,7 @@ pub(crate) fn size_seen(op: &Operation, volume: &VolumeId) -> Option<u32> {
     })
 }
 
-/// What earlier operations could not clean up.
+/// Resources that earlier operations could not clean up.
 pub(crate) fn orphans(op: &Operation) -> Vec<Due> {
     let is_open = |left: &&Orphan| op.is_to_clean(&left.resource.id());
     let images_left = op.has_images_to_clean();
@@ -55,7 +57,7 @@ pub(crate) fn orphans(op: &Operation) -> Vec<Due> {
         .collect()
 }
 
-/// What cleans a thing up; `None` for an instance, which is fenced.
+/// The intent that cleans a resource up; `None` for an instance, which is fenced.
 pub(crate) fn clean(resource: &Resource) -> Option<Intent> {
     Some(match resource {
         Resource::Volume { volume } => {

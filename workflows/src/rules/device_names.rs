@@ -1,7 +1,8 @@
-//! Device names: given by the file, or chosen by us; stable per volume, and given up when a name stays busy.
+//! Device names: given by the file, or chosen by Perennial; stable per volume, and given up when a name stays
+//! busy.
 //!
-//! A name is only a label on Nitro instances: the guest finds a volume by its id (`/dev/disk/by-id`), not by this name. What matters is
-//! that it is free on the instance, and that it stays the same from instance to instance.
+//! A name is only a label on Nitro instances: the guest finds a volume by its id (`/dev/disk/by-id`). The
+//! name must be free on the instance, and should stay the same from instance to instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +14,8 @@ use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// The names we choose from, in order: those the EC2 User Guide recommends for data volumes (`/dev/sd[f-p]`), then those it
-/// allows beyond them.
+/// The names to choose from, in order: those the EC2 User Guide recommends for data volumes (`/dev/sd[f-p]`),
+/// then those it allows beyond them.
 fn names() -> impl Iterator<Item = String> {
     let recommended = ('f'..='p').map(|letter| format!("/dev/sd{letter}"));
     let further =
@@ -22,19 +23,19 @@ fn names() -> impl Iterator<Item = String> {
     recommended.chain(further)
 }
 
-/// The first name that is none of these; the same for the same names.
+/// The first name that is none of these. The same input gives the same name.
 pub(crate) fn free<'a>(taken: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let taken: BTreeSet<&str> = taken.into_iter().map(canonical_device).collect();
     names().find(|name| !taken.contains(canonical_device(name)))
 }
 
-/// A name for a volume without one in the file, beside those that other volumes have.
+/// A name for a volume without one in the file, different from those of other volumes.
 pub(crate) fn choose<'a>(spec: &'a NodeSpec, held: impl IntoIterator<Item = &'a str>) -> String {
     let given = spec.data_volumes.iter().filter_map(|wanted| wanted.device.as_deref());
     free(given.chain(held)).unwrap_or_else(|| unreachable!("BUG: there are more names than data volumes"))
 }
 
-/// What a file names and an operation does not know yet does not exist yet.
+/// Adds volumes that the file names and the operation does not know yet, as absent.
 pub(crate) fn add_absent(spec: &NodeSpec, volumes: &mut BTreeMap<Slot, VolumeFact>) {
     for wanted in &spec.data_volumes {
         let chosen = choose(spec, volumes.values().map(|fact| fact.device.as_str()));
@@ -44,7 +45,7 @@ pub(crate) fn add_absent(spec: &NodeSpec, volumes: &mut BTreeMap<Slot, VolumeFac
     }
 }
 
-/// Another name for a volume whose name is in use on the instance; none of those that were refused in this operation.
+/// Another name for a volume whose name is in use on the instance; none that was refused in this operation.
 pub(crate) fn another(op: &Operation) -> Option<String> {
     let refused = op.steps.values().filter_map(|record| match (&*record.intent, &record.outcome) {
         (Intent::Attach { device, .. }, Some((Evidence::DeviceInUse, _))) => Some(device.as_str()),

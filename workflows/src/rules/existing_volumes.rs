@@ -1,20 +1,27 @@
-//! Existing volumes that the node file names (`data_volumes[].volume`): the node takes them, and never deletes them.
+//! Existing volumes that the node file names (`data_volumes[].volume`): the node claims them, and never
+//! deletes them.
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `take_volume:x` | the file names a volume, the node has none in its place | – | in the zone, large enough, of one instance at a time, free twice | otherwise: stuck, with what to do |
+//! - `claim_volume:x`
+//!   - May start when: the file names a volume, and the node has none in its place.
+//!   - Does: only describes.
+//!   - Observed by: the volume is in the zone, large enough, attachable to one instance at a time, and free
+//!     in two reads.
+//!   - On failure: stuck, with the commands to run.
 //!
-//! From then on it is carried like the others. It was there before the node: a cancellation lets it go, a deletion leaves it where it is,
-//! whatever is kept. Accepting its loss makes a new one in its place, which is the node's own.
+//! From then on it is carried like the others. The volume existed before the node, so a cancellation releases
+//! it, and a deletion leaves it where it is, whatever is kept. Accepting its loss creates a new one in its
+//! place, which is the node's own.
 //!
 //! # In another zone
-//! A volume stays in its zone. Where the node moves (`capacity.other_subnets`), or lands elsewhere in the first place, a copy with the content of the volume's final snapshot goes on,
-//! made as the volume is (type, IOPS, throughput; encrypted if it is):
+//! A volume stays in its zone. If the node moves to another zone (`capacity.other_subnets`), or lands there
+//! at first, a copy continues with the content of the volume's final snapshot. The copy has the volume's
+//! type, IOPS and throughput, and is encrypted if the volume is:
 //! ```text
-//!  take_volume:x ─ (release:x) ─ snapshot:x ─ create_volume:x ─ attach:x
+//!  claim_volume:x ─ (release:x) ─ snapshot:x ─ create_volume:x ─ attach:x
 //! ```
-//! The copy is the node's own from then on: later moves carry it, a deletion treats it as data. The volume itself is *retained* and *foreign*: it is deleted by nothing, and
-//! it is never taken again, because what was written since is not on it ([`Retained::went_on`]). A deletion that deletes the copy ends that.
+//! The copy is the node's own: later moves carry it, a deletion treats it as data. The volume itself is
+//! *retained* and *foreign*: no operation deletes it, and it is never claimed again, because it lacks later
+//! writes ([`Retained::went_on`]). A deletion that deletes the copy ends that.
 
 use crate::model::aws::VolumeId;
 use crate::model::resources::{Resources, Retained};
@@ -24,7 +31,7 @@ use crate::spec::node::{DataVolumeSpec, NodeSpec};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// The volume that the file names is looked at; `None` when one is to be made.
+/// Checks the volume that the file names; `None` when a new volume is to be created.
 pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Option<Due> {
     let volume = wanted.volume.clone()?;
     let slot = Slot::Data(wanted.name.clone());
@@ -49,12 +56,12 @@ pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Optio
     })
 }
 
-/// Whether the content of a volume goes on in another one of the node's.
+/// Whether the content of a volume continues in another volume of the node.
 fn has_gone_on(retained: &[Retained], volume: &VolumeId) -> bool {
     retained.iter().any(|old| old.volume == *volume && old.went_on)
 }
 
-/// Whether a volume was there before the node: the file names it, or did when it was taken.
+/// Whether a volume existed before the node: the file names it, or did when it was claimed.
 pub(crate) fn is_taken(op: &Operation, volume: &VolumeId) -> bool {
     let was_taken =
         |intent: &Intent| matches!(intent, Intent::ClaimVolume { volume: of, .. } if of == volume);
@@ -62,7 +69,7 @@ pub(crate) fn is_taken(op: &Operation, volume: &VolumeId) -> bool {
         || op.steps.values().any(|record| was_taken(&record.intent))
 }
 
-/// What the file wants of a volume that is to be made in the place of an existing one: as that one is.
+/// The wanted properties of a volume that replaces an existing one: those of the existing one.
 pub(crate) fn as_it_is(op: &Operation, slot: &Slot, wanted: &DataVolumeSpec) -> DataVolumeSpec {
     let was = op.facts.volumes.get(slot).and_then(|fact| fact.found.as_ref());
     match was.filter(|_| wanted.volume.is_some()) {
@@ -76,7 +83,7 @@ pub(crate) fn as_it_is(op: &Operation, slot: &Slot, wanted: &DataVolumeSpec) -> 
     }
 }
 
-/// What a plan says of existing volumes that a node has, or is to have.
+/// A plan's notes on existing volumes that a node has, or is to have.
 pub(crate) fn notes(spec: &NodeSpec, before: &Resources) -> Vec<String> {
     let named = spec.data_volumes.iter().filter_map(|wanted| Some((&wanted.name, wanted.volume.as_ref()?)));
     let named = named.filter(|(_, volume)| {

@@ -1,26 +1,33 @@
 //! The last backup of an instance: a snapshot of each of the node's volumes when it is free.
 //!
-//! Between two instances nothing is mounted and nothing writes: the best moment for a backup, and one that costs nothing, for
-//! CreateSnapshot returns at once and is of the moment of the call. So with a section `backup` (and unless it says `final:
-//! false`) an operation that takes the volumes from the node's instance takes a snapshot of each. They become a backup like any
-//! other: the node's backup catalog takes them over (`backup/…`: `began` with the cause `final`, `inherited`), waits for their copies,
-//! lists them, and prunes them.
+//! Between two instances no volume is mounted and nothing writes. This is the best moment for a backup, and
+//! it costs no time: CreateSnapshot returns at once, and the snapshot is of the moment of the call. So with a
+//! section `backup` (and unless it says `final: false`) an operation that takes the volumes from the node's
+//! instance takes a snapshot of each. They become a backup like any other: the node's backup catalog takes
+//! them over (`backup/…`: `began` with the cause `final`, `inherited`), waits for their completion, lists
+//! them, and prunes them.
 //!
-//! | step | may start when | does | observed by | on failure | its repeat is safe because of |
-//! | --- | --- | --- | --- | --- | --- |
-//! | `final_snapshot:x` | the volume was seen free, and its content is still that of the old instance | CreateSnapshot | DescribeSnapshots by the tag `perennial:step` shows it, at whatever progress | the backup has failed: listed, and the loss window stays | the tag, looked for first; in doubt it is looked for to be deleted |
+//! - `final_snapshot:x`
+//!   - May start when: the volume was seen free, and its content is still that of the old instance.
+//!   - Does: CreateSnapshot.
+//!   - Observed by: DescribeSnapshots by the tag `perennial:step` lists it, whatever its progress.
+//!   - On failure: the backup has failed: it is listed, and the loss window stays.
+//!   - Safe to repeat because: the worker first looks for the tag. If the outcome is unknown, it looks for
+//!     the snapshot to delete it.
 //!
 //! # What waits for it
-//! The end of the operation, and the deletion of the volume; nothing that makes the outage longer. A volume may be attached
-//! again while its snapshot is asked for. Where it is seen attached before (another snapshot of it was less than 15 s old, or the
-//! process was dead), there is none, and the backup has failed.
+//! The end of the operation and the deletion of the volume wait for it. No step that would lengthen the
+//! outage waits for it. A volume may be attached again while its snapshot is being requested. If the volume
+//! is seen attached before (another snapshot of it was less than 15 s old, or the process was not running),
+//! no snapshot is taken, and the backup has failed.
 //!
-//! Where a volume goes on as a copy, or might (`rules::snapshot_ahead`), the snapshot that carries it comes first. EC2 takes snapshots of a volume
-//! [15 s](VOLUME_PAUSE_MS) apart; the old volume stays free, and the final one, of the same content, follows then.
+//! If a volume continues as a copy, or might (`rules::snapshot_ahead`), the snapshot that carries it comes
+//! first. EC2 takes snapshots of one volume [15 s](VOLUME_PAUSE_MS) apart. The old volume stays free, and the
+//! final snapshot, of the same content, follows then.
 //!
-//! # What a stop in the middle leaves behind
-//! Nothing that is not known: the snapshots stand in the operation until a backup catalog has them. An operation that is cancelled after
-//! some were taken hands those over as a failed backup, which is pruned.
+//! # After a stop midway
+//! Every snapshot is known: it stands in the operation until a backup catalog has it. An operation that is
+//! cancelled after some were taken hands those over as a failed backup, which is pruned.
 
 use std::collections::BTreeMap;
 
@@ -35,16 +42,16 @@ use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// What an operation has of a last backup.
+/// An operation's last backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finals {
-    /// The volumes it is to be of.
+    /// The volumes it should contain.
     pub volumes: BTreeMap<Slot, VolumeId>,
     /// The snapshots that were taken.
     pub taken: BTreeMap<Slot, TakenSnapshot>,
-    /// When the first of them was, in milliseconds since the Unix epoch.
+    /// When the first of them was taken, in milliseconds since the Unix epoch.
     pub taken_at_ms: u64,
-    /// Why it is not whole; `None` when it is.
+    /// Why it is incomplete; `None` when it is complete.
     pub because: Option<String>,
 }
 
@@ -64,15 +71,16 @@ fn freed(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
     volumes.filter(move |_| takes_away).map(|(slot, held)| (slot, &held.volume))
 }
 
-/// Whether a last backup is wanted now: a file that is changed on the way, or a deletion that follows, may want none any more.
+/// Whether a last backup is wanted now. A file that changes meanwhile, or a deletion that follows, may drop
+/// it.
 fn is_wanted(op: &Operation) -> bool {
     op.order.spec.backup.is_some_and(|backup| backup.at_release)
         && op.order.keep.is_none_or(|keep| keep.backups)
         && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups)
 }
 
-/// The volumes that a last backup is taken of: those that are taken from the instance, and those of which there is a snapshot
-/// already, whatever became of them since.
+/// The volumes in a last backup: those that are taken from the instance, and those that already have a
+/// snapshot, whatever happened to them since.
 fn backed_up(op: &Operation) -> BTreeMap<Slot, VolumeId> {
     let mut volumes: BTreeMap<Slot, VolumeId> =
         freed(op).map(|(slot, volume)| (slot.clone(), volume.clone())).collect();
@@ -104,7 +112,8 @@ fn is_at_rest(op: &Operation, slot: &Slot, volume: &VolumeId) -> bool {
     was_freed && fact.is_none_or(|fact| fact.place == Place::Free && !fact.touched)
 }
 
-/// Until when no further snapshot of a volume is taken; `None` when the one that carries it is still to come.
+/// The earliest time of the next snapshot of a volume; `None` while the snapshot that carries it is still to
+/// come.
 fn earliest_ms(op: &Operation, volume: &VolumeId, due: &[Due]) -> Option<u64> {
     let carries = |intent: &Intent| {
         matches!(
@@ -143,7 +152,7 @@ pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
         } else if record.is_none_or(|record| record.outcome.is_some()) {
             continue;
         }
-        // A volume that is to be deleted goes after its last snapshot.
+        // A volume that is to be deleted is deleted after its last snapshot.
         due.retain(|due| !matches!(&due.intent, Intent::DeleteVolume { volume: gone, .. } if gone == volume));
     }
     // Their doorbells ring before those of the attachments.
@@ -151,7 +160,7 @@ pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
     finals
 }
 
-/// Whether a step that has ended may have made a snapshot all the same.
+/// Whether a step that has ended may have created a snapshot even so.
 pub(crate) const fn may_have_made_one(evidence: &Evidence) -> bool {
     !matches!(
         evidence,
@@ -160,7 +169,7 @@ pub(crate) const fn may_have_made_one(evidence: &Evidence) -> bool {
 }
 
 impl Operation {
-    /// Its last backup, as soon as it is known what there is of it: each snapshot is seen, or the operation is over.
+    /// Its last backup, once its extent is known: each snapshot is seen, or the operation is over.
     #[must_use]
     pub fn finals(&self) -> Option<Finals> {
         let is_over = matches!(self.status, Status::Finished { .. });
@@ -188,7 +197,7 @@ impl Operation {
             };
             found.because.get_or_insert(format!("{volume} ({slot}): {why}"));
         }
-        // What was undone before anything was freed owes none.
+        // An operation that was undone before any volume was free needs no backup.
         (tried
             && (found.because.is_none()
                 || !found.taken.is_empty()

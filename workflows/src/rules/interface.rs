@@ -1,20 +1,70 @@
-//! The node's own interface in another subnet (`secondary_eni`). An interface is of one subnet for ever, so a node that goes to
-//! another one gets another interface there, with another address. The one it had stays as it is until everything is verified.
+//! The node's own interface: as a second one (`secondary_eni`) it leaves one instance and comes onto the
+//! next; in another subnet another interface takes its place.
 //!
 //! ```text
-//!  launch (another subnet) ─┬─ start ────────────┬─ attach_interface ─ … ─ verify ─ delete_interface:(the one before)
+//!  create_interface ───────────────────────────────┐
+//!  launch ─ start ─┬─ detach_interface (alive) ────┴─ attach_interface ─ …
+//!                  └─ fence:old ─ release_interface ─┘
+//! ```
+//!
+//! - `create_interface`
+//!   - May start when: it does not exist where the new instance goes.
+//!   - Does: CreateNetworkInterface with a client token and the node's address. Observed by: interface
+//!     `available`.
+//!   - On failure: if another interface holds the address: stuck.
+//! - `set_groups`
+//!   - May start when: it exists, and the file names groups (also with `primary_eni`).
+//!   - Does: ModifyNetworkInterfaceAttribute, declarative. Observed by: the interface's groups.
+//!   - On failure: if the interface no longer exists, the other steps find that out; refused: stuck.
+//! - `detach_interface`
+//!   - May start when: the file says `handover: detach`, the new instance runs, the old one is preserved, and
+//!     its data volumes have left.
+//!   - Does: DetachNetworkInterface, never forced. Observed by: the interface is free.
+//!   - On failure: after 20 s the interface follows after the fence.
+//! - `release_interface`
+//!   - May start when: its holder is fenced.
+//!   - Does: only describes. Observed by: the interface is free.
+//!   - On failure: if the interface no longer exists, it is created again with the node's address.
+//! - `attach_interface`
+//!   - May start when: the interface is free, its groups are right, and the new instance runs.
+//!   - Does: AttachNetworkInterface at index 1. Observed by: the interface.
+//!   - On failure: if the interface no longer exists, it is created again; if the instance has no place for
+//!     it: stuck.
+//! - Undone by: `attach_interface` to the old instance, after the new one is fenced.
+//!
+//! Neither attaching nor detaching has a client token. Repeats are safe because the interface itself, not the
+//! instance, shows where it is: it is attached once at most, and an attachment's id is never reused.
+//!
+//! # In another subnet
+//! An interface always stays in one subnet. A node that moves to another subnet gets another interface there
+//! (`secondary_eni`), with another address. The previous interface stays unchanged until everything is
+//! verified.
+//!
+//! ```text
+//!  launch (another subnet) ─┬─ start ────────────┬─ attach_interface ─ … ─ verify ─ delete_interface (old)
 //!                           └─ create_interface ─┘
 //! ```
 //!
-//! | step | may start when | does | on failure |
-//! | --- | --- | --- | --- |
-//! | `create_interface` | a new instance was launched in another subnet, the node has none there | CreateNetworkInterface, tokenised, with the file's groups; the subnet chooses the address | no address free, refused: stuck |
-//! | `attach_interface` | it is free, the new instance runs | AttachNetworkInterface at index 1 | as in [`network`] |
-//! | `release_interface` | it came onto an instance that was lost, which is fenced | – | gone for ever: made anew |
-//! | `delete_interface:i` | verified, all fenced: the one before; undone, paused, or gone on in a third subnet: the one that was made | DeleteNetworkInterface | left over |
+//! - `create_interface`
+//!   - May start when: a new instance was launched in another subnet, and the node has no interface there.
+//!   - Does: CreateNetworkInterface with a client token and the file's groups; the subnet chooses the
+//!     address.
+//!   - On failure: no free address, or refused: stuck.
+//! - `attach_interface`
+//!   - May start when: the interface is free, and the new instance runs.
+//!   - Does and on failure: as above.
+//! - `release_interface`
+//!   - May start when: the interface came onto an instance that was lost and is fenced.
+//!   - On failure: if it no longer exists, it is created again.
+//! - `delete_interface:i`
+//!   - May start when: everything is verified and fenced (deletes the previous interface). Or: the operation
+//!     is undone, paused, or continues in a third subnet (deletes the created one).
+//!   - Does: DeleteNetworkInterface.
+//!   - On failure: it stays listed as an orphan.
 //!
-//! It is made only when an instance was launched there: a pool without capacity costs no interface. When that instance is lost, the
-//! next one in the same subnet gets it; when the next one is in a third subnet, it is left over and deleted at the end.
+//! It is created only after an instance was launched there: a pool without capacity costs no interface. If
+//! that instance is lost, the next one in the same subnet gets the interface. If the next one is in a third
+//! subnet, the interface is unused and is deleted at the end.
 
 use std::net::Ipv4Addr;
 
@@ -36,7 +86,7 @@ pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
     is_missing.then(|| creation(op, subnet, None))
 }
 
-/// The interface that was made in another subnet, while no new instance is there that needs it.
+/// The interface that was created in another subnet, while no new instance there needs it.
 pub(crate) fn spare(op: &Operation) -> Option<Resource> {
     let there = op.facts.elsewhere.as_ref()?;
     let needed = op
@@ -48,7 +98,7 @@ pub(crate) fn spare(op: &Operation) -> Option<Resource> {
     Some(Resource::Interface { interface })
 }
 
-/// Whether an interface is on no instance, or none of the node's own.
+/// Whether an interface is on no instance, or on none of the node's.
 pub(crate) fn is_free(op: &Operation, id: &InterfaceId) -> bool {
     op.facts
         .interfaces()
@@ -56,7 +106,7 @@ pub(crate) fn is_free(op: &Operation, id: &InterfaceId) -> bool {
         .all(|fact| fact.place == Place::Free)
 }
 
-/// Every interface of the node's own that may be seen free now, and the instance it was on.
+/// Every interface of the node that may be seen free now, and the instance it was on.
 pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, InstanceId)> {
     op.facts.interfaces().filter_map(|fact| match (&fact.place, &fact.held) {
         (Place::On(on), Some(held)) if op.facts.is_fenced(on) => Some((held.interface.clone(), on.clone())),
@@ -64,23 +114,23 @@ pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, In
     })
 }
 
-/// What deletes the interface that was made in another subnet, once it is free and nothing needs it.
+/// The step that deletes the interface created in another subnet, once it is free and not needed.
 pub(crate) fn dispose(op: &Operation) -> Option<Due> {
     let Resource::Interface { interface } = spare(op)? else { return None };
     let is_due = op.is_to_clean(interface.as_str()) && is_free(op, &interface);
     is_due.then(|| Intent::DeleteInterface { interface }.into())
 }
 
-/// Where the node's second interface goes. Index 0 is the primary one, and every type has room for two.
+/// The index of the node's second interface. Index 0 is the primary one, and every type has room for two.
 pub const SECOND: u32 = 1;
 
-/// The node's own interface in a subnet (none: where the node was), once it exists.
+/// The node's own interface in a subnet (`None`: where the node was), once it exists.
 pub(crate) fn own_interface(op: &Operation, subnet: Option<&SubnetId>) -> Option<InterfaceId> {
     op.facts.interface_in(subnet)?.held.as_ref().map(|held| held.interface.clone())
 }
 
-/// The interface of an instance in a subnet (none: where the node was) that has the node's address, or that the Elastic IP address
-/// is to lead to.
+/// The interface of an instance in a subnet (`None`: where the node was) that has the node's address, or that
+/// the Elastic IP address should lead to.
 pub(crate) fn addressed(op: &Operation, subnet: Option<&SubnetId>, primary: &InterfaceId) -> InterfaceId {
     match op.order.spec.persist.network {
         NetworkMode::SecondaryEni => own_interface(op, subnet).unwrap_or_else(|| primary.clone()),
@@ -95,21 +145,21 @@ pub(crate) fn is_on(op: &Operation, instance: &InstanceId) -> bool {
     op.facts.interfaces().any(|fact| matches!(&fact.place, Place::On(on) if on == instance))
 }
 
-/// The second interface of a subnet (none: where the node was) comes onto an instance, once it is free.
+/// Attaches the second interface of a subnet (`None`: where the node was) to an instance, once it is free.
 pub(crate) fn attach(op: &Operation, subnet: Option<&SubnetId>, instance: &InstanceId) -> Option<Due> {
     let fact = op.facts.interface_in(subnet)?;
     let interface = own_interface(op, subnet)?;
     let comes = op.order.spec.persist.network == NetworkMode::SecondaryEni
         && fact.place == Place::Free
         && are_groups_right(op)
-        // Made before a cancellation that ended: it may be gone in a moment, and is made anew then.
+        // Created before a cancellation that ended: it may be deleted in a moment, and is then created again.
         && !op.has_open(&format!("delete_interface:{interface}"));
     comes.then(|| {
         Intent::AttachInterface { interface, instance: instance.clone(), device_index: SECOND }.into()
     })
 }
 
-/// The second interface comes onto the running candidate.
+/// Attaches the second interface to the running candidate.
 pub(crate) fn carry(op: &Operation, candidate: &Candidate) -> Option<Due> {
     attach(op, candidate.pool.subnet.as_ref(), &candidate.instance)
 }
@@ -117,7 +167,7 @@ pub(crate) fn carry(op: &Operation, candidate: &Candidate) -> Option<Due> {
 /// When the second interface may leave an instance that still runs: the address follows the data.
 pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
     let on_it = |place: &Place| matches!(place, Place::On(on) if *on == holder.instance);
-    // In another subnet another one is needed.
+    // In another subnet another interface is needed.
     let secured = op
         .facts
         .candidate
@@ -160,13 +210,13 @@ pub(crate) fn create(op: &Operation) -> Option<Due> {
     if stays { create_here(op) } else { create_elsewhere(op) }
 }
 
-/// The same where the node was.
+/// The same, in the subnet where the node was.
 fn create_here(op: &Operation) -> Option<Due> {
     let is_absent = op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
     is_absent.then(|| creation(op, &op.facts.subnet, op.facts.address))
 }
 
-/// What makes the node's own interface in a subnet.
+/// The step that creates the node's own interface in a subnet.
 pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv4Addr>) -> Due {
     let step = "create_interface";
     Intent::CreateInterface {
@@ -179,17 +229,18 @@ pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv
     .into()
 }
 
-/// Whether the second interface belongs on the old instance when the operation is undone, even one that was made anew.
+/// Whether the second interface belongs on the old instance when the operation is undone, even one that was
+/// created again.
 pub(crate) fn goes_back(op: &Operation) -> bool {
     op.order.spec.persist.network == NetworkMode::SecondaryEni && op.facts.undoing && op.old().is_some()
 }
 
-/// The second interface goes back to the old instance.
+/// Returns the second interface to the old instance.
 pub(crate) fn put_back(op: &Operation, old: &InstanceId) -> Option<Due> {
     if goes_back(op) { create_here(op).or_else(|| attach(op, None, old)) } else { None }
 }
 
-/// Whether the node's own interface has the groups of the file. Without groups in the file it keeps those it has.
+/// Whether the node's own interface has the groups of the file. Without groups in the file it keeps its own.
 pub(crate) fn are_groups_right(op: &Operation) -> bool {
     let wanted = &op.order.spec.security_groups;
     op.facts.undoing || wanted.is_empty() || op.facts.interfaces().all(|fact| has_groups(fact, wanted))
@@ -199,7 +250,8 @@ fn has_groups(fact: &InterfaceFact, wanted: &[GroupId]) -> bool {
     fact.held.is_none() || fact.groups.as_ref().is_some_and(|groups| groups == wanted)
 }
 
-/// The node's own interface gets the groups of the file, wherever it is: what the file says holds from its next operation on.
+/// Gives the node's own interface the groups of the file, wherever it is. A changed file applies from the
+/// node's next operation on.
 pub(crate) fn set_groups(op: &Operation) -> Option<Due> {
     let wanted = &op.order.spec.security_groups;
     let wrong =

@@ -1,4 +1,4 @@
-//! Ranks capacity pools: which types the requirements admit, which are rejected and why, and in which order
+//! Ranks capacity pools: which types meet the requirements, which are rejected and why, and in which order
 //! the rest is tried.
 
 use std::collections::BTreeMap;
@@ -7,19 +7,19 @@ use crate::model::aws::Market;
 use crate::model::requirements::{CapacityOrder, Requirements, SCORED_TYPES_MIN, fits};
 use crate::model::survey::{Looked, PassedOver, Place, Question, Ranked, Survey, TypeFacts};
 
-/// How many types that were found are considered: the smallest first. AWS's advice for spot is ten types; the whole
+/// How many found types are considered: the smallest first. AWS's advice for spot is ten types; the whole
 /// catalogue has many hundred.
 pub const CONSIDERED_MAX: usize = 100;
 
-/// How many types that were found are asked on one market of one subnet, after those of the list. A longer ladder only delays
-/// the on-demand rung.
+/// How many found types are asked on one market of one subnet, after those of the list. A longer ladder only
+/// delays the on-demand pools.
 pub const FOUND_MAX: usize = 20;
 
 /// How many pools a survey keeps in all; the node's own subnet comes first. Twenty kilobytes of an event.
 pub const RANKED_MAX: usize = 200;
 
-/// The types that are considered, in order of preference before prices are known: the listed ones, then those that were found,
-/// the smallest first. What is against the others is noted.
+/// The types to consider, in order of preference before prices are known: the listed ones, then the found
+/// ones, the smallest first. The reasons against the others are noted.
 #[must_use]
 pub fn candidates(question: &Question, types: Option<&[TypeFacts]>) -> (Vec<String>, Survey) {
     let mut noted = Survey::default();
@@ -69,7 +69,7 @@ fn wrong_architecture(question: &Question, facts: &TypeFacts) -> Option<String> 
     })
 }
 
-/// Why a type is not as the file requires.
+/// Why a type does not meet the file's requirements.
 pub(crate) fn unfit(question: &Question, wanted: &Requirements, facts: &TypeFacts) -> Option<String> {
     let memory_gib = facts.memory_mib / 1_024;
     let too_much = wanted.memory_gib.max.is_some_and(|max| facts.memory_mib > max.saturating_mul(1_024));
@@ -117,7 +117,7 @@ pub(crate) fn unfit(question: &Question, wanted: &Requirements, facts: &TypeFact
 #[must_use]
 pub fn micro_dollars(price: &str) -> Option<u64> {
     let price: f64 = price.parse().ok()?;
-    // A million dollars an hour is beyond every price, and far within what the product can hold exactly.
+    // A million dollars an hour is above every price, and well within the exact range of the product.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -126,7 +126,7 @@ pub fn micro_dollars(price: &str) -> Option<u64> {
     (0.0..1_000_000.0).contains(&price).then(|| (price * 1_000_000.0).round() as u64)
 }
 
-/// Which pools are asked, in order; and what is against the others.
+/// The pools to ask, in order, and the reasons against the others.
 #[must_use]
 pub fn resolve(question: &Question, looked: &Looked) -> Survey {
     let (names, mut survey) = candidates(question, looked.types.as_deref());
@@ -211,7 +211,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
     survey
 }
 
-/// What an unknown price counts as: more than every known one.
+/// The cost of an unknown price: more than every known one.
 fn cost_of(ranked: &Ranked) -> u64 {
     ranked.price.as_deref().and_then(micro_dollars).unwrap_or(u64::MAX)
 }
@@ -220,7 +220,7 @@ fn cost_of(ranked: &Ranked) -> u64 {
 fn ranked(question: &Question, root_method: Vec<Ranked>, notes: &mut Vec<String>) -> Vec<Ranked> {
     let is_listed = |ranked: &Ranked| question.instance_types.contains(&ranked.instance_type);
     let (listed, mut found): (Vec<Ranked>, Vec<Ranked>) = root_method.into_iter().partition(is_listed);
-    // A stable sort: what costs the same, or an unknown price, stays in the order it came in.
+    // A stable sort: pools of equal cost, or of unknown price, keep their order.
     found.sort_by_key(cost_of);
     if found.len() > FOUND_MAX {
         let note = format!(

@@ -1,28 +1,31 @@
-//! What an operation cost the node's state: where the content of each volume comes from, and what is missing in it.
+//! An operation's effect on the node's state: where the content of each volume comes from, and which writes
+//! are missing in it.
 //!
-//! | way | what is lost |
-//! | --- | --- |
-//! | the very same volume | nothing |
-//! | a clone of it, made after its instance was gone | nothing that reached the volume |
-//! | a final snapshot, taken of the volume after its instance was gone | nothing that reached the volume |
-//! | a backup | what was written after its moment |
-//! | anew | everything; the old volume, where there is one, is retained |
+//! - The same volume: nothing is lost.
+//! - A clone of it, made after its instance had terminated: no write that reached the volume is lost.
+//! - A final snapshot, taken of the volume after its instance had terminated: no write that reached the
+//!   volume is lost.
+//! - A backup: writes after its moment are lost.
+//! - A new volume: everything is lost; the old volume, where there is one, is retained.
 //!
-//! It is recorded with the operation's end ([`Resources::origins`](crate::node::Resources::origins)), from what was observed: which
-//! volume is there, and which snapshot it was made from.
+//! The operation's end records it
+//! ([`Resources::recovery_points`](crate::model::resources::Resources::recovery_points)), from observations:
+//! which volume is there, and which snapshot it was made from.
 //!
 //! # When the root volume is lost
-//! A volume that was seen to be lost leaves the operation stuck. For the root `persist.root_loss` says what follows:
+//! A volume that was seen to be lost leaves the operation stuck. For the root, `persist.root_loss` says what
+//! follows:
 //!
-//! | `root_loss` | what follows |
-//! | --- | --- |
-//! | `newest_backup` | the root comes back from the newest complete backup of itself, as soon as none is under way; without one a person decides |
-//! | `stuck` | a person decides |
+//! - `newest_backup`: the root is restored from its newest complete backup, as soon as no backup is under
+//!   way. Without one the operator decides.
+//! - `stuck`: the operator decides.
 //!
-//! The decision is made where the backups are looked after ([`due_task`](crate::backup::task)): backup catalog and operation are read and written in one
-//! append, so the backup that was chosen is there. What was left behind does not come back so: after a reimage, a restore or a deletion the
-//! backups from before are a person's to choose ([`RootBegan`](crate::node::RootBegan)). Only the root is taken from it; data volumes stay as they are. A data volume
-//! that is lost is left to a person: whether it may be older than the others is a question of what is in it.
+//! The loop that looks after backups decides (`domain::backup_schedule::due_task`): backup catalog and
+//! operation are read and written in one append, so the chosen backup exists. Content that was given up on
+//! purpose does not come back this way: after a reimage, a restore or a deletion the operator chooses among
+//! the earlier backups ([`RootBegan`](crate::aggregate::node::RootBegan)). Only the root is taken from the
+//! backup; data volumes stay as they are. The operator decides about a lost data volume: whether it may be
+//! older than the others depends on its content.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +41,8 @@ use crate::spec::node::{NodeSpec, RootLoss};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// Where the content of the volumes on a new instance comes from. A volume that is new to the node has no origin.
+/// Where the content of the volumes on a new instance comes from. A volume that is new to the node has no
+/// recovery point.
 pub(crate) fn recovery_points(op: &Operation, candidate: &Candidate) -> BTreeMap<Slot, RecoveryPoint> {
     let data = op.facts.volumes.iter().filter(|(slot, _)| **slot != Slot::Root);
     let data = data.filter_map(|(slot, fact)| Some((slot.clone(), of_data(op, slot, fact)?)));
@@ -46,7 +50,7 @@ pub(crate) fn recovery_points(op: &Operation, candidate: &Candidate) -> BTreeMap
     data.chain(root).collect()
 }
 
-/// Of the data volumes that are others than before, where an operation ended without an instance.
+/// The same for data volumes that have changed, where an operation ended without an instance.
 pub(crate) fn changed(op: &Operation) -> BTreeMap<Slot, RecoveryPoint> {
     let data = op.facts.volumes.iter().filter(|(slot, fact)| **slot != Slot::Root && fact.id.is_some());
     let recovery_points = data.filter_map(|(slot, fact)| Some((slot.clone(), of_data(op, slot, fact)?)));
@@ -83,7 +87,7 @@ fn of_backup(op: &Operation, slot: &Slot) -> Option<RecoveryPoint> {
     Some(RecoveryPoint::Backup { backup, taken_at_ms, until_ms: written_until_ms(op) })
 }
 
-/// Since when the instance that carried the node has surely written nothing more: when it was seen to be over.
+/// The time after which the old carrier has certainly written nothing: when it was seen to be over.
 fn written_until_ms(op: &Operation) -> u64 {
     let old = op.old().map(|old| &old.instance);
     let fenced = op.steps.values().filter_map(|record| match (record.intent.as_ref(), &record.outcome) {
@@ -95,13 +99,13 @@ fn written_until_ms(op: &Operation) -> u64 {
     fenced.min().unwrap_or(op.started_at_ms)
 }
 
-/// Which backup each of these volumes comes back from.
+/// The backup that each of these volumes is restored from.
 pub(crate) fn from_backup(restore: &Restore) -> impl Iterator<Item = (Slot, (BackupId, u64))> + '_ {
     let of = (restore.backup.clone(), restore.taken_at_ms);
     restore.snapshots.keys().map(move |slot| (slot.clone(), of.clone()))
 }
 
-/// The volume whose loss a step can find out.
+/// The volume whose loss a step can detect.
 pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
     match intent {
         Intent::Release { slot, .. } | Intent::Attach { slot, .. } | Intent::SnapshotVolume { slot, .. } => {
@@ -112,7 +116,7 @@ pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
     }
 }
 
-/// What is said to a person whose volume is lost, before what they can do.
+/// The message to an operator whose volume is lost, before the possible actions.
 pub(crate) fn goes_on_by_itself(op: &Operation, intent: &Intent) -> &'static str {
     if looks_at(intent) == Some(&Slot::Root) && may_come_back(op, &op.order.spec) {
         "a complete backup, which it goes on from by itself; without one: "

@@ -1,5 +1,6 @@
-//! The release half, shared by `replace` and `delete`, and by `provision` when a candidate is lost: what an instance
-//! holds is made safe, the instance is fenced, and everything of the node's is seen free.
+//! The release half, shared by `replace` and `delete`, and by `provision` when a candidate is lost: the
+//! resources on an instance are made safe, the instance is fenced, and every resource of the node is seen
+//! free.
 
 use crate::model::operation_id::OperationKind;
 use crate::model::volume::Slot;
@@ -47,9 +48,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due
 }
 
-/// What must be made to survive the holder's termination; `None` when nothing of the node's is on it.
+/// The resources that must survive the holder's termination; `None` when no resource of the node is on it.
 fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
-    // What an abandoned operation has brought where, is not known to the deletion that took over.
+    // A deletion that took over does not know where an abandoned operation has brought the resources.
     let any = op.order.kind == OperationKind::Delete && !holder.is_old;
     let on_it = |place: &Place| any || matches!(place, Place::On(on) if *on == holder.instance);
     let volumes: Vec<_> = op
@@ -65,7 +66,7 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
         .find(|fact| on_it(&fact.place))
         .and_then(|fact| fact.held.as_ref())
         .map(|held| held.interface.clone());
-    // Volumes that somebody attached would be left behind.
+    // Volumes that were attached from outside would be left behind.
     let others = attached_volumes::others(op, &holder.instance).filter(|_| holder.is_old);
     let address_interface = address_retention::preserved(op, &holder.instance);
     let is_any =
@@ -87,19 +88,19 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     if !holder.is_old || holder.ended || only_frees {
         return true;
     }
-    // Where to go is found out, too.
+    // A target must be known as well.
     if capacity::is_awaited(op) || !capacity::has_pools(op) {
         return false;
     }
-    // A group that does not exist is found out while the old instance still runs.
+    // A security group that does not exist is detected while the old instance still runs.
     if !interface::are_groups_right(op) {
         return false;
     }
     if !op.order.spec.makes_before_breaks() || op.launches_late() {
         return true;
     }
-    // Make before break: capacity is secured before anything is taken away, and what can leave a running
-    // instance has left it.
+    // Make before break: capacity is secured before anything is taken away, and every resource that can leave
+    // a running instance has left it.
     let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
     let leaving =
         op.facts.volumes.keys().any(|slot| may_detach(op, holder, slot)) || interface::may_detach(op, holder);

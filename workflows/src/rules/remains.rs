@@ -1,5 +1,5 @@
-//! What an operation leaves behind when it ends: who carries the node, and which resources are retained or
-//! left over.
+//! The result of an operation when it ends: which instance carries the node, and which resources are retained
+//! or orphaned.
 
 use crate::model::aws::SnapshotId;
 use crate::model::operation_id;
@@ -11,8 +11,8 @@ use crate::rules::{address_retention, interface, recovery_point, superseded};
 use crate::spec::node::NetworkMode;
 
 impl Operation {
-    /// What a deletion takes over when it supersedes this operation, which is stuck: everything that belongs to the node or
-    /// may have been made for it.
+    /// The resources that a deletion takes over when it supersedes this operation, which is stuck: everything
+    /// that belongs to the node or may have been created for it.
     #[must_use]
     pub fn handed_over(&self, at_ms: u64) -> Resources {
         let mut end = self.clone();
@@ -60,7 +60,7 @@ impl Operation {
             resource: Resource::Interface { interface },
             because: format!("{}: of an instance that is given up", end.id),
         }));
-        // A volume is the node's or left over, never both: what is left over is deleted, whatever the deletion keeps.
+        // A volume is either the node's or an orphan: orphans are deleted, whatever the deletion keeps.
         left.orphans.retain(|old| {
             !matches!(&old.resource, Resource::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
         });
@@ -111,7 +111,7 @@ impl Operation {
         roots.map(|root| Retained::new(root.clone(), Slot::Root, format!("{}: {why}", self.id))).collect()
     }
 
-    /// What is left over at the end of this operation.
+    /// The orphans at the end of this operation.
     #[must_use]
     pub fn orphans(&self) -> Vec<Orphan> {
         let mut left: Vec<Orphan> = self.facts.orphans.clone();

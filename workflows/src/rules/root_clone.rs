@@ -1,25 +1,33 @@
-//! The rung between the very volume and an image of it: a clone of the root volume (CopyVolumes) is adopted in its place.
+//! The root method between the same volume and an image of it: a clone of the root volume (CopyVolumes) is
+//! adopted in its place.
 //!
-//! A replacement task with the node's own root volume can end as `failed` (the instance keeps its root) or `failed-detached` (it has none).
-//! That may be the volume's or the instance's fault, and EC2 does not say which. A copy of the volume on another instance rules both out, without the
-//! minutes that a snapshot takes. Where EC2 refuses the call itself (not supported, not allowed, a quota), or nothing is known after
-//! its time, a copy would be refused in the same way: the image is next.
+//! A replacement task with the node's own root volume can end as `failed` (the instance keeps its root) or
+//! `failed-detached` (it has none). The volume or the instance may be at fault, and EC2 does not say which. A
+//! copy of the volume on another instance rules both out, without the minutes that a snapshot takes. If EC2
+//! refuses the call itself (not supported, not allowed, a quota), or its outcome is unknown after its time,
+//! it would refuse a copy in the same way: the image is next.
 //!
 //! ```text
-//!  adopt_root ─ failed ─► fence ─ release:root ─ clone_root ─ launch ─ adopt_root (the clone) ─► the clone is the root, the old volume is retained
-//!                                                    │                     │
-//!                                                    └─ refused ───────────┴─ refused or failed ─► image of the old volume; the clone is deleted
+//!  adopt_root ─ failed ─► fence ─ release:root ─ clone_root ─ launch ─ adopt_root (the clone) ─► the clone
+//!                                                    │                     │                     is the root
+//!                                                    └─ refused ───────────┴─ refused or failed ─► image
 //! ```
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `clone_root` | rung `clone`, root free, the next instance is in its zone | CopyVolumes, tokenised | the volume, available | refused, failed or unknown: rung `image`; what it may have made is looked for |
+//! - If the clone is adopted, the old volume is retained.
+//! - If the image is used, it is of the old volume, and the clone is deleted.
+//! - `clone_root`
+//!   - May start when: the root method is `clone`, the root is free, and the next instance is in its zone.
+//!   - Does: CopyVolumes with a client token. Observed by: the volume, available.
+//!   - On failure: refused, failed or unknown: method `image`. If the call may have created a volume, it is
+//!     looked for.
 //!
-//! The clone is the node's root as soon as it is there: it is carried, released, preserved and adopted as the very volume is. The old volume is
-//! *retained*, deleted by nobody. A clone whose adoption surely failed holds nothing that the old volume has not, and is deleted; one of whose
-//! adoption nothing is known may have been booted, and is the root that goes on.
+//! The clone is the node's root as soon as it exists: it is carried, released, preserved and adopted as the
+//! same volume is. The old volume is *retained*: no step here deletes it. A clone whose adoption certainly
+//! failed holds only what the old volume holds, and is deleted. A clone whose adoption has an unknown outcome
+//! may have been booted, and is the root that continues.
 //!
-//! Not verified on a live account: a copy that is still being initialised as a root; its speed; the errors of CopyVolumes.
+//! Not verified on a live account: a copy that is still being initialised as a root; its speed; the errors of
+//! CopyVolumes.
 
 use crate::model::aws::{InstanceId, VolumeId};
 use crate::model::root::RootMethod;
@@ -29,7 +37,7 @@ use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// What carries the root after an adoption that did not succeed.
+/// The root method after an adoption that did not succeed.
 pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootMethod {
     let failed = matches!(evidence, Evidence::AdoptRefused { code, .. } if code == "failed" || code == "failed-detached");
     if failed && op.facts.root_method == RootMethod::Adopt { RootMethod::Clone } else { RootMethod::Image }
@@ -49,7 +57,7 @@ pub(crate) fn clone(op: &Operation) -> Option<Due> {
     Some(intent.into())
 }
 
-/// Whether the root that this rung adopts is there.
+/// Whether the root that this method adopts exists.
 pub(crate) fn is_ready(op: &Operation, root_method: RootMethod) -> bool {
     match root_method {
         RootMethod::Adopt => true,
@@ -58,7 +66,7 @@ pub(crate) fn is_ready(op: &Operation, root_method: RootMethod) -> bool {
     }
 }
 
-/// The clone is there: it is the node's root from now on.
+/// The clone exists: it is the node's root from now on.
 pub(crate) fn cloned(op: &mut Operation, of: &VolumeId, clone: &VolumeId) {
     let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
     if root.id.as_ref() != Some(of) {
@@ -73,7 +81,7 @@ pub(crate) fn cloned(op: &mut Operation, of: &VolumeId, clone: &VolumeId) {
     op.facts.cloned_from = Some(of.clone());
 }
 
-/// The root goes on as an image: of the old volume, unless the clone may have been booted.
+/// The root continues as an image: of the old volume, unless the clone may have been booted.
 pub(crate) fn give_back(op: &mut Operation) {
     let Some(root) = op.facts.volumes.get_mut(&Slot::Root) else { return };
     let Some(clone) = root.id.clone() else { return };

@@ -1,32 +1,42 @@
-//! Snapshots ahead of a move: what only another zone would need is taken while home still waits for its own.
+//! Speculative snapshots: snapshots that only another zone would need are taken while home still waits for
+//! its own.
 //!
-//! In another zone the root goes on as an image and data as copies, both from final snapshots, and those take minutes. Whether
-//! the node moves is known only when home has refused the launch. Where that launch is late anyway, because the root goes by an
-//! image or data by snapshots, the wait is used: the volumes that home would take as they are get their snapshots at the same
-//! time. When home refuses, they are as far as home's own.
+//! In another zone the root continues as an image and data as copies, both from final snapshots, and those
+//! take minutes. Whether the node moves is known only when home has refused the launch. If that launch waits
+//! for a snapshot anyway (root by image, or data by snapshots), the wait is used: the volumes that home would
+//! take as they are get their snapshots at the same time. When home refuses, they are as far along as home's
+//! own.
 //!
 //! ```text
-//!  fence:old ─┬─ release:root ─ snapshot_root ─ register_image ─ launch (home) ─ refused ─ launch (elsewhere) ─ start ─┐
-//!             └─ release:x ─ snapshot_ahead:x ····································└─ snapshot:x ───────────────────────┴─ create_volume:x
+//!  fence:old ─┬─ release:root ─ snapshot_root ─ register_image ─ launch (home) ─ refused ─┬─ launch (moved)
+//!             └─ release:x ─ snapshot_ahead:x ············································└─ snapshot:x ─ …
 //! ```
+//! `create_volume:x` follows `snapshot:x`, and waits for the start of the instance in the other zone.
 //!
-//! | step | may start when | does | observed by | on failure | its repeat is safe because of |
-//! | --- | --- | --- | --- | --- | --- |
-//! | `snapshot_ahead:x` | home's launch waits for another volume's snapshot; a pool of the ladder is in another zone; the volume is free, and home takes it as it is | CreateSnapshot | DescribeSnapshots by the tag `perennial:step` shows it, at whatever progress | none: what needs one takes it then; in doubt it is looked for to be deleted | the tag, looked for first |
+//! - `snapshot_ahead:x`
+//!   - May start when: home's launch waits for another volume's snapshot; a pool of the ladder is in another
+//!     zone; the volume is free, and home takes it as it is.
+//!   - Does: CreateSnapshot.
+//!   - Observed by: DescribeSnapshots by the tag `perennial:step` lists it, whatever its progress.
+//!   - On failure: nothing; the step that needs one takes it then. If the outcome is unknown, the worker
+//!     looks for the snapshot to delete it.
+//!   - Safe to repeat because: the worker first looks for the tag.
 //!
-//! Nothing waits for its completion until the move is certain: then `snapshot:x` (or `snapshot_root`) looks for *this* snapshot
-//! first, by its tag, and waits for the rest of it. An image is never registered ahead.
+//! No step waits for its completion until the move is certain. Then `snapshot:x` (or `snapshot_root`) first
+//! looks for *this* snapshot, by its tag, and waits for the rest of it. An image is never registered
+//! speculatively.
 //!
-//! # What it may stand for
-//! The volume as it is: a snapshot that was taken before an instance may have written to the volume is nobody's any more
-//! (`is_outdated`), and neither is an image of it. This holds for every snapshot of an operation, not only for those ahead. An attachment or an adoption counts
-//! from its intention on, whatever became of it.
+//! # Validity
+//! A snapshot must contain the volume as it is. If an instance may have written to the volume after the
+//! snapshot was taken, the snapshot is unusable (`is_outdated`), and so is an image of it. This holds for
+//! every snapshot of an operation, not only for speculative ones. An attachment or an adoption counts from
+//! its intention on, whatever its outcome.
 //!
-//! # What a stop in the middle leaves behind
-//! A snapshot that is known: it is among the operation's copies, and goes at the end, or with the undoing, unless a volume or an image is
-//! made from it.
+//! # After a stop midway
+//! The snapshot is known: it is among the operation's copies. It is deleted at the end or by the undo, unless
+//! a volume or an image is made from it.
 //!
-//! Why only where something waits: `docs/decisions/0015-snapshots-ahead-of-a-move.md`.
+//! Why only while a launch waits: `docs/decisions/0015-speculative-snapshots-while-home-waits.md`.
 
 use perennial_engine::ids::Token;
 
@@ -43,7 +53,7 @@ use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// The snapshots that are taken now.
+/// The snapshots to take now.
 pub(crate) fn due(op: &Operation) -> Vec<Due> {
     let Some(home) = op.target().filter(|_| op.facts.candidate.is_none()) else { return Vec::new() };
     if !waits_for_a_snapshot(op, &home) {
@@ -89,8 +99,8 @@ fn step(slot: &Slot) -> String {
     format!("snapshot_ahead:{slot}")
 }
 
-/// Whether a snapshot of a volume may be taken for good: none is being taken ahead, and no attachment is under way whose
-/// instance may write.
+/// Whether a final snapshot of a volume may be taken: no speculative one is under way, and no attachment
+/// whose instance may write.
 pub(crate) fn is_clear(op: &Operation, slot: &Slot) -> bool {
     !op.has_open(&step(slot)) && !is_being_attached(op, slot)
 }
@@ -99,7 +109,7 @@ fn is_being_attached(op: &Operation, slot: &Slot) -> bool {
     op.has_open(&format!("attach:{slot}"))
 }
 
-/// The newest snapshot ahead of a volume.
+/// The newest speculative snapshot of a volume.
 fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord)> {
     let found = op.steps.iter().rfind(
         |(_, record)| matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume, .. } if volume == of),
@@ -107,7 +117,7 @@ fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord
     found.map(|(token, record)| (*token, record))
 }
 
-/// Whether there is a complete one already, or it is waited for: a move was on its way before.
+/// Whether a complete one already exists, or is waited for: a move was on its way before.
 fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
     match slot {
         Slot::Root => op.facts.root_snapshot.is_some() || op.has_open("snapshot_root"),
@@ -118,7 +128,7 @@ fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
     }
 }
 
-/// Whether one was asked for of the volume as it is.
+/// Whether a snapshot of the volume as it is was requested.
 fn is_tried(op: &Operation, volume: &VolumeId) -> bool {
     newest(op, volume).is_some_and(|(token, _)| !is_written_after(op, volume, token))
 }
@@ -132,7 +142,7 @@ fn is_written_after(op: &Operation, volume: &VolumeId, step: Token) -> bool {
     })
 }
 
-/// Whether what a snapshot step has made is not of the volume as it is.
+/// Whether the snapshot of a step no longer matches the volume.
 pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
     let (Intent::SnapshotRoot { volume, .. } | Intent::SnapshotVolume { volume, .. }) = intent else {
         return false;
@@ -141,12 +151,12 @@ pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
     intended.is_some_and(|(token, _)| is_written_after(op, volume, *token))
 }
 
-/// The tags of a snapshot ahead that is of a volume as it is, and may be waited for.
+/// The tags of a speculative snapshot that matches the volume and may be waited for.
 pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
     let (token, record) = newest(op, volume)?;
     let Intent::SnapshotAhead { tags, .. } = record.intent.as_ref() else { return None };
     let is_taken = snapshot_of(record).is_some() && !is_written_after(op, volume, token);
-    // One that failed is not waited for again.
+    // A failed one is not waited for again.
     let has_failed = op.steps.values().any(|record| {
         waits_for(record.intent.as_ref()) == Some(tags)
             && matches!(&record.outcome, Some((evidence, _)) if !matches!(evidence, Evidence::SnapshotCompleted { .. }))
@@ -171,7 +181,7 @@ fn snapshot_of(record: &StepRecord) -> Option<&SnapshotId> {
     }
 }
 
-/// The snapshot ahead that a step waits for, and when it was seen.
+/// The speculative snapshot that a step waits for, and when it was seen.
 pub(crate) fn awaited<'a>(op: &'a Operation, intent: &Intent) -> Option<(&'a SnapshotId, u64)> {
     let awaited = waits_for(intent)?;
     let record = op.steps.values().find(
@@ -181,7 +191,7 @@ pub(crate) fn awaited<'a>(op: &'a Operation, intent: &Intent) -> Option<(&'a Sna
     snapshot_of(record).map(|snapshot| (snapshot, seen_ms))
 }
 
-/// What was taken is the operation's, to be used or to be deleted.
+/// The snapshot belongs to the operation, which uses or deletes it.
 pub(crate) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence) {
     if let (Intent::SnapshotAhead { .. }, Evidence::Backup(BackupEvidence::Taken { snapshots, .. })) =
         (intent, evidence)
@@ -192,17 +202,17 @@ pub(crate) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence) {
     }
 }
 
-/// The root is about to be an instance's: its snapshot, and the image of that, are of the past.
+/// The root is about to become an instance's: its snapshot, and the image of that, are outdated.
 pub(crate) fn outdate_root(op: &mut Operation) {
     if op.facts.root_is_borrowed {
         return;
     }
-    // The snapshot stays among the copies, and goes after its image.
+    // The snapshot stays among the copies, and is deleted after its image.
     op.facts.root_snapshot = None;
     outdate_image(op);
 }
 
-/// The image of the root is not of the root as it is: it goes.
+/// The image of the root no longer matches the root: it is deleted.
 pub(crate) fn outdate_image(op: &mut Operation) {
     if let Some(image) = op.facts.root_image.take() {
         let because = format!("{}: of a root that an instance has had since", op.id);

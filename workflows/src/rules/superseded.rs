@@ -1,4 +1,4 @@
-//! What an operation makes superfluous: resources that a newer one has taken the place of.
+//! Resources that an operation makes superfluous, because newer ones have taken their place.
 
 use crate::model::aws::SnapshotId;
 use crate::model::resources::Resource;
@@ -7,7 +7,7 @@ use crate::rules::{address_retention, existing_volumes, interface};
 use crate::step::intent::Intent;
 
 impl Operation {
-    /// Snapshots of volumes, and an interface, that nothing of the node's needs any more.
+    /// Snapshots of volumes, and an interface, that the node no longer needs.
     pub(crate) fn superseded_things(&self) -> Vec<Resource> {
         let (facts, before) = (&self.facts, &self.order.before);
         let mut resources = Vec::new();
@@ -15,7 +15,7 @@ impl Operation {
             facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
                 || (facts.root_image.is_some() && facts.root_snapshot.as_ref() == Some(snapshot))
         };
-        // One that is still under way, or is made into an image, may be any of them.
+        // A snapshot that is still under way, or is being made into an image, may be any of them.
         let is_awaited = self.steps.values().any(|record| {
             let uses = matches!(
                 record.intent.as_ref(),
@@ -39,7 +39,8 @@ impl Operation {
     }
 }
 
-/// What this operation has made and nobody needs any more. Volumes that an instance may have written to are not among it.
+/// Resources of this operation that are no longer needed. Volumes that an instance may have written to are
+/// not among them.
 pub(crate) fn made(op: &Operation) -> Vec<Resource> {
     let (facts, before) = (&op.facts, &op.order.before);
     let mut made = Vec::new();

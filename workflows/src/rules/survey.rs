@@ -16,7 +16,7 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
 impl Question {
-    /// Whether it is what a file asks for.
+    /// Whether it is the question that a file asks.
     fn is_of(&self, spec: &NodeSpec) -> bool {
         let capacity = &spec.capacity;
         self.has_types_of(spec) && self.order == capacity.order() && self.price_max == capacity.price_max
@@ -54,14 +54,15 @@ pub(crate) fn question(op: &Operation, placement: &Placement) -> Question {
 
 /// A survey is over.
 pub(crate) fn learn(op: &mut Operation, question: &Question, evidence: &Evidence, at_ms: u64) {
-    // Of a file that was corrected meanwhile: another one is due.
+    // The file was corrected meanwhile: another survey is due.
     if !question.is_of(&op.order.spec) {
         return;
     }
     op.facts.surveyed = Some(op.facts.ladder.rounds);
     forget_earlier(op);
     let Evidence::Surveyed(survey) = evidence else { return };
-    // What is only too expensive now is looked at again; that nothing fits at all is no reason to forget what did.
+    // Pools that are only too expensive now are looked at again. If nothing fits at all, the known pools
+    // stay.
     if survey.pools.is_empty() && !survey.is_too_expensive() {
         return;
     }
@@ -82,7 +83,8 @@ pub(crate) fn learn(op: &mut Operation, question: &Question, evidence: &Evidence
     }
 }
 
-/// Of the surveys of one operation the state remembers the last: a node may wait for capacity for days. The journal keeps all.
+/// The state keeps only the last survey of an operation, because a node may wait for capacity for days. The
+/// journal keeps all.
 fn forget_earlier(op: &mut Operation) {
     let surveys = op.steps.values_mut().rev().filter_map(|record| match &mut record.outcome {
         Some((Evidence::Surveyed(survey), _)) => Some(survey),
@@ -93,7 +95,7 @@ fn forget_earlier(op: &mut Operation) {
     }
 }
 
-/// What is missing when no pool is known after a survey, and what a person must do.
+/// The problem when no pool is known after a survey, and what the operator must do.
 pub(crate) fn missing(op: &Operation, evidence: &Evidence) -> Option<(String, String)> {
     let resume = format!("then: perennial workflow resume {}", op.id);
     if is_awaited(op) || capacity::has_pools(op) || capacity::gives_up(op).is_some() {
@@ -137,8 +139,8 @@ pub(crate) fn rank(op: &Operation, pool: &CapacityPool) -> Option<Rank> {
     Some(Rank { place: number(place + 1), of: number(pools.len()), price: ranked.price.clone() })
 }
 
-/// What a survey says when all is well, for a plan: the pools of the last one, those of the list, or one of a type that will
-/// be found.
+/// The expected result of a survey, for a plan: the pools of the last one, those of the list, or one of a
+/// type that will be found.
 pub(crate) fn imagined(op: &Operation, question: &Question) -> Survey {
     let spec = &op.order.spec;
     if let Some(kept) = op.facts.survey.as_deref()

@@ -1,25 +1,32 @@
-//! How state gets from one instance to the next: which rung carries the root, which way a data volume goes, and what a move
-//! to another subnet changes. Everything follows from the pool that is asked, or that the new instance came from.
+//! How state gets from one instance to the next: which root method is used, which way a data volume takes,
+//! and what a move to another subnet changes. Everything follows from the pool that is asked, or that the new
+//! instance came from.
 //!
-//! | | same zone | another zone |
-//! | --- | --- | --- |
-//! | root, `adopt` | the very same volume; where that fails, a clone of it ([`cloning`](crate::cloning)) | an image of its final snapshot |
-//! | root, `image` | an image of its final snapshot | the same |
-//! | root, restored | an image of the backup's snapshot | the same |
-//! | data, restored | new volume from the backup's snapshot, attached (`snapshot`: in the launch request) | the same |
-//! | data, `reattach` | the very same volume is attached | final snapshot, new volume in the zone, attached |
-//! | data, `snapshot` | final snapshot, new volume in the launch request | the same |
-//! | address, same subnet | the same | – |
-//! | address, another subnet | another one | another one |
-//! | address of a pool, another subnet | the node's one of the pool there: see [`pool`](crate::pool) | the same |
-//! | second interface, another subnet | another one: see `rules::interface` | another one |
+//! - Root, `adopt`
+//!   - Same zone: the same volume; if that fails, a clone of it (`rules::root_clone`).
+//!   - Another zone: an image of its final snapshot.
+//! - Root, `image`: an image of its final snapshot, in every zone.
+//! - Root, restored: an image of the backup's snapshot, in every zone.
+//! - Data, restored: a new volume from the backup's snapshot, attached (`snapshot`: in the launch request),
+//!   in every zone.
+//! - Data, `reattach`
+//!   - Same zone: the same volume is attached.
+//!   - Another zone: final snapshot, new volume in the zone, attached.
+//! - Data, `snapshot`: final snapshot, new volume in the launch request, in every zone.
+//! - Address, same subnet: the same.
+//! - Address, another subnet: another one, in every zone.
+//! - Address of an address pool, another subnet: the node's address of the pool there
+//!   (`rules::address_pool`), in every zone.
+//! - Second interface, another subnet: another one (`rules::interface`), in every zone.
 //!
-//! A volume that was there before the node goes the same way: see `rules::existing_volumes`.
+//! A volume that existed before the node moves in the same way: see `rules::existing_volumes`.
 //!
-//! What only another zone needs is snapshotted ahead where home waits for a snapshot anyway: see `rules::snapshot_ahead`.
+//! If home waits for a snapshot anyway, snapshots that only another zone needs are taken speculatively: see
+//! `rules::snapshot_ahead`.
 //!
-//! A volume that goes on as a copy is *retained*, never deleted. A copy is the node's volume as soon as an instance runs
-//! with it: when that instance is lost before the end, it is the copy that goes on, by whatever way the next pool asks for.
+//! A volume that continues as a copy is *retained*, never deleted. A copy is the node's volume as soon as an
+//! instance runs with it. If that instance is lost before the end, the copy continues, by the transfer method
+//! of the next pool.
 
 use std::net::Ipv4Addr;
 
@@ -37,7 +44,7 @@ use crate::step::intent::LaunchVolume;
 /// How a data volume gets onto the new instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TransferMethod {
-    /// The very same volume is attached.
+    /// The same volume is attached.
     Attach,
     /// A copy is made in the instance's zone and attached.
     Copy,
@@ -99,7 +106,7 @@ impl Operation {
         }
     }
 
-    /// Whether the launch in the pool that is asked next waits for what the old instance still holds.
+    /// Whether the launch in the next pool waits for resources that the old instance still holds.
     pub(crate) fn launches_late(&self) -> bool {
         let Some(pool) = self.target() else { return false };
         let in_launch = |(slot, fact): (&Slot, &VolumeFact)| {
@@ -143,7 +150,7 @@ impl Operation {
         Some(volumes)
     }
 
-    /// The node's own address on an instance: known beforehand where it stays.
+    /// The node's own address on an instance: known beforehand if it stays.
     pub(crate) fn address_on(&self, candidate: &Candidate) -> Option<Ipv4Addr> {
         match self.order.spec.persist.network {
             NetworkMode::None => None,
@@ -164,7 +171,7 @@ impl Operation {
         }
     }
 
-    /// A volume goes on as another one.
+    /// A volume continues as another one.
     pub(crate) fn superseded(&self, slot: &Slot, fact: &VolumeFact, why: &str) -> Option<Retained> {
         let because = format!("{}: {why}", self.id);
         fact.id.clone().map(|volume| {

@@ -1,4 +1,4 @@
-//! When the UEFI variables of the root's instance are asked for, and which of them go on with an image.
+//! When the UEFI variables of the root's instance are read, and which of them continue with an image.
 
 use crate::model::root::RootMethod;
 use crate::model::uefi::UefiVariables;
@@ -16,7 +16,7 @@ pub(crate) fn is_asked(op: &Operation) -> bool {
             .is_some_and(|placement| placement.image.boot_mode.as_ref().is_some_and(boots_by_it))
 }
 
-/// What was read of them replaces what was known; what was not does not.
+/// Variables that were read replace the known ones; unread ones do not.
 pub(crate) fn learn(known: &mut Option<String>, seen: Option<&UefiVariables>) {
     match seen {
         Some(UefiVariables::Read { data }) => known.clone_from(data),
@@ -24,7 +24,7 @@ pub(crate) fn learn(known: &mut Option<String>, seen: Option<&UefiVariables>) {
     }
 }
 
-/// What is known of them once the new instance carries the node: nothing of a root that is not there any more.
+/// The known variables once the new instance carries the node: none of a root that is not there any more.
 pub(crate) fn of_the_root(op: &Operation, candidate: &Candidate) -> Option<String> {
     let goes_on = op.keeps_root()
         && match op.root_method_of(&candidate.pool) {

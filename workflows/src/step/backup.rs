@@ -12,19 +12,19 @@ use crate::model::volume::{TagMap, TakenSnapshot};
 pub enum BackupIntent {
     /// Takes the snapshots of an instance's volumes, and sees them.
     Take {
-        /// Whose volumes.
+        /// The instance.
         instance: InstanceId,
-        /// Those that are the node's; whatever else is attached is left out.
+        /// The node's volumes; other attached volumes are left out.
         volumes: Vec<VolumeId>,
         /// At creation; `perennial:step` makes them findable.
         tags: TagMap,
     },
     /// Sees them complete.
     Await {
-        /// Which.
+        /// The snapshots.
         snapshots: Vec<SnapshotId>,
     },
-    /// Looks for what a take may have made.
+    /// Looks for snapshots that a take may have made.
     Find {
         /// How many there would be.
         count: usize,
@@ -33,7 +33,7 @@ pub enum BackupIntent {
     },
     /// Deletes a snapshot by id.
     Prune {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
         /// The tags it must have.
         own: TagMap,
@@ -46,18 +46,20 @@ impl BackupIntent {
     pub const fn budget_ms(&self) -> u64 {
         const MINUTE: u64 = 60_000;
         match self {
-            // A second in practice. A moment that comes much later than it was to is another one.
+            // A second in practice. If the call comes much later than planned, the moment of the backup is
+            // another one.
             Self::Take { .. } => 10 * MINUTE,
             // A first full snapshot takes hours.
             Self::Await { .. } => 24 * 60 * MINUTE,
-            // Absence is believed after minutes only.
+            // Absence is believed only after minutes.
             Self::Find { .. } => 30 * MINUTE,
-            // Seconds in practice. What cannot be deleted by then is left, listed, and tried again.
+            // Seconds in practice. A snapshot that cannot be deleted by then stays listed, and the deletion
+            // is tried again.
             Self::Prune { .. } => 5 * MINUTE,
         }
     }
 
-    /// The step's name, for people; in a backup catalog each belongs to a backup.
+    /// The step's name, for people; in a backup catalog each step belongs to a backup.
     #[must_use]
     pub fn step(&self) -> String {
         match self {
@@ -73,17 +75,17 @@ impl BackupIntent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupEvidence {
-    /// There is a snapshot of each volume: seen.
+    /// Each volume has a snapshot: seen.
     Taken {
-        /// One of each volume.
+        /// One snapshot of each volume.
         snapshots: Vec<TakenSnapshot>,
-        /// Of which moment, as EC2 says it, in milliseconds since the Unix epoch.
+        /// The moment they are of, as EC2 reports it, in milliseconds since the Unix epoch.
         taken_at_ms: u64,
-        /// More of the same, of a call whose answer was lost; they are of no use.
+        /// Superfluous snapshots of a call whose answer was lost.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         twins: Vec<SnapshotId>,
     },
-    /// There is none.
+    /// No snapshot was taken.
     NotTaken {
         /// Why.
         because: String,
@@ -92,26 +94,26 @@ pub enum BackupEvidence {
     },
     /// Every snapshot is complete: seen.
     Complete,
-    /// A snapshot has failed, or is gone.
+    /// A snapshot has failed, or no longer exists.
     Broken {
-        /// Which and how.
+        /// Which snapshot, and how.
         because: String,
     },
-    /// What a take had made; nothing, when it has surely made nothing.
+    /// The snapshots that a take had made; empty when it certainly made none.
     Found {
-        /// Which.
+        /// The snapshots.
         snapshots: Vec<SnapshotId>,
     },
-    /// It is gone: seen twice.
+    /// The snapshot is deleted: absent in two reads.
     Pruned,
-    /// It is not deleted.
+    /// The snapshot is not deleted.
     Kept {
         /// Why.
         because: String,
     },
     /// The step's time is over.
     OutOfTime {
-        /// What was waited for.
+        /// What the step waited for.
         because: String,
     },
 }

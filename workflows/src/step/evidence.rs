@@ -1,4 +1,4 @@
-//! What a step can observe.
+//! The observations that a step can report.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -17,24 +17,24 @@ use crate::model::uefi::UefiVariables;
 use crate::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
 use crate::step::backup::BackupEvidence;
 
-/// What a step observed. Not an error: the workflow decides on it.
+/// A step's observation. It is not an error: the workflow decides on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// The zone and the image's traits.
     Resolved(Placement),
-    /// The pools there are, and what is against others.
+    /// The available pools, and the reasons against others.
     Surveyed(Survey),
     /// A volume is available.
     VolumeCreated {
         /// Its id.
         volume: VolumeId,
     },
-    /// The existing volume can be the node's: free, seen twice.
+    /// The existing volume can be the node's: free in two reads.
     VolumeClaimed {
         /// Its size.
         size_gib: u32,
-        /// What a copy of it is made as.
+        /// The properties that a copy of it gets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         traits: Option<Found>,
     },
@@ -47,13 +47,13 @@ pub enum Evidence {
     },
     /// DeleteOnTermination is false for all of them.
     Preserved,
-    /// The instance is terminated: seen twice.
+    /// The instance is terminated: seen in two reads.
     Fenced {
         /// The state it was first found in.
         found: String,
-        /// Whether we asked for the termination.
+        /// Whether Perennial asked for the termination.
         terminated_by_us: bool,
-        /// EC2's reason, if it ended without us.
+        /// EC2's reason, if the instance ended otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
@@ -76,7 +76,7 @@ pub enum Evidence {
     ImageAvailable {
         /// Its id.
         image: ImageId,
-        /// Where it is not as the node's own image is, though it was asked for: EC2 takes some of it from the snapshot.
+        /// Properties that differ from the request: EC2 takes some of them from the snapshot.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         differs: Vec<String>,
     },
@@ -91,7 +91,7 @@ pub enum Evidence {
     NoCapacity {
         /// EC2's code.
         code: String,
-        /// EC2's words.
+        /// EC2's message.
         message: String,
     },
     /// The instance runs.
@@ -113,29 +113,29 @@ pub enum Evidence {
         /// The task, if one was needed.
         task: Option<RootTaskId>,
     },
-    /// The root cannot be adopted here; another way must carry it.
+    /// The root cannot be adopted here; another root method must be used.
     AdoptRefused {
         /// EC2's code, or the task's state.
         code: String,
-        /// EC2's words.
+        /// EC2's message.
         message: String,
     },
     /// Attached: seen on the volume, or the interface.
     Attached,
-    /// The device name is in use on the instance, and stays so; the volume is free.
+    /// The device name is in use on the instance, and stays in use; the volume is free.
     DeviceInUse,
     /// The interface has exactly these groups: seen there.
     GroupsSet,
     /// The address is on the interface: seen there.
     Moved {
-        /// Which address.
+        /// The address.
         address: Ipv4Addr,
     },
-    /// Nothing of the node's has the address any more: it belongs to its pool again.
+    /// No resource of the node has the address any more: it belongs to its pool again.
     AddressReturned {
-        /// Which pool.
+        /// The pool.
         pool: NodeName,
-        /// Which address.
+        /// The address.
         address: Ipv4Addr,
     },
     /// The Elastic IP address leads to the instance: seen there.
@@ -148,58 +148,58 @@ pub enum Evidence {
         /// Its size.
         size_gib: u32,
     },
-    /// Everything is where it should be.
+    /// Every resource is in its place.
     Verified,
     /// Deleted, or already gone.
     Deleted,
-    /// What the step in question has made; nothing, when it has surely made nothing.
+    /// The resources that the step in question has made; empty when it certainly made none.
     Found {
-        /// What.
+        /// The resources.
         resources: Vec<Resource>,
     },
-    /// The instance the step works on is gone or going.
+    /// The instance that the step works on is terminated or terminating.
     InstanceGone {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
-        /// Its state; none when it is not known any more.
+        /// Its state; none when EC2 no longer knows it.
         state: Option<InstanceState>,
         /// EC2's reason code.
         reason: Option<String>,
     },
-    /// Somebody else has what the node needs; it is not taken from them.
+    /// A resource outside the node has what the node needs; Perennial does not take it away.
     HeldByAnother {
-        /// What.
+        /// The needed resource.
         what: String,
-        /// Who has it.
+        /// Its holder.
         by: String,
     },
-    /// Something that holds state does not exist any more.
+    /// A resource that holds state no longer exists.
     Lost {
-        /// What and how that was seen.
+        /// Which resource, and how that was seen.
         what: String,
     },
     /// EC2 refuses in a way that repeating cannot change.
     Refused {
         /// EC2's code.
         code: String,
-        /// EC2's words.
+        /// EC2's message.
         message: String,
     },
     /// The step's time is over.
     OutOfTime {
-        /// What was waited for.
+        /// What the step waited for.
         because: String,
     },
-    /// Of a step of a backup.
+    /// An observation of a backup's step.
     Backup(BackupEvidence),
-    /// As `preserved`; and there are other volumes on the instance.
+    /// As `preserved`, and other volumes are on the instance.
     PreservedWith {
-        /// Which can become the node's: they are preserved as well.
+        /// Volumes that the node can adopt: they are preserved as well.
         found: Vec<DiscoveredVolume>,
-        /// Which are left alone.
+        /// Volumes that are left alone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unmanaged: Vec<UnmanagedVolume>,
-        /// The instance's UEFI variables, where they were asked for.
+        /// The instance's UEFI variables, if they were requested.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uefi: Option<UefiVariables>,
     },

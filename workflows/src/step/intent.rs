@@ -1,29 +1,45 @@
-//! The steps: what is intended, and what was observed.
+//! The requests of steps.
 //!
-//! An intent is the whole request, made before the first call: a worker adds nothing to it. What makes the repeat of
-//! each step safe:
+//! An intent is the whole request, made before the first call: a worker adds nothing to it. Each step is safe
+//! to repeat, for these reasons:
 //!
-//! | step | call | its repeat is safe because of |
-//! | --- | --- | --- |
-//! | resolve, survey | describe only | nothing is changed |
-//! | create_volume, create_interface, launch, adopt_root, clone_root | tokenised create | the client token in the intent |
-//! | snapshot_root, snapshot, snapshot_ahead | CreateSnapshot | the tag `perennial:step`, looked for first |
-//! | register_image | RegisterImage | the unique name |
-//! | preserve | ModifyInstanceAttribute | it is a declarative set |
-//! | fence | TerminateInstances | EC2 documents it as idempotent |
-//! | detach | DetachVolume naming the old instance | it cannot hit a newer owner |
-//! | attach | AttachVolume | EBS attaches a volume once; the volume is looked at first |
-//! | detach_interface | DetachNetworkInterface naming the attachment | an attachment's id is never used again |
-//! | attach_interface | AttachNetworkInterface | EC2 attaches an interface once; the interface is looked at first |
-//! | set_groups | ModifyNetworkInterfaceAttribute | it is a declarative set; the interface is looked at first |
-//! | move_address | AssignPrivateIpAddresses | the interface is looked at first, and who has the address; taking an own address changes nothing |
-//! | associate_elastic_ip | AssociateAddress | EC2 documents it as idempotent; where it leads is looked at first, and it is taken only from an own interface |
-//! | grow | ModifyVolume | the size is looked at first; a size that is reached is not asked for again |
-//! | release | DetachVolume by force, from a terminated instance that it hangs on | it names that instance, and cannot hit a newer owner |
-//! | take_volume, release_interface, return_address, start, verify, find | describe only | nothing is changed |
-//! | delete_volume, delete_interface, deregister_image, delete_snapshot | by id | "not found" is "done" |
+//! - resolve, survey, claim_volume, release_interface, return_address, start, verify, find
+//!   - Call: describe only. Nothing is changed.
+//! - create_volume, create_interface, launch, adopt_root, clone_root
+//!   - Call: a create with the client token of the intent.
+//! - snapshot_root, snapshot, snapshot_ahead
+//!   - Call: CreateSnapshot. The worker first looks for the tag `perennial:step`.
+//! - register_image
+//!   - Call: RegisterImage. The name is unique.
+//! - preserve
+//!   - Call: ModifyInstanceAttribute. It is declarative.
+//! - fence
+//!   - Call: TerminateInstances. EC2 documents it as idempotent.
+//! - detach
+//!   - Call: DetachVolume, naming the old instance. It cannot affect a newer holder.
+//! - attach
+//!   - Call: AttachVolume. EBS attaches a volume once; the worker looks at the volume first.
+//! - detach_interface
+//!   - Call: DetachNetworkInterface, naming the attachment. An attachment's id is never reused.
+//! - attach_interface
+//!   - Call: AttachNetworkInterface. EC2 attaches an interface once; the worker looks at the interface first.
+//! - set_groups
+//!   - Call: ModifyNetworkInterfaceAttribute. It is declarative; the worker looks at the interface first.
+//! - move_address
+//!   - Call: AssignPrivateIpAddresses. The worker first looks at the interface, and at the holder of the
+//!     address. Assigning an address that the interface already has changes nothing.
+//! - associate_elastic_ip
+//!   - Call: AssociateAddress. EC2 documents it as idempotent. The worker first looks where the address
+//!     leads, and takes it only from an interface of the node.
+//! - grow
+//!   - Call: ModifyVolume. The worker looks at the size first; a reached size is not requested again.
+//! - release
+//!   - Call: DetachVolume by force, from a terminated instance that still has the volume. It names that
+//!     instance, and cannot affect a newer holder.
+//! - delete_volume, delete_interface, deregister_image, delete_snapshot
+//!   - Call: a deletion by id. "Not found" means done.
 //!
-//! The steps of backups stand in `aggregate::backup_catalog`.
+//! The steps of backups stand in [`backup`](crate::step::backup).
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -46,9 +62,9 @@ use crate::step::backup::BackupIntent;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LaunchInterface {
-    /// The node's own one, which must be free.
+    /// The node's own interface, which must be free.
     Kept(InterfaceId),
-    /// A new one that dies with the instance.
+    /// A new interface that is deleted with the instance.
     New {
         /// In this subnet.
         subnet: SubnetId,
@@ -61,7 +77,7 @@ pub enum LaunchInterface {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchVolume {
-    /// Whose.
+    /// The volume's place in the node.
     pub slot: Slot,
     /// Under this device name.
     pub device: String,
@@ -101,7 +117,7 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<SubnetId>,
     },
-    /// Looks which pools there are, and what they cost.
+    /// Looks up the available pools, and their prices.
     Survey(Question),
     /// Creates a data volume.
     CreateVolume {
@@ -128,7 +144,7 @@ pub enum Intent {
         /// At creation.
         tags: TagMap,
     },
-    /// Sees that an existing volume can be the node's.
+    /// Checks that an existing volume can be the node's.
     ClaimVolume {
         /// Whose.
         slot: Slot,
@@ -136,9 +152,9 @@ pub enum Intent {
         volume: VolumeId,
         /// Where it must be.
         zone: String,
-        /// How large it must be at least.
+        /// Its minimum size.
         size_gib: u32,
-        /// The tags of the node's own things.
+        /// The tags of the node's own resources.
         own: TagMap,
     },
     /// Creates the node's own interface.
@@ -162,14 +178,14 @@ pub enum Intent {
         volumes: Vec<VolumeId>,
         /// The node's own interface.
         interface: Option<InterfaceId>,
-        /// The instance's primary interface, which has the node's address and keeps it until it moves on; where that cannot be, it
-        /// is gone without.
+        /// The instance's primary interface, which has the node's address and keeps it until the address
+        /// moves. If it cannot be preserved, the step succeeds without it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address_interface: Option<InterfaceId>,
-        /// Whether the other volumes on it are looked at, and those that can become the node's are preserved as well.
+        /// Whether the step looks at the other volumes on it, and preserves those that the node can adopt.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         others: Option<OtherVolumes>,
-        /// Whether its UEFI variables are read: they are the instance's, and end with it.
+        /// Whether its UEFI variables are read: they belong to the instance, and end with it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         uefi: bool,
     },
@@ -267,10 +283,11 @@ pub enum Intent {
         image: ImageId,
         /// The primary interface.
         interface: LaunchInterface,
-        /// Data volumes that are made with it.
+        /// Data volumes that are created with it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<LaunchVolume>,
-        /// Device names of the image's mapping that nothing is made at: the node's own volumes come there.
+        /// Device names of the image's mapping at which no volume is created: the node's own volumes are
+        /// attached there.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         suppress: Vec<String>,
         /// The image's root device.
@@ -351,40 +368,40 @@ pub enum Intent {
         interface: InterfaceId,
         /// The node's address; none at first: the subnet chooses.
         address: Option<Ipv4Addr>,
-        /// Instances of the node's that it may be taken from.
+        /// Instances of the node that it may be taken from.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         from: Vec<InstanceId>,
         /// The tags of an interface that it may be taken from: those of this node of this owner.
         #[serde(default, skip_serializing_if = "TagMap::is_empty")]
         own: TagMap,
     },
-    /// Sees that nothing of the node's has its address any more, which goes back to its pool.
+    /// Sees that no resource of the node has its address any more, which returns to its pool.
     ReturnAddress {
-        /// Which pool.
+        /// The pool.
         pool: NodeName,
         /// Its subnet.
         subnet: SubnetId,
-        /// Which address.
+        /// The address.
         address: Ipv4Addr,
-        /// The tags of an interface of the node's.
+        /// The tags of an interface of the node.
         own: TagMap,
     },
-    /// Lets the node's Elastic IP address lead to the new instance.
+    /// Associates the node's Elastic IP address with the new instance.
     Associate {
-        /// Which.
+        /// The address.
         allocation: AllocationId,
         /// The instance.
         instance: InstanceId,
         /// Its primary interface.
         interface: InterfaceId,
-        /// The private address it is to lead to; none: the interface's primary one.
+        /// The private address to associate it with; none: the interface's primary one.
         private_ip: Option<Ipv4Addr>,
-        /// Instances of the node's that it may be taken from.
+        /// Instances of the node that it may be taken from.
         from: Vec<InstanceId>,
         /// The tags of an interface that it may be taken from.
         own: TagMap,
     },
-    /// Makes a data volume larger, wherever it is.
+    /// Enlarges a data volume, wherever it is.
     Grow {
         /// Whose.
         slot: Slot,
@@ -393,7 +410,7 @@ pub enum Intent {
         /// To this size.
         size_gib: u32,
     },
-    /// Looks at everything once more.
+    /// Looks at every resource once more.
     Verify {
         /// The new instance.
         instance: InstanceId,
@@ -410,7 +427,7 @@ pub enum Intent {
         volume: VolumeId,
         /// What it was: `temporary root`, `data`…
         role: String,
-        /// Of a retained one: what must be seen before.
+        /// For a retained volume: the conditions of its deletion.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retained: Option<Succession>,
     },
@@ -429,16 +446,17 @@ pub enum Intent {
         /// Which.
         snapshot: SnapshotId,
     },
-    /// Looks for what a step of a cancelled or abandoned operation may have made.
+    /// Looks for resources that a step of a cancelled or abandoned operation may have made.
     Find {
-        /// What kind of thing.
+        /// The kind of resource.
         kind: ResourceKind,
         /// The tags it would have.
         tags: TagMap,
     },
     /// A step of a backup, which is no operation.
     Backup(BackupIntent),
-    /// Takes a snapshot of a volume that has just become free, for the node's backups; nothing waits for its copy.
+    /// Takes a snapshot of a volume that has just become free, for the node's backups. No step waits for its
+    /// completion.
     FinalSnapshot {
         /// Whose.
         slot: Slot,
@@ -447,7 +465,8 @@ pub enum Intent {
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
     },
-    /// Takes a snapshot of a free volume that only another zone would need, while home waits for another one.
+    /// Takes a snapshot of a free volume that only another zone would need, while home waits for another
+    /// snapshot.
     SnapshotAhead {
         /// Whose.
         slot: Slot,
@@ -502,8 +521,8 @@ impl Intent {
 
     /// How long a step may take before the workflow does something else, in milliseconds.
     ///
-    /// Chosen well above what was measured or documented (`ec2-semantics` §6): a bound catches what hangs, it does not
-    /// race what is slow.
+    /// Chosen well above the measured or documented times (`ec2-semantics` §6): a bound catches stuck steps,
+    /// and does not cut slow ones short.
     #[must_use]
     pub const fn budget_ms(&self) -> u64 {
         const SECOND: u64 = 1_000;
@@ -521,25 +540,26 @@ impl Intent {
             | Self::MoveAddress { .. }
             | Self::Associate { .. }
             | Self::Verify { .. } => 15 * MINUTE,
-            // With something to go by it holds nothing up for longer.
+            // With pools to fall back on, the survey delays the launch no longer than this.
             Self::Survey(question) if !question.needed => PATIENCE_MS,
             Self::Survey(_) => 15 * MINUTE,
-            // Seconds in practice. What cannot be cleaned up by then is left, listed, and tried again by the next operation.
+            // Seconds in practice. A resource that cannot be deleted by then stays listed; the next operation
+            // tries again.
             Self::DeleteInterface { .. }
             | Self::DeregisterImage { .. }
             | Self::DeleteSnapshot { .. }
             | Self::DeleteVolume { .. } => 5 * MINUTE,
-            // A volume in use stays so; after termination it comes anyway.
+            // A volume in use stays in use; after termination it becomes free in any case.
             Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
-            // A second in practice, and EC2 takes one of a volume every 15 s. The operation does not end before it is seen, but
-            // nothing else waits for it.
+            // A second in practice, and EC2 takes one snapshot of a volume every 15 s. The operation ends
+            // only after the snapshot is seen, but no other step waits for it.
             Self::FinalSnapshot { .. } => 5 * MINUTE,
-            // Likewise; a move waits for it only to wait for the snapshot itself.
+            // The same; a move would wait for the snapshot itself in any case.
             Self::SnapshotAhead { .. } => 5 * MINUTE,
             // Seconds to minutes in practice; EC2 promises nothing.
             // EC2 grants one modification in six hours.
             Self::Grow { .. } => 26 * 60 * MINUTE,
-            // Absence is believed after minutes only.
+            // Absence is believed only after minutes.
             Self::Find { .. } => 30 * MINUTE,
             // A metal instance took over 19 minutes to terminate.
             Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
@@ -554,8 +574,8 @@ impl Intent {
         }
     }
 
-    /// Whether the workflow goes on in another way when the step's time is over. The others are looked at until it is known
-    /// what became of them.
+    /// Whether the workflow has an alternative when the step's time is over. Other steps are looked at until
+    /// their outcome is known.
     #[must_use]
     pub const fn has_another_way(&self) -> bool {
         matches!(
@@ -571,7 +591,7 @@ impl Intent {
         )
     }
 
-    /// What an intent removes for good, by id.
+    /// The resource that an intent deletes, by id.
     #[must_use]
     pub fn cleans(&self) -> Option<String> {
         match self {
@@ -625,7 +645,7 @@ impl Intent {
         }
     }
 
-    /// What a step makes, and the tags it makes it with; `None` for a step that makes nothing.
+    /// The resources that a step makes, and the tags it makes them with; empty for a step that makes none.
     #[must_use]
     pub fn makes(&self) -> Vec<(ResourceKind, &TagMap)> {
         match self {

@@ -1,7 +1,8 @@
-//! Hints: what AWS's events say of volumes, snapshots and instances that a step may be waiting for.
+//! Wake hints: AWS's events about volumes, snapshots and instances that a step may be waiting for.
 //!
-//! A hint decides nothing. It lets a step that sleeps between two looks look at once; what the look shows is the evidence. So
-//! hints are not inbox entries: none is written to the journal, and one that is lost costs a pause.
+//! A hint decides nothing. It lets a step that sleeps between two looks look at once; the look gives the
+//! evidence. So hints are not inbox entries: none is written to the journal, and a lost one costs only a
+//! pause.
 
 use std::collections::BTreeSet;
 
@@ -9,36 +10,37 @@ use crate::model::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::step::backup::BackupIntent;
 use crate::step::intent::Intent;
 
-/// What something was heard of.
+/// The resources that an event was about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeHint {
-    /// A volume came to be, or did not, or could not be attached, or changed.
+    /// A volume was created, failed to be created, could not be attached, or changed.
     Volume {
-        /// Which.
+        /// The volume.
         volume: VolumeId,
     },
     /// Snapshots are complete, or failed.
     Snapshots {
-        /// Which.
+        /// The snapshots.
         snapshots: BTreeSet<SnapshotId>,
-        /// Of these volumes.
+        /// Their volumes.
         volumes: BTreeSet<VolumeId>,
     },
     /// An instance has another state.
     Instance {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
     },
 }
 
 impl WakeHint {
-    /// Whether a step with this request may be waiting for it. Better one look too many than one too late.
+    /// Whether a step with this request may be waiting for it. A superfluous look is better than a late one.
     #[must_use]
     pub fn concerns(&self, intent: &Intent) -> bool {
         match self {
             Self::Instance { instance } => instance_of(intent) == Some(instance),
             Self::Volume { volume } => match intent {
-                // The request of one that is being made does not know its name yet; there are few of them.
+                // The request of a volume that is being created does not know its id yet; there are few of
+                // them.
                 Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => true,
                 Intent::ClaimVolume { volume: of, .. }
                 | Intent::Attach { volume: of, .. }
@@ -67,7 +69,8 @@ impl WakeHint {
 fn instance_of(intent: &Intent) -> Option<&InstanceId> {
     match intent {
         Intent::Fence { instance, .. } | Intent::Start { instance, .. } => Some(instance),
-        // What is on an instance that ends becomes free a little later than it ends: a look then comes soon enough.
+        // Resources on an ending instance become free a little later than it ends: a look then comes soon
+        // enough.
         Intent::Release { from, .. } | Intent::ReleaseInterface { from, .. } => Some(from),
         _ => None,
     }

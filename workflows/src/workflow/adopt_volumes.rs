@@ -6,7 +6,7 @@ use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
-/// Every rule of `take` that holds.
+/// Every rule of `adopt_volumes` that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let Some(carrier) = op.order.before.carrier.as_ref().filter(|_| op.facts.carried_over.is_none()) else {
         return Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     ]
 }
 
-/// What belongs to the node, once it was looked at or its instance is lost.
+/// The node's resources, once the instance was looked at or is lost.
 pub(crate) fn adopted(op: &Operation) -> Option<Resources> {
     rules(op).is_empty().then(|| Resources { orphans: op.orphans(), ..op.order.before.clone() })
 }

@@ -1,4 +1,4 @@
-//! # Delete: the end of a node, keeping what the request says
+//! # Delete: ends a node and keeps what the request names
 //!
 //! ```text
 //!  preserve:i ─ fence:i ─┬─ release:x ─── delete_volume:x      (unless kept)
@@ -6,16 +6,28 @@
 //!                           deregister_image ─ delete_snapshot ─ done
 //! ```
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | gone for ever: counts as released and deleted |
-//! | `delete_volume:v` | its class is not kept, it was seen free | DeleteVolume by id | not found | stuck |
-//! | `delete_interface` | not kept, free | DeleteNetworkInterface | not found | stuck |
-//! | `return_address` | `ip_pool`, everything fenced; one after the other, where it has several | – | no interface of the node's has the address | stuck |
-//! | `deregister_image:a`, `delete_snapshot:s` | not kept | – | not found | stuck |
+//! - `preserve:i`, `fence:i`, `release:*`: as in [`replace`](super::replace).
+//!   - On failure: a resource that no longer exists counts as released and deleted.
+//! - `delete_volume:v`
+//!   - May start when: the volume's class is not kept, and the volume was seen free.
+//!   - Does: DeleteVolume by id. Observed by: not found.
+//!   - On failure: stuck.
+//! - `delete_interface`
+//!   - May start when: the interface is not kept, and is free.
+//!   - Does: DeleteNetworkInterface. Observed by: not found.
+//!   - On failure: stuck.
+//! - `return_address`
+//!   - May start when: the mode is `ip_pool` and everything is fenced. A node with several addresses returns
+//!     one after the other.
+//!   - Does: only describes. Observed by: no interface of the node has the address.
+//!   - On failure: stuck.
+//! - `deregister_image:a`, `delete_snapshot:s`
+//!   - May start when: they are not kept.
+//!   - Observed by: not found.
+//!   - On failure: stuck.
 //!
-//! Nothing is ever deleted as a side effect of the termination: everything is made to survive it first, and what goes,
-//! goes by id. What is kept stays listed in the node's last event. There is no undo.
+//! The termination deletes nothing as a side effect: every resource is first made to survive it, and is then
+//! deleted by id. Kept resources stay listed in the node's last event. Nothing is undone.
 
 use crate::model::resources::Resources;
 use crate::model::restore::Keep;
@@ -48,7 +60,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
                     .find(|fact| fact.id.as_ref() == Some(volume))
                     .is_none_or(|fact| fact.place == Place::Free),
                 Intent::DeleteInterface { interface } => interface::is_free(op, interface),
-                // A snapshot cannot go while its image is registered.
+                // EC2 refuses to delete a snapshot while its image is registered.
                 Intent::DeleteSnapshot { snapshot } => op
                     .order
                     .before
@@ -68,7 +80,7 @@ fn keep(op: &Operation) -> Keep {
     op.order.keep.unwrap_or(Keep { root: true, data: true, network: true, backups: true })
 }
 
-/// Everything that is to go, by id.
+/// Everything that is to be deleted, by id.
 fn disposals(op: &Operation) -> Vec<(String, Intent)> {
     let keep = keep(op);
     let before = &op.order.before;
@@ -78,7 +90,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Slot::Root => keep.root,
             Slot::Data(_) => keep.data,
         };
-        // What was there before the node stays.
+        // Volumes that existed before the node stay.
         if !kept
             && !existing_volumes::is_taken(op, &held.volume)
             && !attached_volumes::is_foreign(held.found.as_ref())
@@ -107,7 +119,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             Intent::DeleteInterface { interface: held.interface.clone() },
         ));
     }
-    // An address that moves does not outlive the node, nor does what has it.
+    // An address that moves does not outlive the node, nor does the interface that has it.
     if let Some(interface) = address_retention::doomed(before) {
         list.push((interface.to_string(), Intent::DeleteInterface { interface }));
     }
@@ -128,7 +140,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
     list
 }
 
-/// What remains, if everything that is to go is gone and everything else is free.
+/// The node's remaining resources, once every deletion is done and everything else is free.
 pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let facts = &op.facts;
     let fenced = facts.holders.iter().all(|holder| holder.fenced);
@@ -144,11 +156,11 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     let deleted = |id: String| facts.deleted.contains(&id);
     left.carrier = None;
     left.unmanaged = Vec::new();
-    // It stays allocated to the account, which had it before the node.
+    // The address stays allocated to the account, which had it before the node.
     left.elastic = None;
     left.volumes.retain(|_, held| !deleted(held.volume.to_string()));
     left.retained.retain(|old| !deleted(old.volume.to_string()));
-    // What its content went on in is gone: it may be taken again.
+    // The copy with its content is deleted, so a new node may claim the volume.
     for old in &mut left.retained {
         old.went_on &= left.volumes.contains_key(&old.slot);
     }
@@ -161,11 +173,11 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     }
     left.address_interface = None;
     left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
-    // With nothing that is there, a node of the same name begins where its file says.
+    // If no resource is left, a node of the same name starts where its file says.
     if left.interface.is_none() && left.volumes.is_empty() {
         left.subnet = None;
     }
-    // They are read before the instance ends, and go with the root.
+    // The variables are read before the instance ends, and are deleted with the root.
     left.uefi_data = facts.uefi_data.clone().filter(|_| left.volumes.contains_key(&Slot::Root));
     left.orphans = op.orphans();
     Some(left)

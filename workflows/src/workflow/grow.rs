@@ -1,12 +1,14 @@
-//! # Grow: data volumes become as large as the node file says, while the node runs
+//! # Grow: enlarges data volumes to the size of the node file, while the node runs
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `grow:x` | the file's size is larger than the volume | ModifyVolume | the volume's size | stuck (EC2 allows a few modifications a day) |
+//! - `grow:x`
+//!   - May start when: the file's size is larger than the volume.
+//!   - Does: ModifyVolume. Observed by: the volume's size.
+//!   - On failure: stuck. EC2 allows a few modifications a day.
 //!
-//! It starts when a larger size is applied, or at the end of the operation that held the node then. Nothing is taken from the node. It is cancelled at any
-//! time (a volume that has grown stays so), and ends at once when the instance is lost: the replacement does not wait, and what is still
-//! smaller grows after it. The file system in the volume is the guest's to grow.
+//! It starts when a larger size is applied, or at the end of the operation that held the node at that time.
+//! The node keeps everything. The operator can cancel it at any time; a volume that has grown stays so. It
+//! ends at once when the instance is lost: the replacement does not wait, and volumes that are still smaller
+//! grow after it. The operator enlarges the file system inside the volume.
 
 use crate::model::resources::Resources;
 use crate::model::volume::Slot;
@@ -28,7 +30,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     wanted.collect()
 }
 
-/// What belongs to the node, once everything has grown or its instance is lost.
+/// The node's resources, once every volume has grown or the instance is lost.
 pub(crate) fn grown(op: &Operation) -> Option<Resources> {
     if !rules(op).is_empty() {
         return None;

@@ -1,23 +1,25 @@
 //! # Pause: the node gives its instance back and keeps everything else
 //!
-//! It is the release half alone: what is on the instance is made to survive, the instance is fenced, volumes and interface are
-//! seen free. `node resume` is the acquire half: a provision that finds everything there already.
+//! A pause is the release half alone: what is on the instance is made to survive, the instance is fenced,
+//! volumes and interface are seen free. `node resume` is the acquire half: a provision that finds every
+//! resource already there.
 //!
 //! ```text
 //!  preserve:i ─ fence:i ─┬─ release:x ─── done
 //!                        └─ release_interface
 //! ```
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `preserve:i`, `fence:i`, `release:*` | as in `replace` | | | as in `replace` |
-//! | clean-up | everything is fenced and free | deletes temporary roots and left-overs | not found | left over |
+//! - `preserve:i`, `fence:i`, `release:*`: as in [`replace`](super::replace), also on failure.
+//! - Clean-up
+//!   - May start when: everything is fenced and free.
+//!   - Does: deletes temporary roots and orphans. Observed by: not found.
+//!   - On failure: the resource stays listed as an orphan.
 //!
-//! An operation that is bringing the node onto an instance can be *diverted* into this at any time, even while it waits for
-//! capacity or is stuck: it gives up its candidate and ends with everything free. So a pause, and a deletion, need not wait for a
-//! replacement that may never end.
+//! An operation that is bringing the node onto an instance can be *diverted* into a pause at any time, even
+//! while it waits for capacity or is stuck: it gives up its candidate and ends with everything free. So a
+//! pause or a deletion need not wait for a replacement that may never end.
 //!
-//! A secondary private address stays with the interface that had it: see `rules::address_retention`.
+//! A secondary private address stays on the interface that had it: see `rules::address_retention`.
 
 use crate::model::resources::Resources;
 use crate::operation::facts::Place;
@@ -50,7 +52,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due
 }
 
-/// Whether nothing of the node's is on an instance any more.
+/// Whether no resource of the node is on an instance any more.
 fn is_released(op: &Operation) -> bool {
     let free = |place: &Place| !matches!(place, Place::On(_));
     op.facts.holders.iter().all(|holder| holder.fenced)
@@ -58,7 +60,7 @@ fn is_released(op: &Operation) -> bool {
         && op.facts.interfaces().all(|fact| free(&fact.place))
 }
 
-/// What belongs to the node, once everything is free.
+/// The node's resources, once everything is free.
 pub(crate) fn paused(op: &Operation, at_ms: u64) -> Option<Resources> {
     (is_released(op) && rules(op).is_empty()).then(|| op.handed_over(at_ms))
 }

@@ -8,25 +8,65 @@
 //!                                                   └─ move_address ┘
 //! ```
 //!
-//! | step | may start when | does | observed by | on failure |
-//! | --- | --- | --- | --- | --- |
-//! | `resolve` | at once | looks up zone and image traits | subnet, image | stuck |
-//! | `survey` | zone known; the file asks for one: `requirements`, an `order`, a `price_max` | looks at types, offers, prices, scores | – | see `rules::survey` |
-//! | `create_volume:x` | the zone is known | CreateVolume, tokenised | volume `available` | stuck |
-//! | `take_volume:x` | the file names an existing volume; the zone is known | see `taken.rs` | volume free, twice | stuck |
-//! | `snapshot:x`, `create_volume:x` | the file names an existing volume, and the pool is in another zone | as in `replace` | | stuck |
-//! | `create_interface` | `primary_eni`, `secondary_eni`; zone known | CreateNetworkInterface, tokenised | interface `available` | stuck |
-//! | `launch` | no candidate; own interface free; no survey awaited | RunInstances in the ladder's next pool, tokenised | the instance | no capacity: next pool; refused: stuck |
-//! | `start` | launched | – | instance `running` | candidate lost: fenced, next pool |
-//! | `preserve:i` | it runs; again when all is in place | DeleteOnTermination=false | instance | stuck |
-//! | `attach:x` | volume free, candidate runs | AttachVolume | the volume | candidate gone: lost; else stuck |
-//! | `attach_interface` | `secondary_eni`, interface free, candidate runs | AttachNetworkInterface | the interface | see `rules::interface` |
-//! | `move_address` | `secondary_ip`, candidate runs | looks who has it, AssignPrivateIpAddresses | the interface | as above; held by a stranger: stuck |
-//! | `verify` | all in place and preserved | – | instance, volumes, interface | as above |
+//! - `resolve`
+//!   - May start when: at once.
+//!   - Does: looks up the zone and the image's traits. Observed by: subnet, image.
+//!   - On failure: stuck.
+//! - `survey`
+//!   - May start when: the zone is known, and the file asks for a survey (`requirements`, an `order`, a
+//!     `price_max`).
+//!   - Does: looks at types, offers, prices, scores.
+//!   - On failure: see `rules::survey`.
+//! - `create_volume:x`
+//!   - May start when: the zone is known.
+//!   - Does: CreateVolume with a client token. Observed by: volume `available`.
+//!   - On failure: stuck.
+//! - `claim_volume:x`
+//!   - May start when: the file names an existing volume, and the zone is known.
+//!   - Does: see `rules::existing_volumes`. Observed by: the volume is seen free twice.
+//!   - On failure: stuck.
+//! - `snapshot:x`, `create_volume:x`
+//!   - May start when: the file names an existing volume, and the pool is in another zone.
+//!   - Does: as in [`replace`](super::replace).
+//!   - On failure: stuck.
+//! - `create_interface`
+//!   - May start when: the mode is `primary_eni` or `secondary_eni`, and the zone is known.
+//!   - Does: CreateNetworkInterface with a client token. Observed by: interface `available`.
+//!   - On failure: stuck.
+//! - `launch`
+//!   - May start when: there is no candidate, the node's own interface is free, and no survey is awaited.
+//!   - Does: RunInstances in the ladder's next pool, with a client token. Observed by: the instance.
+//!   - On failure: no capacity: the next pool; refused: stuck.
+//! - `start`
+//!   - May start when: the instance is launched.
+//!   - Observed by: instance `running`.
+//!   - On failure: the candidate is lost: it is fenced, and the next pool is asked.
+//! - `preserve:i`
+//!   - May start when: the instance runs; once more when everything is in place.
+//!   - Does: DeleteOnTermination=false. Observed by: the instance.
+//!   - On failure: stuck.
+//! - `attach:x`
+//!   - May start when: the volume is free, and the candidate runs.
+//!   - Does: AttachVolume. Observed by: the volume.
+//!   - On failure: if the instance is gone, the candidate is lost; otherwise stuck.
+//! - `attach_interface`
+//!   - May start when: the mode is `secondary_eni`, the interface is free, and the candidate runs.
+//!   - Does: AttachNetworkInterface. Observed by: the interface.
+//!   - On failure: see `rules::interface`.
+//! - `move_address`
+//!   - May start when: the mode is `secondary_ip`, and the candidate runs.
+//!   - Does: looks which interface has the address, then AssignPrivateIpAddresses. Observed by: the
+//!     interface.
+//!   - On failure: as `attach:x`; if an interface that is not the node's holds the address: stuck.
+//! - `verify`
+//!   - May start when: everything is in place and preserved.
+//!   - Observed by: instance, volumes, interface.
+//!   - On failure: as `attach:x`.
 //!
-//! A stop in the middle leaves: tagged volumes, an interface, an instance; the next start goes on with the same tokens. A
-//! lost candidate is fenced, its root deleted, what it held released, and the next pool is asked. Nothing has an undo. A
-//! provision that is stuck over a wrong file goes on with the corrected one: `node apply`, then `workflow resume`.
+//! A process that stops midway leaves tagged volumes, an interface, an instance; the next start continues
+//! with the same client tokens. A lost candidate is fenced, its root is deleted, its volumes and interface
+//! are released, and the next pool is asked. No step has an undo. A provision that is stuck over a wrong file
+//! continues with the corrected one: `node apply`, then `workflow resume`.
 
 use crate::model::operation_id::OperationKind;
 use crate::operation::facts::Place;
@@ -41,7 +81,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due
 }
 
-/// A corrected file: what it names and the one before did not is made, and an address that nobody has yet is the new one.
+/// A corrected file: volumes that it adds are created, and an address that no resource has yet is the file's.
 pub(crate) fn mend(op: &mut Operation, before: &NodeSpec) {
     match op.order.kind {
         OperationKind::Provision | OperationKind::Replace | OperationKind::Resume => {

@@ -1,4 +1,43 @@
-//! `prune`: deletes retained volumes whose successor is in place.
+//! # Prune: deletes retained volumes by id, while the node runs
+//!
+//! A workflow with another purpose never deletes a volume that holds, or held, the node's data. When the
+//! content continues in another volume, the old one is *retained*
+//! ([`Retained`](crate::model::resources::Retained)). With `persist.root: image` or `persist.data: snapshot`
+//! every replacement leaves one more. A prune deletes them: the operator asks for it (`node prune`), or the
+//! file says how long they are kept (`persist.retain_days`).
+//!
+//! - `delete_volume:v`
+//!   - May start when: the order names the volume. One step per volume.
+//!   - Does: DeleteVolume, after two looks, a second apart, at it and at its successor.
+//!   - Observed by: not found.
+//!   - On failure: the volume stays retained, with the reason and the time (`failed_deletion`). The others
+//!     continue.
+//!   - Safe to repeat because: of the id; "not found" means done.
+//!
+//! # What may be deleted
+//! The order names each volume, with its age and why it may be deleted
+//! ([`PruneItem`](crate::model::resources::PruneItem)). The journal decides the choice:
+//!
+//! - This node *retains* the volume, and its age or its id matches the request.
+//! - The volume is not *foreign* (not created for the node), no current volume of the node, and not named by
+//!   the node file.
+//! - A successor volume has its place, and an instance carries the node with the successor. So the only
+//!   volume with the content of a place stays. While the node is paused, or before the workflow that created
+//!   the successor has ended, everything stays.
+//!
+//! The worker looks at the volume twice before it deletes it: it must be free, with the tags of this node of
+//! this installation, and its successor must be attached to the instance. A volume that fails this check is
+//! refused; the others are not affected.
+//!
+//! # What it gives way to
+//! A prune gives way to every other operation. It takes nothing from the node and begins only while no
+//! operation holds the node. It ends at once when the instance is lost or another workflow needs the node. A
+//! volume whose deletion was under way then stays listed, though it may be gone: the next prune finds that
+//! out. The operator can cancel it at any time; deleted volumes stay deleted.
+//!
+//! # Scheduled prunes
+//! With `persist.retain_days` a loop of the workers asks for the volumes that have been retained for longer
+//! (`domain::retention`), at the node's turn within an hour. It tries a failed deletion again a day later.
 
 use crate::model::resources::{FailedDeletion, Resources, Succession};
 use crate::operation::state::{Due, Operation};
@@ -26,12 +65,12 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due.collect()
 }
 
-/// What belongs to the node, once everything was tried or its instance is lost.
+/// The node's resources, once every deletion was tried or the instance is lost.
 pub(crate) fn pruned(op: &Operation) -> Option<Resources> {
     rules(op).is_empty().then(|| remaining(op))
 }
 
-/// What belonged to the node when the operation began, without what it has pruned.
+/// The resources that the node had at the beginning, without the volumes that are pruned.
 pub(crate) fn remaining(op: &Operation) -> Resources {
     let mut left = op.order.before.clone();
     for pruned in &op.order.prune {

@@ -1,32 +1,55 @@
-//! # Undo: a cancelled operation ends as if it had not been
+//! # Undo: a cancelled operation ends as if it had not begun
 //!
-//! Before the point of no return a replacement (or deletion) is undone: what it launched is fenced, what was taken from the old
-//! instance goes back to it, what it made is deleted. The point of no return is the *intention* to fence the old instance; from
-//! then on there is only forward. A provision can be undone at any time: volumes that an instance of its may have written to stay, listed
-//! with the node, and come back when the node is applied again.
+//! Before the point of no return a replacement (or deletion) is undone: launched instances are fenced,
+//! resources taken from the old instance go back to it, created resources are deleted. The point of no return
+//! is the *intention* to fence the old instance; from then on the workflow only moves forward. A provision
+//! can be undone at any time: volumes that one of its instances may have written to stay, listed with the
+//! node, and are used again when the node is applied again.
 //!
 //! ```text
-//!  (what was being asked for settles) ─ fence:new ─┬─ release:x ─ attach:x (old) ─┐
-//!                                                  ├─ delete_volume:… ────────────┼─ cancelled
-//!                          move_address (old) ─────┴─ delete_interface … ─────────┘
+//!  (open requests settle) ─ fence:new ─┬─ release:x ─ attach:x (old) ─┐
+//!                                      ├─ delete_volume:… ────────────┼─ cancelled
+//!              move_address (old) ─────┴─ delete_interface … ─────────┘
 //! ```
 //!
-//! | step | may start when | does | on failure |
-//! | --- | --- | --- | --- |
-//! | open steps | – | a create that was being asked for settles as ever; a launch that waits for its time is withdrawn | not in time: `find` |
-//! | `preserve:i`, `fence:i` | every instance but the old one | as in `replace` | stuck |
-//! | `release:x`, `release_interface` | its holder is fenced | – | gone for ever: stuck (provision: counts as gone) |
-//! | `attach:x` | it has left the old instance, or a detach was tried | AttachVolume to the old instance | old instance lost: forward after all |
-//! | `attach_interface` | the second interface has left the old instance (gone meanwhile: made anew) | AttachNetworkInterface to the old instance | as above |
-//! | `move_address`, `associate_elastic_ip` | the address may have moved | back to the old instance's interface | as above |
-//! | `delete_volume:x`, `delete_interface`, `deregister_image`, `delete_snapshot` | made by this operation, never used by an instance, everything else fenced | – | left over |
-//! | `find:s` | a step may have made something | looks by tags for five minutes | left over |
+//! - Open steps
+//!   - A create that is under way settles as usual. A launch that waits for its time is withdrawn.
+//!   - On failure: if a step does not settle in time, `find`.
+//! - `preserve:i`, `fence:i`
+//!   - May start when: for every instance but the old one.
+//!   - Does: as in [`replace`](super::replace).
+//!   - On failure: stuck.
+//! - `release:x`, `release_interface`
+//!   - May start when: its holder is fenced.
+//!   - On failure: if the resource no longer exists: stuck (a provision counts it as deleted).
+//! - `attach:x`
+//!   - May start when: the volume has left the old instance, or a detach was tried.
+//!   - Does: AttachVolume to the old instance.
+//!   - On failure: if the old instance is lost, the operation goes forward after all.
+//! - `attach_interface`
+//!   - May start when: the second interface has left the old instance. If it no longer exists, it is created
+//!     again.
+//!   - Does: AttachNetworkInterface to the old instance.
+//!   - On failure: as `attach:x`.
+//! - `move_address`, `associate_elastic_ip`
+//!   - May start when: the address may have moved.
+//!   - Does: moves it back to the old instance's interface.
+//!   - On failure: as `attach:x`.
+//! - `delete_volume:x`, `delete_interface`, `deregister_image`, `delete_snapshot`
+//!   - May start when: this operation created the resource, no instance ever used it, and everything else is
+//!     fenced.
+//!   - On failure: the resource stays listed as an orphan.
+//! - `find:s`
+//!   - May start when: a step may have created a resource.
+//!   - Does: looks by tags for five minutes.
+//!   - On failure: the resource stays listed as an orphan.
 //!
-//! A live detach that was asked for cannot be called back: while the old instance's operating system still uses the volume, the
-//! workflow waits for it, and is stuck after a while; unmounted there, the volume leaves and is attached again.
+//! A requested detach of a running instance's volume cannot be called back. While the old instance's
+//! operating system still uses the volume, the workflow waits for it, and is stuck after a while. Once it is
+//! unmounted there, the volume leaves and is attached again.
 //!
-//! When the old instance is lost meanwhile, there is nothing to go back to: the operation goes forward after all.
-//! DeleteOnTermination stays false on what the old instance holds.
+//! If the old instance is lost meanwhile, there is nothing to return to: the operation goes forward after
+//! all. DeleteOnTermination stays false on the volumes that the old instance holds.
 
 use crate::model::aws::InstanceId;
 use crate::model::operation_id;
@@ -55,7 +78,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
             due.extend(cleanup::clean(&resource).map(Due::from));
         }
     }
-    // What gives way to all others does so at once.
+    // An operation that gives way to all others ends at once.
     if !operation_id::is_in_place(op.order.kind) {
         due.extend(cleanup::orphans(op));
     }
@@ -63,7 +86,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due
 }
 
-/// What was taken from the old instance goes back to it.
+/// Returns to the old instance the resources that were taken from it.
 fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
     for (slot, held) in &op.order.before.volumes {
         let Some(fact) = op.facts.volumes.get(slot) else { continue };
@@ -116,7 +139,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
     }
 }
 
-/// Whether the address that moves is surely on the old instance.
+/// Whether the address that moves is known to be on the old instance.
 fn is_address_back(op: &Operation, old: &Holder) -> bool {
     let may_have_moved =
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
@@ -125,7 +148,7 @@ fn is_address_back(op: &Operation, old: &Holder) -> bool {
         || op.facts.address_on.as_ref() == Some(&old.instance)
 }
 
-/// Whether nothing of the operation's holds it any more.
+/// Whether no instance of the operation holds it any more.
 fn is_free(op: &Operation, resource: &Resource) -> bool {
     let facts = &op.facts;
     match resource {
@@ -134,11 +157,11 @@ fn is_free(op: &Operation, resource: &Resource) -> bool {
             .values()
             .find(|fact| fact.id.as_ref() == Some(volume))
             .is_none_or(|fact| fact.place == Place::Free),
-        // One that has the address keeps it until the old instance has it again.
+        // An interface that has the address keeps it until the old instance has it again.
         Resource::Interface { interface } => {
             interface::is_free(op, interface) && op.old().is_none_or(|old| is_address_back(op, old))
         }
-        // A snapshot cannot go while its image is registered.
+        // EC2 refuses to delete a snapshot while its image is registered.
         Resource::Snapshot { .. } => {
             facts.root_image.as_ref().is_none_or(|image| facts.deleted.contains(&image.to_string()))
                 && !op.has_images_to_clean()
@@ -147,7 +170,7 @@ fn is_free(op: &Operation, resource: &Resource) -> bool {
     }
 }
 
-/// Whether the undoing does not depend on a step: it may end anyhow.
+/// Whether the undo does not depend on a step: it may end without it.
 pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
     let is_old = |instance: &InstanceId| op.old().is_some_and(|old| old.instance == *instance);
     match intent {
@@ -188,7 +211,7 @@ pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
     }
 }
 
-/// What belongs to the node, if everything is back.
+/// The node's resources, once everything is back.
 pub(crate) fn restored(op: &Operation) -> Option<Resources> {
     let facts = &op.facts;
     if facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) || !rules(op).is_empty() {
@@ -219,7 +242,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         }
     }
     left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
-    // What went on as a copy that stays.
+    // Volumes whose content continues in a copy that stays.
     let is_held = |old: &&Retained| left.volumes.values().any(|held| held.volume == old.volume);
     let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
     left.retained.extend(superseded);
