@@ -51,6 +51,20 @@ pub struct Order {
     pub cause: Cause,
 }
 
+impl Order {
+    /// What was heard of the node's instance, if that is why it was ordered.
+    pub(crate) const fn signal(&self) -> Option<&Signal> {
+        match &self.cause {
+            Cause::Signal { signal } => Some(signal),
+            Cause::Request { .. }
+            | Cause::ReturnToSpot { .. }
+            | Cause::Found { .. }
+            | Cause::FileChanged { .. }
+            | Cause::RetainedLonger { .. } => None,
+        }
+    }
+}
+
 /// What happened in an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
