@@ -1,9 +1,11 @@
 //! How an operation moves: events are folded into facts, evidence is learned, decisions are drafted, the
 //! end is drawn up.
 
+mod consequence;
 pub mod decide;
-pub(crate) mod finish;
+mod finish;
 pub mod fold;
-pub(crate) mod learn;
-pub(crate) mod remedy;
-pub(crate) mod short_notice;
+mod learn;
+mod remedy;
+mod short_notice;
+mod start;

@@ -457,131 +457,160 @@ pub enum Refusal {
     },
 }
 
+/// Why an event cannot follow.
+type Why = &'static str;
+
+const NOT_UNDER_WAY: Why = "this backup is not under way";
+
 impl BackupCatalog {
     /// Remembers.
     ///
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
     pub fn evolve(mut self, stamp: Stamp, event: &BackupEvent) -> Result<Self, Illegal> {
-        let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
+        match self.remember(stamp, event) {
+            Ok(()) => Ok(self),
+            Err(why) => Err(Illegal { seq: stamp.seq, why: why.to_owned() }),
+        }
+    }
+
+    fn remember(&mut self, stamp: Stamp, event: &BackupEvent) -> Result<(), Why> {
         if self.closed {
-            return illegal("the catalog is closed");
+            return Err("the catalog is closed");
         }
         if self.opened == matches!(event, BackupEvent::Opened { .. }) {
-            return illegal("a catalog is opened once, and first");
+            return Err("a catalog is opened once, and first");
         }
+        let at_ms = stamp.at_ms;
         match event {
             BackupEvent::Opened { carried } => {
                 self.opened = true;
                 self.known = carried.clone();
+                Ok(())
             }
-            BackupEvent::Began(order) => {
-                if order.number != self.known.newest + 1 {
-                    return illegal("the backup's number does not follow the last one");
-                }
-                if self.known.under_way().is_some() && !order.is_final() {
-                    return illegal("another backup is under way");
-                }
-                self.begun += 1;
-                self.known.newest = order.number;
-                self.known.newest_began_at_ms = Some(stamp.at_ms);
-                self.known.backups.push(Backup {
-                    order: order.clone(),
-                    began_at_ms: stamp.at_ms,
-                    progress: Progress::Taking,
-                    taken_at_ms: None,
-                    complete_at_ms: None,
-                    snapshots: BTreeMap::new(),
-                });
-            }
+            BackupEvent::Began(order) => self.began(order, at_ms),
             BackupEvent::StepIntended { backup, step, intent, not_before_ms, deadline_ms } => {
-                if self.has_open(*backup, step) {
-                    return illegal("this step is open already");
-                }
                 let record = OpenRecord {
                     backup: *backup,
                     step: step.clone(),
                     intent: Arc::new(Intent::Backup(intent.clone())),
-                    intended_at_ms: stamp.at_ms,
+                    intended_at_ms: at_ms,
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
                 };
-                self.steps.insert(stamp.seq.into(), record);
+                self.step_intended(stamp, record)
             }
-            BackupEvent::StepSettled { token, evidence, .. } => {
-                let Some(record) = self.steps.remove(token) else { return illegal("this step is not open") };
-                if let Intent::Backup(intent) = record.intent.as_ref() {
-                    self.learn(record.backup, intent, evidence, stamp.at_ms);
-                }
-            }
-            BackupEvent::Completed { backup } => {
-                let Some(completed) = self.under_way_mut(*backup) else {
-                    return illegal("this backup is not under way");
-                };
-                completed.progress = Progress::Complete;
-                completed.complete_at_ms = Some(stamp.at_ms);
-                self.known.failed_in_a_row = 0;
-                self.forget_old();
-            }
-            BackupEvent::Failed { backup, because } => {
-                if self.under_way_mut(*backup).is_none() {
-                    return illegal("this backup is not under way");
-                }
-                let is_it = |known: &mut Backup| known.order.number == *backup;
-                let failed: Vec<Backup> = self.known.backups.extract_if(.., is_it).collect();
-                failed.iter().for_each(|backup| self.delete_later_all(backup));
-                self.known.failed_in_a_row = self.known.failed_in_a_row.saturating_add(1);
-                let failure = Failure { backup: *backup, at_ms: stamp.at_ms, because: because.clone() };
-                self.known.failures.push(failure);
-                if self.known.failures.len() > FAILURES_MAX {
-                    self.known.failures.remove(0);
-                }
-            }
-            BackupEvent::Held { backup, by } => {
-                if !self.known.complete().any(|known| known.order.number == *backup) {
-                    return illegal("this backup is not complete");
-                }
-                if self.known.holds.get(by).is_none_or(|held| held == backup) {
-                    self.known.holds.insert(by.clone(), *backup);
-                } else {
-                    self.known.further_holds.entry(by.clone()).or_default().insert(*backup);
-                }
-            }
-            BackupEvent::HoldReleased { by } => {
-                if self.known.holds.remove(by).is_none() {
-                    return illegal("no backup is held by it");
-                }
-                self.known.further_holds.remove(by);
-                self.forget_old();
-            }
-            BackupEvent::GivenUp { .. } => {
-                if !self.known.holds.is_empty() {
-                    return illegal("a backup is held");
-                }
-                if self.known.under_way().is_some() {
-                    return illegal("a backup is under way");
-                }
-                let all = std::mem::take(&mut self.known.backups);
-                all.iter().for_each(|backup| self.delete_later_all(backup));
-            }
+            BackupEvent::StepSettled { token, evidence, .. } => self.step_settled(*token, evidence, at_ms),
+            BackupEvent::Completed { backup } => self.completed(*backup, at_ms),
+            BackupEvent::Failed { backup, because } => self.failed(*backup, because, at_ms),
+            BackupEvent::Held { backup, by } => self.held(*backup, by),
+            BackupEvent::HoldReleased { by } => self.hold_released(by),
+            BackupEvent::GivenUp { .. } => self.given_up(),
+            BackupEvent::Closed { .. } if !self.steps.is_empty() => Err("steps are open"),
             BackupEvent::Closed { .. } => {
-                if !self.steps.is_empty() {
-                    return illegal("steps are open");
-                }
                 self.closed = true;
+                Ok(())
             }
             BackupEvent::Inherited { backup, operation, snapshots, taken_at_ms } => {
-                let Some(inherited) = self.under_way_mut(*backup) else {
-                    return illegal("this backup is not under way");
-                };
+                let inherited = self.under_way_mut(*backup).ok_or(NOT_UNDER_WAY)?;
                 inherited.progress = Progress::Copying;
                 inherited.taken_at_ms = Some(*taken_at_ms);
                 inherited.snapshots.clone_from(snapshots);
-                self.known.last_take_at_ms = self.known.last_take_at_ms.max(Some(stamp.at_ms));
+                self.known.last_take_at_ms = self.known.last_take_at_ms.max(Some(at_ms));
                 self.known.inherited_from = Some(operation.clone());
+                Ok(())
             }
         }
-        Ok(self)
+    }
+
+    fn began(&mut self, order: &BackupOrder, at_ms: u64) -> Result<(), Why> {
+        if order.number != self.known.newest + 1 {
+            return Err("the backup's number does not follow the last one");
+        }
+        if self.known.under_way().is_some() && !order.is_final() {
+            return Err("another backup is under way");
+        }
+        self.begun += 1;
+        self.known.newest = order.number;
+        self.known.newest_began_at_ms = Some(at_ms);
+        self.known.backups.push(Backup {
+            order: order.clone(),
+            began_at_ms: at_ms,
+            progress: Progress::Taking,
+            taken_at_ms: None,
+            complete_at_ms: None,
+            snapshots: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn step_intended(&mut self, stamp: Stamp, record: OpenRecord) -> Result<(), Why> {
+        if self.has_open(record.backup, &record.step) {
+            return Err("this step is open already");
+        }
+        self.steps.insert(stamp.seq.into(), record);
+        Ok(())
+    }
+
+    fn step_settled(&mut self, token: Token, evidence: &BackupEvidence, at_ms: u64) -> Result<(), Why> {
+        let record = self.steps.remove(&token).ok_or("this step is not open")?;
+        if let Intent::Backup(intent) = record.intent.as_ref() {
+            self.learn(record.backup, intent, evidence, at_ms);
+        }
+        Ok(())
+    }
+
+    fn completed(&mut self, backup: u64, at_ms: u64) -> Result<(), Why> {
+        let completed = self.under_way_mut(backup).ok_or(NOT_UNDER_WAY)?;
+        completed.progress = Progress::Complete;
+        completed.complete_at_ms = Some(at_ms);
+        self.known.failed_in_a_row = 0;
+        self.forget_old();
+        Ok(())
+    }
+
+    fn failed(&mut self, backup: u64, because: &str, at_ms: u64) -> Result<(), Why> {
+        self.under_way_mut(backup).ok_or(NOT_UNDER_WAY)?;
+        let is_it = |known: &mut Backup| known.order.number == backup;
+        let failed: Vec<Backup> = self.known.backups.extract_if(.., is_it).collect();
+        failed.iter().for_each(|backup| self.delete_later_all(backup));
+        self.known.failed_in_a_row = self.known.failed_in_a_row.saturating_add(1);
+        self.known.failures.push(Failure { backup, at_ms, because: because.to_owned() });
+        if self.known.failures.len() > FAILURES_MAX {
+            self.known.failures.remove(0);
+        }
+        Ok(())
+    }
+
+    fn held(&mut self, backup: u64, by: &OperationId) -> Result<(), Why> {
+        if !self.known.complete().any(|known| known.order.number == backup) {
+            return Err("this backup is not complete");
+        }
+        if self.known.holds.get(by).is_none_or(|held| *held == backup) {
+            self.known.holds.insert(by.clone(), backup);
+        } else {
+            self.known.further_holds.entry(by.clone()).or_default().insert(backup);
+        }
+        Ok(())
+    }
+
+    fn hold_released(&mut self, by: &OperationId) -> Result<(), Why> {
+        self.known.holds.remove(by).ok_or("no backup is held by it")?;
+        self.known.further_holds.remove(by);
+        self.forget_old();
+        Ok(())
+    }
+
+    fn given_up(&mut self) -> Result<(), Why> {
+        if !self.known.holds.is_empty() {
+            return Err("a backup is held");
+        }
+        if self.known.under_way().is_some() {
+            return Err("a backup is under way");
+        }
+        let all = std::mem::take(&mut self.known.backups);
+        all.iter().for_each(|backup| self.delete_later_all(backup));
+        Ok(())
     }
 
     /// The steps that may run now.

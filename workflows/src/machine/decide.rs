@@ -5,22 +5,19 @@ use std::sync::Arc;
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::{Seq, Token};
 
-use crate::machine::{finish, fold, remedy, short_notice};
-use crate::model::aws::InstanceId;
+use crate::machine::{consequence, finish, fold, remedy, short_notice};
 use crate::model::operation_id;
-use crate::model::operation_id::{OperationId, OperationKind, Outcome};
+use crate::model::operation_id::{OperationId, Outcome};
 use crate::model::resources::Resources;
 use crate::model::restore::{Keep, Restore};
-use crate::model::root::RootMethod;
 use crate::model::signal::{Cause, Certainty, News, Signal};
 use crate::model::volume::Slot;
 use crate::operation::event::{OperationEvent, Order};
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
-use crate::rules::{address_pool, attached_volumes, capacity, recovery_point, root_clone, survey};
+use crate::rules::{address_pool, attached_volumes, capacity};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
 use crate::workflow::{dispatch, undo};
 
 /// Why an operation refuses a command.
@@ -201,192 +198,17 @@ impl Draft {
         for event in attached_volumes::taken(&self.state, &intent, &evidence) {
             self.push(event)?;
         }
-        self.consequences(&step, &intent, &evidence)?;
+        for event in consequence::consequences(&self.state, &step, &intent, &evidence) {
+            self.push(event)?;
+        }
         self.intend()
     }
 
-    /// What an unwelcome observation leads to.
-    pub(super) fn consequences(
-        &mut self,
-        step: &str,
-        intent: &Intent,
-        evidence: &Evidence,
-    ) -> Result<(), Refusal> {
-        let candidate = self.state.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());
-        let concerns_candidate = |instance: &InstanceId| candidate.as_ref() == Some(instance);
-        if self.state.gives_up() {
-            match (intent, evidence) {
-                (Intent::Launch { .. }, Evidence::Launched { instance, .. }) => {
-                    return self.push(OperationEvent::CandidateLost {
-                        instance: instance.clone(),
-                        because: "the workflow is cancelled".to_owned(),
-                    });
-                }
-                (Intent::Release { .. }, Evidence::Lost { .. })
-                    if self.state.facts.undoing && self.state.order.kind == OperationKind::Provision =>
-                {
-                    return Ok(());
-                }
-                (intent, _) if undo::goes_on_without(&self.state, intent) => return Ok(()),
-                _ => {}
-            }
+    fn stuck(&mut self, step: &str, because: String, needs: String) -> Result<(), Refusal> {
+        match consequence::stuck(&self.state, step, because, needs) {
+            Some(stuck) => self.push(stuck),
+            None => Ok(()),
         }
-        match (intent, evidence) {
-            // The node is well without it; its backup catalog of backups says what is missing.
-            (Intent::FinalSnapshot { .. }, _) => Ok(()),
-            // What needs one takes it then.
-            (Intent::SnapshotAhead { .. }, _) => Ok(()),
-            (
-                Intent::Launch { .. } | Intent::Start { .. },
-                Evidence::InstanceGone { instance, reason: Some(reason), .. },
-            ) if is_ours_to_mend(reason) => {
-                if concerns_candidate(instance) {
-                    let because = format!("it ended with {reason}");
-                    self.push(OperationEvent::CandidateLost { instance: instance.clone(), because })?;
-                }
-                let needs = format!(
-                    "remove the cause (often a key), then: perennial workflow resume {}",
-                    self.state.id
-                );
-                self.stuck(step, format!("{instance} ended with {reason}"), needs)
-            }
-            (_, Evidence::InstanceGone { instance, state, reason }) if concerns_candidate(instance) => {
-                let state = state.map_or("not known any more".to_owned(), |state| state.to_string());
-                let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
-                self.push(OperationEvent::CandidateLost {
-                    instance: instance.clone(),
-                    because: format!("it is {state}{reason}"),
-                })
-            }
-            (Intent::Start { instance, .. }, Evidence::OutOfTime { because })
-                if concerns_candidate(instance) =>
-            {
-                self.push(OperationEvent::CandidateLost {
-                    instance: instance.clone(),
-                    because: format!("it did not start in time: {because}"),
-                })
-            }
-            // Refused on an instance that is lost anyway: the loss may be the reason; the next one is asked again.
-            (Intent::AdoptRoot { instance, .. }, _) if !concerns_candidate(instance) => Ok(()),
-            (
-                Intent::AdoptRoot { instance, .. },
-                Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
-            ) => self.fall(instance, evidence, format!("CreateReplaceRootVolumeTask: {code}: {message}")),
-            (Intent::AdoptRoot { instance, .. }, Evidence::OutOfTime { because }) => {
-                self.fall(instance, evidence, format!("the adoption did not end in time: {because}"))
-            }
-            (
-                Intent::CloneRoot { .. },
-                Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message },
-            ) => self.fall_from_clone(evidence, format!("CopyVolumes: {code}: {message}")),
-            (Intent::CloneRoot { .. }, Evidence::OutOfTime { because }) => {
-                self.fall_from_clone(evidence, format!("the copy was not there in time: {because}"))
-            }
-            (Intent::Launch { image, .. }, Evidence::Launched { instance, .. })
-                if self.state.root_method() == RootMethod::Image
-                    && self.state.facts.root_image.as_ref() != Some(image) =>
-            {
-                self.push(OperationEvent::CandidateLost {
-                    instance: instance.clone(),
-                    because: "it was launched before the root went on as an image".to_owned(),
-                })
-            }
-            (Intent::Survey(_), evidence) => match survey::missing(&self.state, evidence) {
-                Some((because, needs)) => self.stuck(step, because, needs),
-                None => Ok(()),
-            },
-            // A live detach is only tried; the volume follows after the fence.
-            (Intent::Detach { .. } | Intent::DetachInterface { .. }, _) => Ok(()),
-            // Gone for ever, and needed no more; or made anew.
-            (Intent::Release { .. }, Evidence::Lost { .. })
-                if self.state.order.kind == OperationKind::Delete =>
-            {
-                Ok(())
-            }
-            (
-                Intent::ReleaseInterface { .. }
-                | Intent::AttachInterface { .. }
-                | Intent::SetGroups { .. }
-                | Intent::Launch { .. },
-                Evidence::Lost { .. },
-            ) => Ok(()),
-            (Intent::AttachInterface { instance, .. }, Evidence::NoCapacity { code, message }) => {
-                let because = format!("{code}: {instance} takes no further interface: {message}");
-                let needs = format!(
-                    "detach another interface from it; or name types that take more interfaces than {}, `perennial node apply`, and terminate it: then another is launched. Then: perennial workflow resume {}",
-                    self.state.facts.candidate.as_ref().map_or("its own", |c| c.pool.instance_type.as_str()),
-                    self.state.id
-                );
-                self.stuck(step, because, needs)
-            }
-            // The node is well without it; what is left is listed.
-            (intent, _) if self.state.may_be_left(intent) => Ok(()),
-            (Intent::Attach { slot, device, .. }, Evidence::DeviceInUse) => {
-                let fact = self.state.facts.volumes.get(slot);
-                if fact.is_some_and(|fact| fact.device != *device) {
-                    return Ok(());
-                }
-                let because = format!("no device name is free on the instance; {device} was the last");
-                let needs = format!("detach a volume, then: perennial workflow resume {}", self.state.id);
-                self.stuck(step, because, needs)
-            }
-            (_, Evidence::HeldByAnother { what, by }) => {
-                let because = format!("{what} is held by {by}");
-                let needs = format!("free {what}, then: perennial workflow resume {}", self.state.id);
-                self.stuck(step, because, needs)
-            }
-            (_, Evidence::Lost { what }) => self.stuck(
-                step,
-                what.clone(),
-                format!(
-                    "{}bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {} \
-                     --from-backup <backup>, or accept the loss: --accept-loss <volume>",
-                    recovery_point::goes_on_by_itself(&self.state, intent),
-                    self.state.id.node(),
-                    self.state.id
-                ),
-            ),
-            (_, Evidence::Refused { code, message }) => {
-                let because = format!("{code}: {message}");
-                let needs = format!("remove the cause, then: perennial workflow resume {}", self.state.id);
-                self.stuck(step, because, needs)
-            }
-            (
-                Intent::CreateVolume { .. } | Intent::CreateInterface { .. },
-                Evidence::NoCapacity { code, message },
-            ) => {
-                let because = format!("{code}: {message}");
-                let needs = format!("capacity or a quota, then: perennial workflow resume {}", self.state.id);
-                self.stuck(step, because, needs)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn fall(
-        &mut self,
-        instance: &InstanceId,
-        evidence: &Evidence,
-        because: String,
-    ) -> Result<(), Refusal> {
-        let (from, to) = (self.state.facts.root_method, root_clone::after_adoption(&self.state, evidence));
-        self.push(OperationEvent::RootMethodChosen { instance: instance.clone(), from, to, because })
-    }
-
-    pub(super) fn fall_from_clone(&mut self, evidence: &Evidence, because: String) -> Result<(), Refusal> {
-        match root_clone::tried_on(&self.state) {
-            Some(instance) if self.state.facts.root_method == RootMethod::Clone => {
-                self.fall(&instance, evidence, because)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn stuck(&mut self, step: &str, because: String, needs: String) -> Result<(), Refusal> {
-        if self.state.status == Status::Running {
-            self.push(OperationEvent::Stuck { step: step.to_owned(), because, needs })?;
-        }
-        Ok(())
     }
 
     /// Takes what was heard about an instance of this operation. Leaves no events when it is of no consequence.
@@ -534,12 +356,4 @@ impl Draft {
             _ => None,
         })
     }
-}
-
-/// Reasons of a failed launch that no other pool would mend (EC2 User Guide, "Instance terminates immediately").
-fn is_ours_to_mend(reason: &str) -> bool {
-    matches!(
-        reason,
-        "Client.InternalError" | "Client.VolumeLimitExceeded" | "Client.InvalidSnapshot.NotFound"
-    )
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::operation_id::{OperationKind, Outcome};
 use crate::model::resources::{Carrier, HeldInterface, HeldVolume, Resources, Retained, RootImage};
 use crate::model::volume::Slot;
+use crate::operation::facts::Candidate;
 use crate::operation::state::Operation;
 use crate::rules::{cleanup, recovery_point, uefi};
 use crate::workflow::{adopt_volumes, delete, grow, pause, prune, undo};
@@ -41,6 +42,47 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
     if !facts.verified || facts.holders.iter().any(|holder| !holder.fenced) {
         return None;
     }
+    let (volumes, retained) = volumes_and_retained(op, candidate);
+    let subnet = candidate.pool.subnet.as_ref().unwrap_or(&facts.subnet);
+    Some(Resources {
+        subnet: (*subnet != op.order.spec.subnet).then(|| subnet.clone()),
+        placement: facts.placement.as_ref().map(|placement| match &candidate.pool.subnet {
+            Some(subnet) => placement.moved(&facts.subnet, subnet),
+            None => placement.clone(),
+        }),
+        carrier: Some(Carrier {
+            instance: candidate.instance.clone(),
+            instance_type: candidate.pool.instance_type.clone(),
+            market: candidate.pool.market,
+            interface,
+            private_ip,
+            spot_request: candidate.spot_request.clone(),
+        }),
+        volumes,
+        interface: op
+            .interface_on(candidate)
+            .zip(op.address_on(candidate))
+            .map(|(interface, private_ip)| HeldInterface { interface, private_ip }),
+        address: op.address_on(candidate),
+        address_interface: None,
+        addresses_elsewhere: facts.addresses_but_in(subnet),
+        elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
+        root_images: root_images(op),
+        retained,
+        orphans: op.orphans(),
+        recovery_points: recovery_point::recovery_points(op, candidate),
+        survey: facts.survey.as_deref().cloned().map(Box::new),
+        uefi_data: uefi::of_the_root(op, candidate),
+        unmanaged: Vec::new(),
+    })
+}
+
+/// The volumes it lives on, and those that are kept beside them.
+fn volumes_and_retained(
+    op: &Operation,
+    candidate: &Candidate,
+) -> (BTreeMap<Slot, HeldVolume>, Vec<Retained>) {
+    let facts = &op.facts;
     let before = &op.order.before;
     let mut volumes: BTreeMap<Slot, HeldVolume> = BTreeMap::new();
     for (slot, fact) in &facts.volumes {
@@ -80,7 +122,15 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
         retained.push(Retained { size_gib, ..Retained::new(old.volume.clone(), Slot::Root, because) });
     }
     retained.extend(op.outlived("the root of an instance that was lost before the end"));
-    let mut root_images: Vec<RootImage> = before
+    (volumes, retained)
+}
+
+/// The images of the root that are still there.
+fn root_images(op: &Operation) -> Vec<RootImage> {
+    let facts = &op.facts;
+    let mut root_images: Vec<RootImage> = op
+        .order
+        .before
         .root_images
         .iter()
         .filter(|image| !facts.deleted.contains(&image.image.to_string()))
@@ -93,36 +143,5 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
             borrowed: facts.root_is_borrowed,
         });
     }
-    let subnet = candidate.pool.subnet.as_ref().unwrap_or(&facts.subnet);
-    Some(Resources {
-        subnet: (*subnet != op.order.spec.subnet).then(|| subnet.clone()),
-        placement: facts.placement.as_ref().map(|placement| match &candidate.pool.subnet {
-            Some(subnet) => placement.moved(&facts.subnet, subnet),
-            None => placement.clone(),
-        }),
-        carrier: Some(Carrier {
-            instance: candidate.instance.clone(),
-            instance_type: candidate.pool.instance_type.clone(),
-            market: candidate.pool.market,
-            interface,
-            private_ip,
-            spot_request: candidate.spot_request.clone(),
-        }),
-        volumes,
-        interface: op
-            .interface_on(candidate)
-            .zip(op.address_on(candidate))
-            .map(|(interface, private_ip)| HeldInterface { interface, private_ip }),
-        address: op.address_on(candidate),
-        address_interface: None,
-        addresses_elsewhere: facts.addresses_but_in(subnet),
-        elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
-        root_images,
-        retained,
-        orphans: op.orphans(),
-        recovery_points: recovery_point::recovery_points(op, candidate),
-        survey: facts.survey.as_deref().cloned().map(Box::new),
-        uefi_data: uefi::of_the_root(op, candidate),
-        unmanaged: Vec::new(),
-    })
+    root_images
 }

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, Stamp};
+use perennial_engine::ids::Token;
 
 use crate::machine::learn::{learn, suspect};
-use crate::model::aws::{InstanceId, SpotRequestId};
+use crate::model::aws::{InstanceId, SnapshotId};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind};
-use crate::model::resources::Resource;
+use crate::model::restore::Restore;
 use crate::model::root::RootMethod;
-use crate::model::signal::{Cause, Certainty};
+use crate::model::signal::Signal;
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
-use crate::operation::facts::{Facts, Holder, InterfaceFact, Ladder, Place, VolumeFact};
+use crate::operation::facts::{Facts, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
-use crate::rules::{attached_volumes, device_names, recovery_point, root_clone, snapshot_ahead};
-use crate::spec::node::{NetworkMode, RootMode};
+use crate::rules::{attached_volumes, recovery_point, root_clone, snapshot_ahead};
+use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 use crate::workflow::provision;
@@ -26,155 +27,7 @@ use crate::workflow::provision;
 /// Begins.
 #[must_use]
 pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
-    let tracked = order.spec.persist.root != RootMode::None;
-    let old = match order.kind {
-        OperationKind::Provision
-        | OperationKind::Grow
-        | OperationKind::Resume
-        | OperationKind::AdoptVolumes
-        | OperationKind::Prune => None,
-        OperationKind::Replace | OperationKind::Delete | OperationKind::Pause => {
-            order.before.carrier.as_ref()
-        }
-    };
-    // What an abandoned operation had launched may hold anything of the node's.
-    let inherited = order.before.orphans.iter().filter_map(|left| match &left.resource {
-        Resource::Instance { instance, spot_request } => Some((instance.clone(), spot_request.clone())),
-        _ => None,
-    });
-    let inherited: Vec<(InstanceId, Option<SpotRequestId>)> = inherited.collect();
-    let on = old.map(|carrier| &carrier.instance).or(inherited.first().map(|(instance, _)| instance));
-    let place = || on.map_or(Place::Free, |instance| Place::On(instance.clone()));
-    let mut orphans = order.before.orphans.clone();
-    orphans.retain(|left| !matches!(left.resource, Resource::Instance { .. }));
-    let mut volumes: BTreeMap<Slot, VolumeFact> = order
-        .before
-        .volumes
-        .iter()
-        .filter(|(slot, _)| tracked || **slot != Slot::Root || order.kind == OperationKind::Delete)
-        .map(|(slot, held)| {
-            let fact = VolumeFact {
-                id: Some(held.volume.clone()),
-                place: place(),
-                size_gib: held.size_gib,
-                zone: held.zone.clone(),
-                made_from: held.made_from.clone(),
-                found: held.found.clone(),
-                ..VolumeFact::absent(held.device.clone())
-            };
-            (slot.clone(), fact)
-        })
-        .collect();
-    if !matches!(order.kind, OperationKind::Delete | OperationKind::Pause)
-        && !operation_id::is_in_place(order.kind)
-    {
-        device_names::add_absent(&order.spec, &mut volumes);
-    }
-    let interface = match order.spec.persist.network {
-        NetworkMode::PrimaryEni | NetworkMode::SecondaryEni => Some(InterfaceFact {
-            place: if order.before.interface.is_some() { place() } else { Place::Absent },
-            held: order.before.interface.clone(),
-            detach_tried_on: None,
-            groups: None,
-        }),
-        NetworkMode::SecondaryIp | NetworkMode::IpPool | NetworkMode::None => None,
-    };
-    let goes_on = volumes.contains_key(&Slot::Root) && !order.reimage;
-    let restore = order.restore.clone().map(|restore| restore.snapshots).unwrap_or_default();
-    let root_snapshot = restore.get(&Slot::Root).cloned();
-    let root_method = match (order.kind, order.spec.persist.root) {
-        _ if root_snapshot.is_some() => RootMethod::Image,
-        (OperationKind::Replace | OperationKind::Provision | OperationKind::Resume, RootMode::Adopt)
-            if goes_on =>
-        {
-            RootMethod::Adopt
-        }
-        (OperationKind::Replace | OperationKind::Provision | OperationKind::Resume, RootMode::Image)
-            if goes_on =>
-        {
-            RootMethod::Image
-        }
-        _ => RootMethod::Fresh,
-    };
-    let ended = match &order.cause {
-        Cause::Signal { signal } => signal.is_over(),
-        Cause::Request { .. }
-        | Cause::ReturnToSpot { .. }
-        | Cause::Found { .. }
-        | Cause::FileChanged { .. }
-        | Cause::RetainedLonger { .. } => false,
-    };
-    let inherited = inherited.into_iter().map(|(instance, spot_request)| Holder::new(instance, spot_request));
-    let holders = old
-        .map(|carrier| Holder {
-            instance: carrier.instance.clone(),
-            spot_request: carrier.spot_request.clone(),
-            is_old: true,
-            preserved: false,
-            ended,
-            certainty: match &order.cause {
-                Cause::Signal { signal } => signal.certainty(),
-                Cause::Request { .. }
-                | Cause::ReturnToSpot { .. }
-                | Cause::Found { .. }
-                | Cause::FileChanged { .. }
-                | Cause::RetainedLonger { .. } => Certainty::Well,
-            },
-            fenced: false,
-            deadline_ms: match &order.cause {
-                Cause::Signal { signal } => signal.deadline_ms(),
-                Cause::Request { .. }
-                | Cause::ReturnToSpot { .. }
-                | Cause::Found { .. }
-                | Cause::FileChanged { .. }
-                | Cause::RetainedLonger { .. } => None,
-            },
-        })
-        .into_iter()
-        .chain(inherited)
-        .collect();
-    let facts = Facts {
-        subnet: order.before.subnet.clone().unwrap_or_else(|| order.spec.subnet.clone()),
-        placement: order.before.placement.clone(),
-        volumes,
-        interface,
-        elsewhere: None,
-        uefi_data: order.before.uefi_data.clone(),
-        address: order.before.address.or(order.spec.private_ip),
-        addresses_elsewhere: order.before.addresses_elsewhere.clone(),
-        address_on: None,
-        elastic: None,
-        holders,
-        candidate: None,
-        launches: 0,
-        losses: 0,
-        failed_launches: 0,
-        last_failure: String::new(),
-        failure_reason: None,
-        ladder: Ladder::default(),
-        survey: order.before.survey.as_deref().cloned().map(Arc::new),
-        surveyed: None,
-        root_method,
-        root_is_borrowed: root_snapshot.is_some(),
-        cloned_from: None,
-        restored: order.restore.iter().flat_map(recovery_point::from_backup).collect(),
-        root_snapshot,
-        root_image: None,
-        restore,
-        copies: Vec::new(),
-        superseded: Vec::new(),
-        temporary: Vec::new(),
-        outlived: Vec::new(),
-        final_preserved: false,
-        verified: false,
-        carried_over: None,
-        deleted: Vec::new(),
-        undoing: false,
-        diverted: None,
-        orphans,
-        handover_dropped: false,
-        uncleaned: BTreeMap::new(),
-    };
+    let facts = Facts::at_start(&order);
     Operation {
         id,
         order: Arc::new(order),
@@ -190,171 +43,201 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
 /// # Errors
 /// [`Illegal`] when the event cannot follow.
 pub fn evolve(mut op: Operation, stamp: Stamp, event: &OperationEvent) -> Result<Operation, Illegal> {
-    let illegal = |why: &str| Err(Illegal { seq: stamp.seq, why: why.to_owned() });
-    if let Status::Finished { .. } = op.status {
-        return illegal("the operation is finished");
+    match remember(&mut op, stamp, event) {
+        Ok(()) => Ok(op),
+        Err(why) => Err(Illegal { seq: stamp.seq, why: why.to_owned() }),
     }
+}
+
+/// Why an event cannot follow.
+type Why = &'static str;
+
+fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<(), Why> {
+    if let Status::Finished { .. } = op.status {
+        return Err("the operation is finished");
+    }
+    let at_ms = stamp.at_ms;
     match event {
-        OperationEvent::Started(_) => return illegal("the operation has started already"),
+        OperationEvent::Started(_) => return Err("the operation has started already"),
         OperationEvent::StepIntended { step, attempt, intent, not_before_ms, deadline_ms } => {
-            if op.has_open(step) {
-                return illegal("this step is open already");
-            }
-            if let Intent::Launch { .. } = intent {
-                op.facts.launches += 1;
-            }
-            if let Intent::AdoptRoot { .. } = intent {
-                snapshot_ahead::outdate_root(&mut op);
-            }
-            op.steps.insert(
-                stamp.seq.into(),
-                StepRecord {
-                    step: step.clone(),
-                    attempt: *attempt,
-                    intent: Arc::new(intent.clone()),
-                    intended_at_ms: stamp.at_ms,
-                    not_before_ms: *not_before_ms,
-                    deadline_ms: *deadline_ms,
-                    outcome: None,
-                },
-            );
-        }
-        OperationEvent::StepSettled { token, evidence, .. } => {
-            let Some(record) = op.steps.get_mut(token).filter(|record| record.outcome.is_none()) else {
-                return illegal("this step is not open");
+            let record = StepRecord {
+                step: step.clone(),
+                attempt: *attempt,
+                intent: Arc::new(intent.clone()),
+                intended_at_ms: at_ms,
+                not_before_ms: *not_before_ms,
+                deadline_ms: *deadline_ms,
+                outcome: None,
             };
-            record.outcome = Some((evidence.clone(), stamp.at_ms));
-            let intent = Arc::clone(&record.intent);
-            learn(&mut op, &intent, evidence, stamp.at_ms);
+            step_intended(op, stamp, record)?;
         }
-        OperationEvent::RootMethodChosen { to, .. } => {
-            op.facts.root_method = *to;
-            // An instance that was launched for the old rung is of no use to the new one.
-            op.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
-            if *to == RootMethod::Image {
-                root_clone::give_back(&mut op);
-            }
-        }
+        OperationEvent::StepSettled { token, evidence, .. } => step_settled(op, *token, evidence, at_ms)?,
+        OperationEvent::RootMethodChosen { to, .. } => root_method_chosen(op, *to, at_ms),
         OperationEvent::CandidateLost { instance, because } => {
-            let Some(candidate) = op.facts.candidate.as_ref().filter(|c| c.instance == *instance) else {
-                return illegal("this instance is not the candidate");
-            };
-            if candidate.network.is_none() {
-                op.facts.failed_launches += 1;
-                op.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
-            }
-            op.facts.losses += 1;
-            let given_up = op.facts.undoing || op.facts.diverted.is_some();
-            let why = if given_up { GivenUp::Cancelled } else { GivenUp::Lost };
-            op.give_up_candidate(stamp.at_ms, why);
+            candidate_lost(op, instance, because, at_ms)?;
         }
         OperationEvent::Dropped { .. } => op.facts.handover_dropped = true,
-        OperationEvent::SignalReceived { signal } => {
-            for holder in op.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
-                holder.ended |= signal.is_over();
-                holder.certainty = holder.certainty.max(signal.certainty());
-                holder.deadline_ms = [signal.deadline_ms(), holder.deadline_ms].into_iter().flatten().min();
-                // There is nothing to go back to: it goes forward after all.
-                op.facts.undoing &= !holder.is_old;
-            }
-            let about_candidate =
-                op.facts.candidate.as_ref().is_some_and(|candidate| candidate.instance == signal.instance);
-            // The carrier is lost: its replacement does not wait for a volume to grow.
-            if operation_id::is_in_place(op.order.kind) && signal.is_loss() {
-                op.facts.carried_over = Some(signal.clone());
-                op.status = Status::Running;
-                for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-                    let because = "the instance is lost".to_owned();
-                    record.outcome = Some((Evidence::OutOfTime { because }, stamp.at_ms));
-                }
-            }
-            if about_candidate && signal.is_notice() {
-                op.facts.carried_over = Some(signal.clone());
-            }
-        }
+        OperationEvent::SignalReceived { signal } => signal_received(op, signal, at_ms),
         OperationEvent::VolumeFound { instance, slot, held } => {
             if op.facts.volumes.contains_key(slot) {
-                return illegal("another volume has this name");
+                return Err("another volume has this name");
             }
-            attached_volumes::remember(&mut op, instance, slot, held);
+            attached_volumes::remember(op, instance, slot, held);
         }
         OperationEvent::Stuck { step, because, needs } => {
             op.status = Status::Stuck {
                 step: step.clone(),
                 because: because.clone(),
                 needs: needs.clone(),
-                since_ms: stamp.at_ms,
+                since_ms: at_ms,
             };
         }
         OperationEvent::Resumed { accept_loss, spec, address, addresses_elsewhere, restore, .. } => {
             if !matches!(op.status, Status::Stuck { .. }) {
-                return illegal("the operation is not stuck");
+                return Err("the operation is not stuck");
             }
             op.facts.granted(*address, addresses_elsewhere);
-            op.status = Status::Running;
-            op.facts.failed_launches = 0;
-            op.facts.surveyed = None;
-            if !spec.lives_like(&op.order.spec) {
-                op.facts.placement = None;
-            }
-            let before = std::mem::replace(&mut op.order_mut().spec, spec.clone());
-            provision::mend(&mut op, &before);
-            for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-                record.deadline_ms = stamp.at_ms + record.intent.budget_ms();
-            }
-            op.facts.restored.retain(|slot, _| !accept_loss.contains(slot));
-            op.facts.restored.extend(restore.iter().flat_map(recovery_point::from_backup));
-            for slot in accept_loss {
-                match slot {
-                    Slot::Root => {
-                        let snapshot = restore.as_ref().and_then(|from| from.snapshots.get(slot));
-                        op.facts.volumes.remove(slot);
-                        op.facts.root_method =
-                            if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
-                        if let Some(snapshot) = snapshot {
-                            op.facts.root_snapshot = Some(snapshot.clone());
-                            op.facts.root_is_borrowed = true;
-                            op.facts.root_image = None;
-                            // An instance that was launched to adopt the root is of no use to its image.
-                            op.give_up_candidate(stamp.at_ms, GivenUp::RungChanged);
-                        }
-                    }
-                    Slot::Data(_) if attached_volumes::ends_with_its_loss(&op, slot, restore.as_ref()) => {
-                        op.facts.volumes.remove(slot);
-                        op.order_mut().before.volumes.remove(slot);
-                    }
-                    Slot::Data(_) => {
-                        if let Some(fact) = op.facts.volumes.get_mut(slot) {
-                            fact.id = None;
-                            fact.place = Place::Absent;
-                        }
-                        if let Some(snapshot) = restore.as_ref().and_then(|from| from.snapshots.get(slot)) {
-                            op.facts.restore.insert(slot.clone(), snapshot.clone());
-                        }
-                    }
-                }
-            }
+            resumed(op, spec, at_ms);
+            losses_accepted(op, accept_loss, restore.as_ref(), at_ms);
         }
         OperationEvent::CancelRequested { .. } => {
             if op.facts.undoing || op.no_return().is_some() {
-                return illegal("the operation cannot be undone");
+                return Err("the operation cannot be undone");
             }
-            begin_undoing(&mut op, stamp.at_ms);
+            begin_undoing(op, at_ms);
         }
         OperationEvent::Diverted { cause, delete } => {
             if !op.may_be_diverted() {
-                return illegal("the operation does not bring the node onto an instance");
+                return Err("the operation does not bring the node onto an instance");
             }
             if op.facts.diverted.is_none() {
-                withdraw(&mut op, stamp.at_ms);
+                withdraw(op, at_ms);
             }
             op.facts.diverted = Some(Diversion { delete: *delete, cause: cause.clone() });
         }
-        OperationEvent::Finished { outcome, .. } => {
-            op.status = Status::Finished { at_ms: stamp.at_ms, outcome: *outcome };
+        OperationEvent::Finished { outcome, .. } => op.status = Status::Finished { at_ms, outcome: *outcome },
+    }
+    Ok(())
+}
+
+fn step_intended(op: &mut Operation, stamp: Stamp, record: StepRecord) -> Result<(), Why> {
+    if op.has_open(&record.step) {
+        return Err("this step is open already");
+    }
+    if let Intent::Launch { .. } = record.intent.as_ref() {
+        op.facts.launches += 1;
+    }
+    if let Intent::AdoptRoot { .. } = record.intent.as_ref() {
+        snapshot_ahead::outdate_root(op);
+    }
+    op.steps.insert(stamp.seq.into(), record);
+    Ok(())
+}
+
+fn step_settled(op: &mut Operation, token: Token, evidence: &Evidence, at_ms: u64) -> Result<(), Why> {
+    let record = op.steps.get_mut(&token).filter(|record| record.outcome.is_none());
+    let record = record.ok_or("this step is not open")?;
+    record.outcome = Some((evidence.clone(), at_ms));
+    let intent = Arc::clone(&record.intent);
+    learn(op, &intent, evidence, at_ms);
+    Ok(())
+}
+
+fn root_method_chosen(op: &mut Operation, to: RootMethod, at_ms: u64) {
+    op.facts.root_method = to;
+    // An instance that was launched for the old method is of no use to the new one.
+    op.give_up_candidate(at_ms, GivenUp::RungChanged);
+    if to == RootMethod::Image {
+        root_clone::give_back(op);
+    }
+}
+
+fn candidate_lost(op: &mut Operation, instance: &InstanceId, because: &str, at_ms: u64) -> Result<(), Why> {
+    let candidate = op.facts.candidate.as_ref().filter(|candidate| candidate.instance == *instance);
+    let candidate = candidate.ok_or("this instance is not the candidate")?;
+    if candidate.network.is_none() {
+        op.facts.failed_launches += 1;
+        op.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
+    }
+    op.facts.losses += 1;
+    let why = if op.gives_up() { GivenUp::Cancelled } else { GivenUp::Lost };
+    op.give_up_candidate(at_ms, why);
+    Ok(())
+}
+
+fn signal_received(op: &mut Operation, signal: &Signal, at_ms: u64) {
+    for holder in op.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
+        holder.ended |= signal.is_over();
+        holder.certainty = holder.certainty.max(signal.certainty());
+        holder.deadline_ms = [signal.deadline_ms(), holder.deadline_ms].into_iter().flatten().min();
+        // There is nothing to go back to: it goes forward after all.
+        op.facts.undoing &= !holder.is_old;
+    }
+    let about_candidate =
+        op.facts.candidate.as_ref().is_some_and(|candidate| candidate.instance == signal.instance);
+    // The carrier is lost: its replacement does not wait for a volume to grow.
+    if operation_id::is_in_place(op.order.kind) && signal.is_loss() {
+        op.facts.carried_over = Some(signal.clone());
+        op.status = Status::Running;
+        for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+            let because = "the instance is lost".to_owned();
+            record.outcome = Some((Evidence::OutOfTime { because }, at_ms));
         }
     }
-    Ok(op)
+    if about_candidate && signal.is_notice() {
+        op.facts.carried_over = Some(signal.clone());
+    }
+}
+
+fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
+    op.status = Status::Running;
+    op.facts.failed_launches = 0;
+    op.facts.surveyed = None;
+    if !spec.lives_like(&op.order.spec) {
+        op.facts.placement = None;
+    }
+    let before = std::mem::replace(&mut op.order_mut().spec, spec.clone());
+    provision::mend(op, &before);
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.deadline_ms = at_ms + record.intent.budget_ms();
+    }
+}
+
+/// What is lost comes back from a backup, or is given up.
+fn losses_accepted(op: &mut Operation, accept_loss: &[Slot], restore: Option<&Restore>, at_ms: u64) {
+    op.facts.restored.retain(|slot, _| !accept_loss.contains(slot));
+    op.facts.restored.extend(restore.into_iter().flat_map(recovery_point::from_backup));
+    for slot in accept_loss {
+        let snapshot = restore.and_then(|from| from.snapshots.get(slot));
+        match slot {
+            Slot::Root => root_loss_accepted(op, snapshot, at_ms),
+            Slot::Data(_) if attached_volumes::ends_with_its_loss(op, slot, restore) => {
+                op.facts.volumes.remove(slot);
+                op.order_mut().before.volumes.remove(slot);
+            }
+            Slot::Data(_) => {
+                if let Some(fact) = op.facts.volumes.get_mut(slot) {
+                    fact.id = None;
+                    fact.place = Place::Absent;
+                }
+                if let Some(snapshot) = snapshot {
+                    op.facts.restore.insert(slot.clone(), snapshot.clone());
+                }
+            }
+        }
+    }
+}
+
+fn root_loss_accepted(op: &mut Operation, snapshot: Option<&SnapshotId>, at_ms: u64) {
+    op.facts.volumes.remove(&Slot::Root);
+    op.facts.root_method = if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
+    if let Some(snapshot) = snapshot {
+        op.facts.root_snapshot = Some(snapshot.clone());
+        op.facts.root_is_borrowed = true;
+        op.facts.root_image = None;
+        // An instance that was launched to adopt the root is of no use to its image.
+        op.give_up_candidate(at_ms, GivenUp::RungChanged);
+    }
 }
 
 /// Gives up the new instance and what is not asked for yet.

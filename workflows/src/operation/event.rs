@@ -51,6 +51,20 @@ pub struct Order {
     pub cause: Cause,
 }
 
+impl Order {
+    /// The signal about the node's instance that led to the order, if one did.
+    pub(crate) const fn signal(&self) -> Option<&Signal> {
+        match &self.cause {
+            Cause::Signal { signal } => Some(signal),
+            Cause::Request { .. }
+            | Cause::ReturnToSpot { .. }
+            | Cause::Found { .. }
+            | Cause::FileChanged { .. }
+            | Cause::RetainedLonger { .. } => None,
+        }
+    }
+}
+
 /// An event of an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
