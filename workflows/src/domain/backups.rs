@@ -11,7 +11,7 @@ use crate::aggregate::node::Node;
 use crate::domain::backup_draft::CatalogDraft;
 use crate::domain::backup_schedule::BackupTask;
 use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Appends, Decider, Event, Held, State};
+use crate::domain::states::{Answer, Appends, Decider, Event, Held, State};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
 use crate::model::aws::SnapshotId;
@@ -155,12 +155,7 @@ impl Decider<'_> {
     }
 
     /// A backup is asked for now.
-    pub(crate) fn back_up(
-        &self,
-        sight: &Sight,
-        node: &Node,
-        cause: Cause,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    pub(crate) fn back_up(&self, sight: &Sight, node: &Node, cause: Cause) -> Answer {
         let id = sight.catalog();
         let catalog = self.catalog(&id)?;
         if catalog.closed {

@@ -3,7 +3,8 @@
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Appends, Begun, Decider, Event, Wanted};
+use crate::domain::states::{Answer, Appends, Begun, Decider, Event, Wanted};
+use crate::domain::submit::Request;
 use crate::machine::decide::{Draft, Refusal};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationKind, Outcome, node_stream};
@@ -121,40 +122,39 @@ impl Decider<'_> {
         grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
     }
 
-    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way.
-    pub(crate) fn begin(
-        &self,
-        sight: &Sight,
-        node: &Node,
-        requested_by: &str,
-        first: Vec<Event>,
-        wanted: impl FnOnce(Resources) -> Wanted,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way. `first` goes
+    /// before it into the node's stream.
+    pub(super) fn begin(&self, request: &Request<'_>, first: Vec<Event>, mut wanted: Wanted) -> Answer {
+        let Request { sight, node, .. } = *request;
         let mut node_events = first;
         let mut appends = Vec::new();
-        let mut before = node.resources.clone();
         if let Some((open, kind)) = &node.open
             && operation_id::is_in_place(*kind)
             && let Some(growth) = self.operation(open)
         {
             let mut draft = Draft::from(growth, self.head(&open.stream()), self.now_ms);
-            draft.cancel(requested_by.to_owned(), Some("another workflow needs the node".to_owned()))?;
+            let because = "another workflow needs the node".to_owned();
+            draft.cancel(request.requested_by().to_owned(), Some(because))?;
             let Some((resources, outcome)) = draft.finished_with() else {
                 return Err(Rejection::Moved { node: sight.node.clone() });
             };
-            before = resources.clone();
+            wanted.before = resources.clone();
             node_events.push(Event::Node(NodeEvent::OperationFinished {
                 operation: open.clone(),
                 kind: *kind,
                 generation: node.generation,
-                resources: before.clone(),
+                resources: wanted.before.clone(),
                 outcome,
                 // What gives way takes nothing from the instance.
                 finals: false,
             }));
             appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
         }
-        let begun = self.start(sight, wanted(before))?;
+        if wanted.reimage {
+            // The new image's traits are looked up.
+            wanted.before.placement = None;
+        }
+        let begun = self.start(sight, wanted)?;
         node_events.extend(begun.node_events);
         appends.push((node_stream(&sight.node), node_events));
         appends.push(begun.append);
@@ -162,12 +162,7 @@ impl Decider<'_> {
     }
 
     /// Ends the open operation with everything free; a deletion may follow.
-    pub(crate) fn divert(
-        &self,
-        operation: &Operation,
-        cause: Cause,
-        delete: Option<Keep>,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    pub(crate) fn divert(&self, operation: &Operation, cause: Cause, delete: Option<Keep>) -> Answer {
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
         match draft.divert(cause, delete) {
             Ok(()) => Ok((Disposition::Joined { operation: operation.id.clone() }, self.close(draft)?)),
@@ -186,7 +181,7 @@ impl Decider<'_> {
         stuck: &Operation,
         keep: Keep,
         cause: Cause,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    ) -> Answer {
         let stream = stuck.id.stream();
         let mut draft = Draft::from(stuck, self.head(&stream), self.now_ms);
         let before = draft.abandon()?;

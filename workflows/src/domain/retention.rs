@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Appends, Decider, Wanted};
+use crate::domain::states::{Answer, Appends, Decider, Wanted};
 use crate::domain::submission::PruneParams;
+use crate::domain::submit::Request;
 use crate::model::aws::VolumeId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationKind, node_stream};
@@ -18,14 +19,9 @@ use crate::model::volume::Slot;
 use crate::spec::node::NodeSpec;
 
 impl Decider<'_> {
-    /// Somebody asks for it, while nothing holds the node.
-    pub(super) fn prune(
-        &self,
-        sight: &Sight,
-        node: &Node,
-        spec: &NodeSpec,
-        (wish, cause): (&PruneParams, Cause),
-    ) -> Result<(Disposition, Appends), Rejection> {
+    /// The operator asks for it, while nothing holds the node.
+    pub(super) fn prune(&self, request: &Request<'_>, wish: &PruneParams) -> Answer {
+        let Request { sight, node, spec, .. } = *request;
         let pruned = match select(node, wish, self.now_ms) {
             Ok(pruned) => pruned,
             Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
@@ -34,7 +30,7 @@ impl Decider<'_> {
             let because = "nothing that is retained is to be deleted by that; `perennial node prune --dry-run` says why";
             return Ok((Disposition::Noted { because: because.to_owned() }, Vec::new()));
         }
-        let before = node.resources.clone();
+        let (before, cause) = (node.resources.clone(), request.cause(wish.reason.as_ref()));
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
         let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
         let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];

@@ -6,7 +6,7 @@ use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::domain::movement;
 use crate::domain::movement::SpotSeen;
-use crate::domain::states::{Appends, Decider, Event, Wanted};
+use crate::domain::states::{Answer, Appends, Decider, Event, Wanted};
 use crate::machine::decide::Draft;
 use crate::model::operation_id::{OperationKind, node_stream};
 use crate::model::signal::{Cause, Effect, News, Signal, StatusCheck};
@@ -14,11 +14,7 @@ use crate::spec::signals::{ImpairedPolicy, RebalancePolicy};
 
 impl Decider<'_> {
     /// Something was heard about an instance of a node.
-    pub(crate) fn on_signal(
-        &self,
-        sight: &Sight,
-        signal: &Signal,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    pub(crate) fn on_signal(&self, sight: &Sight, signal: &Signal) -> Answer {
         let node = self.seen(sight)?;
         if let Some(open) = &sight.open
             && let Some(operation) = self.operation(open)
@@ -39,35 +35,28 @@ impl Decider<'_> {
                 Disposition::Past { node: sight.node.clone(), instance: signal.instance.clone() };
             return Ok((disposition, Vec::new()));
         }
-        if let (News::Rebalance, Some(spec)) = (&signal.news, &node.spec) {
-            match spec.signals.unwrap_or_default().rebalance {
-                RebalancePolicy::Ignore => {}
-                RebalancePolicy::Prepare if spec.backup.is_some() => {
-                    return self.prepare(sight, node, signal, None);
+        match &signal.news {
+            News::Rebalance => self.on_rebalance(sight, node, signal),
+            News::Impaired { checks, since_ms } => self.on_impaired(sight, node, signal, checks, *since_ms),
+            _ if signal.is_loss() => self.move_from(sight, node, signal),
+            _ => Ok(note(sight, signal)),
+        }
+    }
+
+    /// EC2 recommends to leave the instance; the node's file says what comes of it.
+    fn on_rebalance(&self, sight: &Sight, node: &Node, signal: &Signal) -> Answer {
+        let Some(spec) = &node.spec else { return Ok(note(sight, signal)) };
+        match spec.signals.unwrap_or_default().rebalance {
+            RebalancePolicy::Prepare if spec.backup.is_some() => self.prepare(sight, node, signal, None),
+            RebalancePolicy::Ignore | RebalancePolicy::Prepare => Ok(note(sight, signal)),
+            RebalancePolicy::Move => match movement::may_move(node, self.now_ms) {
+                Ok(()) => self.move_from(sight, node, signal),
+                Err(because) => {
+                    let because = format!("it is not moved now: {because}");
+                    self.prepare(sight, node, signal, Some(because))
                 }
-                RebalancePolicy::Prepare => {}
-                RebalancePolicy::Move => match movement::may_move(node, self.now_ms) {
-                    Ok(()) => return self.replace(sight, node, signal),
-                    Err(because) => {
-                        let because = format!("it is not moved now: {because}");
-                        return self.prepare(sight, node, signal, Some(because));
-                    }
-                },
-            }
+            },
         }
-        if let News::Impaired { checks, since_ms } = &signal.news {
-            return self.on_impaired(sight, node, signal, checks, *since_ms);
-        }
-        if !signal.is_loss() {
-            let Some(because) = noted_because(signal) else {
-                return Ok((Disposition::Noted { because: "the instance is well".to_owned() }, Vec::new()));
-            };
-            let because = because.to_owned();
-            let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-            let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
-            return Ok((Disposition::Noted { because }, appends));
-        }
-        self.replace(sight, node, signal)
     }
 
     /// Status checks fail: the node is moved, or it is noted once.
@@ -78,7 +67,7 @@ impl Decider<'_> {
         signal: &Signal,
         checks: &[StatusCheck],
         since_ms: u64,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    ) -> Answer {
         let spec = node.spec.as_ref().and_then(|spec| spec.signals).unwrap_or_default();
         if self.now_ms < since_ms + u64::from(spec.impaired_after_s) * 1_000 {
             let because = format!("for less than {} s", spec.impaired_after_s);
@@ -90,7 +79,7 @@ impl Decider<'_> {
                 "noted: another instance does not mend its volumes".to_owned()
             }
             ImpairedPolicy::Move => match movement::has_settled(node, self.now_ms) {
-                Ok(()) => return self.replace(sight, node, signal),
+                Ok(()) => return self.move_from(sight, node, signal),
                 Err(because) => format!("noted, it is not moved now: {because}"),
             },
         };
@@ -108,13 +97,7 @@ impl Decider<'_> {
     }
 
     /// A fresh backup, if the node has backups, and a note.
-    fn prepare(
-        &self,
-        sight: &Sight,
-        node: &Node,
-        signal: &Signal,
-        because: Option<String>,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    fn prepare(&self, sight: &Sight, node: &Node, signal: &Signal, because: Option<String>) -> Answer {
         let mut appends = Vec::new();
         let mut said: Vec<String> = because.into_iter().collect();
         if node.spec.as_ref().is_some_and(|spec| spec.backup.is_some()) {
@@ -134,12 +117,7 @@ impl Decider<'_> {
     }
 
     /// The node goes on on another instance, because of what was heard.
-    fn replace(
-        &self,
-        sight: &Sight,
-        node: &Node,
-        signal: &Signal,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    fn move_from(&self, sight: &Sight, node: &Node, signal: &Signal) -> Answer {
         let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
         let cause = Cause::Signal { signal: signal.clone() };
         let begun = self.start(
@@ -170,6 +148,17 @@ impl Decider<'_> {
         let begun = self.start(sight, wanted)?;
         Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
     }
+}
+
+/// What is no loss is written down in the node's stream, or is nothing.
+fn note(sight: &Sight, signal: &Signal) -> (Disposition, Appends) {
+    let Some(because) = noted_because(signal) else {
+        return (Disposition::Noted { because: "the instance is well".to_owned() }, Vec::new());
+    };
+    let because = because.to_owned();
+    let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
+    let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+    (Disposition::Noted { because }, appends)
 }
 
 /// Why what is no loss is written down all the same; `None` when it is not.

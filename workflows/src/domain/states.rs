@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent};
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
-use crate::aggregate::inbox::{InboxEntry, InboxEvent};
+use crate::aggregate::inbox::{Disposition, InboxEntry, InboxEvent};
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
 use crate::model::name::NodeName;
@@ -65,6 +65,9 @@ pub(crate) struct Decider<'a> {
 }
 
 pub(crate) type Appends = Vec<(StreamId, Vec<Event>)>;
+
+/// What becomes of a message, and what is written because of it.
+pub(crate) type Answer = Result<(Disposition, Appends), Rejection>;
 
 /// What a new node is made from, and the append that holds it.
 pub(crate) type Held = (Restore, (StreamId, Vec<Event>));

@@ -3,64 +3,89 @@
 use std::collections::BTreeMap;
 
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::NodeEvent;
+use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Appends, Decider, Event, Wanted};
-use crate::domain::submission::{Submission, Work};
+use crate::domain::states::{Answer, Decider, Event, Wanted};
+use crate::domain::submission::{
+    CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
+    ResumeParams, Submission, Work,
+};
 use crate::machine::decide::{Draft, Refusal};
 use crate::model::operation_id;
-use crate::model::operation_id::OperationKind;
+use crate::model::operation_id::{OperationId, OperationKind};
 use crate::model::signal::Cause;
+use crate::operation::state::Operation;
 use crate::rules::address_pool;
+use crate::spec::node::NodeSpec;
+
+/// A submission about a node, and what it is decided on.
+pub(super) struct Request<'a> {
+    pub(super) sight: &'a Sight,
+    pub(super) node: &'a Node,
+    /// The node's file; the one that comes with the submission, if the node has none yet.
+    pub(super) spec: &'a NodeSpec,
+    /// The open operation, unless it is one that gives way.
+    open: Option<&'a Operation>,
+    submission: &'a Submission,
+}
+
+impl Request<'_> {
+    /// The cause of what it starts.
+    pub(super) fn cause(&self, reason: Option<&String>) -> Cause {
+        Cause::Request {
+            submission: self.submission.id.to_string(),
+            requested_by: self.submission.requested_by.clone(),
+            reason: reason.cloned(),
+        }
+    }
+
+    /// Who asks.
+    pub(super) fn requested_by(&self) -> &str {
+        &self.submission.requested_by
+    }
+
+    fn wanted(&self, kind: OperationKind, generation: u64, reason: Option<&String>) -> Wanted {
+        let before = self.node.resources.clone();
+        Wanted::new(kind, self.spec.clone(), before, generation, self.cause(reason))
+    }
+
+    fn has_no_instance(&self) -> bool {
+        self.node.resources.carrier.is_none()
+    }
+
+    /// The answer when an operation holds the node.
+    fn is_busy(&self) -> Answer {
+        let busy = self.node.open.as_ref().map(|(id, kind)| {
+            format!(
+                "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`, or undo it with `perennial workflow cancel {id}`"
+            )
+        });
+        rejected(busy.unwrap_or_default())
+    }
+}
+
+fn rejected(because: String) -> Answer {
+    Ok((Disposition::Rejected { because }, Vec::new()))
+}
+
+fn noted(because: String) -> Answer {
+    Ok((Disposition::Noted { because }, Vec::new()))
+}
 
 impl Decider<'_> {
     /// Something is asked for.
-    pub(crate) fn submit(
-        &self,
-        sight: &Sight,
-        submission: &Submission,
-    ) -> Result<(Disposition, Appends), Rejection> {
+    pub(crate) fn submit(&self, sight: &Sight, submission: &Submission) -> Answer {
         let node = self.seen(sight)?;
-        let name = &sight.node;
-        let rejected = |because: String| Ok((Disposition::Rejected { because }, Vec::new()));
-        let cause = |reason: Option<String>| Cause::Request {
-            submission: submission.id.to_string(),
-            requested_by: submission.requested_by.clone(),
-            reason,
-        };
-        let busy = || {
-            node.open.as_ref().map(|(id, kind)| {
-                format!(
-                    "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`, or undo it with `perennial workflow cancel {id}`"
-                )
-            })
-        };
-        let Some(spec) = node.spec.as_ref().or(match &submission.work {
+        let applied = match &submission.work {
             Work::Apply(apply) => Some(&apply.spec),
             _ => None,
-        }) else {
-            return rejected(format!(
-                "there is no node {name}; register it with `perennial node apply -f FILE`"
-            ));
         };
-        // A growth, or a look at volumes, holds nothing that could not be let go.
-        let open = sight
-            .open
-            .as_ref()
-            .and_then(|open| self.operation(open))
-            .filter(|o| !operation_id::is_in_place(o.order.kind));
-        match &submission.work {
-            Work::Apply(apply) => {
-                let cause = cause(apply.reason.clone());
-                self.apply(
-                    sight,
-                    node,
-                    &apply.spec,
-                    apply.from_backup.as_ref(),
-                    &submission.requested_by,
-                    cause,
-                )
-            }
+        let name = &sight.node;
+        let unknown =
+            || rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"));
+        let Some(spec) = node.spec.as_ref().or(applied) else { return unknown() };
+        let needs_node = match &submission.work {
+            Work::Apply(_) | Work::Resume(_) | Work::Cancel(_) | Work::Pool(_) => false,
             Work::Replace(_)
             | Work::Backup(_)
             | Work::Recycle(_)
@@ -68,183 +93,213 @@ impl Decider<'_> {
             | Work::Pause(_)
             | Work::ResumeNode(_)
             | Work::Prune(_)
-            | Work::Delete(_)
-                if !node.exists() =>
-            {
-                rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"))
-            }
-            // It is not urgent, and takes nothing from anybody.
-            Work::Prune(_) if node.open.is_some() => rejected(busy().unwrap_or_default()),
-            Work::Prune(wish) => self.prune(sight, node, spec, (wish, cause(wish.reason.clone()))),
-            Work::Backup(backup) => self.back_up(sight, node, cause(backup.reason.clone())),
-            Work::Delete(delete) if self.stuck(sight).is_some() => {
-                let Some(operation) = self.stuck(sight) else { return rejected(busy().unwrap_or_default()) };
-                self.supersede(sight, node, operation, delete.keep, cause(delete.reason.clone()))
-            }
-            Work::Pause(_) if open.is_some_and(address_pool::lacks_address) => rejected(format!(
+            | Work::Delete(_) => true,
+        };
+        if needs_node && !node.exists() {
+            return unknown();
+        }
+        // A growth, or a look at volumes, holds nothing that could not be let go.
+        let open = sight.open.as_ref().and_then(|open| self.operation(open));
+        let open = open.filter(|open| !operation_id::is_in_place(open.order.kind));
+        let request = Request { sight, node, spec, open, submission };
+        match &submission.work {
+            Work::Apply(apply) => self.apply(&request, apply),
+            Work::Replace(replace) => self.replace(&request, replace),
+            Work::Backup(backup) => self.back_up(sight, node, request.cause(backup.reason.as_ref())),
+            Work::Recycle(recycle) => self.recycle(&request, recycle),
+            Work::Restore(restore) => self.restore(&request, restore),
+            Work::Pause(pause) => self.pause(&request, pause),
+            Work::ResumeNode(resume) => self.resume_node(&request, resume),
+            // It is not urgent, and takes nothing from any other.
+            Work::Prune(_) if node.open.is_some() => request.is_busy(),
+            Work::Prune(wish) => self.prune(&request, wish),
+            Work::Delete(delete) => self.delete(&request, delete),
+            Work::Pool(_) => rejected("BUG: a pool came as a node".to_owned()),
+            Work::Resume(resume) => self.resume(&request, resume),
+            Work::Cancel(cancel) => self.cancel(&request, cancel),
+        }
+    }
+
+    /// The node goes on on another instance.
+    fn replace(&self, request: &Request<'_>, replace: &ReplaceParams) -> Answer {
+        if request.open.is_some() {
+            return request.is_busy();
+        }
+        if request.has_no_instance() {
+            return is_paused(request);
+        }
+        let kind = OperationKind::Replace;
+        self.begin(
+            request,
+            Vec::new(),
+            request.wanted(kind, request.node.generation + 1, replace.reason.as_ref()),
+        )
+    }
+
+    /// The node goes on on another instance whose root is new.
+    fn recycle(&self, request: &Request<'_>, recycle: &RecycleParams) -> Answer {
+        if request.open.is_some() {
+            return request.is_busy();
+        }
+        if request.has_no_instance() {
+            return is_paused(request);
+        }
+        let mut first = Vec::new();
+        let generation = request.node.generation + 1;
+        let mut wanted = request.wanted(OperationKind::Replace, generation, recycle.reason.as_ref());
+        if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != wanted.spec.image) {
+            wanted.spec.image = image.clone();
+            first.push(Event::Node(NodeEvent::SpecChanged {
+                spec: wanted.spec.clone(),
+                requested_by: request.requested_by().to_owned(),
+                addresses_elsewhere: BTreeMap::new(),
+            }));
+        }
+        wanted.reimage = recycle.reimage.is_some();
+        self.begin(request, first, wanted)
+    }
+
+    /// Volumes of the node are made from a backup of it; a paused node comes back with it.
+    fn restore(&self, request: &Request<'_>, wanted: &RestoreParams) -> Answer {
+        if request.open.is_some() {
+            return request.is_busy();
+        }
+        let Request { sight, node, .. } = *request;
+        let restore = match self.restorable(sight, node, &wanted.backup, &wanted.only) {
+            Ok(restore) => restore,
+            Err(because) => return rejected(because),
+        };
+        let kind = match request.has_no_instance() {
+            false => OperationKind::Replace,
+            true => OperationKind::Resume,
+        };
+        let held = self.hold_own(sight, &restore, &sight.next())?;
+        let begun = request.wanted(kind, node.generation + 1, wanted.reason.as_ref());
+        let (disposition, mut appends) =
+            self.begin(request, Vec::new(), Wanted { restore: Some(restore), ..begun })?;
+        appends.extend(held);
+        Ok((disposition, appends))
+    }
+
+    /// The node gives its instance back and keeps everything else.
+    fn pause(&self, request: &Request<'_>, pause: &PauseParams) -> Answer {
+        let name = &request.sight.node;
+        match request.open {
+            Some(open) if address_pool::lacks_address(open) => rejected(format!(
                 "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
             )),
             // What is not made from the backup yet would be forgotten.
-            Work::Pause(_)
-                if open
-                    .is_some_and(|open| open.order.restore.is_some() || !open.facts.restore.is_empty()) =>
-            {
+            Some(open) if open.order.restore.is_some() || !open.facts.restore.is_empty() => {
                 rejected(format!(
                     "node {name} is being made from a backup; wait for it, or cancel it, or delete the node"
                 ))
             }
-            Work::Pause(pause) => match open {
-                Some(operation) => self.divert(operation, cause(pause.reason.clone()), None),
-                None if node.resources.carrier.is_none() && node.open.is_none() => {
-                    Ok((Disposition::Noted { because: format!("node {name} is paused already") }, Vec::new()))
-                }
-                None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                    let cause = cause(pause.reason.clone());
-                    Wanted::new(OperationKind::Pause, spec.clone(), before, node.generation, cause)
-                }),
-            },
-            Work::Delete(delete) => match open {
-                Some(operation) if operation.may_be_diverted() => {
-                    self.divert(operation, cause(delete.reason.clone()), Some(delete.keep))
-                }
-                Some(_) => rejected(busy().unwrap_or_default()),
-                None => self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                    let cause = cause(delete.reason.clone());
-                    let wanted =
-                        Wanted::new(OperationKind::Delete, spec.clone(), before, node.generation, cause);
-                    Wanted { keep: Some(delete.keep), ..wanted }
-                }),
-            },
-            Work::Replace(_) | Work::Recycle(_) | Work::Restore(_) | Work::ResumeNode(_)
-                if open.is_some() =>
-            {
-                rejected(busy().unwrap_or_default())
+            Some(open) => self.divert(open, request.cause(pause.reason.as_ref()), None),
+            None if request.has_no_instance() && request.node.open.is_none() => {
+                noted(format!("node {name} is paused already"))
             }
-            Work::Restore(wanted) => {
-                let restore = match self.restorable(sight, node, &wanted.backup, &wanted.only) {
-                    Ok(restore) => restore,
-                    Err(because) => return rejected(because),
-                };
-                // A paused node comes back with it.
-                let kind = match node.resources.carrier {
-                    Some(_) => OperationKind::Replace,
-                    None => OperationKind::Resume,
-                };
-                let held = self.hold_own(sight, &restore, &sight.next())?;
-                let (disposition, mut appends) =
-                    self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                        let cause = cause(wanted.reason.clone());
-                        let begun = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
-                        Wanted { restore: Some(restore), ..begun }
-                    })?;
-                appends.extend(held);
-                Ok((disposition, appends))
-            }
-            Work::ResumeNode(_) if node.resources.carrier.is_some() => {
-                Ok((Disposition::Noted { because: format!("node {name} is not paused") }, Vec::new()))
-            }
-            Work::ResumeNode(resume) => {
-                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                    let cause = cause(resume.reason.clone());
-                    Wanted::new(OperationKind::Resume, spec.clone(), before, node.generation + 1, cause)
-                })
-            }
-            Work::Replace(_) | Work::Recycle(_) if node.resources.carrier.is_none() => {
-                rejected(format!("node {name} is paused; bring it back with `perennial node resume {name}`"))
-            }
-            Work::Replace(replace) => {
-                self.begin(sight, node, &submission.requested_by, Vec::new(), |before| {
-                    let cause = cause(replace.reason.clone());
-                    Wanted::new(OperationKind::Replace, spec.clone(), before, node.generation + 1, cause)
-                })
-            }
-            Work::Recycle(recycle) => {
-                let mut first = Vec::new();
-                let mut spec = spec.clone();
-                if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != spec.image) {
-                    spec.image = image.clone();
-                    let requested_by = submission.requested_by.clone();
-                    first.push(Event::Node(NodeEvent::SpecChanged {
-                        spec: spec.clone(),
-                        requested_by,
-                        addresses_elsewhere: BTreeMap::new(),
-                    }));
-                }
-                let reimage = recycle.reimage.is_some();
-                self.begin(sight, node, &submission.requested_by, first, |mut before| {
-                    if reimage {
-                        // The new image's traits are looked up.
-                        before.placement = None;
-                    }
-                    let cause = cause(recycle.reason.clone());
-                    let wanted =
-                        Wanted::new(OperationKind::Replace, spec, before, node.generation + 1, cause);
-                    Wanted { reimage, ..wanted }
-                })
-            }
-            Work::Resume(resume) => {
-                let operation = self
-                    .operation(&resume.workflow)
-                    .filter(|_| sight.open.as_ref() == Some(&resume.workflow));
-                let Some(operation) = operation else {
-                    return rejected(format!("workflow {} is not open", resume.workflow));
-                };
-                let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
-                let Some(spec) = node.spec.clone() else {
-                    return Err(Rejection::Moved { node: name.clone() });
-                };
-                let (granted, taken) = self.take_for_resume(operation, &spec);
-                let mut held = None;
-                let who = submission.requested_by.clone();
-                let mut given_up = resume.accept_loss.clone();
-                if given_up.is_empty() && resume.from_backup.is_some() {
-                    given_up = operation.lost();
-                }
-                if given_up.is_empty() && resume.from_backup.is_some() {
-                    return rejected(format!("no volume was seen to be lost in {}", resume.workflow));
-                }
-                let restore = match &resume.from_backup {
-                    None => None,
-                    Some(backup) => match self.restorable(sight, node, backup, &given_up) {
-                        Ok(restore) => {
-                            held = self.hold_own(sight, &restore, &operation.id)?;
-                            Some(restore)
-                        }
-                        Err(because) => return rejected(because),
-                    },
-                };
-                match draft.resume_with(who, given_up, spec, granted, restore) {
-                    Ok(()) => {
-                        let mut appends = self.close(draft)?;
-                        appends.extend(taken);
-                        appends.extend(held);
-                        Ok((Disposition::Joined { operation: resume.workflow.clone() }, appends))
-                    }
-                    Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
-                        rejected(refusal.to_string())
-                    }
-                    Err(refusal) => Err(refusal.into()),
-                }
-            }
-            Work::Pool(_) => rejected("BUG: a pool came as a node".to_owned()),
-            Work::Cancel(cancel) => {
-                let operation = self
-                    .operation(&cancel.workflow)
-                    .filter(|_| sight.open.as_ref() == Some(&cancel.workflow));
-                let Some(operation) = operation else {
-                    return rejected(format!("workflow {} is not open", cancel.workflow));
-                };
-                let mut draft = Draft::from(operation, self.head(&cancel.workflow.stream()), self.now_ms);
-                match draft.cancel(submission.requested_by.clone(), cancel.reason.clone()) {
-                    Ok(()) => {
-                        Ok((Disposition::Joined { operation: cancel.workflow.clone() }, self.close(draft)?))
-                    }
-                    Err(refusal @ (Refusal::OnlyForward { .. } | Refusal::AlreadyCancelled { .. })) => {
-                        rejected(refusal.to_string())
-                    }
-                    Err(refusal) => Err(refusal.into()),
-                }
+            None => {
+                let generation = request.node.generation;
+                let wanted = request.wanted(OperationKind::Pause, generation, pause.reason.as_ref());
+                self.begin(request, Vec::new(), wanted)
             }
         }
     }
+
+    /// A paused node comes back onto an instance.
+    fn resume_node(&self, request: &Request<'_>, resume: &ResumeNodeParams) -> Answer {
+        if request.open.is_some() {
+            return request.is_busy();
+        }
+        if !request.has_no_instance() {
+            return noted(format!("node {} is not paused", request.sight.node));
+        }
+        let generation = request.node.generation + 1;
+        let wanted = request.wanted(OperationKind::Resume, generation, resume.reason.as_ref());
+        self.begin(request, Vec::new(), wanted)
+    }
+
+    /// The node ends.
+    fn delete(&self, request: &Request<'_>, delete: &DeleteParams) -> Answer {
+        let Request { sight, node, .. } = *request;
+        let cause = request.cause(delete.reason.as_ref());
+        if let Some(stuck) = self.stuck(sight) {
+            return self.supersede(sight, node, stuck, delete.keep, cause);
+        }
+        match request.open {
+            Some(open) if open.may_be_diverted() => self.divert(open, cause, Some(delete.keep)),
+            Some(_) => request.is_busy(),
+            None => {
+                let wanted = request.wanted(OperationKind::Delete, node.generation, delete.reason.as_ref());
+                self.begin(request, Vec::new(), Wanted { keep: Some(delete.keep), ..wanted })
+            }
+        }
+    }
+
+    /// An operation that is stuck goes on.
+    fn resume(&self, request: &Request<'_>, resume: &ResumeParams) -> Answer {
+        let Request { sight, node, .. } = *request;
+        let Some(operation) = self.open_as_named(sight, &resume.workflow) else {
+            return rejected(format!("workflow {} is not open", resume.workflow));
+        };
+        let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
+        let Some(spec) = node.spec.clone() else {
+            return Err(Rejection::Moved { node: sight.node.clone() });
+        };
+        let (granted, taken) = self.take_for_resume(operation, &spec);
+        let mut given_up = resume.accept_loss.clone();
+        if given_up.is_empty() && resume.from_backup.is_some() {
+            given_up = operation.lost();
+        }
+        if given_up.is_empty() && resume.from_backup.is_some() {
+            return rejected(format!("no volume was seen to be lost in {}", resume.workflow));
+        }
+        let (mut restore, mut held) = (None, None);
+        if let Some(backup) = &resume.from_backup {
+            match self.restorable(sight, node, backup, &given_up) {
+                Ok(wanted) => {
+                    held = self.hold_own(sight, &wanted, &operation.id)?;
+                    restore = Some(wanted);
+                }
+                Err(because) => return rejected(because),
+            }
+        }
+        match draft.resume_with(request.requested_by().to_owned(), given_up, spec, granted, restore) {
+            Ok(()) => {
+                let mut appends = self.close(draft)?;
+                appends.extend(taken);
+                appends.extend(held);
+                Ok((Disposition::Joined { operation: resume.workflow.clone() }, appends))
+            }
+            Err(refusal @ (Refusal::NotStuck { .. } | Refusal::NotLost { .. })) => {
+                rejected(refusal.to_string())
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// An operation is undone.
+    fn cancel(&self, request: &Request<'_>, cancel: &CancelParams) -> Answer {
+        let Some(operation) = self.open_as_named(request.sight, &cancel.workflow) else {
+            return rejected(format!("workflow {} is not open", cancel.workflow));
+        };
+        let mut draft = Draft::from(operation, self.head(&cancel.workflow.stream()), self.now_ms);
+        match draft.cancel(request.requested_by().to_owned(), cancel.reason.clone()) {
+            Ok(()) => Ok((Disposition::Joined { operation: cancel.workflow.clone() }, self.close(draft)?)),
+            Err(refusal @ (Refusal::OnlyForward { .. } | Refusal::AlreadyCancelled { .. })) => {
+                rejected(refusal.to_string())
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The open operation, if it is the one that the submission names.
+    fn open_as_named(&self, sight: &Sight, named: &OperationId) -> Option<&Operation> {
+        self.operation(named).filter(|_| sight.open.as_ref() == Some(named))
+    }
+}
+
+fn is_paused(request: &Request<'_>) -> Answer {
+    let name = &request.sight.node;
+    rejected(format!("node {name} is paused; bring it back with `perennial node resume {name}`"))
 }
