@@ -277,6 +277,14 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         }
     }
     due.extend(interface::carry(op, candidate));
+    carry_addresses(op, candidate, due);
+    if in_place(op, candidate) {
+        finish(op, candidate, due);
+    }
+}
+
+/// Brings the node's private and public address onto the running candidate.
+fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if may_move_address(op, candidate)
         && let Some((interface, _)) = &candidate.network
     {
@@ -310,9 +318,6 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             }
             .into(),
         );
-    }
-    if in_place(op, candidate) {
-        finish(op, candidate, due);
     }
 }
 
