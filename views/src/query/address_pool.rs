@@ -14,7 +14,7 @@ impl Views {
     /// # Errors
     /// [`QueryError::Read`] and [`QueryError::Summary`].
     pub async fn address_pools(&self) -> Result<Vec<AddressPoolLine>, QueryError> {
-        let rows = self.summaries::<AddressPoolSummary>("pool", Which::All).await?;
+        let rows = self.summaries::<AddressPoolSummary>("address_pool", Which::All).await?;
         Ok(rows.into_iter().map(|(name, summary)| AddressPoolLine::new(&name, summary)).collect())
     }
 

@@ -1,8 +1,8 @@
 //! Pools of private addresses, shared by the nodes with `persist.network: ip_pool`.
 //!
-//! A pool is an aggregate of its own. Its stream is `pool/<name>`; its events are declared, allocated and
-//! released. The append that starts the node's first operation (or resumes it) also allocates the address.
-//! The append that settles `return_address` of the node's deletion also releases it. Appends are
+//! A pool is an aggregate of its own. Its stream is `address_pool/<name>`. Its events are declared, allocated
+//! and released. The append that starts the node's first operation (or resumes it) also allocates the
+//! address. The append that settles `return_address` of the node's deletion also releases it. Appends are
 //! compare-and-set on the pool's stream, so two simultaneous operations cannot take the same address: the
 //! second one decides again, on the addresses that are left.
 //!
