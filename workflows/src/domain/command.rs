@@ -93,7 +93,7 @@ impl Sight {
 /// A message as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Its stream; see [`inbox_stream`](crate::aggregate::inbox::letter_stream).
+    /// Its stream; see [`inbox_stream`](crate::aggregate::inbox::inbox_stream).
     pub stream: StreamId,
     /// Through which queue.
     pub queue: String,

@@ -11,7 +11,7 @@
 //!   - Does the same, observed by the same. On failure: as usual.
 //!
 //! Both steps make the same check. A volume that is attached to the instance, is not a root, belongs to one
-//! instance at a time and carries no tags of Perennial's is adopted in the append that settles the step
+//! instance at a time and carries no tag of Perennial is adopted in the append that settles the step
 //! (`volume_found`). Its name is its tag `Name` where that is a free name, else that of its device. From then
 //! on it is carried like any data volume: reattached, copied where the node is copied, part of backups and
 //! restores. A volume that may not be adopted is left alone and listed once, as an *unmanaged volume*:
@@ -32,7 +32,7 @@
 //! - Instance store is as the image says. Images that are registered from a root map the root alone.
 //!
 //! `adopt_volumes` holds the node for a moment and gives way to every other operation, as a growth does.
-//! After the operator cancels one, none begins for its volumes for an hour ([`SNOOZE_MS`]), or until a
+//! After the operator cancels one, none begins for its volumes for an hour (`SNOOZE_MS`), or until a
 //! changed file is applied or another instance carries the node. An operation that looks at the instance for
 //! another reason adopts them even so.
 //!

@@ -6,7 +6,7 @@
 //! enough time is dropped, and all that follow it are dropped too. The journal records it
 //! ([`OperationEvent::Dropped`](crate::operation::event::OperationEvent::Dropped)).
 //!
-//! 1. `detach:x` is dropped when less than its own time is left ([`Intent::budget_ms`]). The volume then
+//! 1. `detach:x` is dropped when less than its own time is left (`Intent::budget_ms`). The volume then
 //!    follows after the fence.
 //! 2. `detach_interface` is dropped when less than its own time is left. The interface then follows after the
 //!    fence.

@@ -121,11 +121,11 @@ pub enum Intent {
     Survey(Question),
     /// Creates a data volume.
     CreateVolume {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
         /// Sent as it stands.
         client_token: String,
-        /// Where.
+        /// The zone.
         zone: String,
         /// How large.
         size_gib: u32,
@@ -146,11 +146,11 @@ pub enum Intent {
     },
     /// Checks that an existing volume can be the node's.
     ClaimVolume {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
-        /// Where it must be.
+        /// The zone.
         zone: String,
         /// Its minimum size.
         size_gib: u32,
@@ -161,7 +161,7 @@ pub enum Intent {
     CreateInterface {
         /// Sent as it stands.
         client_token: String,
-        /// Where.
+        /// The subnet.
         subnet: SubnetId,
         /// With these groups.
         groups: Vec<GroupId>,
@@ -172,9 +172,9 @@ pub enum Intent {
     },
     /// Sets DeleteOnTermination=false for volumes (and an interface) of an instance, and sees it set.
     Preserve {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
-        /// Which volumes; those not attached to it are passed over.
+        /// The volumes; those that are not attached to it are passed over.
         volumes: Vec<VolumeId>,
         /// The node's own interface.
         interface: Option<InterfaceId>,
@@ -191,34 +191,34 @@ pub enum Intent {
     },
     /// Detaches a data volume from an instance that still runs, without force.
     Detach {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
         /// From which instance.
         instance: InstanceId,
     },
     /// Cancels a persistent spot request, terminates the instance and sees it terminated, twice.
     Fence {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
         /// Its spot request, if known.
         spot_request: Option<SpotRequestId>,
     },
     /// Sees a volume free, after its holder was seen terminated, twice.
     Release {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
-        /// Where it was.
+        /// Its last holder.
         from: InstanceId,
     },
     /// Sees the node's interface free, after its holder was seen terminated, twice.
     ReleaseInterface {
-        /// Which interface.
+        /// The interface.
         interface: InterfaceId,
-        /// Where it was.
+        /// Its last holder.
         from: InstanceId,
     },
     /// Takes a snapshot of the free root volume and sees it complete.
@@ -230,7 +230,7 @@ pub enum Intent {
     },
     /// Takes a snapshot of a free data volume and sees it complete.
     SnapshotVolume {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
         /// Of this volume.
         volume: VolumeId,
@@ -264,7 +264,7 @@ pub enum Intent {
     Launch {
         /// Sent as it stands.
         client_token: String,
-        /// Where capacity is asked for.
+        /// The pool.
         pool: CapacityPool,
         /// Whether it is asked even if it is remembered as being without capacity.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -279,7 +279,7 @@ pub enum Intent {
         price_max: Option<String>,
         /// The zone.
         zone: String,
-        /// What to boot.
+        /// The image to boot.
         image: ImageId,
         /// The primary interface.
         interface: LaunchInterface,
@@ -307,7 +307,7 @@ pub enum Intent {
     },
     /// Sees the launched instance running.
     Start {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
         /// The device names of the data volumes it was launched with.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -315,7 +315,7 @@ pub enum Intent {
     },
     /// Makes the node's own root volume the root of the new instance.
     AdoptRoot {
-        /// Which instance.
+        /// The instance.
         instance: InstanceId,
         /// The node's root volume.
         volume: VolumeId,
@@ -328,9 +328,9 @@ pub enum Intent {
     },
     /// Attaches a data volume.
     Attach {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
         /// To which instance.
         instance: InstanceId,
@@ -339,7 +339,7 @@ pub enum Intent {
     },
     /// Attaches the node's second interface.
     AttachInterface {
-        /// Which interface.
+        /// The interface.
         interface: InterfaceId,
         /// To which instance.
         instance: InstanceId,
@@ -348,14 +348,14 @@ pub enum Intent {
     },
     /// Detaches the node's second interface from an instance that still runs, without force.
     DetachInterface {
-        /// Which interface.
+        /// The interface.
         interface: InterfaceId,
         /// From which instance.
         instance: InstanceId,
     },
     /// Gives the node's own interface the security groups of the file, and sees them.
     SetGroups {
-        /// Which interface.
+        /// The interface.
         interface: InterfaceId,
         /// All of its groups from now on.
         groups: Vec<GroupId>,
@@ -388,7 +388,7 @@ pub enum Intent {
     },
     /// Associates the node's Elastic IP address with the new instance.
     Associate {
-        /// The address.
+        /// The allocation.
         allocation: AllocationId,
         /// The instance.
         instance: InstanceId,
@@ -403,9 +403,9 @@ pub enum Intent {
     },
     /// Enlarges a data volume, wherever it is.
     Grow {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
         /// To this size.
         size_gib: u32,
@@ -423,9 +423,9 @@ pub enum Intent {
     },
     /// Deletes a volume by id.
     DeleteVolume {
-        /// Which.
+        /// The volume.
         volume: VolumeId,
-        /// What it was: `temporary root`, `data`…
+        /// Its former purpose: `temporary root`, `data`…
         role: String,
         /// For a retained volume: the conditions of its deletion.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -433,17 +433,17 @@ pub enum Intent {
     },
     /// Deletes the node's interface.
     DeleteInterface {
-        /// Which.
+        /// The interface.
         interface: InterfaceId,
     },
     /// Deregisters a superseded root image.
     DeregisterImage {
-        /// Which.
+        /// The image.
         image: ImageId,
     },
     /// Deletes a superseded root snapshot.
     DeleteSnapshot {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
     },
     /// Looks for resources that a step of a cancelled or abandoned operation may have made.
@@ -458,9 +458,9 @@ pub enum Intent {
     /// Takes a snapshot of a volume that has just become free, for the node's backups. No step waits for its
     /// completion.
     FinalSnapshot {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
@@ -468,9 +468,9 @@ pub enum Intent {
     /// Takes a snapshot of a free volume that only another zone would need, while home waits for another
     /// snapshot.
     SnapshotAhead {
-        /// Whose.
+        /// The volume's place in the node.
         slot: Slot,
-        /// Which volume.
+        /// The volume.
         volume: VolumeId,
         /// At creation; `perennial:step` makes it findable.
         tags: TagMap,
