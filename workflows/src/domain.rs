@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod lifecycle;
 pub mod movement;
 pub mod projection;
+pub mod reads;
 pub mod restore;
 pub mod retention;
 pub mod signals;
@@ -23,19 +24,19 @@ use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
 
-use crate::aggregate::address_pool::{AddressPool, address_pool_stream};
+use crate::aggregate::address_pool::AddressPool;
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::inbox::InboxEntry;
 use crate::aggregate::node::Node;
 use crate::domain::backups::backup_events;
-use crate::domain::command::{Command, Rejection, Sight};
+use crate::domain::command::{Command, Rejection};
 use crate::domain::inbox::decide_entry;
 use crate::domain::projection::{catalog_projection, node_projection, operation_projection, pool_projection};
 use crate::domain::states::{Decider, Event, State};
 use crate::machine::decide::Draft;
 use crate::machine::fold;
 use crate::model::backup_id::CatalogId;
-use crate::model::operation_id::{OperationId, node_stream};
+use crate::model::operation_id::OperationId;
 use crate::operation::event::OperationEvent;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -94,46 +95,8 @@ impl Domain for Perennial {
         }
     }
 
-    fn reads(_: &World<State>, command: &Command) -> Reads {
-        Reads::written(match command {
-            Command::Message { envelope, content, sight, .. } => {
-                let mut streams = sight.as_ref().map(Sight::streams).unwrap_or_default();
-                for pool in content.pools().into_iter().map(address_pool_stream) {
-                    if !streams.contains(&pool) {
-                        streams.push(pool);
-                    }
-                }
-                streams.push(envelope.stream.clone());
-                streams
-            }
-            Command::Signal { sight, .. }
-            | Command::ReturnToSpot { sight, .. }
-            | Command::Prune { sight, .. }
-            | Command::Attachments { sight, .. } => sight.streams(),
-            Command::ReconcileBackups { sight, over, finals, .. } => {
-                let mut streams = sight.streams();
-                streams.push(sight.catalog().next().stream());
-                streams.extend(over.iter().map(OperationId::stream));
-                // What a deletion kept stands in its order.
-                for own in sight.last().iter().chain(finals) {
-                    let own = own.stream();
-                    if !streams.contains(&own) {
-                        streams.push(own);
-                    }
-                }
-                streams
-            }
-            Command::Report { workflow, evidence, .. } => match OperationId::of_stream(workflow) {
-                Some(id) => {
-                    let mut streams = vec![node_stream(id.node()), workflow.clone(), id.next().stream()];
-                    if let Evidence::AddressReturned { pool, .. } = evidence {
-                        streams.push(address_pool_stream(pool));
-                    }
-                    streams
-                }
-                None => vec![workflow.clone()],
-            },
-        })
+    fn reads(world: &World<State>, command: &Command) -> Reads {
+        reads::reads(world, command)
     }
 
     fn decide(
@@ -142,33 +105,35 @@ impl Domain for Perennial {
         now_ms: u64,
     ) -> Result<Decision<Event, State>, Rejection> {
         match command {
-            Command::Message { envelope, content, sight, owner } => {
-                decide_entry(&Decider { world, now_ms, owner }, envelope, content, sight.as_ref())
+            Command::Message { envelope, content, owner } => {
+                decide_entry(&Decider { world, now_ms, owner }, envelope, content)
             }
-            Command::Signal { signal, sight, owner } => {
+            Command::Signal { signal, owner } => {
                 let view = Decider { world, now_ms, owner };
-                let (_, appends) = view.on_signal(sight, signal)?;
-                Ok(Decision::of(appends))
+                let Some(name) = view.node_of(&signal.instance) else { return Ok(Decision::nothing()) };
+                let subject = view.subject(&name)?;
+                let (_, appends) = view.on_signal(subject, signal)?;
+                Ok(view.decision(subject, appends))
             }
-            Command::ReconcileBackups { sight, over, owner, .. } => {
+            Command::ReconcileBackups { node, owner } => {
                 let view = Decider { world, now_ms, owner };
-                let appends = match over {
-                    Some(over) => view.release_hold(sight, over)?,
-                    None => view.reconcile_backups(sight)?,
-                };
-                Ok(Decision::of(appends))
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.reconcile_backups(subject)?))
             }
-            Command::ReturnToSpot { sight, seen, owner } => {
+            Command::ReturnToSpot { node, seen, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision::of(view.return_to_spot(sight, seen)?))
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.return_to_spot(subject, seen)?))
             }
-            Command::Prune { sight, owner } => {
+            Command::Prune { node, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision::of(view.prune_what_is_due(sight)?))
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.prune_what_is_due(subject)?))
             }
-            Command::Attachments { sight, instance, others, left, owner } => {
+            Command::Attachments { node, instance, others, left, owner } => {
                 let view = Decider { world, now_ms, owner };
-                Ok(Decision::of(view.on_attachments(sight, instance, others, left)?))
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.on_attachments(subject, instance, others, left)?))
             }
             Command::Report { workflow, token, evidence } => {
                 let view = Decider { world, now_ms, owner: "" };

@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::reading::Reading;
 use perennial_workflows::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
 use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
-use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
     RestoreParams, ResumeParams, Submission, SubmissionId, Work,
 };
 use perennial_workflows::model::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
-use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::model::backup_id::{BackupId, CatalogId, catalog_key};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome, node_stream};
@@ -71,6 +72,8 @@ struct Desk {
     written: Vec<Event>,
     now_ms: u64,
     entries: u64,
+    /// What keys lead to, where look-ups are behind.
+    stale: BTreeMap<String, Vec<StreamId>>,
 }
 
 impl Desk {
@@ -125,10 +128,6 @@ impl Desk {
         }
     }
 
-    fn sight(&self) -> Sight {
-        Sight::of(&name(), &self.node()).with_catalog(self.book_id().number())
-    }
-
     fn append(&mut self, stream: &StreamId, event: Event) {
         let head = self.head(stream).next();
         let stamp = Stamp { seq: head, at_ms: self.now_ms };
@@ -138,12 +137,25 @@ impl Desk {
         self.written.push(event);
     }
 
+    /// What a key leads to.
+    fn lookup(&self, key: &str) -> Vec<StreamId> {
+        if let Some(stale) = self.stale.get(key) {
+            return stale.clone();
+        }
+        let shows = |(stream, state): (&StreamId, &State)| {
+            Perennial::project(stream, state).keys.iter().any(|shown| shown == key).then(|| stream.clone())
+        };
+        self.streams.iter().filter_map(|(stream, (state, _))| shows((stream, state))).collect()
+    }
+
+    fn world(&self, command: &Command) -> World<State> {
+        let load = |stream: &StreamId| (Arc::new(self.state(stream)), self.head(stream));
+        Reading::<Perennial>::at_hand(command, load, |key| self.lookup(key)).unwrap().world
+    }
+
     fn execute(&mut self, command: &Command) -> Result<(), Rejection> {
         self.now_ms += 1_000;
-        let mut world = World::default();
-        for stream in Perennial::reads(&World::default(), command).written {
-            world.insert(stream.clone(), Arc::new(self.state(&stream)), self.head(&stream));
-        }
+        let world = self.world(command);
         for Append { stream, events, .. } in Perennial::decide(&world, command, self.now_ms)?.appends {
             for event in events {
                 self.append(&stream, event);
@@ -173,7 +185,6 @@ impl Desk {
                 reply_to: None,
                 deadline: None,
             }),
-            sight: Some(self.sight()),
             owner: "kept".into(),
         };
         self.execute(&command)?;
@@ -237,16 +248,11 @@ impl Desk {
             let last =
                 (node.operations > 0).then(|| self.operation(&OperationId::new(name(), node.operations)));
             let due = due_task(&node, last.as_ref(), &name(), &catalog, self.now_ms);
-            let finals = match &due {
-                BackupTask::Nothing | BackupTask::Begin { .. } => None,
-                BackupTask::Inherit { operation } => Some(operation.clone()),
-                BackupTask::RollOver | BackupTask::GiveUp | BackupTask::Rescue { .. } => None,
-            };
             let is_due = !matches!(due, BackupTask::Nothing | BackupTask::Begin { .. });
             if is_due {
-                let (sight, owner) = (self.sight(), "kept".to_owned());
+                let (node, owner) = (name(), "kept".to_owned());
                 let before = self.written.len();
-                self.execute(&Command::ReconcileBackups { sight, over: None, finals, owner }).unwrap();
+                self.execute(&Command::ReconcileBackups { node, owner }).unwrap();
                 if self.written.len() > before {
                     continue;
                 }
@@ -270,7 +276,7 @@ impl Desk {
         let instance = self.node().resources.carrier.unwrap().instance;
         let news = News::StateChange { state: InstanceState::Terminated };
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        let command = Command::Signal { signal, sight: self.sight(), owner: "kept".into() };
+        let command = Command::Signal { signal, owner: "kept".into() };
         self.execute(&command).unwrap();
     }
 
@@ -474,23 +480,29 @@ fn an_operation_holds_every_backup_it_makes_volumes_from() {
     assert_eq!(held, BTreeSet::from([1, 2]));
     desk.drive(&well);
     assert!(desk.node().open.is_none());
-    let (sight, owner) = (desk.sight(), "kept".to_owned());
-    let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::ReconcileBackups { sight, over, finals: None, owner }).unwrap();
+    let (node, owner) = (name(), "kept".to_owned());
+    desk.execute(&Command::ReconcileBackups { node, owner }).unwrap();
     assert_eq!(desk.catalog().known.held().count(), 0, "it lets go of both");
 }
 
+/// The look-up leads to the catalog that was closed meanwhile, or nowhere; its state leads on.
 #[test]
-fn a_restore_that_comes_as_the_book_is_turned_looks_again() {
-    let mut desk = Desk::with(&spec(RootMode::Adopt));
-    desk.back_up();
-    let (id, head) = (desk.book_id(), desk.head(&desk.book_id().stream()));
-    desk.append(&id.stream(), Event::Backup(BackupEvent::Closed { next: 2 }));
-    assert_eq!(desk.head(&id.stream()), head.next());
-    let backup = BackupId::parse("db-1.b1").unwrap();
-    let asked = Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None });
-    let refused = desk.try_submit(asked).unwrap_err();
-    assert!(matches!(refused, Rejection::Moved { .. }), "{refused}");
+fn a_restore_that_comes_as_the_book_is_turned_finds_the_next_one() {
+    for stale in [vec![CatalogId::new(name(), 1).stream()], Vec::new()] {
+        let mut desk = Desk::with(&spec(RootMode::Adopt));
+        desk.back_up();
+        let (id, carried) = (desk.book_id(), desk.catalog().known);
+        desk.append(&id.stream(), Event::Backup(BackupEvent::Closed { next: 2 }));
+        desk.append(&id.next().stream(), Event::Backup(BackupEvent::Opened { carried }));
+        desk.stale.insert(catalog_key(&name()), stale);
+        let (backup, head) = (BackupId::parse("db-1.b1").unwrap(), desk.head(&id.stream()));
+        let asked = Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None });
+        let disposition = desk.submit(asked);
+        assert!(matches!(disposition, Disposition::Started { .. }), "{disposition}");
+        assert_eq!(desk.book_id(), id.next());
+        assert_eq!(desk.catalog().known.held().collect::<Vec<_>>(), [1], "the next one holds it");
+        assert_eq!(desk.head(&id.stream()), head, "nothing is written to the closed one");
+    }
 }
 
 fn seldom() -> NodeSpec {
@@ -527,9 +539,8 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     let backup = BackupId::parse("db-1.b1").unwrap();
     desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
     desk.drive(&well);
-    let (sight, owner) = (desk.sight(), "kept".to_owned());
-    let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::ReconcileBackups { sight, over, finals: None, owner }).unwrap();
+    let (node, owner) = (name(), "kept".to_owned());
+    desk.execute(&Command::ReconcileBackups { node, owner }).unwrap();
     desk.lose();
     desk.drive(&without_a_root);
     desk.reconcile_backups();

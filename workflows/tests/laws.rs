@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::reading::Reading;
 use perennial_workflows::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
 use perennial_workflows::aggregate::inbox::inbox_stream;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
-use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
+use perennial_workflows::domain::command::{Command, Content, Envelope};
 use perennial_workflows::domain::movement;
 use perennial_workflows::domain::movement::SpotSeen;
 use perennial_workflows::domain::retention;
@@ -92,18 +93,25 @@ impl Desk {
         }
     }
 
-    fn sight(&self) -> Sight {
-        Sight::of(&Self::name(), &self.node()).with_catalog(self.catalog().0.number())
+    /// What a key leads to.
+    fn lookup(&self, key: &str) -> Vec<StreamId> {
+        let shows = |(stream, state): (&StreamId, &State)| {
+            Perennial::project(stream, state).keys.iter().any(|shown| shown == key).then(|| stream.clone())
+        };
+        self.streams.iter().filter_map(|(stream, (state, _, _))| shows((stream, state))).collect()
+    }
+
+    fn world(&self, command: &Command) -> World<State> {
+        let load = |stream: &StreamId| {
+            (Arc::new(self.state(stream)), self.streams.get(stream).map_or(Seq::NONE, |(_, head, _)| *head))
+        };
+        Reading::<Perennial>::at_hand(command, load, |key| self.lookup(key)).unwrap().world
     }
 
     /// Decides and remembers; checks what every decision must keep. `Ok(false)`: refused.
     fn execute(&mut self, command: &Command) -> Result<bool, TestCaseError> {
         self.now_ms += 700;
-        let mut world = World::default();
-        for stream in Perennial::reads(&World::default(), command).written {
-            let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head, _)| *head);
-            world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
-        }
+        let world = self.world(command);
         let Ok(decision) = Perennial::decide(&world, command, self.now_ms) else { return Ok(false) };
         for Append { stream, events, .. } in decision.appends {
             for event in events {
@@ -146,7 +154,6 @@ impl Desk {
                 body: "{}".into(),
             },
             content: Content::Submission(submission),
-            sight: Some(self.sight()),
             owner: "laws".into(),
         };
         self.execute(&command)
@@ -154,8 +161,7 @@ impl Desk {
 
     fn on_signal(&mut self, instance: InstanceId, news: News) -> Result<bool, TestCaseError> {
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        let sight = self.sight();
-        self.execute(&Command::Signal { signal, sight, owner: "laws".into() })
+        self.execute(&Command::Signal { signal, owner: "laws".into() })
     }
 
     /// One look at the backups, as the loop that looks after them does it.
@@ -168,17 +174,14 @@ impl Desk {
         let is_over = |by: &&OperationId| {
             operation(by).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
         };
-        let over = catalog.known.holds.keys().find(is_over).cloned();
+        let over = catalog.known.holds.keys().any(|by| is_over(&by));
         let last = (node.operations > 0)
             .then(|| OperationId::new(Self::name(), node.operations))
             .as_ref()
             .and_then(operation);
-        let finals = match due_task(&node, last.as_ref(), &Self::name(), &catalog, self.now_ms) {
-            BackupTask::Inherit { operation } if over.is_none() => Some(operation),
-            _ => None,
-        };
-        let is_due = over.is_some() || finals.is_some();
-        let command = Command::ReconcileBackups { sight: self.sight(), over, finals, owner: "laws".into() };
+        let task = due_task(&node, last.as_ref(), &Self::name(), &catalog, self.now_ms);
+        let is_due = over || matches!(task, BackupTask::Inherit { .. });
+        let command = Command::ReconcileBackups { node: Self::name(), owner: "laws".into() };
         let tended = self.execute(&command)?;
         prop_assert!(tended || !is_due, "what is due about the backups is done");
         Ok(tended)
@@ -486,7 +489,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let Some(carrier) = node.resources.carrier else { return Ok(()) };
             let volumes = node.resources.volumes.values().map(|held| held.volume.clone());
             let command = Command::Attachments {
-                sight: desk.sight(),
+                node: Desk::name(),
                 instance: carrier.instance,
                 others: (0..others % 4).map(strange).collect(),
                 left: volumes.filter(|_| *left).collect(),
@@ -534,8 +537,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             desk.now_ms += u64::from(*days % 3) * 86_400_000;
             let node = desk.node();
             let due = retention::due(&node, &Desk::name(), desk.now_ms + 700);
-            let (before, sight) = (node.operations, desk.sight());
-            let begun = desk.execute(&Command::Prune { sight, owner: "laws".into() })?;
+            let before = node.operations;
+            let begun = desk.execute(&Command::Prune { node: Desk::name(), owner: "laws".into() })?;
             prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
             prop_assert_eq!(desk.node().operations > before, begun);
         }
@@ -598,8 +601,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let before = node.operations;
             let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
             let may = movement::may_return(&node, &seen, desk.now_ms + 700).is_ok();
-            let sight = desk.sight();
-            let begun = desk.execute(&Command::ReturnToSpot { sight, seen, owner: "laws".into() })?;
+            let (node, owner) = (Desk::name(), "laws".to_owned());
+            let begun = desk.execute(&Command::ReturnToSpot { node, seen, owner })?;
             prop_assert_eq!(begun, may, "a return begins when it may, and only then");
             prop_assert_eq!(desk.node().operations > before, may);
         }

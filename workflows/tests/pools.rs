@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Append, Decision, Domain, Stamp, World};
+use perennial_engine::domain::{Append, Decision, Domain, Stamp};
 use perennial_engine::ids::{Seq, StreamId};
+use perennial_engine::reading::Reading;
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
 use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::domain::submission::{
     ApplyParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, ResumeParams, Submission,
@@ -114,12 +115,15 @@ impl Desk {
 
     /// Decides on what is there now; nothing is written.
     fn decide(&self, command: &Command) -> Decided {
-        let mut world = World::default();
-        let reads = Perennial::reads(&World::default(), command).written;
-        for stream in &reads {
-            world.insert(stream.clone(), Arc::new(self.state(stream)), self.head(stream));
-        }
-        let heads = reads.iter().map(|stream| (stream.clone(), self.head(stream))).collect();
+        let load = |stream: &StreamId| (Arc::new(self.state(stream)), self.head(stream));
+        let lookup = |key: &str| {
+            let shows =
+                |stream: &StreamId, state| Perennial::project(stream, state).keys.contains(&key.into());
+            let found = self.streams.iter().filter(|(stream, (state, _))| shows(stream, state));
+            found.map(|(stream, _)| stream.clone()).collect()
+        };
+        let Reading { world, reads, .. } = Reading::<Perennial>::at_hand(command, load, lookup).unwrap();
+        let heads = reads.written.iter().map(|stream| (stream.clone(), self.head(stream))).collect();
         (Perennial::decide(&world, command, self.now_ms), heads)
     }
 
@@ -156,10 +160,6 @@ impl Desk {
     fn entry(&mut self, node: &str, work: Work) -> Command {
         self.entries += 1;
         let id = SubmissionId::try_from(format!("s-{}", self.entries)).unwrap();
-        let sight = match work {
-            Work::Pool(_) => None,
-            _ => Some(Sight::of(&name(node), &self.node(node))),
-        };
         Command::Message {
             envelope: Envelope {
                 stream: inbox_stream("submissions", &id.to_string()),
@@ -177,7 +177,6 @@ impl Desk {
                 reply_to: None,
                 deadline: None,
             }),
-            sight,
             owner: "pools".into(),
         }
     }

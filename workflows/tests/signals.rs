@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Append, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId};
+use perennial_engine::reading::Reading;
 use perennial_workflows::aggregate::backup_catalog::BackupCause;
 use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::{Node, NodeEvent};
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::command::{Command, Content, Envelope, Sight};
+use perennial_workflows::domain::command::{Command, Content, Envelope};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use perennial_workflows::model::backup_id::CatalogId;
@@ -94,13 +95,24 @@ impl Desk {
         self.operation(number).facts.candidate.expect("a new instance").instance
     }
 
+    /// What a key leads to.
+    fn lookup(&self, key: &str) -> Vec<StreamId> {
+        let shows = |(stream, state): (&StreamId, &State)| {
+            Perennial::project(stream, state).keys.iter().any(|shown| shown == key).then(|| stream.clone())
+        };
+        self.streams.iter().filter_map(|(stream, (state, _))| shows((stream, state))).collect()
+    }
+
+    fn world(&self, command: &Command) -> World<State> {
+        let load = |stream: &StreamId| {
+            (Arc::new(self.state(stream)), self.streams.get(stream).map_or(Seq::NONE, |(_, head)| *head))
+        };
+        Reading::<Perennial>::at_hand(command, load, |key| self.lookup(key)).unwrap().world
+    }
+
     fn execute(&mut self, command: &Command) {
         self.now_ms += 1_000;
-        let mut world = World::default();
-        for stream in Perennial::reads(&World::default(), command).written {
-            let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head)| *head);
-            world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
-        }
+        let world = self.world(command);
         let decision = Perennial::decide(&world, command, self.now_ms).unwrap();
         for Append { stream, events, .. } in decision.appends {
             for event in events {
@@ -135,7 +147,6 @@ impl Desk {
                 source: Source::Event { id },
                 at_ms: self.now_ms,
             }),
-            sight: Some(Sight::of(&Self::name(), &self.node())),
             owner: "tests".into(),
         };
         self.execute(&command);

@@ -21,15 +21,14 @@ use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::State;
-use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId, Work};
-use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId};
 use perennial_workflows::step::wake_hint::WakeHint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::events;
 use super::events::{Notice, Parsed};
-use super::lookup::{node_of, present_catalog, sight};
+use super::lookup::node_of;
 use crate::capacity::refusals::CapacityRefusals;
 
 /// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have
@@ -38,9 +37,6 @@ pub const SUBMISSION_BYTES_MAX: usize = 128 * 1024;
 
 /// How much of an oversized message is kept.
 const OVERSIZED_KEPT: usize = 1_024;
-
-/// How often an inbox entry is decided anew because its node moved on meanwhile.
-const MOVED_MAX: u32 = 20;
 
 /// How long an event about an unknown instance waits before it counts as foreign. The first state
 /// change of an instance of ours can overtake the answer to its launch by a second or two; a foreign event
@@ -361,64 +357,38 @@ impl Ingest {
             bytes: delivery.body.len() as u64,
             body: entry.body.clone(),
         };
-        let mut content = entry.content.clone();
-        for _ in 0..MOVED_MAX {
-            let sight = match &content {
-                Content::Submission(Submission { work: Work::Pool(_), .. }) => None,
-                Content::Submission(submission) => {
-                    let source = match &submission.work {
-                        Work::Apply(apply) => apply.from_backup.as_ref(),
-                        _ => None,
-                    };
-                    let source = match source.map(BackupId::node) {
-                        Some(node) => {
-                            Some(CatalogId::new(node.clone(), present_catalog(&self.engine, node).await?))
-                        }
-                        None => None,
-                    };
-                    Some(sight(&self.engine, &submission.node).await?.with_source(source))
-                }
-                Content::Signal(signal) => match node_of(&self.engine, &signal.instance).await? {
-                    Some(node) => {
-                        self.refusals.on_signal(&self.engine, &node, signal).await;
-                        Some(sight(&self.engine, &node).await?)
-                    }
-                    None => None,
-                },
-                Content::Settled(_) => None,
-            };
-            let command = Command::Message {
-                envelope: envelope.clone(),
-                content: content.clone(),
-                sight,
-                owner: self.owner.clone(),
-            };
-            match self.engine.execute(command).await {
-                Ok(_) => {
-                    let (state, _) = self.engine.load(&entry.stream).await?;
-                    if let State::Inbox(inbox) = state.as_ref()
-                        && let Some(disposition) = &inbox.disposition
-                    {
-                        return Ok(disposition.clone());
-                    }
-                    return Ok(Disposition::Rejected {
-                        because: "BUG: the inbox entry has no disposition".to_owned(),
-                    });
-                }
-                Err(ExecuteError::Rejected(Rejection::Moved { .. })) => {}
-                Err(ExecuteError::Rejected(rejection)) => {
-                    // The domain cannot make anything of it: said so, in the journal, rather than tried for
-                    // ever.
-                    content = Content::Settled(Disposition::Rejected { because: rejection.to_string() });
-                }
-                Err(error @ ExecuteError::Corrupt { .. }) => {
-                    let because = format!("{error}; run `perennial journal verify`");
-                    content = Content::Settled(Disposition::Rejected { because });
-                }
-                Err(error) => return Err(error),
-            }
+        if let Content::Signal(signal) = &entry.content
+            && let Some(node) = node_of(&self.engine, &signal.instance).await?
+        {
+            self.refusals.on_signal(&self.engine, &node, signal).await;
         }
-        Err(ExecuteError::Contended { stream: entry.stream.clone() })
+        let because = match self.command(&envelope, entry.content.clone()).await {
+            // The domain cannot make anything of it: said so, in the journal, rather than tried for ever.
+            Err(ExecuteError::Rejected(rejection)) => rejection.to_string(),
+            Err(error @ ExecuteError::Corrupt { .. }) => {
+                format!("{error}; run `perennial journal verify`")
+            }
+            written => return written,
+        };
+        self.command(&envelope, Content::Settled(Disposition::Rejected { because })).await
+    }
+
+    /// Has an entry decided on, and says what became of it.
+    async fn command(
+        &self,
+        envelope: &Envelope,
+        content: Content,
+    ) -> Result<Disposition, ExecuteError<Rejection>> {
+        let (envelope, owner) = (envelope.clone(), self.owner.clone());
+        let stream = envelope.stream.clone();
+        self.engine.execute(Command::Message { envelope, content, owner }).await?;
+        let (state, _) = self.engine.load(&stream).await?;
+        let disposition = match state.as_ref() {
+            State::Inbox(inbox) => inbox.disposition.clone(),
+            _ => None,
+        };
+        let because = || "BUG: the inbox entry has no disposition".to_owned();
+        Ok(disposition.unwrap_or_else(|| Disposition::Rejected { because: because() }))
     }
 
     async fn answer(&self, id: Option<SubmissionId>, reply_to: &str, disposition: &Disposition) {

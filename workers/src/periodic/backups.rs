@@ -12,7 +12,7 @@ use perennial_engine::journal::ReadError;
 use perennial_workflows::aggregate::backup_catalog::BackupCatalog;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
-use perennial_workflows::domain::command::{Command, Rejection, Sight};
+use perennial_workflows::domain::command::{Command, Rejection};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::backup_id::CatalogId;
 use perennial_workflows::model::name::NodeName;
@@ -43,12 +43,8 @@ pub struct BackupScheduler {
 /// Something to do.
 struct Due {
     due_ms: u64,
-    sight: Sight,
+    node: NodeName,
     is_backup: bool,
-    /// An operation, of this node or another one, that is over and holds a backup.
-    over: Option<OperationId>,
-    /// An operation of the node with final snapshots.
-    finals: Option<OperationId>,
 }
 
 #[async_trait]
@@ -80,7 +76,7 @@ impl BackupScheduler {
     async fn tick(&self) -> Result<(), BackupsError> {
         let (mut due, under_way) = self.look().await?;
         // The oldest first: when there are more than may begin, no node is always the last.
-        due.sort_by(|a, b| (a.due_ms, &a.sight.node).cmp(&(b.due_ms, &b.sight.node)));
+        due.sort_by(|a, b| (a.due_ms, &a.node).cmp(&(b.due_ms, &b.node)));
         let mut room = UNDER_WAY_MAX.saturating_sub(under_way).min(BEGUN_MAX);
         for due in due {
             if due.is_backup {
@@ -89,21 +85,15 @@ impl BackupScheduler {
                 }
                 room -= 1;
             }
-            self.reconcile(due).await?;
+            self.reconcile(due.node).await?;
         }
         Ok(())
     }
 
-    async fn reconcile(&self, due: Due) -> Result<(), BackupsError> {
-        let Due { sight, over, finals, .. } = due;
-        let node = sight.node.clone();
-        match self
-            .engine
-            .execute(Command::ReconcileBackups { sight, over, finals, owner: self.owner.clone() })
-            .await
-        {
-            // The node moved on meanwhile: the next tick looks again.
-            Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
+    async fn reconcile(&self, node: NodeName) -> Result<(), BackupsError> {
+        let owner = self.owner.clone();
+        match self.engine.execute(Command::ReconcileBackups { node: node.clone(), owner }).await {
+            Ok(_) => Ok(()),
             Err(ExecuteError::Rejected(rejection)) => {
                 warn!(%node, %rejection, "a backup could not begin; the other nodes' do");
                 Ok(())
@@ -156,14 +146,15 @@ impl BackupScheduler {
         if segment.is_none() && !has_section && node.finals.is_empty() {
             return Ok(None);
         }
-        let sight = Sight::of(name, node).with_catalog(segment.unwrap_or(1));
-        let (catalog, _) = self.engine.load(&CatalogId::new(name.clone(), sight.catalog).stream()).await?;
+        let id = CatalogId::new(name.clone(), segment.unwrap_or(1));
+        let (catalog, _) = self.engine.load(&id.stream()).await?;
         let State::BackupCatalog(catalog) = catalog.as_ref() else { return Ok(None) };
         *under_way += usize::from(catalog.known.under_way().is_some());
-        if let Some(over) = self.over(catalog).await? {
-            return Ok(Some(Due { due_ms: 0, sight, is_backup: false, over: Some(over), finals: None }));
+        let due = |due_ms, is_backup| Some(Due { due_ms, node: name.clone(), is_backup });
+        if self.is_held_for_nothing(catalog).await? {
+            return Ok(due(0, false));
         }
-        let last = (sight.operations > 0).then(|| OperationId::new(name.clone(), sight.operations));
+        let last = (node.operations > 0).then(|| OperationId::new(name.clone(), node.operations));
         let last = match last.filter(|_| needs_operation(node, catalog)) {
             Some(id) => Some(self.engine.load(&id.stream()).await?.0),
             None => None,
@@ -175,31 +166,27 @@ impl BackupScheduler {
         let now_ms = self.engine.clock().now_ms();
         Ok(match due_task(node, last, name, catalog, now_ms) {
             BackupTask::Nothing => None,
-            BackupTask::Begin { due_ms } => {
-                Some(Due { due_ms, sight, is_backup: true, over: None, finals: None })
-            }
-            BackupTask::RollOver | BackupTask::GiveUp | BackupTask::Rescue { .. } => {
-                Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: None })
-            }
-            BackupTask::Inherit { operation } => {
-                Some(Due { due_ms: 0, sight, is_backup: false, over: None, finals: Some(operation) })
-            }
+            BackupTask::Begin { due_ms } => due(due_ms, true),
+            BackupTask::RollOver
+            | BackupTask::GiveUp
+            | BackupTask::Rescue { .. }
+            | BackupTask::Inherit { .. } => due(0, false),
         })
     }
 }
 
 impl BackupScheduler {
-    /// An operation that holds one of the backups and is over.
-    async fn over(&self, catalog: &BackupCatalog) -> Result<Option<OperationId>, ExecuteError<Rejection>> {
+    /// Whether an operation that holds one of the backups is over.
+    async fn is_held_for_nothing(&self, catalog: &BackupCatalog) -> Result<bool, ExecuteError<Rejection>> {
         for by in catalog.known.holds.keys() {
             let (state, _) = self.engine.load(&by.stream()).await?;
             if let State::Operation(Some(operation)) = state.as_ref()
                 && matches!(operation.status, Status::Finished { .. })
             {
-                return Ok(Some(by.clone()));
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 }
 

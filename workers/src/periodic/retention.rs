@@ -20,7 +20,6 @@ use tracing::{info, warn};
 
 use super::driver::{Failure, Task};
 use super::pages::Pages;
-use crate::ingest::lookup::sight;
 
 /// Between two looks. Nothing waits for a deletion that is a matter of days; a few minutes more are nothing.
 pub const EVERY: Duration = Duration::from_mins(5);
@@ -92,13 +91,13 @@ impl Retention {
         if due.is_empty() {
             return Ok(false);
         }
-        let sight = sight(&self.engine, name).await?;
-        match self.engine.execute(Command::Prune { sight, owner: self.owner.clone() }).await {
+        let (node, owner) = (name.clone(), self.owner.clone());
+        match self.engine.execute(Command::Prune { node, owner }).await {
             Ok(_) => {
                 info!(node = %name, volumes = due.len(), "prunes what is retained for too long");
                 Ok(true)
             }
-            Err(ExecuteError::Rejected(Rejection::NotNow { .. } | Rejection::Moved { .. })) => Ok(false),
+            Err(ExecuteError::Rejected(Rejection::NotNow { .. })) => Ok(false),
             Err(error) => Err(error),
         }
     }

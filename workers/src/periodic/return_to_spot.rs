@@ -30,7 +30,6 @@ use super::driver::{Failure, Task};
 use super::pages::Pages;
 use crate::capacity::pool::PoolKey;
 use crate::capacity::refusals::CapacityRefusals;
-use crate::ingest::lookup::sight;
 use crate::port::Cloud;
 
 /// Between two looks at the nodes on demand. A return is not urgent; a minute keeps the looks of one window
@@ -164,10 +163,10 @@ impl ReturnToSpot {
         if may_return(node, &seen, now_ms).is_err() {
             return Ok(true);
         }
-        let sight = sight(&self.engine, name).await?;
-        match self.engine.execute(Command::ReturnToSpot { sight, seen, owner: self.owner.clone() }).await {
+        let (node, owner) = (name.clone(), self.owner.clone());
+        match self.engine.execute(Command::ReturnToSpot { node, seen, owner }).await {
             Ok(_) => info!(node = %name, "goes back to spot"),
-            Err(ExecuteError::Rejected(Rejection::NotNow { .. } | Rejection::Moved { .. })) => {}
+            Err(ExecuteError::Rejected(Rejection::NotNow { .. })) => {}
             Err(error) => return Err(error),
         }
         self.steady_since_ms.remove(name);

@@ -26,7 +26,6 @@ use super::driver::{Failure, Task};
 use super::pages::Pages;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::ingest::events::NOTICE;
-use crate::ingest::lookup::sight;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImpairedView, InstanceView, Select};
 
@@ -172,9 +171,9 @@ impl Sweep {
             self.drift.look(self.cloud.as_ref(), &at_rest.collect()).await?
         {
             let Some(Watched { node, .. }) = watched.get(&instance) else { continue };
-            let sight = sight(&self.engine, node).await?;
             let owner = self.owner.clone();
-            self.command(node, Command::Attachments { sight, instance, others, left, owner }).await?;
+            let command = Command::Attachments { node: node.clone(), instance, others, left, owner };
+            self.command(node, command).await?;
         }
         Ok(())
     }
@@ -207,14 +206,12 @@ impl Sweep {
 
     async fn on_signal(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
         self.refusals.on_signal(&self.engine, node, &signal).await;
-        let sight = sight(&self.engine, node).await?;
-        self.command(node, Command::Signal { signal, sight, owner: self.owner.clone() }).await
+        self.command(node, Command::Signal { signal, owner: self.owner.clone() }).await
     }
 
     async fn command(&self, node: &NodeName, command: Command) -> Result<(), SweepError> {
         match self.engine.execute(command).await {
-            // The node moved on meanwhile: the next sweep looks again.
-            Ok(_) | Err(ExecuteError::Rejected(Rejection::Moved { .. })) => Ok(()),
+            Ok(_) => Ok(()),
             Err(ExecuteError::Rejected(rejection)) => {
                 warn!(%node, %rejection, "what the sweep saw was refused; the other nodes are swept");
                 Ok(())

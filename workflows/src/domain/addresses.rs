@@ -8,9 +8,7 @@ use perennial_engine::ids::StreamId;
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::Node;
-use crate::domain::command::Sight;
-use crate::domain::states::{Appends, Decider, Event, State};
+use crate::domain::states::{Appends, Decider, Event, State, Subject};
 use crate::model::aws::SubnetId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
@@ -151,8 +149,9 @@ impl Decider<'_> {
     }
 
     /// A changed file names other pools for other subnets: what it adds is taken, what it drops is given back.
-    pub(super) fn repool(&self, sight: &Sight, node: &Node, spec: &NodeSpec) -> Result<Repooled, String> {
+    pub(super) fn repool(&self, subject: Subject<'_>, spec: &NodeSpec) -> Result<Repooled, String> {
         let (mut taken, mut appends) = (BTreeMap::new(), Vec::new());
+        let node = subject.node;
         let Some(old) = &node.spec else { return Ok((taken, appends)) };
         let is_of = |spec: &NodeSpec, subnet: &SubnetId, pool: &NodeName| spec.pool_in(subnet) == Some(pool);
         let dropped: Vec<_> = old.ip_pools().filter(|(subnet, pool)| !is_of(spec, subnet, pool)).collect();
@@ -163,7 +162,7 @@ impl Decider<'_> {
             ));
         }
         // Its last one: none holds the node now.
-        let operation = OperationId::new(sight.node.clone(), sight.operations);
+        let operation = OperationId::new(subject.name.clone(), node.operations);
         for (subnet, pool) in dropped {
             if node.resources.subnet.as_ref() == Some(subnet) {
                 return Err(format!(
@@ -172,7 +171,7 @@ impl Decider<'_> {
                 ));
             }
             let Some(address) = node.resources.addresses_elsewhere.get(subnet).copied() else { continue };
-            let (node, operation) = (sight.node.clone(), operation.clone());
+            let (node, operation) = (subject.name.clone(), operation.clone());
             appends.push(append(pool, AddressPoolEvent::Released { address, node, operation }));
         }
         for (subnet, pool) in added {
@@ -182,7 +181,7 @@ impl Decider<'_> {
                     field(spec, subnet)
                 ));
             };
-            let (node, operation) = (sight.node.clone(), operation.clone());
+            let (node, operation) = (subject.name.clone(), operation.clone());
             appends.push(append(pool, AddressPoolEvent::Allocated { address, node, operation }));
             taken.insert(subnet.clone(), address);
         }

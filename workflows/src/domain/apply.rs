@@ -1,14 +1,13 @@
 //! A node file or an address-pool file is applied.
 
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::Sight;
-use crate::domain::states::{Answer, Decider, Event, Wanted};
+use crate::aggregate::node::NodeEvent;
+use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
 use crate::domain::submission::ApplyParams;
 use crate::domain::submit::Request;
 use crate::domain::volumes;
 use crate::model::operation_id;
-use crate::model::operation_id::{OperationKind, node_stream};
+use crate::model::operation_id::OperationKind;
 use crate::model::resources::Resources;
 use crate::model::signal::Cause;
 use crate::spec::node::NodeSpec;
@@ -16,8 +15,9 @@ use crate::spec::node::NodeSpec;
 impl Decider<'_> {
     /// A node file comes: of a new node, or of one that is to be otherwise.
     pub(super) fn apply(&self, request: &Request<'_>, apply: &ApplyParams) -> Answer {
-        let Request { sight, node, .. } = *request;
-        if let Some(because) = self.not_applicable(sight, node, apply) {
+        let Request { subject, .. } = *request;
+        let node = subject.node;
+        if let Some(because) = self.not_applicable(subject, apply) {
             return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         let cause = request.cause(apply.reason.as_ref());
@@ -29,13 +29,13 @@ impl Decider<'_> {
     }
 
     /// Why a file cannot be applied to the node as it is.
-    fn not_applicable(&self, sight: &Sight, node: &Node, apply: &ApplyParams) -> Option<String> {
-        let ApplyParams { spec, from_backup, .. } = apply;
+    fn not_applicable(&self, subject: Subject<'_>, apply: &ApplyParams) -> Option<String> {
+        let (node, ApplyParams { spec, from_backup, .. }) = (subject.node, apply);
         let keeps_something = !node.resources.volumes.is_empty() || node.resources.interface.is_some();
         if from_backup.is_some() && (node.exists() || keeps_something) {
             return Some(format!(
                 "spec.name: there is a node {} already, or what its deletion kept; a new node needs another name",
-                sight.node
+                subject.name
             ));
         }
         // A node that has never been carried has no state to lose; only its zone may be taken already.
@@ -65,19 +65,20 @@ impl Decider<'_> {
         if let Err(because) = volumes::check_names(spec, &node.resources) {
             return Some(because);
         }
-        self.names_pruned(sight, spec)
+        self.names_pruned(subject, spec)
     }
 
     /// A node that exists is to be otherwise; volumes that are to be larger grow at once, if nothing holds it.
     fn change(&self, request: &Request<'_>, spec: &NodeSpec, cause: Cause) -> Answer {
-        let Request { sight, node, .. } = *request;
-        let stream = node_stream(&sight.node);
+        let Request { subject, .. } = *request;
+        let node = subject.node;
+        let stream = subject.stream();
         let is_grown = node.open.is_some() || !node.resources.is_smaller_than(spec);
         if node.spec.as_ref() == Some(spec) && is_grown {
             let because = "the node is meant to be so already".to_owned();
             return Ok((Disposition::Noted { because }, Vec::new()));
         }
-        let (taken, repooled) = match self.repool(sight, node, spec) {
+        let (taken, repooled) = match self.repool(subject, spec) {
             Ok(repooled) => repooled,
             Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
         };
@@ -96,7 +97,7 @@ impl Decider<'_> {
                 before.repool(old, spec, &taken);
             }
             let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
-            let begun = self.start(sight, wanted)?;
+            let begun = self.start(subject.next(), wanted)?;
             node_events.extend(begun.node_events);
             let mut appends = vec![(stream, node_events), begun.append];
             appends.extend(repooled);
@@ -109,15 +110,16 @@ impl Decider<'_> {
 
     /// A node begins, on its own or from another node's backup.
     fn register(&self, request: &Request<'_>, apply: &ApplyParams, cause: Cause) -> Answer {
-        let Request { sight, node, .. } = *request;
+        let Request { subject, .. } = *request;
+        let node = subject.node;
         let spec = &apply.spec;
         let registered =
             NodeEvent::Registered { spec: spec.clone(), requested_by: request.requested_by().to_owned() };
-        let (granted, taken) = match self.take_for_start(&sight.next(), spec, &node.resources) {
+        let (granted, taken) = match self.take_for_start(&subject.next(), spec, &node.resources) {
             Ok(taken) => taken,
             Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
         };
-        let held = apply.from_backup.as_ref().map(|from| self.hold(sight, spec, from)).transpose()?;
+        let held = apply.from_backup.as_ref().map(|from| self.hold(subject, spec, from)).transpose()?;
         let (restore, held) = match held {
             None => (None, None),
             Some(Ok((restore, held))) => (Some(restore), Some(held)),
@@ -130,10 +132,10 @@ impl Decider<'_> {
         };
         let kind = OperationKind::Provision;
         let wanted = Wanted::new(kind, spec.clone(), before, node.generation + 1, cause);
-        let begun = self.start(sight, Wanted { restore, ..wanted })?;
+        let begun = self.start(subject.next(), Wanted { restore, ..wanted })?;
         let mut node_events = vec![Event::Node(registered)];
         node_events.extend(begun.node_events);
-        let mut appends = vec![(node_stream(&sight.node), node_events), begun.append];
+        let mut appends = vec![(subject.stream(), node_events), begun.append];
         appends.extend(taken);
         appends.extend(held);
         Ok((Disposition::Started { operation: begun.id }, appends))

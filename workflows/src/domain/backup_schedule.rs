@@ -53,8 +53,7 @@ pub fn due_task(
     if catalog.closed {
         return BackupTask::Nothing;
     }
-    if catalog.begun >= CATALOG_BACKUPS_MAX && catalog.steps.is_empty() && catalog.known.under_way().is_none()
-    {
+    if is_full(catalog) {
         return BackupTask::RollOver;
     }
     if let Some(operation) = to_inherit(node, last, catalog) {
@@ -82,8 +81,17 @@ pub fn due_task(
     if due_ms <= now_ms { BackupTask::Begin { due_ms } } else { BackupTask::Nothing }
 }
 
+/// Whether a catalog is full and at rest, so that the next one goes on.
+pub(super) fn is_full(catalog: &BackupCatalog) -> bool {
+    catalog.begun >= CATALOG_BACKUPS_MAX && catalog.steps.is_empty() && catalog.known.under_way().is_none()
+}
+
 /// The first operation whose final snapshots are not the catalog's yet: one that is over, or the open one when it has them all.
-fn to_inherit(node: &Node, last: Option<&Operation>, catalog: &BackupCatalog) -> Option<OperationId> {
+pub(super) fn to_inherit(
+    node: &Node,
+    last: Option<&Operation>,
+    catalog: &BackupCatalog,
+) -> Option<OperationId> {
     let open = node.open.as_ref().map(|(open, _)| open);
     let has_all = |op: &&Operation| op.finals().is_some_and(|finals| finals.because.is_none());
     let open = last.filter(|last| open == Some(&last.id)).filter(has_all).map(|last| &last.id);

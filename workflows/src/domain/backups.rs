@@ -7,11 +7,10 @@ use perennial_engine::ids::StreamId;
 use crate::aggregate::backup_catalog;
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupCause};
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::Node;
 use crate::domain::backup_draft::CatalogDraft;
 use crate::domain::backup_schedule::BackupTask;
-use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Answer, Appends, Decider, Event, Held, State};
+use crate::domain::command::Rejection;
+use crate::domain::states::{Answer, Appends, Decider, Event, Held, State, Subject};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
 use crate::model::aws::SnapshotId;
@@ -40,29 +39,26 @@ impl Decider<'_> {
     }
 
     /// What is due about the backups of a node.
-    pub(crate) fn reconcile_backups(&self, sight: &Sight) -> Result<Appends, Rejection> {
-        let node = self.seen(sight)?;
-        let (id, name) = (sight.catalog(), &sight.node);
+    pub(crate) fn reconcile_backups(&self, subject: Subject<'_>) -> Result<Appends, Rejection> {
+        let Subject { name, node } = subject;
+        let id = self.present_catalog(name);
         let catalog = self.catalog(&id)?;
-        if catalog.closed {
-            return Err(Rejection::Moved { node: name.clone() });
+        if let Some(over) = catalog.known.holds.keys().find(|by| self.is_over(by)) {
+            return self.release_hold(&id, over);
         }
-        let last = sight.last();
-        let last = last.as_ref().and_then(|last| self.operation(last));
         let mut draft = self.catalog_draft(&id)?;
-        match backup_schedule::due_task(node, last, name, catalog, self.now_ms) {
+        match backup_schedule::due_task(node, self.newest_operation(subject), name, catalog, self.now_ms) {
             BackupTask::Nothing => return Ok(Vec::new()),
             BackupTask::Begin { .. } => {
                 draft.begin(node, self.owner, BackupCause::Schedule)?;
             }
-            // The command did not know of it: the next look does.
-            BackupTask::Inherit { operation } => match self.operation(&operation) {
-                Some(from) => draft.inherit(node, from)?,
-                None => return Err(Rejection::Moved { node: name.clone() }),
-            },
+            BackupTask::Inherit { operation } => {
+                let unknown = || Rejection::NoSuchOperation { name: operation.to_string() };
+                draft.inherit(node, self.operation(&operation).ok_or_else(unknown)?)?;
+            }
             BackupTask::GiveUp => draft.give_up("the node was deleted, its backups with it")?,
             BackupTask::Rescue { backup } => {
-                return self.rescue(sight, node, BackupId::new(name.clone(), backup));
+                return self.rescue(subject, BackupId::new(name.clone(), backup));
             }
             BackupTask::RollOver => {
                 let next = id.next();
@@ -75,16 +71,13 @@ impl Decider<'_> {
         Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
     }
 
+    fn is_over(&self, id: &OperationId) -> bool {
+        self.operation(id).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
+    }
+
     /// A backup is held no longer: what was made from it is made, or given up.
-    pub(crate) fn release_hold(&self, sight: &Sight, over: &OperationId) -> Result<Appends, Rejection> {
-        let id = sight.catalog();
-        let catalog = self.catalog(&id)?;
-        let is_over =
-            self.operation(over).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }));
-        if catalog.closed || !is_over || !catalog.known.holds.contains_key(over) {
-            return Err(Rejection::Moved { node: sight.node.clone() });
-        }
-        let mut draft = self.catalog_draft(&id)?;
+    fn release_hold(&self, id: &CatalogId, over: &OperationId) -> Result<Appends, Rejection> {
+        let mut draft = self.catalog_draft(id)?;
         draft.release_hold(over.clone())?;
         Ok(vec![(id.stream(), backup_events(draft))])
     }
@@ -92,35 +85,31 @@ impl Decider<'_> {
     /// What a new node is made from, and the append that holds it.
     pub(crate) fn hold(
         &self,
-        sight: &Sight,
+        subject: Subject<'_>,
         spec: &NodeSpec,
         from: &BackupId,
     ) -> Result<Result<Held, String>, Rejection> {
-        let moved = || Rejection::Moved { node: sight.node.clone() };
-        let id = sight.source.as_ref().filter(|source| source.node() == from.node()).ok_or_else(moved)?;
-        let (source, catalog) = (self.node(from.node())?, self.catalog(id)?);
-        if catalog.closed {
-            return Err(moved());
-        }
+        let id = self.present_catalog(from.node());
+        let (source, catalog) = (self.node(from.node())?, self.catalog(&id)?);
         let backup = catalog.known.backups.iter().find(|backup| backup.order.number == from.number());
         let restore = match restore::restore(spec, from, backup, source) {
             Ok(restore) => restore,
             Err(because) => return Ok(Err(because)),
         };
-        let mut draft = self.catalog_draft(id)?;
-        draft.hold(from.number(), sight.next())?;
+        let mut draft = self.catalog_draft(&id)?;
+        draft.hold(from.number(), subject.next())?;
         Ok(Ok((restore, (id.stream(), backup_events(draft)))))
     }
 
     /// The root that is lost comes back from a backup; nothing else is given up.
-    fn rescue(&self, sight: &Sight, node: &Node, backup: BackupId) -> Result<Appends, Rejection> {
-        let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
-        let moved = || Rejection::Moved { node: sight.node.clone() };
-        let operation = self.stuck(sight).ok_or_else(moved)?;
-        let spec = node.spec.clone().ok_or_else(moved)?;
-        let restore = self.restorable(sight, node, &backup, &[Slot::Root]).map_err(not_now)?;
+    fn rescue(&self, subject: Subject<'_>, backup: BackupId) -> Result<Appends, Rejection> {
+        let not_now = |why: String| Rejection::NotNow { node: subject.name.clone(), why };
+        let operation =
+            self.stuck(subject).ok_or_else(|| not_now("no workflow of it is stuck".to_owned()))?;
+        let spec = subject.node.spec.clone().ok_or_else(|| subject.unknown())?;
+        let restore = self.restorable(subject, &backup, &[Slot::Root]).map_err(not_now)?;
         let mut draft = Draft::from(operation, self.head(&operation.id.stream()), self.now_ms);
-        let held = self.hold_own(sight, &restore, &operation.id)?;
+        let held = self.hold_own(subject, &restore, &operation.id)?;
         draft.resume_with(
             capacity::BY_ITSELF.to_owned(),
             vec![Slot::Root],
@@ -137,15 +126,12 @@ impl Decider<'_> {
     /// completes meanwhile would prune it.
     pub(crate) fn hold_own(
         &self,
-        sight: &Sight,
+        subject: Subject<'_>,
         restore: &Restore,
         by: &OperationId,
     ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
-        let id = sight.catalog();
+        let id = self.present_catalog(subject.name);
         let catalog = self.catalog(&id)?;
-        if catalog.closed {
-            return Err(Rejection::Moved { node: sight.node.clone() });
-        }
         if catalog.known.is_held_by(restore.backup.number(), by) {
             return Ok(None);
         }
@@ -155,17 +141,15 @@ impl Decider<'_> {
     }
 
     /// A backup is asked for now.
-    pub(crate) fn back_up(&self, sight: &Sight, node: &Node, cause: Cause) -> Answer {
-        let id = sight.catalog();
+    pub(crate) fn back_up(&self, subject: Subject<'_>, cause: Cause) -> Answer {
+        let id = self.present_catalog(subject.name);
         let catalog = self.catalog(&id)?;
-        if catalog.closed {
-            return Err(Rejection::Moved { node: sight.node.clone() });
-        }
         if let Some(under_way) = catalog.known.under_way() {
-            let backup = BackupId::new(sight.node.clone(), under_way.order.number);
+            let backup = BackupId::new(subject.name.clone(), under_way.order.number);
             return Ok((Disposition::Noted { because: format!("backup {backup} is under way") }, Vec::new()));
         }
-        let last = sight.open.as_ref().and_then(|open| self.operation(open));
+        let last = self.open(subject);
+        let node = subject.node;
         if let Some(because) =
             catalog.known.paused().or_else(|| backup_schedule::cannot_begin(node, last, catalog))
         {
@@ -179,13 +163,13 @@ impl Decider<'_> {
     /// What can be made from a backup, if it is complete and has what is wanted.
     pub(crate) fn restorable(
         &self,
-        sight: &Sight,
-        node: &Node,
+        subject: Subject<'_>,
         wanted: &BackupId,
         only: &[Slot],
     ) -> Result<Restore, String> {
-        let name = &sight.node;
-        let catalog = self.catalog(&sight.catalog()).map_err(|rejection| rejection.to_string())?;
+        let Subject { name, node } = subject;
+        let catalog =
+            self.catalog(&self.present_catalog(subject.name)).map_err(|rejection| rejection.to_string())?;
         let found = catalog.known.backups.iter().find(|backup| backup.order.number == wanted.number());
         let Some(backup) = found.filter(|_| wanted.node() == name) else {
             return Err(format!("there is no backup {wanted}; see `perennial node backups {name}`"));

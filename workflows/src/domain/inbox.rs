@@ -1,17 +1,19 @@
 //! A message from a queue: recorded once, with its disposition.
 
+use std::collections::BTreeSet;
+
 use perennial_engine::domain::Decision;
 
 use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
-use crate::domain::command::{Content, Envelope, Rejection, Sight};
+use crate::domain::command::{Content, Envelope, Rejection};
 use crate::domain::states::{Decider, Event, State};
-use crate::domain::submission::{Submission, Work};
+use crate::domain::submission::{ApplyParams, Submission, Work};
+use crate::model::operation_id::node_stream;
 
 pub(crate) fn decide_entry(
     view: &Decider<'_>,
     envelope: &Envelope,
     content: &Content,
-    sight: Option<&Sight>,
 ) -> Result<Decision<Event, State>, Rejection> {
     let Some(State::Inbox(entry)) = view.world.get(&envelope.stream) else {
         return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
@@ -25,19 +27,28 @@ pub(crate) fn decide_entry(
             Decision::nothing()
         });
     }
-    let (disposition, mut appends) = match (content, sight) {
-        (Content::Settled(disposition), _) => (disposition.clone(), Vec::new()),
-        (Content::Signal(signal), None) => {
-            (Disposition::Foreign { instance: Some(signal.instance.clone()) }, Vec::new())
-        }
-        (Content::Signal(signal), Some(sight)) => view.on_signal(sight, signal)?,
-        (Content::Submission(Submission { work: Work::Pool(pool), requested_by, .. }), _) => {
+    let mut fences = BTreeSet::new();
+    let (disposition, mut appends) = match content {
+        Content::Settled(disposition) => (disposition.clone(), Vec::new()),
+        Content::Signal(signal) => match view.node_of(&signal.instance) {
+            None => (Disposition::Foreign { instance: Some(signal.instance.clone()) }, Vec::new()),
+            Some(name) => {
+                let subject = view.subject(&name)?;
+                fences.extend(view.rests_on(subject));
+                view.on_signal(subject, signal)?
+            }
+        },
+        Content::Submission(Submission { work: Work::Pool(pool), requested_by, .. }) => {
             view.apply_pool(&pool.spec, requested_by)
         }
-        (Content::Submission(submission), Some(sight)) => view.submit(sight, submission)?,
-        (Content::Submission(submission), None) => {
-            let because = format!("BUG: a submission about {} came without a sight of it", submission.node);
-            (Disposition::Rejected { because }, Vec::new())
+        Content::Submission(submission) => {
+            let subject = view.subject(&submission.node)?;
+            fences.extend(view.rests_on(subject));
+            // What another node still has cannot be the new one's as well.
+            if let Work::Apply(ApplyParams { from_backup: Some(from), .. }) = &submission.work {
+                fences.insert(node_stream(from.node()));
+            }
+            view.submit(subject, submission)?
         }
     };
     // A region's worth of foreign events: the raw event is kept, a padded one is cut.
@@ -56,5 +67,5 @@ pub(crate) fn decide_entry(
     };
     let events = vec![Event::Inbox(received), Event::Inbox(InboxEvent::Answered { disposition })];
     appends.push((envelope.stream.clone(), events));
-    Ok(Decision::of(appends))
+    Ok(Decision { fences: fences.into_iter().collect(), ..Decision::of(appends) })
 }

@@ -2,12 +2,12 @@
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Answer, Appends, Begun, Decider, Event, Wanted};
+use crate::domain::command::Rejection;
+use crate::domain::states::{Answer, Appends, Begun, Decider, Event, Subject, Wanted};
 use crate::domain::submit::Request;
 use crate::machine::decide::{Draft, Refusal};
 use crate::model::operation_id;
-use crate::model::operation_id::{OperationKind, Outcome, node_stream};
+use crate::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
 use crate::model::resources::Resources;
 use crate::model::restore::Keep;
 use crate::model::signal::Cause;
@@ -16,8 +16,7 @@ use crate::operation::state::Operation;
 
 impl Decider<'_> {
     /// Starts an operation: both streams, at once.
-    pub(crate) fn start(&self, sight: &Sight, wanted: Wanted) -> Result<Begun, Rejection> {
-        let id = sight.next();
+    pub(crate) fn start(&self, id: OperationId, wanted: Wanted) -> Result<Begun, Rejection> {
         let order = Order {
             number: id.number(),
             kind: wanted.kind,
@@ -77,16 +76,8 @@ impl Decider<'_> {
         })];
         let next = self.follows(&draft_end, outcome, node, resources, generation);
         if let Some(wanted) = next {
-            let sight = Sight {
-                node: id.node().clone(),
-                operations: id.number(),
-                open: None,
-                pools: Vec::new(),
-                catalog: 1,
-                source: None,
-            };
             let view = Decider { owner: &order.owner, ..*self };
-            let begun = view.start(&sight, wanted)?;
+            let begun = view.start(id.next(), wanted)?;
             node_events.extend(begun.node_events);
             appends.push(begun.append);
         }
@@ -125,7 +116,8 @@ impl Decider<'_> {
     /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way. `first` goes
     /// before it into the node's stream.
     pub(super) fn begin(&self, request: &Request<'_>, first: Vec<Event>, mut wanted: Wanted) -> Answer {
-        let Request { sight, node, .. } = *request;
+        let Request { subject, .. } = *request;
+        let node = subject.node;
         let mut node_events = first;
         let mut appends = Vec::new();
         if let Some((open, kind)) = &node.open
@@ -136,7 +128,8 @@ impl Decider<'_> {
             let because = "another workflow needs the node".to_owned();
             draft.cancel(request.requested_by().to_owned(), Some(because))?;
             let Some((resources, outcome)) = draft.finished_with() else {
-                return Err(Rejection::Moved { node: sight.node.clone() });
+                let why = "what gives way does not end at once".to_owned();
+                return Err(Refusal::Inconsistent { operation: open.clone(), why }.into());
             };
             wanted.before = resources.clone();
             node_events.push(Event::Node(NodeEvent::OperationFinished {
@@ -154,9 +147,9 @@ impl Decider<'_> {
             // The new image's traits are looked up.
             wanted.before.placement = None;
         }
-        let begun = self.start(sight, wanted)?;
+        let begun = self.start(subject.next(), wanted)?;
         node_events.extend(begun.node_events);
-        appends.push((node_stream(&sight.node), node_events));
+        appends.push((subject.stream(), node_events));
         appends.push(begun.append);
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
@@ -176,13 +169,12 @@ impl Decider<'_> {
     /// A deletion takes over what a stuck operation has: one append ends the one and begins the other.
     pub(crate) fn supersede(
         &self,
-        sight: &Sight,
-        node: &Node,
+        subject: Subject<'_>,
         stuck: &Operation,
         keep: Keep,
         cause: Cause,
     ) -> Answer {
-        let stream = stuck.id.stream();
+        let (node, stream) = (subject.node, stuck.id.stream());
         let mut draft = Draft::from(stuck, self.head(&stream), self.now_ms);
         let before = draft.abandon()?;
         let ended = NodeEvent::OperationFinished {
@@ -194,7 +186,7 @@ impl Decider<'_> {
             finals: draft.state.finals().is_some(),
         };
         let begun = self.start(
-            sight,
+            subject.next(),
             Wanted {
                 keep: Some(keep),
                 ..Wanted::new(
@@ -210,7 +202,7 @@ impl Decider<'_> {
         node_events.extend(begun.node_events);
         let appends = vec![
             (stream, draft.events.into_iter().map(Event::Operation).collect()),
-            (node_stream(&sight.node), node_events),
+            (subject.stream(), node_events),
             begun.append,
         ];
         Ok((Disposition::Started { operation: begun.id }, appends))

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::address_pool::{AddressPool, AddressPoolSummary};
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::node::Node;
+use crate::model::aws::InstanceId;
 use crate::model::backup_id::{CatalogId, catalog_key};
 use crate::model::operation_id::{OperationId, OperationKind};
 use crate::operation::state::{Operation, Status};
@@ -46,6 +47,12 @@ pub struct OperationSummary {
     pub because: Option<String>,
 }
 
+/// The key that leads from an instance to its node, and to the operations that had to do with it.
+#[must_use]
+pub fn instance_key(instance: &InstanceId) -> String {
+    format!("instance/{instance}")
+}
+
 fn summary<T: Serialize>(open: bool, line: &T) -> Option<Summary> {
     let body = serde_json::to_string(line)
         .unwrap_or_else(|error| unreachable!("BUG: a summary is plain data: {error}"));
@@ -60,7 +67,7 @@ pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Inte
         .past
         .iter()
         .chain(node.resources.carrier.iter().map(|carrier| &carrier.instance))
-        .map(|instance| format!("instance/{instance}"))
+        .map(instance_key)
         .collect();
     keys.sort();
     keys.dedup();
@@ -119,8 +126,7 @@ pub(crate) fn pool_projection(pool: &AddressPool) -> Projected<Intent> {
 }
 
 pub(crate) fn operation_projection(operation: &Operation) -> Projected<Intent> {
-    let mut keys: Vec<String> =
-        operation.instances().iter().map(|instance| format!("instance/{instance}")).collect();
+    let mut keys: Vec<String> = operation.instances().iter().map(instance_key).collect();
     keys.sort();
     keys.dedup();
     let (status, ended_at_ms, because) = match &operation.status {

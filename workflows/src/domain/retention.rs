@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
-use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Answer, Appends, Decider, Wanted};
+use crate::domain::command::Rejection;
+use crate::domain::states::{Answer, Appends, Decider, Subject, Wanted};
 use crate::domain::submission::PruneParams;
 use crate::domain::submit::Request;
 use crate::model::aws::VolumeId;
 use crate::model::name::NodeName;
-use crate::model::operation_id::{OperationKind, node_stream};
+use crate::model::operation_id::OperationKind;
 use crate::model::resources::{PRUNED_MAX, PruneItem, Retained};
 use crate::model::schedule::slot_after;
 use crate::model::signal::Cause;
@@ -21,7 +21,8 @@ use crate::spec::node::NodeSpec;
 impl Decider<'_> {
     /// The operator asks for it, while nothing holds the node.
     pub(super) fn prune(&self, request: &Request<'_>, wish: &PruneParams) -> Answer {
-        let Request { sight, node, spec, .. } = *request;
+        let Request { subject, spec, .. } = *request;
+        let node = subject.node;
         let pruned = match select(node, wish, self.now_ms) {
             Ok(pruned) => pruned,
             Err(because) => return Ok((Disposition::Rejected { because }, Vec::new())),
@@ -32,29 +33,29 @@ impl Decider<'_> {
         }
         let (before, cause) = (node.resources.clone(), request.cause(wish.reason.as_ref()));
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
-        let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
-        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        let begun = self.start(subject.next(), Wanted { prune: pruned, ..wanted })?;
+        let appends = vec![(subject.stream(), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
     /// The file says so.
-    pub(super) fn prune_what_is_due(&self, sight: &Sight) -> Result<Appends, Rejection> {
-        let node = self.seen(sight)?;
-        let pruned = due(node, &sight.node, self.now_ms);
+    pub(super) fn prune_what_is_due(&self, subject: Subject<'_>) -> Result<Appends, Rejection> {
+        let node = subject.node;
+        let pruned = due(node, subject.name, self.now_ms);
         let days = node.spec.as_ref().and_then(|spec| spec.persist.retain_days);
         let (Some(spec), Some(retain_days), false) = (&node.spec, days, pruned.is_empty()) else {
             let why = "nothing has been retained for too long".to_owned();
-            return Err(Rejection::NotNow { node: sight.node.clone(), why });
+            return Err(Rejection::NotNow { node: subject.name.clone(), why });
         };
         let (before, cause) = (node.resources.clone(), Cause::RetainedLonger { retain_days });
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
-        let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
-        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
+        let begun = self.start(subject.next(), Wanted { prune: pruned, ..wanted })?;
+        Ok(vec![(subject.stream(), begun.node_events), begun.append])
     }
 
     /// Why a file cannot be applied now: it names a volume that is being deleted.
-    pub(super) fn names_pruned(&self, sight: &Sight, spec: &NodeSpec) -> Option<String> {
-        let open = sight.open.as_ref().and_then(|open| self.operation(open))?;
+    pub(super) fn names_pruned(&self, subject: Subject<'_>, spec: &NodeSpec) -> Option<String> {
+        let open = self.open(subject)?;
         let named = spec.data_volumes.iter().enumerate();
         let mut named = named.filter_map(|(i, wanted)| Some((i, wanted.volume.as_ref()?)));
         let (i, volume) =

@@ -2,21 +2,21 @@
 //! operation.
 
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::{Rejection, Sight};
+use crate::aggregate::node::NodeEvent;
+use crate::domain::command::Rejection;
 use crate::domain::movement;
 use crate::domain::movement::SpotSeen;
-use crate::domain::states::{Answer, Appends, Decider, Event, Wanted};
+use crate::domain::states::{Answer, Appends, Decider, Event, Subject, Wanted};
 use crate::machine::decide::Draft;
-use crate::model::operation_id::{OperationKind, node_stream};
+use crate::model::operation_id::OperationKind;
 use crate::model::signal::{Cause, Effect, News, Signal, StatusCheck};
 use crate::spec::signals::{ImpairedPolicy, RebalancePolicy};
 
 impl Decider<'_> {
     /// Something was heard about an instance of a node.
-    pub(crate) fn on_signal(&self, sight: &Sight, signal: &Signal) -> Answer {
-        let node = self.seen(sight)?;
-        if let Some(open) = &sight.open
+    pub(crate) fn on_signal(&self, subject: Subject<'_>, signal: &Signal) -> Answer {
+        let node = subject.node;
+        if let Some(open) = subject.open()
             && let Some(operation) = self.operation(open)
             && operation.instances().contains(&signal.instance)
         {
@@ -32,28 +32,29 @@ impl Decider<'_> {
             node.resources.carrier.as_ref().is_some_and(|carrier| carrier.instance == signal.instance);
         if !carries || !node.exists() {
             let disposition =
-                Disposition::Past { node: sight.node.clone(), instance: signal.instance.clone() };
+                Disposition::Past { node: subject.name.clone(), instance: signal.instance.clone() };
             return Ok((disposition, Vec::new()));
         }
         match &signal.news {
-            News::Rebalance => self.on_rebalance(sight, node, signal),
-            News::Impaired { checks, since_ms } => self.on_impaired(sight, node, signal, checks, *since_ms),
-            _ if signal.is_loss() => self.move_from(sight, node, signal),
-            _ => Ok(note(sight, signal)),
+            News::Rebalance => self.on_rebalance(subject, signal),
+            News::Impaired { checks, since_ms } => self.on_impaired(subject, signal, checks, *since_ms),
+            _ if signal.is_loss() => self.move_from(subject, signal),
+            _ => Ok(note(subject, signal)),
         }
     }
 
     /// EC2 recommends to leave the instance; the node's file says what comes of it.
-    fn on_rebalance(&self, sight: &Sight, node: &Node, signal: &Signal) -> Answer {
-        let Some(spec) = &node.spec else { return Ok(note(sight, signal)) };
+    fn on_rebalance(&self, subject: Subject<'_>, signal: &Signal) -> Answer {
+        let node = subject.node;
+        let Some(spec) = &node.spec else { return Ok(note(subject, signal)) };
         match spec.signals.unwrap_or_default().rebalance {
-            RebalancePolicy::Prepare if spec.backup.is_some() => self.prepare(sight, node, signal, None),
-            RebalancePolicy::Ignore | RebalancePolicy::Prepare => Ok(note(sight, signal)),
+            RebalancePolicy::Prepare if spec.backup.is_some() => self.prepare(subject, signal, None),
+            RebalancePolicy::Ignore | RebalancePolicy::Prepare => Ok(note(subject, signal)),
             RebalancePolicy::Move => match movement::may_move(node, self.now_ms) {
-                Ok(()) => self.move_from(sight, node, signal),
+                Ok(()) => self.move_from(subject, signal),
                 Err(because) => {
                     let because = format!("it is not moved now: {because}");
-                    self.prepare(sight, node, signal, Some(because))
+                    self.prepare(subject, signal, Some(because))
                 }
             },
         }
@@ -62,12 +63,12 @@ impl Decider<'_> {
     /// Status checks fail: the node is moved, or it is noted once.
     fn on_impaired(
         &self,
-        sight: &Sight,
-        node: &Node,
+        subject: Subject<'_>,
         signal: &Signal,
         checks: &[StatusCheck],
         since_ms: u64,
     ) -> Answer {
+        let node = subject.node;
         let spec = node.spec.as_ref().and_then(|spec| spec.signals).unwrap_or_default();
         if self.now_ms < since_ms + u64::from(spec.impaired_after_s) * 1_000 {
             let because = format!("for less than {} s", spec.impaired_after_s);
@@ -79,7 +80,7 @@ impl Decider<'_> {
                 "noted: another instance does not mend its volumes".to_owned()
             }
             ImpairedPolicy::Move => match movement::has_settled(node, self.now_ms) {
-                Ok(()) => return self.move_from(sight, node, signal),
+                Ok(()) => return self.move_from(subject, signal),
                 Err(because) => format!("noted, it is not moved now: {because}"),
             },
         };
@@ -92,17 +93,17 @@ impl Decider<'_> {
             return Ok((Disposition::Noted { because }, Vec::new()));
         }
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+        let appends = vec![(subject.stream(), vec![Event::Node(noted)])];
         Ok((Disposition::Noted { because }, appends))
     }
 
     /// A fresh backup, if the node has backups, and a note.
-    fn prepare(&self, sight: &Sight, node: &Node, signal: &Signal, because: Option<String>) -> Answer {
+    fn prepare(&self, subject: Subject<'_>, signal: &Signal, because: Option<String>) -> Answer {
         let mut appends = Vec::new();
         let mut said: Vec<String> = because.into_iter().collect();
-        if node.spec.as_ref().is_some_and(|spec| spec.backup.is_some()) {
+        if subject.node.spec.as_ref().is_some_and(|spec| spec.backup.is_some()) {
             let cause = Cause::Signal { signal: signal.clone() };
-            let (disposition, begun) = self.back_up(sight, node, cause)?;
+            let (disposition, begun) = self.back_up(subject, cause)?;
             appends.extend(begun);
             said.push(match disposition {
                 Disposition::BackupBegan { backup } => format!("backup {backup} is taken at once"),
@@ -112,28 +113,29 @@ impl Decider<'_> {
         }
         let because = format!("noted: {}", said.join("; "));
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        appends.push((node_stream(&sight.node), vec![Event::Node(noted)]));
+        appends.push((subject.stream(), vec![Event::Node(noted)]));
         Ok((Disposition::Noted { because }, appends))
     }
 
     /// The node goes on on another instance, because of what was heard.
-    fn move_from(&self, sight: &Sight, node: &Node, signal: &Signal) -> Answer {
-        let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+    fn move_from(&self, subject: Subject<'_>, signal: &Signal) -> Answer {
+        let node = subject.node;
+        let spec = node.spec.clone().ok_or(subject.unknown())?;
         let cause = Cause::Signal { signal: signal.clone() };
         let begun = self.start(
-            sight,
+            subject.next(),
             Wanted::new(OperationKind::Replace, spec, node.resources.clone(), node.generation + 1, cause),
         )?;
-        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        let appends = vec![(subject.stream(), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
     /// A node on demand goes back to spot, if it may now.
-    pub(crate) fn return_to_spot(&self, sight: &Sight, seen: &SpotSeen) -> Result<Appends, Rejection> {
-        let node = self.seen(sight)?;
-        let not_now = |why: String| Rejection::NotNow { node: sight.node.clone(), why };
+    pub(crate) fn return_to_spot(&self, subject: Subject<'_>, seen: &SpotSeen) -> Result<Appends, Rejection> {
+        let node = subject.node;
+        let not_now = |why: String| Rejection::NotNow { node: subject.name.clone(), why };
         let because = movement::may_return(node, seen, self.now_ms).map_err(not_now)?;
-        let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+        let spec = node.spec.clone().ok_or(subject.unknown())?;
         let wanted = Wanted {
             reimage: false,
             prune: Vec::new(),
@@ -145,19 +147,19 @@ impl Decider<'_> {
             keep: None,
             cause: Cause::ReturnToSpot { because },
         };
-        let begun = self.start(sight, wanted)?;
-        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
+        let begun = self.start(subject.next(), wanted)?;
+        Ok(vec![(subject.stream(), begun.node_events), begun.append])
     }
 }
 
 /// What is no loss is written down in the node's stream, or is nothing.
-fn note(sight: &Sight, signal: &Signal) -> (Disposition, Appends) {
+fn note(subject: Subject<'_>, signal: &Signal) -> (Disposition, Appends) {
     let Some(because) = noted_because(signal) else {
         return (Disposition::Noted { because: "the instance is well".to_owned() }, Vec::new());
     };
     let because = because.to_owned();
     let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-    let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+    let appends = vec![(subject.stream(), vec![Event::Node(noted)])];
     (Disposition::Noted { because }, appends)
 }
 

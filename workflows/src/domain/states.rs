@@ -1,6 +1,8 @@
 //! The states a decision is made on, with their types.
 
-use perennial_engine::domain::World;
+use std::collections::BTreeSet;
+
+use perennial_engine::domain::{Decision, World};
 use perennial_engine::ids::{Seq, StreamId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,10 @@ use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent};
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
 use crate::aggregate::inbox::{Disposition, InboxEntry, InboxEvent};
 use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::{Rejection, Sight};
+use crate::domain::command::Rejection;
+use crate::domain::reads::{newest_operation, node_of, present_catalog};
+use crate::model::aws::InstanceId;
+use crate::model::backup_id::CatalogId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind, node_stream};
 use crate::model::resources::{PruneItem, Resources};
@@ -62,6 +67,35 @@ pub(crate) struct Decider<'a> {
     pub(crate) world: &'a World<State>,
     pub(crate) now_ms: u64,
     pub(crate) owner: &'a str,
+}
+
+/// The node that a command is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) name: &'a NodeName,
+    pub(crate) node: &'a Node,
+}
+
+impl Subject<'_> {
+    /// The node's stream.
+    pub(crate) fn stream(&self) -> StreamId {
+        node_stream(self.name)
+    }
+
+    /// The operation that begins next.
+    pub(crate) fn next(&self) -> OperationId {
+        OperationId::new(self.name.clone(), self.node.operations + 1)
+    }
+
+    /// The operation that holds the node.
+    pub(crate) fn open(&self) -> Option<&OperationId> {
+        self.node.open.as_ref().map(|(open, _)| open)
+    }
+
+    /// A refusal: it does not exist.
+    pub(crate) fn unknown(&self) -> Rejection {
+        Rejection::NoSuchNode { node: self.name.clone() }
+    }
 }
 
 pub(crate) type Appends = Vec<(StreamId, Vec<Event>)>;
@@ -133,21 +167,44 @@ impl Decider<'_> {
         self.world.head(stream).unwrap_or(Seq::NONE)
     }
 
-    /// The node of a sight, if it has not moved on.
-    pub(crate) fn seen(&self, sight: &Sight) -> Result<&Node, Rejection> {
-        let node = self.node(&sight.node)?;
-        if Sight::of(&sight.node, node).with_catalog(sight.catalog).with_source(sight.source.clone())
-            == *sight
-        {
-            Ok(node)
-        } else {
-            Err(Rejection::Moved { node: sight.node.clone() })
-        }
+    /// The node that a command is about.
+    pub(crate) fn subject<'s>(&'s self, name: &'s NodeName) -> Result<Subject<'s>, Rejection> {
+        Ok(Subject { name, node: self.node(name)? })
+    }
+
+    /// The node that an instance belongs or belonged to.
+    pub(crate) fn node_of(&self, instance: &InstanceId) -> Option<NodeName> {
+        node_of(self.world, instance)
+    }
+
+    /// The present backup catalog of a node.
+    pub(crate) fn present_catalog(&self, name: &NodeName) -> CatalogId {
+        present_catalog(self.world, name)
+    }
+
+    /// The newest operation of a node, where what is decided depends on it.
+    pub(crate) fn newest_operation(&self, subject: Subject<'_>) -> Option<&Operation> {
+        newest_operation(self.world, subject.name, subject.node)
+    }
+
+    /// The operation that holds a node.
+    pub(crate) fn open(&self, subject: Subject<'_>) -> Option<&Operation> {
+        self.operation(subject.open()?)
     }
 
     /// The open operation of a node, if it is stuck.
-    pub(crate) fn stuck(&self, sight: &Sight) -> Option<&Operation> {
-        let operation = self.operation(sight.open.as_ref()?)?;
-        matches!(operation.status, Status::Stuck { .. }).then_some(operation)
+    pub(crate) fn stuck(&self, subject: Subject<'_>) -> Option<&Operation> {
+        self.open(subject).filter(|open| matches!(open.status, Status::Stuck { .. }))
+    }
+
+    /// What a decision about a node rests on, wherever it is written: the node, and what holds it.
+    pub(crate) fn rests_on(&self, subject: Subject<'_>) -> BTreeSet<StreamId> {
+        let open = subject.open().map(OperationId::stream);
+        open.into_iter().chain([subject.stream()]).collect()
+    }
+
+    /// A decision about a node.
+    pub(crate) fn decision(&self, subject: Subject<'_>, appends: Appends) -> Decision<Event, State> {
+        Decision { fences: self.rests_on(subject).into_iter().collect(), ..Decision::of(appends) }
     }
 }

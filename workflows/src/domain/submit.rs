@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Answer, Decider, Event, Wanted};
+use crate::aggregate::node::NodeEvent;
+use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
 use crate::domain::submission::{
     CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
     ResumeParams, Submission, Work,
@@ -20,8 +19,7 @@ use crate::spec::node::NodeSpec;
 
 /// A submission about a node, and what it is decided on.
 pub(super) struct Request<'a> {
-    pub(super) sight: &'a Sight,
-    pub(super) node: &'a Node,
+    pub(super) subject: Subject<'a>,
     /// The node's file; the one that comes with the submission, if the node has none yet.
     pub(super) spec: &'a NodeSpec,
     /// The open operation, unless it is one that gives way.
@@ -45,17 +43,17 @@ impl Request<'_> {
     }
 
     fn wanted(&self, kind: OperationKind, generation: u64, reason: Option<&String>) -> Wanted {
-        let before = self.node.resources.clone();
+        let before = self.subject.node.resources.clone();
         Wanted::new(kind, self.spec.clone(), before, generation, self.cause(reason))
     }
 
     fn has_no_instance(&self) -> bool {
-        self.node.resources.carrier.is_none()
+        self.subject.node.resources.carrier.is_none()
     }
 
     /// The answer when an operation holds the node.
     fn is_busy(&self) -> Answer {
-        let busy = self.node.open.as_ref().map(|(id, kind)| {
+        let busy = self.subject.node.open.as_ref().map(|(id, kind)| {
             format!(
                 "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`, or undo it with `perennial workflow cancel {id}`"
             )
@@ -74,13 +72,13 @@ fn noted(because: String) -> Answer {
 
 impl Decider<'_> {
     /// Something is asked for.
-    pub(crate) fn submit(&self, sight: &Sight, submission: &Submission) -> Answer {
-        let node = self.seen(sight)?;
+    pub(crate) fn submit(&self, subject: Subject<'_>, submission: &Submission) -> Answer {
+        let node = subject.node;
         let applied = match &submission.work {
             Work::Apply(apply) => Some(&apply.spec),
             _ => None,
         };
-        let name = &sight.node;
+        let name = subject.name;
         let unknown =
             || rejected(format!("there is no node {name}; register it with `perennial node apply -f FILE`"));
         let Some(spec) = node.spec.as_ref().or(applied) else { return unknown() };
@@ -99,13 +97,13 @@ impl Decider<'_> {
             return unknown();
         }
         // A growth, or a look at volumes, holds nothing that could not be let go.
-        let open = sight.open.as_ref().and_then(|open| self.operation(open));
+        let open = self.open(subject);
         let open = open.filter(|open| !operation_id::is_in_place(open.order.kind));
-        let request = Request { sight, node, spec, open, submission };
+        let request = Request { subject, spec, open, submission };
         match &submission.work {
             Work::Apply(apply) => self.apply(&request, apply),
             Work::Replace(replace) => self.replace(&request, replace),
-            Work::Backup(backup) => self.back_up(sight, node, request.cause(backup.reason.as_ref())),
+            Work::Backup(backup) => self.back_up(subject, request.cause(backup.reason.as_ref())),
             Work::Recycle(recycle) => self.recycle(&request, recycle),
             Work::Restore(restore) => self.restore(&request, restore),
             Work::Pause(pause) => self.pause(&request, pause),
@@ -132,7 +130,7 @@ impl Decider<'_> {
         self.begin(
             request,
             Vec::new(),
-            request.wanted(kind, request.node.generation + 1, replace.reason.as_ref()),
+            request.wanted(kind, request.subject.node.generation + 1, replace.reason.as_ref()),
         )
     }
 
@@ -145,7 +143,7 @@ impl Decider<'_> {
             return is_paused(request);
         }
         let mut first = Vec::new();
-        let generation = request.node.generation + 1;
+        let generation = request.subject.node.generation + 1;
         let mut wanted = request.wanted(OperationKind::Replace, generation, recycle.reason.as_ref());
         if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != wanted.spec.image) {
             wanted.spec.image = image.clone();
@@ -164,8 +162,9 @@ impl Decider<'_> {
         if request.open.is_some() {
             return request.is_busy();
         }
-        let Request { sight, node, .. } = *request;
-        let restore = match self.restorable(sight, node, &wanted.backup, &wanted.only) {
+        let Request { subject, .. } = *request;
+        let node = subject.node;
+        let restore = match self.restorable(subject, &wanted.backup, &wanted.only) {
             Ok(restore) => restore,
             Err(because) => return rejected(because),
         };
@@ -173,7 +172,7 @@ impl Decider<'_> {
             false => OperationKind::Replace,
             true => OperationKind::Resume,
         };
-        let held = self.hold_own(sight, &restore, &sight.next())?;
+        let held = self.hold_own(subject, &restore, &subject.next())?;
         let begun = request.wanted(kind, node.generation + 1, wanted.reason.as_ref());
         let (disposition, mut appends) =
             self.begin(request, Vec::new(), Wanted { restore: Some(restore), ..begun })?;
@@ -183,7 +182,7 @@ impl Decider<'_> {
 
     /// The node gives its instance back and keeps everything else.
     fn pause(&self, request: &Request<'_>, pause: &PauseParams) -> Answer {
-        let name = &request.sight.node;
+        let name = &request.subject.name;
         match request.open {
             Some(open) if address_pool::lacks_address(open) => rejected(format!(
                 "node {name} has no address of its pool yet; extend the pool and resume the workflow, or delete the node"
@@ -195,11 +194,11 @@ impl Decider<'_> {
                 ))
             }
             Some(open) => self.divert(open, request.cause(pause.reason.as_ref()), None),
-            None if request.has_no_instance() && request.node.open.is_none() => {
+            None if request.has_no_instance() && request.subject.node.open.is_none() => {
                 noted(format!("node {name} is paused already"))
             }
             None => {
-                let generation = request.node.generation;
+                let generation = request.subject.node.generation;
                 let wanted = request.wanted(OperationKind::Pause, generation, pause.reason.as_ref());
                 self.begin(request, Vec::new(), wanted)
             }
@@ -212,19 +211,20 @@ impl Decider<'_> {
             return request.is_busy();
         }
         if !request.has_no_instance() {
-            return noted(format!("node {} is not paused", request.sight.node));
+            return noted(format!("node {} is not paused", request.subject.name));
         }
-        let generation = request.node.generation + 1;
+        let generation = request.subject.node.generation + 1;
         let wanted = request.wanted(OperationKind::Resume, generation, resume.reason.as_ref());
         self.begin(request, Vec::new(), wanted)
     }
 
     /// The node ends.
     fn delete(&self, request: &Request<'_>, delete: &DeleteParams) -> Answer {
-        let Request { sight, node, .. } = *request;
+        let Request { subject, .. } = *request;
+        let node = subject.node;
         let cause = request.cause(delete.reason.as_ref());
-        if let Some(stuck) = self.stuck(sight) {
-            return self.supersede(sight, node, stuck, delete.keep, cause);
+        if let Some(stuck) = self.stuck(subject) {
+            return self.supersede(subject, stuck, delete.keep, cause);
         }
         match request.open {
             Some(open) if open.may_be_diverted() => self.divert(open, cause, Some(delete.keep)),
@@ -238,13 +238,14 @@ impl Decider<'_> {
 
     /// An operation that is stuck goes on.
     fn resume(&self, request: &Request<'_>, resume: &ResumeParams) -> Answer {
-        let Request { sight, node, .. } = *request;
-        let Some(operation) = self.open_as_named(sight, &resume.workflow) else {
+        let Request { subject, .. } = *request;
+        let node = subject.node;
+        let Some(operation) = self.open_as_named(subject, &resume.workflow) else {
             return rejected(format!("workflow {} is not open", resume.workflow));
         };
         let mut draft = Draft::from(operation, self.head(&resume.workflow.stream()), self.now_ms);
         let Some(spec) = node.spec.clone() else {
-            return Err(Rejection::Moved { node: sight.node.clone() });
+            return Err(subject.unknown());
         };
         let (granted, taken) = self.take_for_resume(operation, &spec);
         let mut given_up = resume.accept_loss.clone();
@@ -256,9 +257,9 @@ impl Decider<'_> {
         }
         let (mut restore, mut held) = (None, None);
         if let Some(backup) = &resume.from_backup {
-            match self.restorable(sight, node, backup, &given_up) {
+            match self.restorable(subject, backup, &given_up) {
                 Ok(wanted) => {
-                    held = self.hold_own(sight, &wanted, &operation.id)?;
+                    held = self.hold_own(subject, &wanted, &operation.id)?;
                     restore = Some(wanted);
                 }
                 Err(because) => return rejected(because),
@@ -280,7 +281,7 @@ impl Decider<'_> {
 
     /// An operation is undone.
     fn cancel(&self, request: &Request<'_>, cancel: &CancelParams) -> Answer {
-        let Some(operation) = self.open_as_named(request.sight, &cancel.workflow) else {
+        let Some(operation) = self.open_as_named(request.subject, &cancel.workflow) else {
             return rejected(format!("workflow {} is not open", cancel.workflow));
         };
         let mut draft = Draft::from(operation, self.head(&cancel.workflow.stream()), self.now_ms);
@@ -294,12 +295,12 @@ impl Decider<'_> {
     }
 
     /// The open operation, if it is the one that the submission names.
-    fn open_as_named(&self, sight: &Sight, named: &OperationId) -> Option<&Operation> {
-        self.operation(named).filter(|_| sight.open.as_ref() == Some(named))
+    fn open_as_named(&self, subject: Subject<'_>, named: &OperationId) -> Option<&Operation> {
+        self.operation(named).filter(|_| subject.open() == Some(named))
     }
 }
 
 fn is_paused(request: &Request<'_>) -> Answer {
-    let name = &request.sight.node;
+    let name = &request.subject.name;
     rejected(format!("node {name} is paused; bring it back with `perennial node resume {name}`"))
 }

@@ -1,10 +1,10 @@
 //! Volumes that appear on a node's instance, or leave it, while no operation is under way.
 
 use crate::aggregate::node::{Node, NodeEvent};
-use crate::domain::command::{Rejection, Sight};
-use crate::domain::states::{Appends, Decider, Event, Wanted};
+use crate::domain::command::Rejection;
+use crate::domain::states::{Appends, Decider, Event, Subject, Wanted};
 use crate::model::aws::{InstanceId, VolumeId};
-use crate::model::operation_id::{OperationKind, node_stream};
+use crate::model::operation_id::OperationKind;
 use crate::model::resources::{HeldVolume, Resources, Retained};
 use crate::model::signal::Cause;
 use crate::model::volume::Slot;
@@ -15,24 +15,24 @@ impl Decider<'_> {
     /// Volumes were attached to the node's instance by somebody, or detached.
     pub(crate) fn on_attachments(
         &self,
-        sight: &Sight,
+        subject: Subject<'_>,
         instance: &InstanceId,
         others: &[VolumeId],
         left: &[VolumeId],
     ) -> Result<Appends, Rejection> {
-        let node = self.seen(sight)?;
-        let stream = node_stream(&sight.node);
+        let node = subject.node;
+        let stream = subject.stream();
         match attachment_change(node, instance, others, left, self.now_ms) {
             AttachmentChange::Nothing => Ok(Vec::new()),
             AttachmentChange::Leave(events) => {
                 Ok(vec![(stream, events.into_iter().map(Event::Node).collect())])
             }
             AttachmentChange::Adopt(volumes) => {
-                let spec = node.spec.clone().ok_or(Rejection::Moved { node: sight.node.clone() })?;
+                let spec = node.spec.clone().ok_or(subject.unknown())?;
                 let cause = Cause::Found { instance: instance.clone(), volumes };
                 let before = node.resources.clone();
                 let wanted = Wanted::new(OperationKind::AdoptVolumes, spec, before, node.generation, cause);
-                let begun = self.start(sight, wanted)?;
+                let begun = self.start(subject.next(), wanted)?;
                 Ok(vec![(stream, begun.node_events), begun.append])
             }
         }
