@@ -1,5 +1,7 @@
 //! A node file or an address-pool file is applied.
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
@@ -91,11 +93,11 @@ impl Decider<'_> {
                 let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
                 let begun = self.start(sight, wanted)?;
                 node_events.extend(begun.node_events);
-                let mut appends = vec![(stream, node_events), begun.append];
+                let mut appends = vec![Append::new(stream, node_events), begun.append];
                 appends.extend(repooled);
                 return Ok((Disposition::Started { operation: begun.id }, appends));
             }
-            let mut appends = vec![(stream, node_events)];
+            let mut appends = vec![Append::new(stream, node_events)];
             appends.extend(repooled);
             return Ok((Disposition::Changed, appends));
         }
@@ -128,7 +130,7 @@ impl Decider<'_> {
         )?;
         let mut node_events = vec![Event::Node(registered)];
         node_events.extend(begun.node_events);
-        let mut appends = vec![(stream, node_events), begun.append];
+        let mut appends = vec![Append::new(stream, node_events), begun.append];
         appends.extend(taken);
         appends.extend(held);
         Ok((Disposition::Started { operation: begun.id }, appends))

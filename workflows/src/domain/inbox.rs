@@ -1,6 +1,6 @@
 //! A message from a queue: recorded once, with its disposition.
 
-use perennial_engine::domain::Decision;
+use perennial_engine::domain::{Append, Decision};
 
 use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
 use crate::domain::command::{Content, Envelope, Rejection, Sight};
@@ -55,6 +55,6 @@ pub(crate) fn decide_entry(
         body,
     };
     let events = vec![Event::Inbox(received), Event::Inbox(InboxEvent::Answered { disposition })];
-    appends.push((envelope.stream.clone(), events));
+    appends.push(Append::new(envelope.stream.clone(), events));
     Ok(Decision::of(appends))
 }

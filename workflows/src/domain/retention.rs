@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::{Rejection, Sight};
@@ -36,7 +38,7 @@ impl Decider<'_> {
         let before = node.resources.clone();
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
         let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
-        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        let appends = vec![Append::new(node_stream(&sight.node), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
@@ -52,7 +54,7 @@ impl Decider<'_> {
         let (before, cause) = (node.resources.clone(), Cause::RetainedLonger { retain_days });
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
         let begun = self.start(sight, Wanted { prune: pruned, ..wanted })?;
-        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
+        Ok(vec![Append::new(node_stream(&sight.node), begun.node_events), begun.append])
     }
 
     /// Why a file cannot be applied now: it names a volume that is being deleted.

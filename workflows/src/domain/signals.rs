@@ -1,6 +1,8 @@
 //! Signals about an instance: a warning, a loss, a failed check. One of them starts, joins or changes an
 //! operation.
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::{Rejection, Sight};
@@ -26,7 +28,7 @@ impl Decider<'_> {
         {
             let mut draft = Draft::from(operation, self.head(&open.stream()), self.now_ms);
             draft.signal(signal)?;
-            if draft.events.is_empty() {
+            if draft.events().is_empty() {
                 let because = format!("workflow {open} knows, or need not");
                 return Ok((Disposition::Noted { because }, Vec::new()));
             }
@@ -64,7 +66,7 @@ impl Decider<'_> {
             };
             let because = because.to_owned();
             let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-            let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+            let appends = vec![Append::new(node_stream(&sight.node), vec![Event::Node(noted)])];
             return Ok((Disposition::Noted { because }, appends));
         }
         self.replace(sight, node, signal)
@@ -103,7 +105,7 @@ impl Decider<'_> {
             return Ok((Disposition::Noted { because }, Vec::new()));
         }
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        let appends = vec![(node_stream(&sight.node), vec![Event::Node(noted)])];
+        let appends = vec![Append::new(node_stream(&sight.node), vec![Event::Node(noted)])];
         Ok((Disposition::Noted { because }, appends))
     }
 
@@ -129,7 +131,7 @@ impl Decider<'_> {
         }
         let because = format!("noted: {}", said.join("; "));
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        appends.push((node_stream(&sight.node), vec![Event::Node(noted)]));
+        appends.push(Append::new(node_stream(&sight.node), vec![Event::Node(noted)]));
         Ok((Disposition::Noted { because }, appends))
     }
 
@@ -146,7 +148,7 @@ impl Decider<'_> {
             sight,
             Wanted::new(OperationKind::Replace, spec, node.resources.clone(), node.generation + 1, cause),
         )?;
-        let appends = vec![(node_stream(&sight.node), begun.node_events), begun.append];
+        let appends = vec![Append::new(node_stream(&sight.node), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
@@ -168,7 +170,7 @@ impl Decider<'_> {
             cause: Cause::ReturnToSpot { because },
         };
         let begun = self.start(sight, wanted)?;
-        Ok(vec![(node_stream(&sight.node), begun.node_events), begun.append])
+        Ok(vec![Append::new(node_stream(&sight.node), begun.node_events), begun.append])
     }
 }
 

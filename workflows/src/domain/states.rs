@@ -1,6 +1,6 @@
 //! The states a decision is made on, with their types.
 
-use perennial_engine::domain::World;
+use perennial_engine::domain::{Append, World};
 use perennial_engine::ids::{Seq, StreamId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,10 +64,13 @@ pub(crate) struct Decider<'a> {
     pub(crate) owner: &'a str,
 }
 
-pub(crate) type Appends = Vec<(StreamId, Vec<Event>)>;
+/// The events of one stream; with the state after them where a draft has made them.
+pub(crate) type Written = Append<Event, State>;
+
+pub(crate) type Appends = Vec<Written>;
 
 /// What a new node is made from, and the append that holds it.
-pub(crate) type Held = (Restore, (StreamId, Vec<Event>));
+pub(crate) type Held = (Restore, Written);
 
 /// An operation to start.
 pub(crate) struct Wanted {
@@ -108,7 +111,7 @@ impl Wanted {
 pub(crate) struct Begun {
     pub(crate) id: OperationId,
     pub(crate) node_events: Vec<Event>,
-    pub(crate) append: (StreamId, Vec<Event>),
+    pub(crate) append: Written,
 }
 
 impl Decider<'_> {

@@ -24,10 +24,12 @@
 //! - A volume that holds the node's data is never deleted, except by `delete` and `prune`, by id, where the request says so.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::Token;
+use perennial_engine::machine;
 
 use crate::model::aws::{InstanceId, Market, VolumeId};
 use crate::model::operation_id;
@@ -42,20 +44,20 @@ use crate::step::intent::Intent;
 /// One step, from its intention to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRecord {
-    /// Its name.
-    pub step: String,
+    /// What was asked, and when.
+    pub asked: machine::StepRecord<String, Intent>,
     /// Which attempt at it.
     pub attempt: u32,
-    /// The request.
-    pub intent: Arc<Intent>,
-    /// When it was intended.
-    pub intended_at_ms: u64,
-    /// Not to be run before this time.
-    pub not_before_ms: u64,
-    /// To be settled by this time.
-    pub deadline_ms: u64,
     /// What was observed, and when.
     pub outcome: Option<(Evidence, u64)>,
+}
+
+impl Deref for StepRecord {
+    type Target = machine::StepRecord<String, Intent>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.asked
+    }
 }
 
 /// How far an operation is.
@@ -117,23 +119,7 @@ impl Operation {
     /// The steps that may run now.
     #[must_use]
     pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
-        match self.status {
-            Status::Running => self
-                .steps
-                .iter()
-                .filter(|(_, record)| record.outcome.is_none())
-                .map(|(token, record)| OpenStep {
-                    token: *token,
-                    step: record.step.clone(),
-                    intent: Arc::clone(&record.intent),
-                    intended_at_ms: record.intended_at_ms,
-                    not_before_ms: record.not_before_ms,
-                    deadline_ms: record.deadline_ms,
-                    priority: 0,
-                })
-                .collect(),
-            Status::Stuck { .. } | Status::Finished { .. } => Vec::new(),
-        }
+        machine::open_steps::<Self>(self)
     }
 
     /// Whether a step of this name is open.
