@@ -28,7 +28,7 @@ use crate::aggregate::address_pool::AddressPool;
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::inbox::InboxEntry;
 use crate::aggregate::node::Node;
-use crate::domain::backups::backup_events;
+use crate::domain::backups::written;
 use crate::domain::command::{Command, Rejection};
 use crate::domain::inbox::decide_entry;
 use crate::domain::projection::{catalog_projection, node_projection, operation_projection, pool_projection};
@@ -140,7 +140,7 @@ impl Domain for Perennial {
                 if let Some(id) = CatalogId::of_stream(workflow) {
                     let mut draft = view.catalog_draft(&id)?;
                     draft.report(*token, evidence)?;
-                    return Ok(Decision::one(workflow.clone(), backup_events(draft)));
+                    return Ok(Decision::of(written(&id, draft)));
                 }
                 let name = || Rejection::NoSuchOperation { name: workflow.name().to_owned() };
                 let id = OperationId::of_stream(workflow).ok_or_else(name)?;

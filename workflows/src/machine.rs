@@ -6,6 +6,7 @@ pub mod decide;
 mod finish;
 pub mod fold;
 mod learn;
+pub mod moves;
 mod remedy;
 mod short_notice;
 mod start;

@@ -292,13 +292,13 @@ impl Run {
         };
         let draft = Draft::start(OperationId::new(name(), 2), order, 0).unwrap();
         let (head, told) = (Seq::NONE, String::new());
-        let mut run = Self { state: draft.state.clone(), head, now_ms: 0, told, resources: None };
+        let mut run = Self { state: draft.state().clone(), head, now_ms: 0, told, resources: None };
         run.take(draft);
         run
     }
 
     fn take(&mut self, draft: Draft) {
-        for event in &draft.events {
+        for event in draft.events() {
             self.head = self.head.next();
             self.told += &match event {
                 OperationEvent::StepIntended { step, .. } => format!("+ {step}\n"),
@@ -315,7 +315,7 @@ impl Run {
                 other => format!("? {other:?}\n"),
             };
         }
-        self.state = draft.state;
+        self.state = draft.state().clone();
     }
 
     fn settle(&mut self, otherwise: Otherwise<'_>) {

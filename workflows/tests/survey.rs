@@ -247,8 +247,8 @@ impl Desk {
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        let head = Seq(draft.events.len() as u64);
-        Self { state: draft.state, head, now_ms: 0 }
+        let head = Seq(draft.events().len() as u64);
+        Self { state: draft.state().clone(), head, now_ms: 0 }
     }
 
     fn replace(spec: &NodeSpec) -> Self {
@@ -272,9 +272,9 @@ impl Desk {
         self.now_ms = self.now_ms.max(step.not_before_ms) + 500;
         let mut draft = Draft::from(&self.state, self.head, self.now_ms);
         draft.report(step.token, evidence).unwrap();
-        self.head = Seq(self.head.0 + draft.events.len() as u64);
-        self.state = draft.state;
-        draft.events
+        self.head = Seq(self.head.0 + draft.events().len() as u64);
+        self.state = draft.state().clone();
+        draft.events().to_vec()
     }
 
     fn has(&self, step: &str) -> bool {
@@ -448,7 +448,7 @@ fn a_pause_does_not_wait_for_a_survey() {
     desk.settle("resolve", None);
     let mut draft = Draft::from(&desk.state, desk.head, 1_000);
     draft.divert(request(), None).unwrap();
-    desk.state = draft.state;
+    desk.state = draft.state().clone();
     assert!(!desk.has("survey"), "{:?}", desk.open());
 }
 
@@ -464,8 +464,8 @@ fn a_survey_of_a_file_that_was_corrected_meanwhile_is_made_again() {
     spec.capacity.requirements.as_mut().unwrap().vcpus.min = 4;
     let mut draft = Draft::from(&desk.state, desk.head, 2_000);
     draft.resume("ops".into(), Vec::new(), spec).unwrap();
-    desk.head = Seq(desk.head.0 + draft.events.len() as u64);
-    desk.state = draft.state;
+    desk.head = Seq(desk.head.0 + draft.events().len() as u64);
+    desk.state = draft.state().clone();
     assert_eq!(desk.question().requirements.unwrap().vcpus.min, 2);
     desk.settle("survey", Some(Evidence::Surveyed(Survey::default())));
     assert_eq!(desk.question().requirements.unwrap().vcpus.min, 4, "{:?}", desk.state.status);

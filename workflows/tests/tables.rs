@@ -70,14 +70,19 @@ impl Run {
             cause,
         };
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        let mut run =
-            Self { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
+        let mut run = Self {
+            state: draft.state().clone(),
+            head: Seq::NONE,
+            now_ms: 0,
+            told: String::new(),
+            last: None,
+        };
         run.take(draft);
         run
     }
 
     fn take(&mut self, draft: Draft) {
-        for event in &draft.events {
+        for event in draft.events() {
             self.head = self.head.next();
             let told = &mut self.told;
             let _ = match event {
@@ -105,8 +110,8 @@ impl Run {
                 OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
             };
         }
-        self.last = draft.events.last().cloned().or(self.last.take());
-        self.state = draft.state;
+        self.last = draft.events().last().cloned().or(self.last.take());
+        self.state = draft.state().clone();
     }
 
     /// Settles the step opened first, until nothing is open.
@@ -1123,7 +1128,8 @@ fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it(
         order.kind = OperationKind::Grow;
         order.before = before.clone();
         let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
+        run =
+            Run { state: draft.state().clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
         run.take(draft);
         run
     };
@@ -1300,7 +1306,7 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
     let mut order = (*run.state.order).clone();
     order.before = handed;
     let draft = Draft::start(OperationId::parse("db-1.3").unwrap(), order, 0).unwrap();
-    run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
+    run = Run { state: draft.state().clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
     run.take(draft);
     run.drive(&well);
     expect![[r#"
@@ -1337,7 +1343,7 @@ fn a_late_or_doubled_report_is_refused() {
     for token in [settled, Token(9_999)] {
         let mut draft = Draft::from(&run.state, run.head, run.now_ms);
         assert!(matches!(draft.report(token, Evidence::Preserved), Err(Refusal::Fenced { .. })));
-        assert!(draft.events.is_empty(), "it leaves no event");
+        assert!(draft.events().is_empty(), "it leaves no event");
     }
 }
 
@@ -1354,7 +1360,7 @@ fn every_prefix_of_a_run_folds_and_has_something_to_do() {
             state.open_steps().into_iter().min_by_key(|step| step.token).expect("a prefix has an open step");
         let mut draft = Draft::from(&state, head, 0);
         draft.report(step.token, success(&state, &step.intent, step.token)).unwrap();
-        for event in &draft.events {
+        for event in draft.events() {
             head = head.next();
             state = fold::evolve(state, Stamp { seq: head, at_ms: 0 }, event).unwrap();
         }

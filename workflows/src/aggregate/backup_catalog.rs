@@ -44,6 +44,8 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, OpenStep, Stamp};
 use perennial_engine::ids::Token;
+use perennial_engine::machine;
+use perennial_engine::machine::{Due, Fault, Intended, StepRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -404,22 +406,23 @@ impl Carried {
     }
 }
 
-/// A step under way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpenRecord {
+/// What a step of a catalog is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupStep {
     /// Of which backup.
     pub backup: u64,
-    /// Its name.
-    pub step: String,
-    /// The request.
-    pub intent: Arc<Intent>,
-    /// When it was intended.
-    pub intended_at_ms: u64,
-    /// Not to be run before this time.
-    pub not_before_ms: u64,
-    /// To be settled by this time.
-    pub deadline_ms: u64,
+    /// Its name there.
+    pub name: String,
 }
+
+impl std::fmt::Display for BackupStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.name)
+    }
+}
+
+/// A step under way.
+pub type OpenRecord = StepRecord<BackupStep, BackupIntent>;
 
 /// The state of a backup catalog.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -457,6 +460,15 @@ pub enum Refusal {
     },
 }
 
+impl From<Fault<NodeName>> for Refusal {
+    fn from(fault: Fault<NodeName>) -> Self {
+        match fault {
+            Fault::Fenced { id, token, .. } => Self::Fenced { node: id, token },
+            Fault::Inconsistent { id, why, .. } => Self::Inconsistent { node: id, why },
+        }
+    }
+}
+
 /// Why an event cannot follow.
 type Why = &'static str;
 
@@ -490,15 +502,13 @@ impl BackupCatalog {
             }
             BackupEvent::Began(order) => self.began(order, at_ms),
             BackupEvent::StepIntended { backup, step, intent, not_before_ms, deadline_ms } => {
-                let record = OpenRecord {
-                    backup: *backup,
-                    step: step.clone(),
-                    intent: Arc::new(Intent::Backup(intent.clone())),
-                    intended_at_ms: at_ms,
+                let intended = Intended {
+                    step: BackupStep { backup: *backup, name: step.clone() },
+                    intent: intent.clone(),
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
                 };
-                self.step_intended(stamp, record)
+                self.step_intended(stamp, intended.at(stamp))
             }
             BackupEvent::StepSettled { token, evidence, .. } => self.step_settled(*token, evidence, at_ms),
             BackupEvent::Completed { backup } => self.completed(*backup, at_ms),
@@ -545,7 +555,7 @@ impl BackupCatalog {
     }
 
     fn step_intended(&mut self, stamp: Stamp, record: OpenRecord) -> Result<(), Why> {
-        if self.has_open(record.backup, &record.step) {
+        if self.has_open(&record.step) {
             return Err("this step is open already");
         }
         self.steps.insert(stamp.seq.into(), record);
@@ -554,9 +564,7 @@ impl BackupCatalog {
 
     fn step_settled(&mut self, token: Token, evidence: &BackupEvidence, at_ms: u64) -> Result<(), Why> {
         let record = self.steps.remove(&token).ok_or("this step is not open")?;
-        if let Intent::Backup(intent) = record.intent.as_ref() {
-            self.learn(record.backup, intent, evidence, at_ms);
-        }
+        self.learn(record.step.backup, &record.intent, evidence, at_ms);
         Ok(())
     }
 
@@ -616,21 +624,20 @@ impl BackupCatalog {
     /// The steps that may run now.
     #[must_use]
     pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
-        let open = self.steps.iter().map(|(token, record)| OpenStep {
-            token: *token,
-            step: record.step.clone(),
-            intent: Arc::clone(&record.intent),
-            intended_at_ms: record.intended_at_ms,
-            not_before_ms: record.not_before_ms,
-            deadline_ms: record.deadline_ms,
-            // After whatever an interruption needs.
-            priority: 10,
+        let open = machine::open_steps::<Self>(self).into_iter().map(|open| OpenStep {
+            token: open.token,
+            step: open.step,
+            intent: Arc::new(Intent::Backup(open.intent.as_ref().clone())),
+            intended_at_ms: open.intended_at_ms,
+            not_before_ms: open.not_before_ms,
+            deadline_ms: open.deadline_ms,
+            priority: open.priority,
         });
         open.collect()
     }
 
-    pub(crate) fn has_open(&self, backup: u64, step: &str) -> bool {
-        self.steps.values().any(|record| record.backup == backup && record.step == step)
+    fn has_open(&self, step: &BackupStep) -> bool {
+        self.steps.values().any(|record| record.step == *step)
     }
 
     fn under_way_mut(&mut self, number: u64) -> Option<&mut Backup> {
@@ -735,51 +742,55 @@ impl BackupCatalog {
         }
     }
 
-    /// Every step that is to be open now, with its backup and the time before which it is not to run.
-    pub(crate) fn rules(&self) -> Vec<(u64, BackupIntent, u64)> {
-        let mut due = Vec::new();
+    /// Every step that is to be open now.
+    pub(crate) fn due(&self) -> Vec<Due<BackupStep, BackupIntent>> {
         let known = &self.known;
-        for backup in known.backups.iter().filter(|backup| backup.progress != Progress::Complete) {
-            let order = &backup.order;
-            match backup.progress {
-                Progress::Taking => {
-                    let take = BackupIntent::Take {
-                        instance: order.instance.clone(),
-                        volumes: order.volumes.values().cloned().collect(),
-                        tags: tags(order),
-                    };
-                    let not_before_ms = known.last_take_at_ms.map_or(0, |last| last + VOLUME_PAUSE_MS);
-                    due.push((order.number, take, not_before_ms));
-                }
-                Progress::Copying => {
-                    let snapshots = backup.snapshots.values().map(|taken| taken.snapshot.clone()).collect();
-                    due.push((order.number, BackupIntent::Await { snapshots }, 0));
-                }
-                Progress::Complete => {}
-            }
-        }
+        let mut all: Vec<Due<BackupStep, BackupIntent>> =
+            known.backups.iter().filter_map(|backup| self.next_of(backup)).collect();
         let again = |tried_at: Option<u64>| tried_at.is_none_or(|tried| tried < known.newest);
-        for (number, unknown_outcome) in
-            known.unknown_outcomes.iter().filter(|(_, unknown_outcome)| again(unknown_outcome.tried_at))
-        {
-            due.push((
-                *number,
-                BackupIntent::Find { count: unknown_outcome.count, tags: unknown_outcome.tags.clone() },
-                0,
-            ));
-        }
-        let open = self
-            .steps
-            .values()
-            .filter(|record| matches!(record.intent.as_ref(), Intent::Backup(BackupIntent::Prune { .. })));
-        let room = PRUNES_MAX.saturating_sub(open.count());
-        let prunes = known.pending_deletions.iter().filter(|(_, pending)| again(pending.tried_at));
-        let prunes = prunes.map(|(snapshot, pending)| {
+        let unknown = known.unknown_outcomes.iter().filter(|(_, unknown)| again(unknown.tried_at));
+        all.extend(unknown.map(|(backup, unknown)| {
+            due(*backup, BackupIntent::Find { count: unknown.count, tags: unknown.tags.clone() }, 0)
+        }));
+        let is_prune = |record: &&OpenRecord| matches!(*record.intent, BackupIntent::Prune { .. });
+        let room = PRUNES_MAX.saturating_sub(self.steps.values().filter(is_prune).count());
+        let pending = known.pending_deletions.iter().filter(|(_, pending)| again(pending.tried_at));
+        let prunes = pending.map(|(snapshot, pending)| {
             let prune = BackupIntent::Prune { snapshot: snapshot.clone(), own: pending.own.clone() };
-            (pending.backup, prune, 0)
+            due(pending.backup, prune, 0)
         });
-        due.extend(prunes.filter(|(backup, prune, _)| !self.has_open(*backup, &prune.step())).take(room));
-        due
+        all.extend(prunes.filter(|prune| !self.has_open(&prune.step)).take(room));
+        all
+    }
+
+    /// The step of a backup that is not complete.
+    fn next_of(&self, backup: &Backup) -> Option<Due<BackupStep, BackupIntent>> {
+        let order = &backup.order;
+        match backup.progress {
+            Progress::Taking => {
+                let take = BackupIntent::Take {
+                    instance: order.instance.clone(),
+                    volumes: order.volumes.values().cloned().collect(),
+                    tags: tags(order),
+                };
+                let not_before_ms = self.known.last_take_at_ms.map_or(0, |last| last + VOLUME_PAUSE_MS);
+                Some(due(order.number, take, not_before_ms))
+            }
+            Progress::Copying => {
+                let snapshots = backup.snapshots.values().map(|taken| taken.snapshot.clone()).collect();
+                Some(due(order.number, BackupIntent::Await { snapshots }, 0))
+            }
+            Progress::Complete => None,
+        }
+    }
+}
+
+fn due(backup: u64, intent: BackupIntent, not_before_ms: u64) -> Due<BackupStep, BackupIntent> {
+    Due {
+        step: BackupStep { backup, name: intent.step() },
+        budget_ms: intent.budget_ms(),
+        intent,
+        not_before_ms,
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_engine::ids::StreamId;
+use perennial_engine::domain::Append;
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
 use crate::aggregate::inbox::Disposition;
-use crate::domain::states::{Appends, Decider, Event, State, Subject};
+use crate::domain::states::{Appends, Decider, Event, State, Subject, Written};
 use crate::model::aws::SubnetId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
@@ -32,8 +32,8 @@ fn field(spec: &NodeSpec, subnet: &SubnetId) -> String {
     }
 }
 
-fn append(pool: &NodeName, event: AddressPoolEvent) -> (StreamId, Vec<Event>) {
-    (address_pool_stream(pool), vec![Event::AddressPool(event)])
+fn append(pool: &NodeName, event: AddressPoolEvent) -> Written {
+    Append::new(address_pool_stream(pool), vec![Event::AddressPool(event)])
 }
 
 impl Decider<'_> {
@@ -138,7 +138,7 @@ impl Decider<'_> {
             // If no other address is free, it tries again with its present one.
             let Some(address) = self.pool(name).and_then(|pool| pool.free().next()) else { continue };
             events.push(Event::AddressPool(AddressPoolEvent::Allocated { address, node, operation: id }));
-            appends.push((address_pool_stream(name), events));
+            appends.push(Append::new(address_pool_stream(name), events));
             if *subnet == operation.facts.subnet {
                 granted.here = Some(address);
             } else {
@@ -189,11 +189,7 @@ impl Decider<'_> {
     }
 
     /// The append that gives an address back to its pool, if it is the node's.
-    pub(super) fn given_back(
-        &self,
-        operation: &OperationId,
-        evidence: &Evidence,
-    ) -> Option<(StreamId, Vec<Event>)> {
+    pub(super) fn given_back(&self, operation: &OperationId, evidence: &Evidence) -> Option<Written> {
         let Evidence::AddressReturned { pool: name, address } = evidence else { return None };
         let is_held = self.pool(name)?.held.get(address) == Some(operation.node());
         let (node, operation) = (operation.node().clone(), operation.clone());

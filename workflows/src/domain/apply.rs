@@ -1,5 +1,7 @@
 //! A node file or an address-pool file is applied.
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
@@ -99,11 +101,11 @@ impl Decider<'_> {
             let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
             let begun = self.start(subject.next(), wanted)?;
             node_events.extend(begun.node_events);
-            let mut appends = vec![(stream, node_events), begun.append];
+            let mut appends = vec![Append::new(stream, node_events), begun.append];
             appends.extend(repooled);
             return Ok((Disposition::Started { operation: begun.id }, appends));
         }
-        let mut appends = vec![(stream, node_events)];
+        let mut appends = vec![Append::new(stream, node_events)];
         appends.extend(repooled);
         Ok((Disposition::Changed, appends))
     }
@@ -135,7 +137,7 @@ impl Decider<'_> {
         let begun = self.start(subject.next(), Wanted { restore, ..wanted })?;
         let mut node_events = vec![Event::Node(registered)];
         node_events.extend(begun.node_events);
-        let mut appends = vec![(subject.stream(), node_events), begun.append];
+        let mut appends = vec![Append::new(subject.stream(), node_events), begun.append];
         appends.extend(taken);
         appends.extend(held);
         Ok((Disposition::Started { operation: begun.id }, appends))

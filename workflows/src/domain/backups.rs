@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use perennial_engine::ids::StreamId;
-
 use crate::aggregate::backup_catalog;
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupCause};
 use crate::aggregate::inbox::Disposition;
 use crate::domain::backup_draft::CatalogDraft;
 use crate::domain::backup_schedule::BackupTask;
 use crate::domain::command::Rejection;
-use crate::domain::states::{Answer, Appends, Decider, Event, Held, State, Subject};
+use crate::domain::states::{Answer, Appends, Decider, Event, Held, State, Subject, Written};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
 use crate::model::aws::SnapshotId;
@@ -64,11 +62,10 @@ impl Decider<'_> {
                 let next = id.next();
                 let mut opened = self.catalog_draft(&next)?;
                 opened.open(draft.close(next.number())?)?;
-                return Ok(vec![(id.stream(), backup_events(draft)), (next.stream(), backup_events(opened))]);
+                return Ok(written(&id, draft).into_iter().chain(written(&next, opened)).collect());
             }
         }
-        let events = backup_events(draft);
-        Ok(if events.is_empty() { Vec::new() } else { vec![(id.stream(), events)] })
+        Ok(written(&id, draft).into_iter().collect())
     }
 
     fn is_over(&self, id: &OperationId) -> bool {
@@ -79,7 +76,7 @@ impl Decider<'_> {
     fn release_hold(&self, id: &CatalogId, over: &OperationId) -> Result<Appends, Rejection> {
         let mut draft = self.catalog_draft(id)?;
         draft.release_hold(over.clone())?;
-        Ok(vec![(id.stream(), backup_events(draft))])
+        Ok(written(&id, draft).into_iter().collect())
     }
 
     /// What a new node is made from, and the append that holds it.
@@ -98,7 +95,7 @@ impl Decider<'_> {
         };
         let mut draft = self.catalog_draft(&id)?;
         draft.hold(from.number(), subject.next())?;
-        Ok(Ok((restore, (id.stream(), backup_events(draft)))))
+        Ok(written(&id, draft).map(|held| (restore, held)).ok_or_else(|| "BUG: nothing is held".to_owned()))
     }
 
     /// The root that is lost comes back from a backup; nothing else is given up.
@@ -129,7 +126,7 @@ impl Decider<'_> {
         subject: Subject<'_>,
         restore: &Restore,
         by: &OperationId,
-    ) -> Result<Option<(StreamId, Vec<Event>)>, Rejection> {
+    ) -> Result<Option<Written>, Rejection> {
         let id = self.present_catalog(subject.name);
         let catalog = self.catalog(&id)?;
         if catalog.known.is_held_by(restore.backup.number(), by) {
@@ -137,7 +134,7 @@ impl Decider<'_> {
         }
         let mut draft = self.catalog_draft(&id)?;
         draft.hold(restore.backup.number(), by.clone())?;
-        Ok(Some((id.stream(), backup_events(draft))))
+        Ok(written(&id, draft))
     }
 
     /// A backup is asked for now.
@@ -157,7 +154,7 @@ impl Decider<'_> {
         }
         let mut draft = self.catalog_draft(&id)?;
         let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
-        Ok((Disposition::BackupBegan { backup }, vec![(id.stream(), backup_events(draft))]))
+        Ok((Disposition::BackupBegan { backup }, written(&id, draft).into_iter().collect()))
     }
 
     /// What can be made from a backup, if it is complete and has what is wanted.
@@ -204,6 +201,7 @@ impl Decider<'_> {
     }
 }
 
-pub(crate) fn backup_events(draft: CatalogDraft) -> Vec<Event> {
-    draft.events.into_iter().map(Event::Backup).collect()
+/// What a draft writes; nothing when nothing has happened.
+pub(crate) fn written(id: &CatalogId, draft: CatalogDraft) -> Option<Written> {
+    draft.into_append(id.stream(), Event::Backup, State::BackupCatalog)
 }

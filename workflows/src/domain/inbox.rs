@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use perennial_engine::domain::Decision;
+use perennial_engine::domain::{Append, Decision};
 
 use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
 use crate::domain::command::{Content, Envelope, Rejection};
@@ -66,6 +66,6 @@ pub(crate) fn decide_entry(
         body,
     };
     let events = vec![Event::Inbox(received), Event::Inbox(InboxEvent::Answered { disposition })];
-    appends.push((envelope.stream.clone(), events));
+    appends.push(Append::new(envelope.stream.clone(), events));
     Ok(Decision { fences: fences.into_iter().collect(), ..Decision::of(appends) })
 }

@@ -1,9 +1,13 @@
 //! How operations start, end, and follow one another, each in one append with the node's own event.
 
+use std::sync::Arc;
+
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::Rejection;
-use crate::domain::states::{Answer, Appends, Begun, Decider, Event, Subject, Wanted};
+use crate::domain::states::{Answer, Appends, Begun, Decider, Event, State, Subject, Wanted, Written};
 use crate::domain::submit::Request;
 use crate::machine::decide::{Draft, Refusal};
 use crate::model::operation_id;
@@ -47,22 +51,18 @@ impl Decider<'_> {
                 finals: false,
             }));
         }
-        let events = draft.events.into_iter().map(Event::Operation).collect();
-        Ok(Begun { node_events, append: (id.stream(), events), id })
+        let append = written(draft).unwrap_or_else(|| Append::new(id.stream(), Vec::new()));
+        Ok(Begun { node_events, append, id })
     }
 
     /// The appends of a draft. When the operation has finished, they include the node's and, given a cause,
     /// those of the next operation.
     pub(crate) fn close(&self, draft: Draft) -> Result<Appends, Rejection> {
-        if draft.events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let id = draft.state.id.clone();
-        let order = draft.state.order.clone();
-        let draft_end = draft.state.clone();
-        let finished = draft.finished_with().map(|(resources, outcome)| (resources.clone(), outcome));
-        let mut appends = vec![(id.stream(), draft.events.into_iter().map(Event::Operation).collect())];
-        let Some((resources, outcome)) = finished else { return Ok(appends) };
+        let Some((resources, outcome)) = draft.finished_with() else {
+            return Ok(written(draft).into_iter().collect());
+        };
+        let (ended, resources) = (draft.state(), resources.clone());
+        let (id, order) = (ended.id.clone(), Arc::clone(&ended.order));
         let node = self.node(id.node())?;
         // An operation that did not complete leaves the node's generation unchanged.
         let generation = if outcome.is_completed() { order.generation } else { node.generation };
@@ -72,16 +72,17 @@ impl Decider<'_> {
             generation,
             resources: resources.clone(),
             outcome,
-            finals: draft_end.finals().is_some(),
+            finals: ended.finals().is_some(),
         })];
-        let next = self.follows(&draft_end, outcome, node, resources, generation);
+        let next = self.follows(ended, outcome, node, resources, generation);
+        let mut appends: Appends = written(draft).into_iter().collect();
         if let Some(wanted) = next {
             let view = Decider { owner: &order.owner, ..*self };
             let begun = view.start(id.next(), wanted)?;
             node_events.extend(begun.node_events);
             appends.push(begun.append);
         }
-        appends.push((node_stream(id.node()), node_events));
+        appends.push(Append::new(node_stream(id.node()), node_events));
         Ok(appends)
     }
 
@@ -141,7 +142,7 @@ impl Decider<'_> {
                 // What gives way takes nothing from the instance.
                 finals: false,
             }));
-            appends.push((open.stream(), draft.events.into_iter().map(Event::Operation).collect()));
+            appends.extend(written(draft));
         }
         if wanted.reimage {
             // The new image's traits are looked up.
@@ -149,7 +150,7 @@ impl Decider<'_> {
         }
         let begun = self.start(subject.next(), wanted)?;
         node_events.extend(begun.node_events);
-        appends.push((subject.stream(), node_events));
+        appends.push(Append::new(subject.stream(), node_events));
         appends.push(begun.append);
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
@@ -183,7 +184,7 @@ impl Decider<'_> {
             generation: node.generation,
             resources: before.clone(),
             outcome: Outcome::Abandoned,
-            finals: draft.state.finals().is_some(),
+            finals: draft.state().finals().is_some(),
         };
         let begun = self.start(
             subject.next(),
@@ -200,11 +201,14 @@ impl Decider<'_> {
         )?;
         let mut node_events = vec![Event::Node(ended)];
         node_events.extend(begun.node_events);
-        let appends = vec![
-            (stream, draft.events.into_iter().map(Event::Operation).collect()),
-            (subject.stream(), node_events),
-            begun.append,
-        ];
+        let mut appends: Appends = written(draft).into_iter().collect();
+        appends.push(Append::new(subject.stream(), node_events));
+        appends.push(begun.append);
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
+}
+
+/// What a draft writes; nothing when nothing has happened.
+fn written(draft: Draft) -> Option<Written> {
+    draft.into_append(Event::Operation, |operation| State::Operation(Some(operation)))
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::Rejection;
@@ -34,7 +36,7 @@ impl Decider<'_> {
         let (before, cause) = (node.resources.clone(), request.cause(wish.reason.as_ref()));
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
         let begun = self.start(subject.next(), Wanted { prune: pruned, ..wanted })?;
-        let appends = vec![(subject.stream(), begun.node_events), begun.append];
+        let appends = vec![Append::new(subject.stream(), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
@@ -50,7 +52,7 @@ impl Decider<'_> {
         let (before, cause) = (node.resources.clone(), Cause::RetainedLonger { retain_days });
         let wanted = Wanted::new(OperationKind::Prune, spec.clone(), before, node.generation, cause);
         let begun = self.start(subject.next(), Wanted { prune: pruned, ..wanted })?;
-        Ok(vec![(subject.stream(), begun.node_events), begun.append])
+        Ok(vec![Append::new(subject.stream(), begun.node_events), begun.append])
     }
 
     /// Why a file cannot be applied now: it names a volume that is being deleted.

@@ -1,6 +1,8 @@
 //! Signals about an instance: a warning, a loss, a failed check. One of them starts, joins or changes an
 //! operation.
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::command::Rejection;
@@ -22,7 +24,7 @@ impl Decider<'_> {
         {
             let mut draft = Draft::from(operation, self.head(&open.stream()), self.now_ms);
             draft.signal(signal)?;
-            if draft.events.is_empty() {
+            if draft.events().is_empty() {
                 let because = format!("workflow {open} knows, or need not");
                 return Ok((Disposition::Noted { because }, Vec::new()));
             }
@@ -93,7 +95,7 @@ impl Decider<'_> {
             return Ok((Disposition::Noted { because }, Vec::new()));
         }
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        let appends = vec![(subject.stream(), vec![Event::Node(noted)])];
+        let appends = vec![Append::new(subject.stream(), vec![Event::Node(noted)])];
         Ok((Disposition::Noted { because }, appends))
     }
 
@@ -113,7 +115,7 @@ impl Decider<'_> {
         }
         let because = format!("noted: {}", said.join("; "));
         let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-        appends.push((subject.stream(), vec![Event::Node(noted)]));
+        appends.push(Append::new(subject.stream(), vec![Event::Node(noted)]));
         Ok((Disposition::Noted { because }, appends))
     }
 
@@ -126,7 +128,7 @@ impl Decider<'_> {
             subject.next(),
             Wanted::new(OperationKind::Replace, spec, node.resources.clone(), node.generation + 1, cause),
         )?;
-        let appends = vec![(subject.stream(), begun.node_events), begun.append];
+        let appends = vec![Append::new(subject.stream(), begun.node_events), begun.append];
         Ok((Disposition::Started { operation: begun.id }, appends))
     }
 
@@ -148,7 +150,7 @@ impl Decider<'_> {
             cause: Cause::ReturnToSpot { because },
         };
         let begun = self.start(subject.next(), wanted)?;
-        Ok(vec![(subject.stream(), begun.node_events), begun.append])
+        Ok(vec![Append::new(subject.stream(), begun.node_events), begun.append])
     }
 }
 
@@ -159,7 +161,7 @@ fn note(subject: Subject<'_>, signal: &Signal) -> (Disposition, Appends) {
     };
     let because = because.to_owned();
     let noted = NodeEvent::SignalNoted { signal: signal.clone(), because: because.clone() };
-    let appends = vec![(subject.stream(), vec![Event::Node(noted)])];
+    let appends = vec![Append::new(subject.stream(), vec![Event::Node(noted)])];
     (Disposition::Noted { because }, appends)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use perennial_engine::domain::{Decision, World};
+use perennial_engine::domain::{Append, Decision, World};
 use perennial_engine::ids::{Seq, StreamId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,13 +98,16 @@ impl Subject<'_> {
     }
 }
 
-pub(crate) type Appends = Vec<(StreamId, Vec<Event>)>;
+/// The events of one stream; with the state after them where a draft has made them.
+pub(crate) type Written = Append<Event, State>;
+
+pub(crate) type Appends = Vec<Written>;
 
 /// What becomes of a message, and what is written because of it.
 pub(crate) type Answer = Result<(Disposition, Appends), Rejection>;
 
 /// What a new node is made from, and the append that holds it.
-pub(crate) type Held = (Restore, (StreamId, Vec<Event>));
+pub(crate) type Held = (Restore, Written);
 
 /// An operation to start.
 pub(crate) struct Wanted {
@@ -145,7 +148,7 @@ impl Wanted {
 pub(crate) struct Begun {
     pub(crate) id: OperationId,
     pub(crate) node_events: Vec<Event>,
-    pub(crate) append: (StreamId, Vec<Event>),
+    pub(crate) append: Written,
 }
 
 impl Decider<'_> {

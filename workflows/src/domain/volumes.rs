@@ -1,5 +1,7 @@
 //! Volumes that appear on a node's instance, or leave it, while no operation is under way.
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::Rejection;
 use crate::domain::states::{Appends, Decider, Event, Subject, Wanted};
@@ -25,7 +27,7 @@ impl Decider<'_> {
         match attachment_change(node, instance, others, left, self.now_ms) {
             AttachmentChange::Nothing => Ok(Vec::new()),
             AttachmentChange::Leave(events) => {
-                Ok(vec![(stream, events.into_iter().map(Event::Node).collect())])
+                Ok(vec![Append::new(stream, events.into_iter().map(Event::Node).collect())])
             }
             AttachmentChange::Adopt(volumes) => {
                 let spec = node.spec.clone().ok_or(subject.unknown())?;
@@ -33,7 +35,7 @@ impl Decider<'_> {
                 let before = node.resources.clone();
                 let wanted = Wanted::new(OperationKind::AdoptVolumes, spec, before, node.generation, cause);
                 let begun = self.start(subject.next(), wanted)?;
-                Ok(vec![(stream, begun.node_events), begun.append])
+                Ok(vec![Append::new(stream, begun.node_events), begun.append])
             }
         }
     }

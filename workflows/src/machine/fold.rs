@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
+use perennial_engine::machine::Intended;
 
 use crate::machine::learn::{learn, suspect};
 use crate::model::aws::{InstanceId, SnapshotId};
@@ -60,15 +61,13 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
     match event {
         OperationEvent::Started(_) => return Err("the operation has started already"),
         OperationEvent::StepIntended { step, attempt, intent, not_before_ms, deadline_ms } => {
-            let record = StepRecord {
+            let intended = Intended {
                 step: step.clone(),
-                attempt: *attempt,
-                intent: Arc::new(intent.clone()),
-                intended_at_ms: at_ms,
+                intent: intent.clone(),
                 not_before_ms: *not_before_ms,
                 deadline_ms: *deadline_ms,
-                outcome: None,
             };
+            let record = StepRecord { asked: intended.at(stamp), attempt: *attempt, outcome: None };
             step_intended(op, stamp, record)?;
         }
         OperationEvent::StepSettled { token, evidence, .. } => step_settled(op, *token, evidence, at_ms)?,
@@ -199,7 +198,7 @@ fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     let before = std::mem::replace(&mut op.order_mut().spec, spec.clone());
     provision::mend(op, &before);
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        record.deadline_ms = at_ms + record.intent.budget_ms();
+        record.asked.deadline_ms = at_ms + record.intent.budget_ms();
     }
 }
 
@@ -265,7 +264,7 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
         if withdrawn {
             record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
         }
-        record.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
+        record.asked.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
     }
     for intent in suspected {
         suspect(op, &intent);

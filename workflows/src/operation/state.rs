@@ -29,10 +29,12 @@
 //!   says so.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::Token;
+use perennial_engine::machine;
 
 use crate::model::aws::{InstanceId, Market, VolumeId};
 use crate::model::operation_id;
@@ -47,23 +49,23 @@ use crate::step::intent::Intent;
 /// One step, from its intention to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRecord {
-    /// Its name.
-    pub step: String,
-    /// The attempt's number.
+    /// What was asked, and when.
+    pub asked: machine::StepRecord<String, Intent>,
+    /// Which attempt at it.
     pub attempt: u32,
-    /// The request.
-    pub intent: Arc<Intent>,
-    /// When it was intended.
-    pub intended_at_ms: u64,
-    /// It does not run before this time.
-    pub not_before_ms: u64,
-    /// It must settle by this time.
-    pub deadline_ms: u64,
-    /// The observation, and its time.
+    /// What was observed, and when.
     pub outcome: Option<(Evidence, u64)>,
 }
 
-/// The progress of an operation.
+impl Deref for StepRecord {
+    type Target = machine::StepRecord<String, Intent>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.asked
+    }
+}
+
+/// How far an operation is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
     /// Steps are open.
@@ -122,23 +124,7 @@ impl Operation {
     /// The steps that may run now.
     #[must_use]
     pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
-        match self.status {
-            Status::Running => self
-                .steps
-                .iter()
-                .filter(|(_, record)| record.outcome.is_none())
-                .map(|(token, record)| OpenStep {
-                    token: *token,
-                    step: record.step.clone(),
-                    intent: Arc::clone(&record.intent),
-                    intended_at_ms: record.intended_at_ms,
-                    not_before_ms: record.not_before_ms,
-                    deadline_ms: record.deadline_ms,
-                    priority: 0,
-                })
-                .collect(),
-            Status::Stuck { .. } | Status::Finished { .. } => Vec::new(),
-        }
+        machine::open_steps::<Self>(self)
     }
 
     /// Whether a step of this name is open.

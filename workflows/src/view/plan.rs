@@ -195,16 +195,16 @@ fn imagine(
     assumption: Assumption,
 ) -> Result<Vec<(Stamp, OperationEvent)>, Refusal> {
     let mut imagined: Vec<(Stamp, OperationEvent)> = Vec::new();
-    let mut take = |events: Vec<OperationEvent>, at_ms: u64| {
+    let mut take = |events: &[OperationEvent], at_ms: u64| {
         for event in events {
             let seq = Seq(imagined.len() as u64 + 1);
-            imagined.push((Stamp { seq, at_ms }, event));
+            imagined.push((Stamp { seq, at_ms }, event.clone()));
         }
         Seq(imagined.len() as u64)
     };
     let draft = Draft::start(id.clone(), order, 0)?;
-    let mut state = draft.state;
-    let mut head = take(draft.events, 0);
+    let mut state = draft.state().clone();
+    let mut head = take(draft.events(), 0);
     for _ in 0..STEPS_MAX {
         if matches!(state.status, Status::Finished { .. }) {
             return Ok(imagined);
@@ -226,8 +226,8 @@ fn imagine(
         };
         let mut draft = Draft::from(&state, head, ends_ms);
         draft.report(step.token, evidence)?;
-        state = draft.state;
-        head = take(draft.events, ends_ms);
+        state = draft.state().clone();
+        head = take(draft.events(), ends_ms);
     }
     Err(Refusal::Inconsistent { operation: id.clone(), why: "the plan does not end".to_owned() })
 }
