@@ -1,0 +1,287 @@
+//! Crash points: run once counting the points (before and after each call and each append); then, for every k, die at
+//! k, start again, drive to rest. The same final world every time, nothing lost, nothing leaked.
+
+use std::time::Duration;
+
+use crate::lab::Lab;
+use perennial_sim::world::Notice;
+use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
+use perennial_workflows::aws::Market;
+use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, RootMode, ZoneChange};
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    network: NetworkMode,
+    root: RootMode,
+    handover: Handover,
+    adoption: Adoption,
+    loss: Loss,
+    data: DataMode,
+    zone: Zone,
+    boots: Boots,
+}
+
+/// Whether the instance has UEFI variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Boots {
+    Plainly,
+    WithVariables,
+}
+
+const VARIABLES: &str = "Zmlyc3Q=";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zone {
+    Same,
+    /// It could move, and need not.
+    Either,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Adoption {
+    Works,
+    Refused,
+    FailsDetached,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    Announced,
+    Sudden,
+}
+
+async fn prepared(case: Case) -> Lab {
+    let mut settings = Settings::calm(11);
+    // Waiting is points without news: the slow things are shortened, not left out.
+    settings.latencies.shutdown = Span::ms(6_000, 8_000);
+    settings.latencies.snapshot = Span::ms(3_000, 4_000);
+    settings.latencies.image = Span::ms(2_000, 3_000);
+    settings.latencies.replace_root = Span::ms(4_000, 5_000);
+    settings.root_adoption = match case.adoption {
+        Adoption::Works => RootAdoption::Supported,
+        Adoption::Refused => RootAdoption::Unsupported("UnsupportedOperation".into()),
+        Adoption::FailsDetached => RootAdoption::FailedDetached,
+    };
+    let mut lab = Lab::new(settings);
+    let mut spec = lab.spec("db-1", case.network, case.root);
+    spec.persist.handover = case.handover;
+    spec.persist.data = case.data;
+    if case.zone != Zone::Same {
+        spec.capacity.instance_types.truncate(1);
+        spec.capacity.market = MarketPolicy::SpotOnly;
+        spec.capacity.other_subnets =
+            vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
+        spec.network.zone_change = ZoneChange::Allow;
+    }
+    // Where an address moves, the public one follows it.
+    if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
+        spec.network.elastic_ip = Some(lab.elastic());
+    }
+    if case.network == NetworkMode::IpPool {
+        lab.pools_for(&mut spec).await;
+    }
+    lab.provision(&spec).await;
+    lab.write("db-1", "written before").await;
+    if case.boots == Boots::WithVariables {
+        let instance = lab.instance("db-1").await;
+        lab.region.with(|world, _| world.set_uefi_data(&instance, VARIABLES));
+    }
+    if case.zone == Zone::Other {
+        lab.region.with(|world, _| {
+            let zone = world.zones()[0].clone();
+            world.set_capacity("m6i.large", &zone, Market::Spot, Capacity::Unsupported);
+        });
+    }
+    lab
+}
+
+async fn lose(lab: &Lab, loss: Loss) {
+    let old = lab.instance("db-1").await;
+    lab.region.with(|world, now_ms| match loss {
+        Loss::Announced => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
+        Loss::Sudden => world.reclaim_now(now_ms, &old).unwrap(),
+    });
+}
+
+/// One run that dies at `k`; returns how many points it passed and whether it died.
+async fn run(case: Case, k: u64) -> (u64, u64) {
+    let mut lab = prepared(case).await;
+    let before = lab.node("db-1").await.resources;
+    lab.die_at(k);
+    lose(&lab, case.loss).await;
+    lab.rest("db-1", 2).await;
+    let passed = lab.points_passed();
+    lab.disarm();
+    lab.clock.sleep(Duration::from_secs(120)).await;
+    lab.check("db-1", &["written before"]).await;
+    let after = lab.node("db-1").await;
+    assert_eq!(after.operations, 2, "{case:?} at {k}: one operation\n{}", lab.story().await);
+    if case.zone != Zone::Other {
+        assert_eq!(after.resources.address, before.address, "{case:?} at {k}");
+    }
+    assert_eq!(after.resources.elastic, before.elastic, "{case:?} at {k}");
+    if case.boots == Boots::WithVariables {
+        let instance = lab.instance("db-1").await;
+        let has = lab.region.with(|world, _| world.instance(&instance).unwrap().uefi_data.clone());
+        assert_eq!(has.as_deref(), Some(VARIABLES), "{case:?} at {k}\n{}", lab.story().await);
+        assert_eq!(after.resources.uefi_data.as_deref(), Some(VARIABLES), "{case:?} at {k}");
+    }
+    if case.network == NetworkMode::IpPool {
+        let held = [lab.pool("pool-0").await.held, lab.pool("pool-1").await.held].map(|held| held.len());
+        assert_eq!(held, [1, 1], "{case:?} at {k}");
+    }
+    (passed, lab.deaths)
+}
+
+/// Every `stride`th point of a case, from `first`.
+async fn every_point(case: Case, first: u64, stride: u64) {
+    let (points, deaths) = run(case, u64::MAX).await;
+    assert_eq!(deaths, 0);
+    assert!(points > 40, "{case:?}: only {points} points; the counting is broken");
+    let mut k = first;
+    while k < points {
+        let (_, deaths) = run(case, k).await;
+        assert_eq!(deaths, 1, "{case:?}: no death at point {k} of {points}; the injection did not hit");
+        k += stride;
+    }
+}
+
+const BASE: Case = Case {
+    network: NetworkMode::SecondaryIp,
+    root: RootMode::Adopt,
+    handover: Handover::Terminate,
+    adoption: Adoption::Works,
+    loss: Loss::Announced,
+    data: DataMode::Reattach,
+    zone: Zone::Same,
+    boots: Boots::Plainly,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_while_uefi_variables_go_on_with_an_image() {
+    every_point(Case { root: RootMode::Image, boots: Boots::WithVariables, ..BASE }, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_data_that_goes_on_by_snapshots() {
+    every_point(Case { data: DataMode::Snapshot, ..BASE }, 0, 2).await;
+    every_point(
+        Case { network: NetworkMode::PrimaryEni, data: DataMode::Snapshot, loss: Loss::Sudden, ..BASE },
+        1,
+        2,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_to_another_zone() {
+    every_point(Case { zone: Zone::Other, ..BASE }, 0, 2).await;
+    every_point(Case { network: NetworkMode::PrimaryEni, zone: Zone::Other, ..BASE }, 1, 2).await;
+    every_point(
+        Case {
+            network: NetworkMode::None,
+            root: RootMode::None,
+            handover: Handover::Detach,
+            zone: Zone::Other,
+            ..BASE
+        },
+        0,
+        2,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_whose_snapshots_are_taken_ahead() {
+    let case = Case { network: NetworkMode::None, zone: Zone::Other, ..BASE };
+    every_point(Case { root: RootMode::Image, ..case }, 0, 2).await;
+    every_point(Case { data: DataMode::Snapshot, loss: Loss::Sudden, ..case }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_snapshots_ahead_of_a_move_that_does_not_come() {
+    let case = Case { network: NetworkMode::None, zone: Zone::Either, ..BASE };
+    every_point(Case { root: RootMode::Image, ..case }, 1, 2).await;
+    every_point(Case { data: DataMode::Snapshot, ..case }, 0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_of_a_second_interface_to_another_zone() {
+    let case = Case { network: NetworkMode::SecondaryEni, root: RootMode::None, zone: Zone::Other, ..BASE };
+    every_point(case, 0, 1).await;
+    every_point(Case { loss: Loss::Sudden, handover: Handover::Detach, ..case }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_move_to_the_pool_of_another_zone() {
+    let case = Case { network: NetworkMode::IpPool, root: RootMode::None, zone: Zone::Other, ..BASE };
+    every_point(case, 0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_make_before_break_with_root_adoption() {
+    every_point(BASE, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_break_before_make_with_root_adoption() {
+    every_point(Case { network: NetworkMode::PrimaryEni, ..BASE }, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_while_a_second_interface_moves() {
+    let case = Case { network: NetworkMode::SecondaryEni, root: RootMode::None, ..BASE };
+    every_point(case, 0, 1).await;
+    every_point(Case { handover: Handover::Detach, ..case }, 0, 1).await;
+    every_point(Case { loss: Loss::Sudden, root: RootMode::Adopt, ..case }, 0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_the_image_rung() {
+    every_point(Case { root: RootMode::Image, ..BASE }, 0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_falling_from_adoption_to_an_image() {
+    every_point(Case { network: NetworkMode::PrimaryEni, adoption: Adoption::Refused, ..BASE }, 0, 2).await;
+    every_point(Case { adoption: Adoption::FailsDetached, ..BASE }, 1, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_live_handover() {
+    every_point(
+        Case { network: NetworkMode::None, root: RootMode::None, handover: Handover::Detach, ..BASE },
+        0,
+        1,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_after_a_sudden_loss() {
+    every_point(Case { loss: Loss::Sudden, ..BASE }, 0, 1).await;
+    every_point(Case { loss: Loss::Sudden, network: NetworkMode::PrimaryEni, ..BASE }, 0, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_provision() {
+    let points = {
+        let mut lab = Lab::new(Settings::calm(5));
+        lab.die_at(u64::MAX);
+        lab.provision(&lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::Adopt)).await;
+        lab.points_passed()
+    };
+    assert!(points > 30, "only {points} points; the counting is broken");
+    for k in 0..points {
+        let mut lab = Lab::new(Settings::calm(5));
+        lab.die_at(k);
+        lab.provision(&lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::Adopt)).await;
+        lab.disarm();
+        assert_eq!(lab.deaths, 1, "no death at point {k} of {points}");
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.write("db-1", "first").await;
+        lab.check("db-1", &["first"]).await;
+    }
+}

@@ -1,0 +1,174 @@
+//! A node comes back with the content of a backup: asked for, or because a volume is lost.
+
+use std::time::Duration;
+
+use crate::lab::Lab;
+use perennial_sim::world::settings::{Settings, Span};
+use perennial_workflows::backup::BackupSpec;
+use perennial_workflows::loss::RootLoss;
+use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::steps::Slot;
+use serde_json::json;
+
+async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab, NodeSpec) {
+    let mut settings = Settings::calm(7);
+    settings.latencies.snapshot = Span::ms(3_000, 4_000);
+    settings.latencies.shutdown = Span::ms(6_000, 8_000);
+    let mut lab = Lab::new(settings);
+    let mut spec = lab.spec("db-1", network, root);
+    spec.persist.data = data;
+    // Nothing by itself within these tests: each backup is asked for.
+    spec.backup = Some(BackupSpec { every_min: 720, keep: 3, ..BackupSpec::default() });
+    lab.provision(&spec).await;
+    lab.write("db-1", "before the backup").await;
+    lab.submit("node.backup", "db-1", json!({})).await;
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    lab.write("db-1", "after the backup").await;
+    (lab, spec)
+}
+
+/// The newest backup's name, as the book of the node has it.
+async fn newest(lab: &Lab) -> String {
+    let fates = lab.fates().await.join(" ");
+    let at = fates.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{fates}")) + "\"backup\":\"".len();
+    fates[at..].split('"').next().unwrap().to_owned()
+}
+
+/// What the guest reads on a volume.
+async fn content(lab: &Lab, slot: &str) -> Vec<String> {
+    let node = lab.node("db-1").await;
+    let held = &node.resources.volumes[&Slot::try_from(slot.to_owned()).unwrap()];
+    let instance = node.resources.carrier.as_ref().unwrap().instance.clone();
+    let read = lab.region.with(|world, now_ms| world.read(now_ms, &instance, &held.device).unwrap());
+    read.iter().map(|record| record.as_str().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_restored_in_place_and_what_it_had_is_retained() {
+    for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni, NetworkMode::SecondaryIp] {
+        for root in [RootMode::Adopt, RootMode::Image, RootMode::None] {
+            for data in [DataMode::Reattach, DataMode::Snapshot] {
+                let what = format!("{network:?} {root:?} {data:?}");
+                let (mut lab, _) = backed_up(network, root, data).await;
+                let before = lab.node("db-1").await;
+                let backup = newest(&lab).await;
+                lab.submit("node.restore", "db-1", json!({ "backup": backup, "reason": "a bad deploy" }))
+                    .await;
+                lab.rest("db-1", 2).await;
+                lab.clock.sleep(Duration::from_secs(400)).await;
+                let after = lab.node("db-1").await;
+                let slots: Vec<&str> =
+                    if root == RootMode::None { vec!["data"] } else { vec!["data", "root"] };
+                for slot in slots {
+                    let content = content(&lab, slot).await;
+                    assert!(
+                        content.iter().any(|record| record == "before the backup"),
+                        "{what} {slot}: {content:?}"
+                    );
+                    assert!(
+                        !content.iter().any(|record| record == "after the backup"),
+                        "{what} {slot}: {content:?}"
+                    );
+                    let old = &before.resources.volumes[&Slot::try_from(slot.to_owned()).unwrap()].volume;
+                    assert!(
+                        after.resources.retained.iter().any(|kept| kept.volume == *old),
+                        "{what}: {slot} was {old}\n{}",
+                        lab.story().await
+                    );
+                    assert!(
+                        lab.region.with(|world, _| world.volume(old).is_some()),
+                        "{what}: {old} is there"
+                    );
+                }
+                assert_eq!(after.resources.address, before.resources.address, "{what}");
+                // From here on it is a node like any other, also when the root's image is superseded.
+                lab.write("db-1", "new times").await;
+                lab.submit("node.replace", "db-1", json!({})).await;
+                lab.rest("db-1", 3).await;
+                lab.clock.sleep(Duration::from_secs(400)).await;
+                for slot in ["data"] {
+                    assert!(content(&lab, slot).await.iter().any(|record| record == "new times"), "{what}");
+                }
+                // The backup's snapshots are the backup's: it can be restored again.
+                lab.submit("node.restore", "db-1", json!({ "backup": backup, "only": ["data"] })).await;
+                lab.rest("db-1", 4).await;
+                let content = content(&lab, "data").await;
+                assert!(!content.iter().any(|record| record == "new times"), "{what}: {content:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_lost_comes_back_from_a_backup() {
+    for slot in ["data", "root"] {
+        let (mut lab, mut spec) =
+            backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
+        spec.persist.root_loss = Some(RootLoss::Stuck);
+        lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+        lab.clock.sleep(Duration::from_secs(5)).await;
+        let backup = newest(&lab).await;
+        let (old, volume) = (lab.instance("db-1").await, lab.volume("db-1", slot).await);
+        lab.kill().await;
+        lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        lab.clock.sleep(Duration::from_secs(60)).await;
+        lab.region.with(|world, now_ms| world.delete_volume(now_ms, &volume).unwrap());
+        lab.start();
+        let why = lab.stuck("db-1.2").await;
+        assert!(why.contains("--from-backup"), "{why}");
+        // What was not lost is not given up: nothing would come of it.
+        let other = if slot == "data" { "root" } else { "data" };
+        let nothing = json!({ "workflow": "db-1.2", "from_backup": backup, "accept_loss": [other] });
+        lab.submit("workflow.resume", "db-1", nothing).await;
+        lab.clock.sleep(Duration::from_secs(5)).await;
+        assert!(lab.is_stuck("db-1.2").await, "{}", lab.story().await);
+        lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "from_backup": backup })).await;
+        lab.rest("db-1", 2).await;
+        lab.clock.sleep(Duration::from_secs(400)).await;
+        let content = content(&lab, slot).await;
+        assert!(
+            content.iter().any(|record| record == "before the backup"),
+            "{slot}: {content:?}\n{}",
+            lab.story().await
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_restored_is_refused_with_the_reason() {
+    let (mut lab, _) = backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
+    lab.submit("node.restore", "db-1", json!({ "backup": "db-1.b99" })).await;
+    lab.submit("node.restore", "db-1", json!({ "backup": newest(&lab).await, "only": ["logs"] })).await;
+    lab.clock.sleep(Duration::from_secs(10)).await;
+    let fates = lab.fates().await.join(" ");
+    assert!(fates.contains("there is no backup db-1.b99; see `perennial node backups db-1`"), "{fates}");
+    assert!(fates.contains("has no snapshot of logs"), "{fates}");
+    assert_eq!(lab.node("db-1").await.operations, 1);
+}
+
+/// Dies at every second point of a restore.
+#[tokio::test(start_paused = true)]
+async fn a_death_at_any_point_of_a_restore() {
+    async fn run(k: u64) -> (u64, u64) {
+        let (mut lab, _) = backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
+        let backup = newest(&lab).await;
+        lab.die_at(k);
+        lab.submit("node.restore", "db-1", json!({ "backup": backup })).await;
+        lab.rest("db-1", 2).await;
+        let passed = lab.points_passed();
+        lab.disarm();
+        lab.clock.sleep(Duration::from_secs(120)).await;
+        for slot in ["data", "root"] {
+            let content = content(&lab, slot).await;
+            assert!(!content.iter().any(|record| record == "after the backup"), "{slot} at {k}: {content:?}");
+        }
+        assert_eq!(lab.node("db-1").await.operations, 2);
+        (passed, lab.deaths)
+    }
+    let (points, deaths) = run(u64::MAX).await;
+    assert_eq!(deaths, 0);
+    assert!(points > 40, "only {points} points");
+    for k in (0..points).step_by(2) {
+        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The domain alone, without a world: one binary, a module a subject.
+//!
+//! `cargo test -p perennial-workflows --test workflows tables` runs one module of it.
+
+mod address_pools;
+mod backups;
+mod laws;
+mod prune;
+mod regressions;
+mod signals;
+mod survey;
+mod tables;
