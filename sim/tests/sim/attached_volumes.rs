@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{DeviceMapping, Notice, World};
@@ -386,7 +387,7 @@ async fn a_name_of_the_file_is_not_taken_for_it_by_accident() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_the_taking() {
-    let run = async |k: u64| {
+    let run = async |k| {
         let mut lab = provisioned(Settings::calm(7), |_| {}).await;
         let logs = volume(&lab, &[]).await;
         let instance = lab.instance("db-1").await;
@@ -400,31 +401,38 @@ async fn a_death_at_any_point_of_the_taking() {
         });
         lab.die_at(k);
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(sweep::EVERY * 3).await;
         lab.write("db-1", "before").await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(slots(&lab.node("db-1").await), ["root", "data", "sdh"], "at {k}");
         assert_eq!(lab.node("db-1").await.operations, 2, "at {k}: one operation\n{}", lab.story().await);
-        passed
+        lab
     };
-    let points = run(u64::MAX).await;
-    assert!(points > 6, "only {points} points");
-    for k in 0..points {
-        run(k).await;
-    }
+    Deaths::at_every_point(6).of(run).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_loss_in_the_middle_of_the_taking_waits_for_nothing() {
-    for moment in 0..30 {
+    let mut in_the_middle = Seen::at_least(5, "losses while a volume was being taken");
+    for moment in 0..45 {
         let mut lab = provisioned(Settings::calm(7), |_| {}).await;
         let logs = volume(&lab, &[]).await;
         let old = lab.instance("db-1").await;
         attach(&lab, &old, &logs, "/dev/sdh").await;
         lab.write("db-1", "before").await;
-        lab.clock.sleep(Duration::from_millis(800 * moment)).await;
+        let moment = match moment {
+            0..30 => Duration::from_millis(800 * moment),
+            // And closely after it has begun.
+            close => {
+                while lab.node("db-1").await.operations == 1 {
+                    lab.clock.sleep(Duration::from_millis(20)).await;
+                }
+                Duration::from_millis(40 * (close - 30))
+            }
+        };
+        lab.clock.sleep(moment).await;
+        in_the_middle.when(lab.node("db-1").await.open.is_some());
         lab.region.with(|world, now_ms| {
             world.write(now_ms, &old, "/dev/sdh", "before").unwrap();
             world.interrupt(now_ms, &old, Notice::default()).unwrap();
@@ -435,7 +443,7 @@ async fn a_loss_in_the_middle_of_the_taking_waits_for_nothing() {
         })
         .await;
         lab.check("db-1", &["before"]).await;
-        assert_eq!(lab.volume("db-1", "sdh").await, logs, "at {moment}");
+        assert_eq!(lab.volume("db-1", "sdh").await, logs, "after {moment:?}");
     }
 }
 
@@ -668,21 +676,16 @@ async fn the_files_volume_takes_the_place_of_the_images_at_its_device_and_an_ign
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_provision_with_a_mapping() {
-    let run = async |k: u64| {
+    let run = async |k| {
         let (mut lab, spec) = with_mapping(RootMode::Adopt, NetworkMode::SecondaryIp, |_| {}).await;
         lab.die_at(k);
         lab.provision(&spec).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.write("db-1", "before").await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(slots(&lab.node("db-1").await), ["root", "data", "sdm", "sdn"], "at {k}");
-        passed
+        lab
     };
-    let points = run(u64::MAX).await;
-    assert!(points > 30, "only {points} points");
-    for k in (0..points).step_by(3) {
-        run(k).await;
-    }
+    Deaths { stride: 3, ..Deaths::at_every_point(30) }.of(run).await;
 }

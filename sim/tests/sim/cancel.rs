@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
@@ -64,8 +65,8 @@ async fn a_volume_that_was_asked_to_leave_and_is_in_use_is_waited_for() {
     lab.check("db-1", &["before"]).await;
 }
 
-/// A replacement that is cancelled after so long; returns whether it could be.
-async fn cancelled_after(mut lab: Lab, wait: Duration) -> bool {
+/// A replacement that is cancelled after so long; whether it could be.
+async fn cancelled_after(lab: &mut Lab, wait: Duration) -> bool {
     let before = lab.node("db-1").await;
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.clock.sleep(wait).await;
@@ -94,8 +95,8 @@ async fn a_replacement_may_be_cancelled_at_any_moment() {
     ] {
         let mut backs = Vec::new();
         for moment in 0..45 {
-            let lab = prepared(network, root, handover).await;
-            backs.push(cancelled_after(lab, Duration::from_millis(600 * moment)).await);
+            let mut lab = prepared(network, root, handover).await;
+            backs.push(cancelled_after(&mut lab, Duration::from_millis(600 * moment)).await);
         }
         assert!(backs[0], "{network:?} {root:?}: at once, it can be cancelled");
         assert!(!backs[44], "{network:?} {root:?}: late, there is only forward");
@@ -107,24 +108,20 @@ async fn a_replacement_may_be_cancelled_at_any_moment() {
 async fn a_death_at_any_point_of_a_cancellation() {
     // In the middle of a live handover: something has left the old instance already.
     let wait = Duration::from_millis(6_500);
-    let prepared = || prepared(NetworkMode::SecondaryIp, RootMode::None, Handover::Detach);
-    let lab = prepared().await;
-    lab.die_at(u64::MAX);
-    let points = {
-        let counted = lab.points.clone();
-        assert!(cancelled_after(lab, wait).await, "the moment is before the point of no return");
-        counted.passed()
-    };
-    assert!(points > 40, "only {points} points");
-    for k in 0..points {
-        let lab = prepared().await;
+    let run = async |k| {
+        let mut lab = prepared(NetworkMode::SecondaryIp, RootMode::None, Handover::Detach).await;
         lab.die_at(k);
-        cancelled_after(lab, wait).await;
-    }
+        let could = cancelled_after(&mut lab, wait).await;
+        assert!(could || k != u64::MAX, "the moment is before the point of no return");
+        lab
+    };
+    Deaths::at_every_point(40).of(run).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_provision_may_be_cancelled_at_any_moment_and_applied_again() {
+    let mut cancelled = Seen::at_least(40, "provisions that were cancelled");
+    let mut provisioned = Seen::at_least(2, "provisions past the point of no return");
     for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp] {
         for tenths in 0..40 {
             let mut lab = Lab::new(settings(3));
@@ -135,6 +132,8 @@ async fn a_provision_may_be_cancelled_at_any_moment_and_applied_again() {
             lab.rest("db-1", 1).await;
             lab.clock.sleep(Duration::from_secs(60)).await;
             let node = lab.node("db-1").await;
+            cancelled.when(node.deleted);
+            provisioned.when(!node.deleted);
             if !node.deleted {
                 lab.check("db-1", &[]).await;
                 continue;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
@@ -136,6 +137,7 @@ async fn spot_that_comes_back_in_time_is_cheaper_than_on_demand() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_nodes_go_on_demand_than_may() {
+    let mut launching = Seen::at_least(20, "deaths with a launch under way");
     for seed in 0..8 {
         let mut lab = Lab::new(Settings::calm(seed));
         let names = ["db-1", "db-2", "db-3"];
@@ -148,6 +150,10 @@ async fn no_more_nodes_go_on_demand_than_may() {
         // The process may die with a launch under way: what it had allowed still counts.
         for _ in 0..seed {
             lab.clock.sleep(Duration::from_millis(700 + 130 * seed)).await;
+            for name in names {
+                let open = lab.operation(&format!("{name}.1")).await.open_steps();
+                launching.when(open.iter().any(|step| step.step.starts_with("launch")));
+            }
             lab.kill().await;
             lab.start();
         }
@@ -335,6 +341,7 @@ async fn where_the_old_instance_goes_first_the_node_comes_back_even_if_on_demand
 
 #[tokio::test(start_paused = true)]
 async fn spot_that_dies_on_the_way_back_leaves_the_node_carried() {
+    let mut killed = Seen::at_least(4, "spot instances that died on the way back");
     for seed in 0..6 {
         let (mut lab, spec) = on_demand(Settings::calm(seed), |_| {}).await;
         spot_again(&lab, &spec);
@@ -346,6 +353,7 @@ async fn spot_that_dies_on_the_way_back_leaves_the_node_carried() {
             lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
         for instance in live.iter().filter(|instance| **instance != carrier) {
             lab.region.with(|world, now_ms| world.reclaim_now(now_ms, instance).unwrap());
+            killed.when(true);
         }
         lab.rest("db-1", 2).await;
         // Undone, or forward to wherever there is capacity: the node is whole in either case.
@@ -356,14 +364,7 @@ async fn spot_that_dies_on_the_way_back_leaves_the_node_carried() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_return_that_is_undone() {
-    let points = {
-        let (mut lab, _) = on_demand(Settings::calm(7), |_| {}).await;
-        lab.die_at(u64::MAX);
-        lab.rest("db-1", 2).await;
-        lab.points_passed()
-    };
-    assert!(points > 10, "only {points} points");
-    for k in 0..points {
+    let run = async |k| {
         let (mut lab, _) = on_demand(Settings::calm(7), |_| {}).await;
         let before = lab.node("db-1").await.resources;
         lab.die_at(k);
@@ -372,7 +373,9 @@ async fn a_death_at_any_point_of_a_return_that_is_undone() {
         lab.clock.sleep(Duration::from_secs(60)).await;
         assert_eq!(lab.node("db-1").await.resources, before, "point {k}");
         lab.check("db-1", &["before"]).await;
-    }
+        lab
+    };
+    Deaths::at_every_point(10).of(run).await;
 }
 
 #[tokio::test(start_paused = true)]

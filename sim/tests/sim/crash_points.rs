@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
 use perennial_workflows::aws::Market;
@@ -105,14 +106,13 @@ async fn lose(lab: &Lab, loss: Loss) {
     });
 }
 
-/// One run that dies at `k`; returns how many points it passed and whether it died.
-async fn run(case: Case, k: u64) -> (u64, u64) {
+/// One run that dies at `k`.
+async fn run(case: Case, k: u64) -> Lab {
     let mut lab = prepared(case).await;
     let before = lab.node("db-1").await.resources;
     lab.die_at(k);
     lose(&lab, case.loss).await;
     lab.rest("db-1", 2).await;
-    let passed = lab.points_passed();
     lab.disarm();
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["written before"]).await;
@@ -132,20 +132,12 @@ async fn run(case: Case, k: u64) -> (u64, u64) {
         let held = [lab.pool("pool-0").await.held, lab.pool("pool-1").await.held].map(|held| held.len());
         assert_eq!(held, [1, 1], "{case:?} at {k}");
     }
-    (passed, lab.deaths)
+    lab
 }
 
 /// Every `stride`th point of a case, from `first`.
-async fn every_point(case: Case, first: u64, stride: u64) {
-    let (points, deaths) = run(case, u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 40, "{case:?}: only {points} points; the counting is broken");
-    let mut k = first;
-    while k < points {
-        let (_, deaths) = run(case, k).await;
-        assert_eq!(deaths, 1, "{case:?}: no death at point {k} of {points}; the injection did not hit");
-        k += stride;
-    }
+async fn every_point(case: Case, first: u64, stride: usize) {
+    Deaths { more_than: 40, first, stride }.of(async |k| run(case, k).await).await;
 }
 
 const BASE: Case = Case {
@@ -267,21 +259,15 @@ async fn a_death_at_any_point_after_a_sudden_loss() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_provision() {
-    let points = {
-        let mut lab = Lab::new(Settings::calm(5));
-        lab.die_at(u64::MAX);
-        lab.provision(&lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::Adopt)).await;
-        lab.points_passed()
-    };
-    assert!(points > 30, "only {points} points; the counting is broken");
-    for k in 0..points {
+    let run = async |k| {
         let mut lab = Lab::new(Settings::calm(5));
         lab.die_at(k);
         lab.provision(&lab.spec("db-1", NetworkMode::PrimaryEni, RootMode::Adopt)).await;
         lab.disarm();
-        assert_eq!(lab.deaths, 1, "no death at point {k} of {points}");
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.write("db-1", "first").await;
         lab.check("db-1", &["first"]).await;
-    }
+        lab
+    };
+    Deaths::at_every_point(30).of(run).await;
 }

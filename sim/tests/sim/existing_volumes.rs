@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, World};
 use perennial_workers::cloud::{Tags, VolumeRequest};
@@ -306,8 +307,7 @@ async fn when_the_copy_is_lost_before_the_end_a_new_one_begins_not_the_old_conte
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_the_move() {
-    let mut points = None;
-    for k in 0.. {
+    let run = async |k| {
         let mut settings = Settings::calm(11);
         settings.latencies.shutdown = Span::ms(6_000, 8_000);
         settings.latencies.snapshot = Span::ms(3_000, 4_000);
@@ -320,19 +320,15 @@ async fn a_death_at_any_point_of_the_move() {
         lab.write("db-1", "before").await;
         only_in(&lab, &spec, 1);
         let old = lab.instance("db-1").await;
-        lab.die_at(points.map_or(u64::MAX, |_| k - 1));
+        lab.die_at(k);
         lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.check("db-1", &["before"]).await;
         is_left(&lab, &volume).await;
         assert_eq!(lab.node("db-1").await.operations, 2, "at {k}");
-        points = points.or(Some(passed));
-        if points.is_some_and(|points| k >= points) {
-            break;
-        }
-    }
-    assert!(points.unwrap() > 60, "only {points:?} points");
+        lab
+    };
+    Deaths::at_every_point(60).of(run).await;
 }

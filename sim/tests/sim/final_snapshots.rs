@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
@@ -293,30 +294,13 @@ async fn a_cancelled_handover_leaves_no_snapshot_behind() {
     lab.check("db-1", &["before"]).await;
 }
 
-/// Drives a node through a replacement to its complete final backup.
-async fn to_the_end(lab: &mut Lab) -> Backup {
-    interrupt(lab).await;
-    complete(lab, 1).await
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point() {
-    let settings = || {
+    let run = async |k| {
         let mut settings = quick(9);
         settings.latencies.shutdown = Span::ms(6_000, 8_000);
         settings.latencies.replace_root = Span::ms(4_000, 5_000);
-        settings
-    };
-    let points = {
-        let mut lab = provisioned(settings(), |_| ()).await;
-        lab.die_at(u64::MAX);
-        to_the_end(&mut lab).await;
-        lab.points_passed()
-    };
-    assert!(points > 60, "only {points} points; the counting is broken");
-    // Every other point; the others at another seed would tell the same.
-    for k in (0..points).step_by(2) {
-        let mut lab = provisioned(settings(), |_| ()).await;
+        let mut lab = provisioned(settings, |_| ()).await;
         lab.die_at(k);
         interrupt(&mut lab).await;
         lab.until("the backups are at rest", 60 * MINUTE, async |lab| {
@@ -331,5 +315,8 @@ async fn a_death_at_any_point() {
         assert_eq!(book.complete().count() + book.failures.len(), 1, "at {k}\n{}", lab.story().await);
         assert_eq!(snapshots(&lab), listed(book.complete()), "at {k}\n{}", lab.story().await);
         lab.check("db-1", &["before"]).await;
-    }
+        lab
+    };
+    // Every other point; the others at another seed would tell the same.
+    Deaths::at_every_other_point(60).of(run).await;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
@@ -77,15 +78,7 @@ async fn a_size_that_is_applied_during_a_replacement_is_reached_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_growth() {
-    let points = {
-        let (mut lab, spec) = provisioned().await;
-        lab.die_at(u64::MAX);
-        apply(&mut lab, &spec, 20).await;
-        lab.rest("db-1", 2).await;
-        lab.points_passed()
-    };
-    assert!(points > 6, "only {points} points");
-    for k in 0..points {
+    let run = async |k| {
         let (mut lab, spec) = provisioned().await;
         lab.die_at(k);
         apply(&mut lab, &spec, 20).await;
@@ -94,5 +87,7 @@ async fn a_death_at_any_point_of_a_growth() {
         assert_eq!(size(&lab).await, 20);
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.check("db-1", &["before"]).await;
-    }
+        lab
+    };
+    Deaths::at_every_point(6).of(run).await;
 }

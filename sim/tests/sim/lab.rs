@@ -36,7 +36,7 @@ use tokio::task::JoinHandle;
 pub const EPOCH_MS: u64 = 1_789_372_800_000;
 
 /// Counts the points at which a process may die, and says when.
-pub struct Points {
+struct Points {
     count: AtomicU64,
     die_at: AtomicU64,
     armed: AtomicBool,
@@ -51,11 +51,6 @@ impl Points {
             armed: AtomicBool::new(false),
             died: Notify::new(),
         })
-    }
-
-    /// How many were passed.
-    pub fn passed(&self) -> u64 {
-        self.count.load(Ordering::SeqCst)
     }
 
     /// One more point; whether it is the one to die at.
@@ -144,7 +139,7 @@ pub struct Lab {
     pub steps: Arc<MemoryQueue>,
     pub submissions: Arc<MemoryQueue>,
     pub interruptions: Arc<MemoryQueue>,
-    pub points: Arc<Points>,
+    points: Arc<Points>,
     process: Option<JoinHandle<()>>,
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workflows::aws::Market;
 use perennial_workflows::node::Node;
@@ -104,12 +105,14 @@ async fn a_pause_does_not_wait_for_capacity_that_never_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_in_the_middle_of_a_replacement_follows_at_once() {
+    let mut in_the_middle = Seen::at_least(12, "deletions in the middle of a replacement");
     for network in NETWORKS {
         for seconds in [1, 6, 14, 30] {
             let (mut lab, _) = provisioned(network, RootMode::Adopt).await;
             let old = lab.instance("db-1").await;
             lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
             lab.clock.sleep(Duration::from_secs(seconds)).await;
+            in_the_middle.when(lab.node("db-1").await.open.is_some());
             let keep = json!({ "root": false, "data": true, "network": false, "backups": false });
             lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
             lab.until("it is deleted", Duration::from_secs(3_600), async |lab| {
@@ -133,6 +136,8 @@ async fn a_deletion_in_the_middle_of_a_replacement_follows_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_at_any_second_of_a_replacement_loses_nothing() {
+    let mut in_the_middle = Seen::at_least(40, "pauses in the middle of a replacement");
+    let mut afterwards = Seen::at_least(40, "pauses after it");
     for (network, data) in [
         (NetworkMode::PrimaryEni, DataMode::Reattach),
         (NetworkMode::SecondaryEni, DataMode::Reattach),
@@ -146,6 +151,9 @@ async fn a_pause_at_any_second_of_a_replacement_loses_nothing() {
                 lab.clock.sleep(Duration::from_secs(1)).await;
                 lab.submit("node.replace", "db-1", json!({})).await;
                 lab.clock.sleep(Duration::from_millis(tenths * 100)).await;
+                let is_open = lab.node("db-1").await.open.is_some();
+                in_the_middle.when(is_open);
+                afterwards.when(!is_open && tenths > 0);
                 lab.submit("node.pause", "db-1", json!({})).await;
                 lab.until("it is paused", Duration::from_secs(3_600), async |lab| {
                     lab.node("db-1").await.is_paused()
@@ -203,24 +211,18 @@ async fn another_image_is_a_declared_operation() {
 /// Dies at every second point of a pause and the resume after it.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_pause_and_a_resume() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let (mut lab, _) = provisioned(NetworkMode::SecondaryIp, RootMode::Adopt).await;
         lab.die_at(k);
         lab.submit("node.pause", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         lab.submit("node.resume", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(120)).await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(lab.node("db-1").await.operations, 3);
-        (passed, lab.deaths)
-    }
-    let (points, deaths) = run(u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 40, "only {points} points");
-    for k in (0..points).step_by(2) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths::at_every_other_point(40).of(run).await;
 }

@@ -4,6 +4,7 @@
 
 mod critical_path;
 mod lab;
+mod sweep;
 
 mod address_retention;
 mod attached_volumes;

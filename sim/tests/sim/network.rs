@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
@@ -344,7 +345,7 @@ async fn an_address_of_a_pool_that_a_stranger_has_is_stuck_and_then_passed_over(
 /// A process that dies at any point of a provision and a deletion: the address is the node's once, and given back once.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_neither_loses_nor_doubles_an_address() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let mut settings = Settings::calm(5);
         settings.latencies.shutdown = Span::ms(6_000, 8_000);
         let mut lab = Lab::new(settings);
@@ -356,16 +357,11 @@ async fn a_death_at_any_point_neither_loses_nor_doubles_an_address() {
         let keep = json!({ "root": false, "data": false, "network": false, "backups": false });
         lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.check_without_instance("db-1").await;
         assert_eq!(lab.pool("brokers").await.held.len(), 0, "at {k}");
-        (passed, lab.deaths)
-    }
-    let (points, _) = run(u64::MAX).await;
-    assert!(points > 60, "only {points} points; the counting is broken");
-    for k in (0..points).step_by(2) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths::at_every_other_point(60).of(run).await;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::cloud::Tags;
@@ -196,27 +197,20 @@ async fn a_loss_and_a_replacement_do_not_wait_for_a_prune() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_prune() {
-    let points = {
-        let mut lab = replaced(1, |_| {}).await;
-        lab.die_at(u64::MAX);
-        lab.submit("node.prune", "db-1", json!({ "older_than_s": 0 })).await;
-        lab.rest("db-1", 3).await;
-        lab.points_passed()
-    };
-    assert!(points > 10, "only {points} points");
-    for k in 0..points {
+    let run = async |k| {
         let mut lab = replaced(1, |_| {}).await;
         let old = retained(&lab).await;
         lab.die_at(k);
         lab.submit("node.prune", "db-1", json!({ "older_than_s": 0 })).await;
         lab.rest("db-1", 3).await;
         lab.disarm();
-        assert_eq!(lab.deaths, 1, "no death at {k} of {points}");
         lab.clock.sleep(Duration::from_secs(60)).await;
         assert!(retained(&lab).await.is_empty(), "at {k}\n{}", lab.story().await);
         assert!(old.iter().all(|old| !exists(&lab, &old.volume)), "at {k}");
         lab.check("db-1", &["before"]).await;
-    }
+        lab
+    };
+    Deaths::at_every_point(10).of(run).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::RootLoss;
@@ -149,13 +150,12 @@ async fn what_cannot_be_restored_is_refused_with_the_reason() {
 /// Dies at every second point of a restore.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_restore() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let (mut lab, _) = backed_up(NetworkMode::SecondaryIp, RootMode::Adopt, DataMode::Reattach).await;
         let backup = newest(&lab).await;
         lab.die_at(k);
         lab.submit("node.restore", "db-1", json!({ "backup": backup })).await;
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(120)).await;
         for slot in ["data", "root"] {
@@ -163,12 +163,7 @@ async fn a_death_at_any_point_of_a_restore() {
             assert!(!content.iter().any(|record| record == "after the backup"), "{slot} at {k}: {content:?}");
         }
         assert_eq!(lab.node("db-1").await.operations, 2);
-        (passed, lab.deaths)
-    }
-    let (points, deaths) = run(u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 40, "only {points} points");
-    for k in (0..points).step_by(2) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths::at_every_other_point(40).of(run).await;
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workflows::aws::SnapshotId;
 use perennial_workflows::backup::BackupSpec;
@@ -257,6 +258,7 @@ async fn a_cancellation_lets_go_and_leaves_nothing() {
     let count =
         |lab: &Lab| lab.region.with(|world, _| (world.all_volumes().count(), world.all_images().count()));
     let before = count(&lab);
+    let mut early = Seen::at_least(2, "cancellations before there was anything to keep");
     for wait_ms in [500, 3_000, 8_000, 15_000] {
         let node = lab.node("db-2").await;
         lab.submit("node.apply", "db-2", json!({ "spec": named(&spec, "db-2"), "from_backup": "db-1.b1" }))
@@ -272,6 +274,7 @@ async fn a_cancellation_lets_go_and_leaves_nothing() {
             panic!("{wait_ms}: it was cancelled\n{}", lab.story().await);
         }
         if after.resources.volumes.is_empty() && after.resources.retained.is_empty() {
+            early.when(true);
             assert_eq!(count(&lab), before, "{wait_ms}: nothing is left\n{}", lab.story().await);
         } else {
             break;
@@ -285,7 +288,7 @@ async fn a_cancellation_lets_go_and_leaves_nothing() {
 /// Dies at every second point of the making of a new node.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_the_making() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let (mut lab, spec) = backed_up(RootMode::Adopt, DataMode::Reattach).await;
         lab.die_at(k);
         lab.submit("node.apply", "db-2", json!({ "spec": named(&spec, "db-2"), "from_backup": "db-1.b1" }))
@@ -295,19 +298,13 @@ async fn a_death_at_any_point_of_the_making() {
             lab.book("db-1").await.holds.is_empty()
         })
         .await;
-        let passed = lab.points_passed();
         lab.disarm();
         for name in ["root", "data"] {
             assert!(is_of_the_backup(&lab, "db-2", name).await, "{name} at {k}\n{}", lab.story().await);
         }
         assert!(reads(&lab, "db-1", "data", "after the backup").await, "at {k}");
         nothing_is_leaked(&lab).await;
-        (passed, lab.deaths)
-    }
-    let (points, deaths) = run(u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 20, "only {points} points");
-    for k in (0..points).step_by(2) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths::at_every_other_point(20).of(run).await;
 }

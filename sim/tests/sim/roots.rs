@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
 use perennial_workers::classify::Action;
@@ -224,12 +225,11 @@ async fn the_backup_under_way_is_the_one_that_is_taken() {
 /// Dies at every second point of an operation that finds the root lost.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_rescue() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
         lose(&mut lab, "root").await;
         lab.die_at(k);
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(400)).await;
         assert!(reads(&lab, "root", "before the backup").await, "at {k}\n{}", lab.story().await);
@@ -238,14 +238,9 @@ async fn a_death_at_any_point_of_a_rescue() {
         let node = lab.node("db-1").await;
         assert_eq!((node.operations, node.generation), (2, 2), "at {k}");
         assert_eq!(lab.operation("db-1.2").await.order.kind, OperationKind::Replace);
-        (passed, lab.deaths)
-    }
-    let (points, deaths) = run(u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 40, "only {points} points");
-    for k in (0..points).step_by(2) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths::at_every_other_point(40).of(run).await;
 }
 
 /// Where the adoption of the very volume fails, a clone of it is adopted: the content is the same, the old volume is retained.
@@ -325,14 +320,13 @@ async fn an_image_carries_the_root_where_a_clone_cannot() {
 /// Dies at every fifth point of a replacement that goes on by a clone.
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_clone() {
-    async fn run(k: u64) -> (u64, u64) {
+    let run = async |k| {
         let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
         let old = lab.volume("db-1", "root").await;
         lab.region.with(|world, _| world.set_root_adoption(RootAdoption::FailsFor(old.to_string())));
         lab.die_at(k);
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(400)).await;
         lab.check("db-1", &["before the backup", "after the backup"]).await;
@@ -345,29 +339,26 @@ async fn a_death_at_any_point_of_a_clone() {
         };
         let kept: Vec<_> = after.retained.iter().map(|kept| kept.volume.clone()).collect();
         assert_eq!(kept, expected, "at {k}: {told:?}");
-        (passed, lab.deaths)
-    }
-    let (points, deaths) = run(u64::MAX).await;
-    assert_eq!(deaths, 0);
-    assert!(points > 60, "only {points} points");
-    for k in (0..points).step_by(5) {
-        assert_eq!(run(k).await.1, 1, "no death at point {k} of {points}");
-    }
+        lab
+    };
+    Deaths { stride: 5, ..Deaths::at_every_point(60) }.of(run).await;
 }
 
 /// The instance that adopts the clone is lost, at any second: the next one adopts it, or an image carries what it has.
 #[tokio::test(start_paused = true)]
 async fn an_interruption_at_any_second_of_a_clone() {
+    let mut news = Seen::at_least(20, "new instances that were lost");
     for second in (2..150).step_by(4) {
         let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
-        let old = lab.volume("db-1", "root").await;
+        let (old, carrier) = (lab.volume("db-1", "root").await, lab.instance("db-1").await);
         lab.region.with(|world, _| world.set_root_adoption(RootAdoption::FailsFor(old.to_string())));
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.clock.sleep(Duration::from_secs(second)).await;
         lab.region.with(|world, now_ms| {
             let live: Vec<_> = world.instances_of("db-1").iter().map(|i| i.id.clone()).collect();
             for instance in live {
-                let _ = world.reclaim_now(now_ms, &instance);
+                let lost = world.reclaim_now(now_ms, &instance).is_ok();
+                news.when(lost && instance != carrier);
             }
         });
         lab.until("at rest", Duration::from_secs(4 * 3_600), async |lab| {

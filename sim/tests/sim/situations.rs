@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Seen;
 use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
@@ -283,6 +284,7 @@ async fn a_flood_of_recommendations_moves_nothing_or_now_and_then() {
 /// The new instance is warned or lost at any second of a replacement: before it runs, while it adopts the root, after the volumes are on it.
 #[tokio::test(start_paused = true)]
 async fn a_new_instance_that_is_taken_at_any_second_is_followed_by_another() {
+    let mut taken = Seen::at_least(30, "new instances that were taken");
     for (network, root) in [
         (NetworkMode::SecondaryIp, RootMode::Adopt),
         (NetworkMode::PrimaryEni, RootMode::Adopt),
@@ -297,13 +299,13 @@ async fn a_new_instance_that_is_taken_at_any_second_is_followed_by_another() {
             lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
             lab.clock.sleep(Duration::from_secs(second)).await;
             let sudden = second % 16 == 1;
-            let taken = lab.region.with(|world, now_ms| {
+            let new = lab.region.with(|world, now_ms| {
                 let new: Vec<InstanceId> = (world.instances_of("db-1").iter())
                     .map(|instance| instance.id.clone())
                     .filter(|instance| *instance != old)
                     .collect();
                 for instance in &new {
-                    let _ = match sudden {
+                    let done = match sudden {
                         true => world.reclaim_now(now_ms, instance),
                         false => world.interrupt(
                             now_ms,
@@ -311,10 +313,11 @@ async fn a_new_instance_that_is_taken_at_any_second_is_followed_by_another() {
                             Notice { lead: Duration::from_secs(20), ..Notice::default() },
                         ),
                     };
+                    taken.when(done.is_ok());
                 }
                 new.first().cloned()
             });
-            let gone = taken.unwrap_or(old);
+            let gone = new.unwrap_or(old);
             comes_back(&mut lab, "db-1", Duration::from_secs(1_800), &gone).await;
             lab.clock.sleep(SETTLES).await;
             lab.check("db-1", &["before"]).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, TYPES};
@@ -537,8 +538,8 @@ async fn a_plan_predicts_a_surveyed_replacement_and_says_where_its_pools_come_fr
     }
 }
 
-/// A replacement of a surveyed node that dies at `k`; how many points it passed.
-async fn dies_at(network: NetworkMode, sudden: bool, k: u64) -> u64 {
+/// A replacement of a surveyed node that dies at `k`.
+async fn dies_at(network: NetworkMode, sudden: bool, k: u64) -> Lab {
     let mut settings = Settings::calm(11);
     settings.latencies.shutdown = Span::ms(6_000, 8_000);
     settings.latencies.replace_root = Span::ms(4_000, 5_000);
@@ -555,15 +556,13 @@ async fn dies_at(network: NetworkMode, sudden: bool, k: u64) -> u64 {
         false => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
     });
     lab.rest("db-1", 2).await;
-    let passed = lab.points_passed();
     lab.disarm();
-    assert_eq!(lab.deaths, u64::from(k != u64::MAX), "{network:?}: no death at point {k}");
     whole(&lab).await;
     let node = lab.node("db-1").await;
     assert_eq!(node.operations, 2, "{network:?} at {k}: one operation\n{}", lab.story().await);
     assert!(pool(&lab, "db-1").await.ends_with("spot"), "{network:?} at {k}");
     assert_eq!(node.resources.survey.map(|kept| kept.pools.is_empty()), Some(false));
-    passed
+    lab
 }
 
 #[tokio::test(start_paused = true)]
@@ -573,32 +572,24 @@ async fn a_death_at_any_point_of_a_surveyed_replacement() {
         (NetworkMode::SecondaryIp, true),
         (NetworkMode::PrimaryEni, false),
     ] {
-        let points = dies_at(network, sudden, u64::MAX).await;
-        assert!(points > 40, "only {points} points; the counting is broken");
-        for k in (u64::from(sudden)..points).step_by(2) {
-            dies_at(network, sudden, k).await;
-        }
+        let points = Deaths { first: u64::from(sudden), ..Deaths::at_every_other_point(40) };
+        points.of(async |k| dies_at(network, sudden, k).await).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_surveyed_provision() {
-    let run = async |k: u64| {
+    let run = async |k| {
         let mut lab = Lab::new(Settings::calm(5));
         let spec = by_requirements(&lab, NetworkMode::SecondaryIp);
         lab.die_at(k);
         lab.provision(&spec).await;
-        let passed = lab.points_passed();
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.check("db-1", &[]).await;
-        passed
+        lab
     };
-    let points = run(u64::MAX).await;
-    assert!(points > 30, "only {points} points; the counting is broken");
-    for k in 0..points {
-        run(k).await;
-    }
+    Deaths::at_every_point(30).of(run).await;
 }
 
 /// An image that needs UEFI and a TPM: a type that has neither is passed over before it is asked, listed or found.

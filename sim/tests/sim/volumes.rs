@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::Settings;
@@ -273,8 +274,7 @@ async fn a_live_detach_that_hangs_gives_way_to_the_fence() {
 
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_around_a_forced_detach() {
-    let mut points = None;
-    for k in 0.. {
+    let run = async |k| {
         let (mut lab, _) = hanging(Hang::UntilForced, None).await;
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.until("it hangs", Duration::from_secs(600), async |lab| {
@@ -283,16 +283,13 @@ async fn a_death_at_any_point_around_a_forced_detach() {
         })
         .await;
         lab.clock.sleep(Duration::from_secs(597)).await;
-        lab.die_at(points.map_or(u64::MAX, |_| k - 1));
+        lab.die_at(k);
         lab.rest("db-1", 2).await;
-        points = points.or(Some(lab.points_passed()));
         lab.disarm();
         assert!(forced(&lab) >= 1, "it was needed");
         lab.clock.sleep(Duration::from_secs(60)).await;
         lab.check("db-1", &["before"]).await;
-        if points.is_some_and(|points| k >= points) {
-            break;
-        }
-    }
-    assert!(points.unwrap() > 20, "only {points:?} points");
+        lab
+    };
+    Deaths::at_every_point(20).of(run).await;
 }

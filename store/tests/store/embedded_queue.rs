@@ -49,11 +49,9 @@ async fn two_instances_of_one_queue_share_its_messages_and_its_bell() {
 
 const CHILD_PATH: &str = "PERENNIAL_STORE_TEST_QUEUE_CHILD";
 
-/// Not a test by itself: what the next one starts as a process of its own. Answers 50 messages.
-#[tokio::test]
-async fn child_that_answers_every_message() {
-    let Ok(path) = std::env::var(CHILD_PATH) else { return };
-    let (requests, answers) = (open(Path::new(&path), "requests"), open(Path::new(&path), "answers"));
+/// What the next test starts as a process of its own. Answers 50 messages.
+async fn answer_every_message(path: &Path) {
+    let (requests, answers) = (open(path, "requests"), open(path, "answers"));
     for _ in 0..50 {
         let found = requests.receive(1, PATIENCE).await.unwrap();
         answers.send(vec![Outgoing::now(format!("re: {}", found[0].body))]).await.unwrap();
@@ -63,10 +61,13 @@ async fn child_that_answers_every_message() {
 
 #[tokio::test]
 async fn two_processes_use_one_file_at_once() {
+    if let Ok(path) = std::env::var(CHILD_PATH) {
+        return answer_every_message(Path::new(&path)).await;
+    }
     let dir = tempfile::tempdir().unwrap();
     let (requests, answers) = (open(dir.path(), "requests"), open(dir.path(), "answers"));
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["embedded_queue::child_that_answers_every_message", "--exact"])
+        .args(["embedded_queue::two_processes_use_one_file_at_once", "--exact"])
         .env(CHILD_PATH, dir.path())
         .stdout(Stdio::null())
         .spawn()

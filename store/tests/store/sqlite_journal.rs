@@ -162,12 +162,9 @@ async fn a_full_journal_refuses_and_loses_nothing_and_goes_on_when_there_is_room
 
 const CHILD_PATH: &str = "PERENNIAL_STORE_TEST_CHILD";
 
-/// Not a test by itself: what the tests below start as a process of its own. Appends without end and prints what was
-/// acknowledged, or what failed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child_that_appends_until_it_is_killed() {
-    let Ok(path) = std::env::var(CHILD_PATH) else { return };
-    let journal = Arc::new(open(Path::new(&path)));
+/// What the tests below start as a process of its own. Appends without end and prints what was acknowledged, or what failed.
+async fn append_until_killed(path: &Path) {
+    let journal = Arc::new(open(path));
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..16 {
         let journal = Arc::clone(&journal);
@@ -206,8 +203,9 @@ fn say<T>(outcome: Result<T, AppendError>) -> Result<T, AppendError> {
     outcome
 }
 
+/// The first test below as a process of its own, in which it is this.
 fn child(path: &Path, shell_before: &str) -> Child {
-    let test = "sqlite_journal::child_that_appends_until_it_is_killed";
+    let test = "sqlite_journal::no_acknowledged_event_is_lost_when_the_process_is_killed";
     let script = format!("{shell_before} exec \"$0\" {test} --exact --nocapture");
     Command::new("sh")
         .args(["-c", &script])
@@ -237,8 +235,11 @@ async fn nothing_acked_is_lost(path: &Path, acked: &[(u64, String, u64)]) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_event_is_lost_when_the_process_is_killed() {
+    if let Ok(path) = std::env::var(CHILD_PATH) {
+        return append_until_killed(Path::new(&path)).await;
+    }
     let (_dir, path) = place();
     let mut all = Vec::new();
     for kill_after in [1, 40, 3, 700, 150, 2_000, 17] {
