@@ -33,7 +33,7 @@ fn node(every_min: u32, keep: u32) -> Node {
 /// What is answered to a step instead of success.
 type Otherwise<'a> = &'a dyn Fn(u64, &BackupIntent) -> Option<Evidence>;
 
-struct Run {
+struct Books {
     node: Node,
     book: Book,
     head: Seq,
@@ -41,7 +41,7 @@ struct Run {
     told: String,
 }
 
-impl Run {
+impl Books {
     fn new(keep: u32) -> Self {
         Self { node: node(5, keep), book: Book::default(), head: Seq::NONE, now_ms: 0, told: String::new() }
     }
@@ -120,8 +120,8 @@ fn well(backup: u64, intent: &BackupIntent) -> Evidence {
     })
 }
 
-fn check(keep: u32, backups: u32, otherwise: Otherwise<'_>, expected: &Expect) -> Run {
-    let mut run = Run::new(keep);
+fn check(keep: u32, backups: u32, otherwise: Otherwise<'_>, expected: &Expect) -> Books {
+    let mut run = Books::new(keep);
     for _ in 0..backups {
         run.backup(otherwise);
     }
@@ -132,7 +132,7 @@ fn check(keep: u32, backups: u32, otherwise: Otherwise<'_>, expected: &Expect) -
 /// A new node is being made from the oldest backup while newer ones are complete.
 #[test]
 fn a_backup_that_is_held_is_pruned_when_it_is_let_go() {
-    let mut run = Run::new(1);
+    let mut run = Books::new(1);
     run.backup(&|_, _| None);
     let by = OperationId::parse("db-2.1").unwrap();
     let mut draft = run.draft();

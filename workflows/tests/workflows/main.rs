@@ -2,6 +2,9 @@
 //!
 //! `cargo test -p perennial-workflows --test workflows tables` runs one module of it.
 
+mod desk;
+mod run;
+
 mod address_pools;
 mod backups;
 mod laws;

@@ -7,20 +7,19 @@ use perennial_workflows::aws::{SnapshotId, VolumeId};
 use perennial_workflows::node::{
     Leftover, Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, Retained, Thing,
 };
-use perennial_workflows::operation::{Draft, Operation, OperationEvent, Order, Status};
-use perennial_workflows::plan::{imagined_resources, success};
+use perennial_workflows::operation::{Draft, OperationEvent, Order, Status};
+use perennial_workflows::plan::imagined_resources;
 use perennial_workflows::prune::{
     self, Condemned, OLDER_THAN_S, PRUNED_MAX, SPREAD_MS, TRY_AGAIN_MS, Undeleted,
 };
-use perennial_workflows::signal::{Cause, News, Signal, Source};
+use perennial_workflows::signal::{News, Signal, Source};
 use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{PruneParams, Submission, Work};
 
-const DAY_MS: u64 = 86_400_000;
+use crate::run::{Run, asked, order, well};
 
-/// What a case says of one volume's deletion instead of success.
-type Otherwise<'a> = &'a dyn Fn(&str) -> Option<Evidence>;
+const DAY_MS: u64 = 86_400_000;
 
 fn name() -> NodeName {
     NodeName::parse("db-1").unwrap()
@@ -70,10 +69,6 @@ fn finished(number: u64, kind: OperationKind, resources: Resources) -> NodeEvent
         outcome: Outcome::Completed,
         finals: false,
     }
-}
-
-fn asked() -> Cause {
-    Cause::Request { submission: "s-1".into(), requested_by: "ops".into(), reason: None }
 }
 
 /// A node that has left behind a root a day on the first, the second, … day; and two data volumes, one of somebody else's.
@@ -256,94 +251,42 @@ fn a_file_says_for_how_long_in_days() {
     assert!(spec.check().unwrap_err().to_string().contains("persist.retain_days: the node keeps no volume"));
 }
 
-/// A prune of three volumes, told as one line per event.
-struct Run {
-    state: Operation,
-    head: Seq,
-    now_ms: u64,
-    told: String,
-    resources: Option<Resources>,
+/// A prune of three volumes.
+fn pruning(change: impl FnOnce(&mut Resources)) -> Run {
+    let node = node();
+    let prune =
+        prune::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS).unwrap();
+    let spec = node.spec.unwrap();
+    let mut order =
+        Order { generation: 1, before: node.resources, prune, ..order(OperationKind::Prune, &spec, asked()) };
+    change(&mut order.before);
+    Run::of(order)
 }
 
-impl Run {
-    fn start(change: impl FnOnce(&mut Resources)) -> Self {
-        let node = node();
-        let prune =
-            prune::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS).unwrap();
-        let (spec, mut before) = (node.spec.unwrap(), node.resources);
-        change(&mut before);
-        let order = Order {
-            number: 2,
-            kind: OperationKind::Prune,
-            generation: 1,
-            owner: "tables".into(),
-            spec,
-            before,
-            keep: None,
-            reimage: false,
-            restore: None,
-            prune,
-            cause: asked(),
-        };
-        let draft = Draft::start(OperationId::new(name(), 2), order, 0).unwrap();
-        let (head, told) = (Seq::NONE, String::new());
-        let mut run = Self { state: draft.state.clone(), head, now_ms: 0, told, resources: None };
-        run.take(draft);
-        run
-    }
-
-    fn take(&mut self, draft: Draft) {
-        for event in &draft.events {
-            self.head = self.head.next();
-            self.told += &match event {
-                OperationEvent::StepIntended { step, .. } => format!("+ {step}\n"),
-                OperationEvent::StepSettled { step, evidence: Evidence::Deleted, .. } => {
-                    format!("= {step}\n")
-                }
-                OperationEvent::StepSettled { step, evidence, .. } => format!("= {step}: {evidence:?}\n"),
-                OperationEvent::Finished { outcome, resources } => {
-                    self.resources = Some(resources.clone());
-                    format!("! {outcome}\n")
-                }
-                OperationEvent::Started(_) | OperationEvent::SignalReceived { .. } => continue,
-                OperationEvent::CancelRequested { .. } => "! cancel\n".to_owned(),
-                other => format!("? {other:?}\n"),
-            };
-        }
-        self.state = draft.state;
-    }
-
-    fn settle(&mut self, otherwise: Otherwise<'_>) {
-        let step = self.state.open_steps().into_iter().min_by_key(|step| step.token).expect("an open step");
-        let Intent::DeleteVolume { volume, .. } = step.intent.as_ref() else { panic!("{step:?}") };
-        let evidence = otherwise(volume.as_str());
-        let evidence = evidence.unwrap_or_else(|| success(&self.state, &step.intent, step.token));
-        self.now_ms += 1_000;
-        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-        draft.report(step.token, evidence).unwrap();
-        self.take(draft);
-    }
-
-    fn drive(&mut self, otherwise: Otherwise<'_>) {
-        while !self.state.open_steps().is_empty() {
-            self.settle(otherwise);
-        }
-        assert!(matches!(self.state.status, Status::Finished { .. }), "{}", self.told);
-    }
-
-    /// What is retained at the end, each with why it could not be deleted.
-    fn left(&self) -> String {
-        let told =
-            self.resources.as_ref().expect("it has ended").retained.iter().map(|old| match &old.undeleted {
-                None => old.volume.to_string(),
-                Some(undeleted) => format!("{} ({} at {})", old.volume, undeleted.because, undeleted.at_ms),
-            });
-        told.collect::<Vec<_>>().join(", ")
+/// What it leaves behind.
+fn resources(run: &Run) -> Resources {
+    match run.last() {
+        Some((_, OperationEvent::Finished { resources, .. })) => resources,
+        other => panic!("{other:?}\n{}", run.told),
     }
 }
 
-fn well(_: &str) -> Option<Evidence> {
-    None
+/// What is retained at the end, each with why it could not be deleted.
+fn left(run: &Run) -> String {
+    let told = resources(run).retained.into_iter().map(|old| match old.undeleted {
+        None => old.volume.to_string(),
+        Some(undeleted) => format!("{} ({} at {})", old.volume, undeleted.because, undeleted.at_ms),
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// Drives a prune to its end; what a case says of one volume's deletion instead of success.
+fn drive(run: &mut Run, otherwise: impl Fn(&str) -> Option<Evidence>) {
+    run.drive(&|intent, _| {
+        let Intent::DeleteVolume { volume, .. } = intent else { panic!("{intent:?}") };
+        otherwise(volume.as_str())
+    });
+    assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
 }
 
 fn refused() -> Option<Evidence> {
@@ -352,7 +295,7 @@ fn refused() -> Option<Evidence> {
 
 #[test]
 fn each_volume_is_a_step_of_its_own_and_one_that_fails_holds_up_no_other() {
-    let mut run = Run::start(|_| {});
+    let mut run = pruning(|_| {});
     let carrier = run.state.order.before.carrier.clone().unwrap().instance;
     let root = run.state.order.before.volumes[&Slot::Root].volume.clone();
     let step = run.state.open_steps().into_iter().min_by_key(|step| step.token).unwrap();
@@ -364,35 +307,35 @@ fn each_volume_is_a_step_of_its_own_and_one_that_fails_holds_up_no_other() {
         serde_json::json!(wanted.own),
         serde_json::json!({"perennial:node": "db-1", "perennial:owner": "tables"})
     );
-    run.drive(&well);
+    drive(&mut run, |_| None);
     expect![[r#"
         + delete_volume:vol-r1
         + delete_volume:vol-d2
         + delete_volume:vol-r2
-        = delete_volume:vol-r1
-        = delete_volume:vol-d2
-        = delete_volume:vol-r2
+        = delete_volume:vol-r1: deleted
+        = delete_volume:vol-d2: deleted
+        = delete_volume:vol-r2: deleted
         ! finished
     "#]]
     .assert_eq(&run.told);
-    assert_eq!(run.left(), "vol-r3, vol-theirs, vol-logs");
+    assert_eq!(left(&run), "vol-r3, vol-theirs, vol-logs");
 
-    let mut run = Run::start(|_| {});
-    run.drive(&|volume| (volume == "vol-d2").then(refused).flatten());
+    let mut run = pruning(|_| {});
+    drive(&mut run, |volume| (volume == "vol-d2").then(refused).flatten());
     expect![[r#"
         + delete_volume:vol-r1
         + delete_volume:vol-d2
         + delete_volume:vol-r2
-        = delete_volume:vol-r1
-        = delete_volume:vol-d2: Refused { code: "InUse", message: "it is attached" }
-        = delete_volume:vol-r2
+        = delete_volume:vol-r1: deleted
+        = delete_volume:vol-d2: refused
+        = delete_volume:vol-r2: deleted
         ! finished
     "#]]
     .assert_eq(&run.told);
-    assert_eq!(run.left(), "vol-r3, vol-d2 (InUse: it is attached at 2000), vol-theirs, vol-logs");
-    let mut run = Run::start(|_| {});
-    run.drive(&|_| Some(Evidence::OutOfTime { because: "it is not seen".into() }));
-    assert_eq!(run.left().matches("(not in time: it is not seen at").count(), 3, "{}", run.left());
+    assert_eq!(left(&run), "vol-r3, vol-d2 (InUse: it is attached at 2000), vol-theirs, vol-logs");
+    let mut run = pruning(|_| {});
+    drive(&mut run, |_| Some(Evidence::OutOfTime { because: "it is not seen".into() }));
+    assert_eq!(left(&run).matches("(not in time: it is not seen at").count(), 3, "{}", left(&run));
 }
 
 #[test]
@@ -402,8 +345,8 @@ fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
         let thing = Thing::Snapshot { snapshot: SnapshotId::parse("snap-1").unwrap() };
         resources.leftovers.push(Leftover { thing, because: "db-1.1: of a data volume".into() });
     };
-    let mut run = Run::start(left_over);
-    run.settle(&well);
+    let mut run = pruning(left_over);
+    run.step(&well);
     let mut draft = Draft::from(&run.state, run.head, 5_000);
     draft.cancel("ops".into(), None).unwrap();
     run.take(draft);
@@ -411,25 +354,25 @@ fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
         + delete_volume:vol-r1
         + delete_volume:vol-d2
         + delete_volume:vol-r2
-        = delete_volume:vol-r1
-        ! cancel
+        = delete_volume:vol-r1: deleted
+        ! cancelled
         ! cancelled
     "#]]
     .assert_eq(&run.told);
-    let left = "vol-r2 (not in time: cancelled at 5000), vol-r3, vol-d2 (not in time: cancelled at 5000), vol-theirs, vol-logs";
-    assert_eq!(run.left(), left);
-    let resources = run.resources.as_ref().unwrap();
+    let expected = "vol-r2 (not in time: cancelled at 5000), vol-r3, vol-d2 (not in time: cancelled at 5000), vol-theirs, vol-logs";
+    assert_eq!(left(&run), expected);
+    let resources = resources(&run);
     assert!(resources.carrier.is_some() && resources.leftovers.len() == 1, "{resources:?}");
 
-    let mut run = Run::start(left_over);
-    run.settle(&well);
+    let mut run = pruning(left_over);
+    run.step(&well);
     let instance = run.state.order.before.carrier.clone().unwrap().instance;
     let news = News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 };
     let mut draft = Draft::from(&run.state, run.head, 6_000);
     draft.signal(&Signal { instance, news, source: Source::Sweep, at_ms: 6_000 }).unwrap();
     run.take(draft);
-    assert!(run.told.ends_with("= delete_volume:vol-r1\n! finished\n"), "{}", run.told);
+    assert!(run.told.ends_with("= delete_volume:vol-r1: deleted\n! finished\n"), "{}", run.told);
     assert!(run.state.facts.carried_over.is_some(), "the next operation's cause");
-    let left = "vol-r2 (not in time: the instance is lost at 6000), vol-r3, vol-d2 (not in time: the instance is lost at 6000), vol-theirs, vol-logs";
-    assert_eq!(run.left(), left);
+    let expected = "vol-r2 (not in time: the instance is lost at 6000), vol-r3, vol-d2 (not in time: the instance is lost at 6000), vol-theirs, vol-logs";
+    assert_eq!(left(&run), expected);
 }

@@ -1,39 +1,34 @@
 //! What must not be forgotten, or taken for something else, when files change, people decide and backups are made while an
 //! operation is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use perennial_engine::domain::{Domain, Stamp, World};
-use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::ids::{Seq, Token};
 use perennial_workflows::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
 use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Book, BookId, Errand, TakenSnapshot,
-    errand,
+    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Errand, TakenSnapshot, errand,
 };
-use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
+use perennial_workflows::domain::{Event, Rejection};
 use perennial_workflows::found::Found;
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, OperationId, Outcome, node_stream};
+use perennial_workflows::letter::Fate;
+use perennial_workflows::node::{OperationId, Outcome};
 use perennial_workflows::operation::{Keep, Operation, OperationEvent, Status};
 use perennial_workflows::plan::success;
-use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::signal::News;
 use perennial_workflows::spec::{
     MarketPolicy, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange, example,
 };
 use perennial_workflows::steps::{Evidence, Intent, Slot};
 use perennial_workflows::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
-    RestoreParams, ResumeParams, Submission, SubmissionId, Work,
+    RestoreParams, ResumeParams, Work,
 };
 use perennial_workflows::uefi::UefiVariables;
 
+use crate::desk::{Desk, NODE, name};
+
 /// What a case says of one step: another evidence than success.
 type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
-
-fn name() -> NodeName {
-    NodeName::parse("db-1").unwrap()
-}
 
 fn well(_: &Intent) -> Option<Evidence> {
     None
@@ -55,142 +50,39 @@ fn refused() -> Evidence {
     Evidence::Refused { code: "InvalidSnapshot.NotFound".into(), message: "no".into() }
 }
 
-/// The streams of one node, as an engine would keep them.
-#[derive(Default)]
-struct Desk {
-    streams: BTreeMap<StreamId, (State, Seq)>,
-    written: Vec<Event>,
-    now_ms: u64,
-    letters: u64,
+/// A desk at which a node was asked for.
+fn asked(spec: &NodeSpec) -> Desk {
+    let mut desk = Desk::at(1_000);
+    desk.apply(spec);
+    desk
+}
+
+/// A node that runs.
+fn running(spec: &NodeSpec) -> Desk {
+    let mut desk = asked(spec);
+    desk.drive(&well);
+    assert!(desk.node().open.is_none(), "{:?}", desk.open().map(|open| open.status));
+    desk
 }
 
 impl Desk {
-    /// A node that runs.
-    fn with(spec: &NodeSpec) -> Self {
-        let mut desk = Self { now_ms: 1_000, ..Self::default() };
-        desk.apply(spec);
-        desk.drive(&well);
-        assert!(desk.node().open.is_none(), "{:?}", desk.open().map(|open| open.status));
-        desk
-    }
-
-    fn state(&self, stream: &StreamId) -> State {
-        self.streams.get(stream).map_or_else(|| Perennial::empty(stream), |(state, _)| state.clone())
-    }
-
-    fn head(&self, stream: &StreamId) -> Seq {
-        self.streams.get(stream).map_or(Seq::NONE, |(_, head)| *head)
-    }
-
-    fn node(&self) -> Node {
-        match self.state(&node_stream(&name())) {
-            State::Node(node) => node,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn operation(&self, id: &OperationId) -> Operation {
-        match self.state(&id.stream()) {
-            State::Operation(Some(operation)) => operation,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn open(&self) -> Option<Operation> {
-        Some(self.operation(&self.node().open?.0))
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.open().is_some_and(|open| matches!(open.status, Status::Stuck { .. }))
-    }
-
-    fn book_id(&self) -> BookId {
-        let ids = self.streams.keys().filter_map(BookId::of_stream);
-        ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(name(), 1))
-    }
-
-    fn book(&self) -> Book {
-        match self.state(&self.book_id().stream()) {
-            State::Book(book) => book,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn sight(&self) -> Sight {
-        Sight::of(&name(), &self.node()).with_book(self.book_id().number())
-    }
-
-    fn append(&mut self, stream: &StreamId, event: Event) {
-        let head = self.head(stream).next();
-        let stamp = Stamp { seq: head, at_ms: self.now_ms };
-        assert_eq!(Perennial::decode(&Perennial::encode(&event)).unwrap(), event);
-        let next = Perennial::evolve(self.state(stream), stamp, &event);
-        self.streams.insert(stream.clone(), (next.unwrap_or_else(|why| panic!("{why}: {event:?}")), head));
-        self.written.push(event);
-    }
-
-    fn execute(&mut self, command: &Command) -> Result<(), Rejection> {
-        self.now_ms += 1_000;
-        let mut world = World::default();
-        for stream in Perennial::reads(command) {
-            world.insert(stream.clone(), Arc::new(self.state(&stream)), self.head(&stream));
-        }
-        for (stream, events) in Perennial::decide(&world, command, self.now_ms)?.appends {
-            for event in events {
-                self.append(&stream, event);
-            }
-        }
-        Ok(())
-    }
-
-    fn try_submit(&mut self, work: Work) -> Result<Fate, Rejection> {
-        self.letters += 1;
-        let id = SubmissionId::try_from(format!("s-{}", self.letters)).unwrap();
-        let stream = letter_stream("submissions", &id.to_string());
-        let command = Command::Letter {
-            envelope: Envelope {
-                stream: stream.clone(),
-                queue: "submissions".into(),
-                message_id: format!("m-{}", self.letters),
-                sent_at_ms: self.now_ms,
-                bytes: 1,
-                body: "{}".into(),
-            },
-            content: Content::Submission(Submission {
-                id,
-                node: name(),
-                work,
-                requested_by: "kept".into(),
-                reply_to: None,
-                deadline: None,
-            }),
-            sight: Some(self.sight()),
-            owner: "kept".into(),
-        };
-        self.execute(&command)?;
-        match self.state(&stream) {
-            State::Letter(letter) => Ok(letter.fate.unwrap()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn submit(&mut self, work: Work) -> Fate {
-        self.try_submit(work).unwrap()
+    fn ask(&mut self, work: Work) -> Fate {
+        self.submit(work).unwrap()
     }
 
     fn apply(&mut self, spec: &NodeSpec) -> Fate {
-        self.submit(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
+        self.ask(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
     }
 
     fn resume(&mut self, accept_loss: Vec<Slot>, from_backup: Option<&str>) -> Fate {
         let workflow = self.node().open.unwrap().0;
         let from_backup = from_backup.map(|id| BackupId::parse(id).unwrap());
-        self.submit(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
+        self.ask(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
     }
 
     fn delete(&mut self, root: bool, data: bool, backups: bool) -> Fate {
         let keep = Keep { root, data, network: false, backups };
-        self.submit(Work::Delete(DeleteParams { keep, reason: None }))
+        self.ask(Work::Delete(DeleteParams { keep, reason: None }))
     }
 
     /// Settles the step opened first, unless the case leaves it open; whether there was one.
@@ -201,8 +93,7 @@ impl Desk {
         let evidence =
             otherwise(&step.intent).unwrap_or_else(|| success(&operation, &step.intent, step.token));
         self.now_ms = self.now_ms.max(step.not_before_ms);
-        let (workflow, token) = (operation.id.stream(), step.token);
-        self.execute(&Command::Report { workflow, token, evidence }).unwrap();
+        self.report(operation.id.stream(), step.token, evidence).unwrap();
         true
     }
 
@@ -222,12 +113,12 @@ impl Desk {
     }
 
     /// The backups are looked after, until nothing is due and every step of theirs has succeeded.
-    fn tend(&mut self) {
+    fn tend_all(&mut self) {
         for _ in 0..300 {
-            let (node, book) = (self.node(), self.book());
+            let (node, (id, book)) = (self.node(), self.book());
             let last =
-                (node.operations > 0).then(|| self.operation(&OperationId::new(name(), node.operations)));
-            let due = errand(&node, last.as_ref(), &name(), &book, self.now_ms);
+                (node.operations > 0).then(|| self.operation(&OperationId::new(name(NODE), node.operations)));
+            let due = errand(&node, last.as_ref(), &name(NODE), &book, self.now_ms);
             let finals = match &due {
                 Errand::Nothing | Errand::Begin { .. } => None,
                 Errand::Inherit { operation } => Some(operation.clone()),
@@ -235,40 +126,35 @@ impl Desk {
             };
             let is_due = !matches!(due, Errand::Nothing | Errand::Begin { .. });
             if is_due {
-                let (sight, owner) = (self.sight(), "kept".to_owned());
-                let before = self.written.len();
-                self.execute(&Command::Tend { sight, over: None, finals, owner }).unwrap();
-                if self.written.len() > before {
+                let before = self.written().count();
+                self.tend(None, finals).unwrap();
+                if self.written().count() > before {
                     continue;
                 }
             }
-            let Some(step) = self.book().open_steps().into_iter().next() else { return };
+            let Some(step) = book.open_steps().into_iter().next() else { return };
             let evidence = backed_up(&step.intent, step.token);
-            let (workflow, token) = (self.book_id().stream(), step.token);
-            self.execute(&Command::Report { workflow, token, evidence }).unwrap();
+            self.report(id.stream(), step.token, evidence).unwrap();
         }
         panic!("the backups do not come to rest: {:?}", self.book());
     }
 
     /// A complete backup.
     fn back_up(&mut self) {
-        let fate = self.submit(Work::Backup(BackupParams { reason: None }));
+        let fate = self.ask(Work::Backup(BackupParams { reason: None }));
         assert!(matches!(fate, Fate::BackupBegan { .. }), "{fate}");
-        self.tend();
+        self.tend_all();
     }
 
     fn lose(&mut self) {
         let instance = self.node().resources.carrier.unwrap().instance;
-        let news = News::StateChange { state: InstanceState::Terminated };
-        let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        let command = Command::Heard { signal, sight: self.sight(), owner: "kept".into() };
-        self.execute(&command).unwrap();
+        self.hear(instance, News::StateChange { state: InstanceState::Terminated }).unwrap();
     }
 
     /// Snapshots that operations took of free volumes, and those that books took over.
     fn finals(&self) -> (BTreeSet<SnapshotId>, BTreeSet<SnapshotId>) {
         let (mut taken, mut listed) = (BTreeSet::new(), BTreeSet::new());
-        for event in &self.written {
+        for event in self.written() {
             match event {
                 Event::Operation(OperationEvent::StepSettled {
                     step,
@@ -321,8 +207,8 @@ fn spec(root: RootMode) -> NodeSpec {
 
 /// A replacement that has the root's last snapshot, while the data volume is not seen free yet.
 fn half_freed(held: Otherwise<'_>) -> Desk {
-    let mut desk = Desk::with(&spec(RootMode::Adopt));
-    desk.submit(Work::Replace(ReplaceParams { reason: None }));
+    let mut desk = running(&spec(RootMode::Adopt));
+    desk.ask(Work::Replace(ReplaceParams { reason: None }));
     let is_left = |step: &str| step == "release:data" || step == "adopt_root";
     desk.drive_but(&well, &is_left);
     assert_eq!(desk.finals().0.len(), 1, "{:?}", desk.steps());
@@ -332,18 +218,18 @@ fn half_freed(held: Otherwise<'_>) -> Desk {
 
 #[test]
 fn a_last_snapshot_is_taken_over_when_a_deletion_of_all_backups_comes_in_between() {
-    let mut desk = Desk::with(&spec(RootMode::Adopt));
-    desk.submit(Work::Replace(ReplaceParams { reason: None }));
+    let mut desk = running(&spec(RootMode::Adopt));
+    desk.ask(Work::Replace(ReplaceParams { reason: None }));
     desk.drive_but(&well, &|step| step == "release:data" || step == "adopt_root");
     assert_eq!(desk.finals().0.len(), 1, "{:?}", desk.steps());
     desk.delete(false, false, false);
     desk.drive(&well);
     assert!(desk.node().deleted);
-    desk.tend();
+    desk.tend_all();
     let (taken, listed) = desk.finals();
     assert_eq!(taken, listed, "each is the book's, which prunes it");
-    assert_eq!(desk.book().known.backups, []);
-    assert!(desk.book().known.condemned.is_empty());
+    assert_eq!(desk.book().1.known.backups, []);
+    assert!(desk.book().1.known.condemned.is_empty());
 }
 
 #[test]
@@ -358,7 +244,7 @@ fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.steps());
-    desk.tend();
+    desk.tend_all();
     let (taken, listed) = desk.finals();
     assert_eq!((taken.len(), &taken), (1, &listed), "it is the book's, which prunes it: it is not whole");
 }
@@ -368,8 +254,7 @@ fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
 fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     let mut named = spec(RootMode::None);
     named.data_volumes[0].volume = Some(volume("vol-a"));
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&named);
+    let mut desk = asked(&named);
     desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
     assert!(desk.is_stuck());
     named.data_volumes[0].volume = Some(volume("vol-b"));
@@ -379,8 +264,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     desk.drive(&well);
     assert_eq!(desk.node().resources.volumes[&data()].volume, volume("vol-b"));
     // Without another one, its loss makes a new one.
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&named);
+    let mut desk = asked(&named);
     desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
     desk.resume(vec![data()], None);
     desk.drive(&well);
@@ -421,16 +305,15 @@ fn drive_with_uefi(desk: &mut Desk) {
 
 #[test]
 fn a_root_that_begins_anew_has_no_variables_of_the_one_before() {
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&spec(RootMode::Image));
+    let mut desk = asked(&spec(RootMode::Image));
     drive_with_uefi(&mut desk);
     assert_eq!(desk.node().resources.uefi_data, None);
-    desk.submit(Work::Replace(ReplaceParams { reason: None }));
+    desk.ask(Work::Replace(ReplaceParams { reason: None }));
     drive_with_uefi(&mut desk);
     assert_eq!(desk.node().resources.uefi_data.as_deref(), Some("T0xE"), "an image of the root has them");
     // Another image: its instance has its own.
     let reimage = Some(ImageId::parse("ami-0fedcba9876543210").unwrap());
-    desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }));
+    desk.ask(Work::Recycle(RecycleParams { reimage, reason: None }));
     drive_with_uefi(&mut desk);
     assert_eq!(desk.node().resources.uefi_data, None);
 }
@@ -438,8 +321,7 @@ fn a_root_that_begins_anew_has_no_variables_of_the_one_before() {
 #[test]
 fn the_variables_of_a_deleted_node_end_with_its_root() {
     for keeps in [false, true] {
-        let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-        desk.apply(&spec(RootMode::Image));
+        let mut desk = asked(&spec(RootMode::Image));
         drive_with_uefi(&mut desk);
         desk.delete(keeps, false, true);
         drive_with_uefi(&mut desk);
@@ -451,36 +333,35 @@ fn the_variables_of_a_deleted_node_end_with_its_root() {
 /// A restore of the oldest backup, in which the other volume turns out to be lost and comes back from a newer one.
 #[test]
 fn an_operation_holds_every_backup_it_makes_volumes_from() {
-    let mut desk = Desk::with(&spec(RootMode::Adopt));
+    let mut desk = running(&spec(RootMode::Adopt));
     desk.back_up();
     desk.back_up();
     let only = vec![Slot::Root];
     let backup = BackupId::parse("db-1.b1").unwrap();
-    desk.submit(Work::Restore(RestoreParams { backup, only, reason: None }));
+    desk.ask(Work::Restore(RestoreParams { backup, only, reason: None }));
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck(), "{:?}", desk.steps());
     let fate = desk.resume(vec![data()], Some("db-1.b2"));
     assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
-    let held: BTreeSet<u64> = desk.book().known.held().collect();
+    let held: BTreeSet<u64> = desk.book().1.known.held().collect();
     assert_eq!(held, BTreeSet::from([1, 2]));
     desk.drive(&well);
     assert!(desk.node().open.is_none());
-    let (sight, owner) = (desk.sight(), "kept".to_owned());
-    let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::Tend { sight, over, finals: None, owner }).unwrap();
-    assert_eq!(desk.book().known.held().count(), 0, "it lets go of both");
+    desk.tend(Some(OperationId::new(name(NODE), 2)), None).unwrap();
+    assert_eq!(desk.book().1.known.held().count(), 0, "it lets go of both");
 }
 
 #[test]
 fn a_restore_that_comes_as_the_book_is_turned_looks_again() {
-    let mut desk = Desk::with(&spec(RootMode::Adopt));
+    let mut desk = running(&spec(RootMode::Adopt));
     desk.back_up();
-    let (id, head) = (desk.book_id(), desk.head(&desk.book_id().stream()));
+    let (id, _) = desk.book();
+    let head = desk.head(&id.stream());
     desk.append(&id.stream(), Event::Backup(BackupEvent::Closed { next: 2 }));
     assert_eq!(desk.head(&id.stream()), head.next());
     let backup = BackupId::parse("db-1.b1").unwrap();
     let asked = Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None });
-    let refused = desk.try_submit(asked).unwrap_err();
+    let refused = desk.submit(asked).unwrap_err();
     assert!(matches!(refused, Rejection::Moved { .. }), "{refused}");
 }
 
@@ -498,36 +379,34 @@ fn without_a_root(intent: &Intent) -> Option<Evidence> {
 #[test]
 fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     // Begun anew from another image: the only backup is of the root before.
-    let mut desk = Desk::with(&seldom());
+    let mut desk = running(&seldom());
     desk.back_up();
     let reimage = Some(ImageId::parse("ami-0fedcba9876543210").unwrap());
-    desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }));
+    desk.ask(Work::Recycle(RecycleParams { reimage, reason: None }));
     desk.drive(&well);
     // A later move of the same root changes nothing about that.
-    desk.submit(Work::Replace(ReplaceParams { reason: None }));
+    desk.ask(Work::Replace(ReplaceParams { reason: None }));
     desk.drive(&well);
     desk.lose();
     desk.drive(&without_a_root);
     assert!(desk.is_stuck());
-    desk.tend();
+    desk.tend_all();
     assert!(desk.is_stuck(), "a person decides: {:?}", desk.steps());
     // Restored from the first of two backups: the second is of what was left behind.
-    let mut desk = Desk::with(&seldom());
+    let mut desk = running(&seldom());
     desk.back_up();
     desk.back_up();
     let backup = BackupId::parse("db-1.b1").unwrap();
-    desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
+    desk.ask(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
     desk.drive(&well);
-    let (sight, owner) = (desk.sight(), "kept".to_owned());
-    let over = Some(OperationId::new(name(), 2));
-    desk.execute(&Command::Tend { sight, over, finals: None, owner }).unwrap();
+    desk.tend(Some(OperationId::new(name(NODE), 2)), None).unwrap();
     desk.lose();
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.tend_all();
     let restored = &desk.open().expect("it goes on").facts.restored[&Slot::Root];
     assert_eq!(restored.0.to_string(), "db-1.b1");
     // A node of the same name that began anew.
-    let mut desk = Desk::with(&seldom());
+    let mut desk = running(&seldom());
     desk.back_up();
     desk.delete(false, false, true);
     desk.drive(&well);
@@ -535,20 +414,20 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     desk.drive(&well);
     desk.lose();
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.tend_all();
     assert!(desk.is_stuck(), "{:?}", desk.steps());
 }
 
 /// Asked for the first of two backups, and the present root is gone when it is looked at: the first it is.
 #[test]
 fn a_restore_whose_root_is_lost_goes_on_from_the_backup_that_was_asked_for() {
-    let mut desk = Desk::with(&seldom());
+    let mut desk = running(&seldom());
     desk.back_up();
     desk.back_up();
     let backup = BackupId::parse("db-1.b1").unwrap();
-    desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
+    desk.ask(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
     desk.drive(&without_a_root);
-    desk.tend();
+    desk.tend_all();
     desk.drive(&well);
     let origins = desk.node().resources.origins;
     let from = serde_json::to_value(&origins[&Slot::Root]).unwrap();
@@ -559,8 +438,7 @@ fn a_restore_whose_root_is_lost_goes_on_from_the_backup_that_was_asked_for() {
 fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     let mut bad = spec(RootMode::None);
     bad.data_volumes[0].snapshot = Some(SnapshotId::parse("snap-0").unwrap());
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&bad);
+    let mut desk = asked(&bad);
     desk.drive(&|intent| matches!(intent, Intent::CreateVolume { .. }).then(refused));
     assert!(desk.is_stuck());
     let mut good = spec(RootMode::None);
@@ -578,8 +456,7 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
 fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     let mut wanted = example("db-1", NetworkMode::PrimaryEni, RootMode::None);
     wanted.private_ip = Some("10.0.0.9".parse().unwrap());
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&wanted);
+    let mut desk = asked(&wanted);
     let held = |intent: &Intent| {
         matches!(intent, Intent::CreateInterface { .. })
             .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() })
@@ -597,8 +474,7 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
 #[test]
 fn what_a_provision_has_begun_with_does_not_change_under_it() {
     for root in [RootMode::None, RootMode::Adopt] {
-        let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-        desk.apply(&spec(root));
+        let mut desk = asked(&spec(root));
         let mut other = spec(root);
         other.persist.network = NetworkMode::SecondaryEni;
         let fate = desk.apply(&other);
@@ -621,18 +497,18 @@ fn a_node_that_comes_back_from_a_backup_is_not_paused_before_it_has() {
     let mut spec = spec(RootMode::Adopt);
     spec.capacity.other_subnets = vec![SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
     spec.network.zone_change = ZoneChange::Allow;
-    let mut desk = Desk::with(&spec);
+    let mut desk = running(&spec);
     desk.back_up();
     desk.lose();
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck());
     desk.resume(vec![data()], Some("db-1.b1"));
-    let fate = desk.submit(Work::Pause(PauseParams { reason: None }));
+    let fate = desk.ask(Work::Pause(PauseParams { reason: None }));
     assert!(matches!(&fate, Fate::Rejected { because } if because.contains("from a backup")), "{fate}");
     desk.drive(&well);
     let origin = serde_json::to_value(&desk.node().resources.origins[&data()]).unwrap();
     assert_eq!(origin["backup"]["backup"], "db-1.b1", "{origin}");
-    let paused = desk.submit(Work::Pause(PauseParams { reason: None }));
+    let paused = desk.ask(Work::Pause(PauseParams { reason: None }));
     assert!(matches!(paused, Fate::Started { .. }), "{paused}");
 }
 
@@ -645,8 +521,8 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let other = SubnetId::parse("subnet-0123456789abcdef1").unwrap();
     wide.capacity.other_subnets = vec![other.clone()];
     wide.network.zone_change = ZoneChange::Allow;
-    let mut desk = Desk::with(&wide);
-    desk.submit(Work::Replace(ReplaceParams { reason: None }));
+    let mut desk = running(&wide);
+    desk.ask(Work::Replace(ReplaceParams { reason: None }));
     let elsewhere = |intent: &Intent| match intent {
         Intent::Launch { pool, .. } if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
@@ -682,8 +558,7 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
 fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
     let mut named = spec(RootMode::None);
     named.data_volumes[0].volume = Some(volume("vol-a"));
-    let mut desk = Desk { now_ms: 1_000, ..Desk::default() };
-    desk.apply(&named);
+    let mut desk = asked(&named);
     let traits = Found {
         volume_type: "gp3".into(),
         iops: None,
@@ -703,7 +578,7 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
     desk.apply(&spec(RootMode::None));
     desk.resume(Vec::new(), None);
     let workflow = desk.node().open.unwrap().0;
-    desk.submit(Work::Cancel(CancelParams { workflow: workflow.clone(), reason: None }));
+    desk.ask(Work::Cancel(CancelParams { workflow: workflow.clone(), reason: None }));
     desk.drive(&|intent| {
         assert!(!matches!(intent, Intent::DeleteVolume { .. }), "{intent:?}");
         matches!(intent, Intent::Launch { .. })

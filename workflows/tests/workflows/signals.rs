@@ -2,81 +2,51 @@
 //!
 //! A node that runs hears of its instance; each case says what came of it, in words.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use perennial_engine::domain::{Domain, Stamp, World};
-use perennial_engine::ids::{Seq, StreamId};
 use perennial_workflows::aws::{InstanceId, InstanceState};
 use perennial_workflows::backup::{BackupCause, BackupSpec, BookId};
 use perennial_workflows::capacity::MIN_LIFETIME_MIN;
-use perennial_workflows::domain::{Command, Content, Envelope, Perennial, Sight, State};
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, NodeEvent, OperationId, OperationKind, Outcome, node_stream};
+use perennial_workflows::domain::{Event, State};
+use perennial_workflows::letter::Fate;
+use perennial_workflows::node::{NodeEvent, OperationId, OperationKind, Outcome, node_stream};
 use perennial_workflows::operation::{Operation, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::signal::{Cause, Effect, News, RebalancePolicy, Signal, SignalsSpec, Source};
-use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
+use perennial_workflows::plan::{imagined_resources, success};
+use perennial_workflows::signal::{Cause, Effect, News, RebalancePolicy, SignalsSpec};
+use perennial_workflows::spec::{NetworkMode, RootMode, example};
+
+use crate::desk::{Desk, NODE, name};
 
 const LIFETIME_MS: u64 = MIN_LIFETIME_MIN as u64 * 60_000;
 const DAY_MS: u64 = 86_400_000;
 
-/// The streams of one node that is in place, and what was answered.
-struct Desk {
-    streams: BTreeMap<StreamId, (State, Seq)>,
-    now_ms: u64,
-    letters: u64,
+/// A node that is in place.
+fn in_place() -> Desk {
+    let mut desk = Desk::default();
+    let spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    let resources = imagined_resources(&spec).unwrap();
+    let (operation, kind) = (OperationId::new(name(NODE), 1), OperationKind::Provision);
+    let cause = Cause::Request { submission: "s".into(), requested_by: "tests".into(), reason: None };
+    for event in [
+        NodeEvent::Registered { spec, requested_by: "tests".into() },
+        NodeEvent::OperationStarted { operation: operation.clone(), kind, cause },
+        NodeEvent::OperationFinished {
+            operation,
+            kind,
+            generation: 1,
+            resources,
+            outcome: Outcome::Completed,
+            finals: false,
+        },
+    ] {
+        desk.append(&node_stream(&name(NODE)), Event::Node(event));
+    }
+    desk.now_ms = 1_000;
+    desk
 }
 
+/// Of the node's operations, by their number.
 impl Desk {
-    fn new() -> Self {
-        let mut desk = Self { streams: BTreeMap::new(), now_ms: 1_000, letters: 0 };
-        let spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-        let resources = perennial_workflows::plan::imagined_resources(&spec).unwrap();
-        let id = OperationId::new(Self::name(), 1);
-        let cause = Cause::Request { submission: "s".into(), requested_by: "tests".into(), reason: None };
-        let events = [
-            NodeEvent::Registered { spec, requested_by: "tests".into() },
-            NodeEvent::OperationStarted { operation: id.clone(), kind: OperationKind::Provision, cause },
-            NodeEvent::OperationFinished {
-                operation: id,
-                kind: OperationKind::Provision,
-                generation: 1,
-                resources,
-                outcome: Outcome::Completed,
-                finals: false,
-            },
-        ];
-        let mut node = Node::default();
-        let mut seq = Seq::NONE;
-        for event in &events {
-            seq = seq.next();
-            node = node.evolve(Stamp { seq, at_ms: 0 }, event).unwrap();
-        }
-        desk.streams.insert(node_stream(&Self::name()), (State::Node(node), seq));
-        desk
-    }
-
-    fn name() -> NodeName {
-        NodeName::parse("db-1").unwrap()
-    }
-
-    fn state(&self, stream: &StreamId) -> State {
-        self.streams.get(stream).map_or_else(|| Perennial::empty(stream), |(state, _)| state.clone())
-    }
-
-    fn node(&self) -> Node {
-        match self.state(&node_stream(&Self::name())) {
-            State::Node(node) => node,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn operation(&self, number: u64) -> Operation {
-        match self.state(&OperationId::new(Self::name(), number).stream()) {
-            State::Operation(Some(operation)) => operation,
-            other => panic!("{other:?}"),
-        }
+    fn numbered(&self, number: u64) -> Operation {
+        self.operation(&OperationId::new(name(NODE), number))
     }
 
     fn carrier(&self) -> InstanceId {
@@ -84,71 +54,20 @@ impl Desk {
     }
 
     fn candidate(&self, number: u64) -> InstanceId {
-        self.operation(number).facts.candidate.expect("a new instance").instance
-    }
-
-    fn execute(&mut self, command: &Command) {
-        self.now_ms += 1_000;
-        let mut world = World::default();
-        for stream in Perennial::reads(command) {
-            let head = self.streams.get(&stream).map_or(Seq::NONE, |(_, head)| *head);
-            world.insert(stream.clone(), Arc::new(self.state(&stream)), head);
-        }
-        let decision = Perennial::decide(&world, command, self.now_ms).unwrap();
-        for (stream, events) in decision.appends {
-            for event in events {
-                let (state, head) = self
-                    .streams
-                    .entry(stream.clone())
-                    .or_insert_with(|| (Perennial::empty(&stream), Seq::NONE));
-                *head = head.next();
-                *state = Perennial::evolve(state.clone(), Stamp { seq: *head, at_ms: self.now_ms }, &event)
-                    .unwrap();
-            }
-        }
-    }
-
-    /// A signal comes as an event; what became of it.
-    fn hear(&mut self, instance: &InstanceId, news: News) -> Fate {
-        self.letters += 1;
-        let id = format!("e-{}", self.letters);
-        let stream = letter_stream("interruptions", &id);
-        let command = Command::Letter {
-            envelope: Envelope {
-                stream: stream.clone(),
-                queue: "interruptions".into(),
-                message_id: id.clone(),
-                sent_at_ms: self.now_ms,
-                bytes: 2,
-                body: "{}".into(),
-            },
-            content: Content::Signal(Signal {
-                instance: instance.clone(),
-                news,
-                source: Source::Event { id },
-                at_ms: self.now_ms,
-            }),
-            sight: Some(Sight::of(&Self::name(), &self.node())),
-            owner: "tests".into(),
-        };
-        self.execute(&command);
-        match self.state(&stream) {
-            State::Letter(letter) => letter.fate.expect("every letter has a fate"),
-            other => panic!("{other:?}"),
-        }
+        self.numbered(number).facts.candidate.expect("a new instance").instance
     }
 
     fn settle_one(&mut self, number: u64) {
-        let operation = self.operation(number);
+        let operation = self.numbered(number);
         let step = operation.open_steps().into_iter().min_by_key(|step| step.token).expect("an open step");
         let evidence = success(&operation, &step.intent, step.token);
-        self.execute(&Command::Report { workflow: operation.id.stream(), token: step.token, evidence });
+        self.report(operation.id.stream(), step.token, evidence).unwrap();
     }
 
     /// Everything goes well, until the operation is over.
     fn finish(&mut self, number: u64) {
         for _ in 0..100 {
-            if matches!(self.operation(number).status, Status::Finished { .. }) {
+            if matches!(self.numbered(number).status, Status::Finished { .. }) {
                 return;
             }
             self.settle_one(number);
@@ -156,9 +75,9 @@ impl Desk {
         panic!("{number} does not end");
     }
 
-    fn drive_to(&mut self, number: u64, name: &str) {
+    fn settle_to(&mut self, number: u64, name: &str) {
         for _ in 0..100 {
-            if self.operation(number).open_steps().iter().any(|step| step.step.starts_with(name)) {
+            if self.numbered(number).open_steps().iter().any(|step| step.step.starts_with(name)) {
                 return;
             }
             self.settle_one(number);
@@ -213,18 +132,18 @@ fn others() -> Vec<(&'static str, News)> {
 #[test]
 fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
     for (name, news) in losses() {
-        let mut desk = Desk::new();
+        let mut desk = in_place();
         let old = desk.carrier();
-        let fate = desk.hear(&old, news);
+        let fate = desk.event(&old, news);
         assert!(matches!(fate, Fate::Started { .. }), "{name}: {fate}");
-        assert_eq!(desk.operation(2).order.kind, OperationKind::Replace, "{name}");
+        assert_eq!(desk.numbered(2).order.kind, OperationKind::Replace, "{name}");
         desk.finish(2);
         assert_ne!(desk.carrier(), old, "{name}");
     }
     for (name, news) in others() {
-        let mut desk = Desk::new();
+        let mut desk = in_place();
         let old = desk.carrier();
-        let fate = desk.hear(&old, news);
+        let fate = desk.event(&old, news);
         assert!(matches!(fate, Fate::Noted { .. }), "{name}: {fate}");
         assert_eq!(desk.node().operations, 1, "{name}");
     }
@@ -232,20 +151,13 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
 
 /// A node whose file says what to do about a recommendation, some time after it was made.
 fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
-    let mut desk = Desk::new();
+    let mut desk = in_place();
     let mut spec = desk.node().spec.unwrap();
     spec.signals = Some(SignalsSpec { rebalance, ..SignalsSpec::default() });
     spec.backup = backup;
-    let (state, head) = desk.streams.remove(&node_stream(&Desk::name())).unwrap();
-    let State::Node(node) = state else { panic!() };
-    let changed = NodeEvent::SpecChanged {
-        spec,
-        requested_by: "tests".into(),
-        addresses_elsewhere: Default::default(),
-    };
-    let head = head.next();
-    let node = node.evolve(Stamp { seq: head, at_ms: desk.now_ms }, &changed).unwrap();
-    desk.streams.insert(node_stream(&Desk::name()), (State::Node(node), head));
+    let (requested_by, addresses_elsewhere) = ("tests".into(), Default::default());
+    let changed = NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere };
+    desk.append(&node_stream(&name(NODE)), Event::Node(changed));
     desk.now_ms += LIFETIME_MS;
     desk
 }
@@ -253,45 +165,45 @@ fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
 #[test]
 fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() {
     let every = Some(BackupSpec::default());
-    let first = |desk: &Desk| match desk.state(&BookId::new(Desk::name(), 1).stream()) {
+    let first = |desk: &Desk| match desk.state(&BookId::new(name(NODE), 1).stream()) {
         State::Book(book) => book.known.under_way().map(|backup| backup.order.cause.clone()),
         other => panic!("{other:?}"),
     };
     for (policy, backup) in [(RebalancePolicy::Ignore, every), (RebalancePolicy::Prepare, None)] {
         let mut desk = told(policy, backup);
         let old = desk.carrier();
-        let fate = desk.hear(&old, News::Rebalance).to_string();
+        let fate = desk.event(&old, News::Rebalance).to_string();
         assert!(fate.contains("noted, not followed"), "{policy:?}: {fate}");
         assert_eq!((first(&desk), desk.node().operations), (None, 1), "{policy:?}");
     }
 
     let mut desk = told(RebalancePolicy::Prepare, every);
     let old = desk.carrier();
-    let fate = desk.hear(&old, News::Rebalance).to_string();
+    let fate = desk.event(&old, News::Rebalance).to_string();
     assert_eq!(fate, "nothing to do: noted: backup db-1.b1 is taken at once");
     assert!(matches!(first(&desk), Some(BackupCause::Asked { cause: Cause::Signal { .. } })));
     assert!(desk.node().noted[0].because.contains("db-1.b1"), "it is in the history, with its name");
-    let again = desk.hear(&old, News::Rebalance).to_string();
+    let again = desk.event(&old, News::Rebalance).to_string();
     assert_eq!(again, "nothing to do: noted: backup db-1.b1 is under way");
     assert_eq!(desk.node().operations, 1);
     // The loss that it predicted is one operation, and does not wait for the backup.
-    assert!(matches!(desk.hear(&old, warning()), Fate::Started { .. }));
+    assert!(matches!(desk.event(&old, warning()), Fate::Started { .. }));
 
     let mut desk = told(RebalancePolicy::Move, None);
     let old = desk.carrier();
-    assert!(matches!(desk.hear(&old, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.event(&old, News::Rebalance), Fate::Started { .. }));
     assert!(
-        matches!(&desk.operation(2).order.cause, Cause::Signal { signal } if signal.news == News::Rebalance)
+        matches!(&desk.numbered(2).order.cause, Cause::Signal { signal } if signal.news == News::Rebalance)
     );
     desk.finish(2);
     // The new instance is recommended to be left as well: not at once.
     let new = desk.carrier();
     assert_ne!(new, old);
-    let fate = desk.hear(&new, News::Rebalance).to_string();
+    let fate = desk.event(&new, News::Rebalance).to_string();
     assert!(fate.contains("its instance has carried it for less than"), "{fate}");
     assert_eq!(desk.node().operations, 2);
     desk.now_ms += LIFETIME_MS;
-    assert!(matches!(desk.hear(&new, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.event(&new, News::Rebalance), Fate::Started { .. }));
 }
 
 #[test]
@@ -301,16 +213,16 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
         for (second, other) in &all {
             for gap in [0, 1, 3] {
                 let label = format!("{first}, {gap} steps, {second}");
-                let mut desk = Desk::new();
+                let mut desk = in_place();
                 let old = desk.carrier();
                 let is_loss = |name: &str| losses().iter().any(|(loss, _)| *loss == name);
-                desk.hear(&old, one.clone());
+                desk.event(&old, one.clone());
                 for _ in 0..gap {
                     if desk.node().open.is_some() {
                         desk.settle_one(2);
                     }
                 }
-                let fate = desk.hear(&old, other.clone());
+                let fate = desk.event(&old, other.clone());
                 let expected = 1 + u64::from(is_loss(first) || is_loss(second));
                 assert_eq!(desk.node().operations, expected, "{label}: {fate}");
                 if is_loss(first) {
@@ -318,7 +230,7 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
                 }
                 if expected == 2 {
                     desk.finish(2);
-                    let late = desk.hear(&old, other.clone());
+                    let late = desk.event(&old, other.clone());
                     assert!(matches!(late, Fate::Past { .. }), "{label}, late: {late}");
                     assert_eq!(desk.node().operations, 2, "{label}, late");
                     assert!(desk.node().open.is_none(), "{label}, late");
@@ -330,9 +242,9 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
 
 #[test]
 fn certainty_rises_and_what_is_no_surer_is_not_written_again() {
-    let mut desk = Desk::new();
+    let mut desk = in_place();
     let old = desk.carrier();
-    desk.hear(&old, News::Rebalance);
+    desk.event(&old, News::Rebalance);
     let told: Vec<String> = [
         scheduled(Effect::Retirement),
         scheduled(Effect::Retirement),
@@ -344,21 +256,21 @@ fn certainty_rises_and_what_is_no_surer_is_not_written_again() {
         News::StateChange { state: InstanceState::Terminated },
     ]
     .into_iter()
-    .map(|news| desk.hear(&old, news).to_string())
+    .map(|news| desk.event(&old, news).to_string())
     .collect();
     let known = "nothing to do: workflow db-1.2 knows, or need not";
     let joined = "went on into workflow db-1.2";
     assert_eq!(told, ["started workflow db-1.2", known, joined, known, known, known, joined, known]);
-    assert!(desk.operation(2).facts.holders[0].known_over);
+    assert!(desk.numbered(2).facts.holders[0].known_over);
 }
 
 #[test]
 fn what_is_noted_is_known_of_the_node_until_another_instance_carries_it() {
-    let mut desk = Desk::new();
+    let mut desk = in_place();
     let old = desk.carrier();
-    desk.hear(&old, News::Rebalance);
-    desk.hear(&old, scheduled(Effect::Maintenance));
-    desk.hear(&old, News::Rebalance);
+    desk.event(&old, News::Rebalance);
+    desk.event(&old, scheduled(Effect::Maintenance));
+    desk.event(&old, News::Rebalance);
     let noted: Vec<String> = desk.node().noted.iter().map(|noted| noted.signal.to_string()).collect();
     assert_eq!(
         noted,
@@ -370,25 +282,25 @@ fn what_is_noted_is_known_of_the_node_until_another_instance_carries_it() {
         ],
         "the newest of each kind"
     );
-    desk.hear(&old, warning());
+    desk.event(&old, warning());
     desk.finish(2);
     assert!(desk.node().noted.is_empty());
 }
 
 #[test]
 fn a_new_instance_that_is_to_be_retired_is_kept_and_the_next_operation_moves_on() {
-    let mut desk = Desk::new();
+    let mut desk = in_place();
     let old = desk.carrier();
-    desk.hear(&old, warning());
-    desk.drive_to(2, "start");
+    desk.event(&old, warning());
+    desk.settle_to(2, "start");
     let candidate = desk.candidate(2);
-    let fate = desk.hear(&candidate, scheduled(Effect::Retirement));
+    let fate = desk.event(&candidate, scheduled(Effect::Retirement));
     assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
     assert_eq!(desk.candidate(2), candidate, "it has days left: the node comes back first");
     desk.finish(2);
     assert_eq!(desk.carrier(), candidate);
     assert!(
-        matches!(&desk.operation(3).order.cause, Cause::Signal { signal } if signal.instance == candidate)
+        matches!(&desk.numbered(3).order.cause, Cause::Signal { signal } if signal.instance == candidate)
     );
     desk.finish(3);
     assert_ne!(desk.carrier(), candidate);
@@ -397,14 +309,14 @@ fn a_new_instance_that_is_to_be_retired_is_kept_and_the_next_operation_moves_on(
 
 #[test]
 fn a_new_instance_that_is_to_be_retired_and_then_warned_is_lost_if_it_carries_nothing() {
-    let mut desk = Desk::new();
+    let mut desk = in_place();
     let old = desk.carrier();
-    desk.hear(&old, warning());
-    desk.drive_to(2, "start");
+    desk.event(&old, warning());
+    desk.settle_to(2, "start");
     let candidate = desk.candidate(2);
-    desk.hear(&candidate, scheduled(Effect::Retirement));
-    desk.hear(&candidate, warning());
-    assert!(desk.operation(2).facts.candidate.is_none(), "a warning is surer than a retirement");
+    desk.event(&candidate, scheduled(Effect::Retirement));
+    desk.event(&candidate, warning());
+    assert!(desk.numbered(2).facts.candidate.is_none(), "a warning is surer than a retirement");
     desk.finish(2);
     assert_ne!(desk.carrier(), candidate);
     assert!(desk.node().open.is_none(), "what was heard of a lost instance is no cause");

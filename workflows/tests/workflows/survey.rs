@@ -7,9 +7,9 @@ use perennial_engine::ids::Seq;
 use perennial_workflows::aws::{InstanceState, Market, SubnetId};
 use perennial_workflows::bootable::{Boots, Needs};
 use perennial_workflows::history::story;
-use perennial_workflows::node::{OperationId, OperationKind, Resources};
-use perennial_workflows::operation::{Draft, Operation, OperationEvent, Order, Status};
-use perennial_workflows::plan::{imagined_resources, success};
+use perennial_workflows::node::{OperationId, OperationKind};
+use perennial_workflows::operation::{OperationEvent, Order, Status};
+use perennial_workflows::plan::imagined_resources;
 use perennial_workflows::requirements::CapacityOrder;
 use perennial_workflows::signal::{Cause, News, Signal, Source};
 use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, example};
@@ -20,6 +20,8 @@ use perennial_workflows::survey::{
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::json;
+
+use crate::run::{Run, asked, order};
 
 fn place(n: u8) -> Place {
     let zone = char::from(b'a' + n);
@@ -213,61 +215,19 @@ fn spec(network: NetworkMode) -> NodeSpec {
     spec
 }
 
-fn request() -> Cause {
-    Cause::Request { submission: "s-1".into(), requested_by: "ops".into(), reason: None }
+fn provision(spec: &NodeSpec) -> Run {
+    Run::start(OperationKind::Provision, spec, asked(), None)
 }
 
-/// One operation whose steps are settled by hand.
-struct Desk {
-    state: Operation,
-    head: Seq,
-    now_ms: u64,
+fn replace(spec: &NodeSpec) -> Run {
+    Run::start(OperationKind::Replace, spec, asked(), None)
 }
 
-impl Desk {
-    fn new(kind: OperationKind, spec: &NodeSpec, before: Resources, cause: Cause) -> Self {
-        let order = Order {
-            number: 2,
-            kind,
-            generation: 2,
-            owner: "tables".into(),
-            spec: spec.clone(),
-            before,
-            keep: None,
-            reimage: false,
-            restore: None,
-            prune: Vec::new(),
-            cause,
-        };
-        let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        let head = Seq(draft.events.len() as u64);
-        Self { state: draft.state, head, now_ms: 0 }
-    }
-
-    fn replace(spec: &NodeSpec) -> Self {
-        Self::new(OperationKind::Replace, spec, imagined_resources(spec).unwrap(), request())
-    }
-
+impl Run {
     /// The names of the open steps, without the ids in them.
     fn open(&self) -> Vec<String> {
         let steps = self.state.open_steps();
         steps.iter().map(|step| step.step.split(":i-").next().unwrap().to_owned()).collect()
-    }
-
-    /// Settles an open step, with success or with this; what it led to.
-    fn settle(&mut self, step: &str, evidence: Option<Evidence>) -> Vec<OperationEvent> {
-        let open = self.state.open_steps();
-        let step = open
-            .iter()
-            .find(|open| open.step.starts_with(step))
-            .unwrap_or_else(|| panic!("{step}: {open:?}"));
-        let evidence = evidence.unwrap_or_else(|| success(&self.state, &step.intent, step.token));
-        self.now_ms = self.now_ms.max(step.not_before_ms) + 500;
-        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-        draft.report(step.token, evidence).unwrap();
-        self.head = Seq(self.head.0 + draft.events.len() as u64);
-        self.state = draft.state;
-        draft.events
     }
 
     fn has(&self, step: &str) -> bool {
@@ -330,25 +290,24 @@ fn out_of_time() -> Evidence {
 
 #[test]
 fn a_first_provision_launches_what_its_survey_found() {
-    let mut desk =
-        Desk::new(OperationKind::Provision, &spec(NetworkMode::SecondaryIp), Resources::default(), request());
-    assert_eq!(desk.open(), ["resolve"]);
-    desk.settle("resolve", None);
-    assert_eq!(desk.open(), ["survey", "create_volume:data"]);
-    assert!(desk.question().needed);
-    let found = desk.pools(&[("m5.large", Market::Spot), ("r5.large", Market::OnDemand)]);
-    desk.settle("survey", Some(found));
-    assert_eq!(desk.launch(), "m5.large spot, 1 of 2 surveyed");
-    desk.settle("launch", Some(no_capacity()));
-    assert_eq!(desk.launch(), "r5.large on-demand, 2 of 2 surveyed");
+    let mut run = provision(&spec(NetworkMode::SecondaryIp));
+    assert_eq!(run.open(), ["resolve"]);
+    run.settle("resolve", None);
+    assert_eq!(run.open(), ["survey", "create_volume:data"]);
+    assert!(run.question().needed);
+    let found = run.pools(&[("m5.large", Market::Spot), ("r5.large", Market::OnDemand)]);
+    run.settle("survey", Some(found));
+    assert_eq!(run.launch(), "m5.large spot, 1 of 2 surveyed");
+    run.settle("launch", Some(no_capacity()));
+    assert_eq!(run.launch(), "r5.large on-demand, 2 of 2 surveyed");
     // After the last pool another look, when the pause is over; the launch waits for it.
-    desk.settle("launch", Some(no_capacity()));
-    assert!(desk.has("survey") && !desk.has("launch"), "{:?}", desk.open());
-    assert!(!desk.question().needed);
-    let found = desk.pools(&[("c5.large", Market::Spot)]);
-    desk.settle("survey", Some(found));
-    assert!(desk.now_ms >= 15_000, "{} ms", desk.now_ms);
-    assert_eq!(desk.launch(), "c5.large spot, 1 of 1 surveyed");
+    run.settle("launch", Some(no_capacity()));
+    assert!(run.has("survey") && !run.has("launch"), "{:?}", run.open());
+    assert!(!run.question().needed);
+    let found = run.pools(&[("c5.large", Market::Spot)]);
+    run.settle("survey", Some(found));
+    assert!(run.now_ms >= 15_000, "{} ms", run.now_ms);
+    assert_eq!(run.launch(), "c5.large spot, 1 of 1 surveyed");
 }
 
 #[test]
@@ -356,20 +315,20 @@ fn a_survey_without_an_answer_gives_way_to_the_last_one_but_not_to_nothing() {
     let spec = spec(NetworkMode::SecondaryIp);
     let refused = Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() };
     for evidence in [out_of_time(), refused.clone(), Evidence::Surveyed(Survey::default())] {
-        let mut desk = Desk::replace(&spec);
-        assert!(!desk.question().needed);
-        desk.settle("survey", Some(evidence));
-        assert!(desk.launch().starts_with("a type that fits spot"), "{}", desk.launch());
+        let mut run = replace(&spec);
+        assert!(!run.question().needed);
+        run.settle("survey", Some(evidence));
+        assert!(run.launch().starts_with("a type that fits spot"), "{}", run.launch());
     }
     for (evidence, why) in [
         (out_of_time(), "its time is over"),
         (refused, "the region's instance types cannot be looked at"),
         (Evidence::Surveyed(Survey::default()), "no instance type fits"),
     ] {
-        let mut desk = Desk::new(OperationKind::Provision, &spec, Resources::default(), request());
-        desk.settle("resolve", None);
-        desk.settle("survey", Some(evidence));
-        let Status::Stuck { because, .. } = &desk.state.status else { panic!("{:?}", desk.state.status) };
+        let mut run = provision(&spec);
+        run.settle("resolve", None);
+        run.settle("survey", Some(evidence));
+        let Status::Stuck { because, .. } = &run.state.status else { panic!("{:?}", run.state.status) };
         assert!(because.contains(why), "{because}");
     }
 }
@@ -380,14 +339,14 @@ fn another_file_makes_the_last_survey_void() {
     let before = imagined_resources(&old).unwrap();
     let mut new = old;
     new.capacity.requirements.as_mut().unwrap().vcpus.min = 4;
-    let desk = Desk::new(OperationKind::Replace, &new, before.clone(), request());
-    assert!(desk.question().needed);
+    let run = Run::of(Order { before: before.clone(), ..order(OperationKind::Replace, &new, asked()) });
+    assert!(run.question().needed);
     // A list is something to go by.
     new.capacity.instance_types = vec!["m6i.xlarge".into()];
-    let mut desk = Desk::new(OperationKind::Replace, &new, before, request());
-    assert!(!desk.question().needed);
-    desk.settle("survey", Some(out_of_time()));
-    assert_eq!(desk.launch(), "m6i.xlarge spot, ");
+    let mut run = Run::of(Order { before, ..order(OperationKind::Replace, &new, asked()) });
+    assert!(!run.question().needed);
+    run.settle("survey", Some(out_of_time()));
+    assert_eq!(run.launch(), "m6i.xlarge spot, ");
 }
 
 #[test]
@@ -395,18 +354,18 @@ fn the_old_instance_stays_until_it_is_known_where_to_go() {
     let mut spec = spec(NetworkMode::PrimaryEni);
     spec.capacity.market = MarketPolicy::SpotOnly;
     spec.capacity.price_max = Some("0.1".into());
-    let mut desk = Desk::replace(&spec);
-    assert_eq!(desk.open(), ["preserve", "survey"]);
-    desk.settle("preserve", None);
-    assert_eq!(desk.open(), ["survey"]);
+    let mut run = replace(&spec);
+    assert_eq!(run.open(), ["preserve", "survey"]);
+    run.settle("preserve", None);
+    assert_eq!(run.open(), ["survey"]);
     // Too expensive now: another look later, and nothing is taken away meanwhile.
-    desk.settle("survey", Some(too_expensive()));
-    assert_eq!(desk.open(), ["survey"]);
-    let again = desk.state.open_steps()[0].not_before_ms;
-    assert!(again >= desk.now_ms + 7_000, "{again}");
-    let found = desk.pools(&[("m5.large", Market::Spot)]);
-    desk.settle("survey", Some(found));
-    assert_eq!(desk.open(), ["fence"]);
+    run.settle("survey", Some(too_expensive()));
+    assert_eq!(run.open(), ["survey"]);
+    let again = run.state.open_steps()[0].not_before_ms;
+    assert!(again >= run.now_ms + 7_000, "{again}");
+    let found = run.pools(&[("m5.large", Market::Spot)]);
+    run.settle("survey", Some(found));
+    assert_eq!(run.open(), ["fence"]);
 }
 
 #[test]
@@ -416,61 +375,60 @@ fn an_instance_that_is_gone_waits_for_no_survey() {
     let instance = before.carrier.as_ref().unwrap().instance.clone();
     let news = News::StateChange { state: InstanceState::Terminated };
     let signal = Signal { instance, news, source: Source::Sweep, at_ms: 0 };
-    let desk = Desk::new(OperationKind::Replace, &spec, before, Cause::Signal { signal });
-    assert_eq!(desk.open(), ["fence", "survey"]);
+    let run = Run::of(Order { before, ..order(OperationKind::Replace, &spec, Cause::Signal { signal }) });
+    assert_eq!(run.open(), ["fence", "survey"]);
 }
 
 #[test]
 fn on_demand_that_was_waited_for_is_asked_after_the_next_survey() {
     let mut spec = spec(NetworkMode::SecondaryIp);
     spec.capacity.on_demand = OnDemandSpec { after_s: 10, max_nodes: None };
-    let mut desk = Desk::replace(&spec);
+    let mut run = replace(&spec);
     let pools = [("m5.large", Market::Spot), ("m5.large", Market::OnDemand)];
-    let found = desk.pools(&pools);
-    desk.settle("survey", Some(found.clone()));
-    desk.settle("launch", Some(no_capacity()));
-    desk.settle("survey", Some(found));
-    assert!(desk.launch().starts_with("m5.large on-demand"), "{} at {} ms", desk.launch(), desk.now_ms);
-    assert!(desk.now_ms >= 10_000, "{} ms", desk.now_ms);
+    let found = run.pools(&pools);
+    run.settle("survey", Some(found.clone()));
+    run.settle("launch", Some(no_capacity()));
+    run.settle("survey", Some(found));
+    assert!(run.launch().starts_with("m5.large on-demand"), "{} at {} ms", run.launch(), run.now_ms);
+    assert!(run.now_ms >= 10_000, "{} ms", run.now_ms);
 }
 
 #[test]
 fn a_pause_does_not_wait_for_a_survey() {
     let spec = spec(NetworkMode::SecondaryIp);
-    let mut desk = Desk::new(OperationKind::Provision, &spec, Resources::default(), request());
-    desk.settle("resolve", None);
-    let mut draft = Draft::from(&desk.state, desk.head, 1_000);
-    draft.divert(request(), None).unwrap();
-    desk.state = draft.state;
-    assert!(!desk.has("survey"), "{:?}", desk.open());
+    let mut run = provision(&spec);
+    run.settle("resolve", None);
+    let mut draft = run.draft();
+    draft.divert(asked(), None).unwrap();
+    run.take(draft);
+    assert!(!run.has("survey"), "{:?}", run.open());
 }
 
 #[test]
 fn a_survey_of_a_file_that_was_corrected_meanwhile_is_made_again() {
     let mut spec = spec(NetworkMode::SecondaryIp);
-    let mut desk = Desk::new(OperationKind::Provision, &spec, Resources::default(), request());
-    desk.settle("resolve", None);
+    let mut run = provision(&spec);
+    run.settle("resolve", None);
     // Another step is stuck while the survey is under way.
     let refused = Evidence::Refused { code: "VolumeLimitExceeded".into(), message: "no".into() };
-    desk.settle("create_volume", Some(refused));
-    assert!(matches!(desk.state.status, Status::Stuck { .. }));
+    run.settle("create_volume", Some(refused));
+    assert!(matches!(run.state.status, Status::Stuck { .. }));
     spec.capacity.requirements.as_mut().unwrap().vcpus.min = 4;
-    let mut draft = Draft::from(&desk.state, desk.head, 2_000);
+    let mut draft = run.draft();
     draft.resume("ops".into(), Vec::new(), spec).unwrap();
-    desk.head = Seq(desk.head.0 + draft.events.len() as u64);
-    desk.state = draft.state;
-    assert_eq!(desk.question().requirements.unwrap().vcpus.min, 2);
-    desk.settle("survey", Some(Evidence::Surveyed(Survey::default())));
-    assert_eq!(desk.question().requirements.unwrap().vcpus.min, 4, "{:?}", desk.state.status);
+    run.take(draft);
+    assert_eq!(run.question().requirements.unwrap().vcpus.min, 2);
+    run.settle("survey", Some(Evidence::Surveyed(Survey::default())));
+    assert_eq!(run.question().requirements.unwrap().vcpus.min, 4, "{:?}", run.state.status);
 }
 
 #[test]
 fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
     let spec = spec(NetworkMode::SecondaryIp);
-    let mut desk = Desk::new(OperationKind::Provision, &spec, Resources::default(), request());
+    let mut run = provision(&spec);
     let mut events =
-        vec![(Stamp { seq: Seq(1), at_ms: 0 }, OperationEvent::Started((*desk.state.order).clone()))];
-    let resolve = desk.state.open_steps()[0].clone();
+        vec![(Stamp { seq: Seq(1), at_ms: 0 }, OperationEvent::Started((*run.state.order).clone()))];
+    let resolve = run.state.open_steps()[0].clone();
     events.push((
         Stamp { seq: Seq(2), at_ms: 0 },
         OperationEvent::StepIntended {
@@ -481,18 +439,18 @@ fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
             deadline_ms: resolve.deadline_ms,
         },
     ));
-    let mut take = |desk: &Desk, led_to: Vec<OperationEvent>| {
+    let mut take = |run: &Run, led_to: Vec<OperationEvent>| {
         for event in led_to {
             let seq = Seq(events.len() as u64 + 1);
-            events.push((Stamp { seq, at_ms: desk.now_ms }, event));
+            events.push((Stamp { seq, at_ms: run.now_ms }, event));
         }
     };
-    let led_to = desk.settle("resolve", None);
-    take(&desk, led_to);
+    let led_to = run.settle("resolve", None);
+    take(&run, led_to);
     let seen = Survey {
         unfit: BTreeMap::from([("burstable".to_owned(), 12)]),
         notes: vec!["prices in z are not known: no".to_owned()],
-        ..match (desk.pools(&[("m5.large", Market::Spot)]), too_expensive()) {
+        ..match (run.pools(&[("m5.large", Market::Spot)]), too_expensive()) {
             (Evidence::Surveyed(pools), Evidence::Surveyed(dear)) => {
                 Survey { rejected: dear.rejected, ..pools }
             }
@@ -501,10 +459,10 @@ fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
     };
     // The same again after a round tells nothing new.
     for _ in 0..2 {
-        let led_to = desk.settle("survey", Some(Evidence::Surveyed(seen.clone())));
-        take(&desk, led_to);
-        let led_to = desk.settle("launch", Some(no_capacity()));
-        take(&desk, led_to);
+        let led_to = run.settle("survey", Some(Evidence::Surveyed(seen.clone())));
+        take(&run, led_to);
+        let led_to = run.settle("launch", Some(no_capacity()));
+        take(&run, led_to);
     }
     let told = story(&OperationId::parse("db-1.2").unwrap(), &events).unwrap();
     let rejected: Vec<&str> = told.rejected.iter().map(|remark| remark.text.as_str()).collect();
@@ -520,7 +478,7 @@ fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
     let remarks: Vec<&str> = told.remarks.iter().map(|remark| remark.text.as_str()).collect();
     assert_eq!(remarks, ["surveyed, in order: m5.large spot", "survey: prices in z are not known: no"]);
     // The state keeps the last survey only; the journal has all of them.
-    let kept = desk.state.steps.values().filter_map(|record| match &record.outcome {
+    let kept = run.state.steps.values().filter_map(|record| match &record.outcome {
         Some((Evidence::Surveyed(survey), _)) => Some(survey.pools.len()),
         _ => None,
     });

@@ -1,15 +1,13 @@
 //! The tables of the workflows, row by row: what is opened when, and what an unwelcome observation leads to.
 //!
-//! A run is told as one line per event: `+` a step is opened, `=` it settles, `!` something else happens. Everything goes well
-//! except what the case says. `UPDATE_EXPECT=1 cargo test -p perennial-workflows --test workflows tables` rewrites the expectations after a
-//! change that was meant.
-
-use std::fmt::Write as _;
+//! Everything goes well except what the case says; a transcript begins where it differs. `UPDATE_EXPECT=1 cargo test -p
+//! perennial-workflows --test workflows tables` rewrites the expectations after a change that was meant: run it twice, the
+//! transcripts in which all goes well come first.
 
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
-use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SubnetId, VolumeId};
+use perennial_engine::ids::Token;
+use perennial_workflows::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
 use perennial_workflows::backup::BackupEvidence;
 use perennial_workflows::capacity;
 use perennial_workflows::found::{Found, FoundVolume, Stranger};
@@ -22,171 +20,62 @@ use perennial_workflows::spec::{
 };
 use perennial_workflows::steps::{Evidence, Intent};
 
-/// What a case says of one step: given its intent and attempt, another evidence than success.
-type Otherwise<'a> = &'a dyn Fn(&Intent, u32) -> Option<Evidence>;
-
-struct Run {
-    state: Operation,
-    head: Seq,
-    now_ms: u64,
-    told: String,
-    last: Option<OperationEvent>,
-}
-
-impl Run {
-    fn start(kind: OperationKind, spec: &NodeSpec, cause: Cause, keep: Option<Keep>) -> Self {
-        let before = match kind {
-            OperationKind::Provision => Default::default(),
-            OperationKind::Replace
-            | OperationKind::Delete
-            | OperationKind::Grow
-            | OperationKind::Take
-            | OperationKind::Prune
-            | OperationKind::Pause => imagined_resources(spec).unwrap(),
-            OperationKind::Resume => {
-                perennial_workflows::node::Resources { carrier: None, ..imagined_resources(spec).unwrap() }
-            }
-        };
-        let order = Order {
-            number: 2,
-            kind,
-            generation: 2,
-            owner: "tables".into(),
-            spec: spec.clone(),
-            before,
-            keep,
-            reimage: false,
-            restore: None,
-            prune: Vec::new(),
-            cause,
-        };
-        let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        let mut run =
-            Self { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
-        run.take(draft);
-        run
-    }
-
-    fn take(&mut self, draft: Draft) {
-        for event in &draft.events {
-            self.head = self.head.next();
-            let told = &mut self.told;
-            let _ = match event {
-                OperationEvent::Started(_) | OperationEvent::SignalReceived { .. } => Ok(()),
-                OperationEvent::StepIntended { step, attempt: 1, .. } => writeln!(told, "+ {step}"),
-                OperationEvent::StepIntended { step, attempt, .. } => writeln!(told, "+ {step} ({attempt})"),
-                OperationEvent::StepSettled { step, evidence, .. } => {
-                    let value = serde_json::to_value(evidence).unwrap();
-                    let name = value
-                        .as_str()
-                        .map(str::to_owned)
-                        .unwrap_or_else(|| value.as_object().unwrap().keys().next().unwrap().clone());
-                    writeln!(told, "= {step}: {name}")
-                }
-                OperationEvent::RungChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
-                OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
-                OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
-                OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
-                OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
-                OperationEvent::CancelRequested { .. } => writeln!(told, "! cancelled"),
-                OperationEvent::Diverted { .. } => writeln!(told, "! diverted"),
-                OperationEvent::VolumeFound { slot, held, .. } => {
-                    writeln!(told, "! {} is the node's: {slot}", held.volume)
-                }
-                OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
-            };
-        }
-        self.last = draft.events.last().cloned().or(self.last.take());
-        self.state = draft.state;
-    }
-
-    /// Settles the step opened first, until nothing is open.
-    fn drive(&mut self, otherwise: Otherwise<'_>) {
-        for _ in 0..200 {
-            let Some(step) = self.state.open_steps().into_iter().min_by_key(|step| step.token) else {
-                return;
-            };
-            let attempt = self.state.steps[&step.token].attempt;
-            let evidence = otherwise(&step.intent, attempt)
-                .unwrap_or_else(|| success(&self.state, &step.intent, step.token));
-            self.now_ms = self.now_ms.max(step.not_before_ms) + 1_000;
-            let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-            draft.report(step.token, evidence).unwrap();
-            self.take(draft);
-        }
-        panic!("the operation does not end:\n{}", self.told);
-    }
-
-    /// Settles steps until one of this name is open.
-    fn drive_to(&mut self, name: &str) {
-        self.drive_to_with(name, &well);
-    }
-
-    fn drive_to_with(&mut self, name: &str, otherwise: Otherwise<'_>) {
-        while !self.state.open_steps().iter().any(|step| step.step.starts_with(name)) {
-            let step =
-                self.state.open_steps().into_iter().min_by_key(|step| step.token).expect("an open step");
-            let attempt = self.state.steps[&step.token].attempt;
-            let evidence = otherwise(&step.intent, attempt)
-                .unwrap_or_else(|| success(&self.state, &step.intent, step.token));
-            self.now_ms += 1_000;
-            let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-            draft.report(step.token, evidence).unwrap();
-            self.take(draft);
-        }
-    }
-
-    /// The last event, with its place.
-    fn last(&self) -> Option<(Seq, OperationEvent)> {
-        self.last.clone().map(|event| (self.head, event))
-    }
-
-    fn cancel(&mut self) -> Result<(), Refusal> {
-        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-        draft.cancel("a person".into(), None)?;
-        self.told.clear();
-        self.take(draft);
-        Ok(())
-    }
-
-    fn hear(&mut self, instance: &InstanceId, news: News) {
-        let signal = Signal {
-            instance: instance.clone(),
-            news,
-            source: Source::Event { id: "e".into() },
-            at_ms: self.now_ms,
-        };
-        let mut draft = Draft::from(&self.state, self.head, self.now_ms);
-        draft.signal(&signal).unwrap();
-        self.take(draft);
-    }
-}
-
-fn asked() -> Cause {
-    Cause::Request { submission: "s".into(), requested_by: "tables".into(), reason: None }
-}
+use crate::run::{Otherwise, Run, asked, order, well};
 
 fn spec(network: NetworkMode, root: RootMode) -> NodeSpec {
     example("db-1", network, root)
 }
 
-fn check(kind: OperationKind, spec: &NodeSpec, otherwise: Otherwise<'_>, expected: Expect) {
+/// A transcript in which everything goes well, with what it is called.
+type Well = (&'static str, fn() -> Expect);
+
+/// All of them, each checked line by line where it stands.
+const WELL: [Well; 9] = [
+    ("a provision", a_provision),
+    ("make before break", make_before_break),
+    ("break before make", break_before_make),
+    ("a root by image", a_root_by_image),
+    ("a live handover", a_live_handover),
+    ("an Elastic IP", an_elastic_ip),
+    ("a second interface", a_second_interface),
+    ("a second interface that leaves alive", a_second_interface_alive),
+    ("set groups", set_groups),
+];
+
+/// Fewer lines than these are not worth a reference.
+const SHORTENED_MIN: usize = 4;
+
+/// A transcript from its first difference on: how many lines it shares with one of [`WELL`], and the rest.
+fn differs(told: &str) -> String {
+    let told: Vec<&str> = told.lines().collect();
+    let shared = |(name, expected): &Well| {
+        let expected = expected();
+        let lines = expected.data().lines().map(str::trim).filter(|line| !line.is_empty());
+        (lines.zip(&told).take_while(|(one, other)| one == *other).count(), *name)
+    };
+    let (shared, name) =
+        WELL.iter().rev().map(shared).max_by_key(|(lines, _)| *lines).expect("there are some");
+    let (head, skipped) = match shared {
+        0..SHORTENED_MIN => (String::new(), 0),
+        lines => (format!("… {lines} lines of {name}\n"), lines),
+    };
+    told[skipped..].iter().fold(head, |text, line| text + line + "\n")
+}
+
+fn all_goes_well(kind: OperationKind, spec: &NodeSpec, expected: &Expect) {
     let mut run = Run::start(kind, spec, asked(), None);
-    run.drive(otherwise);
+    run.drive(&well);
     expected.assert_eq(&run.told);
 }
 
-fn well(_: &Intent, _: u32) -> Option<Evidence> {
-    None
+fn check(kind: OperationKind, spec: &NodeSpec, otherwise: Otherwise<'_>, expected: Expect) {
+    let mut run = Run::start(kind, spec, asked(), None);
+    run.drive(otherwise);
+    expected.assert_eq(&differs(&run.told));
 }
 
-#[test]
-fn provision_makes_launches_and_carries() {
-    check(
-        OperationKind::Provision,
-        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
-        &well,
-        expect![[r#"
+fn a_provision() -> Expect {
+    expect![[r#"
         + resolve
         = resolve: resolved
         + create_volume:data
@@ -206,17 +95,16 @@ fn provision_makes_launches_and_carries() {
         + verify
         = verify: verified
         ! finished
-    "#]],
-    );
+    "#]]
 }
 
 #[test]
-fn make_before_break_fences_only_when_the_new_instance_runs() {
-    check(
-        OperationKind::Replace,
-        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
-        &well,
-        expect![[r#"
+fn provision_makes_launches_and_carries() {
+    all_goes_well(OperationKind::Provision, &spec(NetworkMode::PrimaryEni, RootMode::Adopt), &a_provision());
+}
+
+fn make_before_break() -> Expect {
+    expect![[r#"
             + preserve:i-new1x5
             + launch
             = preserve:i-new1x5: preserved
@@ -248,17 +136,20 @@ fn make_before_break_fences_only_when_the_new_instance_runs() {
             = delete_interface:eni-new1x8: deleted
             = delete_volume:vol-new2x6: deleted
             ! finished
-        "#]],
-    );
+        "#]]
 }
 
 #[test]
-fn break_before_make_launches_only_when_the_interface_is_free() {
-    check(
+fn make_before_break_fences_only_when_the_new_instance_runs() {
+    all_goes_well(
         OperationKind::Replace,
-        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
-        &well,
-        expect![[r#"
+        &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
+        &make_before_break(),
+    );
+}
+
+fn break_before_make() -> Expect {
+    expect![[r#"
             + preserve:i-new1x7
             = preserve:i-new1x7: preserved
             + fence:i-new1x7
@@ -288,17 +179,20 @@ fn break_before_make_launches_only_when_the_interface_is_free() {
             + delete_volume:vol-new2x14
             = delete_volume:vol-new2x14: deleted
             ! finished
-        "#]],
-    );
+        "#]]
 }
 
 #[test]
-fn a_root_by_image_launches_only_when_the_image_is_there() {
-    check(
+fn break_before_make_launches_only_when_the_interface_is_free() {
+    all_goes_well(
         OperationKind::Replace,
-        &spec(NetworkMode::SecondaryIp, RootMode::Image),
-        &well,
-        expect![[r#"
+        &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
+        &break_before_make(),
+    );
+}
+
+fn a_root_by_image() -> Expect {
+    expect![[r#"
             + preserve:i-new1x5
             = preserve:i-new1x5: preserved
             + fence:i-new1x5
@@ -328,19 +222,20 @@ fn a_root_by_image_launches_only_when_the_image_is_there() {
             + delete_interface:eni-new1x8
             = delete_interface:eni-new1x8: deleted
             ! finished
-        "#]],
-    );
+        "#]]
 }
 
 #[test]
-fn a_live_handover_detaches_before_it_fences() {
-    let mut spec = spec(NetworkMode::None, RootMode::None);
-    spec.persist.handover = Handover::Detach;
-    check(
+fn a_root_by_image_launches_only_when_the_image_is_there() {
+    all_goes_well(
         OperationKind::Replace,
-        &spec,
-        &well,
-        expect![[r#"
+        &spec(NetworkMode::SecondaryIp, RootMode::Image),
+        &a_root_by_image(),
+    );
+}
+
+fn a_live_handover() -> Expect {
+    expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
@@ -358,8 +253,14 @@ fn a_live_handover_detaches_before_it_fences() {
         + verify
         = verify: verified
         ! finished
-    "#]],
-    );
+    "#]]
+}
+
+#[test]
+fn a_live_handover_detaches_before_it_fences() {
+    let mut spec = spec(NetworkMode::None, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    all_goes_well(OperationKind::Replace, &spec, &a_live_handover());
 }
 
 #[test]
@@ -374,13 +275,7 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
         &spec,
         &busy,
         expect![[r#"
-            + preserve:i-new1x5
-            + launch
-            = preserve:i-new1x5: preserved
-            = launch: launched
-            + start
-            = start: started
-            + detach:data
+            … 7 lines of a live handover
             = detach:data: out_of_time
             + fence:i-new1x5
             = fence:i-new1x5: fenced
@@ -412,61 +307,43 @@ fn an_adoption_that_fails_is_tried_with_a_clone() {
         &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
         &fails,
         expect![[r#"
-        + preserve:i-new1x7
-        = preserve:i-new1x7: preserved
-        + fence:i-new1x7
-        = fence:i-new1x7: fenced
-        + release:root
-        + release:data
-        + release_interface
-        = release:root: released
-        = release:data: released
-        = release_interface: released
-        + launch
-        = launch: launched
-        + start
-        = start: started
-        + preserve:i-new2x12
-        + attach:data
-        = preserve:i-new2x12: preserved
-        + adopt_root
-        = attach:data: attached
-        = adopt_root: adopt_refused
-        ! root: adopt → clone
-        + preserve:i-new2x12 (2)
-        = preserve:i-new2x12: preserved
-        + fence:i-new2x12
-        = fence:i-new2x12: fenced
-        + release:root (2)
-        + release:data (2)
-        + release_interface (2)
-        = release:root: released
-        + clone_root
-        = release:data: released
-        = release_interface: released
-        + launch (2)
-        = clone_root: volume_created
-        = launch: launched
-        + start (2)
-        = start: started
-        + preserve:i-new2x34
-        + attach:data (2)
-        = preserve:i-new2x34: preserved
-        + adopt_root (2)
-        = attach:data: attached
-        = adopt_root: adopted
-        + preserve:i-new2x34 (2)
-        = preserve:i-new2x34: preserved
-        + preserve:i-new2x34 (3)
-        = preserve:i-new2x34: preserved
-        + verify
-        = verify: verified
-        + delete_volume:vol-new2x14
-        + delete_volume:vol-new2x37
-        = delete_volume:vol-new2x14: deleted
-        = delete_volume:vol-new2x37: deleted
-        ! finished
-    "#]],
+            … 19 lines of break before make
+            = adopt_root: adopt_refused
+            ! root: adopt → clone
+            + preserve:i-new2x12 (2)
+            = preserve:i-new2x12: preserved
+            + fence:i-new2x12
+            = fence:i-new2x12: fenced
+            + release:root (2)
+            + release:data (2)
+            + release_interface (2)
+            = release:root: released
+            + clone_root
+            = release:data: released
+            = release_interface: released
+            + launch (2)
+            = clone_root: volume_created
+            = launch: launched
+            + start (2)
+            = start: started
+            + preserve:i-new2x34
+            + attach:data (2)
+            = preserve:i-new2x34: preserved
+            + adopt_root (2)
+            = attach:data: attached
+            = adopt_root: adopted
+            + preserve:i-new2x34 (2)
+            = preserve:i-new2x34: preserved
+            + preserve:i-new2x34 (3)
+            = preserve:i-new2x34: preserved
+            + verify
+            = verify: verified
+            + delete_volume:vol-new2x14
+            + delete_volume:vol-new2x37
+            = delete_volume:vol-new2x14: deleted
+            = delete_volume:vol-new2x37: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -481,82 +358,64 @@ fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as
         &spec(NetworkMode::PrimaryEni, RootMode::Adopt),
         &fails,
         expect![[r#"
-        + preserve:i-new1x7
-        = preserve:i-new1x7: preserved
-        + fence:i-new1x7
-        = fence:i-new1x7: fenced
-        + release:root
-        + release:data
-        + release_interface
-        = release:root: released
-        = release:data: released
-        = release_interface: released
-        + launch
-        = launch: launched
-        + start
-        = start: started
-        + preserve:i-new2x12
-        + attach:data
-        = preserve:i-new2x12: preserved
-        + adopt_root
-        = attach:data: attached
-        = adopt_root: adopt_refused
-        ! root: adopt → clone
-        + preserve:i-new2x12 (2)
-        = preserve:i-new2x12: preserved
-        + fence:i-new2x12
-        = fence:i-new2x12: fenced
-        + release:root (2)
-        + release:data (2)
-        + release_interface (2)
-        = release:root: released
-        + clone_root
-        = release:data: released
-        = release_interface: released
-        + launch (2)
-        = clone_root: volume_created
-        = launch: launched
-        + start (2)
-        = start: started
-        + preserve:i-new2x34
-        + attach:data (2)
-        = preserve:i-new2x34: preserved
-        + adopt_root (2)
-        = attach:data: attached
-        = adopt_root: adopt_refused
-        ! root: clone → image
-        + preserve:i-new2x34 (2)
-        + snapshot_root
-        = preserve:i-new2x34: preserved
-        + fence:i-new2x34
-        = snapshot_root: snapshot_completed
-        + register_image
-        = fence:i-new2x34: fenced
-        + release:data (3)
-        + release_interface (3)
-        = register_image: image_available
-        = release:data: released
-        = release_interface: released
-        + launch (3)
-        = launch: launched
-        + start (3)
-        = start: started
-        + preserve:i-new2x58
-        + attach:data (3)
-        = preserve:i-new2x58: preserved
-        = attach:data: attached
-        + preserve:i-new2x58 (2)
-        = preserve:i-new2x58: preserved
-        + verify
-        = verify: verified
-        + delete_volume:vol-new2x14
-        + delete_volume:vol-new2x37
-        + delete_volume:vol-new2x31
-        = delete_volume:vol-new2x14: deleted
-        = delete_volume:vol-new2x37: deleted
-        = delete_volume:vol-new2x31: deleted
-        ! finished
-    "#]],
+            … 19 lines of break before make
+            = adopt_root: adopt_refused
+            ! root: adopt → clone
+            + preserve:i-new2x12 (2)
+            = preserve:i-new2x12: preserved
+            + fence:i-new2x12
+            = fence:i-new2x12: fenced
+            + release:root (2)
+            + release:data (2)
+            + release_interface (2)
+            = release:root: released
+            + clone_root
+            = release:data: released
+            = release_interface: released
+            + launch (2)
+            = clone_root: volume_created
+            = launch: launched
+            + start (2)
+            = start: started
+            + preserve:i-new2x34
+            + attach:data (2)
+            = preserve:i-new2x34: preserved
+            + adopt_root (2)
+            = attach:data: attached
+            = adopt_root: adopt_refused
+            ! root: clone → image
+            + preserve:i-new2x34 (2)
+            + snapshot_root
+            = preserve:i-new2x34: preserved
+            + fence:i-new2x34
+            = snapshot_root: snapshot_completed
+            + register_image
+            = fence:i-new2x34: fenced
+            + release:data (3)
+            + release_interface (3)
+            = register_image: image_available
+            = release:data: released
+            = release_interface: released
+            + launch (3)
+            = launch: launched
+            + start (3)
+            = start: started
+            + preserve:i-new2x58
+            + attach:data (3)
+            = preserve:i-new2x58: preserved
+            = attach:data: attached
+            + preserve:i-new2x58 (2)
+            = preserve:i-new2x58: preserved
+            + verify
+            = verify: verified
+            + delete_volume:vol-new2x14
+            + delete_volume:vol-new2x37
+            + delete_volume:vol-new2x31
+            = delete_volume:vol-new2x14: deleted
+            = delete_volume:vol-new2x37: deleted
+            = delete_volume:vol-new2x31: deleted
+            ! finished
+        "#]],
     );
 }
 
@@ -571,24 +430,7 @@ fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first()
         &spec(NetworkMode::SecondaryIp, RootMode::Adopt),
         &refused,
         expect![[r#"
-            + preserve:i-new1x5
-            + launch
-            = preserve:i-new1x5: preserved
-            = launch: launched
-            + start
-            = start: started
-            + fence:i-new1x5
-            + preserve:i-new2x3
-            = fence:i-new1x5: fenced
-            + release:root
-            + release:data
-            + move_address
-            = preserve:i-new2x3: preserved
-            = release:root: released
-            + adopt_root
-            = release:data: released
-            + attach:data
-            = move_address: moved
+            … 18 lines of make before break
             = adopt_root: adopt_refused
             ! root: adopt → image
             + preserve:i-new2x3 (2)
@@ -750,7 +592,7 @@ fn a_return_to_spot_that_finds_none_is_undone_before_anything_was_taken() {
         ! cancelled
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -805,7 +647,7 @@ fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
     let Status::Stuck { because, .. } = &run.state.status else { panic!("{}", run.told) };
     assert!(because.starts_with("12 launches in a row"), "{because}");
     assert!(because.contains("Server.InternalError"), "{because}");
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
     run.take(draft);
     run.drive(&well);
@@ -874,7 +716,7 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
         = delete_volume:vol-new2x14: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -905,7 +747,7 @@ fn an_old_instance_that_is_gone_needs_no_preserving() {
         + fence:i-new1x5
         + launch
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -922,8 +764,8 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
         = preserve:i-new1x7: refused
         ! stuck at preserve:i-new1x7: UnauthorizedOperation: not you
     "#]]
-    .assert_eq(&run.told);
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    .assert_eq(&differs(&run.told));
+    let mut draft = run.draft();
     draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
     run.take(draft);
     run.drive(&well);
@@ -941,11 +783,11 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
     run.drive(&lost);
     assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
     let slot = |name: &str| perennial_workflows::steps::Slot::try_from(name.to_owned()).unwrap();
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     let refusal =
         draft.resume("a person".into(), vec![slot("logs")], run.state.order.spec.clone()).unwrap_err();
     assert!(matches!(refusal, Refusal::NotLost { .. }), "only what is lost can be given up");
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.resume("a person".into(), vec![slot("data")], run.state.order.spec.clone()).unwrap();
     run.told.clear();
     run.take(draft);
@@ -965,7 +807,7 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
         = delete_interface:eni-new1x8: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -975,14 +817,7 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
     let mut run = Run::start(OperationKind::Delete, &spec, asked(), Some(keep));
     run.drive(&well);
     expect![[r#"
-        + preserve:i-new1x7
-        = preserve:i-new1x7: preserved
-        + fence:i-new1x7
-        = fence:i-new1x7: fenced
-        + release:root
-        + release:data
-        + release_interface
-        = release:root: released
+        … 8 lines of break before make
         + delete_volume:vol-new1x10
         = release:data: released
         = release_interface: released
@@ -991,7 +826,7 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
         = delete_interface:eni-new1x5: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1022,7 +857,7 @@ fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
         = verify: verified
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1041,7 +876,7 @@ fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
         = delete_volume:vol-new2x6: refused
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     assert_eq!(run.state.leftovers().len(), 1);
 }
 
@@ -1059,15 +894,8 @@ fn an_address_that_another_has_is_stuck_with_who_has_it() {
     assert_eq!(needs, "free 10.0.0.9, then: perennial workflow resume db-1.2");
 }
 
-#[test]
-fn an_elastic_ip_follows_the_private_address() {
-    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
-    spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
-    check(
-        OperationKind::Replace,
-        &spec,
-        &well,
-        expect![[r#"
+fn an_elastic_ip() -> Expect {
+    expect![[r#"
             + preserve:i-new1x5
             + launch
             = preserve:i-new1x5: preserved
@@ -1091,8 +919,14 @@ fn an_elastic_ip_follows_the_private_address() {
             + delete_interface:eni-new1x8
             = delete_interface:eni-new1x8: deleted
             ! finished
-        "#]],
-    );
+        "#]]
+}
+
+#[test]
+fn an_elastic_ip_follows_the_private_address() {
+    let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
+    spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
+    all_goes_well(OperationKind::Replace, &spec, &an_elastic_ip());
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive(&|intent, _| match intent {
         Intent::Associate { private_ip, .. } => {
@@ -1108,16 +942,7 @@ fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it(
     let mut spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
     let before = imagined_resources(&spec).unwrap();
     spec.data_volumes[0].size_gib = 20;
-    let start = || {
-        let mut run = Run::start(OperationKind::Delete, &spec, asked(), None);
-        let mut order = (*run.state.order).clone();
-        order.kind = OperationKind::Grow;
-        order.before = before.clone();
-        let draft = Draft::start(OperationId::parse("db-1.2").unwrap(), order, 0).unwrap();
-        run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
-        run.take(draft);
-        run
-    };
+    let start = || Run::of(Order { before: before.clone(), ..order(OperationKind::Grow, &spec, asked()) });
     let mut run = start();
     run.drive(&well);
     expect![[r#"
@@ -1125,7 +950,7 @@ fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it(
         = grow:data: grown
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
     assert_eq!(resources.carrier, before.carrier, "the same instance");
     assert!(!resources.is_smaller_than(&spec));
@@ -1137,7 +962,7 @@ fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it(
         + grow:data
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     assert!(run.state.facts.carried_over.is_some(), "the next operation's cause");
 }
 
@@ -1166,7 +991,7 @@ fn a_replacement_that_is_cancelled_gives_back_what_it_took() {
         = delete_volume:vol-new2x6: deleted
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, outcome })) = run.last() else { panic!() };
     assert_eq!((outcome.name(), resources), ("cancelled", before));
 }
@@ -1215,7 +1040,7 @@ fn a_cancellation_whose_old_instance_is_lost_goes_forward_after_all() {
         = delete_volume:vol-new2x18: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1226,7 +1051,7 @@ fn a_launch_that_waits_for_capacity_is_withdrawn_by_a_cancellation() {
     let mut run = Run::start(OperationKind::Provision, &spec, asked(), None);
     run.drive_to("launch");
     let launch = run.state.open_steps().into_iter().find(|step| step.step == "launch").unwrap();
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     let none = Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() };
     draft.report(launch.token, none).unwrap();
     run.take(draft);
@@ -1239,7 +1064,7 @@ fn a_launch_that_waits_for_capacity_is_withdrawn_by_a_cancellation() {
         = delete_volume:vol-new2x4: deleted
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1264,7 +1089,7 @@ fn a_provision_that_is_cancelled_keeps_only_what_may_hold_data() {
         = delete_interface:eni-new2x5: deleted
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
     assert_eq!(resources.volumes.len(), 1, "the data volume: {resources:?}");
     assert_eq!(resources.retained.len(), 1, "the root: {resources:?}");
@@ -1291,8 +1116,7 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
     let mut order = (*run.state.order).clone();
     order.before = handed;
     let draft = Draft::start(OperationId::parse("db-1.3").unwrap(), order, 0).unwrap();
-    run = Run { state: draft.state.clone(), head: Seq::NONE, now_ms: 0, told: String::new(), last: None };
-    run.take(draft);
+    run = Run::begun(draft);
     run.drive(&well);
     expect![[r#"
         + preserve:i-new1x5
@@ -1315,7 +1139,7 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
         = delete_volume:vol-new1x8: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1326,7 +1150,7 @@ fn a_late_or_doubled_report_is_refused() {
     let settled =
         run.state.steps.iter().find(|(_, record)| record.outcome.is_some()).map(|(token, _)| *token).unwrap();
     for token in [settled, Token(9_999)] {
-        let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+        let mut draft = run.draft();
         assert!(matches!(draft.report(token, Evidence::Preserved), Err(Refusal::Fenced { .. })));
         assert!(draft.events.is_empty(), "it leaves no event");
     }
@@ -1352,13 +1176,8 @@ fn every_prefix_of_a_run_folds_and_has_something_to_do() {
     }
 }
 
-#[test]
-fn a_second_interface_moves_after_the_old_instance_is_fenced() {
-    check(
-        OperationKind::Replace,
-        &spec(NetworkMode::SecondaryEni, RootMode::None),
-        &well,
-        expect![[r#"
+fn a_second_interface() -> Expect {
+    expect![[r#"
         + preserve:i-new1x6
         + launch
         = preserve:i-new1x6: preserved
@@ -1380,19 +1199,20 @@ fn a_second_interface_moves_after_the_old_instance_is_fenced() {
         + verify
         = verify: verified
         ! finished
-    "#]],
-    );
+    "#]]
 }
 
 #[test]
-fn a_second_interface_leaves_a_running_instance_after_its_data() {
-    let mut spec = spec(NetworkMode::SecondaryEni, RootMode::None);
-    spec.persist.handover = Handover::Detach;
-    check(
+fn a_second_interface_moves_after_the_old_instance_is_fenced() {
+    all_goes_well(
         OperationKind::Replace,
-        &spec,
-        &well,
-        expect![[r#"
+        &spec(NetworkMode::SecondaryEni, RootMode::None),
+        &a_second_interface(),
+    );
+}
+
+fn a_second_interface_alive() -> Expect {
+    expect![[r#"
         + preserve:i-new1x6
         + launch
         = preserve:i-new1x6: preserved
@@ -1414,8 +1234,14 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
         + verify
         = verify: verified
         ! finished
-    "#]],
-    );
+    "#]]
+}
+
+#[test]
+fn a_second_interface_leaves_a_running_instance_after_its_data() {
+    let mut spec = spec(NetworkMode::SecondaryEni, RootMode::None);
+    spec.persist.handover = Handover::Detach;
+    all_goes_well(OperationKind::Replace, &spec, &a_second_interface_alive());
     // A volume in use stays until the fence, and the address with it.
     let busy = |intent: &Intent, _: u32| {
         matches!(intent, Intent::Detach { .. }).then(|| Evidence::StillBusy { because: "mounted".into() })
@@ -1436,10 +1262,7 @@ fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stu
         &spec(NetworkMode::SecondaryEni, RootMode::None),
         &lost,
         expect![[r#"
-            + resolve
-            = resolve: resolved
-            + create_volume:data
-            + create_interface
+            … 4 lines of a provision
             + launch
             = create_volume:data: volume_created
             = create_interface: interface_created
@@ -1500,7 +1323,7 @@ fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
         = attach:data: attached
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 /// A node with a second interface that may live in two other subnets, of which only the named ones have capacity.
@@ -1565,7 +1388,7 @@ fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_
         = delete_interface:eni-new1x4: deleted
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let before = run.state.order.before.interface.clone().unwrap();
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     let after = resources.interface.unwrap();
@@ -1605,7 +1428,7 @@ fn a_cancellation_deletes_the_interface_of_the_other_subnet_and_leaves_the_node_
         = delete_interface:eni-new2x8: deleted
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     assert_eq!(resources.interface, run.state.order.before.interface);
     assert_eq!(resources.leftovers, []);
@@ -1649,7 +1472,7 @@ fn a_pause_in_the_middle_of_a_move_keeps_the_interface_of_the_subnet_the_node_is
     let (spec, refusals) = second_elsewhere(&["subnet-b"]);
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive_to_with("attach_interface", &refusals);
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.divert(asked(), None).unwrap();
     run.take(draft);
     run.drive(&refusals);
@@ -1680,25 +1503,14 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     let lost = step.intent.instance().unwrap().clone();
     run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     assert!(run.state.facts.candidate.is_none(), "{}", run.told);
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.report(step.token, Evidence::Moved { address: "10.0.16.9".parse().unwrap() }).unwrap();
     run.take(draft);
     assert_eq!(run.state.facts.address, home, "{}", run.told);
 }
 
-#[test]
-fn a_kept_interface_has_the_files_groups_before_it_is_used() {
-    let mut spec = spec(NetworkMode::PrimaryEni, RootMode::None);
-    spec.security_groups = vec![GroupId::parse("sg-1").unwrap()];
-    // One that is made has them already.
-    let mut made = Run::start(OperationKind::Provision, &spec, asked(), None);
-    made.drive(&well);
-    assert!(!made.told.contains("set_groups"), "{}", made.told);
-    check(
-        OperationKind::Replace,
-        &spec,
-        &well,
-        expect![[r#"
+fn set_groups() -> Expect {
+    expect![[r#"
         + preserve:i-new1x7
         + set_groups
         = preserve:i-new1x7: preserved
@@ -1720,8 +1532,18 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
         + verify
         = verify: verified
         ! finished
-    "#]],
-    );
+    "#]]
+}
+
+#[test]
+fn a_kept_interface_has_the_files_groups_before_it_is_used() {
+    let mut spec = spec(NetworkMode::PrimaryEni, RootMode::None);
+    spec.security_groups = vec![GroupId::parse("sg-1").unwrap()];
+    // One that is made has them already.
+    let mut made = Run::start(OperationKind::Provision, &spec, asked(), None);
+    made.drive(&well);
+    assert!(!made.told.contains("set_groups"), "{}", made.told);
+    all_goes_well(OperationKind::Replace, &spec, &set_groups());
     // A wrong group harms nothing: the old instance still runs when a person is asked for.
     let unknown = |intent: &Intent, _: u32| {
         matches!(intent, Intent::SetGroups { .. })
@@ -1734,7 +1556,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     // The corrected file goes on.
     let mut corrected = spec;
     corrected.security_groups = vec![GroupId::parse("sg-2").unwrap()];
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.resume("a person".into(), Vec::new(), corrected.clone()).unwrap();
     run.take(draft);
     run.drive(&well);
@@ -1792,7 +1614,7 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         ! vol-c is the node's: xvdi
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
     assert!(resources.carrier.is_some(), "the same instance carries it");
     assert_eq!(resources.strangers.len(), 1);
@@ -1806,7 +1628,7 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         = preserve:i-new1x5: preserved
         ! finished
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
     run.drive(&|_: &Intent, _: u32| {
         Some(Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
@@ -1816,7 +1638,7 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         = preserve:i-new1x5: refused
         ! stuck at preserve:i-new1x5: UnauthorizedOperation: not you
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
     let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
     let carrier = run.state.order.before.carrier.clone().unwrap().instance;
     run.hear(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
@@ -1828,7 +1650,7 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         ! cancelled
         ! cancelled
     "#]]
-    .assert_eq(&run.told);
+    .assert_eq(&differs(&run.told));
 }
 
 #[test]
@@ -1859,7 +1681,7 @@ fn an_operation_takes_with_it_what_it_finds_and_gives_it_back_when_it_is_cancell
         let evidence = preserved_with(&step.intent, 1);
         let evidence = evidence.unwrap_or_else(|| success(&run.state, &step.intent, step.token));
         run.now_ms += 1_000;
-        let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+        let mut draft = run.draft();
         draft.report(step.token, evidence).unwrap();
         run.take(draft);
     }
@@ -2056,7 +1878,7 @@ fn a_snapshot_ahead_that_fails_later_is_not_waited_for_again() {
     };
     run.drive(&failing);
     assert!(run.told.contains("! stuck at snapshot:data: SnapshotError"), "{}", run.told);
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.resume("a person".into(), Vec::new(), run.state.order.spec.clone()).unwrap();
     run.take(draft);
     run.drive(&failing);
@@ -2126,7 +1948,7 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
             let evidence =
                 otherwise(&step.intent, 1).unwrap_or_else(|| success(&run.state, &step.intent, step.token));
             run.now_ms = run.now_ms.max(step.not_before_ms) + 1_000;
-            let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+            let mut draft = run.draft();
             draft.report(step.token, evidence).unwrap();
             run.take(draft);
         }
@@ -2147,7 +1969,7 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     all_but(&mut run, &is_free, &away);
     let evidence = success(&run.state, &slow.intent, slow.token);
     let Evidence::SnapshotCompleted { snapshot: old, .. } = evidence.clone() else { panic!("{evidence:?}") };
-    let mut draft = Draft::from(&run.state, run.head, run.now_ms);
+    let mut draft = run.draft();
     draft.report(slow.token, evidence).unwrap();
     run.take(draft);
     run.drive(&away);

@@ -1,0 +1,254 @@
+//! The domain as an engine would drive it: streams, commands that are decided on them, and what is written. Every event is
+//! encoded and decoded, and must be accepted by the state it is for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use perennial_engine::domain::{Decision, Domain, Stamp, World};
+use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_workflows::aws::InstanceId;
+use perennial_workflows::backup::{Book, BookId};
+use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
+use perennial_workflows::letter::{Fate, letter_stream};
+use perennial_workflows::node::{Node, OperationId, node_stream};
+use perennial_workflows::operation::{Operation, Status};
+use perennial_workflows::signal::{News, Signal, Source};
+use perennial_workflows::spec::NodeName;
+use perennial_workflows::steps::Evidence;
+use perennial_workflows::submission::{Submission, SubmissionId, Work};
+
+/// The node of whom no other is named.
+pub const NODE: &str = "db-1";
+
+/// Who asks, and whose everything is.
+pub const OWNER: &str = "tests";
+
+/// From one command to the next.
+pub const TICK_MS: u64 = 1_000;
+
+/// State, head and all events of a stream.
+pub type Kept = (State, Seq, Vec<(Stamp, Event)>);
+
+/// A decision, and the heads of what it was made on.
+pub type Decided = (Result<Decision<Event>, Rejection>, BTreeMap<StreamId, Seq>);
+
+pub fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+/// The streams, as an engine would keep them.
+#[derive(Default)]
+pub struct Desk {
+    pub streams: BTreeMap<StreamId, Kept>,
+    pub now_ms: u64,
+    letters: u64,
+}
+
+impl Desk {
+    pub fn at(now_ms: u64) -> Self {
+        Self { now_ms, ..Self::default() }
+    }
+
+    pub fn state(&self, stream: &StreamId) -> State {
+        self.streams.get(stream).map_or_else(|| Perennial::empty(stream), |(state, _, _)| state.clone())
+    }
+
+    pub fn head(&self, stream: &StreamId) -> Seq {
+        self.streams.get(stream).map_or(Seq::NONE, |(_, head, _)| *head)
+    }
+
+    /// Everything that was ever written, stream by stream.
+    pub fn written(&self) -> impl Iterator<Item = &Event> {
+        self.streams.values().flat_map(|(_, _, events)| events).map(|(_, event)| event)
+    }
+
+    pub fn node(&self) -> Node {
+        self.node_of(NODE)
+    }
+
+    pub fn node_of(&self, node: &str) -> Node {
+        match self.state(&node_stream(&name(node))) {
+            State::Node(node) => node,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn operation(&self, id: &OperationId) -> Operation {
+        match self.state(&id.stream()) {
+            State::Operation(Some(operation)) => operation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn open(&self) -> Option<Operation> {
+        self.open_of(NODE)
+    }
+
+    pub fn open_of(&self, node: &str) -> Option<Operation> {
+        Some(self.operation(&self.node_of(node).open?.0))
+    }
+
+    pub fn is_stuck(&self) -> bool {
+        self.open().is_some_and(|open| matches!(open.status, Status::Stuck { .. }))
+    }
+
+    /// The present book of the node's backups, and its number.
+    pub fn book(&self) -> (BookId, Book) {
+        let ids = self.streams.keys().filter_map(BookId::of_stream);
+        let id = ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(name(NODE), 1));
+        match self.state(&id.stream()) {
+            State::Book(book) => (id, book),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn sight(&self) -> Sight {
+        Sight::of(&name(NODE), &self.node()).with_book(self.book().0.number())
+    }
+
+    pub fn append(&mut self, stream: &StreamId, event: Event) {
+        assert_eq!(
+            Perennial::decode(&Perennial::encode(&event)).unwrap(),
+            event,
+            "encode/decode is identity"
+        );
+        let stamp = Stamp { seq: self.head(stream).next(), at_ms: self.now_ms };
+        let next = Perennial::evolve(self.state(stream), stamp, &event);
+        let next = next.unwrap_or_else(|why| panic!("evolve accepts what decide returned: {why} {event:?}"));
+        let (state, head, events) =
+            self.streams.entry(stream.clone()).or_insert_with(|| (next.clone(), Seq::NONE, Vec::new()));
+        (*state, *head) = (next, stamp.seq);
+        events.push((stamp, event));
+    }
+
+    /// Decides on what is there now; nothing is written.
+    pub fn decide(&self, command: &Command) -> Decided {
+        let mut world = World::default();
+        let reads = Perennial::reads(command);
+        for stream in &reads {
+            world.insert(stream.clone(), Arc::new(self.state(stream)), self.head(stream));
+        }
+        let heads = reads.into_iter().map(|stream| (stream.clone(), self.head(&stream))).collect();
+        (Perennial::decide(&world, command, self.now_ms), heads)
+    }
+
+    /// Writes a decision, unless a stream that it appends to has moved since; whether it did.
+    pub fn commit(&mut self, (decision, heads): Decided) -> Result<bool, Rejection> {
+        let decision = decision?;
+        for (stream, _) in &decision.appends {
+            assert!(heads.contains_key(stream), "{stream} is appended to and was not read");
+            if heads[stream] != self.head(stream) {
+                return Ok(false);
+            }
+        }
+        for (stream, events) in decision.appends {
+            for event in events {
+                self.append(&stream, event);
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn execute(&mut self, command: &Command) -> Result<(), Rejection> {
+        self.now_ms += TICK_MS;
+        let decided = self.decide(command);
+        let written = self.commit(decided)?;
+        assert!(written, "nothing came in between");
+        Ok(())
+    }
+
+    /// A message with a content, and its stream.
+    pub fn letter(
+        &mut self,
+        queue: &str,
+        sight: Option<Sight>,
+        content: impl FnOnce(&str) -> Content,
+    ) -> Command {
+        self.letters += 1;
+        let id = format!("s-{}", self.letters);
+        Command::Letter {
+            envelope: Envelope {
+                stream: letter_stream(queue, &id),
+                queue: queue.into(),
+                message_id: id.clone(),
+                sent_at_ms: self.now_ms,
+                bytes: 2,
+                body: "{}".into(),
+            },
+            content: content(&id),
+            sight,
+            owner: OWNER.into(),
+        }
+    }
+
+    /// A submission about a node.
+    pub fn submission(&mut self, node: &str, work: Work) -> Command {
+        let sight = match work {
+            Work::Pool(_) => None,
+            _ if node == NODE => Some(self.sight()),
+            _ => Some(Sight::of(&name(node), &self.node_of(node))),
+        };
+        let node = name(node);
+        self.letter("submissions", sight, |id| {
+            Content::Submission(Submission {
+                id: SubmissionId::try_from(id.to_owned()).unwrap(),
+                node,
+                work,
+                requested_by: OWNER.into(),
+                reply_to: None,
+                deadline: None,
+            })
+        })
+    }
+
+    pub fn submit(&mut self, work: Work) -> Result<Fate, Rejection> {
+        self.submit_of(NODE, work)
+    }
+
+    pub fn submit_of(&mut self, node: &str, work: Work) -> Result<Fate, Rejection> {
+        let command = self.submission(node, work);
+        self.answered(&command)
+    }
+
+    /// What the last submission was answered.
+    pub fn fate(&self) -> Fate {
+        self.answer(&letter_stream("submissions", &format!("s-{}", self.letters)))
+    }
+
+    /// A signal comes as an event; what became of it.
+    pub fn event(&mut self, instance: &InstanceId, news: News) -> Fate {
+        let (sight, at_ms, instance) = (self.sight(), self.now_ms, instance.clone());
+        let command = self.letter("interruptions", Some(sight), |id| {
+            Content::Signal(Signal { instance, news, source: Source::Event { id: id.to_owned() }, at_ms })
+        });
+        self.answered(&command).unwrap()
+    }
+
+    fn answered(&mut self, command: &Command) -> Result<Fate, Rejection> {
+        self.execute(command)?;
+        let Command::Letter { envelope, .. } = command else { panic!("{command:?}") };
+        Ok(self.answer(&envelope.stream))
+    }
+
+    fn answer(&self, letter: &StreamId) -> Fate {
+        match self.state(letter) {
+            State::Letter(letter) => letter.fate.expect("every letter has a fate"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A sweep sees it.
+    pub fn hear(&mut self, instance: InstanceId, news: News) -> Result<(), Rejection> {
+        let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
+        self.execute(&Command::Heard { signal, sight: self.sight(), owner: OWNER.into() })
+    }
+
+    pub fn report(&mut self, workflow: StreamId, token: Token, evidence: Evidence) -> Result<(), Rejection> {
+        self.execute(&Command::Report { workflow, token, evidence })
+    }
+
+    /// What is due about the backups is done; whether the domain took it.
+    pub fn tend(&mut self, over: Option<OperationId>, finals: Option<OperationId>) -> Result<(), Rejection> {
+        self.execute(&Command::Tend { sight: self.sight(), over, finals, owner: OWNER.into() })
+    }
+}
