@@ -30,16 +30,11 @@ const WAYS: [Way; 5] = [Way::Planned, Way::Warned, Way::WarnedLate, Way::Unannou
 const MODES: [NetworkMode; 2] = [NetworkMode::SecondaryIp, NetworkMode::IpPool];
 
 async fn prepared(settings: Settings, network: NetworkMode, handover: Handover) -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", network, RootMode::Adopt);
-    spec.persist.handover = handover;
-    spec.network.elastic_ip = Some(lab.elastic());
-    if network == NetworkMode::IpPool {
-        lab.pools_for(&mut spec).await;
-    }
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
+    Lab::provisioned(settings, network, RootMode::Adopt, |lab, spec| {
+        spec.persist.handover = handover;
+        spec.network.elastic_ip = Some(lab.elastic());
+    })
+    .await
 }
 
 async fn address(lab: &Lab) -> Ipv4Addr {

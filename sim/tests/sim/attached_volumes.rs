@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::slot;
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
@@ -58,11 +59,8 @@ async fn detach(lab: &Lab, instance: &InstanceId, volume: &VolumeId) {
 }
 
 async fn provisioned(settings: Settings, change: impl FnOnce(&mut NodeSpec)) -> Lab {
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    change(&mut spec);
-    lab.provision(&spec).await;
-    lab
+    let change = |_: &Lab, spec: &mut NodeSpec| change(spec);
+    Lab::provisioned(settings, NetworkMode::SecondaryIp, RootMode::Adopt, change).await.0
 }
 
 /// A node with a volume that the sweep has found, and a record on each of its volumes.
@@ -351,8 +349,7 @@ async fn a_copy_goes_on_where_copies_go_on_and_the_found_one_is_never_deleted() 
 async fn a_loss_of_it_is_accepted_and_it_is_not_made_anew() {
     let (mut lab, logs) = with_found(Settings::calm(7), |_| {}).await;
     lab.kill().await;
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+    lab.reclaim("db-1").await;
     lab.clock.sleep(Duration::from_secs(300)).await;
     lab.region.with(|world, now_ms| world.delete_volume(now_ms, &logs).unwrap());
     lab.start();
@@ -646,10 +643,6 @@ async fn what_the_image_maps_is_made_once_and_comes_back() {
         lab.check_without_instance("db-1").await;
         assert_eq!(slots(&lab.node("db-1").await), Vec::<String>::new());
     }
-}
-
-fn slot(name: &str) -> Slot {
-    Slot::try_from(name.to_owned()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::quick_snapshots;
 use crate::sweep::Deaths;
 use perennial_engine::ids::Position;
 use perennial_engine::journal::{Journal as _, Which};
@@ -20,25 +21,17 @@ use serde_json::json;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn quick(seed: u64) -> Settings {
-    let mut settings = Settings::calm(seed);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    settings
-}
-
 fn spec(lab: &Lab, name: &str, every_min: u32, keep: u32) -> NodeSpec {
     let mut spec = lab.spec(name, NetworkMode::SecondaryIp, RootMode::Adopt);
-    // The last ones of an instance are in `finals.rs`.
+    // The last ones of an instance are in `final_snapshots.rs`.
     spec.backup = Some(BackupSpec { every_min, keep, at_release: false });
     spec
 }
 
 async fn provisioned(settings: Settings, every_min: u32, keep: u32) -> Lab {
-    let mut lab = Lab::new(settings);
-    let spec = spec(&lab, "db-1", every_min, keep);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    lab
+    let backup = BackupSpec { every_min, keep, at_release: false };
+    let change = |_: &Lab, spec: &mut NodeSpec| spec.backup = Some(backup);
+    Lab::provisioned(settings, NetworkMode::SecondaryIp, RootMode::Adopt, change).await.0
 }
 
 /// Waits until this many backups were complete at some time.
@@ -80,7 +73,7 @@ fn content(lab: &Lab, snapshot: &SnapshotId) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn as_many_as_are_kept_of_all_volumes_and_of_one_moment() {
-    let lab = provisioned(quick(1), 5, 3).await;
+    let lab = provisioned(quick_snapshots(1), 5, 3).await;
     for minute in 0..40 {
         lab.write("db-1", &format!("minute {minute}")).await;
         lab.clock.sleep(MINUTE).await;
@@ -109,7 +102,7 @@ async fn as_many_as_are_kept_of_all_volumes_and_of_one_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_is_spread_over_the_interval() {
-    let mut lab = Lab::new(quick(2));
+    let mut lab = Lab::new(quick_snapshots(2));
     let nodes: Vec<String> = (0..24).map(|n| format!("node-{n}")).collect();
     for name in &nodes {
         let spec = spec(&lab, name, 5, 1);
@@ -137,7 +130,7 @@ async fn a_fleet_is_spread_over_the_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replacement_waits_for_no_backup_and_the_next_backup_is_of_the_same_volumes() {
-    let mut settings = quick(3);
+    let mut settings = quick_snapshots(3);
     settings.latencies.snapshot = Span::ms(3_600_000, 3_600_000);
     let mut lab = provisioned(settings, 5, 3).await;
     lab.until("a backup is under way", 10 * MINUTE, async |lab| {
@@ -158,7 +151,7 @@ async fn a_replacement_waits_for_no_backup_and_the_next_backup_is_of_the_same_vo
 
 #[tokio::test(start_paused = true)]
 async fn a_recommendation_takes_a_fresh_backup_at_once() {
-    let mut lab = provisioned(quick(11), 60, 3).await;
+    let mut lab = provisioned(quick_snapshots(11), 60, 3).await;
     let book = backed_up(&mut lab, 1).await;
     lab.write("db-1", "just now").await;
     lab.clock.sleep(MINUTE).await;
@@ -176,7 +169,7 @@ async fn a_recommendation_takes_a_fresh_backup_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_backup_that_fails_is_seen_and_the_next_one_mends_it() {
-    let mut lab = provisioned(quick(4), 5, 3).await;
+    let mut lab = provisioned(quick_snapshots(4), 5, 3).await;
     let refused = Rule {
         target: Target::Only(Action::CreateSnapshots),
         when: When::Always,
@@ -200,7 +193,7 @@ async fn a_backup_that_fails_is_seen_and_the_next_one_mends_it() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_makes_no_second_set() {
     for fault in [Fault::LostReply, Fault::LostRequest, Fault::After("InternalError".into())] {
-        let mut settings = quick(5);
+        let mut settings = quick_snapshots(5);
         // The region shows a new snapshot late, and would take another one at once.
         settings.unknown_for = Span::ms(4_000, 6_000);
         settings.snapshot_quotas = Quotas::Off;
@@ -219,7 +212,7 @@ async fn a_lost_answer_makes_no_second_set() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_an_image_uses_is_left_over_listed_and_goes_with_the_image() {
-    let mut lab = provisioned(quick(6), 5, 1).await;
+    let mut lab = provisioned(quick_snapshots(6), 5, 1).await;
     let book = backed_up(&mut lab, 1).await;
     let used = book.last_complete().unwrap().snapshots[&Slot::Root].snapshot.clone();
     let image = lab.region.with(|world, now_ms| {
@@ -246,7 +239,7 @@ async fn a_snapshot_that_an_image_uses_is_left_over_listed_and_goes_with_the_ima
 
 #[tokio::test(start_paused = true)]
 async fn snapshots_of_others_are_not_touched() {
-    let mut lab = provisioned(quick(7), 5, 1).await;
+    let mut lab = provisioned(quick_snapshots(7), 5, 1).await;
     let book = backed_up(&mut lab, 1).await;
     // Somebody takes over one of them, by taking off our tags; and has one of their own, of the same volume.
     let taken = book.last_complete().unwrap().snapshots[&Slot::Root].clone();
@@ -270,7 +263,7 @@ async fn snapshots_of_others_are_not_touched() {
 #[tokio::test(start_paused = true)]
 async fn a_deletion_keeps_the_backups_or_takes_them_along() {
     for kept in [true, false] {
-        let mut lab = provisioned(quick(8), 5, 2).await;
+        let mut lab = provisioned(quick_snapshots(8), 5, 2).await;
         backed_up(&mut lab, 2).await;
         let keep = json!({"root": false, "data": false, "network": false, "backups": kept});
         lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
@@ -285,7 +278,7 @@ async fn a_deletion_keeps_the_backups_or_takes_them_along() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_book_is_followed_by_the_next_which_knows_what_it_knew() {
-    let mut settings = quick(9);
+    let mut settings = quick_snapshots(9);
     settings.latencies.snapshot = Span::ms(1_000, 1_000);
     let mut lab = provisioned(settings, 1, 2).await;
     let full = u64::from(BOOK_BACKUPS_MAX);
@@ -303,7 +296,7 @@ async fn a_full_book_is_followed_by_the_next_which_knows_what_it_knew() {
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_of_a_backup() {
     let run = async |k| {
-        let mut lab = provisioned(quick(10), 1, 1).await;
+        let mut lab = provisioned(quick_snapshots(10), 1, 1).await;
         backed_up(&mut lab, 1).await;
         lab.die_at(k);
         // The second backup, and the pruning of the first one.
@@ -321,7 +314,7 @@ async fn a_death_at_any_point_of_a_backup() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_asked_for_is_taken_at_once_and_never_while_the_volumes_move() {
-    let mut lab = Lab::new(quick(12));
+    let mut lab = Lab::new(quick_snapshots(12));
     let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
     lab.provision(&spec).await;
     lab.write("db-1", "before").await;
@@ -335,8 +328,7 @@ async fn one_that_is_asked_for_is_taken_at_once_and_never_while_the_volumes_move
     assert!(fates.contains("backup db-1.b1 is under way"), "{fates}");
     lab.clock.sleep(30 * MINUTE).await;
     assert_eq!(lab.book("db-1").await.newest, 1, "without the section there is no schedule");
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    lab.warn("db-1").await;
     lab.clock.sleep(Duration::from_secs(10)).await;
     lab.submit("node.backup", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;

@@ -3,32 +3,21 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::quick;
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{Capacity, Settings, Span};
+use perennial_sim::world::settings::Capacity;
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
-fn settings(seed: u64) -> Settings {
-    let mut settings = Settings::calm(seed);
-    // Waiting is moments without news: the slow things are shortened, not left out.
-    settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    settings.latencies.image = Span::ms(2_000, 3_000);
-    settings.latencies.replace_root = Span::ms(4_000, 5_000);
-    settings
-}
-
 async fn prepared(network: NetworkMode, root: RootMode, handover: Handover) -> Lab {
-    let mut lab = Lab::new(settings(3));
-    let mut spec = lab.spec("db-1", network, root);
-    spec.persist.handover = handover;
-    spec.network.elastic_ip = Some(lab.elastic());
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
+    let change = |lab: &Lab, spec: &mut NodeSpec| {
+        spec.persist.handover = handover;
+        spec.network.elastic_ip = Some(lab.elastic());
+    };
+    let (lab, _) = Lab::provisioned(quick(3), network, root, change).await;
     if handover == Handover::Detach {
         unmount(&lab).await;
     }
@@ -44,7 +33,7 @@ async fn unmount(lab: &Lab) {
 /// A volume in use stays `busy` for ever; the cancellation waits for it, and a person.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_was_asked_to_leave_and_is_in_use_is_waited_for() {
-    let mut lab = Lab::new(settings(3));
+    let mut lab = Lab::new(quick(3));
     let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::None);
     spec.persist.handover = Handover::Detach;
     lab.provision(&spec).await;
@@ -124,7 +113,7 @@ async fn a_provision_may_be_cancelled_at_any_moment_and_applied_again() {
     let mut provisioned = Seen::at_least(2, "provisions past the point of no return");
     for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp] {
         for tenths in 0..40 {
-            let mut lab = Lab::new(settings(3));
+            let mut lab = Lab::new(quick(3));
             let spec = lab.spec("db-1", network, RootMode::Adopt);
             lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
             lab.clock.sleep(Duration::from_millis(300 * tenths)).await;
@@ -150,17 +139,9 @@ async fn a_provision_may_be_cancelled_at_any_moment_and_applied_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provision_that_waits_for_capacity_can_be_cancelled() {
-    let mut lab = Lab::new(settings(3));
+    let mut lab = Lab::new(quick(3));
     let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    lab.region.with(|world, _| {
-        for zone in world.zones() {
-            for kind in &spec.capacity.instance_types {
-                for market in [Market::Spot, Market::OnDemand] {
-                    world.set_capacity(kind, &zone, market, Capacity::Free(0));
-                }
-            }
-        }
-    });
+    lab.set_capacity(&spec, 0, Capacity::Free(0));
     lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
     lab.clock.sleep(Duration::from_secs(1_000)).await;
     lab.submit("workflow.cancel", "db-1", json!({ "workflow": "db-1.1" })).await;
@@ -228,7 +209,7 @@ async fn a_node_whose_workflow_is_stuck_can_be_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_launch_whose_answers_are_all_lost_is_found_by_the_deletion() {
-    let mut lab = Lab::new(settings(3));
+    let mut lab = Lab::new(quick(3));
     let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
     // The looks do not show it either, until the launch is out of time.
     for action in [Action::RunInstances, Action::DescribeInstances] {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::lab::Lab;
 use crate::sweep::{Deaths, Seen};
 use perennial_engine::queue::{Outgoing, Queue as _};
-use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
 use perennial_workflows::aws::Market;
 use perennial_workflows::node::Outcome;
@@ -31,29 +30,14 @@ fn spec(lab: &Lab, name: &str) -> NodeSpec {
 }
 
 async fn provisioned(change: impl FnOnce(&mut NodeSpec)) -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(Settings::calm(7));
-    let mut spec = spec(&lab, "db-1");
-    change(&mut spec);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
-}
-
-/// What carries a node, as `m6i.large spot`.
-async fn pool(lab: &Lab, name: &str) -> String {
-    let carrier = lab.node(name).await.resources.carrier.expect("the node has an instance");
-    format!("{} {}", carrier.instance_type, carrier.market)
+    let change = |_: &Lab, spec: &mut NodeSpec| change(spec);
+    Lab::provisioned(Settings::calm(7), NetworkMode::SecondaryIp, RootMode::Adopt, change).await
 }
 
 /// The pools an operation was refused, with the code of each.
 async fn rejected(lab: &Lab, id: &str) -> Vec<String> {
     let ladder = lab.operation(id).await.facts.ladder;
     ladder.rejected.iter().map(|rejected| format!("{}: {}", rejected.pool, rejected.code)).collect()
-}
-
-async fn interrupt(lab: &Lab, name: &str) {
-    let old = lab.instance(name).await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,7 +50,7 @@ async fn what_one_node_was_refused_the_next_one_does_not_ask() {
             lab.clock.sleep(Duration::from_secs(180)).await;
         }
         lab.provision(&spec).await;
-        assert_eq!(pool(&lab, name).await, "m5.large spot");
+        assert_eq!(lab.carried_by(name).await, "m5.large spot");
     }
     assert_eq!(rejected(&lab, "db-1.1").await, ["m6i.large spot: InsufficientInstanceCapacity"]);
     assert_eq!(rejected(&lab, "db-2.1").await, ["m6i.large spot: Perennial.Remembered"]);
@@ -76,9 +60,9 @@ async fn what_one_node_was_refused_the_next_one_does_not_ask() {
 #[tokio::test(start_paused = true)]
 async fn the_pool_that_is_taken_back_is_not_the_one_that_is_asked_first() {
     let (mut lab, _) = provisioned(|_| {}).await;
-    interrupt(&lab, "db-1").await;
+    lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m5.large spot");
     assert_eq!(rejected(&lab, "db-1.2").await, ["m6i.large spot: Perennial.Remembered"]);
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["before"]).await;
@@ -87,9 +71,9 @@ async fn the_pool_that_is_taken_back_is_not_the_one_that_is_asked_first() {
 #[tokio::test(start_paused = true)]
 async fn no_node_goes_on_demand_on_memory_alone() {
     let (mut lab, _) = provisioned(|spec| spec.capacity.instance_types.truncate(1)).await;
-    interrupt(&lab, "db-1").await;
+    lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
     assert_eq!(rejected(&lab, "db-1.2").await, Vec::<String>::new());
 }
 
@@ -105,7 +89,7 @@ async fn a_round_asks_at_least_one_pool_of_each_market_whatever_is_remembered() 
         rejected(&lab, "db-2.1").await,
         ["m6i.large spot: Perennial.Remembered", "m5.large spot: InsufficientInstanceCapacity"]
     );
-    assert_eq!(pool(&lab, "db-2").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-2").await, "m6i.large on-demand");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +98,7 @@ async fn on_demand_is_asked_no_earlier_and_no_later_than_its_time() {
     no_spot(&lab, &spec);
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     let operation = lab.operation("db-1.2").await;
     let launched = operation.facts.candidate.as_ref().unwrap().instance.clone();
     let launched_ms = lab.region.with(|world, _| world.instance(&launched).unwrap().launched_at_ms);
@@ -132,7 +116,7 @@ async fn spot_that_comes_back_in_time_is_cheaper_than_on_demand() {
     lab.clock.sleep(Duration::from_secs(100)).await;
     set(&lab, "m5.large", Market::Spot, Capacity::Free(1));
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m5.large spot");
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +159,7 @@ async fn no_more_nodes_go_on_demand_than_may() {
         set(&lab, "m5.large", Market::Spot, Capacity::Free(2));
         for name in waiting {
             lab.rest(name, 1).await;
-            assert_eq!(pool(&lab, name).await, "m5.large spot");
+            assert_eq!(lab.carried_by(name).await, "m5.large spot");
         }
     }
 }
@@ -189,7 +173,7 @@ async fn a_budget_is_for_others_and_does_not_hold_a_nodes_own_replacement_on_dem
     .await;
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     assert_eq!(rejected(&lab, "db-1.2").await, Vec::<String>::new());
 }
 
@@ -204,7 +188,7 @@ async fn on_demand(settings: Settings, change: impl FnOnce(&mut NodeSpec)) -> (L
     no_spot(&lab, &spec);
     lab.provision(&spec).await;
     lab.write("db-1", "before").await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     (lab, spec)
 }
 
@@ -238,7 +222,7 @@ async fn a_node_goes_back_to_spot_once_it_has_looked_available_for_a_while() {
     spot_again(&lab, &spec);
     let since_ms = lab.clock.now_ms();
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
     let operation = lab.operation("db-1.2").await;
     let waited_s = (operation.started_at_ms - since_ms) / 1_000;
     assert!((600..=780).contains(&waited_s), "{waited_s} s");
@@ -264,14 +248,14 @@ async fn a_node_does_not_go_back_and_forth() {
     assert!(moved_after >= HOUR - Duration::from_secs(60), "{moved_after:?}");
     // It is dying: it moves at once, wherever to.
     no_spot(&lab, &spec);
-    interrupt(&lab, "db-1").await;
+    lab.warn("db-1").await;
     lab.rest("db-1", 3).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     spot_again(&lab, &spec);
     lab.clock.sleep(HOUR - Duration::from_secs(300)).await;
     assert_eq!(lab.node("db-1").await.operations, 3, "not before its time");
     lab.rest("db-1", 4).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["before"]).await;
 }
@@ -300,7 +284,7 @@ async fn a_return_that_finds_no_spot_is_undone_and_the_node_stays_where_it_is() 
     assert_eq!(lab.node("db-1").await.operations, 2);
     spot_again(&lab, &spec);
     lab.rest("db-1", 3).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["before"]).await;
 }
@@ -318,7 +302,7 @@ async fn a_return_keeps_to_its_window_on_the_wall_clock_and_tries_once_in_it() {
     let tried = Duration::from_millis(lab.operation("db-1.3").await.started_at_ms - crate::lab::EPOCH_MS);
     assert!((2 * HOUR..2 * HOUR + Duration::from_secs(90)).contains(&tried), "{tried:?}");
     lab.rest("db-1", 3).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,7 +317,7 @@ async fn where_the_old_instance_goes_first_the_node_comes_back_even_if_on_demand
     lab.write("db-1", "before").await;
     lab.until("the try", HOUR, async |lab| lab.node("db-1").await.operations == 2).await;
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     assert_eq!(lab.node("db-1").await.generation, 2);
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["before"]).await;
@@ -389,7 +373,7 @@ async fn a_capacity_reservation_that_is_taken_back_starts_a_replacement() {
     });
     lab.interruptions.send(vec![Outgoing::now(event.to_string())]).await.unwrap();
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large on-demand");
     assert_ne!(lab.instance("db-1").await, old);
     let cause = lab.operation("db-1.2").await.order.cause.to_string();
     assert_eq!(cause, format!("capacity reservation interruption warning: {old} will get terminate (event)"));

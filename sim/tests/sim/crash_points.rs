@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{may_move, quick};
 use crate::sweep::Deaths;
-use perennial_sim::world::Notice;
-use perennial_sim::world::settings::{Capacity, RootAdoption, Settings, Span};
+use perennial_sim::world::settings::{Capacity, RootAdoption, Settings};
 use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, RootMode, ZoneChange};
+use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy)]
@@ -54,37 +54,26 @@ enum Loss {
 }
 
 async fn prepared(case: Case) -> Lab {
-    let mut settings = Settings::calm(11);
-    // Waiting is points without news: the slow things are shortened, not left out.
-    settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    settings.latencies.image = Span::ms(2_000, 3_000);
-    settings.latencies.replace_root = Span::ms(4_000, 5_000);
+    let mut settings = quick(11);
     settings.root_adoption = match case.adoption {
         Adoption::Works => RootAdoption::Supported,
         Adoption::Refused => RootAdoption::Unsupported("UnsupportedOperation".into()),
         Adoption::FailsDetached => RootAdoption::FailedDetached,
     };
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", case.network, case.root);
-    spec.persist.handover = case.handover;
-    spec.persist.data = case.data;
-    if case.zone != Zone::Same {
-        spec.capacity.instance_types.truncate(1);
-        spec.capacity.market = MarketPolicy::SpotOnly;
-        spec.capacity.other_subnets =
-            vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
-        spec.network.zone_change = ZoneChange::Allow;
-    }
-    // Where an address moves, the public one follows it.
-    if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
-        spec.network.elastic_ip = Some(lab.elastic());
-    }
-    if case.network == NetworkMode::IpPool {
-        lab.pools_for(&mut spec).await;
-    }
-    lab.provision(&spec).await;
-    lab.write("db-1", "written before").await;
+    let change = |lab: &Lab, spec: &mut NodeSpec| {
+        spec.persist.handover = case.handover;
+        spec.persist.data = case.data;
+        if case.zone != Zone::Same {
+            spec.capacity.instance_types.truncate(1);
+            spec.capacity.market = MarketPolicy::SpotOnly;
+            may_move(lab, spec);
+        }
+        // Where an address moves, the public one follows it.
+        if matches!(case.network, NetworkMode::SecondaryIp | NetworkMode::SecondaryEni) {
+            spec.network.elastic_ip = Some(lab.elastic());
+        }
+    };
+    let (lab, _) = Lab::provisioned(settings, case.network, case.root, change).await;
     if case.boots == Boots::WithVariables {
         let instance = lab.instance("db-1").await;
         lab.region.with(|world, _| world.set_uefi_data(&instance, VARIABLES));
@@ -98,24 +87,19 @@ async fn prepared(case: Case) -> Lab {
     lab
 }
 
-async fn lose(lab: &Lab, loss: Loss) {
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| match loss {
-        Loss::Announced => world.interrupt(now_ms, &old, Notice::default()).unwrap(),
-        Loss::Sudden => world.reclaim_now(now_ms, &old).unwrap(),
-    });
-}
-
 /// One run that dies at `k`.
 async fn run(case: Case, k: u64) -> Lab {
     let mut lab = prepared(case).await;
     let before = lab.node("db-1").await.resources;
     lab.die_at(k);
-    lose(&lab, case.loss).await;
+    match case.loss {
+        Loss::Announced => lab.warn("db-1").await,
+        Loss::Sudden => lab.reclaim("db-1").await,
+    };
     lab.rest("db-1", 2).await;
     lab.disarm();
     lab.clock.sleep(Duration::from_secs(120)).await;
-    lab.check("db-1", &["written before"]).await;
+    lab.check("db-1", &["before"]).await;
     let after = lab.node("db-1").await;
     assert_eq!(after.operations, 2, "{case:?} at {k}: one operation\n{}", lab.story().await);
     if case.zone != Zone::Other {

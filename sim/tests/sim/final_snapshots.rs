@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::quick_snapshots;
 use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule, Target, When};
-use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
 use perennial_workers::classify::Action;
 use perennial_workflows::aws::SnapshotId;
@@ -23,26 +23,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Backups far apart, so that what is seen are the final ones.
 const SELDOM: BackupSpec = BackupSpec { every_min: 7 * 24 * 60, keep: 1, at_release: true };
 
-fn quick(seed: u64) -> Settings {
-    let mut settings = Settings::calm(seed);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    settings
-}
-
 async fn provisioned(settings: Settings, change: impl FnOnce(&mut NodeSpec)) -> Lab {
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    spec.backup = Some(SELDOM);
-    change(&mut spec);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    lab
+    let change = |_: &Lab, spec: &mut NodeSpec| {
+        spec.backup = Some(SELDOM);
+        change(spec);
+    };
+    Lab::provisioned(settings, NetworkMode::SecondaryIp, RootMode::Adopt, change).await.0
 }
 
 async fn interrupt(lab: &mut Lab) {
     let operations = lab.node("db-1").await.operations;
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    lab.warn("db-1").await;
     lab.rest("db-1", operations + 1).await;
 }
 
@@ -90,7 +81,7 @@ async fn every_way_of_carrying_ends_an_instance_with_a_backup_of_all_that_was_wr
         ("break before make", &|spec| spec.persist.network = NetworkMode::PrimaryEni),
     ];
     for (way, change) in ways {
-        let mut lab = provisioned(quick(1), change).await;
+        let mut lab = provisioned(quick_snapshots(1), change).await;
         lab.write("db-1", "the last word").await;
         interrupt(&mut lab).await;
         let last = complete(&mut lab, 1).await;
@@ -113,7 +104,7 @@ async fn every_way_of_carrying_ends_an_instance_with_a_backup_of_all_that_was_wr
 #[tokio::test(start_paused = true)]
 async fn nothing_waits_for_it_but_the_end() {
     for at_release in [false, true] {
-        let mut settings = quick(2);
+        let mut settings = quick_snapshots(2);
         settings.latencies.snapshot = Span::ms(3_600_000, 3_600_000);
         let mut lab =
             provisioned(settings, |spec| spec.backup = Some(BackupSpec { at_release, ..SELDOM })).await;
@@ -144,7 +135,7 @@ async fn nothing_waits_for_it_but_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_section_there_is_none() {
-    let mut lab = provisioned(quick(3), |spec| spec.backup = None).await;
+    let mut lab = provisioned(quick_snapshots(3), |spec| spec.backup = None).await;
     interrupt(&mut lab).await;
     lab.clock.sleep(MINUTE).await;
     assert_eq!(lab.book("db-1").await.newest, 0);
@@ -153,7 +144,7 @@ async fn without_the_section_there_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn the_newest_is_kept_beside_the_others_and_prunes_the_one_before() {
-    let mut lab = provisioned(quick(4), |_| ()).await;
+    let mut lab = provisioned(quick_snapshots(4), |_| ()).await;
     lab.submit("node.backup", "db-1", json!({})).await;
     lab.until("one is complete", 10 * MINUTE, async |lab| lab.book("db-1").await.complete().count() == 1)
         .await;
@@ -174,7 +165,7 @@ async fn the_newest_is_kept_beside_the_others_and_prunes_the_one_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_ends_with_one_and_a_restore_brings_it_back() {
-    let mut lab = provisioned(quick(5), |_| ()).await;
+    let mut lab = provisioned(quick_snapshots(5), |_| ()).await;
     lab.submit("node.pause", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
     let last = complete(&mut lab, 1).await;
@@ -208,7 +199,7 @@ async fn a_pause_ends_with_one_and_a_restore_brings_it_back() {
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_keeps_the_backups_leaves_one_of_what_it_deletes() {
     for backups in [true, false] {
-        let mut lab = provisioned(quick(6), |_| ()).await;
+        let mut lab = provisioned(quick_snapshots(6), |_| ()).await;
         let root = lab.volume("db-1", "root").await;
         let keep = json!({"root": false, "data": false, "network": false, "backups": backups});
         lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
@@ -230,7 +221,7 @@ async fn a_deletion_that_keeps_the_backups_leaves_one_of_what_it_deletes() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_refused_is_seen_and_holds_nothing_up() {
-    let mut lab = provisioned(quick(7), |_| ()).await;
+    let mut lab = provisioned(quick_snapshots(7), |_| ()).await;
     lab.region.inject(Rule {
         target: Target::Only(Action::CreateSnapshot),
         when: When::Always,
@@ -251,7 +242,7 @@ async fn one_that_is_refused_is_seen_and_holds_nothing_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_handover_leaves_no_snapshot_behind() {
-    let mut settings = quick(8);
+    let mut settings = quick_snapshots(8);
     // Long enough to cancel between the detachment and the fence.
     settings.latencies.detach = Span::ms(2_000, 2_000);
     let mut lab = provisioned(settings, |spec| {
@@ -297,7 +288,7 @@ async fn a_cancelled_handover_leaves_no_snapshot_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point() {
     let run = async |k| {
-        let mut settings = quick(9);
+        let mut settings = quick_snapshots(9);
         settings.latencies.shutdown = Span::ms(6_000, 8_000);
         settings.latencies.replace_root = Span::ms(4_000, 5_000);
         let mut lab = provisioned(settings, |_| ()).await;

@@ -10,11 +10,7 @@ use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned() -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(Settings::calm(7));
-    let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
+    Lab::provisioned(Settings::calm(7), NetworkMode::SecondaryIp, RootMode::Adopt, |_, _| {}).await
 }
 
 async fn apply(lab: &mut Lab, spec: &NodeSpec, size_gib: u32) {

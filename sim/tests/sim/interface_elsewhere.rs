@@ -3,44 +3,23 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{may_move, quick_snapshots};
 use crate::sweep::Seen;
-use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// A node that may live in two zones, in the first one.
 async fn provisioned(network: NetworkMode, handover: Handover) -> (Lab, NodeSpec) {
-    let mut settings = Settings::calm(7);
+    let mut settings = quick_snapshots(7);
     settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", network, RootMode::None);
-    spec.persist.handover = handover;
-    spec.capacity.other_subnets =
-        vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
-    spec.network.zone_change = ZoneChange::Allow;
-    spec.network.elastic_ip = Some(lab.elastic());
-    if network == NetworkMode::IpPool {
-        lab.pools_for(&mut spec).await;
-    }
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
-}
-
-/// What one zone has of any of the node's types.
-fn capacity(lab: &Lab, spec: &NodeSpec, zone: usize, capacity: Capacity) {
-    lab.region.with(|world, _| {
-        let zone = world.zones()[zone].clone();
-        for name in &spec.capacity.instance_types {
-            for market in [Market::Spot, Market::OnDemand] {
-                world.set_capacity(name, &zone, market, capacity);
-            }
-        }
-    });
+    Lab::provisioned(settings, network, RootMode::None, |lab, spec| {
+        spec.persist.handover = handover;
+        may_move(lab, spec);
+        spec.network.elastic_ip = Some(lab.elastic());
+    })
+    .await
 }
 
 const OWN: [NetworkMode; 4] =
@@ -54,7 +33,7 @@ async fn a_node_that_was_paused_comes_back_in_another_subnet_and_from_there() {
         lab.submit("node.pause", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         lab.check_without_instance("db-1").await;
-        capacity(&lab, &spec, 0, Capacity::Unsupported);
+        lab.set_capacity(&spec, 0, Capacity::Unsupported);
         lab.submit("node.resume", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
         lab.clock.sleep(Duration::from_secs(120)).await;
@@ -70,10 +49,9 @@ async fn a_node_that_was_paused_comes_back_in_another_subnet_and_from_there() {
         lab.rest("db-1", 5).await;
         let again = lab.node("db-1").await.resources;
         assert_eq!((again.address, again.interface), (there.address, there.interface), "{network:?}");
-        capacity(&lab, &spec, 0, Capacity::Unlimited);
-        capacity(&lab, &spec, 1, Capacity::Unsupported);
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        lab.set_capacity(&spec, 0, Capacity::Unlimited);
+        lab.set_capacity(&spec, 1, Capacity::Unsupported);
+        lab.warn("db-1").await;
         lab.rest("db-1", 6).await;
         lab.clock.sleep(Duration::from_secs(120)).await;
         lab.check("db-1", &["before"]).await;
@@ -102,7 +80,7 @@ async fn a_cancellation_at_any_second_of_a_move_ends_on_either_side_whole() {
                 let (mut lab, spec) = provisioned(network, handover).await;
                 let before = lab.node("db-1").await.resources;
                 let (old, volume) = (lab.instance("db-1").await, lab.volume("db-1", "data").await);
-                capacity(&lab, &spec, 0, Capacity::Unsupported);
+                lab.set_capacity(&spec, 0, Capacity::Unsupported);
                 if handover == Handover::Detach {
                     lab.region.with(|world, now_ms| world.unmount(now_ms, &old, &volume).unwrap());
                 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{quick, slot};
 use crate::sweep::{Deaths, Seen};
-use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workflows::aws::Market;
+use perennial_sim::world::settings::Capacity;
 use perennial_workflows::node::Node;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::steps::Slot;
@@ -16,31 +16,11 @@ const NETWORKS: [NetworkMode; 4] =
     [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni, NetworkMode::SecondaryIp, NetworkMode::None];
 
 async fn provisioned(network: NetworkMode, root: RootMode) -> (Lab, NodeSpec) {
-    let mut settings = Settings::calm(7);
-    // Waiting is points without news.
-    settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    settings.latencies.replace_root = Span::ms(4_000, 5_000);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    let mut lab = Lab::new(settings);
-    let spec = lab.spec("db-1", network, root);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
-}
-
-fn exhaust(lab: &Lab, spec: &NodeSpec, capacity: Capacity) {
-    lab.region.with(|world, _| {
-        let zone = world.zones()[0].clone();
-        for name in &spec.capacity.instance_types {
-            for market in [Market::Spot, Market::OnDemand] {
-                world.set_capacity(name, &zone, market, capacity);
-            }
-        }
-    });
+    Lab::provisioned(quick(7), network, root, |_, _| {}).await
 }
 
 fn data(node: &Node) -> String {
-    node.resources.volumes[&Slot::try_from("data".to_owned()).unwrap()].volume.to_string()
+    node.resources.volumes[&slot("data")].volume.to_string()
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,16 +66,15 @@ async fn a_paused_node_comes_back_whole_in_every_mode() {
 async fn a_pause_does_not_wait_for_capacity_that_never_comes() {
     for network in NETWORKS {
         let (mut lab, spec) = provisioned(network, RootMode::Adopt).await;
-        exhaust(&lab, &spec, Capacity::Unsupported);
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        lab.set_capacity(&spec, 0, Capacity::Unsupported);
+        lab.reclaim("db-1").await;
         lab.clock.sleep(Duration::from_secs(3_600)).await;
         assert!(lab.node("db-1").await.open.is_some(), "it waits for capacity");
         lab.submit("node.pause", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         lab.check_without_instance("db-1").await;
         assert!(lab.node("db-1").await.is_paused(), "{network:?}\n{}", lab.story().await);
-        exhaust(&lab, &spec, Capacity::Unlimited);
+        lab.set_capacity(&spec, 0, Capacity::Unlimited);
         lab.submit("node.resume", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
         lab.clock.sleep(Duration::from_secs(200)).await;
@@ -109,8 +88,7 @@ async fn a_deletion_in_the_middle_of_a_replacement_follows_at_once() {
     for network in NETWORKS {
         for seconds in [1, 6, 14, 30] {
             let (mut lab, _) = provisioned(network, RootMode::Adopt).await;
-            let old = lab.instance("db-1").await;
-            lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+            lab.reclaim("db-1").await;
             lab.clock.sleep(Duration::from_secs(seconds)).await;
             in_the_middle.when(lab.node("db-1").await.open.is_some());
             let keep = json!({ "root": false, "data": true, "network": false, "backups": false });
@@ -195,8 +173,7 @@ async fn another_image_is_a_declared_operation() {
         lab.region.with(|world, now_ms| {
             let held = |slot: &Slot| after.resources.volumes[slot].device.clone();
             let mut read = |slot: &Slot| world.read(now_ms, &carrier, &held(slot)).unwrap();
-            let slot = Slot::try_from("data".to_owned()).unwrap();
-            assert!(read(&slot).iter().any(|record| record.as_str() == "before"));
+            assert!(read(&slot("data")).iter().any(|record| record.as_str() == "before"));
             assert!(!read(&Slot::Root).iter().any(|record| record.as_str() == "before"));
         });
         // From now on the new root is the one that is kept.

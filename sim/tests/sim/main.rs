@@ -4,6 +4,7 @@
 
 mod critical_path;
 mod lab;
+mod nodes;
 mod sweep;
 
 mod address_retention;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::may_move;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
-use perennial_workflows::aws::Market;
 use perennial_workflows::node::Node;
 use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::steps::Evidence;
 use serde_json::json;
 
@@ -56,23 +56,9 @@ fn spec(lab: &Lab, row: Row) -> NodeSpec {
     let mut spec = lab.spec("db-1", row.network, row.root);
     spec.persist.data = row.data;
     if row.zone != Zone::Same {
-        let other = lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()));
-        spec.capacity.other_subnets = vec![other];
-        spec.network.zone_change = ZoneChange::Allow;
+        may_move(lab, &mut spec);
     }
     spec
-}
-
-/// No capacity of any kind in the first zone, not even what the old instance gives back.
-fn exhaust(lab: &Lab, spec: &NodeSpec) {
-    lab.region.with(|world, _| {
-        let zone = world.zones()[0].clone();
-        for name in &spec.capacity.instance_types {
-            for market in [Market::Spot, Market::OnDemand] {
-                world.set_capacity(name, &zone, market, Capacity::Unsupported);
-            }
-        }
-    });
 }
 
 async fn lose(lab: &mut Lab, loss: Loss) {
@@ -137,7 +123,7 @@ async fn run(row: Row) {
     lab.check("db-1", &["before"]).await;
     let before = lab.node("db-1").await;
     if row.zone == Zone::Other {
-        exhaust(&lab, &spec);
+        lab.set_capacity(&spec, 0, Capacity::Unsupported);
     }
     let predicted = predicted(&before, row);
     lose(&mut lab, row.loss).await;

@@ -25,8 +25,7 @@ async fn every_mode_survives_an_announced_interruption() {
             lab.write("db-1", "before").await;
             lab.check("db-1", &["before"]).await;
             let before = lab.node("db-1").await;
-            let old = lab.instance("db-1").await;
-            lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+            let old = lab.warn("db-1").await;
             lab.rest("db-1", 2).await;
             let after = lab.node("db-1").await;
             assert_ne!(lab.instance("db-1").await, old);
@@ -54,8 +53,7 @@ async fn an_elastic_ip_leads_to_whatever_instance_carries_the_node() {
         lab.write("db-1", "before").await;
         lab.check("db-1", &["before"]).await;
         let before = lab.node("db-1").await.resources.elastic.expect("it leads to the node");
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        lab.warn("db-1").await;
         lab.rest("db-1", 2).await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(lab.node("db-1").await.resources.elastic, Some(before), "{network:?}");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::quick_snapshots;
 use crate::sweep::Deaths;
-use perennial_sim::world::settings::{Settings, Span};
+use perennial_sim::world::settings::Span;
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::RootLoss;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
@@ -12,20 +13,13 @@ use perennial_workflows::steps::Slot;
 use serde_json::json;
 
 async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab, NodeSpec) {
-    let mut settings = Settings::calm(7);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
+    let mut settings = quick_snapshots(7);
     settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", network, root);
-    spec.persist.data = data;
-    // Nothing by itself within these tests: each backup is asked for.
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 3, ..BackupSpec::default() });
-    lab.provision(&spec).await;
-    lab.write("db-1", "before the backup").await;
-    lab.submit("node.backup", "db-1", json!({})).await;
-    lab.clock.sleep(Duration::from_secs(60)).await;
-    lab.write("db-1", "after the backup").await;
-    (lab, spec)
+    Lab::backed_up(settings, network, root, |spec| {
+        spec.persist.data = data;
+        spec.backup = Some(BackupSpec { every_min: 720, keep: 3, ..BackupSpec::default() });
+    })
+    .await
 }
 
 /// The newest backup's name, as the book of the node has it.
@@ -33,15 +27,6 @@ async fn newest(lab: &Lab) -> String {
     let fates = lab.fates().await.join(" ");
     let at = fates.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{fates}")) + "\"backup\":\"".len();
     fates[at..].split('"').next().unwrap().to_owned()
-}
-
-/// What the guest reads on a volume.
-async fn content(lab: &Lab, slot: &str) -> Vec<String> {
-    let node = lab.node("db-1").await;
-    let held = &node.resources.volumes[&Slot::try_from(slot.to_owned()).unwrap()];
-    let instance = node.resources.carrier.as_ref().unwrap().instance.clone();
-    let read = lab.region.with(|world, now_ms| world.read(now_ms, &instance, &held.device).unwrap());
-    read.iter().map(|record| record.as_str().to_owned()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,11 +46,8 @@ async fn a_node_is_restored_in_place_and_what_it_had_is_retained() {
                 let slots: Vec<&str> =
                     if root == RootMode::None { vec!["data"] } else { vec!["data", "root"] };
                 for slot in slots {
-                    let content = content(&lab, slot).await;
-                    assert!(
-                        content.iter().any(|record| record == "before the backup"),
-                        "{what} {slot}: {content:?}"
-                    );
+                    let content = lab.content("db-1", slot).await;
+                    assert!(content.iter().any(|record| record == "before"), "{what} {slot}: {content:?}");
                     assert!(
                         !content.iter().any(|record| record == "after the backup"),
                         "{what} {slot}: {content:?}"
@@ -88,12 +70,15 @@ async fn a_node_is_restored_in_place_and_what_it_had_is_retained() {
                 lab.rest("db-1", 3).await;
                 lab.clock.sleep(Duration::from_secs(400)).await;
                 for slot in ["data"] {
-                    assert!(content(&lab, slot).await.iter().any(|record| record == "new times"), "{what}");
+                    assert!(
+                        lab.content("db-1", slot).await.iter().any(|record| record == "new times"),
+                        "{what}"
+                    );
                 }
                 // The backup's snapshots are the backup's: it can be restored again.
                 lab.submit("node.restore", "db-1", json!({ "backup": backup, "only": ["data"] })).await;
                 lab.rest("db-1", 4).await;
-                let content = content(&lab, "data").await;
+                let content = lab.content("db-1", "data").await;
                 assert!(!content.iter().any(|record| record == "new times"), "{what}: {content:?}");
             }
         }
@@ -126,9 +111,9 @@ async fn a_volume_that_is_lost_comes_back_from_a_backup() {
         lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "from_backup": backup })).await;
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(400)).await;
-        let content = content(&lab, slot).await;
+        let content = lab.content("db-1", slot).await;
         assert!(
-            content.iter().any(|record| record == "before the backup"),
+            content.iter().any(|record| record == "before"),
             "{slot}: {content:?}\n{}",
             lab.story().await
         );
@@ -159,7 +144,7 @@ async fn a_death_at_any_point_of_a_restore() {
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(120)).await;
         for slot in ["data", "root"] {
-            let content = content(&lab, slot).await;
+            let content = lab.content("db-1", slot).await;
             assert!(!content.iter().any(|record| record == "after the backup"), "{slot} at {k}: {content:?}");
         }
         assert_eq!(lab.node("db-1").await.operations, 2);

@@ -4,53 +4,27 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{quick_snapshots, slot};
 use crate::sweep::{Deaths, Seen};
-use perennial_sim::world::settings::{Settings, Span};
 use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::Origin;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeName, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
 use serde_json::json;
-
-fn slot(name: &str) -> Slot {
-    Slot::try_from(name.to_owned()).unwrap()
-}
 
 /// `db-1` with one backup, `db-1.b1`, and something written after it.
 async fn backed_up(root: RootMode, data: DataMode) -> (Lab, NodeSpec) {
-    let mut settings = Settings::calm(11);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
-    spec.persist.data = data;
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
-    lab.provision(&spec).await;
-    lab.write("db-1", "before the backup").await;
-    lab.submit("node.backup", "db-1", json!({})).await;
-    lab.clock.sleep(Duration::from_secs(60)).await;
-    assert_eq!(lab.book("db-1").await.complete().count(), 1, "{}", lab.story().await);
-    lab.write("db-1", "after the backup").await;
-    (lab, spec)
+    let change = |spec: &mut NodeSpec| spec.persist.data = data;
+    Lab::backed_up(quick_snapshots(11), NetworkMode::SecondaryIp, root, change).await
 }
 
 fn named(spec: &NodeSpec, name: &str) -> NodeSpec {
     NodeSpec { name: NodeName::parse(name).unwrap(), ..spec.clone() }
 }
 
-/// What the guest of a node reads on a volume.
-async fn content(lab: &Lab, node: &str, name: &str) -> Vec<String> {
-    let node = lab.node(node).await;
-    let held = &node.resources.volumes[&slot(name)];
-    let instance = node.resources.carrier.as_ref().unwrap().instance.clone();
-    let read = lab.region.with(|world, now_ms| world.read(now_ms, &instance, &held.device).unwrap());
-    read.iter().map(|record| record.as_str().to_owned()).collect()
-}
-
 async fn is_of_the_backup(lab: &Lab, node: &str, name: &str) -> bool {
-    let content = content(lab, node, name).await;
+    let content = lab.content(node, name).await;
     let has = |record: &str| content.iter().any(|read| read == record);
-    has("before the backup") && !has("after the backup")
+    has("before") && !has("after the backup")
 }
 
 async fn snapshots_of(lab: &Lab, backup: u64) -> Vec<SnapshotId> {
@@ -88,10 +62,6 @@ async fn nothing_is_leaked(lab: &Lab) {
     });
 }
 
-async fn reads(lab: &Lab, node: &str, name: &str, record: &str) -> bool {
-    content(lab, node, name).await.iter().any(|read| read == record)
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_new_node_has_the_content_of_the_backup_and_the_other_one_goes_on() {
     for root in [RootMode::Adopt, RootMode::Image, RootMode::None] {
@@ -119,13 +89,13 @@ async fn a_new_node_has_the_content_of_the_backup_and_the_other_one_goes_on() {
                 (&before.resources, 1),
                 "{what}: it goes on as it was"
             );
-            assert!(reads(&lab, "db-1", "data", "after the backup").await, "{what}");
+            assert!(lab.reads("db-1", "data", "after the backup").await, "{what}");
             nothing_is_leaked(&lab).await;
             // From here on it is a node like any other.
             lab.write("db-2", "new times").await;
             lab.submit("node.replace", "db-2", json!({})).await;
             lab.rest("db-2", 2).await;
-            assert!(reads(&lab, "db-2", "data", "new times").await, "{what}");
+            assert!(lab.reads("db-2", "data", "new times").await, "{what}");
             nothing_is_leaked(&lab).await;
             // Its end leaves the backup where it is.
             let keep = json!({ "root": false, "data": false, "network": false, "backups": false });
@@ -302,7 +272,7 @@ async fn a_death_at_any_point_of_the_making() {
         for name in ["root", "data"] {
             assert!(is_of_the_backup(&lab, "db-2", name).await, "{name} at {k}\n{}", lab.story().await);
         }
-        assert!(reads(&lab, "db-1", "data", "after the backup").await, "at {k}");
+        assert!(lab.reads("db-1", "data", "after the backup").await, "at {k}");
         nothing_is_leaked(&lab).await;
         lab
     };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{quick_snapshots, slot};
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
@@ -13,35 +14,19 @@ use perennial_workflows::loss::{Origin, RootLoss};
 use perennial_workflows::node::OperationKind;
 use perennial_workflows::operation::OperationEvent;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::{Evidence, Slot};
+use perennial_workflows::steps::Evidence;
 use perennial_workflows::uefi::UefiVariables;
 use serde_json::json;
 
 fn settings() -> Settings {
-    let mut settings = Settings::calm(7);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
+    let mut settings = quick_snapshots(7);
     settings.latencies.shutdown = Span::ms(6_000, 8_000);
     settings
 }
 
-fn slot(name: &str) -> Slot {
-    Slot::try_from(name.to_owned()).unwrap()
-}
-
 /// A node with a backup, and something written after it.
 async fn backed_up(settings: Settings, root: RootMode, change: impl FnOnce(&mut NodeSpec)) -> Lab {
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
-    // Nothing by itself within these tests: each backup is asked for.
-    spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
-    change(&mut spec);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before the backup").await;
-    lab.submit("node.backup", "db-1", json!({})).await;
-    lab.clock.sleep(Duration::from_secs(60)).await;
-    assert_eq!(lab.book("db-1").await.complete().count(), 1, "{}", lab.story().await);
-    lab.write("db-1", "after the backup").await;
-    lab
+    Lab::backed_up(settings, NetworkMode::SecondaryIp, root, change).await.0
 }
 
 /// The instance ends unseen, and a volume of the node's with it.
@@ -52,19 +37,6 @@ async fn lose(lab: &mut Lab, name: &str) {
     lab.clock.sleep(Duration::from_secs(60)).await;
     lab.region.with(|world, now_ms| world.delete_volume(now_ms, &volume).unwrap());
     lab.start();
-}
-
-/// What the guest reads on a volume.
-async fn content(lab: &Lab, name: &str) -> Vec<String> {
-    let node = lab.node("db-1").await;
-    let held = &node.resources.volumes[&slot(name)];
-    let instance = node.resources.carrier.as_ref().unwrap().instance.clone();
-    let read = lab.region.with(|world, now_ms| world.read(now_ms, &instance, &held.device).unwrap());
-    read.iter().map(|record| record.as_str().to_owned()).collect()
-}
-
-async fn reads(lab: &Lab, name: &str, record: &str) -> bool {
-    content(lab, name).await.iter().any(|read| read == record)
 }
 
 /// What the operation that ended last says of the loss of a volume, in milliseconds; `None` for all of it.
@@ -96,7 +68,7 @@ async fn every_way_of_carrying_records_what_it_lost() {
                     let is_same = first.volumes[slot].volume == after.volumes[slot].volume;
                     assert_eq!(is_same, *origin == Origin::SameVolume, "{what} {slot}: {origin:?}");
                     assert!(!origin.is_loss(), "{what} {slot}: {origin:?}");
-                    assert!(reads(&lab, &slot.to_string(), "after the backup").await, "{what} {slot}");
+                    assert!(lab.reads("db-1", &slot.to_string(), "after the backup").await, "{what} {slot}");
                 }
                 let kept: Vec<String> = after.origins.keys().map(ToString::to_string).collect();
                 let expected: &[&str] = if root == RootMode::None { &["data"] } else { &["root", "data"] };
@@ -115,13 +87,16 @@ async fn a_restore_and_a_new_image_record_what_they_lost() {
     let lost_ms = loss_ms(&lab, "data").await.expect("a window");
     assert!(lost_ms >= 60_000 && lost_ms <= lab.clock.now_ms() - taken_at_ms, "{lost_ms}");
     assert_eq!(loss_ms(&lab, "root").await, Some(0));
-    assert!(!reads(&lab, "data", "after the backup").await && reads(&lab, "root", "after the backup").await);
+    assert!(
+        !lab.reads("db-1", "data", "after the backup").await
+            && lab.reads("db-1", "root", "after the backup").await
+    );
     let image = lab.node("db-1").await.spec.unwrap().image;
     lab.submit("node.recycle", "db-1", json!({ "reimage": image })).await;
     lab.rest("db-1", 3).await;
     assert_eq!(loss_ms(&lab, "root").await, None, "all of it");
     assert_eq!(loss_ms(&lab, "data").await, Some(0), "of this operation, not of the one before");
-    assert!(!reads(&lab, "root", "after the backup").await);
+    assert!(!lab.reads("db-1", "root", "after the backup").await);
     // A pause brings nothing anywhere, and a growth neither.
     lab.submit("node.pause", "db-1", json!({})).await;
     lab.rest("db-1", 4).await;
@@ -140,9 +115,12 @@ async fn a_root_that_is_lost_comes_back_from_the_newest_backup_by_itself() {
         lab.clock.sleep(Duration::from_secs(400)).await;
         let after = lab.node("db-1").await.resources;
         assert!(
-            reads(&lab, "root", "before the backup").await && !reads(&lab, "root", "after the backup").await
+            lab.reads("db-1", "root", "before").await && !lab.reads("db-1", "root", "after the backup").await
         );
-        assert!(reads(&lab, "data", "after the backup").await, "only what is lost comes from the backup");
+        assert!(
+            lab.reads("db-1", "data", "after the backup").await,
+            "only what is lost comes from the backup"
+        );
         let lost_ms = loss_ms(&lab, "root").await.expect("a window");
         assert!((60_000..900_000).contains(&lost_ms), "{root:?}: {lost_ms}\n{}", lab.story().await);
         assert_eq!(loss_ms(&lab, "data").await, Some(0));
@@ -154,7 +132,7 @@ async fn a_root_that_is_lost_comes_back_from_the_newest_backup_by_itself() {
         lab.write("db-1", "new times").await;
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
-        assert!(reads(&lab, "root", "new times").await);
+        assert!(lab.reads("db-1", "root", "new times").await);
         assert_eq!(loss_ms(&lab, "root").await, Some(0));
     }
 }
@@ -170,7 +148,7 @@ async fn the_lost_root_of_a_paused_node_comes_back_as_well() {
         lab.submit("node.resume", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
         lab.clock.sleep(Duration::from_secs(400)).await;
-        assert!(reads(&lab, "root", "before the backup").await, "{root:?}\n{}", lab.story().await);
+        assert!(lab.reads("db-1", "root", "before").await, "{root:?}\n{}", lab.story().await);
         assert!(loss_ms(&lab, "root").await.is_some_and(|lost_ms| lost_ms > 0));
         lab.check("db-1", &[]).await;
     }
@@ -199,7 +177,7 @@ async fn a_person_decides_where_the_file_says_so_or_no_backup_is_complete_or_dat
         lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "accept_loss": [lost] })).await;
         lab.rest("db-1", 2).await;
         assert_eq!(loss_ms(&lab, lost).await, None, "{case}: all of it");
-        assert!(!reads(&lab, lost, "before the backup").await);
+        assert!(!lab.reads("db-1", lost, "before").await);
     }
 }
 
@@ -212,13 +190,13 @@ async fn the_backup_under_way_is_the_one_that_is_taken() {
     let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
     spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
     lab.provision(&spec).await;
-    lab.write("db-1", "before the backup").await;
+    lab.write("db-1", "before").await;
     lab.submit("node.backup", "db-1", json!({})).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
     assert!(lab.book("db-1").await.under_way().is_some());
     lose(&mut lab, "root").await;
     lab.rest("db-1", 2).await;
-    assert!(reads(&lab, "root", "before the backup").await, "{}", lab.story().await);
+    assert!(lab.reads("db-1", "root", "before").await, "{}", lab.story().await);
     assert!(loss_ms(&lab, "root").await.is_some_and(|lost_ms| lost_ms > 0));
 }
 
@@ -232,8 +210,8 @@ async fn a_death_at_any_point_of_a_rescue() {
         lab.rest("db-1", 2).await;
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(400)).await;
-        assert!(reads(&lab, "root", "before the backup").await, "at {k}\n{}", lab.story().await);
-        assert!(reads(&lab, "data", "after the backup").await, "at {k}");
+        assert!(lab.reads("db-1", "root", "before").await, "at {k}\n{}", lab.story().await);
+        assert!(lab.reads("db-1", "data", "after the backup").await, "at {k}");
         lab.check("db-1", &[]).await;
         let node = lab.node("db-1").await;
         assert_eq!((node.operations, node.generation), (2, 2), "at {k}");
@@ -258,7 +236,7 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
         assert!(after.root_images.is_empty(), "no image was needed");
         assert!(after.retained.iter().any(|kept| kept.volume == old), "{:?}", after.retained);
         assert!(lab.region.with(|world, _| world.volume(&old).is_some()));
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
         // From here on the clone is the very volume.
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
@@ -313,7 +291,7 @@ async fn an_image_carries_the_root_where_a_clone_cannot() {
         assert!(after.leftovers.is_empty(), "{what}: {:?}", after.leftovers);
         let kept: Vec<_> = after.retained.iter().map(|kept| kept.volume.clone()).collect();
         assert_eq!(kept, [old], "{what}: the old volume, and no copy of it");
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
     }
 }
 
@@ -329,7 +307,7 @@ async fn a_death_at_any_point_of_a_clone() {
         lab.rest("db-1", 2).await;
         lab.disarm();
         lab.clock.sleep(Duration::from_secs(400)).await;
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
         let after = lab.node("db-1").await.resources;
         let told = rungs(&lab, "db-1.2").await;
         let expected = match after.origins[&slot("root")] {
@@ -371,7 +349,7 @@ async fn an_interruption_at_any_second_of_a_clone() {
         })
         .await;
         lab.clock.sleep(Duration::from_secs(400)).await;
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
         let retained = lab.node("db-1").await.resources.retained;
         assert!(retained.iter().any(|kept| kept.volume == old), "second {second}: {retained:?}");
         assert!(lab.region.with(|world, _| world.volume(&old).is_some()), "second {second}");
@@ -431,10 +409,9 @@ async fn the_uefi_variables_go_on_with_an_image_of_the_root() {
         assert_eq!(variables(&lab).await.as_deref(), Some("Zmlyc3Q="), "{workflow}");
         // Nobody reads what was changed since.
         set_variables(&lab, "c2Vjb25k").await;
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        let old = lab.reclaim("db-1").await;
         lab.clock.sleep(Duration::from_secs(900)).await;
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
         assert_ne!(lab.instance("db-1").await, old);
         assert_eq!(variables(&lab).await.as_deref(), Some("Zmlyc3Q="), "{workflow}");
     }
@@ -453,7 +430,7 @@ async fn uefi_variables_that_cannot_be_read_hold_nothing_up() {
         });
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
-        lab.check("db-1", &["before the backup", "after the backup"]).await;
+        lab.check("db-1", &["before", "after the backup"]).await;
         assert_eq!(variables(&lab).await, None, "{code}");
         let steps = lab.operation("db-1.2").await.steps;
         let read = steps.values().find_map(|record| match &record.outcome {
@@ -480,7 +457,7 @@ async fn an_image_that_is_refused_with_uefi_variables_is_registered_without() {
     });
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
-    lab.check("db-1", &["before the backup", "after the backup"]).await;
+    lab.check("db-1", &["before", "after the backup"]).await;
     assert_eq!(variables(&lab).await, None);
 }
 

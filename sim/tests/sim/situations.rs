@@ -23,11 +23,7 @@ use serde_json::{Value, json};
 const SETTLES: Duration = Duration::from_secs(400);
 
 async fn provisioned(settings: Settings, network: NetworkMode, root: RootMode) -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(settings);
-    let spec = lab.spec("db-1", network, root);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
+    Lab::provisioned(settings, network, root, |_, _| {}).await
 }
 
 async fn tell(lab: &Lab, message: &str) {
@@ -112,8 +108,7 @@ async fn many_nodes_that_are_taken_at_once_all_come_back() {
     }
     let began_ms = lab.clock.now_ms();
     for name in &names {
-        let old = lab.instance(name).await;
-        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        lab.warn(name).await;
     }
     for name in &names {
         lab.rest(name, 2).await;
@@ -237,8 +232,7 @@ async fn a_node_that_hangs_holds_no_other_up() {
     lab.clock.sleep(Duration::from_secs(200)).await;
     let mut taken = Vec::new();
     for name in &others {
-        let old = lab.instance(name).await;
-        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        let old = lab.warn(name).await;
         taken.push((name.clone(), old));
     }
     for (name, old) in &taken {
@@ -295,8 +289,7 @@ async fn a_new_instance_that_is_taken_at_any_second_is_followed_by_another() {
             let mut settings = Settings::calm(second);
             settings.latencies.snapshot = Span::ms(5_000, 9_000);
             let (mut lab, _) = provisioned(settings, network, root).await;
-            let old = lab.instance("db-1").await;
-            lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+            let old = lab.warn("db-1").await;
             lab.clock.sleep(Duration::from_secs(second)).await;
             let sudden = second % 16 == 1;
             let new = lab.region.with(|world, now_ms| {
@@ -338,8 +331,7 @@ async fn an_hour_without_ebs_is_waited_for_and_said() {
         let (mut lab, _) = provisioned(Settings::calm(7), NetworkMode::SecondaryIp, root).await;
         let fault = Fault::Before("InternalError".to_owned());
         lab.region.inject(Rule { target: Target::Only(action), when: When::Always, fault });
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+        lab.warn("db-1").await;
         lab.clock.sleep(Duration::from_secs(3_590)).await;
         let is_at_rest = lab.node("db-1").await.open.is_none();
         if action == Action::CreateReplaceRootVolumeTask {
@@ -433,8 +425,7 @@ async fn an_instance_that_is_spared_after_its_warning_does_not_live_on_beside_th
     for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp] {
         for spared_s in [1, 20, 60, 115] {
             let (mut lab, _) = provisioned(Settings::calm(7), network, RootMode::Adopt).await;
-            let old = lab.instance("db-1").await;
-            lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+            let old = lab.warn("db-1").await;
             lab.clock.sleep(Duration::from_secs(spared_s)).await;
             lab.region.with(|world, now_ms| world.spare(now_ms, &old));
             lab.rest("db-1", 2).await;
@@ -461,8 +452,7 @@ async fn a_night_without_capacity_is_waited_for_without_haste() {
             });
         };
         set(&lab, Capacity::Free(0));
-        let old = lab.instance("db-1").await;
-        lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+        let old = lab.reclaim("db-1").await;
         lab.clock.sleep(Duration::from_secs(4 * 3_600)).await;
         lab.kill().await;
         lab.start();
@@ -489,8 +479,7 @@ async fn a_snapshot_of_hours_is_waited_for() {
     settings.latencies.snapshot = Span::ms(3 * 3_600_000, 3 * 3_600_000);
     let (mut lab, _) = provisioned(settings, NetworkMode::SecondaryIp, RootMode::Image).await;
     let root = lab.volume("db-1", "root").await;
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &old).unwrap());
+    let old = lab.reclaim("db-1").await;
     lab.clock.sleep(Duration::from_secs(2 * 3_600)).await;
     assert!(!lab.is_stuck("db-1.2").await, "it needs nobody");
     assert!(lab.region.with(|world, _| world.volume(&root).is_some()));

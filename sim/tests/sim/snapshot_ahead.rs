@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::{may_move, quick};
 use crate::sweep::Seen;
-use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workers::classify::Action;
-use perennial_workflows::aws::Market;
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::loss::Origin;
 use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
@@ -18,48 +17,18 @@ use serde_json::json;
 const LATE: [(RootMode, DataMode); 2] =
     [(RootMode::Image, DataMode::Reattach), (RootMode::Adopt, DataMode::Snapshot)];
 
-fn quick(seed: u64) -> Settings {
-    let mut settings = Settings::calm(seed);
-    settings.latencies.shutdown = Span::ms(6_000, 8_000);
-    settings.latencies.snapshot = Span::ms(3_000, 4_000);
-    settings.latencies.image = Span::ms(2_000, 3_000);
-    settings.latencies.replace_root = Span::ms(4_000, 5_000);
-    settings
-}
-
 /// A node that may live in two zones, in the first one.
 async fn provisioned(
     settings: Settings,
     (root, data): (RootMode, DataMode),
     change: impl FnOnce(&mut NodeSpec),
 ) -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(settings);
-    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, root);
-    spec.persist.data = data;
-    spec.capacity.other_subnets =
-        vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
-    spec.network.zone_change = ZoneChange::Allow;
-    change(&mut spec);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
-}
-
-/// What one zone has of any of the node's types.
-fn capacity(lab: &Lab, spec: &NodeSpec, zone: usize, capacity: Capacity) {
-    lab.region.with(|world, _| {
-        let zone = world.zones()[zone].clone();
-        for name in &spec.capacity.instance_types {
-            for market in [Market::Spot, Market::OnDemand] {
-                world.set_capacity(name, &zone, market, capacity);
-            }
-        }
-    });
-}
-
-async fn interrupt(lab: &Lab) {
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    Lab::provisioned(settings, NetworkMode::SecondaryIp, root, |lab, spec| {
+        spec.persist.data = data;
+        may_move(lab, spec);
+        change(spec);
+    })
+    .await
 }
 
 fn made(lab: &Lab, action: Action) -> usize {
@@ -79,9 +48,9 @@ async fn a_move_waits_for_one_snapshot_after_the_other_no_longer() {
         // Ten minutes: two of them would be seen.
         settings.latencies.snapshot = Span::ms(600_000, 600_000);
         let (mut lab, spec) = provisioned(settings, way, |_| ()).await;
-        capacity(&lab, &spec, 0, Capacity::Unsupported);
+        lab.set_capacity(&spec, 0, Capacity::Unsupported);
         let begun_ms = lab.clock.now_ms();
-        interrupt(&lab).await;
+        lab.warn("db-1").await;
         lab.rest("db-1", 2).await;
         let took_s = (lab.clock.now_ms() - begun_ms) / 1_000;
         assert!((600..850).contains(&took_s), "{way:?}: {took_s} s\n{}", lab.story().await);
@@ -105,7 +74,7 @@ async fn where_home_serves_what_was_taken_ahead_is_gone_and_no_image_was_made_fo
     for way in LATE {
         let (mut lab, _) = provisioned(quick(2), way, |_| ()).await;
         let before = lab.node("db-1").await.resources;
-        interrupt(&lab).await;
+        lab.warn("db-1").await;
         lab.rest("db-1", 2).await;
         assert_eq!(intended(&lab, "snapshot_ahead:").await, 1, "{way:?}\n{}", lab.story().await);
         assert_eq!(intended(&lab, "delete_snapshot:").await, 1, "{way:?}\n{}", lab.story().await);
@@ -136,7 +105,7 @@ async fn nothing_is_taken_ahead_where_nothing_waits_or_nothing_can_move() {
             }
         })
         .await;
-        interrupt(&lab).await;
+        lab.warn("db-1").await;
         lab.rest("db-1", 2).await;
         assert_eq!(intended(&lab, "snapshot_ahead:").await, 0, "{root:?} {data:?}");
         lab.check("db-1", &["before"]).await;
@@ -153,7 +122,7 @@ async fn a_last_backup_of_the_volume_follows_in_time() {
             spec.backup = Some(BackupSpec { every_min: 7 * 24 * 60, keep: 1, at_release: true });
         })
         .await;
-        interrupt(&lab).await;
+        lab.warn("db-1").await;
         lab.rest("db-1", 2).await;
         assert_eq!(intended(&lab, "snapshot_ahead:").await, 1, "{way:?}");
         lab.until("the final backup is complete", Duration::from_secs(7_200), async |lab| {
@@ -175,10 +144,10 @@ async fn a_root_that_an_instance_has_had_since_is_not_what_was_taken_before() {
         let (mut lab, spec) = provisioned(quick(5), (RootMode::Adopt, data), |_| ()).await;
         if data == DataMode::Reattach {
             // It is imaged for a zone that has nothing either.
-            capacity(&lab, &spec, 0, Capacity::Unsupported);
-            capacity(&lab, &spec, 1, Capacity::Unsupported);
+            lab.set_capacity(&spec, 0, Capacity::Unsupported);
+            lab.set_capacity(&spec, 1, Capacity::Unsupported);
         }
-        interrupt(&lab).await;
+        lab.warn("db-1").await;
         lab.clock.sleep(Duration::from_secs(2)).await;
         if data == DataMode::Reattach {
             lab.until("the other zone is asked in vain", Duration::from_secs(600), async |lab| {
@@ -186,7 +155,7 @@ async fn a_root_that_an_instance_has_had_since_is_not_what_was_taken_before() {
                 operation.facts.root_image.is_some() && operation.facts.ladder.rounds > 0
             })
             .await;
-            capacity(&lab, &spec, 0, Capacity::Unlimited);
+            lab.set_capacity(&spec, 0, Capacity::Unlimited);
         }
         lab.until("the root is being adopted", Duration::from_secs(1_200), async |lab| {
             lab.operation("db-1.2").await.open_steps().iter().any(|step| step.step == "adopt_root")
@@ -201,8 +170,8 @@ async fn a_root_that_an_instance_has_had_since_is_not_what_was_taken_before() {
             let device = world.instance(&candidate).unwrap().root_device.clone();
             world.write(now_ms, &candidate, &device, "since").unwrap();
         });
-        capacity(&lab, &spec, 0, Capacity::Unsupported);
-        capacity(&lab, &spec, 1, Capacity::Unlimited);
+        lab.set_capacity(&spec, 0, Capacity::Unsupported);
+        lab.set_capacity(&spec, 1, Capacity::Unlimited);
         lab.region.with(|world, now_ms| world.reclaim_now(now_ms, &candidate).unwrap());
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(600)).await;
@@ -267,7 +236,7 @@ async fn a_cancellation_at_any_moment_ends_whole() {
         for tenths in (0..300).step_by(17) {
             let (mut lab, spec) = provisioned(quick(7), way, |_| ()).await;
             let old = lab.instance("db-1").await;
-            capacity(&lab, &spec, 0, Capacity::Unsupported);
+            lab.set_capacity(&spec, 0, Capacity::Unsupported);
             lab.submit("node.replace", "db-1", json!({})).await;
             lab.clock.sleep(Duration::from_millis(tenths * 100)).await;
             lab.submit("workflow.cancel", "db-1", json!({ "workflow": "db-1.2" })).await;

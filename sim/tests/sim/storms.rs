@@ -21,6 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::lab::Lab;
+use crate::nodes::may_move;
 use crate::sweep::Seen;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
@@ -31,7 +32,7 @@ use perennial_workers::cloud::{Tags, VolumeRequest};
 use perennial_workflows::aws::{Market, VolumeId};
 use perennial_workflows::backup::BackupSpec;
 use perennial_workflows::node::OperationKind;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode};
 use perennial_workflows::steps::Slot;
 
 /// The seeds that one run tries without being told.
@@ -223,9 +224,7 @@ impl Choices {
             spec.network.elastic_ip = Some(lab.elastic());
         }
         if self.may_move {
-            spec.capacity.other_subnets =
-                vec![lab.region.with(|world, _| world.subnet_in(&world.zones()[1].clone()))];
-            spec.network.zone_change = ZoneChange::Allow;
+            may_move(lab, &mut spec);
         }
         if self.network == NetworkMode::IpPool {
             lab.pools_for(&mut spec).await;

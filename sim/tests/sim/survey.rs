@@ -79,11 +79,6 @@ async fn asked(lab: &Lab, id: &str) -> Vec<String> {
     launches.collect()
 }
 
-async fn pool(lab: &Lab, name: &str) -> String {
-    let carrier = lab.node(name).await.resources.carrier.expect("the node has an instance");
-    format!("{} {}", carrier.instance_type, carrier.market)
-}
-
 fn set(lab: &Lab, instance_type: &str, market: Market, capacity: Capacity) {
     let zone = zone(lab, 0);
     lab.region.with(|world, _| world.set_capacity(instance_type, &zone, market, capacity));
@@ -92,11 +87,6 @@ fn set(lab: &Lab, instance_type: &str, market: Market, capacity: Capacity) {
 fn refuse(lab: &Lab, action: Action, code: &str) {
     let fault = Fault::Before(code.to_owned());
     lab.region.inject(Rule { target: Target::Only(action), when: When::Always, fault });
-}
-
-async fn interrupt(lab: &Lab, name: &str) {
-    let old = lab.instance(name).await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
 }
 
 async fn provisioned(network: NetworkMode, change: impl FnOnce(&Lab, &mut NodeSpec)) -> (Lab, NodeSpec) {
@@ -118,7 +108,7 @@ async fn whole(lab: &Lab) {
 #[tokio::test(start_paused = true)]
 async fn types_that_fit_are_found_and_the_cheapest_is_asked_first() {
     let (mut lab, _) = provisioned(NetworkMode::SecondaryIp, |_, _| {}).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6a.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6a.large spot");
     let survey = surveyed(&lab, "db-1.1").await;
     let spot: Vec<&str> = survey
         .pools
@@ -141,7 +131,7 @@ async fn types_that_fit_are_found_and_the_cheapest_is_asked_first() {
     });
     assert_eq!(rank.unwrap().to_string(), "1 of 12 surveyed, 0.030000 an hour");
 
-    interrupt(&lab, "db-1").await;
+    lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
     let passed = "m6a.large spot: Perennial.Remembered";
     assert_eq!(
@@ -193,7 +183,7 @@ async fn listed_types_come_first_and_found_ones_after() {
         spec.capacity.instance_types = vec!["r5.large".into(), "c5.large".into()];
     })
     .await;
-    assert_eq!(pool(&lab, "db-1").await, "r5.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "r5.large spot");
     let pools = surveyed(&lab, "db-1.1").await.pools;
     let first: Vec<&str> = pools.iter().take(4).map(|pool| pool.instance_type.as_str()).collect();
     assert_eq!(first, ["r5.large", "c5.large", "m6a.large", "m7i.large"]);
@@ -209,7 +199,7 @@ async fn a_list_can_be_ordered_by_price_and_knows_its_architecture() {
         ["r5.large", "m7g.large", "m5.large", "zz1.large"].map(str::to_owned).into();
     spec.capacity.order = Some(CapacityOrder::Price);
     lab.provision(&spec).await;
-    assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m5.large spot");
     let rejected: Vec<String> =
         surveyed(&lab, "db-1.1").await.rejected.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -262,7 +252,7 @@ async fn a_node_that_may_not_go_on_demand_waits_until_spot_costs_less() {
         assert!((4..12).contains(&surveys), "{network:?}: {surveys} surveys in twenty minutes");
         prices(&lab, &[("r6i.large", 59)]);
         lab.rest("db-1", 2).await;
-        assert_eq!(pool(&lab, "db-1").await, "r6i.large spot", "{network:?}");
+        assert_eq!(lab.carried_by("db-1").await, "r6i.large spot", "{network:?}");
         whole(&lab).await;
     }
 }
@@ -281,7 +271,7 @@ async fn hints_that_are_refused_are_recorded_and_hold_nothing_up() {
             "{survey:?}"
         );
         // Without prices the smallest comes first.
-        assert_eq!(pool(&lab, "db-1").await, "m5.large spot");
+        assert_eq!(lab.carried_by("db-1").await, "m5.large spot");
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         whole(&lab).await;
@@ -461,7 +451,7 @@ async fn on_demand_keeps_its_time_and_the_way_back_to_spot_asks_surveyed_pools()
     let launched_ms = lab.region.with(|world, _| world.instance(&launched).unwrap().launched_at_ms);
     let after_s = (launched_ms - operation.started_at_ms) / 1_000;
     assert!((300..312).contains(&after_s), "{after_s} s\n{}", lab.story().await);
-    assert!(pool(&lab, "db-1").await.ends_with("on-demand"));
+    assert!(lab.carried_by("db-1").await.ends_with("on-demand"));
     // What the old instance gave back is somebody else's by now.
     for (name, _) in PRICES {
         set(&lab, name, Market::Spot, Capacity::Free(0));
@@ -472,7 +462,7 @@ async fn on_demand_keeps_its_time_and_the_way_back_to_spot_asks_surveyed_pools()
         set(&lab, name, Market::Spot, Capacity::Unlimited);
     }
     lab.rest("db-1", 3).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6a.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6a.large spot");
     whole(&lab).await;
 }
 
@@ -485,7 +475,7 @@ async fn a_way_back_that_finds_spot_too_expensive_is_undone() {
         prices(lab, &PRICES.map(|(name, _)| (name, 90)));
     })
     .await;
-    assert_eq!(pool(&lab, "db-1").await, "m5.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m5.large on-demand");
     lab.clock.sleep(Duration::from_secs(3_600)).await;
     assert_eq!(lab.node("db-1").await.operations, 1, "it costs too much, so nothing is tried");
     prices(&lab, &[("m6i.large", 39)]);
@@ -498,11 +488,11 @@ async fn a_way_back_that_finds_spot_too_expensive_is_undone() {
     prices(&lab, &[("m6i.large", 90)]);
     lab.region.clear_faults();
     lab.rest("db-1", 2).await;
-    assert_eq!(pool(&lab, "db-1").await, "m5.large on-demand");
+    assert_eq!(lab.carried_by("db-1").await, "m5.large on-demand");
     assert_eq!(lab.node("db-1").await.generation, 1);
     prices(&lab, &[("m6i.large", 39)]);
     lab.rest("db-1", 3).await;
-    assert_eq!(pool(&lab, "db-1").await, "m6i.large spot");
+    assert_eq!(lab.carried_by("db-1").await, "m6i.large spot");
     whole(&lab).await;
 }
 
@@ -560,7 +550,7 @@ async fn dies_at(network: NetworkMode, sudden: bool, k: u64) -> Lab {
     whole(&lab).await;
     let node = lab.node("db-1").await;
     assert_eq!(node.operations, 2, "{network:?} at {k}: one operation\n{}", lab.story().await);
-    assert!(pool(&lab, "db-1").await.ends_with("spot"), "{network:?} at {k}");
+    assert!(lab.carried_by("db-1").await.ends_with("spot"), "{network:?} at {k}");
     assert_eq!(node.resources.survey.map(|kept| kept.pools.is_empty()), Some(false));
     lab
 }
@@ -640,7 +630,7 @@ async fn no_more_nodes_with_surveyed_pools_go_on_demand_than_may() {
         }
     });
     lab.provision(&spec).await;
-    assert!(pool(&lab, "db-1").await.ends_with(" on-demand"));
+    assert!(lab.carried_by("db-1").await.ends_with(" on-demand"));
     spec.name = NodeName::parse("db-2").unwrap();
     lab.submit("node.apply", "db-2", json!({ "spec": spec })).await;
     lab.clock.sleep(Duration::from_secs(1_800)).await;
@@ -653,5 +643,5 @@ async fn no_more_nodes_with_surveyed_pools_go_on_demand_than_may() {
     assert_eq!(lab.region.with(|world, _| world.instances_of("db-2").len()), 0);
     set(&lab, "m6a.large", Market::Spot, Capacity::Unlimited);
     lab.rest("db-2", 1).await;
-    assert_eq!(pool(&lab, "db-2").await, "m6a.large spot");
+    assert_eq!(lab.carried_by("db-2").await, "m6a.large spot");
 }

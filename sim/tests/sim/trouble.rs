@@ -12,11 +12,7 @@ use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned(network: NetworkMode) -> (Lab, NodeSpec) {
-    let mut lab = Lab::new(Settings::calm(7));
-    let spec = lab.spec("db-1", network, RootMode::Adopt);
-    lab.provision(&spec).await;
-    lab.write("db-1", "before").await;
-    (lab, spec)
+    Lab::provisioned(Settings::calm(7), network, RootMode::Adopt, |_, _| {}).await
 }
 
 /// An interface of somebody else's in the node's subnet.

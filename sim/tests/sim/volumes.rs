@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::lab::Lab;
 use crate::sweep::Deaths;
-use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::cloud::{Tags, VolumeRequest};
@@ -49,8 +48,7 @@ async fn an_existing_volume_is_taken_carried_and_left_by_the_deletion() {
     assert_eq!(lab.volume("db-1", "data").await, taken);
     lab.write("db-1", "before").await;
     lab.check("db-1", &["before"]).await;
-    let old = lab.instance("db-1").await;
-    lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
+    lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
     lab.check("db-1", &["before"]).await;
     assert_eq!(lab.volume("db-1", "data").await, taken);
