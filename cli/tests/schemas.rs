@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use perennial_workflows::schemas;
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode, example};
-use perennial_workflows::submission::Submission;
+use perennial_workflows::domain::submission::Submission;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
+use perennial_workflows::view::schemas;
 use serde_json::{Value, json};
 
 fn validator(name: &str) -> jsonschema::Validator {

@@ -15,10 +15,12 @@ use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, StreamId};
 use perennial_engine::journal::{Journal as _, RecordedEvent};
 use perennial_store::JournalReader;
-use perennial_workflows::domain::{Event, Perennial, State};
-use perennial_workflows::letter::{Fate, LetterEvent};
-use perennial_workflows::node::{Node, node_stream};
-use perennial_workflows::spec::NodeName;
+use perennial_workflows::aggregate::inbox::{Disposition, InboxEvent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -167,16 +169,16 @@ impl Installation {
         self.events().await.iter().filter(|event| event.stream.as_str() == stream).map(decode).collect()
     }
 
-    /// What became of the letters of a queue, in order.
-    pub async fn fates(&self, queue: &str) -> Vec<Fate> {
+    /// What became of the inbox entries of a queue, in order.
+    pub async fn dispositions(&self, queue: &str) -> Vec<Disposition> {
         let prefix = format!("letter/{queue}/");
-        let mut fates = Vec::new();
+        let mut dispositions = Vec::new();
         for event in self.events().await.iter().filter(|event| event.stream.as_str().starts_with(&prefix)) {
-            if let Ok(Event::Letter(LetterEvent::Answered { fate })) = Perennial::decode(&event.data) {
-                fates.push(fate);
+            if let Ok(Event::Inbox(InboxEvent::Answered { disposition })) = Perennial::decode(&event.data) {
+                dispositions.push(disposition);
             }
         }
-        fates
+        dispositions
     }
 
     /// A node now.

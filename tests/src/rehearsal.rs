@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use perennial_sim::wire::RegionClient;
-use perennial_workflows::node::{Node, Resources};
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::resources::Resources;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -12,13 +12,13 @@ use aws_sdk_ec2::config::Credentials;
 use aws_sdk_ec2::types::{InstanceAttributeName, InstanceLifecycleType};
 use perennial_tests::emulators::{Emulator, Kind};
 use perennial_workers::aws::Ec2;
-use perennial_workers::classify::{Class, CloudError, Disposition, Effect};
-use perennial_workers::cloud::{
+use perennial_workers::port::error::{Class, CloudError, Disposition, Effect};
+use perennial_workers::port::{
     AttachmentState, Cloud, ImageRequest, ImageState, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, Select, SnapshotState, SubnetView, Tags, Taking, VolumeRequest,
     VolumeState, VolumeView,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -17,12 +17,12 @@ use perennial_tests::emulators::{Emulator, Kind};
 use perennial_tests::installation::Installation;
 use perennial_tests::rehearsal::RegionProcess;
 use perennial_workers::aws::{EnsureQueue, ensure_queue, sqs_client};
-use perennial_workflows::domain::Event;
-use perennial_workflows::letter::{Fate, LetterEvent};
-use perennial_workflows::node::Node;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::steps::Slot;
-use perennial_workflows::submission::Reply;
+use perennial_workflows::aggregate::inbox::{Disposition, InboxEvent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::states::Event;
+use perennial_workflows::domain::submission::Reply;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::OperationEvent;
 use serde_json::{Value, json};
 
 const REGION: &str = "us-east-1";
@@ -310,7 +310,7 @@ async fn a_node_survives_an_interruption_and_its_history_says_how() {
         assert_eq!(seen.iter().filter(|seen| seen.contains(found)).count(), times, "{step}: {seen:?}");
     }
     let chosen = world.perennial.stream("workflow/db-1.2").await.into_iter().find_map(|event| match event {
-        Event::Operation(OperationEvent::RungChosen { because, .. }) => Some(because),
+        Event::Operation(OperationEvent::RootMethodChosen { because, .. }) => Some(because),
         _ => None,
     });
     let chosen = chosen.expect("the journal says that another rung carries the root, and why");
@@ -468,15 +468,28 @@ async fn every_message_has_its_fate(aws: Aws) {
     let before = world.perennial.at_rest("db-1", 1).await;
 
     // Each was answered as designed, in the journal …
-    let fates = world.perennial.fates("submissions").await;
-    let count = |fates: &[Fate], is: fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
-    assert_eq!(fates.len(), 4, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Malformed { .. })), 2, "{fates:?}");
+    let dispositions = world.perennial.dispositions("submissions").await;
+    let count = |dispositions: &[Disposition], is: fn(&Disposition) -> bool| {
+        dispositions.iter().filter(|disposition| is(disposition)).count()
+    };
+    assert_eq!(dispositions.len(), 4, "{dispositions:?}");
     assert_eq!(
-        count(&fates, |fate| matches!(fate, Fate::Oversized { bytes } if *bytes == OVERSIZED as u64)),
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Malformed { .. })),
+        2,
+        "{dispositions:?}"
+    );
+    assert_eq!(
+        count(
+            &dispositions,
+            |disposition| matches!(disposition, Disposition::Oversized { bytes } if *bytes == OVERSIZED as u64)
+        ),
         1
     );
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Started { .. })), 1, "{fates:?}");
+    assert_eq!(
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Started { .. })),
+        1,
+        "{dispositions:?}"
+    );
     wait_for_a_repetition(&mut world, "letter/submissions/good-1").await;
     // … in the dead-letter queue, as it came …
     let mut letters = take_some(&mut world, &dead(SUBMISSIONS), 3).await;
@@ -516,19 +529,35 @@ async fn every_message_has_its_fate(aws: Aws) {
     world.terminate(&lost).await;
     let after = world.perennial.at_rest("db-1", 2).await;
     // What is about an instance that nobody knows is put off a while: its launch may be overtaken.
-    let fates = world
+    let dispositions = world
         .perennial
         .until("every event has its fate", async |perennial| {
-            let fates = perennial.fates("interruptions").await;
-            (fates.len() >= 6).then_some(fates)
+            let dispositions = perennial.dispositions("interruptions").await;
+            (dispositions.len() >= 6).then_some(dispositions)
         })
         .await;
-    assert_eq!(fates.len(), 6, "{fates:?}");
+    assert_eq!(dispositions.len(), 6, "{dispositions:?}");
     // An event may be as large as the queue takes it: the long one is only no JSON.
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Malformed { .. })), 3, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Unknown { .. })), 1, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Foreign { .. })), 1, "{fates:?}");
-    assert_eq!(count(&fates, |fate| matches!(fate, Fate::Started { .. })), 1, "{fates:?}");
+    assert_eq!(
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Malformed { .. })),
+        3,
+        "{dispositions:?}"
+    );
+    assert_eq!(
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Unknown { .. })),
+        1,
+        "{dispositions:?}"
+    );
+    assert_eq!(
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Foreign { .. })),
+        1,
+        "{dispositions:?}"
+    );
+    assert_eq!(
+        count(&dispositions, |disposition| matches!(disposition, Disposition::Started { .. })),
+        1,
+        "{dispositions:?}"
+    );
     let id = warning(&lost)["id"].as_str().expect("an event has an id").to_owned();
     wait_for_a_repetition(&mut world, &format!("letter/interruptions/{id}")).await;
     assert_eq!(take_some(&mut world, &dead(INTERRUPTIONS), 3).await.len(), 3);
@@ -536,12 +565,12 @@ async fn every_message_has_its_fate(aws: Aws) {
     assert_eq!(after.operations, 2, "a message that came twice was carried out once");
 }
 
-/// Waits until the journal says that a letter came again.
+/// Waits until the journal says that a inbox entry came again.
 async fn wait_for_a_repetition(world: &mut World, stream: &str) {
     world
         .perennial
         .until(&format!("{stream} came again"), async |perennial| {
-            let repeated = |event: &Event| matches!(event, Event::Letter(LetterEvent::Repeated { .. }));
+            let repeated = |event: &Event| matches!(event, Event::Inbox(InboxEvent::Repeated { .. }));
             perennial.stream(stream).await.iter().any(repeated).then_some(())
         })
         .await;

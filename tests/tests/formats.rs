@@ -13,10 +13,14 @@ use perennial_engine::domain::{Domain as _, Stamp};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::EventData;
 use perennial_store::export::verify_export;
-use perennial_workflows::domain::{EVENT_VERSION, Event, Perennial, State};
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::operation::{Draft, Operation, OperationEvent, Status};
-use perennial_workflows::{plan, schemas};
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::codec::EVENT_VERSION;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::machine::decide::Draft;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::view::{plan, schemas};
 use serde_json::{Value, json};
 
 /// An operation of the samples that takes more steps than this does not end.
@@ -109,7 +113,7 @@ fn an_event_that_is_not_as_it_should_be_is_refused_by_the_parser_and_the_schema(
         ("operation.step_settled", with("operation.step_settled", "token", json!("two"))),
         ("operation.step_intended", with("operation.step_intended", "intent", json!({"launch": {}}))),
         ("operation.finished", json!({})),
-        ("letter.answered", json!({"fate": {"started": {"operation": "db-1"}}})),
+        ("inbox.answered", json!({"fate": {"started": {"operation": "db-1"}}})),
         ("letter.repeated", json!({"message_id": 7})),
     ];
     for (kind, body) in bad {
@@ -122,7 +126,7 @@ fn an_event_that_is_not_as_it_should_be_is_refused_by_the_parser_and_the_schema(
     assert!(said.contains("upgrade"), "{said}");
 }
 
-/// Every variant of every enum that events are made of stands in a sample: intents, evidence, fates, signals…
+/// Every variant of every enum that events are made of stands in a sample: intents, evidence, dispositions, signals…
 #[test]
 fn every_variant_has_a_sample() {
     let mut words = BTreeSet::new();
@@ -229,8 +233,8 @@ fn every_released_journal_is_whole_and_every_stream_of_it_folds() {
                 Some(State::Node(node)) => {
                     assert!(node.open.is_none() && node.generation == 2, "{name}: {stream}");
                 }
-                Some(State::Letter(letter)) => {
-                    assert!(letter.fate.is_some(), "{name}: {stream}");
+                Some(State::Inbox(letter)) => {
+                    assert!(letter.disposition.is_some(), "{name}: {stream}");
                 }
                 other => panic!("{name}: {stream}: {other:?}"),
             }
@@ -276,14 +280,14 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::Diverted { .. } => true,
             OperationEvent::Started(_)
             | OperationEvent::StepIntended { .. }
-            | OperationEvent::RungChosen { .. }
+            | OperationEvent::RootMethodChosen { .. }
             | OperationEvent::CandidateLost { .. }
             | OperationEvent::VolumeFound { .. }
             | OperationEvent::Stuck { .. }
             | OperationEvent::Dropped { .. }
             | OperationEvent::Finished { .. } => false,
         },
-        Some((_, Event::Node(_) | Event::Letter(_) | Event::Backup(_) | Event::Pool(_))) => false,
+        Some((_, Event::Node(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_))) => false,
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Rehearsal, modes};
-use perennial_workflows::spec::PersistSpec;
+use perennial_workflows::spec::node::PersistSpec;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;

@@ -6,8 +6,8 @@
 
 use perennial_engine::journal::RecordedEvent;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes, verdict};
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 /// Simulated minutes take seconds; faster, and the machine's own latencies would be seen as minutes.

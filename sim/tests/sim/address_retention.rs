@@ -9,10 +9,10 @@ use crate::sweep::Seen;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::InterfaceId;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{InterfaceRequest, Tags};
+use perennial_workflows::model::aws::InterfaceId;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// How a node loses its instance.
@@ -124,7 +124,7 @@ async fn nobody_gets_the_address_between_two_instances() {
                 (before.address, before.elastic),
                 "{network:?} {way:?}"
             );
-            assert_eq!(after.leftovers, [], "{network:?} {way:?}");
+            assert_eq!(after.orphans, [], "{network:?} {way:?}");
             let gone = before.carrier.unwrap().interface;
             lab.region.with(|world, _| {
                 assert!(world.interface(&gone).is_none(), "{network:?} {way:?}: {gone} is left");
@@ -157,7 +157,7 @@ async fn nobody_gets_the_address_while_new_instances_are_lost() {
         lab.clock.sleep(Duration::from_secs(600)).await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(address(&lab).await, wanted);
-        assert_eq!(lab.node("db-1").await.resources.leftovers, [], "after {tenths} tenths");
+        assert_eq!(lab.node("db-1").await.resources.orphans, [], "after {tenths} tenths");
     }
 }
 
@@ -299,6 +299,6 @@ async fn an_interface_that_may_not_stay_holds_nothing_up() {
         lab.check("db-1", &["before"]).await;
         assert_ne!(lab.instance("db-1").await, second);
         assert_eq!(address(&lab).await, wanted);
-        assert_eq!(lab.node("db-1").await.resources.leftovers, []);
+        assert_eq!(lab.node("db-1").await.resources.orphans, []);
     }
 }

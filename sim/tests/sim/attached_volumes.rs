@@ -8,18 +8,17 @@ use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{DeviceMapping, Notice, World};
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageRequest, Tags, VolumeRequest};
-use perennial_workers::sweep;
-use perennial_workflows::aws::{ImageId, InstanceId, Market, VolumeId};
-use perennial_workflows::found::FoundVolumes;
-use perennial_workflows::node::{OperationKind, Outcome};
-use perennial_workflows::operation::Status;
-use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};
-use perennial_workflows::spec::{
-    DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange,
-};
-use perennial_workflows::steps::Slot;
+use perennial_workers::periodic::sweep;
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageRequest, Tags, VolumeRequest};
+use perennial_workflows::model::aws::{ImageId, InstanceId, Market, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::{OperationKind, Outcome};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::spec::node::AttachedVolumes;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
 use serde_json::json;
 
 /// A free volume of somebody's, in the node's zone.
@@ -79,7 +78,7 @@ fn exists(world: &World, volume: &VolumeId) -> bool {
     world.all_volumes().any(|known| known.id == *volume)
 }
 
-fn slots(node: &perennial_workflows::node::Node) -> Vec<String> {
+fn slots(node: &perennial_workflows::aggregate::node::Node) -> Vec<String> {
     node.resources.volumes.keys().map(ToString::to_string).collect()
 }
 
@@ -197,7 +196,7 @@ async fn what_the_sweep_finds_would_survive_its_instance_at_once() {
     let events = lab.operation_events("db-1.2").await;
     let told = format!("{events:?}");
     assert!(told.contains("VolumeFound") && told.contains("sdh"), "{told}");
-    assert_eq!(lab.operation("db-1.2").await.order.kind, OperationKind::Take);
+    assert_eq!(lab.operation("db-1.2").await.order.kind, OperationKind::AdoptVolumes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,7 +261,7 @@ async fn what_may_not_be_taken_is_left_alone_and_told_once() {
         let node = lab.node("db-1").await;
         assert_eq!(node.operations, 2, "told once\n{}", lab.story().await);
         assert_eq!(slots(&node), ["root", "data"]);
-        let [left] = node.resources.strangers.as_slice() else { panic!("{:?}", node.resources.strangers) };
+        let [left] = node.resources.unmanaged.as_slice() else { panic!("{:?}", node.resources.unmanaged) };
         assert!(left.volume == stranger && left.because.contains(because), "{left:?}");
         // A replacement goes on without it.
         lab.write("db-1", "before").await;
@@ -274,14 +273,14 @@ async fn what_may_not_be_taken_is_left_alone_and_told_once() {
             assert!(exists(world, &stranger), "it was never ours to delete");
             assert!(world.volume(&stranger).unwrap().attachment.is_none(), "it was on the old instance only");
         });
-        assert_eq!(lab.node("db-1").await.resources.strangers, []);
+        assert_eq!(lab.node("db-1").await.resources.unmanaged, []);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_ignores_them_goes_on_without() {
     let mut lab =
-        provisioned(Settings::calm(7), |spec| spec.persist.found_volumes = FoundVolumes::Ignore).await;
+        provisioned(Settings::calm(7), |spec| spec.persist.attached_volumes = AttachedVolumes::Ignore).await;
     let logs = volume(&lab, &[]).await;
     let instance = lab.instance("db-1").await;
     attach(&lab, &instance, &logs, "/dev/sdh").await;
@@ -371,8 +370,8 @@ async fn a_name_of_the_file_is_not_taken_for_it_by_accident() {
     spec.data_volumes.push(wanted);
     lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
-    let fates = lab.fates().await.join(" ");
-    assert!(fates.contains(&format!("say `volume: {logs}`")), "{fates}");
+    let dispositions = lab.dispositions().await.join(" ");
+    assert!(dispositions.contains(&format!("say `volume: {logs}`")), "{dispositions}");
     spec.data_volumes[1].volume = Some(logs.clone());
     lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
@@ -465,7 +464,7 @@ async fn a_taking_that_somebody_cancelled_is_begun_again_an_hour_later_or_when_i
         });
         lab.start();
         lab.until("the taking has begun", sweep::EVERY * 3, async |lab| {
-            lab.node("db-1").await.open.is_some_and(|(_, kind)| kind == OperationKind::Take)
+            lab.node("db-1").await.open.is_some_and(|(_, kind)| kind == OperationKind::AdoptVolumes)
         })
         .await;
         lab.submit("workflow.cancel", "db-1", json!({ "workflow": "db-1.2" })).await;
@@ -657,7 +656,7 @@ async fn the_files_volume_takes_the_place_of_the_images_at_its_device_and_an_ign
     lab.write("db-1", "before").await;
     lab.check("db-1", &["before"]).await;
     let (mut lab, spec) = with_mapping(RootMode::Adopt, NetworkMode::SecondaryIp, |spec| {
-        spec.persist.found_volumes = FoundVolumes::Ignore;
+        spec.persist.attached_volumes = AttachedVolumes::Ignore;
     })
     .await;
     lab.provision(&spec).await;

@@ -8,8 +8,8 @@ use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Capacity;
-use perennial_workers::classify::Action;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workers::port::error::Action;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn prepared(network: NetworkMode, root: RootMode, handover: Handover) -> Lab {
@@ -201,7 +201,7 @@ async fn a_node_whose_workflow_is_stuck_can_be_deleted() {
                 assert!(node.deleted, "{network:?} {root:?} {action} {fault:?} {open:?}");
                 lab.check_without_instance("db-1").await;
                 assert_eq!(node.resources.volumes.len(), 0, "{}", lab.story().await);
-                assert_eq!(node.resources.leftovers, [], "{}", lab.story().await);
+                assert_eq!(node.resources.orphans, [], "{}", lab.story().await);
             }
         }
     }

@@ -6,10 +6,11 @@ use crate::lab::Lab;
 use crate::sweep::{Deaths, Seen};
 use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::world::settings::{Capacity, Settings};
-use perennial_workflows::aws::Market;
-use perennial_workflows::node::Outcome;
-use perennial_workflows::operation::Status;
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, ReturnToSpot, RootMode};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::Outcome;
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, OnDemandSpec, ReturnToSpot, RootMode};
 use serde_json::json;
 
 fn set(lab: &Lab, instance_type: &str, market: Market, capacity: Capacity) {

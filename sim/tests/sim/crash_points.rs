@@ -7,8 +7,9 @@ use crate::lab::Lab;
 use crate::nodes::{may_move, quick};
 use crate::sweep::Deaths;
 use perennial_sim::world::settings::{Capacity, RootAdoption, Settings};
-use perennial_workflows::aws::Market;
-use perennial_workflows::spec::{DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy)]

@@ -65,17 +65,20 @@ use perennial_engine::journal::Journal as _;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::{Capacity, Latencies, Settings, Span};
 use perennial_sim::world::{Notice, RunInstances, World};
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, InterfaceRequest, LaunchNetwork, LaunchRequest, RootTaskState,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, VolumeId,
 };
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, RootMode, ZoneChange};
-use perennial_workflows::steps::{LaunchVolume, Slot};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, RootMode, ZoneChange};
+use perennial_workflows::step::intent::LaunchVolume;
 use tokio::sync::Notify;
 
 use crate::lab::{EPOCH_MS, Lab};

@@ -7,12 +7,13 @@ use crate::lab::Lab;
 use crate::sweep::Deaths;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, World};
-use perennial_workers::cloud::{Tags, VolumeRequest};
-use perennial_workflows::aws::{Market, VolumeId};
-use perennial_workflows::operation::{Facts, VolumeFact};
-use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workers::port::{Tags, VolumeRequest};
+use perennial_workflows::model::aws::{Market, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::facts::{Facts, VolumeFact};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::view::plan::{Assumption, Presence, plan_assuming};
 use serde_json::json;
 
 /// What was on the volume before the node.
@@ -297,7 +298,7 @@ async fn when_the_copy_is_lost_before_the_end_a_new_one_begins_not_the_old_conte
     lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "accept_loss": ["data"] })).await;
     lab.rest("db-1", 2).await;
     let operation = lab.operation("db-1.2").await;
-    let taken = operation.steps.values().filter(|record| record.step == "take_volume:data").count();
+    let taken = operation.steps.values().filter(|record| record.step == "claim_volume:data").count();
     assert_eq!(taken, 0, "{}", lab.story().await);
     assert_ne!(lab.volume("db-1", "data").await, volume);
     is_left(&lab, &volume).await;

@@ -8,11 +8,13 @@ use crate::nodes::quick_snapshots;
 use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::{Backup, BackupCause, BackupSpec};
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workers::port::error::Action;
+use perennial_workflows::aggregate::backup_catalog::{Backup, BackupCause};
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// What makes a node another kind of node.
@@ -40,12 +42,12 @@ async fn interrupt(lab: &mut Lab) {
 /// The newest final backup, once it is complete and as many as these were begun.
 async fn complete(lab: &mut Lab, begun: u64) -> Backup {
     lab.until("the final backup is complete", 90 * MINUTE, async |lab| {
-        let book = lab.book("db-1").await;
-        book.newest >= begun && book.under_way().is_none() && book.condemned.is_empty()
+        let catalog = lab.catalog("db-1").await;
+        catalog.newest >= begun && catalog.under_way().is_none() && catalog.pending_deletions.is_empty()
     })
     .await;
-    let book = lab.book("db-1").await;
-    book.complete().rfind(|backup| backup.order.is_final()).expect("there is a final one").clone()
+    let catalog = lab.catalog("db-1").await;
+    catalog.complete().rfind(|backup| backup.order.is_final()).expect("there is a final one").clone()
 }
 
 fn content(lab: &Lab, snapshot: &SnapshotId) -> Vec<String> {
@@ -95,7 +97,7 @@ async fn every_way_of_carrying_ends_an_instance_with_a_backup_of_all_that_was_wr
         }
         let operation = node.finals.last().expect("one has final snapshots").clone();
         assert_eq!(last.order.cause, BackupCause::Final { operation }, "{way}");
-        assert_eq!(lab.book("db-1").await.failures, [], "{way}");
+        assert_eq!(lab.catalog("db-1").await.failures, [], "{way}");
         assert_eq!(snapshots(&lab), listed([&last]), "{way}");
         lab.check("db-1", &["before", "the last word"]).await;
     }
@@ -121,8 +123,8 @@ async fn nothing_waits_for_it_but_the_end() {
             assert_eq!(snapshot.map(|record| record.intended_at_ms), at_release.then_some(free_ms));
         }
         lab.clock.sleep(MINUTE).await;
-        let book = lab.book("db-1").await;
-        assert_eq!(book.under_way().is_some(), at_release, "{}", lab.story().await);
+        let catalog = lab.catalog("db-1").await;
+        assert_eq!(catalog.under_way().is_some(), at_release, "{}", lab.story().await);
         if at_release {
             let last = complete(&mut lab, 1).await;
             assert_eq!(last.snapshots.len(), 2);
@@ -138,7 +140,7 @@ async fn without_the_section_there_is_none() {
     let mut lab = provisioned(quick_snapshots(3), |spec| spec.backup = None).await;
     interrupt(&mut lab).await;
     lab.clock.sleep(MINUTE).await;
-    assert_eq!(lab.book("db-1").await.newest, 0);
+    assert_eq!(lab.catalog("db-1").await.newest, 0);
     assert_eq!(snapshots(&lab), BTreeSet::new());
 }
 
@@ -146,7 +148,7 @@ async fn without_the_section_there_is_none() {
 async fn the_newest_is_kept_beside_the_others_and_prunes_the_one_before() {
     let mut lab = provisioned(quick_snapshots(4), |_| ()).await;
     lab.submit("node.backup", "db-1", json!({})).await;
-    lab.until("one is complete", 10 * MINUTE, async |lab| lab.book("db-1").await.complete().count() == 1)
+    lab.until("one is complete", 10 * MINUTE, async |lab| lab.catalog("db-1").await.complete().count() == 1)
         .await;
     for round in 0..3 {
         lab.write("db-1", &format!("round {round}")).await;
@@ -154,11 +156,11 @@ async fn the_newest_is_kept_beside_the_others_and_prunes_the_one_before() {
         interrupt(&mut lab).await;
         complete(&mut lab, round + 2).await;
     }
-    let book = lab.book("db-1").await;
-    let numbers: Vec<u64> = book.complete().map(|backup| backup.order.number).collect();
+    let catalog = lab.catalog("db-1").await;
+    let numbers: Vec<u64> = catalog.complete().map(|backup| backup.order.number).collect();
     assert_eq!(numbers, [1, 4], "one of its own accord (keep: 1), and the newest final one");
-    assert_eq!(snapshots(&lab), listed(book.complete()));
-    let last = &book.last_complete().unwrap().snapshots[&Slot::Root].snapshot;
+    assert_eq!(snapshots(&lab), listed(catalog.complete()));
+    let last = &catalog.last_complete().unwrap().snapshots[&Slot::Root].snapshot;
     assert_eq!(content(&lab, last).pop().as_deref(), Some("round 2"));
     lab.check("db-1", &["before", "round 2"]).await;
 }
@@ -176,8 +178,8 @@ async fn a_pause_ends_with_one_and_a_restore_brings_it_back() {
     lab.submit("node.restore", "db-1", json!({ "backup": backup })).await;
     lab.rest("db-1", 4).await;
     lab.until("it is let go", 30 * MINUTE, async |lab| {
-        let book = lab.book("db-1").await;
-        book.newest == 2 && book.under_way().is_none() && book.holds.is_empty()
+        let catalog = lab.catalog("db-1").await;
+        catalog.newest == 2 && catalog.under_way().is_none() && catalog.holds.is_empty()
     })
     .await;
     let node = lab.node("db-1").await;
@@ -188,8 +190,8 @@ async fn a_pause_ends_with_one_and_a_restore_brings_it_back() {
         assert!(read.contains(&"before") && !read.contains(&"after"), "{slot}: {read:?}");
     }
     // What was given up for it stands in the final backup of the operation that restored.
-    let book = lab.book("db-1").await;
-    let newest = book.last_complete().unwrap();
+    let catalog = lab.catalog("db-1").await;
+    let newest = catalog.last_complete().unwrap();
     for taken in newest.snapshots.values() {
         assert_eq!(content(&lab, &taken.snapshot).pop().as_deref(), Some("after"));
     }
@@ -214,7 +216,7 @@ async fn a_deletion_that_keeps_the_backups_leaves_one_of_what_it_deletes() {
         let gone = lab.region.with(|world, _| world.dump()["volumes"].get(root.as_str()).is_none());
         assert!(gone, "the root was deleted");
         assert_eq!(snapshots(&lab).len(), if backups { 2 } else { 0 });
-        assert_eq!(snapshots(&lab), listed(lab.book("db-1").await.complete()));
+        assert_eq!(snapshots(&lab), listed(lab.catalog("db-1").await.complete()));
         lab.check_without_instance("db-1").await;
     }
 }
@@ -228,15 +230,15 @@ async fn one_that_is_refused_is_seen_and_holds_nothing_up() {
         fault: Fault::Before("UnauthorizedOperation".into()),
     });
     interrupt(&mut lab).await;
-    lab.until("it has failed", 10 * MINUTE, async |lab| lab.book("db-1").await.failed_in_a_row == 1).await;
-    let book = lab.book("db-1").await;
-    assert!(book.failures[0].because.contains("UnauthorizedOperation"), "{book:?}");
-    assert_eq!((book.complete().count(), snapshots(&lab).len()), (0, 0));
+    lab.until("it has failed", 10 * MINUTE, async |lab| lab.catalog("db-1").await.failed_in_a_row == 1).await;
+    let catalog = lab.catalog("db-1").await;
+    assert!(catalog.failures[0].because.contains("UnauthorizedOperation"), "{catalog:?}");
+    assert_eq!((catalog.complete().count(), snapshots(&lab).len()), (0, 0));
     lab.region.clear_faults();
     lab.clock.sleep(MINUTE).await;
     interrupt(&mut lab).await;
     complete(&mut lab, 2).await;
-    assert_eq!(lab.book("db-1").await.failed_in_a_row, 0);
+    assert_eq!(lab.catalog("db-1").await.failed_in_a_row, 0);
     lab.check("db-1", &["before"]).await;
 }
 
@@ -255,7 +257,7 @@ async fn a_cancelled_handover_leaves_no_snapshot_behind() {
     .await;
     // The first one of all is taken as soon as somebody touches the node, and EC2 takes one of a volume every 15 s.
     lab.submit("node.backup", "db-1", json!({})).await;
-    lab.until("one is complete", 10 * MINUTE, async |lab| lab.book("db-1").await.complete().count() == 1)
+    lab.until("one is complete", 10 * MINUTE, async |lab| lab.catalog("db-1").await.complete().count() == 1)
         .await;
     lab.clock.sleep(MINUTE).await;
     let (old, volume) = (lab.instance("db-1").await, lab.volume("db-1", "data").await);
@@ -278,8 +280,8 @@ async fn a_cancelled_handover_leaves_no_snapshot_behind() {
     lab.rest("db-1", 2).await;
     assert!(!lab.node("db-1").await.finals.is_empty(), "{}", lab.story().await);
     lab.until("what was taken is pruned", 20 * MINUTE, async |lab| {
-        let book = lab.book("db-1").await;
-        book.newest == 2 && book.failures.len() == 1 && snapshots(lab) == listed(book.complete())
+        let catalog = lab.catalog("db-1").await;
+        catalog.newest == 2 && catalog.failures.len() == 1 && snapshots(lab) == listed(catalog.complete())
     })
     .await;
     lab.check("db-1", &["before"]).await;
@@ -295,16 +297,16 @@ async fn a_death_at_any_point() {
         lab.die_at(k);
         interrupt(&mut lab).await;
         lab.until("the backups are at rest", 60 * MINUTE, async |lab| {
-            let book = lab.book("db-1").await;
-            book.newest >= 1 && book.under_way().is_none() && book.condemned.is_empty()
+            let catalog = lab.catalog("db-1").await;
+            catalog.newest >= 1 && catalog.under_way().is_none() && catalog.pending_deletions.is_empty()
         })
         .await;
         lab.disarm();
-        let book = lab.book("db-1").await;
-        assert_eq!(book.newest, 1, "at {k}: one\n{}", lab.story().await);
+        let catalog = lab.catalog("db-1").await;
+        assert_eq!(catalog.newest, 1, "at {k}: one\n{}", lab.story().await);
         // Who was dead when the volume was attached again has missed the moment, and says so.
-        assert_eq!(book.complete().count() + book.failures.len(), 1, "at {k}\n{}", lab.story().await);
-        assert_eq!(snapshots(&lab), listed(book.complete()), "at {k}\n{}", lab.story().await);
+        assert_eq!(catalog.complete().count() + catalog.failures.len(), 1, "at {k}\n{}", lab.story().await);
+        assert_eq!(snapshots(&lab), listed(catalog.complete()), "at {k}\n{}", lab.story().await);
         lab.check("db-1", &["before"]).await;
         lab
     };

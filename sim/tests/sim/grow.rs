@@ -6,7 +6,7 @@ use crate::lab::Lab;
 use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned() -> (Lab, NodeSpec) {
@@ -40,8 +40,8 @@ async fn a_smaller_size_is_refused_with_what_to_do() {
     let (mut lab, spec) = provisioned().await;
     apply(&mut lab, &spec, 9).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
-    let fates = lab.fates().await.join(" ");
-    assert!(fates.contains("a volume can only grow; it has 10 GiB"), "{fates}");
+    let dispositions = lab.dispositions().await.join(" ");
+    assert!(dispositions.contains("a volume can only grow; it has 10 GiB"), "{dispositions}");
     assert_eq!((size(&lab).await, lab.node("db-1").await.operations), (10, 1));
 }
 

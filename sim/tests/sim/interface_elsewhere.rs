@@ -6,8 +6,8 @@ use crate::lab::Lab;
 use crate::nodes::{may_move, quick_snapshots};
 use crate::sweep::Seen;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workers::port::{InterfaceRequest, Tags};
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// A node that may live in two zones, in the first one.
@@ -103,7 +103,7 @@ async fn a_cancellation_at_any_second_of_a_move_ends_on_either_side_whole() {
                     went_on.when(true);
                     assert!(after.subnet.is_some(), "{network:?} {handover:?} after {tenths} tenths");
                 }
-                assert_eq!(after.leftovers, [], "{network:?} {handover:?} after {tenths} tenths");
+                assert_eq!(after.orphans, [], "{network:?} {handover:?} after {tenths} tenths");
             }
         }
     }

@@ -13,22 +13,28 @@ use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
 };
+use perennial_engine::limits::Limits;
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
-use perennial_engine::workers::{Limits, Shutdown};
+use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
-use perennial_workers::cloud::Tags;
 use perennial_workers::ingest::NoReplies;
+use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
-use perennial_workflows::aws::{AllocationId, InstanceId, SubnetId, VolumeId};
-use perennial_workflows::backup::{Carried, book_key};
-use perennial_workflows::domain::{Event, Perennial, State};
-use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::operation::{Operation, OperationEvent, Status};
-use perennial_workflows::pool::{AddressPool, pool_stream};
-use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
+use perennial_workflows::aggregate::backup_catalog::Carried;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::model::aws::{AllocationId, InstanceId, SubnetId, VolumeId};
+use perennial_workflows::model::backup_id::catalog_key;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -225,7 +231,7 @@ impl Lab {
             owner: self.owner.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
-            sweep_every: perennial_workers::sweep::EVERY,
+            sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
@@ -316,9 +322,9 @@ impl Lab {
 
     /// A pool now.
     pub async fn pool(&self, name: &str) -> AddressPool {
-        let stream = pool_stream(&NodeName::parse(name).unwrap());
+        let stream = address_pool_stream(&NodeName::parse(name).unwrap());
         match load_stream::<Perennial>(self.journal.as_ref(), &stream).await.unwrap().0 {
-            State::Pool(pool) => pool,
+            State::AddressPool(pool) => pool,
             other => panic!("{other:?}"),
         }
     }
@@ -414,33 +420,34 @@ impl Lab {
     }
 
     /// What is known of a node's backups now.
-    pub async fn book(&self, name: &str) -> Carried {
+    pub async fn catalog(&self, name: &str) -> Carried {
         let name = NodeName::parse(name).unwrap();
-        let streams = self.journal.lookup(&book_key(&name)).await.unwrap();
+        let streams = self.journal.lookup(&catalog_key(&name)).await.unwrap();
         let Some(stream) = streams.first() else { return Carried::default() };
         match load_stream::<Perennial>(self.journal.as_ref(), stream).await.unwrap().0 {
-            State::Book(book) => book.known,
+            State::BackupCatalog(catalog) => catalog.known,
             other => panic!("{other:?}"),
         }
     }
 
     /// The snapshots that a node's backups list, and those of operations that they will list in a moment.
     pub async fn snapshots_of_backups(&self, name: &str) -> BTreeSet<String> {
-        let book = self.book(name).await;
-        let kept = book.backups.iter().flat_map(|backup| backup.snapshots.values());
+        let catalog = self.catalog(name).await;
+        let kept = catalog.backups.iter().flat_map(|backup| backup.snapshots.values());
         let kept = kept.map(|taken| taken.snapshot.to_string());
-        let mut all: BTreeSet<String> = kept.chain(book.condemned.keys().map(ToString::to_string)).collect();
-        for id in self.node(name).await.finals.iter().filter(|id| !book.has_inherited_from(id)) {
+        let mut all: BTreeSet<String> =
+            kept.chain(catalog.pending_deletions.keys().map(ToString::to_string)).collect();
+        for id in self.node(name).await.finals.iter().filter(|id| !catalog.has_inherited_from(id)) {
             let finals = self.operation(&id.to_string()).await.finals().expect("it has final snapshots");
             all.extend(finals.taken.values().map(|taken| taken.snapshot.to_string()));
         }
         all
     }
 
-    /// The fates of all letters so far, as they stand in the journal.
-    pub async fn fates(&self) -> Vec<String> {
+    /// The dispositions of all inbox entries so far, as they stand in the journal.
+    pub async fn dispositions(&self) -> Vec<String> {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
-        let answered = events.into_iter().filter(|event| event.data.kind == "letter.answered");
+        let answered = events.into_iter().filter(|event| event.data.kind == "inbox.answered");
         answered.map(|event| event.data.body).collect()
     }
 
@@ -537,7 +544,7 @@ impl Lab {
             let instance = world.instance(&carrier.instance).expect("it is live");
             expected.extend(instance.volumes.iter().map(ToString::to_string));
             expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));
-            expected.extend(node.resources.leftovers.iter().map(|left| left.thing.id()));
+            expected.extend(node.resources.orphans.iter().map(|left| left.resource.id()));
             expected.extend(made_from(&node));
             for root in &node.resources.root_images {
                 expected.insert(root.image.to_string());
@@ -547,7 +554,7 @@ impl Lab {
             assert_eq!(
                 instance.volumes.len(),
                 node.resources.volumes.len()
-                    + node.resources.strangers.len()
+                    + node.resources.unmanaged.len()
                     + usize::from(spec.persist.root == RootMode::None),
                 "no volume too many on the instance\n{story}"
             );
@@ -567,7 +574,7 @@ impl Lab {
         listed.extend(resources.retained.iter().map(|old| old.volume.to_string()));
         listed.extend(resources.interface.iter().map(|held| held.interface.to_string()));
         listed.extend(resources.address_interface.iter().map(ToString::to_string));
-        listed.extend(resources.leftovers.iter().map(|left| left.thing.id()));
+        listed.extend(resources.orphans.iter().map(|left| left.resource.id()));
         listed.extend(made_from(&node));
         for root in &resources.root_images {
             listed.insert(root.image.to_string());

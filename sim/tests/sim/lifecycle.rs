@@ -6,9 +6,9 @@ use crate::lab::Lab;
 use crate::nodes::{quick, slot};
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::world::settings::Capacity;
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
@@ -38,9 +38,9 @@ async fn a_paused_node_comes_back_whole_in_every_mode() {
             lab.submit("node.pause", "db-1", json!({})).await;
             lab.submit("node.replace", "db-1", json!({})).await;
             lab.clock.sleep(Duration::from_secs(10)).await;
-            let fates = lab.fates().await.join(" ");
-            assert!(fates.contains("node db-1 is paused already"), "{fates}");
-            assert!(fates.contains("perennial node resume db-1"), "{fates}");
+            let dispositions = lab.dispositions().await.join(" ");
+            assert!(dispositions.contains("node db-1 is paused already"), "{dispositions}");
+            assert!(dispositions.contains("perennial node resume db-1"), "{dispositions}");
             lab.submit("node.resume", "db-1", json!({})).await;
             lab.rest("db-1", 3).await;
             lab.clock.sleep(Duration::from_secs(200)).await;
@@ -155,11 +155,11 @@ async fn another_image_is_a_declared_operation() {
         let before = lab.node("db-1").await;
         let image = lab.region.with(|world, _| world.default_image());
         // Refused before anybody looks whether there is such an image.
-        spec.image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
+        spec.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;
-        let fates = lab.fates().await.join(" ");
-        assert!(fates.contains("node recycle NODE --reimage"), "never a silent no-op: {fates}");
+        let dispositions = lab.dispositions().await.join(" ");
+        assert!(dispositions.contains("node recycle NODE --reimage"), "never a silent no-op: {dispositions}");
         lab.submit("node.recycle", "db-1", json!({ "reimage": image, "reason": "new system" })).await;
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(200)).await;

@@ -8,10 +8,10 @@ use crate::lab::Lab;
 use crate::nodes::may_move;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
-use perennial_workflows::node::Node;
-use perennial_workflows::plan::{Assumption, Presence, plan_assuming};
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::view::plan::{Assumption, Presence, plan_assuming};
 use serde_json::json;
 
 const ROOTS: [RootMode; 3] = [RootMode::Adopt, RootMode::Image, RootMode::None];
@@ -105,7 +105,7 @@ async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
         // The pool of an instance that was warned is passed over without a call; a plan knows nothing of the warning.
         let passed_over = matches!(
             &record.outcome,
-            Some((Evidence::NoCapacity { code, .. }, _)) if code == perennial_workflows::capacity::REMEMBERED
+            Some((Evidence::NoCapacity { code, .. }, _)) if code == perennial_workflows::rules::capacity::REMEMBERED
         );
         !(passed_over && row.zone != Zone::Other)
     });
@@ -154,11 +154,11 @@ async fn run(row: Row) {
             assert!(world.volume(&old.volume).is_some(), "{row:?}: {} is listed and not there", old.volume);
         }
     });
-    let root = perennial_workflows::steps::Slot::Root;
+    let root = perennial_workflows::model::volume::Slot::Root;
     assert_eq!(after.resources.volumes.contains_key(&root), kept_root, "{row:?}");
     let same = |slot: &str| {
-        let slot = perennial_workflows::steps::Slot::try_from(slot.to_owned()).unwrap();
-        let id = |node: &perennial_workflows::node::Node| {
+        let slot = perennial_workflows::model::volume::Slot::try_from(slot.to_owned()).unwrap();
+        let id = |node: &perennial_workflows::aggregate::node::Node| {
             node.resources.volumes.get(&slot).map(|v| v.volume.clone())
         };
         id(&before) == id(&after)

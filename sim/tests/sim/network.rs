@@ -7,11 +7,12 @@ use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::{GroupId, InterfaceId};
-use perennial_workflows::history::story;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeName, NodeSpec, RootMode};
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{InterfaceRequest, Tags};
+use perennial_workflows::model::aws::{GroupId, InterfaceId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::view::history::story;
 use serde_json::json;
 
 /// How a node is made to move.
@@ -192,7 +193,7 @@ async fn a_kept_interface_gets_the_groups_of_the_changed_file() {
         spec.security_groups = vec![first, second];
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.until("the change is answered", Duration::from_secs(60), async |lab| {
-            lab.fates().await.iter().any(|fate| fate.contains("changed"))
+            lab.dispositions().await.iter().any(|disposition| disposition.contains("changed"))
         })
         .await;
         // The change is seen although the answer to the call is lost.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workflows::aws::{InstanceId, Market};
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::aws::{InstanceId, Market};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange};
 use serde_json::json;
 
 use crate::lab::Lab;
@@ -75,7 +75,7 @@ impl Lab {
         .await;
         lab.submit("node.backup", "db-1", json!({})).await;
         lab.clock.sleep(Duration::from_secs(60)).await;
-        assert_eq!(lab.book("db-1").await.complete().count(), 1, "{}", lab.story().await);
+        assert_eq!(lab.catalog("db-1").await.complete().count(), 1, "{}", lab.story().await);
         lab.write("db-1", "after the backup").await;
         (lab, spec)
     }

@@ -6,11 +6,12 @@ use crate::lab::Lab;
 use crate::sweep::Deaths;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::node::{OperationKind, Retained};
-use perennial_workflows::signal::Cause;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::resources::Retained;
+use perennial_workflows::model::signal::Cause;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -93,23 +94,29 @@ async fn a_wish_that_cannot_be_followed_is_refused_with_why() {
     lab.submit("node.prune", "db-1", json!({ "volumes": [own] })).await;
     lab.submit("node.prune", "db-2", json!({})).await;
     lab.clock.sleep(Duration::from_secs(10)).await;
-    let fates = lab.fates().await.join("\n");
-    assert!(fates.contains("nothing that is retained is to be deleted by that"), "a week: {fates}");
-    assert!(fates.contains(&format!("{own} is not retained by the node; it is the node's data")), "{fates}");
-    assert!(fates.contains("there is no node db-2"), "{fates}");
+    let dispositions = lab.dispositions().await.join("\n");
+    assert!(
+        dispositions.contains("nothing that is retained is to be deleted by that"),
+        "a week: {dispositions}"
+    );
+    assert!(
+        dispositions.contains(&format!("{own} is not retained by the node; it is the node's data")),
+        "{dispositions}"
+    );
+    assert!(dispositions.contains("there is no node db-2"), "{dispositions}");
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.clock.sleep(Duration::from_secs(5)).await;
     lab.submit("node.prune", "db-1", json!({ "older_than_s": 0 })).await;
     lab.clock.sleep(Duration::from_secs(5)).await;
-    let fates = lab.fates().await.join("\n");
-    assert!(fates.contains("workflow db-1.3 (replace) holds the node; wait for it"), "{fates}");
+    let dispositions = lab.dispositions().await.join("\n");
+    assert!(dispositions.contains("workflow db-1.3 (replace) holds the node; wait for it"), "{dispositions}");
     lab.rest("db-1", 3).await;
     lab.submit("node.pause", "db-1", json!({})).await;
     lab.rest("db-1", 4).await;
     lab.submit("node.prune", "db-1", json!({ "volumes": [old[0].volume] })).await;
     lab.clock.sleep(Duration::from_secs(10)).await;
-    let fates = lab.fates().await.join("\n");
-    assert!(fates.contains("no instance carries the node"), "{fates}");
+    let dispositions = lab.dispositions().await.join("\n");
+    assert!(dispositions.contains("no instance carries the node"), "{dispositions}");
     assert_eq!(lab.node("db-1").await.operations, 4);
     assert!(old.iter().all(|old| exists(&lab, &old.volume)));
 }
@@ -133,7 +140,8 @@ async fn what_somebody_uses_or_is_anothers_by_its_tags_stays_and_is_told() {
     lab.clock.sleep(Duration::from_secs(60)).await;
     prune(&mut lab, json!({ "older_than_s": 0 })).await;
     let left = retained(&lab).await;
-    let told: Vec<_> = left.iter().map(|old| (&old.volume, old.undeleted.clone().unwrap().because)).collect();
+    let told: Vec<_> =
+        left.iter().map(|old| (&old.volume, old.failed_deletion.clone().unwrap().because)).collect();
     assert_eq!(left.len(), 3, "{told:?}");
     assert_eq!(told[0].1, format!("InUse: {used} is attached to {elsewhere}: somebody uses it"));
     let whose = "it is node db-1's of the installation somebody, by its tags";
@@ -158,7 +166,7 @@ async fn nothing_goes_while_the_volume_in_its_place_is_not_seen_on_the_instance(
     let left = retained(&lab).await;
     assert_eq!(left.len(), 1, "the old root goes: {left:?}");
     assert_eq!(left[0].volume, of_data);
-    let because = &left[0].undeleted.as_ref().unwrap().because;
+    let because = &left[0].failed_deletion.as_ref().unwrap().because;
     assert!(
         because.contains(&format!("{data}, which has its place, is not seen on {instance}")),
         "{because}"
@@ -244,7 +252,7 @@ async fn what_cannot_be_deleted_is_tried_again_a_day_later_and_not_before() {
     lab.clock.sleep(DAY + Duration::from_secs(2 * 3_600)).await;
     let tried = lab.node("db-1").await.operations;
     assert!((3..=4).contains(&tried), "once for each moment: {tried}\n{}", lab.story().await);
-    assert!(retained(&lab).await.iter().all(|old| old.undeleted.is_some()));
+    assert!(retained(&lab).await.iter().all(|old| old.failed_deletion.is_some()));
     lab.clock.sleep(Duration::from_secs(20 * 3_600)).await;
     assert_eq!(lab.node("db-1").await.operations, tried, "it is not repeated hot");
     lab.region.with(|world, now_ms| {

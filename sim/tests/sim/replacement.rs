@@ -7,10 +7,10 @@ use perennial_engine::queue::{Outgoing, Queue as _};
 use perennial_sim::faults::{Fault, Rule};
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
-use perennial_workers::classify::Action;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{Handover, NetworkMode, RootMode};
-use perennial_workflows::steps::Intent;
+use perennial_workers::port::error::Action;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{Handover, NetworkMode, RootMode};
+use perennial_workflows::step::intent::Intent;
 
 const NETWORKS: [NetworkMode; 4] =
     [NetworkMode::PrimaryEni, NetworkMode::SecondaryIp, NetworkMode::SecondaryEni, NetworkMode::None];
@@ -86,7 +86,7 @@ async fn the_first_events_of_an_own_instance_are_not_foreign() {
     lab.provision(&spec).await;
     lab.clock.sleep(Duration::from_secs(60)).await;
     let instance = lab.instance("db-1").await;
-    let letters = lab.fates().await;
+    let letters = lab.dispositions().await;
     let about_it: Vec<_> = letters.iter().filter(|body| body.contains("foreign")).collect();
     assert!(about_it.is_empty(), "{instance}: {about_it:?}");
     assert!(letters.len() > 1, "its events were heard: {letters:?}");

@@ -6,10 +6,10 @@ use crate::lab::Lab;
 use crate::nodes::quick_snapshots;
 use crate::sweep::Deaths;
 use perennial_sim::world::settings::Span;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::RootLoss;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::RootLoss;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab, NodeSpec) {
@@ -22,11 +22,12 @@ async fn backed_up(network: NetworkMode, root: RootMode, data: DataMode) -> (Lab
     .await
 }
 
-/// The newest backup's name, as the book of the node has it.
+/// The newest backup's name, as the backup catalog of the node has it.
 async fn newest(lab: &Lab) -> String {
-    let fates = lab.fates().await.join(" ");
-    let at = fates.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{fates}")) + "\"backup\":\"".len();
-    fates[at..].split('"').next().unwrap().to_owned()
+    let dispositions = lab.dispositions().await.join(" ");
+    let at = dispositions.rfind("\"backup\":\"").unwrap_or_else(|| panic!("{dispositions}"))
+        + "\"backup\":\"".len();
+    dispositions[at..].split('"').next().unwrap().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,9 +127,12 @@ async fn what_cannot_be_restored_is_refused_with_the_reason() {
     lab.submit("node.restore", "db-1", json!({ "backup": "db-1.b99" })).await;
     lab.submit("node.restore", "db-1", json!({ "backup": newest(&lab).await, "only": ["logs"] })).await;
     lab.clock.sleep(Duration::from_secs(10)).await;
-    let fates = lab.fates().await.join(" ");
-    assert!(fates.contains("there is no backup db-1.b99; see `perennial node backups db-1`"), "{fates}");
-    assert!(fates.contains("has no snapshot of logs"), "{fates}");
+    let dispositions = lab.dispositions().await.join(" ");
+    assert!(
+        dispositions.contains("there is no backup db-1.b99; see `perennial node backups db-1`"),
+        "{dispositions}"
+    );
+    assert!(dispositions.contains("has no snapshot of logs"), "{dispositions}");
     assert_eq!(lab.node("db-1").await.operations, 1);
 }
 

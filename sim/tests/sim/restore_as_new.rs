@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::lab::Lab;
 use crate::nodes::{quick_snapshots, slot};
 use crate::sweep::{Deaths, Seen};
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeName, NodeSpec, RootMode};
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::resources::RecoveryPoint;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 /// `db-1` with one backup, `db-1.b1`, and something written after it.
@@ -28,14 +29,14 @@ async fn is_of_the_backup(lab: &Lab, node: &str, name: &str) -> bool {
 }
 
 async fn snapshots_of(lab: &Lab, backup: u64) -> Vec<SnapshotId> {
-    let book = lab.book("db-1").await;
-    let found = book.backups.iter().find(|known| known.order.number == backup);
+    let catalog = lab.catalog("db-1").await;
+    let found = catalog.backups.iter().find(|known| known.order.number == backup);
     found
         .map(|known| known.snapshots.values().map(|taken| taken.snapshot.clone()).collect())
         .unwrap_or_default()
 }
 
-/// Nothing is there of which neither a node nor the book knows, and both run.
+/// Nothing is there of which neither a node nor the backup catalog knows, and both run.
 async fn nothing_is_leaked(lab: &Lab) {
     let story = lab.story().await;
     let mut known: BTreeSet<String> = BTreeSet::new();
@@ -47,7 +48,7 @@ async fn nothing_is_leaked(lab: &Lab) {
         let on_it = lab.region.with(|world, _| world.instance(&carrier.instance).unwrap().volumes.clone());
         known.extend(on_it.iter().map(ToString::to_string));
         known.extend(resources.retained.iter().map(|old| old.volume.to_string()));
-        known.extend(resources.leftovers.iter().map(|left| left.thing.id()));
+        known.extend(resources.orphans.iter().map(|left| left.resource.id()));
         let made_from = resources.volumes.values().filter_map(|held| held.made_from.as_ref());
         known.extend(made_from.map(ToString::to_string));
         let images = resources.root_images.iter();
@@ -76,8 +77,10 @@ async fn a_new_node_has_the_content_of_the_backup_and_the_other_one_goes_on() {
             let slots: &[&str] = if root == RootMode::None { &["data"] } else { &["root", "data"] };
             for name in slots {
                 assert!(is_of_the_backup(&lab, "db-2", name).await, "{what} {name}\n{}", lab.story().await);
-                let origin = &new.resources.origins[&slot(name)];
-                assert!(matches!(origin, Origin::Backup { backup, .. } if backup.to_string() == "db-1.b1"));
+                let origin = &new.resources.recovery_points[&slot(name)];
+                assert!(
+                    matches!(origin, RecoveryPoint::Backup { backup, .. } if backup.to_string() == "db-1.b1")
+                );
                 assert_ne!(
                     new.resources.volumes[&slot(name)].volume,
                     before.resources.volumes[&slot(name)].volume
@@ -108,7 +111,7 @@ async fn a_new_node_has_the_content_of_the_backup_and_the_other_one_goes_on() {
                     "{what}: {snapshot}"
                 );
             }
-            assert!(lab.book("db-1").await.holds.is_empty(), "{what}");
+            assert!(lab.catalog("db-1").await.holds.is_empty(), "{what}");
         }
     }
 }
@@ -123,17 +126,19 @@ async fn retention_waits_for_the_new_node() {
     spec.capacity.instance_types = vec!["c7i.large".into()];
     lab.region.with(|world, _| {
         let zone = world.zones()[0].clone();
-        for market in [perennial_workflows::aws::Market::Spot, perennial_workflows::aws::Market::OnDemand] {
+        for market in
+            [perennial_workflows::model::aws::Market::Spot, perennial_workflows::model::aws::Market::OnDemand]
+        {
             world.set_capacity("c7i.large", &zone, market, perennial_sim::world::settings::Capacity::Free(0));
         }
     });
     lab.submit("node.apply", "db-2", json!({ "spec": named(&spec, "db-2"), "from_backup": "db-1.b1" })).await;
     lab.clock.sleep(Duration::from_secs(120)).await;
-    assert_eq!(lab.book("db-1").await.holds.len(), 1, "{}", lab.story().await);
+    assert_eq!(lab.catalog("db-1").await.holds.len(), 1, "{}", lab.story().await);
     // A newer one is complete; only one is kept, and the held one with it.
     lab.submit("node.backup", "db-1", json!({})).await;
     lab.clock.sleep(Duration::from_secs(120)).await;
-    assert_eq!(lab.book("db-1").await.complete().count(), 2, "{}", lab.story().await);
+    assert_eq!(lab.catalog("db-1").await.complete().count(), 2, "{}", lab.story().await);
     // A pause would forget the rest of the backup.
     lab.submit("node.pause", "db-2", json!({})).await;
     // The other node's end does not take it away either.
@@ -141,13 +146,15 @@ async fn retention_waits_for_the_new_node() {
     lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
     lab.rest("db-1", 2).await;
     lab.clock.sleep(Duration::from_secs(120)).await;
-    assert!(lab.fates().await.join(" ").contains("is being made from a backup; wait for it, or cancel it"));
+    assert!(
+        lab.dispositions().await.join(" ").contains("is being made from a backup; wait for it, or cancel it")
+    );
     for snapshot in &first {
         assert!(lab.region.with(|world, _| world.snapshot(snapshot).is_some()), "{snapshot} is held");
     }
     lab.region.with(|world, _| {
         let zone = world.zones()[0].clone();
-        let spot = perennial_workflows::aws::Market::Spot;
+        let spot = perennial_workflows::model::aws::Market::Spot;
         world.set_capacity("c7i.large", &zone, spot, perennial_sim::world::settings::Capacity::Unlimited);
     });
     lab.rest("db-2", 1).await;
@@ -155,8 +162,8 @@ async fn retention_waits_for_the_new_node() {
         assert!(is_of_the_backup(&lab, "db-2", name).await, "{name}\n{}", lab.story().await);
     }
     lab.until("the backups of the deleted node are gone", Duration::from_secs(3_600), async |lab| {
-        let book = lab.book("db-1").await;
-        book.holds.is_empty() && book.backups.is_empty()
+        let catalog = lab.catalog("db-1").await;
+        catalog.holds.is_empty() && catalog.backups.is_empty()
     })
     .await;
 }
@@ -176,8 +183,8 @@ async fn what_cannot_be_the_new_nodes_is_refused_by_the_field() {
         lab.submit("node.apply", name, json!({ "spec": spec, "from_backup": backup })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;
         // What EC2 tells meanwhile is answered as well.
-        let of_a_submission = |fate: &String| !fate.contains("\"noted\"");
-        lab.fates().await.into_iter().rfind(of_a_submission).unwrap()
+        let of_a_submission = |disposition: &String| !disposition.contains("\"noted\"");
+        lab.dispositions().await.into_iter().rfind(of_a_submission).unwrap()
     };
     let lab = &mut lab;
     for (name, backup, change, because) in [
@@ -196,7 +203,7 @@ async fn what_cannot_be_the_new_nodes_is_refused_by_the_field() {
         (
             "db-2",
             "db-1.b1",
-            &|s| s.image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap(),
+            &|s| s.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap(),
             "spec.image: the root of db-1.b1 was made from",
         ),
         (
@@ -210,16 +217,16 @@ async fn what_cannot_be_the_new_nodes_is_refused_by_the_field() {
             "from_backup: db-1.b1 has root and data, and the new node keeps none of them",
         ),
     ] {
-        let fate = ask(lab, name, backup, change).await;
-        assert!(fate.contains(because), "{because}: {fate}");
+        let disposition = ask(lab, name, backup, change).await;
+        assert!(disposition.contains(because), "{because}: {disposition}");
         assert!(!lab.node("db-2").await.exists());
     }
-    assert!(lab.book("db-1").await.holds.is_empty());
+    assert!(lab.catalog("db-1").await.holds.is_empty());
     // A name that is taken, after one that was not.
     lab.submit("node.apply", "db-2", json!({ "spec": named(&spec, "db-2"), "from_backup": "db-1.b1" })).await;
     lab.rest("db-2", 1).await;
-    let fate = ask(lab, "db-2", "db-1.b1", &|_| ()).await;
-    assert!(fate.contains("spec.name: there is a node db-2 already"), "{fate}");
+    let disposition = ask(lab, "db-2", "db-1.b1", &|_| ()).await;
+    assert!(disposition.contains("spec.name: there is a node db-2 already"), "{disposition}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +246,7 @@ async fn a_cancellation_lets_go_and_leaves_nothing() {
         lab.rest("db-2", node.operations + 1).await;
         lab.clock.sleep(Duration::from_secs(120)).await;
         let after = lab.node("db-2").await;
-        assert!(lab.book("db-1").await.holds.is_empty(), "{wait_ms}");
+        assert!(lab.catalog("db-1").await.holds.is_empty(), "{wait_ms}");
         if after.exists() {
             panic!("{wait_ms}: it was cancelled\n{}", lab.story().await);
         }
@@ -265,7 +272,7 @@ async fn a_death_at_any_point_of_the_making() {
             .await;
         lab.rest("db-2", 1).await;
         lab.until("the backup is let go", Duration::from_secs(600), async |lab| {
-            lab.book("db-1").await.holds.is_empty()
+            lab.catalog("db-1").await.holds.is_empty()
         })
         .await;
         lab.disarm();

@@ -8,14 +8,15 @@ use crate::nodes::{quick_snapshots, slot};
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{RootAdoption, Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::{Origin, RootLoss};
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Evidence;
-use perennial_workflows::uefi::UefiVariables;
+use perennial_workers::port::error::Action;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::resources::RecoveryPoint;
+use perennial_workflows::model::uefi::UefiVariables;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::RootLoss;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::step::evidence::Evidence;
 use serde_json::json;
 
 fn settings() -> Settings {
@@ -42,8 +43,8 @@ async fn lose(lab: &mut Lab, name: &str) {
 /// What the operation that ended last says of the loss of a volume, in milliseconds; `None` for all of it.
 async fn loss_ms(lab: &Lab, name: &str) -> Option<u64> {
     let node = lab.node("db-1").await;
-    let origin = node.resources.origins.get(&slot(name));
-    origin.unwrap_or_else(|| panic!("{name}: {:?}", node.resources.origins)).loss_ms()
+    let origin = node.resources.recovery_points.get(&slot(name));
+    origin.unwrap_or_else(|| panic!("{name}: {:?}", node.resources.recovery_points)).loss_ms()
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,19 +59,23 @@ async fn every_way_of_carrying_records_what_it_lost() {
                 settings.root_adoption = adoption.clone();
                 let mut lab = backed_up(settings, root, |spec| spec.persist.data = data).await;
                 let first = lab.node("db-1").await.resources;
-                assert!(first.origins.is_empty(), "{what}: nothing was there before: {:?}", first.origins);
+                assert!(
+                    first.recovery_points.is_empty(),
+                    "{what}: nothing was there before: {:?}",
+                    first.recovery_points
+                );
                 lab.submit("node.replace", "db-1", json!({})).await;
                 lab.rest("db-1", 2).await;
                 lab.check("db-1", &[]).await;
                 let after = lab.node("db-1").await.resources;
                 // What is said to be the same volume is, and what is said to be a copy is another one.
-                for (slot, origin) in &after.origins {
+                for (slot, origin) in &after.recovery_points {
                     let is_same = first.volumes[slot].volume == after.volumes[slot].volume;
-                    assert_eq!(is_same, *origin == Origin::SameVolume, "{what} {slot}: {origin:?}");
+                    assert_eq!(is_same, *origin == RecoveryPoint::SameVolume, "{what} {slot}: {origin:?}");
                     assert!(!origin.is_loss(), "{what} {slot}: {origin:?}");
                     assert!(lab.reads("db-1", &slot.to_string(), "after the backup").await, "{what} {slot}");
                 }
-                let kept: Vec<String> = after.origins.keys().map(ToString::to_string).collect();
+                let kept: Vec<String> = after.recovery_points.keys().map(ToString::to_string).collect();
                 let expected: &[&str] = if root == RootMode::None { &["data"] } else { &["root", "data"] };
                 assert_eq!(kept, expected, "{what}");
             }
@@ -81,7 +86,7 @@ async fn every_way_of_carrying_records_what_it_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_restore_and_a_new_image_record_what_they_lost() {
     let mut lab = backed_up(settings(), RootMode::Adopt, |_| ()).await;
-    let taken_at_ms = lab.book("db-1").await.last_complete().unwrap().taken_at_ms.unwrap();
+    let taken_at_ms = lab.catalog("db-1").await.last_complete().unwrap().taken_at_ms.unwrap();
     lab.submit("node.restore", "db-1", json!({ "backup": "db-1.b1", "only": ["data"] })).await;
     lab.rest("db-1", 2).await;
     let lost_ms = loss_ms(&lab, "data").await.expect("a window");
@@ -128,7 +133,7 @@ async fn a_root_that_is_lost_comes_back_from_the_newest_backup_by_itself() {
         assert_eq!(after.volumes[&slot("data")].volume, before.volumes[&slot("data")].volume);
         lab.check("db-1", &[]).await;
         // The backup stays the node's; from here on it is a node like any other.
-        assert_eq!(lab.book("db-1").await.complete().count(), 1);
+        assert_eq!(lab.catalog("db-1").await.complete().count(), 1);
         lab.write("db-1", "new times").await;
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
@@ -193,7 +198,7 @@ async fn the_backup_under_way_is_the_one_that_is_taken() {
     lab.write("db-1", "before").await;
     lab.submit("node.backup", "db-1", json!({})).await;
     lab.clock.sleep(Duration::from_secs(30)).await;
-    assert!(lab.book("db-1").await.under_way().is_some());
+    assert!(lab.catalog("db-1").await.under_way().is_some());
     lose(&mut lab, "root").await;
     lab.rest("db-1", 2).await;
     assert!(lab.reads("db-1", "root", "before").await, "{}", lab.story().await);
@@ -232,7 +237,12 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(400)).await;
         let after = lab.node("db-1").await.resources;
-        assert_eq!(after.origins[&slot("root")], Origin::Clone { of: old.clone() }, "{}", lab.story().await);
+        assert_eq!(
+            after.recovery_points[&slot("root")],
+            RecoveryPoint::Clone { of: old.clone() },
+            "{}",
+            lab.story().await
+        );
         assert!(after.root_images.is_empty(), "no image was needed");
         assert!(after.retained.iter().any(|kept| kept.volume == old), "{:?}", after.retained);
         assert!(lab.region.with(|world, _| world.volume(&old).is_some()));
@@ -240,7 +250,10 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
         // From here on the clone is the very volume.
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 3).await;
-        assert_eq!(lab.node("db-1").await.resources.origins[&slot("root")], Origin::SameVolume);
+        assert_eq!(
+            lab.node("db-1").await.resources.recovery_points[&slot("root")],
+            RecoveryPoint::SameVolume
+        );
         lab.check("db-1", &["after the backup"]).await;
     }
 }
@@ -248,7 +261,9 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
 /// How the root was carried in the end, with the rungs that were given up.
 async fn rungs(lab: &Lab, workflow: &str) -> Vec<String> {
     let chosen = lab.operation_events(workflow).await.into_iter().filter_map(|(_, event)| match event {
-        OperationEvent::RungChosen { from, to, because, .. } => Some(format!("{from} > {to}: {because}")),
+        OperationEvent::RootMethodChosen { from, to, because, .. } => {
+            Some(format!("{from} > {to}: {because}"))
+        }
         _ => None,
     });
     chosen.collect()
@@ -287,8 +302,11 @@ async fn an_image_carries_the_root_where_a_clone_cannot() {
             assert!(told[1].starts_with(&format!("clone > image: CopyVolumes: {code}")), "{what}: {told:?}");
         }
         let after = lab.node("db-1").await.resources;
-        assert!(matches!(after.origins[&slot("root")], Origin::FinalSnapshot { .. }), "{what}");
-        assert!(after.leftovers.is_empty(), "{what}: {:?}", after.leftovers);
+        assert!(
+            matches!(after.recovery_points[&slot("root")], RecoveryPoint::FinalSnapshot { .. }),
+            "{what}"
+        );
+        assert!(after.orphans.is_empty(), "{what}: {:?}", after.orphans);
         let kept: Vec<_> = after.retained.iter().map(|kept| kept.volume.clone()).collect();
         assert_eq!(kept, [old], "{what}: the old volume, and no copy of it");
         lab.check("db-1", &["before", "after the backup"]).await;
@@ -310,8 +328,8 @@ async fn a_death_at_any_point_of_a_clone() {
         lab.check("db-1", &["before", "after the backup"]).await;
         let after = lab.node("db-1").await.resources;
         let told = rungs(&lab, "db-1.2").await;
-        let expected = match after.origins[&slot("root")] {
-            Origin::Clone { .. } => vec![old.clone()],
+        let expected = match after.recovery_points[&slot("root")] {
+            RecoveryPoint::Clone { .. } => vec![old.clone()],
             // A death in the middle of an adoption can make it end in another way.
             _ => panic!("at {k}: {told:?}"),
         };

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::lab::Lab;
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::spec::{NetworkMode, RootMode};
-use perennial_workflows::steps::Evidence;
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{NetworkMode, RootMode};
+use perennial_workflows::step::evidence::Evidence;
 use serde_json::{Value, json};
 
 /// AWS Health's event as it is published: about these entities, announced for two weeks later.
@@ -66,22 +66,22 @@ async fn a_retirement_moves_each_node_it_names_once_whatever_else_is_named_and_h
         assert_eq!(node.operations, 2, "one operation for all of it");
     }
     assert_eq!(lab.node("db-3").await.operations, 1, "it was not named");
-    let fates = lab.fates().await;
-    let count = |word: &str| fates.iter().filter(|fate| fate.contains(word)).count();
-    assert_eq!((count("\"past\""), count("\"foreign\"")), (2, 0), "{fates:#?}");
+    let dispositions = lab.dispositions().await;
+    let count = |word: &str| dispositions.iter().filter(|disposition| disposition.contains(word)).count();
+    assert_eq!((count("\"past\""), count("\"foreign\"")), (2, 0), "{dispositions:#?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retirement_of_nothing_of_ours_is_one_foreign_letter() {
     let mut lab = Lab::new(Settings::calm(7));
     lab.provision(&lab.spec("db-1", NetworkMode::None, RootMode::None)).await;
-    let before = lab.fates().await.len();
+    let before = lab.dispositions().await.len();
     let entities: Vec<String> = (0..500).map(|n| format!("i-0ee55ff66778{n:05}")).collect();
     tell(&lab, &health("one", RETIREMENT, &entities)).await;
     lab.clock.sleep(Duration::from_secs(60)).await;
-    let fates = lab.fates().await;
-    assert_eq!(fates.len(), before + 1, "{fates:#?}");
-    assert!(fates.last().unwrap().contains("foreign"), "{fates:#?}");
+    let dispositions = lab.dispositions().await;
+    assert_eq!(dispositions.len(), before + 1, "{dispositions:#?}");
+    assert!(dispositions.last().unwrap().contains("foreign"), "{dispositions:#?}");
     assert_eq!(lab.node("db-1").await.operations, 1);
 }
 

@@ -11,12 +11,13 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workflows::aws::{InstanceId, Market};
-use perennial_workflows::operation::OperationEvent;
-use perennial_workflows::signal::{RebalancePolicy, SignalsSpec};
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Intent;
+use perennial_workers::port::error::Action;
+use perennial_workflows::model::aws::{InstanceId, Market};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
+use perennial_workflows::step::intent::Intent;
 use serde_json::{Value, json};
 
 /// Everything an interruption leads to, with the longest clean-up.
@@ -71,7 +72,7 @@ async fn all_are_whole(lab: &Lab, names: &[String]) {
         });
         known.extend([carrier.instance.to_string(), carrier.interface.to_string()]);
         known.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
-        assert_eq!((node.resources.retained.len(), node.resources.leftovers.len()), (0, 0), "{name}");
+        assert_eq!((node.resources.retained.len(), node.resources.orphans.len()), (0, 0), "{name}");
     }
     lab.region.with(|world, _| {
         assert_eq!(world.check_invariants(), Vec::<String>::new());
@@ -200,7 +201,7 @@ async fn a_queue_full_of_everything_leads_to_one_replacement_for_each_node_and_i
     }
 }
 
-/// Nobody served while the instance was warned, went, and was forgotten. The old letters are read late, in any order.
+/// Nobody served while the instance was warned, went, and was forgotten. The old inbox entries are read late, in any order.
 #[tokio::test(start_paused = true)]
 async fn letters_that_waited_for_hours_lead_to_one_replacement() {
     for away_s in [30, 110, 400, 3 * 3_600] {

@@ -6,11 +6,11 @@ use crate::lab::Lab;
 use crate::nodes::{may_move, quick};
 use crate::sweep::Seen;
 use perennial_sim::world::settings::{Capacity, Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::loss::Origin;
-use perennial_workflows::spec::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::Slot;
+use perennial_workers::port::error::Action;
+use perennial_workflows::model::resources::RecoveryPoint;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange};
 use serde_json::json;
 
 /// Where home waits for one snapshot, and another zone needs two.
@@ -61,9 +61,9 @@ async fn a_move_waits_for_one_snapshot_after_the_other_no_longer() {
             "{way:?}: each is what a volume or an image is made from"
         );
         let after = lab.node("db-1").await.resources;
-        assert!(after.subnet.is_some() && after.leftovers.is_empty(), "{way:?}: {after:?}");
-        for origin in after.origins.values() {
-            assert!(matches!(origin, Origin::FinalSnapshot { .. }), "{way:?}: {origin:?}");
+        assert!(after.subnet.is_some() && after.orphans.is_empty(), "{way:?}: {after:?}");
+        for origin in after.recovery_points.values() {
+            assert!(matches!(origin, RecoveryPoint::FinalSnapshot { .. }), "{way:?}: {origin:?}");
         }
         lab.check("db-1", &["before"]).await;
     }
@@ -83,7 +83,7 @@ async fn where_home_serves_what_was_taken_ahead_is_gone_and_no_image_was_made_fo
             if way.0 == RootMode::Adopt { Slot::Root } else { Slot::try_from("data".to_owned()).unwrap() };
         assert_eq!(after.volumes[&stays].volume, before.volumes[&stays].volume, "{way:?}");
         assert_eq!(after.root_images.len(), usize::from(way.0 == RootMode::Image), "{way:?}");
-        assert_eq!((after.subnet, after.leftovers), (None, vec![]), "{way:?}");
+        assert_eq!((after.subnet, after.orphans), (None, vec![]), "{way:?}");
         lab.clock.sleep(Duration::from_secs(120)).await;
         lab.check("db-1", &["before"]).await;
     }
@@ -126,12 +126,12 @@ async fn a_last_backup_of_the_volume_follows_in_time() {
         lab.rest("db-1", 2).await;
         assert_eq!(intended(&lab, "snapshot_ahead:").await, 1, "{way:?}");
         lab.until("the final backup is complete", Duration::from_secs(7_200), async |lab| {
-            let book = lab.book("db-1").await;
-            book.newest >= 1 && book.under_way().is_none() && book.condemned.is_empty()
+            let catalog = lab.catalog("db-1").await;
+            catalog.newest >= 1 && catalog.under_way().is_none() && catalog.pending_deletions.is_empty()
         })
         .await;
-        let book = lab.book("db-1").await;
-        let last = book.complete().rfind(|backup| backup.order.is_final()).expect("there is a final one");
+        let catalog = lab.catalog("db-1").await;
+        let last = catalog.complete().rfind(|backup| backup.order.is_final()).expect("there is a final one");
         assert_eq!(last.snapshots.len(), 2, "{way:?}: {last:?}");
         lab.check("db-1", &["before"]).await;
     }
@@ -185,7 +185,7 @@ async fn a_root_that_an_instance_has_had_since_is_not_what_was_taken_before() {
         assert_eq!(content, ["image", "before", "since"], "{data:?}\n{}", lab.story().await);
         assert!(node.resources.subnet.is_some(), "{data:?}: it moved");
         assert_eq!(node.resources.root_images.len(), 1, "{data:?}: the image of before is gone");
-        assert_eq!(node.resources.leftovers, [], "{data:?}");
+        assert_eq!(node.resources.orphans, [], "{data:?}");
         lab.check("db-1", &["before"]).await;
     }
 }
@@ -221,7 +221,7 @@ async fn a_pause_or_a_deletion_at_any_moment_leaves_nothing_that_is_not_listed()
                     lab.clock.sleep(Duration::from_secs(120)).await;
                     lab.check("db-1", &["before"]).await;
                 }
-                let left = lab.node("db-1").await.resources.leftovers;
+                let left = lab.node("db-1").await.resources.orphans;
                 assert_eq!(left, [], "{way:?} {workflow} after {tenths} tenths\n{}", lab.story().await);
             }
         }
@@ -243,7 +243,7 @@ async fn a_cancellation_at_any_moment_ends_whole() {
             lab.rest("db-1", 2).await;
             lab.clock.sleep(Duration::from_secs(120)).await;
             lab.check("db-1", &["before"]).await;
-            assert_eq!(lab.node("db-1").await.resources.leftovers, [], "{way:?} after {tenths} tenths");
+            assert_eq!(lab.node("db-1").await.resources.orphans, [], "{way:?} after {tenths} tenths");
             let is_back = lab.instance("db-1").await == old;
             went_back.when(is_back);
             went_on.when(!is_back);

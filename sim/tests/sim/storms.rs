@@ -27,13 +27,14 @@ use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{Tags, VolumeRequest};
-use perennial_workflows::aws::{Market, VolumeId};
-use perennial_workflows::backup::BackupSpec;
-use perennial_workflows::node::OperationKind;
-use perennial_workflows::spec::{DataMode, Handover, NetworkMode, NodeName, NodeSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{Tags, VolumeRequest};
+use perennial_workflows::model::aws::{Market, VolumeId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
 
 /// The seeds that one run tries without being told.
 const SEEDS: Range<u64> = 0..60;
@@ -369,7 +370,7 @@ impl Hands {
         }
         if self.deletes
             && let Some(held) = node.resources.volumes.get(&Slot::Root)
-            && lab.book("db-1").await.complete().any(|backup| {
+            && lab.catalog("db-1").await.complete().any(|backup| {
                 backup.taken_at_ms > Some(self.written_ms)
                     && node.root_began.as_ref().is_none_or(|began| began.is_of(backup))
             })
@@ -407,8 +408,8 @@ impl Copies {
 
     /// One thing, or nothing.
     async fn act(&mut self, lab: &mut Lab, spec: &NodeSpec, met: &mut Met) {
-        let book = lab.book("db-1").await;
-        let whole: Vec<u64> = book
+        let catalog = lab.catalog("db-1").await;
+        let whole: Vec<u64> = catalog
             .complete()
             .filter(|backup| backup.taken_at_ms > Some(self.written_ms))
             .map(|backup| backup.order.number)
@@ -464,7 +465,7 @@ impl Copies {
         let keep = serde_json::json!({ "root": false, "data": false, "network": false, "backups": false });
         lab.submit("node.delete", "db-2", serde_json::json!({ "keep": keep })).await;
         lab.until(&format!("seed {seed}: its end"), Duration::from_secs(3600), async |lab| {
-            lab.node("db-2").await.deleted && lab.book("db-1").await.held().count() == 0
+            lab.node("db-2").await.deleted && lab.catalog("db-1").await.held().count() == 0
         })
         .await;
     }
@@ -579,14 +580,14 @@ async fn storm(seed: u64, met: &mut Met) {
     if spec.backup.take().is_some() {
         lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         lab.until("the backups are at rest", Duration::from_secs(3 * 3600), async |lab| {
-            let book = lab.book("db-1").await;
+            let catalog = lab.catalog("db-1").await;
             // A snapshot that the image of a restored root uses is listed, and goes with the image.
-            let waits = book.condemned.values().any(|condemned| condemned.because.is_none());
-            let at_rest = book.under_way().is_none() && book.doubts.is_empty() && !waits;
+            let waits = catalog.pending_deletions.values().any(|condemned| condemned.because.is_none());
+            let at_rest = catalog.under_way().is_none() && catalog.unknown_outcomes.is_empty() && !waits;
             at_rest && lab.node("db-1").await.spec.is_some_and(|spec| spec.backup.is_none())
         })
         .await;
-        assert!(lab.book("db-1").await.complete().count() > 0, "seed {seed}\n{}", lab.story().await);
+        assert!(lab.catalog("db-1").await.complete().count() > 0, "seed {seed}\n{}", lab.story().await);
     }
     lab.clock.sleep(Duration::from_secs(120)).await;
     lab.check("db-1", &["written before"]).await;

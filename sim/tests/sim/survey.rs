@@ -8,14 +8,17 @@ use crate::sweep::Deaths;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_sim::world::{Notice, TYPES};
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageRequest, Tags};
-use perennial_workflows::aws::Market;
-use perennial_workflows::plan::plan;
-use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange};
-use perennial_workflows::steps::{Evidence, Intent};
-use perennial_workflows::survey::Survey;
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageRequest, Tags};
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::requirements::CapacityOrder;
+use perennial_workflows::model::survey::Survey;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::plan;
 use serde_json::json;
 
 /// Two processors and eight gibibytes or more: of the laboratory's types m5, m6a, m6i and m7i.large, r5, r6i and i4i.large.
@@ -354,7 +357,7 @@ async fn an_image_of_another_architecture_than_required_is_said() {
     let mut lab = Lab::new(Settings::calm(7));
     let mut spec = by_requirements(&lab, NetworkMode::SecondaryIp);
     spec.capacity.requirements.as_mut().unwrap().architecture =
-        Some(perennial_workflows::requirements::Architecture::Arm64);
+        Some(perennial_workflows::model::requirements::Architecture::Arm64);
     lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
     let why = lab.stuck("db-1.1").await;
     assert!(why.contains("the image is x86_64, the file requires arm64"), "{why}");
@@ -437,7 +440,7 @@ async fn other_zones_are_asked_in_the_order_of_their_prices_or_scores() {
 async fn on_demand_keeps_its_time_and_the_way_back_to_spot_asks_surveyed_pools() {
     let (mut lab, _) = provisioned(NetworkMode::SecondaryIp, |_, spec| {
         spec.capacity.on_demand.after_s = 300;
-        spec.capacity.return_to_spot = perennial_workflows::spec::ReturnToSpot::WhenAvailable;
+        spec.capacity.return_to_spot = perennial_workflows::spec::node::ReturnToSpot::WhenAvailable;
         spec.capacity.min_lifetime_min = 2;
     })
     .await;
@@ -469,7 +472,7 @@ async fn on_demand_keeps_its_time_and_the_way_back_to_spot_asks_surveyed_pools()
 #[tokio::test(start_paused = true)]
 async fn a_way_back_that_finds_spot_too_expensive_is_undone() {
     let (mut lab, _) = provisioned(NetworkMode::SecondaryIp, |lab, spec| {
-        spec.capacity.return_to_spot = perennial_workflows::spec::ReturnToSpot::WhenAvailable;
+        spec.capacity.return_to_spot = perennial_workflows::spec::node::ReturnToSpot::WhenAvailable;
         spec.capacity.min_lifetime_min = 2;
         spec.capacity.price_max = Some("0.04".into());
         prices(lab, &PRICES.map(|(name, _)| (name, 90)));

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::lab::Lab;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::settings::Settings;
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{Cloud as _, InterfaceRequest, Tags, Taking};
-use perennial_workflows::aws::{InstanceState, InterfaceId};
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode};
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{Cloud as _, InterfaceRequest, Tags, Taking};
+use perennial_workflows::model::aws::{InstanceState, InterfaceId};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
 async fn provisioned(network: NetworkMode) -> (Lab, NodeSpec) {
@@ -144,7 +144,7 @@ async fn a_clean_up_that_is_refused_is_left_over_and_done_by_the_next_operation(
     });
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 2).await;
-    let left = lab.node("db-1").await.resources.leftovers;
+    let left = lab.node("db-1").await.resources.orphans;
     assert_eq!(left.len(), 1, "the temporary root: {left:?}");
     assert!(left[0].because.contains("UnauthorizedOperation"), "{left:?}");
     lab.check("db-1", &["before"]).await;
@@ -152,7 +152,7 @@ async fn a_clean_up_that_is_refused_is_left_over_and_done_by_the_next_operation(
     lab.region.clear_faults();
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.rest("db-1", 3).await;
-    assert_eq!(lab.node("db-1").await.resources.leftovers, []);
+    assert_eq!(lab.node("db-1").await.resources.orphans, []);
     lab.check("db-1", &["before"]).await;
 }
 

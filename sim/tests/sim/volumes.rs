@@ -6,10 +6,10 @@ use crate::lab::Lab;
 use crate::sweep::Deaths;
 use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::Settings;
-use perennial_workers::cloud::{Tags, VolumeRequest};
-use perennial_workflows::aws::VolumeId;
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, RootMode};
-use perennial_workflows::steps::Evidence;
+use perennial_workers::port::{Tags, VolumeRequest};
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
+use perennial_workflows::step::evidence::Evidence;
 use serde_json::json;
 
 /// A volume of the account's, in the nth zone.

@@ -2,9 +2,9 @@
 
 use perennial_tests::installation::PATIENCE;
 use perennial_tests::rehearsal::Rehearsal;
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{NetworkMode, PersistSpec, RootMode};
-use perennial_workflows::survey::{Kept as KeptSurvey, Ranked};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::survey::{Kept as KeptSurvey, Ranked};
+use perennial_workflows::spec::node::{NetworkMode, PersistSpec, RootMode};
 use serde_json::json;
 
 use super::{asked, calls, came_back, operator, rehearsal};

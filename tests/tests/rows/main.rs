@@ -10,9 +10,9 @@ mod volumes;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::Credentials;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal};
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{NetworkMode, PersistSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 /// As in `region.rs`.

@@ -3,7 +3,7 @@
 //! gives addresses out at random, also those of a pool, and with many nodes one would now and then be somebody else's.
 
 use perennial_tests::rehearsal::Rehearsal;
-use perennial_workflows::spec::{DataMode, NetworkMode, PersistSpec};
+use perennial_workflows::spec::node::{DataMode, NetworkMode, PersistSpec};
 use serde_json::{Value, json};
 
 use super::{ROOTS, asked, came_back, capacity, rehearsal};

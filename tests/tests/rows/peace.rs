@@ -3,9 +3,10 @@
 use aws_sdk_ec2::types::Tag;
 use perennial_tests::installation::PATIENCE;
 use perennial_tests::rehearsal::{DATA_DEVICE, Kept, Rehearsal};
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{NetworkMode, NodeName, PersistSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 use super::{ROOTS, asked, came_back, dump, exhaust, operator, rehearsal, slot, written};

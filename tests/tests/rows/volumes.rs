@@ -3,10 +3,10 @@
 use aws_sdk_ec2::types::{BlockDeviceMapping, EbsBlockDevice};
 use perennial_tests::installation::PATIENCE;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, ROOT_DEVICE, Rehearsal};
-use perennial_workflows::loss::Origin;
-use perennial_workflows::node::Node;
-use perennial_workflows::spec::{DataMode, NetworkMode, PersistSpec, RootMode};
-use perennial_workflows::steps::Slot;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::resources::RecoveryPoint;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::spec::node::{DataMode, NetworkMode, PersistSpec, RootMode};
 use serde_json::{Value, json};
 
 use super::{SPEED, asked, calls, came_back, dump, operator, rehearsal, slot, written};
@@ -177,7 +177,7 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
         rehearsal.region.post("adoption", json!({ "what": "fails", "volume": old })).await;
         rehearsal.interrupt(kept, json!({})).await;
         let node = came_back(&mut rehearsal, kept, 2).await;
-        assert_eq!(node.resources.origins[&Slot::Root], Origin::Clone { of: old.clone() });
+        assert_eq!(node.resources.recovery_points[&Slot::Root], RecoveryPoint::Clone { of: old.clone() });
         assert!(node.resources.retained.iter().any(|left| left.volume == old), "the old one is retained");
         assert!(node.resources.root_images.is_empty(), "no image was needed");
     }
@@ -187,7 +187,7 @@ async fn a_clone_carries_the_root_whose_adoption_fails() {
     for kept in &mut all {
         rehearsal.interrupt(kept, json!({})).await;
         let node = came_back(&mut rehearsal, kept, 3).await;
-        assert!(matches!(node.resources.origins[&Slot::Root], Origin::FinalSnapshot { .. }));
+        assert!(matches!(node.resources.recovery_points[&Slot::Root], RecoveryPoint::FinalSnapshot { .. }));
     }
     rehearsal.check_books().await;
 }

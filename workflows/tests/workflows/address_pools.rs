@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use perennial_workflows::aws::SubnetId;
-use perennial_workflows::domain::State;
-use perennial_workflows::operation::{Keep, Status};
-use perennial_workflows::plan::{plan, success};
-use perennial_workflows::pool::{AddressPool, AddressRange, PoolSchema, PoolSpec, pool_stream};
-use perennial_workflows::spec::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
-use perennial_workflows::steps::{Evidence, Intent};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::domain::submission::{
     ApplyParams, CancelParams, DeleteParams, PoolParams, ReplaceParams, ResumeParams, Work,
 };
+use perennial_workflows::model::aws::SubnetId;
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::spec::address_pool::{AddressPoolSchema, AddressPoolSpec, AddressRange};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{plan, success};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
@@ -21,9 +24,9 @@ use crate::desk::{Desk, name};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 
-fn pool_spec(ranges: &[&str]) -> PoolSpec {
-    PoolSpec {
-        schema: PoolSchema::V1,
+fn pool_spec(ranges: &[&str]) -> AddressPoolSpec {
+    AddressPoolSpec {
+        schema: AddressPoolSchema::V1,
         name: name("brokers"),
         subnet: example("a", NetworkMode::None, RootMode::None).subnet,
         addresses: ranges.iter().map(|range| AddressRange::parse(range).unwrap()).collect(),
@@ -40,8 +43,8 @@ fn other_subnet() -> SubnetId {
     SubnetId::parse("subnet-0123456789abcdef1").unwrap()
 }
 
-fn pool_elsewhere(ranges: &[&str]) -> PoolSpec {
-    PoolSpec { name: name("brokers-b"), subnet: other_subnet(), ..pool_spec(ranges) }
+fn pool_elsewhere(ranges: &[&str]) -> AddressPoolSpec {
+    AddressPoolSpec { name: name("brokers-b"), subnet: other_subnet(), ..pool_spec(ranges) }
 }
 
 /// A node that may live in another subnet, with an address there.
@@ -59,8 +62,8 @@ impl Desk {
     }
 
     fn pool_named(&self, pool: &str) -> AddressPool {
-        match self.state(&pool_stream(&name(pool))) {
-            State::Pool(pool) => pool,
+        match self.state(&address_pool_stream(&name(pool))) {
+            State::AddressPool(pool) => pool,
             other => panic!("{other:?}"),
         }
     }
@@ -318,23 +321,23 @@ fn an_address_that_a_stranger_has_is_passed_over_at_the_resume_and_tried_again_w
 fn what_a_pool_cannot_give_is_refused_with_what_to_do() {
     let mut desk = Desk::default();
     desk.submit_of("a", apply("a")).unwrap();
-    assert!(desk.fate().to_string().contains("there is no pool brokers"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("there is no pool brokers"), "{}", desk.disposition());
     desk.submit_of("brokers", declare(&["10.0.0.10-10.0.0.11"])).unwrap();
-    assert_eq!(desk.fate().to_string(), "declared pool brokers: 2 addresses are free");
+    assert_eq!(desk.disposition().to_string(), "declared pool brokers: 2 addresses are free");
     let mut elsewhere = node_spec("a");
     elsewhere.subnet = SubnetId::parse("subnet-2").unwrap();
     desk.submit_of("a", Work::Apply(ApplyParams { spec: elsewhere, from_backup: None, reason: None }))
         .unwrap();
-    assert!(desk.fate().to_string().contains("name a pool of its subnet"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("name a pool of its subnet"), "{}", desk.disposition());
     desk.submit_of("a", apply("a")).unwrap();
     desk.submit_of("brokers", declare(&["10.0.0.11"])).unwrap();
-    assert!(desk.fate().to_string().contains("10.0.0.10 belongs to node a"), "{}", desk.fate());
+    assert!(desk.disposition().to_string().contains("10.0.0.10 belongs to node a"), "{}", desk.disposition());
     let other =
         NodeSpec { network: Default::default(), ..example("a", NetworkMode::SecondaryIp, RootMode::None) };
     desk.submit_of("a", Work::Apply(ApplyParams { spec: other, from_backup: None, reason: None })).unwrap();
-    assert!(desk.fate().to_string().contains("delete the node first"), "{}", desk.fate());
-    let letters = desk.streams.keys().filter(|stream| stream.category() == "letter").count();
-    assert_eq!(letters, 6, "every one was answered");
+    assert!(desk.disposition().to_string().contains("delete the node first"), "{}", desk.disposition());
+    let entries = desk.streams.keys().filter(|stream| stream.category() == "inbox").count();
+    assert_eq!(entries, 6, "every one was answered");
 }
 
 /// What happens to every launch where the node lives.
@@ -369,7 +372,7 @@ fn a_node_has_an_address_of_each_of_its_pools_and_lives_with_that_of_its_subnet(
     let said = "In subnet-0123456789abcdef1 the node's address is 10.0.1.10 (pool brokers-b).";
     assert!(plan.notes.iter().any(|note| note == said), "{:?}", plan.notes);
     // There and back: nothing is allocated or released on the way.
-    let taken = desk.head(&pool_stream(&name("brokers-b")));
+    let taken = desk.head(&address_pool_stream(&name("brokers-b")));
     desk.submit_of("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
     no_capacity_here(&mut desk, "a");
     let moved = desk.node_of("a").resources;
@@ -380,16 +383,16 @@ fn a_node_has_an_address_of_each_of_its_pools_and_lives_with_that_of_its_subnet(
     let back = desk.node_of("a").resources;
     assert_eq!((back.subnet, back.address), (None, Some(here)));
     assert_eq!(back.addresses_elsewhere, before.addresses_elsewhere);
-    assert_eq!(desk.head(&pool_stream(&name("brokers-b"))), taken);
+    assert_eq!(desk.head(&address_pool_stream(&name("brokers-b"))), taken);
     desk.pool_laws().unwrap();
     // While it lives there, the file keeps that pool; the deletion gives both back.
     desk.submit_of("a", Work::Replace(ReplaceParams { reason: None })).unwrap();
     no_capacity_here(&mut desk, "a");
     desk.submit_of("a", apply("a")).unwrap();
     assert!(
-        desk.fate().to_string().contains("the node lives in subnet-0123456789abcdef1"),
+        desk.disposition().to_string().contains("the node lives in subnet-0123456789abcdef1"),
         "{}",
-        desk.fate()
+        desk.disposition()
     );
     desk.submit_of("a", delete()).unwrap();
     desk.drive_all("a");
@@ -409,11 +412,11 @@ fn a_changed_file_takes_from_the_pools_it_adds_and_gives_back_to_those_it_drops(
     desk.submit_of("a", apply("a")).unwrap();
     desk.drive_all("a");
     let told = |desk: &Desk, wanted: &str| {
-        assert!(desk.fate().to_string().contains(wanted), "{wanted}: {}", desk.fate());
+        assert!(desk.disposition().to_string().contains(wanted), "{wanted}: {}", desk.disposition());
     };
     desk.submit_of("a", apply_wide("a")).unwrap();
     told(&desk, "ip_pools_elsewhere.subnet-0123456789abcdef1: there is no pool brokers-b; declare it");
-    let wrong = PoolSpec { name: name("brokers-b"), ..pool_spec(&["10.0.0.20"]) };
+    let wrong = AddressPoolSpec { name: name("brokers-b"), ..pool_spec(&["10.0.0.20"]) };
     desk.submit_of("brokers-b", Work::Pool(PoolParams { spec: wrong })).unwrap();
     desk.submit_of("a", apply_wide("a")).unwrap();
     told(&desk, "name a pool of subnet-0123456789abcdef1");

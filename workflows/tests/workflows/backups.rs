@@ -6,15 +6,23 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::SnapshotId;
-use perennial_workflows::backup::{
-    BackupCause, BackupEvent, BackupEvidence, BackupIntent, BackupSpec, Book, BookDraft, CONDEMNED_MAX,
-    Carried, Condemned, Errand, TakenSnapshot, errand, turn_after,
+use perennial_workflows::aggregate::backup_catalog::{
+    BackupCatalog, BackupCause, BackupEvent, Carried, PENDING_DELETIONS_MAX, PendingDeletion,
 };
-use perennial_workflows::node::{Node, OperationId};
-use perennial_workflows::plan::imagined_resources;
-use perennial_workflows::spec::{NetworkMode, NodeName, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::backup_draft::CatalogDraft;
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
+use perennial_workflows::model::aws::SnapshotId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
+use perennial_workflows::model::schedule::slot_after;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::imagined_resources;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -35,7 +43,7 @@ type Otherwise<'a> = &'a dyn Fn(u64, &BackupIntent) -> Option<Evidence>;
 
 struct Books {
     node: Node,
-    book: Book,
+    catalog: BackupCatalog,
     head: Seq,
     now_ms: u64,
     told: String,
@@ -43,10 +51,16 @@ struct Books {
 
 impl Books {
     fn new(keep: u32) -> Self {
-        Self { node: node(5, keep), book: Book::default(), head: Seq::NONE, now_ms: 0, told: String::new() }
+        Self {
+            node: node(5, keep),
+            catalog: BackupCatalog::default(),
+            head: Seq::NONE,
+            now_ms: 0,
+            told: String::new(),
+        }
     }
 
-    fn take(&mut self, draft: BookDraft) {
+    fn take(&mut self, draft: CatalogDraft) {
         for event in &draft.events {
             self.head = self.head.next();
             let told = &mut self.told;
@@ -63,18 +77,18 @@ impl Books {
                 BackupEvent::Failed { backup, because } => writeln!(told, "! failed {backup}: {because}"),
                 BackupEvent::GivenUp { because } => writeln!(told, "! given up: {because}"),
                 BackupEvent::Held { backup, by } => writeln!(told, "! {by} holds {backup}"),
-                BackupEvent::LetGo { by } => writeln!(told, "! {by} lets go"),
+                BackupEvent::HoldReleased { by } => writeln!(told, "! {by} lets go"),
                 BackupEvent::Closed { next } => writeln!(told, "! closed, {next} goes on"),
                 BackupEvent::Inherited { backup, operation, snapshots, .. } => {
                     writeln!(told, "! b{backup}: {} snapshots of {operation}", snapshots.len())
                 }
             };
         }
-        self.book = draft.state;
+        self.catalog = draft.state;
     }
 
-    fn draft(&self) -> BookDraft {
-        BookDraft::from(&name(), &self.book, self.head, self.now_ms)
+    fn draft(&self) -> CatalogDraft {
+        CatalogDraft::from(&name(), &self.catalog, self.head, self.now_ms)
     }
 
     /// One backup, with everything that it opens.
@@ -83,9 +97,9 @@ impl Books {
         let mut draft = self.draft();
         draft.begin(&self.node, "tests", BackupCause::Schedule).unwrap();
         self.take(draft);
-        while let Some(step) = self.book.open_steps().into_iter().next() {
+        while let Some(step) = self.catalog.open_steps().into_iter().next() {
             let Intent::Backup(intent) = step.intent.as_ref() else { panic!("{step:?}") };
-            let number = self.book.steps[&step.token].backup;
+            let number = self.catalog.steps[&step.token].backup;
             let evidence = otherwise(number, intent).unwrap_or_else(|| well(number, intent));
             self.now_ms += 1_000;
             let mut draft = self.draft();
@@ -142,12 +156,12 @@ fn a_backup_that_is_held_is_pruned_when_it_is_let_go() {
     run.backup(&|_, _| None);
     run.backup(&|_, _| None);
     let deleted = Node { deleted: true, ..run.node.clone() };
-    assert_eq!(errand(&deleted, None, &name(), &run.book, run.now_ms), Errand::Nothing);
+    assert_eq!(due_task(&deleted, None, &name(), &run.catalog, run.now_ms), BackupTask::Nothing);
     assert!(run.draft().hold(2, by.clone()).is_err(), "what is pruned cannot be held");
     let mut draft = run.draft();
-    draft.let_go(by.clone()).unwrap();
+    draft.release_hold(by.clone()).unwrap();
     run.take(draft);
-    assert!(run.draft().let_go(by).is_err(), "once");
+    assert!(run.draft().release_hold(by).is_err(), "once");
     expect![[r#"
         ! began 2
         + 2 take_backup, not for 4000 ms
@@ -202,7 +216,7 @@ fn all_goes_well_and_the_oldest_goes_when_a_newer_one_is_complete() {
 
 #[test]
 fn what_surely_was_not_taken_is_not_looked_for() {
-    let gone = |_: u64, intent: &BackupIntent| match intent {
+    let deleted = |_: u64, intent: &BackupIntent| match intent {
         BackupIntent::Take { .. } => Some(Evidence::Backup(BackupEvidence::NotTaken {
             because: "i-1 is gone".into(),
             in_doubt: false,
@@ -212,7 +226,7 @@ fn what_surely_was_not_taken_is_not_looked_for() {
     check(
         1,
         1,
-        &gone,
+        &deleted,
         &expect![[r#"
         ! opened
         ! began 1
@@ -256,7 +270,7 @@ fn what_may_have_been_taken_is_looked_for_and_pruned() {
         = prune:snap-2x1: gone
     "#]],
     );
-    assert_eq!(run.book.known.last_complete().unwrap().order.number, 1, "the one before it stays");
+    assert_eq!(run.catalog.known.last_complete().unwrap().order.number, 1, "the one before it stays");
 }
 
 #[test]
@@ -291,8 +305,8 @@ fn a_set_of_which_one_has_failed_is_pruned_and_the_one_before_it_stays() {
         = prune:snap-2x1: gone
     "#]],
     );
-    assert_eq!(run.book.known.last_complete().unwrap().order.number, 1);
-    assert_eq!(run.book.known.failed_in_a_row, 1);
+    assert_eq!(run.catalog.known.last_complete().unwrap().order.number, 1);
+    assert_eq!(run.catalog.known.failed_in_a_row, 1);
 }
 
 #[test]
@@ -339,7 +353,7 @@ fn a_snapshot_that_is_not_deleted_is_left_over_and_tried_again_after_the_next_ba
         = prune:snap-2x1: gone
     "#]],
     );
-    let left = &run.book.known.condemned[&snapshot(1, 0)];
+    let left = &run.catalog.known.pending_deletions[&snapshot(1, 0)];
     assert_eq!((left.because.as_deref(), left.tried_at), (Some("in use by ami-1"), Some(3)));
 }
 
@@ -378,23 +392,23 @@ fn a_set_that_lacks_a_volume_is_no_backup() {
 #[test]
 fn a_node_is_due_once_in_each_interval_at_a_moment_of_its_own() {
     let node = node(5, 3);
-    let mut book = Book::default();
+    let mut catalog = BackupCatalog::default();
     let first = (0..)
         .map(|minute| minute * 1_000)
-        .find(|now| matches!(errand(&node, None, &name(), &book, *now), Errand::Begin { .. }));
+        .find(|now| matches!(due_task(&node, None, &name(), &catalog, *now), BackupTask::Begin { .. }));
     let first = first.unwrap();
     assert!(first <= 5 * MINUTE_MS, "{first}");
-    book.opened = true;
-    book.known = Carried { newest: 1, newest_began_at_ms: Some(first), ..Carried::default() };
-    assert_eq!(errand(&node, None, &name(), &book, first + 4 * MINUTE_MS), Errand::Nothing);
-    let again = errand(&node, None, &name(), &book, first + 5 * MINUTE_MS);
-    assert!(matches!(again, Errand::Begin { .. }), "{again:?}");
+    catalog.opened = true;
+    catalog.known = Carried { newest: 1, newest_began_at_ms: Some(first), ..Carried::default() };
+    assert_eq!(due_task(&node, None, &name(), &catalog, first + 4 * MINUTE_MS), BackupTask::Nothing);
+    let again = due_task(&node, None, &name(), &catalog, first + 5 * MINUTE_MS);
+    assert!(matches!(again, BackupTask::Begin { .. }), "{again:?}");
     let mut none = node.clone();
     none.resources.carrier = None;
-    assert_eq!(errand(&none, None, &name(), &book, first + 60 * MINUTE_MS), Errand::Nothing);
+    assert_eq!(due_task(&none, None, &name(), &catalog, first + 60 * MINUTE_MS), BackupTask::Nothing);
     let mut without = node;
     without.spec.as_mut().unwrap().backup = None;
-    assert_eq!(errand(&without, None, &name(), &book, first + 60 * MINUTE_MS), Errand::Nothing);
+    assert_eq!(due_task(&without, None, &name(), &catalog, first + 60 * MINUTE_MS), BackupTask::Nothing);
 }
 
 #[test]
@@ -403,10 +417,10 @@ fn the_turns_of_a_fleet_are_spread_and_each_comes_once_an_interval() {
     let mut in_a_minute = [0; 5];
     for n in 0..1_000 {
         let name = NodeName::parse(&format!("node-{n}")).unwrap();
-        let first = turn_after(&name, every_ms, 7 * every_ms);
+        let first = slot_after(&name, every_ms, 7 * every_ms);
         assert!((7 * every_ms..8 * every_ms).contains(&(first - 1)), "{first}");
-        assert_eq!(turn_after(&name, every_ms, first), first + every_ms);
-        assert_eq!(turn_after(&name, every_ms, first - 1), first);
+        assert_eq!(slot_after(&name, every_ms, first), first + every_ms);
+        assert_eq!(slot_after(&name, every_ms, first - 1), first);
         in_a_minute[((first / MINUTE_MS) % 5) as usize] += 1;
     }
     assert!(in_a_minute.iter().all(|count| (150..250).contains(count)), "{in_a_minute:?}");
@@ -414,17 +428,18 @@ fn the_turns_of_a_fleet_are_spread_and_each_comes_once_an_interval() {
 
 #[test]
 fn too_many_snapshots_that_cannot_be_deleted_end_the_backups_until_somebody_helps() {
-    let mut book = Book { opened: true, ..Book::default() };
-    let left = Condemned {
+    let mut catalog = BackupCatalog { opened: true, ..BackupCatalog::default() };
+    let left = PendingDeletion {
         backup: 1,
         own: Default::default(),
         because: Some("UnauthorizedOperation: no".into()),
         tried_at: Some(1),
     };
-    book.known.condemned = (0..CONDEMNED_MAX).map(|n| (snapshot(1, n), left.clone())).collect();
+    catalog.known.pending_deletions =
+        (0..PENDING_DELETIONS_MAX).map(|n| (snapshot(1, n), left.clone())).collect();
     let node = node(5, 3);
-    assert!(matches!(errand(&node, None, &name(), &book, u64::MAX / 2), Errand::Begin { .. }));
-    book.known.condemned.insert(snapshot(2, 0), left);
-    assert_eq!(errand(&node, None, &name(), &book, u64::MAX / 2), Errand::Nothing);
-    assert!(book.known.paused().unwrap().contains("UnauthorizedOperation"));
+    assert!(matches!(due_task(&node, None, &name(), &catalog, u64::MAX / 2), BackupTask::Begin { .. }));
+    catalog.known.pending_deletions.insert(snapshot(2, 0), left);
+    assert_eq!(due_task(&node, None, &name(), &catalog, u64::MAX / 2), BackupTask::Nothing);
+    assert!(catalog.known.paused().unwrap().contains("UnauthorizedOperation"));
 }

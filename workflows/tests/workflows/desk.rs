@@ -6,16 +6,20 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Decision, Domain, Stamp, World};
 use perennial_engine::ids::{Seq, StreamId, Token};
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::backup::{Book, BookId};
-use perennial_workflows::domain::{Command, Content, Envelope, Event, Perennial, Rejection, Sight, State};
-use perennial_workflows::letter::{Fate, letter_stream};
-use perennial_workflows::node::{Node, OperationId, node_stream};
-use perennial_workflows::operation::{Operation, Status};
-use perennial_workflows::signal::{News, Signal, Source};
-use perennial_workflows::spec::NodeName;
-use perennial_workflows::steps::Evidence;
-use perennial_workflows::submission::{Submission, SubmissionId, Work};
+use perennial_workflows::aggregate::backup_catalog::BackupCatalog;
+use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::backup_id::CatalogId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::model::signal::{News, Signal, Source};
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::step::evidence::Evidence;
 
 /// The node of whom no other is named.
 pub const NODE: &str = "db-1";
@@ -41,7 +45,7 @@ pub fn name(text: &str) -> NodeName {
 pub struct Desk {
     pub streams: BTreeMap<StreamId, Kept>,
     pub now_ms: u64,
-    letters: u64,
+    entries: u64,
 }
 
 impl Desk {
@@ -92,18 +96,18 @@ impl Desk {
         self.open().is_some_and(|open| matches!(open.status, Status::Stuck { .. }))
     }
 
-    /// The present book of the node's backups, and its number.
-    pub fn book(&self) -> (BookId, Book) {
-        let ids = self.streams.keys().filter_map(BookId::of_stream);
-        let id = ids.max_by_key(BookId::number).unwrap_or_else(|| BookId::new(name(NODE), 1));
+    /// The present backup catalog of the node's backups, and its number.
+    pub fn catalog(&self) -> (CatalogId, BackupCatalog) {
+        let ids = self.streams.keys().filter_map(CatalogId::of_stream);
+        let id = ids.max_by_key(CatalogId::number).unwrap_or_else(|| CatalogId::new(name(NODE), 1));
         match self.state(&id.stream()) {
-            State::Book(book) => (id, book),
+            State::BackupCatalog(catalog) => (id, catalog),
             other => panic!("{other:?}"),
         }
     }
 
     pub fn sight(&self) -> Sight {
-        Sight::of(&name(NODE), &self.node()).with_book(self.book().0.number())
+        Sight::of(&name(NODE), &self.node()).with_catalog(self.catalog().0.number())
     }
 
     pub fn append(&mut self, stream: &StreamId, event: Event) {
@@ -158,17 +162,17 @@ impl Desk {
     }
 
     /// A message with a content, and its stream.
-    pub fn letter(
+    pub fn entry(
         &mut self,
         queue: &str,
         sight: Option<Sight>,
         content: impl FnOnce(&str) -> Content,
     ) -> Command {
-        self.letters += 1;
-        let id = format!("s-{}", self.letters);
-        Command::Letter {
+        self.entries += 1;
+        let id = format!("s-{}", self.entries);
+        Command::Message {
             envelope: Envelope {
-                stream: letter_stream(queue, &id),
+                stream: inbox_stream(queue, &id),
                 queue: queue.into(),
                 message_id: id.clone(),
                 sent_at_ms: self.now_ms,
@@ -189,7 +193,7 @@ impl Desk {
             _ => Some(Sight::of(&name(node), &self.node_of(node))),
         };
         let node = name(node);
-        self.letter("submissions", sight, |id| {
+        self.entry("submissions", sight, |id| {
             Content::Submission(Submission {
                 id: SubmissionId::try_from(id.to_owned()).unwrap(),
                 node,
@@ -201,46 +205,46 @@ impl Desk {
         })
     }
 
-    pub fn submit(&mut self, work: Work) -> Result<Fate, Rejection> {
+    pub fn submit(&mut self, work: Work) -> Result<Disposition, Rejection> {
         self.submit_of(NODE, work)
     }
 
-    pub fn submit_of(&mut self, node: &str, work: Work) -> Result<Fate, Rejection> {
+    pub fn submit_of(&mut self, node: &str, work: Work) -> Result<Disposition, Rejection> {
         let command = self.submission(node, work);
         self.answered(&command)
     }
 
     /// What the last submission was answered.
-    pub fn fate(&self) -> Fate {
-        self.answer(&letter_stream("submissions", &format!("s-{}", self.letters)))
+    pub fn disposition(&self) -> Disposition {
+        self.answer(&inbox_stream("submissions", &format!("s-{}", self.entries)))
     }
 
     /// A signal comes as an event; what became of it.
-    pub fn event(&mut self, instance: &InstanceId, news: News) -> Fate {
+    pub fn event(&mut self, instance: &InstanceId, news: News) -> Disposition {
         let (sight, at_ms, instance) = (self.sight(), self.now_ms, instance.clone());
-        let command = self.letter("interruptions", Some(sight), |id| {
+        let command = self.entry("interruptions", Some(sight), |id| {
             Content::Signal(Signal { instance, news, source: Source::Event { id: id.to_owned() }, at_ms })
         });
         self.answered(&command).unwrap()
     }
 
-    fn answered(&mut self, command: &Command) -> Result<Fate, Rejection> {
+    fn answered(&mut self, command: &Command) -> Result<Disposition, Rejection> {
         self.execute(command)?;
-        let Command::Letter { envelope, .. } = command else { panic!("{command:?}") };
+        let Command::Message { envelope, .. } = command else { panic!("{command:?}") };
         Ok(self.answer(&envelope.stream))
     }
 
-    fn answer(&self, letter: &StreamId) -> Fate {
-        match self.state(letter) {
-            State::Letter(letter) => letter.fate.expect("every letter has a fate"),
+    fn answer(&self, entry: &StreamId) -> Disposition {
+        match self.state(entry) {
+            State::Inbox(entry) => entry.disposition.expect("every entry has a disposition"),
             other => panic!("{other:?}"),
         }
     }
 
     /// A sweep sees it.
-    pub fn hear(&mut self, instance: InstanceId, news: News) -> Result<(), Rejection> {
+    pub fn on_signal(&mut self, instance: InstanceId, news: News) -> Result<(), Rejection> {
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        self.execute(&Command::Heard { signal, sight: self.sight(), owner: OWNER.into() })
+        self.execute(&Command::Signal { signal, sight: self.sight(), owner: OWNER.into() })
     }
 
     pub fn report(&mut self, workflow: StreamId, token: Token, evidence: Evidence) -> Result<(), Rejection> {
@@ -248,7 +252,11 @@ impl Desk {
     }
 
     /// What is due about the backups is done; whether the domain took it.
-    pub fn tend(&mut self, over: Option<OperationId>, finals: Option<OperationId>) -> Result<(), Rejection> {
-        self.execute(&Command::Tend { sight: self.sight(), over, finals, owner: OWNER.into() })
+    pub fn reconcile_backups(
+        &mut self,
+        over: Option<OperationId>,
+        finals: Option<OperationId>,
+    ) -> Result<(), Rejection> {
+        self.execute(&Command::ReconcileBackups { sight: self.sight(), over, finals, owner: OWNER.into() })
     }
 }

@@ -4,35 +4,47 @@ use std::collections::BTreeSet;
 
 use perennial_engine::domain::Domain;
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId};
-use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, BookId, Errand, TakenSnapshot, errand,
-};
-use perennial_workflows::capacity::{self, SpotSeen};
-use perennial_workflows::domain::{Command, Event, Perennial, State};
-use perennial_workflows::found::{Found, FoundVolume, Stranger};
-use perennial_workflows::node::{OperationId, OperationKind};
-use perennial_workflows::operation::{Operation, OperationEvent, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::prune;
-use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::signal::{Effect, News, StatusCheck};
-use perennial_workflows::spec::{Handover, NetworkMode, NodeSpec, ReturnToSpot, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::backup_catalog::BackupEvent;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
+use perennial_workflows::domain::command::Command;
+use perennial_workflows::domain::movement;
+use perennial_workflows::domain::movement::SpotSeen;
+use perennial_workflows::domain::retention;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PruneParams, RecycleParams,
     ReplaceParams, RestoreParams, ResumeNodeParams, ResumeParams, Work,
 };
-use perennial_workflows::survey::{PassedOver, Survey};
-use perennial_workflows::uefi::{UEFI_DATA_MAX, UefiVariables};
+use perennial_workflows::model::aws::{
+    AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId,
+};
+use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::model::operation_id::{OperationId, OperationKind};
+use perennial_workflows::model::requirements::CapacityOrder;
+use perennial_workflows::model::signal::{Effect, News, StatusCheck};
+use perennial_workflows::model::survey::{PassedOver, Survey};
+use perennial_workflows::model::uefi::{UEFI_DATA_MAX, UefiVariables};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, ReturnToSpot, RootMode, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::success;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 
 use crate::desk::{Desk, NODE, OWNER, TICK_MS, name};
 
 /// One look at the backups, as the loop that looks after them does it.
-fn tend(desk: &mut Desk) {
-    let (node, (_, book)) = (desk.node(), desk.book());
+fn reconcile_backups(desk: &mut Desk) {
+    let (node, (_, catalog)) = (desk.node(), desk.catalog());
     let operation = |id: &OperationId| match desk.state(&id.stream()) {
         State::Operation(operation) => operation,
         other => panic!("{other:?}"),
@@ -40,15 +52,15 @@ fn tend(desk: &mut Desk) {
     let is_over = |by: &&OperationId| {
         operation(by).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
     };
-    let over = book.known.holds.keys().find(is_over).cloned();
+    let over = catalog.known.holds.keys().find(is_over).cloned();
     let last = (node.operations > 0).then(|| OperationId::new(name(NODE), node.operations));
     let last = last.as_ref().and_then(operation);
-    let finals = match errand(&node, last.as_ref(), &name(NODE), &book, desk.now_ms) {
-        Errand::Inherit { operation } if over.is_none() => Some(operation),
+    let finals = match due_task(&node, last.as_ref(), &name(NODE), &catalog, desk.now_ms) {
+        BackupTask::Inherit { operation } if over.is_none() => Some(operation),
         _ => None,
     };
     let is_due = over.is_some() || finals.is_some();
-    let tended = desk.tend(over, finals);
+    let tended = desk.reconcile_backups(over, finals);
     assert!(tended.is_ok() || !is_due, "what is due about the backups is done");
 }
 
@@ -136,7 +148,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 /// Some unwelcome evidence that a worker can give for an intent.
 fn unwelcome(intent: &Intent, how: u8) -> Evidence {
-    let gone = |instance: &InstanceId| Evidence::InstanceGone {
+    let deleted = |instance: &InstanceId| Evidence::InstanceGone {
         instance: instance.clone(),
         state: Some(InstanceState::Terminated),
         reason: Some("Server.SpotInstanceTermination".into()),
@@ -151,7 +163,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             };
             Evidence::NoCapacity { code: code.into(), message: "none".into() }
         }
-        (Intent::Launch { .. }, 2) => gone(&InstanceId::parse("i-gone").unwrap()),
+        (Intent::Launch { .. }, 2) => deleted(&InstanceId::parse("i-gone").unwrap()),
         // Nothing fits, or everything costs too much.
         (Intent::Survey(_), 1 | 3) => {
             let price = (how % 4 == 3).then(|| "9.0".to_owned());
@@ -195,12 +207,12 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
         }
         (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
         (Intent::Find { .. }, 1) => Evidence::Found {
-            things: vec![perennial_workflows::node::Thing::Instance {
+            resources: vec![perennial_workflows::model::resources::Resource::Instance {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
             }],
         },
-        (intent, 2) => intent.instance().map_or_else(refused, gone),
+        (intent, 2) => intent.instance().map_or_else(refused, deleted),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },
         _ => refused(),
     }
@@ -213,7 +225,7 @@ fn strange(n: u8) -> VolumeId {
 
 /// What a look at an instance finds: up to three volumes that can be taken, some by a name that is taken, and one that cannot.
 fn found(how: u8) -> Evidence {
-    let seen = |n: u8| FoundVolume {
+    let seen = |n: u8| DiscoveredVolume {
         volume: strange(n),
         device: "/dev/sdx".into(),
         name: ["data", "logs", "Not A Name"].get(usize::from(how / 4 % 4)).map(|name| (*name).to_owned()),
@@ -227,10 +239,10 @@ fn found(how: u8) -> Evidence {
             named: false,
         },
     };
-    let shared = Stranger { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
+    let shared = UnmanagedVolume { volume: strange(9), device: "/dev/sdy".into(), because: "laws".into() };
     Evidence::PreservedWith {
         found: (0..how % 4).map(seen).collect(),
-        strangers: vec![shared],
+        unmanaged: vec![shared],
         uefi: variables(how),
     }
 }
@@ -332,20 +344,21 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 return Ok(());
             }
             let instance = instances[n % instances.len()].clone();
-            let _ = desk.hear(instance, news(*how));
+            let _ = desk.on_signal(instance, news(*how));
         }
         Move::Replace => {
             let _ = desk.submit(Work::Replace(ReplaceParams { reason: None }));
         }
         Move::Restore(n) => {
-            let backup = perennial_workflows::backup::BackupId::new(name(NODE), u64::from(*n % 6) + 1);
+            let backup =
+                perennial_workflows::model::backup_id::BackupId::new(name(NODE), u64::from(*n % 6) + 1);
             let _ = desk.submit(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
         }
         Move::Sight(others, left) => {
             let node = desk.node();
             let Some(carrier) = node.resources.carrier else { return Ok(()) };
             let volumes = node.resources.volumes.values().map(|held| held.volume.clone());
-            let command = Command::Sighted {
+            let command = Command::Attachments {
                 sight: desk.sight(),
                 instance: carrier.instance,
                 others: (0..others % 4).map(strange).collect(),
@@ -376,7 +389,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let _ = desk.submit(Work::ResumeNode(ResumeNodeParams { reason: None }));
         }
         Move::Recycle(reimage) => {
-            let image = perennial_workflows::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
+            let image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
             let reimage = reimage.then_some(image);
             let _ = desk.submit(Work::Recycle(RecycleParams { reimage, reason: None }));
         }
@@ -393,14 +406,14 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::PruneDue(days) => {
             desk.now_ms += u64::from(*days % 3) * 86_400_000;
             let node = desk.node();
-            let due = prune::due(&node, &name(NODE), desk.now_ms + TICK_MS);
+            let due = retention::due(&node, &name(NODE), desk.now_ms + TICK_MS);
             let (before, sight) = (node.operations, desk.sight());
             let begun = desk.execute(&Command::Prune { sight, owner: OWNER.into() }).is_ok();
             prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
             prop_assert_eq!(desk.node().operations > before, begun);
         }
         Move::Delete(root, data) => {
-            let keep = perennial_workflows::operation::Keep {
+            let keep = perennial_workflows::model::restore::Keep {
                 root: *root,
                 data: *data,
                 network: *root,
@@ -428,12 +441,12 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Tend(minutes) => {
             desk.now_ms += u64::from(minutes % 16) * 60_000;
-            tend(desk);
+            reconcile_backups(desk);
         }
         Move::ResumeFrom(n) => {
             let Some(operation) = desk.open() else { return Ok(()) };
             let number =
-                desk.book().1.known.complete().map(|backup| backup.order.number).nth(usize::from(*n % 3));
+                desk.catalog().1.known.complete().map(|backup| backup.order.number).nth(usize::from(*n % 3));
             let from_backup = number.map(|number| BackupId::new(name(NODE), number));
             let _ = desk.submit(Work::Resume(ResumeParams {
                 workflow: operation.id,
@@ -442,8 +455,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             }));
         }
         Move::BackupStep(n, how) => {
-            let (id, book) = desk.book();
-            let steps = book.open_steps();
+            let (id, catalog) = desk.catalog();
+            let steps = catalog.open_steps();
             if steps.is_empty() {
                 return Ok(());
             }
@@ -458,9 +471,9 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let node = desk.node();
             let before = node.operations;
             let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
-            let may = capacity::may_return(&node, &seen, desk.now_ms + TICK_MS).is_ok();
+            let may = movement::may_return(&node, &seen, desk.now_ms + TICK_MS).is_ok();
             let sight = desk.sight();
-            let begun = desk.execute(&Command::Return { sight, seen, owner: OWNER.into() }).is_ok();
+            let begun = desk.execute(&Command::ReturnToSpot { sight, seen, owner: OWNER.into() }).is_ok();
             prop_assert_eq!(begun, may, "a return begins when it may, and only then");
             prop_assert_eq!(desk.node().operations > before, may);
         }
@@ -477,7 +490,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Resume(accept) => {
             let Some(operation) = desk.open() else { return Ok(()) };
-            let lost = |record: &perennial_workflows::operation::StepRecord| match (
+            let lost = |record: &perennial_workflows::operation::state::StepRecord| match (
                 record.intent.as_ref(),
                 &record.outcome,
             ) {
@@ -509,7 +522,7 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     for step in &open {
         match step.intent.as_ref() {
             Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
-            Intent::TakeVolume { volume, .. } => {
+            Intent::ClaimVolume { volume, .. } => {
                 let mut retained = facts.superseded.iter().chain(&operation.order.before.retained);
                 prop_assert!(
                     !retained.any(|old| old.volume == *volume && old.went_on),
@@ -552,15 +565,15 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a book's.
+/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a catalog's.
 fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
-    let (_, book) = desk.book();
+    let (_, catalog) = desk.catalog();
     if let Some(operation) = desk.open() {
         let facts = &operation.facts;
         let root = facts.root_snapshot.iter().filter(|_| facts.root_is_borrowed);
         for snapshot in facts.restore.values().chain(root) {
             prop_assert!(
-                !book.known.condemned.contains_key(snapshot),
+                !catalog.known.pending_deletions.contains_key(snapshot),
                 "{snapshot} is used, and is to be deleted"
             );
         }
@@ -586,7 +599,7 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
         if let State::Operation(Some(operation)) = state
             && (desk.node().finals.contains(&operation.id)
                 || !matches!(operation.status, Status::Finished { .. }))
-            && !book.known.has_inherited_from(&operation.id)
+            && !catalog.known.has_inherited_from(&operation.id)
         {
             let open = matches!(operation.status, Status::Running | Status::Stuck { .. });
             let steps = operation.steps.values().filter_map(|record| match &record.outcome {
@@ -614,11 +627,11 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
     let mut complete: Vec<u64> = Vec::new();
     let (mut ended, mut recorded, mut finals) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut given_up = 0;
-    let books = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
-    let mut books: Vec<_> =
-        books.map(|(stream, kept)| (BookId::of_stream(stream).unwrap().number(), kept)).collect();
-    books.sort_by_key(|(number, _)| *number);
-    for (_, event) in books.iter().flat_map(|(_, (_, _, events))| events) {
+    let catalogs = desk.streams.iter().filter(|(stream, _)| stream.category() == "backup");
+    let mut catalogs: Vec<_> =
+        catalogs.map(|(stream, kept)| (CatalogId::of_stream(stream).unwrap().number(), kept)).collect();
+    catalogs.sort_by_key(|(number, _)| *number);
+    for (_, event) in catalogs.iter().flat_map(|(_, (_, _, events))| events) {
         let Event::Backup(event) = event else { continue };
         match event {
             BackupEvent::Completed { backup } => complete.push(*backup),
@@ -655,11 +668,13 @@ fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
             _ => {}
         }
     }
-    let (_, book) = desk.book();
-    let finals = book.known.complete().filter(|backup| backup.order.is_final()).count();
+    let (_, catalog) = desk.catalog();
+    let finals = catalog.known.complete().filter(|backup| backup.order.is_final()).count();
     prop_assert!(finals <= 1, "the newest final one");
-    prop_assert!(book.known.complete().count() - finals <= 2, "no more than are kept");
-    prop_assert!(book.known.failures.len() <= perennial_workflows::backup::FAILURES_MAX);
+    prop_assert!(catalog.known.complete().count() - finals <= 2, "no more than are kept");
+    prop_assert!(
+        catalog.known.failures.len() <= perennial_workflows::aggregate::backup_catalog::FAILURES_MAX
+    );
     Ok(())
 }
 
@@ -682,7 +697,7 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     if desk.open().is_some() {
         return Ok(());
     }
-    let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    let (mut made, mut deleted) = (BTreeSet::new(), BTreeSet::new());
     for (_, _, events) in desk.streams.values() {
         let mut intents = std::collections::BTreeMap::new();
         for (stamp, event) in events {
@@ -698,11 +713,11 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
                             Intent::ReleaseInterface { interface, .. }
                             | Intent::AttachInterface { interface, .. }
                             | Intent::Launch {
-                                interface: perennial_workflows::steps::LaunchInterface::Kept(interface),
+                                interface: perennial_workflows::step::intent::LaunchInterface::Kept(interface),
                                 ..
                             },
                             Evidence::Lost { .. },
-                        ) => gone.insert(interface.clone()),
+                        ) => deleted.insert(interface.clone()),
                         _ => false,
                     };
                 }
@@ -712,8 +727,9 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     }
     let resources = desk.node().resources;
     let own = resources.interface.iter().map(|held| held.interface.to_string());
-    let known: BTreeSet<String> = own.chain(resources.leftovers.iter().map(|left| left.thing.id())).collect();
-    for interface in made.difference(&gone) {
+    let known: BTreeSet<String> =
+        own.chain(resources.orphans.iter().map(|left| left.resource.id())).collect();
+    for interface in made.difference(&deleted) {
         prop_assert!(known.contains(interface.as_str()), "{interface} is forgotten; {known:?}");
     }
     Ok(())
@@ -811,12 +827,12 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                         && !order.before.volumes.is_empty()
                     {
                         let over = match &order.cause {
-                            perennial_workflows::signal::Cause::Signal { signal } => signal.is_over(),
-                            perennial_workflows::signal::Cause::Request { .. }
-                            | perennial_workflows::signal::Cause::Found { .. }
-                            | perennial_workflows::signal::Cause::FileChanged { .. }
-                            | perennial_workflows::signal::Cause::RetainedLonger { .. }
-                            | perennial_workflows::signal::Cause::ReturnToSpot { .. } => false,
+                            perennial_workflows::model::signal::Cause::Signal { signal } => signal.is_over(),
+                            perennial_workflows::model::signal::Cause::Request { .. }
+                            | perennial_workflows::model::signal::Cause::Found { .. }
+                            | perennial_workflows::model::signal::Cause::FileChanged { .. }
+                            | perennial_workflows::model::signal::Cause::RetainedLonger { .. }
+                            | perennial_workflows::model::signal::Cause::ReturnToSpot { .. } => false,
                         };
                         prop_assert!(
                             over || safe.contains(instance),
@@ -868,18 +884,18 @@ proptest! {
         // A manual backup keeps three without the section: one number, so that the law is simple.
         spec.backup = Some(BackupSpec { every_min: 5, keep: 2, ..BackupSpec::default() });
         if by_snapshot && handover == Handover::Terminate {
-            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+            spec.persist.data = perennial_workflows::spec::node::DataMode::Snapshot;
         }
         if moves_away {
             spec.capacity.other_subnets =
-                vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
-            spec.network.zone_change = perennial_workflows::spec::ZoneChange::Allow;
+                vec![perennial_workflows::model::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+            spec.network.zone_change = perennial_workflows::spec::node::ZoneChange::Allow;
         }
         // One refusal, and the node is elsewhere.
         let leaves_soon = moves_away && elastic;
         if leaves_soon {
             spec.capacity.instance_types.truncate(1);
-            spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+            spec.capacity.market = perennial_workflows::model::capacity::MarketPolicy::SpotOnly;
         }
         if spec.makes_before_breaks() && root != RootMode::Image && !leaves_soon {
             spec.capacity.return_to_spot = ReturnToSpot::WhenAvailable;
@@ -930,12 +946,12 @@ proptest! {
         let mut desk = Desk::at(1_000);
         let mut spec = example("db-1", NetworkMode::None, root);
         if by_snapshot {
-            spec.persist.data = perennial_workflows::spec::DataMode::Snapshot;
+            spec.persist.data = perennial_workflows::spec::node::DataMode::Snapshot;
         }
         spec.capacity.instance_types.truncate(1);
-        spec.capacity.market = perennial_workflows::spec::MarketPolicy::SpotOnly;
+        spec.capacity.market = perennial_workflows::model::capacity::MarketPolicy::SpotOnly;
         spec.capacity.other_subnets =
-            vec![perennial_workflows::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
+            vec![perennial_workflows::model::aws::SubnetId::parse("subnet-0123456789abcdef1").unwrap()];
         let applied = desk.submit(Work::Apply(ApplyParams { spec, from_backup: None, reason: None }));
         prop_assert!(applied.is_ok());
         for trip in &trips {
@@ -952,7 +968,7 @@ proptest! {
                 }
                 (Trip::Lose, Some(_)) => {
                     if let Some(candidate) = candidate {
-                        let _ = desk.hear(candidate.instance, News::StateChange { state: InstanceState::ShuttingDown });
+                        let _ = desk.on_signal(candidate.instance, News::StateChange { state: InstanceState::ShuttingDown });
                     }
                 }
                 (_, None) => play(&mut desk, &Move::Replace)?,

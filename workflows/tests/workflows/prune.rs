@@ -3,19 +3,24 @@
 use expect_test::expect;
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::{SnapshotId, VolumeId};
-use perennial_workflows::node::{
-    Leftover, Node, NodeEvent, OperationId, OperationKind, Outcome, Resources, Retained, Thing,
-};
-use perennial_workflows::operation::{Draft, OperationEvent, Order, Status};
-use perennial_workflows::plan::imagined_resources;
-use perennial_workflows::prune::{
-    self, Condemned, OLDER_THAN_S, PRUNED_MAX, SPREAD_MS, TRY_AGAIN_MS, Undeleted,
-};
-use perennial_workflows::signal::{News, Signal, Source};
-use perennial_workflows::spec::{NetworkMode, NodeName, NodeSpec, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{PruneParams, Submission, Work};
+use perennial_workflows::aggregate::node::{Node, NodeEvent};
+use perennial_workflows::domain::retention;
+use perennial_workflows::domain::retention::{OLDER_THAN_S, SPREAD_MS, TRY_AGAIN_MS};
+use perennial_workflows::domain::submission::{PruneParams, Submission, Work};
+use perennial_workflows::machine::decide::Draft;
+use perennial_workflows::model::aws::{SnapshotId, VolumeId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
+use perennial_workflows::model::resources::{FailedDeletion, PRUNED_MAX, PruneItem};
+use perennial_workflows::model::resources::{Orphan, Resource, Resources, Retained};
+use perennial_workflows::model::signal::{News, Signal, Source};
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::imagined_resources;
 
 use crate::run::{Run, asked, order, well};
 
@@ -86,8 +91,8 @@ fn node() -> Node {
     folded(&spec, resources, 0)
 }
 
-fn ids(condemned: &[Condemned]) -> Vec<&str> {
-    condemned.iter().map(|condemned| condemned.volume.as_str()).collect()
+fn ids(pruned: &[PruneItem]) -> Vec<&str> {
+    pruned.iter().map(|pruned| pruned.volume.as_str()).collect()
 }
 
 fn wish(change: impl FnOnce(&mut PruneParams)) -> PruneParams {
@@ -100,8 +105,8 @@ fn wish(change: impl FnOnce(&mut PruneParams)) -> PruneParams {
 fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     let node = node();
     let at = |day: u64, change: fn(&mut PruneParams)| {
-        let condemned = prune::select(&node, &wish(change), day * DAY_MS).unwrap();
-        ids(&condemned).join(" ")
+        let pruned = retention::select(&node, &wish(change), day * DAY_MS).unwrap();
+        ids(&pruned).join(" ")
     };
     // A week, when nothing is said.
     assert_eq!(OLDER_THAN_S, 7 * 86_400);
@@ -119,10 +124,10 @@ fn what_is_old_enough_is_condemned_and_what_must_stay_stays() {
     assert_eq!(at(100, |wish| wish.keep = Some(9)), "");
     assert_eq!(at(3, |wish| wish.volumes = vec![volume("vol-r3")]), "vol-r3", "a name is enough");
     assert_eq!(at(100, |wish| wish.older_than_s = Some(u64::MAX)), "");
-    let condemned = prune::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
+    let pruned = retention::select(&node, &wish(|_| {}), 9 * DAY_MS).unwrap();
     let root = &node.resources.volumes[&Slot::Root].volume;
-    assert_eq!(condemned[0].because, format!("older than 7 days; root goes on as {root}"));
-    assert_eq!((condemned[0].since_ms, condemned[1].size_gib), (DAY_MS, Some(10)));
+    assert_eq!(pruned[0].because, format!("older than 7 days; root goes on as {root}"));
+    assert_eq!((pruned[0].since_ms, pruned[1].size_gib), (DAY_MS, Some(10)));
 }
 
 #[test]
@@ -134,7 +139,7 @@ fn a_volume_that_is_named_and_must_stay_is_refused_with_why() {
             wish.volumes = volumes.iter().map(|id| volume(id)).collect();
             change(wish);
         });
-        prune::select(&node, &wish, 4 * DAY_MS).unwrap_err()
+        retention::select(&node, &wish, 4 * DAY_MS).unwrap_err()
     };
     let nothing = |_: &mut PruneParams| {};
     let told = [
@@ -159,15 +164,15 @@ fn a_volume_that_is_named_and_must_stay_is_refused_with_why() {
 fn nothing_is_deleted_while_no_instance_shows_that_the_new_volumes_are_good() {
     let mut node = node();
     node.resources.carrier = None;
-    assert_eq!(prune::select(&node, &wish(|_| {}), 100 * DAY_MS), Ok(Vec::new()));
+    assert_eq!(retention::select(&node, &wish(|_| {}), 100 * DAY_MS), Ok(Vec::new()));
     let named = wish(|wish| wish.volumes = vec![volume("vol-r1")]);
-    assert!(prune::select(&node, &named, 100 * DAY_MS).unwrap_err().contains("resume it first"));
+    assert!(retention::select(&node, &named, 100 * DAY_MS).unwrap_err().contains("resume it first"));
     // Nor what the file names, or has become the node's again.
     let mut node = self::node();
     node.spec.as_mut().unwrap().data_volumes[0].volume = Some(volume("vol-d2"));
     node.resources.volumes.get_mut(&Slot::Root).unwrap().volume = volume("vol-r2");
-    let condemned = prune::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
-    assert_eq!(ids(&condemned), ["vol-r1", "vol-r3"]);
+    let pruned = retention::select(&node, &wish(|_| {}), 100 * DAY_MS).unwrap();
+    assert_eq!(ids(&pruned), ["vol-r1", "vol-r3"]);
 }
 
 #[test]
@@ -176,9 +181,9 @@ fn no_more_than_a_hundred_go_at_once_the_oldest_first() {
     let mut resources = imagined_resources(&spec).unwrap();
     resources.retained = (0..150).rev().map(|n| retained(&format!("vol-r{n}"), "root", n)).collect();
     let node = folded(&spec, resources, 0);
-    let condemned = prune::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
-    assert_eq!(condemned.len(), PRUNED_MAX);
-    assert_eq!((ids(&condemned)[0], ids(&condemned)[99]), ("vol-r0", "vol-r99"));
+    let pruned = retention::select(&node, &wish(|_| {}), 1_000 * DAY_MS).unwrap();
+    assert_eq!(pruned.len(), PRUNED_MAX);
+    assert_eq!((ids(&pruned)[0], ids(&pruned)[99]), ("vol-r0", "vol-r99"));
     let params = serde_json::json!({ "volumes": (0..101).map(|n| format!("vol-r{n}")).collect::<Vec<_>>() });
     let message = |params: serde_json::Value| {
         serde_json::json!({
@@ -215,7 +220,7 @@ fn what_is_retained_is_dated_once_also_that_of_older_journals() {
 #[test]
 fn with_retain_days_what_is_too_old_is_due_within_an_hour_and_after_a_failure_a_day_later() {
     let mut node = node();
-    let due = |node: &Node, at_ms: u64| ids(&prune::due(node, &name(), at_ms)).join(" ");
+    let due = |node: &Node, at_ms: u64| ids(&retention::due(node, &name(), at_ms)).join(" ");
     assert_eq!(due(&node, 100 * DAY_MS), "", "for ever, when the file says nothing");
     node.spec.as_mut().unwrap().persist.retain_days = Some(10);
     assert_eq!(due(&node, 11 * DAY_MS - 1), "");
@@ -224,12 +229,12 @@ fn with_retain_days_what_is_too_old_is_due_within_an_hour_and_after_a_failure_a_
     // Not all nodes at once.
     let moments = ["a", "b", "c", "d"].map(|name| {
         let name = NodeName::parse(name).unwrap();
-        (0..60).find(|minute| !prune::due(&node, &name, 11 * DAY_MS + minute * 60_000).is_empty())
+        (0..60).find(|minute| !retention::due(&node, &name, 11 * DAY_MS + minute * 60_000).is_empty())
     });
     assert!(moments.iter().any(|moment| *moment != moments[0]), "{moments:?}");
     let because = "InUse: somebody uses it".to_owned();
     let failed_ms = 20 * DAY_MS;
-    node.resources.retained[0].undeleted = Some(Undeleted { at_ms: failed_ms, because });
+    node.resources.retained[0].failed_deletion = Some(FailedDeletion { at_ms: failed_ms, because });
     assert_eq!(due(&node, failed_ms + 1), "vol-d2 vol-r2 vol-r3");
     assert_eq!(due(&node, failed_ms + TRY_AGAIN_MS - 1), "vol-d2 vol-r2 vol-r3");
     assert_eq!(due(&node, failed_ms + TRY_AGAIN_MS + SPREAD_MS), "vol-r1 vol-d2 vol-r2 vol-r3");
@@ -255,7 +260,7 @@ fn a_file_says_for_how_long_in_days() {
 fn pruning(change: impl FnOnce(&mut Resources)) -> Run {
     let node = node();
     let prune =
-        prune::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS).unwrap();
+        retention::select(&node, &wish(|wish| wish.older_than_s = Some(8 * 86_400)), 10 * DAY_MS).unwrap();
     let spec = node.spec.unwrap();
     let mut order =
         Order { generation: 1, before: node.resources, prune, ..order(OperationKind::Prune, &spec, asked()) };
@@ -273,9 +278,11 @@ fn resources(run: &Run) -> Resources {
 
 /// What is retained at the end, each with why it could not be deleted.
 fn left(run: &Run) -> String {
-    let told = resources(run).retained.into_iter().map(|old| match old.undeleted {
+    let told = resources(run).retained.into_iter().map(|old| match old.failed_deletion {
         None => old.volume.to_string(),
-        Some(undeleted) => format!("{} ({} at {})", old.volume, undeleted.because, undeleted.at_ms),
+        Some(failed_deletion) => {
+            format!("{} ({} at {})", old.volume, failed_deletion.because, failed_deletion.at_ms)
+        }
     });
     told.collect::<Vec<_>>().join(", ")
 }
@@ -342,8 +349,8 @@ fn each_volume_is_a_step_of_its_own_and_one_that_fails_holds_up_no_other() {
 fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
     // A thing that the next operation cleans up does not hold it either.
     let left_over = |resources: &mut Resources| {
-        let thing = Thing::Snapshot { snapshot: SnapshotId::parse("snap-1").unwrap() };
-        resources.leftovers.push(Leftover { thing, because: "db-1.1: of a data volume".into() });
+        let resource = Resource::Snapshot { snapshot: SnapshotId::parse("snap-1").unwrap() };
+        resources.orphans.push(Orphan { resource, because: "db-1.1: of a data volume".into() });
     };
     let mut run = pruning(left_over);
     run.step(&well);
@@ -362,7 +369,7 @@ fn a_prune_gives_way_at_once_and_keeps_on_the_list_what_it_was_deleting() {
     let expected = "vol-r2 (not in time: cancelled at 5000), vol-r3, vol-d2 (not in time: cancelled at 5000), vol-theirs, vol-logs";
     assert_eq!(left(&run), expected);
     let resources = resources(&run);
-    assert!(resources.carrier.is_some() && resources.leftovers.len() == 1, "{resources:?}");
+    assert!(resources.carrier.is_some() && resources.orphans.len() == 1, "{resources:?}");
 
     let mut run = pruning(left_over);
     run.step(&well);

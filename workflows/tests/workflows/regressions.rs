@@ -4,26 +4,34 @@
 use std::collections::BTreeSet;
 
 use perennial_engine::ids::{Seq, Token};
-use perennial_workflows::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
-use perennial_workflows::backup::{
-    BackupEvent, BackupEvidence, BackupId, BackupIntent, BackupSpec, Errand, TakenSnapshot, errand,
-};
-use perennial_workflows::domain::{Event, Rejection};
-use perennial_workflows::found::Found;
-use perennial_workflows::letter::Fate;
-use perennial_workflows::node::{OperationId, Outcome};
-use perennial_workflows::operation::{Keep, Operation, OperationEvent, Status};
-use perennial_workflows::plan::success;
-use perennial_workflows::signal::News;
-use perennial_workflows::spec::{
-    MarketPolicy, NetworkMode, NodeName, NodeSpec, RootMode, ZoneChange, example,
-};
-use perennial_workflows::steps::{Evidence, Intent, Slot};
-use perennial_workflows::submission::{
+use perennial_workflows::aggregate::backup_catalog::BackupEvent;
+use perennial_workflows::aggregate::inbox::Disposition;
+use perennial_workflows::domain::backup_schedule::{BackupTask, due_task};
+use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::domain::states::Event;
+use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams,
     RestoreParams, ResumeParams, Work,
 };
-use perennial_workflows::uefi::UefiVariables;
+use perennial_workflows::model::aws::{ImageId, InstanceState, SnapshotId, SubnetId, VolumeId};
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, Outcome};
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::signal::News;
+use perennial_workflows::model::uefi::UefiVariables;
+use perennial_workflows::model::volume::Found;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::model::volume::TakenSnapshot;
+use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
+use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
 
@@ -66,21 +74,21 @@ fn running(spec: &NodeSpec) -> Desk {
 }
 
 impl Desk {
-    fn ask(&mut self, work: Work) -> Fate {
+    fn ask(&mut self, work: Work) -> Disposition {
         self.submit(work).unwrap()
     }
 
-    fn apply(&mut self, spec: &NodeSpec) -> Fate {
+    fn apply(&mut self, spec: &NodeSpec) -> Disposition {
         self.ask(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
     }
 
-    fn resume(&mut self, accept_loss: Vec<Slot>, from_backup: Option<&str>) -> Fate {
+    fn resume(&mut self, accept_loss: Vec<Slot>, from_backup: Option<&str>) -> Disposition {
         let workflow = self.node().open.unwrap().0;
         let from_backup = from_backup.map(|id| BackupId::parse(id).unwrap());
         self.ask(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
     }
 
-    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Fate {
+    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
         let keep = Keep { root, data, network: false, backups };
         self.ask(Work::Delete(DeleteParams { keep, reason: None }))
     }
@@ -115,43 +123,43 @@ impl Desk {
     /// The backups are looked after, until nothing is due and every step of theirs has succeeded.
     fn tend_all(&mut self) {
         for _ in 0..300 {
-            let (node, (id, book)) = (self.node(), self.book());
+            let (node, (id, catalog)) = (self.node(), self.catalog());
             let last =
                 (node.operations > 0).then(|| self.operation(&OperationId::new(name(NODE), node.operations)));
-            let due = errand(&node, last.as_ref(), &name(NODE), &book, self.now_ms);
+            let due = due_task(&node, last.as_ref(), &name(NODE), &catalog, self.now_ms);
             let finals = match &due {
-                Errand::Nothing | Errand::Begin { .. } => None,
-                Errand::Inherit { operation } => Some(operation.clone()),
-                Errand::Turn | Errand::GiveUp | Errand::Rescue { .. } => None,
+                BackupTask::Nothing | BackupTask::Begin { .. } => None,
+                BackupTask::Inherit { operation } => Some(operation.clone()),
+                BackupTask::RollOver | BackupTask::GiveUp | BackupTask::Rescue { .. } => None,
             };
-            let is_due = !matches!(due, Errand::Nothing | Errand::Begin { .. });
+            let is_due = !matches!(due, BackupTask::Nothing | BackupTask::Begin { .. });
             if is_due {
                 let before = self.written().count();
-                self.tend(None, finals).unwrap();
+                self.reconcile_backups(None, finals).unwrap();
                 if self.written().count() > before {
                     continue;
                 }
             }
-            let Some(step) = book.open_steps().into_iter().next() else { return };
+            let Some(step) = catalog.open_steps().into_iter().next() else { return };
             let evidence = backed_up(&step.intent, step.token);
             self.report(id.stream(), step.token, evidence).unwrap();
         }
-        panic!("the backups do not come to rest: {:?}", self.book());
+        panic!("the backups do not come to rest: {:?}", self.catalog());
     }
 
     /// A complete backup.
     fn back_up(&mut self) {
-        let fate = self.ask(Work::Backup(BackupParams { reason: None }));
-        assert!(matches!(fate, Fate::BackupBegan { .. }), "{fate}");
+        let disposition = self.ask(Work::Backup(BackupParams { reason: None }));
+        assert!(matches!(disposition, Disposition::BackupBegan { .. }), "{disposition}");
         self.tend_all();
     }
 
     fn lose(&mut self) {
         let instance = self.node().resources.carrier.unwrap().instance;
-        self.hear(instance, News::StateChange { state: InstanceState::Terminated }).unwrap();
+        self.on_signal(instance, News::StateChange { state: InstanceState::Terminated }).unwrap();
     }
 
-    /// Snapshots that operations took of free volumes, and those that books took over.
+    /// Snapshots that operations took of free volumes, and those that backup catalogs took over.
     fn finals(&self) -> (BTreeSet<SnapshotId>, BTreeSet<SnapshotId>) {
         let (mut taken, mut listed) = (BTreeSet::new(), BTreeSet::new());
         for event in self.written() {
@@ -227,9 +235,9 @@ fn a_last_snapshot_is_taken_over_when_a_deletion_of_all_backups_comes_in_between
     assert!(desk.node().deleted);
     desk.tend_all();
     let (taken, listed) = desk.finals();
-    assert_eq!(taken, listed, "each is the book's, which prunes it");
-    assert_eq!(desk.book().1.known.backups, []);
-    assert!(desk.book().1.known.condemned.is_empty());
+    assert_eq!(taken, listed, "each is the catalog's, which prunes it");
+    assert_eq!(desk.catalog().1.known.backups, []);
+    assert!(desk.catalog().1.known.pending_deletions.is_empty());
 }
 
 #[test]
@@ -246,7 +254,7 @@ fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     assert!(desk.node().open.is_none(), "{:?}", desk.steps());
     desk.tend_all();
     let (taken, listed) = desk.finals();
-    assert_eq!((taken.len(), &taken), (1, &listed), "it is the book's, which prunes it: it is not whole");
+    assert_eq!((taken.len(), &taken), (1, &listed), "it is the catalog's, which prunes it: it is not whole");
 }
 
 /// `db-1` names an existing volume, which is lost while it is provisioned; the file names another one then.
@@ -258,8 +266,8 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
     assert!(desk.is_stuck());
     named.data_volumes[0].volume = Some(volume("vol-b"));
-    let fate = desk.apply(&named);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&named);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(vec![data()], None);
     desk.drive(&well);
     assert_eq!(desk.node().resources.volumes[&data()].volume, volume("vol-b"));
@@ -275,7 +283,7 @@ fn with_uefi(intent: &Intent) -> Option<Evidence> {
     match intent {
         Intent::Preserve { uefi: true, .. } => Some(Evidence::PreservedWith {
             found: Vec::new(),
-            strangers: Vec::new(),
+            unmanaged: Vec::new(),
             uefi: Some(UefiVariables::read(Some("T0xE".to_owned()))),
         }),
         _ => None,
@@ -341,21 +349,21 @@ fn an_operation_holds_every_backup_it_makes_volumes_from() {
     desk.ask(Work::Restore(RestoreParams { backup, only, reason: None }));
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck(), "{:?}", desk.steps());
-    let fate = desk.resume(vec![data()], Some("db-1.b2"));
-    assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
-    let held: BTreeSet<u64> = desk.book().1.known.held().collect();
+    let disposition = desk.resume(vec![data()], Some("db-1.b2"));
+    assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
+    let held: BTreeSet<u64> = desk.catalog().1.known.held().collect();
     assert_eq!(held, BTreeSet::from([1, 2]));
     desk.drive(&well);
     assert!(desk.node().open.is_none());
-    desk.tend(Some(OperationId::new(name(NODE), 2)), None).unwrap();
-    assert_eq!(desk.book().1.known.held().count(), 0, "it lets go of both");
+    desk.reconcile_backups(Some(OperationId::new(name(NODE), 2)), None).unwrap();
+    assert_eq!(desk.catalog().1.known.held().count(), 0, "it lets go of both");
 }
 
 #[test]
 fn a_restore_that_comes_as_the_book_is_turned_looks_again() {
     let mut desk = running(&spec(RootMode::Adopt));
     desk.back_up();
-    let (id, _) = desk.book();
+    let (id, _) = desk.catalog();
     let head = desk.head(&id.stream());
     desk.append(&id.stream(), Event::Backup(BackupEvent::Closed { next: 2 }));
     assert_eq!(desk.head(&id.stream()), head.next());
@@ -399,7 +407,7 @@ fn a_lost_root_comes_back_from_a_backup_of_itself_only() {
     let backup = BackupId::parse("db-1.b1").unwrap();
     desk.ask(Work::Restore(RestoreParams { backup, only: Vec::new(), reason: None }));
     desk.drive(&well);
-    desk.tend(Some(OperationId::new(name(NODE), 2)), None).unwrap();
+    desk.reconcile_backups(Some(OperationId::new(name(NODE), 2)), None).unwrap();
     desk.lose();
     desk.drive(&without_a_root);
     desk.tend_all();
@@ -429,8 +437,8 @@ fn a_restore_whose_root_is_lost_goes_on_from_the_backup_that_was_asked_for() {
     desk.drive(&without_a_root);
     desk.tend_all();
     desk.drive(&well);
-    let origins = desk.node().resources.origins;
-    let from = serde_json::to_value(&origins[&Slot::Root]).unwrap();
+    let recovery_points = desk.node().resources.recovery_points;
+    let from = serde_json::to_value(&recovery_points[&Slot::Root]).unwrap();
     assert_eq!(from["backup"]["backup"], "db-1.b1", "{from}");
 }
 
@@ -443,8 +451,8 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     assert!(desk.is_stuck());
     let mut good = spec(RootMode::None);
     good.data_volumes[0].name = NodeName::parse("logs").unwrap();
-    let fate = desk.apply(&good);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&good);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().unwrap().status);
@@ -464,8 +472,8 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     desk.drive(&held);
     assert!(desk.is_stuck());
     wanted.private_ip = Some("10.0.0.10".parse().unwrap());
-    let fate = desk.apply(&wanted);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&wanted);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert_eq!(desk.node().resources.address, wanted.private_ip);
@@ -477,16 +485,16 @@ fn what_a_provision_has_begun_with_does_not_change_under_it() {
         let mut desk = asked(&spec(root));
         let mut other = spec(root);
         other.persist.network = NetworkMode::SecondaryEni;
-        let fate = desk.apply(&other);
+        let disposition = desk.apply(&other);
         assert!(
-            matches!(&fate, Fate::Rejected { because } if because.contains("spec.persist.network")),
-            "{fate}"
+            matches!(&disposition, Disposition::Rejected { because } if because.contains("spec.persist.network")),
+            "{disposition}"
         );
         let other = if root == RootMode::None { RootMode::Adopt } else { RootMode::None };
-        let fate = desk.apply(&spec(other));
+        let disposition = desk.apply(&spec(other));
         assert!(
-            matches!(&fate, Fate::Rejected { because } if because.contains("spec.persist.root")),
-            "{fate}"
+            matches!(&disposition, Disposition::Rejected { because } if because.contains("spec.persist.root")),
+            "{disposition}"
         );
     }
 }
@@ -503,13 +511,16 @@ fn a_node_that_comes_back_from_a_backup_is_not_paused_before_it_has() {
     desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
     assert!(desk.is_stuck());
     desk.resume(vec![data()], Some("db-1.b1"));
-    let fate = desk.ask(Work::Pause(PauseParams { reason: None }));
-    assert!(matches!(&fate, Fate::Rejected { because } if because.contains("from a backup")), "{fate}");
+    let disposition = desk.ask(Work::Pause(PauseParams { reason: None }));
+    assert!(
+        matches!(&disposition, Disposition::Rejected { because } if because.contains("from a backup")),
+        "{disposition}"
+    );
     desk.drive(&well);
-    let origin = serde_json::to_value(&desk.node().resources.origins[&data()]).unwrap();
+    let origin = serde_json::to_value(&desk.node().resources.recovery_points[&data()]).unwrap();
     assert_eq!(origin["backup"]["backup"], "db-1.b1", "{origin}");
     let paused = desk.ask(Work::Pause(PauseParams { reason: None }));
-    assert!(matches!(paused, Fate::Started { .. }), "{paused}");
+    assert!(matches!(paused, Disposition::Started { .. }), "{paused}");
 }
 
 /// The new instance is in another subnet, which the file names no more: its zone is still known.
@@ -535,8 +546,8 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let mut narrow = wide.clone();
     narrow.capacity.other_subnets.clear();
     narrow.network.zone_change = ZoneChange::default();
-    let fate = desk.apply(&narrow);
-    assert!(matches!(fate, Fate::Changed), "{fate}");
+    let disposition = desk.apply(&narrow);
+    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
     desk.resume(Vec::new(), None);
     let mut zones = BTreeSet::new();
     for _ in 0..100 {
@@ -568,8 +579,8 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
         named: true,
     };
     desk.drive(&|intent| match intent {
-        Intent::TakeVolume { size_gib, .. } => {
-            Some(Evidence::VolumeTaken { size_gib: *size_gib, traits: Some(traits.clone()) })
+        Intent::ClaimVolume { size_gib, .. } => {
+            Some(Evidence::VolumeClaimed { size_gib: *size_gib, traits: Some(traits.clone()) })
         }
         Intent::Launch { .. } => Some(refused()),
         _ => None,

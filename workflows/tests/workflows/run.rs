@@ -5,13 +5,18 @@ use std::fmt::Write as _;
 
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::node::{OperationId, OperationKind, Resources};
-use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Refusal};
-use perennial_workflows::plan::{imagined_resources, success};
-use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::NodeSpec;
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind};
+use perennial_workflows::model::resources::Resources;
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::signal::{Cause, News, Signal, Source};
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::state::Operation;
+use perennial_workflows::spec::node::NodeSpec;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{imagined_resources, success};
 
 /// What a case says of one step: given its intent and attempt, another evidence than success.
 pub type Otherwise<'a> = &'a dyn Fn(&Intent, u32) -> Option<Evidence>;
@@ -34,7 +39,7 @@ pub fn order(kind: OperationKind, spec: &NodeSpec, cause: Cause) -> Order {
         OperationKind::Replace
         | OperationKind::Delete
         | OperationKind::Grow
-        | OperationKind::Take
+        | OperationKind::AdoptVolumes
         | OperationKind::Prune
         | OperationKind::Pause => imagined_resources(spec).unwrap(),
         OperationKind::Resume => Resources { carrier: None, ..imagined_resources(spec).unwrap() },
@@ -101,7 +106,7 @@ impl Run {
                         .unwrap_or_else(|| value.as_object().unwrap().keys().next().unwrap().clone());
                     writeln!(told, "= {step}: {name}")
                 }
-                OperationEvent::RungChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
+                OperationEvent::RootMethodChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
                 OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
@@ -178,7 +183,7 @@ impl Run {
         Ok(())
     }
 
-    pub fn hear(&mut self, instance: &InstanceId, news: News) {
+    pub fn on_signal(&mut self, instance: &InstanceId, news: News) {
         let (instance, source) = (instance.clone(), Source::Event { id: "e".into() });
         let mut draft = self.draft();
         draft.signal(&Signal { instance, news, source, at_ms: self.now_ms }).unwrap();

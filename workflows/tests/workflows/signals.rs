@@ -2,16 +2,20 @@
 //!
 //! A node that runs hears of its instance; each case says what came of it, in words.
 
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::backup::{BackupCause, BackupSpec, BookId};
-use perennial_workflows::capacity::MIN_LIFETIME_MIN;
-use perennial_workflows::domain::{Event, State};
-use perennial_workflows::letter::Fate;
-use perennial_workflows::node::{NodeEvent, OperationId, OperationKind, Outcome, node_stream};
-use perennial_workflows::operation::{Operation, Status};
-use perennial_workflows::plan::{imagined_resources, success};
-use perennial_workflows::signal::{Cause, Effect, News, RebalancePolicy, SignalsSpec};
-use perennial_workflows::spec::{NetworkMode, RootMode, example};
+use perennial_workflows::aggregate::backup_catalog::BackupCause;
+use perennial_workflows::aggregate::inbox::Disposition;
+use perennial_workflows::aggregate::node::NodeEvent;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::backup_id::CatalogId;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
+use perennial_workflows::model::signal::{Cause, Effect, News};
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::spec::backup::BackupSpec;
+use perennial_workflows::spec::node::MIN_LIFETIME_MIN;
+use perennial_workflows::spec::node::{NetworkMode, RootMode, example};
+use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
+use perennial_workflows::view::plan::{imagined_resources, success};
 
 use crate::desk::{Desk, NODE, name};
 
@@ -134,8 +138,8 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
     for (name, news) in losses() {
         let mut desk = in_place();
         let old = desk.carrier();
-        let fate = desk.event(&old, news);
-        assert!(matches!(fate, Fate::Started { .. }), "{name}: {fate}");
+        let disposition = desk.event(&old, news);
+        assert!(matches!(disposition, Disposition::Started { .. }), "{name}: {disposition}");
         assert_eq!(desk.numbered(2).order.kind, OperationKind::Replace, "{name}");
         desk.finish(2);
         assert_ne!(desk.carrier(), old, "{name}");
@@ -143,8 +147,8 @@ fn every_loss_alone_starts_a_replacement_and_nothing_else_does() {
     for (name, news) in others() {
         let mut desk = in_place();
         let old = desk.carrier();
-        let fate = desk.event(&old, news);
-        assert!(matches!(fate, Fate::Noted { .. }), "{name}: {fate}");
+        let disposition = desk.event(&old, news);
+        assert!(matches!(disposition, Disposition::Noted { .. }), "{name}: {disposition}");
         assert_eq!(desk.node().operations, 1, "{name}");
     }
 }
@@ -165,33 +169,33 @@ fn told(rebalance: RebalancePolicy, backup: Option<BackupSpec>) -> Desk {
 #[test]
 fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() {
     let every = Some(BackupSpec::default());
-    let first = |desk: &Desk| match desk.state(&BookId::new(name(NODE), 1).stream()) {
-        State::Book(book) => book.known.under_way().map(|backup| backup.order.cause.clone()),
+    let first = |desk: &Desk| match desk.state(&CatalogId::new(name(NODE), 1).stream()) {
+        State::BackupCatalog(catalog) => catalog.known.under_way().map(|backup| backup.order.cause.clone()),
         other => panic!("{other:?}"),
     };
     for (policy, backup) in [(RebalancePolicy::Ignore, every), (RebalancePolicy::Prepare, None)] {
         let mut desk = told(policy, backup);
         let old = desk.carrier();
-        let fate = desk.event(&old, News::Rebalance).to_string();
-        assert!(fate.contains("noted, not followed"), "{policy:?}: {fate}");
+        let disposition = desk.event(&old, News::Rebalance).to_string();
+        assert!(disposition.contains("noted, not followed"), "{policy:?}: {disposition}");
         assert_eq!((first(&desk), desk.node().operations), (None, 1), "{policy:?}");
     }
 
     let mut desk = told(RebalancePolicy::Prepare, every);
     let old = desk.carrier();
-    let fate = desk.event(&old, News::Rebalance).to_string();
-    assert_eq!(fate, "nothing to do: noted: backup db-1.b1 is taken at once");
+    let disposition = desk.event(&old, News::Rebalance).to_string();
+    assert_eq!(disposition, "nothing to do: noted: backup db-1.b1 is taken at once");
     assert!(matches!(first(&desk), Some(BackupCause::Asked { cause: Cause::Signal { .. } })));
     assert!(desk.node().noted[0].because.contains("db-1.b1"), "it is in the history, with its name");
     let again = desk.event(&old, News::Rebalance).to_string();
     assert_eq!(again, "nothing to do: noted: backup db-1.b1 is under way");
     assert_eq!(desk.node().operations, 1);
     // The loss that it predicted is one operation, and does not wait for the backup.
-    assert!(matches!(desk.event(&old, warning()), Fate::Started { .. }));
+    assert!(matches!(desk.event(&old, warning()), Disposition::Started { .. }));
 
     let mut desk = told(RebalancePolicy::Move, None);
     let old = desk.carrier();
-    assert!(matches!(desk.event(&old, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.event(&old, News::Rebalance), Disposition::Started { .. }));
     assert!(
         matches!(&desk.numbered(2).order.cause, Cause::Signal { signal } if signal.news == News::Rebalance)
     );
@@ -199,11 +203,11 @@ fn a_recommendation_is_ignored_prepared_for_or_followed_as_the_node_file_says() 
     // The new instance is recommended to be left as well: not at once.
     let new = desk.carrier();
     assert_ne!(new, old);
-    let fate = desk.event(&new, News::Rebalance).to_string();
-    assert!(fate.contains("its instance has carried it for less than"), "{fate}");
+    let disposition = desk.event(&new, News::Rebalance).to_string();
+    assert!(disposition.contains("its instance has carried it for less than"), "{disposition}");
     assert_eq!(desk.node().operations, 2);
     desk.now_ms += LIFETIME_MS;
-    assert!(matches!(desk.event(&new, News::Rebalance), Fate::Started { .. }));
+    assert!(matches!(desk.event(&new, News::Rebalance), Disposition::Started { .. }));
 }
 
 #[test]
@@ -222,16 +226,16 @@ fn every_pair_of_signals_in_either_order_is_one_operation() {
                         desk.settle_one(2);
                     }
                 }
-                let fate = desk.event(&old, other.clone());
+                let disposition = desk.event(&old, other.clone());
                 let expected = 1 + u64::from(is_loss(first) || is_loss(second));
-                assert_eq!(desk.node().operations, expected, "{label}: {fate}");
+                assert_eq!(desk.node().operations, expected, "{label}: {disposition}");
                 if is_loss(first) {
-                    assert!(!matches!(fate, Fate::Started { .. }), "{label}: {fate}");
+                    assert!(!matches!(disposition, Disposition::Started { .. }), "{label}: {disposition}");
                 }
                 if expected == 2 {
                     desk.finish(2);
                     let late = desk.event(&old, other.clone());
-                    assert!(matches!(late, Fate::Past { .. }), "{label}, late: {late}");
+                    assert!(matches!(late, Disposition::Past { .. }), "{label}, late: {late}");
                     assert_eq!(desk.node().operations, 2, "{label}, late");
                     assert!(desk.node().open.is_none(), "{label}, late");
                 }
@@ -261,7 +265,7 @@ fn certainty_rises_and_what_is_no_surer_is_not_written_again() {
     let known = "nothing to do: workflow db-1.2 knows, or need not";
     let joined = "went on into workflow db-1.2";
     assert_eq!(told, ["started workflow db-1.2", known, joined, known, known, known, joined, known]);
-    assert!(desk.numbered(2).facts.holders[0].known_over);
+    assert!(desk.numbered(2).facts.holders[0].ended);
 }
 
 #[test]
@@ -294,8 +298,8 @@ fn a_new_instance_that_is_to_be_retired_is_kept_and_the_next_operation_moves_on(
     desk.event(&old, warning());
     desk.settle_to(2, "start");
     let candidate = desk.candidate(2);
-    let fate = desk.event(&candidate, scheduled(Effect::Retirement));
-    assert!(matches!(fate, Fate::Joined { .. }), "{fate}");
+    let disposition = desk.event(&candidate, scheduled(Effect::Retirement));
+    assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
     assert_eq!(desk.candidate(2), candidate, "it has days left: the node comes back first");
     desk.finish(2);
     assert_eq!(desk.carrier(), candidate);

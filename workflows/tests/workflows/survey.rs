@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Seq;
-use perennial_workflows::aws::{InstanceState, Market, SubnetId};
-use perennial_workflows::bootable::{Boots, Needs};
-use perennial_workflows::history::story;
-use perennial_workflows::node::{OperationId, OperationKind};
-use perennial_workflows::operation::{OperationEvent, Order, Status};
-use perennial_workflows::plan::imagined_resources;
-use perennial_workflows::requirements::CapacityOrder;
-use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::{MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, example};
-use perennial_workflows::steps::{Evidence, Intent};
-use perennial_workflows::survey::{
-    CONSIDERED_MAX, FOUND_MAX, Looked, PassedOver, Place, Question, RANKED_MAX, REJECTED_MAX, Ranked, Survey,
-    TypeFacts, candidates, micro_dollars, resolve,
+use perennial_workflows::model::aws::{InstanceState, Market, SubnetId};
+use perennial_workflows::model::boot::{Boots, Needs};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind};
+use perennial_workflows::model::requirements::CapacityOrder;
+use perennial_workflows::model::signal::{Cause, News, Signal, Source};
+use perennial_workflows::model::survey::{
+    Looked, PassedOver, Place, Question, REJECTED_MAX, Ranked, Survey, TypeFacts,
 };
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::state::Status;
+use perennial_workflows::rules::ranking::{
+    CONSIDERED_MAX, FOUND_MAX, RANKED_MAX, candidates, micro_dollars, resolve,
+};
+use perennial_workflows::spec::node::{NetworkMode, NodeSpec, OnDemandSpec, RootMode, example};
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::history::story;
+use perennial_workflows::view::plan::imagined_resources;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::json;
 

@@ -7,18 +7,25 @@
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Token;
-use perennial_workflows::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
-use perennial_workflows::backup::BackupEvidence;
-use perennial_workflows::capacity;
-use perennial_workflows::found::{Found, FoundVolume, Stranger};
-use perennial_workflows::node::{Leftover, OperationId, OperationKind, Outcome, Thing};
-use perennial_workflows::operation::{Draft, Keep, Operation, OperationEvent, Order, Place, Refusal, Status};
-use perennial_workflows::plan::{imagined_resources, success};
-use perennial_workflows::signal::{Cause, News, Signal, Source};
-use perennial_workflows::spec::{
-    DataMode, Handover, MarketPolicy, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
+use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
+use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
+use perennial_workflows::model::resources::{Orphan, Resource};
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::signal::{Cause, News, Signal, Source};
+use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
+use perennial_workflows::operation::event::{OperationEvent, Order};
+use perennial_workflows::operation::facts::Place;
+use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::spec::node::{
+    DataMode, Handover, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
-use perennial_workflows::steps::{Evidence, Intent};
+use perennial_workflows::step::backup::BackupEvidence;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
+use perennial_workflows::view::plan::{imagined_resources, success};
 
 use crate::run::{Otherwise, Run, asked, order, well};
 
@@ -661,7 +668,7 @@ fn spot_only_never_asks_on_demand() {
     assert!(
         spec.ladder(&spec.subnet, None)
             .iter()
-            .all(|pool| pool.market == perennial_workflows::aws::Market::Spot)
+            .all(|pool| pool.market == perennial_workflows::model::aws::Market::Spot)
     );
 }
 
@@ -672,7 +679,7 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
     run.drive_to("start");
     let candidate = run.state.facts.candidate.as_ref().unwrap().instance.clone();
     run.told.clear();
-    run.hear(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
     run.drive(&|intent, attempt| match intent {
         Intent::Start { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
             instance: instance.clone(),
@@ -725,7 +732,7 @@ fn a_warning_about_a_new_instance_that_carries_already_waits_for_the_next_operat
         Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::Adopt), asked(), None);
     run.drive_to("verify");
     let candidate = run.state.facts.candidate.as_ref().unwrap().instance.clone();
-    run.hear(&candidate, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    run.on_signal(&candidate, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
     assert!(run.state.facts.carried_over.is_some(), "it is the next operation's cause");
     assert!(run.state.facts.candidate.is_some(), "and this one goes on");
     run.drive(&well);
@@ -782,7 +789,7 @@ fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
         Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::None), asked(), None);
     run.drive(&lost);
     assert!(matches!(run.state.status, Status::Stuck { .. }), "{}", run.told);
-    let slot = |name: &str| perennial_workflows::steps::Slot::try_from(name.to_owned()).unwrap();
+    let slot = |name: &str| perennial_workflows::model::volume::Slot::try_from(name.to_owned()).unwrap();
     let mut draft = run.draft();
     let refusal =
         draft.resume("a person".into(), vec![slot("logs")], run.state.order.spec.clone()).unwrap_err();
@@ -831,7 +838,7 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
 
 #[test]
 fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
-    let gone = |intent: &Intent, _: u32| {
+    let deleted = |intent: &Intent, _: u32| {
         matches!(intent, Intent::ReleaseInterface { .. })
             .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
     };
@@ -839,7 +846,7 @@ fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
         Run::start(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::None), asked(), None);
     run.drive_to("release_interface");
     run.told.clear();
-    run.drive(&gone);
+    run.drive(&deleted);
     expect![[r#"
         = release:data: released
         = release_interface: lost
@@ -877,7 +884,7 @@ fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
         ! finished
     "#]]
     .assert_eq(&differs(&run.told));
-    assert_eq!(run.state.leftovers().len(), 1);
+    assert_eq!(run.state.orphans().len(), 1);
 }
 
 #[test]
@@ -957,7 +964,7 @@ fn a_larger_size_is_reached_while_the_node_runs_and_a_loss_does_not_wait_for_it(
 
     let mut run = start();
     let carrier = before.carrier.clone().unwrap().instance;
-    run.hear(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    run.on_signal(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
     expect![[r#"
         + grow:data
         ! finished
@@ -1003,7 +1010,7 @@ fn a_cancellation_whose_old_instance_is_lost_goes_forward_after_all() {
     run.drive_to("start");
     let old = run.state.order.before.carrier.clone().unwrap().instance;
     run.cancel().unwrap();
-    run.hear(&old, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&old, News::StateChange { state: InstanceState::ShuttingDown });
     run.drive(&well);
     expect![[r#"
         ! cancelled
@@ -1394,8 +1401,8 @@ fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_
     let after = resources.interface.unwrap();
     assert_ne!(after.interface, before.interface);
     assert_eq!(resources.address, Some(after.private_ip));
-    assert_eq!(resources.leftovers, []);
-    assert!(run.state.facts.gone.contains(&before.interface.to_string()), "{}", run.told);
+    assert_eq!(resources.orphans, []);
+    assert!(run.state.facts.deleted.contains(&before.interface.to_string()), "{}", run.told);
     // It is the one that the Elastic IP address leads to.
     let leads_to = run.state.steps.values().find_map(|record| match record.intent.as_ref() {
         Intent::Associate { interface, .. } => Some(interface.clone()),
@@ -1431,7 +1438,7 @@ fn a_cancellation_deletes_the_interface_of_the_other_subnet_and_leaves_the_node_
     .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     assert_eq!(resources.interface, run.state.order.before.interface);
-    assert_eq!(resources.leftovers, []);
+    assert_eq!(resources.orphans, []);
 }
 
 #[test]
@@ -1454,9 +1461,9 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
         let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
             panic!("{}", run.told)
         };
-        assert_eq!(resources.leftovers, [], "{}", run.told);
+        assert_eq!(resources.orphans, [], "{}", run.told);
         let own = resources.interface.unwrap().interface.to_string();
-        let deleted: Vec<_> = run.state.facts.gone.iter().filter(|id| id.starts_with("eni-")).collect();
+        let deleted: Vec<_> = run.state.facts.deleted.iter().filter(|id| id.starts_with("eni-")).collect();
         assert_eq!(
             deleted.len(),
             made,
@@ -1481,13 +1488,13 @@ fn a_pause_in_the_middle_of_a_move_keeps_the_interface_of_the_subnet_the_node_is
     };
     assert_eq!(outcome, Outcome::Paused);
     assert_eq!(resources.interface, run.state.order.before.interface);
-    assert_eq!(resources.leftovers, [], "{}", run.told);
+    assert_eq!(resources.orphans, [], "{}", run.told);
     // A workflow that is stuck there lists it for the deletion that takes over.
     let mut stuck = Run::start(OperationKind::Replace, &spec, asked(), None);
     stuck.drive_to_with("attach_interface", &refusals);
     let left = stuck.state.handed_over(1);
-    let listed = |left: &Leftover| matches!(left.thing, Thing::Interface { .. });
-    assert_eq!(left.leftovers.iter().filter(|left| listed(left)).count(), 1, "{:?}", left.leftovers);
+    let listed = |left: &Orphan| matches!(left.resource, Resource::Interface { .. });
+    assert_eq!(left.orphans.iter().filter(|left| listed(left)).count(), 1, "{:?}", left.orphans);
     assert_eq!(left.interface, stuck.state.order.before.interface);
 }
 
@@ -1501,7 +1508,7 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     run.drive_to_with("move_address", &refusals);
     let step = run.state.open_steps().into_iter().find(|step| step.step == "move_address").unwrap();
     let lost = step.intent.instance().unwrap().clone();
-    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     assert!(run.state.facts.candidate.is_none(), "{}", run.told);
     let mut draft = run.draft();
     draft.report(step.token, Evidence::Moved { address: "10.0.16.9".parse().unwrap() }).unwrap();
@@ -1566,7 +1573,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
 
 /// What a look at the carrier finds: one volume by name, one by device, and one that is left alone.
 fn three_others() -> Evidence {
-    let seen = |volume: &str, device: &str, name: Option<&str>| FoundVolume {
+    let seen = |volume: &str, device: &str, name: Option<&str>| DiscoveredVolume {
         volume: VolumeId::parse(volume).unwrap(),
         device: device.into(),
         name: name.map(str::to_owned),
@@ -1580,7 +1587,7 @@ fn three_others() -> Evidence {
             named: false,
         },
     };
-    let shared = Stranger {
+    let shared = UnmanagedVolume {
         volume: VolumeId::parse("vol-shared").unwrap(),
         device: "/dev/sdz".into(),
         because: "several instances".into(),
@@ -1592,7 +1599,7 @@ fn three_others() -> Evidence {
             seen("vol-b", "/dev/sdi", Some("data")),
             seen("vol-c", "/dev/xvdi", Some("Not a name")),
         ],
-        strangers: vec![shared],
+        unmanaged: vec![shared],
         uefi: None,
     }
 }
@@ -1604,7 +1611,7 @@ fn preserved_with(intent: &Intent, _: u32) -> Option<Evidence> {
 #[test]
 fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
     let spec = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
-    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let mut run = Run::start(OperationKind::AdoptVolumes, &spec, asked(), None);
     run.drive(&preserved_with);
     expect![[r#"
         + preserve:i-new1x5
@@ -1617,11 +1624,11 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
     .assert_eq(&differs(&run.told));
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!() };
     assert!(resources.carrier.is_some(), "the same instance carries it");
-    assert_eq!(resources.strangers.len(), 1);
+    assert_eq!(resources.unmanaged.len(), 1);
     assert!(resources.volumes.values().filter(|held| held.found.is_some()).count() == 3);
 
     // Nothing was there after all; refused; its instance is lost; another workflow needs the node.
-    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let mut run = Run::start(OperationKind::AdoptVolumes, &spec, asked(), None);
     run.drive(&well);
     expect![[r#"
         + preserve:i-new1x5
@@ -1629,7 +1636,7 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         ! finished
     "#]]
     .assert_eq(&differs(&run.told));
-    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let mut run = Run::start(OperationKind::AdoptVolumes, &spec, asked(), None);
     run.drive(&|_: &Intent, _: u32| {
         Some(Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     });
@@ -1639,12 +1646,12 @@ fn volumes_that_somebody_attached_are_taken_under_names_of_their_own() {
         ! stuck at preserve:i-new1x5: UnauthorizedOperation: not you
     "#]]
     .assert_eq(&differs(&run.told));
-    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let mut run = Run::start(OperationKind::AdoptVolumes, &spec, asked(), None);
     let carrier = run.state.order.before.carrier.clone().unwrap().instance;
-    run.hear(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
+    run.on_signal(&carrier, News::SpotInterruption { action: "terminate".into(), deadline_ms: 120_000 });
     assert!(run.state.facts.carried_over.is_some(), "the next operation's cause");
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
-    let mut run = Run::start(OperationKind::Take, &spec, asked(), None);
+    let mut run = Run::start(OperationKind::AdoptVolumes, &spec, asked(), None);
     run.cancel().unwrap();
     expect![[r#"
         ! cancelled
@@ -1827,7 +1834,7 @@ fn a_move_goes_on_with_the_snapshot_that_was_taken_ahead() {
         let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
             panic!("{}", run.told)
         };
-        assert_eq!(resources.leftovers, [], "{}", run.told);
+        assert_eq!(resources.orphans, [], "{}", run.told);
         assert!(!run.told.contains("delete_snapshot"), "{}", run.told);
     }
 }
@@ -1905,7 +1912,7 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
     run.drive_to_with("verify", &|_, _| None);
     assert!(run.told.contains("= snapshot_ahead:data"), "{}", run.told);
     let lost = run.state.facts.candidate.clone().unwrap().instance;
-    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     let refusals = |intent: &Intent, _: u32| match intent {
         Intent::Launch { pool, .. } if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
@@ -1923,7 +1930,7 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
         panic!("{}", run.told)
     };
     assert_eq!(made_from, *snapshot, "{}", run.told);
-    assert_eq!(resources.leftovers, [], "{}", run.told);
+    assert_eq!(resources.orphans, [], "{}", run.told);
 }
 
 /// A snapshot of hours: the volume was attached and lost meanwhile, and what completes is of before.
@@ -1955,13 +1962,13 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     };
     let instance = |run: &Run| run.state.facts.candidate.clone().unwrap().instance;
     let lost = instance(&run);
-    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     let is_on = |state: &Operation| {
         state.facts.volumes.values().any(|fact| matches!(&fact.place, Place::On(on) if Some(on) == state.facts.candidate.as_ref().map(|c| &c.instance)))
     };
     all_but(&mut run, &is_on, &|_, _| None);
     let lost = instance(&run);
-    run.hear(&lost, News::StateChange { state: InstanceState::ShuttingDown });
+    run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     let is_free = |state: &Operation| {
         state.facts.holders.iter().all(|holder| holder.fenced)
             && state.facts.volumes.values().all(|fact| fact.place == Place::Free)
@@ -1977,5 +1984,5 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     let made_from = resources.volumes.values().filter_map(|held| held.made_from.clone()).next();
     assert!(made_from.is_some_and(|snapshot| snapshot != old), "{}", run.told);
-    assert_eq!(resources.leftovers, [], "{}", run.told);
+    assert_eq!(resources.orphans, [], "{}", run.told);
 }
