@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use expect_test::{Expect, expect};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A directory with a binary that knows nothing but it.
@@ -166,29 +166,59 @@ fn the_demo_speaks_json() {
     let shell = Shell::new();
     let told = shell.json("demo --speed 60 --seed 3");
     assert_eq!(told["kept"], true, "{told}");
-    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    let nodes = told["nodes"].as_array().unwrap();
+    let names: Vec<_> = nodes.iter().map(|node| &node["node"]).collect();
+    assert_eq!(names, ["db-eni", "db-ip", "batch"]);
+    for node in nodes {
+        assert_eq!((&node["kept"], &node["broken"]), (&true.into(), &json!([])), "{node}");
+        assert!(node["outage_ms"].as_u64() > Some(0), "{node}");
+    }
+    assert_eq!(told["journal"]["findings"], json!([]));
     assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 0, "it leaves nothing");
 }
 
 #[test]
 fn every_reading_command_speaks_json() {
     let (shell, _) = after_a_demo();
-    for arguments in [
-        "node list",
-        "node show db-ip",
-        "node history db-ip",
-        "node plan db-ip",
-        "workflow list",
-        "workflow show db-ip.2",
-        "journal verify",
-        "journal head",
-        "journal rebuild",
-        "journal backup copy.sqlite",
-        "journal export --to copy.jsonl",
-        "doctor",
-        "schema",
+    let head = shell.json("--data demo journal head");
+    let events = &head["position"];
+    assert!(events.as_u64() > Some(100), "{head}");
+    for (arguments, fields) in [
+        (
+            "node list",
+            json!({ "/0/name": "batch", "/2/name": "db-ip", "/2/generation": 2, "/2/operation": null }),
+        ),
+        (
+            "node show db-ip",
+            json!({ "/operations": 2, "/resources/origins/root": "same_volume", "/spec/name": "db-ip" }),
+        ),
+        (
+            "node history db-ip",
+            json!({
+                "/entries/0/remark/text": "registered by demo", "/entries/1/operation/kind": "provision",
+                "/entries/2/operation/operation": "db-ip.2", "/entries/2/operation/status": "finished"
+            }),
+        ),
+        ("node plan db-ip", json!({ "/order": "make before break", "/story/operation": "db-ip.3" })),
+        ("workflow list", json!({ "/0/kind": "provision", "/5/kind": "replace", "/5/status": "finished" })),
+        (
+            "workflow show db-ip.2",
+            json!({
+                "/kind": "replace", "/cause/signal/signal/news/spot_interruption/action": "terminate",
+                "/steps/0/token": 2, "/steps/0/intent/preserve/uefi": true
+            }),
+        ),
+        ("journal verify", json!({ "/events": events, "/head": head, "/findings": [] })),
+        ("journal rebuild", json!({ "/events": events, "/open_steps": 0, "/unfoldable": [] })),
+        ("journal backup copy.sqlite", json!({ "/path": "copy.sqlite", "/head": head })),
+        ("journal export --to copy.jsonl", json!({ "/events": events, "/last": head })),
+        ("doctor", json!({ "/1/check": "journal", "/1/verdict": "ok", "/2/verdict": "warn" })),
+        ("schema", json!({ "/event/title": "Perennial event, version 1", "/node/type": "object" })),
     ] {
-        shell.json(&format!("--data demo {arguments}"));
+        let told = shell.json(&format!("--data demo {arguments}"));
+        for (field, expected) in fields.as_object().unwrap() {
+            assert_eq!(told.pointer(field), Some(expected), "{arguments}: {field} of {told}");
+        }
     }
     let watched = shell.stdout("--data demo workflow watch db-ip.2 --output json");
     let kinds: Vec<Value> =
@@ -496,7 +526,7 @@ fn what_a_node_retains_is_shown_and_pruned() {
     assert_eq!(shell.json(&format!("{wished} --dry-run"))["delete"][0]["volume"], old.as_str());
     assert_eq!(shell.json("node show db-1")["operations"], 2, "nothing was done");
     assert_eq!(shell.json(&format!("{wished} --yes --wait --reason good"))["workflow"], "db-1.3");
-    assert_eq!(shell.json("node show db-1")["resources"]["retained"], serde_json::json!([]));
+    assert_eq!(shell.json("node show db-1")["resources"]["retained"], json!([]));
     let history = shell.stdout("node history db-1");
     assert!(history.contains("asked for by tester: good"), "{history}");
     assert!(history.contains(&format!("delete_volume:{old}")), "{history}");

@@ -1,19 +1,19 @@
-//! How long a node is away and how long its replacement takes, for every way to carry it, beside the least
-//! time that way allows and beside the stop-first sequence of the commercial product.
+//! How long a node is away and how long its replacement takes, for every way to carry it, beside the least time that way allows
+//! and beside the stop-first sequence of the commercial product.
 //!
-//! `cargo bench -p perennial-sim --bench replacement` prints two tables for each trigger. `-- seeds=5` is
-//! quicker; `only=adopt` runs the modes whose name holds that word; `trigger=notice`, `loss` or `restore`
-//! prints that table alone. Time is virtual: the same seeds give the same numbers on every machine, and the
-//! engine's own computing takes none of it. `sim/tests/ideal/mod.rs` defines the bound.
+//! `cargo bench -p perennial-sim --bench replacement` prints two tables for each trigger; `-- seeds=5` is quicker,
+//! `only=adopt` runs the modes whose name holds that word, `trigger=notice`, `loss` or `restore` that table alone. Time is virtual: the same seeds give the same numbers on every
+//! machine, and the engine's own computing takes none of it. What the bound is stands in `sim/tests/sim/critical_path.rs`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 
-#[path = "../tests/ideal/mod.rs"]
-mod ideal;
-#[path = "../tests/lab/mod.rs"]
+#[path = "../tests/sim/critical_path.rs"]
+mod critical_path;
+#[expect(dead_code, reason = "a measurement uses a part of it")]
+#[path = "../tests/sim/lab.rs"]
 mod lab;
 
-use ideal::{Mode, Reads, Times, Trigger, bound, drawn, replaced, stopped_first};
+use critical_path::{Mode, Reads, Times, Trigger, bound, drawn, replaced, stopped_first};
 
 /// How far from the bound is near enough (DESIGN §6).
 const NEAR_PERCENT: f64 = 5.0;

@@ -199,16 +199,32 @@ fn every_crate_has_the_workspaces_lints_licence_and_versions() {
     }
 }
 
+/// The file of a target and those of its modules, by their declarations.
+fn with_modules(file: PathBuf, is_root: bool) -> Vec<PathBuf> {
+    let beside = file.parent().expect("a directory").to_path_buf();
+    let names_its_directory = is_root || file.ends_with("mod.rs");
+    let inside = if names_its_directory { beside.clone() } else { file.with_extension("") };
+    let text = read(&file);
+    let mut all = vec![file];
+    let declared = text.lines().filter_map(|line| line.strip_suffix(';')?.strip_prefix("mod "));
+    for name in declared {
+        let places = [inside.join(format!("{name}.rs")), inside.join(name).join("mod.rs")];
+        let module = places.into_iter().find(|path| path.is_file());
+        all.extend(with_modules(module.unwrap_or_else(|| panic!("no file of module {name}")), false));
+    }
+    all
+}
+
 #[test]
 fn every_test_file_is_run() {
     for (name, package) in members(&metadata()) {
-        let registered: BTreeSet<PathBuf> =
-            package.targets.iter().map(|target| target.src_path.as_std_path().to_path_buf()).collect();
+        let targets = package.targets.iter().filter(|target| target.is_test());
+        let run: BTreeSet<PathBuf> =
+            targets.flat_map(|target| with_modules(target.src_path.clone().into(), true)).collect();
         let directory = package.manifest_path.parent().expect("a directory").join("tests");
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
+        for path in walk(directory.as_std_path()) {
             let is_test = path.extension().is_some_and(|extension| extension == "rs");
-            assert!(!is_test || registered.contains(&path), "{name}: {} is run by nobody", path.display());
+            assert!(!is_test || run.contains(&path), "{name}: {} is run by nobody", path.display());
         }
     }
 }

@@ -115,6 +115,8 @@ impl Plan {
 struct Done {
     server_kills: usize,
     region_kills: usize,
+    /// Kills while the replacement was open.
+    in_the_middle: usize,
     operations: u64,
 }
 
@@ -137,6 +139,7 @@ async fn live(seed: u64, plan: Plan) -> Done {
             let body = json!({ "instance": carrier.instance, "notice": "none" });
             _ = rehearsal.region.client().post("interrupt", &body).await;
         }
+        done.in_the_middle += usize::from(rehearsal.perennial.node("db-1").await.open.is_some());
         if strike.victim != Victim::Server {
             rehearsal.region.kill();
             done.region_kills += 1;
@@ -216,6 +219,7 @@ async fn all_seeds() {
                 let sum = by_mode.entry(plan.mode).or_default();
                 sum.server_kills += done.server_kills;
                 sum.region_kills += done.region_kills;
+                sum.in_the_middle += done.in_the_middle;
                 sum.operations += done.operations;
             }
             Err(_) => failed.push((seed, plan)),
@@ -228,8 +232,11 @@ async fn all_seeds() {
         total.operations += done.operations;
         total.server_kills += done.server_kills;
         total.region_kills += done.region_kills;
+        total.in_the_middle += done.in_the_middle;
     }
     println!("{:<12} {:>12} {:>20} {:>20}", "all", total.operations, total.server_kills, total.region_kills);
     println!("{count} seeds clean, {} not, in {:.0} s", failed.len(), started.elapsed().as_secs_f64());
     assert!(failed.is_empty(), "not clean: {failed:#?}");
+    let Done { in_the_middle, .. } = total;
+    assert!(in_the_middle >= count / 2, "only {in_the_middle} kills in the middle of {count} replacements");
 }

@@ -4,6 +4,7 @@
 //! The region runs twenty times as fast as the world; the engine goes by the region's clock, so that it has as much time as on
 //! AWS, except where a test says otherwise. `kills.rs` does the same with `kill -9` at seeded moments.
 
+use perennial_engine::journal::RecordedEvent;
 use perennial_tests::rehearsal::{EngineClock, EngineQueues, Kept, Rehearsal, modes, verdict};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, PersistSpec, RootMode};
@@ -152,6 +153,10 @@ async fn throttling_is_survived() {
     for kept in &all {
         rehearsal.at_rest(&kept.name, 2).await;
     }
+    let calls = rehearsal.region.client().get("calls").await.expect("the region tells its calls");
+    let throttled = |call: &&Value| call["code"] == "RequestLimitExceeded";
+    let count = calls["calls"].as_array().into_iter().flatten().filter(throttled).count();
+    assert!(count >= 20, "only {count} calls were throttled");
     // The judge is not to be throttled.
     rehearsal.region.client().delete("faults").await.expect("the region is there");
     everything_came_back(&mut rehearsal, &all, 2).await;
@@ -293,6 +298,15 @@ async fn on_the_machines_clock_a_fast_region_leaves_no_time_and_nothing_is_lost(
         rehearsal.interrupt(kept, json!({})).await;
     }
     everything_came_back(&mut rehearsal, &all, 2).await;
+    // Two minutes of the region are two seconds of the engine's.
+    let events = rehearsal.perennial.events().await;
+    for kept in &all {
+        let stream = format!("workflow/{}.2", kept.name);
+        let of = |event: &&RecordedEvent| event.stream.as_str() == stream;
+        let (first, last) = (events.iter().find(of), events.iter().rfind(of));
+        let took_ms = last.and_then(|last| Some(last.recorded_at_ms - first?.recorded_at_ms));
+        assert!(took_ms > Some(2_000), "{stream} took {took_ms:?} ms, and had as much time as on AWS");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,37 @@
+//! A whole Perennial over the simulated region: one binary, a module a subject.
+//!
+//! `cargo test -p perennial-sim --test sim storms` runs one module of it.
+
+mod critical_path;
+mod lab;
+mod nodes;
+mod sweep;
+
+mod address_retention;
+mod attached_volumes;
+mod backups;
+mod bounds;
+mod cancel;
+mod capacity;
+mod crash_points;
+mod existing_volumes;
+mod final_snapshots;
+mod grow;
+mod interface_elsewhere;
+mod lifecycle;
+mod modes;
+mod network;
+mod prune;
+mod replacement;
+mod restore;
+mod restore_as_new;
+mod roots;
+mod signals;
+mod situations;
+mod snapshot_ahead;
+mod storms;
+mod survey;
+mod trouble;
+mod volumes;
+#[cfg(feature = "wire")]
+mod wire;
