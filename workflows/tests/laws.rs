@@ -605,7 +605,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };
-            let can = operation.no_return().is_none() && !operation.facts.undoing;
+            let can = operation.no_return().is_none() && !operation.facts.is_undoing();
             let before = operation.id.clone();
             desk.submit(Work::Cancel(CancelParams { workflow: operation.id, reason: None }))?;
             let after = match desk.state(&before.stream()) {
@@ -613,7 +613,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 other => panic!("{other:?}"),
             };
             prop_assert!(
-                !can || after.facts.undoing || matches!(after.status, Status::Finished { .. }),
+                !can || after.facts.is_undoing() || matches!(after.status, Status::Finished { .. }),
                 "what can be undone is being undone"
             );
         }

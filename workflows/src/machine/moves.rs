@@ -282,7 +282,7 @@ fn on_cancel(
     reason: Option<String>,
 ) -> Result<(), Refusal> {
     let op = machine.state();
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
     }
     if let Some(because) = op.no_return() {
@@ -294,7 +294,7 @@ fn on_cancel(
 
 fn on_divert(machine: &mut Machine<Operation>, cause: Cause, delete: Option<Keep>) -> Result<(), Refusal> {
     let op = machine.state();
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
     }
     if !op.may_be_diverted() {

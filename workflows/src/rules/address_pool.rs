@@ -16,7 +16,7 @@ fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Optio
 
 /// What is wrong while a node that is to have an address of each of its pools lacks one: the operation cannot go on.
 pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
-    if op.order.kind != OperationKind::Provision || op.facts.undoing {
+    if op.order.kind != OperationKind::Provision || op.facts.is_undoing() {
         return None;
     }
     let (_, pool, _) = pools_of(op).find(|(_, _, address)| address.is_none())?;
@@ -35,7 +35,7 @@ pub(crate) fn lacks_address(op: &Operation) -> bool {
 
 /// In which subnet somebody else has an address that the node has never lived with, and who: another one can be taken.
 pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return None;
     }
     let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress { .. }))?;
@@ -53,8 +53,8 @@ pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
 
 /// The next address that is to go back to its pool: the node ends.
 pub(crate) fn give_back(op: &Operation) -> Option<Due> {
-    let ends = op.order.kind == OperationKind::Delete && !op.facts.undoing
-        || op.order.kind == OperationKind::Provision && op.facts.undoing;
+    let ends = op.order.kind == OperationKind::Delete && !op.facts.is_undoing()
+        || op.order.kind == OperationKind::Provision && op.facts.is_undoing();
     // What was being asked for settles first: it may still put the address on an interface.
     let is_settled = op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open("move_address");
     if !ends || !is_settled {
