@@ -264,7 +264,8 @@ impl CatalogDraft {
         Ok(BackupId::new(name, number))
     }
 
-    /// Takes over the final snapshots of an operation, as a backup that is being copied; one that is not whole has failed.
+    /// Takes over the final snapshots of an operation, as a backup that is being copied; one that is not
+    /// whole has failed.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has asked `due_task`.
