@@ -116,7 +116,7 @@ impl Decider<'_> {
         if !matches!(operation.status, Status::Stuck { .. }) {
             return (granted, appends);
         }
-        let begins = operation.order.kind == OperationKind::Provision && !operation.facts.undoing;
+        let begins = operation.order.kind == OperationKind::Provision && !operation.facts.is_undoing();
         let mut unmanaged = held_by_another(operation);
         for (subnet, name) in spec.ip_pools() {
             let (id, node) = (operation.id.clone(), operation.id.node().clone());

@@ -97,7 +97,7 @@ impl Decider<'_> {
     ) -> Option<Wanted> {
         let order = &ended.order;
         let spec = node.spec.clone().unwrap_or_else(|| order.spec.clone());
-        if let Some(Diversion { delete: Some(keep), cause }) = &ended.facts.diverted {
+        if let Some(Diversion { delete: Some(keep), cause }) = ended.facts.diversion() {
             let wanted = Wanted::new(OperationKind::Delete, spec, resources, generation, cause.clone());
             return Some(Wanted { keep: Some(*keep), ..wanted });
         }

@@ -44,7 +44,7 @@ impl Settled<'_> {
         if let (Intent::Launch { .. }, Evidence::Launched { instance, .. }) = (self.intent, self.evidence) {
             return Some(instance::lost(instance, "the workflow is cancelled".to_owned()));
         }
-        let ends_with_it = op.facts.undoing
+        let ends_with_it = op.facts.is_undoing()
             && op.order.kind == OperationKind::Provision
             && matches!((self.intent, self.evidence), (Intent::Release { .. }, Evidence::Lost { .. }));
         (ends_with_it || undo::goes_on_without(op, self.intent)).then(Vec::new)

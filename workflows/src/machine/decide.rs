@@ -144,7 +144,8 @@ impl Draft {
         self.0.report(token, evidence)
     }
 
-    /// Takes what was heard about an instance of this operation. Leaves no events when it is of no consequence.
+    /// Takes what was heard about an instance of this operation. Leaves no events when it is of no
+    /// consequence.
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug.
@@ -165,8 +166,8 @@ impl Draft {
         self.resume_with(requested_by, accept_loss, spec, Granted::default(), None)
     }
 
-    /// As [`resume`](Self::resume), with addresses that were taken from the node's pools, and with a backup that what is lost
-    /// comes back from.
+    /// As [`resume`](Self::resume), with addresses that were taken from the node's pools, and with a backup
+    /// that what is lost comes back from.
     ///
     /// # Errors
     /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
@@ -178,7 +179,8 @@ impl Draft {
         granted: Granted,
         restore: Option<Restore>,
     ) -> Result<(), Refusal> {
-        self.decide(OperationCommand::Resume(Resume { requested_by, accept_loss, spec, granted, restore }))
+        let resume = Resume { requested_by, accept_loss, spec, granted, restore };
+        self.decide(OperationCommand::Resume(Box::new(resume)))
     }
 
     /// Takes a person's word that it is to be undone.

@@ -15,10 +15,10 @@ pub(super) fn finished(op: &Operation) -> Option<(Resources, Outcome)> {
     if op.steps.values().any(|record| record.outcome.is_none()) {
         return None;
     }
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return undo::restored(op).map(|resources| (resources, Outcome::Cancelled));
     }
-    if op.facts.diverted.is_some() {
+    if op.facts.diversion().is_some() {
         let outcome =
             if op.order.kind == OperationKind::Pause { Outcome::Completed } else { Outcome::Paused };
         return pause::paused(op, op.started_at_ms).map(|resources| (resources, outcome));

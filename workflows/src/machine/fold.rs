@@ -16,7 +16,7 @@ use crate::model::root::RootMethod;
 use crate::model::signal::Signal;
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
-use crate::operation::facts::{Facts, Place};
+use crate::operation::facts::{Direction, Facts, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
 use crate::rules::{attached_volumes, recovery_point, root_clone, snapshot_ahead};
@@ -100,7 +100,7 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
             losses_accepted(op, accept_loss, restore.as_ref(), at_ms);
         }
         OperationEvent::CancelRequested { .. } => {
-            if op.facts.undoing || op.no_return().is_some() {
+            if op.facts.is_undoing() || op.no_return().is_some() {
                 return Err("the operation cannot be undone");
             }
             begin_undoing(op, at_ms);
@@ -109,10 +109,10 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
             if !op.may_be_diverted() {
                 return Err("the operation does not bring the node onto an instance");
             }
-            if op.facts.diverted.is_none() {
+            if op.facts.diversion().is_none() {
                 withdraw(op, at_ms);
             }
-            op.facts.diverted = Some(Diversion { delete: *delete, cause: cause.clone() });
+            op.facts.direction = Direction::Divert(Diversion { delete: *delete, cause: cause.clone() });
         }
         OperationEvent::Finished { outcome, .. } => op.status = Status::Finished { at_ms, outcome: *outcome },
     }
@@ -165,12 +165,15 @@ fn candidate_lost(op: &mut Operation, instance: &InstanceId, because: &str, at_m
 }
 
 fn signal_received(op: &mut Operation, signal: &Signal, at_ms: u64) {
+    let mut is_old = false;
     for holder in op.facts.holders.iter_mut().filter(|h| h.instance == signal.instance) {
         holder.ended |= signal.is_over();
         holder.certainty = holder.certainty.max(signal.certainty());
         holder.deadline_ms = [signal.deadline_ms(), holder.deadline_ms].into_iter().flatten().min();
-        // There is nothing to go back to: it goes forward after all.
-        op.facts.undoing &= !holder.is_old;
+        is_old |= holder.is_old;
+    }
+    if is_old {
+        op.facts.cannot_go_back();
     }
     let about_candidate =
         op.facts.candidate.as_ref().is_some_and(|candidate| candidate.instance == signal.instance);
@@ -272,7 +275,7 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
 }
 
 fn begin_undoing(op: &mut Operation, at_ms: u64) {
-    op.facts.undoing = true;
+    op.facts.direction = Direction::Undo;
     withdraw(op, at_ms);
     // A live detach may still come true: the volume is looked at, and attached again if it has left.
     if let Some(old) = op.old().map(|old| old.instance.clone()) {

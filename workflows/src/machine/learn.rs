@@ -86,5 +86,5 @@ fn by_subject(op: &mut Operation, intent: &Intent, evidence: &Evidence, at_ms: u
 /// Whether the operation deletes what the node has: all of it, or what a cancelled provision has made.
 fn is_ending(op: &Operation) -> bool {
     let kind = op.order.kind;
-    kind == OperationKind::Delete || (op.facts.undoing && kind == OperationKind::Provision)
+    kind == OperationKind::Delete || (op.facts.is_undoing() && kind == OperationKind::Provision)
 }

@@ -20,8 +20,9 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 use crate::workflow::{dispatch, undo};
 
-/// How many launches in a row may end before their instance runs, for another reason than capacity (which is waited for
-/// without end). Three rounds of a ladder of four pools: with the pauses between rounds that is past what passes by itself.
+/// How many launches in a row may end before their instance runs, for another reason than capacity (which is
+/// waited for without end). Three rounds of a ladder of four pools: with the pauses between rounds that is
+/// past what passes by itself.
 const LAUNCH_FAILURES_MAX: u32 = 12;
 
 /// What may be asked of an operation.
@@ -30,7 +31,7 @@ pub enum OperationCommand {
     /// Something was heard about an instance of it.
     Signal(Signal),
     /// A person says that what was missing is there.
-    Resume(Resume),
+    Resume(Box<Resume>),
     /// A person says: undo it.
     Cancel {
         /// Who.
@@ -78,7 +79,7 @@ impl Workflow for Operation {
     fn decide(machine: &mut Machine<Self>, command: OperationCommand) -> Result<(), Refusal> {
         match command {
             OperationCommand::Signal(signal) => on_signal(machine, signal),
-            OperationCommand::Resume(resume) => on_resume(machine, resume),
+            OperationCommand::Resume(resume) => on_resume(machine, *resume),
             OperationCommand::Cancel { requested_by, reason } => on_cancel(machine, requested_by, reason),
             OperationCommand::Divert { cause, delete } => on_divert(machine, cause, delete),
             OperationCommand::Abandon => on_abandon(machine),
@@ -282,7 +283,7 @@ fn on_cancel(
     reason: Option<String>,
 ) -> Result<(), Refusal> {
     let op = machine.state();
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
     }
     if let Some(because) = op.no_return() {
@@ -294,7 +295,7 @@ fn on_cancel(
 
 fn on_divert(machine: &mut Machine<Operation>, cause: Cause, delete: Option<Keep>) -> Result<(), Refusal> {
     let op = machine.state();
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
     }
     if !op.may_be_diverted() {

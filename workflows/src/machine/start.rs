@@ -11,7 +11,7 @@ use crate::model::root::RootMethod;
 use crate::model::signal::Certainty;
 use crate::model::volume::Slot;
 use crate::operation::event::Order;
-use crate::operation::facts::{Facts, Holder, InterfaceFact, Ladder, Place, VolumeFact};
+use crate::operation::facts::{Direction, Facts, Holder, InterfaceFact, Ladder, Place, VolumeFact};
 use crate::rules::{device_names, recovery_point};
 use crate::spec::node::{NetworkMode, RootMode};
 
@@ -60,8 +60,7 @@ impl Facts {
             verified: false,
             carried_over: None,
             deleted: Vec::new(),
-            undoing: false,
-            diverted: None,
+            direction: Direction::Forward,
             orphans: orphans(order),
             handover_dropped: false,
             uncleaned: BTreeMap::new(),

@@ -281,6 +281,17 @@ pub struct Temporary {
     pub deleted: bool,
 }
 
+/// Where an operation goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direction {
+    /// To its end.
+    Forward,
+    /// Back: it is being undone.
+    Undo,
+    /// It only frees what the node holds: the operator asked for a pause, or for a deletion that follows.
+    Divert(Diversion),
+}
+
 /// The facts of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -354,10 +365,8 @@ pub struct Facts {
     pub carried_over: Option<Signal>,
     /// Ids of deleted resources: superseded images, and those that `delete` has deleted.
     pub deleted: Vec<String>,
-    /// It is being undone.
-    pub undoing: bool,
-    /// It only frees the node's resources: the operator asked for a pause, or for a deletion that follows.
-    pub diverted: Option<Diversion>,
+    /// Where it goes.
+    pub direction: Direction,
     /// Orphans of earlier operations, and resources this one may have made and looks for.
     pub orphans: Vec<Orphan>,
     /// No further volume or interface is detached from the old instance while it runs: there is no time.
@@ -367,6 +376,28 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether the operation is being undone.
+    #[must_use]
+    pub const fn is_undoing(&self) -> bool {
+        matches!(self.direction, Direction::Undo)
+    }
+
+    /// What follows, if the operation only frees what the node holds.
+    #[must_use]
+    pub const fn diversion(&self) -> Option<&Diversion> {
+        match &self.direction {
+            Direction::Divert(diversion) => Some(diversion),
+            Direction::Forward | Direction::Undo => None,
+        }
+    }
+
+    /// There is nothing to go back to: an operation that was being undone goes forward after all.
+    pub(crate) fn cannot_go_back(&mut self) {
+        if self.is_undoing() {
+            self.direction = Direction::Forward;
+        }
+    }
+
     /// Records EC2's reason for an instance that ended before it ran.
     pub(crate) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
         if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {

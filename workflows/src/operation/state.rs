@@ -41,7 +41,7 @@ use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::event::Order;
-use crate::operation::facts::{Candidate, Facts, Holder};
+use crate::operation::facts::{Candidate, Direction, Facts, Holder};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -143,7 +143,7 @@ impl Operation {
 
     /// Whether it is undone, or only frees the node's resources.
     pub(crate) const fn gives_up(&self) -> bool {
-        self.facts.undoing || self.facts.diverted.is_some()
+        !matches!(self.facts.direction, Direction::Forward)
     }
 
     /// Whether the node's root volume is kept at all.
@@ -155,7 +155,7 @@ impl Operation {
     /// Why the operation cannot be undone any more; `None` while it can.
     #[must_use]
     pub fn no_return(&self) -> Option<String> {
-        if self.facts.diverted.is_some() {
+        if self.facts.diversion().is_some() {
             return Some("it frees what the node holds, as somebody asked".to_owned());
         }
         if matches!(self.order.kind, OperationKind::Provision | OperationKind::Resume)
@@ -192,7 +192,7 @@ impl Operation {
     /// Whether the node can be paused, or its deletion begun, in the middle of this operation.
     #[must_use]
     pub fn may_be_diverted(&self) -> bool {
-        !self.facts.undoing
+        !self.facts.is_undoing()
             && matches!(
                 self.order.kind,
                 OperationKind::Provision

@@ -17,7 +17,7 @@ fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Optio
 /// The problem of a node that should have an address of each of its pools and lacks one: the operation cannot
 /// continue.
 pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
-    if op.order.kind != OperationKind::Provision || op.facts.undoing {
+    if op.order.kind != OperationKind::Provision || op.facts.is_undoing() {
         return None;
     }
     let (_, pool, _) = pools_of(op).find(|(_, _, address)| address.is_none())?;
@@ -37,7 +37,7 @@ pub(crate) fn lacks_address(op: &Operation) -> bool {
 /// The subnet in which an interface that is not the node's has an address the node has never lived with, and
 /// the holder: another address can be taken.
 pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return None;
     }
     let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress { .. }))?;
@@ -55,8 +55,8 @@ pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
 
 /// The next address that goes back to its pool, because the node ends.
 pub(crate) fn give_back(op: &Operation) -> Option<Due> {
-    let ends = op.order.kind == OperationKind::Delete && !op.facts.undoing
-        || op.order.kind == OperationKind::Provision && op.facts.undoing;
+    let ends = op.order.kind == OperationKind::Delete && !op.facts.is_undoing()
+        || op.order.kind == OperationKind::Provision && op.facts.is_undoing();
     // Open requests settle first: they may still put the address on an interface.
     let is_settled = op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open("move_address");
     if !ends || !is_settled {

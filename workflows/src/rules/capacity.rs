@@ -128,7 +128,7 @@ fn returns(op: &Operation) -> bool {
 pub(crate) fn gives_up(op: &Operation) -> Option<String> {
     let facts = &op.facts;
     let is_due = returns(op)
-        && !facts.undoing
+        && !facts.is_undoing()
         && facts.candidate.is_none()
         && !op.has_open("launch")
         && (facts.ladder.rounds > 0 || (pools(op).is_empty() && !is_awaited(op)))

@@ -76,7 +76,7 @@ fn freed(op: &Operation) -> impl Iterator<Item = (&Slot, &VolumeId)> {
 fn is_wanted(op: &Operation) -> bool {
     op.order.spec.backup.is_some_and(|backup| backup.at_release)
         && op.order.keep.is_none_or(|keep| keep.backups)
-        && op.facts.diverted.as_ref().and_then(|diverted| diverted.delete).is_none_or(|keep| keep.backups)
+        && op.facts.diversion().and_then(|diversion| diversion.delete).is_none_or(|keep| keep.backups)
 }
 
 /// The volumes in a last backup: those that are taken from the instance, and those that already have a

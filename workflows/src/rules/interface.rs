@@ -178,7 +178,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
     op.order.spec.persist.network == NetworkMode::SecondaryEni
         && op.order.spec.persist.handover == Handover::Detach
         && op.order.kind == OperationKind::Replace
-        && !op.facts.undoing
+        && !op.facts.is_undoing()
         && secured
         && holder.is_old
         && holder.preserved
@@ -232,7 +232,7 @@ pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv
 /// Whether the second interface belongs on the old instance when the operation is undone, even one that was
 /// created again.
 pub(crate) fn goes_back(op: &Operation) -> bool {
-    op.order.spec.persist.network == NetworkMode::SecondaryEni && op.facts.undoing && op.old().is_some()
+    op.order.spec.persist.network == NetworkMode::SecondaryEni && op.facts.is_undoing() && op.old().is_some()
 }
 
 /// Returns the second interface to the old instance.
@@ -243,7 +243,7 @@ pub(crate) fn put_back(op: &Operation, old: &InstanceId) -> Option<Due> {
 /// Whether the node's own interface has the groups of the file. Without groups in the file it keeps its own.
 pub(crate) fn are_groups_right(op: &Operation) -> bool {
     let wanted = &op.order.spec.security_groups;
-    op.facts.undoing || wanted.is_empty() || op.facts.interfaces().all(|fact| has_groups(fact, wanted))
+    op.facts.is_undoing() || wanted.is_empty() || op.facts.interfaces().all(|fact| has_groups(fact, wanted))
 }
 
 fn has_groups(fact: &InterfaceFact, wanted: &[GroupId]) -> bool {

@@ -15,7 +15,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = Vec::new();
     for holder in &op.facts.holders {
         // A cancelled operation ends on the old instance.
-        if op.facts.undoing && holder.is_old {
+        if op.facts.is_undoing() && holder.is_old {
             continue;
         }
         let preserve = preserve(op, holder);
@@ -83,8 +83,8 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
 
 /// When a holder may be terminated: the point of no return for the old instance.
 fn may_fence(op: &Operation, holder: &Holder) -> bool {
-    let only_frees =
-        matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause) || op.facts.diverted.is_some();
+    let only_frees = matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause)
+        || op.facts.diversion().is_some();
     if !holder.is_old || holder.ended || only_frees {
         return true;
     }
@@ -113,7 +113,7 @@ fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
     let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
     op.order.spec.persist.handover == Handover::Detach
         && op.order.kind == OperationKind::Replace
-        && !op.facts.undoing
+        && !op.facts.is_undoing()
         && op.order.spec.makes_before_breaks()
         && *slot != Slot::Root
         && secured

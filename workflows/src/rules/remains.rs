@@ -122,9 +122,9 @@ impl Operation {
             !root.borrowed && deleted(root.image.as_str()) && !deleted(root.snapshot.as_str())
         });
         let snapshots = superseded.map(|root| Resource::Snapshot { snapshot: root.snapshot.clone() });
-        let made = if self.facts.undoing { superseded::made(self) } else { Vec::new() };
+        let made = if self.facts.is_undoing() { superseded::made(self) } else { Vec::new() };
         let copies = self.superseded_things();
-        let given_up = self.facts.candidate.is_none() && !self.facts.undoing;
+        let given_up = self.facts.candidate.is_none() && !self.facts.is_undoing();
         let interfaces = address_retention::spare(self).filter(|_| given_up);
         for resource in
             volumes.chain(snapshots).chain(made).chain(copies).chain(interface::spare(self)).chain(interfaces)

@@ -7,10 +7,10 @@ use crate::workflow::{adopt_volumes, delete, grow, pause, provision, prune, repl
 
 /// Which intents hold under the facts.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
-    if op.facts.undoing {
+    if op.facts.is_undoing() {
         return undo::rules(op);
     }
-    if op.facts.diverted.is_some() {
+    if op.facts.diversion().is_some() {
         return final_snapshot::with(op, pause::rules(op));
     }
     let due = match op.order.kind {

@@ -476,12 +476,12 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };
-            let can = operation.no_return().is_none() && !operation.facts.undoing;
+            let can = operation.no_return().is_none() && !operation.facts.is_undoing();
             let before = operation.id.clone();
             let _ = desk.submit(Work::Cancel(CancelParams { workflow: operation.id, reason: None }));
             let after = desk.operation(&before);
             prop_assert!(
-                !can || after.facts.undoing || matches!(after.status, Status::Finished { .. }),
+                !can || after.facts.is_undoing() || matches!(after.status, Status::Finished { .. }),
                 "what can be undone is being undone"
             );
         }

@@ -67,7 +67,8 @@ pub(super) fn started(settled: &Settled<'_>, instance: &InstanceId) -> Vec<Opera
     }
 }
 
-/// Reasons of a failed launch that no other pool would mend (EC2 User Guide, "Instance terminates immediately").
+/// Reasons of a failed launch that no other pool would mend (EC2 User Guide, "Instance terminates
+/// immediately").
 fn is_ours_to_mend(reason: &str) -> bool {
     matches!(
         reason,

@@ -133,7 +133,7 @@ pub(super) fn verified(op: &mut Operation, evidence: &Evidence) {
 pub(super) fn gone(op: &mut Operation, evidence: &Evidence) {
     let Evidence::InstanceGone { instance, state, .. } = evidence else { return };
     if op.old().is_some_and(|old| old.instance == *instance) {
-        op.facts.undoing = false;
+        op.facts.cannot_go_back();
     }
     if state.is_none_or(InstanceState::is_over) {
         for holder in op.facts.holders.iter_mut().filter(|holder| holder.instance == *instance) {

@@ -27,7 +27,7 @@ pub(super) fn detached(
     instance: &InstanceId,
     evidence: &Evidence,
 ) {
-    let is_free = op.facts.undoing || *evidence == Evidence::Released;
+    let is_free = op.facts.is_undoing() || *evidence == Evidence::Released;
     if let Some(fact) = op.facts.interface_mut(interface).filter(|fact| fact.place.is_on(instance)) {
         fact.detach_tried_on = Some(instance.clone());
         if is_free {

@@ -33,7 +33,7 @@ pub(super) fn claimed(op: &mut Operation, slot: &Slot, volume: &VolumeId, zone: 
 }
 
 pub(super) fn detached(op: &mut Operation, slot: &Slot, instance: &InstanceId, evidence: &Evidence) {
-    let undoing = op.facts.undoing;
+    let undoing = op.facts.is_undoing();
     let Some(fact) = op.facts.volumes.get_mut(slot) else { return };
     if *evidence == Evidence::Released {
         fact.place = Place::Free;
