@@ -226,7 +226,7 @@ pub struct DeleteParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeParams {
-    /// Which.
+    /// The workflow.
     pub workflow: OperationId,
     /// The volumes whose content is given up. `root` starts again from the node's image; a data volume is
     /// created again.
@@ -242,7 +242,7 @@ pub struct ResumeParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
-    /// Which.
+    /// The workflow.
     pub workflow: OperationId,
     /// In the asker's words, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
