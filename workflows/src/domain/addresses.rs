@@ -8,7 +8,8 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
 use crate::aggregate::inbox::Disposition;
-use crate::domain::states::{Appends, Decider, Event, State, Subject, Written};
+use crate::domain::decider::{Appends, Decider, Subject, Written};
+use crate::domain::states::{Event, State};
 use crate::model::aws::SubnetId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};

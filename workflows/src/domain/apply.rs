@@ -4,7 +4,8 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
-use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
+use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::states::Event;
 use crate::domain::submission::ApplyParams;
 use crate::domain::submit::Request;
 use crate::domain::volumes;

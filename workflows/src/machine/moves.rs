@@ -4,7 +4,7 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
 
-use crate::machine::decide::Refusal;
+use crate::machine::refusal::Refusal;
 use crate::machine::{consequence, finish, fold, remedy, short_notice};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, Outcome};
