@@ -149,7 +149,7 @@ impl Decider<'_> {
         (granted, appends)
     }
 
-    /// A changed file names other pools for other subnets: what it adds is taken, what it drops is given back.
+    /// A changed file names other pools for other subnets: new addresses are taken, dropped ones given back.
     pub(super) fn repool(&self, subject: Subject<'_>, spec: &NodeSpec) -> Result<Repooled, String> {
         let (mut taken, mut appends) = (BTreeMap::new(), Vec::new());
         let node = subject.node;

@@ -116,7 +116,7 @@ impl Decider<'_> {
         grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
     }
 
-    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way. `first` goes
+    /// Starts an operation on a node whose growth or adoption of volumes gives way to it. `first` goes
     /// before it into the node's stream.
     pub(super) fn begin(&self, request: &Request<'_>, first: Vec<Event>, mut wanted: Wanted) -> Answer {
         let Request { subject, .. } = *request;
