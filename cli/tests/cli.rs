@@ -190,7 +190,7 @@ fn every_reading_command_speaks_json() {
         ),
         (
             "node show db-ip",
-            json!({ "/operations": 2, "/resources/origins/root": "same_volume", "/spec/name": "db-ip" }),
+            json!({ "/operations": 2, "/resources/recovery_points/root": "same_volume", "/spec/name": "db-ip" }),
         ),
         (
             "node history db-ip",

@@ -77,7 +77,7 @@ impl Decider<'_> {
     fn release_hold(&self, id: &CatalogId, over: &OperationId) -> Result<Appends, Rejection> {
         let mut draft = self.catalog_draft(id)?;
         draft.release_hold(over.clone())?;
-        Ok(written(&id, draft).into_iter().collect())
+        Ok(written(id, draft).into_iter().collect())
     }
 
     /// What a new node is made from, and the append that holds it.
