@@ -132,6 +132,11 @@ impl Operation {
         self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
     }
 
+    /// Whether an attachment of a volume is open: its instance may be writing to it.
+    pub(crate) fn is_being_attached(&self, slot: &Slot) -> bool {
+        self.has_open(&format!("attach:{slot}"))
+    }
+
     /// Instances that concern this operation.
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceId> {

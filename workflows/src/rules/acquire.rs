@@ -113,7 +113,9 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
         let way = op.transfer_method(&slot, fact, &pool);
         let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
-        match (way, op.facts.restore.get(&slot).or(fact.snapshot.as_ref())) {
+        // While an attachment is open, its instance may write: a snapshot from before it is not used.
+        let own = fact.snapshot.as_ref().filter(|_| !op.is_being_attached(&slot));
+        match (way, op.facts.restore.get(&slot).or(own)) {
             (TransferMethod::Attach, _) => {}
             (TransferMethod::Copy | TransferMethod::Launch, None) if !snapshot_ahead::is_clear(op, &slot) => {
             }

@@ -72,7 +72,7 @@ pub(crate) fn due(op: &Operation) -> Vec<Due> {
             Slot::Data(_) => op.transfer_method(slot, fact, pool) != TransferMethod::Attach,
         };
         let is_free_to_take =
-            !is_snapshotted(op, slot) && !is_tried(op, volume) && !is_being_attached(op, slot);
+            !is_snapshotted(op, slot) && !is_tried(op, volume) && !op.is_being_attached(slot);
         if stays && is_free_to_take && pools.iter().any(moves) {
             let tags = op.tags(&step(slot), if *slot == Slot::Root { "root" } else { "data" });
             due.push(Intent::SnapshotAhead { slot: slot.clone(), volume: volume.clone(), tags }.into());
@@ -102,11 +102,7 @@ fn step(slot: &Slot) -> String {
 /// Whether a final snapshot of a volume may be taken: no speculative one is under way, and no attachment
 /// whose instance may write.
 pub(crate) fn is_clear(op: &Operation, slot: &Slot) -> bool {
-    !op.has_open(&step(slot)) && !is_being_attached(op, slot)
-}
-
-fn is_being_attached(op: &Operation, slot: &Slot) -> bool {
-    op.has_open(&format!("attach:{slot}"))
+    !op.has_open(&step(slot)) && !op.is_being_attached(slot)
 }
 
 /// The newest speculative snapshot of a volume.

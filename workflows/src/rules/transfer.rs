@@ -136,7 +136,7 @@ impl Operation {
                     .facts
                     .restore
                     .get(slot)
-                    .or(fact.snapshot.as_ref())
+                    .or(fact.snapshot.as_ref().filter(|_| !self.is_being_attached(slot)))
                     .filter(|_| fact.place == Place::Free)?
                     .clone(),
                 size_gib: wanted.map(|wanted| wanted.size_gib).max(fact.size_gib),
