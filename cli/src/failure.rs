@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use perennial_engine::engine::ExecuteError;
 use perennial_engine::journal::ReadError;
 use perennial_engine::queue::QueueError;
-use perennial_store::OpenError;
+use perennial_views::QueryError;
+use perennial_views::query::Subject;
 
 /// The text of `--help` about exit codes.
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or input · \
@@ -39,7 +40,7 @@ pub(crate) enum Kind {
     Unknown,
     /// A bug.
     Internal,
-    /// Whoever read our output has gone: no failure of anybody's.
+    /// The reader of our output has closed its end: not a failure.
     Closed,
 }
 
@@ -135,7 +136,7 @@ impl Failure {
         self.hint.as_deref().unwrap_or("see docs/cli.md")
     }
 
-    /// The lines for people; none when nobody reads any more.
+    /// The lines for people; none when the output has no reader any more.
     pub(crate) fn lines(&self) -> Option<String> {
         if self.kind == Kind::Closed {
             return None;
@@ -163,30 +164,37 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        let text = chain(&error);
-        match error {
-            OpenError::InUse { .. } | OpenError::TooNew { .. } | OpenError::TooOld { .. } => {
-                Self::environment(text)
-            }
-            OpenError::Missing { .. } => Self::environment(text).hint(
-                "nothing has run in this data directory yet: start `perennial serve`, or name another with --data DIR",
-            ),
-            OpenError::Foreign { .. } => Self::environment(text).hint("name another directory with --data DIR"),
-            OpenError::BadSettings { .. } => Self::configuration(text),
-            OpenError::Setting { .. } | OpenError::Io { .. } | OpenError::Sqlite { .. } => {
-                Self::environment(text).hint("the data directory must be on a local file system that can be written")
-            }
-        }
-    }
-}
-
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Unavailable { .. } => Self::environment(&error),
             ReadError::Damaged { .. } => Self::environment(&error).hint("run `perennial journal verify`"),
+        }
+    }
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        let text = chain(&error);
+        match error {
+            QueryError::Missing { subject, .. } => {
+                let list = match subject {
+                    Subject::Node => "node list",
+                    Subject::Workflow => "workflow list",
+                    Subject::AddressPool => "pool list",
+                };
+                Self::user(text).hint(format!("`perennial {list}` shows those there are"))
+            }
+            QueryError::NotPrunable { .. } => Self::user(text),
+            QueryError::NoOtherSubnet { .. } => Self::user(text)
+                .hint("`capacity.other_subnets` in the node file names subnets it may move to"),
+            QueryError::Plan(_) => Self::internal(text),
+            QueryError::Read(error) => error.into(),
+            QueryError::Corrupt { .. } | QueryError::Event { .. } | QueryError::Body { .. } => {
+                Self::environment(text).hint("run `perennial journal verify`")
+            }
+            QueryError::Hash { .. } => Self::failed(text),
+            QueryError::Summary { .. } => Self::environment(text).hint("run `perennial journal rebuild`"),
         }
     }
 }
@@ -211,6 +219,7 @@ impl<R: Error + 'static> From<ExecuteError<R>> for Failure {
             ExecuteError::Rejected(_) | ExecuteError::AlreadyDone { .. } => Self::failed(text),
             ExecuteError::Corrupt { .. } => Self::environment(text).hint("run `perennial journal verify`"),
             ExecuteError::Read(error) => error.into(),
+            ExecuteError::Inconsistent { .. } => Self::internal(text),
             ExecuteError::Append(_) | ExecuteError::Contended { .. } => Self::environment(text),
         }
     }

@@ -1,32 +1,19 @@
 //! The binary `perennial`: commands, configuration, output, exit codes. The only place that prints.
 //!
-//! A command is a thin function over the libraries. Whatever changes something is a message to the submissions queue,
-//! so it works while the server is down; whatever looks reads the journal, so it works then too.
+//! A command is a thin function over the libraries. Commands that change something send a message to the
+//! submissions queue; commands that read ask the journal ([`perennial_views`]). Both work whether or not a
+//! server is running.
+//!
+//! | folder | what |
+//! | --- | --- |
+//! | `installation/` | what a configuration names, opened |
+//! | `output/` | answers for people, and the only functions that print |
+//! | `commands/` | one file a command: arguments, a question or a submission, an answer |
 
-#[cfg(feature = "aws")]
-mod aws;
-mod backups;
-mod config;
-mod demo;
-mod describe;
-mod doctor;
+mod commands;
 mod failure;
-mod files;
-mod history;
 mod installation;
-mod journal;
-mod node;
 mod output;
-mod plan;
-mod pool;
-mod prune;
-mod read;
-#[cfg(feature = "region")]
-mod region;
-mod schema;
-mod serve;
-mod submit;
-mod workflow;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,9 +23,12 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Overrides};
+#[cfg(feature = "region")]
+use crate::commands::region;
+use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, workflow};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
+use crate::installation::config::{Config, Overrides};
 use crate::output::{Format, Output};
 
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
@@ -51,7 +41,7 @@ struct Cli {
     /// The directory of journal and queues [default: ./.perennial]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The form of the output
+    /// The output format
     #[arg(
         long,
         short,
@@ -62,7 +52,7 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
-    /// Say more on stderr (-vv: even more)
+    /// Log more to stderr (-vv: still more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -85,32 +75,32 @@ Begin with: perennial demo";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See three nodes survive an interruption; simulated, needs no account
+    /// See three simulated nodes survive an interruption; needs no account
     #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
     Demo(demo::DemoArgs),
-    /// Run the engine: queues, workers, sweeps
+    /// Run the server: the engine, its queues and its workers
     #[command(after_help = "Example: perennial --data /var/lib/perennial serve")]
     Serve,
-    /// Nodes: what they are meant to be, what they are, what happened
+    /// Declare, show and change nodes
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
-    /// Pools of private addresses that nodes share
+    /// Declare and show address pools: private addresses that nodes share
     #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
-    Pool(pool::PoolCommand),
-    /// Workflows: one operation on one node each
+    Pool(address_pool::PoolCommand),
+    /// List, watch, resume and cancel workflows
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
-    /// The journal: everything that ever happened
+    /// Verify, export and back up the journal
     #[command(subcommand, after_help = "Example: perennial journal verify")]
     Journal(journal::JournalCommand),
-    /// Check configuration, journal, queues and cloud; says what to fix
+    /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
-    /// Run a simulated region for any AWS client; interrupt it
+    /// Run a simulated region for any AWS client, or act on a running one
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
-    /// Print the JSON Schema of a file or message
+    /// Print the JSON Schema of a file, a message or an output
     #[command(after_help = "Example: perennial schema node > node.schema.json")]
     Schema(schema::SchemaArgs),
 }
@@ -183,7 +173,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
             Command::Node(command) => node::run(command, &installation, output).await,
-            Command::Pool(command) => pool::run(command, &installation, output).await,
+            Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,

@@ -1,19 +1,23 @@
 //! What a domain is: pure functions over the states of streams.
 //!
 //! # Expected flow
-//! 1. [`Domain::reads`] names the streams a command is about.
-//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`].
+//! 1. [`Domain::reads`] names the streams a command is about, and keys to look up.
+//! 2. The engine loads and folds them with [`Domain::evolve`] into a [`World`], and asks 1 again until
+//!    nothing new is named.
 //! 3. [`Domain::decide`] chooses the events, or refuses.
-//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes back to 2.
-//! 5. [`Domain::project`] says which steps are open now; the engine rings their doorbells.
+//! 4. The engine appends all of them at once, with the heads it loaded as expectation; on a conflict it goes
+//!    back to 1.
+//! 5. [`Domain::project`] says which steps are open now and which timers are set; the engine rings the steps'
+//!    doorbells, and executes [`Domain::timer_due`] when a timer is due.
 //!
 //! # Guarantees the domain gives
-//! - `decide` never panics, whatever the states and the command; `evolve` accepts whatever `decide` returned.
+//! - `decide` never panics for any states and command; `evolve` accepts every event that `decide` returned.
 //! - Nothing here reads a clock, draws a random number or waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{Seq, StreamId, Token};
 use crate::journal::EventData;
@@ -54,8 +58,8 @@ pub enum DecodeError {
     },
 }
 
-/// An event that cannot follow the state it was applied to: the stream is corrupt. That stream stops, the process
-/// goes on.
+/// An event that cannot follow the state it was applied to: the stream is corrupt. That stream stops, the
+/// process goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} cannot follow: {why}")]
 pub struct Illegal {
@@ -80,8 +84,30 @@ pub struct OpenStep<I> {
     pub not_before_ms: u64,
     /// When it has not settled by this time, the engine reports it as [`Domain::expired`].
     pub deadline_ms: u64,
-    /// Smaller runs first.
+    /// Smaller runs first, when there are more steps than may run at once.
     pub priority: i32,
+}
+
+/// A command to come: at a time, or at once.
+///
+/// A timer is a function of its stream's state, so it is there for as long as the state shows it, and
+/// survives a crash. One with `due_ms` 0 is a *reaction*: its command is executed right after the append that
+/// has set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// Its name, one of few; a stream shows at most one timer of a name.
+    pub name: String,
+    /// When it is due; 0 for at once.
+    pub due_ms: u64,
+}
+
+/// How many commands of timers of one name may begin in how long. Those that write nothing do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// So many,
+    pub begun_max: usize,
+    /// in any span of this length.
+    pub per: Duration,
 }
 
 /// A line about a stream, for lists.
@@ -102,11 +128,65 @@ pub struct Projected<I> {
     pub keys: Vec<String>,
     /// For lists; `None` for streams that are not listed.
     pub summary: Option<Summary>,
+    /// Commands to come, one a name.
+    pub timers: Vec<Timer>,
 }
 
 impl<I> Default for Projected<I> {
     fn default() -> Self {
-        Self { steps: Vec::new(), keys: Vec::new(), summary: None }
+        Self { steps: Vec::new(), keys: Vec::new(), summary: None, timers: Vec::new() }
+    }
+}
+
+/// What a command is about, as far as the world so far tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reads {
+    /// Streams that the decision may append to. Commands that name the same one here take turns within this
+    /// process.
+    pub written: BTreeSet<StreamId>,
+    /// Streams that the decision only looks at. They may move on before it is written, unless it fences them.
+    pub observed: BTreeSet<StreamId>,
+    /// Keys to look up; see [`World::lookup`].
+    pub keys: BTreeSet<String>,
+}
+
+impl Reads {
+    /// Streams that may be written.
+    #[must_use]
+    pub fn written(streams: impl IntoIterator<Item = StreamId>) -> Self {
+        Self { written: streams.into_iter().collect(), ..Self::default() }
+    }
+
+    /// And streams that are only looked at.
+    #[must_use]
+    pub fn and_observed(mut self, streams: impl IntoIterator<Item = StreamId>) -> Self {
+        self.observed.extend(streams);
+        self
+    }
+
+    /// And keys to look up.
+    #[must_use]
+    pub fn and_keys(mut self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.keys.extend(keys);
+        self
+    }
+
+    /// Adds what another one names.
+    pub fn extend(&mut self, other: &Self) {
+        self.written.extend(other.written.iter().cloned());
+        self.observed.extend(other.observed.iter().cloned());
+        self.keys.extend(other.keys.iter().cloned());
+    }
+
+    /// Whether nothing is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.observed.is_empty() && self.keys.is_empty()
+    }
+
+    /// Every stream that is named.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamId> {
+        self.written.iter().chain(self.observed.difference(&self.written))
     }
 }
 
@@ -114,11 +194,12 @@ impl<I> Default for Projected<I> {
 #[derive(Debug, Clone)]
 pub struct World<S> {
     states: BTreeMap<StreamId, (Arc<S>, Seq)>,
+    found: BTreeMap<String, Vec<StreamId>>,
 }
 
 impl<S> Default for World<S> {
     fn default() -> Self {
-        Self { states: BTreeMap::new() }
+        Self { states: BTreeMap::new(), found: BTreeMap::new() }
     }
 }
 
@@ -128,39 +209,110 @@ impl<S> World<S> {
         self.states.insert(stream, (state, head));
     }
 
-    /// The state of a stream that [`Domain::reads`] named.
+    /// Adds what a key leads to.
+    pub fn insert_lookup(&mut self, key: String, streams: Vec<StreamId>) {
+        self.found.insert(key, streams);
+    }
+
+    /// The state of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn get(&self, stream: &StreamId) -> Option<&S> {
         self.states.get(stream).map(|(state, _)| state.as_ref())
     }
 
-    /// The head of a stream that [`Domain::reads`] named.
+    /// The head of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn head(&self, stream: &StreamId) -> Option<Seq> {
         self.states.get(stream).map(|(_, head)| *head)
+    }
+
+    /// The streams that a key of [`Domain::reads`] leads to, in order of name; none before it is looked up.
+    ///
+    /// # Guarantees
+    /// A lookup finds everything that was acknowledged before the command was executed. Later writes may be
+    /// missing, and a stream in the result may have dropped the key since. The result is **a hint where to
+    /// look**: the domain names the streams in its next [`Reads`], and their states decide, not the lookup.
+    ///
+    /// That a key leads nowhere proves nothing about the moment of the append. A decision that rests on
+    /// "there is none" needs a stream that says so, which it writes or fences.
+    #[must_use]
+    pub fn lookup(&self, key: &str) -> &[StreamId] {
+        self.found.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a key was looked up.
+    pub(crate) fn was_looked_up(&self, key: &str) -> bool {
+        self.found.contains_key(key)
+    }
+}
+
+/// Events for one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Append<E, S> {
+    /// Which, among those that [`Domain::reads`] named as written.
+    pub stream: StreamId,
+    /// What happened, in order.
+    pub events: Vec<E>,
+    /// The stream's state after them, where the decision has folded it already. It must be what
+    /// [`Domain::evolve`] makes of the events at the decision's time; a debug build checks that.
+    pub state: Option<S>,
+}
+
+impl<E, S> Append<E, S> {
+    /// Events that the engine folds.
+    #[must_use]
+    pub const fn new(stream: StreamId, events: Vec<E>) -> Self {
+        Self { stream, events, state: None }
+    }
+
+    /// Events with the state after them.
+    #[must_use]
+    pub const fn folded(stream: StreamId, events: Vec<E>, state: S) -> Self {
+        Self { stream, events, state: Some(state) }
+    }
+}
+
+impl<E, S> From<(StreamId, Vec<E>)> for Append<E, S> {
+    fn from((stream, events): (StreamId, Vec<E>)) -> Self {
+        Self::new(stream, events)
     }
 }
 
 /// What is to be appended at once.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision<E> {
-    /// Per stream, each among those that [`Domain::reads`] named. May be empty: there is nothing to do.
-    pub appends: Vec<(StreamId, Vec<E>)>,
+pub struct Decision<E, S> {
+    /// One a stream. May be empty: there is nothing to do.
+    pub appends: Vec<Append<E, S>>,
+    /// Streams of [`Domain::reads`] that must not have moved on when this is written; otherwise it is decided
+    /// anew. Those that are appended to need none.
+    pub fences: Vec<StreamId>,
     /// Written at most once per key.
     pub key: Option<String>,
 }
 
-impl<E> Decision<E> {
+impl<E, S> Default for Decision<E, S> {
+    fn default() -> Self {
+        Self { appends: Vec::new(), fences: Vec::new(), key: None }
+    }
+}
+
+impl<E, S> Decision<E, S> {
     /// Nothing to do.
     #[must_use]
-    pub const fn nothing() -> Self {
-        Self { appends: Vec::new(), key: None }
+    pub fn nothing() -> Self {
+        Self::default()
     }
 
     /// Events for one stream.
     #[must_use]
     pub fn one(stream: StreamId, events: Vec<E>) -> Self {
-        Self { appends: if events.is_empty() { Vec::new() } else { vec![(stream, events)] }, key: None }
+        if events.is_empty() { Self::nothing() } else { Self::of([Append::new(stream, events)]) }
+    }
+
+    /// Events for several streams.
+    #[must_use]
+    pub fn of(appends: impl IntoIterator<Item = impl Into<Append<E, S>>>) -> Self {
+        Self { appends: appends.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
@@ -169,7 +321,7 @@ pub trait Domain: Send + Sync + 'static {
     /// What happened.
     type Event: Clone + Debug + Send + Sync;
     /// The fold of one stream, of any category.
-    type State: Clone + Debug + Send + Sync;
+    type State: Clone + Debug + PartialEq + Send + Sync;
     /// What may be asked.
     type Command: Clone + Debug + Send + Sync;
     /// The whole request of a step.
@@ -197,9 +349,10 @@ pub trait Domain: Send + Sync + 'static {
     /// [`Illegal`] when the event cannot follow.
     fn evolve(state: Self::State, stamp: Stamp, event: &Self::Event) -> Result<Self::State, Illegal>;
 
-    /// The streams a command is about. The first one is the command's lock: commands with the same first stream are
-    /// decided one after the other within this process.
-    fn reads(command: &Self::Command) -> Vec<StreamId>;
+    /// What a command is about, as far as the world so far tells. Asked again with what it named in the
+    /// world, until it names nothing new: so a stream may be named because of what stands in another one.
+    /// Pure: the same world, the same answer.
+    fn reads(world: &World<Self::State>, command: &Self::Command) -> Reads;
 
     /// Chooses.
     ///
@@ -209,7 +362,7 @@ pub trait Domain: Send + Sync + 'static {
         world: &World<Self::State>,
         command: &Self::Command,
         now_ms: u64,
-    ) -> Result<Decision<Self::Event>, Self::Rejection>;
+    ) -> Result<Decision<Self::Event, Self::State>, Self::Rejection>;
 
     /// What a stream shows to the outside.
     fn project(stream: &StreamId, state: &Self::State) -> Projected<Self::Intent>;
@@ -219,6 +372,16 @@ pub trait Domain: Send + Sync + 'static {
 
     /// The command that says a step has not settled by its deadline.
     fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;
+
+    /// The command of a timer that is due. What it writes takes the timer off, or moves it to a later time;
+    /// for as long as neither is so, it is executed again and again, with growing pauses. A timer that it
+    /// moves within the past is due again at once: that must come to an end.
+    fn timer_due(stream: &StreamId, name: &str) -> Self::Command;
+
+    /// How many commands of timers of this name may begin in how long; `None` for as many as are due.
+    fn pace(_timer: &str) -> Option<Pace> {
+        None
+    }
 }
 
 /// Folds a stream's events onto a state.

@@ -1,48 +1,37 @@
 //! Commands in, atomic appends out.
 //!
-//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: load, decide, append, and on a
-//! conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open steps and rings.
+//! [`Engine::execute`] is the only way anything is written. It is a loop of four lines: read, decide, append,
+//! and on a conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open
+//! steps and rings.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
-use crate::domain::{Domain, FoldError, OpenStep, Projected, Stamp, World, fold};
-use crate::ids::{Position, Seq, StreamId, Token};
-use crate::journal::{
-    AppendError, Batch, Journal, OpenStepRow, ProjectionDelta, ReadError, StreamAppend, SummaryRow,
-};
+use crate::domain::{Append, Decision, Domain, FoldError, Illegal, OpenStep, Stamp, fold};
+use crate::ids::{Doorbell, Position, Seq, StreamId};
+use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend, TimerRow};
+use crate::projection::note_changes;
+use crate::reading::{Endless, READ_ROUNDS_MAX, Reading};
+use crate::turns::{Turn, Turns};
 use crate::wake::Sleepers;
 
-/// How many streams' states are kept in memory. A folded node or workflow is a few KiB: tens of MiB in all.
-const CACHED_STREAMS_MAX: usize = 10_000;
-
-/// How often a command is decided anew after a conflict. Within one process commands on a stream take turns, so a
-/// conflict needs another writer; five in a row need a livelock.
+/// How often a command is decided anew after a conflict. Within one process commands on a stream take turns,
+/// so a conflict needs another writer; five in a row need a livelock.
 const CONFLICTS_MAX: u32 = 5;
-
-/// Commands on one stream take turns by these locks. Two streams may share one and then wait for each other's append, so there
-/// are many times more than streams in work: with 256 in work one in sixty waits, and all of them take under a MiB.
-const LOCK_STRIPES: usize = 16_384;
 
 /// How many doorbells wait for the ringer. More than that are dropped: the safety scan rings them.
 const DOORBELLS_MAX: usize = 65_536;
 
+/// How many timers that were set wait for their loop. More than that are dropped: its next scan reads them.
+const TIMERS_MAX: usize = 65_536;
+
 /// How many events one read takes.
 const READ_PAGE: usize = 1_000;
-
-/// A hint: look at this step of this workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Doorbell {
-    /// The workflow's stream.
-    pub workflow: StreamId,
-    /// The step.
-    pub token: Token,
-}
 
 /// What a command led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,57 +74,12 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
         /// Which.
         stream: StreamId,
     },
-}
-
-/// A stream as it is remembered: its state, and what that shows, so that neither is computed twice.
-struct Loaded<D: Domain> {
-    state: Arc<D::State>,
-    head: Seq,
-    shown: Arc<Projected<D::Intent>>,
-}
-
-impl<D: Domain> Clone for Loaded<D> {
-    fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), head: self.head, shown: Arc::clone(&self.shown) }
-    }
-}
-
-struct Cached<D: Domain> {
-    loaded: Loaded<D>,
-    used: u64,
-}
-
-struct Cache<D: Domain> {
-    streams: HashMap<StreamId, Cached<D>>,
-    uses: u64,
-}
-
-impl<D: Domain> Cache<D> {
-    fn get(&mut self, stream: &StreamId) -> Option<Loaded<D>> {
-        self.uses += 1;
-        let uses = self.uses;
-        self.streams.get_mut(stream).map(|cached| {
-            cached.used = uses;
-            cached.loaded.clone()
-        })
-    }
-
-    fn put(&mut self, stream: StreamId, loaded: Loaded<D>) {
-        self.uses += 1;
-        // A read that began before an append and ends after it must not put the older state back.
-        if self.streams.get(&stream).is_some_and(|cached| cached.loaded.head > loaded.head) {
-            return;
-        }
-        if self.streams.len() >= CACHED_STREAMS_MAX && !self.streams.contains_key(&stream) {
-            // Half of them at once: a scan now and then instead of a list on every use.
-            let floor = self.uses.saturating_sub(CACHED_STREAMS_MAX as u64 / 2);
-            self.streams.retain(|_, cached| cached.used >= floor);
-            if self.streams.len() >= CACHED_STREAMS_MAX {
-                self.streams.clear();
-            }
-        }
-        self.streams.insert(stream, Cached { loaded, used: self.uses });
-    }
+    /// The domain broke its contract; nothing was written.
+    #[error("BUG: {why}")]
+    Inconsistent {
+        /// How.
+        why: String,
+    },
 }
 
 /// The engine of one domain over one journal. Cheap to clone.
@@ -153,9 +97,11 @@ struct Inner<D: Domain> {
     journal: Arc<dyn Journal>,
     clock: Clock,
     cache: Mutex<Cache<D>>,
-    locks: Vec<AsyncMutex<()>>,
+    turns: Turns,
     bells: mpsc::Sender<Doorbell>,
     bells_taken: Mutex<Option<mpsc::Receiver<Doorbell>>>,
+    timers: mpsc::Sender<TimerRow>,
+    timers_taken: Mutex<Option<mpsc::Receiver<TimerRow>>>,
     written: watch::Sender<Position>,
     sleepers: Sleepers<D::Intent>,
 }
@@ -165,14 +111,17 @@ impl<D: Domain> Engine<D> {
     #[must_use]
     pub fn new(journal: Arc<dyn Journal>, clock: Clock) -> Self {
         let (bells, taken) = mpsc::channel(DOORBELLS_MAX);
+        let (timers, timers_taken) = mpsc::channel(TIMERS_MAX);
         Self {
             inner: Arc::new(Inner {
                 journal,
                 clock,
-                cache: Mutex::new(Cache { streams: HashMap::new(), uses: 0 }),
-                locks: (0..LOCK_STRIPES).map(|_| AsyncMutex::new(())).collect(),
+                cache: Mutex::default(),
+                turns: Turns::default(),
                 bells,
                 bells_taken: Mutex::new(Some(taken)),
+                timers,
+                timers_taken: Mutex::new(Some(timers_taken)),
                 written: watch::Sender::new(Position(0)),
                 sleepers: Sleepers::default(),
             }),
@@ -202,8 +151,14 @@ impl<D: Domain> Engine<D> {
         self.inner.bells_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Lets the steps whose request is concerned look at once, if they wait between two looks in this process: something
-    /// was heard of what they wait for. Returns how many there are. A hint: a step that misses it looks when it would have.
+    /// The timers that this engine has set. There is one receiver: their loop.
+    pub(crate) fn take_timers(&self) -> Option<mpsc::Receiver<TimerRow>> {
+        self.inner.timers_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Lets the steps whose request is concerned look at once, if they wait between two looks in this
+    /// process: something was heard of what they wait for. Returns how many there are. A hint: a step that
+    /// misses it looks when it would have.
     pub fn wake(&self, is_concerned: impl Fn(&D::Intent) -> bool) -> usize {
         self.inner.sleepers.wake(is_concerned)
     }
@@ -231,44 +186,35 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has opened.
+    /// As [`execute`](Self::execute), and leaves it to the caller to ring the doorbells of the steps it has
+    /// opened.
     pub(crate) async fn execute_quietly(
         &self,
         command: &D::Command,
     ) -> Result<(Executed, Vec<Doorbell>), ExecuteError<D::Rejection>> {
-        let reads = D::reads(command);
-        let _turn = match reads.first() {
-            Some(first) => Some(self.lock(first).lock().await),
-            None => None,
-        };
+        let mut turn = self.inner.turns.none();
+        let mut last = None;
         for _ in 0..CONFLICTS_MAX {
-            let mut world = World::default();
-            let mut loaded = Vec::with_capacity(reads.len());
-            for stream in &reads {
-                let found = self.load_shown(stream).await?;
-                world.insert(stream.clone(), Arc::clone(&found.state), found.head);
-                loaded.push((stream, found));
-            }
+            let read = self.read(command, &mut turn).await?;
             let now_ms = self.inner.clock.now_ms();
-            let decision = D::decide(&world, command, now_ms).map_err(ExecuteError::Rejected)?;
+            let decision = D::decide(&read.reading.world, command, now_ms).map_err(ExecuteError::Rejected)?;
             if decision.appends.is_empty() {
                 return Ok((Executed { position: None, events: 0 }, Vec::new()));
             }
-            let prepared = Self::prepare(&loaded, &decision.appends, now_ms)?;
-            let events = prepared.batch_appends.iter().map(|append| append.events.len()).sum();
-            let batch = Batch {
-                appends: prepared.batch_appends,
-                key: decision.key,
-                recorded_at_ms: now_ms,
-                projection: prepared.delta,
-            };
-            match self.inner.journal.append(batch).await {
+            let prepared = Self::prepare(&read, decision, now_ms)?;
+            let events = prepared.batch.appends.iter().map(|append| append.events.len()).sum();
+            let timers = prepared.batch.projection.timers_set.clone();
+            match self.inner.journal.append(prepared.batch).await {
                 Ok(appended) => {
                     {
                         let mut cache = self.cache();
                         for (stream, after) in prepared.after {
                             cache.put(stream, after);
                         }
+                    }
+                    for timer in timers {
+                        // A full channel loses a hint, not a timer: the next scan reads it.
+                        let _ = self.inner.timers.try_send(timer);
                     }
                     self.inner.written.send_if_modified(|last| {
                         let moved = *last < appended.last;
@@ -279,16 +225,54 @@ impl<D: Domain> Engine<D> {
                 }
                 Err(AppendError::Conflict { stream, expected, actual }) => {
                     debug!(%stream, %expected, %actual, "another writer was faster");
-                    self.forget(&reads);
+                    self.cache().forget(read.loaded.keys());
+                    last = Some(stream);
                 }
                 Err(AppendError::Duplicate { at, .. }) => return Err(ExecuteError::AlreadyDone { at }),
                 Err(error) => {
-                    self.forget(&reads);
+                    self.cache().forget(read.loaded.keys());
                     return Err(ExecuteError::Append(error));
                 }
             }
         }
-        Err(ExecuteError::Contended { stream: reads.into_iter().next().unwrap_or_else(no_stream) })
+        Err(ExecuteError::Contended { stream: last.unwrap_or_else(no_stream) })
+    }
+
+    /// Reads what a command is about, to the fixed point, holding a turn on every stream that it may write.
+    async fn read(
+        &self,
+        command: &D::Command,
+        turn: &mut Turn<'_>,
+    ) -> Result<Read<D>, ExecuteError<D::Rejection>> {
+        let inconsistent = |endless: Endless| ExecuteError::Inconsistent { why: endless.to_string() };
+        let mut read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+        let mut restarts = 0;
+        loop {
+            let missing = read.reading.missing(command).map_err(inconsistent)?;
+            if missing.is_empty() {
+                return Ok(read);
+            }
+            if !turn.take_further(&missing.written).await {
+                restarts += 1;
+                // Each time there is a stream more; that many in a chain are a bug of their own.
+                if restarts > READ_ROUNDS_MAX {
+                    let stream = missing.written.into_iter().next().unwrap_or_else(no_stream);
+                    return Err(ExecuteError::Contended { stream });
+                }
+                read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+                continue;
+            }
+            // Keys before streams: what was found is loaded later than it was found.
+            for key in missing.keys {
+                let streams = self.inner.journal.lookup(&key).await?;
+                read.reading.world.insert_lookup(key, streams);
+            }
+            for stream in missing.written.into_iter().chain(missing.observed) {
+                let found = self.load_shown(&stream).await?;
+                read.reading.world.insert(stream.clone(), Arc::clone(&found.state), found.head);
+                read.loaded.insert(stream, found);
+            }
+        }
     }
 
     /// The state and head of a stream.
@@ -322,158 +306,133 @@ impl<D: Domain> Engine<D> {
         Ok(loaded.shown.steps.iter().find(|step| step.token == bell.token).cloned())
     }
 
-    /// Rings every open step: after a start, and as the slow safety scan behind every doorbell. Returns how many.
+    /// When a timer of a stream is due; `None` when the stream does not show it (any more).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn timer(
+        &self,
+        stream: &StreamId,
+        name: &str,
+    ) -> Result<Option<u64>, ExecuteError<D::Rejection>> {
+        let loaded = self.load_shown(stream).await?;
+        Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).map(|timer| timer.due_ms))
+    }
+
+    /// Rings the open steps that are due at `due_ms` or before, the most urgent first: after a start, and as
+    /// the slow safety scan behind every doorbell. Returns how many.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn ring_open_steps(&self) -> Result<usize, ReadError> {
-        let mut after = None;
-        let mut rung = 0;
+    pub async fn ring_open_steps(&self, due_ms: u64) -> Result<usize, ReadError> {
+        let (mut after, mut due) = (None, Vec::new());
         loop {
-            let page = self.inner.journal.open_steps(u64::MAX, after.take(), READ_PAGE).await?;
+            let page = self.inner.journal.open_steps(due_ms, after.take(), READ_PAGE).await?;
             let full = page.len() == READ_PAGE;
             for row in page {
                 after = Some((row.stream.clone(), row.token));
-                if self.inner.bells.try_send(Doorbell { workflow: row.stream, token: row.token }).is_err() {
-                    warn!("more open steps than doorbells fit; the next scan goes on");
-                    return Ok(rung);
-                }
-                rung += 1;
+                due.push((row.priority, Doorbell { workflow: row.stream, token: row.token }));
             }
-            if !full {
-                return Ok(rung);
+            if !full || due.len() >= DOORBELLS_MAX {
+                break;
             }
         }
+        due.sort_by_key(|(priority, _)| *priority);
+        let mut rung = 0;
+        for (_, bell) in due {
+            if self.inner.bells.try_send(bell).is_err() {
+                warn!("more open steps than doorbells fit; the next scan goes on");
+                break;
+            }
+            rung += 1;
+        }
+        Ok(rung)
     }
 
     fn prepare(
-        loaded: &[(&StreamId, Loaded<D>)],
-        appends: &[(StreamId, Vec<D::Event>)],
+        read: &Read<D>,
+        decision: Decision<D::Event, D::State>,
         now_ms: u64,
     ) -> Result<Prepared<D>, ExecuteError<D::Rejection>> {
-        let mut prepared = Prepared {
-            batch_appends: Vec::with_capacity(appends.len()),
-            delta: ProjectionDelta::default(),
-            after: Vec::with_capacity(appends.len()),
-            bells: Vec::new(),
-        };
-        for (stream, events) in appends {
-            let Some((_, before)) = loaded.iter().find(|(read, _)| *read == stream) else {
-                return Err(ExecuteError::Append(AppendError::Refused {
-                    why: format!("BUG: decide wrote to {stream}, which it did not read"),
-                }));
+        let inconsistent = |why: String| Err(ExecuteError::Inconsistent { why });
+        let batch = Batch { key: decision.key, recorded_at_ms: now_ms, ..Batch::default() };
+        let mut prepared = Prepared { batch, after: Vec::new(), bells: Vec::new() };
+        for stream in decision.fences {
+            let Some(head) = read.reading.world.head(&stream) else {
+                return inconsistent(format!("a decision fences {stream}, which its reads do not name"));
             };
-            let mut state = D::State::clone(&before.state);
-            let mut seq = before.head;
-            for event in events {
-                seq = seq.next();
-                state = D::evolve(state, Stamp { seq, at_ms: now_ms }, event).map_err(|illegal| {
-                    ExecuteError::Corrupt { stream: stream.clone(), source: illegal.into() }
-                })?;
+            if !decision.appends.iter().any(|append| append.stream == stream) {
+                prepared.batch.fences.push((stream, head));
             }
-            let shown = D::project(stream, &state);
-            diff(stream, &before.shown, &shown, now_ms, &mut prepared);
-            prepared.batch_appends.push(StreamAppend {
+        }
+        for Append { stream, events, state } in decision.appends {
+            let before = read.loaded.get(&stream).filter(|_| read.reading.reads.written.contains(&stream));
+            let Some(before) = before else {
+                return inconsistent(format!(
+                    "a decision wrote to {stream}, which its reads do not name as written"
+                ));
+            };
+            let folds = || {
+                evolve_all::<D>(&before.state, before.head, now_ms, &events)
+                    .map_err(|source| ExecuteError::Corrupt { stream: stream.clone(), source: source.into() })
+            };
+            let state = match state {
+                None => folds()?,
+                Some(state) if cfg!(debug_assertions) && folds()? != state => {
+                    return inconsistent(format!(
+                        "a decision handed over another state of {stream} than its events make"
+                    ));
+                }
+                Some(state) => state,
+            };
+            let shown = D::project(&stream, &state);
+            let delta = &mut prepared.batch.projection;
+            prepared.bells.extend(note_changes(delta, &stream, &before.shown, &shown, now_ms));
+            let head = Seq(before.head.0 + events.len() as u64);
+            prepared.batch.appends.push(StreamAppend {
                 stream: stream.clone(),
                 expected: before.head,
                 events: events.iter().map(D::encode).collect(),
             });
-            let after = Loaded { state: Arc::new(state), head: seq, shown: Arc::new(shown) };
-            prepared.after.push((stream.clone(), after));
+            prepared.after.push((stream, Loaded { state: Arc::new(state), head, shown: Arc::new(shown) }));
         }
         Ok(prepared)
-    }
-
-    fn lock(&self, stream: &StreamId) -> &AsyncMutex<()> {
-        let mut hasher = DefaultHasher::new();
-        stream.hash(&mut hasher);
-        &self.inner.locks[(hasher.finish() % LOCK_STRIPES as u64) as usize]
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache<D>> {
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn forget(&self, streams: &[StreamId]) {
-        let mut cache = self.cache();
-        for stream in streams {
-            cache.streams.remove(stream);
-        }
-    }
 }
 
+/// What a command is decided on.
+struct Read<D: Domain> {
+    reading: Reading<D>,
+    loaded: BTreeMap<StreamId, Loaded<D>>,
+}
+
+/// What is to be written, and what is so after it.
 struct Prepared<D: Domain> {
-    batch_appends: Vec<StreamAppend>,
-    delta: ProjectionDelta,
+    batch: Batch,
     after: Vec<(StreamId, Loaded<D>)>,
     bells: Vec<Doorbell>,
 }
 
+/// A stream's state after further events: one copy of it, however many events there are.
+fn evolve_all<D: Domain>(
+    before: &D::State,
+    head: Seq,
+    at_ms: u64,
+    events: &[D::Event],
+) -> Result<D::State, Illegal> {
+    let seqs = (1..).map(|n| Seq(head.0 + n));
+    events
+        .iter()
+        .zip(seqs)
+        .try_fold(before.clone(), |state, (event, seq)| D::evolve(state, Stamp { seq, at_ms }, event))
+}
+
 fn no_stream() -> StreamId {
     StreamId::parse("none/none").unwrap_or_else(|_| unreachable!("BUG: a literal is a stream name"))
-}
-
-fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
-    OpenStepRow {
-        stream: stream.clone(),
-        token: step.token,
-        step: step.step.clone(),
-        due_ms: step.not_before_ms,
-        deadline_ms: step.deadline_ms,
-        priority: step.priority,
-    }
-}
-
-/// What `after` shows that `before` did not.
-fn diff<D: Domain>(
-    stream: &StreamId,
-    before: &Projected<D::Intent>,
-    after: &Projected<D::Intent>,
-    now_ms: u64,
-    prepared: &mut Prepared<D>,
-) {
-    let delta = &mut prepared.delta;
-    for step in &before.steps {
-        if !after.steps.iter().any(|other| other.token == step.token) {
-            delta.closed.push((stream.clone(), step.token));
-        }
-    }
-    for step in &after.steps {
-        let row = step_row(stream, step);
-        match before.steps.iter().find(|other| other.token == step.token) {
-            None => {
-                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
-                delta.opened.push(row);
-            }
-            // A deadline can move (resume); the row is replaced.
-            Some(other) if step_row(stream, other) != row => {
-                prepared.bells.push(Doorbell { workflow: stream.clone(), token: step.token });
-                delta.closed.push((stream.clone(), step.token));
-                delta.opened.push(row);
-            }
-            Some(_) => {}
-        }
-    }
-    for key in &before.keys {
-        if !after.keys.contains(key) {
-            delta.keys_removed.push((key.clone(), stream.clone()));
-        }
-    }
-    for key in &after.keys {
-        if !before.keys.contains(key) {
-            delta.keys_added.push((key.clone(), stream.clone()));
-        }
-    }
-    if before.summary != after.summary
-        && let Some(summary) = &after.summary
-    {
-        delta.summaries.push(SummaryRow {
-            stream: stream.clone(),
-            open: summary.open,
-            body: summary.body.clone(),
-            updated_at_ms: now_ms,
-        });
-    }
 }
 
 /// Reads and folds a whole stream.
@@ -497,80 +456,5 @@ pub async fn load_stream<D: Domain>(
         if !full {
             return Ok((state, head));
         }
-    }
-}
-
-/// Rebuilds what the projections should hold, event by event in order of position: the other half of `verify` and
-/// `rebuild`.
-#[derive(Debug)]
-pub struct Reprojection<D: Domain> {
-    states: BTreeMap<StreamId, (D::State, u64)>,
-    updated: BTreeMap<StreamId, (Option<crate::domain::Summary>, u64)>,
-}
-
-impl<D: Domain> Default for Reprojection<D> {
-    fn default() -> Self {
-        Self { states: BTreeMap::new(), updated: BTreeMap::new() }
-    }
-}
-
-/// The projections, in full.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Projections {
-    /// In the order (stream, token).
-    pub open_steps: Vec<OpenStepRow>,
-    /// In the order (key, stream).
-    pub keys: Vec<(String, StreamId)>,
-    /// In order of stream.
-    pub summaries: Vec<SummaryRow>,
-}
-
-impl<D: Domain> Reprojection<D> {
-    /// Takes the next event.
-    ///
-    /// # Errors
-    /// [`FoldError`]; the stream stays as it was.
-    pub fn apply(&mut self, event: &crate::journal::RecordedEvent) -> Result<(), FoldError> {
-        let (state, _) = self.states.remove(&event.stream).unwrap_or_else(|| (D::empty(&event.stream), 0));
-        let next = fold::<D>(state.clone(), [event]);
-        let at_ms = event.recorded_at_ms;
-        match next {
-            Ok(next) => {
-                let summary = D::project(&event.stream, &next).summary;
-                let entry = self.updated.entry(event.stream.clone()).or_insert((None, at_ms));
-                if entry.0 != summary {
-                    *entry = (summary, at_ms);
-                }
-                self.states.insert(event.stream.clone(), (next, at_ms));
-                Ok(())
-            }
-            Err(error) => {
-                self.states.insert(event.stream.clone(), (state, at_ms));
-                Err(error)
-            }
-        }
-    }
-
-    /// What the projections should hold.
-    #[must_use]
-    pub fn finish(self) -> Projections {
-        let mut projections = Projections::default();
-        for (stream, (state, _)) in &self.states {
-            let shown = D::project(stream, state);
-            let mut steps: Vec<_> = shown.steps.iter().map(|step| step_row(stream, step)).collect();
-            steps.sort_by_key(|row| row.token);
-            projections.open_steps.extend(steps);
-            projections.keys.extend(shown.keys.into_iter().map(|key| (key, stream.clone())));
-            if let Some(summary) = shown.summary {
-                projections.summaries.push(SummaryRow {
-                    stream: stream.clone(),
-                    open: summary.open,
-                    body: summary.body,
-                    updated_at_ms: self.updated.get(stream).map_or(0, |(_, at)| *at),
-                });
-            }
-        }
-        projections.keys.sort();
-        projections
     }
 }

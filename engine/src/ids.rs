@@ -47,7 +47,7 @@ impl StreamId {
         &self.0
     }
 
-    /// What stands before the first slash: `node`, `workflow`, `letter`…
+    /// What stands before the first slash: `node`, `workflow`, `inbox entry`…
     #[must_use]
     pub fn category(&self) -> &str {
         self.0.split_once('/').map_or("", |(category, _)| category)
@@ -135,6 +135,15 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A hint: look at this step of this workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Doorbell {
+    /// The workflow's stream.
+    pub workflow: StreamId,
+    /// The step.
+    pub token: Token,
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! # Guarantees an adapter gives
 //! - An append is atomic over all its streams and durable before it is acknowledged.
 //! - A stream grows only from the head the caller expected; otherwise nothing of the batch is written.
+//! - A stream that a batch fences is where the caller believes at the moment the batch is written; otherwise
+//!   nothing of it is.
 //! - A batch with an idempotency key is written at most once.
 //! - Positions are dense from 1; every row's hash chains to the one before it ([`chain`]).
 //! - The projections of a batch are written in the same transaction as its events.
@@ -20,6 +22,9 @@ pub const EVENT_BODY_MAX: usize = 512 * 1024;
 
 /// The most events of one batch. The largest the domain makes is a few dozen.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// The most fences of one batch. A decision looks at a few streams beside those it writes.
+pub const BATCH_FENCES_MAX: usize = 1_000;
 
 /// The longest kind of an event, in bytes. The domain's are under 40.
 pub const EVENT_KIND_MAX: usize = 100;
@@ -139,6 +144,17 @@ pub struct OpenStepRow {
     pub priority: i32,
 }
 
+/// A timer of a stream, as the projection keeps it. The order is that in which timers are due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TimerRow {
+    /// When it is due; 0 for at once.
+    pub due_ms: u64,
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its name; a stream has at most one of each name.
+    pub name: String,
+}
+
 /// One line about a stream, for lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SummaryRow {
@@ -165,6 +181,10 @@ pub struct ProjectionDelta {
     pub keys_removed: Vec<(String, StreamId)>,
     /// Summaries to insert or replace.
     pub summaries: Vec<SummaryRow>,
+    /// Timers to insert, or to move to another time.
+    pub timers_set: Vec<TimerRow>,
+    /// Timers that are due no more.
+    pub timers_removed: Vec<(StreamId, String)>,
 }
 
 /// What is appended at once, or not at all.
@@ -172,6 +192,9 @@ pub struct ProjectionDelta {
 pub struct Batch {
     /// Per stream; a stream appears at most once.
     pub appends: Vec<StreamAppend>,
+    /// Streams that must not have moved on from these heads; nothing is written to them. [`Seq::NONE`] for
+    /// one that must not exist. A stream appears at most once, and not among those that are appended to.
+    pub fences: Vec<(StreamId, Seq)>,
     /// Written at most once per key.
     pub key: Option<String>,
     /// The time the engine's clock shows.
@@ -181,6 +204,12 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Every stream whose head the writer names, and that head: those appended to, then the fenced ones.
+    pub fn expected(&self) -> impl Iterator<Item = (&StreamId, Seq)> {
+        let appends = self.appends.iter().map(|append| (&append.stream, append.expected));
+        appends.chain(self.fences.iter().map(|(stream, head)| (stream, *head)))
+    }
+
     /// Checks the bounds every adapter keeps.
     ///
     /// # Errors
@@ -201,6 +230,19 @@ impl Batch {
             && !(1..=KEY_MAX).contains(&key.len())
         {
             return refused(format!("a key of {} bytes; between 1 and {KEY_MAX} fit", key.len()));
+        }
+        if self.fences.len() > BATCH_FENCES_MAX {
+            return refused(format!(
+                "{} fences in one batch; the most is {BATCH_FENCES_MAX}",
+                self.fences.len()
+            ));
+        }
+        for (i, (fenced, _)) in self.fences.iter().enumerate() {
+            if self.appends.iter().any(|append| append.stream == *fenced)
+                || self.fences[..i].iter().any(|(other, _)| other == fenced)
+            {
+                return refused(format!("stream {fenced} is fenced and appears twice in one batch"));
+            }
         }
         for (i, append) in self.appends.iter().enumerate() {
             if self.appends[..i].iter().any(|other| other.stream == append.stream) {
@@ -348,8 +390,8 @@ pub trait Journal: Send + Sync + 'static {
     /// See [`ReadError`].
     async fn head(&self) -> Result<Head, ReadError>;
 
-    /// Open steps that are due at `due_ms` or before, in the order (stream, token), from after `after`, at most
-    /// `limit`.
+    /// Open steps that are due at `due_ms` or before, in the order (stream, token), from after `after`, at
+    /// most `limit`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -360,14 +402,26 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError>;
 
+    /// Timers that are due at `due_ms` or before, in the order (due, stream, name), from after `after`, at
+    /// most `limit`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError>;
+
     /// The streams a key leads to, in order of name.
     ///
     /// # Errors
     /// See [`ReadError`].
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError>;
 
-    /// Summaries of one category (`node`, `workflow`) in order of name, from after `after`, at most `limit`; only the
-    /// open ones if `only_open`.
+    /// Summaries of one category (`node`, `workflow`) in order of name, from after `after`, at most `limit`;
+    /// only the open ones if `only_open`.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -1,7 +1,8 @@
 //! Both ports in memory: for tests, and as the reference of the conformance suites.
 //!
-//! They keep every promise of the ports except durability, and they are deterministic: ordered maps, ids that count
-//! from 1, time only from the caller or the [`Clock`]. Under `tokio::time::pause` the queue waits in virtual time.
+//! They keep every promise of the ports except durability, and they are deterministic: ordered maps, ids that
+//! count from 1, time only from the caller or the [`Clock`]. Under `tokio::time::pause` the queue waits in
+//! virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::ids::{Position, Seq, StreamId, Token};
 use crate::journal::{
     AppendError, Appended, Batch, Hash, Head, Journal, OpenStepRow, ProjectionDelta, ReadError,
-    RecordedEvent, SummaryRow, Which, chain,
+    RecordedEvent, SummaryRow, TimerRow, Which, chain,
 };
 use crate::queue::{
     BATCH_MESSAGES_MAX, DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt, check_outgoing,
@@ -38,6 +39,8 @@ struct JournalState {
     open_steps: BTreeMap<(StreamId, Token), OpenStepRow>,
     lookup: BTreeSet<(String, StreamId)>,
     summaries: BTreeMap<StreamId, SummaryRow>,
+    /// By stream and name: when it is due.
+    timers: BTreeMap<(StreamId, String), u64>,
 }
 
 impl MemoryJournal {
@@ -48,7 +51,8 @@ impl MemoryJournal {
     }
 
     fn state(&self) -> MutexGuard<'_, JournalState> {
-        // A panic while the lock was held can only come from running out of memory: every change below is checked first.
+        // A panic while the lock was held can only come from running out of memory: every change below is
+        // checked first.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,21 +71,17 @@ impl JournalState {
 
     fn append(&mut self, batch: Batch) -> Result<Appended, AppendError> {
         batch.check()?;
-        // The key first: who repeats an append whose answer was lost must hear that it was written, not that the
-        // stream has moved on.
+        // The key first: who repeats an append whose answer was lost must hear that it was written, not that
+        // the stream has moved on.
         if let Some(key) = &batch.key
             && let Some(&at) = self.keys.get(key)
         {
             return Err(AppendError::Duplicate { key: key.clone(), at });
         }
-        for append in &batch.appends {
-            let actual = self.head_of(&append.stream);
-            if actual != append.expected {
-                return Err(AppendError::Conflict {
-                    stream: append.stream.clone(),
-                    expected: append.expected,
-                    actual,
-                });
+        for (stream, expected) in batch.expected() {
+            let actual = self.head_of(stream);
+            if actual != expected {
+                return Err(AppendError::Conflict { stream: stream.clone(), expected, actual });
             }
         }
         let mut key = batch.key;
@@ -127,6 +127,12 @@ impl JournalState {
         for mut row in delta.summaries {
             row.updated_at_ms = never_or(row.updated_at_ms);
             self.summaries.insert(row.stream.clone(), row);
+        }
+        for timer in delta.timers_removed {
+            self.timers.remove(&timer);
+        }
+        for row in delta.timers_set {
+            self.timers.insert((row.stream, row.name), never_or(row.due_ms));
         }
     }
 }
@@ -178,6 +184,25 @@ impl Journal for MemoryJournal {
         let state = self.state();
         let rows = state.open_steps.range((from, Bound::Unbounded)).map(|(_, row)| row);
         Ok(rows.filter(|row| row.due_ms <= due_ms).take(limit).cloned().collect())
+    }
+
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        let state = self.state();
+        let due = state.timers.iter().filter(|(_, at_ms)| **at_ms <= due_ms);
+        let rows = due.map(|((stream, name), at_ms)| TimerRow {
+            due_ms: *at_ms,
+            stream: stream.clone(),
+            name: name.clone(),
+        });
+        let mut rows: Vec<_> = rows.filter(|row| after.as_ref().is_none_or(|after| row > after)).collect();
+        rows.sort();
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
@@ -371,7 +396,8 @@ impl Queue for MemoryQueue {
         let now = self.clock.now_ms();
         {
             let mut state = self.state();
-            // As SQS does, a message whose time has run out is nobody's, even if nobody else has taken it yet.
+            // As in SQS, the receipt is void when its time has run out, even if no other receiver has taken
+            // the message yet.
             let (_, message) = state
                 .held(receipt)
                 .filter(|(_, message)| message.visible_at_ms > now)

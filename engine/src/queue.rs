@@ -1,10 +1,12 @@
 //! The port `Queue`: the semantics of an SQS standard queue.
 //!
 //! # Guarantees an adapter gives
-//! - A sent message is received at least once unless it is deleted first; it may be received more than once and in
-//!   any order.
-//! - A received message is invisible to others for the queue's visibility timeout, or as long as it is extended.
-//! - A message received more than the queue's limit goes to its dead letters, with its reason if one was given.
+//! - A sent message is received at least once unless it is deleted first; it may be received more than once
+//!   and in any order.
+//! - A received message is invisible to others for the queue's visibility timeout, or as long as it is
+//!   extended.
+//! - A message received more than the queue's limit goes to its dead letters, with its reason if one was
+//!   given.
 //!
 //! One conformance suite (`perennial-store`, `tests/queue_conformance.rs`) runs on every adapter.
 
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-/// The largest message, in bytes: the limit SQS had for years, and still the safe one (SQS takes 1 MiB since 2025).
+/// The largest message, in bytes: the limit SQS had for years, and still the safe one (SQS takes 1 MiB since
+/// 2025).
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// The most messages of one call (SQS API reference, batch actions).
@@ -87,7 +90,7 @@ pub enum QueueError {
         /// Which bound.
         why: String,
     },
-    /// The receipt is too old: the message has been received by somebody else, or deleted.
+    /// The receipt is too old: the message has been received again, or deleted.
     #[error("the receipt is not valid any more")]
     ReceiptExpired,
     /// The queue cannot be reached or answers with an error; try again.
@@ -133,14 +136,15 @@ pub fn check_outgoing(messages: &[Outgoing]) -> Result<(), QueueError> {
 /// One logical queue with its dead letters.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// Sends between 1 and [`BATCH_MESSAGES_MAX`] messages; all are accepted or an error is returned, after which some may
-    /// have been sent.
+    /// Sends between 1 and [`BATCH_MESSAGES_MAX`] messages; all are accepted or an error is returned, after
+    /// which some may have been sent.
     ///
     /// # Errors
     /// See [`QueueError`].
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError>;
 
-    /// Receives up to `max` (at most [`BATCH_MESSAGES_MAX`]) messages, waiting up to `wait` (at most 20 s) for the first.
+    /// Receives up to `max` (at most [`BATCH_MESSAGES_MAX`]) messages, waiting up to `wait` (at most 20 s)
+    /// for the first.
     ///
     /// # Errors
     /// See [`QueueError`].
@@ -149,7 +153,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Keeps a message invisible for `visibility` from now; zero gives it back.
     ///
     /// # Errors
-    /// [`QueueError::ReceiptExpired`] when it is not ours any more.
+    /// [`QueueError::ReceiptExpired`] when the caller no longer holds the message.
     async fn extend(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError>;
 
     /// Deletes received messages (at most [`BATCH_MESSAGES_MAX`]). Deleting twice is no error.

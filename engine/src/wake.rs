@@ -1,8 +1,8 @@
 //! Waking: a step that waits between two looks looks at once when something is heard of what it waits for.
 //!
-//! A wake-up is a hint, like a doorbell: it lives in this process only, may be lost or be wrong, and costs one look. A step is
-//! listed from its first "not yet" until it has settled; one whose run is under way when the hint comes looks once more
-//! after it.
+//! A wake-up is a hint, like a doorbell: it lives in this process only, may be lost or be wrong, and costs
+//! one look. A step is listed from its first "not yet" until it has settled; one whose run is under way when
+//! the hint comes looks once more after it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::engine::Doorbell;
+use crate::ids::Doorbell;
 
 /// The steps in hand that wait for the world. At most as many as a pool has in hand.
 #[derive(Debug)]

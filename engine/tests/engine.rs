@@ -1,26 +1,32 @@
 //! The engine and its worker pool over the ports in memory, in virtual time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use perennial_engine::domain::{Domain as _, FoldError};
-use perennial_engine::engine::{ExecuteError, Reprojection};
-use perennial_engine::ids::{Position, Seq, Token};
+use perennial_engine::domain::{Domain as _, FoldError, Reads, Stamp};
+use perennial_engine::engine::ExecuteError;
+use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     Batch, EventData, Journal as _, OpenStepRow, ProjectionDelta, StreamAppend, SummaryRow, Which,
 };
+use perennial_engine::limits::Limits;
+use perennial_engine::machine::{Fault, Machine, Workflow as _};
+use perennial_engine::projection::Reprojection;
 use perennial_engine::queue::{Depth, Queue as _};
-use perennial_engine::workers::Limits;
+use perennial_engine::reading::Reading;
 use proptest::prelude::*;
 
-use toy::{Act, Command, EPOCH_MS, Event, Intent, Place, Rejection, Toy, job, step};
+use toy::{Act, Command, EPOCH_MS, Event, Intent, Job, Place, Rejection, State, Toy, job, step};
 
+mod timers;
 mod toy;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-// ---- commands ---------------------------------------------------------------------------------------------------
+// ---- commands
+// ---------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
@@ -29,7 +35,9 @@ async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
     let job = job(1);
     engine.execute(Command::start(&job, &["a", "b"], &[])).await.unwrap();
     let report = |token| Command::Report { job: job.clone(), token, evidence: "seen".into() };
-    let late = |error: &ExecuteError<Rejection>| matches!(error, ExecuteError::Rejected(Rejection::NotOpen));
+    let late = |error: &ExecuteError<Rejection>| {
+        matches!(error, ExecuteError::Rejected(Rejection::Fault(Fault::Fenced { .. })))
+    };
 
     engine.execute(report(Token(2))).await.unwrap();
     let events = place.events().await;
@@ -43,17 +51,67 @@ async fn a_report_that_is_late_or_doubled_is_refused_and_leaves_no_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_names_the_workflow_and_the_step_that_a_report_was_fenced_off_from() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::start(&job(1), &["a", "a", "b"], &[])).await.unwrap();
+    let open = place.state(&job(1)).await.open;
+    assert_eq!(
+        open.values().map(|record| record.step.as_str()).collect::<Vec<_>>(),
+        ["a", "b"],
+        "one of a name"
+    );
+    let report = Command::Report { job: job(1), token: Token(1), evidence: "e".into() };
+    let error = engine.execute(report).await.unwrap_err();
+    assert_eq!(error.to_string(), "step 1 of job job/1 is not open; this report is late or doubled");
+}
+
+#[test]
+fn a_machine_that_starts_counts_from_its_first_event_and_hands_over_what_the_events_make() {
+    let started = Event::Started { at_once: vec![step("a"), step("b")], then: vec![] };
+    let stamp = |seq| Stamp { seq: Seq(seq), at_ms: EPOCH_MS };
+    let state = Job::evolve(Toy::empty(&job(1)), stamp(1), &started).unwrap();
+    let mut machine = Machine::<Job>::started(job(1), started, state, EPOCH_MS);
+    machine.intend().unwrap();
+    machine.intend().unwrap();
+    assert_eq!(machine.state().open.keys().collect::<Vec<_>>(), [&Token(2), &Token(3)], "each once");
+    let append = machine.into_append(job(1), |event| event, |state| state).unwrap();
+    let seqs = 1..;
+    let fold = append
+        .events
+        .iter()
+        .zip(seqs)
+        .try_fold(Toy::empty(&job(1)), |state, (event, seq)| Job::evolve(state, stamp(seq), event));
+    assert_eq!(append.state, fold.ok());
+    let idle = Machine::<Job>::from(job(1), Toy::empty(&job(1)), Seq::NONE, EPOCH_MS);
+    assert!(idle.into_append(job(1), |event| event, |state| state).is_none(), "nothing has happened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_follow_never_reaches_the_journal() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::start(&job(1), &["a"], &[])).await.unwrap();
+    let error = engine.execute(Command::Botch { job: job(1) }).await.unwrap_err();
+    let inconsistent = matches!(error, ExecuteError::Rejected(Rejection::Fault(Fault::Inconsistent { .. })));
+    assert!(inconsistent, "{error:?}");
+    let said = "BUG: job job/1 cannot follow its own decision: event 3 cannot follow: step 999 is not open";
+    assert_eq!(error.to_string(), said);
+    assert_eq!(place.events().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land() {
     let place = Place::new();
     let (ours, journal) = (place.engine(), place.test_journal());
-    let theirs = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
+    let theirs = place.engine_over(&journal);
     let job = job(1);
     ours.execute(Command::start(&job, &["a"], &[])).await.unwrap();
     theirs.load(&job).await.unwrap();
     ours.execute(Command::note(&job, "ours")).await.unwrap();
     // Theirs still believes in the old head.
     theirs.execute(Command::note(&job, "theirs")).await.unwrap();
-    assert_eq!(journal.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
     assert_eq!(place.state(&job).await.notes, 2);
     // A report decided on an old state is refused by the new one.
     ours.execute(Command::Report { job: job.clone(), token: Token(2), evidence: "ours".into() })
@@ -62,7 +120,10 @@ async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land()
     let refused = theirs
         .execute(Command::Report { job: job.clone(), token: Token(2), evidence: "theirs".into() })
         .await;
-    assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::NotOpen))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::Fault(Fault::Fenced { .. })))),
+        "{refused:?}"
+    );
     assert_eq!(place.state(&job).await.settled, ["ours"]);
 }
 
@@ -70,10 +131,10 @@ async fn a_conflict_with_another_engine_is_decided_anew_and_both_commands_land()
 async fn a_command_that_meets_nothing_but_conflicts_gives_up() {
     let place = Place::new();
     let journal = place.test_journal();
-    let engine = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
-    journal.conflicts_to_come.store(4, Ordering::SeqCst);
+    let engine = place.engine_over(&journal);
+    journal.intercept.conflicts_to_come.store(4, Ordering::SeqCst);
     engine.execute(Command::note(&job(1), "in the fifth try")).await.unwrap();
-    journal.conflicts_to_come.store(5, Ordering::SeqCst);
+    journal.intercept.conflicts_to_come.store(5, Ordering::SeqCst);
     let error = engine.execute(Command::note(&job(1), "never")).await.unwrap_err();
     assert!(matches!(&error, ExecuteError::Contended { stream } if *stream == job(1)), "{error}");
     assert_eq!(place.state(&job(1)).await.notes, 1);
@@ -96,8 +157,8 @@ async fn a_key_is_written_once_whoever_writes_and_whatever_the_stream() {
 async fn commands_on_one_stream_take_turns_and_never_conflict() {
     let place = Place::new();
     let journal = place.test_journal();
-    let engine = perennial_engine::engine::Engine::<Toy>::new(journal.clone(), place.clock.clone());
-    journal.append_ms.store(1, Ordering::SeqCst);
+    let engine = place.engine_over(&journal);
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
     let notes = (0..100).map(|n| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(Command::note(&job(n % 3), "x")).await })
@@ -105,8 +166,153 @@ async fn commands_on_one_stream_take_turns_and_never_conflict() {
     for note in notes.collect::<Vec<_>>() {
         note.await.unwrap().unwrap();
     }
-    assert_eq!((place.events().await, journal.conflicts.load(Ordering::SeqCst)), (100, 0));
+    assert_eq!((place.events().await, journal.intercept.conflicts.load(Ordering::SeqCst)), (100, 0));
     assert_eq!(place.now(), 34, "and those on different streams do not wait for each other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_read_because_of_what_stands_in_another_one() {
+    let place = Place::new();
+    let (journal, fleet) = (place.test_journal(), job(9));
+    let engine = place.engine_over(&journal);
+    let tell = Command::Tell { job: job(1), text: "x".into() };
+    engine.execute(tell.clone()).await.unwrap();
+    engine.execute(Command::Join { job: job(1), fleet: fleet.clone() }).await.unwrap();
+    let both = engine.execute(tell.clone()).await.unwrap();
+    assert_eq!(both.events, 2);
+    assert_eq!((place.state(&job(1)).await.notes, place.state(&fleet).await.notes), (2, 1));
+    // Another engine moves the member to another fleet: the conflict is decided anew, on what stands there
+    // now.
+    place.engine().execute(Command::Join { job: job(1), fleet: job(8) }).await.unwrap();
+    engine.execute(tell).await.unwrap();
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!((place.state(&fleet).await.notes, place.state(&job(8)).await.notes), (1, 1));
+}
+
+#[test]
+fn a_test_of_a_domain_reads_as_the_engine_does_without_one() {
+    let tell = Command::Tell { job: job(1), text: "x".into() };
+    let all = Command::TellAll { label: "db".into(), text: "x".into() };
+    let load = |stream: &StreamId| {
+        let fleet = (*stream == job(1)).then(|| job(9));
+        (Arc::new(State { fleet, ..Toy::empty(stream) }), Seq(7))
+    };
+    let found = |_: &str| vec![job(3)];
+    let reading = Reading::<Toy>::at_hand(&tell, load, found).unwrap();
+    assert_eq!(reading.reads, Reads::written([job(1), job(9)]));
+    assert_eq!((reading.world.head(&job(9)), reading.world.head(&job(3))), (Some(Seq(7)), None));
+    let reading = Reading::<Toy>::at_hand(&all, load, found).unwrap();
+    assert_eq!(reading.reads, Reads::written([job(3)]).and_keys(["label/db".into()]));
+    let endless = Reading::<Toy>::at_hand(&Command::Wander {}, load, found).unwrap_err();
+    assert_eq!(endless.last, Reads::default().and_observed([job(16)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_leads_to_streams_and_their_states_decide() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    let all = Command::TellAll { label: "db".into(), text: "x".into() };
+    assert_eq!(engine.execute(all.clone()).await.unwrap().events, 0, "a key that leads nowhere");
+    for n in 1..=3 {
+        engine.execute(Command::Label { job: job(n), label: "db".into(), on: n != 2 }).await.unwrap();
+    }
+    assert_eq!(engine.execute(all.clone()).await.unwrap().events, 2);
+    // A lookup that is behind and names a stream too many.
+    *journal.intercept.found.lock().unwrap() = Some(vec![job(1), job(2), job(7)]);
+    assert_eq!(engine.execute(all).await.unwrap().events, 1);
+    let notes = async |n| place.state(&job(n)).await.notes;
+    assert_eq!((notes(1).await, notes(2).await, notes(3).await, notes(7).await), (2, 0, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_never_stops_naming_streams_is_a_bug_and_not_a_hang() {
+    let place = Place::new();
+    let error = place.engine().execute(Command::Wander {}).await.unwrap_err();
+    let ExecuteError::Inconsistent { why } = &error else { panic!("{error:?}") };
+    assert!(why.contains("in 16 rounds") && why.contains("job/16"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_meet_on_their_second_stream_take_turns_too() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    for n in 0..50 {
+        engine.execute(Command::Join { job: job(n), fleet: job(99) }).await.unwrap();
+    }
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
+    let told = (0..50).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(Command::Tell { job: job(n), text: "x".into() }).await })
+    });
+    for told in told.collect::<Vec<_>>() {
+        told.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        (place.state(&job(99)).await.notes, journal.intercept.conflicts.load(Ordering::SeqCst)),
+        (50, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_on_the_same_streams_in_any_order_do_not_wait_for_each_other_for_ever() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    // A ring: each job's fleet is the next job.
+    for n in 0..5 {
+        engine.execute(Command::Join { job: job(n), fleet: job((n + 1) % 5) }).await.unwrap();
+    }
+    journal.intercept.append_ms.store(1, Ordering::SeqCst);
+    let told = (0..100).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(Command::Tell { job: job(n % 5), text: "x".into() }).await })
+    });
+    for told in told.collect::<Vec<_>>() {
+        let told = tokio::time::timeout(100 * SECOND, told).await;
+        told.expect("it waits in a circle").unwrap().unwrap();
+    }
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 0);
+    let mut notes = 0;
+    for n in 0..5 {
+        notes += place.state(&job(n)).await.notes;
+    }
+    assert_eq!(notes, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_is_made_anew_when_a_stream_that_it_fences_has_moved() {
+    let place = Place::new();
+    let journal = place.test_journal();
+    let engine = place.engine_over(&journal);
+    let follow = Command::Follow { job: job(1), leader: job(2) };
+    engine.execute(follow.clone()).await.unwrap();
+    // Another engine finishes the leader; this one still believes that it runs.
+    let other = place.engine();
+    other.execute(Command::start(&job(2), &["a"], &[])).await.unwrap();
+    other.execute(Command::Report { job: job(2), token: Token(2), evidence: "e".into() }).await.unwrap();
+    let refused = engine.execute(follow).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::LeaderFinished))), "{refused:?}");
+    assert_eq!(journal.intercept.conflicts.load(Ordering::SeqCst), 1);
+    assert_eq!(place.state(&job(1)).await.notes, 1);
+    assert_eq!(place.state(&job(2)).await.notes, 0, "a fence writes nothing");
+    // One that appends to what it fences needs no fence.
+    engine.execute(Command::Follow { job: job(3), leader: job(3) }).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_a_decision_hands_over_is_the_streams_state_and_a_wrong_one_is_found_out() {
+    let place = Place::new();
+    let engine = place.engine();
+    engine.execute(Command::note(&job(1), "x")).await.unwrap();
+    engine.execute(Command::note(&job(1), "y")).await.unwrap();
+    assert_eq!(engine.load(&job(1)).await.unwrap().0.notes, 2);
+    // Only a debug build looks, and tests are one.
+    let error = engine.execute(Command::Lie { job: job(1) }).await.unwrap_err();
+    let ExecuteError::Inconsistent { why } = &error else { panic!("{error:?}") };
+    assert!(why.contains("another state of job/1"), "{why}");
+    assert_eq!(place.events().await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +327,8 @@ async fn an_event_of_a_newer_build_stops_its_stream_and_says_what_to_do() {
     place.engine().execute(Command::note(&job(2), "x")).await.unwrap();
 }
 
-// ---- the pool ---------------------------------------------------------------------------------------------------
+// ---- the pool
+// ---------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn the_open_steps_of_one_workflow_run_at_the_same_time() {
@@ -258,7 +465,8 @@ async fn a_step_is_not_run_before_its_time_and_is_given_up_after_its_deadline() 
     process.execute(Command::Start { job: job(1), at_once: vec![later, never], then: vec![] }).await.unwrap();
     place.finished(&job(1)).await;
     assert_eq!(process.runner.first("later"), Some(42_000));
-    // Looked at when it was opened, and every seven seconds; the first look at or after the deadline is the last.
+    // Looked at when it was opened, and every seven seconds; the first look at or after the deadline is the
+    // last.
     let looks = process.runner.runs.lock().unwrap().clone();
     let looks: Vec<_> = looks.iter().filter(|(name, _)| name == "never").map(|(_, at)| *at).collect();
     assert_eq!(looks, [0, 7_000, 14_000, 21_000]);
@@ -338,6 +546,132 @@ async fn steps_without_room_wait_in_the_queue_and_are_taken_when_there_is() {
     assert_eq!(place.depth().await, Depth::default());
 }
 
+/// One step of this priority.
+fn of_priority(name: &str, priority: i32) -> Vec<Intent> {
+    vec![Intent { priority, ..step(name) }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_urgent_steps_run_first_when_slots_are_scarce() {
+    let place = Place::new();
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::SettleAfter(SECOND));
+    for (n, name, priority) in [(1, "first", 9), (2, "low", 9), (3, "urgent", 0), (4, "middle", 5)] {
+        let at_once = of_priority(name, priority);
+        process.execute(Command::Start { job: job(n), at_once, then: vec![] }).await.unwrap();
+        place.sleep(0.01).await;
+    }
+    for n in 1..=4 {
+        place.finished(&job(n)).await;
+    }
+    let runs = process.runner.runs.lock().unwrap().clone();
+    assert_eq!(
+        runs.iter().map(|run| run.0.as_str()).collect::<Vec<_>>(),
+        ["first", "urgent", "middle", "low"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_start_the_most_urgent_steps_are_rung_first() {
+    let place = Place::new();
+    let engine = place.engine();
+    for (n, priority) in [(1, 9), (2, 5), (3, 0)] {
+        let at_once = of_priority(&format!("of-{priority}"), priority);
+        engine.execute(Command::Start { job: job(n), at_once, then: vec![] }).await.unwrap();
+    }
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::SettleAfter(SECOND));
+    place.finished(&job(1)).await;
+    let runs = process.runner.runs.lock().unwrap().clone();
+    assert_eq!(runs.iter().map(|run| run.0.as_str()).collect::<Vec<_>>(), ["of-0", "of-5", "of-9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_work_without_end_does_not_keep_the_rest_out() {
+    let place = Place::new();
+    let limits = Limits { running_max: 1, ..Limits::default() };
+    let process = place.start(limits, |name, _| match name {
+        "low" => Act::Settle,
+        _ => Act::SettleAfter(SECOND),
+    });
+    // Ten lines of urgent steps: whenever one has settled, its next one waits already.
+    for n in 0..10 {
+        let steps = (0..30).map(|step_| step(&format!("{n}-{step_}"))).collect::<Vec<_>>();
+        let (first, then) = (vec![steps[0].clone()], steps[1..].to_vec());
+        process.execute(Command::Start { job: job(n), at_once: first, then }).await.unwrap();
+    }
+    place.sleep(0.5).await;
+    let at_once = of_priority("low", 10);
+    process.execute(Command::Start { job: job(99), at_once, then: vec![] }).await.unwrap();
+    place.finished(&job(99)).await;
+    assert!(place.now() <= 50_000, "one of four slots goes to who has waited longest: {}", place.now());
+    assert!(place.now() >= 2_000, "and the others are before it: {}", place.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_wait_take_no_room_from_those_that_may_run() {
+    let place = Place::new();
+    let limits = Limits { in_hand_max: 4, running_max: 2, ..Limits::default() };
+    let process = place.start(limits, |name, tries| match (name, tries) {
+        ("slow", 0..20) => Act::NotYet(20 * SECOND),
+        _ => Act::Settle,
+    });
+    for n in 0..10 {
+        process.execute(Command::start(&job(n), &["slow"], &[])).await.unwrap();
+        let soon = Intent { not_before_ms: EPOCH_MS + 20_000, ..step("soon") };
+        process
+            .execute(Command::Start { job: job(10 + n), at_once: vec![soon], then: vec![] })
+            .await
+            .unwrap();
+        place.sleep(0.1).await;
+    }
+    process.execute(Command::start(&job(99), &["a"], &["b", "c"])).await.unwrap();
+    place.finished(&job(99)).await;
+    assert!(place.now() < 1_200, "at once: {}", place.now());
+    assert_eq!(process.runner.count("slow"), 10, "every one of them has been looked at");
+    for n in 0..20 {
+        place.finished(&job(n)).await;
+    }
+    assert_eq!(process.runner.runs.lock().unwrap().iter().find(|run| run.0 == "soon").unwrap().1, 20_000);
+    assert_eq!(place.depth().await, Depth::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_beyond_those_that_may_wait_here_are_put_down_and_the_scan_rings_them() {
+    let place = Place::new();
+    let limits = Limits { asleep_max: 3, ..Limits::default() };
+    let process =
+        place.start(limits, |_, tries| if tries < 2 { Act::NotYet(4 * SECOND) } else { Act::Settle });
+    place.sleep(1.0).await;
+    for n in 0..8 {
+        process.execute(Command::start(&job(n), &["a"], &[])).await.unwrap();
+    }
+    place.sleep(1.0).await;
+    assert_eq!(process.runner.count("a"), 8);
+    assert!(place.depth().await.in_flight <= 1, "what is put down holds no message");
+    for n in 0..8 {
+        place.finished(&job(n)).await;
+    }
+    assert!(place.now() < 60_000, "three a scan: {}", place.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_time_is_far_off_is_not_in_hand_and_runs_on_time() {
+    let place = Place::new();
+    let limits = Limits { in_hand_max: 1, asleep_max: 1, ..Limits::default() };
+    let process = place.start(limits, |_, _| Act::Settle);
+    for n in 1..=3 {
+        let not_before_ms = EPOCH_MS + u64::from(n) * 100_000;
+        let later = Intent { not_before_ms, ..step(&format!("later-{n}")) };
+        process.execute(Command::Start { job: job(n), at_once: vec![later], then: vec![] }).await.unwrap();
+    }
+    place.sleep(1.0).await;
+    assert_eq!(place.depth().await, Depth::default(), "no message is held for it");
+    place.sleep(400.0).await;
+    let first = |n: u32| process.runner.first(&format!("later-{n}"));
+    assert_eq!((first(1), first(2), first(3)), (Some(100_000), Some(200_000), Some(300_000)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_hangs_is_dropped_and_looked_at_again() {
     let place = Place::new();
@@ -370,7 +704,7 @@ async fn a_stream_that_cannot_be_folded_stops_only_itself() {
     let place = Place::new();
     // A report of a step that was never opened, and a projection that says there is one.
     let events = vec![
-        Toy::encode(&Event::Started { then: vec![] }),
+        Toy::encode(&Event::Started { at_once: vec![], then: vec![] }),
         Toy::encode(&Event::Settled { token: Token(9), evidence: String::new() }),
     ];
     let row = OpenStepRow {
@@ -464,7 +798,7 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
     for k in 1.. {
         let place = Place::new();
         let journal = place.test_journal();
-        journal.stuck_at.store(k, Ordering::SeqCst);
+        journal.intercept.stuck_at.store(k, Ordering::SeqCst);
         let first = place.start_over(journal, Limits::default(), script);
         let begun = {
             let (engine, start) =
@@ -473,7 +807,7 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
         };
         let only = job(1);
         let reached = tokio::select! {
-            () = first.journal.stuck.notified() => true,
+            () = first.journal.intercept.stuck.notified() => true,
             () = place.finished(&only) => false,
         };
         begun.abort();
@@ -498,24 +832,33 @@ async fn a_process_that_dies_at_any_append_is_followed_by_one_that_finishes() {
     assert_eq!(deaths, 12);
 }
 
-// ---- laws -------------------------------------------------------------------------------------------------------
+// ---- laws
+// -------------------------------------------------------------------------------------------------------
 
 fn any_intent() -> impl Strategy<Value = Intent> {
     ("[a-d]", 0..3_u64, 0..3_u64).prop_map(|(name, not_before_ms, deadline_ms)| Intent {
         name,
         not_before_ms,
         deadline_ms,
+        priority: 0,
     })
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
     let token = || (0..9_u64).prop_map(Token);
     prop_oneof![
-        prop::collection::vec(any_intent(), 0..3).prop_map(|then| Event::Started { then }),
+        (prop::collection::vec(any_intent(), 0..3), prop::collection::vec(any_intent(), 0..3))
+            .prop_map(|(at_once, then)| Event::Started { at_once, then }),
         any_intent().prop_map(|intent| Event::Intended { intent }),
         (token(), any::<String>()).prop_map(|(token, evidence)| Event::Settled { token, evidence }),
         (token(), any::<String>()).prop_map(|(token, because)| Event::Expired { token, because }),
+        token().prop_map(|token| Event::Withdrawn { token }),
         any::<String>().prop_map(|text| Event::Noted { text }),
+        (0..3_u32).prop_map(|n| Event::Joined { fleet: job(n) }),
+        any::<String>().prop_map(|label| Event::Labelled { label }),
+        any::<String>().prop_map(|label| Event::Unlabelled { label }),
+        (any::<String>(), any::<u64>()).prop_map(|(name, due_ms)| Event::AlarmSet { name, due_ms }),
+        any::<String>().prop_map(|name| Event::Rang { name }),
         Just(Event::Finished {}),
     ]
 }
@@ -532,8 +875,16 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (stream(), token())
             .prop_map(|(job, token)| Command::Expire { job, token, because: "b".into() }),
         3 => (stream(), token()).prop_map(|(job, token)| Command::Again { job, token }),
+        1 => stream().prop_map(|job| Command::Botch { job }),
         1 => (stream(), prop::option::of("k[0-3]"))
             .prop_map(|(job, key)| Command::Note { job, text: "n".into(), key }),
+        1 => (stream(), stream()).prop_map(|(job, fleet)| Command::Join { job, fleet }),
+        2 => (stream(), "[a-d]", any::<bool>()).prop_map(|(job, label, on)| Command::Label { job, label, on }),
+        1 => stream().prop_map(|job| Command::Tell { job, text: "t".into() }),
+        1 => (stream(), stream()).prop_map(|(job, leader)| Command::Follow { job, leader }),
+        3 => (stream(), "[a-d]", 0..4_u64).prop_map(|(job, name, due_ms)| Command::Alarm { job, name, due_ms }),
+        1 => (stream(), "[a-d]").prop_map(|(job, name)| Command::Ring { job, name }),
+        1 => "[a-d]".prop_map(|label| Command::TellAll { label, text: "t".into() }),
     ]
 }
 
@@ -543,7 +894,8 @@ proptest! {
         prop_assert_eq!(Toy::decode(&Toy::encode(&event)), Ok(event));
     }
 
-    /// `verify` and `rebuild` rest on this: the projections kept batch by batch are those folded event by event.
+    /// `verify` and `rebuild` rest on this: the projections kept batch by batch are those folded event by
+    /// event.
     #[test]
     fn the_projections_kept_are_the_projections_folded(commands in prop::collection::vec(any_command(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -565,13 +917,15 @@ proptest! {
             let folded = folded.finish();
             let kept = place.journal.open_steps(u64::MAX, None, usize::MAX).await.unwrap();
             prop_assert_eq!(kept, folded.open_steps);
+            prop_assert_eq!(place.journal.timers(u64::MAX, None, usize::MAX).await.unwrap(), folded.timers);
             let timeless = |rows: Vec<SummaryRow>| -> Vec<_> {
                 rows.into_iter().map(|row| SummaryRow { updated_at_ms: 0, ..row }).collect()
             };
             let kept = place.journal.summaries("job", Which::All, None, usize::MAX).await.unwrap();
             prop_assert_eq!(timeless(kept), timeless(folded.summaries));
-            for name in ["a", "b", "c", "d"] {
-                let key = format!("step/{name}");
+            let names = ["a", "b", "c", "d"];
+            let keys = names.iter().flat_map(|name| [format!("step/{name}"), format!("label/{name}")]);
+            for key in keys {
                 let kept = place.journal.lookup(&key).await.unwrap();
                 let of_key = folded.keys.iter().filter(|(folded, _)| *folded == key);
                 prop_assert_eq!(kept, of_key.map(|(_, stream)| stream.clone()).collect::<Vec<_>>());

@@ -8,18 +8,19 @@
 //! 5. A fault may spoil the answer: another code, or none.
 //! 6. The rest of the latency passes; the answer arrives.
 //!
-//! A call whose future is dropped before 4 had no effect; afterwards it had, and nobody was told.
+//! A call whose future is dropped before 4 had no effect; afterwards it had its effect, without an answer.
 //!
 //! # Dying at a call
-//! The hook answers [`CallVerdict`]: `Go`; `Hang`, this call never returns; or `Kill`, this call and every other that
-//! is made through the same *connection* never return, and none of them takes effect any more. A connection stands for
-//! a process: clones of a [`SimRegion`] share one, [`SimRegion::connect`] makes a new one to the same world. `Before`
-//! with `Kill` is a death before the request was sent, `After` with `Kill` one before the answer arrived. The test
-//! learns of it ([`SimRegion::died`]), drops its engine, and opens another one on a new connection.
+//! The hook answers [`CallVerdict`]: `Go`; `Hang`, this call never returns; or `Kill`, this call and every
+//! other that is made through the same *connection* never return, and none of them takes effect any more. A
+//! connection stands for a process: clones of a [`SimRegion`] share one, [`SimRegion::connect`] makes a new
+//! one to the same world. `Before` with `Kill` is a death before the request was sent, `After` with `Kill`
+//! one before the answer arrived. The test learns of it ([`SimRegion::died`]), drops its engine, and opens
+//! another one on a new connection.
 //!
 //! # Time
-//! World time is the clock's, so under tokio's paused time it is virtual. Transitions happen when somebody calls, or
-//! when [`SimRegion::run`] is being polled; that is also what tells events at their time.
+//! World time is the clock's, so under tokio's paused time it is virtual. Transitions happen at calls, and
+//! while [`SimRegion::run`] is polled, which also delivers events at their time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -30,17 +31,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_workers::classify::{Action, CloudError};
-use perennial_workers::cloud::{
+use perennial_workers::port::error::{Action, CloudError};
+use perennial_workers::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
     Taking, TypeQuery, VolumeRequest, VolumeView,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::{Fault, Faults, Rule};
@@ -50,7 +51,8 @@ use crate::world::{
     ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
 };
 
-/// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for days.
+/// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for
+/// days.
 const CALL_LOG_MAX: usize = 100_000;
 
 /// A moment at which a process may die: before or after the effect of a call.
@@ -60,7 +62,7 @@ pub struct CallPoint {
     pub index: u64,
     /// The call.
     pub action: Action,
-    /// Which side of its effect.
+    /// Before or after its effect.
     pub phase: Phase,
 }
 
@@ -69,11 +71,11 @@ pub struct CallPoint {
 pub enum Phase {
     /// Nothing has happened yet.
     Before,
-    /// It has happened, and nobody was told.
+    /// It has happened, and no answer was given.
     After,
 }
 
-/// What becomes of a call at a point.
+/// The hook's decision about a call at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallVerdict {
     /// It goes on.
@@ -162,8 +164,8 @@ impl SimRegion {
         &self.shared.clock
     }
 
-    /// Does something with the world at the clock's time, outside of every call: sets capacity, interrupts, writes,
-    /// checks.
+    /// Does something with the world at the clock's time, outside of every call: sets capacity, interrupts,
+    /// writes, checks.
     pub fn with<T>(&self, f: impl FnOnce(&mut World, u64) -> T) -> T {
         let now_ms = self.shared.clock.now_ms();
         let result = {
@@ -175,20 +177,20 @@ impl SimRegion {
         result
     }
 
-    /// Applies what is due.
+    /// Applies the transitions that are due.
     pub fn advance_now(&self) {
         self.with(|_, _| ());
     }
 
-    /// The events told since the last time, as a queue would carry them. Not together with [`run`](Self::run), which
-    /// takes them too.
+    /// The events told since the last time, as a queue would carry them. Not together with
+    /// [`run`](Self::run), which takes them too.
     #[must_use]
     pub fn events(&self) -> Vec<String> {
         self.with(|world, _| world.take_events()).iter().map(ToString::to_string).collect()
     }
 
-    /// Lets time work on the region while nobody calls, and sends every event at its time. Ends when the receiver is
-    /// gone. One of these per region.
+    /// Lets time pass in the region between calls, and sends every event at its time. Ends when the receiver
+    /// is gone. One of these per region.
     pub async fn run(&self, events: mpsc::Sender<String>) {
         loop {
             let (told, due_ms) = {
@@ -225,7 +227,7 @@ impl SimRegion {
         lock(&self.shared.faults).clear();
     }
 
-    /// Asks this at every point from now on; `None` asks nobody.
+    /// Asks this hook at every point from now on; `None` removes it.
     pub fn on_call(&self, hook: Option<Hook>) {
         *lock(&self.shared.hook) = hook;
     }
@@ -340,7 +342,7 @@ impl SimRegion {
     }
 }
 
-/// A panic elsewhere must not hide behind a poisoned lock: what it left is looked at all the same.
+/// A panic elsewhere must not hide behind a poisoned lock: the data it left are read all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -402,7 +404,7 @@ impl Cloud for SimRegion {
         now_ms: u64,
     ) -> Result<BTreeMap<String, String>, CloudError> {
         self.call(Action::DescribeSpotPriceHistory, |world, now| {
-            world.look(now, "DescribeSpotPriceHistory")?;
+            world.begin_read(now, "DescribeSpotPriceHistory")?;
             let offered = types.iter().filter(|name| world.offers(name, zone));
             let newest = offered.filter_map(|name| world.spot_prices(name, zone, now_ms).into_iter().next());
             Ok(newest.map(|price| (price.instance_type.clone(), price.dollars())).collect())
@@ -412,7 +414,7 @@ impl Cloud for SimRegion {
 
     async fn placement_score(&self, types: &[String], zone: &str) -> Result<Option<u8>, CloudError> {
         self.call(Action::GetSpotPlacementScores, |world, now| {
-            world.look(now, "GetSpotPlacementScores")?;
+            world.begin_read(now, "GetSpotPlacementScores")?;
             let few = types.len() < SCORED_TYPES_MIN;
             if few {
                 return Ok(Some(1));
@@ -434,7 +436,7 @@ impl Cloud for SimRegion {
 
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {
         self.call(Action::DescribeInstanceStatus, |world, now| {
-            world.look(now, "DescribeInstanceStatus")?;
+            world.begin_read(now, "DescribeInstanceStatus")?;
             Ok(world.impaired())
         })
         .await
@@ -562,7 +564,8 @@ impl Cloud for SimRegion {
     }
 
     async fn register_image(&self, request: &ImageRequest) -> Result<ImageId, CloudError> {
-        // RegisterImage has no parameter for a platform (EC2 API reference); what a snapshot's own metadata would bring is not here.
+        // RegisterImage has no parameter for a platform (EC2 API reference); snapshots here carry no metadata
+        // that could set one.
         let mut request = request.clone();
         request.traits.platform = None;
         self.call(Action::RegisterImage, |world, now| world.register_image(now, &request)).await

@@ -1,13 +1,13 @@
 //! Trouble on the way to the region and back.
 //!
-//! A [`Rule`] says which calls it is for, when it strikes, and what it does. The first rule that strikes decides; each
-//! rule counts its own matching calls. Chance is seeded.
+//! A [`Rule`] names its calls, the time when it strikes, and its effect. The first rule that strikes decides;
+//! each rule counts its own matching calls. Chance is seeded.
 
 use std::time::Duration;
 
-use perennial_workers::classify::Action;
+use perennial_workers::port::error::Action;
 
-/// What happens to a call.
+/// The effect on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// Answered with this code, without effect.
@@ -18,11 +18,11 @@ pub enum Fault {
     LostRequest,
     /// Takes effect, and the answer is lost.
     LostReply,
-    /// Takes effect so much later than it would.
+    /// Takes effect this much later.
     Delay(Duration),
 }
 
-/// Which calls a rule is for.
+/// The calls of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// This action.
@@ -31,7 +31,7 @@ pub enum Target {
     Named(String),
     /// Every call that changes something.
     Acts,
-    /// Every call that only looks.
+    /// Every call that only reads.
     Looks,
     /// Every call.
     All,
@@ -65,11 +65,11 @@ pub enum When {
 /// One kind of trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// For which calls.
+    /// The calls.
     pub target: Target,
-    /// When.
+    /// The time.
     pub when: When,
-    /// What.
+    /// The effect.
     pub fault: Fault,
 }
 
@@ -110,12 +110,12 @@ impl Faults {
         self.rules.iter()
     }
 
-    /// What happens to this call.
+    /// The fault that strikes this call, if any.
     pub fn strike(&mut self, action: Action) -> Option<Fault> {
         self.strike_named(&action.name(), action.is_look())
     }
 
-    /// What happens to a call of any service.
+    /// The fault that strikes a call of any service, if any.
     pub fn strike_named(&mut self, action: &str, is_look: bool) -> Option<Fault> {
         let mut struck = None;
         for (rule, seen) in &mut self.rules {

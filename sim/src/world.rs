@@ -1,63 +1,67 @@
 //! The region itself: EC2's objects, the calls that change them, and the transitions that time brings.
 //!
 //! # Shape
-//! Synchronous, seeded, deterministic; no clock and no global state. Every call takes `now_ms` and first applies the
-//! transitions that are due ([`World::advance`]), in the order of their time and then of their scheduling. Time never
-//! runs backwards: a smaller `now_ms` counts as the present one. The port's request and view types are used as they
-//! are, so that a wire server over this world has only to translate text.
+//! The world is synchronous, seeded and deterministic; it has no clock and no global state. Every call takes
+//! `now_ms` and first applies the transitions that are due ([`World::advance`]), in the order of their time
+//! and then of their scheduling. Time never runs backwards: a smaller `now_ms` counts as the present one. The
+//! port's request and view types are used as they are, so that a wire server over this world has only to
+//! translate text.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
-//! | [`settings`] | latencies, quotas, switches for what nobody has confirmed |
+//! | [`settings`] | latencies, quotas, switches for unconfirmed behaviour |
 //! | [`state`] | the objects |
+//! | `requests` | the parameters of RunInstances and ModifyVolume |
 //! | `instances` | RunInstances, TerminateInstances, ModifyInstanceAttribute, spot requests |
 //! | `spot` | notices, reclaims, capacity |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces and addresses |
-//! | `growth` | ModifyVolume |
-//! | `guest` | what runs inside: writes, mounts |
-//! | `looks` | describes |
-//! | `checks` | invariants, leaks, dump |
+//! | `volume_modification` | ModifyVolume |
+//! | `guest` | the operating system inside: writes, mounts |
+//! | `describe` | describes |
+//! | `checkers` | invariants, leaks, dump |
 //! | `stops` | StopInstances, StartInstances, status checks |
 //! | `elastic` | Elastic addresses |
 //! | `groups` | security groups, by name only |
 //! | `fleets` | launch templates, CreateFleet |
 //! | `balancers` | target groups of Elastic Load Balancing |
-//! | `commands` | Systems Manager's Run Command |
+//! | `run_command` | Systems Manager's Run Command |
 //! | `catalogue` | instance types and spot prices |
 //! | `tags` | CreateTags and DeleteTags on anything |
-//! | `stored` | the serialised form |
-//! | `versions` | what objects were a moment ago: reads that are not up to date |
+//! | `persistence` | the serialised form |
+//! | `eventual_consistency` | reads that are answered with an older version |
 //!
-//! # What is guessed
-//! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little *after*
-//! `terminated`; a launch that fails does not consume its client token; a volume given to a root replacement stays
-//! `available` until the swap; the status of a spot request under notice stays what the notice made it, even when its
-//! user terminates the instance first; detaching a volume that is already detaching is answered with success.
+//! # Guesses
+//! Guesses are marked where they are made. The important ones: volumes and interfaces become free a little
+//! *after* `terminated`; a launch that fails does not consume its client token; a volume given to a root
+//! replacement stays `available` until the swap; the status of a spot request under notice stays as the
+//! notice set it, even when its user terminates the instance first; detaching a volume that is already
+//! detaching is answered with success.
 
 mod balancers;
 pub mod catalogue;
-mod checks;
-mod commands;
+mod checkers;
+mod describe;
 mod elastic;
 mod events;
+mod eventual_consistency;
 mod fleets;
 mod groups;
-mod growth;
 mod guest;
-pub mod hangs;
 mod instances;
-mod looks;
 mod network;
+mod persistence;
 mod quotas;
+mod requests;
+mod run_command;
 pub mod settings;
 mod spot;
 pub mod state;
 mod stops;
 mod storage;
-mod stored;
+pub mod stuck_detach;
 mod tags;
-mod versions;
+mod volume_modification;
 
 #[cfg(test)]
 mod laws;
@@ -67,47 +71,47 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use perennial_workers::classify::Action;
-use perennial_workers::cloud::{ImageState, ImageTraits, SnapshotState, Tags};
-use perennial_workflows::aws::{
-    GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
-    VolumeId,
-};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 pub use balancers::{Health, Target, TargetGroup, TargetGroupSettings};
 pub use catalogue::{Gpu, Price, Shape, TYPES, is_current};
-pub use checks::{NODE_TAG, OWNER_TAG};
-pub use commands::{Command, Invocation, Outcome, Script, SendCommand, Stage};
+pub use checkers::{NODE_TAG, OWNER_TAG};
 pub use elastic::Destination;
 pub use events::ACCOUNT;
 #[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
+use eventual_consistency::Versioned;
 pub use fleets::{FleetAnswer, FleetRequest};
-pub use growth::{Dimensions, Growth, Modification, ModifyVolume};
 pub use guest::GuestError;
-pub use instances::{
-    Behaviour, DeviceMapping, LaunchExtras, LaunchTags, MoreInterface, Placement, RunInstances, SpotKind,
-};
 pub use network::Reassignment;
+use perennial_workers::port::error::Action;
+use perennial_workers::port::{ImageState, ImageTraits, SnapshotState, Tags};
+use perennial_workflows::model::aws::{
+    GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId, SpotRequestId, SubnetId,
+    VolumeId,
+};
+#[cfg(feature = "wire")]
+pub(crate) use persistence::seeded;
+pub use requests::{
+    Behaviour, DeviceMapping, LaunchExtras, LaunchTags, ModifyVolume, MoreInterface, Placement, RunInstances,
+    SpotKind,
+};
+pub use run_command::{Command, Invocation, Outcome, Script, SendCommand, Stage};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use settings::{Capacity, Quotas, Settings, Span};
 pub use spot::Notice;
+pub use state::{Dimensions, Modification, ModificationState};
 use state::{
     Elastic, Group, Image, Instance, Interface, RootTask, Snapshot, SpotRequest, Subnet, Template, Volume,
 };
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
-#[cfg(feature = "wire")]
-pub(crate) use stored::seeded;
 pub use tags::Tagged;
-use versions::Versioned;
 
-/// What the root of every instance of the default image starts with.
+/// The first record on the root of every instance of the default image.
 pub const IMAGE_RECORD: &str = "image";
 /// How many deleted volumes are remembered with their contents, for tests that look for lost writes.
 const GRAVEYARD_MAX: usize = 10_000;
-/// How many events wait for somebody to take them; beyond it the oldest are lost (EventBridge is best effort).
+/// How many events wait until they are taken; beyond it the oldest are lost (EventBridge is best effort).
 const OUTBOX_MAX: usize = 100_000;
 /// How many client tokens are kept before the expired ones are swept out.
 const TOKENS_SWEEP: usize = 50_000;
@@ -136,36 +140,37 @@ impl ApiError {
     }
 }
 
-/// A simulated region. Its serialised form is the whole of it: a world that is read back goes on as this one would.
+/// A simulated region. Its serialised form is the whole of it: a world that is read back goes on as this one
+/// would.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct World {
-    /// May be changed at any time; holds for what happens afterwards.
+    /// May be changed at any time; holds from then on.
     pub settings: Settings,
     now_ms: u64,
-    #[serde(with = "stored::seeded")]
+    #[serde(with = "persistence::seeded")]
     rng: fastrand::Rng,
     /// How many ids were given out.
     ids: u64,
     /// How many transitions were scheduled.
     scheduled: u64,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     schedule: BTreeMap<(u64, u64), Transition>,
     meter: quotas::Meter,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     tokens: BTreeMap<(String, String, String), Token>,
     outbox: VecDeque<Value>,
-    #[serde(with = "stored::pairs")]
+    #[serde(with = "persistence::pairs")]
     capacity: BTreeMap<(String, String, Market), Capacity>,
-    #[serde(default, with = "stored::pairs")]
+    #[serde(default, with = "persistence::pairs")]
     prices_set: BTreeMap<(String, String), u64>,
     #[serde(default)]
     scores_set: BTreeMap<String, u8>,
     failing_launches: VecDeque<String>,
     stuck_attaches: u32,
     stuck_detaches: u32,
-    /// Volumes that do not come off, whatever becomes of their instance.
-    #[serde(default)]
-    hanging: BTreeMap<VolumeId, hangs::Hang>,
+    /// Volumes whose detach is stuck, in every state of their instance.
+    #[serde(default, rename = "hanging")]
+    stuck_detaching: BTreeMap<VolumeId, stuck_detach::StuckDetach>,
     /// Volumes that were detached by force, and how their instance was then.
     #[serde(default)]
     forced: Vec<(VolumeId, InstanceId, String)>,
@@ -187,17 +192,17 @@ pub struct World {
     target_groups: BTreeMap<String, TargetGroup>,
     /// Commands by id.
     commands: BTreeMap<String, Command>,
-    /// What commands do; the first that fits.
+    /// Scripted outcomes of commands; the first that fits is used.
     scripts: VecDeque<Script>,
-    /// Who holds an address, arriving ones included.
+    /// The holder of each address, arriving ones included.
     addresses: BTreeMap<Ipv4Addr, InterfaceId>,
-    /// Volumes that existed and do not any more, with what was on them; the newest last.
+    /// Deleted volumes with their contents; the newest last.
     graveyard: VecDeque<Volume>,
     default_image: ImageId,
     default_group: GroupId,
 }
 
-/// What a client token was used for.
+/// The use of a client token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     parameters: String,
@@ -205,7 +210,7 @@ struct Token {
     answer: String,
 }
 
-/// What time brings. Each checks that it still applies.
+/// Changes that time brings. Each checks that it still applies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Transition {
     Running(InstanceId),
@@ -220,7 +225,8 @@ enum Transition {
     VolumeAvailable(VolumeId),
     Attached(VolumeId, u64),
     Detached(VolumeId, u64),
-    LetsGo(VolumeId),
+    #[serde(rename = "LetsGo")]
+    StuckDetachReleased(VolumeId),
     VolumeGone(VolumeId),
     SnapshotCompleted(SnapshotId),
     SetCompleted(Vec<SnapshotId>),
@@ -259,7 +265,7 @@ impl World {
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,
-            hanging: BTreeMap::new(),
+            stuck_detaching: BTreeMap::new(),
             forced: Vec::new(),
             instances: Versioned::new(stale_for, seed),
             volumes: Versioned::new(stale_for, seed),
@@ -361,7 +367,7 @@ impl World {
         found.unwrap_or_else(|| panic!("BUG: no zone {zone} in this region")).id.clone()
     }
 
-    /// The image everybody may launch.
+    /// The image that exists from the beginning.
     #[must_use]
     pub fn default_image(&self) -> ImageId {
         self.default_image.clone()
@@ -420,7 +426,7 @@ impl World {
             Transition::VolumeAvailable(id) => self.volume_is_available(&id),
             Transition::Attached(id, serial) => self.volume_is_attached(&id, serial),
             Transition::Detached(id, serial) => self.volume_is_detached(&id, serial),
-            Transition::LetsGo(id) => self.lets_go(&id),
+            Transition::StuckDetachReleased(id) => self.detach_is_released(&id),
             Transition::VolumeGone(id) => self.volume_is_gone(&id),
             Transition::SnapshotCompleted(id) => {
                 self.snapshot_completes(&id);
@@ -455,16 +461,16 @@ impl World {
         span.draw(&mut self.rng)
     }
 
-    /// The beginning of a call that only looks: what is due happens, the quota is charged.
+    /// The beginning of a call that only reads: due transitions happen, the quota is charged.
     ///
     /// # Errors
     /// RequestLimitExceeded.
-    pub fn look(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
+    pub fn begin_read(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
         self.begin(now_ms, action)
     }
 
-    /// A copy in which a call can be tried without effect (`DryRun`): no events, no quota of requests, and capacity
-    /// for everybody, as EC2 checks permissions and parameters only.
+    /// A copy in which a call can be tried without effect (`DryRun`): no events, no quota of requests, and
+    /// unlimited capacity, as EC2 checks permissions and parameters only.
     #[must_use]
     pub fn rehearsal(&self) -> Self {
         let mut world = self.clone();
@@ -503,7 +509,7 @@ impl World {
         format!("{prefix}0{:016x}", fastrand::Rng::with_seed(mixed).u64(..))
     }
 
-    /// What a client token was answered with before, if it was.
+    /// The earlier answer to a client token, if there is one.
     fn replayed(
         &mut self,
         action: &'static str,

@@ -1,8 +1,10 @@
-//! What durable appends cost: through the public API, beside a raw SQLite group-commit loop in the same run.
+//! The cost of durable appends: through the public API, beside a raw SQLite group-commit loop in the same
+//! run.
 //!
-//! `cargo bench -p perennial-store --bench journal` prints a table; `-- seconds=10` makes each run longer, `appenders=64` runs only that. The raw loop is
-//! what the machine can do with one table and its unique index: no hash chain, no check of heads, no
-//! key, no projections, SQLite's own checkpoints. Both are driven by tokio tasks over a bounded channel and fsync every group.
+//! `cargo bench -p perennial-store --bench journal` prints a table. `-- seconds=10` makes each run longer,
+//! and `appenders=64` runs only that number of appenders. The raw loop shows what the machine can do with one
+//! table and its unique index: no hash chain, no check of heads, no key, no projections, SQLite's own
+//! checkpoints. Tokio tasks drive both over a bounded channel, and both fsync every group.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 

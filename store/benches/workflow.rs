@@ -1,5 +1,5 @@
-//! What durable workflows cost: ten no-op steps one after the other, through the real engine, worker pool, journal and
-//! queue.
+//! What durable workflows cost: ten no-op steps one after the other, through the real engine, worker pool,
+//! journal and queue.
 //!
 //! `cargo bench -p perennial-store --bench workflow` prints three tables. Arguments after `--`:
 //!
@@ -13,10 +13,10 @@
 //! | `runtime=` | `multi` (two threads, as the binary has on this machine) or `current` | `multi` |
 //!
 //! # The workflow
-//! Shaped as the real ones: `started` and the first `step_intended` in one append; `step_settled` and the next
-//! `step_intended` in one append; `step_settled` and `finished` in the last. So 11 appends and 22 JSON events, each append
-//! fenced, chained, fsynced, with its open steps and summary. A workflow's time runs from the command that starts it to the
-//! acknowledgement of `finished`.
+//! Shaped as the real ones: `started` and the first `step_intended` in one append; `step_settled` and the
+//! next `step_intended` in one append; `step_settled` and `finished` in the last. So 11 appends and 22 JSON
+//! events, each append fenced, chained, fsynced, with its open steps and summary. A workflow's time runs from
+//! the command that starts it to the acknowledgement of `finished`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 
@@ -30,16 +30,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Reads, Stamp, Summary, World,
 };
 use perennial_engine::engine::Engine;
-use perennial_engine::ids::{Position, Seq, StreamId, Token};
-use perennial_engine::journal::{
-    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
-    SummaryRow, Which,
-};
-use perennial_engine::workers::{Limits, Shutdown, StepResult, StepRunner, Workers};
+use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::intercept::{Intercept, Intercepted};
+use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal};
+use perennial_engine::limits::Limits;
+use perennial_engine::shutdown::Shutdown;
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -161,7 +161,7 @@ async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
         whole: numbers(latencies, seconds),
         cpu_us: cpu.ours * 1e6 / (finished * f64::from(STEPS)),
         others: (cpu.all - cpu.ours) / took,
-        events: bench.watched.events.load(Ordering::Relaxed) as f64 / finished,
+        events: bench.watched.intercept.events.load(Ordering::Relaxed) as f64 / finished,
     };
     Bench::stop(bench).await;
     run
@@ -207,20 +207,21 @@ async fn grow(most: u64) {
 /// An engine with its workers over files in a directory.
 struct Bench {
     engine: Engine<Noop>,
-    watched: Arc<Watched>,
+    watched: Arc<Intercepted<Watch>>,
     started: AtomicU64,
-    stop: perennial_engine::workers::ShutdownTrigger,
+    stop: perennial_engine::shutdown::ShutdownTrigger,
     workers: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Bench {
     fn start(dir: &Path) -> Arc<Self> {
         let journal = SqliteJournal::open(&dir.join("journal.sqlite"), Options::default()).unwrap();
-        let watched = Arc::new(Watched { journal, waiting: Mutex::default(), events: AtomicU64::new(0) });
+        let watched = Arc::new(Intercepted { journal: Arc::new(journal), intercept: Watch::default() });
         let settings = QueueSettings { durability: Durability::Hint, ..QueueSettings::default() };
         let queue = EmbeddedQueue::open(dir, "steps", settings, Clock::system()).unwrap();
         let engine = Engine::new(Arc::clone(&watched) as Arc<dyn Journal>, Clock::system());
-        let workers = Workers::new(engine.clone(), Arc::new(queue), Arc::new(NoopRunner), Limits::default());
+        let workers =
+            Dispatcher::new(engine.clone(), Arc::new(queue), Arc::new(NoopRunner), Limits::default());
         let (stop, shutdown) = Shutdown::new();
         let workers = Mutex::new(Some(tokio::spawn(workers.run(shutdown))));
         Arc::new(Self { engine, watched, started: AtomicU64::new(0), stop, workers })
@@ -238,7 +239,7 @@ impl Bench {
         let n = self.started.fetch_add(1, Ordering::Relaxed);
         let workflow = StreamId::parse(&format!("workflow/node-{}.{n}", n % 997)).unwrap();
         let (finished, told) = oneshot::channel();
-        self.watched.waiting.lock().unwrap().insert(workflow.clone(), finished);
+        self.watched.intercept.waiting.lock().unwrap().insert(workflow.clone(), finished);
         self.engine.execute(Command::Start { workflow }).await.unwrap();
         told.await.unwrap();
     }
@@ -260,23 +261,23 @@ impl Bench {
     }
 }
 
-/// The journal, with an eye on what is acknowledged.
-struct Watched {
-    journal: SqliteJournal,
+/// An eye on what is acknowledged.
+#[derive(Default)]
+struct Watch {
     waiting: Mutex<HashMap<StreamId, oneshot::Sender<()>>>,
     events: AtomicU64,
 }
 
 #[async_trait]
-impl Journal for Watched {
-    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+impl Intercept for Watch {
+    async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         let events: usize = batch.appends.iter().map(|append| append.events.len()).sum();
         let finished = batch
             .appends
             .first()
             .filter(|append| append.events.last().is_some_and(|event| event.kind == "operation.finished"))
             .map(|append| append.stream.clone());
-        let appended = self.journal.append(batch).await?;
+        let appended = to.append(batch).await?;
         self.events.fetch_add(events as u64, Ordering::Relaxed);
         if let Some(workflow) = finished
             && let Some(waiting) = self.waiting.lock().unwrap().remove(&workflow)
@@ -284,40 +285,6 @@ impl Journal for Watched {
             let _ = waiting.send(());
         }
         Ok(appended)
-    }
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_stream(stream, after, limit).await
-    }
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_all(after, limit).await
-    }
-    async fn head(&self) -> Result<Head, ReadError> {
-        self.journal.head().await
-    }
-    async fn open_steps(
-        &self,
-        due_ms: u64,
-        after: Option<(StreamId, Token)>,
-        limit: usize,
-    ) -> Result<Vec<OpenStepRow>, ReadError> {
-        self.journal.open_steps(due_ms, after, limit).await
-    }
-    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
-        self.journal.lookup(key).await
-    }
-    async fn summaries(
-        &self,
-        category: &str,
-        which: Which,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<SummaryRow>, ReadError> {
-        self.journal.summaries(category, which, after, limit).await
     }
 }
 
@@ -361,7 +328,7 @@ enum Command {
     Report { workflow: StreamId, token: Token, evidence: Evidence },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct State {
     steps: u32,
     done: u32,
@@ -449,13 +416,16 @@ impl Domain for Noop {
         Ok(state)
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
-        match command {
-            Command::Start { workflow } | Command::Report { workflow, .. } => vec![workflow.clone()],
-        }
+    fn reads(_: &World<State>, command: &Command) -> Reads {
+        let (Command::Start { workflow } | Command::Report { workflow, .. }) = command;
+        Reads::written([workflow.clone()])
     }
 
-    fn decide(world: &World<State>, command: &Command, now_ms: u64) -> Result<Decision<Event>, Rejection> {
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
         let (workflow, events) = match command {
             Command::Start { workflow } => {
                 let started = Event::Started { steps: STEPS, cause: "interruption".into() };
@@ -475,7 +445,15 @@ impl Domain for Noop {
                 (workflow, vec![settled, next])
             }
         };
-        Ok(Decision::one(workflow.clone(), events))
+        // As a real workflow does, it folds its events while it decides, and hands the state over.
+        let mut state = world.get(workflow).cloned().unwrap_or_default();
+        let mut seq = world.head(workflow).unwrap_or(Seq::NONE);
+        for event in &events {
+            seq = seq.next();
+            let stamp = Stamp { seq, at_ms: now_ms };
+            state = Self::evolve(state, stamp, event).map_err(|_| Rejection("it cannot follow"))?;
+        }
+        Ok(Decision::of([Append::folded(workflow.clone(), events, state)]))
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {
@@ -489,7 +467,7 @@ impl Domain for Noop {
             state.started_at_ms
         );
         let summary = Some(Summary { open: state.finished_at_ms.is_none(), body });
-        Projected { steps: state.open.iter().cloned().collect(), keys: Vec::new(), summary }
+        Projected { steps: state.open.iter().cloned().collect(), summary, ..Projected::default() }
     }
 
     fn report(workflow: &StreamId, token: Token, evidence: Evidence) -> Command {
@@ -498,5 +476,9 @@ impl Domain for Noop {
 
     fn expired(workflow: &StreamId, token: Token, because: String) -> Command {
         Command::Report { workflow: workflow.clone(), token, evidence: Evidence { observed: because } }
+    }
+
+    fn timer_due(workflow: &StreamId, _: &str) -> Command {
+        Command::Start { workflow: workflow.clone() }
     }
 }

@@ -1,8 +1,9 @@
 //! A copy of the journal while the engine writes.
 //!
-//! SQLite's backup API copies the whole database within one read transaction: a snapshot of the moment it began. The engine
-//! goes on writing; its WAL grows by what it writes meanwhile. For a copy that follows the journal continuously, replicate
-//! the file with a tool that understands WAL (Litestream), or export the events after the last copied position.
+//! SQLite's backup API copies the whole database within one read transaction: a snapshot of the moment it
+//! began. The engine goes on writing; its WAL grows by what it writes meanwhile. For a copy that follows the
+//! journal continuously, replicate the file with a tool that understands WAL (Litestream), or export the
+//! events after the last copied position.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::read;
 /// How often a copy that finds the database locked is tried again, a quarter of a second apart.
 const TRIES: u32 = 40;
 
-/// Why there is no backup. Whatever stood at the destination is as it was.
+/// Why there is no backup. The destination is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The journal cannot be opened.
@@ -97,14 +98,15 @@ fn copy(source: &Connection, partial: &Path) -> Result<Head, BackupError> {
     let mut destination = Connection::open(partial)?;
     {
         let backup = Backup::new(source, &mut destination)?;
-        // All pages in one step, which is one read transaction: smaller steps would begin again whenever the engine writes.
+        // All pages in one step, which is one read transaction: smaller steps would begin again whenever the
+        // engine writes.
         let (_never, pause) = std::sync::mpsc::channel::<()>();
         for attempt in 0.. {
             match backup.step(-1)? {
                 StepResult::Done => break,
                 _ if attempt == TRIES => return Err(BackupError::Locked),
                 _ => {
-                    // Nobody sends: this is the wait.
+                    // No message is ever sent: this is the wait.
                     let _ = pause.recv_timeout(Duration::from_millis(250));
                 }
             }

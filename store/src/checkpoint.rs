@@ -1,14 +1,14 @@
 //! Checkpoints off the writer's path.
 //!
-//! SQLite by default copies the WAL into the database on the thread whose commit made it long, which every client of
-//! that commit sees as a tail of 4–10 ms. Here the writer never checkpoints by itself (`wal_autocheckpoint = 0`): it
-//! tells this thread about how much it wrote, and this thread copies with its own connection, in PASSIVE mode, which
-//! waits for nobody and stops nobody.
+//! SQLite by default copies the WAL into the database on the thread whose commit made it long, which every
+//! client of that commit sees as a tail of 4–10 ms. Here the writer never checkpoints by itself
+//! (`wal_autocheckpoint = 0`): it tells this thread about how much it wrote, and this thread copies with its
+//! own connection, in PASSIVE mode, which waits for no reader or writer and stops none.
 //!
-//! PASSIVE alone cannot bound the WAL: while it copies, the writer adds frames, and the WAL starts again from its
-//! beginning only when every frame has been copied. So beyond [`RESTART_FRAMES`], this thread copies once more (which
-//! leaves little) and asks the writer for a RESTART between two groups. When nothing is written for [`IDLE`], the WAL
-//! is truncated.
+//! PASSIVE alone cannot bound the WAL: while it copies, the writer adds frames, and the WAL starts again from
+//! its beginning only when every frame has been copied. So beyond [`RESTART_FRAMES`], this thread copies once
+//! more (which leaves little) and asks the writer for a RESTART between two groups. When nothing is written
+//! for [`IDLE`], the WAL is truncated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// A checkpoint is due after about so much was written. Small enough that one takes tens of milliseconds, large enough
-/// that index pages touched again and again are copied once.
+/// A checkpoint is due after about so much was written. Small enough that one takes tens of milliseconds,
+/// large enough that index pages touched again and again are copied once.
 const WRITTEN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The frames (pages of 4 KiB) beyond which the WAL has to start again: 16 MiB.
@@ -53,7 +53,8 @@ impl Meter {
         }
     }
 
-    /// Restarts the WAL if the checkpoints ask for it. Called between two transactions, on the writer's connection.
+    /// Restarts the WAL if the checkpoints ask for it. Called between two transactions, on the writer's
+    /// connection.
     pub(crate) fn restart_if_asked(&self, conn: &Connection) {
         if self.shared.restart.swap(false, Ordering::Relaxed) {
             // Without waiting: a long reader (a backup, `verify`) delays the restart, not the writer.

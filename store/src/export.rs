@@ -3,13 +3,16 @@
 //! One event a line:
 //!
 //! ```json
-//! {"position":7,"stream":"node/db-1","seq":3,"kind":"node.replaced","version":1,"body":{…},"recorded_at_ms":0,"key":null,"hash":"…"}
+//! {"position":7,"stream":"node/db-1","seq":3,"kind":"node.replaced","version":1,"body":{…},
+//!  "recorded_at_ms":0,"key":null,"hash":"…"}
 //! ```
 //!
-//! `body` is the very text that was hashed, so that whoever has the file can compute every hash again, with
-//! [`verify_export`] or with a program of their own. A body that does not fit a line as it is (line breaks, or no JSON
-//! object at all) is written as a JSON *string* that holds the text. An event whose predecessor is not in the file
-//! (a filter, or a start in the middle) also carries `previous`, the hash it chains to.
+//! (The line is broken here only to fit the page.)
+//!
+//! `body` is the exact text that was hashed. The holder of the file can therefore compute every hash again,
+//! with [`verify_export`] or with another program. A body that does not fit on a line as it is (line breaks,
+//! or no JSON object at all) is written as a JSON *string* that holds the text. An event whose predecessor is
+//! not in the file (a filter, or a start in the middle) also carries `previous`, the hash it chains to.
 
 use std::io::{BufRead, Read as _, Write};
 use std::path::Path;
@@ -23,7 +26,8 @@ use crate::file::{self, JOURNAL, OpenError};
 use crate::read;
 use crate::verify::{Severity, VerifyReport};
 
-/// How many events are read at once; the export holds no long transaction that would keep the WAL from shrinking.
+/// How many events are read at once; the export holds no long transaction that would keep the WAL from
+/// shrinking.
 const PAGE: usize = 1_000;
 
 /// The longest line of an export: the largest body, each byte escaped as six, and everything around it.
@@ -182,8 +186,8 @@ impl LineIn {
 
 /// Computes every hash of an export again. What is wrong is a finding.
 ///
-/// An unfiltered export from position 1 proves itself whole up to its last line; compare its head with the journal's. A
-/// filtered one proves that each of its events is as it was written, given the hash before it.
+/// An unfiltered export from position 1 proves itself whole up to its last line; compare its head with the
+/// journal's. A filtered one proves that each of its events is as it was written, given the hash before it.
 ///
 /// # Errors
 /// When the lines cannot be read.

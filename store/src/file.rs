@@ -1,8 +1,8 @@
-//! One SQLite file of ours: is it ours, is it our age, does it keep its word?
+//! One SQLite file of Perennial: its identity, its format and its settings.
 //!
-//! A file is only touched after its `application_id` said that it is ours; it is migrated in one exclusive
-//! transaction; and the settings durability rests on are read back, because SQLite answers a setting it does not
-//! know or cannot give with silence.
+//! A file is written only after its `application_id` has shown that it belongs to Perennial. It is migrated
+//! in one exclusive transaction. The settings that durability depends on are read back, because SQLite
+//! silently ignores a setting that it does not know or cannot provide.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -137,7 +137,8 @@ pub enum OpenError {
     },
 }
 
-/// The lock that makes an engine the only one on its journal. Held until dropped; a killed process leaves none.
+/// The lock that makes an engine the only one on its journal. Held until dropped; a killed process leaves
+/// none.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -211,7 +212,8 @@ impl Synchronous {
     }
 }
 
-/// Opens for writing: creates the file when there is none, migrates it, makes it durable and checks that it is.
+/// Opens for writing: creates the file when there is none, migrates it, makes it durable and checks that it
+/// is.
 pub(crate) fn open_writable(
     path: &Path,
     format: &Format,
@@ -259,13 +261,15 @@ pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, 
     Ok(conn)
 }
 
-/// Has a prepared statement keep its plan. Otherwise SQLite prepares it anew whenever another value is bound, because a partial
-/// index might fit that value; ours never depend on one, and preparing costs more than a short read itself.
+/// Lets a prepared statement keep its plan. Otherwise SQLite prepares it again whenever another value is
+/// bound, because a partial index might fit that value. The statements here never depend on a partial index,
+/// and preparing costs more than a short read.
 fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Refuses what is not ours or newer than we are; returns the file's format. Only reads.
+/// Refuses a file that does not belong to Perennial or is newer than this program; returns the file's format.
+/// Only reads.
 fn check_identity(conn: &Connection, path: &Path, format: &Format) -> Result<i64, OpenError> {
     let sqlite = |doing| move |source| OpenError::Sqlite { path: path.to_owned(), doing, source };
     let foreign = |why: String| OpenError::Foreign { path: path.to_owned(), format: format.name, why };
@@ -360,7 +364,8 @@ mod tests {
 
     #[test]
     fn a_setting_sqlite_did_not_take_refuses_the_start() {
-        // A database in memory cannot do WAL, and says nothing when asked for it: the very case of three peers.
+        // A database in memory cannot do WAL, and says nothing when asked for it: the very case of three
+        // peers.
         let conn = Connection::open_in_memory().unwrap();
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
         let error = read_back(&conn, Path::new("x"), Synchronous::Full, 0).unwrap_err();

@@ -1,16 +1,18 @@
 //! The journal in one SQLite file.
 //!
 //! # Guarantees
-//! Those of the port (`perennial_engine::journal`). An acknowledged batch is fsynced (WAL, `synchronous = FULL`, read
-//! back at every open). One engine at a time: [`SqliteJournal::open`] takes a lock that the operating system gives
-//! back when the process ends, however it ends. Anybody may read meanwhile: [`JournalReader`].
+//! Those of the port (`perennial_engine::journal`). An acknowledged batch is fsynced (WAL, `synchronous =
+//! FULL`, read back at every open). One engine at a time: [`SqliteJournal::open`] takes a lock that the
+//! operating system gives back when the process ends, however it ends. Other processes may read meanwhile:
+//! [`JournalReader`].
 //!
 //! # Assumptions
 //! A local file system whose fsync means it, and on which locks and shared memory work: not NFS.
 //!
 //! # Under paused time
-//! An append is answered by a thread that tokio does not know. A test with `tokio::time::pause` may see its clock jump to
-//! the next timer while an append is under way; the in-memory journal is the one for simulations.
+//! An append is answered by a thread that tokio does not know. A test with `tokio::time::pause` may see its
+//! clock jump to the next timer while an append is under way; the in-memory journal is the one for
+//! simulations.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
+    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
+    Which,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,8 +34,8 @@ use crate::writer::{self, Request};
 /// How a journal is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// The database file does not grow beyond this many bytes; appends then fail as `Unavailable` and nothing is lost. None
-    /// leaves the disk as the limit.
+    /// The database file does not grow beyond this many bytes; appends then fail as `Unavailable` and nothing
+    /// is lost. None leaves the disk as the limit.
     pub max_bytes: Option<u64>,
 }
 
@@ -97,10 +100,12 @@ impl SqliteJournal {
 impl Drop for SqliteJournal {
     /// Waits until everything that was asked for is written; the lock is given back after that.
     fn drop(&mut self) {
-        // The readers first: SQLite folds the WAL into the file only when the last connection to close may write.
+        // The readers first: SQLite folds the WAL into the file only when the last connection to close may
+        // write.
         self.reader.pool.close_idle();
         self.requests = None;
-        // One after the other: the writer's connection is closed when it has ended, and the checkpoints' after that.
+        // One after the other: the writer's connection is closed when it has ended, and the checkpoints'
+        // after that.
         let wrote = self.writer.take().is_none_or(|thread| thread.join().map(drop).is_ok());
         let copied = self.checkpoints.take().is_none_or(|thread| thread.join().is_ok());
         if !(wrote && copied) {
@@ -166,6 +171,15 @@ impl Journal for SqliteJournal {
         self.reader.open_steps(due_ms, after, limit).await
     }
 
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.reader.timers(due_ms, after, limit).await
+    }
+
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
         self.reader.lookup(key).await
     }
@@ -213,6 +227,15 @@ impl Journal for JournalReader {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError> {
         self.pool.run(move |conn| read::open_steps(conn, due_ms, after, limit)).await
+    }
+
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.pool.run(move |conn| read::timers(conn, due_ms, after.as_ref(), limit)).await
     }
 
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {

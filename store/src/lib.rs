@@ -10,8 +10,8 @@
 //! | [`queue`] | [`EmbeddedQueue`], which several processes may use at once |
 //! | [`conformance`] | what every adapter of the two ports must do, as functions |
 //!
-//! The store knows streams, rows and hashes; it does not know what an event means. Whatever needs the meaning
-//! (verifying or rebuilding projections) takes a [`Projector`].
+//! The store knows streams, rows and hashes; it does not know what an event means. Operations that need
+//! the meaning (verifying or rebuilding projections) take a [`Projector`].
 
 mod checkpoint;
 mod file;
@@ -29,5 +29,5 @@ pub mod verify;
 
 pub use file::OpenError;
 pub use journal::{JournalReader, Options, SqliteJournal};
-pub use projector::{Projections, Projector};
+pub use projector::Projector;
 pub use queue::{Durability, EmbeddedQueue, QueueSettings};

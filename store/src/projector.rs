@@ -1,18 +1,8 @@
 //! The meaning of events, as far as the store needs it: lent by who knows.
 
-use perennial_engine::ids::StreamId;
-use perennial_engine::journal::{OpenStepRow, RecordedEvent, SummaryRow};
-
-/// What the projections of a journal must hold. The order of the rows does not matter.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Projections {
-    /// Every open step.
-    pub open_steps: Vec<OpenStepRow>,
-    /// Every key and a stream it leads to.
-    pub lookup: Vec<(String, StreamId)>,
-    /// Every summary.
-    pub summaries: Vec<SummaryRow>,
-}
+use perennial_engine::domain::Domain;
+use perennial_engine::journal::RecordedEvent;
+use perennial_engine::projection::{Projections, Reprojection};
 
 /// Folds a whole journal into its projections.
 ///
@@ -25,10 +15,20 @@ pub trait Projector {
     /// Takes the next event.
     ///
     /// # Errors
-    /// Why this event does not fit the stream's state. The stream is broken then: its later events do not come, and
-    /// its rows in [`Projector::finish`] are not looked at. The other streams go on.
+    /// Why this event does not fit the stream's state. The stream is broken then: its later events do not
+    /// come, and its rows in [`Projector::finish`] are not looked at. The other streams go on.
     fn project(&mut self, event: &RecordedEvent) -> Result<(), String>;
 
     /// Gives what was folded.
     fn finish(self) -> Projections;
+}
+
+impl<D: Domain> Projector for Reprojection<D> {
+    fn project(&mut self, event: &RecordedEvent) -> Result<(), String> {
+        self.apply(event).map_err(|error| error.to_string())
+    }
+
+    fn finish(self) -> Projections {
+        Self::finish(self)
+    }
 }

@@ -1,19 +1,19 @@
 //! The embedded queue: SQS's semantics in a SQLite file that several processes may use at once.
 //!
 //! ```text
-//! send, receive, …  ──►  channel  ──►  one thread per file and process  ──►  queue.sqlite  ◄──  other processes
-//!                                      drains, one transaction, answers
+//! send, receive, … ──► channel ──► one thread per file and process ──► queue.sqlite ◄── other processes
+//!                                  drains, one transaction, answers
 //! ```
 //!
 //! # Expected flow
-//! Every call is handed to the thread that owns the file's connection in this process. It takes whatever is pending, of all
-//! queues of the file, into one transaction, so that 64 small calls share a commit. A receiver with nothing to receive
-//! waits until somebody in this process sends, a message becomes visible, or [`POLL`] passes: that is how it hears of
-//! other processes.
+//! Every call is handed to the thread that owns the file's connection in this process. It takes all pending
+//! calls, of all queues of the file, into one transaction, so that 64 small calls share a commit. A receiver
+//! with nothing to receive waits until a caller in this process sends, a message becomes visible, or [`POLL`]
+//! passes. After [`POLL`] it sees the messages of other processes.
 //!
 //! # Guarantees
-//! Those of the port. A receipt names one receive of one message: after another receive it neither extends nor deletes.
-//! A receive whose caller has gone away before the answer gives its messages back at once.
+//! Those of the port. A receipt names one receive of one message: after another receive it neither extends
+//! nor deletes. A receive whose caller has gone away before the answer gives its messages back at once.
 //!
 //! # Assumptions
 //! A local file system. The clocks of the processes agree, as they do on one machine.
@@ -35,8 +35,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::file::{self, OpenError, QUEUE, Synchronous};
 use crate::read::signed;
 
-/// How often a waiting receiver looks for messages of other processes. A person at the CLI does not feel it, and ten
-/// empty looks a second cost about a millisecond.
+/// How often a waiting receiver looks for messages of other processes. A person at the CLI does not feel it,
+/// and ten empty looks a second cost about a millisecond.
 pub const POLL: Duration = Duration::from_millis(100);
 
 /// The longest visibility timeout (SQS API reference, `ChangeMessageVisibility`).
@@ -45,8 +45,8 @@ pub const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 /// The longest name of a queue (SQS allows 80 characters).
 pub const NAME_MAX: usize = 80;
 
-/// How many dead letters are kept for each queue; beyond it the oldest are dropped, with a warning in the log. Far more
-/// than a person looks at.
+/// How many dead letters are kept for each queue; beyond it the oldest are dropped, with a warning in the
+/// log. Far more than a person looks at.
 pub const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// How many calls wait for the thread at most; then callers wait.
@@ -64,12 +64,14 @@ const AUTO_CHECKPOINT_PAGES: i64 = 1_000;
 /// What an acknowledged send is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// It is fsynced first: for letters (submissions, interruptions), which exist nowhere else yet. Receives, extends and
-    /// deletes are not: when a power cut takes them back, the message comes once more, which every receiver must expect.
+    /// It is fsynced first: for inbox entries (submissions, interruptions), which exist nowhere else yet.
+    /// Receives, extends and deletes are not fsynced: if a power cut undoes them, the message comes once
+    /// more, which every receiver must expect.
     #[default]
     Durable,
-    /// It survives the process, not surely a power cut: for doorbells. Whatever a doorbell announces stands in the journal,
-    /// and the scan behind the queue rings it again; an fsync would only delay the step.
+    /// It survives the end of the process, but perhaps not a power cut: for doorbells. The journal has every
+    /// step that a doorbell announces, and the scan behind the queue rings it again. An fsync would only
+    /// delay the step.
     Hint,
 }
 
@@ -89,8 +91,8 @@ pub struct QueueSettings {
 }
 
 impl Default for QueueSettings {
-    /// SQS's 30 seconds and 4 days; 5 receives; durable; a hundred thousand messages, which is far beyond what the
-    /// largest fleet has open.
+    /// SQS's 30 seconds and 4 days; 5 receives; durable; a hundred thousand messages, which is far beyond
+    /// what the largest fleet has open.
     fn default() -> Self {
         Self {
             visibility: Duration::from_secs(30),
@@ -134,8 +136,8 @@ struct Spec {
 }
 
 impl EmbeddedQueue {
-    /// Opens the queue `name` in the file at `path`, or in `queue.sqlite` if `path` is a directory; makes the file when
-    /// there is none.
+    /// Opens the queue `name` in the file at `path`, or in `queue.sqlite` if `path` is a directory; makes the
+    /// file when there is none.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -164,8 +166,8 @@ impl EmbeddedQueue {
     }
 }
 
-/// An answer that is awaited. Whoever stops waiting must not take messages along: if they are on their way already, they
-/// are sent back.
+/// An answer that is awaited. A caller that stops waiting must not take messages along: if they are on their
+/// way already, they are sent back.
 struct Pending<'q> {
     queue: &'q EmbeddedQueue,
     answer: oneshot::Receiver<Result<Answer, QueueError>>,
@@ -173,7 +175,8 @@ struct Pending<'q> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        // From here on the thread notices that nobody listens; what it sent before is taken out here.
+        // From here on the thread notices that the caller is gone; an answer that it sent before is taken out
+        // here.
         self.answer.close();
         let Ok(Ok(Answer::Found(deliveries))) = self.answer.try_recv() else { return };
         let receipts = deliveries.into_iter().map(|delivery| delivery.receipt).collect();
@@ -205,7 +208,7 @@ impl Queue for EmbeddedQueue {
             let next = match self.ask(Ask::Receive(max)).await? {
                 Answer::Found(deliveries) => {
                     if deliveries.len() == max {
-                        // There may be more, and the bell for it may have been ours.
+                        // There may be more messages, and this receiver may have used their bell.
                         self.ring(1);
                     }
                     return Ok(deliveries);
@@ -263,8 +266,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// One file in this process: its thread, and a bell for each queue. Shared by all that open the same file, so that they
-/// share commits and do not wait for each other's locks.
+/// One file in this process: its thread, and a bell for each queue. Shared by all that open the same file, so
+/// that they share commits and do not wait for each other's locks.
 #[derive(Debug)]
 struct QueueFile {
     /// None while it is being dropped.
@@ -273,8 +276,8 @@ struct QueueFile {
     bells: Mutex<BTreeMap<String, Arc<Notify>>>,
 }
 
-/// The files this process has open: the one piece of shared state, needed because two opens of one file must ring each
-/// other's bells without knowing of each other.
+/// The files this process has open: the one piece of shared state, needed because two opens of one file must
+/// ring each other's bells without knowing of each other.
 static FILES: Mutex<BTreeMap<PathBuf, Weak<QueueFile>>> = Mutex::new(BTreeMap::new());
 
 fn files() -> MutexGuard<'static, BTreeMap<PathBuf, Weak<QueueFile>>> {
@@ -378,7 +381,7 @@ struct Thread<'c> {
     synchronous: Synchronous,
     /// Changes when another process has written.
     data_version: i64,
-    /// How many messages each queue holds, as long as nobody else writes.
+    /// How many messages each queue holds, as long as no other process writes.
     counts: HashMap<String, u64>,
     next_sweep_ms: HashMap<String, u64>,
 }
@@ -529,7 +532,8 @@ impl Thread<'_> {
         Ok(Answer::NothingBefore(next.map(|ms| ms.max(0) as u64)))
     }
 
-    /// Messages to be received now, the longest visible first; receive counts as stored, receipts still empty.
+    /// Messages to be received now, the longest visible first; receive counts as stored, receipts still
+    /// empty.
     fn visible(&self, spec: &Spec, now: u64, max: usize) -> rusqlite::Result<Vec<(i64, Delivery)>> {
         self.conn
             .prepare_cached(
@@ -550,7 +554,8 @@ impl Thread<'_> {
             .collect()
     }
 
-    /// As in SQS, a message whose time has run out is nobody's, even if nobody else has taken it yet.
+    /// As in SQS, a receipt is void when its time has run out, even if no other receiver has taken the
+    /// message yet.
     fn extend(
         &self,
         spec: &Spec,
@@ -688,7 +693,8 @@ impl Thread<'_> {
         }
     }
 
-    /// Makes messages visible again whose receiver has gone away. If it fails, the visibility timeout does it.
+    /// Makes messages visible again whose receiver has gone away. If it fails, the visibility timeout does
+    /// it.
     fn give_back(&self, receipts: &[(Arc<Spec>, u64, Receipt)]) {
         for (spec, now, receipt) in receipts {
             if let Err(error) = self.extend(spec, *now, receipt, Duration::ZERO) {
@@ -698,7 +704,8 @@ impl Thread<'_> {
     }
 }
 
-/// The id and the receive count, which is the nonce: it differs at each receive, and ids are never used again.
+/// The id and the receive count, which is the nonce: it differs at each receive, and ids are never used
+/// again.
 fn parse(receipt: &Receipt) -> Option<(i64, u32)> {
     let (id, nonce) = receipt.0.split_once('.')?;
     Some((id.parse().ok()?, nonce.parse().ok()?))

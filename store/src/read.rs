@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    EventData, Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
+    EventData, Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow, Which,
 };
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 
 use crate::file::{self, JOURNAL, OpenError};
 
-/// How many reads run at once. Each holds a connection with a page cache; the machine this is made for has two cores.
+/// How many reads run at once. Each holds a connection with a page cache; the machine this is made for has
+/// two cores.
 pub(crate) const READERS_MAX: usize = 4;
 
 /// The columns [`event`] expects, in its order.
@@ -269,6 +270,29 @@ pub(crate) fn open_steps(
                     .ok()
                     .and_then(|number| number.try_into().ok())
                     .ok_or_else(|| BadRow { column: "priority", why: "no 32-bit number".into() })?,
+            })
+        },
+    )
+}
+
+pub(crate) fn timers(
+    conn: &Connection,
+    due_ms: u64,
+    after: Option<&TimerRow>,
+    limit_: usize,
+) -> Result<Vec<TimerRow>, ReadError> {
+    let (from_ms, stream, name) =
+        after.map_or((0, "", ""), |row| (row.due_ms, row.stream.as_str(), row.name.as_str()));
+    rows(
+        conn,
+        "SELECT due_ms, stream, name FROM timers
+         WHERE (due_ms, stream, name) > (?1, ?2, ?3) AND due_ms <= ?4 ORDER BY due_ms, stream, name LIMIT ?5",
+        params![signed(from_ms), stream, name, signed(due_ms), limit(limit_)],
+        |row| {
+            Ok(TimerRow {
+                due_ms: time(unsigned(row, 0, "due_ms")?),
+                stream: stream_id(text(row, 1, "stream")?, "stream")?,
+                name: text(row, 2, "name")?.to_owned(),
             })
         },
     )

@@ -8,7 +8,7 @@ use perennial_engine::journal::ReadError;
 use serde::Serialize;
 
 use crate::file::{self, JOURNAL, Lock, OpenError, Synchronous};
-use crate::projector::{Projections, Projector};
+use crate::projector::Projector;
 use crate::verify::{Finding, Severity};
 use crate::{read, writer};
 
@@ -40,6 +40,8 @@ pub struct RebuildReport {
     pub keys: u64,
     /// How many summaries there are.
     pub summaries: u64,
+    /// How many timers are set.
+    pub timers: u64,
     /// The streams that could not be folded; they have no rows now, so nothing is run for them.
     pub unfoldable: Vec<Finding>,
 }
@@ -75,19 +77,23 @@ pub fn rebuild(path: &Path, mut projector: impl Projector) -> Result<RebuildRepo
             }
         }
     }
-    let Projections { mut open_steps, mut lookup, mut summaries } = projector.finish();
-    open_steps.retain(|row| !broken.contains(&row.stream));
-    lookup.retain(|(_, stream)| !broken.contains(stream));
-    summaries.retain(|row| !broken.contains(&row.stream));
+    let mut projections = projector.finish();
+    projections.open_steps.retain(|row| !broken.contains(&row.stream));
+    projections.keys.retain(|(_, stream)| !broken.contains(stream));
+    projections.summaries.retain(|row| !broken.contains(&row.stream));
+    projections.timers.retain(|row| !broken.contains(&row.stream));
     let report = RebuildReport {
         events: last.0,
-        open_steps: open_steps.len() as u64,
-        keys: lookup.len() as u64,
-        summaries: summaries.len() as u64,
+        open_steps: projections.open_steps.len() as u64,
+        keys: projections.keys.len() as u64,
+        summaries: projections.summaries.len() as u64,
+        timers: projections.timers.len() as u64,
         unfoldable,
     };
-    tx.execute_batch("DELETE FROM open_steps; DELETE FROM lookup; DELETE FROM summaries;")?;
-    writer::write_projections(&tx, Projections { open_steps, lookup, summaries })?;
+    tx.execute_batch(
+        "DELETE FROM open_steps; DELETE FROM lookup; DELETE FROM summaries; DELETE FROM timers;",
+    )?;
+    writer::write_projections(&tx, projections)?;
     tx.commit()?;
     Ok(report)
 }

@@ -1,30 +1,35 @@
-//! Reads everything again and reports what is not as it was written.
+//! Reads the whole journal again and reports every difference from the state as it was written.
 //!
-//! | what | how it is found |
-//! | --- | --- |
-//! | a changed event | its hash, and that of the next one |
-//! | a missing or inserted event | positions are dense; each hash chains to the one before |
-//! | a cut end | not from the file alone: compare the head with one noted elsewhere (`journal head`, a backup) |
-//! | a broken stream | sequence numbers are dense per stream, read through the stream index; each event names the place of its stream's first |
-//! | an index that lies | its entries and the rows give the same sum |
-//! | a key used twice | neighbours in the key index |
-//! | a torn or overwritten page | SQLite's own `quick_check`, and every read that fails |
-//! | a stale projection | everything is folded again and compared row by row |
+//! The defects, and how each is found:
 //!
-//! It needs no lock: it reads one snapshot, beside a running engine if there is one. Events are read one at a time; only what
-//! the [`Projector`] keeps grows with the journal.
+//! - A changed event: by its hash and by the hash of the next event.
+//! - A missing or inserted event: positions are dense, and each hash chains to the one before.
+//! - A cut end: not from the file alone. Compare the head with one noted elsewhere (`journal head`, a
+//!   backup).
+//! - A broken stream: sequence numbers are dense in each stream, read through the stream index, and each
+//!   event names the place of the first event of its stream.
+//! - A wrong index: its entries and the rows must give the same sum.
+//! - A key used twice: by neighbours in the key index.
+//! - A torn or overwritten page: by SQLite's own `quick_check`, and by every read that fails.
+//! - A stale projection: everything is folded again and compared row by row.
+//!
+//! Verification needs no lock: it reads one snapshot, beside a running engine if there is one. Events are
+//! read one at a time; only the state of the [`Projector`] grows with the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
 use perennial_engine::ids::{Position, Seq, StreamId};
-use perennial_engine::journal::{Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, chain};
+use perennial_engine::journal::{
+    Hash, Head, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow, chain,
+};
+use perennial_engine::projection::Projections;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
 use crate::file::{self, JOURNAL, OpenError};
-use crate::projector::{Projections, Projector};
+use crate::projector::Projector;
 use crate::read;
 
 /// How many findings a report holds; the rest are counted. A journal with more is beyond reading them.
@@ -124,7 +129,7 @@ impl VerifyReport {
 /// Verifies events and projections.
 ///
 /// # Errors
-/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, OpenError> {
     check(path, Some(projector))
 }
@@ -132,7 +137,7 @@ pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, Op
 /// Verifies the events only, without their meaning.
 ///
 /// # Errors
-/// [`OpenError`] when the file cannot be opened as a journal at all. Whatever is wrong inside is a finding.
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify_events(path: &Path) -> Result<VerifyReport, OpenError> {
     check(path, None::<NoMeaning>)
 }
@@ -157,7 +162,8 @@ fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport
         doing: "beginning to read",
         source,
     })?;
-    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it sees.
+    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it
+    // sees.
     let unreadable = |report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<()>| {
         if let Err(error) = outcome {
             report.add(Severity::Damaged, None, None, format!("SQLite cannot read {what}: {error}"));
@@ -189,7 +195,7 @@ fn quick_check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result
     Ok(())
 }
 
-/// Sums over the rows that the indexes must give too, whatever the order.
+/// Sums over the rows. The indexes must give the same sums, in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sums {
     rows: u64,
@@ -241,8 +247,8 @@ impl<P: Projector> Fold<P> {
     }
 }
 
-/// Whether a hash is what the events before it say. A changed hash column breaks its own row and the next one, although
-/// only one is wrong: so the next one may chain to what was stored or to what was computed.
+/// Whether a hash is what the events before it say. A changed hash column breaks its own row and the next
+/// one, although only one is wrong: so the next one may chain to what was stored or to what was computed.
 struct Chain {
     stored: Hash,
     computed: Hash,
@@ -406,8 +412,8 @@ fn check_first_index(conn: &Connection, report: &mut VerifyReport, sums: Sums) -
     Ok(())
 }
 
-/// Whether each event's origin is the first event of its own stream. The hash does not cover it, because it follows from
-/// the rest.
+/// Whether each event's origin is the first event of its own stream. The hash does not cover it, because it
+/// follows from the rest.
 fn check_origins(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
         "SELECT event.position FROM events AS event NOT INDEXED
@@ -467,15 +473,22 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     };
     compare_rows(report, "open step", steps, steps_page, |(stream, _)| stream, broken);
 
-    let keys = folded.lookup.into_iter().map(|entry| (entry, ())).collect();
+    let keys = folded.keys.into_iter().map(|entry| (entry, ())).collect();
     let keys_page = |after: Option<&(String, StreamId)>| {
         Ok(read::lookup_all(conn, after, PAGE)?.into_iter().map(|entry| (entry, ())).collect())
     };
     // A key of a broken stream may stand under another stream's name, so its own name is what is looked at.
     compare_rows(report, "lookup key", keys, keys_page, |(_, stream)| stream, broken);
 
-    // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and a change that
-    // an event makes and the next one of the same batch takes back is seen by one of them only.
+    let never = |row: TimerRow| (TimerRow { due_ms: read::time(row.due_ms), ..row }, ());
+    let timers = folded.timers.into_iter().map(never).collect();
+    let timers_page = |after: Option<&TimerRow>| {
+        Ok(read::timers(conn, u64::MAX, after, PAGE)?.into_iter().map(|row| (row, ())).collect())
+    };
+    compare_rows(report, "timer", timers, timers_page, |row| &row.stream, broken);
+
+    // Not the time of the last change: the engine compares a summary once a batch, a fold once an event, and
+    // a change that an event makes and the next one of the same batch takes back is seen by one of them only.
     let timeless = |row: SummaryRow| (row.stream.clone(), SummaryRow { updated_at_ms: 0, ..row });
     let summaries = folded.summaries.into_iter().map(timeless).collect();
     let summaries_page = |after: Option<&_>| {

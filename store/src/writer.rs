@@ -7,18 +7,20 @@
 //! ```
 //!
 //! # Why no savepoints
-//! A conflict must fail only itself. The design names savepoints for that; here each batch is **checked completely before
-//! its first write** instead. Only this thread writes, so what was checked (bounds, key, heads) is still true when the
-//! rows go in, and no row of a refused batch is ever written: there is nothing to roll back to. A savepoint costs two more
-//! statements a batch and keeps a copy of every page it touches. What is left are failures that no check foresees (disk
-//! full, I/O error, a foreign writer). They roll the whole group back, and then every batch is tried again **alone**, so
-//! that one which cannot be written fails only itself there too.
+//! A conflict must fail only itself. The design names savepoints for that; here each batch is **checked
+//! completely before its first write** instead. Only this thread writes, so what was checked (bounds, key,
+//! heads) is still true when the rows go in, and no row of a refused batch is ever written: there is nothing
+//! to roll back to. A savepoint costs two more statements a batch and keeps a copy of every page it touches.
+//! What is left are failures that no check foresees (disk full, I/O error, a foreign writer). They roll the
+//! whole group back, and then every batch is tried again **alone**, so that one which cannot be written fails
+//! only itself there too.
 //!
 //! # When COMMIT fails
-//! Nothing is acknowledged. SQLite has rolled back, but frames may stand in the WAL, complete with their commit mark, and
-//! a crash before they are overwritten would bring them to life at the next start. So the writer *seals*: it commits a
-//! counter in `meta`, which overwrites those frames. If the seal holds and the head is where it was, the batches surely
-//! are not there (`Unavailable`); otherwise nobody knows (`Unknown`).
+//! Nothing is acknowledged. SQLite has rolled back, but frames may stand in the WAL, complete with their
+//! commit mark, and a crash before they are overwritten would bring them to life at the next start. So the
+//! writer *seals*: it commits a counter in `meta`, which overwrites those frames. If the seal holds and the
+//! head is where it was, the batches are certainly not there (`Unavailable`); otherwise the outcome is
+//! unknown (`Unknown`).
 
 use std::collections::HashMap;
 
@@ -26,27 +28,28 @@ use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::journal::{
     AppendError, Appended, Batch, EventData, Hash, Head, ProjectionDelta, RecordedEvent, chain,
 };
+use perennial_engine::projection::Projections;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Meter;
-use crate::projector::Projections;
 use crate::read::{self, signed};
 
-/// How many batches wait for the writer at most; then `append` waits. Four full groups: more would only be latency.
+/// How many batches wait for the writer at most; then `append` waits. Four full groups: more would only be
+/// latency.
 pub(crate) const WAITING_MAX: usize = 1_024;
 
-/// The most batches of one commit. At 256 a commit takes about a millisecond, and more gains little (measured in
-/// `reference/workflow-engines.md` §2).
+/// The most batches of one commit. At 256 a commit takes about a millisecond, and more gains little (measured
+/// in `reference/workflow-engines.md` §2).
 pub(crate) const GROUP_MAX: usize = 256;
 
 /// How many heads of streams are kept: about 100 bytes each, so 7 MB at most. Those in work are far fewer.
 const HEADS_MAX: usize = 65_536;
 
-/// The writer's page cache in KiB. It holds the ends of the table and of its index, where streams in work are, and the leaves
-/// of the indexes by name that come round again; what it lacks is in the operating system's cache. More costs: a commit
-/// that has balanced an index walks SQLite's whole cache (`pcache1TruncateUnsafe`), which at 32 MiB was an eighth of the
-/// writer's time.
+/// The writer's page cache in KiB. It holds the ends of the table and of its index, where streams in work
+/// are, and the leaves of the indexes by name that come round again; what it lacks is in the operating
+/// system's cache. More costs: a commit that has balanced an index walks SQLite's whole cache
+/// (`pcache1TruncateUnsafe`), which at 32 MiB was an eighth of the writer's time.
 const CACHE_KIB: i64 = 8 * 1024;
 
 type Outcome = Result<Appended, AppendError>;
@@ -69,9 +72,9 @@ pub(crate) fn configure(conn: &Connection, max_bytes: Option<u64>) -> rusqlite::
     Ok(())
 }
 
-/// Writes until every sender is gone. Says through `ready` whether it could begin. Gives the meter back, which keeps the
-/// checkpoint thread alive: two connections that close at the same moment both think that the other one is left, and
-/// neither folds the WAL into the file.
+/// Writes until every sender is gone. Says through `ready` whether it could begin. Gives the meter back,
+/// which keeps the checkpoint thread alive: two connections that close at the same moment both think that the
+/// other one is left, and neither folds the WAL into the file.
 pub(crate) fn run(
     conn: &Connection,
     mut requests: mpsc::Receiver<Request>,
@@ -124,6 +127,8 @@ struct Statements<'c> {
     remove_key: Statement<'c>,
     add_key: Statement<'c>,
     summary: Statement<'c>,
+    remove_timer: Statement<'c>,
+    set_timer: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -152,6 +157,9 @@ impl<'c> Statements<'c> {
                  ON CONFLICT (stream) DO UPDATE SET
                  open = excluded.open, body = excluded.body, updated_at_ms = excluded.updated_at_ms",
             )?,
+            remove_timer: conn.prepare("DELETE FROM timers WHERE stream = ?1 AND name = ?2")?,
+            set_timer: conn
+                .prepare("INSERT OR REPLACE INTO timers (stream, name, due_ms) VALUES (?1, ?2, ?3)")?,
         })
     }
 
@@ -184,6 +192,12 @@ impl<'c> Statements<'c> {
                 signed(row.updated_at_ms)
             ])?;
         }
+        for (stream, name) in &delta.timers_removed {
+            self.remove_timer.execute(params![stream.as_str(), name])?;
+        }
+        for row in &delta.timers_set {
+            self.set_timer.execute(params![row.stream.as_str(), row.name, signed(row.due_ms)])?;
+        }
         Ok(())
     }
 }
@@ -192,8 +206,9 @@ impl<'c> Statements<'c> {
 pub(crate) fn write_projections(conn: &Connection, projections: Projections) -> rusqlite::Result<()> {
     Statements::prepare(conn)?.project(&ProjectionDelta {
         opened: projections.open_steps,
-        keys_added: projections.lookup,
+        keys_added: projections.keys,
         summaries: projections.summaries,
+        timers_set: projections.timers,
         ..ProjectionDelta::default()
     })
 }
@@ -281,7 +296,8 @@ impl<'c> Writer<'c> {
                 self.scratch.position.0 = self.head.position.0 + 1;
                 self.scratch.seq = self.scratch.seq.next();
                 self.scratch.recorded_at_ms = batch.recorded_at_ms;
-                // The event is lent to the row and given back: no copy, and a batch that has to be tried again is whole.
+                // The event is lent to the row and given back: no copy, and a batch that has to be tried
+                // again is whole.
                 std::mem::swap(&mut self.scratch.data, data);
                 let first_key = key.take();
                 self.scratch.key.clone_from(&first_key);
@@ -300,8 +316,8 @@ impl<'c> Writer<'c> {
         Ok(Ok(Appended { last: self.head.position }))
     }
 
-    /// Everything that can be wrong with a batch. The key first: who repeats an append whose answer was lost must hear
-    /// that it was written, not that the stream has moved on.
+    /// Everything that can be wrong with a batch. The key first: who repeats an append whose answer was lost
+    /// must hear that it was written, not that the stream has moved on.
     fn refusal(&mut self, batch: &Batch) -> rusqlite::Result<Option<AppendError>> {
         if let Err(refused) = batch.check() {
             return Ok(Some(refused));
@@ -312,14 +328,10 @@ impl<'c> Writer<'c> {
                 return Ok(Some(AppendError::Duplicate { key: key.clone(), at: Position(at.max(0) as u64) }));
             }
         }
-        for append in &batch.appends {
-            let actual = self.head_of(&append.stream)?.seq;
-            if actual != append.expected {
-                return Ok(Some(AppendError::Conflict {
-                    stream: append.stream.clone(),
-                    expected: append.expected,
-                    actual,
-                }));
+        for (stream, expected) in batch.expected() {
+            let actual = self.head_of(stream)?.seq;
+            if actual != expected {
+                return Ok(Some(AppendError::Conflict { stream: stream.clone(), expected, actual }));
             }
         }
         Ok(None)
@@ -413,8 +425,8 @@ struct StreamHead {
     origin: Position,
 }
 
-/// The heads of the streams used last: two generations, each half of [`HEADS_MAX`]. When the young one is full, the
-/// old one is dropped and the young one becomes old. Whatever is used moves to the young one.
+/// The heads of the streams used last: two generations, each half of [`HEADS_MAX`]. When the young one is
+/// full, the old one is dropped and the young one becomes old. Each head that is used moves to the young one.
 #[derive(Default)]
 struct Heads {
     young: HashMap<StreamId, StreamHead>,

@@ -1,21 +1,24 @@
-//! Perennial's workers: the port [`cloud::Cloud`], its EC2 adapter, and what carries out the steps of the workflows.
-
-pub mod backups;
-pub mod budget;
-pub mod catalogue;
-pub mod classify;
-pub mod cloud;
-pub mod events;
-pub mod ingest;
-pub mod observer;
-pub mod on_demand;
-pub mod pools;
-pub mod prunes;
-pub mod returns;
-pub mod runner;
-pub mod service;
-mod strays;
-pub mod sweep;
+//! Perennial's workers: the port [`Cloud`](port::Cloud), its EC2 adapter, and what carries out the steps of
+//! the workflows.
+//!
+//! Imports run only downward, in this order (lowest first):
+//!
+//! - [`port`]: the calls we make to EC2, in our words
+//! - `aws`: the adapters over the AWS SDK
+//! - [`cloud`]: what stands between the port and its callers: budgets, joined describes, the catalogue of
+//!   types
+//! - [`capacity`]: what this process remembers and counts of capacity
+//! - `steps`: carries out the steps of the workflows
+//! - [`ingest`]: messages of the queues into the journal
+//! - [`periodic`]: what is looked at every so often
+//! - [`service`]: all of it, running
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod capacity;
+pub mod cloud;
+pub mod ingest;
+pub mod periodic;
+pub mod port;
+pub mod service;
+mod steps;

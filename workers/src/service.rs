@@ -1,29 +1,32 @@
-//! One running Perennial: the worker pool, the two letter readers, the backups' scheduler, the prunes, the sweep and the way back
-//! to spot, over whatever journal, queues and cloud it is given. `perennial serve`, the demo and the simulations all run exactly
-//! this.
+//! One running Perennial: the worker pool, the readers of the two inbox queues and the driver of the periodic
+//! tasks (sweep, backups, retention, return to spot), over whatever journal, queues and cloud it is given.
+//! `perennial serve`, the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::Dispatcher;
 use perennial_engine::engine::Engine;
 use perennial_engine::journal::Journal;
+use perennial_engine::limits::Limits;
 use perennial_engine::queue::Queue;
-use perennial_engine::workers::{Limits, Shutdown, Workers};
+use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::domain::Perennial;
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::backups::Backups;
-use crate::budget::Budgeted;
-use crate::cloud::Cloud;
-use crate::ingest::{Ingest, LetterBox, ReplyTo};
-use crate::on_demand::OnDemand;
-use crate::pools::Pools;
-use crate::prunes::Prunes;
-use crate::returns::Returns;
-use crate::runner::Runner;
-use crate::sweep::Sweep;
+use crate::capacity::on_demand::OnDemandBudget;
+use crate::capacity::refusals::CapacityRefusals;
+use crate::cloud::budget::Budgeted;
+use crate::ingest::{InboxQueue, Ingest, ReplyTo};
+use crate::periodic::backups::BackupScheduler;
+use crate::periodic::driver::{Driver, Task};
+use crate::periodic::retention::Retention;
+use crate::periodic::return_to_spot::ReturnToSpot;
+use crate::periodic::sweep::Sweep;
+use crate::port::Cloud;
+use crate::steps::runner::Runner;
 
 /// What a service runs over.
 pub struct Parts {
@@ -49,9 +52,12 @@ pub struct Parts {
     pub sweep_every: Duration,
 }
 
-/// A service before it runs: its engine can be handed to others.
+/// A service before it runs: its engine and the status of its periodic tasks can be handed to others.
 pub struct Service {
     engine: Engine<Perennial>,
+    cloud: Arc<dyn Cloud>,
+    refusals: Arc<CapacityRefusals>,
+    periodic: Driver,
     parts: Parts,
 }
 
@@ -60,7 +66,10 @@ impl Service {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let engine = Engine::new(Arc::clone(&parts.journal), parts.clock.clone());
-        Self { engine, parts }
+        let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(Arc::clone(&parts.cloud), parts.clock.clone()));
+        let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
+        let periodic = Driver::new(parts.clock.clone(), tasks(&engine, &cloud, &refusals, &parts));
+        Self { engine, cloud, refusals, periodic, parts }
     }
 
     /// Its engine.
@@ -69,35 +78,33 @@ impl Service {
         self.engine.clone()
     }
 
+    /// The driver of its periodic tasks, which knows their status. The service itself runs it.
+    #[must_use]
+    pub fn periodic(&self) -> Driver {
+        self.periodic.clone()
+    }
+
     /// Runs until the shutdown is asked for and what is under way has ended or had its time.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { engine, parts } = self;
-        let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(parts.cloud, parts.clock.clone()));
-        let pools = Arc::new(Pools::new(parts.clock.clone()));
-        let on_demand = OnDemand::new(engine.clone());
-        let runner =
-            Arc::new(Runner::new(Arc::clone(&cloud), parts.clock.clone(), Arc::clone(&pools), on_demand));
+        let Self { engine, cloud, refusals, periodic, parts } = self;
+        let on_demand = OnDemandBudget::new(engine.clone());
+        let runner = Arc::new(Runner::new(cloud, parts.clock, Arc::clone(&refusals), on_demand));
         let mut loops = JoinSet::new();
-        loops.spawn(Workers::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
-        let boxes = [
-            (LetterBox::Submissions, Some(parts.submissions)),
-            (LetterBox::Interruptions, parts.interruptions),
+        loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
+        let queues = [
+            (InboxQueue::Submissions, Some(parts.submissions)),
+            (InboxQueue::Interruptions, parts.interruptions),
         ];
-        for (letter_box, queue) in boxes {
+        for (inbox_queue, queue) in queues {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
                 let owner = parts.owner.clone();
                 let ingest =
-                    Ingest::new(engine.clone(), queue, letter_box, owner, replies, Arc::clone(&pools));
+                    Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, Arc::clone(&refusals));
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
-        loops.spawn(Prunes::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        loops.spawn(Backups::new(engine.clone(), parts.owner.clone()).run(shutdown.clone()));
-        let returns =
-            Returns::new(engine.clone(), Arc::clone(&cloud), parts.owner.clone(), Arc::clone(&pools));
-        loops.spawn(returns.run(shutdown.clone()));
-        loops.spawn(Sweep::new(engine, cloud, parts.owner, parts.sweep_every, pools).run(shutdown));
+        periodic.start(&mut loops, &shutdown);
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended
                 && failure.is_panic()
@@ -106,4 +113,21 @@ impl Service {
             }
         }
     }
+}
+
+/// What a service looks at every so often.
+fn tasks(
+    engine: &Engine<Perennial>,
+    cloud: &Arc<dyn Cloud>,
+    refusals: &Arc<CapacityRefusals>,
+    parts: &Parts,
+) -> Vec<Box<dyn Task>> {
+    let owner = &parts.owner;
+    let retention = Retention::new(engine.clone(), owner.clone());
+    let backups = BackupScheduler::new(engine.clone(), owner.clone());
+    let return_to_spot =
+        ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));
+    let sweep =
+        Sweep::new(engine.clone(), Arc::clone(cloud), owner.clone(), parts.sweep_every, Arc::clone(refusals));
+    vec![Box::new(retention), Box::new(backups), Box::new(return_to_spot), Box::new(sweep)]
 }

@@ -1,32 +1,37 @@
 //! A tiny domain, a runner told what to do, and the world around one engine, for `tests/engine.rs`.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
+use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner};
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, OpenStep, Projected, Stamp, Summary, World,
+    Append, Decision, DecodeError, Domain, Illegal, OpenStep, Pace, Projected, Reads, Stamp, Summary, Timer,
+    World,
 };
 use perennial_engine::engine::{Engine, ExecuteError, Executed};
-use perennial_engine::ids::{Position, Seq, StreamId, Token};
-use perennial_engine::journal::{
-    AppendError, Appended, Batch, EventData, Head, Journal, OpenStepRow, ReadError, RecordedEvent,
-    SummaryRow, Which,
-};
+use perennial_engine::ids::{Position, StreamId, Token};
+use perennial_engine::intercept::{Intercept, Intercepted};
+use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal, ReadError, StreamAppend};
+use perennial_engine::limits::Limits;
+use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow, open_steps};
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
-use perennial_engine::workers::{Limits, Shutdown, ShutdownTrigger, StepResult, StepRunner, Workers};
+use perennial_engine::shutdown::{Shutdown, ShutdownTrigger};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 /// When every test begins.
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open together with
-/// the one before it.
+/// A job: steps that are open at once, then steps one after the other; one whose name begins with `&` is open
+/// together with the one before it. A job may belong to a fleet, which is a job too, and may carry labels,
+/// which are keys.
+#[derive(Debug)]
 pub struct Toy;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,21 +39,28 @@ pub struct Intent {
     pub name: String,
     pub not_before_ms: u64,
     pub deadline_ms: u64,
+    pub priority: i32,
 }
 
 /// A step that may run from now on, and has ten minutes.
 pub fn step(name: &str) -> Intent {
-    Intent { name: name.into(), not_before_ms: 0, deadline_ms: EPOCH_MS + 600_000 }
+    Intent { name: name.into(), not_before_ms: 0, deadline_ms: EPOCH_MS + 600_000, priority: 0 }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    Started { then: Vec<Intent> },
+    Started { at_once: Vec<Intent>, then: Vec<Intent> },
     Intended { intent: Intent },
     Settled { token: Token, evidence: String },
     Expired { token: Token, because: String },
+    Withdrawn { token: Token },
     Noted { text: String },
+    Joined { fleet: StreamId },
+    Labelled { label: String },
+    Unlabelled { label: String },
+    AlarmSet { name: String, due_ms: u64 },
+    Rang { name: String },
     Finished {},
 }
 
@@ -79,12 +91,70 @@ pub enum Command {
         text: String,
         key: Option<String>,
     },
+    Join {
+        job: StreamId,
+        fleet: StreamId,
+    },
+    /// Adds a label, or takes it off.
+    Label {
+        job: StreamId,
+        label: String,
+        on: bool,
+    },
+    /// A note on a job, and on its fleet if it has one.
+    Tell {
+        job: StreamId,
+        text: String,
+    },
+    /// A note on every job with a label.
+    TellAll {
+        label: String,
+        text: String,
+    },
+    /// A note on a job, as long as another one is not finished.
+    Follow {
+        job: StreamId,
+        leader: StreamId,
+    },
+    /// Sets a timer, or moves it.
+    Alarm {
+        job: StreamId,
+        name: String,
+        due_ms: u64,
+    },
+    /// A timer is due. `deaf` is refused, `idle` has nothing to do, `again` is noted and stays, `hourly` is
+    /// due an hour later.
+    Ring {
+        job: StreamId,
+        name: String,
+    },
+    /// A note, with a state after it that is not its own.
+    Lie {
+        job: StreamId,
+    },
+    /// Settles a step that is not open.
+    Botch {
+        job: StreamId,
+    },
+    /// Names one more stream each time it is asked what it reads.
+    Wander {},
 }
 
 impl Command {
     pub fn start(job: &StreamId, at_once: &[&str], then: &[&str]) -> Self {
         let steps = |names: &[&str]| names.iter().map(|name| step(name)).collect();
         Self::Start { job: job.clone(), at_once: steps(at_once), then: steps(then) }
+    }
+
+    /// A timer that is due so long after the epoch.
+    pub fn alarm(job: &StreamId, name: &str, due: Duration) -> Self {
+        let due_ms = EPOCH_MS + due.as_millis() as u64;
+        Self::Alarm { job: job.clone(), name: name.into(), due_ms }
+    }
+
+    /// A timer that is due at once.
+    pub fn react(job: &StreamId, name: &str) -> Self {
+        Self::Alarm { job: job.clone(), name: name.into(), due_ms: 0 }
     }
 
     pub fn note(job: &StreamId, text: &str) -> Self {
@@ -95,10 +165,15 @@ impl Command {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub started: bool,
-    pub open: BTreeMap<Token, Intent>,
+    pub open: BTreeMap<Token, StepRecord<String, Intent>>,
+    /// The steps that are to be open.
+    pub due: Vec<Intent>,
     pub then: Vec<Intent>,
     pub settled: Vec<String>,
     pub notes: u32,
+    pub fleet: Option<StreamId>,
+    pub labels: BTreeSet<String>,
+    pub alarms: BTreeMap<String, u64>,
     pub finished: bool,
 }
 
@@ -108,6 +183,12 @@ pub enum Rejection {
     Started,
     #[error("the token is not open")]
     NotOpen,
+    #[error("the job that is followed is finished")]
+    LeaderFinished,
+    #[error("it does not hear")]
+    Deaf,
+    #[error(transparent)]
+    Fault(#[from] Fault<StreamId>),
 }
 
 impl Domain for Toy {
@@ -138,108 +219,126 @@ impl Domain for Toy {
         State::default()
     }
 
-    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
-        let closed = match event {
-            Event::Started { then } => {
-                state.started = true;
-                state.then.clone_from(then);
-                None
-            }
-            Event::Intended { intent } => {
-                state.then.retain(|next| next != intent);
-                state.open.insert(stamp.seq.into(), intent.clone());
-                None
-            }
-            Event::Settled { token, evidence } => {
-                state.settled.push(evidence.clone());
-                Some(token)
-            }
-            Event::Expired { token, .. } => Some(token),
-            Event::Noted { .. } => {
-                state.notes += 1;
-                None
-            }
-            Event::Finished {} => {
-                state.finished = true;
-                None
-            }
-        };
-        if let Some(token) = closed
-            && state.open.remove(token).is_none()
-        {
-            return Err(Illegal { seq: stamp.seq, why: format!("step {token} is not open") });
-        }
-        Ok(state)
+    fn evolve(state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        Job::evolve(state, stamp, event)
     }
 
-    fn reads(command: &Command) -> Vec<StreamId> {
+    fn reads(world: &World<State>, command: &Command) -> Reads {
         match command {
             Command::Start { job, .. }
             | Command::Report { job, .. }
             | Command::Expire { job, .. }
             | Command::Again { job, .. }
-            | Command::Note { job, .. } => vec![job.clone()],
+            | Command::Note { job, .. }
+            | Command::Join { job, .. }
+            | Command::Lie { job }
+            | Command::Botch { job }
+            | Command::Alarm { job, .. }
+            | Command::Ring { job, .. }
+            | Command::Label { job, .. } => Reads::written([job.clone()]),
+            Command::Tell { job, .. } => {
+                let fleet = world.get(job).and_then(|state| state.fleet.clone());
+                Reads::written([job.clone()].into_iter().chain(fleet))
+            }
+            Command::TellAll { label, .. } => {
+                let key = label_key(label);
+                Reads::written(world.lookup(&key).iter().cloned()).and_keys([key])
+            }
+            Command::Follow { job, leader } => Reads::written([job.clone()]).and_observed([leader.clone()]),
+            Command::Wander {} => {
+                let read = (0..).take_while(|n| world.head(&job(*n)).is_some()).count();
+                Reads::default().and_observed((0..=read as u32).map(job))
+            }
         }
     }
 
-    fn decide(world: &World<State>, command: &Command, _: u64) -> Result<Decision<Event>, Rejection> {
-        let [job] = Self::reads(command).try_into().unwrap();
-        let state = world.get(&job).unwrap();
-        let open = |token: &Token| state.open.get(token).ok_or(Rejection::NotOpen);
-        let mut key = None;
-        let events = match command {
-            Command::Start { .. } if state.started => return Err(Rejection::Started),
-            Command::Start { at_once, then, .. } => {
-                let intended = at_once.iter().map(|intent| Event::Intended { intent: intent.clone() });
-                std::iter::once(Event::Started { then: then.clone() }).chain(intended).collect()
-            }
-            Command::Report { token, evidence, .. } => {
-                open(token)?;
-                let mut events = vec![Event::Settled { token: *token, evidence: evidence.clone() }];
-                if state.open.len() == 1 {
-                    let together = state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
-                    let next = state.then.first().into_iter().chain(together);
-                    events.extend(next.map(|intent| Event::Intended { intent: intent.clone() }));
-                    if events.len() == 1 {
-                        events.push(Event::Finished {});
+    fn decide(
+        world: &World<State>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Decision<Event, State>, Rejection> {
+        let note = |text: &String| vec![Event::Noted { text: text.clone() }];
+        let (job, events) = match command {
+            Command::Start { job, .. }
+            | Command::Report { job, .. }
+            | Command::Expire { job, .. }
+            | Command::Again { job, .. }
+            | Command::Botch { job } => {
+                let (state, head) = (world.get(job).unwrap().clone(), world.head(job).unwrap());
+                let mut machine = Machine::<Job>::from(job.clone(), state, head, now_ms);
+                match command.clone() {
+                    Command::Report { token, evidence, .. } => machine.report(token, Seen::Done(evidence))?,
+                    Command::Expire { token, because, .. } => {
+                        machine.report(token, Seen::OutOfTime(because))?;
                     }
+                    command => Job::decide(&mut machine, command)?,
                 }
-                events
+                return Ok(Decision::of(machine.into_append(job.clone(), |event| event, |state| state)));
             }
-            Command::Expire { token, because, .. } => {
-                open(token)?;
-                vec![Event::Expired { token: *token, because: because.clone() }]
+            Command::Note { job, text, key } => {
+                let before = world.get(job).unwrap();
+                let state = State { notes: before.notes + 1, ..before.clone() };
+                let append = Append::folded(job.clone(), note(text), state);
+                return Ok(Decision { key: key.clone(), ..Decision::of([append]) });
             }
-            Command::Again { token, .. } => {
-                let intent = open(token)?.clone();
-                let because = "again".to_owned();
-                vec![Event::Expired { token: *token, because }, Event::Intended { intent }]
+            Command::Lie { job } => {
+                let state = world.get(job).unwrap().clone();
+                return Ok(Decision::of([Append::folded(job.clone(), note(&"lie".into()), state)]));
             }
-            Command::Note { text, key: once, .. } => {
-                key.clone_from(once);
-                vec![Event::Noted { text: text.clone() }]
+            Command::Join { job, fleet } => (job, vec![Event::Joined { fleet: fleet.clone() }]),
+            Command::Label { job, label, on: true } => (job, vec![Event::Labelled { label: label.clone() }]),
+            Command::Label { job, label, on: false } => {
+                (job, vec![Event::Unlabelled { label: label.clone() }])
             }
+            Command::Alarm { job, name, due_ms } => {
+                (job, vec![Event::AlarmSet { name: name.clone(), due_ms: *due_ms }])
+            }
+            Command::Ring { job, name } => {
+                RINGS.with_borrow_mut(|rings| rings.push((name.clone(), job.to_string(), now_ms - EPOCH_MS)));
+                match name.as_str() {
+                    "deaf" | "paced_deaf" => return Err(Rejection::Deaf),
+                    "idle" => (job, vec![]),
+                    "again" => (job, note(name)),
+                    "hourly" => {
+                        (job, vec![Event::AlarmSet { name: name.clone(), due_ms: now_ms + 3_600_000 }])
+                    }
+                    _ => (job, vec![Event::Rang { name: name.clone() }]),
+                }
+            }
+            Command::Tell { job, text } => {
+                let fleet = world.get(job).unwrap().fleet.as_ref().filter(|fleet| *fleet != job);
+                let told = [job].into_iter().chain(fleet);
+                return Ok(Decision::of(told.map(|told| (told.clone(), note(text)))));
+            }
+            Command::TellAll { label, text } => {
+                let found = world.lookup(&label_key(label)).iter();
+                // Found is not enough: the state decides.
+                let told = found.filter(|job| world.get(job).unwrap().labels.contains(label));
+                return Ok(Decision::of(told.map(|told| (told.clone(), note(text)))));
+            }
+            Command::Follow { leader, .. } if world.get(leader).unwrap().finished => {
+                return Err(Rejection::LeaderFinished);
+            }
+            Command::Follow { job, leader } => {
+                let fences = vec![leader.clone()];
+                return Ok(Decision { fences, ..Decision::one(job.clone(), note(&"follows".into())) });
+            }
+            Command::Wander {} => return Ok(Decision::nothing()),
         };
-        Ok(Decision { appends: vec![(job, events)], key })
+        Ok(Decision::one(job.clone(), events))
     }
 
     fn project(_: &StreamId, state: &State) -> Projected<Intent> {
-        let steps = state.open.iter().map(|(token, intent)| OpenStep {
-            token: *token,
-            step: intent.name.clone(),
-            intent: Arc::new(intent.clone()),
-            intended_at_ms: EPOCH_MS,
-            not_before_ms: intent.not_before_ms,
-            deadline_ms: intent.deadline_ms,
-            priority: 0,
-        });
         let mut keys: Vec<String> =
-            state.open.values().map(|intent| format!("step/{}", intent.name)).collect();
+            state.open.values().map(|record| format!("step/{}", record.step)).collect();
+        keys.extend(state.labels.iter().map(|label| label_key(label)));
         keys.sort();
         keys.dedup();
         let body = format!("{{\"settled\":{},\"open\":{}}}", state.settled.len(), state.open.len());
         let summary = state.started.then_some(Summary { open: !state.finished, body });
-        Projected { steps: steps.collect(), keys, summary }
+        let alarms = state.alarms.iter();
+        let timers = alarms.map(|(name, due_ms)| Timer { name: name.clone(), due_ms: *due_ms });
+        Projected { steps: open_steps::<Job>(state), keys, summary, timers: timers.collect() }
     }
 
     fn report(job: &StreamId, token: Token, evidence: String) -> Command {
@@ -248,6 +347,166 @@ impl Domain for Toy {
 
     fn expired(job: &StreamId, token: Token, because: String) -> Command {
         Command::Expire { job: job.clone(), token, because }
+    }
+
+    fn timer_due(job: &StreamId, name: &str) -> Command {
+        Command::Ring { job: job.clone(), name: name.to_owned() }
+    }
+
+    fn pace(timer: &str) -> Option<Pace> {
+        timer.starts_with("paced").then_some(Pace { begun_max: 20, per: Duration::from_secs(5) })
+    }
+}
+
+thread_local! {
+    /// Every ring that was decided in this thread, which is one test: name, job, and when, in milliseconds
+    /// after the epoch.
+    static RINGS: RefCell<Vec<(String, String, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// When timers of a name rang, in milliseconds after the epoch.
+pub fn rings(name: &str) -> Vec<u64> {
+    RINGS.with_borrow(|rings| rings.iter().filter(|ring| ring.0 == name).map(|ring| ring.2).collect())
+}
+
+/// Which jobs rang, in order.
+pub fn rung() -> Vec<String> {
+    RINGS.with_borrow(|rings| rings.iter().map(|ring| ring.1.clone()).collect())
+}
+
+fn label_key(label: &str) -> String {
+    format!("label/{label}")
+}
+
+/// The steps of one job.
+pub struct Job;
+
+/// What became of a step.
+pub enum Seen {
+    Done(String),
+    OutOfTime(String),
+}
+
+impl Workflow for Job {
+    const KIND: &'static str = "job";
+    type Id = StreamId;
+    type Command = Command;
+    type Event = Event;
+    type State = State;
+    type Step = String;
+    type Intent = Intent;
+    type Evidence = Seen;
+    type Rejection = Rejection;
+
+    fn decide(machine: &mut Machine<Self>, command: Command) -> Result<(), Rejection> {
+        match command {
+            Command::Start { .. } if machine.state().started => return Err(Rejection::Started),
+            Command::Start { at_once, then, .. } => machine.push(Event::Started { at_once, then })?,
+            Command::Again { token, .. } => {
+                if !machine.state().open.contains_key(&token) {
+                    return Err(Rejection::NotOpen);
+                }
+                machine.push(Event::Withdrawn { token })?;
+            }
+            Command::Botch { .. } => {
+                machine.push(Event::Settled { token: Token(999), evidence: "botched".into() })?;
+            }
+            other => unreachable!("{other:?} is not about the steps of a job"),
+        }
+        Ok(machine.intend()?)
+    }
+
+    fn settle(
+        machine: &mut Machine<Self>,
+        token: Token,
+        _: &StepRecord<String, Intent>,
+        seen: Seen,
+    ) -> Result<(), Rejection> {
+        match seen {
+            Seen::Done(evidence) => machine.push(Event::Settled { token, evidence })?,
+            Seen::OutOfTime(because) => return Ok(machine.push(Event::Expired { token, because })?),
+        }
+        machine.intend()?;
+        if machine.state().open.is_empty() {
+            machine.push(Event::Finished {})?;
+        }
+        Ok(())
+    }
+
+    fn evolve(mut state: State, stamp: Stamp, event: &Event) -> Result<State, Illegal> {
+        let illegal = |why: String| Err(Illegal { seq: stamp.seq, why });
+        match event {
+            Event::Started { at_once, then } => {
+                state.started = true;
+                state.due.clone_from(at_once);
+                state.then.clone_from(then);
+            }
+            Event::Intended { intent } => {
+                let Intent { name, not_before_ms, deadline_ms, .. } = intent.clone();
+                let step = Intended { step: name, intent: intent.clone(), not_before_ms, deadline_ms };
+                state.open.insert(stamp.seq.into(), step.at(stamp));
+            }
+            Event::Settled { token, .. } | Event::Expired { token, .. } | Event::Withdrawn { token } => {
+                let Some(record) = state.open.remove(token) else {
+                    return illegal(format!("step {token} is not open"));
+                };
+                if !matches!(event, Event::Withdrawn { .. }) {
+                    state.due.retain(|due| due.name != record.step);
+                }
+                if let Event::Settled { evidence, .. } = event {
+                    state.settled.push(evidence.clone());
+                    if state.due.is_empty() && !state.then.is_empty() {
+                        let together =
+                            state.then.iter().skip(1).take_while(|next| next.name.starts_with('&'));
+                        let count = 1 + together.count();
+                        state.due = state.then.drain(..count).collect();
+                    }
+                }
+            }
+            Event::Noted { .. } => state.notes += 1,
+            Event::Joined { fleet } => state.fleet = Some(fleet.clone()),
+            Event::Labelled { label } => {
+                state.labels.insert(label.clone());
+            }
+            Event::Unlabelled { label } => {
+                state.labels.remove(label);
+            }
+            Event::AlarmSet { name, due_ms } => {
+                state.alarms.insert(name.clone(), *due_ms);
+            }
+            Event::Rang { name } => {
+                state.alarms.remove(name);
+            }
+            Event::Finished {} => state.finished = true,
+        }
+        Ok(state)
+    }
+
+    fn due(state: &State) -> Vec<Due<String, Intent>> {
+        let due = state.due.iter().map(|intent| Due {
+            step: intent.name.clone(),
+            intent: intent.clone(),
+            not_before_ms: intent.not_before_ms,
+            // The toy's steps name their own deadline.
+            budget_ms: 0,
+        });
+        due.collect()
+    }
+
+    fn intended(_: &State, step: Intended<String, Intent>) -> Event {
+        Event::Intended { intent: step.intent }
+    }
+
+    fn priority(record: &StepRecord<String, Intent>) -> i32 {
+        record.intent.priority
+    }
+
+    fn under_way(state: &State) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
+        state.open.iter().map(|(token, record)| (*token, record))
+    }
+
+    fn is_running(state: &State) -> bool {
+        !state.finished
     }
 }
 
@@ -319,9 +578,10 @@ impl Runner {
 }
 
 /// A journal that can get stuck for ever at an append, refuse with conflicts, and count.
+pub type TestJournal = Intercepted<Meddler>;
+
 #[derive(Default)]
-pub struct TestJournal {
-    pub journal: Arc<MemoryJournal>,
+pub struct Meddler {
     /// Counted before and after each append.
     pub points: AtomicUsize,
     /// Where it gets stuck, counted from 1; 0 for never.
@@ -332,9 +592,13 @@ pub struct TestJournal {
     pub conflicts_to_come: AtomicUsize,
     /// How long an append takes, in milliseconds.
     pub append_ms: AtomicU64,
+    /// What every lookup answers, whatever the journal says.
+    pub found: Mutex<Option<Vec<StreamId>>>,
+    /// How many times a stream was read.
+    pub streams_read: AtomicUsize,
 }
 
-impl TestJournal {
+impl Meddler {
     async fn point(&self) {
         if self.points.fetch_add(1, Ordering::SeqCst) + 1 == self.stuck_at.load(Ordering::SeqCst) {
             self.stuck.notify_one();
@@ -344,8 +608,8 @@ impl TestJournal {
 }
 
 #[async_trait]
-impl Journal for TestJournal {
-    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+impl Intercept for Meddler {
+    async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
         let takes = self.append_ms.load(Ordering::SeqCst);
         if takes > 0 {
@@ -356,50 +620,26 @@ impl Journal for TestJournal {
             let StreamAppend { stream, expected, .. } = batch.appends[0].clone();
             return Err(AppendError::Conflict { stream, expected, actual: expected.next() });
         }
-        let appended = self.journal.append(batch).await;
+        let appended = to.append(batch).await;
         if matches!(appended, Err(AppendError::Conflict { .. })) {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
         self.point().await;
         appended
     }
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_stream(stream, after, limit).await
+
+    async fn lookup(&self, to: &dyn Journal, key: &str) -> Result<Vec<StreamId>, ReadError> {
+        let found = self.found.lock().unwrap().clone();
+        match found {
+            Some(found) => Ok(found),
+            None => to.lookup(key).await,
+        }
     }
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_all(after, limit).await
-    }
-    async fn head(&self) -> Result<Head, ReadError> {
-        self.journal.head().await
-    }
-    async fn open_steps(
-        &self,
-        due_ms: u64,
-        after: Option<(StreamId, Token)>,
-        limit: usize,
-    ) -> Result<Vec<OpenStepRow>, ReadError> {
-        self.journal.open_steps(due_ms, after, limit).await
-    }
-    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
-        self.journal.lookup(key).await
-    }
-    async fn summaries(
-        &self,
-        category: &str,
-        which: Which,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<SummaryRow>, ReadError> {
-        self.journal.summaries(category, which, after, limit).await
+
+    fn reads(&self, _: &StreamId) {
+        self.streams_read.fetch_add(1, Ordering::SeqCst);
     }
 }
-
-use perennial_engine::journal::StreamAppend;
 
 /// A journal and a queue that stay while processes come and go.
 pub struct Place {
@@ -426,12 +666,18 @@ impl Place {
     }
 
     pub fn test_journal(&self) -> Arc<TestJournal> {
-        Arc::new(TestJournal { journal: Arc::clone(&self.journal), ..TestJournal::default() })
+        let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
+        Arc::new(TestJournal { journal, intercept: Meddler::default() })
     }
 
     /// An engine without a pool.
     pub fn engine(&self) -> Engine<Toy> {
         Engine::new(Arc::clone(&self.journal) as Arc<dyn Journal>, self.clock.clone())
+    }
+
+    /// An engine over a journal that counts.
+    pub fn engine_over(&self, journal: &Arc<TestJournal>) -> Engine<Toy> {
+        Engine::new(Arc::clone(journal) as Arc<dyn Journal>, self.clock.clone())
     }
 
     /// A process whose runs do as the script says.
@@ -449,7 +695,7 @@ impl Place {
         limits: Limits,
         script: impl Fn(&str, u32) -> Act + Send + Sync + 'static,
     ) -> Process {
-        let engine = Engine::new(Arc::clone(&journal) as Arc<dyn Journal>, self.clock.clone());
+        let engine = self.engine_over(&journal);
         let runner = Arc::new(Runner {
             script: Box::new(script),
             clock: self.clock.clone(),
@@ -458,7 +704,7 @@ impl Place {
             runs: Mutex::default(),
         });
         let queue = Arc::clone(&self.queue);
-        let workers = Workers::new(engine.clone(), queue, Arc::clone(&runner), limits);
+        let workers = Dispatcher::new(engine.clone(), queue, Arc::clone(&runner), limits);
         let (trigger, shutdown) = Shutdown::new();
         let pool = tokio::spawn(workers.run(shutdown));
         Process { engine, runner, journal, trigger, pool }

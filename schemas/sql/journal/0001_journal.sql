@@ -37,6 +37,15 @@ CREATE TABLE open_steps (
   PRIMARY KEY (stream, token)
 ) STRICT, WITHOUT ROWID;
 
+-- Commands to come. Read in the order in which they are due.
+CREATE TABLE timers (
+  stream TEXT    NOT NULL,
+  name   TEXT    NOT NULL,
+  due_ms INTEGER NOT NULL,                                  -- 0 means at once
+  PRIMARY KEY (stream, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX timers_by_due ON timers (due_ms, stream, name);
+
 CREATE TABLE lookup (
   key    TEXT NOT NULL,
   stream TEXT NOT NULL,

@@ -1,8 +1,8 @@
 use std::sync::atomic::AtomicU64;
 
-use perennial_workers::classify::{Class, Effect};
-use perennial_workers::cloud::LaunchNetwork;
-use perennial_workflows::aws::{InstanceState, Market};
+use perennial_workers::port::LaunchNetwork;
+use perennial_workers::port::error::{Class, Effect};
+use perennial_workflows::model::aws::{InstanceState, Market};
 
 use super::*;
 use crate::faults::{Target, When};

@@ -1,4 +1,5 @@
-//! A client of the control surface: one question a connection. For commands and tests; AWS calls are for AWS's clients.
+//! A client of the control surface: one request a connection. For commands and tests; AWS calls are for AWS's
+//! clients.
 
 use std::time::Duration;
 
@@ -9,21 +10,21 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value as Json;
 use tokio::net::TcpStream;
 
-/// For a whole question: the region answers from memory.
+/// For a whole request: the region answers from memory.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Bytes of an answer: the dump of a region with ten thousand instances is smaller.
 const BODY_MAX: usize = 256 * 1024 * 1024;
 
-/// Why the region did not do what was asked.
+/// Why a request to the region failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// This is no endpoint of a region.
     #[error("{endpoint:?} is no endpoint of a region; it looks like http://127.0.0.1:4566")]
     Endpoint {
-        /// What was given.
+        /// The given text.
         endpoint: String,
     },
-    /// Nobody, or something else, answers there.
+    /// No server answers there, or it is no region.
     #[error("no simulated region answers at {endpoint}: {why}")]
     Unreachable {
         /// The endpoint.
@@ -31,7 +32,7 @@ pub enum ControlError {
         /// Why.
         why: String,
     },
-    /// The region's answer is no.
+    /// The region refuses.
     #[error("{code}: {message}")]
     Refused {
         /// The code, as EC2 has it where it is EC2's.
@@ -41,7 +42,7 @@ pub enum ControlError {
     },
 }
 
-/// The control surface of a region. Cheap to clone; connects for each question.
+/// The control surface of a region. Cheap to clone; connects for each request.
 #[derive(Debug, Clone)]
 pub struct RegionClient {
     /// Host and port.
@@ -49,7 +50,7 @@ pub struct RegionClient {
 }
 
 impl RegionClient {
-    /// The region at an endpoint such as `http://127.0.0.1:4566`. Asks nobody yet.
+    /// The region at an endpoint such as `http://127.0.0.1:4566`. Does not connect yet.
     ///
     /// # Errors
     /// [`ControlError::Endpoint`].
@@ -65,7 +66,7 @@ impl RegionClient {
         }
     }
 
-    /// Asks, such as `dump` or `leaks?owner=default`.
+    /// Reads a path, such as `dump` or `leaks?owner=default`.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -73,7 +74,7 @@ impl RegionClient {
         self.ask(Method::GET, path, None).await
     }
 
-    /// What an owner has beyond what is expected.
+    /// The objects of an owner that are not expected.
     ///
     /// # Errors
     /// [`ControlError`].

@@ -1,17 +1,19 @@
-//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface takes as
-//! JSON too.
+//! The file a region is described in (`examples/region.toml`), and the parts of it that the control surface
+//! takes as JSON too.
 //!
-//! Pure: text in, [`Options`] out. What the file does not say stays as it was, so that defaults go before it and
+//! Pure: text in, [`Options`] out. Absent keys stay as they were, so that defaults go before the file and
 //! command-line flags after it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use perennial_workflows::aws::Market;
+use perennial_workflows::model::aws::Market;
 use serde::Deserialize;
 
-use super::{EventTrouble, Options, QueueTrouble, wire_settings};
+use super::options::{Options, wire_settings};
+use super::rules::EventTrouble;
+use super::sqs::model::Trouble as QueueTrouble;
 use crate::faults::{Fault, Rule, Target, When};
 use crate::world::Shape;
 use crate::world::settings::{Capacity, Guest, Latencies, Pool, Quotas, RootAdoption, Settings, Span};
@@ -163,7 +165,7 @@ struct File {
     latencies_ms: Option<LatencyTable>,
     queue_trouble: Option<QueueTrouble>,
     event_trouble: Option<EventTrouble>,
-    capacity: Option<Vec<PoolSpec>>,
+    capacity: Option<Vec<AddressPoolSpec>>,
     faults: Option<Vec<FaultSpec>>,
 }
 
@@ -209,7 +211,7 @@ enum GuestWord {
     Ignores,
 }
 
-/// What becomes of a replacement of a root by a volume.
+/// The result of a replacement of a root by a volume.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AdoptionWord {
@@ -250,7 +252,7 @@ fn span(key: &str, value: &toml::Value) -> Result<Span, ConfigError> {
 
 macro_rules! latency_table {
     ($($name:ident),* $(,)?) => {
-        /// What the file says of latencies.
+        /// The latencies in the file.
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct LatencyTable { $($name: Option<toml::Value>,)* }
@@ -296,7 +298,7 @@ type Wrong = (&'static str, String);
 /// The capacity of a pool, or of one type in every zone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PoolSpec {
+pub(crate) struct AddressPoolSpec {
     r#type: String,
     zone: Option<String>,
     #[serde(default)]
@@ -320,7 +322,7 @@ enum CapacityWord {
     Word(String),
 }
 
-impl PoolSpec {
+impl AddressPoolSpec {
     /// The pools that are meant.
     pub(crate) fn pools(self, zones: &[String]) -> Result<Vec<Pool>, Wrong> {
         if Shape::of(&self.r#type).is_none() {

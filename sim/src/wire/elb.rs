@@ -1,4 +1,4 @@
-//! As much of Elastic Load Balancing v2's query protocol as registers targets.
+//! The part of Elastic Load Balancing v2's query protocol that registers targets.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) const VERSION: &str = "2015-12-01";
 /// The longest page (ELB API reference).
 const PAGE_MAX: usize = 400;
 
-/// One call: what stands inside `<…Result>`.
+/// Makes a call; the answer is the content of `<…Result>`.
 pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -> Result<Element, ApiError> {
     let params = all.root();
     params.text("Action");

@@ -1,7 +1,7 @@
-//! Connections, and which service a request is for.
+//! Connections, and the service of each request.
 //!
-//! A lost request or reply is a connection that is closed without an answer: that is why hyper stands here and no
-//! framework above it.
+//! A lost request or reply is a connection that is closed without an answer: that is why hyper stands here
+//! and no framework above it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::params::Params;
 use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
 use super::xml::Element;
-use super::{control, ec2, elb, events, imds, sqs};
+use super::{control, ec2, elb, events, imds, queues};
 use crate::faults::Fault;
 use crate::world::{ACCOUNT, ApiError};
 
@@ -75,7 +75,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, region: Ar
     }
 }
 
-/// Nothing is told, done or seen, before it is on disk.
+/// No answer is given before everything it reports is on disk.
 async fn handle(region: &Region, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Dropped> {
     let answer = answer(region, address, request).await;
     region.settled().await.map_err(|Broken| Dropped)?;
@@ -104,7 +104,8 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
     if let Some(path) = path.strip_prefix("/imds/") {
         return Ok(metadata(region, &head.method, path, &head.headers));
     }
-    // A client that puts a path behind an address that ends with a slash is understood by the real service too.
+    // A client that puts a path behind an address that ends with a slash is understood by the real service
+    // too.
     let plain_path = path.replace("//", "/");
     if imds::is_versioned(&plain_path) {
         let path = plain_path;
@@ -156,7 +157,7 @@ async fn pause(length: Duration) {
     }
 }
 
-/// Which service a call is for, which also says how its errors are written.
+/// The service of a call, which also decides the form of its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Ec2,
@@ -268,7 +269,7 @@ impl Call {
             }
             Service::Sts => self.refused(region, "InvalidAction", "this region knows GetCallerIdentity only"),
             Service::Sqs => {
-                let answer = sqs::call(region, &self.action, &self.body, host).await;
+                let answer = queues::call(region, &self.action, &self.body, host).await;
                 self.json(region, answer)
             }
             Service::Events => self.json(region, events::call(region, &self.action, &self.body)),

@@ -1,6 +1,6 @@
 //! The parameters of a query call: `Filter.1.Value.2=x` and the like, read as nested lists.
 //!
-//! What nobody reads is remembered, so that a caller can be told which of its parameters mean nothing here.
+//! Parameters that no handler reads are remembered, so that the list of calls shows the ignored ones.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,13 +50,13 @@ impl Params {
         found.collect()
     }
 
-    /// The names that nobody has read.
+    /// The names that no handler has read.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let read = self.read.borrow();
         self.all.keys().filter(|key| !read.contains(*key)).cloned().collect()
     }
 
-    /// These parameters over others: what is said here replaces everything of the same first name there.
+    /// These parameters over others: a parameter here replaces all of the same first name there.
     pub(crate) fn over(&self, others: &BTreeMap<String, String>) -> Self {
         let first = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
         let said: BTreeSet<_> = self.all.keys().map(|key| first(key)).collect();
@@ -93,7 +93,7 @@ impl<'a> Scope<'a> {
         found.filter(|text| !text.is_empty())
     }
 
-    /// Whether a parameter is there, be it empty: where its presence is what it says.
+    /// Whether a parameter is there, even if empty; for parameters whose presence is their meaning.
     pub(crate) fn is_there(&self, name: &str) -> bool {
         let key = self.key(name);
         let is_there = self.params.all.contains_key(&key);
@@ -160,7 +160,7 @@ impl<'a> Scope<'a> {
         below.filter_map(|(key, _)| key[prefix.len()..].split('.').next()?.parse().ok()).collect()
     }
 
-    /// Whether anything is said below this name.
+    /// Whether there is no parameter below this name.
     pub(crate) fn is_empty(&self) -> bool {
         !self.params.all.keys().any(|key| key.starts_with(&self.prefix))
     }

@@ -1,9 +1,9 @@
-//! As much of Systems Manager (JSON 1.1) as runs commands on instances: what a hook of a rehearsal needs.
+//! The part of Systems Manager (JSON 1.1) that runs commands on instances, for the hooks of a rehearsal.
 
 use std::collections::BTreeMap;
 
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde_json::{Value as Json, json};
 
 use crate::world::{ApiError, Command, Invocation, SendCommand, World, rfc3339};

@@ -1,14 +1,15 @@
-//! Target groups of Elastic Load Balancing v2, as far as registering a node goes. No load balancer stands in front of
-//! them; each group counts as used.
+//! Target groups of Elastic Load Balancing v2, as far as registering a node goes. No load balancer stands in
+//! front of them; each group counts as used.
 //!
-//! A target is `initial` until its first health check, `healthy` while its machine is up and passes its status
-//! checks, `draining` for the group's deregistration delay after it was taken out or its machine began to go.
+//! A target is `initial` until its first health check, `healthy` while its machine is up and passes its
+//! status checks, `draining` for the group's deregistration delay after it was taken out or its machine began
+//! to go.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState};
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde::{Deserialize, Serialize};
 
 use super::{ACCOUNT, ApiError, World};
@@ -23,10 +24,11 @@ const DELAY: &str = "deregistration_delay.timeout_seconds";
 const DELAY_DEFAULT_S: u64 = 300;
 /// Its longest.
 const DELAY_MAX_S: u64 = 3_600;
-/// Attributes of a group, the ones that are only kept included (a bound of this model; ELB knows some twenty).
+/// Attributes of a group, the ones that are only kept included (a bound of this model; ELB knows some
+/// twenty).
 const ATTRIBUTES_MAX: usize = 50;
 
-/// What CreateTargetGroup was given.
+/// The parameters of CreateTargetGroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are ELB's")]
 pub struct TargetGroupSettings {
@@ -49,7 +51,7 @@ pub struct TargetGroup {
     pub arn: String,
     pub settings: TargetGroupSettings,
     pub attributes: BTreeMap<String, String>,
-    #[serde(with = "super::stored::pairs")]
+    #[serde(with = "super::persistence::pairs")]
     pub targets: BTreeMap<TargetKey, Target>,
     pub tags: Tags,
 }
@@ -63,7 +65,7 @@ pub struct Target {
     pub gone_at_ms: Option<u64>,
 }
 
-/// What DescribeTargetHealth says of one target.
+/// The health of one target, as DescribeTargetHealth reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
     /// Such as `healthy`.
@@ -221,7 +223,8 @@ impl World {
     /// RegisterTargets: all, or none. A target that drains is taken in again.
     ///
     /// # Errors
-    /// TargetGroupNotFound; InvalidTarget for what is no instance, does not run, or is no address of a subnet.
+    /// TargetGroupNotFound; InvalidTarget for a target that is no instance, does not run, or is no address of
+    /// a subnet.
     pub fn register_targets(
         &mut self,
         now_ms: u64,
@@ -269,7 +272,7 @@ impl World {
         Ok(())
     }
 
-    /// DeregisterTargets. What is not registered is a success.
+    /// DeregisterTargets. A target that is not registered is a success.
     ///
     /// # Errors
     /// TargetGroupNotFound.
@@ -333,7 +336,7 @@ impl World {
         let failed = health("unhealthy", "Target.FailedHealthChecks", "Health checks failed");
         let by_address = group.settings.target_type == "ip";
         match self.machine_of(group, id) {
-            // An address that nobody holds answers nothing.
+            // An address without a holder answers nothing.
             None if by_address => health("unhealthy", "Target.Timeout", "Request timed out"),
             None => NOT_REGISTERED,
             Some(machine) => match machine.state {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use perennial_workers::cloud::TypeQuery;
-use perennial_workflows::aws::Market;
-use perennial_workflows::bootable::Boots;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workers::port::TypeQuery;
+use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::boot::Boots;
+use perennial_workflows::model::survey::TypeFacts;
 
 use super::settings::Capacity;
 use super::{ApiError, World};
 
-/// The types that are listed when nobody asks for particular ones. Others of the same form exist as well.
+/// The types that are listed when a call names none. Others of the same form exist as well.
 pub const TYPES: [&str; 31] = [
     "c5.large",
     "c5.metal",
@@ -51,7 +51,7 @@ pub const SCORED_TYPES_MIN: usize = 3;
 /// Prices change this often.
 const PRICE_STEP_MS: u64 = 3_600_000;
 
-/// What a type's name says of it.
+/// The properties that follow from a type's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// Virtual processors.
@@ -133,7 +133,8 @@ impl Shape {
     }
 }
 
-/// What the port says of a type; of previous generations are those whose number is less than five, burstable ones apart.
+/// The facts of a type, as the port gives them. Previous generations are those with a number less than five,
+/// burstable types apart.
 #[must_use]
 pub fn facts(name: &str) -> Option<TypeFacts> {
     let shape = Shape::of(name)?;
@@ -152,8 +153,8 @@ pub fn facts(name: &str) -> Option<TypeFacts> {
     })
 }
 
-/// How types boot: previous generations on Xen, in BIOS and without ENA being required; all others as Nitro does, Graviton with
-/// UEFI only.
+/// How types boot: previous generations on Xen, in BIOS and without ENA being required; all others as Nitro
+/// does, Graviton with UEFI only.
 fn boots(name: &str, architecture: &str) -> Boots {
     let is_xen = !is_current(name) || name.starts_with("t2.");
     let modes: &[&str] = match (is_xen, architecture) {
@@ -214,7 +215,7 @@ impl World {
     /// # Errors
     /// RequestLimitExceeded.
     pub fn describe_types(&mut self, now_ms: u64, query: &TypeQuery) -> Result<Vec<TypeFacts>, ApiError> {
-        self.look(now_ms, "DescribeInstanceTypes")?;
+        self.begin_read(now_ms, "DescribeInstanceTypes")?;
         Ok(match query {
             TypeQuery::Named(names) => names.iter().filter_map(|name| facts(name)).collect(),
             TypeQuery::Of(architecture) => {
@@ -224,29 +225,29 @@ impl World {
         })
     }
 
-    /// DescribeInstanceTypeOfferings of a zone: of the listed types, and of those whose capacity was ever set.
+    /// DescribeInstanceTypeOfferings of a zone: the listed types, and those whose capacity was ever set.
     ///
     /// # Errors
     /// RequestLimitExceeded.
     pub fn describe_offered(&mut self, now_ms: u64, zone: &str) -> Result<BTreeSet<String>, ApiError> {
-        self.look(now_ms, "DescribeInstanceTypeOfferings")?;
+        self.begin_read(now_ms, "DescribeInstanceTypeOfferings")?;
         let known = self.capacity.keys().map(|(name, _, _)| name.clone());
         let names = TYPES.iter().map(|name| (*name).to_owned()).chain(known);
         Ok(names.filter(|name| self.offers(name, zone)).collect())
     }
 
-    /// Sets what a type costs on the spot market of a zone from now on, in millionths of a dollar per hour.
+    /// Sets the spot price of a type in a zone from now on, in millionths of a dollar per hour.
     pub fn set_spot_price(&mut self, instance_type: &str, zone: &str, micro_dollars: u64) {
         self.prices_set.insert((instance_type.to_owned(), zone.to_owned()), micro_dollars);
     }
 
-    /// Sets the placement score of a zone, whatever its capacity.
+    /// Sets the placement score of a zone, independent of its capacity.
     pub fn set_placement_score(&mut self, zone: &str, score: u8) {
         self.scores_set.insert(zone.to_owned(), score);
     }
 
-    /// DescribeSpotPriceHistory of one pool, newest first: made up, but the same for the same seed, different by
-    /// type, zone and hour. Days of it exist, before the region's own beginning too.
+    /// DescribeSpotPriceHistory of one pool, newest first: made up, but the same for the same seed, different
+    /// by type, zone and hour. Days of it exist, before the region's own beginning too.
     ///
     /// # Panics
     /// Never: prices of unknown types are empty.
@@ -275,7 +276,8 @@ impl World {
             .collect()
     }
 
-    /// GetSpotPlacementScores of a zone, 1 to 10: how likely so many instances of any of the types would come.
+    /// GetSpotPlacementScores of a zone, 1 to 10: how likely so many instances of any of the types would
+    /// come.
     ///
     /// # Errors
     /// InvalidParameterValue for an unknown type.

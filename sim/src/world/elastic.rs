@@ -1,10 +1,11 @@
-//! Elastic addresses. An association names an interface and one of its private addresses; it outlives the instance
-//! when the interface does, and follows a private address that moves (EC2 User Guide, AssignPrivateIpAddresses).
+//! Elastic addresses. An association names an interface and one of its private addresses; it outlives the
+//! instance when the interface does, and follows a private address that moves (EC2 User Guide,
+//! AssignPrivateIpAddresses).
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::{InstanceId, InstanceState, InterfaceId};
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, InterfaceId};
 
 use super::state::{Association, Elastic};
 use super::{ApiError, Reassignment, World};
@@ -14,7 +15,7 @@ const ELASTIC_MAX: usize = 1000;
 /// The network they come from: one of those reserved for benchmarks, so that none leads anywhere (RFC 2544).
 const ELASTIC_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
-/// What an Elastic address is to lead to.
+/// The target of an Elastic address.
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// The primary interface of an instance.
@@ -60,11 +61,12 @@ impl World {
         Ok(())
     }
 
-    /// AssociateAddress; to where it already leads is a success without effect (documented as idempotent).
+    /// AssociateAddress; repeating an association succeeds without effect (documented as idempotent).
     ///
     /// # Errors
-    /// InvalidAllocationID.NotFound, Resource.AlreadyAssociated without reassociation, IncorrectInstanceState for an
-    /// instance that is pending or over, InvalidParameterValue for an address that the interface has not.
+    /// InvalidAllocationID.NotFound, Resource.AlreadyAssociated without reassociation, IncorrectInstanceState
+    /// for an instance that is pending or over, InvalidParameterValue for an address that the interface has
+    /// not.
     pub fn associate_address(
         &mut self,
         now_ms: u64,

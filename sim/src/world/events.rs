@@ -1,9 +1,9 @@
-//! What EventBridge is told: the kinds the product listens to, in AWS's shapes (`spot-recovery-peers` §4).
+//! Events for EventBridge: the kinds that the product listens to, in AWS's shapes (`spot-recovery-peers` §4).
 //!
-//! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so. Duplicates,
-//! loss and delay belong to the queue between the region and the product.
+//! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so.
+//! Duplicates, loss and delay belong to the queue between the region and the product.
 
-use perennial_workflows::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use serde_json::{Value, json};
 
 use super::{OUTBOX_MAX, World};
@@ -11,7 +11,7 @@ use super::{OUTBOX_MAX, World};
 /// The account every simulated object belongs to (the one of AWS's documentation).
 pub const ACCOUNT: &str = "111122223333";
 
-/// What happened.
+/// A change of an instance that EventBridge reports.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Happening {
     Changed(InstanceState),
@@ -20,18 +20,18 @@ pub(super) enum Happening {
 }
 
 impl World {
-    /// Takes the events told since the last time, oldest first.
+    /// Takes the events since the last time, oldest first.
     pub fn take_events(&mut self) -> Vec<Value> {
         std::mem::take(&mut self.outbox).into()
     }
 
-    /// The oldest event that nobody was told yet.
+    /// The oldest event that was not delivered yet.
     #[must_use]
     pub fn next_event(&self) -> Option<&Value> {
         self.outbox.front()
     }
 
-    /// Notes that the event of this id was told.
+    /// Removes the event of this id, which was delivered.
     pub fn event_was_told(&mut self, id: &str) {
         if self.outbox.front().is_some_and(|event| event["id"] == id) {
             self.outbox.pop_front();
@@ -71,8 +71,8 @@ impl World {
         self.put("EBS Volume Notification", &json!([resource]), &detail);
     }
 
-    /// EBS tells that a snapshot is complete (createSnapshot), or a set of them (createSnapshots). Their ARNs have the region
-    /// in another place than those of volumes, and no account.
+    /// EBS tells that a snapshot is complete (createSnapshot), or a set of them (createSnapshots). Their ARNs
+    /// have the region in another place than those of volumes, and no account.
     pub(super) fn tell_snapshots(&mut self, ids: &[SnapshotId], is_set: bool) {
         let region = &self.settings.region;
         let arn = |kind: &str, id: &str| format!("arn:aws:ec2::{region}:{kind}/{id}");

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::InstanceId;
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::InstanceId;
 
-use super::instances::RunInstances;
+use super::requests::RunInstances;
 use super::state::Template;
 use super::{ApiError, World};
 
@@ -25,7 +25,7 @@ pub struct FleetRequest {
     pub overrides: Vec<RunInstances>,
 }
 
-/// What became of a fleet.
+/// The answer to CreateFleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FleetAnswer {
     /// `fleet-…`.
@@ -37,9 +37,9 @@ pub struct FleetAnswer {
 }
 
 impl World {
-    /// CreateFleet of type `instant`: each override gives what it can until the target is reached. A fleet that gets
-    /// less, or nothing, is a success with errors in it (EC2 User Guide, instant fleets). That a repeated token
-    /// answers with the instances of the first call is a guess.
+    /// CreateFleet of type `instant`: each override gives as many as it can until the target is reached. A
+    /// fleet that gets less, or nothing, is a success with errors in it (EC2 User Guide, instant fleets). It
+    /// is a guess that a repeated token answers with the instances of the first call.
     ///
     /// # Errors
     /// IdempotentParameterMismatch; everything else is in the answer.
@@ -187,7 +187,7 @@ fn no_more(instance_type: &str) -> ApiError {
     ApiError::with_status(500, "InsufficientInstanceCapacity", message)
 }
 
-/// What a token remembers of a fleet: the instances, not the refusals.
+/// The part of an answer that a token remembers: the instances, not the refusals.
 fn memory(answer: &FleetAnswer) -> String {
     let launched = answer.launched.iter().map(|(index, ids)| {
         let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();

@@ -1,7 +1,7 @@
 //! Security groups: that they exist. Their rules are not modelled, no packet is.
 
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::GroupId;
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::GroupId;
 
 use super::state::Group;
 use super::{ApiError, World};
@@ -39,7 +39,8 @@ impl World {
     /// DeleteSecurityGroup.
     ///
     /// # Errors
-    /// InvalidGroup.NotFound, CannotDelete for the default one, DependencyViolation while an interface has it.
+    /// InvalidGroup.NotFound, CannotDelete for the default one, DependencyViolation while an interface has
+    /// it.
     pub fn delete_group(&mut self, now_ms: u64, id: &GroupId) -> Result<(), ApiError> {
         self.begin(now_ms, "DeleteSecurityGroup")?;
         self.check_groups(std::slice::from_ref(id))?;

@@ -1,11 +1,12 @@
-//! What runs inside an instance: it writes records to its volumes and mounts them.
+//! The operating system inside an instance: it writes records to its volumes and mounts them.
 //!
-//! A write is on the volume at once, as after an `fsync`; what a guest had not flushed is not modelled, because an
-//! operating system that is shut down flushes. A guest lives from `running` until `terminated`: it may still write
-//! while it shuts down, which is why `shutting-down` is no fence. While its root is being replaced it is down.
+//! A write is on the volume at once, as after an `fsync`; unflushed writes are not modelled, because an
+//! operating system flushes when it is shut down. A guest lives from `running` until `terminated`: it may
+//! still write while it shuts down, which is why `shutting-down` is no fence. While its root is being
+//! replaced it is down.
 
-use perennial_workers::cloud::AttachmentState;
-use perennial_workflows::aws::{InstanceId, VolumeId};
+use perennial_workers::port::AttachmentState;
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 
 use super::World;
 use super::state::{Record, Volume};
@@ -39,7 +40,7 @@ impl World {
         Ok(())
     }
 
-    /// What is on the volume attached at a device, oldest first.
+    /// The contents of the volume attached at a device, oldest first.
     ///
     /// # Errors
     /// When the guest is not up or nothing is attached there.

@@ -1,23 +1,19 @@
-//! RunInstances, TerminateInstances, ModifyInstanceAttribute, CancelSpotInstanceRequests, and an instance's life.
+//! RunInstances, TerminateInstances, ModifyInstanceAttribute, CancelSpotInstanceRequests, and an instance's
+//! life.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{
-    AttachmentState, ImageState, InstanceView, LaunchNetwork, LaunchRequest, Tags, VolumeState,
+use perennial_workers::port::{AttachmentState, ImageState, InstanceView, VolumeState};
+use perennial_workflows::model::aws::{
+    InstanceId, InstanceState, Market, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::aws::{
-    GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
-    VolumeId,
-};
-
-use serde::{Deserialize, Serialize};
 
 use super::events::Happening;
 use super::network::INTERFACES_MAX;
+use super::requests::{DeviceMapping, Placement, RunInstances, SpotKind};
 use super::settings::{Capacity, Span};
 use super::state::{Attachment, Instance, SpotRequest, Volume};
-use super::stops::RESTART_AGAIN_MS;
+use super::stops::{RESTART_AGAIN_MS, transition_reason};
 use super::{ApiError, Transition, World, ids_of, mismatch};
 
 /// The most instances of one call.
@@ -25,189 +21,7 @@ const LAUNCH_MAX: usize = 1000;
 /// Until a persistent spot request launches again (guess).
 const RESPAWN_MS: u64 = 10_000;
 
-/// The parameters of RunInstances.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's, see the port's LaunchRequest")]
-pub struct RunInstances {
-    /// Empty for none.
-    pub client_token: String,
-    pub image: ImageId,
-    pub instance_type: String,
-    pub market: Market,
-    pub price_max: Option<String>,
-    pub zone: Option<String>,
-    pub placement: Placement,
-    pub devices: Vec<DeviceMapping>,
-    pub key_name: Option<String>,
-    pub instance_profile: Option<String>,
-    pub user_data: Option<String>,
-    pub tags: LaunchTags,
-    pub more: LaunchExtras,
-}
-
-/// The tags of what a launch creates.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's resource types")]
-pub struct LaunchTags {
-    pub instance: Tags,
-    pub volume: Tags,
-    pub interface: Tags,
-    pub spot_request: Tags,
-}
-
-impl From<Tags> for LaunchTags {
-    /// The same on everything.
-    fn from(tags: Tags) -> Self {
-        Self { instance: tags.clone(), volume: tags.clone(), interface: tags.clone(), spot_request: tags }
-    }
-}
-
-/// Parameters of RunInstances that the product does not use; the default is one plain instance.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct LaunchExtras {
-    /// `MinCount`; 0 means 1.
-    pub count_min: u32,
-    /// `MaxCount`; 0 means 1.
-    pub count_max: u32,
-    pub spot: SpotKind,
-    pub behaviour: Behaviour,
-    pub protected: bool,
-    pub metadata: BTreeMap<String, String>,
-    /// DeleteOnTermination=false for the new primary interface.
-    pub keeps_interface: bool,
-    /// Beside the primary one.
-    pub interfaces: Vec<MoreInterface>,
-}
-
-/// An interface of a launch that is not its primary one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct MoreInterface {
-    pub device_index: u32,
-    pub placement: Placement,
-    pub delete_on_termination: bool,
-}
-
-/// The kinds of spot request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum SpotKind {
-    /// Over with its instance.
-    #[default]
-    OneTime,
-    /// Launches again whenever its instance is gone, until it is cancelled.
-    Persistent,
-}
-
-/// What an interruption does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Behaviour {
-    /// Terminates.
-    #[default]
-    Terminate,
-    /// Stops; only for persistent requests.
-    Stop,
-}
-
-/// The primary interface of a launch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub enum Placement {
-    /// This interface, at index 0.
-    Existing(InterfaceId),
-    /// A new interface.
-    New { subnet: SubnetId, groups: Vec<GroupId>, private_ip: Option<Ipv4Addr> },
-}
-
-/// One entry of a block device mapping. Where nothing is said, the image's value or EC2's default holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are EC2's")]
-pub struct DeviceMapping {
-    pub device: String,
-    pub snapshot: Option<SnapshotId>,
-    pub size_gib: Option<u32>,
-    pub volume_type: Option<String>,
-    pub iops: Option<u32>,
-    pub throughput: Option<u32>,
-    pub encrypted: bool,
-    pub delete_on_termination: Option<bool>,
-    /// `NoDevice`, in a launch: what the image maps here is not made.
-    #[serde(default)]
-    pub suppressed: bool,
-}
-
-impl DeviceMapping {
-    fn override_with(&mut self, other: &Self) {
-        let Self {
-            device: _,
-            snapshot,
-            size_gib,
-            volume_type,
-            iops,
-            throughput,
-            encrypted,
-            delete_on_termination,
-            suppressed,
-        } = other.clone();
-        self.suppressed |= suppressed;
-        self.snapshot = snapshot.or(self.snapshot.take());
-        self.size_gib = size_gib.or(self.size_gib);
-        self.volume_type = volume_type.or(self.volume_type.take());
-        self.iops = iops.or(self.iops);
-        self.throughput = throughput.or(self.throughput);
-        self.encrypted |= encrypted;
-        self.delete_on_termination = delete_on_termination.or(self.delete_on_termination);
-    }
-}
-
-impl From<&LaunchRequest> for RunInstances {
-    fn from(request: &LaunchRequest) -> Self {
-        let device = request.root.as_ref().map(|root| DeviceMapping {
-            device: root.device.clone(),
-            size_gib: root.size_gib,
-            volume_type: root.volume_type.clone(),
-            ..DeviceMapping::default()
-        });
-        let data = request.volumes.iter().map(|volume| DeviceMapping {
-            device: volume.device.clone(),
-            snapshot: Some(volume.snapshot.clone()),
-            size_gib: volume.size_gib,
-            volume_type: volume.volume_type.clone(),
-            iops: volume.iops,
-            throughput: volume.throughput,
-            encrypted: volume.encrypted,
-            delete_on_termination: Some(false),
-            suppressed: false,
-        });
-        let suppressed = request.suppress.iter().map(|device| DeviceMapping {
-            device: device.clone(),
-            suppressed: true,
-            ..DeviceMapping::default()
-        });
-        Self {
-            client_token: request.client_token.clone(),
-            image: request.image.clone(),
-            instance_type: request.instance_type.clone(),
-            market: request.market,
-            price_max: request.price_max.clone(),
-            zone: Some(request.zone.clone()),
-            placement: match &request.network {
-                LaunchNetwork::Existing(id) => Placement::Existing(id.clone()),
-                LaunchNetwork::New { subnet, groups } => {
-                    Placement::New { subnet: subnet.clone(), groups: groups.clone(), private_ip: None }
-                }
-            },
-            devices: device.into_iter().chain(data).chain(suppressed).collect(),
-            key_name: request.key_name.clone(),
-            instance_profile: request.instance_profile.clone(),
-            user_data: request.user_data.clone(),
-            tags: request.tags.clone().into(),
-            more: LaunchExtras::default(),
-        }
-    }
-}
-
-/// What a launch will use, after every check.
+/// The parts of a launch, after every check.
 #[derive(Clone)]
 struct Plan {
     zone: String,
@@ -222,8 +36,8 @@ impl World {
     /// RunInstances. The token's scope is the zone (documented).
     ///
     /// # Errors
-    /// EC2's: idempotency, unknown or pending image, root snapshot override, interface in use, zone, type, quota,
-    /// capacity.
+    /// EC2's: idempotency, unknown or pending image, root snapshot override, interface in use, zone, type,
+    /// quota, capacity.
     pub fn run_instances(&mut self, now_ms: u64, request: &RunInstances) -> Result<InstanceView, ApiError> {
         let ids = self.launch_instances(now_ms, request)?;
         let instance = ids.first().and_then(|id| self.instances.get(id)).expect("BUG: just launched");
@@ -552,22 +366,7 @@ impl World {
                 tags: request.tags.instance.clone(),
             },
         );
-        match &request.placement {
-            Placement::Existing(interface) => self.plug(interface, &id, 0, false),
-            Placement::New { subnet, groups, private_ip } => {
-                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?;
-                self.plug(&interface, &id, 0, !request.more.keeps_interface);
-            }
-        }
-        for more in &request.more.interfaces {
-            let interface = match &more.placement {
-                Placement::Existing(interface) => interface.clone(),
-                Placement::New { subnet, groups, private_ip } => {
-                    self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?
-                }
-            };
-            self.plug(&interface, &id, more.device_index, more.delete_on_termination);
-        }
+        self.plug_launch_interfaces(request, &id)?;
         self.make_launch_volumes(request, &plan, &id);
         if request.market == Market::Spot {
             match spot_request {
@@ -584,7 +383,29 @@ impl World {
         Ok(id)
     }
 
-    /// The root, and what else is mapped. All of them go with the instance unless told otherwise (documented).
+    /// The primary interface, and the others that the request has.
+    fn plug_launch_interfaces(&mut self, request: &RunInstances, id: &InstanceId) -> Result<(), ApiError> {
+        match &request.placement {
+            Placement::Existing(interface) => self.plug(interface, id, 0, false),
+            Placement::New { subnet, groups, private_ip } => {
+                let interface = self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?;
+                self.plug(&interface, id, 0, !request.more.keeps_interface);
+            }
+        }
+        for more in &request.more.interfaces {
+            let interface = match &more.placement {
+                Placement::Existing(interface) => interface.clone(),
+                Placement::New { subnet, groups, private_ip } => {
+                    self.make_interface(subnet, groups, *private_ip, &request.tags.interface)?
+                }
+            };
+            self.plug(&interface, id, more.device_index, more.delete_on_termination);
+        }
+        Ok(())
+    }
+
+    /// The root and the other mapped volumes. They are deleted with the instance unless the mapping says
+    /// otherwise (documented).
     fn make_launch_volumes(&mut self, request: &RunInstances, plan: &Plan, instance: &InstanceId) {
         let mut mappings = plan.devices.clone();
         if !mappings.iter().any(|mapping| mapping.device == plan.root_device) {
@@ -667,10 +488,10 @@ impl World {
         self.instances.get_mut(instance).expect("BUG: just launched").spot_request = Some(request.clone());
     }
 
-    /// TerminateInstances for one instance; again is as good as once (documented).
+    /// TerminateInstances for one instance; repeating it succeeds (documented).
     ///
     /// # Errors
-    /// InvalidInstanceID.NotFound, which does not prove that it is not there.
+    /// InvalidInstanceID.NotFound, which does not prove that the instance does not exist.
     pub fn terminate_instances(&mut self, now_ms: u64, id: &InstanceId) -> Result<InstanceState, ApiError> {
         self.terminate_all(now_ms, std::slice::from_ref(id))?;
         Ok(self.instances[id].state)
@@ -727,7 +548,8 @@ impl World {
     /// ModifyInstanceAttribute: DeleteOnTermination of one device.
     ///
     /// # Errors
-    /// IncorrectInstanceState when it is terminated, InvalidInstanceAttributeValue for a device with no volume.
+    /// IncorrectInstanceState when it is terminated, InvalidInstanceAttributeValue for a device with no
+    /// volume.
     pub fn modify_delete_on_termination(
         &mut self,
         now_ms: u64,
@@ -817,7 +639,7 @@ impl World {
             }
         }
         self.tell(id, Happening::Changed(InstanceState::Running));
-        self.agent_looks(id);
+        self.agent_fetches(id);
     }
 
     /// From `pending` straight to `terminated`.
@@ -883,7 +705,7 @@ impl World {
     }
 
     pub(super) fn is_forgotten(&mut self, id: &InstanceId) {
-        // It is shown as long as a volume hangs on it.
+        // It is shown as long as a volume is attached to it.
         if self.instances.get(id).is_some_and(|instance| !instance.volumes.is_empty()) {
             self.after(self.settings.latencies.memory, Transition::Forgotten(id.clone()));
             return;
@@ -904,7 +726,8 @@ impl World {
         request.status = status.into();
         match request.kind {
             SpotKind::Persistent if open => {
-                // Documented: it opens again whoever terminated its instance, unless it was cancelled first.
+                // Documented: it opens again after every termination of its instance, unless it was cancelled
+                // first.
                 request.state = "open".into();
                 request.status = "pending-evaluation".into();
                 request.instance = None;
@@ -917,7 +740,7 @@ impl World {
     }
 }
 
-/// The image's devices with the request's values over them; what the image does not have comes last.
+/// The image's devices with the request's values over them; devices that the image does not have come last.
 fn merged(image: &[DeviceMapping], asked: &[DeviceMapping]) -> Vec<DeviceMapping> {
     let mut devices = image.to_vec();
     for mapping in asked {
@@ -928,14 +751,4 @@ fn merged(image: &[DeviceMapping], asked: &[DeviceMapping]) -> Vec<DeviceMapping
     }
     devices.retain(|device| !device.suppressed);
     devices
-}
-
-/// As EC2 writes it into `StateTransitionReason`.
-pub(super) fn transition_reason(reason: &str, now_ms: u64) -> String {
-    let who = match reason {
-        "Client.UserInitiatedShutdown" => "User initiated",
-        other => other,
-    };
-    let time = super::events::rfc3339(now_ms).replace('T', " ").replace('Z', " GMT");
-    format!("{who} ({time})")
 }

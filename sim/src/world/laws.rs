@@ -1,14 +1,13 @@
 //! Laws over random sequences of calls: nothing inconsistent, time only forwards, the seed decides.
 
+use perennial_workers::port::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
+use perennial_workflows::model::aws::{InstanceId, InterfaceId, Market, SnapshotId, VolumeId};
 use proptest::prelude::*;
-
-use perennial_workers::cloud::{ImageRequest, InterfaceRequest, Tags, VolumeRequest};
-use perennial_workflows::aws::Market;
 
 use super::settings::{RootAdoption, Settings, Span};
 use super::{Notice, Placement, Reassignment, RunInstances, World};
 
-/// One step of a random life. The numbers choose among what exists.
+/// One step of a random sequence. The numbers choose among the existing objects.
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u32),
@@ -67,43 +66,32 @@ fn pick<T: Clone>(all: impl Iterator<Item = T>, n: usize) -> Option<T> {
     (!all.is_empty()).then(|| all[n % all.len()].clone())
 }
 
+fn instance(world: &World, n: usize) -> Option<InstanceId> {
+    pick(world.instances.keys().cloned(), n)
+}
+
+fn volume(world: &World, n: usize) -> Option<VolumeId> {
+    pick(world.volumes.keys().cloned(), n)
+}
+
+fn interface(world: &World, n: usize) -> Option<InterfaceId> {
+    pick(world.interfaces.keys().cloned(), n)
+}
+
+fn snapshot(world: &World, n: usize) -> Option<SnapshotId> {
+    pick(world.snapshots.keys().cloned(), n)
+}
+
 /// Does a step as far as it can be done; a refusal is a fine answer.
 fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
     let zones = world.zones();
-    let instance = |world: &World, n| pick(world.instances.keys().cloned(), n);
-    let volume = |world: &World, n| pick(world.volumes.keys().cloned(), n);
-    let interface = |world: &World, n| pick(world.interfaces.keys().cloned(), n);
-    let snapshot = |world: &World, n| pick(world.snapshots.keys().cloned(), n);
     match step {
         Step::Wait(ms) => {
             *now += u64::from(*ms);
             world.advance(*now);
         }
-        Step::Launch { zone, spot, interface: given, token } => {
-            let placement = match given.and_then(|n| interface(world, n)) {
-                Some(id) => Placement::Existing(id),
-                None => {
-                    let subnet = world.subnet_in(&zones[*zone]);
-                    Placement::New { subnet, groups: vec![], private_ip: None }
-                }
-            };
-            let image = pick(world.images.keys().cloned(), usize::from(*token))?;
-            let request = RunInstances {
-                client_token: format!("run-{token}"),
-                image,
-                instance_type: "m6i.large".to_owned(),
-                market: if *spot { Market::Spot } else { Market::OnDemand },
-                price_max: None,
-                zone: None,
-                placement,
-                devices: vec![],
-                key_name: None,
-                instance_profile: None,
-                user_data: None,
-                tags: super::LaunchTags::default(),
-                more: super::LaunchExtras::default(),
-            };
-            world.run_instances(*now, &request).ok()?;
+        Step::Launch { zone, spot, interface, token } => {
+            launch(world, *now, &zones[*zone], *spot, *interface, *token)?;
         }
         Step::Terminate(n) => {
             let id = instance(world, *n)?;
@@ -114,21 +102,7 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
             let lead = std::time::Duration::from_millis(u64::from(*lead));
             world.interrupt(*now, &id, Notice { lead, ..Notice::default() }).ok()?;
         }
-        Step::CreateVolume { zone, token } => {
-            let request = VolumeRequest {
-                client_token: format!("vol-{token}"),
-                zone: zones[*zone].clone(),
-                size_gib: 20,
-                volume_type: "gp3".to_owned(),
-                iops: None,
-                throughput: None,
-                encrypted: false,
-                kms_key: None,
-                snapshot: snapshot(world, usize::from(*token)),
-                tags: Tags::new(),
-            };
-            world.create_volume(*now, &request).ok()?;
-        }
+        Step::CreateVolume { zone, token } => create_volume(world, *now, &zones[*zone], *token)?,
         Step::Attach(v, i, device) => {
             let (v, i) = (volume(world, *v)?, instance(world, *i)?);
             world.attach_volume(*now, &v, &i, &format!("/dev/sd{device}")).ok()?;
@@ -141,11 +115,7 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
             let v = volume(world, *v)?;
             world.delete_volume(*now, &v).ok()?;
         }
-        Step::Unmount(v) => {
-            let v = volume(world, *v)?;
-            let holder = world.volumes[&v].attachment.as_ref()?.instance.clone();
-            world.unmount(*now, &holder, &v).ok()?;
-        }
+        Step::Unmount(v) => unmount(world, *now, *v)?,
         Step::Preserve(i) => {
             let i = instance(world, *i)?;
             world.modify_delete_on_termination(*now, &i, &[("/dev/xvda".to_owned(), false)]).ok()?;
@@ -162,28 +132,8 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
             let s = snapshot(world, *s)?;
             world.delete_snapshot(*now, &s).ok()?;
         }
-        Step::Register(s, name) => {
-            let traits = world.image(&world.default_image())?.traits.clone();
-            let root_snapshot = snapshot(world, *s)?;
-            let request = ImageRequest {
-                name: format!("image-{name}"),
-                root_snapshot,
-                traits,
-                uefi_data: None,
-                tags: Tags::new(),
-            };
-            world.register_image(*now, &request).ok()?;
-        }
-        Step::CreateInterface { zone, token } => {
-            let request = InterfaceRequest {
-                client_token: format!("eni-{token}"),
-                subnet: world.subnet_in(&zones[*zone]),
-                groups: vec![],
-                private_ip: None,
-                tags: Tags::new(),
-            };
-            world.create_interface(*now, &request).ok()?;
-        }
+        Step::Register(s, name) => register(world, *now, *s, *name)?,
+        Step::CreateInterface { zone, token } => create_interface(world, *now, &zones[*zone], *token)?,
         Step::DeleteInterface(e) => {
             let e = interface(world, *e)?;
             world.delete_interface(*now, &e).ok()?;
@@ -210,6 +160,90 @@ fn take(world: &mut World, now: &mut u64, step: &Step) -> Option<()> {
             world.write(*now, &i, "/dev/xvda", &record.to_string()).ok()?;
         }
     }
+    Some(())
+}
+
+fn launch(
+    world: &mut World,
+    now: u64,
+    zone: &str,
+    spot: bool,
+    given: Option<usize>,
+    token: u8,
+) -> Option<()> {
+    let placement = match given.and_then(|n| interface(world, n)) {
+        Some(id) => Placement::Existing(id),
+        None => {
+            let subnet = world.subnet_in(zone);
+            Placement::New { subnet, groups: vec![], private_ip: None }
+        }
+    };
+    let image = pick(world.images.keys().cloned(), usize::from(token))?;
+    let request = RunInstances {
+        client_token: format!("run-{token}"),
+        image,
+        instance_type: "m6i.large".to_owned(),
+        market: if spot { Market::Spot } else { Market::OnDemand },
+        price_max: None,
+        zone: None,
+        placement,
+        devices: vec![],
+        key_name: None,
+        instance_profile: None,
+        user_data: None,
+        tags: super::LaunchTags::default(),
+        more: super::LaunchExtras::default(),
+    };
+    world.run_instances(now, &request).ok()?;
+    Some(())
+}
+
+fn create_volume(world: &mut World, now: u64, zone: &str, token: u8) -> Option<()> {
+    let request = VolumeRequest {
+        client_token: format!("vol-{token}"),
+        zone: zone.to_owned(),
+        size_gib: 20,
+        volume_type: "gp3".to_owned(),
+        iops: None,
+        throughput: None,
+        encrypted: false,
+        kms_key: None,
+        snapshot: snapshot(world, usize::from(token)),
+        tags: Tags::new(),
+    };
+    world.create_volume(now, &request).ok()?;
+    Some(())
+}
+
+fn unmount(world: &mut World, now: u64, v: usize) -> Option<()> {
+    let v = volume(world, v)?;
+    let holder = world.volumes[&v].attachment.as_ref()?.instance.clone();
+    world.unmount(now, &holder, &v).ok()
+}
+
+fn register(world: &mut World, now: u64, s: usize, name: u8) -> Option<()> {
+    let traits = world.image(&world.default_image())?.traits.clone();
+    let root_snapshot = snapshot(world, s)?;
+    let request = ImageRequest {
+        name: format!("image-{name}"),
+        root_snapshot,
+        traits,
+        uefi_data: None,
+        tags: Tags::new(),
+    };
+    world.register_image(now, &request).ok()?;
+    Some(())
+}
+
+fn create_interface(world: &mut World, now: u64, zone: &str, token: u8) -> Option<()> {
+    let request = InterfaceRequest {
+        client_token: format!("eni-{token}"),
+        subnet: world.subnet_in(zone),
+        groups: vec![],
+        private_ip: None,
+        tags: Tags::new(),
+    };
+    world.create_interface(now, &request).ok()?;
     Some(())
 }
 
@@ -244,7 +278,7 @@ proptest! {
             prop_assert_eq!(world.check_invariants(), Vec::<String>::new(), "after {:?}", step);
             take(&mut again, &mut now_again, step);
             if n % 16 == 7 {
-                // As it is written down and read back, it goes on like the other.
+                // Written and read back, it goes on like the other.
                 again = serde_json::from_str(&serde_json::to_string(&again).unwrap()).unwrap();
             }
         }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{InterfaceRequest, Tags};
-use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId};
+use perennial_workers::port::{InterfaceRequest, Tags};
+use perennial_workflows::model::aws::{
+    AttachmentId, GroupId, InstanceId, InstanceState, InterfaceId, SubnetId,
+};
 
 use super::settings::AddressOrder;
 use super::state::{Interface, Plug, Subnet};
@@ -142,11 +144,12 @@ impl World {
         }
     }
 
-    /// AttachNetworkInterface, at an index other than 0. Hot attaching takes no time here (no length is published).
+    /// AttachNetworkInterface, at an index other than 0. Hot attaching takes no time here (no length is
+    /// published).
     ///
     /// # Errors
-    /// InvalidNetworkInterface.InUse, IncorrectInstanceState, InvalidParameterValue (index taken, other zone),
-    /// AttachmentLimitExceeded.
+    /// InvalidNetworkInterface.InUse, IncorrectInstanceState, InvalidParameterValue (index taken, other
+    /// zone), AttachmentLimitExceeded.
     pub fn attach_interface(
         &mut self,
         now_ms: u64,
@@ -361,7 +364,8 @@ impl World {
     fn hold(&mut self, address: Ipv4Addr, id: &InterfaceId) {
         self.addresses.insert(address, id.clone());
         if let Some(subnet) = self.subnets.values_mut().find(|subnet| subnet.contains(address)) {
-            // An address that somebody named lies behind it as often as before it; those that were given back wait for their turn.
+            // An address chosen by a caller lies behind the cursor as often as before it; released addresses
+            // wait for their turn.
             let place = u32::from(address) - u32::from(subnet.network);
             if (place + subnet.size() - subnet.cursor) % subnet.size() < subnet.size() / 2 {
                 subnet.cursor = (place + 1) % subnet.size();
@@ -428,8 +432,8 @@ impl World {
         Some(plug)
     }
 
-    /// Interfaces that die with their instance are gone when it is `terminated`, and their addresses free; those that
-    /// outlive it are let go with the volumes, a little later. Neither order is documented.
+    /// Interfaces that die with their instance are gone when it is `terminated`, and their addresses free;
+    /// those that outlive it are let go with the volumes, a little later. Neither order is documented.
     pub(super) fn drop_own_interfaces(&mut self, instance: &InstanceId) {
         let Some(holder) = self.instances.get(instance) else { return };
         let own = holder.interfaces.iter().filter(|id| {

@@ -1,5 +1,6 @@
-//! Token buckets per action, as published (EC2 Developer Guide, request throttling; `ec2-semantics` §2.1). Per action
-//! and not shared: the guide says so, the EBS CSI driver's source says otherwise; nobody has measured it.
+//! Token buckets per action, as published (EC2 Developer Guide, request throttling; `ec2-semantics` §2.1).
+//! Per action and not shared: the guide says so, the EBS CSI driver's source says otherwise; no measurement
+//! is known.
 
 use std::collections::BTreeMap;
 

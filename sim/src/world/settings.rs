@@ -1,6 +1,6 @@
-//! What a region is like: its latencies, quotas, and the switches for behaviour that nobody has confirmed.
+//! The settings of a region: its latencies, quotas, and the switches for unconfirmed behaviour.
 //!
-//! Each default names its evidence (`ec2-semantics` §6): *measured* by somebody and published, *documented* by AWS,
+//! Each default names its evidence (`ec2-semantics` §6): *measured* and published, *documented* by AWS,
 //! or a *guess*.
 
 use std::time::Duration;
@@ -156,8 +156,8 @@ pub enum Quotas {
     Published,
 }
 
-/// What CreateReplaceRootVolumeTask with an existing volume does here. Nobody outside AWS has published whether it
-/// works on spot instances, so every answer must be survivable.
+/// The result of CreateReplaceRootVolumeTask with an existing volume. No source outside AWS says whether it
+/// works on spot instances, so every result must be survivable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootAdoption {
     /// It works.
@@ -172,18 +172,19 @@ pub enum RootAdoption {
     FailsFor(String),
 }
 
-/// DeleteOnTermination of a root that a replacement put in place. Documented (inherit) only for snapshots and images.
+/// DeleteOnTermination of a root that a replacement put in place. Documented (inherit) only for snapshots and
+/// images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootFlag {
     /// As the replaced root's.
     Inherit,
-    /// `true`, whatever it was.
+    /// Always `true`.
     Delete,
-    /// `false`, whatever it was.
+    /// Always `false`.
     Keep,
 }
 
-/// What a guest does with a volume that appears at a running instance.
+/// How a guest treats a volume that is attached to its running instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guest {
     /// Mounts it, so that a detach goes `busy` until [`unmount`](super::World::unmount).
@@ -192,7 +193,7 @@ pub enum Guest {
     Ignores,
 }
 
-/// Which free address a subnet gives next.
+/// The order in which a subnet gives its free addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AddressOrder {
     /// The one after the last.
@@ -204,7 +205,7 @@ pub enum AddressOrder {
 /// How much capacity a pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Capacity {
-    /// As much as anybody asks for; the default of every pool.
+    /// Every launch succeeds; the default of every pool.
     Unlimited,
     /// So many more launches. One comes back when its user terminates an instance; an interruption keeps it.
     Free(u32),
@@ -220,24 +221,25 @@ pub struct Pool {
     /// Such as `us-east-1a`.
     pub zone: String,
     /// Spot or on-demand.
-    pub market: perennial_workflows::aws::Market,
+    pub market: perennial_workflows::model::aws::Market,
     /// How much.
     pub capacity: Capacity,
 }
 
-/// What a region is like.
+/// The settings of a region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// All chance comes from it: ids, jitter, events' ids.
+    /// The seed of all chance: ids, jitter, events' ids.
     pub seed: u64,
     /// Such as `us-east-1`; its zones are that name with `a`, `b` and `c`.
     pub region: String,
     /// How long things take.
     pub latencies: Latencies,
-    /// How long a fresh object stays unknown to every other call (documented: up to minutes; the length is a guess).
+    /// How long a fresh object stays unknown to every other call (documented: up to minutes; the length is a
+    /// guess).
     pub unknown_for: Span,
-    /// How long a describe may still show a volume, an instance or an interface as it was before a change (documented:
-    /// eventual consistency; the length is a guess). Set at the beginning.
+    /// How long a describe may still show a volume, an instance or an interface as it was before a change
+    /// (documented: eventual consistency; the length is a guess). Set at the beginning.
     pub stale_for: Span,
     /// Request quotas.
     pub quotas: Quotas,
@@ -247,21 +249,21 @@ pub struct Settings {
     pub spot_limit: Option<u32>,
     /// The most on-demand instances that may live at once; beyond it VcpuLimitExceeded.
     pub on_demand_limit: Option<u32>,
-    /// Whether anything is told to EventBridge.
+    /// Whether events are sent to EventBridge.
     pub events_enabled: bool,
     /// Adoption of an existing volume as root.
     pub root_adoption: RootAdoption,
     /// DeleteOnTermination of an adopted root.
     pub root_flag: RootFlag,
-    /// What guests do with new volumes.
+    /// How guests treat new volumes.
     pub guest: Guest,
     /// How long a client token is remembered (measured for CreateVolume by the EBS CSI driver: 12 hours).
     pub token_memory: Duration,
-    /// Which free address a subnet gives next.
+    /// The order in which subnets give their free addresses.
     pub addresses: AddressOrder,
     /// The length of the subnets' prefix (a default VPC has 20).
     pub subnet_prefix: u8,
-    /// What is not unlimited at the beginning; a later entry for the same pool counts.
+    /// Pools that are not unlimited at the beginning; of several entries for one pool the last counts.
     pub capacity: Vec<Pool>,
 }
 
@@ -302,8 +304,8 @@ impl Settings {
         Self { latencies: Latencies::none(), ..Self::calm(seed) }
     }
 
-    /// The region as an account with default limits meets it: quotas on, fresh objects unknown and old versions seen for up
-    /// to two seconds.
+    /// The region as an account with default limits meets it: quotas on, fresh objects unknown and old
+    /// versions seen for up to two seconds.
     #[must_use]
     pub fn realistic(seed: u64) -> Self {
         let lag = Span::ms(0, 2_000);

@@ -1,17 +1,18 @@
 //! Capacity and interruptions.
 //!
-//! A notice marks the spot request at once (documented for capacity interruptions: `instance-terminated-no-capacity`
-//! while the instance still runs), tells EventBridge if it shall, and takes the instance back at its deadline.
-//! AWS promises none of it: a notice may be silent, and an instance may go without one.
+//! A notice marks the spot request at once (documented for capacity interruptions:
+//! `instance-terminated-no-capacity` while the instance still runs), sends an event if it shall, and reclaims
+//! the instance at its deadline. AWS promises none of it: a notice may be silent, and an instance may go
+//! without one.
 
 use std::time::Duration;
 
-use perennial_workflows::aws::{InstanceId, InstanceState, Market};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, Market};
 
 use serde::{Deserialize, Serialize};
 
 use super::events::Happening;
-use super::instances::Behaviour;
+use super::requests::Behaviour;
 use super::settings::Capacity;
 use super::state::SpotRequest;
 use super::{ApiError, Transition, World};
@@ -21,7 +22,7 @@ use super::{ApiError, Transition, World};
 pub struct Notice {
     /// From the notice to the reclaim. AWS says two minutes; 108 seconds were seen.
     pub lead: Duration,
-    /// Whether EventBridge hears of it. The spot request is marked in any case.
+    /// Whether EventBridge gets an event. The spot request is marked in any case.
     pub with_event: bool,
     /// A rebalance recommendation now, and the notice so much later.
     pub rebalance_first: Option<Duration>,
@@ -34,7 +35,7 @@ impl Default for Notice {
 }
 
 impl World {
-    /// Sets what a pool (type, zone, market) has.
+    /// Sets the capacity of a pool (type, zone, market).
     pub fn set_capacity(&mut self, instance_type: &str, zone: &str, market: Market, capacity: Capacity) {
         self.capacity.insert((instance_type.to_owned(), zone.to_owned(), market), capacity);
         if !matches!(capacity, Capacity::Free(0) | Capacity::Unsupported) {
@@ -66,7 +67,7 @@ impl World {
         }
     }
 
-    /// Announces that EC2 will take a spot instance back.
+    /// Announces that EC2 will reclaim a spot instance.
     ///
     /// # Errors
     /// When it is not a live spot instance, or has a notice already.
@@ -84,7 +85,7 @@ impl World {
         Ok(())
     }
 
-    /// Tells EventBridge that an instance is at elevated risk, and nothing else.
+    /// Sends the event that an instance is at elevated risk, and does nothing else.
     ///
     /// # Errors
     /// When it is not a live spot instance.
@@ -102,7 +103,7 @@ impl World {
         self.tell(id, Happening::Rebalance);
     }
 
-    /// What an interruption of this instance would do, as its notice says.
+    /// The action of an interruption of this instance, as its notice names it.
     #[must_use]
     pub fn interruption_action(&self, id: &InstanceId) -> &'static str {
         match self.request_of(id).map(|request| request.behaviour) {
@@ -115,7 +116,7 @@ impl World {
         self.spot_requests.get(self.instances.get(id)?.spot_request.as_ref()?)
     }
 
-    /// Takes a notice back: warned, and yet not interrupted.
+    /// Withdraws a notice: the instance was warned and is not interrupted.
     pub fn spare(&mut self, now_ms: u64, id: &InstanceId) {
         self.advance(now_ms);
         if let Some(instance) = self.instances.get_mut(id) {
@@ -123,7 +124,8 @@ impl World {
         }
     }
 
-    /// Takes a spot instance back at once, without a notice. The spot request says so; state-change events are told.
+    /// Reclaims a spot instance at once, without a notice. The spot request says so; state-change events are
+    /// sent.
     ///
     /// # Errors
     /// When it is not a live spot instance.
@@ -134,7 +136,7 @@ impl World {
         Ok(())
     }
 
-    /// As [`reclaim_now`](Self::reclaim_now), with no event at all: only looking can tell.
+    /// As [`reclaim_now`](Self::reclaim_now), with no event at all: only a describe shows it.
     ///
     /// # Errors
     /// When it is not a live spot instance.

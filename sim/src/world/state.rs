@@ -1,24 +1,23 @@
 //! The objects of a region, as the region knows them.
 //!
-//! An attachment is stored once, with the volume or the interface; an instance's sets are indexes of them, compared
-//! by [`check_invariants`](super::World::check_invariants).
+//! An attachment is stored once, with the volume or the interface; an instance's sets are indexes of them,
+//! compared by [`check_invariants`](super::World::check_invariants).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 
-use super::growth::Modification;
-use super::instances::{Behaviour, DeviceMapping, RunInstances, SpotKind};
-use super::stored;
+use super::persistence;
+use super::requests::{Behaviour, DeviceMapping, RunInstances, SpotKind};
 
 /// One record a guest wrote.
 pub type Record = String;
@@ -61,11 +60,11 @@ pub struct Instance {
     pub running_since_ms: Option<u64>,
     /// Whether it was `running` at any time: then its agent has reported.
     pub ever_ran: bool,
-    /// Whether somebody took its Systems Manager agent away.
+    /// Whether its Systems Manager agent was taken away.
     pub agentless: bool,
     /// When a rebalance was recommended.
     pub rebalance_at_ms: Option<u64>,
-    /// Whether its status checks fail, as somebody outside decided.
+    /// Whether its status checks fail, as a test or a rehearsal decided.
     pub impaired: bool,
     /// Since when.
     #[serde(default)]
@@ -75,28 +74,28 @@ pub struct Instance {
     pub uefi_data: Option<String>,
     pub launched_at_ms: u64,
     pub visible_at_ms: u64,
-    /// When EC2 will take it back.
+    /// When EC2 will reclaim it.
     pub reclaim_at_ms: Option<u64>,
-    /// Whether nothing is told about it any more.
+    /// Whether no more events are sent about it.
     pub silenced: bool,
     pub tags: Tags,
 }
 
 impl Instance {
-    /// Whether its operating system is up, which lasts until it is `terminated`: a machine that is shutting down may
-    /// still write (EC2 User Guide).
+    /// Whether its operating system is up, which lasts until it is `terminated`: a machine that is shutting
+    /// down may still write (EC2 User Guide).
     #[must_use]
     pub const fn has_guest(&self) -> bool {
         matches!(self.state, InstanceState::Running | InstanceState::ShuttingDown | InstanceState::Stopping)
     }
 }
 
-/// A volume and what is on it.
+/// A volume and its contents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeView")]
 pub struct Volume {
     pub id: VolumeId,
-    #[serde(with = "stored::VolumeStateForm")]
+    #[serde(with = "persistence::VolumeStateForm")]
     pub state: VolumeState,
     pub zone: String,
     pub size_gib: u32,
@@ -120,16 +119,51 @@ pub struct Volume {
     pub tags: Tags,
 }
 
+/// The size, type, IOPS and throughput of a volume.
+pub type Dimensions = (u32, String, Option<u32>, Option<u32>);
+
+/// The last modification of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are EC2's")]
+pub struct Modification {
+    pub stage: ModificationState,
+    pub original: Dimensions,
+    pub target: Dimensions,
+    pub started_at_ms: u64,
+    pub ended_at_ms: Option<u64>,
+}
+
+/// How far a modification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are EC2's")]
+pub enum ModificationState {
+    Modifying,
+    Optimizing,
+    Completed,
+}
+
+impl ModificationState {
+    /// `ModificationState`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Modifying => "modifying",
+            Self::Optimizing => "optimizing",
+            Self::Completed => "completed",
+        }
+    }
+}
+
 /// The attachment of a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's VolumeAttachment")]
 pub struct Attachment {
     pub instance: InstanceId,
     pub device: String,
-    #[serde(with = "stored::AttachmentStateForm")]
+    #[serde(with = "persistence::AttachmentStateForm")]
     pub state: AttachmentState,
     pub delete_on_termination: bool,
-    /// Whether the guest uses it and would not let go.
+    /// Whether the guest has it mounted and would keep a detach `busy`.
     pub mounted: bool,
     /// Tells this attachment from a later one of the same volume.
     pub serial: u64,
@@ -168,7 +202,7 @@ pub struct Plug {
 #[expect(missing_docs, reason = "the fields are EC2's, see the port's SnapshotView")]
 pub struct Snapshot {
     pub id: SnapshotId,
-    #[serde(with = "stored::SnapshotStateForm")]
+    #[serde(with = "persistence::SnapshotStateForm")]
     pub state: SnapshotState,
     pub volume: Option<VolumeId>,
     pub size_gib: u32,
@@ -186,12 +220,12 @@ pub struct Snapshot {
 pub struct Image {
     pub id: ImageId,
     pub name: String,
-    #[serde(with = "stored::ImageStateForm")]
+    #[serde(with = "persistence::ImageStateForm")]
     pub state: ImageState,
-    #[serde(with = "stored::ImageTraitsForm")]
+    #[serde(with = "persistence::ImageTraitsForm")]
     pub traits: ImageTraits,
     pub root_snapshot: SnapshotId,
-    /// What else it says of devices: its other volumes, and the root's type, size and DeleteOnTermination.
+    /// The rest of its device mapping: its other volumes, and the root's type, size and DeleteOnTermination.
     pub devices: Vec<DeviceMapping>,
     pub description: String,
     /// The UEFI variables of its instances, in base64.
@@ -228,7 +262,7 @@ pub struct SpotRequest {
     pub instance: Option<InstanceId>,
     pub kind: SpotKind,
     pub behaviour: Behaviour,
-    /// What a persistent request launches again.
+    /// The launch that a persistent request repeats.
     pub launch: RunInstances,
     pub created_at_ms: u64,
     pub visible_at_ms: u64,
@@ -256,7 +290,7 @@ pub struct Elastic {
     pub tags: Tags,
 }
 
-/// To which private address an Elastic address leads.
+/// The private address to which an Elastic address leads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are EC2's")]
 pub struct Association {
@@ -289,7 +323,7 @@ pub struct RootTask {
     pub adopts: bool,
     /// Whether the replaced root is deleted at the end.
     pub deletes_replaced: bool,
-    #[serde(with = "stored::RootTaskStateForm")]
+    #[serde(with = "persistence::RootTaskStateForm")]
     pub state: RootTaskState,
     pub started_at_ms: u64,
     pub tags: Tags,

@@ -1,13 +1,14 @@
-//! StopInstances, StartInstances, and what the status checks say.
+//! StopInstances, StartInstances, and status checks.
 //!
-//! A stopped instance keeps its volumes and interfaces, lets its capacity go, and is no fence: somebody may start it.
+//! A stopped instance keeps its volumes and interfaces, releases its capacity, and is no fence: any user may
+//! start it.
 
-use perennial_workers::cloud::ImpairedView;
-use perennial_workflows::aws::{InstanceId, InstanceState};
-use perennial_workflows::signal::StatusCheck;
+use perennial_workers::port::ImpairedView;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::signal::StatusCheck;
 
-use super::events::Happening;
-use super::instances::{SpotKind, transition_reason};
+use super::events::{Happening, rfc3339};
+use super::requests::SpotKind;
 use super::settings::Capacity;
 use super::{ApiError, Transition, World, ids_of};
 
@@ -16,7 +17,7 @@ const RESTART_MS: u64 = 10_000;
 /// Between its attempts (guess); longer, as nothing ends them.
 pub(super) const RESTART_AGAIN_MS: u64 = 300_000;
 
-/// What a status check says.
+/// The result of the status checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// Not decided yet.
@@ -33,8 +34,8 @@ impl World {
     /// StopInstances: all, or none. The states before, in order.
     ///
     /// # Errors
-    /// InvalidInstanceID.NotFound, IncorrectInstanceState while pending or over, UnsupportedOperation for an instance
-    /// of a one-time spot request.
+    /// InvalidInstanceID.NotFound, IncorrectInstanceState while pending or over, UnsupportedOperation for an
+    /// instance of a one-time spot request.
     pub fn stop_instances(
         &mut self,
         now_ms: u64,
@@ -113,8 +114,9 @@ impl World {
             })
     }
 
-    /// EC2 starts an instance again that it stopped, in the same pool, when there is capacity (EC2 User Guide, behaviour
-    /// of Spot Instance interruptions). One whose root was taken is terminated instead, as documented.
+    /// EC2 starts an instance again that it stopped, in the same pool, when there is capacity (EC2 User
+    /// Guide, behaviour of Spot Instance interruptions). One whose root was taken is terminated instead, as
+    /// documented.
     pub(super) fn restarts(&mut self, id: &InstanceId) {
         if !self.waits_for_capacity(id) {
             return;
@@ -129,7 +131,7 @@ impl World {
         }
     }
 
-    /// A pool got capacity: who waits for it is tried soon.
+    /// A pool got capacity: instances and requests that wait for it are tried soon.
     pub(super) fn capacity_came(&mut self) {
         let stopped: Vec<_> =
             self.instances.keys().filter(|id| self.waits_for_capacity(id)).cloned().collect();
@@ -146,8 +148,9 @@ impl World {
     /// StartInstances: all, or none. The states before, in order.
     ///
     /// # Errors
-    /// InvalidInstanceID.NotFound, IncorrectInstanceState unless it is stopped or runs, IncorrectSpotRequestState when
-    /// EC2 stopped it (only EC2 may start it again), InvalidParameterValue without a root volume, capacity.
+    /// InvalidInstanceID.NotFound, IncorrectInstanceState unless it is stopped or runs,
+    /// IncorrectSpotRequestState when EC2 stopped it (only EC2 may start it again), InvalidParameterValue
+    /// without a root volume, capacity.
     pub fn start_instances(
         &mut self,
         now_ms: u64,
@@ -213,7 +216,7 @@ impl World {
         Ok(())
     }
 
-    /// What the status checks of an instance say.
+    /// The result of an instance's status checks.
     #[must_use]
     pub fn check_of(&self, id: &InstanceId) -> Check {
         let Some(instance) = self.instances.get(id).filter(|i| i.state == InstanceState::Running) else {
@@ -247,7 +250,7 @@ impl World {
     /// # Errors
     /// As of every call; `IncorrectInstanceState` of one that is over.
     pub fn uefi_data(&mut self, now_ms: u64, id: &InstanceId) -> Result<Option<String>, ApiError> {
-        self.look(now_ms, "GetInstanceUefiData")?;
+        self.begin_read(now_ms, "GetInstanceUefiData")?;
         let instance = self.known_instance(id)?;
         if instance.state.is_over() {
             let message = format!("The instance '{id}' is {}", instance.state);
@@ -268,4 +271,14 @@ impl World {
             })
             .collect()
     }
+}
+
+/// As EC2 writes it into `StateTransitionReason`.
+pub(super) fn transition_reason(reason: &str, now_ms: u64) -> String {
+    let by = match reason {
+        "Client.UserInitiatedShutdown" => "User initiated",
+        other => other,
+    };
+    let time = rfc3339(now_ms).replace('T', " ").replace('Z', " GMT");
+    format!("{by} ({time})")
 }

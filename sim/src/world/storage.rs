@@ -1,13 +1,13 @@
 //! Volumes, snapshots, images and root replacement.
 
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags,
     VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
-use perennial_workflows::found::MappedVolume;
+use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
+use perennial_workflows::model::volume::MappedVolume;
 
-use super::instances::DeviceMapping;
+use super::requests::DeviceMapping;
 use super::settings::{Guest, Quotas, RootAdoption, RootFlag};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
 use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
@@ -28,10 +28,10 @@ pub enum Detach {
     Forced,
 }
 
-/// What a root replacement puts in place.
+/// The source of the new root in a root replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootSource {
-    /// This very volume.
+    /// An existing volume.
     Volume(VolumeId),
     /// A new volume from this snapshot.
     Snapshot(SnapshotId),
@@ -41,7 +41,7 @@ pub enum RootSource {
     LaunchState,
 }
 
-/// Which volumes of an instance CreateSnapshots takes.
+/// The selection of an instance's volumes for CreateSnapshots.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotSet {
     /// `ExcludeBootVolume`.
@@ -169,7 +169,8 @@ impl World {
     /// AttachVolume.
     ///
     /// # Errors
-    /// VolumeInUse, IncorrectState, InvalidVolume.ZoneMismatch, InvalidParameterValue (device), AttachmentLimitExceeded.
+    /// VolumeInUse, IncorrectState, InvalidVolume.ZoneMismatch, InvalidParameterValue (device),
+    /// AttachmentLimitExceeded.
     pub fn attach_volume(
         &mut self,
         now_ms: u64,
@@ -232,12 +233,12 @@ impl World {
         Ok(())
     }
 
-    /// DetachVolume without force. While the guest has it mounted it stays `busy`, for ever if need be. That one may
-    /// detach data volumes while the instance shuts down is a guess.
+    /// DetachVolume without force. As long as the guest has the volume mounted it stays `busy`. It is a guess
+    /// that data volumes may be detached while the instance shuts down.
     ///
     /// # Errors
-    /// IncorrectState when it is free, InvalidAttachment.NotFound for another instance, OperationNotPermitted for the
-    /// root of an instance that is not stopped (that code is a guess).
+    /// IncorrectState when it is free, InvalidAttachment.NotFound for another instance, OperationNotPermitted
+    /// for the root of an instance that is not stopped (that code is a guess).
     pub fn detach_volume(
         &mut self,
         now_ms: u64,
@@ -247,8 +248,8 @@ impl World {
         self.detach_volume_with(now_ms, id, instance, Detach::Orderly)
     }
 
-    /// DetachVolume, also forced: then a volume that is mounted, busy or stuck comes off all the same. What the guest
-    /// had written stays.
+    /// DetachVolume, with or without force: a forced detach also releases a volume that is mounted, busy or
+    /// stuck. Everything the guest had written stays.
     ///
     /// # Errors
     /// As [`detach_volume`](Self::detach_volume).
@@ -279,7 +280,7 @@ impl World {
         }
         if how == Detach::Forced {
             let from = attachment.instance.clone();
-            self.is_forced(id, &from);
+            self.record_forced_detach(id, &from);
             self.start_detaching(id, false);
         } else if matches!(attachment.state, AttachmentState::Attaching | AttachmentState::Attached) {
             // A stopped machine holds on to nothing.
@@ -297,7 +298,7 @@ impl World {
         }
         attachment.state = AttachmentState::Detaching;
         let serial = attachment.serial;
-        if self.hangs(id) {
+        if self.is_detach_stuck(id) {
             // It stays so.
         } else if self.stuck_detaches > 0 {
             self.stuck_detaches -= 1;
@@ -307,7 +308,7 @@ impl World {
     }
 
     /// A volume that hung and was to leave, leaves.
-    pub(super) fn goes_on_leaving(&mut self, id: &VolumeId) {
+    pub(super) fn resume_detach(&mut self, id: &VolumeId) {
         let Some(attachment) = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref()) else {
             return;
         };
@@ -331,7 +332,8 @@ impl World {
         }
     }
 
-    /// Makes the next attach stay `attaching` for ever (seen on real instances; the CSI driver gives up after 90 s).
+    /// Makes the next attach stay `attaching` without end (seen on real instances; the CSI driver gives up
+    /// after 90 s).
     pub fn stick_next_attach(&mut self) {
         self.stuck_attaches += 1;
     }
@@ -345,7 +347,7 @@ impl World {
     ///
     /// # Errors
     /// IncorrectInstanceState unless it runs and has no other task; IncorrectState unless the volume is free;
-    /// InvalidVolume.ZoneMismatch; what [`RootAdoption`] says. All codes are guesses: none is documented.
+    /// InvalidVolume.ZoneMismatch; the code in [`RootAdoption`]. All codes are guesses: none is documented.
     pub fn replace_root(
         &mut self,
         now_ms: u64,
@@ -358,8 +360,8 @@ impl World {
         self.replace_root_with(now_ms, instance, &source, false, client_token, tags)
     }
 
-    /// CreateReplaceRootVolumeTask in all its forms. From a snapshot or an image a new volume is made at once, with
-    /// the snapshot's content; that always works, whatever [`RootAdoption`] says of existing volumes.
+    /// CreateReplaceRootVolumeTask in all its forms. From a snapshot or an image a new volume is made at
+    /// once, with the snapshot's content; that always works; [`RootAdoption`] concerns existing volumes only.
     ///
     /// # Errors
     /// As [`replace_root`](Self::replace_root), and those of a snapshot or an image that cannot be used.
@@ -520,7 +522,7 @@ impl World {
             _ => RootTaskState::Failed,
         };
         self.end_root_task(id, state);
-        self.agent_looks(&instance);
+        self.agent_fetches(&instance);
     }
 
     /// Tasks of an instance that is gone.
@@ -597,7 +599,7 @@ impl World {
 
     /// The instance is gone: the volume goes with it, or is free.
     pub(super) fn release_volume(&mut self, id: &VolumeId) {
-        if self.hangs(id) {
+        if self.is_detach_stuck(id) {
             if let Some(attachment) = self.volumes.get_mut(id).and_then(|v| v.attachment.as_mut()) {
                 attachment.state = AttachmentState::Detaching;
                 attachment.mounted = false;
@@ -649,7 +651,7 @@ impl World {
     pub(super) fn volume_is_detached(&mut self, id: &VolumeId, serial: u64) {
         let attachment = self.volumes.get(id).and_then(|volume| volume.attachment.as_ref());
         if attachment.is_some_and(|found| found.serial == serial && found.state == AttachmentState::Detaching)
-            && !self.hangs(id)
+            && !self.is_detach_stuck(id)
         {
             self.free_volume(id);
         }
@@ -670,8 +672,8 @@ impl World {
         Ok(self.take_snapshot(volume, None, "", tags))
     }
 
-    /// CreateSnapshots: all volumes of an instance at one moment, as they are then. They complete together (EBS User Guide,
-    /// multi-volume snapshots).
+    /// CreateSnapshots: all volumes of an instance at one moment, as they are then. They complete together
+    /// (EBS User Guide, multi-volume snapshots).
     ///
     /// # Errors
     /// As [`create_snapshot`](Self::create_snapshot), for any of the volumes; then none is taken.
@@ -705,7 +707,8 @@ impl World {
         Ok(taken)
     }
 
-    /// CreateImage without reboot: a snapshot of every volume, and an image that maps them when all are complete.
+    /// CreateImage without reboot: a snapshot of every volume, and an image that maps them when all are
+    /// complete.
     ///
     /// # Errors
     /// InvalidAMIName.Duplicate or .Malformed, IncorrectInstanceState, those of the snapshots.
@@ -767,7 +770,7 @@ impl World {
         Ok(id)
     }
 
-    /// CopyVolumes: a new volume in the same zone with what the source holds now.
+    /// CopyVolumes: a new volume in the same zone with the present contents of the source.
     ///
     /// # Errors
     /// IncorrectState, InvalidParameterValue for a smaller size, idempotency.
@@ -837,7 +840,7 @@ impl World {
         }
     }
 
-    /// Writes a record onto a volume from outside, whoever has it mounted; for rehearsals.
+    /// Writes a record onto a volume from outside, mounted or not; for rehearsals.
     ///
     /// # Errors
     /// InvalidVolume.NotFound.
@@ -955,8 +958,8 @@ impl World {
         self.register_image_with(now_ms, request, &[])
     }
 
-    /// RegisterImage with more devices than the root; an entry for the root device may change its type, its size and
-    /// its DeleteOnTermination.
+    /// RegisterImage with more devices than the root; an entry for the root device may change its type, its
+    /// size and its DeleteOnTermination.
     ///
     /// # Errors
     /// As [`register_image`](Self::register_image), for each snapshot.

@@ -1,6 +1,6 @@
-//! CreateTags and DeleteTags, on whatever has tags.
+//! CreateTags and DeleteTags, on every object that has tags.
 
-use perennial_workers::cloud::Tags;
+use perennial_workers::port::Tags;
 
 use super::{ApiError, World};
 

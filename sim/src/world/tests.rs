@@ -1,22 +1,23 @@
-//! One test a semantic, against an instant region where only the refusal matters, against a calm one where time does.
+//! One test a semantic, against an instant region where only the refusal matters, against a calm one where
+//! time does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use perennial_workers::cloud::{
+use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, InstanceView, InterfaceRequest, RootTaskState, Select,
     SnapshotState, Tags, VolumeRequest, VolumeState,
 };
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 
 use super::settings::{Capacity, Latencies, Quotas, RootAdoption, RootFlag, Settings, Span};
 use super::{
-    ApiError, Behaviour, DeviceMapping, Growth, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags,
-    ModifyVolume, MoreInterface, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment, RunInstances,
-    SnapshotSet, SpotKind, World,
+    ApiError, Behaviour, DeviceMapping, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags,
+    ModificationState, ModifyVolume, MoreInterface, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment,
+    RunInstances, SnapshotSet, SpotKind, World,
 };
 
 const T0: u64 = 1_789_374_667_000; // 2026-09-14T08:31:07Z
@@ -1221,17 +1222,20 @@ fn a_volume_grows_while_it_is_used_and_not_again_for_six_hours() {
     let size = |lab: &Lab| lab.world.volume(&volume).unwrap().size_gib;
     assert_eq!(grow(&mut lab, 10), Err("InvalidParameterValue".to_owned()), "a volume never shrinks");
     assert_eq!(grow(&mut lab, 70_000), Err("InvalidParameterValue".to_owned()));
-    assert_eq!(grow(&mut lab, 30), Ok(Growth::Modifying));
+    assert_eq!(grow(&mut lab, 30), Ok(ModificationState::Modifying));
     assert_eq!(size(&lab), 20);
     assert_eq!(grow(&mut lab, 40), Err("IncorrectModificationState".to_owned()));
     lab.wait(10_000);
     assert_eq!(size(&lab), 30, "the size is there in `optimizing`");
     assert_eq!(grow(&mut lab, 40), Err("IncorrectModificationState".to_owned()));
     lab.wait(600_000);
-    assert_eq!(lab.world.volume(&volume).unwrap().modification.as_ref().unwrap().stage, Growth::Completed);
+    assert_eq!(
+        lab.world.volume(&volume).unwrap().modification.as_ref().unwrap().stage,
+        ModificationState::Completed
+    );
     assert_eq!(grow(&mut lab, 40), Err("VolumeModificationRateExceeded".to_owned()));
     lab.wait(6 * 3_600_000 - 610_000);
-    assert_eq!(grow(&mut lab, 40), Ok(Growth::Modifying));
+    assert_eq!(grow(&mut lab, 40), Ok(ModificationState::Modifying));
 }
 
 #[test]

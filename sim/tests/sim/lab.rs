@@ -11,7 +11,8 @@ use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, Which,
+    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
+    Which,
 };
 use perennial_engine::limits::Limits;
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
@@ -122,6 +123,14 @@ impl Journal for MortalJournal {
         limit: usize,
     ) -> Result<Vec<OpenStepRow>, ReadError> {
         self.journal.open_steps(due_ms, after, limit).await
+    }
+    async fn timers(
+        &self,
+        due_ms: u64,
+        after: Option<TimerRow>,
+        limit: usize,
+    ) -> Result<Vec<TimerRow>, ReadError> {
+        self.journal.timers(due_ms, after, limit).await
     }
     async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
         self.journal.lookup(key).await

@@ -25,8 +25,8 @@ use crate::nodes::may_move;
 use crate::sweep::Seen;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
-use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::{Capacity, RootAdoption, RootFlag, Settings, Span};
+use perennial_sim::world::stuck_detach::StuckDetach;
 use perennial_workers::port::error::Action;
 use perennial_workers::port::{Tags, VolumeRequest};
 use perennial_workflows::model::aws::{Market, VolumeId};
@@ -365,7 +365,7 @@ impl Hands {
         if let Some((_, held)) = data.filter(|_| self.hangs && self.rng.bool()) {
             let length_ms = self.rng.bool().then(|| self.rng.u64(5_000..400_000));
             lab.region.with(|world, now_ms| {
-                world.hang_volume(now_ms, &held.volume, Hang::UntilForced, length_ms);
+                world.stick_detach(now_ms, &held.volume, StuckDetach::UntilForced, length_ms);
             });
         }
         if self.deletes

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::lab::Lab;
 use crate::sweep::Deaths;
-use perennial_sim::world::hangs::Hang;
 use perennial_sim::world::settings::Settings;
+use perennial_sim::world::stuck_detach::StuckDetach;
 use perennial_workers::port::{Tags, VolumeRequest};
 use perennial_workflows::model::aws::VolumeId;
 use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, RootMode};
@@ -174,14 +174,14 @@ async fn a_volume_of_several_instances_is_refused_and_another_one_taken() {
 }
 
 /// A node whose data volume will hang on the instance that carries it.
-async fn hanging(hang: Hang, minutes: Option<u64>) -> (Lab, VolumeId) {
+async fn hanging(hang: StuckDetach, minutes: Option<u64>) -> (Lab, VolumeId) {
     let mut lab = Lab::new(Settings::calm(7));
     let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
     lab.provision(&spec).await;
     lab.write("db-1", "before").await;
     let volume = lab.volume("db-1", "data").await;
     let length_ms = minutes.map(|minutes| minutes * 60_000);
-    lab.region.with(|world, now_ms| world.hang_volume(now_ms, &volume, hang, length_ms));
+    lab.region.with(|world, now_ms| world.stick_detach(now_ms, &volume, hang, length_ms));
     (lab, volume)
 }
 
@@ -202,7 +202,7 @@ async fn a_volume_that_hangs_after_the_termination_is_waited_for_and_then_detach
         ("node.pause", Some(5), 0),
         ("node.pause", None, 1),
     ] {
-        let (mut lab, _) = hanging(Hang::UntilForced, minutes).await;
+        let (mut lab, _) = hanging(StuckDetach::UntilForced, minutes).await;
         lab.submit(workflow, "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         assert_eq!(forced(&lab), expected, "{workflow} {minutes:?}");
@@ -218,7 +218,7 @@ async fn a_volume_that_hangs_after_the_termination_is_waited_for_and_then_detach
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_hangs_for_ever_is_a_persons_and_the_workflow_goes_on_when_it_is_free() {
     for workflow in ["node.replace", "node.pause"] {
-        let (mut lab, volume) = hanging(Hang::ForEver, None).await;
+        let (mut lab, volume) = hanging(StuckDetach::ForEver, None).await;
         let old = lab.instance("db-1").await;
         lab.submit(workflow, "db-1", json!({})).await;
         let why = lab.stuck("db-1.2").await;
@@ -231,7 +231,7 @@ async fn a_volume_that_hangs_for_ever_is_a_persons_and_the_workflow_goes_on_when
             assert!(why.contains(&part), "{part:?} is not in {why:?}");
         }
         assert!(forced(&lab) > 1, "it is tried again");
-        lab.region.with(|world, now_ms| world.let_go(now_ms, &volume));
+        lab.region.with(|world, now_ms| world.release_stuck_detach(now_ms, &volume));
         lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2" })).await;
         lab.rest("db-1", 2).await;
         match workflow {
@@ -254,7 +254,7 @@ async fn a_live_detach_that_hangs_gives_way_to_the_fence() {
         lab.region.with(|world, now_ms| {
             world.unmount(now_ms, &old, &volume).unwrap();
             let length_ms = minutes.map(|minutes: u64| minutes * 60_000);
-            world.hang_volume(now_ms, &volume, Hang::UntilForced, length_ms);
+            world.stick_detach(now_ms, &volume, StuckDetach::UntilForced, length_ms);
         });
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
@@ -273,7 +273,7 @@ async fn a_live_detach_that_hangs_gives_way_to_the_fence() {
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_point_around_a_forced_detach() {
     let run = async |k| {
-        let (mut lab, _) = hanging(Hang::UntilForced, None).await;
+        let (mut lab, _) = hanging(StuckDetach::UntilForced, None).await;
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.until("it hangs", Duration::from_secs(600), async |lab| {
             lab.node("db-1").await.operations == 2

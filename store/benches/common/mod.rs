@@ -109,8 +109,8 @@ struct RawRow {
     ack: oneshot::Sender<()>,
 }
 
-/// A group-commit loop and nothing else: one table and its unique index, no hash chain, no check of heads, no key, no
-/// projections, SQLite's own checkpoints. Every group is fsynced.
+/// A group-commit loop and nothing else: one table and its unique index, no hash chain, no check of heads, no
+/// key, no projections, SQLite's own checkpoints. Every group is fsynced.
 pub async fn raw(appenders: usize, duration: Duration) -> Numbers {
     let dir = tempfile::tempdir().unwrap();
     let conn = Connection::open(dir.path().join("raw.sqlite")).unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, BATCH_EVENTS_MAX, Batch, EVENT_BODY_MAX, EventData, Hash, Head, Journal, OpenStepRow,
-    ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, Which, chain,
+    AppendError, BATCH_EVENTS_MAX, BATCH_FENCES_MAX, Batch, EVENT_BODY_MAX, EventData, Hash, Head, Journal,
+    OpenStepRow, ProjectionDelta, RecordedEvent, StreamAppend, SummaryRow, TimerRow, Which, chain,
 };
 use tokio::task::JoinSet;
 
@@ -22,6 +22,8 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn Journal>) {
     what_is_appended_is_read_back_as_it_was(fresh().await).await;
     a_batch_over_several_streams_is_all_or_nothing(fresh().await).await;
     a_stream_grows_only_from_its_head(fresh().await).await;
+    a_fence_holds_a_stream_where_it_is_and_writes_nothing_to_it(fresh().await).await;
+    one_of_two_batches_that_fence_each_other_is_written(fresh().await).await;
     a_conflict_among_many_appends_fails_only_itself(fresh().await).await;
     a_batch_with_a_key_is_written_once(fresh().await).await;
     one_of_many_batches_with_the_same_key_is_written(fresh().await).await;
@@ -29,6 +31,7 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn Journal>) {
     projections_follow_in_the_same_append(fresh().await).await;
     a_refused_batch_leaves_the_projections_alone(fresh().await).await;
     open_steps_are_listed_by_due_time_and_page_by_page(fresh().await).await;
+    timers_are_listed_in_the_order_in_which_they_are_due(fresh().await).await;
     summaries_are_listed_by_category_and_page_by_page(fresh().await).await;
     every_bound_is_refused_by_name(fresh().await).await;
     texts_of_every_kind_round_trip(fresh().await).await;
@@ -54,9 +57,8 @@ pub fn event(n: u64) -> EventData {
 pub fn batch(name: &str, expected: u64, events: u64) -> Batch {
     Batch {
         appends: vec![append(name, expected, events)],
-        key: None,
         recorded_at_ms: 1_000 + expected,
-        projection: ProjectionDelta::default(),
+        ..Batch::default()
     }
 }
 
@@ -108,6 +110,7 @@ pub async fn an_empty_journal_answers_everything_with_nothing(journal: Arc<dyn J
     assert!(journal.read_all(Position(0), 10).await.unwrap().is_empty());
     assert!(journal.read_all(Position(7), 10).await.unwrap().is_empty());
     assert!(journal.open_steps(u64::MAX, None, 10).await.unwrap().is_empty());
+    assert!(journal.timers(u64::MAX, None, 10).await.unwrap().is_empty());
     assert!(journal.lookup("nothing").await.unwrap().is_empty());
     assert!(journal.summaries("a", Which::All, None, 10).await.unwrap().is_empty());
 }
@@ -190,6 +193,51 @@ pub async fn a_stream_grows_only_from_its_head(journal: Arc<dyn Journal>) {
         assert_eq!(error, wanted);
     }
     journal.append(batch("a/1", 2, 1)).await.unwrap();
+}
+
+/// A fence is checked like the head of an append, and leaves no event.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn a_fence_holds_a_stream_where_it_is_and_writes_nothing_to_it(journal: Arc<dyn Journal>) {
+    journal.append(batch("seen/1", 0, 2)).await.unwrap();
+    let fenced = |expected, fences: &[(&str, u64)]| Batch {
+        fences: fences.iter().map(|(name, head)| (stream(name), Seq(*head))).collect(),
+        ..batch("a/1", expected, 1)
+    };
+    // Where it is, and where none is.
+    journal.append(fenced(0, &[("seen/1", 2), ("none/1", 0)])).await.unwrap();
+    let before = read_checked(&*journal).await;
+    for (name, head, actual) in [("seen/1", 1, 2), ("seen/1", 3, 2), ("seen/1", 0, 2), ("none/1", 1, 0)] {
+        let error = journal.append(fenced(1, &[(name, head)])).await.unwrap_err();
+        let conflict =
+            AppendError::Conflict { stream: stream(name), expected: Seq(head), actual: Seq(actual) };
+        assert_eq!(error, conflict);
+        assert_eq!(read_checked(&*journal).await, before, "nothing of a fenced off batch is written");
+    }
+    // A fence does not move a stream: two batches may name the same one.
+    journal.append(fenced(1, &[("seen/1", 2)])).await.unwrap();
+    journal.append(batch("seen/1", 2, 1)).await.unwrap();
+    assert!(matches!(journal.append(fenced(2, &[("seen/1", 2)])).await, Err(AppendError::Conflict { .. })));
+    assert_eq!(read_checked(&*journal).await.len(), 5);
+}
+
+/// Batches that are committed together see each other: of two that each write what the other fences, one is
+/// refused.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn one_of_two_batches_that_fence_each_other_is_written(journal: Arc<dyn Journal>) {
+    for round in 0..WRITERS {
+        let (a, b) = (format!("a/{round}"), format!("b/{round}"));
+        let one =
+            |own: &str, other: &str| Batch { fences: vec![(stream(other), Seq::NONE)], ..batch(own, 0, 1) };
+        let (first, second) = (one(&a, &b), one(&b, &a));
+        let (first, second) = tokio::join!(journal.append(first), journal.append(second));
+        let written = [&first, &second].iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(written, 1, "{first:?}, {second:?}");
+    }
+    assert_eq!(read_checked(&*journal).await.len(), WRITERS);
 }
 
 /// Appends that are committed together do not share a conflict.
@@ -333,6 +381,12 @@ pub fn summary(name: &str, open: bool, updated_at_ms: u64) -> SummaryRow {
     SummaryRow { stream: stream(name), open, body: format!("{{\"at\":{updated_at_ms}}}"), updated_at_ms }
 }
 
+/// A timer of the suite.
+#[must_use]
+pub fn timer(name: &str, due_ms: u64) -> TimerRow {
+    TimerRow { due_ms, stream: stream(name), name: "ring".into() }
+}
+
 /// Everything a delta can do, seen as soon as the append is acknowledged.
 ///
 /// # Panics
@@ -346,12 +400,14 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
             ("instance/i-2".into(), stream("node/a")),
         ],
         summaries: vec![summary("w/1", true, 5), summary("node/a", false, 5)],
+        timers_set: vec![timer("w/1", 10), timer("w/2", 20), timer("w/3", 30)],
         ..ProjectionDelta::default()
     };
     journal.append(Batch { projection: opening.clone(), ..batch("w/1", 0, 1) }).await.unwrap();
     assert_eq!(journal.open_steps(100, None, 10).await.unwrap(), opening.opened);
     assert_eq!(journal.lookup("instance/i-1").await.unwrap(), [stream("node/a"), stream("node/b")]);
     assert_eq!(journal.summaries("w", Which::All, None, 10).await.unwrap(), [summary("w/1", true, 5)]);
+    assert_eq!(journal.timers(100, None, 10).await.unwrap(), opening.timers_set);
 
     let changing = ProjectionDelta {
         // Closed and opened again in one batch: it is open. Opened while open: it is replaced.
@@ -365,6 +421,10 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
         ],
         keys_added: vec![("instance/i-2".into(), stream("node/a"))],
         summaries: vec![summary("w/1", false, 6)],
+        // Set while set: it is moved. Removed and set in one batch: it is there. Removed while absent:
+        // nothing.
+        timers_removed: ["w/2", "w/3", "w/9"].map(|name| (stream(name), "ring".into())).into(),
+        timers_set: vec![timer("w/1", 15), timer("w/3", 5)],
     };
     journal.append(Batch { projection: changing, ..batch("w/1", 1, 1) }).await.unwrap();
     assert_eq!(journal.open_steps(100, None, 10).await.unwrap(), [step("w/1", 1, 11), step("w/1", 2, 22)]);
@@ -372,6 +432,7 @@ pub async fn projections_follow_in_the_same_append(journal: Arc<dyn Journal>) {
     assert_eq!(journal.lookup("instance/i-2").await.unwrap(), [stream("node/a")]);
     assert_eq!(journal.summaries("w", Which::All, None, 10).await.unwrap(), [summary("w/1", false, 6)]);
     assert!(journal.summaries("w", Which::Open, None, 10).await.unwrap().is_empty());
+    assert_eq!(journal.timers(100, None, 10).await.unwrap(), [timer("w/3", 5), timer("w/1", 15)]);
 
     let closing = ProjectionDelta {
         closed: vec![(stream("w/1"), Token(1)), (stream("w/1"), Token(2))],
@@ -391,6 +452,7 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
         opened: vec![step("w/1", 1, 10)],
         keys_added: vec![("k".into(), stream("w/1"))],
         summaries: vec![summary("w/1", true, 1)],
+        timers_set: vec![timer("w/1", 1)],
         ..ProjectionDelta::default()
     };
     let refused = [
@@ -403,6 +465,46 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
         assert!(journal.open_steps(u64::MAX, None, 10).await.unwrap().is_empty());
         assert!(journal.lookup("k").await.unwrap().is_empty());
         assert!(journal.summaries("w", Which::All, None, 10).await.unwrap().is_empty());
+        assert!(journal.timers(u64::MAX, None, 10).await.unwrap().is_empty());
+    }
+}
+
+/// The order is (due, stream, name); due means due at that time or before; pages join without a gap, also
+/// among timers that are due at the same time; `u64::MAX` means never.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn timers_are_listed_in_the_order_in_which_they_are_due(journal: Arc<dyn Journal>) {
+    let named =
+        |stream_: &str, name: &str, due_ms| TimerRow { due_ms, stream: stream(stream_), name: name.into() };
+    let rows = vec![
+        named("z/1", "react", 0),
+        named("a/1", "backup", 10),
+        named("a/1", "prune", 10),
+        named("a/2", "backup", 10),
+        named("b/1", "backup", 10),
+        named("a/3", "backup", 11),
+        named("a/0", "backup", u64::MAX),
+    ];
+    let timers_set = rows.iter().rev().cloned().collect();
+    let projection = ProjectionDelta { timers_set, ..ProjectionDelta::default() };
+    journal.append(Batch { projection, ..batch("a/1", 0, 1) }).await.unwrap();
+    assert_eq!(journal.timers(u64::MAX, None, 10).await.unwrap(), rows, "every field round trips");
+    for (due_ms, count) in [(0, 1), (9, 1), (10, 5), (11, 6), (u64::MAX >> 2, 6)] {
+        assert_eq!(journal.timers(due_ms, None, 10).await.unwrap(), rows[..count], "due at {due_ms}");
+    }
+    for limit in 1..4 {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = journal.timers(u64::MAX, after, limit).await.unwrap();
+            assert!(page.len() <= limit);
+            after = page.last().cloned();
+            if after.is_none() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, rows, "pages of {limit}");
     }
 }
 
@@ -482,6 +584,13 @@ pub async fn every_bound_is_refused_by_name(journal: Arc<dyn Journal>) {
             ..Batch::default()
         },
         Batch { recorded_at_ms: i64::MAX as u64 + 1, ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/1"), Seq::NONE)], ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/2"), Seq::NONE), (stream("a/2"), Seq::NONE)], ..batch("a/1", 0, 1) },
+        Batch { fences: vec![(stream("a/2"), Seq::NONE)], ..Batch::default() },
+        Batch {
+            fences: (0..=BATCH_FENCES_MAX).map(|n| (stream(&format!("b/{n}")), Seq::NONE)).collect(),
+            ..batch("a/1", 0, 1)
+        },
     ];
     for batch in broken {
         let error = journal.append(batch).await.unwrap_err();
@@ -528,6 +637,7 @@ pub async fn reopening_keeps_everything(open: impl AsyncFn() -> Arc<dyn Journal>
         opened: vec![step("w/1", 1, 10)],
         keys_added: vec![("k".into(), stream("w/1"))],
         summaries: vec![summary("w/1", true, 1)],
+        timers_set: vec![timer("w/1", 7)],
         ..ProjectionDelta::default()
     };
     let journal = open().await;
@@ -539,6 +649,7 @@ pub async fn reopening_keeps_everything(open: impl AsyncFn() -> Arc<dyn Journal>
     assert_eq!(read_checked(&*journal).await, before);
     assert_eq!(journal.open_steps(10, None, 10).await.unwrap(), [step("w/1", 1, 10)]);
     assert_eq!(journal.lookup("k").await.unwrap(), [stream("w/1")]);
+    assert_eq!(journal.timers(u64::MAX, None, 10).await.unwrap(), [timer("w/1", 7)]);
     assert_eq!(journal.summaries("w", Which::Open, None, 10).await.unwrap(), [summary("w/1", true, 1)]);
     assert!(matches!(journal.append(keyed).await, Err(AppendError::Duplicate { at: Position(1), .. })));
     assert!(matches!(journal.append(batch("w/1", 0, 1)).await, Err(AppendError::Conflict { .. })));

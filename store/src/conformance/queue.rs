@@ -1,8 +1,8 @@
 //! The conformance suite of the port `Queue`.
 //!
-//! SQS promises at least once, in any order, with counts that are about right and times in whole seconds. The suite holds
-//! adapters to that and to nothing stricter: it waits in the queue until what must happen has happened, and says that
-//! something must *not* happen only where no correct queue could do it.
+//! SQS promises at least once, in any order, with counts that are about right and times in whole seconds. The
+//! suite holds adapters to that and to nothing stricter: it waits in the queue until what must happen has
+//! happened, and says that something must *not* happen only where no correct queue could do it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ async fn receive_one(traits: Traits, queue: &dyn Queue) -> Delivery {
     receive(traits, queue, 1).await.remove(0)
 }
 
-/// Receives a message and keeps it for ten minutes. On a machine so slow that the short visibility timeout passes between
-/// the two calls, it tries again: no statement of the suite rests on how fast the machine is.
+/// Receives a message and keeps it for ten minutes. On a machine so slow that the short visibility timeout
+/// passes between the two calls, it tries again: no statement of the suite rests on how fast the machine is.
 async fn receive_and_keep(traits: Traits, queue: &dyn Queue) -> Delivery {
     for _ in 0..100 {
         let delivery = receive_one(traits, queue).await;

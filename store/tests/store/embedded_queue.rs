@@ -133,7 +133,8 @@ async fn a_receive_that_nobody_waits_for_any_more_gives_its_messages_back() {
     for _ in 0..3 {
         tokio::select! {
             biased;
-            // On a machine that stops us just there, the answer may be here already: then it is ours to give back.
+            // If the machine stops this task at this point, the answer may have arrived already. Then this
+            // task must give the messages back.
             found = queue.receive(1, PATIENCE) => {
                 for delivery in found.unwrap() {
                     queue.extend(&delivery.receipt, Duration::ZERO).await.unwrap();

@@ -1,4 +1,5 @@
-//! What only the journal on SQLite promises: one engine, durable across `kill -9`, append-only, ours, verified.
+//! The guarantees that only the journal on SQLite gives: one engine, durability across `kill -9`, append-only
+//! tables, refusal of foreign files, verification.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -9,14 +10,15 @@ use std::sync::Arc;
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     AppendError, Batch, EventData, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
-    StreamAppend, SummaryRow,
+    StreamAppend, SummaryRow, TimerRow,
 };
+use perennial_engine::projection::Projections;
 use perennial_store::backup::{BackupError, backup};
 use perennial_store::conformance::journal::{batch, event, read_checked, stream};
 use perennial_store::export::{Filter, export, verify_export};
 use perennial_store::rebuild::{RebuildError, rebuild};
 use perennial_store::verify::{Severity, VerifyReport, verify, verify_events};
-use perennial_store::{JournalReader, OpenError, Options, Projections, Projector, SqliteJournal};
+use perennial_store::{JournalReader, OpenError, Options, Projector, SqliteJournal};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -30,7 +32,7 @@ fn open(path: &Path) -> SqliteJournal {
     SqliteJournal::open(path, Options::default()).unwrap()
 }
 
-// ---- opening ----------------------------------------------------------------------------------------------------
+// ---- opening ------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_second_engine_is_refused_and_told_who_has_it() {
@@ -158,11 +160,12 @@ async fn a_full_journal_refuses_and_loses_nothing_and_goes_on_when_there_is_room
     assert_eq!(read_checked(&journal).await[..before.len()], before);
 }
 
-// ---- processes that die -----------------------------------------------------------------------------------------
+// ---- processes that die -------------------------------------------------------------------------
 
 const CHILD_PATH: &str = "PERENNIAL_STORE_TEST_CHILD";
 
-/// What the tests below start as a process of its own. Appends without end and prints what was acknowledged, or what failed.
+/// The tests below start it as a process of its own. It appends without end and prints every acknowledgement
+/// or failure.
 async fn append_until_killed(path: &Path) {
     let journal = Arc::new(open(path));
     let mut tasks = tokio::task::JoinSet::new();
@@ -250,7 +253,7 @@ async fn no_acknowledged_event_is_lost_when_the_process_is_killed() {
             let line = lines.next().expect("the child goes on until it is killed").unwrap();
             seen += usize::from(acked(&line).inspect(|ack| all.push(ack.clone())).is_some());
         }
-        // SIGKILL, in the midst of whatever it does.
+        // SIGKILL, at an arbitrary point of its work.
         child.kill().unwrap();
         // What it had said before it died counts too, except for a line that was cut.
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
@@ -280,7 +283,7 @@ async fn a_commit_that_the_disk_refuses_is_never_acknowledged() {
     open(&path).append(batch("after/1", 0, 1)).await.unwrap();
 }
 
-// ---- verification -----------------------------------------------------------------------------------------------
+// ---- verification -------------------------------------------------------------------------------
 
 async fn journal_with_a_row_in_the_middle(path: &Path) {
     let journal = open(path);
@@ -315,7 +318,8 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
     journal_with_a_row_in_the_middle(&path).await;
     assert!(verify_events(&path).unwrap().is_sound());
     let sound = std::fs::read(&path).unwrap();
-    // As SQLite lays it out: stream, seq (one byte), kind, version (in the header), body, time (two bytes), key, hash, origin (one byte).
+    // The layout of the row in SQLite: stream, seq (one byte), kind, version (in the header), body, time (two
+    // bytes), key, hash, origin (one byte).
     let body = "{\"text\":\"the body of the row\"}";
     let body_at = sound.windows(body.len()).position(|bytes| bytes == body.as_bytes()).unwrap();
     let start = body_at - "suite.kind_of_row".len() - 1 - "middle/row".len();
@@ -334,8 +338,8 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
             assert!(has(&report, 5), "byte {at} of {start}..{end}, bit {bit:#x}: {:?}", report.findings);
         }
     }
-    // The cell's own header: sizes, types and the position itself (the eight serial types, the header's size, the
-    // position, the payload's size).
+    // The cell's own header: sizes, types and the position itself (the eight serial types, the header's size,
+    // the position, the payload's size).
     for at in start - 12..start {
         let report = flipped(at, 0x01);
         assert_eq!(report.worst(), Some(Severity::Damaged), "byte {at} before {start}");
@@ -427,13 +431,14 @@ async fn read_all_of(_sound: &Path, path: &Path) -> Result<Vec<RecordedEvent>, R
     }
 }
 
-// ---- projections ------------------------------------------------------------------------------------------------
+// ---- projections --------------------------------------------------------------------------------
 
 /// A domain of two kinds of events: `toy.opened` opens a step, `toy.closed` closes all.
 #[derive(Default)]
 struct Toy {
     open: BTreeMap<StreamId, Vec<OpenStepRow>>,
     summaries: BTreeMap<StreamId, SummaryRow>,
+    timers: BTreeMap<StreamId, TimerRow>,
 }
 
 fn toy_step(stream: &StreamId, seq: Seq) -> OpenStepRow {
@@ -451,6 +456,10 @@ fn toy_summary(stream: &StreamId, seq: Seq, open: bool) -> SummaryRow {
     SummaryRow { stream: stream.clone(), open, body: format!("{{\"n\":{seq}}}"), updated_at_ms: 0 }
 }
 
+fn toy_timer(stream: &StreamId, seq: Seq) -> TimerRow {
+    TimerRow { due_ms: 10 * seq.0, stream: stream.clone(), name: "ring".into() }
+}
+
 impl Projector for Toy {
     fn project(&mut self, event: &RecordedEvent) -> Result<(), String> {
         let open = match event.data.kind.as_str() {
@@ -461,8 +470,10 @@ impl Projector for Toy {
         let steps = self.open.entry(event.stream.clone()).or_default();
         if open {
             steps.push(toy_step(&event.stream, event.seq));
+            self.timers.insert(event.stream.clone(), toy_timer(&event.stream, event.seq));
         } else {
             steps.clear();
+            self.timers.remove(&event.stream);
         }
         self.summaries.insert(event.stream.clone(), toy_summary(&event.stream, event.seq, open));
         Ok(())
@@ -471,8 +482,9 @@ impl Projector for Toy {
     fn finish(self) -> Projections {
         Projections {
             open_steps: self.open.into_values().flatten().collect(),
-            lookup: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
+            keys: self.summaries.keys().map(|id| (format!("key/{}", id.name()), id.clone())).collect(),
             summaries: self.summaries.into_values().collect(),
+            timers: self.timers.into_values().collect(),
         }
     }
 }
@@ -486,6 +498,8 @@ async fn toy(journal: &SqliteJournal, name: &str, seq: u64, kind: &str, closed: 
         keys_added: vec![(format!("key/{}", id.name()), id.clone())],
         keys_removed: vec![],
         summaries: vec![toy_summary(&id, at, kind == "toy.opened")],
+        timers_set: if kind == "toy.opened" { vec![toy_timer(&id, at)] } else { vec![] },
+        timers_removed: if kind == "toy.closed" { vec![(id.clone(), "ring".into())] } else { vec![] },
     };
     let data = EventData { kind: kind.into(), version: 1, body: "{}".into() };
     let appends = vec![StreamAppend { stream: id, expected: Seq(seq - 1), events: vec![data] }];
@@ -532,6 +546,10 @@ async fn stale_projections_are_found_and_rebuilt() {
         "DELETE FROM summaries WHERE stream = 'toy/a'",
         "INSERT INTO summaries VALUES ('toy/z', 0, '{}', 0)",
         "INSERT INTO open_steps VALUES ('no stream name', 1, 'toy', 0, 0, 0)",
+        "DELETE FROM timers WHERE stream = 'toy/a'",
+        "UPDATE timers SET due_ms = 7 WHERE stream = 'toy/a'",
+        "INSERT INTO timers VALUES ('toy/b', 'ring', 0)",
+        "INSERT INTO timers VALUES ('toy/a', 'other', 0)",
     ] {
         std::fs::copy(&path, &copy).unwrap();
         Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
@@ -539,7 +557,8 @@ async fn stale_projections_are_found_and_rebuilt() {
         assert_eq!(report.worst(), Some(Severity::Stale), "{sql}: {:?}", report.findings);
         assert!(verify_events(&copy).unwrap().is_sound(), "the events are whole");
         let rebuilt = rebuild(&copy, Toy::default()).unwrap();
-        assert_eq!((rebuilt.events, rebuilt.open_steps, rebuilt.keys, rebuilt.summaries), (7, 4, 3, 3));
+        assert_eq!((rebuilt.events, rebuilt.open_steps, rebuilt.keys), (7, 4, 3));
+        assert_eq!((rebuilt.summaries, rebuilt.timers), (3, 2));
         let report = verify(&copy, Toy::default()).unwrap();
         assert!(report.is_sound(), "{sql}: {:?}", report.findings);
     }
@@ -565,9 +584,11 @@ async fn a_stream_that_cannot_be_folded_is_a_finding_and_the_others_are_still_co
         open.iter().all(|row| row.stream == stream("toy/c")),
         "nothing runs for a broken stream: {open:?}"
     );
+    let timers = reader.timers(u64::MAX, None, 10).await.unwrap();
+    assert_eq!(timers, [toy_timer(&stream("toy/c"), Seq(2))]);
 }
 
-// ---- export and backup ------------------------------------------------------------------------------------------
+// ---- export and backup --------------------------------------------------------------------------
 
 fn exported(path: &Path, filter: &Filter) -> String {
     let mut lines = Vec::new();

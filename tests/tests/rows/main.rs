@@ -1,4 +1,4 @@
-//! The rows of the README's table of modes that `region.rs` does not have, and what is done to a node in peace, over the real
+//! The rows of the table of modes (docs/modes.md) that `region.rs` does not have, and what is done to a node in peace, over the real
 //! binary, the real SDK and `perennial region`; boto3 judges. What a row is and what its plan says of it is checked for all of
 //! them in `sim/tests/sim/modes.rs`.
 

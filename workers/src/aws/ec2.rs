@@ -4,15 +4,16 @@
 //! errors. The views are in `ec2_views`.
 //!
 //! # How requests are made
-//! - Looks use filters, never id lists (one unknown id would fail the whole call), at most [`FILTER_VALUES_MAX`]
-//!   values each, and read every page. What comes back is checked against the selection once more, because some
-//!   endpoints ignore filters they do not know.
+//! - Looks use filters, never id lists (one unknown id would fail the whole call), at most
+//!   [`FILTER_VALUES_MAX`] values each, and read every page. What comes back is checked against the selection
+//!   once more, because some endpoints ignore filters they do not know.
 //! - Tag values are matched literally: EC2's wildcards are escaped.
-//! - A launch names its zone in `Placement` *and* describes its primary interface in `NetworkInterfaces[0]`; subnet,
-//!   groups and addresses never stand at the top level, where EC2 refuses them beside `NetworkInterfaces`. EC2 accepts
-//!   the zone beside an interface or subnet of the same zone, and it makes the client token's scope (the zone) explicit.
-//! - The network interface is tagged at launch only when the launch creates it, the spot request only on the spot
-//!   market.
+//! - A launch names its zone in `Placement` *and* describes its primary interface in `NetworkInterfaces[0]`;
+//!   subnet, groups and addresses never stand at the top level, where EC2 refuses them beside
+//!   `NetworkInterfaces`. EC2 accepts the zone beside an interface or subnet of the same zone, and it makes
+//!   the client token's scope (the zone) explicit.
+//! - The network interface is tagged at launch only when the launch creates it, the spot request only on the
+//!   spot market.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -37,17 +38,17 @@ use aws_sdk_ec2::types::{
     TagSpecification,
 };
 use base64::Engine as _;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::steps::LaunchVolume;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::survey::TypeFacts;
+use perennial_workflows::step::intent::LaunchVolume;
 
 use super::ec2_views::{self as views, Missing};
-use super::{CALL_MAX, bounded_by, in_words, no_retries, no_stall_guard};
-use crate::classify::{Action, Class, CloudError};
-use crate::cloud::{
+use super::settings::{CALL_MAX, bounded_by, no_retries, no_stall_guard};
+use crate::port::error::{Action, Class, CloudError, in_words};
+use crate::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
     SpotRequestView, SubnetView, Tags, Taking, TypeQuery, VolumeRequest, VolumeView,
@@ -63,7 +64,8 @@ const VOLUME_PAGE_SIZE: i32 = 500;
 /// DescribeReplaceRootVolumeTasks refuses more than 50.
 const ROOT_TASK_PAGE_SIZE: i32 = 50;
 
-/// The most pages of one look: a thousand pages are far beyond any account's limits, so the endpoint is broken.
+/// The most pages of one look: a thousand pages are far beyond any account's limits, so the endpoint is
+/// broken.
 const PAGES_MAX: usize = 1000;
 
 /// EC2's answer to a dry run that would have been allowed.
@@ -78,8 +80,8 @@ pub struct Ec2 {
 }
 
 impl Ec2 {
-    /// An adapter with region, credentials and endpoint from `config`; retries and time-outs are our own (see the
-    /// parent module), whatever `config` says. Makes no call.
+    /// An adapter with region, credentials and endpoint from `config`; retries and time-outs are our own (see
+    /// the parent module), whatever `config` says. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         let settings = aws_sdk_ec2::config::Builder::from(config)
@@ -94,8 +96,8 @@ impl Ec2 {
         }
     }
 
-    /// The same adapter asking for smaller pages, for endpoints that answer large ones too slowly. EC2 accepts 5 to
-    /// 1000.
+    /// The same adapter asking for smaller pages, for endpoints that answer large ones too slowly. EC2
+    /// accepts 5 to 1000.
     #[must_use]
     pub fn with_page_size(self, page_size: u16) -> Self {
         Self { page_size: i32::from(page_size).clamp(5, PAGE_SIZE), ..self }
@@ -640,8 +642,8 @@ impl Cloud for Ec2 {
     }
 
     /// The account id that the credentials carry (those of roles do), else the owner of any instance in sight
-    /// (always the caller's account), else an empty text: the SDK of the service that would always know (STS) is
-    /// not among our dependencies.
+    /// (always the caller's account), else an empty text: the SDK of the service that would always know (STS)
+    /// is not among our dependencies.
     async fn identity(&self) -> Result<String, CloudError> {
         let action = Action::GetCallerIdentity;
         if let Some(provider) = &self.credentials {
@@ -802,8 +804,8 @@ fn interface_groups_input(
         .set_groups(Some(groups.iter().map(ToString::to_string).collect()))
 }
 
-/// DeleteReplacedRootVolume stays unset (false): it deletes whatever root is current when the task runs, and after a
-/// doubt that may be the node's own.
+/// DeleteReplacedRootVolume stays unset (false): it deletes whatever root is current when the task runs, and
+/// after a doubt that may be the node's own.
 fn replace_root_input(
     instance: &InstanceId,
     volume: &VolumeId,
@@ -840,7 +842,8 @@ fn group_ids(groups: &[GroupId]) -> Option<Vec<String>> {
     (!groups.is_empty()).then(|| groups.iter().map(|group| group.as_str().to_owned()).collect())
 }
 
-/// The same tags on everything the call creates; `None` for no tags, which EC2 refuses to take as an empty list.
+/// The same tags on everything the call creates; `None` for no tags, which EC2 refuses to take as an empty
+/// list.
 fn tagged(created: impl IntoIterator<Item = ResourceType>, tags: &Tags) -> Option<Vec<TagSpecification>> {
     let tags: Vec<Tag> =
         tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
@@ -850,12 +853,14 @@ fn tagged(created: impl IntoIterator<Item = ResourceType>, tags: &Tags) -> Optio
     (!tags.is_empty()).then(|| created.into_iter().map(specification).collect())
 }
 
-/// A number for the wire. What does not fit is far beyond every limit, so EC2 refuses the largest value just as well.
+/// A number for the wire. What does not fit is far beyond every limit, so EC2 refuses the largest value just
+/// as well.
 fn int(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// The filters of each call that a selection needs: none for no ids, one for tags, one per [`FILTER_VALUES_MAX`] ids.
+/// The filters of each call that a selection needs: none for no ids, one for tags, one per
+/// [`FILTER_VALUES_MAX`] ids.
 fn filters<Id: Ord>(id_filter: &str, select: &Select<Id>, text: fn(&Id) -> &str) -> Vec<Vec<Filter>> {
     match select {
         Select::Ids(ids) => {
@@ -873,7 +878,8 @@ pub(super) fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Fi
     Filter::builder().name(name).set_values(Some(values.into_iter().collect())).build()
 }
 
-/// A filter value that matches only itself (EC2 API reference, "Filtering": `*` and `?` are wildcards, `\` escapes).
+/// A filter value that matches only itself (EC2 API reference, "Filtering": `*` and `?` are wildcards, `\`
+/// escapes).
 fn literal(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for c in value.chars() {
@@ -918,8 +924,8 @@ where
     Err(CloudError::lost(action, format!("the endpoint gives more than {PAGES_MAX} pages")))
 }
 
-/// Views of all objects of a page; one incomplete object makes the whole answer unusable, because a look that hides
-/// an object would be read as its absence.
+/// Views of all objects of a page; one incomplete object makes the whole answer unusable, because a look that
+/// hides an object would be read as its absence.
 fn seen<'a, T: 'a, View>(
     action: Action,
     objects: impl IntoIterator<Item = &'a T>,
@@ -970,8 +976,8 @@ fn answered(action: Action, status: u16, code: Option<&str>, message: Option<&st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{Disposition, Effect};
-    use crate::cloud::ImageTraits;
+    use crate::port::ImageTraits;
+    use crate::port::error::{Disposition, Effect};
 
     fn launch() -> LaunchRequest {
         LaunchRequest {

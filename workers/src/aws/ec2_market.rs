@@ -6,13 +6,15 @@ use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::InstanceType;
 
 use super::ec2::{Ec2, all_pages, failed};
-use crate::classify::{Action, CloudError};
+use crate::port::error::{Action, CloudError};
 
-/// The products whose prices are those of an instance with Linux; accounts of EC2-Classic's time have the second one.
+/// The products whose prices are those of an instance with Linux; accounts of EC2-Classic's time have the
+/// second one.
 const LINUX: [&str; 2] = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"];
 
 impl Ec2 {
-    /// The prices in force now: EC2 adds the one at the beginning of the time asked for, so that a moment is enough.
+    /// The prices in force now: EC2 adds the one at the beginning of the time asked for, so that a moment is
+    /// enough.
     pub(super) async fn priced(
         &self,
         types: &[String],

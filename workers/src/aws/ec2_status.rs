@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{InstanceStatus, SummaryStatus};
-use perennial_workflows::aws::InstanceId;
-use perennial_workflows::signal::StatusCheck;
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::signal::StatusCheck;
 
 use super::ec2::{Ec2, all_pages, failed, filter};
-use crate::classify::{Action, CloudError};
-use crate::cloud::ImpairedView;
+use crate::port::ImpairedView;
+use crate::port::error::{Action, CloudError};
 
-/// The filter that asks for the instances that fail a check (EC2 API reference, DescribeInstanceStatus). One call each: filters
-/// of one call are joined by "and".
+/// The filter that asks for the instances that fail a check (EC2 API reference, DescribeInstanceStatus). One
+/// call each: filters of one call are joined by "and".
 const CHECKS: [(StatusCheck, &str); 3] = [
     (StatusCheck::System, "system-status.status"),
     (StatusCheck::Instance, "instance-status.status"),
@@ -20,8 +20,8 @@ const CHECKS: [(StatusCheck, &str); 3] = [
 ];
 
 impl Ec2 {
-    /// The running instances of the region whose status checks fail. Filtered by EC2: one bad id cannot hide the rest, and a
-    /// region in order answers with nothing.
+    /// The running instances of the region whose status checks fail. Filtered by EC2: one bad id cannot hide
+    /// the rest, and a region in order answers with nothing.
     pub(super) async fn failing_checks(&self) -> Result<Vec<ImpairedView>, CloudError> {
         let action = Action::DescribeInstanceStatus;
         let mut failing: BTreeMap<InstanceId, ImpairedView> = BTreeMap::new();

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_ec2::types::{EnaSupport, InstanceTypeInfo, LocationType, NetworkInfo, NitroTpmSupport};
-use perennial_workflows::bootable::Boots;
-use perennial_workflows::survey::TypeFacts;
+use perennial_workflows::model::boot::Boots;
+use perennial_workflows::model::survey::TypeFacts;
 
 use super::ec2::{Ec2, FILTER_VALUES_MAX, all_pages, failed, filter};
-use crate::classify::{Action, CloudError};
-use crate::cloud::TypeQuery;
+use crate::port::TypeQuery;
+use crate::port::error::{Action, CloudError};
 
 /// The largest page of DescribeInstanceTypes (EC2 API reference, `MaxResults`).
 const TYPE_PAGE_SIZE: i32 = 100;

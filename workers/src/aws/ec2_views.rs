@@ -1,22 +1,22 @@
 //! From the SDK's types to the port's views: pure, one function a view.
 //!
-//! What the SDK makes optional and we cannot do without (ids, a volume's zone) is [`Missing`] when absent; the
-//! adapter reports it as a lost answer. A value of an enum that we do not know becomes the state in which nobody acts
-//! on the object: an instance that is *pending*, a volume that is *creating*, an attachment that is *busy*, a snapshot
-//! or image that is *pending*, a root task *in progress*. An absent DeleteOnTermination of an
-//! instance's mapping counts as true, so that the workflow sets it.
+//! What the SDK makes optional and we cannot do without (ids, a volume's zone) is [`Missing`] when absent;
+//! the adapter reports it as a lost answer. A value of an enum that we do not know becomes the state in which
+//! nobody acts on the object: an instance that is *pending*, a volume that is *creating*, an attachment that
+//! is *busy*, a snapshot or image that is *pending*, a root task *in progress*. An absent DeleteOnTermination
+//! of an instance's mapping counts as true, so that the workflow sets it.
 
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types as sdk;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, BadId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market,
     RootTaskId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
-use perennial_workflows::found::MappedVolume;
+use perennial_workflows::model::volume::MappedVolume;
 
-use crate::cloud::{
+use crate::port::{
     AttachmentState, BlockDevice, ElasticView, ImageState, ImageTraits, ImageView, InstanceInterface,
     InstanceView, InterfaceAttachment, InterfaceView, RootTaskState, RootTaskView, SnapshotState,
     SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment, VolumeState, VolumeView,
@@ -154,7 +154,8 @@ pub(super) fn snapshot(snapshot: &sdk::Snapshot) -> Result<SnapshotView, Missing
 
 pub(super) fn image(image: &sdk::Image) -> Result<ImageView, Missing> {
     let root_device = text(image.root_device_name());
-    // Only a root on EBS has a snapshot. (moto calls the roots of all its images "standard" and shows snapshots of its own.)
+    // Only a root on EBS has a snapshot. (moto calls the roots of all its images "standard" and shows
+    // snapshots of its own.)
     let on_ebs = image.root_device_type() == Some(&sdk::DeviceType::Ebs);
     let root = image
         .block_device_mappings()
@@ -321,8 +322,8 @@ fn instance_interface(
     Some(view())
 }
 
-/// `None` for a finished detachment, and for an attachment to one of AWS's services instead of an instance: the
-/// volume's state still says that it is in use.
+/// `None` for a finished detachment, and for an attachment to one of AWS's services instead of an instance:
+/// the volume's state still says that it is in use.
 fn volume_attachment(attachment: &sdk::VolumeAttachment) -> Option<Result<VolumeAttachment, Missing>> {
     let instance = attachment.instance_id().filter(|id| !id.is_empty())?;
     let state = match attachment.state() {

@@ -1,16 +1,17 @@
 //! [`SqsQueue`]: the port `Queue` over `aws-sdk-sqs`.
 //!
-//! SQS standard queues are what the port's semantics were taken from, so the calls map one to one. Four points are
-//! decided here:
-//! - **Batches** are split so that one call carries at most [`BATCH_BYTES_MAX`]; entries that SQS refuses for reasons
-//!   of its own are sent once more, then the call fails. Some messages may have been sent by then, as the port says.
-//! - **Giving up a message** sends it to the dead-letter queue *first* and deletes it second: a crash between the two
-//!   leaves it in both, which redelivery heals; the other order could lose it. Its id and the reason travel as message
-//!   attributes, because the copy gets an id of its own.
-//! - **Looking at dead letters** receives them for [`LOOK_VISIBILITY`] and gives them back at once; a look that dies
-//!   half-way hides them no longer than that.
-//! - **A wait** is in whole seconds, rounded up: a wait of zero is a short poll, which SQS answers from a sample of
-//!   its servers and which may miss messages.
+//! SQS standard queues are what the port's semantics were taken from, so the calls map one to one. Four
+//! points are decided here:
+//! - **Batches** are split so that one call carries at most [`BATCH_BYTES_MAX`]; entries that SQS refuses for
+//!   reasons of its own are sent once more, then the call fails. Some messages may have been sent by then, as
+//!   the port says.
+//! - **Giving up a message** sends it to the dead-letter queue *first* and deletes it second: a crash between
+//!   the two leaves it in both, which redelivery heals; the other order could lose it. Its id and the reason
+//!   travel as message attributes, because the copy gets an id of its own.
+//! - **Looking at dead letters** receives them for [`LOOK_VISIBILITY`] and gives them back at once; a look
+//!   that dies half-way hides them no longer than that.
+//! - **A wait** is in whole seconds, rounded up: a wait of zero is a short poll, which SQS answers from a
+//!   sample of its servers and which may miss messages.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -28,7 +29,8 @@ use perennial_engine::queue::{
     check_outgoing,
 };
 
-use super::{CALL_MAX, POLL_MARGIN, bounded_by, in_words, no_retries, no_stall_guard};
+use super::settings::{CALL_MAX, POLL_MARGIN, bounded_by, no_retries, no_stall_guard};
+use crate::port::error::in_words;
 
 /// The longest wait of a receive (SQS API reference, ReceiveMessage).
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -59,8 +61,8 @@ const ORIGINAL_ID: &str = "perennial.id";
 /// What is known of a message that SQS itself gave up.
 const RECEIVED_TOO_OFTEN: &str = "received more often than the queue allows without being deleted";
 
-/// A client with region, credentials and endpoint from `config`; retries and time-outs are our own (see the parent
-/// module), whatever `config` says. Makes no call.
+/// A client with region, credentials and endpoint from `config`; retries and time-outs are our own (see the
+/// parent module), whatever `config` says. Makes no call.
 #[must_use]
 pub fn sqs_client(config: &SdkConfig) -> Client {
     let settings = aws_sdk_sqs::config::Builder::from(config)
@@ -80,8 +82,8 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// Opens the queue with this URL or name. Its dead-letter queue is the one of its redrive policy; without a
-    /// policy giving up a message is [`QueueError::Misconfigured`], everything else works.
+    /// Opens the queue with this URL or name. Its dead-letter queue is the one of its redrive policy; without
+    /// a policy giving up a message is [`QueueError::Misconfigured`], everything else works.
     ///
     /// # Errors
     /// [`QueueError::Misconfigured`] when there is no such queue or we may not read its attributes.
@@ -311,7 +313,7 @@ impl Queue for SqsQueue {
         outcome?;
         // A look longer than its own invisibility meets the first ones again.
         let mut met = BTreeSet::new();
-        Ok(held.into_iter().map(dead_letter).filter(|letter| met.insert(letter.id.clone())).collect())
+        Ok(held.into_iter().map(dead_letter).filter(|entry| met.insert(entry.id.clone())).collect())
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
@@ -337,8 +339,8 @@ pub struct EnsureQueue<'a> {
     pub receives_max: u32,
 }
 
-/// Creates the queue and its dead-letter queue unless they exist, and answers with the queue's URL. For `doctor` and
-/// tests.
+/// Creates the queue and its dead-letter queue unless they exist, and answers with the queue's URL. For
+/// `doctor` and tests.
 ///
 /// # Errors
 /// [`QueueError::Misconfigured`] when one of them exists with other attributes: it is not changed.
@@ -400,7 +402,8 @@ struct RedriveTarget {
 }
 
 impl RedriveTarget {
-    /// From `{"deadLetterTargetArn":"arn:aws:sqs:REGION:ACCOUNT:NAME",…}` (SQS API reference, SetQueueAttributes).
+    /// From `{"deadLetterTargetArn":"arn:aws:sqs:REGION:ACCOUNT:NAME",…}` (SQS API reference,
+    /// SetQueueAttributes).
     fn parse(policy: &str) -> Result<Self, QueueError> {
         let bad =
             || QueueError::Misconfigured { why: format!("the redrive policy cannot be read: {policy}") };
@@ -435,8 +438,8 @@ fn batches(messages: &[Outgoing]) -> Vec<Vec<(usize, &Outgoing)>> {
     batches
 }
 
-/// Refuses what SQS cannot carry (SQS API reference, SendMessage: tab, line feed, carriage return and the characters
-/// from U+0020 without U+FFFE and U+FFFF).
+/// Refuses what SQS cannot carry (SQS API reference, SendMessage: tab, line feed, carriage return and the
+/// characters from U+0020 without U+FFFE and U+FFFF).
 fn check_characters(messages: &[Outgoing]) -> Result<(), QueueError> {
     let foreign = |c: &char| !carried(*c);
     match messages.iter().find_map(|message| message.body.chars().find(foreign)) {
@@ -555,8 +558,8 @@ enum Trouble {
     Passing,
 }
 
-/// SQS API reference, common errors and those of each action. The prefixes `AWS.SimpleQueueService.` and `KMS.` come
-/// and go with the protocol, so they do not count.
+/// SQS API reference, common errors and those of each action. The prefixes `AWS.SimpleQueueService.` and
+/// `KMS.` come and go with the protocol, so they do not count.
 fn classify(code: &str, message: Option<&str>) -> Trouble {
     let about_receipt = message.is_some_and(|m| m.contains("expired") || m.contains("ReceiptHandle"));
     match code.rsplit('.').next().unwrap_or(code) {

@@ -1,23 +1,29 @@
-//! Decisions about the addresses of pools: every one appends to its pool's stream, which makes it the only one.
+//! Decisions about the addresses of pools. Each one appends to its pool's stream, so that it is the only one
+//! at a time.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use perennial_engine::ids::StreamId;
+use perennial_engine::domain::Append;
 
-use super::{Appends, Event, Sight, State, View};
-use crate::aws::SubnetId;
-use crate::letter::Fate;
-use crate::node::{Node, OperationId, OperationKind, Resources};
-use crate::operation::{Operation, Status};
-use crate::pool::{AddressPool, Granted, PoolEvent, PoolSpec, held_by_stranger, pool_stream};
-use crate::spec::{NodeName, NodeSpec};
-use crate::steps::Evidence;
+use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
+use crate::aggregate::inbox::Disposition;
+use crate::domain::states::{Appends, Decider, Event, State, Subject, Written};
+use crate::model::aws::SubnetId;
+use crate::model::name::NodeName;
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::resources::Resources;
+use crate::operation::facts::Granted;
+use crate::operation::state::{Operation, Status};
+use crate::rules::address_pool::held_by_another;
+use crate::spec::address_pool::AddressPoolSpec;
+use crate::spec::node::NodeSpec;
+use crate::step::evidence::Evidence;
 
-/// Addresses of other subnets, and the appends that take and give back.
+/// Addresses of other subnets, and the appends that take and return addresses.
 type Repooled = (BTreeMap<SubnetId, Ipv4Addr>, Appends);
 
-/// Where a node file names the pool of a subnet.
+/// The field in which a node file names the pool of a subnet.
 fn field(spec: &NodeSpec, subnet: &SubnetId) -> String {
     if *subnet == spec.subnet {
         "spec.network.ip_pool".to_owned()
@@ -26,32 +32,35 @@ fn field(spec: &NodeSpec, subnet: &SubnetId) -> String {
     }
 }
 
-fn append(pool: &NodeName, event: PoolEvent) -> (StreamId, Vec<Event>) {
-    (pool_stream(pool), vec![Event::Pool(event)])
+fn append(pool: &NodeName, event: AddressPoolEvent) -> Written {
+    Append::new(address_pool_stream(pool), vec![Event::AddressPool(event)])
 }
 
-impl View<'_> {
+impl Decider<'_> {
     fn pool(&self, name: &NodeName) -> Option<&AddressPool> {
-        match self.world.get(&pool_stream(name)) {
-            Some(State::Pool(pool)) => Some(pool),
+        match self.world.get(&address_pool_stream(name)) {
+            Some(State::AddressPool(pool)) => Some(pool),
             _ => None,
         }
     }
 
-    pub(super) fn apply_pool(&self, spec: &PoolSpec, requested_by: &str) -> (Fate, Appends) {
+    pub(super) fn apply_pool(&self, spec: &AddressPoolSpec, requested_by: &str) -> (Disposition, Appends) {
         let Some(pool) = self.pool(&spec.name) else {
-            return (Fate::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
+            return (Disposition::Rejected { because: "BUG: the pool was not read".to_owned() }, Vec::new());
         };
         if pool.spec.as_ref() == Some(spec) && pool.passed_over.is_empty() {
-            return (Fate::Noted { because: "the pool is meant to be so already".to_owned() }, Vec::new());
+            return (
+                Disposition::Noted { because: "the pool is meant to be so already".to_owned() },
+                Vec::new(),
+            );
         }
         if let Err(error) = pool.check_change(spec) {
-            return (Fate::Rejected { because: format!("spec.{error}") }, Vec::new());
+            return (Disposition::Rejected { because: format!("spec.{error}") }, Vec::new());
         }
-        let event = PoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
+        let event = AddressPoolEvent::Declared { spec: spec.clone(), requested_by: requested_by.to_owned() };
         let free = spec.all().filter(|address| !pool.held.contains_key(address)).count();
-        let fate = Fate::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
-        (fate, vec![append(&spec.name, event)])
+        let disposition = Disposition::PoolDeclared { pool: spec.name.clone(), free: free as u64 };
+        (disposition, vec![append(&spec.name, event)])
     }
 
     /// A pool that a node file names for a subnet, if it is declared and of that subnet.
@@ -72,7 +81,8 @@ impl View<'_> {
         }
     }
 
-    /// An address of each pool for a node's first operation, as far as they have one. Without one the operation starts stuck.
+    /// An address of each pool for a node's first operation, if the pool has one. Otherwise the operation
+    /// starts stuck.
     pub(super) fn take_for_start(
         &self,
         operation: &OperationId,
@@ -80,7 +90,7 @@ impl View<'_> {
         before: &Resources,
     ) -> Result<(Granted, Appends), String> {
         let (mut granted, mut appends) = (Granted::default(), Vec::new());
-        // What a deletion kept may be elsewhere.
+        // Resources that a deletion kept may be in another subnet.
         let present = before.subnet.as_ref().unwrap_or(&spec.subnet);
         if spec.pool().is_some() && spec.pool_in(present).is_none() {
             return Err(format!(
@@ -90,7 +100,7 @@ impl View<'_> {
         for (subnet, name) in spec.ip_pools() {
             let Some(address) = self.declared(spec, subnet, name)?.free().next() else { continue };
             let (node, operation) = (operation.node().clone(), operation.clone());
-            appends.push(append(name, PoolEvent::Allocated { address, node, operation }));
+            appends.push(append(name, AddressPoolEvent::Allocated { address, node, operation }));
             if subnet == present {
                 granted.here = Some(address);
             } else {
@@ -100,30 +110,35 @@ impl View<'_> {
         Ok((granted, appends))
     }
 
-    /// Addresses for a node that is stuck without one, or with one that somebody else has.
+    /// Addresses for a node that is stuck without one, or with one that an interface outside the node has.
     pub(super) fn take_for_resume(&self, operation: &Operation, spec: &NodeSpec) -> (Granted, Appends) {
         let (mut granted, mut appends) = (Granted::default(), Vec::new());
         if !matches!(operation.status, Status::Stuck { .. }) {
             return (granted, appends);
         }
-        let begins = operation.order.kind == OperationKind::Provision && !operation.facts.undoing;
-        let mut stranger = held_by_stranger(operation);
+        let begins = operation.order.kind == OperationKind::Provision && !operation.facts.is_undoing();
+        let mut unmanaged = held_by_another(operation);
         for (subnet, name) in spec.ip_pools() {
             let (id, node) = (operation.id.clone(), operation.id.node().clone());
             let mut events = Vec::new();
-            let by = stranger.take_if(|(of, _)| of == subnet).map(|(_, by)| by);
+            let by = unmanaged.take_if(|(of, _)| of == subnet).map(|(_, by)| by);
             match (operation.facts.address_in(subnet), by) {
                 (Some(address), Some(because)) => {
                     let (node, operation) = (node.clone(), id.clone());
-                    events.push(Event::Pool(PoolEvent::PassedOver { address, node, operation, because }));
+                    events.push(Event::AddressPool(AddressPoolEvent::PassedOver {
+                        address,
+                        node,
+                        operation,
+                        because,
+                    }));
                 }
                 (None, _) if begins => {}
                 _ => continue,
             }
-            // Without another one it tries again with what it has.
+            // If no other address is free, it tries again with its present one.
             let Some(address) = self.pool(name).and_then(|pool| pool.free().next()) else { continue };
-            events.push(Event::Pool(PoolEvent::Allocated { address, node, operation: id }));
-            appends.push((pool_stream(name), events));
+            events.push(Event::AddressPool(AddressPoolEvent::Allocated { address, node, operation: id }));
+            appends.push(Append::new(address_pool_stream(name), events));
             if *subnet == operation.facts.subnet {
                 granted.here = Some(address);
             } else {
@@ -134,8 +149,9 @@ impl View<'_> {
     }
 
     /// A changed file names other pools for other subnets: what it adds is taken, what it drops is given back.
-    pub(super) fn repool(&self, sight: &Sight, node: &Node, spec: &NodeSpec) -> Result<Repooled, String> {
+    pub(super) fn repool(&self, subject: Subject<'_>, spec: &NodeSpec) -> Result<Repooled, String> {
         let (mut taken, mut appends) = (BTreeMap::new(), Vec::new());
+        let node = subject.node;
         let Some(old) = &node.spec else { return Ok((taken, appends)) };
         let is_of = |spec: &NodeSpec, subnet: &SubnetId, pool: &NodeName| spec.pool_in(subnet) == Some(pool);
         let dropped: Vec<_> = old.ip_pools().filter(|(subnet, pool)| !is_of(spec, subnet, pool)).collect();
@@ -146,7 +162,7 @@ impl View<'_> {
             ));
         }
         // Its last one: none holds the node now.
-        let operation = OperationId::new(sight.node.clone(), sight.operations);
+        let operation = OperationId::new(subject.name.clone(), node.operations);
         for (subnet, pool) in dropped {
             if node.resources.subnet.as_ref() == Some(subnet) {
                 return Err(format!(
@@ -155,8 +171,8 @@ impl View<'_> {
                 ));
             }
             let Some(address) = node.resources.addresses_elsewhere.get(subnet).copied() else { continue };
-            let (node, operation) = (sight.node.clone(), operation.clone());
-            appends.push(append(pool, PoolEvent::Released { address, node, operation }));
+            let (node, operation) = (subject.name.clone(), operation.clone());
+            appends.push(append(pool, AddressPoolEvent::Released { address, node, operation }));
         }
         for (subnet, pool) in added {
             let Some(address) = self.declared(spec, subnet, pool)?.free().next() else {
@@ -165,23 +181,19 @@ impl View<'_> {
                     field(spec, subnet)
                 ));
             };
-            let (node, operation) = (sight.node.clone(), operation.clone());
-            appends.push(append(pool, PoolEvent::Allocated { address, node, operation }));
+            let (node, operation) = (subject.name.clone(), operation.clone());
+            appends.push(append(pool, AddressPoolEvent::Allocated { address, node, operation }));
             taken.insert(subnet.clone(), address);
         }
         Ok((taken, appends))
     }
 
     /// The append that gives an address back to its pool, if it is the node's.
-    pub(super) fn given_back(
-        &self,
-        operation: &OperationId,
-        evidence: &Evidence,
-    ) -> Option<(StreamId, Vec<Event>)> {
+    pub(super) fn given_back(&self, operation: &OperationId, evidence: &Evidence) -> Option<Written> {
         let Evidence::AddressReturned { pool: name, address } = evidence else { return None };
         let is_held = self.pool(name)?.held.get(address) == Some(operation.node());
         let (node, operation) = (operation.node().clone(), operation.clone());
-        let event = PoolEvent::Released { address: *address, node, operation };
+        let event = AddressPoolEvent::Released { address: *address, node, operation };
         is_held.then(|| append(name, event))
     }
 }

@@ -1,49 +1,89 @@
-//! What an operation knows: the facts that its rules read.
+//! The facts of an operation, which its rules read.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::model::aws::{
+    GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId,
+};
+use crate::model::backup_id::BackupId;
+use crate::model::capacity::CapacityPool;
+use crate::model::image::Placement;
+use crate::model::operation_id::OperationId;
+use crate::model::resources::{
+    HeldElastic, HeldInterface, HeldVolume, Orphan, Resource, ResourceKind, Retained,
+};
+use crate::model::root::RootMethod;
+use crate::model::signal::{Certainty, Signal};
+use crate::model::survey::Kept;
+use crate::model::volume::{Found, Slot};
+use crate::operation::event::Diversion;
+use crate::step::intent::Intent;
 
-use super::Diversion;
-use crate::aws::{GroupId, ImageId, InstanceId, InterfaceId, SnapshotId, SpotRequestId, SubnetId, VolumeId};
-use crate::backup::BackupId;
-use crate::elsewhere::Elsewhere;
-use crate::found::Found;
-use crate::node::{HeldElastic, HeldInterface, HeldVolume, Leftover, Made, OperationId, Retained, Thing};
-use crate::signal::{Certainty, Signal};
-use crate::spec::Pool;
-use crate::steps::{Intent, Placement, Slot};
-use crate::survey::Kept;
-
-/// How the root is carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RootRung {
-    /// A new root from the node's image.
-    Fresh,
-    /// The very same volume (CreateReplaceRootVolumeTask).
-    Adopt,
-    /// An image registered from a snapshot of it.
-    Image,
-    /// A clone of the volume (CopyVolumes) in its place.
-    Clone,
+/// An interface of the node in another subnet than the previous one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// Its facts; it exists.
+    pub fact: InterfaceFact,
 }
 
-impl std::fmt::Display for RootRung {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Fresh => "fresh",
-            Self::Adopt => "adopt",
-            Self::Image => "image",
-            Self::Clone => "clone",
-        })
+impl Elsewhere {
+    /// Its id.
+    pub(crate) fn id(&self) -> Option<&InterfaceId> {
+        self.fact.held.as_ref().map(|held| &held.interface)
     }
 }
 
-/// Where a thing of the node's is.
+impl Facts {
+    /// The facts of the interface for an instance in a subnet; `None`: where the node was.
+    pub(crate) fn interface_in(&self, subnet: Option<&SubnetId>) -> Option<&InterfaceFact> {
+        match subnet {
+            None => self.interface.as_ref(),
+            Some(subnet) => {
+                self.elsewhere.as_ref().filter(|there| there.subnet == *subnet).map(|there| &there.fact)
+            }
+        }
+    }
+
+    /// Every interface of the node.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &InterfaceFact> {
+        self.interface.iter().chain(self.elsewhere.iter().map(|there| &there.fact))
+    }
+
+    /// An interface of the node by its id.
+    pub(crate) fn interface_mut(&mut self, id: &InterfaceId) -> Option<&mut InterfaceFact> {
+        let there = self.elsewhere.iter_mut().map(|there| &mut there.fact);
+        self.interface
+            .iter_mut()
+            .chain(there)
+            .find(|fact| fact.held.as_ref().is_some_and(|held| held.interface == *id))
+    }
+
+    /// An interface no longer exists: if it is needed, another one is created.
+    pub(crate) fn forget_interface(&mut self, id: &InterfaceId) {
+        if self.elsewhere.as_ref().is_some_and(|there| there.id() == Some(id)) {
+            self.elsewhere = None;
+        } else if let Some(fact) = self.interface_mut(id) {
+            *fact = InterfaceFact::new(None, None);
+        }
+    }
+
+    /// An interface was created in another subnet than the node was in.
+    pub(crate) fn made_elsewhere(&mut self, subnet: &SubnetId, fact: InterfaceFact, by: &OperationId) {
+        let there = Elsewhere { subnet: subnet.clone(), fact };
+        // The node continues in a third subnet.
+        let before = self.elsewhere.replace(there);
+        self.orphans.extend(before.as_ref().and_then(Elsewhere::id).map(|interface| Orphan {
+            resource: Resource::Interface { interface: interface.clone() },
+            because: format!("{by}: made for an instance that was lost"),
+        }));
+    }
+}
+
+/// The place of a resource of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// It does not exist yet.
@@ -55,25 +95,25 @@ pub enum Place {
 }
 
 impl Place {
-    pub(super) fn is_on(&self, instance: &InstanceId) -> bool {
+    pub(crate) fn is_on(&self, instance: &InstanceId) -> bool {
         matches!(self, Self::On(on) if on == instance)
     }
 }
 
-/// What is known of one of the node's volumes.
+/// The facts of one of the node's volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeFact {
     /// Its id, once it exists.
     pub id: Option<VolumeId>,
     /// Its device name.
     pub device: String,
-    /// Where it is.
+    /// Its place.
     pub place: Place,
     /// The instance a live detach was tried on.
     pub detach_tried_on: Option<InstanceId>,
     /// Whether an instance of this operation may have written to it.
     pub touched: bool,
-    /// Its size, as far as known.
+    /// Its size, if known.
     pub size_gib: Option<u32>,
     /// Its zone, if it is not known to be where the node lives.
     pub zone: Option<String>,
@@ -81,12 +121,12 @@ pub struct VolumeFact {
     pub snapshot: Option<SnapshotId>,
     /// The snapshot it was made from, as a copy.
     pub made_from: Option<SnapshotId>,
-    /// What it is like, if it was found on the instance.
+    /// Its properties, if it was found on the instance.
     pub found: Option<Found>,
 }
 
 impl VolumeFact {
-    /// Of a volume that does not exist yet.
+    /// A volume that does not exist yet.
     pub(crate) fn absent(device: String) -> Self {
         Self {
             id: None,
@@ -114,19 +154,19 @@ impl VolumeFact {
     }
 
     /// It is on an instance that may write to it.
-    pub(super) fn goes_to(&mut self, instance: &InstanceId) {
+    pub(crate) fn goes_to(&mut self, instance: &InstanceId) {
         self.place = Place::On(instance.clone());
         self.touched = true;
         self.snapshot = None;
     }
 }
 
-/// What is known of the node's own interface.
+/// The facts of the node's own interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceFact {
     /// Id and address, once it exists.
     pub held: Option<HeldInterface>,
-    /// Where it is.
+    /// Its place.
     pub place: Place,
     /// The instance a live detach was tried on.
     pub detach_tried_on: Option<InstanceId>,
@@ -135,44 +175,44 @@ pub struct InterfaceFact {
 }
 
 impl InterfaceFact {
-    /// One that exists and is free, or does not exist yet.
+    /// An interface that exists and is free, or does not exist yet.
     pub(crate) fn new(held: Option<HeldInterface>, groups: Option<Vec<GroupId>>) -> Self {
         let place = if held.is_some() { Place::Free } else { Place::Absent };
         Self { held, place, detach_tried_on: None, groups }
     }
 }
 
-/// An instance that holds, or may hold, something of the node's, and is to be fenced.
+/// An instance that holds, or may hold, a resource of the node, and is to be fenced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Which.
+    /// The instance.
     pub instance: InstanceId,
     /// Its spot request.
     pub spot_request: Option<SpotRequestId>,
     /// Whether it is the instance that carried the node when the operation began.
     pub is_old: bool,
-    /// DeleteOnTermination is false for everything on it, or nothing is.
+    /// DeleteOnTermination is false for every resource of the node on it, or there is none.
     pub preserved: bool,
-    /// It was seen shutting down or gone.
-    pub known_over: bool,
-    /// How sure it is, by what was heard, that it is being taken.
-    pub heard: Certainty,
+    /// It was seen shutting down or terminated.
+    pub ended: bool,
+    /// How certain it is, by the signals, that it is being taken.
+    pub certainty: Certainty,
     /// It was seen terminated, twice.
     pub fenced: bool,
-    /// When it is taken, as far as heard, in milliseconds since the Unix epoch.
+    /// When it is taken, as far as reported, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<u64>,
 }
 
 impl Holder {
-    /// An instance that may hold anything.
-    pub(super) const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
+    /// An instance that may hold any resource.
+    pub(crate) const fn new(instance: InstanceId, spot_request: Option<SpotRequestId>) -> Self {
         Self {
             instance,
             spot_request,
             is_old: false,
             preserved: false,
-            known_over: false,
-            heard: Certainty::Warned,
+            ended: false,
+            certainty: Certainty::Warned,
             fenced: false,
             deadline_ms: None,
         }
@@ -182,11 +222,11 @@ impl Holder {
 /// The new instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which.
+    /// The instance.
     pub instance: InstanceId,
     /// The pool it came from.
-    pub pool: Pool,
-    /// The image it boots: an instance launched for one rung is of no use to another.
+    pub pool: CapacityPool,
+    /// The image it boots: an instance launched for one root method is of no use to another.
     pub image: ImageId,
     /// Its spot request.
     pub spot_request: Option<SpotRequestId>,
@@ -200,24 +240,24 @@ pub struct Candidate {
     pub protected: bool,
     /// Whether the node's root has been adopted.
     pub adopted: bool,
-    /// The node's data volumes that were made with it, by device name, with their snapshots.
+    /// The node's data volumes that were created with it, by device name, with their snapshots.
     pub launched_with: BTreeMap<String, (Slot, SnapshotId)>,
-    /// The node's address on it, where it could not stay the same.
+    /// The node's address on it, if it could not stay the same.
     pub address: Option<Ipv4Addr>,
 }
 
 /// A pool that could not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Which.
-    pub pool: Pool,
-    /// EC2's code, or one of ours when it was not asked ([`capacity`](crate::capacity)).
+    /// The pool.
+    pub pool: CapacityPool,
+    /// EC2's code, or one of Perennial's if the pool was not asked (`rules::capacity`).
     pub code: String,
     /// When.
     pub at_ms: u64,
 }
 
-/// Where on the ladder the operation is.
+/// The operation's position on the ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ladder {
     /// The next pool's place.
@@ -228,37 +268,48 @@ pub struct Ladder {
     pub not_before_ms: u64,
     /// Whether a pool of the present stretch was really asked in this round.
     pub answered: bool,
-    /// What was refused.
+    /// The refusals.
     pub rejected: Vec<Rejected>,
 }
 
-/// A volume that was only needed for a while.
+/// A volume that was needed only for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Temporary {
-    /// Which.
+    /// The volume.
     pub volume: VolumeId,
     /// Whether it has been deleted.
     pub deleted: bool,
 }
 
-/// What is known.
+/// Where an operation goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direction {
+    /// To its end.
+    Forward,
+    /// Back: it is being undone.
+    Undo,
+    /// It only frees what the node holds: the operator asked for a pause, or for a deletion that follows.
+    Divert(Diversion),
+}
+
+/// The facts of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The subnet the node lives in.
     pub subnet: SubnetId,
-    /// Where that is and what it boots.
+    /// Its zone and the image that the node boots.
     pub placement: Option<Placement>,
     /// The node's volumes; the root only if it is kept and exists.
     pub volumes: BTreeMap<Slot, VolumeFact>,
     /// The node's own interface (`primary_eni`, `secondary_eni`).
     pub interface: Option<InterfaceFact>,
-    /// The one that was made in another subnet, for a new instance there (`secondary_eni`).
+    /// The interface that was created in another subnet, for a new instance there (`secondary_eni`).
     pub elsewhere: Option<Elsewhere>,
     /// The UEFI variables of the node's instance, in base64, as they were last read.
     pub uefi_data: Option<String>,
     /// The node's own address, once known.
     pub address: Option<Ipv4Addr>,
-    /// The addresses it has of pools of other subnets (`ip_pool`).
+    /// Its addresses in pools of other subnets (`ip_pool`).
     pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
     /// The instance the secondary address has been moved to.
     pub address_on: Option<InstanceId>,
@@ -276,16 +327,16 @@ pub struct Facts {
     pub failed_launches: u32,
     /// How the last of them ended.
     pub last_failure: String,
-    /// What EC2 said of the newest of them that it gave a reason for.
+    /// EC2's reason for the newest of them that it gave one for.
     pub failure_reason: Option<String>,
-    /// Where on the ladder.
+    /// The position on the ladder.
     pub ladder: Ladder,
     /// The survey it goes by: its own or the last operation's.
     pub survey: Option<Arc<Kept>>,
     /// The round of the ladder that the last survey was for, however it ended.
     pub surveyed: Option<u32>,
-    /// How the root is carried.
-    pub rung: RootRung,
+    /// How the root reaches the new instance.
+    pub root_method: RootMethod,
     /// The snapshot of the root.
     pub root_snapshot: Option<SnapshotId>,
     /// The image registered from it.
@@ -296,39 +347,59 @@ pub struct Facts {
     pub root_is_borrowed: bool,
     /// The volume that the root was cloned from in this operation.
     pub cloned_from: Option<VolumeId>,
-    /// The backup, and its moment, of each volume that comes back from one.
+    /// The backup, and its moment, of each volume that is restored from one.
     pub restored: BTreeMap<Slot, (BackupId, u64)>,
     /// Snapshots of the node's volumes that this operation took.
     pub copies: Vec<SnapshotId>,
-    /// Volumes that went on as copies.
+    /// Volumes that continue as copies.
     pub superseded: Vec<Retained>,
     /// Roots that were only booted once.
     pub temporary: Vec<Temporary>,
-    /// Roots of lost instances that may have carried the node for a while: kept, for a person to look at.
+    /// Roots of lost instances that may have carried the node for a while: kept for the operator to look at.
     pub outlived: Vec<VolumeId>,
-    /// Everything on the candidate would survive its termination.
+    /// Every resource on the candidate would survive its termination.
     pub final_preserved: bool,
-    /// Everything was looked at once more.
+    /// Every resource was looked at once more.
     pub verified: bool,
     /// An interruption of the candidate that came when it was nearly done: the next operation's cause.
     pub carried_over: Option<Signal>,
-    /// Superseded images that are gone, and things `delete` has deleted, by id.
-    pub gone: Vec<String>,
-    /// It is being undone.
-    pub undoing: bool,
-    /// It only frees what the node holds: somebody asked for a pause, or for a deletion that follows.
-    pub diverted: Option<Diversion>,
-    /// What earlier operations left over, and what this one looks for because it may have made it.
-    pub things: Vec<Leftover>,
-    /// Nothing more is detached from the old instance while it runs: there is no time.
+    /// Ids of deleted resources: superseded images, and those that `delete` has deleted.
+    pub deleted: Vec<String>,
+    /// Where it goes.
+    pub direction: Direction,
+    /// Orphans of earlier operations, and resources this one may have made and looks for.
+    pub orphans: Vec<Orphan>,
+    /// No further volume or interface is detached from the old instance while it runs: there is no time.
     pub handover_dropped: bool,
-    /// What could not be cleaned up in this operation, by id, with the reason.
+    /// Resources that could not be cleaned up in this operation, by id, with the reason.
     pub uncleaned: BTreeMap<String, String>,
 }
 
 impl Facts {
-    /// An instance that ended before it ran was looked at: what EC2 says of it.
-    pub(super) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
+    /// Whether the operation is being undone.
+    #[must_use]
+    pub const fn is_undoing(&self) -> bool {
+        matches!(self.direction, Direction::Undo)
+    }
+
+    /// What follows, if the operation only frees what the node holds.
+    #[must_use]
+    pub const fn diversion(&self) -> Option<&Diversion> {
+        match &self.direction {
+            Direction::Divert(diversion) => Some(diversion),
+            Direction::Forward | Direction::Undo => None,
+        }
+    }
+
+    /// There is nothing to go back to: an operation that was being undone goes forward after all.
+    pub(crate) fn cannot_go_back(&mut self) {
+        if self.is_undoing() {
+            self.direction = Direction::Forward;
+        }
+    }
+
+    /// Records EC2's reason for an instance that ended before it ran.
+    pub(crate) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
         if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {
             self.failure_reason = Some(format!("{reason} ({instance})"));
         }
@@ -347,17 +418,57 @@ impl Facts {
         }
     }
 
-    /// Data volumes that a launch may have made for an instance that never ran: to be looked for.
-    pub(super) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
+    /// Data volumes that a launch may have created for an instance that never ran: to be looked for.
+    pub(crate) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
         if let Intent::Launch { tags, .. } = launch {
-            let thing = Thing::Unsettled { made: Made::Volume, tags: tags.clone() };
+            let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone() };
             let because = format!("{operation}: made with an instance that never ran");
-            self.things.push(Leftover { thing, because });
+            self.orphans.push(Orphan { resource, because });
         }
     }
 
-    /// Whether an instance is fenced, or none of ours.
+    /// Whether an instance is fenced, or is none of the node's.
     pub(crate) fn is_fenced(&self, instance: &InstanceId) -> bool {
         self.holders.iter().find(|holder| holder.instance == *instance).is_some_and(|holder| holder.fenced)
+    }
+}
+
+/// Addresses that are taken from a node's pools together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// The address in the node's subnet.
+    pub here: Option<Ipv4Addr>,
+    /// Addresses in other subnets that it may live in.
+    pub elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
+}
+
+impl Facts {
+    /// The node's address in a subnet, if it has one there or one is reserved for it.
+    pub(crate) fn address_in(&self, subnet: &SubnetId) -> Option<Ipv4Addr> {
+        if *subnet == self.subnet { self.address } else { self.addresses_elsewhere.get(subnet).copied() }
+    }
+
+    /// Addresses were taken from the node's pools.
+    pub(crate) fn granted(&mut self, here: Option<Ipv4Addr>, elsewhere: &BTreeMap<SubnetId, Ipv4Addr>) {
+        self.address = here.or(self.address);
+        self.addresses_elsewhere.extend(elsewhere.clone());
+    }
+
+    /// An address was returned to its pool.
+    pub(crate) fn returned(&mut self, subnet: &SubnetId) {
+        if *subnet == self.subnet {
+            (self.address, self.address_on) = (None, None);
+        } else {
+            self.addresses_elsewhere.remove(subnet);
+        }
+    }
+
+    /// Its addresses in other subnets than that of the instance that carries it now.
+    pub(crate) fn addresses_but_in(&self, subnet: &SubnetId) -> BTreeMap<SubnetId, Ipv4Addr> {
+        let mut left = self.addresses_elsewhere.clone();
+        if left.remove(subnet).is_some() {
+            left.extend(self.address.map(|address| (self.subnet.clone(), address)));
+        }
+        left
     }
 }

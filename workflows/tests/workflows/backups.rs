@@ -61,7 +61,7 @@ impl Books {
     }
 
     fn take(&mut self, draft: CatalogDraft) {
-        for event in &draft.events {
+        for event in draft.events() {
             self.head = self.head.next();
             let told = &mut self.told;
             let _ = match event {
@@ -84,7 +84,7 @@ impl Books {
                 }
             };
         }
-        self.catalog = draft.state;
+        self.catalog = draft.state().clone();
     }
 
     fn draft(&self) -> CatalogDraft {
@@ -99,7 +99,7 @@ impl Books {
         self.take(draft);
         while let Some(step) = self.catalog.open_steps().into_iter().next() {
             let Intent::Backup(intent) = step.intent.as_ref() else { panic!("{step:?}") };
-            let number = self.catalog.steps[&step.token].backup;
+            let number = self.catalog.steps[&step.token].step.backup;
             let evidence = otherwise(number, intent).unwrap_or_else(|| well(number, intent));
             self.now_ms += 1_000;
             let mut draft = self.draft();

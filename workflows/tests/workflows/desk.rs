@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use perennial_engine::domain::{Decision, Domain, Stamp, World};
+use perennial_engine::domain::{Append, Decision, Domain, Stamp};
 use perennial_engine::ids::{Seq, StreamId, Token};
+use perennial_engine::reading::Reading;
 use perennial_workflows::aggregate::backup_catalog::BackupCatalog;
 use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection, Sight};
+use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
 use perennial_workflows::model::aws::InstanceId;
@@ -34,7 +35,7 @@ pub const TICK_MS: u64 = 1_000;
 pub type Kept = (State, Seq, Vec<(Stamp, Event)>);
 
 /// A decision, and the heads of what it was made on.
-pub type Decided = (Result<Decision<Event>, Rejection>, BTreeMap<StreamId, Seq>);
+pub type Decided = (Result<Decision<Event, State>, Rejection>, BTreeMap<StreamId, Seq>);
 
 pub fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
@@ -45,6 +46,8 @@ pub fn name(text: &str) -> NodeName {
 pub struct Desk {
     pub streams: BTreeMap<StreamId, Kept>,
     pub now_ms: u64,
+    /// What keys lead to, where look-ups are behind.
+    pub stale: BTreeMap<String, Vec<StreamId>>,
     entries: u64,
 }
 
@@ -106,8 +109,16 @@ impl Desk {
         }
     }
 
-    pub fn sight(&self) -> Sight {
-        Sight::of(&name(NODE), &self.node()).with_catalog(self.catalog().0.number())
+    /// What a key leads to.
+    fn lookup(&self, key: &str) -> Vec<StreamId> {
+        if let Some(stale) = self.stale.get(key) {
+            return stale.clone();
+        }
+        let shows = |stream: &StreamId, state| {
+            Perennial::project(stream, state).keys.iter().any(|shown| shown == key)
+        };
+        let found = self.streams.iter().filter(|(stream, (state, ..))| shows(stream, state));
+        found.map(|(stream, _)| stream.clone()).collect()
     }
 
     pub fn append(&mut self, stream: &StreamId, event: Event) {
@@ -127,25 +138,23 @@ impl Desk {
 
     /// Decides on what is there now; nothing is written.
     pub fn decide(&self, command: &Command) -> Decided {
-        let mut world = World::default();
-        let reads = Perennial::reads(command);
-        for stream in &reads {
-            world.insert(stream.clone(), Arc::new(self.state(stream)), self.head(stream));
-        }
-        let heads = reads.into_iter().map(|stream| (stream.clone(), self.head(&stream))).collect();
+        let load = |stream: &StreamId| (Arc::new(self.state(stream)), self.head(stream));
+        let Reading { world, reads, .. } =
+            Reading::<Perennial>::at_hand(command, load, |key| self.lookup(key)).unwrap();
+        let heads = reads.written.iter().map(|stream| (stream.clone(), self.head(stream))).collect();
         (Perennial::decide(&world, command, self.now_ms), heads)
     }
 
     /// Writes a decision, unless a stream that it appends to has moved since; whether it did.
     pub fn commit(&mut self, (decision, heads): Decided) -> Result<bool, Rejection> {
         let decision = decision?;
-        for (stream, _) in &decision.appends {
+        for Append { stream, .. } in &decision.appends {
             assert!(heads.contains_key(stream), "{stream} is appended to and was not read");
             if heads[stream] != self.head(stream) {
                 return Ok(false);
             }
         }
-        for (stream, events) in decision.appends {
+        for Append { stream, events, .. } in decision.appends {
             for event in events {
                 self.append(&stream, event);
             }
@@ -162,12 +171,7 @@ impl Desk {
     }
 
     /// A message with a content, and its stream.
-    pub fn entry(
-        &mut self,
-        queue: &str,
-        sight: Option<Sight>,
-        content: impl FnOnce(&str) -> Content,
-    ) -> Command {
+    pub fn entry(&mut self, queue: &str, content: impl FnOnce(&str) -> Content) -> Command {
         self.entries += 1;
         let id = format!("s-{}", self.entries);
         Command::Message {
@@ -180,20 +184,14 @@ impl Desk {
                 body: "{}".into(),
             },
             content: content(&id),
-            sight,
             owner: OWNER.into(),
         }
     }
 
     /// A submission about a node.
     pub fn submission(&mut self, node: &str, work: Work) -> Command {
-        let sight = match work {
-            Work::Pool(_) => None,
-            _ if node == NODE => Some(self.sight()),
-            _ => Some(Sight::of(&name(node), &self.node_of(node))),
-        };
         let node = name(node);
-        self.entry("submissions", sight, |id| {
+        self.entry("submissions", |id| {
             Content::Submission(Submission {
                 id: SubmissionId::try_from(id.to_owned()).unwrap(),
                 node,
@@ -221,8 +219,8 @@ impl Desk {
 
     /// A signal comes as an event; what became of it.
     pub fn event(&mut self, instance: &InstanceId, news: News) -> Disposition {
-        let (sight, at_ms, instance) = (self.sight(), self.now_ms, instance.clone());
-        let command = self.entry("interruptions", Some(sight), |id| {
+        let (at_ms, instance) = (self.now_ms, instance.clone());
+        let command = self.entry("interruptions", |id| {
             Content::Signal(Signal { instance, news, source: Source::Event { id: id.to_owned() }, at_ms })
         });
         self.answered(&command).unwrap()
@@ -244,7 +242,7 @@ impl Desk {
     /// A sweep sees it.
     pub fn on_signal(&mut self, instance: InstanceId, news: News) -> Result<(), Rejection> {
         let signal = Signal { instance, news, source: Source::Sweep, at_ms: self.now_ms };
-        self.execute(&Command::Signal { signal, sight: self.sight(), owner: OWNER.into() })
+        self.execute(&Command::Signal { signal, owner: OWNER.into() })
     }
 
     pub fn report(&mut self, workflow: StreamId, token: Token, evidence: Evidence) -> Result<(), Rejection> {
@@ -252,11 +250,7 @@ impl Desk {
     }
 
     /// What is due about the backups is done; whether the domain took it.
-    pub fn reconcile_backups(
-        &mut self,
-        over: Option<OperationId>,
-        finals: Option<OperationId>,
-    ) -> Result<(), Rejection> {
-        self.execute(&Command::ReconcileBackups { sight: self.sight(), over, finals, owner: OWNER.into() })
+    pub fn reconcile_backups(&mut self) -> Result<(), Rejection> {
+        self.execute(&Command::ReconcileBackups { node: name(NODE), owner: OWNER.into() })
     }
 }

@@ -52,16 +52,13 @@ fn reconcile_backups(desk: &mut Desk) {
     let is_over = |by: &&OperationId| {
         operation(by).is_some_and(|operation| matches!(operation.status, Status::Finished { .. }))
     };
-    let over = catalog.known.holds.keys().find(is_over).cloned();
+    let over = catalog.known.holds.keys().any(|by| is_over(&by));
     let last = (node.operations > 0).then(|| OperationId::new(name(NODE), node.operations));
     let last = last.as_ref().and_then(operation);
-    let finals = match due_task(&node, last.as_ref(), &name(NODE), &catalog, desk.now_ms) {
-        BackupTask::Inherit { operation } if over.is_none() => Some(operation),
-        _ => None,
-    };
-    let is_due = over.is_some() || finals.is_some();
-    let tended = desk.reconcile_backups(over, finals);
-    assert!(tended.is_ok() || !is_due, "what is due about the backups is done");
+    let task = due_task(&node, last.as_ref(), &name(NODE), &catalog, desk.now_ms);
+    let is_due = over || matches!(task, BackupTask::Inherit { .. });
+    let reconciled = desk.reconcile_backups();
+    assert!(reconciled.is_ok() || !is_due, "what is due about the backups is done");
 }
 
 /// UEFI variables: read, none, too many, or not asked for.
@@ -359,7 +356,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let Some(carrier) = node.resources.carrier else { return Ok(()) };
             let volumes = node.resources.volumes.values().map(|held| held.volume.clone());
             let command = Command::Attachments {
-                sight: desk.sight(),
+                node: name(NODE),
                 instance: carrier.instance,
                 others: (0..others % 4).map(strange).collect(),
                 left: volumes.filter(|_| *left).collect(),
@@ -407,8 +404,8 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             desk.now_ms += u64::from(*days % 3) * 86_400_000;
             let node = desk.node();
             let due = retention::due(&node, &name(NODE), desk.now_ms + TICK_MS);
-            let (before, sight) = (node.operations, desk.sight());
-            let begun = desk.execute(&Command::Prune { sight, owner: OWNER.into() }).is_ok();
+            let before = node.operations;
+            let begun = desk.execute(&Command::Prune { node: name(NODE), owner: OWNER.into() }).is_ok();
             prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
             prop_assert_eq!(desk.node().operations > before, begun);
         }
@@ -472,19 +469,19 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let before = node.operations;
             let seen = if *known { SpotSeen::Available("it looks so".into()) } else { SpotSeen::Unknown };
             let may = movement::may_return(&node, &seen, desk.now_ms + TICK_MS).is_ok();
-            let sight = desk.sight();
-            let begun = desk.execute(&Command::ReturnToSpot { sight, seen, owner: OWNER.into() }).is_ok();
+            let begun =
+                desk.execute(&Command::ReturnToSpot { node: name(NODE), seen, owner: OWNER.into() }).is_ok();
             prop_assert_eq!(begun, may, "a return begins when it may, and only then");
             prop_assert_eq!(desk.node().operations > before, may);
         }
         Move::Cancel => {
             let Some(operation) = desk.open() else { return Ok(()) };
-            let can = operation.no_return().is_none() && !operation.facts.undoing;
+            let can = operation.no_return().is_none() && !operation.facts.is_undoing();
             let before = operation.id.clone();
             let _ = desk.submit(Work::Cancel(CancelParams { workflow: operation.id, reason: None }));
             let after = desk.operation(&before);
             prop_assert!(
-                !can || after.facts.undoing || matches!(after.status, Status::Finished { .. }),
+                !can || after.facts.is_undoing() || matches!(after.status, Status::Finished { .. }),
                 "what can be undone is being undone"
             );
         }

@@ -78,7 +78,7 @@ impl Run {
     }
 
     pub fn begun(draft: Draft) -> Self {
-        let (state, head) = (draft.state.clone(), Seq::NONE);
+        let (state, head) = (draft.state().clone(), Seq::NONE);
         let mut run = Self { state, head, now_ms: 0, told: String::new(), last: None };
         run.take(draft);
         run
@@ -91,7 +91,7 @@ impl Run {
 
     /// Writes what was done.
     pub fn take(&mut self, draft: Draft) {
-        for event in &draft.events {
+        for event in draft.events() {
             self.head = self.head.next();
             let told = &mut self.told;
             let _ = match event {
@@ -119,8 +119,8 @@ impl Run {
                 OperationEvent::Finished { outcome, .. } => writeln!(told, "! {outcome}"),
             };
         }
-        self.last = draft.events.last().cloned().or(self.last.take());
-        self.state = draft.state;
+        self.last = draft.events().last().cloned().or(self.last.take());
+        self.state = draft.state().clone();
     }
 
     /// Settles an open step whose name begins so, with success or with this; what it led to.
@@ -135,7 +135,7 @@ impl Run {
         self.now_ms = self.now_ms.max(step.not_before_ms) + TICK_MS;
         let mut draft = self.draft();
         draft.report(step.token, evidence).unwrap();
-        let events = draft.events.clone();
+        let events = draft.events().to_vec();
         self.take(draft);
         events
     }

@@ -8,6 +8,7 @@ use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Token;
 use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::machine::fold;
 use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
@@ -1159,7 +1160,7 @@ fn a_late_or_doubled_report_is_refused() {
     for token in [settled, Token(9_999)] {
         let mut draft = run.draft();
         assert!(matches!(draft.report(token, Evidence::Preserved), Err(Refusal::Fenced { .. })));
-        assert!(draft.events.is_empty(), "it leaves no event");
+        assert!(draft.events().is_empty(), "it leaves no event");
     }
 }
 
@@ -1176,9 +1177,9 @@ fn every_prefix_of_a_run_folds_and_has_something_to_do() {
             state.open_steps().into_iter().min_by_key(|step| step.token).expect("a prefix has an open step");
         let mut draft = Draft::from(&state, head, 0);
         draft.report(step.token, success(&state, &step.intent, step.token)).unwrap();
-        for event in &draft.events {
+        for event in draft.events() {
             head = head.next();
-            state = state.evolve(Stamp { seq: head, at_ms: 0 }, event).unwrap();
+            state = fold::evolve(state, Stamp { seq: head, at_ms: 0 }, event).unwrap();
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::super::params::Scope;
 use super::super::xml::Element;
+use super::call::{Call, read_tags};
 use super::select::{self, Bounds, Filters, page};
-use super::{Call, read_tags, show};
+use super::show;
 use crate::world::{ApiError, Gpu, Shape, TYPES, is_current};
 
 pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeRegions")?;
+    call.world.begin_read(call.now_ms, "DescribeRegions")?;
     let region = &call.world.settings.region;
     let shown = Element::new()
         .with("regionName", region)
@@ -17,7 +18,7 @@ pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError>
 }
 
 pub(super) fn describe_zones(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeAvailabilityZones")?;
+    call.world.begin_read(call.now_ms, "DescribeAvailabilityZones")?;
     let names = call.params.texts("ZoneName");
     let filters = Filters::read(&call.params)?;
     let zones = call.world.zones();
@@ -72,7 +73,7 @@ fn asked(call: &Call<'_>, parameter: &str) -> Result<Vec<String>, ApiError> {
 }
 
 pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeInstanceTypes")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceTypes")?;
     let filters = Filters::read(&call.params)?;
     let mut found = Vec::new();
     for name in asked(call, "InstanceType")? {
@@ -148,10 +149,10 @@ fn range(scope: &Scope<'_>, name: &str) -> Result<impl Fn(u32) -> bool + use<>, 
     Ok(move |n| min.is_none_or(|min| n >= min) && max.is_none_or(|max| n <= max))
 }
 
-/// GetInstanceTypesFromInstanceRequirements: of the listed types those that fit. Burstable and bare metal ones only when
-/// they are included, as documented.
+/// GetInstanceTypesFromInstanceRequirements: of the listed types those that fit. Burstable and bare metal
+/// ones only when they are included, as documented.
 pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "GetInstanceTypesFromInstanceRequirements")?;
+    call.world.begin_read(call.now_ms, "GetInstanceTypesFromInstanceRequirements")?;
     let architectures = call.params.texts("ArchitectureType");
     let virtualization = call.params.texts("VirtualizationType");
     if architectures.is_empty() || virtualization.is_empty() {
@@ -192,7 +193,7 @@ pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiE
 }
 
 pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeInstanceTypeOfferings")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceTypeOfferings")?;
     let filters = Filters::read(&call.params)?;
     let kind = call.params.text("LocationType").unwrap_or("region");
     let zones = call.world.zones();
@@ -230,7 +231,7 @@ pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiErro
 }
 
 pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeSpotPriceHistory")?;
+    call.world.begin_read(call.now_ms, "DescribeSpotPriceHistory")?;
     let filters = Filters::read(&call.params)?;
     let zone = call.params.text("AvailabilityZone");
     let products = call.params.texts("ProductDescription");
@@ -278,7 +279,7 @@ pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> 
 }
 
 pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "GetSpotPlacementScores")?;
+    call.world.begin_read(call.now_ms, "GetSpotPlacementScores")?;
     let types: Vec<_> = call.params.texts("InstanceType").into_iter().map(str::to_owned).collect();
     let target: u32 = call
         .params
@@ -334,7 +335,7 @@ pub(super) fn delete_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
 }
 
 pub(super) fn describe_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeTags")?;
+    call.world.begin_read(call.now_ms, "DescribeTags")?;
     let filters = Filters::read(&call.params)?;
     let mut found = Vec::new();
     for object in call.world.all_tagged() {

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use perennial_workflows::aws::{
+use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SpotRequestId, SubnetId,
 };
 
 use super::super::params::{Params, Scope};
 use super::super::xml::Element;
+use super::call::{Call, read_tags};
+use super::instance_fields::field;
 use super::select::{self, Bounds, Filters, page};
-use super::{Call, read_tags, show};
+use super::show;
 use crate::world::state::{Instance, Template};
 use crate::world::{
     ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
-    Placement, RunInstances, Shape, SpotKind, World,
+    Placement, RunInstances, SpotKind, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
@@ -260,7 +262,7 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
     let texts = call.params.texts("InstanceId");
     select::not_with_ids(call, &texts, "instancesSet")?;
     let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstances")?;
+    call.world.begin_read(call.now_ms, "DescribeInstances")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
@@ -294,122 +296,6 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
 
 fn no_instance(id: &InstanceId) -> ApiError {
     ApiError::new("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
-}
-
-fn field(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>> {
-    let there = instance.state != InstanceState::Terminated;
-    let volumes = || {
-        let found = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
-        found.filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
-    };
-    let interfaces = || instance.interfaces.iter().filter(|_| there).filter_map(|id| world.interface(id));
-    let primary = || interfaces().find(|i| i.attachment.as_ref().is_some_and(|plug| plug.device_index == 0));
-    let one = |value: String| Some(vec![value]);
-    let maybe = |value: Option<String>| Some(value.into_iter().collect());
-    match name {
-        "instance-id" => one(instance.id.to_string()),
-        "instance-state-name" => one(instance.state.to_string()),
-        "instance-state-code" => one(match instance.state {
-            InstanceState::Pending => "0",
-            InstanceState::Running => "16",
-            InstanceState::ShuttingDown => "32",
-            InstanceState::Terminated => "48",
-            InstanceState::Stopping => "64",
-            InstanceState::Stopped => "80",
-        }
-        .to_owned()),
-        "instance-lifecycle" => maybe((instance.market == Market::Spot).then(|| "spot".to_owned())),
-        "instance-type" => one(instance.instance_type.clone()),
-        "instance-status.status" | "system-status.status" | "attached-ebs-status.status" => {
-            one(show::check_status(world.check_of(&instance.id)).0.to_owned())
-        }
-        "availability-zone" => one(instance.zone.clone()),
-        "availability-zone-id" => one(show::zone_id(&instance.zone)),
-        "architecture" => {
-            one(Shape::of(&instance.instance_type).map_or("x86_64", |shape| shape.architecture).to_owned())
-        }
-        "hypervisor" => one("xen".to_owned()),
-        "virtualization-type" => one("hvm".to_owned()),
-        "root-device-type" => one("ebs".to_owned()),
-        "tenancy" => one("default".to_owned()),
-        "monitoring-state" => one("disabled".to_owned()),
-        "platform-details" => one("Linux/UNIX".to_owned()),
-        "usage-operation" => one("RunInstances".to_owned()),
-        "launch-index" => one(instance.launch_index.to_string()),
-        "reason" => one(instance.transition_reason.clone()),
-        "source-dest-check" => maybe(there.then(|| "true".to_owned())),
-        // Nothing here has one.
-        "affinity"
-        | "host-id"
-        | "kernel-id"
-        | "ramdisk-id"
-        | "outpost-arn"
-        | "platform"
-        | "placement-group-name"
-        | "product-code"
-        | "product-code.type"
-        | "capacity-reservation-id" => Some(Vec::new()),
-        "private-dns-name" => maybe(primary().map(|i| show::private_name(i.primary_ip))),
-        "dns-name" => maybe(show::public_ip(world, instance).map(show::public_name)),
-        "metadata-options.http-tokens" => one(show::metadata(instance, "HttpTokens", "optional")),
-        "metadata-options.http-endpoint" => one(show::metadata(instance, "HttpEndpoint", "enabled")),
-        "metadata-options.http-put-response-hop-limit" => {
-            one(show::metadata(instance, "HttpPutResponseHopLimit", "2"))
-        }
-        "metadata-options.instance-metadata-tags" => {
-            one(show::metadata(instance, "InstanceMetadataTags", "disabled"))
-        }
-        "instance.group-name" | "group-name" | "network-interface.group-name" => Some(
-            world
-                .all_groups()
-                .filter(|group| interfaces().any(|i| i.groups.contains(&group.id)))
-                .map(|group| group.name.clone())
-                .collect(),
-        ),
-        "subnet-id" => maybe(there.then(|| instance.subnet.to_string())),
-        "vpc-id" => maybe(there.then(|| show::VPC.to_owned())),
-        "image-id" => one(instance.image.to_string()),
-        "key-name" => maybe(instance.key_name.clone()),
-        "owner-id" => one(ACCOUNT.to_owned()),
-        "reservation-id" => one(instance.reservation.clone()),
-        "root-device-name" => one(instance.root_device.clone()),
-        "client-token" => one(instance.client_token.clone()),
-        "launch-time" => one(show::time(instance.launched_at_ms)),
-        "state-reason-code" => maybe(instance.state_reason.clone()),
-        "spot-instance-request-id" => maybe(instance.spot_request.as_ref().map(ToString::to_string)),
-        "private-ip-address" => maybe(primary().map(|i| i.primary_ip.to_string())),
-        "ip-address" => maybe(show::public_ip(world, instance).map(|address| address.to_string())),
-        "instance.group-id" | "group-id" | "network-interface.group-id" => {
-            Some(interfaces().flat_map(|i| i.groups.iter().map(ToString::to_string)).collect())
-        }
-        "iam-instance-profile.arn" => maybe(
-            instance
-                .instance_profile
-                .as_ref()
-                .map(|name| format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}")),
-        ),
-        "network-interface.network-interface-id" => Some(interfaces().map(|i| i.id.to_string()).collect()),
-        "network-interface.mac-address" => Some(interfaces().map(|i| show::mac(i.primary_ip)).collect()),
-        "network-interface.vpc-id" => Some(interfaces().map(|_| show::VPC.to_owned()).collect()),
-        "network-interface.subnet-id" => Some(interfaces().map(|i| i.subnet.to_string()).collect()),
-        "network-interface.private-ip-address" | "network-interface.addresses.private-ip-address" => Some(
-            interfaces()
-                .flat_map(|i| std::iter::once(i.primary_ip).chain(i.secondary_ips.iter().copied()))
-                .map(|address| address.to_string())
-                .collect(),
-        ),
-        "block-device-mapping.volume-id" => {
-            Some(volumes().map(|(volume, _)| volume.id.to_string()).collect())
-        }
-        "block-device-mapping.device-name" => Some(volumes().map(|(_, at)| at.device.clone()).collect()),
-        "block-device-mapping.delete-on-termination" => {
-            Some(volumes().map(|(_, at)| at.delete_on_termination.to_string()).collect())
-        }
-        "block-device-mapping.status" => {
-            Some(volumes().map(|(_, at)| show::attachment_state(at.state).to_owned()).collect())
-        }
-        _ => None,
-    }
 }
 
 fn changes(call: &Call<'_>, ids: &[InstanceId], before: &[InstanceState]) -> Element {
@@ -446,7 +332,7 @@ pub(super) fn start_instances(call: &mut Call<'_>) -> Result<Element, ApiError> 
 /// Reboots are accepted; the guest of this model does not notice.
 pub(super) fn reboot_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let ids = instance_ids(call)?;
-    call.world.look(call.now_ms, "RebootInstances")?;
+    call.world.begin_read(call.now_ms, "RebootInstances")?;
     match ids.iter().find(|id| call.world.instance(id).is_none()) {
         Some(id) => Err(no_instance(id)),
         None => Ok(Element::done()),
@@ -463,7 +349,7 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let texts = call.params.texts("InstanceId");
     select::not_with_ids(call, &texts, "instancesSet")?;
     let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstanceStatus")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceStatus")?;
     let now_ms = call.world.now_ms();
     let all = call.params.is_set("IncludeAllInstances")?;
     let filters = Filters::read(&call.params)?;
@@ -527,7 +413,7 @@ pub(super) fn modify_attribute(call: &mut Call<'_>) -> Result<Element, ApiError>
 
 pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
-    call.world.look(call.now_ms, "DescribeInstanceAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeInstanceAttribute")?;
     let instance = call.world.instance(&id).ok_or_else(|| no_instance(&id))?;
     let answer = Element::new().with("instanceId", &id);
     let value = |value: String| Element::new().with("value", value);
@@ -568,7 +454,7 @@ pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiErro
 pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("SpotInstanceRequestId");
     let ids = select::ids(&texts, "InvalidSpotInstanceRequestID", SpotRequestId::parse)?;
-    call.world.look(call.now_ms, "DescribeSpotInstanceRequests")?;
+    call.world.begin_read(call.now_ms, "DescribeSpotInstanceRequests")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -663,7 +549,7 @@ fn template_version(template: &Template, number: usize) -> Element {
         .inside("launchTemplateData", data.map(|data| template_data(data, "")).unwrap_or_default())
 }
 
-/// What a template was given below a prefix, as it is told back: `BlockDeviceMapping.1.Ebs` is there
+/// The parameters of a template below a prefix, as a describe shows them: `BlockDeviceMapping.1.Ebs` is there
 /// `blockDeviceMappingSet`, `item`, `ebs`.
 fn template_data(data: &BTreeMap<String, String>, prefix: &str) -> Element {
     let rest: Vec<_> =
@@ -702,7 +588,7 @@ pub(super) fn delete_template(call: &mut Call<'_>) -> Result<Element, ApiError> 
 }
 
 pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeLaunchTemplates")?;
+    call.world.begin_read(call.now_ms, "DescribeLaunchTemplates")?;
     let (ids, names) = (call.params.texts("LaunchTemplateId"), call.params.texts("LaunchTemplateName"));
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -729,7 +615,7 @@ pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiErro
 }
 
 pub(super) fn describe_template_versions(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeLaunchTemplateVersions")?;
+    call.world.begin_read(call.now_ms, "DescribeLaunchTemplateVersions")?;
     let template = template_of(call)?;
     let asked = call.params.texts("LaunchTemplateVersion");
     let wanted = |number: usize| {

@@ -1,44 +1,40 @@
 //! EC2's query protocol over a [`World`]: text in, text out, and nothing of EC2's behaviour.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
+//! | `call` | a call under way, and its tags |
 //! | `select` | filters, pages, ids |
 //! | `instances` | instances, spot requests, fleets, launch templates |
+//! | `instance_fields` | fields that filters of DescribeInstances compare |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces, addresses, groups, subnets |
 //! | `catalogue` | types, zones, prices, tags |
 //! | `show` | objects as XML |
 
+mod call;
 mod catalogue;
+mod instance_fields;
 mod instances;
 mod network;
 mod select;
 mod show;
 mod storage;
 
-pub(crate) use select::like;
-pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
+use call::Call;
 
-use perennial_workers::cloud::Tags;
-
-use super::params::{Params, Scope};
+use super::params::Params;
 use super::xml::Element;
 use crate::world::{ApiError, World};
+pub(crate) use call::read_tags;
+pub(crate) use select::like;
+pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
 
 /// The namespace of every answer.
 pub(crate) const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
-/// One call under way.
-pub(crate) struct Call<'a> {
-    pub(crate) world: &'a mut World,
-    pub(crate) now_ms: u64,
-    pub(crate) all: &'a Params,
-    pub(crate) params: Scope<'a>,
-}
-
 type Handler = fn(&mut Call<'_>) -> Result<Element, ApiError>;
 
-/// Every action this region knows, and whether it only looks.
+/// Every action this region knows, with its handler.
 const ACTIONS: &[(&str, Handler)] = &[
     ("AllocateAddress", network::allocate_address),
     ("AssignPrivateIpAddresses", network::assign_private_ips),
@@ -114,13 +110,13 @@ pub(crate) fn actions() -> impl Iterator<Item = &'static str> {
     ACTIONS.iter().map(|(name, _)| *name)
 }
 
-/// Whether an action only looks.
+/// Whether an action only reads.
 pub(crate) fn is_look(action: &str) -> bool {
     action.starts_with("Describe") || action.starts_with("Get") || action.starts_with("List")
 }
 
-/// Makes a call. With `DryRun` it is tried on a copy: the answer is then always an error, `DryRunOperation` when the
-/// call would have been allowed (EC2 API reference, common parameters).
+/// Makes a call. With `DryRun` it is tried on a copy: the answer is then always an error, `DryRunOperation`
+/// when the call would have been allowed (EC2 API reference, common parameters).
 pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -> Result<Element, ApiError> {
     let found = ACTIONS.binary_search_by_key(&action, |(name, _)| *name);
     let Ok(index) = found else {
@@ -134,7 +130,7 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -
     params.text("Action");
     params.text("Version");
     if params.is_set("DryRun")? {
-        world.look(now_ms, name)?;
+        world.begin_read(now_ms, name)?;
         let mut rehearsal = world.rehearsal();
         handler(&mut Call { world: &mut rehearsal, now_ms, all, params })?;
         let message = "Request would have succeeded, but DryRun flag is set.";
@@ -143,46 +139,11 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, all: &Params) -
     if is_look(name) {
         world.advance(now_ms);
         if let Some(mut seen) = world.as_seen() {
-            world.look(now_ms, name)?;
+            world.begin_read(now_ms, name)?;
             return handler(&mut Call { world: &mut seen, now_ms, all, params });
         }
     }
     handler(&mut Call { world, now_ms, all, params })
-}
-
-impl Call<'_> {
-    /// The tags a call puts on a kind of resource (`TagSpecification.N`).
-    fn tags_for(&self, kind: &str) -> Result<Tags, ApiError> {
-        let mut tags = Tags::new();
-        for specification in self.params.each("TagSpecification") {
-            let named = specification.text("ResourceType");
-            let read = read_tags(&specification, "Tag")?;
-            if named == Some(kind) {
-                tags.extend(read);
-            }
-        }
-        Ok(tags)
-    }
-}
-
-/// `Tag.N.Key` and `Tag.N.Value`.
-pub(crate) fn read_tags(scope: &Scope<'_>, name: &str) -> Result<Tags, ApiError> {
-    let mut tags = Tags::new();
-    for tag in scope.each(name) {
-        let key = tag.required("Key")?;
-        if key.len() > 128 || tag.text("Value").is_some_and(|value| value.chars().count() > 256) {
-            return Err(ApiError::new(
-                "InvalidParameterValue",
-                "Tag keys have up to 128, values up to 256 characters",
-            ));
-        }
-        if key.starts_with("aws:") {
-            let message = "Tag keys starting with 'aws:' are reserved for internal use";
-            return Err(ApiError::new("InvalidParameterValue", message));
-        }
-        tags.insert(key.to_owned(), tag.owned("Value").unwrap_or_default());
-    }
-    Ok(tags)
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use perennial_workers::cloud::InterfaceRequest;
-use perennial_workflows::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
+use perennial_workers::port::InterfaceRequest;
+use perennial_workflows::model::aws::{AttachmentId, GroupId, InstanceId, InterfaceId, SubnetId};
 
 use super::super::xml::Element;
+use super::call::Call;
 use super::instances::group_ids;
-use super::select::{self, Bounds, Filters, page};
-use super::{Call, show};
+use super::select::{Bounds, Filters, page};
+use super::{select, show};
 use crate::world::state::Interface;
 use crate::world::{ACCOUNT, ApiError, Destination, Reassignment, World};
 
@@ -117,7 +118,7 @@ pub(super) fn describe_interfaces(call: &mut Call<'_>) -> Result<Element, ApiErr
     let texts = call.params.texts("NetworkInterfaceId");
     select::not_with_ids(call, &texts, "networkInterfaceIdSet")?;
     let ids = select::ids(&texts, "InvalidNetworkInterfaceID", InterfaceId::parse)?;
-    call.world.look(call.now_ms, "DescribeNetworkInterfaces")?;
+    call.world.begin_read(call.now_ms, "DescribeNetworkInterfaces")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -289,7 +290,7 @@ pub(super) fn release_address(call: &mut Call<'_>) -> Result<Element, ApiError> 
 }
 
 pub(super) fn describe_addresses(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeAddresses")?;
+    call.world.begin_read(call.now_ms, "DescribeAddresses")?;
     let (ids, publics) = (call.params.texts("AllocationId"), call.params.texts("PublicIp"));
     let filters = Filters::read(&call.params)?;
     for id in &ids {
@@ -351,7 +352,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let texts = call.params.texts("GroupId");
     let names = call.params.texts("GroupName");
     let ids = group_ids(&texts)?;
-    call.world.look(call.now_ms, "DescribeSecurityGroups")?;
+    call.world.begin_read(call.now_ms, "DescribeSecurityGroups")?;
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| !call.world.all_groups().any(|group| group.id == **id)) {
         let message = format!("The security group '{id}' does not exist");
@@ -402,7 +403,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
 pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("SubnetId");
     let ids = select::ids(&texts, "InvalidSubnetID", SubnetId::parse)?;
-    call.world.look(call.now_ms, "DescribeSubnets")?;
+    call.world.begin_read(call.now_ms, "DescribeSubnets")?;
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| call.world.subnet(id).is_none()) {
         let message = format!("The subnet ID '{id}' does not exist");
@@ -429,7 +430,7 @@ pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError>
 }
 
 pub(super) fn describe_vpc_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeVpcAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeVpcAttribute")?;
     let id = call.params.required("VpcId")?;
     if id != show::VPC {
         return Err(ApiError::new("InvalidVpcID.NotFound", format!("The vpc ID '{id}' does not exist")));
@@ -448,7 +449,7 @@ pub(super) fn describe_vpc_attribute(call: &mut Call<'_>) -> Result<Element, Api
 }
 
 pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.look(call.now_ms, "DescribeVpcs")?;
+    call.world.begin_read(call.now_ms, "DescribeVpcs")?;
     let ids = call.params.texts("VpcId");
     let filters = Filters::read(&call.params)?;
     if let Some(id) = ids.iter().find(|id| **id != show::VPC) {

@@ -1,13 +1,13 @@
-//! Which objects a describe means: ids, filters, pages.
+//! The selection of a describe: ids, filters, pages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use perennial_workers::cloud::Tags;
-use perennial_workflows::aws::BadId;
+use perennial_workers::port::Tags;
+use perennial_workflows::model::aws::BadId;
 
 use super::super::params::Scope;
 use super::super::xml::Element;
-use super::Call;
+use super::call::Call;
 use crate::world::ApiError;
 
 /// Values of one filter (EC2 API reference, Filter).
@@ -56,8 +56,8 @@ impl Filters {
         (!values.iter().any(|value| value.contains(['*', '?']))).then(|| values.clone())
     }
 
-    /// Whether an object matches. `field` gives the values an object has under a filter's name, or nothing when there
-    /// is no such filter, which is an error of the caller.
+    /// Whether an object matches. `field` gives the values an object has under a filter's name, or nothing
+    /// when there is no such filter, which is an error of the caller.
     pub(super) fn admit(
         &self,
         tags: &Tags,
@@ -117,8 +117,8 @@ impl Bounds {
     pub(super) const USUAL: Self = Self { min: 5, max: 1000 };
 }
 
-/// One page of objects that come with their ids in order, and the token of the next one. A token names the last id
-/// that was given, so that a page is right whatever was created or deleted meanwhile.
+/// One page of objects that come with their ids in order, and the token of the next one. A token names the
+/// last id that was given, so that a page is right after objects were created or deleted meanwhile.
 pub(super) fn page<T>(
     call: &Call<'_>,
     bounds: &Bounds,

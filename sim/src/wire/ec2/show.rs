@@ -3,17 +3,15 @@
 use std::net::Ipv4Addr;
 
 use base64::Engine as _;
-use perennial_workers::cloud::{
-    AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState,
-};
-use perennial_workflows::aws::{GroupId, InstanceState, Market, VolumeId};
+use perennial_workers::port::{AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState};
+use perennial_workflows::model::aws::{GroupId, InstanceState, Market, VolumeId};
 
 use super::super::xml::Element;
 use crate::world::state::{
     Attachment, Elastic, Image, Instance, Interface, Plug, RootTask, Snapshot, SpotRequest, Subnet, Template,
     Volume,
 };
-use crate::world::{ACCOUNT, Behaviour, Check, Growth, Modification, SpotKind, World};
+use crate::world::{ACCOUNT, Behaviour, Check, Modification, ModificationState, SpotKind, World};
 
 /// The region's only VPC.
 pub(crate) const VPC: &str = "vpc-00000000000000001";
@@ -88,10 +86,6 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
     let primary = plugged.first().map(|(interface, _)| *interface);
     let public = public_ip(world, instance);
     let image = world.image(&instance.image);
-    let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
-    let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
-    devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
-    let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
     let shape = crate::world::Shape::of(&instance.instance_type);
     Element::new()
         .with("instanceId", &instance.id)
@@ -129,19 +123,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
         .with("architecture", shape.map_or("x86_64", |shape| shape.architecture))
         .with("rootDeviceType", "ebs")
         .with("rootDeviceName", &instance.root_device)
-        .list(
-            "blockDeviceMapping",
-            devices.into_iter().map(|(at, volume)| {
-                Element::new().with("deviceName", &at.device).inside(
-                    "ebs",
-                    Element::new()
-                        .with("volumeId", &volume.id)
-                        .with("status", attachment_state(at.state))
-                        .with("attachTime", time(instance.launched_at_ms))
-                        .with("deleteOnTermination", at.delete_on_termination),
-                )
-            }),
-        )
+        .list("blockDeviceMapping", block_devices(world, instance))
         .with("virtualizationType", "hvm")
         .with("platformDetails", "Linux/UNIX")
         .with("usageOperation", "RunInstances")
@@ -152,29 +134,46 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             "networkInterfaceSet",
             plugged.iter().map(|(i, plug)| plugged_interface(world, instance, i, plug)),
         )
-        .maybe_inside(
-            "iamInstanceProfile",
-            instance.instance_profile.as_ref().map(|name| {
-                let arn = match name.starts_with("arn:") {
-                    true => name.clone(),
-                    false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
-                };
-                Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
-            }),
-        )
+        .maybe_inside("iamInstanceProfile", instance.instance_profile.as_deref().map(profile))
         .with("ebsOptimized", false)
         .maybe("enaSupport", image.map(|image| image.traits.ena_support))
         .maybe("instanceLifecycle", (instance.market == Market::Spot).then_some("spot"))
         .maybe("spotInstanceRequestId", instance.spot_request.as_ref())
-        .inside(
-            "metadataOptions",
-            Element::new()
-                .with("state", "applied")
-                .with("httpTokens", metadata("HttpTokens", "optional"))
-                .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
-                .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
-                .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled")),
-        )
+        .inside("metadataOptions", metadata_options(instance))
+}
+
+fn block_devices(world: &World, instance: &Instance) -> Vec<Element> {
+    let there = instance.state != InstanceState::Terminated;
+    let volumes = instance.volumes.iter().filter(|_| there).filter_map(|id| world.volume(id));
+    let mut devices: Vec<_> = volumes.filter_map(|v| Some((v.attachment.as_ref()?, v))).collect();
+    devices.sort_by_key(|(at, _)| (at.device != instance.root_device, at.device.clone()));
+    let shown = devices.into_iter().map(|(at, volume)| {
+        let ebs = Element::new()
+            .with("volumeId", &volume.id)
+            .with("status", attachment_state(at.state))
+            .with("attachTime", time(instance.launched_at_ms))
+            .with("deleteOnTermination", at.delete_on_termination);
+        Element::new().with("deviceName", &at.device).inside("ebs", ebs)
+    });
+    shown.collect()
+}
+
+fn profile(name: &str) -> Element {
+    let arn = match name.starts_with("arn:") {
+        true => name.to_owned(),
+        false => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}"),
+    };
+    Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
+}
+
+fn metadata_options(instance: &Instance) -> Element {
+    let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
+    Element::new()
+        .with("state", "applied")
+        .with("httpTokens", metadata("HttpTokens", "optional"))
+        .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
+        .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
+        .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled"))
 }
 
 fn plugged_interface(world: &World, instance: &Instance, interface: &Interface, plug: &Plug) -> Element {
@@ -322,9 +321,9 @@ pub(super) fn volume(volume: &Volume) -> Element {
 pub(super) fn modification(id: &VolumeId, modification: &Modification) -> Element {
     let (original, target) = (&modification.original, &modification.target);
     let progress = match modification.stage {
-        Growth::Modifying => 0,
-        Growth::Optimizing => 50,
-        Growth::Completed => 100,
+        ModificationState::Modifying => 0,
+        ModificationState::Optimizing => 50,
+        ModificationState::Completed => 100,
     };
     Element::new()
         .with("volumeId", id)
@@ -383,7 +382,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
         .with("storageTier", "standard")
 }
 
-/// The account that owns what is not ours.
+/// The account that owns Amazon's images and snapshots.
 pub(super) const AMAZON: &str = "137112412989";
 
 pub(super) fn snapshot_owner(snapshot: &Snapshot) -> &'static str {
@@ -602,7 +601,7 @@ pub(super) fn check(check: Check, impaired_since_ms: Option<u64>) -> Element {
     Element::new().with("status", status).list("details", [detail])
 }
 
-/// What binary user data is kept as, since the model keeps text.
+/// The prefix under which binary user data is kept, since the model keeps text.
 const BINARY: &str = "data:application/octet-stream;base64,";
 
 /// User data as the model keeps it.

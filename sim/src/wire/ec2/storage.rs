@@ -1,11 +1,12 @@
 //! Volumes, snapshots, images, root replacement.
 
-use perennial_workers::cloud::{ImageRequest, ImageTraits, VolumeRequest};
-use perennial_workflows::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
+use perennial_workers::port::{ImageRequest, ImageTraits, VolumeRequest};
+use perennial_workflows::model::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
 use super::super::xml::Element;
-use super::select::{self, Bounds, Filters, page};
-use super::{Call, instances, show};
+use super::call::Call;
+use super::select::{Bounds, Filters, page};
+use super::{instances, select, show};
 use crate::world::state::{Image, Volume};
 use crate::world::{ACCOUNT, ApiError, Detach, ModifyVolume, RootSource, SnapshotSet};
 
@@ -105,7 +106,7 @@ pub(super) fn describe_volumes(call: &mut Call<'_>) -> Result<Element, ApiError>
     let texts = call.params.texts("VolumeId");
     select::not_with_ids(call, &texts, "volumeSet")?;
     let ids = select::ids(&texts, "InvalidVolumeID", VolumeId::parse)?;
-    call.world.look(call.now_ms, "DescribeVolumes")?;
+    call.world.begin_read(call.now_ms, "DescribeVolumes")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     let known = |id: &VolumeId| call.world.all_volumes().any(|v| v.id == *id && v.visible_at_ms <= now_ms);
@@ -139,7 +140,7 @@ pub(super) fn modify_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
 pub(super) fn describe_modifications(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("VolumeId");
     let ids = select::ids(&texts, "InvalidVolumeID", VolumeId::parse)?;
-    call.world.look(call.now_ms, "DescribeVolumesModifications")?;
+    call.world.begin_read(call.now_ms, "DescribeVolumesModifications")?;
     let filters = Filters::read(&call.params)?;
     for id in &ids {
         let volume = call.world.all_volumes().find(|volume| volume.id == *id).ok_or_else(|| no_volume(id))?;
@@ -225,7 +226,7 @@ pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiErro
     let texts = call.params.texts("SnapshotId");
     select::not_with_ids(call, &texts, "snapshotSet")?;
     let ids = select::ids(&texts, "InvalidSnapshotID", SnapshotId::parse)?;
-    call.world.look(call.now_ms, "DescribeSnapshots")?;
+    call.world.begin_read(call.now_ms, "DescribeSnapshots")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     let owners = owners(call, "Owner");
@@ -322,7 +323,7 @@ pub(super) fn create_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
 
 pub(super) fn describe_image_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = select::id(call.params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
-    call.world.look(call.now_ms, "DescribeImageAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeImageAttribute")?;
     let now_ms = call.world.now_ms();
     let Some(image) = call.world.image(&id).filter(|image| image.visible_at_ms <= now_ms) else {
         let message = format!("The image id '[{id}]' does not exist");
@@ -335,7 +336,7 @@ pub(super) fn describe_image_attribute(call: &mut Call<'_>) -> Result<Element, A
                 (!image.description.is_empty()).then(|| Element::new().with("value", &image.description));
             answer.inside("description", value.unwrap_or_default())
         }
-        // Shared with nobody, made from nothing that is sold.
+        // Not shared, and not made from a product of the marketplace.
         "launchPermission" => answer.inside("launchPermission", Element::new()),
         "productCodes" => answer.inside("productCodes", Element::new()),
         "kernel" => answer.inside("kernel", Element::new()),
@@ -346,7 +347,7 @@ pub(super) fn describe_image_attribute(call: &mut Call<'_>) -> Result<Element, A
 
 pub(super) fn describe_snapshot_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = select::id(call.params.required("SnapshotId")?, "InvalidSnapshotID", SnapshotId::parse)?;
-    call.world.look(call.now_ms, "DescribeSnapshotAttribute")?;
+    call.world.begin_read(call.now_ms, "DescribeSnapshotAttribute")?;
     let now_ms = call.world.now_ms();
     if call.world.snapshot(&id).is_none_or(|snapshot| snapshot.visible_at_ms > now_ms) {
         return Err(ApiError::new(
@@ -375,7 +376,7 @@ pub(super) fn deregister_image(call: &mut Call<'_>) -> Result<Element, ApiError>
 pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("ImageId");
     let ids = select::ids(&texts, "InvalidAMIID", ImageId::parse)?;
-    call.world.look(call.now_ms, "DescribeImages")?;
+    call.world.begin_read(call.now_ms, "DescribeImages")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     let owners = owners(call, "Owner");
@@ -456,7 +457,7 @@ pub(super) fn replace_root(call: &mut Call<'_>) -> Result<Element, ApiError> {
 pub(super) fn describe_root_tasks(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let texts = call.params.texts("ReplaceRootVolumeTaskId");
     let ids = select::ids(&texts, "InvalidReplaceRootVolumeTaskId", RootTaskId::parse)?;
-    call.world.look(call.now_ms, "DescribeReplaceRootVolumeTasks")?;
+    call.world.begin_read(call.now_ms, "DescribeReplaceRootVolumeTasks")?;
     let filters = Filters::read(&call.params)?;
     let mut found = Vec::new();
     for task in call.world.all_root_tasks() {

@@ -1,70 +1,88 @@
-//! SQS's JSON protocol (awsJson 1.0, with the codes of the query protocol in `x-amzn-query-error`) over [`Queues`].
-//!
-//! Queues keep the machine's time, whatever the speed of the region: the programs that poll them live in it.
+//! SQS's JSON protocol (awsJson 1.0, with the codes of the query protocol in `x-amzn-query-error`) over
+//! [`Queues`]. Synchronous; `super::queues` adds the region: the log of changes, and the waiting of
+//! ReceiveMessage.
 
+mod message;
 pub(crate) mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
-use tokio::time::Instant;
 
-use super::region::Region;
 use crate::world::ACCOUNT;
-use model::{Attribute, Delivery, Outgoing, Queues, Refusal, Value};
+pub(crate) use message::{delivered, number, queue_arn};
+use message::{named, outgoing, sent_fields};
+use model::{Queues, Refusal};
 
 /// Messages of one batch, and of one receive (SQS API reference).
-const BATCH_MAX: usize = 10;
+pub(crate) const BATCH_MAX: usize = 10;
 /// Bytes of one batch (SQS Developer Guide, quotas, since 2025).
 const BATCH_BYTES_MAX: usize = 1_048_576;
-/// The longest wait of a receive (SQS API reference, ReceiveMessage).
-const WAIT_MAX_S: u64 = 20;
 /// The longest invisibility (SQS API reference, ChangeMessageVisibility).
-const VISIBILITY_MAX_S: u64 = 43_200;
+pub(crate) const VISIBILITY_MAX_S: u64 = 43_200;
 
-type Answer = Result<Json, Refusal>;
+/// The answer to a call.
+pub(crate) type Answer = Result<Json, Refusal>;
 
-/// One call.
-pub(crate) async fn call(region: &Region, action: &str, body: &[u8], host: &str) -> Answer {
-    let request: Json = match body.is_empty() {
-        true => json!({}),
-        false => serde_json::from_slice(body)
-            .map_err(|error| Refusal::new("SerializationException", format!("not JSON: {error}")))?,
-    };
-    if action == "ReceiveMessage" {
-        return receive(region, &request).await;
-    }
-    let looks =
-        ["GetQueueUrl", "ListQueues", "GetQueueAttributes", "ListQueueTags", "ListDeadLetterSourceQueues"];
-    if looks.contains(&action) {
-        return answer(region, action, &request, host, region.real_ms());
-    }
-    region.change_queues(action, &request, |queues, now_ms| {
-        Calls { region, request: &request, host, now_ms }.answer(queues, action)
-    })
+/// The endpoint of a call: URLs and ARNs of queues are made of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Endpoint<'a> {
+    /// The region's name.
+    pub(crate) region: &'a str,
+    /// The host and port that the client used.
+    pub(crate) host: &'a str,
 }
 
-/// A call that does not wait, at its time.
-pub(crate) fn answer(region: &Region, action: &str, request: &Json, host: &str, now_ms: u64) -> Answer {
-    let mut queues = region.queues();
-    if action == "ReceiveMessage" {
-        let most = request["MaxNumberOfMessages"].as_u64().unwrap_or(1) as usize;
-        let found =
-            queues.receive(&queue_name(request)?, most, request["VisibilityTimeout"].as_u64(), now_ms)?;
-        return Ok(json!({ "Messages": found.len() }));
+impl Endpoint<'_> {
+    fn url_of(self, name: &str) -> String {
+        format!("http://{}/{ACCOUNT}/{name}", self.host)
     }
-    Calls { region, request, host, now_ms }.answer(&mut queues, action)
 }
 
-/// A queue's address here.
-fn url_of(host: &str, name: &str) -> String {
-    format!("http://{host}/{ACCOUNT}/{name}")
+/// Makes a call at its time. ReceiveMessage does not wait here, and answers only how many messages it found.
+pub(crate) fn answer(
+    queues: &mut Queues,
+    endpoint: Endpoint<'_>,
+    action: &str,
+    request: &Json,
+    now_ms: u64,
+) -> Answer {
+    let mut call = Call { queues, endpoint, request, now_ms };
+    match action {
+        "CreateQueue" => call.create(),
+        "GetQueueUrl" => call.url(),
+        "ListQueues" => call.list(),
+        "DeleteQueue" => call.queues.delete_queue(&queue_name(request)?).map(|()| json!({})),
+        "PurgeQueue" => call.queues.purge(&queue_name(request)?, now_ms).map(|()| json!({})),
+        "GetQueueAttributes" => call.attributes(),
+        "SetQueueAttributes" => {
+            call.queues.set(&queue_name(request)?, &texts(&request["Attributes"]), now_ms)?;
+            Ok(json!({}))
+        }
+        "TagQueue" => {
+            call.queues.queue_mut(&queue_name(request)?)?.tags.extend(texts(&request["Tags"]));
+            Ok(json!({}))
+        }
+        "UntagQueue" => call.untag(),
+        "ListQueueTags" => Ok(json!({ "Tags": call.queues.queue(&queue_name(request)?)?.tags })),
+        "ListDeadLetterSourceQueues" => call.dead_letter_sources(),
+        "SendMessage" => call.send(),
+        "SendMessageBatch" => call.send_batch(),
+        "ReceiveMessage" => call.receive(),
+        "DeleteMessage" => call.delete(),
+        "DeleteMessageBatch" => call.delete_batch(),
+        "ChangeMessageVisibility" => call.change_visibility(),
+        "ChangeMessageVisibilityBatch" => call.change_visibility_batch(),
+        "StartMessageMoveTask" => call.move_back(),
+        "ListMessageMoveTasks" => Ok(json!({ "Results": [] })),
+        other => Err(Refusal::new("UnknownOperationException", format!("{other} is not known here"))),
+    }
 }
 
-fn queue_name(request: &Json) -> Result<String, Refusal> {
+/// The name of the queue that a request is for.
+pub(crate) fn queue_name(request: &Json) -> Result<String, Refusal> {
     let url = request["QueueUrl"].as_str().filter(|url| !url.is_empty());
     let url = url.ok_or_else(|| {
         Refusal::new("MissingParameter", "The request must contain the parameter QueueUrl.")
@@ -78,177 +96,172 @@ fn texts(json: &Json) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
-fn number(request: &Json, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
-    let value = &request[name];
-    if value.is_null() {
-        return Ok(None);
-    }
-    value.as_u64().filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
-        let (least, most) = (range.start(), range.end());
-        Refusal::bad(format!(
-            "Value {value} for parameter {name} is invalid. Reason: Must be >= {least} and <= {most}, if provided."
-        ))
-    })
-}
-
-struct Calls<'a> {
-    region: &'a Region,
+/// A call under way.
+struct Call<'a> {
+    queues: &'a mut Queues,
+    endpoint: Endpoint<'a>,
     request: &'a Json,
-    host: &'a str,
     now_ms: u64,
 }
 
-impl Calls<'_> {
-    fn answer(&self, queues: &mut Queues, action: &str) -> Answer {
+/// Queues.
+impl Call<'_> {
+    fn create(&mut self) -> Answer {
         let request = self.request;
-        let now_ms = self.now_ms;
-        match action {
-            "CreateQueue" => {
-                let name = request["QueueName"].as_str().unwrap_or_default();
-                queues.create(name, &texts(&request["Attributes"]), texts(&request["tags"]), now_ms)?;
-                Ok(json!({ "QueueUrl": url_of(self.host, name) }))
-            }
-            "GetQueueUrl" => {
-                let name = request["QueueName"].as_str().unwrap_or_default();
-                queues.queue(name)?;
-                Ok(json!({ "QueueUrl": url_of(self.host, name) }))
-            }
-            "ListQueues" => {
-                let prefix = request["QueueNamePrefix"].as_str().unwrap_or_default();
-                let most = number(request, "MaxResults", 1..=1000)?.unwrap_or(1000) as usize;
-                let after = request["NextToken"].as_str().unwrap_or_default();
-                let mut found = queues.names().filter(|name| name.starts_with(prefix) && *name > after);
-                let page: Vec<_> = found.by_ref().take(most).collect();
-                let urls: Vec<_> = page.iter().map(|name| url_of(self.host, name)).collect();
-                let mut answer = json!({ "QueueUrls": urls });
-                if let (Some(last), Some(_)) = (page.last(), found.next()) {
-                    answer["NextToken"] = json!(last);
-                }
-                Ok(answer)
-            }
-            "DeleteQueue" => queues.delete_queue(&queue_name(request)?).map(|()| json!({})),
-            "PurgeQueue" => queues.purge(&queue_name(request)?, now_ms).map(|()| json!({})),
-            "GetQueueAttributes" => {
-                let name = queue_name(request)?;
-                let counts = queues.counts(&name, now_ms)?;
-                let queue = queues.queue(&name)?;
-                let mut all = queue.attributes.named(|name| self.region.queue_arn(name));
-                all.insert("QueueArn".into(), self.region.queue_arn(&name));
-                all.insert("CreatedTimestamp".into(), (queue.created_ms / 1000).to_string());
-                all.insert("LastModifiedTimestamp".into(), (queue.modified_ms / 1000).to_string());
-                all.insert("ApproximateNumberOfMessages".into(), counts.visible.to_string());
-                all.insert("ApproximateNumberOfMessagesNotVisible".into(), counts.in_flight.to_string());
-                all.insert("ApproximateNumberOfMessagesDelayed".into(), counts.delayed.to_string());
-                let asked: Vec<_> = request["AttributeNames"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Json::as_str)
-                    .collect();
-                if !asked.contains(&"All") {
-                    all.retain(|key, _| asked.contains(&key.as_str()));
-                }
-                Ok(if all.is_empty() { json!({}) } else { json!({ "Attributes": all }) })
-            }
-            "SetQueueAttributes" => {
-                queues.set(&queue_name(request)?, &texts(&request["Attributes"]), now_ms)?;
-                Ok(json!({}))
-            }
-            "TagQueue" => {
-                queues.queue_mut(&queue_name(request)?)?.tags.extend(texts(&request["Tags"]));
-                Ok(json!({}))
-            }
-            "UntagQueue" => {
-                let keys: Vec<_> =
-                    request["TagKeys"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
-                let queue = queues.queue_mut(&queue_name(request)?)?;
-                queue.tags.retain(|key, _| !keys.contains(&key.as_str()));
-                Ok(json!({}))
-            }
-            "ListQueueTags" => Ok(json!({ "Tags": queues.queue(&queue_name(request)?)?.tags })),
-            "ListDeadLetterSourceQueues" => {
-                let name = queue_name(request)?;
-                queues.queue(&name)?;
-                let urls: Vec<_> =
-                    queues.sources_of(&name).iter().map(|source| url_of(self.host, source)).collect();
-                Ok(json!({ "queueUrls": urls }))
-            }
-            "SendMessage" => {
-                let name = queue_name(request)?;
-                let message = outgoing(request)?;
-                let answer = sent_fields(&message);
-                let sent = queues.send(&name, message, now_ms)?;
-                Ok(named(answer, &sent))
-            }
-            "SendMessageBatch" => {
-                let name = queue_name(request)?;
-                queues.queue(&name)?;
-                let entries = entries(request)?;
-                let read: Vec<_> = entries.iter().map(outgoing).collect();
-                let bytes: usize = read.iter().flatten().map(model::bytes_of).sum();
-                if bytes > BATCH_BYTES_MAX {
-                    let message = format!(
-                        "Batch requests cannot be longer than {BATCH_BYTES_MAX} bytes. You have sent {bytes} bytes."
-                    );
-                    return Err(Refusal::new("BatchRequestTooLong", message));
-                }
-                let mut read = read.into_iter();
-                Ok(batch(&entries, |_| {
-                    let message = read.next().unwrap_or_else(|| Err(Refusal::bad("no such entry")))?;
-                    let answer = sent_fields(&message);
-                    queues.send(&name, message, now_ms).map(|sent| named(answer, &sent))
-                }))
-            }
-            "DeleteMessage" => {
-                let receipt = request["ReceiptHandle"].as_str().unwrap_or_default();
-                queues.delete(&queue_name(request)?, receipt).map(|()| json!({}))
-            }
-            "DeleteMessageBatch" => {
-                let name = queue_name(request)?;
-                queues.queue(&name)?;
-                Ok(batch(&entries(request)?, |entry| {
-                    queues
-                        .delete(&name, entry["ReceiptHandle"].as_str().unwrap_or_default())
-                        .map(|()| json!({}))
-                }))
-            }
-            "ChangeMessageVisibility" => {
-                let name = queue_name(request)?;
-                let seconds = number(request, "VisibilityTimeout", 0..=VISIBILITY_MAX_S)?.unwrap_or(0);
-                let receipt = request["ReceiptHandle"].as_str().unwrap_or_default();
-                queues.change_visibility(&name, receipt, seconds, now_ms).map(|()| json!({}))
-            }
-            "ChangeMessageVisibilityBatch" => {
-                let name = queue_name(request)?;
-                queues.queue(&name)?;
-                Ok(batch(&entries(request)?, |entry| {
-                    let seconds = number(entry, "VisibilityTimeout", 0..=VISIBILITY_MAX_S)?.unwrap_or(0);
-                    let receipt = entry["ReceiptHandle"].as_str().unwrap_or_default();
-                    queues.change_visibility(&name, receipt, seconds, now_ms).map(|()| json!({}))
-                }))
-            }
-            "StartMessageMoveTask" => {
-                let name = |key: &str| {
-                    request[key].as_str().and_then(|arn| arn.rsplit(':').next()).map(str::to_owned)
-                };
-                let from = name("SourceArn")
-                    .ok_or_else(|| Refusal::new("MissingParameter", "SourceArn is missing"))?;
-                let missing = || {
-                    Refusal::new(
-                        "ResourceNotFoundException",
-                        "The resource that you specified does not exist.",
-                    )
-                };
-                queues.queue(&from).map_err(|_| missing())?;
-                if queues.sources_of(&from).is_empty() {
-                    return Err(Refusal::bad("Source queue must be configured as a Dead Letter Queue."));
-                }
-                queues.move_back(&from, name("DestinationArn").as_deref(), now_ms).map_err(|_| missing())?;
-                Ok(json!({ "TaskHandle": STANDARD.encode(format!("{from}/{now_ms}")) }))
-            }
-            "ListMessageMoveTasks" => Ok(json!({ "Results": [] })),
-            other => Err(Refusal::new("UnknownOperationException", format!("{other} is not known here"))),
+        let name = request["QueueName"].as_str().unwrap_or_default();
+        self.queues.create(name, &texts(&request["Attributes"]), texts(&request["tags"]), self.now_ms)?;
+        Ok(json!({ "QueueUrl": self.endpoint.url_of(name) }))
+    }
+
+    fn url(&self) -> Answer {
+        let name = self.request["QueueName"].as_str().unwrap_or_default();
+        self.queues.queue(name)?;
+        Ok(json!({ "QueueUrl": self.endpoint.url_of(name) }))
+    }
+
+    fn list(&self) -> Answer {
+        let request = self.request;
+        let prefix = request["QueueNamePrefix"].as_str().unwrap_or_default();
+        let most = number(request, "MaxResults", 1..=1000)?.unwrap_or(1000) as usize;
+        let after = request["NextToken"].as_str().unwrap_or_default();
+        let mut found = self.queues.names().filter(|name| name.starts_with(prefix) && *name > after);
+        let page: Vec<_> = found.by_ref().take(most).collect();
+        let urls: Vec<_> = page.iter().map(|name| self.endpoint.url_of(name)).collect();
+        let mut answer = json!({ "QueueUrls": urls });
+        if let (Some(last), Some(_)) = (page.last(), found.next()) {
+            answer["NextToken"] = json!(last);
         }
+        Ok(answer)
+    }
+
+    fn attributes(&mut self) -> Answer {
+        let request = self.request;
+        let arn = |name: &str| queue_arn(self.endpoint.region, name);
+        let name = queue_name(request)?;
+        let counts = self.queues.counts(&name, self.now_ms)?;
+        let queue = self.queues.queue(&name)?;
+        let mut all = queue.attributes.named(arn);
+        all.insert("QueueArn".into(), arn(&name));
+        all.insert("CreatedTimestamp".into(), (queue.created_ms / 1000).to_string());
+        all.insert("LastModifiedTimestamp".into(), (queue.modified_ms / 1000).to_string());
+        all.insert("ApproximateNumberOfMessages".into(), counts.visible.to_string());
+        all.insert("ApproximateNumberOfMessagesNotVisible".into(), counts.in_flight.to_string());
+        all.insert("ApproximateNumberOfMessagesDelayed".into(), counts.delayed.to_string());
+        let asked: Vec<_> =
+            request["AttributeNames"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        if !asked.contains(&"All") {
+            all.retain(|key, _| asked.contains(&key.as_str()));
+        }
+        Ok(if all.is_empty() { json!({}) } else { json!({ "Attributes": all }) })
+    }
+
+    fn untag(&mut self) -> Answer {
+        let request = self.request;
+        let keys: Vec<_> =
+            request["TagKeys"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let queue = self.queues.queue_mut(&queue_name(request)?)?;
+        queue.tags.retain(|key, _| !keys.contains(&key.as_str()));
+        Ok(json!({}))
+    }
+}
+
+/// Messages.
+impl Call<'_> {
+    fn send(&mut self) -> Answer {
+        let name = queue_name(self.request)?;
+        let message = outgoing(self.request)?;
+        let answer = sent_fields(&message);
+        let sent = self.queues.send(&name, message, self.now_ms)?;
+        Ok(named(answer, &sent))
+    }
+
+    fn send_batch(&mut self) -> Answer {
+        let name = queue_name(self.request)?;
+        self.queues.queue(&name)?;
+        let entries = entries(self.request)?;
+        let read: Vec<_> = entries.iter().map(outgoing).collect();
+        let bytes: usize = read.iter().flatten().map(model::bytes_of).sum();
+        if bytes > BATCH_BYTES_MAX {
+            let message = format!(
+                "Batch requests cannot be longer than {BATCH_BYTES_MAX} bytes. You have sent {bytes} bytes."
+            );
+            return Err(Refusal::new("BatchRequestTooLong", message));
+        }
+        let mut read = read.into_iter();
+        Ok(batch(&entries, |_| {
+            let message = read.next().unwrap_or_else(|| Err(Refusal::bad("no such entry")))?;
+            let answer = sent_fields(&message);
+            self.queues.send(&name, message, self.now_ms).map(|sent| named(answer, &sent))
+        }))
+    }
+
+    fn receive(&mut self) -> Answer {
+        let request = self.request;
+        let most = request["MaxNumberOfMessages"].as_u64().unwrap_or(1) as usize;
+        let visibility_s = request["VisibilityTimeout"].as_u64();
+        let found = self.queues.receive(&queue_name(request)?, most, visibility_s, self.now_ms)?;
+        Ok(json!({ "Messages": found.len() }))
+    }
+
+    fn delete(&mut self) -> Answer {
+        let receipt = self.request["ReceiptHandle"].as_str().unwrap_or_default();
+        self.queues.delete(&queue_name(self.request)?, receipt).map(|()| json!({}))
+    }
+
+    fn delete_batch(&mut self) -> Answer {
+        let name = queue_name(self.request)?;
+        self.queues.queue(&name)?;
+        Ok(batch(&entries(self.request)?, |entry| {
+            let receipt = entry["ReceiptHandle"].as_str().unwrap_or_default();
+            self.queues.delete(&name, receipt).map(|()| json!({}))
+        }))
+    }
+
+    fn change_visibility(&mut self) -> Answer {
+        let name = queue_name(self.request)?;
+        self.change_visibility_of(&name, self.request)
+    }
+
+    fn change_visibility_batch(&mut self) -> Answer {
+        let name = queue_name(self.request)?;
+        self.queues.queue(&name)?;
+        Ok(batch(&entries(self.request)?, |entry| self.change_visibility_of(&name, entry)))
+    }
+
+    fn change_visibility_of(&mut self, name: &str, entry: &Json) -> Answer {
+        let seconds = number(entry, "VisibilityTimeout", 0..=VISIBILITY_MAX_S)?.unwrap_or(0);
+        let receipt = entry["ReceiptHandle"].as_str().unwrap_or_default();
+        self.queues.change_visibility(name, receipt, seconds, self.now_ms).map(|()| json!({}))
+    }
+}
+
+/// Dead-inbox entry queues.
+impl Call<'_> {
+    fn dead_letter_sources(&self) -> Answer {
+        let name = queue_name(self.request)?;
+        self.queues.queue(&name)?;
+        let sources = self.queues.sources_of(&name);
+        let urls: Vec<_> = sources.iter().map(|source| self.endpoint.url_of(source)).collect();
+        Ok(json!({ "queueUrls": urls }))
+    }
+
+    fn move_back(&mut self) -> Answer {
+        let name =
+            |key: &str| self.request[key].as_str().and_then(|arn| arn.rsplit(':').next()).map(str::to_owned);
+        let from =
+            name("SourceArn").ok_or_else(|| Refusal::new("MissingParameter", "SourceArn is missing"))?;
+        let missing = || {
+            let message = "The resource that you specified does not exist.";
+            Refusal::new("ResourceNotFoundException", message)
+        };
+        self.queues.queue(&from).map_err(|_| missing())?;
+        if self.queues.sources_of(&from).is_empty() {
+            return Err(Refusal::bad("Source queue must be configured as a Dead Letter Queue."));
+        }
+        let now_ms = self.now_ms;
+        let to = name("DestinationArn");
+        self.queues.move_back(&from, to.as_deref(), now_ms).map_err(|_| missing())?;
+        Ok(json!({ "TaskHandle": STANDARD.encode(format!("{from}/{now_ms}")) }))
     }
 }
 
@@ -295,171 +308,4 @@ fn batch(entries: &[Json], mut one: impl FnMut(&Json) -> Answer) -> Json {
     answer.insert("Successful".into(), Json::Array(successful));
     answer.insert("Failed".into(), Json::Array(failed));
     Json::Object(answer)
-}
-
-fn outgoing(request: &Json) -> Result<Outgoing, Refusal> {
-    let text = |name: &str| request[name].as_str().map(str::to_owned);
-    let mut attributes = BTreeMap::new();
-    for (name, value) in request["MessageAttributes"].as_object().into_iter().flatten() {
-        let kind = value["DataType"].as_str().unwrap_or_default().to_owned();
-        let bad = || {
-            Refusal::bad(format!(
-                "The message attribute '{name}' must contain a non-empty value of its type."
-            ))
-        };
-        let value =
-            match (kind.split('.').next(), value["StringValue"].as_str(), value["BinaryValue"].as_str()) {
-                (Some("String" | "Number"), Some(text), _) if !text.is_empty() => {
-                    Value::Text(text.to_owned())
-                }
-                (Some("Binary"), _, Some(encoded)) => {
-                    Value::Binary(STANDARD.decode(encoded).map_err(|_| bad())?)
-                }
-                _ => return Err(bad()),
-            };
-        attributes.insert(name.clone(), Attribute { kind, value });
-    }
-    Ok(Outgoing {
-        body: text("MessageBody").unwrap_or_default(),
-        attributes,
-        delay_s: number(request, "DelaySeconds", 0..=900)?,
-        group: text("MessageGroupId"),
-        deduplication: text("MessageDeduplicationId"),
-        trace: request["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"]
-            .as_str()
-            .map(str::to_owned),
-    })
-}
-
-fn sent_fields(message: &Outgoing) -> Json {
-    let mut answer = json!({ "MD5OfMessageBody": format!("{:x}", md5::compute(&message.body)) });
-    if !message.attributes.is_empty() {
-        answer["MD5OfMessageAttributes"] = json!(attributes_md5(message.attributes.iter()));
-    }
-    answer
-}
-
-fn named(mut answer: Json, sent: &model::Sent) -> Json {
-    answer["MessageId"] = json!(sent.id);
-    if let Some(sequence) = sent.sequence {
-        answer["SequenceNumber"] = json!(sequence.to_string());
-    }
-    answer
-}
-
-/// As the SQS Developer Guide describes it: each name, type and value with its length, in the order of names.
-fn attributes_md5<'a>(attributes: impl Iterator<Item = (&'a String, &'a Attribute)>) -> String {
-    let mut context = md5::Context::new();
-    for (name, attribute) in attributes {
-        let (sign, value): (u8, &[u8]) = match &attribute.value {
-            Value::Text(text) => (1, text.as_bytes()),
-            Value::Binary(bytes) => (2, bytes),
-        };
-        for part in [name.as_bytes(), attribute.kind.as_bytes()] {
-            context.consume((part.len() as u32).to_be_bytes());
-            context.consume(part);
-        }
-        context.consume([sign]);
-        context.consume((value.len() as u32).to_be_bytes());
-        context.consume(value);
-    }
-    format!("{:x}", context.finalize())
-}
-
-async fn receive(region: &Region, request: &Json) -> Answer {
-    let name = queue_name(request)?;
-    let most = number(request, "MaxNumberOfMessages", 1..=BATCH_MAX as u64)?.unwrap_or(1) as usize;
-    let visibility_s = number(request, "VisibilityTimeout", 0..=VISIBILITY_MAX_S)?;
-    let wait_s = number(request, "WaitTimeSeconds", 0..=WAIT_MAX_S)?;
-    let wait_s = match wait_s {
-        Some(wait_s) => wait_s,
-        None => region.queues().queue(&name)?.attributes.wait_s,
-    };
-    let deadline = Instant::now() + Duration::from_secs(wait_s);
-    loop {
-        let changed = region.queue_bell().notified();
-        tokio::pin!(changed);
-        // From here on no change is missed.
-        changed.as_mut().enable();
-        let now_ms = region.real_ms();
-        let due_ms = {
-            let mut queues = region.queues();
-            if queues.has_visible(&name, now_ms) {
-                region.log_receive(&name, most, visibility_s, now_ms);
-            }
-            let found = queues.receive(&name, most, visibility_s, now_ms)?;
-            if !found.is_empty() {
-                let messages: Vec<_> = found.iter().map(|found| delivered(region, request, found)).collect();
-                return Ok(json!({ "Messages": messages }));
-            }
-            queues.next_due_ms(&name, now_ms)
-        };
-        if Instant::now() >= deadline {
-            return Ok(json!({}));
-        }
-        let due = due_ms.map_or(deadline, |at_ms| {
-            deadline.min(Instant::now() + Duration::from_millis(at_ms.saturating_sub(now_ms).max(1)))
-        });
-        tokio::select! {
-            () = changed => {}
-            () = tokio::time::sleep_until(due) => {}
-        }
-    }
-}
-
-fn delivered(region: &Region, request: &Json, delivery: &Delivery) -> Json {
-    let message = &delivery.message;
-    let mut answer = json!({
-        "MessageId": message.id,
-        "ReceiptHandle": delivery.receipt,
-        "Body": message.sent.body,
-        "MD5OfBody": format!("{:x}", md5::compute(&message.sent.body)),
-    });
-    let names = |key: &str| -> Vec<&str> {
-        request[key].as_array().into_iter().flatten().filter_map(Json::as_str).collect()
-    };
-    let mut asked = names("AttributeNames");
-    asked.extend(names("MessageSystemAttributeNames"));
-    let mut system: BTreeMap<&str, String> = BTreeMap::new();
-    system.insert("SenderId", ACCOUNT.to_owned());
-    system.insert("SentTimestamp", message.sent_at_ms.to_string());
-    system.insert("ApproximateReceiveCount", message.receives.to_string());
-    system.insert(
-        "ApproximateFirstReceiveTimestamp",
-        message.first_received_ms.unwrap_or(message.sent_at_ms).to_string(),
-    );
-    system.extend(message.sequence.map(|sequence| ("SequenceNumber", sequence.to_string())));
-    system.extend(message.sent.group.clone().map(|group| ("MessageGroupId", group)));
-    system.extend(message.sent.deduplication.clone().map(|id| ("MessageDeduplicationId", id)));
-    system.extend(message.sent.trace.clone().map(|trace| ("AWSTraceHeader", trace)));
-    system
-        .extend(message.died_in.as_ref().map(|queue| ("DeadLetterQueueSourceArn", region.queue_arn(queue))));
-    if !asked.contains(&"All") {
-        system.retain(|name, _| asked.contains(name));
-    }
-    if !system.is_empty() {
-        answer["Attributes"] = json!(system);
-    }
-    let wanted = names("MessageAttributeNames");
-    let wants = |name: &str| {
-        wanted.iter().any(|wanted| match wanted.strip_suffix(".*").or(wanted.strip_suffix('*')) {
-            Some(prefix) => name.starts_with(prefix),
-            None => *wanted == "All" || *wanted == name,
-        })
-    };
-    let shown: Vec<_> = message.sent.attributes.iter().filter(|(name, _)| wants(name)).collect();
-    if !shown.is_empty() {
-        answer["MD5OfMessageAttributes"] = json!(attributes_md5(shown.iter().copied()));
-        let shown = shown.into_iter().map(|(name, attribute)| {
-            let value = match &attribute.value {
-                Value::Text(text) => json!({ "DataType": attribute.kind, "StringValue": text }),
-                Value::Binary(bytes) => {
-                    json!({ "DataType": attribute.kind, "BinaryValue": STANDARD.encode(bytes) })
-                }
-            };
-            (name.clone(), value)
-        });
-        answer["MessageAttributes"] = Json::Object(shown.collect());
-    }
-    answer
 }

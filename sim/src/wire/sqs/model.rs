@@ -1,7 +1,9 @@
-//! Queues: what SQS keeps and when it shows it. Synchronous; time is an argument.
+//! Queues: the messages that SQS keeps, and the times at which they are visible. Synchronous; time is an
+//! argument.
 //!
-//! Standard queues deliver in the order in which messages become visible, each once; SQS promises less, and [`Trouble`]
-//! makes the duplicates and the disorder that it allows. FIFO queues hold a group back while any of its messages is in flight.
+//! Standard queues deliver in the order in which messages become visible, each once; SQS promises less, and
+//! [`Trouble`] makes the duplicates and the disorder that it allows. FIFO queues hold a group back while any
+//! of its messages is in flight.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -72,7 +74,7 @@ pub(crate) enum Value {
     Binary(Vec<u8>),
 }
 
-/// What is sent.
+/// A message to send.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outgoing {
     pub(crate) body: String,
@@ -83,7 +85,7 @@ pub(crate) struct Outgoing {
     pub(crate) trace: Option<String>,
 }
 
-/// What the answer to a send says.
+/// The answer to a send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) id: String,
@@ -231,7 +233,7 @@ pub(crate) struct Queue {
     /// Standard queues: when each message is visible next.
     order: BTreeSet<(u64, u64)>,
     groups: BTreeMap<String, Group>,
-    /// What a deduplication id was answered with, and in which order they came.
+    /// The answers to deduplication ids, and the order in which they came.
     seen: BTreeMap<String, (u64, Sent)>,
     seen_order: VecDeque<(u64, String)>,
     serial: u64,
@@ -264,7 +266,7 @@ impl Queue {
         }
     }
 
-    /// Removes what is older than the retention. Messages are kept in the order of sending.
+    /// Removes messages older than the retention. Messages are kept in the order of sending.
     fn expire(&mut self, now_ms: u64) {
         let oldest = now_ms.saturating_sub(self.attributes.retention_s * 1000);
         while let Some((serial, message)) = self.messages.first_key_value() {
@@ -364,11 +366,12 @@ impl Queue {
     }
 }
 
-/// What SQS allows itself with messages of standard queues.
+/// Duplicates and disorder, which SQS allows in standard queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trouble {
-    /// Of a thousand messages sent, so many are there twice: the other one a little later, and deleted on its own.
+    /// Of a thousand messages sent, so many are there twice: the other one a little later, and deleted on its
+    /// own.
     #[serde(default)]
     pub duplicate_per_mille: u16,
     /// Of a thousand, so many are overtaken by later ones.
@@ -580,7 +583,7 @@ impl Queues {
         Ok(Sent { id, sequence })
     }
 
-    /// What is visible now. What was received too often goes to the dead-letter queue instead.
+    /// Receives visible messages. Those received too often go to the dead-letter queue instead.
     pub(crate) fn receive(
         &mut self,
         name: &str,
@@ -631,7 +634,8 @@ impl Queues {
                 message.died_in = Some(name.to_owned());
                 message.visible_at_ms = now_ms;
                 message.in_flight = false;
-                // A missing dead-letter queue keeps SQS trying; here the message is lost to nobody: it goes back.
+                // When the dead-letter queue is missing, SQS keeps trying; here the message goes back into
+                // its queue.
                 match self.queues.get_mut(&target) {
                     Some(target) => target.insert(message),
                     None => {
@@ -688,8 +692,8 @@ impl Queues {
         Ok(())
     }
 
-    /// Moves everything visible from a dead-letter queue back to where it came from, or to one queue. At once, where
-    /// SQS takes its time. Gives the number moved.
+    /// Moves everything visible from a dead-letter queue back to where it came from, or to one queue. At
+    /// once, where SQS takes its time. Gives the number moved.
     pub(crate) fn move_back(&mut self, from: &str, to: Option<&str>, now_ms: u64) -> Result<usize, Refusal> {
         let serials: Vec<_> =
             self.queue(from)?.order.range(..(now_ms + 1, 0)).map(|(_, serial)| *serial).collect();
@@ -730,7 +734,7 @@ fn check(message: &Outgoing, queue: &Attributes) -> Result<(), Refusal> {
             queue.message_bytes_max
         )));
     }
-    // What XML 1.0 cannot carry (SQS API reference, SendMessage).
+    // Characters that XML 1.0 cannot carry (SQS API reference, SendMessage).
     let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     if !message.body.chars().all(allowed) {
         return Err(Refusal::new(
@@ -762,7 +766,7 @@ fn check(message: &Outgoing, queue: &Attributes) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What counts against the limits: body, and the names, types and values of attributes.
+/// The bytes that count against the limits: body, and the names, types and values of attributes.
 pub(crate) fn bytes_of(message: &Outgoing) -> usize {
     let attributes = message.attributes.iter().map(|(name, attribute)| {
         let value = match &attribute.value {

@@ -1,0 +1,311 @@
+//! `perennial doctor`: is everything in place, and if not, what to do.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use perennial_engine::clock::Clock;
+use perennial_engine::queue::{Queue, QueueError};
+use perennial_views::Views;
+use perennial_views::model::doctor::DoctorReport;
+
+use crate::commands::files;
+use crate::failure::Failure;
+use crate::installation::config::{CloudKind, Config};
+use crate::installation::journal_file::{self, Holder};
+use crate::installation::{Installation, Role};
+use crate::output::{Output, doctor, words};
+
+/// An event from further in the future than this was written under another clock.
+const SKEW_MAX_MS: u64 = 5_000;
+
+/// How many dead letters are looked at; their number is known in any case.
+const DEAD_LETTERS_SHOWN: usize = 1;
+
+/// The variables that are read; another one with our prefix is likely a slip.
+const VARIABLES: [&str; 15] = [
+    "PERENNIAL_AS",
+    "PERENNIAL_CLOUD",
+    "PERENNIAL_CONFIG",
+    "PERENNIAL_DATA",
+    "PERENNIAL_DATA_DIR",
+    "PERENNIAL_LOG",
+    "PERENNIAL_OUTPUT",
+    "PERENNIAL_OWNER",
+    "PERENNIAL_QUEUES_INTERRUPTIONS",
+    "PERENNIAL_QUEUES_KIND",
+    "PERENNIAL_QUEUES_STEPS",
+    "PERENNIAL_QUEUES_SUBMISSIONS",
+    "PERENNIAL_SIM_SEED",
+    "PERENNIAL_SIM_SPEED",
+    "PERENNIAL_SWEEP_EVERY_S",
+];
+
+/// Of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Also ask EC2 whether the instance of this node file may be launched
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// The report when the configuration cannot be read: nothing else can be checked.
+pub(crate) fn no_configuration(failure: &Failure, output: Output) -> Result<(), Failure> {
+    let mut report = DoctorReport::default();
+    report.fail("configuration", failure.message(), "correct it; nothing else can be checked before");
+    end(&report, output)
+}
+
+/// Checks everything.
+pub(crate) async fn run(
+    args: &DoctorArgs,
+    installation: &Installation,
+    output: Output,
+) -> Result<(), Failure> {
+    let spec = args.file.as_ref().map(|file| files::node(file)).transpose()?;
+    let config = &installation.config;
+    let mut report = DoctorReport::default();
+    configuration(config, &mut report);
+    journal(config, &mut report).await;
+    for (name, role) in
+        [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
+    {
+        let queue = installation.queue(role).await;
+        queue_checks(&format!("queue {name}"), queue, &mut report).await;
+    }
+    match config.cloud {
+        CloudKind::Sim => report.warn(
+            "cloud",
+            "a simulated region inside `serve`; it ends with the process",
+            "for rehearsals only: set cloud = \"ec2\" for the real one",
+        ),
+        CloudKind::Region => {
+            report.warn(
+                "cloud",
+                "a simulated region, and its clock",
+                "for rehearsals only: set cloud = \"ec2\" for the real one",
+            );
+            ec2(installation, spec.as_ref(), &mut report).await;
+        }
+        CloudKind::Ec2 => ec2(installation, spec.as_ref(), &mut report).await,
+    }
+    end(&report, output)
+}
+
+/// Prints the report; a failed check is a failure.
+fn end(report: &DoctorReport, output: Output) -> Result<(), Failure> {
+    output.show(report, || doctor::report(report))?;
+    match report.failed() {
+        0 => Ok(()),
+        1 => Err(Failure::failed("one check failed")),
+        failed => Err(Failure::failed(format!("{failed} checks failed"))),
+    }
+}
+
+fn configuration(config: &Config, report: &mut DoctorReport) {
+    let file = match &config.file {
+        Some(path) => path.display().to_string(),
+        None => "no file, defaults".to_owned(),
+    };
+    report.ok("configuration", format!("{file}; owner {}", config.owner));
+    let mut unknown: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("PERENNIAL_") && !VARIABLES.contains(&name.as_str()))
+        .collect();
+    unknown.sort();
+    if !unknown.is_empty() {
+        report.warn("environment", format!("not read: {}", unknown.join(", ")), "is one of them misspelled?");
+    }
+}
+
+async fn journal(config: &Config, report: &mut DoctorReport) {
+    let path = config.journal_path();
+    let shown = path.display();
+    let views = match journal_file::find(&path) {
+        Ok(Some(journal)) => Views::new(journal),
+        Ok(None) => return report.warn("journal", format!("none at {shown}"), "`perennial serve` makes it"),
+        Err(failure) => return report.fail("journal", failure.message(), failure.advice()),
+    };
+    match views.checked_head().await {
+        Ok(None) => report.ok("journal", format!("{shown}, empty")),
+        Ok(Some(head)) => {
+            let position = head.position;
+            report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
+            clock(head.recorded_at_ms, report);
+        }
+        Err(error) => {
+            report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
+        }
+    }
+    match journal_file::holder(&path) {
+        Holder::Server(process) => report.ok("server", format!("running (process {process})")),
+        Holder::Nobody => report.warn("server", "none runs on this journal", "start `perennial serve`"),
+        Holder::Unknown(error) => {
+            report.fail("server", format!("the lock cannot be tried: {error}"), "use a local file system");
+        }
+    }
+}
+
+/// Warns when the newest event was written under another clock.
+fn clock(newest_ms: u64, report: &mut DoctorReport) {
+    let now_ms = Clock::system().now_ms();
+    if newest_ms > now_ms + SKEW_MAX_MS {
+        let ahead = words::length(newest_ms - now_ms);
+        report.warn(
+            "clock",
+            format!("the newest event is {ahead} in the future"),
+            "set the machine's clock (NTP); or was the journal written by a simulation?",
+        );
+    }
+}
+
+async fn queue_checks(
+    name: &str,
+    queue: Result<std::sync::Arc<dyn Queue>, Failure>,
+    report: &mut DoctorReport,
+) {
+    let queue = match queue {
+        Ok(queue) => queue,
+        Err(failure) => return report.fail(name, failure.message(), failure.advice()),
+    };
+    let depth = match queue.depth().await {
+        Ok(depth) => depth,
+        Err(error) => {
+            let failure = Failure::from(error);
+            return report.fail(name, failure.message(), failure.advice());
+        }
+    };
+    let found =
+        format!("{} waiting, {} in flight, {} delayed", depth.visible, depth.in_flight, depth.delayed);
+    match queue.dead_letters(DEAD_LETTERS_SHOWN).await {
+        Err(QueueError::Misconfigured { why }) => {
+            report.warn(name, format!("{found}; {why}"), "give it a redrive policy with a dead-letter queue");
+        }
+        Err(error) => report.warn(name, format!("{found}; dead letters: {error}"), "allow reading them"),
+        Ok(_) if depth.dead == 0 => report.ok(name, found),
+        Ok(dead) => {
+            let first = dead.first().map_or_else(String::new, |entry| format!(", such as: {}", entry.reason));
+            let found = format!("{found}; {} dead letters{first}", depth.dead);
+            report.warn(name, found, "look at them; each is an answer to its sender");
+        }
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "the same signature as with AWS")]
+async fn ec2(
+    _: &Installation,
+    _: Option<&perennial_workflows::spec::node::NodeSpec>,
+    report: &mut DoctorReport,
+) {
+    report.fail(
+        "cloud",
+        "cloud is \"ec2\", and this build has no AWS SDK",
+        "build without --no-default-features, or set cloud = \"sim\"",
+    );
+}
+
+#[cfg(feature = "aws")]
+async fn ec2(
+    installation: &Installation,
+    spec: Option<&perennial_workflows::spec::node::NodeSpec>,
+    report: &mut DoctorReport,
+) {
+    use perennial_workers::port::Select;
+
+    let aws = installation.aws().await;
+    match aws.region() {
+        Some(region) => report.ok("region", region),
+        None => {
+            let to_do = "set AWS_REGION, or a region in ~/.aws/config for the profile in use";
+            return report.fail("region", "none is configured", to_do);
+        }
+    }
+    let cloud = aws.cloud();
+    match cloud.identity().await {
+        Ok(account) if account.is_empty() => report.ok("credentials", "found; the endpoint names no account"),
+        Ok(account) => report.ok("credentials", format!("account {account}")),
+        Err(error) => {
+            let to_do = advice(&error, "check AWS_PROFILE, the instance profile, or the keys");
+            report.fail("credentials", error.to_string(), to_do);
+        }
+    }
+    let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
+    match cloud.instances(&Select::Tagged(tags)).await {
+        Ok(instances) => {
+            report.ok(
+                "describe",
+                format!("{} instances of owner {}", instances.len(), installation.config.owner),
+            );
+        }
+        Err(error) => {
+            report.fail("describe", error.to_string(), advice(&error, "allow ec2:DescribeInstances"));
+        }
+    }
+    match spec {
+        None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
+        Some(spec) => dry_run(cloud.as_ref(), spec, report).await,
+    }
+}
+
+/// What to do about a call that failed: without an answer the way there is broken, not what was asked.
+#[cfg(feature = "aws")]
+fn advice(error: &perennial_workers::port::error::CloudError, answered: &'static str) -> &'static str {
+    if error.code.is_empty() { "check the network, AWS_REGION and AWS_ENDPOINT_URL" } else { answered }
+}
+
+#[cfg(feature = "aws")]
+async fn dry_run(
+    cloud: &dyn perennial_workers::port::Cloud,
+    spec: &perennial_workflows::spec::node::NodeSpec,
+    report: &mut DoctorReport,
+) {
+    use perennial_workers::port::{LaunchNetwork, LaunchRequest};
+
+    let zone = match cloud.subnets(std::slice::from_ref(&spec.subnet)).await {
+        Ok(subnets) => match subnets.first() {
+            Some(subnet) => subnet.zone.clone(),
+            None => {
+                return report.fail("subnet", format!("{} is not there", spec.subnet), "name another one");
+            }
+        },
+        Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
+    };
+    if spec.capacity.is_surveyed() {
+        let named = perennial_workers::port::TypeQuery::Named(vec!["m5.large".to_owned()]);
+        match cloud.instance_types(&named).await {
+            Ok(_) => report.ok("instance types", "may be looked at"),
+            Err(error) => {
+                report.fail("instance types", error.to_string(), "allow ec2:DescribeInstanceTypes");
+            }
+        }
+        match cloud.offered_types(&zone).await {
+            Ok(offered) => report.ok("offerings", format!("{} types in {zone}", offered.len())),
+            Err(error) => {
+                report.fail("offerings", error.to_string(), "allow ec2:DescribeInstanceTypeOfferings");
+            }
+        }
+    }
+    for pool in spec.ladder(&spec.subnet, None) {
+        let check = format!("launch {pool}");
+        let request = LaunchRequest {
+            client_token: uuid::Uuid::now_v7().to_string(),
+            image: spec.image.clone(),
+            instance_type: pool.instance_type.clone(),
+            market: pool.market,
+            price_max: spec.capacity.price_max.clone(),
+            zone: zone.clone(),
+            network: LaunchNetwork::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
+            volumes: Vec::new(),
+            suppress: Vec::new(),
+            root: None,
+            key_name: spec.key_name.clone(),
+            instance_profile: spec.instance_profile.clone(),
+            user_data: spec.user_data.clone(),
+            tags: spec.tags.clone(),
+        };
+        match cloud.may_run_instances(&request).await {
+            Ok(()) => report.ok(&check, format!("allowed in {zone}")),
+            Err(error) => report.fail(&check, error.to_string(), "see the IAM policy, and the node file"),
+        }
+    }
+}

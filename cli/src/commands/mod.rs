@@ -1,0 +1,18 @@
+//! The commands: each reads its arguments, asks or submits, and hands the answer to [`crate::output`].
+
+pub(crate) mod address_pool;
+pub(crate) mod args;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod files;
+pub(crate) mod journal;
+pub(crate) mod node;
+pub(crate) mod prune;
+#[cfg(feature = "region")]
+pub(crate) mod region;
+pub(crate) mod schema;
+pub(crate) mod serve;
+pub(crate) mod signals;
+pub(crate) mod submit;
+pub(crate) mod watch;
+pub(crate) mod workflow;

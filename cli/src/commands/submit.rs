@@ -1,0 +1,275 @@
+//! Submits something: a message to the submissions queue, and following what becomes of it.
+
+use std::time::Duration;
+
+use clap::Args;
+use perennial_engine::clock::Clock;
+use perennial_engine::queue::Outgoing;
+use perennial_views::Views;
+use perennial_views::model::backups::BackupProgress;
+use perennial_views::model::prune::NotDeleted;
+use perennial_views::model::submission::SubmissionView;
+use perennial_workflows::aggregate::inbox::Disposition;
+use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
+use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, Outcome};
+
+use crate::commands::args::duration;
+use crate::commands::watch::{LOOK_EVERY, Progress, watch};
+use crate::failure::Failure;
+use crate::installation::config::QueueKind;
+use crate::installation::{Installation, Role};
+use crate::output::{Output, words};
+
+/// A running server answers a submission within milliseconds; after this long there is none, or it is in
+/// trouble.
+const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
+
+/// Of every command that submits something.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SubmitArgs {
+    /// Wait until it is done or stuck, and show the progress
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long --wait waits, such as 90s, 30m or 2h
+    #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+    /// The idempotency key; each key is processed once [default: a new UUID]
+    #[arg(long = "id", value_name = "KEY", value_parser = submission_id)]
+    pub(crate) submission: Option<SubmissionId>,
+    /// Who requests it, for the record
+    #[arg(long = "as", value_name = "WHO", env = "PERENNIAL_AS", hide_env = true)]
+    pub(crate) requested_by: Option<String>,
+}
+
+fn submission_id(text: &str) -> Result<SubmissionId, String> {
+    SubmissionId::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl SubmitArgs {
+    /// Makes the message: a submission of `workflow` about `node`.
+    pub(crate) fn message(
+        &self,
+        workflow: &str,
+        node: Option<&str>,
+        params: serde_json::Value,
+    ) -> serde_json::Value {
+        let id =
+            self.submission.as_ref().map_or_else(|| uuid::Uuid::now_v7().to_string(), ToString::to_string);
+        let who =
+            self.requested_by.clone().or_else(|| std::env::var("USER").ok()).filter(|who| !who.is_empty());
+        let mut message = serde_json::json!({
+            "schema": "perennial.submission/v1",
+            "id": id,
+            "workflow": workflow,
+            "params": params,
+            "requested_by": who.unwrap_or_else(|| "cli".to_owned()),
+        });
+        if let Some(node) = node {
+            message["node"] = node.into();
+        }
+        message
+    }
+
+    /// Makes the message of `workflow` about `node`, sends it and, if asked, follows it.
+    pub(crate) async fn submit(
+        &self,
+        installation: &Installation,
+        output: Output,
+        (workflow, node): (&str, Option<&NodeName>),
+        params: serde_json::Value,
+    ) -> Result<(), Failure> {
+        let message = self.message(workflow, node.map(NodeName::as_str), params);
+        self.send(installation, output, &message).await
+    }
+
+    /// Sends a message and, if asked, follows it.
+    pub(crate) async fn send(
+        &self,
+        installation: &Installation,
+        output: Output,
+        message: &serde_json::Value,
+    ) -> Result<(), Failure> {
+        let body = message.to_string();
+        // What the server would refuse by its form is refused here, where the operator reads it.
+        let submission = Submission::parse(&body).map_err(Failure::user)?;
+        let id = submission.id.to_string();
+        let queue = installation.queue(Role::Submissions).await?;
+        queue.send(vec![Outgoing::now(body)]).await?;
+        if !self.wait {
+            let view = SubmissionView {
+                submission: id.clone(),
+                disposition: None,
+                workflow: None,
+                state: "sent".to_owned(),
+            };
+            return output.show(&view, || id);
+        }
+        output.say(&format!("submitted {id}"));
+        let expected = Expected::of(&submission.work);
+        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
+        let (disposition, workflow, outcome) = match followed {
+            Ok(followed) => followed?,
+            Err(_) => {
+                return Err(Failure::unknown(format!(
+                    "the outcome of submission {id} is not known after {}",
+                    words::length(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX))
+                ))
+                .hint("it is kept: start `perennial serve` if none runs, and look with `perennial workflow list`"));
+            }
+        };
+        if let (Work::Prune(_), Some(workflow)) = (&submission.work, &workflow) {
+            check_ended(workflow, &installation.views()?.not_deleted(workflow).await?)?;
+        }
+        let text = match &workflow {
+            Some(workflow) => format!("{id}: workflow {workflow} {outcome}"),
+            None => format!("{id}: {disposition}"),
+        };
+        let state = if workflow.is_some() { outcome.name() } else { "done" };
+        let view = SubmissionView {
+            submission: id,
+            disposition: Some(disposition),
+            workflow,
+            state: state.to_owned(),
+        };
+        output.show(&view, || text)
+    }
+}
+
+/// How a workflow should end, by what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Completed,
+    /// A cancellation follows the workflow to its end as well; being cancelled is what was asked for.
+    Cancelled,
+    /// Also of a workflow that was under way.
+    Paused,
+    Deleted,
+}
+
+impl Expected {
+    const fn of(work: &Work) -> Self {
+        match work {
+            Work::Cancel(_) => Self::Cancelled,
+            Work::Pause(_) => Self::Paused,
+            Work::Delete(_) => Self::Deleted,
+            Work::Apply(_)
+            | Work::Replace(_)
+            | Work::Backup(_)
+            | Work::Recycle(_)
+            | Work::Restore(_)
+            | Work::Pool(_)
+            | Work::ResumeNode(_)
+            | Work::Prune(_)
+            | Work::Resume(_) => Self::Completed,
+        }
+    }
+
+    const fn is_met_by(self, outcome: Outcome) -> bool {
+        match self {
+            Self::Completed | Self::Deleted => matches!(outcome, Outcome::Completed),
+            Self::Cancelled => matches!(outcome, Outcome::Cancelled),
+            Self::Paused => matches!(outcome, Outcome::Completed | Outcome::Paused),
+        }
+    }
+}
+
+/// Follows a submission: its inbox entry, then the workflow it led to.
+async fn follow(
+    installation: &Installation,
+    output: Output,
+    id: &str,
+    expected: Expected,
+) -> Result<(Disposition, Option<OperationId>, Outcome), Failure> {
+    let (views, disposition) = disposition(installation, output, id).await?;
+    output.say(&disposition.to_string());
+    match &disposition {
+        Disposition::Started { operation } | Disposition::Joined { operation } => {
+            let mut operation = operation.clone();
+            let mut outcome = watch(&views, output, Progress::Aside, &operation).await?;
+            // A deletion that had to end another workflow first begins with that one's end.
+            if expected == Expected::Deleted && outcome == Outcome::Paused {
+                operation = operation.next();
+                outcome = watch(&views, output, Progress::Aside, &operation).await?;
+            }
+            if !expected.is_met_by(outcome) {
+                return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));
+            }
+            Ok((disposition, Some(operation), outcome))
+        }
+        Disposition::BackupBegan { backup } => {
+            backup_ends(&views, backup).await?;
+            output.say(&format!("{backup} is complete"));
+            Ok((disposition, None, Outcome::Completed))
+        }
+        Disposition::Changed | Disposition::PoolDeclared { .. } | Disposition::Noted { .. } => {
+            Ok((disposition, None, Outcome::Completed))
+        }
+        Disposition::Rejected { .. }
+        | Disposition::Foreign { .. }
+        | Disposition::Past { .. }
+        | Disposition::Unknown { .. }
+        | Disposition::Malformed { .. }
+        | Disposition::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {disposition}"))),
+    }
+}
+
+/// Waits until a server has processed a submission.
+async fn disposition(
+    installation: &Installation,
+    output: Output,
+    id: &str,
+) -> Result<(Views, Disposition), Failure> {
+    let clock = Clock::system();
+    let sent_ms = clock.now_ms();
+    let mut told = false;
+    loop {
+        if let Some(views) = installation.views_if_ready()?
+            && let Some(disposition) = views.disposition("submissions", id).await?
+        {
+            return Ok((views, disposition));
+        }
+        let waited = clock.now_ms().saturating_sub(sent_ms);
+        if !told && u128::from(waited) >= ANSWER_EXPECTED.as_millis() {
+            told = true;
+            let elsewhere = match installation.config.queues.submissions.kind {
+                QueueKind::Embedded => "",
+                QueueKind::Sqs => " (or it runs elsewhere and keeps its journal there)",
+            };
+            output.say(&format!(
+                "no server has answered yet{elsewhere}; the submission is kept in the queue, still waiting …"
+            ));
+        }
+        clock.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until a backup is complete (good) or has failed.
+async fn backup_ends(views: &Views, id: &BackupId) -> Result<(), Failure> {
+    loop {
+        match views.backup_progress(id).await? {
+            BackupProgress::Running => Clock::system().sleep(LOOK_EVERY).await,
+            BackupProgress::Complete => return Ok(()),
+            BackupProgress::Failed { because } => {
+                return Err(Failure::failed(format!("backup {id} has failed: {because}")));
+            }
+        }
+    }
+}
+
+/// Checks that a prune that has ended could delete everything.
+///
+/// # Errors
+/// Which volumes it could not delete, and why.
+fn check_ended(prune: &OperationId, not_deleted: &[NotDeleted]) -> Result<(), Failure> {
+    if not_deleted.is_empty() {
+        return Ok(());
+    }
+    let left: Vec<String> = not_deleted
+        .iter()
+        .map(|left| format!("{}: {}", left.volume, left.because.as_deref().unwrap_or("not tried")))
+        .collect();
+    Err(Failure::failed(format!("workflow {prune} has not deleted {}", left.join("; ")))
+        .hint("remove the cause, and prune again"))
+}

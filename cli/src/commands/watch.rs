@@ -1,0 +1,68 @@
+//! Follows a workflow: its events as they come, until it is over or stuck.
+
+use std::time::Duration;
+
+use perennial_engine::clock::Clock;
+use perennial_engine::ids::Seq;
+use perennial_views::Views;
+use perennial_views::model::workflow::{WatchedEvent, WorkflowProgress};
+use perennial_workflows::model::operation_id::{OperationId, Outcome};
+
+use crate::failure::Failure;
+use crate::output::narrator::Narrator;
+use crate::output::{Format, Output, words};
+
+/// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Where the progress of a workflow goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It is what was asked for: stdout.
+    Data,
+    /// It only passes the time: stderr.
+    Aside,
+}
+
+/// Prints a workflow's events as they come, until it is over (good) or stuck (a failure).
+pub(crate) async fn watch(
+    views: &Views,
+    output: Output,
+    progress: Progress,
+    id: &OperationId,
+) -> Result<Outcome, Failure> {
+    let mut watch = views.watch(id);
+    let clock = Clock::system();
+    let mut began_ms = None;
+    let mut narrator = Narrator::default();
+    loop {
+        for event in watch.next_events().await? {
+            let began_ms = *began_ms.get_or_insert(event.line.recorded_at_ms);
+            let text = told(&mut narrator, id, &event, began_ms);
+            match (progress, output.format, text) {
+                (Progress::Data, Format::Json, _) => output.json_line(&event.line)?,
+                (Progress::Data, Format::Table, Some(text)) => output.text(&text)?,
+                (Progress::Aside, _, Some(text)) => output.say(&text),
+                (_, _, None) => {}
+            }
+        }
+        match watch.progress() {
+            WorkflowProgress::Running => {}
+            WorkflowProgress::Finished(outcome) => return Ok(*outcome),
+            WorkflowProgress::Stuck(stuck) => {
+                let why = format!("workflow {id} is stuck at {}: {}", stuck.step, stuck.because);
+                return Err(Failure::failed(why)
+                    .hint(format!("{}; then `perennial workflow resume {id}`", stuck.needs)));
+            }
+        }
+        clock.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// An event in words, with the time since the workflow began.
+fn told(narrator: &mut Narrator, id: &OperationId, event: &WatchedEvent, began_ms: u64) -> Option<String> {
+    let (name, what) = narrator.narrate(id, Seq(event.line.seq), &event.event)?;
+    let at = words::length(event.line.recorded_at_ms.saturating_sub(began_ms));
+    let head = format!(" {:>9}  {name:<16} ", format!("+{at}"));
+    Some(words::wrapped(&head, &what, 12))
+}

@@ -1,0 +1,115 @@
+//! What happened to a node and in a workflow.
+
+use std::collections::BTreeMap;
+
+use perennial_workflows::model::resources::RecoveryPoint;
+use perennial_workflows::model::volume::Slot;
+use perennial_workflows::view::history::{Comparison, Entry, NodeHistory, Remark, StepLine, Story};
+
+use crate::output::table;
+use crate::output::words::{length, time, wrapped};
+
+/// A history for people.
+pub(crate) fn node(history: &NodeHistory) -> String {
+    let entries: Vec<String> = history
+        .entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Remark { at_ms, text } => wrapped(&time(*at_ms), text, 4),
+            Entry::Operation(story) => workflow(story),
+        })
+        .collect();
+    entries.join("\n\n")
+}
+
+/// One workflow for people.
+pub(crate) fn workflow(story: &Story) -> String {
+    let end = match story.finished_at_ms {
+        Some(at_ms) => format!("finished after {}", length(at_ms.saturating_sub(story.started_at_ms))),
+        None => story.status.clone(),
+    };
+    let head = format!("{} {} {}:", time(story.started_at_ms), story.operation, story.kind);
+    let mut lines = vec![wrapped(&head, &end, 4), wrapped("  cause   ", &story.cause, 11)];
+    if let Some(outage) = &story.outage {
+        let from = length(outage.from_ms.saturating_sub(story.started_at_ms));
+        let to = length(outage.to_ms.saturating_sub(story.started_at_ms));
+        let what = format!(
+            "{}, from +{from} ({}) to +{to} ({})",
+            length(outage.length_ms()),
+            outage.from,
+            outage.to
+        );
+        lines.push(wrapped("  outage  ", &what, 11));
+    }
+    let losses = losses(&story.recovery_points);
+    if !losses.is_empty() {
+        lines.push(wrapped("  loss    ", &losses.join("; "), 11));
+    }
+    lines.push(String::new());
+    lines.push(steps(story));
+    lines.extend(remarks("rejected", &story.rejected, story));
+    lines.extend(remarks("also", &story.remarks, story));
+    if story.comparison.iter().any(|line| !line.before.is_empty()) {
+        lines.push(String::new());
+        lines.push(comparison(&story.comparison));
+    }
+    lines.join("\n")
+}
+
+/// What of each of a node's volumes is lost, and why the rest is not: a line for each.
+pub(crate) fn losses(recovery_points: &BTreeMap<Slot, RecoveryPoint>) -> Vec<String> {
+    let lines = recovery_points.iter().map(|(slot, origin)| match origin {
+        RecoveryPoint::SameVolume => format!("{slot}: none, the same volume"),
+        RecoveryPoint::Clone { of } => format!("{slot}: none, a clone of {of}"),
+        RecoveryPoint::FinalSnapshot { snapshot } => format!("{slot}: none, final snapshot {snapshot}"),
+        RecoveryPoint::Backup { backup, taken_at_ms, until_ms } => format!(
+            "{slot}: since {}, {} at most ({backup})",
+            time(*taken_at_ms),
+            length(until_ms.saturating_sub(*taken_at_ms))
+        ),
+        RecoveryPoint::Anew => format!("{slot}: everything, it began anew"),
+    });
+    lines.collect()
+}
+
+/// The steps of an operation, each with when it began, how long it took and what was seen.
+pub(crate) fn steps(story: &Story) -> String {
+    let mut lines = vec![format!("  {:>9}  {:>8}  STEP, AND WHAT WAS SEEN", "BEGAN", "TOOK")];
+    lines.extend(story.steps.iter().map(|step| step_line(step, story.started_at_ms)));
+    lines.join("\n")
+}
+
+fn step_line(step: &StepLine, started_at_ms: u64) -> String {
+    let began = length(step.intended_at_ms.saturating_sub(started_at_ms));
+    let took = step
+        .settled_at_ms
+        .map_or_else(|| "-".to_owned(), |at_ms| length(at_ms.saturating_sub(step.intended_at_ms)));
+    let again = if step.attempt > 1 { format!(" (try {})", step.attempt) } else { String::new() };
+    let name = format!("{}{again}", step.step);
+    wrapped(&format!("  {:>9}  {took:>8}  {name:<16} ", format!("+{began}")), &step.evidence, 25)
+}
+
+fn remarks(title: &str, remarks: &[Remark], story: &Story) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !remarks.is_empty() {
+        lines.push(format!("  {title}:"));
+    }
+    lines.extend(remarks.iter().map(|remark| {
+        let at = length(remark.at_ms.saturating_sub(story.started_at_ms));
+        wrapped(&format!("  {:>9} ", format!("+{at}")), &remark.text, 13)
+    }));
+    lines
+}
+
+/// Before and after.
+fn comparison(lines: &[Comparison]) -> String {
+    let or_none = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
+    table(
+        &["", "BEFORE", "AFTER", ""],
+        &[],
+        lines.iter().map(|line| {
+            let same = if line.same { "same" } else { "" };
+            vec![format!("  {}", line.what), or_none(&line.before), or_none(&line.after), same.to_owned()]
+        }),
+    )
+}

@@ -1,0 +1,154 @@
+//! Nodes, their backups and their history.
+
+use std::collections::BTreeMap;
+
+use perennial_engine::journal::Which;
+use perennial_workflows::aggregate::backup_catalog::Carried;
+use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::domain::states::{Event, State};
+use perennial_workflows::domain::submission::PruneParams;
+use perennial_workflows::model::backup_id::catalog_key;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::spec::node::NodeSpec;
+use perennial_workflows::view::history::{NodeHistory, node_history};
+use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming};
+
+use crate::model::backups::BackupsView;
+use crate::model::history::{add_backups, begin_with_a_workflow};
+use crate::model::node::{NodeLine, NodeView};
+use crate::model::prune::{NotDeleted, PrunePreview};
+use crate::query::{QueryError, Subject, Views};
+
+impl Views {
+    /// Every node, in order of name.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`], [`QueryError::Summary`] and [`QueryError::Corrupt`].
+    pub async fn nodes(&self) -> Result<Vec<NodeLine>, QueryError> {
+        let mut lines = Vec::new();
+        for (name, summary) in self.summaries::<NodeSummary>("node", Which::All).await? {
+            let operation = match &summary.operation {
+                Some((id, _)) => self.find_operation(id).await?,
+                None => None,
+            };
+            lines.push(NodeLine::new(&name, summary, operation.as_ref()));
+        }
+        Ok(lines)
+    }
+
+    /// One node with all that belongs to it.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn node(&self, name: &NodeName, now_ms: u64) -> Result<NodeView, QueryError> {
+        let (node, _) = self.registered(name).await?;
+        let open = match &node.open {
+            Some((id, _)) => Some(self.operation(id).await?),
+            None => None,
+        };
+        let catalog = self.backup_catalog(name).await?;
+        Ok(NodeView::new(name, &node, open.as_ref(), &catalog, now_ms))
+    }
+
+    /// The file of a node.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn node_spec(&self, name: &NodeName) -> Result<NodeSpec, QueryError> {
+        Ok(self.registered(name).await?.1)
+    }
+
+    /// The backups of a node.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn backups(&self, name: &NodeName, now_ms: u64) -> Result<BackupsView, QueryError> {
+        let (node, _) = self.registered(name).await?;
+        Ok(BackupsView::new(name, &node, &self.backup_catalog(name).await?, now_ms))
+    }
+
+    /// The history of a node; with `last`, only of its newest workflows.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`], [`QueryError::Corrupt`] and [`QueryError::Event`].
+    pub async fn history(&self, name: &NodeName, last: Option<usize>) -> Result<NodeHistory, QueryError> {
+        let (node, _) = self.registered(name).await?;
+        let first = node.operations.saturating_sub(last.map_or(u64::MAX, |last| last as u64));
+        let mut operations = BTreeMap::new();
+        for number in first + 1..=node.operations {
+            let id = OperationId::new(name.clone(), number);
+            operations.insert(id.clone(), self.operation_events(&id).await?);
+        }
+        let stream = node_stream(name);
+        let events = self.events(&stream, |event| match event {
+            Event::Node(event) => Some(event),
+            Event::Operation(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_) => None,
+        });
+        let mut history = node_history(name, &events.await?, &operations);
+        if last.is_some() {
+            begin_with_a_workflow(&mut history);
+        }
+        add_backups(&mut history, &self.backup_catalog(name).await?);
+        Ok(history)
+    }
+
+    /// What the next workflow of a node would do.
+    ///
+    /// # Errors
+    /// [`QueryError::NoOtherSubnet`] when a move is to be planned and the node file names no subnet for it;
+    /// [`QueryError::Missing`], [`QueryError::Plan`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn plan(&self, name: &NodeName, assumption: Assumption) -> Result<Plan, QueryError> {
+        let (node, spec) = self.registered(name).await?;
+        if assumption.capacity_here == Presence::Missing && spec.capacity.other_subnets.is_empty() {
+            return Err(QueryError::NoOtherSubnet { node: spec.name });
+        }
+        Ok(plan_assuming(&spec, Some(&node), assumption)?)
+    }
+
+    /// What a prune of a node would delete, and what would stay.
+    ///
+    /// # Errors
+    /// [`QueryError::NotPrunable`] when a volume that is named cannot be deleted; [`QueryError::Missing`],
+    /// [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn prune_preview(
+        &self,
+        name: &NodeName,
+        params: &PruneParams,
+        now_ms: u64,
+    ) -> Result<PrunePreview, QueryError> {
+        let (node, _) = self.registered(name).await?;
+        PrunePreview::new(name, &node, params, now_ms).map_err(|why| QueryError::NotPrunable { why })
+    }
+
+    /// What a prune that has ended could not delete.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn not_deleted(&self, prune: &OperationId) -> Result<Vec<NotDeleted>, QueryError> {
+        let items = self.operation(prune).await?.order.prune.clone();
+        Ok(NotDeleted::of(&self.registered(prune.node()).await?.0, &items))
+    }
+
+    /// A node that was registered at some time, and its file.
+    async fn registered(&self, name: &NodeName) -> Result<(Node, NodeSpec), QueryError> {
+        if let State::Node(node) = self.state(&node_stream(name)).await?
+            && let Some(spec) = node.spec.clone()
+        {
+            return Ok((node, spec));
+        }
+        Err(QueryError::Missing { subject: Subject::Node, name: name.to_string() })
+    }
+
+    /// What the present segment of a node's backup catalogue knows; nothing, when the node never had a
+    /// backup.
+    pub(super) async fn backup_catalog(&self, name: &NodeName) -> Result<Carried, QueryError> {
+        let streams = self.journal.lookup(&catalog_key(name)).await?;
+        let Some(stream) = streams.first() else { return Ok(Carried::default()) };
+        match self.state(stream).await? {
+            State::BackupCatalog(catalog) => Ok(catalog.known),
+            _ => Ok(Carried::default()),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What stands between the port and its callers.
+
+pub mod budget;
+pub mod catalogue;
+pub mod observer;

@@ -1,0 +1,54 @@
+//! The lists that periodic tasks go through, a page at a time.
+
+use perennial_engine::engine::Engine;
+use perennial_engine::ids::StreamId;
+use perennial_engine::journal::{ReadError, SummaryRow, Which};
+use perennial_workflows::domain::Perennial;
+
+/// How many rows one page holds.
+const PAGE: usize = 500;
+
+/// The summaries of a category. What is appended meanwhile may be in it or not: the next run finds it.
+pub(super) struct Pages<'e> {
+    engine: &'e Engine<Perennial>,
+    category: &'static str,
+    which: Which,
+    next: Next,
+}
+
+enum Next {
+    First,
+    After(StreamId),
+    None,
+}
+
+impl<'e> Pages<'e> {
+    /// Of all nodes.
+    pub(super) const fn of_nodes(engine: &'e Engine<Perennial>) -> Self {
+        Self { engine, category: "node", which: Which::All, next: Next::First }
+    }
+
+    /// Of the backup catalogues that are open.
+    pub(super) const fn of_open_catalogs(engine: &'e Engine<Perennial>) -> Self {
+        Self { engine, category: "backup", which: Which::Open, next: Next::First }
+    }
+
+    /// The next page; `None` after the last one.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<SummaryRow>>, ReadError> {
+        let after = match std::mem::replace(&mut self.next, Next::None) {
+            Next::First => None,
+            Next::After(stream) => Some(stream),
+            Next::None => return Ok(None),
+        };
+        let page = self.engine.journal().summaries(self.category, self.which, after, PAGE).await?;
+        if page.len() == PAGE
+            && let Some(last) = page.last()
+        {
+            self.next = Next::After(last.stream.clone());
+        }
+        Ok(Some(page))
+    }
+}

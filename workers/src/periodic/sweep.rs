@@ -1,0 +1,327 @@
+//! The sweep: finds a lost instance when no event ever came.
+//!
+//! Every so often it describes the instances of all nodes (and their spot requests) and hands what it sees to
+//! the same decision that events go to. An event and a sweep about the same loss are one operation. What it
+//! sees of the volumes on instances of nodes at rest goes the same way: see `attachment_drift`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::journal::ReadError;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::node_stream;
+use perennial_workflows::model::signal::{News, Signal, Source};
+use tracing::{info, warn};
+
+use super::attachment_drift;
+use super::attachment_drift::{AttachmentDrift, Held, Seen};
+use super::driver::{Failure, Task};
+use super::pages::Pages;
+use crate::capacity::refusals::CapacityRefusals;
+use crate::ingest::events::NOTICE;
+use crate::port::error::CloudError;
+use crate::port::{Cloud, ImpairedView, InstanceView, Select};
+
+/// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a
+/// minute.
+pub const EVERY: Duration = Duration::from_secs(20);
+
+/// An instance must be missing from this many sweeps in a row: NotFound alone proves nothing.
+const MISSING_SWEEPS: u32 = 2;
+
+/// Between two looks at the status checks: EC2 makes them once a minute (EC2 User Guide, "Status checks").
+const CHECKED_EVERY: Duration = Duration::from_mins(1);
+
+/// How many ids one describe asks for.
+const CHUNK: usize = 200;
+
+/// The sweep over all nodes.
+pub struct Sweep {
+    engine: Engine<Perennial>,
+    cloud: Arc<dyn Cloud>,
+    owner: String,
+    every: Duration,
+    missing: HashMap<InstanceId, u32>,
+    drift: AttachmentDrift,
+    /// Since when, in milliseconds, status checks fail of which EC2 does not say so.
+    impaired: HashMap<InstanceId, u64>,
+    checked_at_ms: u64,
+    refusals: Arc<CapacityRefusals>,
+}
+
+/// One instance to look at.
+#[derive(Debug, Clone)]
+struct Watched {
+    node: NodeName,
+    spot_request: Option<SpotRequestId>,
+    /// Its volumes, if it carries a node at rest.
+    held: Option<Held>,
+}
+
+#[async_trait]
+impl Task for Sweep {
+    fn name(&self) -> &'static str {
+        "sweep"
+    }
+
+    fn every(&self) -> Duration {
+        self.every
+    }
+
+    async fn once(&mut self) -> Result<(), Failure> {
+        Ok(self.sweep().await?)
+    }
+}
+
+impl Sweep {
+    /// A sweep.
+    #[must_use]
+    pub fn new(
+        engine: Engine<Perennial>,
+        cloud: Arc<dyn Cloud>,
+        owner: String,
+        every: Duration,
+        refusals: Arc<CapacityRefusals>,
+    ) -> Self {
+        Self {
+            engine,
+            cloud,
+            owner,
+            every,
+            missing: HashMap::new(),
+            drift: AttachmentDrift::default(),
+            impaired: HashMap::new(),
+            checked_at_ms: 0,
+            refusals,
+        }
+    }
+
+    /// One sweep.
+    ///
+    /// # Errors
+    /// When the journal or the cloud cannot be read; nothing is lost by it.
+    async fn sweep(&mut self) -> Result<(), SweepError> {
+        let watched = self.watched().await?;
+        let ids: Vec<InstanceId> = watched.keys().cloned().collect();
+        let mut seen = BTreeMap::new();
+        for chunk in ids.chunks(CHUNK) {
+            for view in self.cloud.instances(&Select::Ids(chunk.to_vec())).await? {
+                seen.insert(view.id.clone(), view);
+            }
+        }
+        let requests: Vec<SpotRequestId> =
+            watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
+        let mut doomed = BTreeMap::new();
+        for chunk in requests.chunks(CHUNK) {
+            for request in self.cloud.spot_requests(&Select::Ids(chunk.to_vec())).await? {
+                if is_doomed(&request.status) {
+                    doomed.insert(request.id, request.status);
+                }
+            }
+        }
+        self.missing.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
+        for (id, watched) in &watched {
+            let now_ms = self.engine.clock().now_ms();
+            let request = watched.spot_request.as_ref().and_then(|request| doomed.get(request));
+            let news = match seen.get(id) {
+                Some(view) => match view.state {
+                    InstanceState::Pending | InstanceState::Running => request.map(|status| {
+                        info!(instance = %id, %status, "the sweep found a spot request that is being taken");
+                        News::SpotInterruption {
+                            action: doom(status),
+                            deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
+                        }
+                    }),
+                    state => Some(News::StateChange { state }),
+                },
+                None => {
+                    let sweeps = self.missing.entry(id.clone()).or_insert(0);
+                    *sweeps += 1;
+                    (*sweeps >= MISSING_SWEEPS).then(|| News::Missing {
+                        because: format!("it was not shown in {sweeps} sweeps in a row"),
+                    })
+                }
+            };
+            if let Some(news) = news {
+                let signal = Signal { instance: id.clone(), news, source: Source::Sweep, at_ms: now_ms };
+                self.on_signal(&watched.node, signal).await?;
+            }
+        }
+        self.look_at_volumes(&watched, &seen).await?;
+        self.check(&watched).await
+    }
+
+    /// Volumes that an operator attached to the instances of nodes at rest, or detached from them.
+    async fn look_at_volumes(
+        &mut self,
+        watched: &BTreeMap<InstanceId, Watched>,
+        seen: &BTreeMap<InstanceId, InstanceView>,
+    ) -> Result<(), SweepError> {
+        let at_rest = watched
+            .iter()
+            .filter_map(|(id, watched)| Some((id.clone(), (watched.held.clone()?, seen.get(id)?.clone()))));
+        for (instance, Seen { others, left }) in
+            self.drift.look(self.cloud.as_ref(), &at_rest.collect()).await?
+        {
+            let Some(Watched { node, .. }) = watched.get(&instance) else { continue };
+            let owner = self.owner.clone();
+            let command = Command::Attachments { node: node.clone(), instance, others, left, owner };
+            self.command(node, command).await?;
+        }
+        Ok(())
+    }
+
+    /// What the status checks say, as often as EC2 makes them.
+    async fn check(&mut self, watched: &BTreeMap<InstanceId, Watched>) -> Result<(), SweepError> {
+        let now_ms = self.engine.clock().now_ms();
+        if Duration::from_millis(now_ms.saturating_sub(self.checked_at_ms)) < CHECKED_EVERY {
+            return Ok(());
+        }
+        self.checked_at_ms = now_ms;
+        let failing: BTreeMap<InstanceId, ImpairedView> = match self.cloud.impaired().await {
+            Ok(found) => found.into_iter().map(|view| (view.instance.clone(), view)).collect(),
+            Err(error) => {
+                // Events and the sweep itself find what is lost; this only adds to it.
+                warn!(%error, "status checks could not be read (ec2:DescribeInstanceStatus); trying again");
+                return Ok(());
+            }
+        };
+        self.impaired.retain(|id, _| failing.contains_key(id));
+        for (id, view) in failing {
+            let Some(Watched { node, .. }) = watched.get(&id) else { continue };
+            let first_ms = *self.impaired.entry(id.clone()).or_insert(now_ms);
+            let since_ms = view.since_ms.unwrap_or(first_ms);
+            let news = News::Impaired { checks: view.checks, since_ms };
+            self.on_signal(node, Signal { instance: id, news, source: Source::Sweep, at_ms: now_ms }).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_signal(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
+        self.refusals.on_signal(&self.engine, node, &signal).await;
+        self.command(node, Command::Signal { signal, owner: self.owner.clone() }).await
+    }
+
+    async fn command(&self, node: &NodeName, command: Command) -> Result<(), SweepError> {
+        match self.engine.execute(command).await {
+            Ok(_) => Ok(()),
+            Err(ExecuteError::Rejected(rejection)) => {
+                warn!(%node, %rejection, "what the sweep saw was refused; the other nodes are swept");
+                Ok(())
+            }
+            Err(ExecuteError::Corrupt { stream, source }) => {
+                warn!(%stream, error = %source, "a node cannot be swept; the others are: run `perennial journal verify`");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every instance that carries a node or belongs to an open operation.
+    async fn watched(&self) -> Result<BTreeMap<InstanceId, Watched>, SweepError> {
+        let mut watched = BTreeMap::new();
+        let mut pages = Pages::of_nodes(&self.engine);
+        while let Some(page) = pages.next().await? {
+            for row in &page {
+                let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
+                if let Err(error) = self.watch(&name, &mut watched).await {
+                    warn!(node = %name, %error, "a node cannot be swept; the others are");
+                }
+            }
+        }
+        Ok(watched)
+    }
+
+    async fn watch(
+        &self,
+        name: &NodeName,
+        watched: &mut BTreeMap<InstanceId, Watched>,
+    ) -> Result<(), ExecuteError<Rejection>> {
+        let (state, _) = self.engine.load(&node_stream(name)).await?;
+        let State::Node(node) = state.as_ref() else { return Ok(()) };
+        if let Some(carrier) = node.resources.carrier.as_ref().filter(|_| node.exists()) {
+            let (node, held) = (name.clone(), attachment_drift::held(node));
+            let entry = Watched { node, spot_request: carrier.spot_request.clone(), held };
+            watched.insert(carrier.instance.clone(), entry);
+        }
+        if let Some((open, _)) = &node.open {
+            let (state, _) = self.engine.load(&open.stream()).await?;
+            if let State::Operation(Some(operation)) = state.as_ref() {
+                for holder in operation.facts.holders.iter().filter(|holder| !holder.fenced) {
+                    let entry =
+                        Watched { node: name.clone(), spot_request: holder.spot_request.clone(), held: None };
+                    watched.insert(holder.instance.clone(), entry);
+                }
+                // A fenced holder has been seen terminated; there is nothing left to hear of it.
+                for holder in operation.facts.holders.iter().filter(|holder| holder.fenced) {
+                    watched.remove(&holder.instance);
+                }
+                if let Some(candidate) = &operation.facts.candidate {
+                    let entry = Watched {
+                        node: name.clone(),
+                        spot_request: candidate.spot_request.clone(),
+                        held: None,
+                    };
+                    watched.insert(candidate.instance.clone(), entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What EC2 does to the instance, by its spot request's status.
+fn doom(status: &str) -> String {
+    let action = if status.contains("stop") { "stop" } else { "terminate" };
+    format!("{action} (spot request: {status})")
+}
+
+/// Whether a spot request's status says that its instance is being taken by EC2 (EC2 User Guide, Spot request
+/// status). Our own terminations say `instance-terminated-by-user`.
+fn is_doomed(status: &str) -> bool {
+    status.starts_with("marked-for-")
+        || (status.starts_with("instance-terminated-") && status != "instance-terminated-by-user")
+        || status.starts_with("instance-stopped-")
+}
+
+/// Why a sweep could not be finished.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError<Rejection>),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The cloud cannot be read.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ec2s_own_taking_counts_as_doomed() {
+        for status in [
+            "marked-for-termination",
+            "instance-terminated-no-capacity",
+            "instance-terminated-by-price",
+            "marked-for-stop",
+            "instance-stopped-no-capacity",
+        ] {
+            assert!(is_doomed(status), "{status}");
+        }
+        for status in ["fulfilled", "instance-terminated-by-user", "pending-fulfillment", ""] {
+            assert!(!is_doomed(status), "{status}");
+        }
+    }
+}

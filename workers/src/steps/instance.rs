@@ -1,0 +1,245 @@
+//! Instances: launched, seen running, fenced.
+
+use perennial_engine::dispatcher::StepResult;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::rules::capacity;
+use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::{Intent, LaunchInterface};
+
+use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
+use super::tags::step_tags;
+use crate::capacity::not_asked::NotAsked;
+use crate::capacity::pool::PoolKey;
+use crate::port::error::Class;
+use crate::port::{LaunchNetwork, LaunchRequest, RootOverride, Select};
+
+/// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
+/// what became of it.
+async fn not_asked(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<NotAsked>, StepResult<Evidence>> {
+    let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
+    if pass.memory.creation().tried || pass.may_be_anothers() {
+        return Ok(None);
+    }
+    if !ask_anyway
+        && let Some(pool) = PoolKey::of(intent)
+        && let Some(why) = pass.tools.refusals.recall(&pool)
+    {
+        return Ok(Some(why));
+    }
+    let Some(max) = on_demand_max else { return Ok(None) };
+    let (workflow, token) = pass.step;
+    pass.tools
+        .on_demand
+        .refuses(workflow, token, *max)
+        .await
+        .map_err(|error| StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() })
+}
+
+/// How the journal says today that a pool was not asked: as if EC2 had refused, with a code of our own.
+fn evidence_of(why: &NotAsked) -> Evidence {
+    let code = match why {
+        NotAsked::Remembered { .. } => capacity::REMEMBERED,
+        NotAsked::OnDemandBudget { .. } => capacity::ON_DEMAND_BUDGET,
+    };
+    Evidence::NoCapacity { code: code.to_owned(), message: why.to_string() }
+}
+
+/// Terminates an instance and sees it terminated, twice.
+pub(super) async fn fence(
+    pass: &mut Pass<'_>,
+    instance: &InstanceId,
+    spot: Option<&SpotRequestId>,
+) -> Answer {
+    let Some(view) = pass.tools.observer.instance(instance).await? else {
+        if !pass.is_instance_absent() {
+            return not_yet(LOOK_AGAIN, format!("{instance} is not shown, which proves nothing yet"));
+        }
+        pass.tools.clock.sleep(SECOND_READ).await;
+        return match pass.tools.observer.instance(instance).await? {
+            None => settled(Evidence::Fenced {
+                found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
+                terminated_by_us: pass.memory.fence().terminated,
+                reason: None,
+            }),
+            Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
+        };
+    };
+    pass.seen(view.state);
+    let found = pass.memory.fence().found.get_or_insert_with(|| view.state.to_string()).clone();
+    match view.state {
+        InstanceState::Terminated => {
+            pass.tools.clock.sleep(SECOND_READ).await;
+            match pass.tools.observer.instance(instance).await? {
+                Some(again) if again.state == InstanceState::Terminated => {
+                    let terminated_by_us = pass.memory.fence().terminated;
+                    let reason = again.state_reason.filter(|_| !terminated_by_us);
+                    settled(Evidence::Fenced { found, terminated_by_us, reason })
+                }
+                _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
+            }
+        }
+        InstanceState::ShuttingDown => not_yet(LOOK_AGAIN, format!("{instance} is shutting down")),
+        InstanceState::Pending
+        | InstanceState::Running
+        | InstanceState::Stopping
+        | InstanceState::Stopped => {
+            // A persistent request would launch another instance for the one we take away.
+            if let Some(request) = view.spot_request.as_ref().or(spot)
+                && !pass.memory.fence().terminated
+            {
+                let requests = pass.tools.cloud.spot_requests(&Select::Ids(vec![request.clone()])).await?;
+                if requests.iter().any(|found| found.id == *request && found.persistent) {
+                    pass.tools.cloud.cancel_spot_request(request).await?;
+                }
+            }
+            pass.memory.fence().terminated = true;
+            pass.tools.cloud.terminate_instance(instance).await?;
+            not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
+        }
+    }
+}
+
+/// Launches an instance. The client token makes a repeat safe; what carries the step's tag is looked for
+/// first.
+pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
+    let cloud = pass.tools.cloud.as_ref();
+    let Intent::Launch { tags, .. } = intent else { unreachable!("BUG: called for another intent") };
+    let mine = cloud.instances(&Select::Tagged(step_tags(tags))).await?;
+    if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
+        return settled(if view.state.is_over() {
+            Evidence::InstanceGone {
+                instance: view.id.clone(),
+                state: Some(view.state),
+                reason: view.state_reason.clone(),
+            }
+        } else {
+            Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
+        });
+    }
+    match not_asked(pass, intent).await {
+        Ok(None) => {}
+        Ok(Some(why)) => return settled(evidence_of(&why)),
+        Err(result) => return Ok(result),
+    }
+    let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
+    let launched = cloud.run_instance(&request).await;
+    match (&launched, PoolKey::of(intent)) {
+        (Ok(_), Some(pool)) => pass.tools.refusals.served(&pool),
+        (Err(error), Some(pool)) if error.is_of_the_pool() => {
+            pass.tools.refusals.refused(pool, &error.code, pass.tools.clock.now_ms());
+        }
+        _ => {}
+    }
+    match launched {
+        Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
+        Err(error) if pass.may_have_worked(&error) => {
+            not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
+        }
+        Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
+            match request.kept_interface() {
+                Some(kept) if pass.tools.observer.interface(kept).await?.is_none() && pass.is_absent() => {
+                    lost(format!("interface {kept} does not exist any more"))
+                }
+                _ => Err(error),
+            }
+        }
+        Err(error) => match error.class {
+            Class::NoCapacity | Class::Quota | Class::TokenSpent => {
+                settled(Evidence::NoCapacity { code: error.code, message: error.message })
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Sees an instance running, with its interface and its root volume.
+pub(super) async fn start(pass: &mut Pass<'_>, instance: &InstanceId, devices: &[String]) -> Answer {
+    let view = match pass.alive(instance).await? {
+        Ok(view) => view,
+        Err(result) => return Ok(result),
+    };
+    if view.state != InstanceState::Running {
+        return not_yet(LOOK_AGAIN, format!("{instance} is {}", view.state));
+    }
+    let primary = view.interfaces.iter().find(|interface| interface.device_index == 0);
+    let (Some(primary), Some(private_ip)) = (primary, view.private_ip) else {
+        return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its interface yet"));
+    };
+    let (launched_with, others): (Vec<_>, Vec<_>) =
+        view.block_devices.iter().cloned().partition(|device| devices.contains(&device.device));
+    if launched_with.len() < devices.len() {
+        return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show all its volumes yet"));
+    }
+    // Nothing else of ours is attached before this step: a single volume is the root, whatever an endpoint
+    // calls its device.
+    let named = others.iter().find(|device| view.root_device.as_ref() == Some(&device.device));
+    let root = match (named, others.as_slice()) {
+        (Some(root), _) | (None, [root]) => Some(root.clone()),
+        _ => None,
+    };
+    // The mapping can lag behind the state. Every EBS-backed instance has a root volume, and one we do not
+    // know is one we cannot keep: without it the instance is not taken.
+    let Some(root) = root else {
+        return not_yet(LOOK_AGAIN, format!("{instance} runs, but does not show its root volume yet"));
+    };
+    settled(Evidence::Started {
+        interface: primary.id.clone(),
+        private_ip,
+        root_device: root.device,
+        root_volume: Some(root.volume),
+        volumes: launched_with.into_iter().map(|device| (device.device, device.volume)).collect(),
+    })
+}
+
+/// The request of a launch, exactly as it was intended.
+fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
+    let Intent::Launch {
+        client_token,
+        pool,
+        price_max,
+        ask_anyway: _,
+        on_demand_max: _,
+        rank: _,
+        zone,
+        image,
+        interface,
+        volumes,
+        suppress,
+        root_device,
+        root_size_gib,
+        root_volume_type,
+        key_name,
+        instance_profile,
+        user_data,
+        tags,
+    } = intent
+    else {
+        return None;
+    };
+    let changed = root_size_gib.is_some() || root_volume_type.is_some();
+    Some(LaunchRequest {
+        client_token: client_token.clone(),
+        image: image.clone(),
+        instance_type: pool.instance_type.clone(),
+        market: pool.market,
+        price_max: price_max.clone(),
+        zone: zone.clone(),
+        network: match interface {
+            LaunchInterface::Kept(id) => LaunchNetwork::Existing(id.clone()),
+            LaunchInterface::New { subnet, groups } => {
+                LaunchNetwork::New { subnet: subnet.clone(), groups: groups.clone() }
+            }
+        },
+        root: changed.then(|| RootOverride {
+            device: root_device.clone(),
+            size_gib: *root_size_gib,
+            volume_type: root_volume_type.clone(),
+        }),
+        volumes: volumes.clone(),
+        suppress: suppress.clone(),
+        key_name: key_name.clone(),
+        instance_profile: instance_profile.clone(),
+        user_data: user_data.clone(),
+        tags: tags.clone(),
+    })
+}

@@ -1,0 +1,282 @@
+//! What a step remembers between the passes of one process. Losing it costs looks, never a wrong act.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use perennial_engine::ids::{StreamId, Token};
+use perennial_workflows::model::aws::SnapshotId;
+
+/// How many steps are remembered. A worker pool has at most 4,096 in hand; the rest is room for steps that
+/// ended without a word.
+const MEMORIES_MAX: usize = 10_000;
+
+/// A step without a pass for this long is over: it was parked, fenced or given up, and the runner is not
+/// told. The longest pause between two passes of a step is a quarter of an hour (a volume that was modified a
+/// moment ago).
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// Looks in a row that missed an object.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Missed(Option<(u64, u32)>);
+
+impl Missed {
+    /// Counts a look that missed; whether enough did for long enough: more than one, over this length.
+    pub(super) fn for_at_least(&mut self, length: Duration, now_ms: u64) -> bool {
+        let (since_ms, looks) = self.0.get_or_insert((now_ms, 0));
+        *looks += 1;
+        *looks > 1 && Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length
+    }
+
+    /// A look found it.
+    pub(super) const fn found(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// What one step remembers.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    /// When this process first looked, in milliseconds.
+    pub(super) first_look_ms: u64,
+    /// Failed calls in a row.
+    pub(super) failures: u32,
+    /// Looks that missed the object.
+    pub(super) object: Missed,
+    /// Looks that missed the instance the step works on.
+    pub(super) instance: Missed,
+    by_step: ByStep,
+}
+
+/// Makes something with a client token.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Creation {
+    /// A call of this step succeeded or was unclear.
+    pub(super) tried: bool,
+    /// When the last unclear answer came, in milliseconds.
+    pub(super) doubt_since_ms: u64,
+    /// How often the source was in a state in which it cannot be copied.
+    pub(super) unfit: u32,
+}
+
+/// Takes snapshots, without a client token.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Snapshots {
+    /// One that we made.
+    pub(super) made: Option<SnapshotId>,
+    /// How many answers were unclear.
+    pub(super) unclear: u32,
+}
+
+/// Terminates an instance.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fence {
+    /// The state the instance was first found in.
+    pub(super) found: Option<String>,
+    /// Whether we asked for its termination.
+    pub(super) terminated: bool,
+}
+
+/// Changes something that shows the change later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    /// Whether it was asked for with success.
+    pub(super) asked: bool,
+}
+
+/// Attaches a volume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attachment {
+    /// How often its device name was in use.
+    pub(super) device_busy: u32,
+}
+
+/// Replaces a root.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Adoption {
+    /// How many answers were unclear.
+    pub(super) unclear: u32,
+}
+
+/// Sees a volume come free.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Release {
+    /// When it was last detached by force, in milliseconds.
+    pub(super) forced_at_ms: Option<u64>,
+}
+
+/// Lets volumes and interfaces survive an instance.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Preservation {
+    /// Looks that missed another volume, which the instance lists.
+    pub(super) other_volume: Missed,
+    /// Questions about root replacements that were not answered.
+    pub(super) root_tasks: Missed,
+    /// Questions about UEFI variables that were not answered.
+    pub(super) uefi: Missed,
+    /// EC2 refused to let an interface outlive its instance.
+    pub(super) interface_dies: bool,
+}
+
+/// Deletes a retained volume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deletion {
+    /// Looks that found it attached.
+    pub(super) attached: Missed,
+}
+
+/// What only one kind of step remembers: nothing until it does so.
+macro_rules! by_step {
+    ($($kind:ident: fn $name:ident;)*) => {
+        #[derive(Debug, Clone, Default)]
+        enum ByStep {
+            #[default]
+            Nothing,
+            $($kind($kind),)*
+        }
+
+        impl Memory {
+            $(pub(super) fn $name(&mut self) -> &mut $kind {
+                if !matches!(self.by_step, ByStep::$kind(_)) {
+                    self.by_step = ByStep::$kind($kind::default());
+                }
+                let ByStep::$kind(own) = &mut self.by_step else { unreachable!("BUG: made so a line above") };
+                own
+            })*
+        }
+    };
+}
+
+by_step! {
+    Creation: fn creation;
+    Snapshots: fn snapshots;
+    Fence: fn fence;
+    Change: fn change;
+    Attachment: fn attachment;
+    Adoption: fn adoption;
+    Release: fn release;
+    Preservation: fn preservation;
+    Deletion: fn deletion;
+}
+
+impl Memory {
+    fn new(now_ms: u64) -> Self {
+        Self {
+            first_look_ms: now_ms,
+            failures: 0,
+            object: Missed::default(),
+            instance: Missed::default(),
+            by_step: ByStep::Nothing,
+        }
+    }
+}
+
+/// The memories of all steps under way.
+#[derive(Debug, Default)]
+pub(super) struct Memories {
+    /// With the time of the step's last pass, in milliseconds.
+    kept: HashMap<(StreamId, Token), (u64, Memory)>,
+}
+
+impl Memories {
+    /// What a step remembers. A copy: a pass that is dropped half-way leaves what was.
+    pub(super) fn of(&self, step: &(StreamId, Token), now_ms: u64) -> Memory {
+        self.kept.get(step).map_or_else(|| Memory::new(now_ms), |(_, memory)| memory.clone())
+    }
+
+    /// The step is settled.
+    pub(super) fn forget(&mut self, step: &(StreamId, Token)) {
+        self.kept.remove(step);
+    }
+
+    /// The step goes on. When there is no room, what is over makes some; should every step be live, the one
+    /// that has waited longest.
+    pub(super) fn keep(&mut self, step: (StreamId, Token), memory: Memory, now_ms: u64) {
+        if self.kept.len() >= MEMORIES_MAX && !self.kept.contains_key(&step) {
+            self.make_room(now_ms);
+        }
+        match self.kept.entry(step) {
+            Entry::Occupied(mut known) => *known.get_mut() = (now_ms, memory),
+            Entry::Vacant(free) => {
+                free.insert((now_ms, memory));
+            }
+        }
+    }
+
+    fn make_room(&mut self, now_ms: u64) {
+        self.kept.retain(|_, (at_ms, _)| Duration::from_millis(now_ms.saturating_sub(*at_ms)) < IDLE_MAX);
+        if self.kept.len() < MEMORIES_MAX {
+            return;
+        }
+        let oldest = self.kept.iter().min_by_key(|(step, (at_ms, _))| (*at_ms, *step));
+        if let Some(step) = oldest.map(|(step, _)| step.clone()) {
+            self.kept.remove(&step);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(number: usize) -> (StreamId, Token) {
+        let name = format!("operation/node-{number}.1");
+        (StreamId::parse(&name).unwrap(), Token(1))
+    }
+
+    fn remembering(now_ms: u64) -> Memory {
+        let mut memory = Memory::new(now_ms);
+        memory.fence().terminated = true;
+        memory
+    }
+
+    #[test]
+    fn a_full_memory_forgets_steps_that_are_over_and_no_live_one() {
+        let mut memories = Memories::default();
+        for number in 0..MEMORIES_MAX {
+            let at_ms = if number < 3 { 0 } else { 3_000_000 };
+            memories.keep(step(number), remembering(at_ms), at_ms);
+        }
+        memories.keep(step(MEMORIES_MAX), remembering(3_600_000), 3_600_000);
+        assert_eq!(memories.kept.len(), MEMORIES_MAX - 2);
+        for live in 3..=MEMORIES_MAX {
+            assert!(memories.of(&step(live), 0).fence().terminated, "{live}");
+        }
+    }
+
+    #[test]
+    fn a_memory_full_of_live_steps_forgets_the_one_that_has_waited_longest() {
+        let mut memories = Memories::default();
+        for number in 0..MEMORIES_MAX {
+            memories.keep(step(number), remembering(0), 1_000 + number as u64);
+        }
+        memories.keep(step(0), remembering(0), 20_000);
+        memories.keep(step(MEMORIES_MAX), remembering(0), 20_000);
+        assert_eq!(memories.kept.len(), MEMORIES_MAX);
+        assert!(!memories.of(&step(1), 20_000).fence().terminated);
+        assert!(memories.of(&step(0), 20_000).fence().terminated);
+        assert!(memories.of(&step(2), 20_000).fence().terminated);
+    }
+
+    #[test]
+    fn a_settled_step_leaves_nothing() {
+        let mut memories = Memories::default();
+        memories.keep(step(1), remembering(5), 5);
+        memories.forget(&step(1));
+        assert!(memories.kept.is_empty());
+        assert_eq!(memories.of(&step(1), 7).first_look_ms, 7);
+    }
+
+    #[test]
+    fn absence_takes_more_than_one_look() {
+        let mut missed = Missed::default();
+        assert!(
+            !missed.for_at_least(Duration::ZERO, 1_000),
+            "one look proves nothing, however short the time"
+        );
+        assert!(!missed.for_at_least(Duration::from_secs(5), 5_999));
+        assert!(missed.for_at_least(Duration::from_secs(5), 6_000));
+        missed.found();
+        assert!(!missed.for_at_least(Duration::from_secs(5), 60_000), "a look that found it begins anew");
+    }
+}

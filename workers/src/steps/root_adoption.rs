@@ -1,0 +1,86 @@
+//! The old root becomes the root of the new instance.
+
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
+use perennial_workflows::model::volume::TagMap;
+use perennial_workflows::step::evidence::Evidence;
+
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_yet, settled};
+use crate::port::error::{Class, CloudError, Disposition};
+use crate::port::{AttachmentState, RootTaskState};
+
+/// How often CreateReplaceRootVolumeTask is repeated when no clear answer comes, before another method
+/// carries the root. The doubt left is settled by fencing the instance.
+const ADOPT_UNCLEAR_MAX: u32 = 3;
+
+/// Replaces the root of an instance by an existing volume. The client token makes a repeat safe.
+pub(super) async fn adopt(
+    pass: &mut Pass<'_>,
+    instance: &InstanceId,
+    volume: &VolumeId,
+    client_token: &str,
+    tags: &TagMap,
+) -> Answer {
+    let tools = pass.tools;
+    let (machine, view) = tokio::join!(pass.alive(instance), tools.observer.volume(volume));
+    let machine = match machine? {
+        Ok(view) => view,
+        Err(result) => return Ok(result),
+    };
+    let Some(view) = view? else {
+        return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
+    };
+    let is_root = view.attachments.iter().any(|attachment| {
+        attachment.instance == *instance
+            && attachment.state == AttachmentState::Attached
+            && machine.root_device.as_deref().is_none_or(|root| root == attachment.device)
+    });
+    let tasks = match pass.tools.cloud.root_tasks(instance).await {
+        Ok(tasks) => tasks,
+        Err(error) if error.disposition() == Disposition::Retry && error.class != Class::Transient => {
+            return Err(error);
+        }
+        // An endpoint that cannot list tasks may know none; the tokenised call below repeats itself safely.
+        Err(_) => Vec::new(),
+    };
+    if let Some(running) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
+        return not_yet(LOOK_ALONE, format!("{} is in progress", running.id));
+    }
+    if is_root {
+        return settled(Evidence::Adopted { task: tasks.last().map(|task| task.id.clone()) });
+    }
+    match tasks.last() {
+        Some(task) if task.state == RootTaskState::Succeeded => {
+            not_yet(LOOK_AGAIN, format!("{} succeeded; the volume is to show it", task.id))
+        }
+        Some(task) => settled(Evidence::AdoptRefused {
+            code: if task.state == RootTaskState::FailedDetached { "failed-detached" } else { "failed" }
+                .to_owned(),
+            message: format!("{} ended so", task.id),
+        }),
+        None if !view.is_free() => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
+        None => match pass.tools.cloud.replace_root(instance, volume, client_token, tags).await {
+            Ok(task) => {
+                pass.memory.adoption().unclear = 0;
+                not_yet(LOOK_ALONE, format!("{task} is in progress"))
+            }
+            Err(error) => match error.class {
+                Class::Transient => unclear(pass, &error),
+                Class::Unsupported | Class::Person | Class::NoCapacity | Class::Quota => {
+                    settled(Evidence::AdoptRefused { code: error.code, message: error.message })
+                }
+                _ => Err(error),
+            },
+        },
+    }
+}
+
+/// An answer that says neither yes nor no. After a few of them another method carries the root, and fencing
+/// the instance settles the doubt.
+fn unclear(pass: &mut Pass<'_>, error: &CloudError) -> Answer {
+    pass.memory.adoption().unclear += 1;
+    if error.class == Class::Transient && pass.memory.adoption().unclear < ADOPT_UNCLEAR_MAX {
+        return not_yet(LOOK_AGAIN, error.to_string());
+    }
+    let code = if error.code.is_empty() { "no clear answer".to_owned() } else { error.code.clone() };
+    settled(Evidence::AdoptRefused { code, message: error.message.clone() })
+}

@@ -1,0 +1,102 @@
+//! A volume comes free after its instance is terminated; or its detachment is stuck.
+//!
+//! A live instance's operating system may hold on to a volume for as long as it likes: nothing is forced
+//! there, the fence settles it. A volume that stays on an instance that is *terminated* has no holder left:
+//! there is no guest left that could write to it. After [`FORCE_AFTER`] it is detached by force, and again
+//! every so often. What does not come off even so is for a person: the step runs out of time, and the
+//! workflow says which volume is stuck where, since when, and how to go on.
+
+use std::time::Duration;
+
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::step::evidence::Evidence;
+
+use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_yet, refused, settled};
+use crate::port::{AttachmentState, VolumeState, VolumeView};
+
+/// How long a volume may stay on a terminated instance before it is detached by force. EC2 frees it within a
+/// minute or two; where EBS was in trouble operators reported tens of minutes, and a node that is down should
+/// not wait for those.
+const FORCE_AFTER: Duration = Duration::from_mins(10);
+
+/// Between two forced detaches of a volume. One that helps does so within seconds.
+const FORCE_AGAIN: Duration = Duration::from_mins(10);
+
+/// Sees a volume free.
+pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &InstanceId) -> Answer {
+    let Some(view) = pass.tools.observer.volume(volume).await? else {
+        return if pass.is_absent() {
+            lost(format!("volume {volume} does not exist any more"))
+        } else {
+            not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+        };
+    };
+    pass.memory.object.found();
+    if view.multi_attach {
+        return refused(
+            "MultiAttach",
+            format!(
+                "{volume} can be attached to several instances at once; such a volume cannot be moved safely"
+            ),
+        );
+    }
+    match view.state {
+        VolumeState::Deleting | VolumeState::Deleted => lost(format!("volume {volume} is being deleted")),
+        VolumeState::Error => lost(format!("volume {volume} is in the state error")),
+        VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{volume} is being created")),
+        // Its holder was seen terminated, twice, before this step: no guest writes to it, and EC2 itself
+        // refuses to attach what is not free. So one look is enough.
+        VolumeState::Available | VolumeState::InUse if view.is_free() => settled(Evidence::Released),
+        VolumeState::Available | VolumeState::InUse => wait(pass, &view, from).await,
+    }
+}
+
+/// It is not free yet.
+async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answer {
+    let volume = &view.id;
+    if let Some(other) = view.attachments.iter().find(|attachment| attachment.instance != *from) {
+        let other = &other.instance;
+        return not_yet(
+            LOOK_AGAIN,
+            format!("{volume} is on {other}, which this workflow knows nothing of: detach it"),
+        );
+    }
+    let Some(attachment) = view.attachments.first() else {
+        return not_yet(LOOK_AGAIN, format!("{volume} has nothing attached, and is not available yet"));
+    };
+    let now_ms = pass.tools.clock.now_ms();
+    let waited = Duration::from_millis(now_ms.saturating_sub(pass.intended_at_ms));
+    let hangs = format!(
+        "{volume} hangs: it has been {} on {from}, which is terminated, for {} min",
+        stage(attachment.state),
+        waited.as_secs() / 60
+    );
+    if waited < FORCE_AFTER {
+        return not_yet(LOOK_AGAIN, hangs);
+    }
+    let forced = pass.memory.release().forced_at_ms;
+    let again = forced.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= millis(FORCE_AGAIN));
+    if again {
+        // The fence has seen it terminated. It is looked at once more: by force, one is enough to be wrong.
+        let holder = pass.tools.observer.instance(from).await?;
+        if let Some(holder) = holder.filter(|holder| holder.state != InstanceState::Terminated) {
+            return not_yet(LOOK_AGAIN, format!("{volume} is on {from}, which is {}", holder.state));
+        }
+        pass.memory.release().forced_at_ms = Some(now_ms);
+        pass.tools.cloud.force_detach_volume(volume, from).await?;
+    }
+    not_yet(LOOK_AGAIN, format!("{hangs}; a forced detach was asked for and has not freed it"))
+}
+
+const fn stage(state: AttachmentState) -> &'static str {
+    match state {
+        AttachmentState::Attaching => "attaching",
+        AttachmentState::Attached => "attached",
+        AttachmentState::Detaching => "detaching",
+        AttachmentState::Busy => "busy",
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,147 @@
+//! The commands of the domain, and why one is refused. A command says what is asked or was seen; what it is
+//! decided on is read by the domain (see `reads`).
+
+use perennial_engine::ids::{StreamId, Token};
+
+use crate::aggregate::backup_catalog;
+use crate::aggregate::inbox::Disposition;
+use crate::domain::movement::SpotSeen;
+use crate::domain::submission::Submission;
+use crate::machine::decide::Refusal;
+use crate::model::aws::{InstanceId, VolumeId};
+use crate::model::name::NodeName;
+use crate::model::signal::Signal;
+use crate::step::evidence::Evidence;
+
+/// A message as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its stream; see [`inbox_stream`](crate::aggregate::inbox::inbox_stream).
+    pub stream: StreamId,
+    /// Through which queue.
+    pub queue: String,
+    /// The queue's id of it.
+    pub message_id: String,
+    /// When it was sent.
+    pub sent_at_ms: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// As much of it as is to be kept.
+    pub body: String,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
+pub enum Content {
+    /// It asks for something.
+    Submission(Submission),
+    /// It tells something.
+    Signal(Signal),
+    /// Its disposition is clear from its form: malformed, oversized, unknown, foreign, too late.
+    Settled(Disposition),
+}
+
+/// What may be asked of the domain.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one of it exists at a time")]
+pub enum Command {
+    /// A message came.
+    Message {
+        /// As it came.
+        envelope: Envelope,
+        /// What it says.
+        content: Content,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The sweep saw something.
+    Signal {
+        /// What.
+        signal: Signal,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The backups of a node are to be looked after.
+    ReconcileBackups {
+        /// Of which node.
+        node: NodeName,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// A node on demand may go back to spot.
+    ReturnToSpot {
+        /// Which node.
+        node: NodeName,
+        /// What is known of spot where it lives.
+        seen: SpotSeen,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The node file says that what is retained is to be deleted.
+    Prune {
+        /// Of which node.
+        node: NodeName,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The sweep saw the volumes of the instance that carries a node at rest.
+    Attachments {
+        /// Which node.
+        node: NodeName,
+        /// Its instance.
+        instance: InstanceId,
+        /// Attached volumes that were not known to be the node's.
+        others: Vec<VolumeId>,
+        /// The node's volumes that were seen to have left it, twice.
+        left: Vec<VolumeId>,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// A worker reports.
+    Report {
+        /// Of which operation, or which backup catalog of backups.
+        workflow: StreamId,
+        /// Of which step.
+        token: Token,
+        /// What it observed.
+        evidence: Evidence,
+    },
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The operation refuses.
+    #[error(transparent)]
+    Operation(#[from] Refusal),
+    /// The backups refuse.
+    #[error(transparent)]
+    Backup(#[from] backup_catalog::Refusal),
+    /// There is no such node.
+    #[error("there is no node {node}")]
+    NoSuchNode {
+        /// Its name.
+        node: NodeName,
+    },
+    /// The node is not to be moved now.
+    #[error("node {node} is not moved now: {why}")]
+    NotNow {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
+    /// There is no such operation.
+    #[error("there is no workflow {name}")]
+    NoSuchOperation {
+        /// Its name.
+        name: String,
+    },
+    /// Nothing may be written to a stream of this category by this build.
+    #[error("BUG: nothing may be written to {stream}")]
+    WrongStream {
+        /// Which.
+        stream: StreamId,
+    },
+}

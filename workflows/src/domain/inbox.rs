@@ -1,0 +1,71 @@
+//! A message from a queue: recorded once, with its disposition.
+
+use std::collections::BTreeSet;
+
+use perennial_engine::domain::{Append, Decision};
+
+use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
+use crate::domain::command::{Content, Envelope, Rejection};
+use crate::domain::states::{Decider, Event, State};
+use crate::domain::submission::{ApplyParams, Submission, Work};
+use crate::model::operation_id::node_stream;
+
+pub(crate) fn decide_entry(
+    view: &Decider<'_>,
+    envelope: &Envelope,
+    content: &Content,
+) -> Result<Decision<Event, State>, Rejection> {
+    let Some(State::Inbox(entry)) = view.world.get(&envelope.stream) else {
+        return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
+    };
+    if let Some(first) = &entry.message_id {
+        let again = *first != envelope.message_id && entry.repetitions < REPETITIONS_MAX;
+        let repeated = InboxEvent::Repeated { message_id: envelope.message_id.clone() };
+        return Ok(if again {
+            Decision::one(envelope.stream.clone(), vec![Event::Inbox(repeated)])
+        } else {
+            Decision::nothing()
+        });
+    }
+    let mut fences = BTreeSet::new();
+    let (disposition, mut appends) = match content {
+        Content::Settled(disposition) => (disposition.clone(), Vec::new()),
+        Content::Signal(signal) => match view.node_of(&signal.instance) {
+            None => (Disposition::Foreign { instance: Some(signal.instance.clone()) }, Vec::new()),
+            Some(name) => {
+                let subject = view.subject(&name)?;
+                fences.extend(view.rests_on(subject));
+                view.on_signal(subject, signal)?
+            }
+        },
+        Content::Submission(Submission { work: Work::Pool(pool), requested_by, .. }) => {
+            view.apply_pool(&pool.spec, requested_by)
+        }
+        Content::Submission(submission) => {
+            let subject = view.subject(&submission.node)?;
+            fences.extend(view.rests_on(subject));
+            // What another node still has cannot be the new one's as well.
+            if let Work::Apply(ApplyParams { from_backup: Some(from), .. }) = &submission.work {
+                fences.insert(node_stream(from.node()));
+            }
+            view.submit(subject, submission)?
+        }
+    };
+    // A region's worth of foreign events: the raw event is kept, a padded one is cut.
+    let body = match &disposition {
+        Disposition::Foreign { .. } | Disposition::Unknown { .. } => {
+            envelope.body.chars().take(FOREIGN_BODY_MAX).collect()
+        }
+        _ => envelope.body.clone(),
+    };
+    let received = InboxEvent::Received {
+        queue: envelope.queue.clone(),
+        message_id: envelope.message_id.clone(),
+        sent_at_ms: envelope.sent_at_ms,
+        bytes: envelope.bytes,
+        body,
+    };
+    let events = vec![Event::Inbox(received), Event::Inbox(InboxEvent::Answered { disposition })];
+    appends.push(Append::new(envelope.stream.clone(), events));
+    Ok(Decision { fences: fences.into_iter().collect(), ..Decision::of(appends) })
+}

@@ -1,0 +1,12 @@
+//! How an operation moves: events are folded into facts, evidence is learned, decisions are drafted, the
+//! end is drawn up.
+
+mod consequence;
+pub mod decide;
+mod finish;
+pub mod fold;
+mod learn;
+pub mod moves;
+mod remedy;
+mod short_notice;
+mod start;

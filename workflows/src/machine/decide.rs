@@ -1,0 +1,227 @@
+//! Decisions: what a report, a signal or a command adds to the journal.
+
+use std::fmt;
+
+use perennial_engine::domain::Append;
+use perennial_engine::ids::{Seq, Token};
+use perennial_engine::machine::{Fault, Machine, Workflow};
+
+use crate::machine::fold;
+use crate::machine::moves::{OperationCommand, Resume, proceed};
+use crate::model::operation_id::{OperationId, Outcome};
+use crate::model::resources::Resources;
+use crate::model::restore::{Keep, Restore};
+use crate::model::signal::{Cause, Signal};
+use crate::model::volume::Slot;
+use crate::operation::event::{OperationEvent, Order};
+use crate::operation::facts::Granted;
+use crate::operation::state::Operation;
+use crate::spec::node::NodeSpec;
+use crate::step::evidence::Evidence;
+
+/// Why an operation refuses a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The token is not that of an open step: the report is late or doubled.
+    #[error("step {token} of {operation} is not open; this report is late or doubled")]
+    Fenced {
+        /// The operation.
+        operation: OperationId,
+        /// The token it quoted.
+        token: Token,
+    },
+    /// Only a stuck operation can be resumed.
+    #[error("workflow {operation} is not stuck; there is nothing to resume")]
+    NotStuck {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// After the point of no return there is only forward.
+    #[error(
+        "workflow {operation} cannot be cancelled any more, it goes only forward: {because}. If it is stuck, `perennial workflow resume {operation}` goes on, and `perennial node delete` gives the node up"
+    )]
+    OnlyForward {
+        /// The operation.
+        operation: OperationId,
+        /// Why.
+        because: String,
+    },
+    /// It is being undone already.
+    #[error("workflow {operation} is being cancelled already")]
+    AlreadyCancelled {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// Only an operation that brings the node onto an instance can end without one.
+    #[error("workflow {operation} does not bring the node onto an instance; wait for it")]
+    NotDiverted {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// A loss can be accepted only of what was seen to be lost.
+    #[error("volume {slot} was not seen to be lost in {operation}; only what is lost can be given up")]
+    NotLost {
+        /// The operation.
+        operation: OperationId,
+        /// The volume.
+        slot: Slot,
+    },
+    /// The operation's own rules refuse what they made: a bug, kept from the journal.
+    #[error("BUG: workflow {operation} cannot follow its own decision: {why}")]
+    Inconsistent {
+        /// The operation.
+        operation: OperationId,
+        /// What.
+        why: String,
+    },
+}
+
+impl From<Fault<OperationId>> for Refusal {
+    fn from(fault: Fault<OperationId>) -> Self {
+        match fault {
+            Fault::Fenced { id, token, .. } => Self::Fenced { operation: id, token },
+            Fault::Inconsistent { id, why, .. } => Self::Inconsistent { operation: id, why },
+        }
+    }
+}
+
+/// A decision in the making: each event is remembered at once, so that the rules see what it changed. After
+/// a refusal that is a bug it is of no use any more.
+pub struct Draft(Machine<Operation>);
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft").field("id", self.0.id()).field("events", &self.0.events()).finish()
+    }
+}
+
+impl Draft {
+    /// A new operation, with its first steps.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn start(id: OperationId, order: Order, now_ms: u64) -> Result<Self, Refusal> {
+        let state = fold::start(id.clone(), order.clone(), now_ms);
+        let mut machine = Machine::started(id, OperationEvent::Started(order), state, now_ms);
+        proceed(&mut machine)?;
+        Ok(Self(machine))
+    }
+
+    /// Goes on from a state.
+    #[must_use]
+    pub fn from(state: &Operation, head: Seq, now_ms: u64) -> Self {
+        Self(Machine::from(state.id.clone(), state.clone(), head, now_ms))
+    }
+
+    /// The state after the events so far.
+    #[must_use]
+    pub fn state(&self) -> &Operation {
+        self.0.state()
+    }
+
+    /// The events so far.
+    #[must_use]
+    pub fn events(&self) -> &[OperationEvent] {
+        self.0.events()
+    }
+
+    /// The events, and the state after them, for the operation's stream; `None` when nothing has happened.
+    #[must_use]
+    pub fn into_append<E, S>(
+        self,
+        event: impl FnMut(OperationEvent) -> E,
+        state: impl FnOnce(Operation) -> S,
+    ) -> Option<Append<E, S>> {
+        let stream = self.0.id().stream();
+        self.0.into_append(stream, event, state)
+    }
+
+    /// Takes a worker's report.
+    ///
+    /// # Errors
+    /// [`Refusal::Fenced`] when the token is not open.
+    pub fn report(&mut self, token: Token, evidence: Evidence) -> Result<(), Refusal> {
+        self.0.report(token, evidence)
+    }
+
+    /// Takes what was heard about an instance of this operation. Leaves no events when it is of no
+    /// consequence.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn signal(&mut self, signal: &Signal) -> Result<(), Refusal> {
+        self.decide(OperationCommand::Signal(signal.clone()))
+    }
+
+    /// Takes a person's word that what was missing is there.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
+    pub fn resume(
+        &mut self,
+        requested_by: String,
+        accept_loss: Vec<Slot>,
+        spec: NodeSpec,
+    ) -> Result<(), Refusal> {
+        self.resume_with(requested_by, accept_loss, spec, Granted::default(), None)
+    }
+
+    /// As [`resume`](Self::resume), with addresses that were taken from the node's pools, and with a backup
+    /// that what is lost comes back from.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`], [`Refusal::NotLost`].
+    pub fn resume_with(
+        &mut self,
+        requested_by: String,
+        accept_loss: Vec<Slot>,
+        spec: NodeSpec,
+        granted: Granted,
+        restore: Option<Restore>,
+    ) -> Result<(), Refusal> {
+        let resume = Resume { requested_by, accept_loss, spec, granted, restore };
+        self.decide(OperationCommand::Resume(Box::new(resume)))
+    }
+
+    /// Takes a person's word that it is to be undone.
+    ///
+    /// # Errors
+    /// [`Refusal::OnlyForward`], [`Refusal::AlreadyCancelled`].
+    pub fn cancel(&mut self, requested_by: String, reason: Option<String>) -> Result<(), Refusal> {
+        self.decide(OperationCommand::Cancel { requested_by, reason })
+    }
+
+    /// Frees what the node holds instead of bringing it onto an instance.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyCancelled`], [`Refusal::NotDiverted`].
+    pub fn divert(&mut self, cause: Cause, delete: Option<Keep>) -> Result<(), Refusal> {
+        self.decide(OperationCommand::Divert { cause, delete })
+    }
+
+    /// Ends a stuck operation, whose things a deletion takes over.
+    ///
+    /// # Errors
+    /// [`Refusal::NotStuck`].
+    pub fn abandon(&mut self) -> Result<Resources, Refusal> {
+        self.decide(OperationCommand::Abandon)?;
+        let finished = self.finished_with().map(|(resources, _)| resources.clone());
+        finished.ok_or_else(|| Refusal::Inconsistent {
+            operation: self.0.id().clone(),
+            why: "it was abandoned and has not finished".to_owned(),
+        })
+    }
+
+    /// The resources it finished with, and how, if it did in this draft.
+    #[must_use]
+    pub fn finished_with(&self) -> Option<(&Resources, Outcome)> {
+        self.events().iter().rev().find_map(|event| match event {
+            OperationEvent::Finished { resources, outcome } => Some((resources, *outcome)),
+            _ => None,
+        })
+    }
+
+    fn decide(&mut self, command: OperationCommand) -> Result<(), Refusal> {
+        Operation::decide(&mut self.0, command)
+    }
+}

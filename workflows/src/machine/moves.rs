@@ -1,0 +1,316 @@
+//! An operation as the engine's machine moves it: what a command, a signal and a report lead to.
+
+use perennial_engine::domain::{Illegal, Stamp};
+use perennial_engine::ids::Token;
+use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
+
+use crate::machine::decide::Refusal;
+use crate::machine::{consequence, finish, fold, remedy, short_notice};
+use crate::model::operation_id;
+use crate::model::operation_id::{OperationId, Outcome};
+use crate::model::restore::{Keep, Restore};
+use crate::model::signal::{Cause, Certainty, News, Signal};
+use crate::model::volume::Slot;
+use crate::operation::event::OperationEvent;
+use crate::operation::facts::Granted;
+use crate::operation::state::{Operation, Status};
+use crate::rules::{address_pool, attached_volumes, capacity};
+use crate::spec::node::NodeSpec;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+use crate::workflow::{dispatch, undo};
+
+/// How many launches in a row may end before their instance runs, for another reason than capacity (which is
+/// waited for without end). Three rounds of a ladder of four pools: with the pauses between rounds that is
+/// past what passes by itself.
+const LAUNCH_FAILURES_MAX: u32 = 12;
+
+/// What may be asked of an operation.
+#[derive(Debug, Clone)]
+pub enum OperationCommand {
+    /// Something was heard about an instance of it.
+    Signal(Signal),
+    /// A person says that what was missing is there.
+    Resume(Box<Resume>),
+    /// A person says: undo it.
+    Cancel {
+        /// Who.
+        requested_by: String,
+        /// In their words.
+        reason: Option<String>,
+    },
+    /// Free what the node holds instead of bringing it onto an instance.
+    Divert {
+        /// Why.
+        cause: Cause,
+        /// A deletion follows, which keeps this; otherwise the node is paused.
+        delete: Option<Keep>,
+    },
+    /// A deletion takes over what a stuck operation has.
+    Abandon,
+}
+
+/// How a stuck operation goes on.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// Who says so.
+    pub requested_by: String,
+    /// What is given up.
+    pub accept_loss: Vec<Slot>,
+    /// What the node is meant to be now.
+    pub spec: NodeSpec,
+    /// Addresses that were taken from the node's pools with it.
+    pub granted: Granted,
+    /// The backup that what is lost comes back from.
+    pub restore: Option<Restore>,
+}
+
+impl Workflow for Operation {
+    const KIND: &'static str = "workflow";
+    type Id = OperationId;
+    type Command = OperationCommand;
+    type Event = OperationEvent;
+    type State = Self;
+    type Step = String;
+    type Intent = Intent;
+    type Evidence = Evidence;
+    type Rejection = Refusal;
+
+    fn decide(machine: &mut Machine<Self>, command: OperationCommand) -> Result<(), Refusal> {
+        match command {
+            OperationCommand::Signal(signal) => on_signal(machine, signal),
+            OperationCommand::Resume(resume) => on_resume(machine, *resume),
+            OperationCommand::Cancel { requested_by, reason } => on_cancel(machine, requested_by, reason),
+            OperationCommand::Divert { cause, delete } => on_divert(machine, cause, delete),
+            OperationCommand::Abandon => on_abandon(machine),
+        }
+    }
+
+    fn settle(
+        machine: &mut Machine<Self>,
+        token: Token,
+        record: &StepRecord<String, Intent>,
+        evidence: Evidence,
+    ) -> Result<(), Refusal> {
+        let (step, intent, op) = (&record.step, record.intent.as_ref(), machine.state());
+        if let Evidence::OutOfTime { because } = &evidence
+            && !intent.has_another_way()
+            && !op.may_be_left(intent)
+            && !(op.gives_up() && undo::goes_on_without(op, intent))
+        {
+            // What became of it is not known, so it is not settled: after a resume the same request looks on.
+            let because = format!("its time is over: {because}");
+            let needs = remedy::needs(&op.id, intent);
+            return Ok(stuck(machine, step, because, needs)?);
+        }
+        machine.push(OperationEvent::StepSettled {
+            token,
+            step: step.clone(),
+            evidence: evidence.clone(),
+        })?;
+        for event in attached_volumes::taken(machine.state(), intent, &evidence) {
+            machine.push(event)?;
+        }
+        for event in consequence::consequences(machine.state(), step, intent, &evidence) {
+            machine.push(event)?;
+        }
+        proceed(machine)
+    }
+
+    fn evolve(state: Self, stamp: Stamp, event: &OperationEvent) -> Result<Self, Illegal> {
+        fold::evolve(state, stamp, event)
+    }
+
+    fn due(state: &Self) -> Vec<Due<String, Intent>> {
+        let due = dispatch::rules(state).into_iter().map(|due| Due {
+            step: due.intent.step(),
+            budget_ms: due.intent.budget_ms(),
+            not_before_ms: due.not_before_ms,
+            intent: due.intent,
+        });
+        due.collect()
+    }
+
+    fn intended(state: &Self, intended: Intended<String, Intent>) -> OperationEvent {
+        OperationEvent::StepIntended {
+            attempt: state.next_attempt(&intended.step),
+            step: intended.step,
+            intent: intended.intent,
+            not_before_ms: intended.not_before_ms,
+            deadline_ms: intended.deadline_ms,
+        }
+    }
+
+    fn priority(_: &StepRecord<String, Intent>) -> i32 {
+        0
+    }
+
+    fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
+        let is_over = matches!(state.status, Status::Finished { .. });
+        let open = state.steps.iter().filter(move |(_, record)| record.outcome.is_none() && !is_over);
+        open.map(|(token, record)| (*token, &record.asked))
+    }
+
+    fn is_running(state: &Self) -> bool {
+        state.status == Status::Running
+    }
+}
+
+/// Opens the step of every rule that holds; finishes when everything is in place.
+pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
+    if machine.state().status != Status::Running {
+        return Ok(());
+    }
+    if let Some((step, because, needs)) = needs_a_person(machine.state()) {
+        return Ok(stuck(machine, step, because, needs)?);
+    }
+    if let Some(reason) = capacity::gives_up(machine.state()) {
+        let requested_by = capacity::BY_ITSELF.to_owned();
+        machine.push(OperationEvent::CancelRequested { requested_by, reason: Some(reason) })?;
+    }
+    if let Some((steps, because)) = short_notice::dropped(machine.state(), machine.now_ms()) {
+        machine.push(OperationEvent::Dropped { steps, because })?;
+    }
+    machine.intend()?;
+    if let Some((resources, outcome)) = finish::finished(machine.state()) {
+        machine.push(OperationEvent::Finished { resources, outcome })?;
+    } else if Operation::under_way(machine.state()).next().is_none() {
+        // The rules leave nothing to do and nothing is finished: a bug, but one that keeps every resource.
+        machine.push(OperationEvent::Stuck {
+            step: "rules".into(),
+            because: "BUG: no rule holds and the operation is not finished".into(),
+            needs: "a report to the developers with `perennial journal export`".into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// The step, the reason and what is needed, when the operation cannot go on by itself.
+fn needs_a_person(op: &Operation) -> Option<(&'static str, String, String)> {
+    let facts = &op.facts;
+    if facts.failed_launches >= LAUNCH_FAILURES_MAX && !op.gives_up() {
+        let said = facts.failure_reason.as_ref().map(|said| format!("; EC2 said: {said}"));
+        let because = format!(
+            "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}{}",
+            facts.last_failure,
+            said.unwrap_or_default()
+        );
+        return Some(("launch", because, format!("find out why, then: perennial workflow resume {}", op.id)));
+    }
+    let (because, needs) = address_pool::missing(op)?;
+    Some(("take_address", because, needs))
+}
+
+fn stuck(
+    machine: &mut Machine<Operation>,
+    step: &str,
+    because: String,
+    needs: String,
+) -> Result<(), Fault<OperationId>> {
+    match consequence::stuck(machine.state(), step, because, needs) {
+        Some(stuck) => machine.push(stuck),
+        None => Ok(()),
+    }
+}
+
+/// Whether a signal about an instance of the operation changes anything: our own terminations echo back as
+/// events, and the sweep repeats itself.
+fn changes(op: &Operation, signal: &Signal) -> bool {
+    let is_candidate = is_candidate(op, signal);
+    let holder = op.facts.holders.iter().find(|holder| holder.instance == signal.instance);
+    let is_carrier = operation_id::is_in_place(op.order.kind)
+        && op.order.before.carrier.as_ref().is_some_and(|carrier| carrier.instance == signal.instance);
+    if !(is_candidate || holder.is_some() || is_carrier) || !signal.is_loss() {
+        return false;
+    }
+    // A young instance that a describe does not show proves nothing; the steps that work on it decide.
+    if is_candidate && matches!(signal.news, News::Missing { .. }) {
+        return false;
+    }
+    let certainty = signal.certainty();
+    let known_of_holder = holder.is_some_and(|holder| holder.ended || certainty <= holder.certainty);
+    let known_of_candidate = is_candidate
+        && signal.is_notice()
+        && op.facts.carried_over.as_ref().is_some_and(|known| certainty <= known.certainty());
+    !known_of_holder && !known_of_candidate
+}
+
+fn is_candidate(op: &Operation, signal: &Signal) -> bool {
+    op.facts.candidate.as_ref().is_some_and(|candidate| candidate.instance == signal.instance)
+}
+
+fn on_signal(machine: &mut Machine<Operation>, signal: Signal) -> Result<(), Refusal> {
+    if matches!(machine.state().status, Status::Finished { .. }) || !changes(machine.state(), &signal) {
+        return Ok(());
+    }
+    let is_candidate = is_candidate(machine.state(), &signal);
+    machine.push(OperationEvent::SignalReceived { signal: signal.clone() })?;
+    if is_candidate {
+        let carries = machine.state().facts.volumes.values().any(|fact| fact.place.is_on(&signal.instance));
+        // What has days left, or carries already, is finished first; the notice is the next operation's cause.
+        let finished_first = signal.is_notice() && (carries || signal.certainty() == Certainty::Announced);
+        if !finished_first {
+            let because = signal.to_string();
+            machine.push(OperationEvent::CandidateLost { instance: signal.instance, because })?;
+        }
+    }
+    proceed(machine)
+}
+
+fn on_resume(machine: &mut Machine<Operation>, resume: Resume) -> Result<(), Refusal> {
+    let op = machine.state();
+    if !matches!(op.status, Status::Stuck { .. }) {
+        return Err(Refusal::NotStuck { operation: op.id.clone() });
+    }
+    let lost = op.lost();
+    if let Some(slot) = resume.accept_loss.iter().find(|slot| !lost.contains(slot)) {
+        return Err(Refusal::NotLost { operation: op.id.clone(), slot: slot.clone() });
+    }
+    machine.push(OperationEvent::Resumed {
+        requested_by: resume.requested_by,
+        accept_loss: resume.accept_loss,
+        spec: resume.spec,
+        address: resume.granted.here,
+        addresses_elsewhere: resume.granted.elsewhere,
+        restore: resume.restore,
+    })?;
+    proceed(machine)
+}
+
+fn on_cancel(
+    machine: &mut Machine<Operation>,
+    requested_by: String,
+    reason: Option<String>,
+) -> Result<(), Refusal> {
+    let op = machine.state();
+    if op.facts.is_undoing() {
+        return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
+    }
+    if let Some(because) = op.no_return() {
+        return Err(Refusal::OnlyForward { operation: op.id.clone(), because });
+    }
+    machine.push(OperationEvent::CancelRequested { requested_by, reason })?;
+    proceed(machine)
+}
+
+fn on_divert(machine: &mut Machine<Operation>, cause: Cause, delete: Option<Keep>) -> Result<(), Refusal> {
+    let op = machine.state();
+    if op.facts.is_undoing() {
+        return Err(Refusal::AlreadyCancelled { operation: op.id.clone() });
+    }
+    if !op.may_be_diverted() {
+        return Err(Refusal::NotDiverted { operation: op.id.clone() });
+    }
+    machine.push(OperationEvent::Diverted { cause, delete })?;
+    proceed(machine)
+}
+
+fn on_abandon(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
+    let op = machine.state();
+    if !matches!(op.status, Status::Stuck { .. }) {
+        return Err(Refusal::NotStuck { operation: op.id.clone() });
+    }
+    let resources = op.handed_over(machine.now_ms());
+    machine.push(OperationEvent::Finished { resources, outcome: Outcome::Abandoned })?;
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! Nouns: the plain data that the node file, steps, events and facts are made of. This layer knows neither
+//! operations nor the node file.
+
+pub mod aws;
+pub mod backup_id;
+pub mod boot;
+pub mod capacity;
+pub mod image;
+pub mod name;
+pub mod operation_id;
+pub mod requirements;
+pub mod resources;
+pub mod restore;
+pub mod root;
+pub mod schedule;
+pub mod signal;
+pub mod survey;
+pub mod uefi;
+pub mod volume;

@@ -1,0 +1,145 @@
+//! The result of an operation when it ends: which instance carries the node, and which resources are retained
+//! or orphaned.
+
+use crate::model::aws::SnapshotId;
+use crate::model::operation_id;
+use crate::model::resources::{Orphan, Resource, Resources, Retained, RootImage};
+use crate::model::volume::Slot;
+use crate::operation::state::Operation;
+use crate::rules::candidate::GivenUp;
+use crate::rules::{address_retention, interface, recovery_point, superseded};
+use crate::spec::node::NetworkMode;
+
+impl Operation {
+    /// The resources that a deletion takes over when it supersedes this operation, which is stuck: everything
+    /// that belongs to the node or may have been created for it.
+    #[must_use]
+    pub fn handed_over(&self, at_ms: u64) -> Resources {
+        let mut end = self.clone();
+        end.give_up_candidate(at_ms, GivenUp::Cancelled);
+        let facts = &end.facts;
+        let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
+        let mut left = end.order.before.clone();
+        left.carrier = left.carrier.filter(|_| {
+            operation_id::is_in_place(end.order.kind) || end.old().is_some_and(|old| !old.fenced)
+        });
+        left.placement = facts.placement.clone();
+        left.recovery_points.extend(recovery_point::changed(&end));
+        left.survey = facts.survey.as_deref().cloned().map(Box::new);
+        left.uefi_data.clone_from(&facts.uefi_data);
+        for (slot, fact) in &facts.volumes {
+            match &fact.id {
+                Some(volume) => {
+                    let held = fact.held(volume);
+                    left.volumes.insert(slot.clone(), held);
+                }
+                None => {
+                    left.volumes.remove(slot);
+                }
+            }
+        }
+        left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
+        if let Some(fact) = &facts.interface {
+            left.interface = fact.held.clone();
+        }
+        left.interface = left.interface.filter(|held| !deleted(held.interface.as_str()));
+        if end.order.spec.persist.network != NetworkMode::None {
+            left.address = facts.address;
+        }
+        left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
+        let keeper = address_retention::keeper(&end);
+        left.address_interface = keeper.clone().filter(|_| left.carrier.is_none());
+        left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
+        left.retained.extend(facts.superseded.iter().cloned());
+        left.retained.retain(|old| !deleted(old.volume.as_str()));
+        left.orphans = end.orphans();
+        // The old instance is still the carrier, and the address has left it.
+        let elsewhere =
+            left.carrier.as_ref().and_then(|carrier| keeper.filter(|keeper| *keeper != carrier.interface));
+        left.orphans.extend(elsewhere.map(|interface| Orphan {
+            resource: Resource::Interface { interface },
+            because: format!("{}: of an instance that is given up", end.id),
+        }));
+        // A volume is either the node's or an orphan: orphans are deleted, whatever the deletion keeps.
+        left.orphans.retain(|old| {
+            !matches!(&old.resource, Resource::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
+        });
+        if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
+            left.root_images.push(RootImage {
+                image: image.clone(),
+                snapshot: snapshot.clone(),
+                borrowed: facts.root_is_borrowed,
+            });
+        }
+        left.root_images.retain(|root| !deleted(root.image.as_str()));
+        let old: Vec<SnapshotId> =
+            end.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
+        let held = |snapshot: &SnapshotId| {
+            left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
+                || left.root_images.iter().any(|root| root.snapshot == *snapshot)
+                || deleted(snapshot.as_str())
+        };
+        let loose: Vec<SnapshotId> =
+            facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned().collect();
+        for snapshot in loose {
+            let because = format!("{}: of a volume", end.id);
+            left.orphans.push(Orphan { resource: Resource::Snapshot { snapshot }, because });
+        }
+        for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
+            left.orphans.push(Orphan {
+                resource: Resource::Instance {
+                    instance: holder.instance.clone(),
+                    spot_request: holder.spot_request.clone(),
+                },
+                because: format!("{}: launched by it", end.id),
+            });
+        }
+        for record in end.steps.values().filter(|record| record.outcome.is_none()) {
+            for (made, tags) in record.intent.makes() {
+                left.orphans.push(Orphan {
+                    resource: Resource::Unsettled { kind: made, tags: tags.clone() },
+                    because: format!("{}: {} did not settle", end.id, record.step),
+                });
+            }
+        }
+        left
+    }
+
+    /// Roots of lost instances that may have carried the node for a while.
+    pub(crate) fn outlived(&self, why: &str) -> Vec<Retained> {
+        let roots = self.facts.outlived.iter();
+        roots.map(|root| Retained::new(root.clone(), Slot::Root, format!("{}: {why}", self.id))).collect()
+    }
+
+    /// The orphans at the end of this operation.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<Orphan> {
+        let mut left: Vec<Orphan> = self.facts.orphans.clone();
+        let temporary = self.facts.temporary.iter().filter(|temporary| !temporary.deleted);
+        let volumes = temporary.map(|temporary| Resource::Volume { volume: temporary.volume.clone() });
+        let superseded = self.order.before.root_images.iter().filter(|root| {
+            let deleted = |id: &str| self.facts.deleted.iter().any(|deleted| deleted == id);
+            !root.borrowed && deleted(root.image.as_str()) && !deleted(root.snapshot.as_str())
+        });
+        let snapshots = superseded.map(|root| Resource::Snapshot { snapshot: root.snapshot.clone() });
+        let made = if self.facts.is_undoing() { superseded::made(self) } else { Vec::new() };
+        let copies = self.superseded_things();
+        let given_up = self.facts.candidate.is_none() && !self.facts.is_undoing();
+        let interfaces = address_retention::spare(self).filter(|_| given_up);
+        for resource in
+            volumes.chain(snapshots).chain(made).chain(copies).chain(interface::spare(self)).chain(interfaces)
+        {
+            if !left.iter().any(|known| known.resource == resource) {
+                let because = format!("{}: not cleaned up", self.id);
+                left.push(Orphan { resource, because });
+            }
+        }
+        left.retain(|left| !self.facts.deleted.contains(&left.resource.id()));
+        for left in &mut left {
+            if let Some(because) = self.facts.uncleaned.get(&left.resource.id()) {
+                left.because = format!("{}: {because}", self.id);
+            }
+        }
+        left
+    }
+}

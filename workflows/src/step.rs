@@ -1,0 +1,6 @@
+//! The requests (intents) and the observations (evidence) of steps.
+
+pub mod backup;
+pub mod evidence;
+pub mod intent;
+pub mod wake_hint;

@@ -1,0 +1,478 @@
+//! The plan for people: the steps that an operation would take.
+//!
+//! The plan is not a second description of the workflows. It is the same machine, run against an imaginary
+//! region in which every step succeeds and takes its typical time.
+
+use perennial_engine::domain::{OpenStep, Stamp};
+use perennial_engine::ids::{Seq, Token};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::node::Node;
+use crate::machine::decide::{Draft, Refusal};
+use crate::model::aws::{
+    ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SubnetId, VolumeId,
+};
+use crate::model::capacity::CapacityPool;
+use crate::model::image::{ImageFacts, Placement};
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::resources::Resources;
+use crate::model::signal::{Cause, News, Signal, Source};
+use crate::model::survey::Kept;
+use crate::model::volume::TakenSnapshot;
+use crate::operation::event::{OperationEvent, Order};
+use crate::operation::state::{Operation, Status};
+use crate::rules::{capacity, existing_volumes, snapshot_ahead, survey};
+use crate::spec::checks::launches_late;
+use crate::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
+use crate::step::backup::BackupEvidence;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
+use crate::view::history::{Story, story};
+
+/// The most steps of a plan. With more steps the machine does not end.
+const STEPS_MAX: usize = 1_000;
+
+/// How long it takes to observe a result that exists already, in milliseconds: one describe call.
+const LOOK_MS: u64 = 500;
+
+/// The course that an operation would take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// The kind of the operation.
+    pub kind: OperationKind,
+    /// `make before break` or `break before make`. None for a provision.
+    pub order: Option<String>,
+    /// The steps in order of time, from 0, and the expected outage.
+    pub story: Story,
+    /// The duration of the whole operation, in milliseconds.
+    pub total_ms: u64,
+    /// The pools that would be asked for capacity, in order.
+    pub pools: Vec<CapacityPool>,
+    /// Remarks that complete the numbers.
+    pub notes: Vec<String>,
+}
+
+/// The typical duration of a successful step, in milliseconds (`ec2-semantics` §6). Where nothing is
+/// published, the number is an estimate.
+#[must_use]
+pub const fn typical_ms(intent: &Intent) -> u64 {
+    match intent {
+        Intent::Resolve { .. } => 500,
+        Intent::Survey(_) => 600,
+        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => 2_500,
+        Intent::CreateInterface { .. } | Intent::ClaimVolume { .. } => 1_500,
+        Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
+        Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
+        // About a minute on virtual types; minutes on GPU and metal.
+        Intent::Fence { .. } => 40_000,
+        Intent::Release { .. } | Intent::ReleaseInterface { .. } => 2_500,
+        // Small increments: minutes. No promise is published.
+        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => 105_000,
+        Intent::RegisterImage { .. } => 35_000,
+        Intent::Launch { .. } => 2_500,
+        Intent::Start { .. } => 6_500,
+        // The documentation's example took 20 seconds.
+        Intent::AdoptRoot { .. } => 23_000,
+        Intent::Attach { .. } | Intent::AttachInterface { .. } => 4_000,
+        Intent::MoveAddress { .. } | Intent::Associate { .. } => 3_000,
+        Intent::Verify { .. } => 2_000,
+        Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
+        Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
+        Intent::Find { .. } => 300_000,
+        Intent::Grow { .. } => 60_000,
+        Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. } => 1_500,
+        // No operation takes one.
+        Intent::Backup(_) => 0,
+    }
+}
+
+/// The assumption of a plan. By default every step succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Assumption {
+    /// Whether the instance still exists when the operation begins.
+    pub instance: Presence,
+    /// Whether there is capacity in the node's present subnet.
+    pub capacity_here: Presence,
+}
+
+/// Whether an instance or capacity is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Presence {
+    #[default]
+    Present,
+    Missing,
+}
+
+/// Plans the replacement of a registered node, or the provision of a new node from its spec, if every step
+/// succeeds.
+///
+/// # Errors
+/// As [`plan_assuming`].
+pub fn plan(spec: &NodeSpec, node: Option<&Node>) -> Result<Plan, Refusal> {
+    plan_assuming(spec, node, Assumption::default())
+}
+
+/// The same plan under an assumption.
+///
+/// # Errors
+/// [`Refusal::Inconsistent`] when the machine does not end: without capacity anywhere, or a bug.
+pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumption) -> Result<Plan, Refusal> {
+    let registered = node.filter(|node| node.exists() && node.resources.carrier.is_some());
+    let (kind, before, number) = match registered {
+        Some(node) => (OperationKind::Replace, node.resources.clone(), node.operations + 1),
+        None => (OperationKind::Provision, node.map(|node| node.resources.clone()).unwrap_or_default(), 1),
+    };
+    let id = OperationId::new(spec.name.clone(), number);
+    let before = with_an_address(spec, before);
+    let kept_elsewhere = addresses_elsewhere(spec, &before);
+    let order = Order {
+        number,
+        kind,
+        generation: node.map_or(0, |node| node.generation) + 1,
+        owner: "plan".to_owned(),
+        spec: spec.clone(),
+        before,
+        keep: None,
+        reimage: false,
+        restore: None,
+        prune: Vec::new(),
+        cause: match (&registered, assumption.instance) {
+            (Some(Node { resources: Resources { carrier: Some(carrier), .. }, .. }), Presence::Missing) => {
+                let news = News::StateChange { state: InstanceState::Terminated };
+                let (instance, source) = (carrier.instance.clone(), Source::Sweep);
+                Cause::Signal { signal: Signal { instance, news, source, at_ms: 0 } }
+            }
+            _ => Cause::Request {
+                submission: "plan".to_owned(),
+                requested_by: "plan".to_owned(),
+                reason: Some("nothing is touched".to_owned()),
+            },
+        },
+    };
+    let present = order.before.subnet.as_ref().unwrap_or(&spec.subnet);
+    let pools = spec.ladder(present, order.before.survey.as_deref());
+    let last = order.before.survey.as_deref().filter(|kept| kept.answers(spec, present));
+    let surveyed = survey_notes(spec, last.filter(|_| !pools.is_empty()));
+    let taken = existing_volumes::notes(spec, &order.before);
+    let events = imagine(&id, order, assumption)?;
+    let inconsistent = |why: &str| Refusal::Inconsistent { operation: id.clone(), why: why.to_owned() };
+    let story = story(&id, &events).ok_or_else(|| inconsistent("the plan has no start"))?;
+    let total_ms = story.finished_at_ms.ok_or_else(|| inconsistent("the plan does not end"))?;
+    let order = (kind == OperationKind::Replace).then(|| {
+        let early = spec.makes_before_breaks() && !launches_late(spec);
+        if early { "make before break" } else { "break before make" }.to_owned()
+    });
+    let notes = notes(spec, kind).into_iter().chain(kept_elsewhere).chain(taken).chain(surveyed).collect();
+    Ok(Plan { kind, order, story, total_ms, pools, notes })
+}
+
+/// The remark about the survey, which completes the list of pools.
+fn survey_notes(spec: &NodeSpec, last: Option<&Kept>) -> Option<String> {
+    if !spec.capacity.is_surveyed() {
+        return None;
+    }
+    let max = spec.capacity.price_max.as_ref();
+    let max = max.map_or(String::new(), |max| {
+        format!(" A spot pool that costs more than {max} an hour then is not asked; on-demand pools are not subject to it.")
+    });
+    let order = spec.capacity.order();
+    let found = match last {
+        Some(kept) => format!("The pools are those of the last survey: {}", kept.in_words()),
+        None if spec.capacity.instance_types.is_empty() => "Which types fit is found at run time".to_owned(),
+        None => "The pools are those of the file's list".to_owned(),
+    };
+    Some(format!(
+        "{found}. Each operation begins with a survey and goes by its answer (order: {order}).{max}"
+    ))
+}
+
+/// Runs the machine against a region in which every step succeeds.
+fn imagine(
+    id: &OperationId,
+    order: Order,
+    assumption: Assumption,
+) -> Result<Vec<(Stamp, OperationEvent)>, Refusal> {
+    let mut imagined: Vec<(Stamp, OperationEvent)> = Vec::new();
+    let mut take = |events: &[OperationEvent], at_ms: u64| {
+        for event in events {
+            let seq = Seq(imagined.len() as u64 + 1);
+            imagined.push((Stamp { seq, at_ms }, event.clone()));
+        }
+        Seq(imagined.len() as u64)
+    };
+    let draft = Draft::start(id.clone(), order, 0)?;
+    let mut state = draft.state().clone();
+    let mut head = take(draft.events(), 0);
+    for _ in 0..STEPS_MAX {
+        if matches!(state.status, Status::Finished { .. }) {
+            return Ok(imagined);
+        }
+        let next = state
+            .open_steps()
+            .into_iter()
+            .map(|step| (ends_ms(&state, &step), step))
+            .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
+        let Some((ends_ms, step)) = next else { break };
+        let evidence = match step.intent.as_ref() {
+            Intent::Launch { pool, .. }
+                if pool.subnet.is_none() && assumption.capacity_here == Presence::Missing =>
+            {
+                let message = "assumed".to_owned();
+                Evidence::NoCapacity { code: "InsufficientInstanceCapacity".to_owned(), message }
+            }
+            intent => success(&state, intent, step.token),
+        };
+        let mut draft = Draft::from(&state, head, ends_ms);
+        draft.report(step.token, evidence)?;
+        state = draft.state().clone();
+        head = take(draft.events(), ends_ms);
+    }
+    Err(Refusal::Inconsistent { operation: id.clone(), why: "the plan does not end".to_owned() })
+}
+
+/// When a step ends that takes its typical time. A snapshot that was taken ahead has been in progress since
+/// it was taken.
+fn ends_ms(state: &Operation, step: &OpenStep<Intent>) -> u64 {
+    let begins_ms = step.intended_at_ms.max(step.not_before_ms);
+    match snapshot_ahead::awaited(state, &step.intent) {
+        Some((_, taken_ms)) => (taken_ms + typical_ms(&step.intent)).max(begins_ms + LOOK_MS),
+        None => begins_ms + typical_ms(&step.intent),
+    }
+}
+
+fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
+    parsed.unwrap_or_else(|error| unreachable!("BUG: an imaginary id is well formed: {error}"))
+}
+
+/// The observation of a successful step. `token` makes ids distinct.
+#[must_use]
+pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
+    let n = format!("{}x{token}", state.id.number());
+    let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
+    let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+    match intent {
+        Intent::Resolve { others, .. } => Evidence::Resolved(imagined_placement(others)),
+        Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
+        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
+            Evidence::VolumeCreated { volume: volume() }
+        }
+        Intent::ClaimVolume { size_gib, .. } => Evidence::VolumeClaimed { size_gib: *size_gib, traits: None },
+        Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
+            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
+            private_ip: match private_ip {
+                Some(given) => *given,
+                None if *subnet == state.facts.subnet => address(),
+                None => std::net::Ipv4Addr::UNSPECIFIED,
+            },
+        },
+        Intent::Preserve { .. } => Evidence::Preserved,
+        Intent::Detach { .. }
+        | Intent::DetachInterface { .. }
+        | Intent::Release { .. }
+        | Intent::ReleaseInterface { .. } => Evidence::Released,
+        Intent::Fence { .. } => {
+            Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
+        }
+        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
+            let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
+            let ahead = snapshot_ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
+            Evidence::SnapshotCompleted { snapshot: ahead.unwrap_or_else(made), size_gib: None }
+        }
+        Intent::RegisterImage { .. } => Evidence::ImageAvailable {
+            image: imaginary(ImageId::parse(&format!("ami-new{n}"))),
+            differs: Vec::new(),
+        },
+        Intent::Launch { .. } => Evidence::Launched {
+            instance: imaginary(InstanceId::parse(&format!("i-new{n}"))),
+            spot_request: None,
+        },
+        Intent::Start { devices, .. } => Evidence::Started {
+            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
+            private_ip: address(),
+            root_device: "/dev/xvda".to_owned(),
+            root_volume: Some(volume()),
+            volumes: devices
+                .iter()
+                .zip(1..)
+                .map(|(device, k)| (device.clone(), imaginary(VolumeId::parse(&format!("vol-new{n}x{k}")))))
+                .collect(),
+        },
+        Intent::AdoptRoot { .. } => {
+            Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }
+        }
+        Intent::Attach { .. } | Intent::AttachInterface { .. } => Evidence::Attached,
+        Intent::SetGroups { .. } => Evidence::GroupsSet,
+        Intent::ReturnAddress { pool, address, .. } => {
+            Evidence::AddressReturned { pool: pool.clone(), address: *address }
+        }
+        Intent::MoveAddress { address: wanted, .. } => {
+            Evidence::Moved { address: wanted.unwrap_or_else(address) }
+        }
+        Intent::Associate { .. } => Evidence::Associated { public_ip: std::net::Ipv4Addr::UNSPECIFIED },
+        Intent::Grow { size_gib, .. } => Evidence::Grown { size_gib: *size_gib },
+        Intent::Verify { .. } => Evidence::Verified,
+        Intent::DeleteVolume { .. }
+        | Intent::DeleteInterface { .. }
+        | Intent::DeregisterImage { .. }
+        | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
+        Intent::Find { .. } => Evidence::Found { resources: Vec::new() },
+        Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
+            let snapshot = imaginary(SnapshotId::parse(&format!("snap-new{n}")));
+            let taken = TakenSnapshot { snapshot, volume: volume.clone(), size_gib: None };
+            let (snapshots, twins) = (vec![taken], Vec::new());
+            Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms: 0, twins })
+        }
+        // No operation takes one.
+        Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
+    }
+}
+
+/// The zones and the image that a lookup would show, as far as the other steps need them.
+fn imagined_placement(others: &[SubnetId]) -> Placement {
+    Placement {
+        zone: "the-subnets-zone".to_owned(),
+        other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
+        image: ImageFacts {
+            architecture: "x86_64".to_owned(),
+            root_device: "/dev/xvda".to_owned(),
+            boot_mode: None,
+            ena_support: true,
+            tpm_support: None,
+            imds_support: None,
+            platform: None,
+            mapped: Vec::new(),
+        },
+    }
+}
+
+/// The resources at the beginning, with an address if it comes from a pool.
+fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
+    let imagined = spec.pool().map(|_| std::net::Ipv4Addr::UNSPECIFIED);
+    let mut before = Resources { address: before.address.or(imagined), ..before };
+    let present = before.subnet.clone().unwrap_or_else(|| spec.subnet.clone());
+    for (subnet, _) in spec.ip_pools().filter(|(subnet, _)| **subnet != present) {
+        before.addresses_elsewhere.entry(subnet.clone()).or_insert(std::net::Ipv4Addr::UNSPECIFIED);
+    }
+    before
+}
+
+/// The address of the node in each other subnet.
+fn addresses_elsewhere(spec: &NodeSpec, before: &Resources) -> Vec<String> {
+    let known = before.addresses_elsewhere.iter().filter(|(_, address)| !address.is_unspecified());
+    known
+        .map(|(subnet, address)| {
+            let pool = spec.pool_in(subnet).map_or(String::new(), |pool| format!(" (pool {pool})"));
+            format!("In {subnet} the node's address is {address}{pool}.")
+        })
+        .collect()
+}
+
+fn notes(spec: &NodeSpec, kind: OperationKind) -> Vec<String> {
+    let mut notes = vec![
+        "Times are typical ones, not promises; the application's own stop and start are not in them."
+            .to_owned(),
+    ];
+    notes.extend(capacity::notes(spec));
+    for (subnet, pool) in spec.ip_pools().filter(|_| kind == OperationKind::Provision) {
+        let there = if *subnet == spec.subnet { String::new() } else { format!(" in {subnet}") };
+        notes.push(format!("The address{there} is taken from the pool {pool}, if it has a free one."));
+    }
+    if kind != OperationKind::Replace {
+        return notes;
+    }
+    match spec.persist.root {
+        RootMode::Adopt => notes.push(
+            "Root adoption (CreateReplaceRootVolumeTask with a volume id) is unverified on a live account; where it is \
+             refused, the root goes on as an image, where it fails, as a clone of the volume first: a snapshot, its registration and another launch are added to the outage."
+                .to_owned(),
+        ),
+        RootMode::Image => notes.push(
+            "The root's snapshot must be complete before the launch: seconds to hours, with no promise from EC2.".to_owned(),
+        ),
+        RootMode::None => notes.push("The root is new each time; what is written to it is lost.".to_owned()),
+    }
+    if spec.persist.network == NetworkMode::None {
+        notes.push("The address is a new one each time.".to_owned());
+    }
+    if spec.persist.data == DataMode::Snapshot && !spec.data_volumes.is_empty() {
+        notes.push(
+            "Data volumes go on as copies from final snapshots, which must be complete before the launch: seconds to hours. \
+             Nothing is lost; the old volumes are retained. Blocks of a copy are read from the snapshot at first use."
+                .to_owned(),
+        );
+    }
+    if !spec.capacity.other_subnets.is_empty() {
+        let address = match spec.persist.network {
+            NetworkMode::None => "",
+            NetworkMode::IpPool => ", where it has the address of the pool there",
+            NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
+                ", and the private address ends"
+            }
+        };
+        notes.push(format!(
+            "Without any capacity in its subnet the node moves to another one{address}; in another zone root and data go on as \
+             copies from final snapshots, and the old volumes are retained: `perennial node plan NODE --without-capacity`."
+        ));
+    }
+    if spec.persist.network == NetworkMode::SecondaryEni {
+        notes.push(
+            "The guest configures the second interface when it comes, and must not answer for its address on the primary one."
+                .to_owned(),
+        );
+    }
+    if spec.backup.is_some_and(|backup| backup.at_release) {
+        notes.push(
+            "A last backup is taken of each volume as soon as it is free; nothing waits for its copy."
+                .to_owned(),
+        );
+    }
+    if spec.network.elastic_ip.is_some() {
+        notes.push(
+            "The Elastic IP address leads to the old instance until the private address has moved, and to the new one then."
+                .to_owned(),
+        );
+    }
+    if spec.persist.handover == Handover::Detach
+        && !spec.data_volumes.is_empty()
+        && spec.makes_before_breaks()
+    {
+        notes.push(
+            "Data volumes are detached from the running instance: it must unmount them at the notice; one that stays \
+             in use follows after the termination."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// The node's resources after an imaginary provision, for tests and examples.
+///
+/// # Errors
+/// As [`plan`].
+pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
+    let id = OperationId::new(spec.name.clone(), 1);
+    let order = Order {
+        number: 1,
+        kind: OperationKind::Provision,
+        generation: 1,
+        owner: "plan".to_owned(),
+        spec: spec.clone(),
+        before: with_an_address(spec, Resources::default()),
+        keep: None,
+        reimage: false,
+        restore: None,
+        prune: Vec::new(),
+        cause: Cause::Request {
+            submission: "plan".to_owned(),
+            requested_by: "plan".to_owned(),
+            reason: None,
+        },
+    };
+    let events = imagine(&id, order, Assumption::default())?;
+    match events.into_iter().next_back() {
+        Some((_, OperationEvent::Finished { resources, .. })) => Ok(resources),
+        _ => Err(Refusal::Inconsistent { operation: id, why: "the plan does not end".to_owned() }),
+    }
+}
