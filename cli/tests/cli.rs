@@ -190,7 +190,7 @@ fn every_reading_command_speaks_json() {
         ),
         (
             "node show db-ip",
-            json!({ "/operations": 2, "/resources/origins/root": "same_volume", "/spec/name": "db-ip" }),
+            json!({ "/operations": 2, "/resources/recovery_points/root": "same_volume", "/spec/name": "db-ip" }),
         ),
         (
             "node history db-ip",
@@ -204,7 +204,7 @@ fn every_reading_command_speaks_json() {
         (
             "workflow show db-ip.2",
             json!({
-                "/kind": "replace", "/status": "finished", "/origins/root": "same_volume",
+                "/kind": "replace", "/status": "finished", "/recovery_points/root": "same_volume",
                 "/steps/0/token": 2, "/steps/0/intent/preserve/uefi": true
             }),
         ),
