@@ -2,10 +2,10 @@
 //!
 //! Two layers; all of EC2's behaviour is in the first:
 //!
-//! - [`world`]: the region itself, a synchronous, seeded, deterministic state machine. Time is an argument of every
-//!   call; the same seed and the same calls give the same world.
-//! - [`cloud`]: [`cloud::SimRegion`] puts a clock, call latencies, faults and crash points around it and implements
-//!   the port [`perennial_workers::port::Cloud`].
+//! - [`world`]: the region itself, a synchronous, seeded, deterministic state machine. Time is an argument
+//!   of every call; the same seed and the same calls give the same world.
+//! - [`cloud`]: [`cloud::SimRegion`] puts a clock, call latencies, faults and crash points around it and
+//!   implements the port [`perennial_workers::port::Cloud`].
 //!
 //! A third layer puts the same region on the wire, for real clients: `wire` (a cargo feature, default on)
 //! speaks EC2's query protocol, SQS's JSON protocol and parts of STS, EventBridge, Systems Manager, ELBv2 and

@@ -7,6 +7,7 @@ mod finish;
 pub mod fold;
 mod learn;
 pub mod moves;
+pub mod refusal;
 mod remedy;
 mod short_notice;
 mod start;

@@ -1,7 +1,7 @@
 //! Plans: what a workflow would do, without touching anything.
 
 use perennial_workflows::aggregate::node::Node;
-use perennial_workflows::machine::decide::Refusal;
+use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::spec::node::NodeSpec;
 use perennial_workflows::view::plan::{Plan, imagined_resources, plan};
 use schemars::JsonSchema;

@@ -5,7 +5,7 @@ use std::fmt;
 use perennial_engine::domain::{DecodeError, FoldError};
 use perennial_engine::ids::{Seq, StreamId};
 use perennial_engine::journal::ReadError;
-use perennial_workflows::machine::decide::Refusal;
+use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::model::name::NodeName;
 
 /// What was asked about.

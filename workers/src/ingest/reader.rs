@@ -6,8 +6,8 @@
 //! - Every message has a disposition ([`Disposition`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
 //! - A message whose inbox entry cannot be written (the journal is unavailable) stays in the queue.
-//! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this process that
-//!   wait for it, and is gone.
+//! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this
+//!   process that wait for it, and is gone.
 
 use std::sync::Arc;
 use std::time::Duration;

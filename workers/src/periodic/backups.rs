@@ -1,7 +1,7 @@
 //! The scheduler of backups: asks the journal which nodes are due, and lets a bounded number begin.
 //!
-//! What is due is decided by the domain ([`due_task`]), from the states alone; this task only asks, orders and
-//! counts. A death between two ticks loses nothing: what was due is due.
+//! What is due is decided by the domain ([`due_task`]), from the states alone; this task only asks, orders
+//! and counts. A death between two ticks loses nothing: what was due is due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

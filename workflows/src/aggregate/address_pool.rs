@@ -52,7 +52,8 @@ pub enum AddressPoolEvent {
         /// The operation that gave it back; the last one before, when the file was changed.
         operation: OperationId,
     },
-    /// An address is given back because somebody else has it; it is passed over until the pool is declared again.
+    /// An address is given back because somebody else has it; it is passed over until the pool is declared
+    /// again.
     PassedOver {
         /// Which address.
         address: Ipv4Addr,

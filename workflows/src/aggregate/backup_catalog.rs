@@ -1,9 +1,10 @@
 //! Backups: snapshots of all volumes of a node at one moment, while it runs.
 //!
-//! A backup is no operation: it does not hold the node, and nothing waits for it. Each node has a *backup catalog* of its backups, the
-//! stream `backup/<node>.<n>`; the node's own stream does not grow with them. When a backup catalog has had
-//! [`CATALOG_BACKUPS_MAX`] backups and is at rest, the next one goes on with what it knew, so that years of backups fold in
-//! milliseconds.
+//! A backup is no operation: it does not hold the node, and nothing waits for it. Each node has a *backup
+//! catalog* of its backups, the stream `backup/<node>.<n>`; the node's own stream does not grow with them.
+//! When a backup catalog has had
+//! [`CATALOG_BACKUPS_MAX`] backups and is at rest, the next one goes on with what it knew, so that years of
+//! backups fold in milliseconds.
 //!
 //! ```text
 //!   schedule, request, signal
@@ -17,27 +18,48 @@
 //!                  (what may have been made after all, to be pruned)
 //! ```
 //!
-//! | step | may start when | does | observed by | on failure | its repeat is safe because of |
-//! | --- | --- | --- | --- | --- | --- |
-//! | take | the backup has begun; the last one of its volumes is 15 s old | CreateSnapshots over the volumes of the instance that are the node's; the others are excluded | DescribeSnapshots by the tag `perennial:step` shows one for each volume | the backup has failed; the next one is taken at its time | the tag, looked for first, and for longer in doubt |
-//! | await | taken | – | each snapshot is complete | the backup has failed, its set is pruned | nothing is changed |
-//! | find | a take ended, and what it made is not known | – | DescribeSnapshots by the tag, for minutes | tried again after the next backup | nothing is changed |
-//! | prune | a newer backup is complete, or the set has failed, or the node was deleted with its backups | DeleteSnapshot by id, of a snapshot that this backup catalog recorded and that carries our tags | it is gone, seen twice | left over, listed, tried again after the next backup | "not found" is "done" |
+//! The steps:
+//!
+//! - `take`
+//!   - may start when: the backup has begun, and the last one of its volumes is 15 s old
+//!   - does: CreateSnapshots over the node's volumes of the instance; the others are excluded
+//!   - observed by: DescribeSnapshots by the tag `perennial:step` shows one for each volume
+//!   - on failure: the backup has failed; the next one is taken at its time
+//!   - safe to repeat because of: the tag, which is looked for first, and for longer after an unknown outcome
+//! - `await`
+//!   - may start when: taken
+//!   - observed by: each snapshot is complete
+//!   - on failure: the backup has failed, and its set is pruned
+//!   - safe to repeat because: it changes nothing
+//! - `find`
+//!   - may start when: a take ended, and what it made is not known
+//!   - observed by: DescribeSnapshots by the tag, for minutes
+//!   - on failure: it is tried again after the next backup
+//!   - safe to repeat because: it changes nothing
+//! - `prune`
+//!   - may start when: a newer backup is complete, or the set has failed, or the node was deleted with its
+//!     backups
+//!   - does: DeleteSnapshot by id, of a snapshot that this catalog recorded and that carries our tags
+//!   - observed by: it is gone, seen twice
+//!   - on failure: it stays listed as a pending deletion, and is tried again after the next backup
+//!   - safe to repeat because: "not found" is "done"
 //!
 //! # What a stop in the middle leaves behind
-//! Nothing that is not known: every snapshot carries the tags of its step before it exists, and the step stays open until a look
-//! shows what became of it.
+//! Nothing that is not known: every snapshot carries the tags of its step before it exists, and the step
+//! stays open until a look shows what became of it.
 //!
 //! # Rules that are never broken
-//! - A complete backup is pruned only when as many newer ones as are kept are complete. One that failed prunes nothing but itself.
-//! - A backup that volumes of this node or of a new one are being made from is *held*: it is not pruned before that operation
-//!   is over.
+//! - A complete backup is pruned only when as many newer ones as are kept are complete. One that failed
+//!   prunes nothing but itself.
+//! - A backup that volumes of this node or of a new one are being made from is *held*: it is not pruned
+//!   before that operation is over.
 //! - Only snapshots that a backup catalog of this node recorded are pruned.
 //!
 //! # Final ones
 //! When an operation takes the volumes from the node's instance, it takes a snapshot of each while it is free
-//! (`rules::final_snapshot`). The backup catalog takes them over (`began`, `inherited`) and awaits them as any other. The newest
-//! complete final one is kept beside the `backup.keep` others. It may be copied while another backup is under way.
+//! (`rules::final_snapshot`). The backup catalog takes them over (`began`, `inherited`) and awaits them as
+//! any other. The newest complete final one is kept beside the `backup.keep` others. It may be copied while
+//! another backup is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,14 +80,17 @@ use crate::model::volume::{Slot, TagMap, TakenSnapshot};
 use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::intent::Intent;
 
-/// How many backups a backup catalog has before the next one goes on: eight hours of one every five minutes, about a thousand events.
+/// How many backups a backup catalog has before the next one goes on: eight hours of one every five
+/// minutes, about a thousand events.
 pub const CATALOG_BACKUPS_MAX: u32 = 100;
 
-/// How many snapshots may be waiting for their deletion before no more backups are taken: something is wrong then that only a
-/// person can mend, and it would cost more with every backup. Two full sets of the most volumes a node can have.
+/// How many snapshots may be waiting for their deletion before no more backups are taken: something is
+/// wrong then that only a person can mend, and it would cost more with every backup. Two full sets of the
+/// most volumes a node can have.
 pub const PENDING_DELETIONS_MAX: usize = 54;
 
-/// How many snapshots are being deleted at once: a set of a few volumes, and far below a second's budget of DeleteSnapshot.
+/// How many snapshots are being deleted at once: a set of a few volumes, and far below a second's budget of
+/// DeleteSnapshot.
 const PRUNES_MAX: usize = 4;
 
 /// How many failures a backup catalog remembers in its state; the journal keeps all.
@@ -150,7 +175,8 @@ pub enum BackupEvent {
     },
     /// A backup began.
     Began(BackupOrder),
-    /// A step may run: the whole request, written before the first call. This event's place is the step's token.
+    /// A step may run: the whole request, written before the first call. This event's place is the step's
+    /// token.
     StepIntended {
         /// Of which backup.
         backup: u64,
@@ -645,8 +671,8 @@ impl BackupCatalog {
         all.find(|known| known.order.number == number && known.progress != Progress::Complete)
     }
 
-    /// Complete backups that are more than is kept are to be deleted, but those that are held. The newest final one is kept
-    /// beside the others.
+    /// Complete backups that are more than is kept are to be deleted, but those that are held. The newest
+    /// final one is kept beside the others.
     fn forget_old(&mut self) {
         let keep = self.known.last_complete().map_or(0, |newest| newest.order.keep as usize);
         let finals = self.known.complete().filter(|backup| backup.order.is_final()).count();

@@ -1,7 +1,8 @@
 //! Entries: messages that came through a queue, and what became of each.
 //!
-//! A inbox entry has a stream of its own, named by its idempotency key. The raw message, its disposition and everything it leads to are
-//! written in one atomic append, before the message is deleted: a crash in between finds the inbox entry answered.
+//! A inbox entry has a stream of its own, named by its idempotency key. The raw message, its disposition
+//! and everything it leads to are written in one atomic append, before the message is deleted: a crash in
+//! between finds the inbox entry answered.
 
 use std::fmt;
 
@@ -196,7 +197,8 @@ impl InboxEntry {
     }
 }
 
-/// The stream of a inbox entry: by its own id where it has one that fits a name, else by the hash of what it is.
+/// The stream of a inbox entry: by its own id where it has one that fits a name, else by the hash of what
+/// it is.
 #[must_use]
 pub fn inbox_stream(queue: &str, key: &str) -> StreamId {
     let plain = key.len() <= 128 && !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic() && b != b'/');

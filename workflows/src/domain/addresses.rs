@@ -8,7 +8,8 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent, address_pool_stream};
 use crate::aggregate::inbox::Disposition;
-use crate::domain::states::{Appends, Decider, Event, State, Subject, Written};
+use crate::domain::decider::{Appends, Decider, Subject, Written};
+use crate::domain::states::{Event, State};
 use crate::model::aws::SubnetId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
@@ -148,7 +149,7 @@ impl Decider<'_> {
         (granted, appends)
     }
 
-    /// A changed file names other pools for other subnets: what it adds is taken, what it drops is given back.
+    /// A changed file names other pools for other subnets: new addresses are taken, dropped ones given back.
     pub(super) fn repool(&self, subject: Subject<'_>, spec: &NodeSpec) -> Result<Repooled, String> {
         let (mut taken, mut appends) = (BTreeMap::new(), Vec::new());
         let node = subject.node;

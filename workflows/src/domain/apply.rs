@@ -4,7 +4,8 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
-use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
+use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::states::Event;
 use crate::domain::submission::ApplyParams;
 use crate::domain::submit::Request;
 use crate::domain::volumes;
@@ -70,7 +71,7 @@ impl Decider<'_> {
         self.names_pruned(subject, spec)
     }
 
-    /// A node that exists is to be otherwise; volumes that are to be larger grow at once, if nothing holds it.
+    /// Changes a node that exists. Volumes that the file makes larger grow at once, if no operation holds it.
     fn change(&self, request: &Request<'_>, spec: &NodeSpec, cause: Cause) -> Answer {
         let Request { subject, .. } = *request;
         let node = subject.node;

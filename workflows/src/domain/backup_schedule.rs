@@ -86,7 +86,8 @@ pub(super) fn is_full(catalog: &BackupCatalog) -> bool {
     catalog.begun >= CATALOG_BACKUPS_MAX && catalog.steps.is_empty() && catalog.known.under_way().is_none()
 }
 
-/// The first operation whose final snapshots are not the catalog's yet: one that is over, or the open one when it has them all.
+/// The first operation whose final snapshots are not the catalog's yet: one that is over, or the open one
+/// when it has them all.
 pub(super) fn to_inherit(
     node: &Node,
     last: Option<&Operation>,

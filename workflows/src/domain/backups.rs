@@ -8,7 +8,8 @@ use crate::aggregate::inbox::Disposition;
 use crate::domain::backup_draft::CatalogDraft;
 use crate::domain::backup_schedule::BackupTask;
 use crate::domain::command::Rejection;
-use crate::domain::states::{Answer, Appends, Decider, Event, Held, State, Subject, Written};
+use crate::domain::decider::{Answer, Appends, Decider, Held, Subject, Written};
+use crate::domain::states::{Event, State};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
 use crate::model::aws::SnapshotId;
@@ -76,7 +77,7 @@ impl Decider<'_> {
     fn release_hold(&self, id: &CatalogId, over: &OperationId) -> Result<Appends, Rejection> {
         let mut draft = self.catalog_draft(id)?;
         draft.release_hold(over.clone())?;
-        Ok(written(&id, draft).into_iter().collect())
+        Ok(written(id, draft).into_iter().collect())
     }
 
     /// What a new node is made from, and the append that holds it.

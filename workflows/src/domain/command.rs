@@ -7,7 +7,7 @@ use crate::aggregate::backup_catalog;
 use crate::aggregate::inbox::Disposition;
 use crate::domain::movement::SpotSeen;
 use crate::domain::submission::Submission;
-use crate::machine::decide::Refusal;
+use crate::machine::refusal::Refusal;
 use crate::model::aws::{InstanceId, VolumeId};
 use crate::model::name::NodeName;
 use crate::model::signal::Signal;

@@ -6,7 +6,8 @@ use perennial_engine::domain::{Append, Decision};
 
 use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
 use crate::domain::command::{Content, Envelope, Rejection};
-use crate::domain::states::{Decider, Event, State};
+use crate::domain::decider::Decider;
+use crate::domain::states::{Event, State};
 use crate::domain::submission::{ApplyParams, Submission, Work};
 use crate::model::operation_id::node_stream;
 

@@ -7,9 +7,11 @@ use perennial_engine::domain::Append;
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::Rejection;
-use crate::domain::states::{Answer, Appends, Begun, Decider, Event, State, Subject, Wanted, Written};
+use crate::domain::decider::{Answer, Appends, Begun, Decider, Subject, Wanted, Written};
+use crate::domain::states::{Event, State};
 use crate::domain::submit::Request;
-use crate::machine::decide::{Draft, Refusal};
+use crate::machine::decide::Draft;
+use crate::machine::refusal::Refusal;
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
 use crate::model::resources::Resources;
@@ -114,7 +116,7 @@ impl Decider<'_> {
         grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
     }
 
-    /// Starts an operation on a node whose growth or taking of volumes, if there is one, gives way. `first` goes
+    /// Starts an operation on a node whose growth or adoption of volumes gives way to it. `first` goes
     /// before it into the node's stream.
     pub(super) fn begin(&self, request: &Request<'_>, first: Vec<Event>, mut wanted: Wanted) -> Answer {
         let Request { subject, .. } = *request;

@@ -3,11 +3,13 @@
 //! ```text
 //!   signal ──► key instance/ID ──► node ──► its open operation, its next one
 //!   submission, periodic command ──► node    └─► its present backup catalog (key backups/NODE)
-//!                                                  └─► operations that hold a backup, or have final snapshots
+//!                                                 └─► operations that hold a backup, or have final
+//!                                                 snapshots
 //! ```
 //!
-//! A key is a hint: what it leads to is loaded, and the state that is found decides. A node that a key leads to
-//! knows whether the instance is its own; a backup catalog says that it is closed, and the next one is named.
+//! A key is a hint: what it leads to is loaded, and the state that is found decides. A node that a key
+//! leads to knows whether the instance is its own; a backup catalog says that it is closed, and the next
+//! one is named.
 
 use perennial_engine::domain::{Reads, World};
 use perennial_engine::ids::StreamId;
@@ -67,8 +69,8 @@ pub(super) fn node_of(world: &World<State>, instance: &InstanceId) -> Option<Nod
     node_among(world.lookup(&instance_key(instance)))
 }
 
-/// The present backup catalog of a node. The key may lead to one that was closed meanwhile; each closed one has
-/// a next one.
+/// The present backup catalog of a node. The key may lead to one that was closed meanwhile; each closed one
+/// has a next one.
 pub(super) fn present_catalog(world: &World<State>, node: &NodeName) -> CatalogId {
     let found = world.lookup(&catalog_key(node)).iter().filter_map(CatalogId::of_stream);
     let newest = found.max_by_key(CatalogId::number);

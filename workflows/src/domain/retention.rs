@@ -8,7 +8,7 @@ use perennial_engine::domain::Append;
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::Node;
 use crate::domain::command::Rejection;
-use crate::domain::states::{Answer, Appends, Decider, Subject, Wanted};
+use crate::domain::decider::{Answer, Appends, Decider, Subject, Wanted};
 use crate::domain::submission::PruneParams;
 use crate::domain::submit::Request;
 use crate::model::aws::VolumeId;

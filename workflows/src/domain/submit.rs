@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
-use crate::domain::states::{Answer, Decider, Event, Subject, Wanted};
+use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::states::Event;
 use crate::domain::submission::{
     CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
     ResumeParams, Submission, Work,
 };
-use crate::machine::decide::{Draft, Refusal};
+use crate::machine::decide::Draft;
+use crate::machine::refusal::Refusal;
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind};
 use crate::model::signal::Cause;

@@ -4,7 +4,8 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::domain::command::Rejection;
-use crate::domain::states::{Appends, Decider, Event, Subject, Wanted};
+use crate::domain::decider::{Appends, Decider, Subject, Wanted};
+use crate::domain::states::Event;
 use crate::model::aws::{InstanceId, VolumeId};
 use crate::model::operation_id::OperationKind;
 use crate::model::resources::{HeldVolume, Resources, Retained};

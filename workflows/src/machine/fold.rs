@@ -256,7 +256,7 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
                 suspected.push(Arc::clone(&record.intent));
                 true
             }
-            // The growth of a volume is looked at again when it is asked for again; nothing is launched any more.
+            // A volume's growth is looked at again when it is asked for again; nothing more is launched.
             Intent::Grow { .. } | Intent::Survey(_) => true,
             // As are the volumes on the instance.
             Intent::Preserve { .. } => op.order.kind == OperationKind::AdoptVolumes,

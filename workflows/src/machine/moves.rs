@@ -4,7 +4,7 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
 
-use crate::machine::decide::Refusal;
+use crate::machine::refusal::Refusal;
 use crate::machine::{consequence, finish, fold, remedy, short_notice};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, Outcome};
@@ -247,7 +247,8 @@ fn on_signal(machine: &mut Machine<Operation>, signal: Signal) -> Result<(), Ref
     machine.push(OperationEvent::SignalReceived { signal: signal.clone() })?;
     if is_candidate {
         let carries = machine.state().facts.volumes.values().any(|fact| fact.place.is_on(&signal.instance));
-        // What has days left, or carries already, is finished first; the notice is the next operation's cause.
+        // A candidate with days left, or one that carries already, is finished first; the notice is the next
+        // operation's cause.
         let finished_first = signal.is_notice() && (carries || signal.certainty() == Certainty::Announced);
         if !finished_first {
             let because = signal.to_string();

@@ -149,7 +149,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
         }
         let mut rungs = Vec::new();
         for market in question.markets() {
-            let mut root_method = Vec::new();
+            let mut rung = Vec::new();
             for name in &here {
                 let price = (*market == Market::Spot)
                     .then(|| looked.prices.get(&place.zone).and_then(|prices| prices.get(*name)).cloned())
@@ -174,7 +174,7 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
                     survey.reject(PassedOver { price: Some(price.clone()), ..passed_over(because) });
                     continue;
                 }
-                root_method.push(Ranked {
+                rung.push(Ranked {
                     instance_type: (*name).clone(),
                     market: *market,
                     subnet: place.subnet.clone(),
@@ -182,19 +182,11 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
                     score: looked.scores.get(&place.zone).copied(),
                 });
             }
-            rungs.push(ranked(question, root_method, &mut survey.notes));
+            rungs.push(ranked(question, rung, &mut survey.notes));
         }
         stretches.push((place.clone(), rungs));
     }
-    if let Some((_, others)) = stretches.split_first_mut() {
-        others.sort_by_key(|(place, rungs)| match question.order {
-            CapacityOrder::Listed => 0,
-            CapacityOrder::Price => rungs.iter().flatten().map(cost_of).min().unwrap_or(u64::MAX),
-            CapacityOrder::Score => {
-                looked.scores.get(&place.zone).map_or(u64::MAX, |score| u64::from(u8::MAX - score))
-            }
-        });
-    }
+    order_places(question, looked, &mut stretches);
     survey.pools = stretches.into_iter().flat_map(|(_, rungs)| rungs.into_iter().flatten()).collect();
     if survey.pools.len() > RANKED_MAX {
         let more = survey.pools.len() - RANKED_MAX;
@@ -211,15 +203,28 @@ pub fn resolve(question: &Question, looked: &Looked) -> Survey {
     survey
 }
 
+/// Puts the places after the first, which is the node's home, in the order of the file.
+fn order_places(question: &Question, looked: &Looked, stretches: &mut [(Place, Vec<Vec<Ranked>>)]) {
+    if let Some((_, others)) = stretches.split_first_mut() {
+        others.sort_by_key(|(place, rungs)| match question.order {
+            CapacityOrder::Listed => 0,
+            CapacityOrder::Price => rungs.iter().flatten().map(cost_of).min().unwrap_or(u64::MAX),
+            CapacityOrder::Score => {
+                looked.scores.get(&place.zone).map_or(u64::MAX, |score| u64::from(u8::MAX - score))
+            }
+        });
+    }
+}
+
 /// The cost of an unknown price: more than every known one.
 fn cost_of(ranked: &Ranked) -> u64 {
     ranked.price.as_deref().and_then(micro_dollars).unwrap_or(u64::MAX)
 }
 
 /// The pools of one market of one subnet, in order.
-fn ranked(question: &Question, root_method: Vec<Ranked>, notes: &mut Vec<String>) -> Vec<Ranked> {
+fn ranked(question: &Question, rung: Vec<Ranked>, notes: &mut Vec<String>) -> Vec<Ranked> {
     let is_listed = |ranked: &Ranked| question.instance_types.contains(&ranked.instance_type);
-    let (listed, mut found): (Vec<Ranked>, Vec<Ranked>) = root_method.into_iter().partition(is_listed);
+    let (listed, mut found): (Vec<Ranked>, Vec<Ranked>) = rung.into_iter().partition(is_listed);
     // A stable sort: pools of equal cost, or of unknown price, keep their order.
     found.sort_by_key(cost_of);
     if found.len() > FOUND_MAX {
@@ -231,11 +236,11 @@ fn ranked(question: &Question, root_method: Vec<Ranked>, notes: &mut Vec<String>
         }
         found.truncate(FOUND_MAX);
     }
-    let mut root_method = listed;
-    root_method.extend(found);
+    let mut rung = listed;
+    rung.extend(found);
     match question.order {
-        CapacityOrder::Price => root_method.sort_by_key(cost_of),
+        CapacityOrder::Price => rung.sort_by_key(cost_of),
         CapacityOrder::Listed | CapacityOrder::Score => {}
     }
-    root_method
+    rung
 }

@@ -72,37 +72,50 @@ impl Operation {
             });
         }
         left.root_images.retain(|root| !deleted(root.image.as_str()));
+        left.orphans.extend(end.loose_snapshots(&left));
+        left.orphans.extend(end.unsettled());
+        left
+    }
+
+    /// Snapshots of volumes that nothing of what is left is made from.
+    fn loose_snapshots(&self, left: &Resources) -> Vec<Orphan> {
+        let facts = &self.facts;
         let old: Vec<SnapshotId> =
-            end.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
+            self.order.before.volumes.values().filter_map(|held| held.made_from.clone()).collect();
         let held = |snapshot: &SnapshotId| {
             left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
                 || left.root_images.iter().any(|root| root.snapshot == *snapshot)
-                || deleted(snapshot.as_str())
+                || facts.deleted.iter().any(|deleted| deleted == snapshot.as_str())
         };
-        let loose: Vec<SnapshotId> =
-            facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned().collect();
-        for snapshot in loose {
-            let because = format!("{}: of a volume", end.id);
-            left.orphans.push(Orphan { resource: Resource::Snapshot { snapshot }, because });
-        }
-        for holder in facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
-            left.orphans.push(Orphan {
+        let loose = facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned();
+        let orphan = |snapshot| Orphan {
+            resource: Resource::Snapshot { snapshot },
+            because: format!("{}: of a volume", self.id),
+        };
+        loose.map(orphan).collect()
+    }
+
+    /// Instances that may still run, and resources of requests that did not settle.
+    fn unsettled(&self) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        for holder in self.facts.holders.iter().filter(|holder| !holder.is_old && !holder.fenced) {
+            orphans.push(Orphan {
                 resource: Resource::Instance {
                     instance: holder.instance.clone(),
                     spot_request: holder.spot_request.clone(),
                 },
-                because: format!("{}: launched by it", end.id),
+                because: format!("{}: launched by it", self.id),
             });
         }
-        for record in end.steps.values().filter(|record| record.outcome.is_none()) {
-            for (made, tags) in record.intent.makes() {
-                left.orphans.push(Orphan {
-                    resource: Resource::Unsettled { kind: made, tags: tags.clone() },
-                    because: format!("{}: {} did not settle", end.id, record.step),
+        for record in self.steps.values().filter(|record| record.outcome.is_none()) {
+            for (kind, tags) in record.intent.makes() {
+                orphans.push(Orphan {
+                    resource: Resource::Unsettled { kind, tags: tags.clone() },
+                    because: format!("{}: {} did not settle", self.id, record.step),
                 });
             }
         }
-        left
+        orphans
     }
 
     /// Roots of lost instances that may have carried the node for a while.

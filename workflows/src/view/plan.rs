@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::node::Node;
-use crate::machine::decide::{Draft, Refusal};
+use crate::machine::decide::Draft;
+use crate::machine::refusal::Refusal;
 use crate::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SubnetId, VolumeId,
 };

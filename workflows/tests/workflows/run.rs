@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::Seq;
-use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::machine::decide::Draft;
+use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind};
 use perennial_workflows::model::resources::Resources;

@@ -7,8 +7,9 @@
 use expect_test::{Expect, expect};
 use perennial_engine::domain::Stamp;
 use perennial_engine::ids::Token;
-use perennial_workflows::machine::decide::{Draft, Refusal};
+use perennial_workflows::machine::decide::Draft;
 use perennial_workflows::machine::fold;
+use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};

@@ -11,7 +11,7 @@ use super::instance::is_candidate;
 
 pub(super) fn adopted(settled: &Settled<'_>, instance: &InstanceId) -> Vec<OperationEvent> {
     match settled.evidence {
-        // Refused on an instance that is lost anyway: the loss may be the reason; the next one is asked again.
+        // Refused on an instance that is lost anyway: the loss may be the reason, so the next one is asked.
         _ if !is_candidate(settled.op, instance) => Vec::new(),
         Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message } => {
             fall(settled, instance, format!("CreateReplaceRootVolumeTask: {code}: {message}"))
