@@ -204,7 +204,7 @@ fn every_reading_command_speaks_json() {
         (
             "workflow show db-ip.2",
             json!({
-                "/kind": "replace", "/cause/signal/signal/news/spot_interruption/action": "terminate",
+                "/kind": "replace", "/status": "finished", "/recovery_points/root": "same_volume",
                 "/steps/0/token": 2, "/steps/0/intent/preserve/uefi": true
             }),
         ),

@@ -9,11 +9,9 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
-use perennial_engine::ids::{Position, Seq, StreamId, Token};
-use perennial_engine::journal::{
-    AppendError, Appended, Batch, Head, Journal, OpenStepRow, ReadError, RecordedEvent, SummaryRow, TimerRow,
-    Which,
-};
+use perennial_engine::ids::{Position, Seq};
+use perennial_engine::intercept::{Intercept, Intercepted};
+use perennial_engine::journal::{AppendError, Appended, Batch, Journal};
 use perennial_engine::limits::Limits;
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
@@ -74,15 +72,14 @@ impl Points {
     }
 }
 
-/// A journal whose process dies before or after an append.
-struct MortalJournal {
-    journal: Arc<MemoryJournal>,
+/// A process dies before or after an append.
+struct Mortal {
     points: Arc<Points>,
     region: SimRegion,
     dead: AtomicBool,
 }
 
-impl MortalJournal {
+impl Mortal {
     async fn point(&self) {
         if self.points.pass() {
             self.dead.store(true, Ordering::SeqCst);
@@ -95,54 +92,12 @@ impl MortalJournal {
 }
 
 #[async_trait]
-impl Journal for MortalJournal {
-    async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+impl Intercept for Mortal {
+    async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
-        let appended = self.journal.append(batch).await;
+        let appended = to.append(batch).await;
         self.point().await;
         appended
-    }
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_stream(stream, after, limit).await
-    }
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.journal.read_all(after, limit).await
-    }
-    async fn head(&self) -> Result<Head, ReadError> {
-        self.journal.head().await
-    }
-    async fn open_steps(
-        &self,
-        due_ms: u64,
-        after: Option<(StreamId, Token)>,
-        limit: usize,
-    ) -> Result<Vec<OpenStepRow>, ReadError> {
-        self.journal.open_steps(due_ms, after, limit).await
-    }
-    async fn timers(
-        &self,
-        due_ms: u64,
-        after: Option<TimerRow>,
-        limit: usize,
-    ) -> Result<Vec<TimerRow>, ReadError> {
-        self.journal.timers(due_ms, after, limit).await
-    }
-    async fn lookup(&self, key: &str) -> Result<Vec<StreamId>, ReadError> {
-        self.journal.lookup(key).await
-    }
-    async fn summaries(
-        &self,
-        category: &str,
-        which: Which,
-        after: Option<StreamId>,
-        limit: usize,
-    ) -> Result<Vec<SummaryRow>, ReadError> {
-        self.journal.summaries(category, which, after, limit).await
     }
 }
 
@@ -224,12 +179,10 @@ impl Lab {
     /// Starts a process.
     pub fn start(&mut self) {
         let connection = self.region.connect();
-        let journal = Arc::new(MortalJournal {
-            journal: Arc::clone(&self.journal),
-            points: Arc::clone(&self.points),
-            region: connection.clone(),
-            dead: AtomicBool::new(false),
-        });
+        let points = Arc::clone(&self.points);
+        let intercept = Mortal { points, region: connection.clone(), dead: AtomicBool::new(false) };
+        let journal =
+            Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept });
         let service = Service::new(Parts {
             journal,
             steps: Arc::clone(&self.steps) as Arc<dyn Queue>,

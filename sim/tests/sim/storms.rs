@@ -10,10 +10,10 @@
 //!
 //! # Known to fail
 //! Of the seeds from 700000 to 704000 these do not come to rest:
-//! 700078, 700092, 700207, 700349, 700545, 701037, 701585, 701743, 701830, 701923, 701944, 701968, 702246, 702523, 702686,
-//! 702706, 702873, 703200, 703441, 703485, 703583, 703776, 703836. Their workflows are stuck: with a root volume that "does not
+//! 700078, 700092, 700207, 700349, 701037, 701585, 701743, 701830, 701923, 701944, 701968, 702246, 702523, 702686, 702706,
+//! 702873, 703200, 703441, 703485, 703583, 703776, 703836. Their workflows are stuck: with a root volume that "does not
 //! exist any more" or "is being deleted" (nearly all of these adopt the root), or with a volume "on i-…, which this workflow
-//! knows nothing of".
+//! knows nothing of". 700545 was one of them, with a lost root, until the engine's calls came in another order.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
