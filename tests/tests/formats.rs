@@ -304,8 +304,8 @@ fn go_on(operation: &Operation, from: Stamp) -> Result<(), String> {
         let evidence = plan::success(&state, &step.intent, step.token);
         let mut draft = Draft::from(&state, head, at_ms);
         draft.report(step.token, evidence).map_err(|refusal| refusal.to_string())?;
-        head = Seq(head.0 + draft.events.len() as u64);
-        state = draft.state;
+        head = Seq(head.0 + draft.events().len() as u64);
+        state = draft.state().clone();
     }
     Err(format!("no end after {STEPS_MAX} steps"))
 }
