@@ -203,7 +203,7 @@ fn every_crate_has_the_workspaces_lints_licence_and_versions() {
 fn with_modules(file: PathBuf, is_root: bool) -> Vec<PathBuf> {
     let beside = file.parent().expect("a directory").to_path_buf();
     let names_its_directory = is_root || file.ends_with("mod.rs");
-    let inside = if names_its_directory { beside.clone() } else { file.with_extension("") };
+    let inside = if names_its_directory { beside } else { file.with_extension("") };
     let text = read(&file);
     let mut all = vec![file];
     let declared = text.lines().filter_map(|line| line.strip_suffix(';')?.strip_prefix("mod "));
