@@ -6,7 +6,7 @@
 //! events for AWS Health": entities are ids or ARNs, numbers and booleans are texts, and a published sample
 //! has the wrong weekday in its dates. EBS User Guide, "EventBridge events for Amazon EBS": ARNs of snapshots
 //! have neither account nor a region in its place, and there is no event for an attachment or a detachment
-//! that succeeded; what there is, is a [`Hint`].
+//! that succeeded; what there is, is a [`WakeHint`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
