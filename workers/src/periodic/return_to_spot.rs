@@ -1,8 +1,9 @@
 //! Back to spot: finds nodes that had to go on demand and may go back, and asks the workflow to.
 //!
 //! Whether a node may move at all, and how a return that finds no capacity ends, is decided by the workflow
-//! (`rules::capacity` of the workflows). This task looks at spot where such a node lives, and asks only after it has looked
-//! available for [`STEADY`]. Where the endpoint says nothing of it, the workflow allows a try now and then.
+//! (`rules::capacity` of the workflows). This task looks at spot where such a node lives, and asks only
+//! after it has looked available for [`STEADY`]. Where the endpoint says nothing of it, the workflow allows
+//! a try now and then.
 //!
 //! Looks are kept in memory only: after a restart they begin anew.
 
