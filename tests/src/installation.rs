@@ -171,7 +171,7 @@ impl Installation {
 
     /// What became of the inbox entries of a queue, in order.
     pub async fn dispositions(&self, queue: &str) -> Vec<Disposition> {
-        let prefix = format!("letter/{queue}/");
+        let prefix = format!("inbox/{queue}/");
         let mut dispositions = Vec::new();
         for event in self.events().await.iter().filter(|event| event.stream.as_str().starts_with(&prefix)) {
             if let Ok(Event::Inbox(InboxEvent::Answered { disposition })) = Perennial::decode(&event.data) {

@@ -490,7 +490,7 @@ async fn every_message_has_its_fate(aws: Aws) {
         1,
         "{dispositions:?}"
     );
-    wait_for_a_repetition(&mut world, "letter/submissions/good-1").await;
+    wait_for_a_repetition(&mut world, "inbox/submissions/good-1").await;
     // … in the dead-letter queue, as it came …
     let mut letters = take_some(&mut world, &dead(SUBMISSIONS), 3).await;
     letters.sort_by_key(String::len);
@@ -559,13 +559,13 @@ async fn every_message_has_its_fate(aws: Aws) {
         "{dispositions:?}"
     );
     let id = warning(&lost)["id"].as_str().expect("an event has an id").to_owned();
-    wait_for_a_repetition(&mut world, &format!("letter/interruptions/{id}")).await;
+    wait_for_a_repetition(&mut world, &format!("inbox/interruptions/{id}")).await;
     assert_eq!(take_some(&mut world, &dead(INTERRUPTIONS), 3).await.len(), 3);
     world.check_same_node(&before, &after).await;
     assert_eq!(after.operations, 2, "a message that came twice was carried out once");
 }
 
-/// Waits until the journal says that a inbox entry came again.
+/// Waits until the journal says that an inbox entry came again.
 async fn wait_for_a_repetition(world: &mut World, stream: &str) {
     world
         .perennial
