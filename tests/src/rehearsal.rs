@@ -350,7 +350,7 @@ impl Rehearsal {
         let stream = format!("workflow/{}.", kept.name);
         let events = self.perennial.events().await;
         let mut replacements = events.iter().filter(|event| event.stream.as_str().starts_with(&stream));
-        let fell = replacements.any(|event| event.data.kind == "operation.rung_chosen");
+        let fell = replacements.any(|event| event.data.kind == "operation.root_method_chosen");
         let mut expected = self.expectation(kept, after, fell);
         if let Some(known) = expected["known"].as_array_mut() {
             let backups = self.perennial.json(&["node", "backups", &kept.name]).await;

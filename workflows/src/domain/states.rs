@@ -41,7 +41,7 @@ pub enum State {
     Inbox(InboxEntry),
     /// `backup/…`
     BackupCatalog(BackupCatalog),
-    /// `pool/…`
+    /// `address_pool/…`
     AddressPool(AddressPool),
     /// A category this build does not know; nothing may be written there.
     Unknown,
