@@ -88,7 +88,7 @@ impl Service {
     pub async fn run(self, shutdown: Shutdown) {
         let Self { engine, cloud, refusals, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
-        let runner = Arc::new(Runner::new(cloud, parts.clock, Arc::clone(&refusals), on_demand));
+        let runner = Arc::new(Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand));
         let mut loops = JoinSet::new();
         loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let queues = [
@@ -99,8 +99,9 @@ impl Service {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
                 let owner = parts.owner.clone();
-                let ingest =
-                    Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, Arc::clone(&refusals));
+                let refusals = Arc::clone(&refusals);
+                let cloud = Arc::clone(&cloud);
+                let ingest = Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, refusals, cloud);
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
