@@ -485,7 +485,9 @@ fn a_deletion_says_what_is_kept() {
     assert!(refused.contains("--keep <CLASSES>") && refused.ends_with("[exit 2]\n"), "{refused}");
     let refused = shell.transcript("node delete db-1 --keep volumes");
     assert!(refused.contains("\"volumes\" is no class") && refused.ends_with("[exit 2]\n"), "{refused}");
-    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d"), "d\n");
+    let refused = shell.transcript("node delete db-1 --keep root,data --id d");
+    assert!(refused.contains("hint: say --yes") && refused.ends_with("[exit 2]\n"), "{refused}");
+    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d\n");
 }
 
 #[test]

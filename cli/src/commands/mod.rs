@@ -2,6 +2,7 @@
 
 pub(crate) mod address_pool;
 pub(crate) mod args;
+pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod files;
