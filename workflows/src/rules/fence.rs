@@ -4,22 +4,24 @@
 //! candidate that was given up. It is terminated when all of this holds:
 //!
 //! 1. It has not been seen terminated yet.
-//! 2. Everything of the node on it is safe: DeleteOnTermination was seen false (`preserve`), or nothing of the
-//!    node is on it, or the instance has ended by itself.
+//! 2. Everything of the node on it is safe: DeleteOnTermination was seen false (`preserve`), or nothing of
+//!    the node is on it, or the instance has ended by itself.
 //! 3. The operation is not being undone, or the instance is not the old one.
 //!
 //! For the old instance while it still runs, which is the point of no return, in addition:
 //!
-//! 4. The next instance has a target: a pool is known, and no survey is awaited. Its security groups are right.
+//! 4. The next instance has a target: a pool is known, and no survey is awaited. Its security groups are
+//!    right.
 //! 5. Make before break: the new instance runs, and what can leave a running instance has left it
 //!    ([`handover`]). Break before make: nothing further.
-//! 6. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 4 nor 5.
+//! 6. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 4 nor
+//!    5.
 
 use crate::model::operation_id::OperationKind;
 use crate::operation::facts::{Holder, Place};
 use crate::operation::state::{Due, Operation};
 use crate::rules::{address_retention, attached_volumes, capacity, handover, interface, uefi};
-use crate::step::intent::Intent;
+use crate::step::intent::{Fence, Intent, Preserve};
 
 /// The next step towards the termination of a holder: `preserve`, then `fence`.
 pub(crate) fn due(op: &Operation, holder: &Holder) -> Option<Due> {
@@ -33,7 +35,7 @@ pub(crate) fn due(op: &Operation, holder: &Holder) -> Option<Due> {
     let is_due = !holder.fenced && may_fence(op, holder);
     is_due.then(|| {
         let (instance, spot_request) = (holder.instance.clone(), holder.spot_request.clone());
-        Intent::Fence { instance, spot_request }.into()
+        Intent::Fence(Fence { instance, spot_request }).into()
     })
 }
 
@@ -60,13 +62,15 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
     let address_interface = address_retention::preserved(op, &holder.instance);
     let is_any =
         !volumes.is_empty() || interface.is_some() || address_interface.is_some() || others.is_some();
-    is_any.then(|| Intent::Preserve {
-        instance: holder.instance.clone(),
-        volumes,
-        interface,
-        address_interface,
-        others,
-        uefi: holder.is_old && uefi::is_asked(op),
+    is_any.then(|| {
+        Intent::Preserve(Preserve {
+            instance: holder.instance.clone(),
+            volumes,
+            interface,
+            address_interface,
+            others,
+            uefi: holder.is_old && uefi::is_asked(op),
+        })
     })
 }
 

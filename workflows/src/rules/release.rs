@@ -5,7 +5,7 @@
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::rules::{fence, handover, interface};
-use crate::step::intent::Intent;
+use crate::step::intent::{Detach, Intent, Release};
 
 /// Every rule of the release half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -14,10 +14,14 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let (Place::On(on), Some(volume)) = (&fact.place, &fact.id) else { continue };
         let Some(holder) = op.facts.holders.iter().find(|holder| holder.instance == *on) else { continue };
         if holder.fenced && !op.has_open(&format!("detach:{slot}")) {
-            due.push(Intent::Release { slot: slot.clone(), volume: volume.clone(), from: on.clone() }.into());
+            due.push(
+                Intent::Release(Release { slot: slot.clone(), volume: volume.clone(), from: on.clone() })
+                    .into(),
+            );
         } else if handover::may_detach(op, holder, slot) {
             due.push(
-                Intent::Detach { slot: slot.clone(), volume: volume.clone(), instance: on.clone() }.into(),
+                Intent::Detach(Detach { slot: slot.clone(), volume: volume.clone(), instance: on.clone() })
+                    .into(),
             );
         }
     }
