@@ -40,6 +40,7 @@ const CRATES: [(&str, &[&[&str]]); 7] = [
             &["aggregate"],
             &["operation"],
             &["rules"],
+            &["steps"],
             &["workflow"],
             &["machine"],
             &["domain"],

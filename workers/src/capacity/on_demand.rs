@@ -19,7 +19,7 @@ use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::Market;
 use perennial_workflows::operation::state::Operation;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use tokio::sync::Mutex;
 
 use super::not_asked::NotAsked;
@@ -105,7 +105,7 @@ impl OnDemandBudget {
         let mut may_be_asked_for = false;
         for step in operation.steps.iter().filter(|(_, record)| record.outcome.is_none()) {
             let (token, record) = step;
-            if let Intent::Launch { pool, .. } = record.intent.as_ref()
+            if let Intent::Launch(Launch { pool, .. }) = record.intent.as_ref()
                 && pool.market == Market::OnDemand
             {
                 let launch = (stream.clone(), *token);

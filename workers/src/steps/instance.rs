@@ -4,7 +4,7 @@ use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::rules::capacity;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::{Intent, LaunchInterface};
+use perennial_workflows::step::intent::{Launch, LaunchInterface};
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
 use super::tags::step_tags;
@@ -15,22 +15,20 @@ use crate::port::{LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
 /// what became of it.
-async fn not_asked(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<NotAsked>, StepResult<Evidence>> {
-    let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
+async fn not_asked(pass: &mut Pass<'_>, launch: &Launch) -> Result<Option<NotAsked>, StepResult<Evidence>> {
     if pass.memory.creation().tried || pass.may_be_anothers() {
         return Ok(None);
     }
-    if !ask_anyway
-        && let Some(pool) = PoolKey::of(intent)
-        && let Some(why) = pass.tools.refusals.recall(&pool)
+    if !launch.ask_anyway
+        && let Some(why) = pass.tools.refusals.recall(&PoolKey::of_launch(launch))
     {
         return Ok(Some(why));
     }
-    let Some(max) = on_demand_max else { return Ok(None) };
+    let Some(max) = launch.on_demand_max else { return Ok(None) };
     let (workflow, token) = pass.step;
     pass.tools
         .on_demand
-        .refuses(workflow, token, *max)
+        .refuses(workflow, token, max)
         .await
         .map_err(|error| StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() })
 }
@@ -101,10 +99,9 @@ pub(super) async fn fence(
 
 /// Launches an instance. The client token makes a repeat safe; what carries the step's tag is looked for
 /// first.
-pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
+pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let Intent::Launch { tags, .. } = intent else { unreachable!("BUG: called for another intent") };
-    let mine = cloud.instances(&Select::Tagged(step_tags(tags))).await?;
+    let mine = cloud.instances(&Select::Tagged(step_tags(&launch.tags))).await?;
     if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
         return settled(if view.state.is_over() {
             Evidence::InstanceGone {
@@ -116,19 +113,19 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
         });
     }
-    match not_asked(pass, intent).await {
+    match not_asked(pass, launch).await {
         Ok(None) => {}
         Ok(Some(why)) => return settled(evidence_of(&why)),
         Err(result) => return Ok(result),
     }
-    let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
+    let (request, pool) = (launch_request(launch), PoolKey::of_launch(launch));
     let launched = cloud.run_instance(&request).await;
-    match (&launched, PoolKey::of(intent)) {
-        (Ok(_), Some(pool)) => pass.tools.refusals.served(&pool),
-        (Err(error), Some(pool)) if error.is_of_the_pool() => {
+    match &launched {
+        Ok(_) => pass.tools.refusals.served(&pool),
+        Err(error) if error.is_of_the_pool() => {
             pass.tools.refusals.refused(pool, &error.code, pass.tools.clock.now_ms());
         }
-        _ => {}
+        Err(_) => {}
     }
     match launched {
         Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
@@ -192,8 +189,8 @@ pub(super) async fn start(pass: &mut Pass<'_>, instance: &InstanceId, devices: &
 }
 
 /// The request of a launch, exactly as it was intended.
-fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
-    let Intent::Launch {
+fn launch_request(launch: &Launch) -> LaunchRequest {
+    let Launch {
         client_token,
         pool,
         price_max,
@@ -212,12 +209,9 @@ fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         instance_profile,
         user_data,
         tags,
-    } = intent
-    else {
-        return None;
-    };
+    } = launch;
     let changed = root_size_gib.is_some() || root_volume_type.is_some();
-    Some(LaunchRequest {
+    LaunchRequest {
         client_token: client_token.clone(),
         image: image.clone(),
         instance_type: pool.instance_type.clone(),
@@ -241,5 +235,5 @@ fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),
         tags: tags.clone(),
-    })
+    }
 }

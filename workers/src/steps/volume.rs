@@ -7,7 +7,7 @@ use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::model::volume::Found;
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::CreateVolume;
 
 use super::pass::{
     Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
@@ -25,8 +25,8 @@ const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
 const DEVICE_BUSY_MAX: u32 = 5;
 
 /// Makes a volume. The client token makes a repeat safe; what carries the step's tag is looked for first.
-pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
-    let Intent::CreateVolume {
+pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer {
+    let CreateVolume {
         client_token,
         zone,
         size_gib,
@@ -38,10 +38,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         snapshot,
         tags,
         ..
-    } = intent
-    else {
-        unreachable!("BUG: called for another intent");
-    };
+    } = intent;
     let cloud = pass.tools.cloud.as_ref();
     let mine = cloud.volumes(&Select::Tagged(step_tags(tags))).await?;
     match mine.first().map(|view| (view.state, view)) {

@@ -121,7 +121,7 @@ pub fn cannot_begin(node: &Node, last: Option<&Operation>, catalog: &BackupCatal
 /// Whether the instance that carried the node at the operation's beginning still carries it, and is not about
 /// to be taken.
 fn leaves_alone(operation: &Operation) -> bool {
-    let touches = |intent: &Intent| matches!(intent, Intent::Fence { .. } | Intent::Detach { .. });
+    let touches = |intent: &Intent| matches!(intent, Intent::Fence(_) | Intent::Detach(_));
     let going = |old: &crate::operation::facts::Holder| old.ended || old.certainty >= Certainty::Warned;
     !matches!(operation.status, Status::Finished { .. })
         && operation.order.kind != OperationKind::Delete

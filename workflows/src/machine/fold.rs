@@ -7,10 +7,9 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::Intended;
 
-use crate::machine::learn::{learn, suspect};
 use crate::model::aws::{InstanceId, SnapshotId};
 use crate::model::operation_id;
-use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::operation_id::OperationId;
 use crate::model::restore::Restore;
 use crate::model::root::RootMethod;
 use crate::model::signal::Signal;
@@ -19,10 +18,10 @@ use crate::operation::event::{Diversion, OperationEvent, Order};
 use crate::operation::facts::{Direction, Facts, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
-use crate::rules::{attached_volumes, recovery_point, root_clone, snapshot_ahead};
+use crate::rules::{attached_volumes, recovery_point, root_clone};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::steps::{Seen, Withdrawal, learn, suspect};
 use crate::workflow::provision;
 
 /// Begins.
@@ -123,12 +122,7 @@ fn step_intended(op: &mut Operation, stamp: Stamp, record: StepRecord) -> Result
     if op.has_open(&record.step) {
         return Err("this step is open already");
     }
-    if let Intent::Launch { .. } = record.intent.as_ref() {
-        op.facts.launches += 1;
-    }
-    if let Intent::AdoptRoot { .. } = record.intent.as_ref() {
-        snapshot_ahead::outdate_root(op);
-    }
+    record.intent.as_step().begin(op);
     op.steps.insert(stamp.seq.into(), record);
     Ok(())
 }
@@ -138,7 +132,7 @@ fn step_settled(op: &mut Operation, token: Token, evidence: &Evidence, at_ms: u6
     let record = record.ok_or("this step is not open")?;
     record.outcome = Some((evidence.clone(), at_ms));
     let intent = Arc::clone(&record.intent);
-    learn(op, &intent, evidence, at_ms);
+    learn(op, &Seen { intent: &intent, evidence, at_ms });
     Ok(())
 }
 
@@ -248,23 +242,12 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
     op.give_up_candidate(at_ms, GivenUp::Cancelled);
     let mut suspected = Vec::new();
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        let withdrawn = match record.intent.as_ref() {
-            // Not asked for yet, so surely not made.
-            Intent::Launch { .. } => record.not_before_ms > at_ms,
-            // Its completion may take hours; it can be deleted before.
-            Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
-                suspected.push(Arc::clone(&record.intent));
-                true
-            }
-            // A volume's growth is looked at again when it is asked for again; nothing more is launched.
-            Intent::Grow { .. } | Intent::Survey(_) => true,
-            // As are the volumes on the instance.
-            Intent::Preserve { .. } => op.order.kind == OperationKind::AdoptVolumes,
-            // It gives way at once; what is gone all the same is found so by the next one.
-            Intent::DeleteVolume { .. } => op.order.kind == OperationKind::Prune,
-            _ => false,
-        };
-        if withdrawn {
+        let is_asked = record.not_before_ms <= at_ms;
+        let withdrawal = record.intent.as_step().withdrawal(op.order.kind, is_asked);
+        if withdrawal == Withdrawal::EndsInDoubt {
+            suspected.push(Arc::clone(&record.intent));
+        }
+        if withdrawal != Withdrawal::Settles {
             record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
         }
         record.asked.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();

@@ -5,7 +5,7 @@ use perennial_engine::ids::Token;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
 
 use crate::machine::refusal::Refusal;
-use crate::machine::{consequence, finish, fold, remedy, short_notice};
+use crate::machine::{finish, fold, short_notice};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, Outcome};
 use crate::model::restore::{Keep, Restore};
@@ -14,11 +14,13 @@ use crate::model::volume::Slot;
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
-use crate::rules::{address_pool, attached_volumes, capacity};
+use crate::rules::{address_pool, capacity};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
-use crate::workflow::{dispatch, undo};
+use crate::steps::settled::{self, Settled};
+use crate::steps::{OnTimeout, consequences};
+use crate::workflow::dispatch;
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is
 /// waited for without end). Three rounds of a ladder of four pools: with the pauses between rounds that is
@@ -93,14 +95,15 @@ impl Workflow for Operation {
         evidence: Evidence,
     ) -> Result<(), Refusal> {
         let (step, intent, op) = (&record.step, record.intent.as_ref(), machine.state());
+        let kind = intent.as_step();
         if let Evidence::OutOfTime { because } = &evidence
-            && !intent.has_another_way()
+            && kind.patience().on_timeout == OnTimeout::PersonNeeded
             && !op.may_be_left(intent)
-            && !(op.gives_up() && undo::goes_on_without(op, intent))
+            && !(op.gives_up() && !kind.is_needed_by_undo(op))
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
-            let needs = remedy::needs(&op.id, intent);
+            let needs = kind.remedy(&op.id);
             return Ok(stuck(machine, step, because, needs)?);
         }
         machine.push(OperationEvent::StepSettled {
@@ -108,10 +111,8 @@ impl Workflow for Operation {
             step: step.clone(),
             evidence: evidence.clone(),
         })?;
-        for event in attached_volumes::taken(machine.state(), intent, &evidence) {
-            machine.push(event)?;
-        }
-        for event in consequence::consequences(machine.state(), step, intent, &evidence) {
+        let settled = Settled { op: machine.state(), step, intent, evidence: &evidence };
+        for event in consequences(&settled) {
             machine.push(event)?;
         }
         proceed(machine)
@@ -207,7 +208,7 @@ fn stuck(
     because: String,
     needs: String,
 ) -> Result<(), Fault<OperationId>> {
-    match consequence::stuck(machine.state(), step, because, needs) {
+    match settled::stuck(machine.state(), step, because, needs) {
         Some(stuck) => machine.push(stuck),
         None => Ok(()),
     }

@@ -19,7 +19,7 @@ use crate::model::signal::{Certainty, Signal};
 use crate::model::survey::Kept;
 use crate::model::volume::{Found, Slot};
 use crate::operation::event::Diversion;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, Launch};
 
 /// An interface of the node in another subnet than the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -420,7 +420,7 @@ impl Facts {
 
     /// Data volumes that a launch may have created for an instance that never ran: to be looked for.
     pub(crate) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
-        if let Intent::Launch { tags, .. } = launch {
+        if let Intent::Launch(Launch { tags, .. }) = launch {
             let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone() };
             let because = format!("{operation}: made with an instance that never ran");
             self.orphans.push(Orphan { resource, because });

@@ -44,7 +44,7 @@ use crate::operation::event::Order;
 use crate::operation::facts::{Candidate, Direction, Facts, Holder};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Fence, Intent};
 
 /// One step, from its intention to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +172,7 @@ impl Operation {
             return Some("there is no instance to go back to".to_owned());
         };
         let fencing = self.steps.values().any(
-            |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
+            |record| matches!(record.intent.as_ref(), Intent::Fence(Fence { instance, .. }) if *instance == old.instance),
         );
         if old.ended {
             Some(format!("{} is gone", old.instance))
@@ -192,6 +192,11 @@ impl Operation {
     /// The instance that carried the node when the operation began.
     pub(crate) fn old(&self) -> Option<&Holder> {
         self.facts.holders.iter().find(|holder| holder.is_old)
+    }
+
+    /// Whether an instance carried the node when the operation began.
+    pub(crate) fn is_old(&self, instance: &InstanceId) -> bool {
+        self.old().is_some_and(|old| old.instance == *instance)
     }
 
     /// Whether the node can be paused, or its deletion begun, in the middle of this operation.

@@ -16,7 +16,11 @@ use crate::rules::{
     survey,
 };
 use crate::spec::node::{DataVolumeSpec, Handover, NetworkMode};
-use crate::step::intent::{Intent, LaunchInterface};
+use crate::step::intent::{
+    AdoptRoot, Associate, Attach, CreateVolume, DeleteSnapshot, DeleteVolume, DeregisterImage, Intent,
+    Launch, LaunchInterface, MoveAddress, Preserve, RegisterImage, Resolve, SnapshotRoot, SnapshotVolume,
+    Start, Verify,
+};
 
 /// Every rule of the acquire half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -27,7 +31,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let new = op.facts.candidate.iter().filter_map(|candidate| candidate.pool.subnet.as_ref());
         let unnamed = new.filter(|subnet| !spec.subnets().any(|named| named == *subnet));
         let others = spec.subnets().chain(unnamed).filter(|subnet| *subnet != home).cloned().collect();
-        return vec![Intent::Resolve { subnet: home.clone(), image: spec.image.clone(), others }.into()];
+        return vec![
+            Intent::Resolve(Resolve { subnet: home.clone(), image: spec.image.clone(), others }).into(),
+        ];
     };
     let mut due = Vec::new();
     due.extend(survey::due(op, placement));
@@ -43,10 +49,10 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         None => due.extend(launch(op, placement)),
         Some(candidate) if candidate.network.is_none() => {
             due.push(
-                Intent::Start {
+                Intent::Start(Start {
                     instance: candidate.instance.clone(),
                     devices: candidate.launched_with.keys().cloned().collect(),
-                }
+                })
                 .into(),
             );
         }
@@ -87,7 +93,7 @@ fn create_volume(
 ) -> Due {
     let slot = Slot::Data(wanted.name.clone());
     let step = format!("create_volume:{slot}");
-    Intent::CreateVolume {
+    Intent::CreateVolume(CreateVolume {
         client_token: op.client_token(&step),
         tags: op.tags(&step, "data"),
         slot,
@@ -99,7 +105,7 @@ fn create_volume(
         encrypted: wanted.encrypted,
         kms_key: wanted.kms_key.clone(),
         snapshot,
-    }
+    })
     .into()
 }
 
@@ -122,7 +128,9 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             (TransferMethod::Copy | TransferMethod::Launch, None) => {
                 let tags = snapshot_ahead::tags(op, volume);
                 let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
-                due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
+                due.push(
+                    Intent::SnapshotVolume(SnapshotVolume { slot, volume: volume.clone(), tags }).into(),
+                );
             }
             // Only past the point of no return is the old volume given up for its copy.
             (TransferMethod::Copy, Some(snapshot))
@@ -147,16 +155,16 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 return;
             }
             let tags = snapshot_ahead::tags(op, volume).unwrap_or_else(|| op.tags("snapshot_root", "root"));
-            due.push(Intent::SnapshotRoot { volume: volume.clone(), tags }.into());
+            due.push(Intent::SnapshotRoot(SnapshotRoot { volume: volume.clone(), tags }).into());
         }
         (Some(snapshot), None) => due.push(
-            Intent::RegisterImage {
+            Intent::RegisterImage(RegisterImage {
                 name: image_name(op, snapshot),
                 snapshot: snapshot.clone(),
                 facts: placement.image.clone(),
                 uefi_data: op.facts.uefi_data.clone(),
                 tags: op.tags("register_image", "root"),
-            }
+            })
             .into(),
         ),
         (Some(_), Some(_)) => {}
@@ -202,7 +210,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     // The requested size and type of the root are for the node's own root, not for one that is booted only
     // once.
     let own_root = facts.root_method == RootMethod::Fresh;
-    let intent = Intent::Launch {
+    let intent = Intent::Launch(Launch {
         client_token: op.client_token("launch"),
         ask_anyway: asked.ask_anyway,
         on_demand_max: asked.on_demand_max,
@@ -221,7 +229,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         instance_profile: spec.instance_profile.clone(),
         user_data: spec.user_data.clone(),
         tags: op.tags("launch", "instance"),
-    };
+    });
     Some(Due { intent, not_before_ms: facts.ladder.not_before_ms })
 }
 
@@ -232,14 +240,14 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && let Some(root) = &candidate.root_volume
     {
         due.push(
-            Intent::Preserve {
+            Intent::Preserve(Preserve {
                 instance: candidate.instance.clone(),
                 volumes: vec![root.clone()],
                 interface: None,
                 address_interface: None,
                 others: None,
                 uefi: false,
-            }
+            })
             .into(),
         );
     }
@@ -250,13 +258,13 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && let (Place::Free, Some(volume)) = (&root.place, &root.id)
     {
         due.push(
-            Intent::AdoptRoot {
+            Intent::AdoptRoot(AdoptRoot {
                 instance: candidate.instance.clone(),
                 volume: volume.clone(),
                 temporary: candidate.root_volume.clone(),
                 client_token: op.client_token("adopt_root"),
                 tags: op.tags("adopt_root", "root"),
-            }
+            })
             .into(),
         );
     }
@@ -268,12 +276,12 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             && !op.has_open(&format!("delete_volume:{volume}"))
         {
             due.push(
-                Intent::Attach {
+                Intent::Attach(Attach {
                     slot: slot.clone(),
                     volume: volume.clone(),
                     instance: candidate.instance.clone(),
                     device: fact.device.clone(),
-                }
+                })
                 .into(),
             );
         }
@@ -291,13 +299,13 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && let Some((interface, _)) = &candidate.network
     {
         due.push(
-            Intent::MoveAddress {
+            Intent::MoveAddress(MoveAddress {
                 instance: candidate.instance.clone(),
                 interface: interface.clone(),
                 address: op.address_on(candidate),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -308,7 +316,7 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && let Some((interface, _)) = &candidate.network
     {
         due.push(
-            Intent::Associate {
+            Intent::Associate(Associate {
                 allocation: allocation.clone(),
                 instance: candidate.instance.clone(),
                 interface: interface::addressed(op, candidate.pool.subnet.as_ref(), interface),
@@ -317,7 +325,7 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                     .filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -399,21 +407,21 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
     {
         due.push(
-            Intent::Preserve {
+            Intent::Preserve(Preserve {
                 instance: candidate.instance.clone(),
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
                 address_interface,
                 others: None,
                 uefi: false,
-            }
+            })
             .into(),
         );
         return;
     }
     if !facts.verified {
         due.push(
-            Intent::Verify {
+            Intent::Verify(Verify {
                 instance: candidate.instance.clone(),
                 volumes,
                 interface: candidate
@@ -421,7 +429,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                     .as_ref()
                     .map(|(primary, _)| interface::addressed(op, candidate.pool.subnet.as_ref(), primary)),
                 address: op.address_on(candidate),
-            }
+            })
             .into(),
         );
         return;
@@ -448,11 +456,11 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         let ours = volumes.values().any(|volume| *volume == temporary.volume);
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
             due.push(
-                Intent::DeleteVolume {
+                Intent::DeleteVolume(DeleteVolume {
                     volume: temporary.volume.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
-                }
+                })
                 .into(),
             );
         }
@@ -460,12 +468,12 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root_image.is_some() {
         for old in &op.order.before.root_images {
             if op.is_to_clean(old.image.as_str()) {
-                due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
+                due.push(Intent::DeregisterImage(DeregisterImage { image: old.image.clone() }).into());
             } else if !old.borrowed
                 && facts.deleted.contains(&old.image.to_string())
                 && op.is_to_clean(old.snapshot.as_str())
             {
-                due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());
+                due.push(Intent::DeleteSnapshot(DeleteSnapshot { snapshot: old.snapshot.clone() }).into());
             }
         }
     }

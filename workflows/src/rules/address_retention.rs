@@ -25,7 +25,7 @@ use crate::model::operation_id::OperationKind;
 use crate::model::resources::{Resource, Resources};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, MoveAddress};
 
 /// Whether the node's address is a secondary one on its carrier's primary interface.
 fn is_secondary(before: &Resources) -> bool {
@@ -35,7 +35,9 @@ fn is_secondary(before: &Resources) -> bool {
 /// The interface of an instance that has, or may have, the node's address.
 pub(crate) fn of(op: &Operation, instance: &InstanceId) -> Option<InterfaceId> {
     let moved = op.steps.values().rev().find_map(|record| match record.intent.as_ref() {
-        Intent::MoveAddress { instance: to, interface, .. } if to == instance => Some(interface.clone()),
+        Intent::MoveAddress(MoveAddress { instance: to, interface, .. }) if to == instance => {
+            Some(interface.clone())
+        }
         _ => None,
     });
     let before = op.order.before.carrier.as_ref().filter(|carrier| carrier.instance == *instance);
@@ -73,7 +75,7 @@ pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
     }
     let moved = op.steps.values().rev().find_map(|record| match (record.intent.as_ref(), &record.outcome) {
         // In another subnet the address is another one.
-        (Intent::MoveAddress { interface, .. }, Some((Evidence::Moved { address }, _)))
+        (Intent::MoveAddress(MoveAddress { interface, .. }), Some((Evidence::Moved { address }, _)))
             if Some(*address) == op.facts.address =>
         {
             Some(interface.clone())

@@ -12,7 +12,7 @@ use crate::operation::state::Operation;
 use crate::rules::{address_retention, capacity};
 use crate::spec::node::NetworkMode;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{AdoptRoot, Intent};
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Operation {
         }
         let adopting = self.steps.values().any(|record| {
             record.outcome.is_none()
-                && matches!(record.intent.as_ref(), Intent::AdoptRoot { instance, .. } if *instance == candidate.instance)
+                && matches!(record.intent.as_ref(), Intent::AdoptRoot(AdoptRoot { instance, .. }) if *instance == candidate.instance)
         });
         let keeps_address = address_retention::preserved(self, &candidate.instance).is_some();
         let facts = &mut self.facts;

@@ -7,7 +7,10 @@ use crate::model::resources::{Orphan, Resource};
 use crate::operation::state::{Due, Operation};
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{
+    DeleteInterface, DeleteSnapshot, DeleteVolume, DeregisterImage, Find, Intent, SnapshotRoot,
+    SnapshotVolume,
+};
 
 impl Operation {
     /// Whether an image is still to be deregistered: EC2 refuses to delete its snapshot before.
@@ -37,7 +40,8 @@ impl Operation {
 pub(crate) fn size_seen(op: &Operation, volume: &VolumeId) -> Option<u32> {
     op.steps.values().find_map(|record| match (record.intent.as_ref(), record.outcome.as_ref()?) {
         (
-            Intent::SnapshotRoot { volume: of, .. } | Intent::SnapshotVolume { volume: of, .. },
+            Intent::SnapshotRoot(SnapshotRoot { volume: of, .. })
+            | Intent::SnapshotVolume(SnapshotVolume { volume: of, .. }),
             (Evidence::SnapshotCompleted { size_gib, .. }, _),
         ) if of == volume => *size_gib,
         (_, (Evidence::Backup(BackupEvidence::Taken { snapshots, .. }), _)) => {
@@ -60,13 +64,19 @@ pub(crate) fn orphans(op: &Operation) -> Vec<Due> {
 /// The intent that cleans a resource up; `None` for an instance, which is fenced.
 pub(crate) fn clean(resource: &Resource) -> Option<Intent> {
     Some(match resource {
-        Resource::Volume { volume } => {
-            Intent::DeleteVolume { volume: volume.clone(), role: "left over".to_owned(), retained: None }
+        Resource::Volume { volume } => Intent::DeleteVolume(DeleteVolume {
+            volume: volume.clone(),
+            role: "left over".to_owned(),
+            retained: None,
+        }),
+        Resource::Snapshot { snapshot } => {
+            Intent::DeleteSnapshot(DeleteSnapshot { snapshot: snapshot.clone() })
         }
-        Resource::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
-        Resource::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
-        Resource::Image { image } => Intent::DeregisterImage { image: image.clone() },
-        Resource::Unsettled { kind: made, tags } => Intent::Find { kind: *made, tags: tags.clone() },
+        Resource::Interface { interface } => {
+            Intent::DeleteInterface(DeleteInterface { interface: interface.clone() })
+        }
+        Resource::Image { image } => Intent::DeregisterImage(DeregisterImage { image: image.clone() }),
+        Resource::Unsettled { kind: made, tags } => Intent::Find(Find { kind: *made, tags: tags.clone() }),
         Resource::Instance { .. } => return None,
     })
 }

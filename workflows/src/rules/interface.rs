@@ -76,7 +76,9 @@ use crate::operation::facts::{Candidate, Holder, InterfaceFact, Place};
 use crate::operation::state::{Due, Operation};
 use crate::rules::short_notice;
 use crate::spec::node::{Handover, NetworkMode};
-use crate::step::intent::Intent;
+use crate::step::intent::{
+    AttachInterface, CreateInterface, DeleteInterface, DetachInterface, Intent, ReleaseInterface, SetGroups,
+};
 
 /// The node's own interface in the subnet of the new instance, while it does not exist there.
 pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
@@ -118,7 +120,7 @@ pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, In
 pub(crate) fn dispose(op: &Operation) -> Option<Due> {
     let Resource::Interface { interface } = spare(op)? else { return None };
     let is_due = op.is_to_clean(interface.as_str()) && is_free(op, &interface);
-    is_due.then(|| Intent::DeleteInterface { interface }.into())
+    is_due.then(|| Intent::DeleteInterface(DeleteInterface { interface }).into())
 }
 
 /// The index of the node's second interface. Index 0 is the primary one, and every type has room for two.
@@ -155,7 +157,12 @@ pub(crate) fn attach(op: &Operation, subnet: Option<&SubnetId>, instance: &Insta
         // Created before a cancellation that ended: it may be deleted in a moment, and is then created again.
         && !op.has_open(&format!("delete_interface:{interface}"));
     comes.then(|| {
-        Intent::AttachInterface { interface, instance: instance.clone(), device_index: SECOND }.into()
+        Intent::AttachInterface(AttachInterface {
+            interface,
+            instance: instance.clone(),
+            device_index: SECOND,
+        })
+        .into()
     })
 }
 
@@ -195,13 +202,13 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
 /// The second interface leaves a running instance, or is seen free after the fence of one.
 pub(crate) fn release(op: &Operation) -> Option<Due> {
     if let Some((interface, from)) = on_fenced(op).next().filter(|_| !op.has_open("detach_interface")) {
-        return Some(Intent::ReleaseInterface { interface, from }.into());
+        return Some(Intent::ReleaseInterface(ReleaseInterface { interface, from }).into());
     }
     let fact = op.facts.interface.as_ref()?;
     let (Place::On(on), Some(held)) = (&fact.place, &fact.held) else { return None };
     let holder = op.facts.holders.iter().find(|holder| holder.instance == *on)?;
     let (interface, instance) = (held.interface.clone(), on.clone());
-    may_detach(op, holder).then(|| Intent::DetachInterface { interface, instance }.into())
+    may_detach(op, holder).then(|| Intent::DetachInterface(DetachInterface { interface, instance }).into())
 }
 
 /// The node's own interface, while it does not exist.
@@ -219,13 +226,13 @@ fn create_here(op: &Operation) -> Option<Due> {
 /// The step that creates the node's own interface in a subnet.
 pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv4Addr>) -> Due {
     let step = "create_interface";
-    Intent::CreateInterface {
+    Intent::CreateInterface(CreateInterface {
         client_token: op.client_token(step),
         subnet: subnet.clone(),
         groups: op.order.spec.security_groups.clone(),
         private_ip,
         tags: op.tags(step, "interface"),
-    }
+    })
     .into()
 }
 
@@ -257,7 +264,7 @@ pub(crate) fn set_groups(op: &Operation) -> Option<Due> {
     let wrong =
         op.facts.interfaces().find(|fact| !has_groups(fact, wanted)).filter(|_| !are_groups_right(op));
     let interface = wrong?.held.as_ref()?.interface.clone();
-    Some(Intent::SetGroups { interface, groups: wanted.clone() }.into())
+    Some(Intent::SetGroups(SetGroups { interface, groups: wanted.clone() }).into())
 }
 
 impl Operation {

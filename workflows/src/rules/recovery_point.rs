@@ -39,7 +39,7 @@ use crate::operation::facts::{Candidate, VolumeFact};
 use crate::operation::state::Operation;
 use crate::spec::node::{NodeSpec, RootLoss};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Attach, Fence, Intent, Release, SnapshotVolume};
 
 /// Where the content of the volumes on a new instance comes from. A volume that is new to the node has no
 /// recovery point.
@@ -91,7 +91,9 @@ fn of_backup(op: &Operation, slot: &Slot) -> Option<RecoveryPoint> {
 fn written_until_ms(op: &Operation) -> u64 {
     let old = op.old().map(|old| &old.instance);
     let fenced = op.steps.values().filter_map(|record| match (record.intent.as_ref(), &record.outcome) {
-        (Intent::Fence { instance, .. }, Some((Evidence::Fenced { .. }, at_ms))) if Some(instance) == old => {
+        (Intent::Fence(Fence { instance, .. }), Some((Evidence::Fenced { .. }, at_ms)))
+            if Some(instance) == old =>
+        {
             Some(*at_ms)
         }
         _ => None,
@@ -108,10 +110,10 @@ pub(crate) fn from_backup(restore: &Restore) -> impl Iterator<Item = (Slot, (Bac
 /// The volume whose loss a step can detect.
 pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
     match intent {
-        Intent::Release { slot, .. } | Intent::Attach { slot, .. } | Intent::SnapshotVolume { slot, .. } => {
-            Some(slot)
-        }
-        Intent::SnapshotRoot { .. } | Intent::CloneRoot { .. } => Some(&Slot::Root),
+        Intent::Release(Release { slot, .. })
+        | Intent::Attach(Attach { slot, .. })
+        | Intent::SnapshotVolume(SnapshotVolume { slot, .. }) => Some(slot),
+        Intent::SnapshotRoot(_) | Intent::CloneRoot(_) => Some(&Slot::Root),
         _ => None,
     }
 }

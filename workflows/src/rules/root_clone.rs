@@ -35,7 +35,7 @@ use crate::model::volume::Slot;
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{AdoptRoot, CloneRoot, Intent};
 
 /// The root method after an adoption that did not succeed.
 pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootMethod {
@@ -49,11 +49,11 @@ pub(crate) fn clone(op: &Operation) -> Option<Due> {
     let (Place::Free, Some(volume), None) = (&root.place, &root.id, &op.facts.cloned_from) else {
         return None;
     };
-    let intent = Intent::CloneRoot {
+    let intent = Intent::CloneRoot(CloneRoot {
         volume: volume.clone(),
         client_token: op.client_token("clone_root"),
         tags: op.tags("clone_root", "root"),
-    };
+    });
     Some(intent.into())
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn give_back(op: &mut Operation) {
     let Some(root) = op.facts.volumes.get_mut(&Slot::Root) else { return };
     let Some(clone) = root.id.clone() else { return };
     let tried = op.steps.values().rev().find(
-        |record| matches!(record.intent.as_ref(), Intent::AdoptRoot { volume, .. } if *volume == clone),
+        |record| matches!(record.intent.as_ref(), Intent::AdoptRoot(AdoptRoot { volume, .. }) if *volume == clone),
     );
     let surely_failed = tried.is_none_or(|record| {
         matches!(record.outcome, Some((Evidence::AdoptRefused { .. } | Evidence::Refused { .. }, _)))
@@ -104,7 +104,7 @@ pub(crate) fn give_back(op: &mut Operation) {
 /// The instance of the last adoption that was tried.
 pub(crate) fn tried_on(op: &Operation) -> Option<InstanceId> {
     op.steps.values().rev().find_map(|record| match record.intent.as_ref() {
-        Intent::AdoptRoot { instance, .. } => Some(instance.clone()),
+        Intent::AdoptRoot(AdoptRoot { instance, .. }) => Some(instance.clone()),
         _ => None,
     })
 }

@@ -19,7 +19,7 @@ impl Operation {
         let is_awaited = self.steps.values().any(|record| {
             let uses = matches!(
                 record.intent.as_ref(),
-                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } | Intent::RegisterImage { .. }
+                Intent::SnapshotRoot(_) | Intent::SnapshotVolume(_) | Intent::RegisterImage(_)
             );
             uses && record.outcome.is_none()
         });

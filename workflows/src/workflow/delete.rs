@@ -37,13 +37,13 @@ use crate::operation::state::{Due, Operation};
 use crate::rules::{
     address_pool, address_retention, attached_volumes, cleanup, existing_volumes, interface, release,
 };
-use crate::step::intent::Intent;
+use crate::step::intent::{DeleteInterface, DeleteSnapshot, DeleteVolume, DeregisterImage, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let mut due = release::rules(op);
     let (unsettled, others): (Vec<Due>, Vec<Due>) =
-        cleanup::orphans(op).into_iter().partition(|due| matches!(due.intent, Intent::Find { .. }));
+        cleanup::orphans(op).into_iter().partition(|due| matches!(due.intent, Intent::Find(_)));
     let all_known = unsettled.is_empty();
     due.extend(unsettled);
     if all_known {
@@ -53,15 +53,15 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         due.extend(others);
         due.extend(disposals(op).into_iter().filter_map(|(id, intent)| {
             let free = match &intent {
-                Intent::DeleteVolume { volume, .. } => op
+                Intent::DeleteVolume(DeleteVolume { volume, .. }) => op
                     .facts
                     .volumes
                     .values()
                     .find(|fact| fact.id.as_ref() == Some(volume))
                     .is_none_or(|fact| fact.place == Place::Free),
-                Intent::DeleteInterface { interface } => interface::is_free(op, interface),
+                Intent::DeleteInterface(DeleteInterface { interface }) => interface::is_free(op, interface),
                 // EC2 refuses to delete a snapshot while its image is registered.
-                Intent::DeleteSnapshot { snapshot } => op
+                Intent::DeleteSnapshot(DeleteSnapshot { snapshot }) => op
                     .order
                     .before
                     .root_images
@@ -96,7 +96,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
             && !attached_volumes::is_foreign(held.found.as_ref())
         {
             let (volume, role) = (held.volume.clone(), slot.to_string());
-            let intent = Intent::DeleteVolume { volume, role, retained: None };
+            let intent = Intent::DeleteVolume(DeleteVolume { volume, role, retained: None });
             list.push((held.volume.to_string(), intent));
         }
     }
@@ -107,7 +107,7 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
         };
         if !kept && !existing_volumes::is_taken(op, &old.volume) && !old.foreign {
             let (volume, role) = (old.volume.clone(), format!("retained {}", old.slot));
-            let intent = Intent::DeleteVolume { volume, role, retained: None };
+            let intent = Intent::DeleteVolume(DeleteVolume { volume, role, retained: None });
             list.push((old.volume.to_string(), intent));
         }
     }
@@ -116,23 +116,29 @@ fn disposals(op: &Operation) -> Vec<(String, Intent)> {
     {
         list.push((
             held.interface.to_string(),
-            Intent::DeleteInterface { interface: held.interface.clone() },
+            Intent::DeleteInterface(DeleteInterface { interface: held.interface.clone() }),
         ));
     }
     // An address that moves does not outlive the node, nor does the interface that has it.
     if let Some(interface) = address_retention::doomed(before) {
-        list.push((interface.to_string(), Intent::DeleteInterface { interface }));
+        list.push((interface.to_string(), Intent::DeleteInterface(DeleteInterface { interface })));
     }
     if !keep.backups {
         for snapshot in before.volumes.values().filter_map(|held| held.made_from.as_ref()) {
-            list.push((snapshot.to_string(), Intent::DeleteSnapshot { snapshot: snapshot.clone() }));
+            list.push((
+                snapshot.to_string(),
+                Intent::DeleteSnapshot(DeleteSnapshot { snapshot: snapshot.clone() }),
+            ));
         }
         for root in &before.root_images {
-            list.push((root.image.to_string(), Intent::DeregisterImage { image: root.image.clone() }));
+            list.push((
+                root.image.to_string(),
+                Intent::DeregisterImage(DeregisterImage { image: root.image.clone() }),
+            ));
             if !root.borrowed {
                 list.push((
                     root.snapshot.to_string(),
-                    Intent::DeleteSnapshot { snapshot: root.snapshot.clone() },
+                    Intent::DeleteSnapshot(DeleteSnapshot { snapshot: root.snapshot.clone() }),
                 ));
             }
         }

@@ -25,7 +25,7 @@ use crate::model::resources::Resources;
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::rules::{address_retention, cleanup, interface, release};
-use crate::step::intent::Intent;
+use crate::step::intent::{DeleteVolume, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -40,11 +40,11 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
         if !ours && op.is_to_clean(temporary.volume.as_str()) {
             due.push(
-                Intent::DeleteVolume {
+                Intent::DeleteVolume(DeleteVolume {
                     volume: temporary.volume.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
-                }
+                })
                 .into(),
             );
         }

@@ -42,7 +42,7 @@
 use crate::model::resources::{FailedDeletion, Resources, Succession};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{DeleteVolume, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -51,7 +51,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     };
     let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(pruned.volume.as_str()));
     let due = left.map(|pruned| {
-        Intent::DeleteVolume {
+        Intent::DeleteVolume(DeleteVolume {
             volume: pruned.volume.clone(),
             role: format!("retained {}", pruned.slot),
             retained: Some(Succession {
@@ -59,7 +59,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
                 carrier: carrier.instance.clone(),
                 own: op.own_tags(),
             }),
-        }
+        })
         .into()
     });
     due.collect()
@@ -80,7 +80,7 @@ pub(crate) fn remaining(op: &Operation) -> Resources {
             continue;
         }
         let about = op.steps.values().rfind(
-            |record| matches!(record.intent.as_ref(), Intent::DeleteVolume { volume: of, .. } if of == volume),
+            |record| matches!(record.intent.as_ref(), Intent::DeleteVolume(DeleteVolume { volume: of, .. }) if of == volume),
         );
         let Some((evidence, at_ms)) = about.and_then(|record| record.outcome.clone()) else { continue };
         let because = match evidence {

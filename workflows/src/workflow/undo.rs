@@ -51,7 +51,6 @@
 //! If the old instance is lost meanwhile, there is nothing to return to: the operation goes forward after
 //! all. DeleteOnTermination stays false on the volumes that the old instance holds.
 
-use crate::model::aws::InstanceId;
 use crate::model::operation_id;
 use crate::model::operation_id::OperationKind;
 use crate::model::resources::{Resource, Resources, Retained};
@@ -61,7 +60,7 @@ use crate::rules::superseded::made;
 use crate::rules::{
     acquire, address_pool, address_retention, attached_volumes, cleanup, existing_volumes, interface, release,
 };
-use crate::step::intent::Intent;
+use crate::step::intent::{Associate, Attach, Intent, MoveAddress};
 use crate::workflow::prune;
 
 /// Every rule that holds.
@@ -92,30 +91,30 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
         let Some(fact) = op.facts.volumes.get(slot) else { continue };
         if fact.place == Place::Free && fact.id.as_ref() == Some(&held.volume) {
             due.push(
-                Intent::Attach {
+                Intent::Attach(Attach {
                     slot: slot.clone(),
                     volume: held.volume.clone(),
                     instance: old.instance.clone(),
                     device: fact.device.clone(),
-                }
+                })
                 .into(),
             );
         }
     }
     due.extend(interface::put_back(op, &old.instance));
     let elastic_may_have_moved =
-        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate(_)));
     if !is_address_back(op, old)
         && let (Some(carrier), Some(address)) = (&op.order.before.carrier, op.order.before.address)
     {
         due.push(
-            Intent::MoveAddress {
+            Intent::MoveAddress(MoveAddress {
                 instance: old.instance.clone(),
                 interface: carrier.interface.clone(),
                 address: Some(address),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
         // The Elastic IP address follows it.
@@ -126,14 +125,14 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
         && !acquire::leads_to(op, &held.allocation, &old.instance)
     {
         due.push(
-            Intent::Associate {
+            Intent::Associate(Associate {
                 allocation: held.allocation.clone(),
                 instance: old.instance.clone(),
                 interface: interface::addressed(op, None, &carrier.interface),
                 private_ip: op.order.before.address.filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -142,7 +141,7 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
 /// Whether the address that moves is known to be on the old instance.
 fn is_address_back(op: &Operation, old: &Holder) -> bool {
     let may_have_moved =
-        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress(_)));
     !op.order.spec.persist.network.moves_address()
         || !may_have_moved
         || op.facts.address_on.as_ref() == Some(&old.instance)
@@ -167,47 +166,6 @@ fn is_free(op: &Operation, resource: &Resource) -> bool {
                 && !op.has_images_to_clean()
         }
         Resource::Image { .. } | Resource::Instance { .. } | Resource::Unsettled { .. } => true,
-    }
-}
-
-/// Whether the undo does not depend on a step: it may end without it.
-pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
-    let is_old = |instance: &InstanceId| op.old().is_some_and(|old| old.instance == *instance);
-    match intent {
-        Intent::Resolve { .. }
-        | Intent::Survey(_)
-        | Intent::CreateVolume { .. }
-        | Intent::CloneRoot { .. }
-        | Intent::ClaimVolume { .. }
-        | Intent::CreateInterface { .. }
-        | Intent::SnapshotRoot { .. }
-        | Intent::SnapshotVolume { .. }
-        | Intent::RegisterImage { .. }
-        | Intent::Launch { .. }
-        | Intent::Start { .. }
-        | Intent::AdoptRoot { .. }
-        | Intent::Verify { .. }
-        | Intent::Detach { .. }
-        | Intent::DetachInterface { .. }
-        | Intent::ReleaseInterface { .. }
-        | Intent::SetGroups { .. }
-        | Intent::DeleteVolume { .. }
-        | Intent::DeleteInterface { .. }
-        | Intent::DeregisterImage { .. }
-        | Intent::DeleteSnapshot { .. }
-        | Intent::Grow { .. }
-        | Intent::Backup(_)
-        | Intent::FinalSnapshot { .. }
-        | Intent::SnapshotAhead { .. }
-        | Intent::Find { .. } => true,
-        Intent::Attach { instance, .. }
-        | Intent::AttachInterface { instance, .. }
-        | Intent::MoveAddress { instance, .. }
-        | Intent::Associate { instance, .. } => !is_old(instance),
-        Intent::Preserve { .. }
-        | Intent::Fence { .. }
-        | Intent::Release { .. }
-        | Intent::ReturnAddress { .. } => false,
     }
 }
 

@@ -29,7 +29,7 @@ use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{ClaimVolume, CreateVolume, Intent, Launch, Preserve, Release};
 use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
@@ -237,7 +237,7 @@ fn a_last_snapshot_is_taken_over_when_a_deletion_of_all_backups_comes_in_between
 #[test]
 fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     let another = |what: &Intent| {
-        matches!(what, Intent::Release { slot: Slot::Data(_), .. })
+        matches!(what, Intent::Release(Release { slot: Slot::Data(_), .. }))
             .then(|| Evidence::HeldByAnother { what: "vol-1".into(), by: "i-another".into() })
     };
     let mut desk = half_freed(&another);
@@ -257,7 +257,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     let mut named = spec(RootMode::None);
     named.data_volumes[0].volume = Some(volume("vol-a"));
     let mut desk = asked(&named);
-    desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Attach(_)).then(lost));
     assert!(desk.is_stuck());
     named.data_volumes[0].volume = Some(volume("vol-b"));
     let disposition = desk.apply(&named);
@@ -267,7 +267,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     assert_eq!(desk.node().resources.volumes[&data()].volume, volume("vol-b"));
     // Without another one, its loss makes a new one.
     let mut desk = asked(&named);
-    desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Attach(_)).then(lost));
     desk.resume(vec![data()], None);
     desk.drive(&well);
     assert!(desk.node().resources.volumes[&data()].volume.as_str().starts_with("vol-new"));
@@ -275,7 +275,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
 
 fn with_uefi(intent: &Intent) -> Option<Evidence> {
     match intent {
-        Intent::Preserve { uefi: true, .. } => Some(Evidence::PreservedWith {
+        Intent::Preserve(Preserve { uefi: true, .. }) => Some(Evidence::PreservedWith {
             found: Vec::new(),
             unmanaged: Vec::new(),
             uefi: Some(UefiVariables::read(Some("T0xE".to_owned()))),
@@ -287,7 +287,7 @@ fn with_uefi(intent: &Intent) -> Option<Evidence> {
 /// The placement of an image that boots by UEFI.
 fn boots_by_uefi(desk: &Desk, intent: &Intent) -> Option<Evidence> {
     let operation = desk.open()?;
-    let Intent::Resolve { .. } = intent else { return with_uefi(intent) };
+    let Intent::Resolve(_) = intent else { return with_uefi(intent) };
     let Evidence::Resolved(mut placement) = success(&operation, intent, Token::from(Seq(1))) else {
         panic!()
     };
@@ -341,7 +341,7 @@ fn an_operation_holds_every_backup_it_makes_volumes_from() {
     let only = vec![Slot::Root];
     let backup = BackupId::parse("db-1.b1").unwrap();
     desk.ask(Work::Restore(RestoreParams { backup, only, reason: None }));
-    desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Release(Release { slot: Slot::Data(_), .. })).then(lost));
     assert!(desk.is_stuck(), "{:?}", desk.steps());
     let disposition = desk.resume(vec![data()], Some("db-1.b2"));
     assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
@@ -381,7 +381,7 @@ fn seldom() -> NodeSpec {
 }
 
 fn without_a_root(intent: &Intent) -> Option<Evidence> {
-    matches!(intent, Intent::Release { slot: Slot::Root, .. }).then(lost)
+    matches!(intent, Intent::Release(Release { slot: Slot::Root, .. })).then(lost)
 }
 
 /// What somebody has left behind does not come back by itself.
@@ -448,7 +448,7 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     let mut bad = spec(RootMode::None);
     bad.data_volumes[0].snapshot = Some(SnapshotId::parse("snap-0").unwrap());
     let mut desk = asked(&bad);
-    desk.drive(&|intent| matches!(intent, Intent::CreateVolume { .. }).then(refused));
+    desk.drive(&|intent| matches!(intent, Intent::CreateVolume(_)).then(refused));
     assert!(desk.is_stuck());
     let mut good = spec(RootMode::None);
     good.data_volumes[0].name = NodeName::parse("logs").unwrap();
@@ -467,7 +467,7 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     wanted.private_ip = Some("10.0.0.9".parse().unwrap());
     let mut desk = asked(&wanted);
     let held = |intent: &Intent| {
-        matches!(intent, Intent::CreateInterface { .. })
+        matches!(intent, Intent::CreateInterface(_))
             .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() })
     };
     desk.drive(&held);
@@ -509,7 +509,7 @@ fn a_node_that_comes_back_from_a_backup_is_not_paused_before_it_has() {
     let mut desk = running(&spec);
     desk.back_up();
     desk.lose();
-    desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Release(Release { slot: Slot::Data(_), .. })).then(lost));
     assert!(desk.is_stuck());
     desk.resume(vec![data()], Some("db-1.b1"));
     let disposition = desk.ask(Work::Pause(PauseParams { reason: None }));
@@ -536,10 +536,10 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let mut desk = running(&wide);
     desk.ask(Work::Replace(ReplaceParams { reason: None }));
     let elsewhere = |intent: &Intent| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
         }
-        Intent::CreateVolume { .. } => Some(refused()),
+        Intent::CreateVolume(_) => Some(refused()),
         _ => None,
     };
     desk.drive(&elsewhere);
@@ -553,7 +553,7 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let mut zones = BTreeSet::new();
     for _ in 0..100 {
         for step in desk.open().iter().flat_map(Operation::open_steps) {
-            if let Intent::CreateVolume { zone, .. } = step.intent.as_ref() {
+            if let Intent::CreateVolume(CreateVolume { zone, .. }) = step.intent.as_ref() {
                 zones.insert(zone.clone());
             }
         }
@@ -580,10 +580,10 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
         named: true,
     };
     desk.drive(&|intent| match intent {
-        Intent::ClaimVolume { size_gib, .. } => {
+        Intent::ClaimVolume(ClaimVolume { size_gib, .. }) => {
             Some(Evidence::VolumeClaimed { size_gib: *size_gib, traits: Some(traits.clone()) })
         }
-        Intent::Launch { .. } => Some(refused()),
+        Intent::Launch(_) => Some(refused()),
         _ => None,
     });
     assert!(desk.is_stuck());
@@ -592,8 +592,8 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
     let workflow = desk.node().open.unwrap().0;
     desk.ask(Work::Cancel(CancelParams { workflow: workflow.clone(), reason: None }));
     desk.drive(&|intent| {
-        assert!(!matches!(intent, Intent::DeleteVolume { .. }), "{intent:?}");
-        matches!(intent, Intent::Launch { .. })
+        assert!(!matches!(intent, Intent::DeleteVolume(_)), "{intent:?}");
+        matches!(intent, Intent::Launch(_))
             .then(|| Evidence::NoCapacity { code: "x".into(), message: "none".into() })
     });
     let ended = desk.operation(&workflow).status;

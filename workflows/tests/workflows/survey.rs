@@ -20,7 +20,7 @@ use perennial_workflows::rules::ranking::{
 };
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, OnDemandSpec, RootMode, example};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use perennial_workflows::view::history::story;
 use perennial_workflows::view::plan::imagined_resources;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -263,7 +263,7 @@ impl Run {
     fn launch(&self) -> String {
         let open = self.state.open_steps();
         let launch = open.iter().find_map(|step| match step.intent.as_ref() {
-            Intent::Launch { pool, rank, .. } => {
+            Intent::Launch(Launch { pool, rank, .. }) => {
                 Some(format!("{pool}, {}", rank.as_ref().map_or_else(String::new, ToString::to_string)))
             }
             _ => None,

@@ -26,7 +26,7 @@ use perennial_workflows::spec::node::{
 };
 use perennial_workflows::step::backup::BackupEvidence;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Associate, Attach, Intent, Launch, Preserve, Release, Start};
 use perennial_workflows::view::plan::{imagined_resources, success};
 
 use crate::run::{Otherwise, Run, asked, order, well};
@@ -277,7 +277,7 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
     let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
     spec.persist.handover = Handover::Detach;
     let busy = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Detach { .. }).then(|| Evidence::OutOfTime { because: "busy".into() })
+        matches!(intent, Intent::Detach(_)).then(|| Evidence::OutOfTime { because: "busy".into() })
     };
     check(
         OperationKind::Replace,
@@ -308,7 +308,7 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
 #[test]
 fn an_adoption_that_fails_is_tried_with_a_clone() {
     let fails = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::AdoptRoot { .. }) && attempt == 1)
+        (matches!(intent, Intent::AdoptRoot(_)) && attempt == 1)
             .then(|| Evidence::AdoptRefused { code: "failed".into(), message: "so".into() })
     };
     check(
@@ -359,7 +359,7 @@ fn an_adoption_that_fails_is_tried_with_a_clone() {
 #[test]
 fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as_an_image() {
     let fails = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AdoptRoot { .. })
+        matches!(intent, Intent::AdoptRoot(_))
             .then(|| Evidence::AdoptRefused { code: "failed-detached".into(), message: "so".into() })
     };
     check(
@@ -431,7 +431,7 @@ fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as
 #[test]
 fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first() {
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AdoptRoot { .. })
+        matches!(intent, Intent::AdoptRoot(_))
             .then(|| Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() })
     };
     check(
@@ -485,7 +485,7 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.data_volumes.clear();
     let none = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::Launch { .. }) && attempt <= 5).then(|| Evidence::NoCapacity {
+        (matches!(intent, Intent::Launch(_)) && attempt <= 5).then(|| Evidence::NoCapacity {
             code: "InsufficientInstanceCapacity".into(),
             message: "none".into(),
         })
@@ -497,7 +497,9 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
         .steps
         .values()
         .filter_map(|record| match record.intent.as_ref() {
-            Intent::Launch { pool, .. } => Some(format!("{pool} at {} s", record.not_before_ms / 1_000)),
+            Intent::Launch(Launch { pool, .. }) => {
+                Some(format!("{pool} at {} s", record.not_before_ms / 1_000))
+            }
             _ => None,
         })
         .collect();
@@ -515,11 +517,11 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
 fn asked_for(spec: &NodeSpec, launches: u32, code: &dyn Fn(&Intent, u32) -> &'static str) -> String {
     let mut run = Run::start(OperationKind::Provision, spec, asked(), None);
     run.drive(&|intent, attempt| {
-        (matches!(intent, Intent::Launch { .. }) && attempt < launches)
+        (matches!(intent, Intent::Launch(_)) && attempt < launches)
             .then(|| Evidence::NoCapacity { code: code(intent, attempt).into(), message: "none".into() })
     });
     let launches = run.state.steps.values().filter_map(|record| match record.intent.as_ref() {
-        Intent::Launch { pool, ask_anyway, on_demand_max, .. } => {
+        Intent::Launch(Launch { pool, ask_anyway, on_demand_max, .. }) => {
             let anyway = if *ask_anyway { ", in any case" } else { "" };
             let max = on_demand_max.map_or(String::new(), |max| format!(", if fewer than {max} are"));
             Some(format!("{pool} at {} s{anyway}{max}", record.not_before_ms / 1_000))
@@ -538,7 +540,7 @@ fn bare() -> NodeSpec {
 #[test]
 fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_remembered() {
     let told = asked_for(&bare(), 9, &|intent, _| match intent {
-        Intent::Launch { ask_anyway: false, .. } => capacity::REMEMBERED,
+        Intent::Launch(Launch { ask_anyway: false, .. }) => capacity::REMEMBERED,
         _ => "InsufficientInstanceCapacity",
     });
     expect![[r#"
@@ -588,7 +590,7 @@ fn a_return_to_spot_that_finds_none_is_undone_before_anything_was_taken() {
         None,
     );
     run.drive(&|intent, _| {
-        matches!(intent, Intent::Launch { .. })
+        matches!(intent, Intent::Launch(_))
             .then(|| Evidence::NoCapacity { code: capacity::REMEMBERED.into(), message: "none".into() })
     });
     expect![[r#"
@@ -613,10 +615,10 @@ fn a_return_to_spot_past_the_point_of_no_return_asks_on_demand_again() {
         None,
     );
     run.drive(&|intent, attempt| match intent {
-        Intent::AdoptRoot { .. } => {
+        Intent::AdoptRoot(_) => {
             Some(Evidence::AdoptRefused { code: "Unsupported".into(), message: "no".into() })
         }
-        Intent::Launch { .. } if attempt > 1 && attempt < 4 => {
+        Intent::Launch(_) if attempt > 1 && attempt < 4 => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
         }
         _ => None,
@@ -627,7 +629,7 @@ fn a_return_to_spot_past_the_point_of_no_return_asks_on_demand_again() {
         .steps
         .values()
         .filter_map(|record| match record.intent.as_ref() {
-            Intent::Launch { pool, .. } => Some(pool.to_string()),
+            Intent::Launch(Launch { pool, .. }) => Some(pool.to_string()),
             _ => None,
         })
         .collect();
@@ -644,7 +646,7 @@ fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.data_volumes.clear();
     let fails = |intent: &Intent, _: u32| match intent {
-        Intent::Start { instance, .. } => Some(Evidence::InstanceGone {
+        Intent::Start(Start { instance, .. }) => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.InternalError".into()),
@@ -683,7 +685,7 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
     run.told.clear();
     run.on_signal(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
     run.drive(&|intent, attempt| match intent {
-        Intent::Start { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
+        Intent::Start(Start { instance, .. }) if attempt == 1 => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.SpotInstanceTermination".into()),
@@ -762,7 +764,7 @@ fn an_old_instance_that_is_gone_needs_no_preserving() {
 #[test]
 fn what_a_person_must_decide_is_stuck_and_resumes() {
     let refused = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::Preserve { .. }) && attempt == 1)
+        (matches!(intent, Intent::Preserve(_)) && attempt == 1)
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     let mut run =
@@ -784,7 +786,7 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
 #[test]
 fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
     let lost = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Release { slot, .. } if slot.to_string() == "data")
+        matches!(intent, Intent::Release(Release { slot, .. }) if slot.to_string() == "data")
             .then(|| Evidence::Lost { what: "volume vol-x does not exist any more".into() })
     };
     let mut run =
@@ -841,7 +843,7 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
 #[test]
 fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
     let deleted = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::ReleaseInterface { .. })
+        matches!(intent, Intent::ReleaseInterface(_))
             .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
     };
     let mut run =
@@ -872,7 +874,7 @@ fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
 #[test]
 fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::DeleteVolume { .. })
+        matches!(intent, Intent::DeleteVolume(_))
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     let mut run =
@@ -892,7 +894,7 @@ fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
 #[test]
 fn an_address_that_another_has_is_stuck_with_who_has_it() {
     let held = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::MoveAddress { .. })
+        matches!(intent, Intent::MoveAddress(_))
             .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "eni-x of i-x".into() })
     };
     let mut run =
@@ -938,7 +940,7 @@ fn an_elastic_ip_follows_the_private_address() {
     all_goes_well(OperationKind::Replace, &spec, &an_elastic_ip());
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive(&|intent, _| match intent {
-        Intent::Associate { private_ip, .. } => {
+        Intent::Associate(Associate { private_ip, .. }) => {
             assert!(private_ip.is_some(), "it leads to the address that moves");
             None
         }
@@ -1111,7 +1113,7 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive_to("start");
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Fence { .. })
+        matches!(intent, Intent::Fence(_))
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     run.drive(&refused);
@@ -1253,7 +1255,7 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
     all_goes_well(OperationKind::Replace, &spec, &a_second_interface_alive());
     // A volume in use stays until the fence, and the address with it.
     let busy = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Detach { .. }).then(|| Evidence::StillBusy { because: "mounted".into() })
+        matches!(intent, Intent::Detach(_)).then(|| Evidence::StillBusy { because: "mounted".into() })
     };
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive(&busy);
@@ -1263,7 +1265,7 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
 #[test]
 fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stuck() {
     let lost = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::AttachInterface { .. }) && attempt == 1)
+        (matches!(intent, Intent::AttachInterface(_)) && attempt == 1)
             .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
     };
     check(
@@ -1294,7 +1296,7 @@ fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stu
         "#]],
     );
     let full = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AttachInterface { .. }).then(|| Evidence::NoCapacity {
+        matches!(intent, Intent::AttachInterface(_)).then(|| Evidence::NoCapacity {
             code: "AttachmentLimitExceeded".into(),
             message: "4 interfaces are attached".into(),
         })
@@ -1347,7 +1349,7 @@ fn second_elsewhere(
     spec.network.zone_change = ZoneChange::Allow;
     spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
     let refusals = move |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. }
+        Intent::Launch(Launch { pool, .. })
             if !pool.subnet.as_ref().is_some_and(|subnet| served.contains(&subnet.as_str())) =>
         {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
@@ -1407,7 +1409,7 @@ fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_
     assert!(run.state.facts.deleted.contains(&before.interface.to_string()), "{}", run.told);
     // It is the one that the Elastic IP address leads to.
     let leads_to = run.state.steps.values().find_map(|record| match record.intent.as_ref() {
-        Intent::Associate { interface, .. } => Some(interface.clone()),
+        Intent::Associate(Associate { interface, .. }) => Some(interface.clone()),
         _ => None,
     });
     assert_eq!(leads_to, Some(after.interface));
@@ -1450,7 +1452,7 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
         let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
         // The first instance ends with the interface on it.
         let first = |intent: &Intent, attempt: u32| match intent {
-            Intent::Attach { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
+            Intent::Attach(Attach { instance, .. }) if attempt == 1 => Some(Evidence::InstanceGone {
                 instance: instance.clone(),
                 state: Some(InstanceState::ShuttingDown),
                 reason: None,
@@ -1555,7 +1557,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     all_goes_well(OperationKind::Replace, &spec, &set_groups());
     // A wrong group harms nothing: the old instance still runs when a person is asked for.
     let unknown = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::SetGroups { .. })
+        matches!(intent, Intent::SetGroups(_))
             .then(|| Evidence::Refused { code: "InvalidGroup.NotFound".into(), message: "no sg-1".into() })
     };
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
@@ -1607,7 +1609,7 @@ fn three_others() -> Evidence {
 }
 
 fn preserved_with(intent: &Intent, _: u32) -> Option<Evidence> {
-    matches!(intent, Intent::Preserve { others: Some(_), .. }).then(three_others)
+    matches!(intent, Intent::Preserve(Preserve { others: Some(_), .. })).then(three_others)
 }
 
 #[test]
@@ -1732,7 +1734,7 @@ fn two_snapshots(
     spec.capacity.market = MarketPolicy::SpotOnly;
     spec.capacity.other_subnets = vec![SubnetId::parse("subnet-b").unwrap()];
     let refusals = move |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. }
+        Intent::Launch(Launch { pool, .. })
             if !served.contains(&pool.subnet.as_ref().map_or("home", |s| s.as_str())) =>
         {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
@@ -1856,7 +1858,7 @@ fn a_snapshot_ahead_that_is_refused_or_in_doubt_harms_nothing() {
                 let (spec, refusals) = two_snapshots(data, served);
                 let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
                 run.drive(&|intent, attempt| match intent {
-                    Intent::SnapshotAhead { .. } => Some(answer.clone()),
+                    Intent::SnapshotAhead(_) => Some(answer.clone()),
                     intent => refusals(intent, attempt),
                 });
                 assert!(run.told.ends_with("! finished\n"), "{answer:?}: {}", run.told);
@@ -1880,7 +1882,7 @@ fn a_snapshot_ahead_that_fails_later_is_not_waited_for_again() {
     let (spec, refusals) = two_snapshots(DataMode::Reattach, &["subnet-b"]);
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let failing = |intent: &Intent, attempt: u32| match intent {
-        Intent::SnapshotVolume { .. } if attempt == 1 => {
+        Intent::SnapshotVolume(_) if attempt == 1 => {
             Some(Evidence::Refused { code: "SnapshotError".into(), message: "it failed".into() })
         }
         intent => refusals(intent, attempt),
@@ -1916,7 +1918,7 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
     let lost = run.state.facts.candidate.clone().unwrap().instance;
     run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     let refusals = |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
         }
         _ => None,
@@ -1942,7 +1944,7 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     spec.persist.root = RootMode::None;
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let away = |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
         }
         _ => None,

@@ -1,0 +1,67 @@
+//! Terminates an instance, after its persistent spot request was cancelled, and sees it terminated.
+//!
+//! Call: CancelSpotInstanceRequests, TerminateInstances; EC2 documents both as idempotent. Observed on: the
+//! instance, `terminated` in two reads. From the intention to fence the old instance on, the operation only
+//! goes forward. When it is due: `rules::fence`.
+
+use crate::model::aws::InstanceId;
+use crate::operation::state::Operation;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Fence;
+use crate::step::wake_hint::WakeHint;
+use crate::steps::imagined::Imagined;
+use crate::steps::words::in_brackets;
+use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
+
+impl Step for Fence {
+    fn name(&self) -> String {
+        format!("fence:{}", self.instance)
+    }
+
+    fn patience(&self) -> Patience {
+        // A metal instance took over 19 minutes to terminate.
+        Patience::until_a_person_is_needed(60 * MINUTE_MS)
+    }
+
+    fn waits_for(&self, hint: &WakeHint) -> bool {
+        hint.is_about_instance(&self.instance)
+    }
+
+    fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
+        let Evidence::Fenced { reason, .. } = seen.evidence else { return };
+        op.facts.launches_failed_because(&self.instance, reason.as_deref());
+        for holder in op.facts.holders.iter_mut().filter(|holder| holder.instance == self.instance) {
+            holder.fenced = true;
+            holder.ended = true;
+        }
+    }
+
+    fn is_needed_by_undo(&self, _op: &Operation) -> bool {
+        true
+    }
+
+    fn typical_ms(&self) -> u64 {
+        // About a minute on virtual types; minutes on GPU and metal.
+        40_000
+    }
+
+    fn imagined(&self, _imagined: &Imagined<'_>) -> Evidence {
+        Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
+    }
+
+    fn words(&self, seen: &Evidence) -> String {
+        match seen {
+            Evidence::Fenced { found, terminated_by_us: true, .. } => {
+                format!("found {found}, terminated by us; terminated, seen twice")
+            }
+            Evidence::Fenced { found, terminated_by_us: false, reason } => {
+                format!("found {found}; terminated, seen twice{}", in_brackets(reason.as_deref()))
+            }
+            other => words::common(other),
+        }
+    }
+
+    fn takes_away(&self, old: Option<&InstanceId>) -> Option<String> {
+        (old == Some(&self.instance)).then(|| format!("{} was terminated", self.instance))
+    }
+}

@@ -1,0 +1,61 @@
+//! Looks for resources that a step of a cancelled or abandoned operation may have made.
+//!
+//! Call: describes by tag; nothing is changed. Observed on: whatever carries the tags. Absence is believed
+//! only after minutes. What is found is an orphan, and deleted; an instance is fenced.
+
+use crate::model::resources::{Orphan, Resource};
+use crate::operation::event::OperationEvent;
+use crate::operation::facts::Holder;
+use crate::operation::state::Operation;
+use crate::step::evidence::Evidence;
+use crate::step::intent::Find;
+use crate::steps::imagined::Imagined;
+use crate::steps::settled::Settled;
+use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
+
+impl Step for Find {
+    fn name(&self) -> String {
+        format!("find:{}", Resource::suspected(self.kind, &self.tags))
+    }
+
+    fn patience(&self) -> Patience {
+        // Absence is believed only after minutes.
+        Patience::until_a_person_is_needed(30 * MINUTE_MS)
+    }
+
+    fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
+        let Evidence::Found { resources } = seen.evidence else { return };
+        op.facts.deleted.push(Resource::suspected(self.kind, &self.tags));
+        for resource in resources {
+            if let Resource::Instance { instance, spot_request } = resource {
+                op.facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
+            } else {
+                let because = format!("{}: made by a step that did not settle", op.id);
+                op.facts.orphans.push(Orphan { resource: resource.clone(), because });
+            }
+        }
+    }
+
+    fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
+        settled.not_cleaned()
+    }
+
+    fn typical_ms(&self) -> u64 {
+        300_000
+    }
+
+    fn imagined(&self, _imagined: &Imagined<'_>) -> Evidence {
+        Evidence::Found { resources: Vec::new() }
+    }
+
+    fn words(&self, seen: &Evidence) -> String {
+        match seen {
+            Evidence::Found { resources } if resources.is_empty() => "it has made nothing".to_owned(),
+            Evidence::Found { resources } => {
+                let ids: Vec<String> = resources.iter().map(Resource::id).collect();
+                format!("it has made {}", ids.join(", "))
+            }
+            other => words::common(other),
+        }
+    }
+}
