@@ -1,6 +1,6 @@
-//! One running Perennial: the worker pool, the readers of the two inbox queues and the driver of the periodic
-//! tasks (sweep, backups, retention, return to spot), over whatever journal, queues and cloud it is given.
-//! `perennial serve`, the demo and the simulations all run exactly this.
+//! One running Perennial: the dispatcher (with the timers of backups and retention), the readers of the two
+//! inbox queues and the driver of the periodic tasks (sweep, return to spot), over whatever journal, queues
+//! and cloud it is given. `perennial serve`, the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,7 @@ use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::budget::Budgeted;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
-use crate::periodic::backups::BackupScheduler;
 use crate::periodic::driver::{Driver, Task};
-use crate::periodic::retention::Retention;
 use crate::periodic::return_to_spot::ReturnToSpot;
 use crate::periodic::sweep::Sweep;
 use crate::port::Cloud;
@@ -116,7 +114,8 @@ impl Service {
     }
 }
 
-/// What a service looks at every so often.
+/// What a service looks at every so often, because only AWS knows it. What the journal alone decides is due
+/// by timers (`domain::timers` of the workflows).
 fn tasks(
     engine: &Engine<Perennial>,
     cloud: &Arc<dyn Cloud>,
@@ -124,11 +123,9 @@ fn tasks(
     parts: &Parts,
 ) -> Vec<Box<dyn Task>> {
     let owner = &parts.owner;
-    let retention = Retention::new(engine.clone(), owner.clone());
-    let backups = BackupScheduler::new(engine.clone(), owner.clone());
     let return_to_spot =
         ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));
     let sweep =
         Sweep::new(engine.clone(), Arc::clone(cloud), owner.clone(), parts.sweep_every, Arc::clone(refusals));
-    vec![Box::new(retention), Box::new(backups), Box::new(return_to_spot), Box::new(sweep)]
+    vec![Box::new(return_to_spot), Box::new(sweep)]
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
-use perennial_engine::ids::{Position, Seq};
+use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, Journal};
 use perennial_engine::limits::Limits;
@@ -77,6 +77,7 @@ struct Mortal {
     points: Arc<Points>,
     region: SimRegion,
     dead: AtomicBool,
+    reads: Arc<AtomicU64>,
 }
 
 impl Mortal {
@@ -99,6 +100,10 @@ impl Intercept for Mortal {
         self.point().await;
         appended
     }
+
+    fn reads(&self, _: &StreamId) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// The world of one test; the process in it comes and goes.
@@ -116,6 +121,8 @@ pub struct Lab {
     owner: String,
     /// How many processes died.
     pub deaths: u64,
+    /// How often a process read a stream.
+    pub reads: Arc<AtomicU64>,
 }
 
 impl Lab {
@@ -149,6 +156,7 @@ impl Lab {
             submitted: 0,
             owner: "lab".to_owned(),
             deaths: 0,
+            reads: Arc::default(),
         };
         lab.start();
         lab
@@ -171,6 +179,7 @@ impl Lab {
             submitted: 0,
             owner: owner.to_owned(),
             deaths: 0,
+            reads: Arc::default(),
         };
         lab.start();
         lab
@@ -180,7 +189,12 @@ impl Lab {
     pub fn start(&mut self) {
         let connection = self.region.connect();
         let points = Arc::clone(&self.points);
-        let intercept = Mortal { points, region: connection.clone(), dead: AtomicBool::new(false) };
+        let intercept = Mortal {
+            points,
+            region: connection.clone(),
+            dead: AtomicBool::new(false),
+            reads: Arc::clone(&self.reads),
+        };
         let journal =
             Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept });
         let service = Service::new(Parts {
@@ -350,6 +364,11 @@ impl Lab {
             node.operations >= operations && node.open.is_none()
         })
         .await;
+    }
+
+    /// Where the journal ends.
+    pub async fn head(&self) -> Position {
+        self.journal.head().await.unwrap().position
     }
 
     /// The node now.

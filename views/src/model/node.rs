@@ -42,7 +42,7 @@ impl NodeLine {
     #[must_use]
     pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>) -> Self {
         let stuck = operation.is_some_and(|operation| matches!(operation.status, Status::Stuck { .. }));
-        let NodeSummary { generation, deleted, operation, carrier, zone, address } = summary;
+        let NodeSummary { generation, deleted, operation, carrier, zone, address, at_rest: _ } = summary;
         let state = match &operation {
             Some((_, kind)) if stuck => format!("STUCK in {kind}"),
             Some((_, kind)) => kind.to_string(),

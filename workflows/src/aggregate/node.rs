@@ -133,6 +133,9 @@ pub enum NodeEvent {
         /// Why it starts no operation.
         because: String,
     },
+    /// The node's backup catalog was told of what it has to know of the node: its schedule, its final
+    /// snapshots, its deletion. Nothing of the node has changed by that.
+    BackupsReconciled {},
     /// A volume that had been found on the instance was detached by hand: it is given back.
     VolumeLeft {
         /// The slot it had.
@@ -185,6 +188,8 @@ pub struct Node {
     pub snoozed: Snoozed,
     /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
     pub finals: Vec<OperationId>,
+    /// Whether its backup catalog has to be told of a change.
+    pub catalog_is_behind: bool,
     /// Where the content of its present root begins. Backups from before that have the content of another
     /// root.
     pub root_began: Option<Box<RootBegan>>,
@@ -248,12 +253,20 @@ impl Node {
         self.exists() && self.open.is_none() && self.resources.carrier.is_none()
     }
 
+    /// Between two backups, in milliseconds, while it has an instance and its file asks for backups.
+    #[must_use]
+    pub fn backed_up_every_ms(&self) -> Option<u64> {
+        let spec = self.spec.as_ref().filter(|_| self.exists() && self.resources.carrier.is_some())?;
+        spec.backup.map(|backup| backup.every_ms())
+    }
+
     /// Remembers.
     ///
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
     pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
         let at_ms = stamp.at_ms;
+        let (every_ms, deleted) = (self.backed_up_every_ms(), self.deleted);
         let remembered = match event {
             NodeEvent::Registered { spec, requested_by } => self.on_registered(spec, requested_by, at_ms),
             NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere } => {
@@ -277,8 +290,13 @@ impl Node {
                 self.on_noted(signal, because);
                 Ok(())
             }
+            NodeEvent::BackupsReconciled {} => {
+                self.catalog_is_behind = false;
+                Ok(())
+            }
             NodeEvent::VolumeLeft { slot, volume, .. } => self.on_volume_left(slot, volume, at_ms),
         };
+        self.catalog_is_behind |= self.backed_up_every_ms() != every_ms || self.deleted && !deleted;
         match remembered {
             Ok(()) => Ok(self),
             Err(why) => Err(Illegal { seq: stamp.seq, why: why.to_owned() }),
@@ -352,6 +370,7 @@ impl Node {
         self.snoozed.ends(end.outcome, at_ms);
         self.open = None;
         if end.finals {
+            self.catalog_is_behind = true;
             self.finals.push(end.operation.clone());
             if self.finals.len() > FINALS_MAX {
                 self.finals.remove(0);

@@ -7,7 +7,7 @@ use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::machine::{Due, Intended, Machine, StepRecord, Workflow};
 
 use crate::aggregate::backup_catalog::{
-    BackupCatalog, BackupCause, BackupEvent, BackupOrder, BackupStep, Carried, Refusal, why,
+    BackupCatalog, BackupCause, BackupEvent, BackupOrder, BackupSchedule, BackupStep, Carried, Refusal, why,
 };
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::volumes;
@@ -25,6 +25,8 @@ use crate::step::evidence::Evidence;
 pub enum BackupCommand {
     /// Begin with what the last catalog knew.
     Open(Carried),
+    /// Say when backups are due.
+    Schedule(Option<BackupSchedule>),
     /// Begin a backup.
     Begin(BackupOrder),
     /// Take over the final snapshots of an operation, as a backup that is being copied.
@@ -78,6 +80,10 @@ impl Workflow for BackupCatalog {
     fn decide(machine: &mut Machine<Self>, command: BackupCommand) -> Result<(), Refusal> {
         match command {
             BackupCommand::Open(carried) => machine.push(BackupEvent::Opened { carried })?,
+            BackupCommand::Schedule(schedule) => {
+                open(machine)?;
+                machine.push(BackupEvent::Scheduled { schedule })?;
+            }
             BackupCommand::Begin(order) => {
                 begin(machine, order)?;
                 machine.intend()?;
@@ -156,10 +162,15 @@ impl Workflow for BackupCatalog {
     }
 }
 
-fn begin(machine: &mut Machine<BackupCatalog>, order: BackupOrder) -> Result<(), Refusal> {
+fn open(machine: &mut Machine<BackupCatalog>) -> Result<(), Refusal> {
     if !machine.state().opened {
         machine.push(BackupEvent::Opened { carried: Carried::default() })?;
     }
+    Ok(())
+}
+
+fn begin(machine: &mut Machine<BackupCatalog>, order: BackupOrder) -> Result<(), Refusal> {
+    open(machine)?;
     Ok(machine.push(BackupEvent::Began(order))?)
 }
 
@@ -240,6 +251,14 @@ impl CatalogDraft {
     /// [`Refusal::Inconsistent`], a bug.
     pub fn open(&mut self, carried: Carried) -> Result<(), Refusal> {
         self.decide(BackupCommand::Open(carried))
+    }
+
+    /// Says when backups are due from now on.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn schedule(&mut self, schedule: Option<BackupSchedule>) -> Result<(), Refusal> {
+        self.decide(BackupCommand::Schedule(schedule))
     }
 
     /// Begins a backup of a node and returns its id.

@@ -107,6 +107,28 @@ pub(crate) struct Begun {
     pub(crate) append: Written,
 }
 
+impl<'a> Decider<'a> {
+    /// For a command that a timer gives: whose installation this is stands in the catalog's schedule, and in
+    /// the order of the node's newest operation. One of the two is loaded whenever anything may begin.
+    pub(crate) fn of_a_timer(world: &'a World<State>, now_ms: u64, name: &NodeName) -> Self {
+        let node = match world.get(&node_stream(name)) {
+            Some(State::Node(node)) => Some(node),
+            _ => None,
+        };
+        let newest = node.and_then(|node| newest_operation(world, name, node));
+        let scheduled = match world.get(&present_catalog(world, name).stream()) {
+            Some(State::BackupCatalog(catalog)) => catalog.known.schedule.as_ref(),
+            _ => None,
+        };
+        let owner = newest.map(|operation| operation.order.owner.as_str());
+        Self {
+            world,
+            now_ms,
+            owner: owner.or(scheduled.map(|known| known.owner.as_str())).unwrap_or_default(),
+        }
+    }
+}
+
 impl Decider<'_> {
     pub(crate) fn node(&self, name: &NodeName) -> Result<&Node, Rejection> {
         match self.world.get(&node_stream(name)) {

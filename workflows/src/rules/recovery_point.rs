@@ -20,7 +20,7 @@
 //!   way. Without one the operator decides.
 //! - `stuck`: the operator decides.
 //!
-//! The loop that looks after backups decides (`domain::backup_schedule::due_task`): backup catalog and
+//! The command that reconciles backups decides (`domain::backup_schedule::due_task`): backup catalog and
 //! operation are read and written in one append, so the chosen backup exists. Content that was given up on
 //! purpose does not come back this way: after a reimage, a restore or a deletion the operator chooses among
 //! the earlier backups ([`RootBegan`](crate::aggregate::node::RootBegan)). Only the root is taken from the

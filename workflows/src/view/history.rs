@@ -171,7 +171,7 @@ pub fn node_history(
                     entries.push(Entry::Operation(told));
                 }
             }
-            NodeEvent::OperationFinished { .. } => {}
+            NodeEvent::OperationFinished { .. } | NodeEvent::BackupsReconciled {} => {}
         }
     }
     NodeHistory { node: node.clone(), entries }

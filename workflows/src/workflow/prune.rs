@@ -36,7 +36,7 @@
 //! out. The operator can cancel it at any time; deleted volumes stay deleted.
 //!
 //! # Scheduled prunes
-//! With `persist.retain_days` a loop of the workers asks for the volumes that have been retained for longer
+//! With `persist.retain_days` a timer of the node asks for the volumes that have been retained for longer
 //! (`domain::retention`), at the node's turn within an hour. It tries a failed deletion again a day later.
 
 use crate::model::resources::{FailedDeletion, Resources, Succession};

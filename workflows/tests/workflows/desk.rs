@@ -251,6 +251,6 @@ impl Desk {
 
     /// What is due about the backups is done; whether the domain took it.
     pub fn reconcile_backups(&mut self) -> Result<(), Rejection> {
-        self.execute(&Command::ReconcileBackups { node: name(NODE), owner: OWNER.into() })
+        self.execute(&Command::ReconcileBackups { node: name(NODE) })
     }
 }

@@ -13,3 +13,4 @@ mod regressions;
 mod signals;
 mod survey;
 mod tables;
+mod timers;

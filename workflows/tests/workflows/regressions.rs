@@ -35,9 +35,9 @@ use perennial_workflows::view::plan::success;
 use crate::desk::{Desk, NODE, name};
 
 /// What a case says of one step: another evidence than success.
-type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
+pub type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
 
-fn well(_: &Intent) -> Option<Evidence> {
+pub fn well(_: &Intent) -> Option<Evidence> {
     None
 }
 
@@ -65,7 +65,7 @@ fn asked(spec: &NodeSpec) -> Desk {
 }
 
 /// A node that runs.
-fn running(spec: &NodeSpec) -> Desk {
+pub fn running(spec: &NodeSpec) -> Desk {
     let mut desk = asked(spec);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().map(|open| open.status));
@@ -77,7 +77,7 @@ impl Desk {
         self.submit(work).unwrap()
     }
 
-    fn apply(&mut self, spec: &NodeSpec) -> Disposition {
+    pub fn apply(&mut self, spec: &NodeSpec) -> Disposition {
         self.ask(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
     }
 
@@ -87,7 +87,7 @@ impl Desk {
         self.ask(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
     }
 
-    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
+    pub fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
         let keep = Keep { root, data, network: false, backups };
         self.ask(Work::Delete(DeleteParams { keep, reason: None }))
     }
@@ -105,7 +105,7 @@ impl Desk {
     }
 
     /// Until nothing is open, or what is left is a person's.
-    fn drive(&mut self, otherwise: Otherwise<'_>) {
+    pub fn drive(&mut self, otherwise: Otherwise<'_>) {
         self.drive_but(otherwise, &|_| false);
     }
 
@@ -142,13 +142,13 @@ impl Desk {
     }
 
     /// A complete backup.
-    fn back_up(&mut self) {
+    pub fn back_up(&mut self) {
         let disposition = self.ask(Work::Backup(BackupParams { reason: None }));
         assert!(matches!(disposition, Disposition::BackupBegan { .. }), "{disposition}");
         self.tend_all();
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let instance = self.node().resources.carrier.unwrap().instance;
         self.on_signal(instance, News::StateChange { state: InstanceState::Terminated }).unwrap();
     }
@@ -180,7 +180,7 @@ impl Desk {
     }
 }
 
-fn backed_up(intent: &Intent, token: Token) -> Evidence {
+pub fn backed_up(intent: &Intent, token: Token) -> Evidence {
     let Intent::Backup(intent) = intent else { panic!("{intent:?}") };
     Evidence::Backup(match intent {
         BackupIntent::Take { volumes, .. } => BackupEvidence::Taken {
