@@ -146,7 +146,7 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::DeleteVolume { volume, role, retained: None } => volume::delete(pass, volume, role).await,
         Intent::DeleteInterface { interface } => interface::delete(pass, interface).await,
         Intent::DeregisterImage { image } => image::deregister(pass, image).await,
-        Intent::Find { kind: made, tags } => find::find(pass, *made, tags).await,
+        Intent::Find { kind: made, tags, origin } => find::find(pass, *made, tags, origin.as_ref()).await,
         Intent::Backup(intent) => backup::backup(pass, intent).await,
         Intent::FinalSnapshot { volume, tags, .. } | Intent::SnapshotAhead { volume, tags, .. } => {
             final_snapshot::take(pass, volume, tags).await

@@ -77,7 +77,7 @@ fn by_subject(op: &mut Operation, intent: &Intent, evidence: &Evidence, at_ms: u
         Intent::DeleteInterface { interface } => cleanup::interface_deleted(op, interface, evidence),
         Intent::DeregisterImage { image } => cleanup::deleted(op, image.to_string(), evidence),
         Intent::DeleteSnapshot { snapshot } => cleanup::deleted(op, snapshot.to_string(), evidence),
-        Intent::Find { kind, tags } => cleanup::found(op, *kind, tags, evidence),
+        Intent::Find { kind, tags, .. } => cleanup::found(op, *kind, tags, evidence),
         // Its evidence is the backup catalog's.
         Intent::Backup(_) => {}
     }

@@ -66,7 +66,9 @@ pub(crate) fn clean(resource: &Resource) -> Option<Intent> {
         Resource::Snapshot { snapshot } => Intent::DeleteSnapshot { snapshot: snapshot.clone() },
         Resource::Interface { interface } => Intent::DeleteInterface { interface: interface.clone() },
         Resource::Image { image } => Intent::DeregisterImage { image: image.clone() },
-        Resource::Unsettled { kind: made, tags } => Intent::Find { kind: *made, tags: tags.clone() },
+        Resource::Unsettled { kind: made, tags, origin } => {
+            Intent::Find { kind: *made, tags: tags.clone(), origin: origin.clone() }
+        }
         Resource::Instance { .. } => return None,
     })
 }

@@ -53,7 +53,7 @@ use crate::model::aws::{
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
 use crate::model::name::NodeName;
-use crate::model::resources::{Resource, ResourceKind, Succession};
+use crate::model::resources::{Origin, Resource, ResourceKind, Succession};
 use crate::model::survey::{PATIENCE_MS, Question, Rank};
 use crate::model::volume::{OtherVolumes, Slot, TagMap};
 use crate::step::backup::BackupIntent;
@@ -452,6 +452,9 @@ pub enum Intent {
         kind: ResourceKind,
         /// The tags it would have.
         tags: TagMap,
+        /// The step that may have made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
     },
     /// A step of a backup, which is no operation.
     Backup(BackupIntent),
@@ -512,7 +515,7 @@ impl Intent {
             Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
             Self::DeregisterImage { image } => format!("deregister_image:{image}"),
             Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
-            Self::Find { kind: made, tags } => format!("find:{}", Resource::suspected(*made, tags)),
+            Self::Find { kind: made, tags, .. } => format!("find:{}", Resource::suspected(*made, tags)),
             Self::Backup(intent) => intent.step(),
             Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
             Self::SnapshotAhead { slot, .. } => format!("snapshot_ahead:{slot}"),
@@ -599,7 +602,7 @@ impl Intent {
             Self::DeleteInterface { interface } => Some(interface.to_string()),
             Self::DeregisterImage { image } => Some(image.to_string()),
             Self::DeleteSnapshot { snapshot } => Some(snapshot.to_string()),
-            Self::Find { kind: made, tags } => Some(Resource::suspected(*made, tags)),
+            Self::Find { kind: made, tags, .. } => Some(Resource::suspected(*made, tags)),
             _ => None,
         }
     }
@@ -642,6 +645,19 @@ impl Intent {
             | Self::FinalSnapshot { .. }
             | Self::SnapshotAhead { .. }
             | Self::Backup(_) => None,
+        }
+    }
+
+    /// The client token that the call of a step is sent with.
+    #[must_use]
+    pub fn client_token(&self) -> Option<&str> {
+        match self {
+            Self::CreateVolume { client_token, .. }
+            | Self::CreateInterface { client_token, .. }
+            | Self::CloneRoot { client_token, .. }
+            | Self::Launch { client_token, .. }
+            | Self::AdoptRoot { client_token, .. } => Some(client_token),
+            _ => None,
         }
     }
 

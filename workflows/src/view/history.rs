@@ -263,7 +263,7 @@ impl<'a> Teller<'a> {
                     intended_at_ms: at_ms,
                     settled_at_ms: None,
                     evidence: "open".to_owned(),
-                    client_token: client_token(intent),
+                    client_token: intent.client_token().map(str::to_owned),
                 });
             }
             OperationEvent::StepSettled { token, evidence, .. } => self.settled(at_ms, *token, evidence),
@@ -450,17 +450,6 @@ impl OutageClock {
     fn outage(self) -> Option<Outage> {
         let ((from_ms, from), (to_ms, to)) = (self.from?, self.to?);
         (self.kind == OperationKind::Replace).then(|| Outage { from_ms, from, to_ms: to_ms.max(from_ms), to })
-    }
-}
-
-fn client_token(intent: &Intent) -> Option<String> {
-    match intent {
-        Intent::CreateVolume { client_token, .. }
-        | Intent::CreateInterface { client_token, .. }
-        | Intent::Launch { client_token, .. }
-        | Intent::CloneRoot { client_token, .. }
-        | Intent::AdoptRoot { client_token, .. } => Some(client_token.clone()),
-        _ => None,
     }
 }
 

@@ -11,8 +11,9 @@ use crate::step::intent::Intent;
 
 /// Remembers that a step may have made something, to be looked for.
 pub(in crate::machine) fn suspect(op: &mut Operation, intent: &Intent) {
+    let origin = op.origin(intent);
     for (made, tags) in intent.makes() {
-        let resource = Resource::Unsettled { kind: made, tags: tags.clone() };
+        let resource = Resource::Unsettled { kind: made, tags: tags.clone(), origin: origin.clone() };
         let because = format!("{}: {} did not settle", op.id, intent.step());
         op.facts.orphans.push(Orphan { resource, because });
     }

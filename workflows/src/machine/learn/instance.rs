@@ -25,7 +25,8 @@ pub(super) fn launched(op: &mut Operation, launch: &Intent, evidence: &Evidence,
         Evidence::NoCapacity { code, .. } => capacity::climb(op, pool.clone(), code.clone(), at_ms),
         Evidence::InstanceGone { reason, .. } => {
             if !volumes.is_empty() {
-                op.facts.suspect_volumes_of(launch, &op.id);
+                let origin = op.origin(launch);
+                op.facts.suspect_volumes_of(launch, origin, &op.id);
             }
             let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
             op.facts.failed_launches += 1;
