@@ -69,11 +69,6 @@ pub(crate) trait Step {
         None
     }
 
-    /// The client token of its request.
-    fn client_token(&self) -> Option<&str> {
-        None
-    }
-
     /// Whether it may be waiting for what a hint is about. A superfluous look is better than a late one.
     fn waits_for(&self, _hint: &WakeHint) -> bool {
         false
@@ -300,8 +295,9 @@ pub(crate) fn consequences(settled: &Settled<'_>) -> Vec<OperationEvent> {
 
 /// Remembers that a step may have made something, to be looked for.
 pub(crate) fn suspect(op: &mut Operation, intent: &Intent) {
+    let origin = op.origin(intent);
     for (made, tags) in intent.makes() {
-        let resource = Resource::Unsettled { kind: made, tags: tags.clone() };
+        let resource = Resource::Unsettled { kind: made, tags: tags.clone(), origin: origin.clone() };
         let because = format!("{}: {} did not settle", op.id, intent.step());
         op.facts.orphans.push(Orphan { resource, because });
     }

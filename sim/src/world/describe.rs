@@ -280,6 +280,7 @@ impl World {
             interfaces: interfaces.into_iter().map(|(interface, _)| interface).collect(),
             spot_request: instance.spot_request.clone(),
             launched_at_ms: instance.launched_at_ms,
+            client_token: Some(instance.client_token.clone()).filter(|token| !token.is_empty()),
             tags: instance.tags.clone(),
         }
     }
@@ -413,6 +414,7 @@ fn volume_view(volume: &Volume) -> VolumeView {
         snapshot: volume.snapshot.clone(),
         multi_attach: volume.multi_attach,
         attachments: attachment.into_iter().collect(),
+        created_at_ms: Some(volume.created_at_ms),
         tags: volume.tags.clone(),
     }
 }
@@ -463,6 +465,7 @@ fn image_view(image: &Image) -> ImageView {
         traits: image.traits.clone(),
         root_snapshot: Some(image.root_snapshot.clone()),
         mapped: image.mapped(),
+        created_at_ms: Some(image.created_at_ms),
         tags: image.tags.clone(),
     }
 }

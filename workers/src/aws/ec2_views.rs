@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use aws_sdk_ec2::primitives::DateTime;
+use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat as Format};
 use aws_sdk_ec2::types as sdk;
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, BadId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market,
@@ -58,6 +58,7 @@ pub(super) fn instance(instance: &sdk::Instance) -> Result<InstanceView, Missing
             .collect::<Result<_, _>>()?,
         spot_request: optional(instance.spot_instance_request_id(), SpotRequestId::parse)?,
         launched_at_ms: instance.launch_time().map(millis).unwrap_or_default(),
+        client_token: text(instance.client_token()),
         tags: tags(instance.tags()),
     })
 }
@@ -82,6 +83,7 @@ pub(super) fn volume(volume: &sdk::Volume) -> Result<VolumeView, Missing> {
         snapshot: optional(volume.snapshot_id(), SnapshotId::parse)?,
         multi_attach: volume.multi_attach_enabled().unwrap_or(false),
         attachments: volume.attachments().iter().filter_map(volume_attachment).collect::<Result<_, _>>()?,
+        created_at_ms: volume.create_time().map(millis),
         tags: tags(volume.tags()),
     })
 }
@@ -194,6 +196,7 @@ pub(super) fn image(image: &sdk::Image) -> Result<ImageView, Missing> {
             .filter(|mapping| mapping.device_name() != image.root_device_name())
             .filter_map(mapped_volume)
             .collect::<Result<_, _>>()?,
+        created_at_ms: image.creation_date().and_then(moment),
         tags: tags(image.tags()),
     })
 }
@@ -368,6 +371,11 @@ fn index(index: Option<i32>) -> u32 {
     index.and_then(|index| u32::try_from(index).ok()).unwrap_or_default()
 }
 
+/// A moment as images have it, such as `2026-09-14T08:00:00.000Z`.
+fn moment(text: &str) -> Option<u64> {
+    DateTime::from_str(text, Format::DateTime).ok().map(|time| millis(&time))
+}
+
 fn millis(time: &DateTime) -> u64 {
     time.to_millis().ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default()
 }
@@ -449,6 +457,7 @@ mod tests {
                 }],
                 spot_request: Some(SpotRequestId::parse("sir-0a").unwrap()),
                 launched_at_ms: 1_700_000_000_123,
+                client_token: None,
                 tags: Tags::from([("a".into(), String::new()), ("b".into(), "2".into())]),
             }
         );

@@ -45,6 +45,8 @@ pub struct InstanceView {
     pub spot_request: Option<SpotRequestId>,
     /// When it was launched, in milliseconds since the Unix epoch.
     pub launched_at_ms: u64,
+    /// The client token of its launch, if it had one.
+    pub client_token: Option<String>,
     /// Its tags.
     pub tags: Tags,
 }
@@ -109,6 +111,8 @@ pub struct VolumeView {
     pub multi_attach: bool,
     /// Authoritative for attachments. Finished detachments are not listed.
     pub attachments: Vec<VolumeAttachment>,
+    /// When it was made, in milliseconds since the Unix epoch, where the endpoint says so.
+    pub created_at_ms: Option<u64>,
     /// Its tags.
     pub tags: Tags,
 }
@@ -258,6 +262,8 @@ pub struct ImageView {
     pub root_snapshot: Option<SnapshotId>,
     /// The EBS volumes it maps beside its root; no instance store.
     pub mapped: Vec<MappedVolume>,
+    /// When it was made, in milliseconds since the Unix epoch, where the endpoint says so.
+    pub created_at_ms: Option<u64>,
     /// Its tags.
     pub tags: Tags,
 }

@@ -10,10 +10,11 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 
+use super::own::{Claim, made_by};
 use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, settled};
-use super::tags::{carries, step_tags};
+use super::tags::carries;
 use crate::port::error::{Class, Disposition, Effect};
-use crate::port::{AttachmentState, Select, SnapshotState, SnapshotView, SnapshotsRequest};
+use crate::port::{AttachmentState, SnapshotState, SnapshotView, SnapshotsRequest};
 
 /// Between two looks at snapshots that are being copied: it takes minutes, and an event may ring sooner.
 const COPY_AGAIN: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ pub(super) async fn backup(pass: &mut Pass<'_>, intent: &BackupIntent) -> Answer
     match intent {
         BackupIntent::Take { instance, volumes, tags } => take(pass, instance, volumes, tags).await,
         BackupIntent::Await { snapshots } => wait(pass, snapshots).await,
-        BackupIntent::Find { count, tags } => find(pass, *count, tags).await,
+        BackupIntent::Find { count, tags, intended_at_ms } => find(pass, *count, tags, *intended_at_ms).await,
         BackupIntent::Prune { snapshot, own } => prune(pass, snapshot, own).await,
     }
 }
@@ -38,7 +39,8 @@ pub(super) async fn backup(pass: &mut Pass<'_>, intent: &BackupIntent) -> Answer
 /// All the volumes at one moment. There is no client token: what carries the step's tag is looked for first.
 async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let mine = cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
+    let claim = Claim::of(pass, tags).of_volumes(volumes);
+    let mine = made_by::<SnapshotView>(pass, &claim).await?;
     if !mine.is_empty() {
         return taken(pass, mine, volumes).await;
     }
@@ -78,6 +80,7 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
     };
     match cloud.create_snapshots(&request).await {
         Ok(made) => {
+            made.iter().for_each(|id| pass.memory.note_answer(id.as_str()));
             pass.memory.snapshots().made = made.into_iter().next();
             not_yet(LOOK_SOON, "the snapshots are to be seen")
         }
@@ -153,8 +156,9 @@ async fn wait(pass: &mut Pass<'_>, snapshots: &[SnapshotId]) -> Answer {
 }
 
 /// What a take has made, by its tags.
-async fn find(pass: &mut Pass<'_>, count: usize, tags: &TagMap) -> Answer {
-    let found = pass.tools.cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
+async fn find(pass: &mut Pass<'_>, count: usize, tags: &TagMap, intended_at_ms: Option<u64>) -> Answer {
+    let claim = Claim { tags, intended_at_ms, client_token: None, sources: &[] };
+    let found = made_by::<SnapshotView>(pass, &claim).await?;
     let snapshots: Vec<SnapshotId> = found.into_iter().map(|view| view.id).collect();
     if snapshots.is_empty() && !pass.is_absent() {
         return not_yet(FIND_AGAIN, "no snapshot of that step is shown, which proves nothing yet");

@@ -6,18 +6,20 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::step::backup::BackupEvidence;
 use perennial_workflows::step::evidence::Evidence;
 
+use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, not_yet, settled};
-use super::tags::step_tags;
 use crate::port::error::{Disposition, Effect};
-use crate::port::{AttachmentState, Select};
+use crate::port::{AttachmentState, SnapshotView};
 
 /// Takes a snapshot of a free volume and sees it, at whatever progress. None of one that is attached again: a
 /// volume that is just being attached has no writer yet.
 pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     // At once: the volume is attached again in a moment.
-    let select = Select::Tagged(step_tags(tags));
-    let (mine, view) = tokio::join!(cloud.snapshots(&select), pass.tools.observer.volume(volume));
+    let sources = [volume.clone()];
+    let claim = Claim::of(pass, tags).of_volumes(&sources);
+    let observer = &pass.tools.observer;
+    let (mine, view) = tokio::join!(made_by::<SnapshotView>(pass, &claim), observer.volume(volume));
     let (mut mine, view) = (mine?, view?);
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     // A crash between the call and its answer can leave two; the first one stays.
@@ -61,6 +63,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
     let description = format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
     match cloud.create_snapshot(volume, &description, tags).await {
         Ok(id) => {
+            pass.memory.note_answer(id.as_str());
             pass.memory.snapshots().made = Some(id);
             not_yet(LOOK_SOON, "the snapshot is to be seen")
         }

@@ -1,20 +1,29 @@
 //! What an abandoned step has made, found by its tags.
 
-use perennial_workflows::model::resources::{Resource, ResourceKind};
+use perennial_workflows::model::resources::{Origin, Resource, ResourceKind};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
+use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, Pass, not_yet, settled};
-use super::tags::step_tags;
-use crate::port::Select;
+use crate::port::{ImageView, InstanceView, InterfaceView, SnapshotView, VolumeView};
 
 /// What a step has made, by its tags. Nothing is believed only after every look has missed it for long.
-pub(super) async fn find(pass: &mut Pass<'_>, made: ResourceKind, tags: &TagMap) -> Answer {
-    let cloud = pass.tools.cloud.as_ref();
-    let tags = step_tags(tags);
+pub(super) async fn find(
+    pass: &mut Pass<'_>,
+    made: ResourceKind,
+    tags: &TagMap,
+    origin: Option<&Origin>,
+) -> Answer {
+    let claim = Claim {
+        tags,
+        intended_at_ms: origin.map(|origin| origin.intended_at_ms),
+        client_token: origin.and_then(|origin| origin.client_token.as_deref()),
+        sources: &[],
+    };
     let resources: Vec<Resource> = match made {
         ResourceKind::Instance => {
-            let found = cloud.instances(&Select::Tagged(tags)).await?;
+            let found = made_by::<InstanceView>(pass, &claim).await?;
             if !found.is_empty() && found.iter().all(|view| view.state.is_over()) {
                 return settled(Evidence::Found { resources: Vec::new() });
             }
@@ -23,19 +32,19 @@ pub(super) async fn find(pass: &mut Pass<'_>, made: ResourceKind, tags: &TagMap)
                 .collect()
         }
         ResourceKind::Volume => {
-            let found = cloud.volumes(&Select::Tagged(tags)).await?;
+            let found = made_by::<VolumeView>(pass, &claim).await?;
             found.into_iter().map(|view| Resource::Volume { volume: view.id }).collect()
         }
         ResourceKind::Interface => {
-            let found = cloud.interfaces(&Select::Tagged(tags)).await?;
+            let found = made_by::<InterfaceView>(pass, &claim).await?;
             found.into_iter().map(|view| Resource::Interface { interface: view.id }).collect()
         }
         ResourceKind::Snapshot => {
-            let found = cloud.snapshots(&Select::Tagged(tags)).await?;
+            let found = made_by::<SnapshotView>(pass, &claim).await?;
             found.into_iter().map(|view| Resource::Snapshot { snapshot: view.id }).collect()
         }
         ResourceKind::Image => {
-            let found = cloud.images(&Select::Tagged(tags)).await?;
+            let found = made_by::<ImageView>(pass, &claim).await?;
             found.into_iter().map(|view| Resource::Image { image: view.id }).collect()
         }
     };

@@ -6,6 +6,7 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
+use super::own::{Claim, is_own};
 use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
 use crate::port::error::Disposition;
 use crate::port::{ImageRequest, ImageState, ImageTraits};
@@ -20,7 +21,12 @@ pub(super) async fn register(
     tags: &TagMap,
 ) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
+    let claim = Claim::of(pass, tags);
     match cloud.image_named(name).await? {
+        Some(view) if !is_own(pass, &claim, &view) => refused(
+            "InvalidAMIName.Duplicate",
+            format!("the image named {name} ({}) was not made by this step; deregister it", view.id),
+        ),
         Some(view) if view.root_snapshot.as_ref().is_some_and(|root| root != snapshot) => refused(
             "InvalidAMIName.Duplicate",
             format!(
@@ -54,6 +60,7 @@ pub(super) async fn register(
                 }
                 answer => answer?,
             };
+            pass.memory.note_answer(id.as_str());
             not_yet(LOOK_SOON, format!("{id} is to be available"))
         }
     }

@@ -6,12 +6,12 @@ use perennial_workflows::rules::capacity;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{Launch, LaunchInterface};
 
+use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
-use super::tags::step_tags;
 use crate::capacity::not_asked::NotAsked;
 use crate::capacity::pool::PoolKey;
 use crate::port::error::Class;
-use crate::port::{LaunchNetwork, LaunchRequest, RootOverride, Select};
+use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
 /// what became of it.
@@ -101,7 +101,8 @@ pub(super) async fn fence(
 /// first.
 pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let mine = cloud.instances(&Select::Tagged(step_tags(&launch.tags))).await?;
+    let claim = Claim::of(pass, &launch.tags).with_token(&launch.client_token);
+    let mine = made_by::<InstanceView>(pass, &claim).await?;
     if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
         return settled(if view.state.is_over() {
             Evidence::InstanceGone {

@@ -8,16 +8,18 @@ use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::CreateInterface;
 
 use super::address::held_by;
+use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled};
-use super::tags::{carries, own_tags, step_tags};
+use super::tags::{carries, own_tags};
 use crate::port::error::Class;
-use crate::port::{InterfaceRequest, Select};
+use crate::port::{InterfaceRequest, InterfaceView};
 
 /// Makes an interface, with a client token.
 pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Answer {
     let CreateInterface { client_token, subnet, groups, private_ip, tags } = intent;
     let cloud = pass.tools.cloud.as_ref();
-    let mine = cloud.interfaces(&Select::Tagged(step_tags(tags))).await?;
+    let claim = Claim::of(pass, tags);
+    let mine = made_by::<InterfaceView>(pass, &claim).await?;
     if let Some(view) = mine.first() {
         return settled(Evidence::InterfaceCreated {
             interface: view.id.clone(),
@@ -32,7 +34,10 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Ans
         tags: tags.clone(),
     };
     match (cloud.create_interface(&request).await, private_ip) {
-        (Ok(view), _) => not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id)),
+        (Ok(view), _) => {
+            pass.memory.note_answer(view.id.as_str());
+            not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id))
+        }
         (Err(error), Some(address)) if error.class == Class::InUse => {
             match cloud.interface_with(subnet, *address).await? {
                 Some(holder) if !carries(&holder.tags, &own_tags(tags)) => {

@@ -1,7 +1,7 @@
 //! What a step remembers between the passes of one process. Losing it costs looks, never a wrong act.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use perennial_engine::ids::{StreamId, Token};
@@ -15,6 +15,9 @@ const MEMORIES_MAX: usize = 10_000;
 /// told. The longest pause between two passes of a step is a quarter of an hour (a volume that was modified a
 /// moment ago).
 const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// How many things that are not its own a step tells of: a person reads them.
+const TOLD_MAX: usize = 16;
 
 /// Looks in a row that missed an object.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,6 +48,10 @@ pub(super) struct Memory {
     pub(super) object: Missed,
     /// Looks that missed the instance the step works on.
     pub(super) instance: Missed,
+    /// What its own calls said that they have made, by id.
+    answers: BTreeSet<String>,
+    /// What carries its tags and is not its own, and was told; at most [`TOLD_MAX`].
+    told: BTreeSet<String>,
     by_step: ByStep,
 }
 
@@ -166,8 +173,25 @@ impl Memory {
             failures: 0,
             object: Missed::default(),
             instance: Missed::default(),
+            answers: BTreeSet::new(),
+            told: BTreeSet::new(),
             by_step: ByStep::Nothing,
         }
+    }
+
+    /// A call of the step said that it has made this.
+    pub(super) fn note_answer(&mut self, id: &str) {
+        self.answers.insert(id.to_owned());
+    }
+
+    /// Whether a call of the step said that it has made this.
+    pub(super) fn is_answer(&self, id: &str) -> bool {
+        self.answers.contains(id)
+    }
+
+    /// Whether a thing that is not the step's own is to be told: once.
+    pub(super) fn tells(&mut self, id: &str) -> bool {
+        self.told.len() < TOLD_MAX && self.told.insert(id.to_owned())
     }
 }
 

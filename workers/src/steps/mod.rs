@@ -14,6 +14,7 @@ mod image;
 mod instance;
 mod interface;
 mod memory;
+mod own;
 mod pass;
 mod preserve;
 mod prune;

@@ -4,10 +4,10 @@ use perennial_workflows::model::aws::VolumeId;
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
+use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, lost, not_yet, settled};
-use super::tags::step_tags;
 use crate::port::error::Class;
-use crate::port::{Select, VolumeState};
+use crate::port::{VolumeState, VolumeView};
 
 /// How often CopyVolumes is repeated when its answer is neither yes nor no, or the volume is in the wrong
 /// state, before another method carries the root: some ten seconds, in an outage in which an image costs
@@ -22,7 +22,8 @@ pub(super) async fn clone_root(
     tags: &TagMap,
 ) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let mine = cloud.volumes(&Select::Tagged(step_tags(tags))).await?;
+    let claim = Claim::of(pass, tags);
+    let mine = made_by::<VolumeView>(pass, &claim).await?;
     if let Some(view) = mine.first() {
         return match view.state {
             VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{} is being made", view.id)),
@@ -40,6 +41,7 @@ pub(super) async fn clone_root(
     match cloud.copy_volume(volume, client_token, tags).await {
         Ok(id) => {
             pass.memory.creation().tried = true;
+            pass.memory.note_answer(id.as_str());
             not_yet(LOOK_SOON, format!("{id} is to be available"))
         }
         Err(error) if pass.may_have_worked(&error) => {

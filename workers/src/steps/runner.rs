@@ -144,7 +144,7 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         },
         Intent::DeleteInterface(step) => interface::delete(pass, &step.interface).await,
         Intent::DeregisterImage(step) => image::deregister(pass, &step.image).await,
-        Intent::Find(step) => find::find(pass, step.kind, &step.tags).await,
+        Intent::Find(step) => find::find(pass, step.kind, &step.tags, step.origin.as_ref()).await,
         Intent::Backup(intent) => backup::backup(pass, intent).await,
         Intent::FinalSnapshot(step) => final_snapshot::take(pass, &step.volume, &step.tags).await,
         Intent::SnapshotAhead(step) => final_snapshot::take(pass, &step.volume, &step.tags).await,

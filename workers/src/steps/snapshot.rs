@@ -4,18 +4,20 @@ use perennial_workflows::model::aws::{SnapshotId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
+use super::own::{Claim, made_by};
 use super::pass::{
     Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
 };
-use super::tags::step_tags;
 use crate::port::error::{Class, Effect};
-use crate::port::{Select, SnapshotState};
+use crate::port::{SnapshotState, SnapshotView};
 
 /// Takes a snapshot of a volume and sees it complete. There is no client token: what carries the step's tag
 /// is looked for first.
 pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let mut mine = cloud.snapshots(&Select::Tagged(step_tags(tags))).await?;
+    let sources = [volume.clone()];
+    let claim = Claim::of(pass, tags).of_volumes(&sources);
+    let mut mine = made_by::<SnapshotView>(pass, &claim).await?;
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     // A crash between the call and its answer can leave two of the same moment; the first one stays.
     for twin in mine.iter().skip(1) {
@@ -40,6 +42,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap
             let description = format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
             match cloud.create_snapshot(volume, &description, tags).await {
                 Ok(id) => {
+                    pass.memory.note_answer(id.as_str());
                     pass.memory.snapshots().made = Some(id.clone());
                     not_yet(LOOK_SOON, format!("{id} is to be complete"))
                 }

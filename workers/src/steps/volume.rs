@@ -9,13 +9,14 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::CreateVolume;
 
+use super::own::{Claim, made_by};
 use super::pass::{
     Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
 };
 use super::preserve;
-use super::tags::{carries, step_tags};
+use super::tags::carries;
 use crate::port::error::{Class, CloudError};
-use crate::port::{AttachmentState, InstanceView, Select, VolumeRequest, VolumeState, VolumeView};
+use crate::port::{AttachmentState, InstanceView, VolumeRequest, VolumeState, VolumeView};
 
 /// Between two tries to modify a volume that was modified within the last six hours.
 const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
@@ -40,7 +41,8 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer
         ..
     } = intent;
     let cloud = pass.tools.cloud.as_ref();
-    let mine = cloud.volumes(&Select::Tagged(step_tags(tags))).await?;
+    let claim = Claim::of(pass, tags);
+    let mine = made_by::<VolumeView>(pass, &claim).await?;
     match mine.first().map(|view| (view.state, view)) {
         None => {
             let request = VolumeRequest {
@@ -58,6 +60,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer
             match cloud.create_volume(&request).await {
                 Ok(id) => {
                     pass.memory.creation().tried = true;
+                    pass.memory.note_answer(id.as_str());
                     not_yet(LOOK_SOON, format!("{id} is to be available"))
                 }
                 // At a limit even the repeat of a call that succeeded is refused (EBS CSI driver): look

@@ -334,6 +334,9 @@ pub struct UnknownOutcome {
     pub count: usize,
     /// The tags they would have.
     pub tags: TagMap,
+    /// When the step was intended, in milliseconds since the Unix epoch: what is older, it has not made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intended_at_ms: Option<u64>,
     /// The newest backup when they were looked for last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<u64>,
@@ -618,7 +621,7 @@ impl BackupCatalog {
 
     fn step_settled(&mut self, token: Token, evidence: &BackupEvidence, at_ms: u64) -> Result<(), Why> {
         let record = self.steps.remove(&token).ok_or("this step is not open")?;
-        self.learn(record.step.backup, &record.intent, evidence, at_ms);
+        self.learn(&record, evidence, at_ms);
         Ok(())
     }
 
@@ -732,9 +735,10 @@ impl BackupCatalog {
     }
 
     /// Turns evidence into what is known.
-    fn learn(&mut self, number: u64, intent: &BackupIntent, evidence: &BackupEvidence, at_ms: u64) {
+    fn learn(&mut self, record: &OpenRecord, evidence: &BackupEvidence, at_ms: u64) {
+        let (number, intended_at_ms) = (record.step.backup, record.intended_at_ms);
         let newest = self.known.newest;
-        match (intent, evidence) {
+        match (record.intent.as_ref(), evidence) {
             (BackupIntent::Take { tags, volumes, .. }, evidence) => {
                 let tags = tags.clone();
                 self.known.last_take_at_ms = Some(at_ms);
@@ -755,7 +759,12 @@ impl BackupCatalog {
                     | BackupEvidence::Pruned
                     | BackupEvidence::Kept { .. }
                     | BackupEvidence::OutOfTime { .. } => {
-                        let unknown_outcome = UnknownOutcome { count: volumes.len(), tags, tried_at: None };
+                        let unknown_outcome = UnknownOutcome {
+                            count: volumes.len(),
+                            tags,
+                            intended_at_ms: Some(intended_at_ms),
+                            tried_at: None,
+                        };
                         self.known.unknown_outcomes.insert(number, unknown_outcome);
                     }
                 }
@@ -804,7 +813,15 @@ impl BackupCatalog {
         let again = |tried_at: Option<u64>| tried_at.is_none_or(|tried| tried < known.newest);
         let unknown = known.unknown_outcomes.iter().filter(|(_, unknown)| again(unknown.tried_at));
         all.extend(unknown.map(|(backup, unknown)| {
-            due(*backup, BackupIntent::Find { count: unknown.count, tags: unknown.tags.clone() }, 0)
+            due(
+                *backup,
+                BackupIntent::Find {
+                    count: unknown.count,
+                    tags: unknown.tags.clone(),
+                    intended_at_ms: unknown.intended_at_ms,
+                },
+                0,
+            )
         }));
         let is_prune = |record: &&OpenRecord| matches!(*record.intent, BackupIntent::Prune { .. });
         let room = PRUNES_MAX.saturating_sub(self.steps.values().filter(is_prune).count());

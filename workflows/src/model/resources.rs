@@ -232,7 +232,22 @@ pub enum Resource {
         kind: ResourceKind,
         /// The tags it would have; `perennial:step` names the attempt.
         tags: TagMap,
+        /// The step that may have made it. What was there before that step, it did not make.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
     },
+}
+
+/// The step that may have made a resource: by it a resource that carries the step's tags is told from one
+/// that only carries them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// When the step was intended, in milliseconds since the Unix epoch.
+    pub intended_at_ms: u64,
+    /// The client token of its call, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<String>,
 }
 
 /// The kinds of resources that a step makes.
@@ -255,7 +270,7 @@ impl Resource {
             Self::Interface { interface } => interface.to_string(),
             Self::Image { image } => image.to_string(),
             Self::Instance { instance, .. } => instance.to_string(),
-            Self::Unsettled { kind: made, tags } => Self::suspected(*made, tags),
+            Self::Unsettled { kind: made, tags, .. } => Self::suspected(*made, tags),
             Self::Volume { volume } => volume.to_string(),
             Self::Snapshot { snapshot } => snapshot.to_string(),
         }

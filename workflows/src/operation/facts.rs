@@ -12,7 +12,7 @@ use crate::model::capacity::CapacityPool;
 use crate::model::image::Placement;
 use crate::model::operation_id::OperationId;
 use crate::model::resources::{
-    HeldElastic, HeldInterface, HeldVolume, Orphan, Resource, ResourceKind, Retained,
+    HeldElastic, HeldInterface, HeldVolume, Origin, Orphan, Resource, ResourceKind, Retained,
 };
 use crate::model::root::RootMethod;
 use crate::model::signal::{Certainty, Signal};
@@ -419,9 +419,14 @@ impl Facts {
     }
 
     /// Data volumes that a launch may have created for an instance that never ran: to be looked for.
-    pub(crate) fn suspect_volumes_of(&mut self, launch: &Intent, operation: &OperationId) {
+    pub(crate) fn suspect_volumes_of(
+        &mut self,
+        launch: &Intent,
+        origin: Option<Origin>,
+        operation: &OperationId,
+    ) {
         if let Intent::Launch(Launch { tags, .. }) = launch {
-            let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone() };
+            let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone(), origin };
             let because = format!("{operation}: made with an instance that never ran");
             self.orphans.push(Orphan { resource, because });
         }

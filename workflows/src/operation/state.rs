@@ -39,6 +39,7 @@ use perennial_engine::machine;
 use crate::model::aws::{InstanceId, Market, VolumeId};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
+use crate::model::resources::Origin;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::event::Order;
 use crate::operation::facts::{Candidate, Direction, Facts, Holder};
@@ -125,6 +126,13 @@ impl Operation {
     #[must_use]
     pub fn open_steps(&self) -> Vec<OpenStep<Intent>> {
         machine::open_steps::<Self>(self)
+    }
+
+    /// Where what a step makes comes from, as a later look tells it from what only carries its tags.
+    pub(crate) fn origin(&self, intent: &Intent) -> Option<Origin> {
+        let record = self.steps.values().find(|record| record.intent.as_ref() == intent)?;
+        let client_token = intent.client_token().map(str::to_owned);
+        Some(Origin { intended_at_ms: record.intended_at_ms, client_token })
     }
 
     /// Whether a step of this name is open.

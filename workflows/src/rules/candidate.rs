@@ -46,7 +46,8 @@ impl Operation {
             && !candidate.launched_with.is_empty()
             && let Some(launch) = self.launch_of(&candidate.instance)
         {
-            self.facts.suspect_volumes_of(&launch, &self.id);
+            let origin = self.origin(&launch);
+            self.facts.suspect_volumes_of(&launch, origin, &self.id);
         }
         if Self::has_moved(&candidate)
             && self.facts.final_preserved

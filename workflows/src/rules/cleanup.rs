@@ -76,7 +76,9 @@ pub(crate) fn clean(resource: &Resource) -> Option<Intent> {
             Intent::DeleteInterface(DeleteInterface { interface: interface.clone() })
         }
         Resource::Image { image } => Intent::DeregisterImage(DeregisterImage { image: image.clone() }),
-        Resource::Unsettled { kind: made, tags } => Intent::Find(Find { kind: *made, tags: tags.clone() }),
+        Resource::Unsettled { kind: made, tags, origin } => {
+            Intent::Find(Find { kind: *made, tags: tags.clone(), origin: origin.clone() })
+        }
         Resource::Instance { .. } => return None,
     })
 }

@@ -110,7 +110,11 @@ impl Operation {
         for record in self.steps.values().filter(|record| record.outcome.is_none()) {
             for (kind, tags) in record.intent.makes() {
                 orphans.push(Orphan {
-                    resource: Resource::Unsettled { kind, tags: tags.clone() },
+                    resource: Resource::Unsettled {
+                        kind,
+                        tags: tags.clone(),
+                        origin: self.origin(&record.intent),
+                    },
                     because: format!("{}: {} did not settle", self.id, record.step),
                 });
             }

@@ -30,6 +30,9 @@ pub enum BackupIntent {
         count: usize,
         /// The tags they would have.
         tags: TagMap,
+        /// When the take was intended, in milliseconds since the Unix epoch: what is older, it has not made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        intended_at_ms: Option<u64>,
     },
     /// Deletes a snapshot by id.
     Prune {

@@ -16,7 +16,7 @@ use crate::model::aws::{
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
 use crate::model::name::NodeName;
-use crate::model::resources::{Resource, ResourceKind, Succession};
+use crate::model::resources::{Origin, Resource, ResourceKind, Succession};
 use crate::model::survey::{Question, Rank};
 use crate::model::volume::{OtherVolumes, Slot, TagMap};
 use crate::step::backup::BackupIntent;
@@ -544,6 +544,9 @@ pub struct Find {
     pub kind: ResourceKind,
     /// The tags it would have.
     pub tags: TagMap,
+    /// The step that may have made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Takes a snapshot of a volume that has just become free, for the node's backups. No step waits for its
@@ -610,6 +613,19 @@ impl Intent {
             | Self::Backup(_)
             | Self::FinalSnapshot(_)
             | Self::SnapshotAhead(_) => None,
+        }
+    }
+
+    /// The client token that the call of a step is sent with.
+    #[must_use]
+    pub fn client_token(&self) -> Option<&str> {
+        match self {
+            Self::CreateVolume(step) => Some(&step.client_token),
+            Self::CreateInterface(step) => Some(&step.client_token),
+            Self::CloneRoot(step) => Some(&step.client_token),
+            Self::Launch(step) => Some(&step.client_token),
+            Self::AdoptRoot(step) => Some(&step.client_token),
+            _ => None,
         }
     }
 

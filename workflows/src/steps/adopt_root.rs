@@ -31,10 +31,6 @@ impl Step for AdoptRoot {
         Some(&self.instance)
     }
 
-    fn client_token(&self) -> Option<&str> {
-        Some(&self.client_token)
-    }
-
     fn waits_for(&self, hint: &WakeHint) -> bool {
         hint.is_about_volume(&self.volume)
     }

@@ -24,10 +24,6 @@ impl Step for CloneRoot {
         Patience::then_another_way(15 * MINUTE_MS)
     }
 
-    fn client_token(&self) -> Option<&str> {
-        Some(&self.client_token)
-    }
-
     fn waits_for(&self, hint: &WakeHint) -> bool {
         // The request does not know the copy's id yet; there are few such steps.
         matches!(hint, WakeHint::Volume { .. })

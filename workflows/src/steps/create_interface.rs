@@ -23,10 +23,6 @@ impl Step for CreateInterface {
         Patience::until_a_person_is_needed(15 * MINUTE_MS)
     }
 
-    fn client_token(&self) -> Option<&str> {
-        Some(&self.client_token)
-    }
-
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::InterfaceCreated { interface, private_ip } = seen.evidence else { return };
         let facts = &mut op.facts;

@@ -24,10 +24,6 @@ impl Step for CreateVolume {
         Patience::until_a_person_is_needed(15 * MINUTE_MS)
     }
 
-    fn client_token(&self) -> Option<&str> {
-        Some(&self.client_token)
-    }
-
     fn waits_for(&self, hint: &WakeHint) -> bool {
         // The request does not know the volume's id yet; there are few such steps.
         matches!(hint, WakeHint::Volume { .. })

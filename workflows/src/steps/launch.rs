@@ -29,10 +29,6 @@ impl Step for Launch {
         Patience::until_a_person_is_needed(10 * MINUTE_MS)
     }
 
-    fn client_token(&self) -> Option<&str> {
-        Some(&self.client_token)
-    }
-
     fn begin(&self, op: &mut Operation) {
         op.facts.launches += 1;
     }
@@ -52,7 +48,8 @@ impl Step for Launch {
             Evidence::NoCapacity { code, .. } => capacity::climb(op, pool.clone(), code.clone(), seen.at_ms),
             Evidence::InstanceGone { reason, .. } => {
                 if !volumes.is_empty() {
-                    op.facts.suspect_volumes_of(seen.intent, &op.id);
+                    let origin = op.origin(seen.intent);
+                    op.facts.suspect_volumes_of(seen.intent, origin, &op.id);
                 }
                 let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
                 op.facts.failed_launches += 1;

@@ -260,7 +260,7 @@ impl<'a> Teller<'a> {
                     intended_at_ms: at_ms,
                     settled_at_ms: None,
                     evidence: "open".to_owned(),
-                    client_token: intent.as_step().client_token().map(str::to_owned),
+                    client_token: intent.client_token().map(str::to_owned),
                 });
             }
             OperationEvent::StepSettled { token, evidence, .. } => self.settled(at_ms, *token, evidence),

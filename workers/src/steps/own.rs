@@ -1,0 +1,225 @@
+//! Whose a thing is that carries a step's tags.
+//!
+//! A tag is a claim. It stays on a thing when the journal that wrote it is lost, older than the world, or
+//! another installation's, and whoever may tag can copy it. This is the only look by tags of a step; what it
+//! returns is the step's own:
+//!
+//! - it was not made before the step was intended, less a minute for two clocks that disagree;
+//! - it carries the installation of the step, where the step's tags name one;
+//! - an instance shows the client token of the launch;
+//! - a snapshot is of a volume that the step takes one of.
+//!
+//! A thing whose id the step's own call returned needs no other proof. What carries the tags and is not the
+//! step's is neither used nor deleted; the log names it, once for each step and thing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::volume::TagMap;
+use tracing::warn;
+
+use super::pass::Pass;
+use super::tags::step_tags;
+use crate::port::error::CloudError;
+use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, Tags, VolumeView};
+
+/// How far two clocks may disagree. AWS keeps its own to milliseconds, and NTP ours to less than a second.
+const CLOCKS_DISAGREE_MAX: Duration = Duration::from_mins(1);
+
+/// The tag that names the installation that made a thing.
+pub(crate) const INSTALLATION_TAG: &str = "perennial:installation";
+
+/// What a step says of the things that it makes.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'c> {
+    /// The tags it makes them with.
+    pub(super) tags: &'c TagMap,
+    /// When it was intended, in milliseconds since the Unix epoch, if that is known.
+    pub(super) intended_at_ms: Option<u64>,
+    /// The client token of its call. Only instances show theirs.
+    pub(super) client_token: Option<&'c str>,
+    /// The volumes that it takes snapshots of; empty where they are not known.
+    pub(super) sources: &'c [VolumeId],
+}
+
+impl<'c> Claim<'c> {
+    /// Of the step that this pass carries out.
+    pub(super) fn of(pass: &Pass<'_>, tags: &'c TagMap) -> Self {
+        Self { tags, intended_at_ms: Some(pass.intended_at_ms), client_token: None, sources: &[] }
+    }
+
+    /// With the client token of its call.
+    pub(super) fn with_token(self, token: &'c str) -> Self {
+        Self { client_token: Some(token), ..self }
+    }
+
+    /// Of snapshots of these volumes.
+    pub(super) fn of_volumes(self, sources: &'c [VolumeId]) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// Why a thing is not this step's, though it carries its tags.
+    fn refuses(&self, thing: &Thing<'_>) -> Option<String> {
+        let ours = self.tags.get(INSTALLATION_TAG);
+        if ours.is_some_and(|ours| thing.tags.get(INSTALLATION_TAG) != Some(ours)) {
+            return Some(match thing.tags.get(INSTALLATION_TAG) {
+                Some(other) => format!("it is of the installation {other}"),
+                None => format!("it has no tag {INSTALLATION_TAG}"),
+            });
+        }
+        if let (Some(made), Some(intended)) = (thing.created_at_ms, self.intended_at_ms) {
+            let before = Duration::from_millis(intended.saturating_sub(made));
+            if before > CLOCKS_DISAGREE_MAX {
+                return Some(format!("it was made {} s before the step was intended", before.as_secs()));
+            }
+        }
+        if let (Some(shown), Some(wanted)) = (thing.client_token, self.client_token)
+            && shown != Some(wanted)
+        {
+            return Some("it does not show the client token of the launch".to_owned());
+        }
+        if let Some(source) = thing.source
+            && !self.sources.is_empty()
+            && !source.is_some_and(|source| self.sources.contains(source))
+        {
+            return Some(format!("it is of {}", source.map_or("no volume", VolumeId::as_str)));
+        }
+        None
+    }
+}
+
+/// What is known of a thing that carries a step's tags.
+pub(super) struct Thing<'v> {
+    id: &'v str,
+    tags: &'v Tags,
+    created_at_ms: Option<u64>,
+    /// The token that an instance shows.
+    client_token: Option<Option<&'v str>>,
+    /// The volume that a snapshot is of.
+    source: Option<Option<&'v VolumeId>>,
+}
+
+/// A kind of thing that steps make.
+#[async_trait]
+pub(super) trait Made: Sized + Send {
+    /// What carries these tags.
+    async fn tagged(cloud: &dyn Cloud, tags: Tags) -> Result<Vec<Self>, CloudError>;
+    /// What is known of one.
+    fn thing(&self) -> Thing<'_>;
+}
+
+macro_rules! made {
+    ($($view:ident by $call:ident: |$it:ident| $created:expr, $token:expr, $source:expr;)*) => {$(
+        #[async_trait]
+        impl Made for $view {
+            async fn tagged(cloud: &dyn Cloud, tags: Tags) -> Result<Vec<Self>, CloudError> {
+                cloud.$call(&Select::Tagged(tags)).await
+            }
+            fn thing(&self) -> Thing<'_> {
+                let $it = self;
+                Thing {
+                    id: $it.id.as_str(),
+                    tags: &$it.tags,
+                    created_at_ms: $created,
+                    client_token: $token,
+                    source: $source,
+                }
+            }
+        }
+    )*};
+}
+
+made! {
+    InstanceView by instances: |it| Some(it.launched_at_ms), Some(it.client_token.as_deref()), None;
+    VolumeView by volumes: |it| it.created_at_ms, None, None;
+    // EC2 does not say when an interface was made.
+    InterfaceView by interfaces: |_it| None, None, None;
+    SnapshotView by snapshots: |it| Some(it.started_at_ms), None, Some(it.volume.as_ref());
+    ImageView by images: |it| it.created_at_ms, None, None;
+}
+
+/// What a step has made, by its tags; what only carries them is told.
+pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> Result<Vec<V>, CloudError> {
+    let cloud = pass.tools.cloud.as_ref();
+    let carrying = V::tagged(cloud, step_tags(claim.tags)).await?;
+    Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
+}
+
+/// Whether a thing that carries a step's tags, or has its unique name, was made by it; told where not.
+pub(super) fn is_own<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>, view: &V) -> bool {
+    let thing = view.thing();
+    if pass.memory.is_answer(thing.id) {
+        return true;
+    }
+    let Some(because) = claim.refuses(&thing) else { return true };
+    if pass.memory.tells(thing.id) {
+        let step = claim.tags.get("perennial:step").map_or("", String::as_str);
+        warn!(
+            workflow = %pass.step.0, %step, thing = thing.id, %because,
+            "something carries the tags of a step that has not made it: it is neither used nor deleted"
+        );
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTENDED_MS: u64 = 1_000_000;
+
+    fn tags(installation: Option<&str>) -> TagMap {
+        let step = ("perennial:step".to_owned(), "db-1.2/launch/1".to_owned());
+        let installation = installation.map(|id| (INSTALLATION_TAG.to_owned(), id.to_owned()));
+        std::iter::once(step).chain(installation).collect()
+    }
+
+    fn thing(tags: &Tags) -> Thing<'_> {
+        Thing { id: "x", tags, created_at_ms: Some(INTENDED_MS), client_token: None, source: None }
+    }
+
+    fn claim(tags: &TagMap) -> Claim<'_> {
+        Claim { tags, intended_at_ms: Some(INTENDED_MS), client_token: None, sources: &[] }
+    }
+
+    #[test]
+    fn what_is_older_than_the_step_by_more_than_a_minute_is_not_its_own() {
+        let tags = tags(None);
+        for (earlier_ms, own) in [(0, true), (60_000, true), (60_001, false)] {
+            let made = Thing { created_at_ms: Some(INTENDED_MS - earlier_ms), ..thing(&tags) };
+            assert_eq!(claim(&tags).refuses(&made).is_none(), own, "{earlier_ms} ms earlier");
+        }
+        let undated = Thing { created_at_ms: None, ..thing(&tags) };
+        assert_eq!(claim(&tags).refuses(&undated), None, "an endpoint that says nothing");
+    }
+
+    #[test]
+    fn another_installation_and_none_at_all_are_refused_by_a_step_that_names_its_own() {
+        let (ours, theirs, none) = (tags(Some("a")), tags(Some("b")), tags(None));
+        assert_eq!(claim(&ours).refuses(&thing(&ours)), None);
+        assert_eq!(claim(&ours).refuses(&thing(&theirs)).as_deref(), Some("it is of the installation b"));
+        assert!(claim(&ours).refuses(&thing(&none)).is_some());
+        assert_eq!(claim(&none).refuses(&thing(&theirs)), None, "a step of before there were installations");
+    }
+
+    #[test]
+    fn an_instance_with_another_client_token_or_none_is_refused() {
+        let tags = tags(None);
+        let wants = claim(&tags).with_token("t-1");
+        for (shown, own) in [(Some(Some("t-1")), true), (Some(Some("t-2")), false), (Some(None), false)] {
+            assert_eq!(wants.refuses(&Thing { client_token: shown, ..thing(&tags) }).is_none(), own);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_another_volume_is_refused() {
+        let tags = tags(None);
+        let [right, wrong] = ["vol-0a", "vol-0b"].map(|id| VolumeId::parse(id).unwrap());
+        let sources = [right.clone()];
+        let wants = claim(&tags).of_volumes(&sources);
+        for (source, own) in [(Some(&right), true), (Some(&wrong), false), (None, false)] {
+            assert_eq!(wants.refuses(&Thing { source: Some(source), ..thing(&tags) }).is_none(), own);
+        }
+    }
+}
