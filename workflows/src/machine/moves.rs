@@ -99,7 +99,7 @@ impl Workflow for Operation {
         if let Evidence::OutOfTime { because } = &evidence
             && kind.patience().on_timeout == OnTimeout::PersonNeeded
             && !op.may_be_left(intent)
-            && !(op.gives_up() && !kind.is_needed_by_undo(op))
+            && (!op.gives_up() || kind.is_needed_by_undo(op))
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
