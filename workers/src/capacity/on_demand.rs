@@ -18,11 +18,10 @@ use perennial_workflows::domain::command::Rejection;
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::operation::state::Operation;
 use perennial_workflows::step::intent::{Intent, Launch};
 use tokio::sync::Mutex;
-
-use super::not_asked::NotAsked;
 
 /// How many nodes one page of the list holds.
 const PAGE: usize = 500;
@@ -88,7 +87,7 @@ impl OnDemandBudget {
         // What is settled by now shows in the nodes themselves.
         allowed.retain(|launch| open.contains(launch));
         if u32::try_from(on_demand.len()).unwrap_or(u32::MAX) >= max {
-            return Ok(Some(NotAsked::OnDemandBudget { nodes: on_demand, max }));
+            return Ok(Some(NotAsked::on_demand_budget(on_demand, max)));
         }
         allowed.insert((workflow.clone(), token));
         Ok(None)
