@@ -76,6 +76,9 @@ async fn asked(lab: &Lab, id: &str) -> Vec<String> {
             (Intent::Launch(Launch { pool, .. }), Some((Evidence::NoCapacity { code, .. }, _))) => {
                 Some(format!("{pool}: {code}"))
             }
+            (Intent::Launch(Launch { pool, .. }), Some((Evidence::NotAsked { .. }, _))) => {
+                Some(format!("{pool}: skipped"))
+            }
             (Intent::Launch(Launch { pool, .. }), Some((Evidence::Launched { .. }, _))) => {
                 Some(pool.to_string())
             }
@@ -138,7 +141,7 @@ async fn types_that_fit_are_found_and_the_cheapest_is_asked_first() {
 
     lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
-    let passed = "m6a.large spot: Perennial.Remembered";
+    let passed = "m6a.large spot: skipped";
     assert_eq!(
         asked(&lab, "db-1.2").await,
         [passed, "m7i.large spot"],

@@ -19,11 +19,10 @@ use perennial_workflows::domain::keys::ON_DEMAND_KEY;
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::operation::state::Operation;
 use perennial_workflows::step::intent::{Intent, Launch};
 use tokio::sync::Mutex;
-
-use super::not_asked::NotAsked;
 
 /// How many nodes one page of the list holds.
 const PAGE: usize = 500;
@@ -86,8 +85,7 @@ impl OnDemandBudget {
         // What is settled by now shows in the nodes themselves.
         allowed.retain(|launch| open.contains(launch));
         if u32::try_from(on_demand.len()).unwrap_or(u32::MAX) >= max {
-            let nodes = on_demand.into_iter().collect();
-            return Ok(Some(NotAsked::OnDemandBudget { nodes, max }));
+            return Ok(Some(NotAsked::on_demand_budget(on_demand.into_iter().collect(), max)));
         }
         allowed.insert((workflow.clone(), token));
         Ok(None)

@@ -17,6 +17,7 @@ use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::Rejection;
 use perennial_workflows::domain::states::State;
+use perennial_workflows::model::capacity::{NotAsked, PoolSign};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::signal::{News, Signal};
@@ -24,7 +25,6 @@ use perennial_workflows::operation::state::Operation;
 use perennial_workflows::step::evidence::Evidence;
 use tracing::debug;
 
-use super::not_asked::{NotAsked, Sign};
 use super::pool::PoolKey;
 
 /// How long a pool without capacity is not asked. Karpenter's time for the same: long enough for the other
@@ -34,7 +34,7 @@ pub const REMEMBERED_FOR: Duration = Duration::from_secs(180);
 /// What a pool last said.
 #[derive(Debug, Clone)]
 struct Refusal {
-    sign: Sign,
+    sign: PoolSign,
     at_ms: u64,
 }
 
@@ -64,10 +64,10 @@ impl CapacityRefusals {
 
     /// The pool had no capacity at this time.
     pub fn refused(&self, pool: PoolKey, code: &str, at_ms: u64) {
-        self.note(pool, Sign::Refused { code: code.to_owned() }, at_ms);
+        self.note(pool, PoolSign::Refused { code: code.to_owned() }, at_ms);
     }
 
-    fn note(&self, pool: PoolKey, sign: Sign, at_ms: u64) {
+    fn note(&self, pool: PoolKey, sign: PoolSign, at_ms: u64) {
         let mut refusals = self.refusals();
         refusals.retain(|_, refusal| self.is_fresh(refusal));
         refusals.insert(pool, Refusal { sign, at_ms });
@@ -85,7 +85,6 @@ impl CapacityRefusals {
         let refusal = refusals.get(pool).filter(|refusal| self.is_fresh(refusal))?;
         let ago_s = self.clock.now_ms().saturating_sub(refusal.at_ms) / 1_000;
         Some(NotAsked::Remembered {
-            pool: pool.clone(),
             sign: refusal.sign.clone(),
             ago_s,
             again_in_s: REMEMBERED_FOR.as_secs().saturating_sub(ago_s),
@@ -100,7 +99,7 @@ impl CapacityRefusals {
         }
         match pool_of(engine, node, signal).await {
             Ok(Some(pool)) => {
-                self.note(pool, Sign::Interrupted, signal.at_ms);
+                self.note(pool, PoolSign::Interrupted, signal.at_ms);
             }
             Ok(None) => {}
             Err(error) => debug!(%node, %error, "the pool of an instance that is warned cannot be found"),
@@ -165,7 +164,7 @@ mod tests {
         clock.sleep(Duration::from_secs(42)).await;
         assert_eq!(
             refusals.recall(&pool("m6i.large")).unwrap().to_string(),
-            "not asked: spot in us-east-1a 42 s ago (InsufficientInstanceCapacity); it is asked again in 138 s"
+            "skipped: InsufficientInstanceCapacity 42 s ago"
         );
         clock.sleep(Duration::from_secs(138)).await;
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
@@ -178,7 +177,7 @@ mod tests {
     async fn what_was_heard_long_ago_is_not_remembered() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.note(pool("m6i.large"), Sign::Interrupted, clock.now_ms() - 180_000);
+        refusals.note(pool("m6i.large"), PoolSign::Interrupted, clock.now_ms() - 180_000);
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
 }

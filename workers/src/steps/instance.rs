@@ -2,13 +2,12 @@
 
 use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
-use perennial_workflows::rules::capacity;
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{Launch, LaunchInterface};
 
 use super::own::{Claim, made_by};
 use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
-use crate::capacity::not_asked::NotAsked;
 use crate::capacity::pool::PoolKey;
 use crate::port::error::Class;
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
@@ -31,15 +30,6 @@ async fn not_asked(pass: &mut Pass<'_>, launch: &Launch) -> Result<Option<NotAsk
         .refuses(workflow, token, max)
         .await
         .map_err(|error| StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() })
-}
-
-/// How the journal says today that a pool was not asked: as if EC2 had refused, with a code of our own.
-fn evidence_of(why: &NotAsked) -> Evidence {
-    let code = match why {
-        NotAsked::Remembered { .. } => capacity::REMEMBERED,
-        NotAsked::OnDemandBudget { .. } => capacity::ON_DEMAND_BUDGET,
-    };
-    Evidence::NoCapacity { code: code.to_owned(), message: why.to_string() }
 }
 
 /// Terminates an instance and sees it terminated, twice.
@@ -116,7 +106,7 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     }
     match not_asked(pass, launch).await {
         Ok(None) => {}
-        Ok(Some(why)) => return settled(evidence_of(&why)),
+        Ok(Some(because)) => return settled(Evidence::NotAsked { because }),
         Err(result) => return Ok(result),
     }
     let (request, pool) = (launch_request(launch), PoolKey::of_launch(launch));

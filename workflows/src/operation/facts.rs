@@ -251,8 +251,8 @@ pub struct Candidate {
 pub struct Rejected {
     /// The pool.
     pub pool: CapacityPool,
-    /// EC2's code, or one of Perennial's if the pool was not asked (`rules::capacity`).
-    pub code: String,
+    /// EC2's code, or why it was not asked.
+    pub because: String,
     /// When.
     pub at_ms: u64,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, VolumeId,
 };
+use crate::model::capacity::NotAsked;
 use crate::model::image::Placement;
 use crate::model::name::NodeName;
 use crate::model::resources::Resource;
@@ -93,6 +94,11 @@ pub enum Evidence {
         code: String,
         /// EC2's message.
         message: String,
+    },
+    /// The pool of the launch was not asked: Perennial decided so. EC2 has said nothing.
+    NotAsked {
+        /// Why.
+        because: NotAsked,
     },
     /// The instance runs.
     Started {

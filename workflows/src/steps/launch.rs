@@ -1,11 +1,12 @@
 //! Launches one instance in one pool.
 //!
-//! Call: RunInstances with the client token of the intent. Observed on: the answer, which the token repeats.
-//! Without capacity the next pool of the ladder is asked (`rules::capacity`). An interface that is lost is
-//! created again. An instance that comes when the operation gives up, or when the root goes on as another
-//! image, is lost to it: it is fenced.
+//! Call: RunInstances with the client token of the intent. Observed on: the answer, which the token
+//! repeats. Without capacity, or if Perennial skips the pool, the next one of the ladder is asked
+//! (`rules::capacity`). An interface that is lost is created again. An instance that comes when the
+//! operation gives up, or when the root goes on as another image, is lost to it: it is fenced.
 
 use crate::model::aws::{InstanceId, SpotRequestId};
+use crate::model::capacity::NotAsked;
 use crate::model::operation_id::OperationKind;
 use crate::model::root::RootMethod;
 use crate::operation::event::OperationEvent;
@@ -46,6 +47,7 @@ impl Step for Launch {
                 launched(op, self, instance, spot_request.as_ref());
             }
             Evidence::NoCapacity { code, .. } => capacity::climb(op, pool.clone(), code.clone(), seen.at_ms),
+            Evidence::NotAsked { because } => capacity::pass_over(op, pool.clone(), because, seen.at_ms),
             Evidence::InstanceGone { reason, .. } => {
                 if !volumes.is_empty() {
                     let origin = op.origin(seen.intent);
@@ -107,6 +109,7 @@ impl Step for Launch {
                 format!("{instance}, {} {}{}", pool.instance_type, pool.market, in_brackets(rank.as_ref()))
             }
             Evidence::NoCapacity { code, .. } => format!("{pool}: {code}"),
+            Evidence::NotAsked { because } => format!("{pool}: {because}"),
             other => words::common(other),
         }
     }
@@ -115,6 +118,15 @@ impl Step for Launch {
         let pool = &self.pool;
         match seen {
             Evidence::NoCapacity { code, message } => Some(format!("{pool}: {code}: {message}")),
+            Evidence::NotAsked { because } => {
+                let again = match because {
+                    NotAsked::Remembered { again_in_s, .. } => {
+                        format!("; it is asked again in {again_in_s} s")
+                    }
+                    NotAsked::OnDemandBudget { .. } => String::new(),
+                };
+                Some(format!("{pool}: {because}{again}"))
+            }
             Evidence::InstanceGone { instance, reason, .. } => {
                 let reason = reason.as_deref().unwrap_or("no reason given");
                 Some(format!("{pool}: {instance} was gone at once ({reason})"))

@@ -13,6 +13,7 @@ pub(crate) fn common(evidence: &Evidence) -> String {
         Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message } => {
             format!("refused: {code}: {message}")
         }
+        Evidence::NotAsked { because } => because.to_string(),
         Evidence::InstanceGone { instance, state, reason } => {
             let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
             format!("{instance} is {state}{}", in_brackets(reason.as_deref()))

@@ -22,6 +22,7 @@ use perennial_workflows::model::aws::{
     AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId,
 };
 use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::model::capacity::{NotAsked, PoolSign};
 use perennial_workflows::model::operation_id::{OperationId, OperationKind};
 use perennial_workflows::model::requirements::CapacityOrder;
 use perennial_workflows::model::signal::{Effect, News, StatusCheck};
@@ -32,7 +33,6 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
-use perennial_workflows::rules::capacity;
 use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, ReturnToSpot, RootMode, example};
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
@@ -169,12 +169,17 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
     let refused = || Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() };
     match (intent, how % 4) {
         (Intent::Launch(Launch { ask_anyway, .. }), 0 | 1) => {
-            let code = match how / 4 % 3 {
-                0 if !ask_anyway => capacity::REMEMBERED,
-                1 => capacity::ON_DEMAND_BUDGET,
-                _ => "InsufficientInstanceCapacity",
-            };
-            Evidence::NoCapacity { code: code.into(), message: "none".into() }
+            let sign = PoolSign::Interrupted;
+            match how / 4 % 3 {
+                0 if !ask_anyway => {
+                    Evidence::NotAsked { because: NotAsked::Remembered { sign, ago_s: 1, again_in_s: 179 } }
+                }
+                1 => Evidence::NotAsked { because: NotAsked::on_demand_budget(vec!["other".into()], 1) },
+                _ => Evidence::NoCapacity {
+                    code: "InsufficientInstanceCapacity".into(),
+                    message: "none".into(),
+                },
+            }
         }
         (Intent::Launch(_), 2) => deleted(&InstanceId::parse("i-gone").unwrap()),
         // Nothing fits, or everything costs too much.

@@ -11,7 +11,7 @@ use perennial_workflows::machine::decide::Draft;
 use perennial_workflows::machine::fold;
 use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
-use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::capacity::{MarketPolicy, NotAsked, PoolSign};
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
 use perennial_workflows::model::resources::{Orphan, Resource};
 use perennial_workflows::model::restore::Keep;
@@ -20,7 +20,6 @@ use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolum
 use perennial_workflows::operation::event::{OperationEvent, Order};
 use perennial_workflows::operation::facts::Place;
 use perennial_workflows::operation::state::{Operation, Status};
-use perennial_workflows::rules::capacity;
 use perennial_workflows::spec::node::{
     DataMode, Handover, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
@@ -513,12 +512,11 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
     .assert_eq(&launches.join("\n"));
 }
 
-/// Which pools are asked, and when, if no pool ever serves and the memory answers as `code` says.
-fn asked_for(spec: &NodeSpec, launches: u32, code: &dyn Fn(&Intent, u32) -> &'static str) -> String {
+/// Which pools are asked, and when, if no pool ever serves and launches end as `seen` says.
+fn asked_for(spec: &NodeSpec, launches: u32, seen: &dyn Fn(&Intent) -> Evidence) -> String {
     let mut run = Run::start(OperationKind::Provision, spec, asked(), None);
     run.drive(&|intent, attempt| {
-        (matches!(intent, Intent::Launch(_)) && attempt < launches)
-            .then(|| Evidence::NoCapacity { code: code(intent, attempt).into(), message: "none".into() })
+        (matches!(intent, Intent::Launch(_)) && attempt < launches).then(|| seen(intent))
     });
     let launches = run.state.steps.values().filter_map(|record| match record.intent.as_ref() {
         Intent::Launch(Launch { pool, ask_anyway, on_demand_max, .. }) => {
@@ -537,11 +535,20 @@ fn bare() -> NodeSpec {
     spec
 }
 
+fn no_capacity() -> Evidence {
+    Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
+}
+
+fn remembered() -> Evidence {
+    let sign = PoolSign::Interrupted;
+    Evidence::NotAsked { because: NotAsked::Remembered { sign, ago_s: 1, again_in_s: 179 } }
+}
+
 #[test]
 fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_remembered() {
-    let told = asked_for(&bare(), 9, &|intent, _| match intent {
-        Intent::Launch(Launch { ask_anyway: false, .. }) => capacity::REMEMBERED,
-        _ => "InsufficientInstanceCapacity",
+    let told = asked_for(&bare(), 9, &|intent| match intent {
+        Intent::Launch(Launch { ask_anyway: false, .. }) => remembered(),
+        _ => no_capacity(),
     });
     expect![[r#"
         m6i.large spot at 1 s
@@ -554,7 +561,7 @@ fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_rem
         m5.large on-demand at 23 s, in any case
         m6i.large spot at 54 s"#]]
     .assert_eq(&told);
-    let told = asked_for(&bare(), 9, &|_, _| "InsufficientInstanceCapacity");
+    let told = asked_for(&bare(), 9, &|_| no_capacity());
     assert!(!told.contains("in any case"), "what was really asked need not be asked again:\n{told}");
 }
 
@@ -562,7 +569,7 @@ fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_rem
 fn on_demand_opens_at_its_time_and_is_waited_for() {
     let mut spec = bare();
     spec.capacity.on_demand = OnDemandSpec { after_s: 60, max_nodes: Some(3) };
-    let told = asked_for(&spec, 10, &|_, _| "InsufficientInstanceCapacity");
+    let told = asked_for(&spec, 10, &|_| no_capacity());
     expect![[r#"
         m6i.large spot at 1 s
         m5.large spot at 2 s
@@ -589,17 +596,14 @@ fn a_return_to_spot_that_finds_none_is_undone_before_anything_was_taken() {
         back_to_spot(),
         None,
     );
-    run.drive(&|intent, _| {
-        matches!(intent, Intent::Launch(_))
-            .then(|| Evidence::NoCapacity { code: capacity::REMEMBERED.into(), message: "none".into() })
-    });
+    run.drive(&|intent, _| matches!(intent, Intent::Launch(_)).then(remembered));
     expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
-        = launch: no_capacity
+        = launch: not_asked
         + launch (2)
-        = launch: no_capacity
+        = launch: not_asked
         ! cancelled
         ! cancelled
     "#]]
