@@ -123,7 +123,7 @@ fn tasks(
     parts: &Parts,
 ) -> Vec<Box<dyn Task>> {
     let owner = &parts.owner;
-    let retention = Retention::new(engine.clone(), owner.clone());
+    let retention = Retention::new(engine.clone(), Arc::clone(cloud), owner.clone());
     let backups = BackupScheduler::new(engine.clone(), owner.clone());
     let return_to_spot =
         ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));

@@ -3,3 +3,4 @@
 pub mod budget;
 pub mod catalogue;
 pub mod observer;
+mod trouble;
