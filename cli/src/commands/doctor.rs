@@ -158,6 +158,24 @@ fn clock(newest_ms: u64, report: &mut DoctorReport) {
     }
 }
 
+/// Warns when AWS's clock shows another time: then nothing that is retained is deleted for its age.
+#[cfg(feature = "aws")]
+fn told_clock(ahead_ms: i64, report: &mut DoctorReport) {
+    let by = words::length(ahead_ms.unsigned_abs());
+    // AWS tells whole seconds.
+    if ahead_ms.unsigned_abs() < SKEW_MAX_MS {
+        report.ok("time", "as AWS tells it");
+    } else {
+        let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        let found = format!("the machine's clock is {by} {side} AWS's");
+        report.warn(
+            "time",
+            found,
+            "set the machine's clock (NTP); beyond a minute nothing is deleted by age",
+        );
+    }
+}
+
 async fn queue_checks(
     name: &str,
     queue: Result<std::sync::Arc<dyn Queue>, Failure>,
@@ -230,7 +248,14 @@ async fn ec2(
         }
     }
     let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
-    match cloud.instances(&Select::Tagged(tags)).await {
+    let described = cloud.instances(&Select::Tagged(tags)).await;
+    // A rehearsal's region has a time of its own.
+    if installation.config.cloud == CloudKind::Ec2
+        && let Some(told) = cloud.told_time()
+    {
+        told_clock(told.ahead_ms(&Clock::system()), report);
+    }
+    match described {
         Ok(instances) => {
             report.ok(
                 "describe",

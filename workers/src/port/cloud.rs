@@ -16,7 +16,7 @@ use super::request::{
 };
 use super::view::{
     ElasticView, ImageView, ImpairedView, InstanceView, InterfaceView, RootTaskView, SnapshotView,
-    SpotRequestView, SubnetView, Tags, VolumeView,
+    SpotRequestView, SubnetView, Tags, ToldTime, VolumeView,
 };
 
 /// Only the EC2 calls we make. See the module's guarantees.
@@ -169,6 +169,10 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> Result<(), CloudError>;
     /// UnassignPrivateIpAddresses.
     async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError>;
+
+    /// What the region's own clock showed when it last answered (the header `Date`); `None` before the first
+    /// answer. No call is made.
+    fn told_time(&self) -> Option<ToldTime>;
 
     /// Asks EC2 whether we may make a call (`DryRun`), for `doctor`. `Ok` means we may.
     async fn may_run_instances(&self, request: &LaunchRequest) -> Result<(), CloudError>;
