@@ -65,7 +65,7 @@ impl Settled<'_> {
             }
             // A live detach is only tried; the volume follows after the fence.
             Intent::Detach { .. } | Intent::DetachInterface { .. } => Vec::new(),
-            Intent::Release { .. } => volume::released(self),
+            Intent::Release { slot, from, .. } => volume::released(self, slot, from),
             Intent::Attach { slot, device, .. } => volume::attached(self, slot, device),
             Intent::AttachInterface { instance, .. } => interface::attached(self, instance),
             Intent::ReleaseInterface { .. } | Intent::SetGroups { .. } => interface::made_anew(self),

@@ -65,6 +65,7 @@
 //!   - On failure, if the volume no longer exists: stuck, with `--accept-loss` offered. The root is restored
 //!     automatically from the newest complete backup (`rules::recovery_point`).
 //!   - On failure, if the volume stays attached even so: stuck, with the commands to run.
+//!   - If it was attached by hand to an instance that this workflow has launched, it has arrived.
 //! - `release_interface`
 //!   - May start when: its holder is fenced.
 //!   - Does: only describes. Observed by: the interface is free.

@@ -1,5 +1,6 @@
 //! The node's volumes.
 
+use crate::model::aws::InstanceId;
 use crate::model::operation_id::OperationKind;
 use crate::model::volume::Slot;
 use crate::operation::event::OperationEvent;
@@ -7,10 +8,17 @@ use crate::step::evidence::Evidence;
 
 use super::Settled;
 
-pub(super) fn released(settled: &Settled<'_>) -> Vec<OperationEvent> {
+pub(super) fn released(settled: &Settled<'_>, slot: &Slot, from: &InstanceId) -> Vec<OperationEvent> {
+    let op = settled.op;
     match settled.evidence {
         // Gone for ever, and needed no more.
-        Evidence::Lost { .. } if settled.op.order.kind == OperationKind::Delete => Vec::new(),
+        Evidence::Lost { .. } if op.order.kind == OperationKind::Delete => Vec::new(),
+        // It is where it was to go, or on an instance that is fenced.
+        Evidence::HeldByAnother { .. }
+            if op.facts.volumes.get(slot).is_some_and(|fact| !fact.place.is_on(from)) =>
+        {
+            Vec::new()
+        }
         _ => settled.blocked(),
     }
 }

@@ -53,6 +53,10 @@ pub(super) fn released(
     evidence: &Evidence,
 ) {
     let is_ending = is_ending(op);
+    if let Evidence::HeldByAnother { by, .. } = evidence {
+        arrived_already(op, slot, by);
+        return;
+    }
     let fact = op.facts.volumes.get_mut(slot);
     match evidence {
         Evidence::Released => {
@@ -68,6 +72,21 @@ pub(super) fn released(
             op.facts.deleted.push(volume.to_string());
         }
         _ => {}
+    }
+}
+
+/// A data volume that left the old instance was attached by hand to one that this operation has launched.
+fn arrived_already(op: &mut Operation, slot: &Slot, on: &str) {
+    let facts = &mut op.facts;
+    let Some(fact) = facts.volumes.get_mut(slot).filter(|_| *slot != Slot::Root) else { return };
+    if let Some(candidate) = facts.candidate.as_ref().filter(|candidate| candidate.instance.as_str() == on) {
+        fact.goes_to(&candidate.instance);
+    } else if let Some(holder) =
+        facts.holders.iter_mut().find(|holder| holder.instance.as_str() == on && !holder.is_old)
+    {
+        fact.goes_to(&holder.instance);
+        // It may die with this one, which was preserved without it.
+        holder.preserved &= holder.fenced;
     }
 }
 
