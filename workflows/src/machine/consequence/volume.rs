@@ -4,6 +4,7 @@ use crate::model::aws::InstanceId;
 use crate::model::operation_id::OperationKind;
 use crate::model::volume::Slot;
 use crate::operation::event::OperationEvent;
+use crate::rules::recovery_point;
 use crate::step::evidence::Evidence;
 
 use super::Settled;
@@ -13,6 +14,7 @@ pub(super) fn released(settled: &Settled<'_>, slot: &Slot, from: &InstanceId) ->
     match settled.evidence {
         // Gone for ever, and needed no more.
         Evidence::Lost { .. } if op.order.kind == OperationKind::Delete => Vec::new(),
+        Evidence::Lost { .. } if recovery_point::is_left_to_the_next(op, slot) => Vec::new(),
         // It is where it was to go, or on an instance that is fenced.
         Evidence::HeldByAnother { .. }
             if op.facts.volumes.get(slot).is_some_and(|fact| !fact.place.is_on(from)) =>

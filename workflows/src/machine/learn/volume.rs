@@ -6,7 +6,7 @@ use crate::model::operation_id::OperationKind;
 use crate::model::volume::{Found, Slot};
 use crate::operation::facts::{Place, VolumeFact};
 use crate::operation::state::Operation;
-use crate::rules::device_names;
+use crate::rules::{device_names, recovery_point};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
@@ -53,6 +53,7 @@ pub(super) fn released(
     evidence: &Evidence,
 ) {
     let is_ending = is_ending(op);
+    let is_left = recovery_point::is_left_to_the_next(op, slot);
     if let Evidence::HeldByAnother { by, .. } = evidence {
         arrived_already(op, slot, by);
         return;
@@ -70,6 +71,11 @@ pub(super) fn released(
                 fact.place = Place::Free;
             }
             op.facts.deleted.push(volume.to_string());
+        }
+        Evidence::Lost { .. } if is_left => {
+            if let Some(fact) = fact {
+                fact.place = Place::Free;
+            }
         }
         _ => {}
     }
