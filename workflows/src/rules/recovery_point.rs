@@ -115,7 +115,9 @@ pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
         Intent::Release { slot, .. } | Intent::Attach { slot, .. } | Intent::SnapshotVolume { slot, .. } => {
             Some(slot)
         }
-        Intent::SnapshotRoot { .. } | Intent::CloneRoot { .. } => Some(&Slot::Root),
+        Intent::SnapshotRoot { .. } | Intent::CloneRoot { .. } | Intent::AdoptRoot { .. } => {
+            Some(&Slot::Root)
+        }
         _ => None,
     }
 }
