@@ -23,7 +23,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         if let Some(preserve) = preserve.filter(|_| !safe) {
             due.push(preserve.into());
         }
-        if safe && !holder.fenced && may_fence(op, holder) {
+        // What an adoption under way may still put there is preserved after it.
+        let adopts = !holder.ended && op.is_adopting(&holder.instance);
+        if safe && !adopts && !holder.fenced && may_fence(op, holder) {
             due.push(
                 Intent::Fence {
                     instance: holder.instance.clone(),

@@ -53,6 +53,8 @@
 //! - `fence:old`: **the point of no return**
 //!   - May start when: the old instance is preserved, and a pool is known. Make before break: the new
 //!     instance runs.
+//!   - An instance that may still adopt the root is not terminated: `fence:new` waits for `adopt_root`, and
+//!     what that has brought is preserved.
 //!   - Does: TerminateInstances; a persistent spot request is cancelled first. Observed by: `terminated`,
 //!     twice.
 //!   - On failure: stuck.

@@ -31,6 +31,10 @@ pub(super) fn adopted(
         root.place = Place::On(instance.clone());
         root.touched = true;
     }
+    // An instance that was given up meanwhile may have been preserved before the root came.
+    for holder in facts.holders.iter_mut().filter(|holder| holder.instance == *instance && !holder.fenced) {
+        holder.preserved = false;
+    }
     if !matches!(evidence, Evidence::Adopted { .. }) {
         return;
     }
