@@ -179,6 +179,7 @@ async fn an_instance_is_not_terminated_while_it_may_still_adopt_the_root() {
     throttle(&lab, Action::CreateReplaceRootVolumeTask);
     lab.submit("node.replace", "db-1", json!({})).await;
     let new = adopting(&mut lab, "db-1.2").await;
+    throttle(&lab, Action::TerminateInstances);
     lab.submit("node.pause", "db-1", json!({})).await;
     lab.until("what is on it is preserved", SOON, async |lab| {
         let op = lab.operation("db-1.2").await;
@@ -187,7 +188,13 @@ async fn an_instance_is_not_terminated_while_it_may_still_adopt_the_root() {
     .await;
     lab.region.clear_faults();
     throttle(&lab, Action::TerminateInstances);
-    lab.clock.sleep(Duration::from_secs(60)).await;
+    lab.until("the adoption comes through", SOON, async |lab| {
+        lab.region.with(|world, _| {
+            let on = world.volume(&root).and_then(|volume| volume.attachment.as_ref());
+            on.is_some_and(|on| on.instance == new)
+        })
+    })
+    .await;
     lab.region.clear_faults();
     is_over(&mut lab, 2).await;
     lab.region.with(|world, _| {
