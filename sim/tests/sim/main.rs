@@ -23,6 +23,7 @@ mod lifecycle;
 mod modes;
 mod network;
 mod prune;
+mod regressions;
 mod replacement;
 mod restore;
 mod restore_as_new;

@@ -4,7 +4,7 @@ use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, lost, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
 use crate::port::{AttachmentState, RootTaskState};
 
@@ -27,8 +27,13 @@ pub(super) async fn adopt(
         Err(result) => return Ok(result),
     };
     let Some(view) = view? else {
-        return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
+        return if pass.is_absent() {
+            lost(format!("volume {volume} does not exist any more"))
+        } else {
+            not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+        };
     };
+    pass.memory.object.found();
     let is_root = view.attachments.iter().any(|attachment| {
         attachment.instance == *instance
             && attachment.state == AttachmentState::Attached

@@ -165,6 +165,14 @@ impl Operation {
         self.order.spec.persist.root != RootMode::None
     }
 
+    /// Whether an adoption of the root by this instance is open: its call may come at any time.
+    pub(crate) fn is_adopting(&self, by: &InstanceId) -> bool {
+        self.steps.values().any(|record| {
+            record.outcome.is_none()
+                && matches!(record.intent.as_ref(), Intent::AdoptRoot(step) if step.instance == *by)
+        })
+    }
+
     /// Why the operation cannot be undone any more; `None` while it can.
     #[must_use]
     pub fn no_return(&self) -> Option<String> {

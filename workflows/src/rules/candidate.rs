@@ -57,10 +57,7 @@ impl Operation {
             let resource = Resource::Interface { interface: interface.clone() };
             self.facts.orphans.push(Orphan { resource, because: format!("{}: of a lost instance", self.id) });
         }
-        let adopting = self.steps.values().any(|record| {
-            record.outcome.is_none()
-                && matches!(record.intent.as_ref(), Intent::AdoptRoot(AdoptRoot { instance, .. }) if *instance == candidate.instance)
-        });
+        let adopting = self.is_adopting(&candidate.instance);
         let keeps_address = address_retention::preserved(self, &candidate.instance).is_some();
         let facts = &mut self.facts;
         if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {

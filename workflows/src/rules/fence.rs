@@ -7,15 +7,16 @@
 //! 2. Everything of the node on it is safe: DeleteOnTermination was seen false (`preserve`), or nothing of
 //!    the node is on it, or the instance has ended by itself.
 //! 3. The operation is not being undone, or the instance is not the old one.
+//! 4. No adoption of the root by this instance is open: what it may still put there is preserved after it.
 //!
 //! For the old instance while it still runs, which is the point of no return, in addition:
 //!
-//! 4. The next instance has a target: a pool is known, and no survey is awaited. Its security groups are
+//! 5. The next instance has a target: a pool is known, and no survey is awaited. Its security groups are
 //!    right.
-//! 5. Make before break: the new instance runs, and what can leave a running instance has left it
+//! 6. Make before break: the new instance runs, and what can leave a running instance has left it
 //!    ([`handover`]). Break before make: nothing further.
-//! 6. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 4 nor
-//!    5.
+//! 7. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 5 nor
+//!    6.
 
 use crate::model::operation_id::OperationKind;
 use crate::operation::facts::{Holder, Place};
@@ -32,7 +33,8 @@ pub(crate) fn due(op: &Operation, holder: &Holder) -> Option<Due> {
     if let Some(preserve) = preserve(op, holder).filter(|_| !holder.preserved && !holder.ended) {
         return Some(preserve.into());
     }
-    let is_due = !holder.fenced && may_fence(op, holder);
+    let adopts = !holder.ended && op.is_adopting(&holder.instance);
+    let is_due = !adopts && !holder.fenced && may_fence(op, holder);
     is_due.then(|| {
         let (instance, spot_request) = (holder.instance.clone(), holder.spot_request.clone());
         Intent::Fence(Fence { instance, spot_request }).into()
@@ -74,7 +76,7 @@ fn preserve(op: &Operation, holder: &Holder) -> Option<Intent> {
     })
 }
 
-/// Conditions 4 to 6: the point of no return for the old instance.
+/// Conditions 5 to 7: the point of no return for the old instance.
 fn may_fence(op: &Operation, holder: &Holder) -> bool {
     let only_frees = matches!(op.order.kind, OperationKind::Delete | OperationKind::Pause)
         || op.facts.diversion().is_some();

@@ -26,6 +26,10 @@
 //! the earlier backups ([`RootBegan`](crate::aggregate::node::RootBegan)). Only the root is taken from the
 //! backup; data volumes stay as they are. The operator decides about a lost data volume: whether it may be
 //! older than the others depends on its content.
+//!
+//! An operation that brings the node onto no instance (a pause, a cancelled resume) has no use for the root.
+//! With `newest_backup` it ends without it, and the next resume misses the root and restores it. A deletion
+//! that follows has no use for any volume.
 
 use std::collections::BTreeMap;
 
@@ -113,7 +117,7 @@ pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
         Intent::Release(Release { slot, .. })
         | Intent::Attach(Attach { slot, .. })
         | Intent::SnapshotVolume(SnapshotVolume { slot, .. }) => Some(slot),
-        Intent::SnapshotRoot(_) | Intent::CloneRoot(_) => Some(&Slot::Root),
+        Intent::SnapshotRoot(_) | Intent::CloneRoot(_) | Intent::AdoptRoot(_) => Some(&Slot::Root),
         _ => None,
     }
 }
@@ -132,6 +136,19 @@ pub(crate) fn may_come_back(op: &Operation, spec: &NodeSpec) -> bool {
     let brings =
         matches!(op.order.kind, OperationKind::Provision | OperationKind::Replace | OperationKind::Resume);
     brings && !op.gives_up() && spec.persist.root_loss() == RootLoss::NewestBackup
+}
+
+/// Whether an operation ends without a volume that is lost: the next one misses it, and knows what to do.
+pub(crate) fn is_left_to_the_next(op: &Operation, slot: &Slot) -> bool {
+    let kind = op.order.kind;
+    if op.facts.diversion().is_some_and(|diversion| diversion.delete.is_some()) {
+        return true;
+    }
+    let ends_without_instance = kind == OperationKind::Pause
+        || op.facts.diversion().is_some()
+        || (op.facts.is_undoing() && kind == OperationKind::Resume);
+    let returns = op.order.spec.persist.root_loss() == RootLoss::NewestBackup;
+    ends_without_instance && *slot == Slot::Root && returns
 }
 
 impl Operation {

@@ -47,6 +47,10 @@ impl Step for AdoptRoot {
             root.place = Place::On(self.instance.clone());
             root.touched = true;
         }
+        // An instance that was given up meanwhile may have been preserved before the root came.
+        for holder in facts.holders.iter_mut().filter(|h| h.instance == self.instance && !h.fenced) {
+            holder.preserved = false;
+        }
         if !matches!(seen.evidence, Evidence::Adopted { .. }) {
             return;
         }

@@ -5,9 +5,11 @@
 //! lost needs a person, unless the operation deletes it anyway.
 
 use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::volume::Slot;
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::Place;
 use crate::operation::state::Operation;
+use crate::rules::recovery_point;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Release;
 use crate::step::wake_hint::WakeHint;
@@ -31,6 +33,11 @@ impl Step for Release {
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let is_ending = is_ending(op);
+        let is_left = recovery_point::is_left_to_the_next(op, &self.slot);
+        if let Evidence::HeldByAnother { by, .. } = seen.evidence {
+            arrived_already(op, &self.slot, by);
+            return;
+        }
         let fact = op.facts.volumes.get_mut(&self.slot);
         match seen.evidence {
             Evidence::Released => {
@@ -45,14 +52,27 @@ impl Step for Release {
                 }
                 op.facts.deleted.push(self.volume.to_string());
             }
+            Evidence::Lost { .. } if is_left => {
+                if let Some(fact) = fact {
+                    fact.place = Place::Free;
+                }
+            }
             _ => {}
         }
     }
 
     fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
+        let op = settled.op;
         match settled.evidence {
             // Gone for ever, and needed no more.
-            Evidence::Lost { .. } if settled.op.order.kind == OperationKind::Delete => Vec::new(),
+            Evidence::Lost { .. } if op.order.kind == OperationKind::Delete => Vec::new(),
+            Evidence::Lost { .. } if recovery_point::is_left_to_the_next(op, &self.slot) => Vec::new(),
+            // It is where it was to go, or on an instance that is fenced.
+            Evidence::HeldByAnother { .. }
+                if op.facts.volumes.get(&self.slot).is_some_and(|fact| !fact.place.is_on(&self.from)) =>
+            {
+                Vec::new()
+            }
             _ => settled.blocked(),
         }
     }
@@ -90,5 +110,20 @@ impl Step for Release {
             Evidence::Released => format!("{} is free", self.volume),
             other => words::common(other),
         }
+    }
+}
+
+/// A data volume that left the old instance was attached by hand to one that this operation has launched.
+fn arrived_already(op: &mut Operation, slot: &Slot, on: &str) {
+    let facts = &mut op.facts;
+    let Some(fact) = facts.volumes.get_mut(slot).filter(|_| *slot != Slot::Root) else { return };
+    if let Some(candidate) = facts.candidate.as_ref().filter(|candidate| candidate.instance.as_str() == on) {
+        fact.goes_to(&candidate.instance);
+    } else if let Some(holder) =
+        facts.holders.iter_mut().find(|holder| holder.instance.as_str() == on && !holder.is_old)
+    {
+        fact.goes_to(&holder.instance);
+        // It may die with this one, which was preserved without it.
+        holder.preserved &= holder.fenced;
     }
 }

@@ -10,6 +10,8 @@
 //! ```
 //!
 //! - `preserve:i`, `fence:i`, `release:*`: as in [`replace`](super::replace), also on failure.
+//!   - A root that no longer exists and that the resume restores from a backup does not hold the pause up
+//!     (`rules::recovery_point`).
 //! - Clean-up
 //!   - May start when: everything is fenced and free.
 //!   - Does: deletes temporary roots and orphans. Observed by: not found.

@@ -21,7 +21,8 @@
 //!   - On failure: stuck.
 //! - `release:x`, `release_interface`
 //!   - May start when: its holder is fenced.
-//!   - On failure: if the resource no longer exists: stuck (a provision counts it as deleted).
+//!   - On failure: if the resource no longer exists: stuck. A provision counts it as deleted, and a resume
+//!     leaves the root to the next one where that restores it.
 //! - `attach:x`
 //!   - May start when: the volume has left the old instance, or a detach was tried.
 //!   - Does: AttachVolume to the old instance.
