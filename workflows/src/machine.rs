@@ -11,3 +11,4 @@ pub mod refusal;
 mod remedy;
 mod short_notice;
 mod start;
+mod way_out;

@@ -12,6 +12,7 @@ pub(crate) mod device_names;
 pub(crate) mod existing_volumes;
 pub(crate) mod final_snapshot;
 pub(crate) mod interface;
+pub(crate) mod launch_refused;
 pub mod ranking;
 pub(crate) mod recovery_point;
 pub(crate) mod release;

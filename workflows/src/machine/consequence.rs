@@ -6,6 +6,7 @@ mod interface;
 mod root;
 mod volume;
 
+use crate::machine::remedy;
 use crate::model::operation_id::OperationKind;
 use crate::operation::event::OperationEvent;
 use crate::operation::state::{Operation, Status};
@@ -110,7 +111,7 @@ impl Settled<'_> {
             ),
             Evidence::Refused { code, message } => self.stuck(
                 format!("{code}: {message}"),
-                format!("remove the cause, then: perennial workflow resume {id}"),
+                format!("{}: perennial workflow resume {id}", remedy::of_a_refusal(self.op, self.intent)),
             ),
             _ => Vec::new(),
         }

@@ -1,7 +1,31 @@
 //! What a person does about a step whose time is over.
 
-use crate::model::operation_id::OperationId;
+use crate::model::operation_id::{OperationId, OperationKind};
+use crate::operation::state::Operation;
 use crate::step::intent::Intent;
+
+/// What a person does about a refusal, up to the command that makes the operation try again.
+pub(crate) fn of_a_refusal(op: &Operation, intent: &Intent) -> String {
+    let by_the_file = match intent {
+        Intent::Resolve { .. }
+        | Intent::Launch { .. }
+        | Intent::SetGroups { .. }
+        | Intent::CreateInterface { .. }
+        | Intent::CreateVolume { .. } => {
+            "correct the node file, `perennial node apply -f FILE` makes it go on; or "
+        }
+        _ => "",
+    };
+    let anew = if op.may_be_diverted() && op.order.kind != OperationKind::Provision {
+        format!(
+            " (or begin anew: `perennial node pause {node}`, then `perennial node resume {node}`)",
+            node = op.id.node()
+        )
+    } else {
+        String::new()
+    };
+    format!("{by_the_file}remove the cause{anew}, then")
+}
 
 /// What is needed before an operation can go on.
 pub(crate) fn needs(operation: &OperationId, intent: &Intent) -> String {

@@ -295,6 +295,13 @@ impl<'a> Teller<'a> {
                     self.remark(at_ms, restored(restore, at_ms));
                 }
             }
+            OperationEvent::SpecChanged { because, keeps_root, .. } => {
+                if self.told.status.starts_with("stuck") {
+                    self.told.status = "running".to_owned();
+                }
+                let root = if *keeps_root { "; the present root stays" } else { "" };
+                self.remark(at_ms, format!("{because}{root}"));
+            }
             OperationEvent::CancelRequested { requested_by, reason } => {
                 self.told.status = "cancelling".to_owned();
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
@@ -326,7 +333,10 @@ impl<'a> Teller<'a> {
             self.told.remarks.extend(survey.remarks().into_iter().map(remark));
         }
         match (intent, evidence) {
-            (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) => {
+            (
+                Intent::Launch { pool, .. },
+                Evidence::NoCapacity { code, message } | Evidence::NoAddress { code, message },
+            ) => {
                 self.reject(at_ms, format!("{pool}: {code}: {message}"));
             }
             (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) => {
@@ -503,6 +513,9 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             Intent::Launch { pool, .. } => format!("{pool}: {code}"),
             _ => code.clone(),
         },
+        Evidence::ImageGone { image, message } => format!("{image} cannot be launched: {message}"),
+        Evidence::NoAddress { code, message } => format!("{code}: {message}"),
+        Evidence::Outdated => "given up without effect: the file has changed".to_owned(),
         Evidence::Started { private_ip, .. } => format!("running, {private_ip}"),
         Evidence::Adopted { task: Some(task) } => match intent {
             Intent::AdoptRoot { volume, .. } => format!("{volume} is the root ({task})"),

@@ -43,5 +43,5 @@ pub(super) fn cloned(settled: &Settled<'_>) -> Vec<OperationEvent> {
 fn fall(settled: &Settled<'_>, instance: &InstanceId, because: String) -> Vec<OperationEvent> {
     let from = settled.op.facts.root_method;
     let to = root_clone::after_adoption(settled.op, settled.evidence);
-    vec![OperationEvent::RootMethodChosen { instance: instance.clone(), from, to, because }]
+    vec![OperationEvent::RootMethodChosen { instance: Some(instance.clone()), from, to, because }]
 }
