@@ -84,6 +84,9 @@ pub struct OpenStep<I> {
     pub not_before_ms: u64,
     /// When it has not settled by this time, the engine reports it as [`Domain::expired`].
     pub deadline_ms: u64,
+    /// Whether another request would be written in its place by now: a runner learns what became of it, and
+    /// begins nothing new for it.
+    pub outdated: bool,
     /// Smaller runs first, when there are more steps than may run at once.
     pub priority: i32,
 }

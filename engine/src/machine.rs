@@ -123,6 +123,9 @@ pub struct StepRecord<S, I> {
     pub not_before_ms: u64,
     /// To be settled by this time.
     pub deadline_ms: u64,
+    /// Whether another request would be written in its place by now: what became of it is still learned, and
+    /// nothing new is begun for it.
+    pub outdated: bool,
 }
 
 impl<S, I> Intended<S, I> {
@@ -135,6 +138,7 @@ impl<S, I> Intended<S, I> {
             intended_at_ms: stamp.at_ms,
             not_before_ms: self.not_before_ms,
             deadline_ms: self.deadline_ms,
+            outdated: false,
         }
     }
 }
@@ -289,6 +293,7 @@ pub fn open_steps<W: Workflow>(state: &W::State) -> Vec<OpenStep<W::Intent>> {
         intended_at_ms: record.intended_at_ms,
         not_before_ms: record.not_before_ms,
         deadline_ms: record.deadline_ms,
+        outdated: record.outdated,
         priority: W::priority(record),
     });
     open.collect()

@@ -307,7 +307,7 @@ impl World {
         for (n, zone) in self.zones().into_iter().enumerate() {
             let id = SubnetId::parse(&self.fresh("subnet-")).expect("BUG: made to fit");
             let network = Ipv4Addr::from(0xac1f_0000 + ((n as u32) << (32 - u32::from(prefix))));
-            self.subnets.insert(id.clone(), Subnet { id, zone, network, prefix, cursor: 4 });
+            self.subnets.insert(id.clone(), Subnet { id, zone, network, prefix, cursor: 4, taken: 0 });
         }
         let snapshot = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
         self.snapshots.insert(

@@ -402,6 +402,7 @@ impl Domain for Noop {
                     intended_at_ms: stamp.at_ms,
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
+                    outdated: false,
                     priority: 0,
                 });
             }

@@ -8,3 +8,4 @@ pub mod moves;
 pub mod refusal;
 mod short_notice;
 mod start;
+mod way_out;

@@ -14,6 +14,7 @@ pub(crate) mod fence;
 pub(crate) mod final_snapshot;
 pub(crate) mod handover;
 pub(crate) mod interface;
+pub(crate) mod launch_refused;
 pub mod ranking;
 pub(crate) mod recovery_point;
 pub(crate) mod release;

@@ -74,6 +74,11 @@ pub(crate) trait Step {
         false
     }
 
+    /// Whether it does what the node file says: another file may ask for another step in its place.
+    fn follows_the_file(&self) -> bool {
+        false
+    }
+
     /// What its intention alone changes.
     fn begin(&self, _op: &mut Operation) {}
 

@@ -10,7 +10,7 @@ use perennial_sim::world::settings::RootFlag;
 use perennial_workers::port::error::Action;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::spec::node::{NetworkMode, RootMode};
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{AdoptRoot, Intent};
 use serde_json::json;
 
 /// Long enough for anything that is not stuck.
@@ -29,7 +29,7 @@ async fn adopting(lab: &mut Lab, operation: &str) -> InstanceId {
     let by = async |lab: &Lab| {
         let op = lab.operation(operation).await;
         op.open_steps().iter().find_map(|step| match step.intent.as_ref() {
-            Intent::AdoptRoot { instance, .. } => Some(instance.clone()),
+            Intent::AdoptRoot(AdoptRoot { instance, .. }) => Some(instance.clone()),
             _ => None,
         })
     };

@@ -245,6 +245,54 @@ impl CloudError {
         matches!(self.class, Class::Throttled | Class::Transient | Class::Access)
     }
 
+    /// Whether it says that the image of a launch does not exist, or may not be used. EC2 answers a launch of
+    /// another account's image that is not shared any more with AuthFailure, "Not authorized for images".
+    #[must_use]
+    pub fn is_of_the_image(&self) -> bool {
+        let is_unshared = self.code == "AuthFailure" && self.message.contains("images");
+        self.action == Action::RunInstances && (self.code.starts_with("InvalidAMIID") || is_unshared)
+    }
+
+    /// Whether it says that no address is free in the subnet.
+    #[must_use]
+    pub fn is_of_the_addresses(&self) -> bool {
+        self.code == "InsufficientFreeAddressesInSubnet"
+    }
+
+    /// Whether it says that a launch cannot be as the node's file wants it: something that the file names does
+    /// not exist, or does not fit. Neither a wait nor other rights would change that.
+    #[must_use]
+    pub fn is_of_the_file(&self) -> bool {
+        let is_missing = self.code.ends_with(".NotFound") || self.code.ends_with(".Malformed");
+        is_missing
+            || matches!(
+                self.code.as_str(),
+                "InvalidParameterValue"
+                    | "InvalidParameterCombination"
+                    | "InvalidBlockDeviceMapping"
+                    | "InvalidInstanceType"
+            )
+            || self.is_of_the_image()
+    }
+
+    /// What a person does about it, as a clause.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self.code.as_str() {
+            "" => "check the network, AWS_REGION and AWS_ENDPOINT_URL",
+            "UnauthorizedOperation" | "AccessDenied" => "allow it: see the IAM policy",
+            "InsufficientFreeAddressesInSubnet" => {
+                "free an address of the subnet, or name further ones in `capacity.other_subnets`"
+            }
+            "InvalidKeyPair.NotFound" => "correct `key_name`",
+            "InvalidGroup.NotFound" | "InvalidGroupId.Malformed" => "correct `security_groups`",
+            code if code.starts_with("InvalidAMIID") => "name another image",
+            code if code.starts_with("Invalid") => "correct the node file",
+            _ if self.is_of_the_image() => "name another image, or have it shared again",
+            _ => "see what EC2 says",
+        }
+    }
+
     /// What the caller does next.
     #[must_use]
     pub const fn disposition(&self) -> Disposition {

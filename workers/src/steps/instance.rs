@@ -1,15 +1,15 @@
 //! Instances: launched, seen running, fenced.
 
 use perennial_engine::dispatcher::StepResult;
-use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{Launch, LaunchInterface};
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
+use super::pass::{Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, lost, not_yet, settled};
 use crate::capacity::pool::PoolKey;
-use crate::port::error::Class;
+use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
@@ -104,6 +104,10 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
             Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
         });
     }
+    // Every call so far was refused without effect: another request takes its place.
+    if pass.outdated && pass.was_surely_not_asked() {
+        return settled(Evidence::Outdated);
+    }
     match not_asked(pass, launch).await {
         Ok(None) => {}
         Ok(Some(because)) => return settled(Evidence::NotAsked { because }),
@@ -123,6 +127,16 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
         Err(error) if pass.may_have_worked(&error) => {
             not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
         }
+        Err(error) if error.effect == Effect::None && pass.outdated && !pass.is_in_doubt() => {
+            settled(Evidence::Outdated)
+        }
+        Err(error) if error.is_of_the_addresses() => {
+            settled(Evidence::NoAddress { code: error.code, message: error.message })
+        }
+        Err(error) if error.is_of_the_image() => match is_image_gone(pass, &request.image).await? {
+            true => settled(Evidence::ImageGone { image: request.image, message: error.to_string() }),
+            false => not_yet(LOOK_ALONE, error.to_string()),
+        },
         Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
             match request.kept_interface() {
                 Some(kept) if pass.tools.observer.interface(kept).await?.is_none() && pass.is_absent() => {
@@ -138,6 +152,17 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
             _ => Err(error),
         },
     }
+}
+
+/// Notes a look at the image of a refused launch; whether it can be taken as gone: missed for a while, and
+/// more than once.
+async fn is_image_gone(pass: &mut Pass<'_>, image: &ImageId) -> Result<bool, CloudError> {
+    let found = pass.tools.cloud.images(&Select::Ids(vec![image.clone()])).await?;
+    if found.is_empty() {
+        return Ok(pass.is_missing_for(IMAGE_ABSENCE));
+    }
+    pass.memory.object.found();
+    Ok(false)
 }
 
 /// Sees an instance running, with its interface and its root volume.

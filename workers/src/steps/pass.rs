@@ -43,6 +43,11 @@ pub(super) const LOOK_SOON: Duration = Duration::from_millis(250);
 /// Between the two reads before a destructive or fencing decision (DESIGN, decision 6).
 pub(super) const SECOND_READ: Duration = Duration::from_secs(1);
 
+/// An image that a launch was refused for, and that looks have missed for this long, is gone. It was seen
+/// before the launch was written, so it is not too young to be shown; half a minute is past a stale answer,
+/// and leaves a minute and a half of a notice.
+pub(super) const IMAGE_ABSENCE: Duration = Duration::from_secs(30);
+
 /// An object that every look has missed for this long does not exist. EC2's own advice speaks of "a few
 /// minutes"; Terraform waits five.
 pub(super) const ABSENCE: Duration = Duration::from_secs(300);
@@ -83,6 +88,8 @@ pub(super) struct Pass<'a> {
     /// When it was intended; of one that waits for its time, that time: it was not tried before.
     pub(super) intended_at_ms: u64,
     pub(super) tries: u32,
+    /// Whether another request would be written in its place by now.
+    pub(super) outdated: bool,
 }
 
 pub(super) fn settled(evidence: Evidence) -> Answer {
@@ -176,6 +183,20 @@ impl Pass<'_> {
         let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
         let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
         error.disposition() != Disposition::Retry && (tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether a call of this step may have taken effect without being seen yet.
+    pub(super) fn is_in_doubt(&mut self) -> bool {
+        let another_process = self.may_be_anothers();
+        let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
+        let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
+        let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
+        (tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether no call of this step can have been made: neither by this process nor by another one.
+    pub(super) fn was_surely_not_asked(&mut self) -> bool {
+        !self.memory.creation().tried && !self.may_be_anothers()
     }
 
     /// Whether another process may have tried the step before this one.

@@ -59,8 +59,14 @@ impl StepRunner<Perennial> for Runner {
         let key = (workflow.clone(), step.token);
         let memory = self.memories().of(&key, clock.now_ms());
         let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
-        let mut pass =
-            Pass { tools: &self.tools, step: (workflow, step.token), memory, intended_at_ms, tries };
+        let mut pass = Pass {
+            tools: &self.tools,
+            step: (workflow, step.token),
+            memory,
+            intended_at_ms,
+            tries,
+            outdated: step.outdated,
+        };
         let result = match carry_out(&mut pass, &step.intent).await {
             Ok(result) => {
                 pass.memory.failures = 0;

@@ -688,6 +688,7 @@ impl BackupCatalog {
             intended_at_ms: open.intended_at_ms,
             not_before_ms: open.not_before_ms,
             deadline_ms: open.deadline_ms,
+            outdated: open.outdated,
             priority: open.priority,
         });
         open.collect()

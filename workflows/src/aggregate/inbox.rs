@@ -43,6 +43,18 @@ pub enum Disposition {
     },
     /// It changed what the node is meant to be; the next operation works with it.
     Changed,
+    /// It changed what the node is meant to be, and not everything of it has an effect by itself.
+    ChangedWith {
+        /// What has none, and what to do.
+        remark: String,
+    },
+    /// It changed what the node is meant to be, and the open operation goes on with it at once.
+    Amended {
+        /// Which.
+        operation: OperationId,
+        /// What it was at, and what it does now.
+        how: String,
+    },
     /// It changed a pool of addresses.
     PoolDeclared {
         /// Which.
@@ -105,6 +117,8 @@ impl Disposition {
                 | Self::Joined { .. }
                 | Self::BackupBegan { .. }
                 | Self::Changed
+                | Self::ChangedWith { .. }
+                | Self::Amended { .. }
                 | Self::PoolDeclared { .. }
                 | Self::Noted { .. }
         )
@@ -118,6 +132,12 @@ impl fmt::Display for Disposition {
             Self::Joined { operation } => write!(f, "went on into workflow {operation}"),
             Self::BackupBegan { backup } => write!(f, "began backup {backup}"),
             Self::Changed => f.write_str("changed the node's spec; the next operation works with it"),
+            Self::ChangedWith { remark } => {
+                write!(f, "changed the node's spec; the next operation works with it: {remark}")
+            }
+            Self::Amended { operation, how } => {
+                write!(f, "changed the node's spec, and workflow {operation} goes on with it at once: {how}")
+            }
             Self::PoolDeclared { pool, free } => write!(f, "declared pool {pool}: {free} addresses are free"),
             Self::Noted { because } => write!(f, "nothing to do: {because}"),
             Self::Rejected { because } => write!(f, "rejected: {because}"),

@@ -125,6 +125,9 @@ pub enum NodeEvent {
         /// Whether it has taken final snapshots, or tried to. The node's backup catalog takes them over.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         finals: bool,
+        /// The file that its last instance was launched by, if that is not the node's file at its end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        launched_by: Option<Box<NodeSpec>>,
     },
     /// A signal was received that starts no operation.
     SignalNoted {
@@ -193,6 +196,8 @@ pub struct Node {
     /// Where the content of its present root begins. Backups from before that have the content of another
     /// root.
     pub root_began: Option<Box<RootBegan>>,
+    /// The file that its last instance was launched by.
+    pub good: Option<Box<NodeSpec>>,
 }
 
 /// Where the content of a node's root begins: the root was new, or was restored from a backup.
@@ -275,7 +280,15 @@ impl Node {
             NodeEvent::OperationStarted { operation, kind, cause } => {
                 self.on_started(operation, *kind, cause, at_ms)
             }
-            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome, finals } => {
+            NodeEvent::OperationFinished {
+                operation,
+                kind,
+                generation,
+                resources,
+                outcome,
+                finals,
+                launched_by,
+            } => {
                 let end = End {
                     operation,
                     kind: *kind,
@@ -283,6 +296,7 @@ impl Node {
                     resources,
                     outcome: *outcome,
                     finals: *finals,
+                    launched_by: launched_by.as_deref(),
                 };
                 self.on_finished(&end, at_ms)
             }
@@ -310,6 +324,7 @@ impl Node {
         // The resources that a deletion kept return with the name. Zone and image are looked up again.
         self.resources.placement = None;
         self.spec = Some(spec.clone());
+        self.good = None;
         requested_by.clone_into(&mut self.described_by);
         self.deleted = false;
         self.changed_at_ms = at_ms;
@@ -379,6 +394,7 @@ impl Node {
         if end.outcome.is_completed()
             && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = end.kind
         {
+            self.good = end.launched_by.or(self.spec.as_ref()).cloned().map(Box::new);
             let (known, before) = (self.root_began.take(), &self.resources);
             self.root_began = RootBegan::after(known, end.operation, end.generation, before, end.resources);
         }
@@ -444,6 +460,7 @@ struct End<'a> {
     resources: &'a Resources,
     outcome: Outcome,
     finals: bool,
+    launched_by: Option<&'a NodeSpec>,
 }
 
 /// Whether the node is deleted when an operation has ended like this.

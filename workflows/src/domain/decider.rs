@@ -76,6 +76,8 @@ pub(crate) struct Wanted {
     pub(crate) prune: Vec<PruneItem>,
     pub(crate) restore: Option<Restore>,
     pub(crate) cause: Cause,
+    /// The file of its last instance, where the node does not know it yet.
+    pub(crate) good: Option<Box<NodeSpec>>,
 }
 
 impl Wanted {
@@ -96,6 +98,7 @@ impl Wanted {
             prune: Vec::new(),
             restore: None,
             cause,
+            good: None,
         }
     }
 }

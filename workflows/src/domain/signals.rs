@@ -159,6 +159,7 @@ impl Decider<'_> {
             generation: node.generation + 1,
             keep: None,
             cause: Cause::ReturnToSpot { because },
+            good: None,
         };
         let begun = self.start(subject.next(), wanted)?;
         Ok(vec![Append::new(subject.stream(), begun.node_events), begun.append])

@@ -7,6 +7,7 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::Intended;
 
+use crate::machine::start;
 use crate::model::aws::{InstanceId, SnapshotId};
 use crate::model::operation_id;
 use crate::model::operation_id::OperationId;
@@ -18,9 +19,10 @@ use crate::operation::event::{Diversion, OperationEvent, Order};
 use crate::operation::facts::{Direction, Facts, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
-use crate::rules::{attached_volumes, recovery_point, root_clone};
+use crate::rules::{attached_volumes, capacity, recovery_point, root_clone};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
+use crate::step::intent::Intent;
 use crate::steps::{Seen, Withdrawal, learn, suspect};
 use crate::workflow::provision;
 
@@ -98,6 +100,12 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
             resumed(op, spec, at_ms);
             losses_accepted(op, accept_loss, restore.as_ref(), at_ms);
         }
+        OperationEvent::SpecChanged { spec, keeps_root, .. } => {
+            if *keeps_root {
+                root_stays(op, at_ms);
+            }
+            spec_changed(op, spec, at_ms);
+        }
         OperationEvent::CancelRequested { .. } => {
             if op.facts.is_undoing() || op.no_return().is_some() {
                 return Err("the operation cannot be undone");
@@ -131,7 +139,11 @@ fn step_settled(op: &mut Operation, token: Token, evidence: &Evidence, at_ms: u6
     let record = op.steps.get_mut(&token).filter(|record| record.outcome.is_none());
     let record = record.ok_or("this step is not open")?;
     record.outcome = Some((evidence.clone(), at_ms));
-    let intent = Arc::clone(&record.intent);
+    let (intent, record_is_outdated) = (Arc::clone(&record.intent), record.outdated);
+    // What was looked up for another file does not hold for this one.
+    if record_is_outdated && matches!(intent.as_ref(), Intent::Resolve(_)) {
+        return Ok(());
+    }
     learn(op, &Seen { intent: &intent, evidence, at_ms });
     Ok(())
 }
@@ -189,14 +201,42 @@ fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     op.status = Status::Running;
     op.facts.failed_launches = 0;
     op.facts.surveyed = None;
+    follow(op, spec);
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.asked.deadline_ms = at_ms + record.intent.budget_ms();
+    }
+}
+
+/// From now on the operation follows another file; one that was stuck goes on with it.
+fn spec_changed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
+    if let Status::Stuck { .. } = op.status {
+        resumed(op, spec, at_ms);
+    } else {
+        follow(op, spec);
+    }
+}
+
+/// What another file changes.
+fn follow(op: &mut Operation, spec: &NodeSpec) {
     if !spec.lives_like(&op.order.spec) {
         op.facts.placement = None;
     }
     let before = std::mem::replace(&mut op.order_mut().spec, spec.clone());
     provision::mend(op, &before);
-    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        record.asked.deadline_ms = at_ms + record.intent.budget_ms();
+    if spec.launches_like(&before) {
+        return;
     }
+    capacity::begin_anew(op);
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.asked.outdated |= record.intent.as_step().follows_the_file();
+    }
+}
+
+/// A new root was asked for, and cannot be had: the present one stays.
+fn root_stays(op: &mut Operation, at_ms: u64) {
+    op.order_mut().reimage = false;
+    op.facts.root_method = start::root_method(&op.order, &op.facts.volumes, None);
+    op.give_up_candidate(at_ms, GivenUp::RungChanged);
 }
 
 /// What is lost comes back from a backup, or is given up.

@@ -5,21 +5,21 @@ use perennial_engine::ids::Token;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
 
 use crate::machine::refusal::Refusal;
-use crate::machine::{finish, fold, short_notice};
+use crate::machine::{finish, fold, short_notice, way_out};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, Outcome};
 use crate::model::restore::{Keep, Restore};
 use crate::model::signal::{Cause, Certainty, News, Signal};
 use crate::model::volume::Slot;
-use crate::operation::event::OperationEvent;
+use crate::operation::event::{OperationEvent, SpecChange};
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
 use crate::rules::{address_pool, capacity};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
-use crate::steps::settled::{self, Settled};
-use crate::steps::{OnTimeout, consequences};
+use crate::steps::OnTimeout;
+use crate::steps::settled;
 use crate::workflow::dispatch;
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is
@@ -40,6 +40,13 @@ pub enum OperationCommand {
         requested_by: String,
         /// In their words.
         reason: Option<String>,
+    },
+    /// Follow another file from now on.
+    ChangeSpec {
+        /// The file, as this operation follows it.
+        spec: Box<NodeSpec>,
+        /// Who has applied it.
+        requested_by: String,
     },
     /// Free what the node holds instead of bringing it onto an instance.
     Divert {
@@ -83,6 +90,9 @@ impl Workflow for Operation {
             OperationCommand::Signal(signal) => on_signal(machine, signal),
             OperationCommand::Resume(resume) => on_resume(machine, *resume),
             OperationCommand::Cancel { requested_by, reason } => on_cancel(machine, requested_by, reason),
+            OperationCommand::ChangeSpec { spec, requested_by } => {
+                on_changed_spec(machine, *spec, requested_by)
+            }
             OperationCommand::Divert { cause, delete } => on_divert(machine, cause, delete),
             OperationCommand::Abandon => on_abandon(machine),
         }
@@ -103,6 +113,10 @@ impl Workflow for Operation {
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
+            if let Some(changed) = way_out::of_the_file(op, intent, &format!("{step}: {because}")) {
+                machine.push(changed)?;
+                return proceed(machine);
+            }
             let needs = kind.remedy(&op.id);
             return Ok(stuck(machine, step, because, needs)?);
         }
@@ -111,8 +125,7 @@ impl Workflow for Operation {
             step: step.clone(),
             evidence: evidence.clone(),
         })?;
-        let settled = Settled { op: machine.state(), step, intent, evidence: &evidence };
-        for event in consequences(&settled) {
+        for event in way_out::follows(machine.state(), record, &evidence) {
             machine.push(event)?;
         }
         proceed(machine)
@@ -172,6 +185,7 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     if let Some((steps, because)) = short_notice::dropped(machine.state(), machine.now_ms()) {
         machine.push(OperationEvent::Dropped { steps, because })?;
     }
+    way_out::withdraw(machine)?;
     machine.intend()?;
     if let Some((resources, outcome)) = finish::finished(machine.state()) {
         machine.push(OperationEvent::Finished { resources, outcome })?;
@@ -256,6 +270,7 @@ fn on_signal(machine: &mut Machine<Operation>, signal: Signal) -> Result<(), Ref
             machine.push(OperationEvent::CandidateLost { instance: signal.instance, because })?;
         }
     }
+    way_out::wake(machine)?;
     proceed(machine)
 }
 
@@ -276,6 +291,20 @@ fn on_resume(machine: &mut Machine<Operation>, resume: Resume) -> Result<(), Ref
         addresses_elsewhere: resume.granted.elsewhere,
         restore: resume.restore,
     })?;
+    proceed(machine)
+}
+
+fn on_changed_spec(
+    machine: &mut Machine<Operation>,
+    spec: NodeSpec,
+    requested_by: String,
+) -> Result<(), Refusal> {
+    let op = machine.state();
+    if op.order.spec == spec || matches!(op.status, Status::Finished { .. }) {
+        return Ok(());
+    }
+    let because = SpecChange::Applied { requested_by };
+    machine.push(OperationEvent::SpecChanged { spec, because, keeps_root: false })?;
     proceed(machine)
 }
 

@@ -64,6 +64,8 @@ impl Facts {
             orphans: orphans(order),
             handover_dropped: false,
             uncleaned: BTreeMap::new(),
+            launched_by: None,
+            subnet_is_full: false,
         }
     }
 }
@@ -152,7 +154,7 @@ fn interface(order: &Order, place: Place) -> Option<InterfaceFact> {
 }
 
 /// How the root goes on.
-fn root_method(
+pub(super) fn root_method(
     order: &Order,
     volumes: &BTreeMap<Slot, VolumeFact>,
     restored: Option<&SnapshotId>,

@@ -18,7 +18,7 @@ use crate::model::root::RootMethod;
 use crate::model::signal::{Certainty, Signal};
 use crate::model::survey::Kept;
 use crate::model::volume::{Found, Slot};
-use crate::operation::event::Diversion;
+use crate::operation::event::{Diversion, Order};
 use crate::step::intent::{Intent, Launch};
 
 /// An interface of the node in another subnet than the previous one.
@@ -373,6 +373,10 @@ pub struct Facts {
     pub handover_dropped: bool,
     /// Resources that could not be cleaned up in this operation, by id, with the reason.
     pub uncleaned: BTreeMap<String, String>,
+    /// The order, with the file, that the last launch was intended by.
+    pub launched_by: Option<Arc<Order>>,
+    /// No address was free in the subnet where the node was, when a launch last asked there.
+    pub subnet_is_full: bool,
 }
 
 impl Facts {

@@ -40,6 +40,7 @@ use crate::model::aws::{InstanceId, Market, VolumeId};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::Origin;
+use crate::model::signal::Certainty;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::event::Order;
 use crate::operation::facts::{Candidate, Direction, Facts, Holder};
@@ -140,6 +141,14 @@ impl Operation {
         self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
     }
 
+    /// Whether the node has no instance to go back to, or is about to lose it.
+    pub(crate) fn is_urgent(&self) -> bool {
+        let threatened = |old: &Holder| old.ended || old.certainty >= Certainty::Warned;
+        self.order.kind == OperationKind::Replace
+            && !self.gives_up()
+            && (self.no_return().is_some() || self.old().is_none_or(threatened))
+    }
+
     /// Whether an attachment of a volume is open: its instance may be writing to it.
     pub(crate) fn is_being_attached(&self, slot: &Slot) -> bool {
         self.has_open(&format!("attach:{slot}"))
@@ -187,9 +196,12 @@ impl Operation {
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
             return Some("there is no instance to go back to".to_owned());
         };
-        let fencing = self.steps.values().any(
-            |record| matches!(record.intent.as_ref(), Intent::Fence(Fence { instance, .. }) if *instance == old.instance),
-        );
+        // A termination that EC2 has refused has not happened.
+        let is_refused = |record: &StepRecord| matches!(record.outcome, Some((Evidence::Refused { .. }, _)));
+        let fencing = self.steps.values().any(|record| {
+            matches!(record.intent.as_ref(), Intent::Fence(Fence { instance, .. }) if *instance == old.instance)
+                && !is_refused(record)
+        });
         if old.ended {
             Some(format!("{} is gone", old.instance))
         } else if fencing {

@@ -12,8 +12,8 @@ use crate::operation::state::{Due, Operation};
 use crate::rules::cleanup::{clean, orphans};
 use crate::rules::transfer::TransferMethod;
 use crate::rules::{
-    address_retention, attached_volumes, capacity, existing_volumes, interface, root_clone, snapshot_ahead,
-    survey,
+    address_retention, attached_volumes, capacity, existing_volumes, interface, launch_refused, root_clone,
+    snapshot_ahead, survey,
 };
 use crate::spec::node::{DataVolumeSpec, Handover, NetworkMode};
 use crate::step::intent::{
@@ -199,7 +199,10 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let kept = facts.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
     let interface = match (kept, &pool.subnet) {
         (_, Some(subnet)) => new(subnet),
-        (None, None) => new(&facts.subnet),
+        (None, None) => match launch_refused::kept_interface(op, &pool) {
+            Some(kept) => LaunchInterface::Kept(kept),
+            None => new(&facts.subnet),
+        },
         (Some(fact), None) => match (&fact.place, &fact.held) {
             (Place::Free, Some(held)) if interface::are_groups_right(op) => {
                 LaunchInterface::Kept(held.interface.clone())

@@ -12,7 +12,7 @@ use crate::operation::state::Operation;
 use crate::rules::{address_retention, capacity};
 use crate::spec::node::NetworkMode;
 use crate::step::evidence::Evidence;
-use crate::step::intent::{AdoptRoot, Intent};
+use crate::step::intent::Intent;
 
 /// Why a candidate is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

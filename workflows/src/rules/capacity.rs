@@ -160,10 +160,15 @@ fn go_on(op: &mut Operation, pool: CapacityPool, because: String, at_ms: u64) {
     let pools = pools(op);
     let opens_ms = op.started_at_ms + u64::from(op.order.spec.capacity.on_demand.after_s) * 1_000;
     let ladder = &mut op.facts.ladder;
+    let place = ladder.next % pools.len().max(1);
+    // The file was changed while this pool was asked: the new ladder has its own next pool.
+    let is_next = pools.get(place) == Some(&pool);
     if ladder.rejected.len() < REJECTED_MAX {
         ladder.rejected.push(Rejected { pool, because, at_ms });
     }
-    let place = ladder.next % pools.len().max(1);
+    if !is_next {
+        return;
+    }
     let is_closed = |pool: &CapacityPool| pool.market == Market::OnDemand && at_ms < opens_ms;
     let above = pools.iter().enumerate().skip(place + 1);
     if let Some((next, _)) = above.into_iter().find(|(_, pool)| !is_closed(pool)) {
@@ -175,6 +180,13 @@ fn go_on(op: &mut Operation, pool: CapacityPool, because: String, at_ms: u64) {
     ladder.not_before_ms = if waited_for.is_some() { opens_ms } else { again_ms };
     ladder.next = waited_for.unwrap_or(0);
     ladder.answered = false;
+}
+
+/// Another file says which pools there are: they are asked at once, from the first one on.
+pub(crate) fn begin_anew(op: &mut Operation) {
+    let rejected = std::mem::take(&mut op.facts.ladder.rejected);
+    op.facts.ladder = Ladder { rejected, ..Ladder::default() };
+    op.facts.surveyed = None;
 }
 
 /// No pool may be asked now: the next look at them follows after a pause.

@@ -100,6 +100,22 @@ pub enum Evidence {
         /// Why.
         because: NotAsked,
     },
+    /// EC2 refuses the launch because its image does not exist, or may not be used; nothing was launched.
+    ImageGone {
+        /// The image.
+        image: ImageId,
+        /// EC2's message.
+        message: String,
+    },
+    /// EC2 refuses the launch because no address is free in the subnet; nothing was launched.
+    NoAddress {
+        /// EC2's code.
+        code: String,
+        /// EC2's message.
+        message: String,
+    },
+    /// The request was given up before it had an effect: the node's file has changed since it was written.
+    Outdated,
     /// The instance runs.
     Started {
         /// Its primary interface.

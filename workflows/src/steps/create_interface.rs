@@ -23,6 +23,10 @@ impl Step for CreateInterface {
         Patience::until_a_person_is_needed(15 * MINUTE_MS)
     }
 
+    fn follows_the_file(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::InterfaceCreated { interface, private_ip } = seen.evidence else { return };
         let facts = &mut op.facts;

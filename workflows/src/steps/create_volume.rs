@@ -29,6 +29,10 @@ impl Step for CreateVolume {
         matches!(hint, WakeHint::Volume { .. })
     }
 
+    fn follows_the_file(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::VolumeCreated { volume } = seen.evidence else { return };
         let restored = op.facts.restore.remove(&self.slot).is_some();

@@ -5,6 +5,8 @@
 //! (`rules::capacity`). An interface that is lost is created again. An instance that comes when the
 //! operation gives up, or when the root goes on as another image, is lost to it: it is fenced.
 
+use std::sync::Arc;
+
 use crate::model::aws::{InstanceId, SpotRequestId};
 use crate::model::capacity::NotAsked;
 use crate::model::operation_id::OperationKind;
@@ -12,7 +14,7 @@ use crate::model::root::RootMethod;
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::{Candidate, Place};
 use crate::operation::state::Operation;
-use crate::rules::capacity;
+use crate::rules::{capacity, launch_refused};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Launch, LaunchInterface};
@@ -32,6 +34,7 @@ impl Step for Launch {
 
     fn begin(&self, op: &mut Operation) {
         op.facts.launches += 1;
+        op.facts.launched_by = Some(Arc::clone(&op.order));
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
@@ -60,6 +63,11 @@ impl Step for Launch {
             }
             _ => {}
         }
+        launch_refused::learn(op, self, seen.evidence, seen.at_ms);
+    }
+
+    fn follows_the_file(&self) -> bool {
+        true
     }
 
     fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
@@ -110,6 +118,7 @@ impl Step for Launch {
             }
             Evidence::NoCapacity { code, .. } => format!("{pool}: {code}"),
             Evidence::NotAsked { because } => format!("{pool}: {because}"),
+            Evidence::ImageGone { image, message } => format!("{image} cannot be launched: {message}"),
             other => words::common(other),
         }
     }
@@ -117,7 +126,9 @@ impl Step for Launch {
     fn rejection(&self, seen: &Evidence) -> Option<String> {
         let pool = &self.pool;
         match seen {
-            Evidence::NoCapacity { code, message } => Some(format!("{pool}: {code}: {message}")),
+            Evidence::NoCapacity { code, message } | Evidence::NoAddress { code, message } => {
+                Some(format!("{pool}: {code}: {message}"))
+            }
             Evidence::NotAsked { because } => {
                 let again = match because {
                     NotAsked::Remembered { again_in_s, .. } => {

@@ -19,6 +19,10 @@ impl Step for Resolve {
         Patience::until_a_person_is_needed(15 * MINUTE_MS)
     }
 
+    fn follows_the_file(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         if let Evidence::Resolved(placement) = seen.evidence {
             op.facts.placement = Some(placement.clone());

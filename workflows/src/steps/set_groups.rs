@@ -21,6 +21,10 @@ impl Step for SetGroups {
         Patience::until_a_person_is_needed(15 * MINUTE_MS)
     }
 
+    fn follows_the_file(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         if let Evidence::GroupsSet | Evidence::Lost { .. } = seen.evidence
             && let Some(fact) = op.facts.interface_mut(&self.interface)

@@ -1,6 +1,7 @@
 //! A step that has settled, and the events that several steps have in common.
 
 use crate::model::aws::InstanceId;
+use crate::model::operation_id::OperationKind;
 use crate::operation::event::OperationEvent;
 use crate::operation::state::{Operation, Status};
 use crate::rules::{recovery_point, root_clone};
@@ -35,10 +36,29 @@ impl Settled<'_> {
             ),
             Evidence::Refused { code, message } => self.stuck(
                 format!("{code}: {message}"),
-                format!("remove the cause, then: perennial workflow resume {id}"),
+                format!("{}: perennial workflow resume {id}", self.remedy_of_a_refusal()),
             ),
             _ => Vec::new(),
         }
+    }
+
+    /// What a person does about a refusal, up to the command that makes the operation try again.
+    fn remedy_of_a_refusal(&self) -> String {
+        let op = self.op;
+        let by_the_file = if self.intent.as_step().follows_the_file() {
+            "correct the node file, `perennial node apply -f FILE` makes it go on; or "
+        } else {
+            ""
+        };
+        let anew = if op.may_be_diverted() && op.order.kind != OperationKind::Provision {
+            format!(
+                " (or begin anew: `perennial node pause {node}`, then `perennial node resume {node}`)",
+                node = op.id.node()
+            )
+        } else {
+            String::new()
+        };
+        format!("{by_the_file}remove the cause{anew}, then")
     }
 
     /// A resource without data that is lost is created again.
@@ -69,7 +89,7 @@ impl Settled<'_> {
     pub(crate) fn next_root_method(&self, instance: &InstanceId, because: String) -> Vec<OperationEvent> {
         let from = self.op.facts.root_method;
         let to = root_clone::after_adoption(self.op, self.evidence);
-        vec![OperationEvent::RootMethodChosen { instance: instance.clone(), from, to, because }]
+        vec![OperationEvent::RootMethodChosen { instance: Some(instance.clone()), from, to, because }]
     }
 
     pub(crate) fn stuck(&self, because: String, needs: String) -> Vec<OperationEvent> {

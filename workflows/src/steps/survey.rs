@@ -28,6 +28,10 @@ impl Step for Question {
         }
     }
 
+    fn follows_the_file(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         survey::learn(op, self, seen.evidence, seen.at_ms);
     }

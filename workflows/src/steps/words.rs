@@ -10,6 +10,8 @@ pub(crate) fn common(evidence: &Evidence) -> String {
     match evidence {
         Evidence::StillBusy { because } => format!("still busy: {because}"),
         Evidence::NoCapacity { code, .. } => code.clone(),
+        Evidence::NoAddress { code, message } => format!("{code}: {message}"),
+        Evidence::Outdated => "given up without effect: the file has changed".to_owned(),
         Evidence::AdoptRefused { code, message } | Evidence::Refused { code, message } => {
             format!("refused: {code}: {message}")
         }
@@ -39,6 +41,7 @@ pub(crate) fn common(evidence: &Evidence) -> String {
         | Evidence::SnapshotCompleted { .. }
         | Evidence::ImageAvailable { .. }
         | Evidence::Launched { .. }
+        | Evidence::ImageGone { .. }
         | Evidence::Started { .. }
         | Evidence::Adopted { .. }
         | Evidence::Attached

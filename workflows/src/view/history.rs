@@ -292,6 +292,13 @@ impl<'a> Teller<'a> {
                     self.remark(at_ms, restored(restore, at_ms));
                 }
             }
+            OperationEvent::SpecChanged { because, keeps_root, .. } => {
+                if self.told.status.starts_with("stuck") {
+                    self.told.status = "running".to_owned();
+                }
+                let root = if *keeps_root { "; the present root stays" } else { "" };
+                self.remark(at_ms, format!("{because}{root}"));
+            }
             OperationEvent::CancelRequested { requested_by, reason } => {
                 self.told.status = "cancelling".to_owned();
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));

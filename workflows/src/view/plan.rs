@@ -105,6 +105,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         before,
         keep: None,
         reimage: false,
+        good: None,
         restore: None,
         prune: Vec::new(),
         cause: match (&registered, assumption.instance) {
@@ -332,6 +333,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         before: with_an_address(spec, Resources::default()),
         keep: None,
         reimage: false,
+        good: None,
         restore: None,
         prune: Vec::new(),
         cause: Cause::Request {

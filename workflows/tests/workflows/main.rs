@@ -6,6 +6,7 @@ mod desk;
 mod run;
 
 mod address_pools;
+mod another_file;
 mod backups;
 mod laws;
 mod prune;

@@ -73,6 +73,7 @@ fn finished(number: u64, kind: OperationKind, resources: Resources) -> NodeEvent
         resources,
         outcome: Outcome::Completed,
         finals: false,
+        launched_by: None,
     }
 }
 

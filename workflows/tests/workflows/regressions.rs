@@ -243,7 +243,6 @@ fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     let mut desk = half_freed(&another);
     assert!(desk.is_stuck());
     desk.apply(&NodeSpec { backup: None, ..spec(RootMode::Adopt) });
-    desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.steps());
     desk.tend_all();
@@ -453,8 +452,7 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     let mut good = spec(RootMode::None);
     good.data_volumes[0].name = NodeName::parse("logs").unwrap();
     let disposition = desk.apply(&good);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().unwrap().status);
     let slots: Vec<String> = desk.node().resources.volumes.keys().map(ToString::to_string).collect();
@@ -474,8 +472,7 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     assert!(desk.is_stuck());
     wanted.private_ip = Some("10.0.0.10".parse().unwrap());
     let disposition = desk.apply(&wanted);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     desk.drive(&well);
     assert_eq!(desk.node().resources.address, wanted.private_ip);
 }
@@ -548,8 +545,7 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     narrow.capacity.other_subnets.clear();
     narrow.network.zone_change = ZoneChange::default();
     let disposition = desk.apply(&narrow);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     let mut zones = BTreeSet::new();
     for _ in 0..100 {
         for step in desk.open().iter().flat_map(Operation::open_steps) {
@@ -588,7 +584,6 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
     });
     assert!(desk.is_stuck());
     desk.apply(&spec(RootMode::None));
-    desk.resume(Vec::new(), None);
     let workflow = desk.node().open.unwrap().0;
     desk.ask(Work::Cancel(CancelParams { workflow: workflow.clone(), reason: None }));
     desk.drive(&|intent| {

@@ -422,8 +422,7 @@ fn a_survey_of_a_file_that_was_corrected_meanwhile_is_made_again() {
     let mut draft = run.draft();
     draft.resume("ops".into(), Vec::new(), spec).unwrap();
     run.take(draft);
-    assert_eq!(run.question().requirements.unwrap().vcpus.min, 2);
-    run.settle("survey", Some(Evidence::Surveyed(Survey::default())));
+    // A look that is under way is given up for the one of the new file.
     assert_eq!(run.question().requirements.unwrap().vcpus.min, 4, "{:?}", run.state.status);
 }
 
