@@ -551,11 +551,17 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         Evidence::Lost { what } => format!("lost: {what}"),
         Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),
-        Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
+        Evidence::Backup(evidence) => backup_in_words(evidence),
+    }
+}
+
+fn backup_in_words(evidence: &BackupEvidence) -> String {
+    match evidence {
+        BackupEvidence::Taken { snapshots, .. } => {
             let ids: Vec<String> = snapshots.iter().map(|taken| taken.snapshot.to_string()).collect();
             format!("{} is being copied", ids.join(", "))
         }
-        Evidence::Backup(evidence) => evidence.to_string(),
+        evidence => evidence.to_string(),
     }
 }
 
