@@ -50,7 +50,16 @@ const CRATES: [(&str, &[&[&str]]); 7] = [
     ("store", &[]),
     (
         "workers",
-        &[&["port"], &["aws", "cloud"], &["capacity"], &["steps"], &["ingest"], &["periodic"], &["service"]],
+        &[
+            &["port"],
+            &["aws", "cloud"],
+            &["capacity"],
+            &["steps"],
+            &["preflight"],
+            &["ingest"],
+            &["periodic"],
+            &["service"],
+        ],
     ),
     ("views", &[&["model"], &["query", "schemas"]]),
     ("sim", &[&["faults", "world"], &["cloud", "wire"]]),

@@ -9,6 +9,7 @@
 //!   types
 //! - [`capacity`]: what this process remembers and counts of capacity
 //! - `steps`: carries out the steps of the workflows
+//! - [`preflight`]: what can be known about a node file before anything is made
 //! - [`ingest`]: messages of the queues into the journal
 //! - [`periodic`]: what is looked at every so often
 //! - [`service`]: all of it, running
@@ -20,5 +21,6 @@ pub mod cloud;
 pub mod ingest;
 pub mod periodic;
 pub mod port;
+pub mod preflight;
 pub mod service;
 mod steps;

@@ -9,6 +9,8 @@ use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
 
 use crate::commands::files;
+#[cfg(feature = "aws")]
+use crate::commands::preflight;
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
 use crate::installation::journal_file::{self, Holder};
@@ -43,7 +45,7 @@ const VARIABLES: [&str; 15] = [
 /// Of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Also ask EC2 whether the instance of this node file may be launched
+    /// Also check what this node file asks for, as `node apply` does
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -268,7 +270,11 @@ async fn ec2(
     }
     match spec {
         None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
-        Some(spec) => dry_run(cloud.as_ref(), spec, report).await,
+        Some(spec) => {
+            let is_new = preflight::is_new(&spec.name, installation).await;
+            let checks = perennial_workers::preflight::of_node(cloud.as_ref(), spec, is_new).await;
+            preflight::add(&checks, report);
+        }
     }
 }
 
@@ -276,61 +282,4 @@ async fn ec2(
 #[cfg(feature = "aws")]
 fn advice(error: &perennial_workers::port::error::CloudError, answered: &'static str) -> &'static str {
     if error.code.is_empty() { "check the network, AWS_REGION and AWS_ENDPOINT_URL" } else { answered }
-}
-
-#[cfg(feature = "aws")]
-async fn dry_run(
-    cloud: &dyn perennial_workers::port::Cloud,
-    spec: &perennial_workflows::spec::node::NodeSpec,
-    report: &mut DoctorReport,
-) {
-    use perennial_workers::port::{LaunchNetwork, LaunchRequest};
-
-    let zone = match cloud.subnets(std::slice::from_ref(&spec.subnet)).await {
-        Ok(subnets) => match subnets.first() {
-            Some(subnet) => subnet.zone.clone(),
-            None => {
-                return report.fail("subnet", format!("{} is not there", spec.subnet), "name another one");
-            }
-        },
-        Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
-    };
-    if spec.capacity.is_surveyed() {
-        let named = perennial_workers::port::TypeQuery::Named(vec!["m5.large".to_owned()]);
-        match cloud.instance_types(&named).await {
-            Ok(_) => report.ok("instance types", "may be looked at"),
-            Err(error) => {
-                report.fail("instance types", error.to_string(), "allow ec2:DescribeInstanceTypes");
-            }
-        }
-        match cloud.offered_types(&zone).await {
-            Ok(offered) => report.ok("offerings", format!("{} types in {zone}", offered.len())),
-            Err(error) => {
-                report.fail("offerings", error.to_string(), "allow ec2:DescribeInstanceTypeOfferings");
-            }
-        }
-    }
-    for pool in spec.ladder(&spec.subnet, None) {
-        let check = format!("launch {pool}");
-        let request = LaunchRequest {
-            client_token: uuid::Uuid::now_v7().to_string(),
-            image: spec.image.clone(),
-            instance_type: pool.instance_type.clone(),
-            market: pool.market,
-            price_max: spec.capacity.price_max.clone(),
-            zone: zone.clone(),
-            network: LaunchNetwork::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
-            volumes: Vec::new(),
-            suppress: Vec::new(),
-            root: None,
-            key_name: spec.key_name.clone(),
-            instance_profile: spec.instance_profile.clone(),
-            user_data: spec.user_data.clone(),
-            tags: spec.tags.clone(),
-        };
-        match cloud.may_run_instances(&request).await {
-            Ok(()) => report.ok(&check, format!("allowed in {zone}")),
-            Err(error) => report.fail(&check, error.to_string(), "see the IAM policy, and the node file"),
-        }
-    }
 }

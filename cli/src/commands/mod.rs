@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod node;
+pub(crate) mod preflight;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;

@@ -15,7 +15,7 @@ use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;
-use crate::commands::{confirm, files, prune};
+use crate::commands::{confirm, files, preflight, prune};
 use crate::failure::{Failure, chain};
 use crate::installation::Installation;
 use crate::output::{Output, backups, history, node, plan};
@@ -83,6 +83,9 @@ pub(crate) struct ApplyArgs {
     /// The node file, YAML or JSON; - reads stdin
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
+    /// Do not ask EC2 first whether it would take what the file asks for
+    #[arg(long)]
+    no_preflight: bool,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -217,6 +220,9 @@ pub(crate) async fn run(
     match command {
         NodeCommand::Apply(args) => {
             let spec = files::node(&args.file)?;
+            if !args.no_preflight {
+                preflight::of_file(&spec, installation, output).await?;
+            }
             let params = serde_json::json!({ "spec": spec });
             args.submit.submit(installation, output, ("node.apply", Some(&spec.name)), params).await
         }
@@ -224,6 +230,7 @@ pub(crate) async fn run(
         NodeCommand::Recycle(args) => {
             let mut params = reasoned(serde_json::json!({}), args.reason.as_deref());
             if let Some(image) = &args.reimage {
+                preflight::of_image(image, installation).await?;
                 params["reimage"] = image.to_string().into();
             }
             let about = ("node.recycle", Some(&args.node.name));

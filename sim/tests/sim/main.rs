@@ -8,6 +8,7 @@ mod nodes;
 mod sweep;
 
 mod address_retention;
+mod another_file;
 mod attached_volumes;
 mod backups;
 mod bounds;

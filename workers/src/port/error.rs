@@ -246,7 +246,7 @@ impl CloudError {
     }
 
     /// Whether it says that the image of a launch does not exist, or may not be used. EC2 answers a launch of
-    /// another account's image that is not shared any more with AuthFailure, "Not authorized for images".
+    /// another account's image that is shared no more with AuthFailure, "Not authorized for images".
     #[must_use]
     pub fn is_of_the_image(&self) -> bool {
         let is_unshared = self.code == "AuthFailure" && self.message.contains("images");
@@ -259,8 +259,8 @@ impl CloudError {
         self.code == "InsufficientFreeAddressesInSubnet"
     }
 
-    /// Whether it says that a launch cannot be as the node's file wants it: something that the file names does
-    /// not exist, or does not fit. Neither a wait nor other rights would change that.
+    /// Whether it says that a launch cannot be as the node's file wants it: something that the file names
+    /// does not exist, or does not fit. Neither a wait nor other rights would change that.
     #[must_use]
     pub fn is_of_the_file(&self) -> bool {
         let is_missing = self.code.ends_with(".NotFound") || self.code.ends_with(".Malformed");

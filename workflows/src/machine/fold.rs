@@ -227,6 +227,7 @@ fn follow(op: &mut Operation, spec: &NodeSpec) {
         return;
     }
     capacity::begin_anew(op);
+    op.facts.failed_launches = 0;
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
         record.asked.outdated |= record.intent.as_step().follows_the_file();
     }

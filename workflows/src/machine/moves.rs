@@ -176,7 +176,12 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
         return Ok(());
     }
     if let Some((step, because, needs)) = needs_a_person(machine.state()) {
-        return Ok(stuck(machine, step, because, needs)?);
+        // Launches that end before their instance runs may do so because of the file.
+        let good = way_out::last_good(machine.state(), &because).filter(|_| step == "launch");
+        match good {
+            Some(changed) => machine.push(changed)?,
+            None => return Ok(stuck(machine, step, because, needs)?),
+        }
     }
     if let Some(reason) = capacity::gives_up(machine.state()) {
         let requested_by = capacity::BY_ITSELF.to_owned();

@@ -5,7 +5,7 @@ use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::domain::submission::{
     ApplyParams, CancelParams, RecycleParams, ReplaceParams, Work,
 };
-use perennial_workflows::model::aws::{GroupId, ImageId, InstanceState};
+use perennial_workflows::model::aws::{GroupId, ImageId, InstanceId, InstanceState};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
 use perennial_workflows::model::root::RootMethod;
@@ -302,6 +302,29 @@ fn a_file_that_is_refused_does_not_leave_a_dying_node_without_an_instance() {
             assert_eq!(desk.node().good.as_deref(), Some(&good));
         }
     }
+}
+
+/// Launches that end before their instance runs, with the present file only.
+#[test]
+fn launches_that_fail_with_the_present_file_give_way_to_the_last_good_one() {
+    let good = spec(NetworkMode::SecondaryIp, RootMode::Adopt);
+    let mut desk = running(&good);
+    let bad = NodeSpec { instance_profile: Some("new".into()), ..good.clone() };
+    apply(&mut desk, &bad);
+    lose(&mut desk);
+    let fails = |intent: &Intent| match intent {
+        Intent::Launch { instance_profile: Some(_), .. } => Some(Evidence::InstanceGone {
+            instance: InstanceId::parse("i-dead").unwrap(),
+            state: Some(InstanceState::Terminated),
+            reason: Some("Server.InternalError".into()),
+        }),
+        _ => None,
+    };
+    drive(&mut desk, &fails);
+    let (status, _) = ended(&desk);
+    assert!(matches!(status, Status::Finished { outcome: Outcome::Completed, .. }), "{status:?}");
+    assert_eq!(desk.node().good.as_deref(), Some(&good));
+    assert_eq!(desk.node().spec.as_ref(), Some(&bad));
 }
 
 fn gone(intent: &Intent) -> Option<Evidence> {
