@@ -70,6 +70,7 @@ impl Settled<'_> {
             Intent::AttachInterface { instance, .. } => interface::attached(self, instance),
             Intent::ReleaseInterface { .. } | Intent::SetGroups { .. } => interface::made_anew(self),
             Intent::CreateVolume { .. } | Intent::CreateInterface { .. } => self.not_created(),
+            Intent::Fence { instance, .. } => instance::not_fenced(self, instance),
             Intent::DeleteVolume { .. }
             | Intent::DeleteInterface { .. }
             | Intent::DeregisterImage { .. }
@@ -79,7 +80,6 @@ impl Settled<'_> {
             | Intent::ClaimVolume { .. }
             | Intent::Grow { .. }
             | Intent::Preserve { .. }
-            | Intent::Fence { .. }
             | Intent::SnapshotRoot { .. }
             | Intent::SnapshotVolume { .. }
             | Intent::RegisterImage { .. }

@@ -179,9 +179,11 @@ impl Operation {
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
             return Some("there is no instance to go back to".to_owned());
         };
-        let fencing = self.steps.values().any(
-            |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
-        );
+        // What EC2 has refused (termination protection) has ended nothing.
+        let fencing = self.steps.values().any(|record| {
+            matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance)
+                && !matches!(record.outcome, Some((Evidence::Refused { .. }, _)))
+        });
         if old.ended {
             Some(format!("{} is gone", old.instance))
         } else if fencing {

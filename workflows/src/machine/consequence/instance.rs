@@ -67,6 +67,21 @@ pub(super) fn started(settled: &Settled<'_>, instance: &InstanceId) -> Vec<Opera
     }
 }
 
+pub(super) fn not_fenced(settled: &Settled<'_>, instance: &InstanceId) -> Vec<OperationEvent> {
+    match settled.evidence {
+        // EC2's code for DisableApiTermination (EC2 API reference, TerminateInstances).
+        Evidence::Refused { code, message } if code == "OperationNotPermitted" => settled.stuck(
+            format!("{instance} has termination protection: {code}: {message}"),
+            format!(
+                "take it off: `aws ec2 modify-instance-attribute --instance-id {instance} \
+                 --no-disable-api-termination`, then: perennial workflow resume {}",
+                settled.op.id
+            ),
+        ),
+        _ => settled.blocked(),
+    }
+}
+
 /// Reasons of a failed launch that no other pool would mend (EC2 User Guide, "Instance terminates
 /// immediately").
 fn is_ours_to_mend(reason: &str) -> bool {
