@@ -14,7 +14,7 @@
 //! - preserve
 //!   - Call: ModifyInstanceAttribute. It is declarative.
 //! - fence
-//!   - Call: TerminateInstances. EC2 documents it as idempotent.
+//!   - Call: TerminateInstances, later with Force and SkipOsShutdown. EC2 documents it as idempotent.
 //! - detach
 //!   - Call: DetachVolume, naming the old instance. It cannot affect a newer holder.
 //! - attach

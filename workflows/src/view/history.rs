@@ -479,11 +479,12 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         },
         Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
         Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
-        Evidence::Fenced { found, terminated_by_us: true, .. } => {
-            format!("found {found}, terminated by us; terminated, seen twice")
-        }
-        Evidence::Fenced { found, terminated_by_us: false, reason } => {
-            format!("found {found}; terminated, seen twice{}", in_brackets(reason.as_deref()))
+        Evidence::Fenced { found, terminated_by_us, reason, forced } => {
+            let by_us = if *terminated_by_us { ", terminated by us" } else { "" };
+            let by_force =
+                if *forced { "; it did not get past shutting-down, and was terminated by force" } else { "" };
+            let reason = in_brackets(reason.as_deref().filter(|_| !terminated_by_us));
+            format!("found {found}{by_us}{by_force}; terminated, seen twice{reason}")
         }
         Evidence::Released => released_in_words(intent),
         Evidence::StillBusy { because } => format!("still busy: {because}"),

@@ -273,9 +273,12 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DetachInterface { .. }
         | Intent::Release { .. }
         | Intent::ReleaseInterface { .. } => Evidence::Released,
-        Intent::Fence { .. } => {
-            Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
-        }
+        Intent::Fence { .. } => Evidence::Fenced {
+            found: "running".to_owned(),
+            terminated_by_us: true,
+            reason: None,
+            forced: false,
+        },
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
             let ahead = snapshot_ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
