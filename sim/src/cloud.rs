@@ -49,7 +49,8 @@ use crate::faults::{Fault, Faults, Rule};
 use crate::world::catalogue::SCORED_TYPES_MIN;
 use crate::world::settings::Settings;
 use crate::world::{
-    ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
+    ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet,
+    Termination, World,
 };
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for
@@ -466,6 +467,13 @@ impl Cloud for SimRegion {
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
         self.call(Action::TerminateInstances, |world, now| world.terminate_instances(now, id).map(|_| ()))
             .await
+    }
+
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
+        self.call(Action::TerminateInstances, |world, now| {
+            world.terminate_all(now, std::slice::from_ref(id), Termination::Forced).map(|_| ())
+        })
+        .await
     }
 
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError> {

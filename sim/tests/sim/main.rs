@@ -34,6 +34,7 @@ mod situations;
 mod snapshot_ahead;
 mod storms;
 mod survey;
+mod termination;
 mod trouble;
 mod volumes;
 #[cfg(feature = "wire")]

@@ -421,6 +421,12 @@ impl Cloud for Ec2 {
         call.send().await.map(drop).map_err(failed(Action::TerminateInstances))
     }
 
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
+        let call = self.client.terminate_instances().instance_ids(id.as_str());
+        let call = call.force(true).skip_os_shutdown(true);
+        call.send().await.map(drop).map_err(failed(Action::TerminateInstances))
+    }
+
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError> {
         let call = self.client.cancel_spot_instance_requests().spot_instance_request_ids(id.as_str());
         call.send().await.map(drop).map_err(failed(Action::CancelSpotInstanceRequests))

@@ -199,6 +199,7 @@ budgeted! {
     GetInstanceUefiData: fn uefi_data(&self, instance: &InstanceId) -> Option<String>;
     RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
     TerminateInstances: fn terminate_instance(&self, id: &InstanceId) -> ();
+    TerminateInstances: fn force_terminate_instance(&self, id: &InstanceId) -> ();
     CancelSpotInstanceRequests: fn cancel_spot_request(&self, id: &SpotRequestId) -> ();
     ModifyInstanceAttribute: fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> ();
     ModifyNetworkInterfaceAttribute: fn preserve_interface(&self, id: &InterfaceId, attachment: &AttachmentId) -> ();
@@ -273,6 +274,7 @@ mod tests {
             fn uefi_data(i: &InstanceId) -> Option<String>;
             fn run_instance(r: &LaunchRequest) -> InstanceView;
             fn terminate_instance(i: &InstanceId) -> ();
+            fn force_terminate_instance(i: &InstanceId) -> ();
             fn cancel_spot_request(i: &SpotRequestId) -> ();
             fn preserve_volumes(i: &InstanceId, d: &[String]) -> ();
             fn preserve_interface(i: &InterfaceId, a: &AttachmentId) -> ();

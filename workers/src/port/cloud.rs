@@ -76,6 +76,8 @@ pub trait Cloud: Send + Sync + 'static {
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError>;
     /// TerminateInstances, one instance.
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError>;
+    /// TerminateInstances with Force and SkipOsShutdown, one instance: for one that hangs in `shutting-down`.
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError>;
     /// CancelSpotInstanceRequests, one request.
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError>;
     /// ModifyInstanceAttribute: DeleteOnTermination=false for these devices.

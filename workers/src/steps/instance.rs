@@ -1,16 +1,28 @@
 //! Instances: launched, seen running, fenced.
 
+use std::time::Duration;
+
 use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{Launch, LaunchInterface};
+use tracing::warn;
 
 use super::own::{Claim, made_by};
 use super::pass::{Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, lost, not_yet, settled};
 use crate::capacity::pool::PoolKey;
 use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
+
+/// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over 19
+/// minutes in order. Without force EC2 gives up waiting by itself, after what its guide calls several hours.
+/// What had to be preserved was preserved before the termination was asked for; what is shutting down without
+/// having been asked cannot be changed any more.
+const FORCE_AFTER: Duration = Duration::from_mins(25);
+
+/// Between two forced terminations of an instance. One that helps does so within minutes.
+const FORCE_AGAIN: Duration = Duration::from_mins(10);
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
 /// what became of it.
@@ -48,6 +60,7 @@ pub(super) async fn fence(
                 found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
                 terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
+                forced: pass.memory.fence().forced_at_ms.is_some(),
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
         };
@@ -61,12 +74,13 @@ pub(super) async fn fence(
                 Some(again) if again.state == InstanceState::Terminated => {
                     let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
-                    settled(Evidence::Fenced { found, terminated_by_us, reason })
+                    let forced = pass.memory.fence().forced_at_ms.is_some();
+                    settled(Evidence::Fenced { found, terminated_by_us, reason, forced })
                 }
                 _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             }
         }
-        InstanceState::ShuttingDown => not_yet(LOOK_AGAIN, format!("{instance} is shutting down")),
+        InstanceState::ShuttingDown => shuts_down(pass, instance).await,
         InstanceState::Pending
         | InstanceState::Running
         | InstanceState::Stopping
@@ -85,6 +99,25 @@ pub(super) async fn fence(
             not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
         }
     }
+}
+
+/// It is on its way; or it hangs there, and is terminated by force.
+async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
+    let now_ms = pass.tools.clock.now_ms();
+    let past = |since_ms: u64| Duration::from_millis(now_ms.saturating_sub(since_ms));
+    let waited = past(*pass.memory.fence().shutting_down_since_ms.get_or_insert(now_ms));
+    let again = pass.memory.fence().forced_at_ms.is_none_or(|forced_at_ms| past(forced_at_ms) >= FORCE_AGAIN);
+    let minutes = waited.as_secs() / 60;
+    if waited < FORCE_AFTER {
+        return not_yet(LOOK_AGAIN, format!("{instance} has been shutting down for {minutes} min"));
+    }
+    if again {
+        pass.tools.cloud.force_terminate_instance(instance).await?;
+        pass.memory.fence().forced_at_ms = Some(now_ms);
+        warn!("{instance} has been shutting down for {minutes} min: it is terminated by force");
+    }
+    let hangs = format!("{instance} hangs: it has been shutting down for {minutes} min");
+    not_yet(LOOK_AGAIN, format!("{hangs}; a forced termination was asked for and has not ended it"))
 }
 
 /// Launches an instance. The client token makes a repeat safe; what carries the step's tag is looked for

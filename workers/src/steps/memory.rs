@@ -82,6 +82,10 @@ pub(super) struct Fence {
     pub(super) found: Option<String>,
     /// Whether we asked for its termination.
     pub(super) terminated: bool,
+    /// Since when every look has shown it shutting down.
+    pub(super) shutting_down_since_ms: Option<u64>,
+    /// When its termination by force was asked for.
+    pub(super) forced_at_ms: Option<u64>,
 }
 
 /// Changes something that shows the change later.

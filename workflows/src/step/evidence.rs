@@ -57,6 +57,9 @@ pub enum Evidence {
         /// EC2's reason, if the instance ended otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Whether it stayed in `shutting-down`, and was terminated by force.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
     },
     /// Free, with nothing attached.
     Released,

@@ -56,8 +56,9 @@
 //!   - An instance that may still adopt the root is not terminated: `fence:new` waits for `adopt_root`, and
 //!     what that has brought is preserved.
 //!   - Does: TerminateInstances; a persistent spot request is cancelled first. Observed by: `terminated`,
-//!     twice.
-//!   - On failure: stuck.
+//!     twice. If it is still `shutting-down` after 25 minutes: TerminateInstances with Force and
+//!     SkipOsShutdown, and the history says so.
+//!   - On failure: stuck. Termination protection is told as what it is; the workflow can then be cancelled.
 //!
 //! # After the fence
 //! - `release:x`
