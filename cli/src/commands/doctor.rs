@@ -7,6 +7,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::queue::{Queue, QueueError};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
+use perennial_views::model::server::{Server, check_tasks};
 
 use crate::commands::files;
 #[cfg(feature = "aws")]
@@ -14,7 +15,7 @@ use crate::commands::preflight;
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
 use crate::installation::journal_file::{self, Holder};
-use crate::installation::{Installation, Role};
+use crate::installation::{Installation, Role, status_file};
 use crate::output::{Output, doctor, words};
 
 /// An event from further in the future than this was written under another clock.
@@ -138,13 +139,22 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
             report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
         }
     }
-    match journal_file::holder(&path) {
-        Holder::Server(process) => report.ok("server", format!("running (process {process})")),
-        Holder::Nobody => report.warn("server", "none runs on this journal", "start `perennial serve`"),
+    let server = match journal_file::holder(&path) {
+        Holder::Server(process) => {
+            report.ok("server", format!("running (process {process})"));
+            Server::Running
+        }
+        Holder::Nobody => {
+            report.warn("server", "none runs on this journal", "start `perennial serve`");
+            Server::Absent
+        }
         Holder::Unknown(error) => {
             report.fail("server", format!("the lock cannot be tried: {error}"), "use a local file system");
+            return;
         }
-    }
+    };
+    let status = status_file::read(&config.data_dir);
+    check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
 }
 
 /// Warns when the newest event was written under another clock.

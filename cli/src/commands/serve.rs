@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::commands::signals::Signals;
 use crate::failure::Failure;
 use crate::installation::config::CloudKind;
-use crate::installation::{Installation, Role, journal_file};
+use crate::installation::{Installation, Role, journal_file, status_file};
 use crate::output::{Format, Output};
 
 /// How many events of the simulated region wait for the queue.
@@ -33,6 +33,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let interruptions = installation.queue(Role::Interruptions).await?;
     let steps = installation.queue(Role::Steps).await?;
     let (cloud, clock, place) = cloud(installation, &interruptions).await?;
+    let servers_clock = clock.clone();
     let service = Service::new(Parts {
         journal,
         steps,
@@ -45,6 +46,8 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         limits: Limits::default(),
         sweep_every: config.sweep_every(),
     });
+    let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
+    tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
     let mut running = tokio::spawn(Box::pin(service.run(shutdown)));
     ready(installation, output, &place)?;

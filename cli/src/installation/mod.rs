@@ -4,6 +4,7 @@
 pub(crate) mod aws;
 pub(crate) mod config;
 pub(crate) mod journal_file;
+pub(crate) mod status_file;
 
 use std::path::Path;
 use std::sync::Arc;
