@@ -30,7 +30,8 @@ use crate::port::{Cloud, ToldTime};
 /// Between two looks. Nothing waits for a deletion that is a matter of days; a few minutes more are nothing.
 pub const EVERY: Duration = Duration::from_mins(5);
 
-/// A clock that differs more from AWS's is wrong: machines keep time to milliseconds, and answers take seconds.
+/// A clock that differs more from AWS's is wrong: machines keep time to milliseconds, and an answer takes
+/// seconds.
 pub const DISAGREES: Duration = Duration::from_mins(1);
 
 /// How much real time an answer may take; with a clock that runs faster it is more of the clock's time.

@@ -126,7 +126,7 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
     match (&launched, PoolKey::of(intent)) {
         (Ok(_), Some(pool)) => pass.tools.refusals.served(&pool),
         (Err(error), Some(pool)) if error.is_of_the_pool() => {
-            pass.tools.refusals.refused(pool, &error.code, pass.tools.clock.now_ms());
+            pass.tools.refusals.refused(pool, &error.code);
         }
         _ => {}
     }

@@ -657,6 +657,8 @@ impl BackupCatalog {
             intended_at_ms: open.intended_at_ms,
             not_before_ms: open.not_before_ms,
             deadline_ms: open.deadline_ms,
+            budget_ms: open.budget_ms,
+            optional: open.optional,
             priority: open.priority,
         });
         open.collect()

@@ -145,6 +145,13 @@ impl Workflow for Operation {
         0
     }
 
+    fn is_optional(state: &Self, record: &StepRecord<String, Intent>) -> bool {
+        let intent = record.intent.as_ref();
+        intent.is_only_good_in_time()
+            || state.may_be_left(intent)
+            || (state.gives_up() && undo::goes_on_without(state, intent))
+    }
+
     fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
         let is_over = matches!(state.status, Status::Finished { .. });
         let open = state.steps.iter().filter(move |(_, record)| record.outcome.is_none() && !is_over);

@@ -591,6 +591,21 @@ impl Intent {
         )
     }
 
+    /// Whether the step is of no use later: a snapshot beside the way, a detach that only shortens the
+    /// outage, a look at prices. Other steps wait for as long as something hinders them.
+    #[must_use]
+    pub const fn is_only_good_in_time(&self) -> bool {
+        matches!(
+            self,
+            Self::Detach { .. }
+                | Self::DetachInterface { .. }
+                | Self::Survey(Question { needed: false, .. })
+                | Self::FinalSnapshot { .. }
+                | Self::SnapshotAhead { .. }
+                | Self::Backup(_)
+        )
+    }
+
     /// The resource that an intent deletes, by id.
     #[must_use]
     pub fn cleans(&self) -> Option<String> {
