@@ -7,7 +7,7 @@
 //! - *Wall time* ([`Clock::now_ms`]) is a stamp: what the journal and people are told. It can be set, forward
 //!   and back, while a process runs.
 //! - *Monotonic time* ([`Clock::monotonic_ms`]) is for everything that waits, or asks how long ago something
-//!   was seen by this process. It only goes forward, and nobody sets it. It means nothing in another process.
+//!   was seen by this process. It only goes forward and cannot be set. It means nothing in another process.
 //!
 //! A jump of the wall time against the monotonic one is noticed ([`Clock::notice_jump`]), told, and kept
 //! ([`Clock::jumps`]).

@@ -403,6 +403,8 @@ impl Domain for Noop {
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
                     outdated: false,
+                    budget_ms: deadline_ms.saturating_sub(stamp.at_ms),
+                    optional: false,
                     priority: 0,
                 });
             }

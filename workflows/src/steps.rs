@@ -74,6 +74,12 @@ pub(crate) trait Step {
         false
     }
 
+    /// Whether it is of no use later: a snapshot beside the way, a detach that only shortens the outage, a
+    /// look at prices. Other steps wait for as long as something hinders them.
+    fn is_only_good_in_time(&self) -> bool {
+        false
+    }
+
     /// Whether it does what the node file says: another file may ask for another step in its place.
     fn follows_the_file(&self) -> bool {
         false

@@ -19,6 +19,7 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;
+use perennial_workers::periodic::driver::{Driver, TaskStatus};
 use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
@@ -108,7 +109,10 @@ impl Intercept for Mortal {
 
 /// The world of one test; the process in it comes and goes.
 pub struct Lab {
+    /// The region's time, which nobody sets.
     pub clock: Clock,
+    /// The clock of the machine that the process runs on. Its wall time can be set.
+    pub machine: Clock,
     pub region: SimRegion,
     pub journal: Arc<MemoryJournal>,
     pub steps: Arc<MemoryQueue>,
@@ -116,6 +120,7 @@ pub struct Lab {
     pub interruptions: Arc<MemoryQueue>,
     points: Arc<Points>,
     process: Option<JoinHandle<()>>,
+    periodic: Option<Driver>,
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,
     owner: String,
@@ -144,6 +149,7 @@ impl Lab {
             }),
         ];
         let mut lab = Self {
+            machine: clock.twin(),
             clock,
             region,
             journal: Arc::new(MemoryJournal::new()),
@@ -152,6 +158,7 @@ impl Lab {
             interruptions,
             points: Points::new(),
             process: None,
+            periodic: None,
             pumps,
             submitted: 0,
             owner: "lab".to_owned(),
@@ -168,6 +175,7 @@ impl Lab {
         let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), self.clock.clone()));
         let mut lab = Self {
             clock: self.clock.clone(),
+            machine: self.machine.clone(),
             region: self.region.clone(),
             journal: Arc::new(MemoryJournal::new()),
             steps: queue(),
@@ -175,6 +183,7 @@ impl Lab {
             interruptions: queue(),
             points: Points::new(),
             process: None,
+            periodic: None,
             pumps: Vec::new(),
             submitted: 0,
             owner: owner.to_owned(),
@@ -203,17 +212,24 @@ impl Lab {
             submissions: Arc::clone(&self.submissions) as Arc<dyn Queue>,
             interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
             cloud: Arc::new(connection),
-            clock: self.clock.clone(),
+            clock: self.machine.clone(),
             owner: self.owner.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
+        self.periodic = Some(service.periodic());
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
             let _alive = trigger;
             service.run(shutdown).await;
         }));
+    }
+
+    /// What is known of a periodic task of the process.
+    pub fn task(&self, name: &str) -> TaskStatus {
+        let tasks = self.periodic.as_ref().expect("it was started").status();
+        tasks.into_iter().find(|task| task.name == name).expect("there is such a task")
     }
 
     /// Kills the process where it is.

@@ -35,7 +35,8 @@ pub const REMEMBERED_FOR: Duration = Duration::from_secs(180);
 #[derive(Debug, Clone)]
 struct Refusal {
     sign: PoolSign,
-    at_ms: u64,
+    /// In monotonic milliseconds; negative: before this process.
+    at_ms: i64,
 }
 
 /// The memory.
@@ -58,16 +59,25 @@ impl CapacityRefusals {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn now_ms(&self) -> i64 {
+        self.clock.monotonic_ms().cast_signed()
+    }
+
+    fn age(&self, refusal: &Refusal) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(refusal.at_ms).max(0).cast_unsigned())
+    }
+
     fn is_fresh(&self, refusal: &Refusal) -> bool {
-        Duration::from_millis(self.clock.now_ms().saturating_sub(refusal.at_ms)) < REMEMBERED_FOR
+        self.age(refusal) < REMEMBERED_FOR
     }
 
-    /// The pool had no capacity at this time.
-    pub fn refused(&self, pool: PoolKey, code: &str, at_ms: u64) {
-        self.note(pool, PoolSign::Refused { code: code.to_owned() }, at_ms);
+    /// The pool has no capacity now.
+    pub fn refused(&self, pool: PoolKey, code: &str) {
+        self.note(pool, PoolSign::Refused { code: code.to_owned() }, Duration::ZERO);
     }
 
-    fn note(&self, pool: PoolKey, sign: PoolSign, at_ms: u64) {
+    fn note(&self, pool: PoolKey, sign: PoolSign, ago: Duration) {
+        let at_ms = self.now_ms().saturating_sub_unsigned(ago.as_millis() as u64);
         let mut refusals = self.refusals();
         refusals.retain(|_, refusal| self.is_fresh(refusal));
         refusals.insert(pool, Refusal { sign, at_ms });
@@ -83,7 +93,7 @@ impl CapacityRefusals {
     pub fn recall(&self, pool: &PoolKey) -> Option<NotAsked> {
         let refusals = self.refusals();
         let refusal = refusals.get(pool).filter(|refusal| self.is_fresh(refusal))?;
-        let ago_s = self.clock.now_ms().saturating_sub(refusal.at_ms) / 1_000;
+        let ago_s = self.age(refusal).as_secs();
         Some(NotAsked::Remembered {
             sign: refusal.sign.clone(),
             ago_s,
@@ -99,7 +109,9 @@ impl CapacityRefusals {
         }
         match pool_of(engine, node, signal).await {
             Ok(Some(pool)) => {
-                self.note(pool, PoolSign::Interrupted, signal.at_ms);
+                // How long ago it was sent is a matter of wall time.
+                let ago = Duration::from_millis(self.clock.now_ms().saturating_sub(signal.at_ms));
+                self.note(pool, PoolSign::Interrupted, ago);
             }
             Ok(None) => {}
             Err(error) => debug!(%node, %error, "the pool of an instance that is warned cannot be found"),
@@ -159,7 +171,7 @@ mod tests {
     async fn a_refusal_is_remembered_for_three_minutes_and_forgotten_when_the_pool_serves() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity", clock.now_ms());
+        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity");
         assert_eq!(refusals.recall(&pool("m5.large")), None);
         clock.sleep(Duration::from_secs(42)).await;
         assert_eq!(
@@ -168,7 +180,7 @@ mod tests {
         );
         clock.sleep(Duration::from_secs(138)).await;
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
-        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity", clock.now_ms());
+        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity");
         refusals.served(&pool("m6i.large"));
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
@@ -177,7 +189,7 @@ mod tests {
     async fn what_was_heard_long_ago_is_not_remembered() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.note(pool("m6i.large"), PoolSign::Interrupted, clock.now_ms() - 180_000);
+        refusals.note(pool("m6i.large"), PoolSign::Interrupted, Duration::from_secs(180));
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
 }

@@ -239,7 +239,7 @@ impl CloudError {
     }
 
     /// Whether it says nothing of the object, and only that it could not be seen or asked: time in which that
-    /// is so uses up nobody's patience.
+    /// is so does not count against a step.
     #[must_use]
     pub const fn hinders(&self) -> bool {
         matches!(self.class, Class::Throttled | Class::Transient | Class::Access)

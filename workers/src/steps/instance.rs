@@ -103,7 +103,7 @@ pub(super) async fn fence(
 
 /// It is on its way; or it hangs there, and is terminated by force.
 async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
-    let now_ms = pass.tools.clock.now_ms();
+    let now_ms = pass.now_ms();
     let past = |since_ms: u64| Duration::from_millis(now_ms.saturating_sub(since_ms));
     let waited = past(*pass.memory.fence().shutting_down_since_ms.get_or_insert(now_ms));
     let again = pass.memory.fence().forced_at_ms.is_none_or(|forced_at_ms| past(forced_at_ms) >= FORCE_AGAIN);
@@ -151,7 +151,7 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     match &launched {
         Ok(_) => pass.tools.refusals.served(&pool),
         Err(error) if error.is_of_the_pool() => {
-            pass.tools.refusals.refused(pool, &error.code, pass.tools.clock.now_ms());
+            pass.tools.refusals.refused(pool, &error.code);
         }
         Err(_) => {}
     }

@@ -15,7 +15,7 @@ use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
-use crate::port::error::{CloudError, Disposition, Effect};
+use crate::port::error::{Class, CloudError, Disposition, Effect};
 use crate::port::{Cloud, InstanceView};
 
 /// Between two looks at something that is on its way, at first. The looks of all steps share one describe of
@@ -67,6 +67,14 @@ pub(super) const FRESH: Duration = Duration::from_secs(2);
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(15), jitter: 0.0 };
 
+/// After a call that was refused for who asks: what mends it takes minutes to hours, and asking costs calls.
+const REFUSED: Intervals =
+    Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(60), jitter: 0.0 };
+
+/// How long permission may be refused before another way is taken, where there is one: IAM's changes spread
+/// within a minute.
+pub(super) const SPREADS: Duration = Duration::from_secs(60);
+
 /// What a pass ends with. An error is one that the step has no use for.
 pub(super) type Answer = Result<StepResult<Evidence>, CloudError>;
 
@@ -85,7 +93,7 @@ pub(super) struct Pass<'a> {
     pub(super) tools: &'a Tools,
     pub(super) step: (&'a StreamId, Token),
     pub(super) memory: Memory,
-    /// When it was intended; of one that waits for its time, that time: it was not tried before.
+    /// When it was intended, by the wall time.
     pub(super) intended_at_ms: u64,
     pub(super) tries: u32,
     /// Whether another request would be written in its place by now.
@@ -109,10 +117,25 @@ pub(super) fn lost(what: impl Into<String>) -> Answer {
 }
 
 impl Pass<'_> {
+    /// The time for everything that is counted within this process.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.tools.clock.monotonic_ms()
+    }
+
+    /// How long this process has looked.
+    pub(super) fn looked_for(&self) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(self.memory.first_look_ms))
+    }
+
     /// What an error that the step has no use for leads to.
     pub(super) fn trouble(&mut self, error: &CloudError) -> StepResult<Evidence> {
         self.memory.failures += 1;
         match error.disposition() {
+            Disposition::Retry if error.hinders() => {
+                let pauses = if error.class == Class::Access { REFUSED } else { TROUBLE };
+                let again_in = pauses.after(self.memory.failures, 0.5);
+                StepResult::Hindered { again_in, because: error.to_string() }
+            }
             Disposition::Retry => StepResult::NotYet {
                 again_in: TROUBLE.after(self.memory.failures, 0.5),
                 because: error.to_string(),
@@ -132,7 +155,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn is_missing_for(&mut self, length: Duration) -> bool {
-        let now_ms = self.tools.clock.now_ms();
+        let now_ms = self.now_ms();
         self.memory.object.for_at_least(length, now_ms)
     }
 
@@ -150,24 +173,27 @@ impl Pass<'_> {
 
     /// The same for the instance the step works on.
     pub(super) fn is_instance_absent(&mut self) -> bool {
-        let now_ms = self.tools.clock.now_ms();
+        let now_ms = self.now_ms();
         self.memory.instance.for_at_least(ABSENCE, now_ms)
     }
 
     /// Whether a create without client token may have been tried before, and must be looked for a while
     /// longer.
     pub(super) fn in_doubt(&mut self) -> bool {
-        let first_look = Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms));
-        let looked =
-            Duration::from_millis(self.tools.clock.now_ms().saturating_sub(self.memory.first_look_ms));
-        (first_look > FRESH || self.tries > 0 && self.memory.snapshots().unclear > 0) && looked < DOUBT
+        self.may_have_been_asked() && self.looked_for() < DOUBT
+    }
+
+    /// Whether permission to take a snapshot was refused for so long that it does not come in time.
+    pub(super) fn is_snapshot_denied(&mut self, error: &CloudError) -> bool {
+        let now_ms = self.now_ms();
+        error.class == Class::Access && self.memory.snapshots().refused.for_at_least(SPREADS, now_ms)
     }
 
     /// Notes an unclear answer to a create without client token: what it may have made is looked for from now
     /// on.
     pub(super) fn note_unclear(&mut self) {
         self.memory.snapshots().unclear += 1;
-        self.memory.first_look_ms = self.tools.clock.now_ms();
+        self.memory.first_look_ms = self.now_ms();
     }
 
     /// Whether a definite refusal follows a try that may have taken effect without being seen yet: then it
@@ -175,13 +201,13 @@ impl Pass<'_> {
     pub(super) fn may_have_worked(&mut self, error: &CloudError) -> bool {
         if error.effect == Effect::Unknown {
             self.memory.creation().tried = true;
-            self.memory.creation().doubt_since_ms = self.tools.clock.now_ms();
+            self.memory.creation().doubt_since_ms = self.now_ms();
             return false;
         }
         let another_process = self.may_be_anothers();
         let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
         let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
-        let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
+        let looked = Duration::from_millis(self.now_ms().saturating_sub(since_ms));
         error.disposition() != Disposition::Retry && (tried || another_process) && looked < DOUBT
     }
 
@@ -190,7 +216,7 @@ impl Pass<'_> {
         let another_process = self.may_be_anothers();
         let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
         let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
-        let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
+        let looked = Duration::from_millis(self.now_ms().saturating_sub(since_ms));
         (tried || another_process) && looked < DOUBT
     }
 
@@ -201,7 +227,7 @@ impl Pass<'_> {
 
     /// Whether another process may have tried the step before this one.
     pub(super) fn may_be_anothers(&self) -> bool {
-        Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms)) > FRESH
+        self.memory.late_by > FRESH
     }
 
     /// Whether a call of this step may have been made, by this process or another one.

@@ -38,7 +38,7 @@ pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, wanted: &Succ
         Seen::NotOurs(why) => refused("NotOurs", why),
         // A describe may show what was a moment ago.
         Seen::Attached(why) => {
-            let now_ms = pass.tools.clock.now_ms();
+            let now_ms = pass.now_ms();
             if pass.memory.deletion().attached.for_at_least(SECOND_READ, now_ms) {
                 refused("InUse", why)
             } else {

@@ -57,13 +57,16 @@ impl StepRunner<Perennial> for Runner {
     async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<Evidence> {
         let clock = &self.tools.clock;
         let key = (workflow.clone(), step.token);
-        let memory = self.memories().of(&key, clock.now_ms());
-        let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
+        // Of one that waits for its time, that time: it was not tried before. A clock that was set since makes
+        // it late: then it may have been tried.
+        let began_ms = step.intended_at_ms.max(step.not_before_ms);
+        let late_by = Duration::from_millis(clock.now_ms().abs_diff(began_ms));
+        let memory = self.memories().of(&key, late_by, clock.monotonic_ms());
         let mut pass = Pass {
             tools: &self.tools,
             step: (workflow, step.token),
             memory,
-            intended_at_ms,
+            intended_at_ms: step.intended_at_ms,
             tries,
             outdated: step.outdated,
         };
@@ -74,13 +77,16 @@ impl StepRunner<Perennial> for Runner {
             }
             Err(error) => pass.trouble(&error),
         };
-        let now_ms = clock.now_ms();
+        let now_ms = pass.now_ms();
         match result {
             StepResult::NotYet { again_in, because } => {
-                let waited = Duration::from_millis(now_ms.saturating_sub(pass.memory.first_look_ms));
-                let again_in = again_in.max((waited / LOOK_SHARE).min(LOOK_LONGEST));
+                let again_in = again_in.max((pass.looked_for() / LOOK_SHARE).min(LOOK_LONGEST));
                 self.memories().keep(key, pass.memory, now_ms);
                 StepResult::NotYet { again_in, because }
+            }
+            StepResult::Hindered { again_in, because } => {
+                self.memories().keep(key, pass.memory, now_ms);
+                StepResult::Hindered { again_in, because }
             }
             settled @ StepResult::Settled(_) => {
                 self.memories().forget(&key);

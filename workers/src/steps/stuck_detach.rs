@@ -68,8 +68,8 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
     let Some(attachment) = view.attachments.first() else {
         return not_yet(LOOK_AGAIN, format!("{volume} has nothing attached, and is not available yet"));
     };
-    let now_ms = pass.tools.clock.now_ms();
-    let waited = Duration::from_millis(now_ms.saturating_sub(pass.intended_at_ms));
+    let now_ms = pass.now_ms();
+    let waited = pass.memory.late_by + pass.looked_for();
     let hangs = format!(
         "{volume} hangs: it has been {} on {from}, which is terminated, for {} min",
         stage(attachment.state),

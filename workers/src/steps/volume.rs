@@ -141,7 +141,7 @@ pub(super) async fn take(
                     size_gib: view.size_gib,
                     traits: Some(Found { named: true, ..preserve::traits(&view) }),
                 }),
-                result @ StepResult::NotYet { .. } => Ok(result),
+                result @ (StepResult::NotYet { .. } | StepResult::Hindered { .. }) => Ok(result),
             }
         }
         VolumeState::Available | VolumeState::InUse => not_yet(LOOK_AGAIN, format!("{volume} is not free")),

@@ -689,6 +689,8 @@ impl BackupCatalog {
             not_before_ms: open.not_before_ms,
             deadline_ms: open.deadline_ms,
             outdated: open.outdated,
+            budget_ms: open.budget_ms,
+            optional: open.optional,
             priority: open.priority,
         });
         open.collect()

@@ -148,6 +148,11 @@ impl Workflow for BackupCatalog {
         }
     }
 
+    /// Another backup follows, and what is left over is listed.
+    fn is_optional(_: &Self, _: &StepRecord<BackupStep, BackupIntent>) -> bool {
+        true
+    }
+
     fn priority(_: &StepRecord<BackupStep, BackupIntent>) -> i32 {
         // After whatever an interruption needs.
         10

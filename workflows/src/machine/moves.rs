@@ -159,6 +159,13 @@ impl Workflow for Operation {
         0
     }
 
+    fn is_optional(state: &Self, record: &StepRecord<String, Intent>) -> bool {
+        let (intent, step) = (record.intent.as_ref(), record.intent.as_step());
+        step.is_only_good_in_time()
+            || state.may_be_left(intent)
+            || (state.gives_up() && !step.is_needed_by_undo(state))
+    }
+
     fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
         let is_over = matches!(state.status, Status::Finished { .. });
         let open = state.steps.iter().filter(move |(_, record)| record.outcome.is_none() && !is_over);

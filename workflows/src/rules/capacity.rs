@@ -248,6 +248,8 @@ impl Ladder {
         self.answered &=
             pools.get(from).zip(pools.get(to)).is_some_and(|(from, to)| is_one_stretch(from, to));
         self.next = to;
+        // The round has begun: what it waited for is over, whatever the clock shows now.
+        self.not_before_ms = 0;
     }
 }
 

@@ -27,6 +27,10 @@ impl Step for BackupIntent {
         }
     }
 
+    fn is_only_good_in_time(&self) -> bool {
+        true
+    }
+
     fn learn(&self, _op: &mut Operation, _seen: &Seen<'_>) {}
 
     fn typical_ms(&self) -> u64 {

@@ -32,6 +32,10 @@ impl Step for Detach {
         hint.is_about_volume(&self.volume)
     }
 
+    fn is_only_good_in_time(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let undoing = op.facts.is_undoing();
         let Some(fact) = op.facts.volumes.get_mut(&self.slot) else { return };

@@ -26,6 +26,10 @@ impl Step for DetachInterface {
         Some(&self.instance)
     }
 
+    fn is_only_good_in_time(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let is_free = op.facts.is_undoing() || *seen.evidence == Evidence::Released;
         let fact = op.facts.interface_mut(&self.interface);

@@ -65,12 +65,7 @@ impl Step for Fence {
     }
 
     fn imagined(&self, _imagined: &Imagined<'_>) -> Evidence {
-        Evidence::Fenced {
-            found: "running".to_owned(),
-            terminated_by_us: true,
-            reason: None,
-            forced: false,
-        }
+        Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None, forced: false }
     }
 
     fn words(&self, seen: &Evidence) -> String {

@@ -31,6 +31,10 @@ impl Step for FinalSnapshot {
         PATIENCE
     }
 
+    fn is_only_good_in_time(&self) -> bool {
+        true
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         suspect_one(op, seen);
     }
@@ -64,6 +68,10 @@ impl Step for SnapshotAhead {
 
     fn patience(&self) -> Patience {
         PATIENCE
+    }
+
+    fn is_only_good_in_time(&self) -> bool {
+        true
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {

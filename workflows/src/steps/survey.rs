@@ -32,6 +32,10 @@ impl Step for Question {
         true
     }
 
+    fn is_only_good_in_time(&self) -> bool {
+        !self.needed
+    }
+
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         survey::learn(op, self, seen.evidence, seen.at_ms);
     }
