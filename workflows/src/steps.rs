@@ -1,12 +1,11 @@
 //! The steps, one file each: everything that is particular to a step stands in its file.
 //!
 //! - The essay: its call, why a repeat is safe, the resource it is observed on, and what ends with it.
-//! - [`Step`]: its name and patience; what its evidence teaches ([`Step::learn`]) and leads to
-//!   ([`Step::consequence`]); its part in an undo; its typical course, for a plan; its words, for people.
+//! - `impl Step`: its name and patience; what its evidence teaches (`learn`) and leads to (`consequence`);
+//!   its part in an undo; its typical course, for a plan; its words, for people.
 //!
-//! The request itself is stored data and stands with [`Intent`]; what opens a step is a rule; what carries
-//! it out is a file of `workers/src/steps`. [`as_step`](Intent::as_step) is the only match over all intents
-//! here.
+//! The request is stored data and stands with [`Intent`]; what opens a step is a rule; what carries it out
+//! is a file of `workers/src/steps`. `Intent::as_step` is the only match over all intents here.
 //!
 //! ```text
 //!  evidence ─► learn ─► facts ─► consequence ─► events ─► rules
@@ -47,7 +46,7 @@ pub(crate) mod words;
 
 use crate::model::aws::{InstanceId, InstanceState};
 use crate::model::operation_id::{OperationId, OperationKind};
-use crate::model::resources::{Orphan, Resource};
+use crate::model::resources::Resource;
 use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
@@ -310,7 +309,7 @@ pub(crate) fn suspect(op: &mut Operation, intent: &Intent) {
     for (made, tags) in intent.makes() {
         let resource = Resource::Unsettled { kind: made, tags: tags.clone(), origin: origin.clone() };
         let because = format!("{}: {} did not settle", op.id, intent.step());
-        op.facts.orphans.push(Orphan { resource, because });
+        op.facts.cleanup.orphan(resource, because);
     }
 }
 
@@ -328,9 +327,9 @@ fn leave(op: &mut Operation, seen: &Seen<'_>) {
         _ => return,
     };
     if op.may_be_left(seen.intent)
-        && let Some(id) = seen.intent.cleans()
+        && let Some(resource) = seen.intent.cleans()
     {
-        op.facts.uncleaned.insert(id, because);
+        op.facts.cleanup.failed(resource, because);
     }
 }
 

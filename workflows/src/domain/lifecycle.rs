@@ -77,7 +77,7 @@ impl Decider<'_> {
         let node = self.node(id.node())?;
         // An operation that did not complete leaves the node's generation unchanged.
         let generation = if outcome.is_completed() { order.generation } else { node.generation };
-        let launched_by = ended.facts.launched_by.as_ref().filter(|_| outcome.is_completed());
+        let launched_by = ended.facts.launches.last_order.as_ref().filter(|_| outcome.is_completed());
         let launched_by = launched_by.map(|order| order.spec.clone());
         let launched_by = launched_by.filter(|spec| node.spec.as_ref() != Some(spec)).map(Box::new);
         let mut node_events = Vec::new();

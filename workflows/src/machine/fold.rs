@@ -16,7 +16,7 @@ use crate::model::root::RootMethod;
 use crate::model::signal::Signal;
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
-use crate::operation::facts::{Direction, Facts, Place};
+use crate::operation::facts::{Direction, Facts, LaunchFailure, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
 use crate::rules::{attached_volumes, capacity, recovery_point, root_clone};
@@ -149,7 +149,7 @@ fn step_settled(op: &mut Operation, token: Token, evidence: &Evidence, at_ms: u6
 }
 
 fn root_method_chosen(op: &mut Operation, to: RootMethod, at_ms: u64) {
-    op.facts.root_method = to;
+    op.facts.root.method = to;
     // An instance that was launched for the old method is of no use to the new one.
     op.give_up_candidate(at_ms, GivenUp::RungChanged);
     if to == RootMethod::Image {
@@ -160,11 +160,13 @@ fn root_method_chosen(op: &mut Operation, to: RootMethod, at_ms: u64) {
 fn candidate_lost(op: &mut Operation, instance: &InstanceId, because: &str, at_ms: u64) -> Result<(), Why> {
     let candidate = op.facts.candidate.as_ref().filter(|candidate| candidate.instance == *instance);
     let candidate = candidate.ok_or("this instance is not the candidate")?;
-    if candidate.network.is_none() {
-        op.facts.failed_launches += 1;
-        op.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
+    if !candidate.runs() {
+        op.facts.launches.failed(LaunchFailure {
+            pool: candidate.pool.clone(),
+            instance: Some(instance.clone()),
+            because: because.to_owned(),
+        });
     }
-    op.facts.losses += 1;
     let why = if op.gives_up() { GivenUp::Cancelled } else { GivenUp::Lost };
     op.give_up_candidate(at_ms, why);
     Ok(())
@@ -199,7 +201,7 @@ fn signal_received(op: &mut Operation, signal: &Signal, at_ms: u64) {
 
 fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     op.status = Status::Running;
-    op.facts.failed_launches = 0;
+    op.facts.launches.failed_in_a_row = 0;
     op.facts.surveyed = None;
     follow(op, spec);
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
@@ -227,7 +229,7 @@ fn follow(op: &mut Operation, spec: &NodeSpec) {
         return;
     }
     capacity::begin_anew(op);
-    op.facts.failed_launches = 0;
+    op.facts.launches.failed_in_a_row = 0;
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
         record.asked.outdated |= record.intent.as_step().follows_the_file();
     }
@@ -236,7 +238,7 @@ fn follow(op: &mut Operation, spec: &NodeSpec) {
 /// A new root was asked for, and cannot be had: the present one stays.
 fn root_stays(op: &mut Operation, at_ms: u64) {
     op.order_mut().reimage = false;
-    op.facts.root_method = start::root_method(&op.order, &op.facts.volumes, None);
+    op.facts.root.method = start::root_method(&op.order, &op.facts.volumes, None);
     op.give_up_candidate(at_ms, GivenUp::RungChanged);
 }
 
@@ -267,11 +269,11 @@ fn losses_accepted(op: &mut Operation, accept_loss: &[Slot], restore: Option<&Re
 
 fn root_loss_accepted(op: &mut Operation, snapshot: Option<&SnapshotId>, at_ms: u64) {
     op.facts.volumes.remove(&Slot::Root);
-    op.facts.root_method = if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
+    op.facts.root.method = if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
     if let Some(snapshot) = snapshot {
-        op.facts.root_snapshot = Some(snapshot.clone());
-        op.facts.root_is_borrowed = true;
-        op.facts.root_image = None;
+        op.facts.root.snapshot = Some(snapshot.clone());
+        op.facts.root.is_borrowed = true;
+        op.facts.root.image = None;
         // An instance that was launched to adopt the root is of no use to its image.
         op.give_up_candidate(at_ms, GivenUp::RungChanged);
     }
@@ -308,7 +310,7 @@ fn begin_undoing(op: &mut Operation, at_ms: u64) {
                 fact.place = Place::Free;
             }
         }
-        if let Some(fact) = &mut op.facts.interface
+        if let Some(fact) = &mut op.facts.network.interface
             && fact.place.is_on(&old)
             && fact.detach_tried_on.as_ref() == Some(&old)
         {

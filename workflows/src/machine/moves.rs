@@ -212,14 +212,18 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether so many launches in a row have failed that another one would as well.
+fn is_hopeless(op: &Operation) -> bool {
+    op.facts.launches.failed_in_a_row >= LAUNCH_FAILURES_MAX && !op.gives_up()
+}
+
 /// The step, the reason and what is needed, when the operation cannot go on by itself.
 fn needs_a_person(op: &Operation) -> Option<(&'static str, String, String)> {
-    let facts = &op.facts;
-    if facts.failed_launches >= LAUNCH_FAILURES_MAX && !op.gives_up() {
-        let said = facts.failure_reason.as_ref().map(|said| format!("; EC2 said: {said}"));
+    let launches = &op.facts.launches;
+    if let Some(last) = launches.last_failure.as_ref().filter(|_| is_hopeless(op)) {
+        let said = launches.reason.as_ref().map(|said| format!("; EC2 said: {said}"));
         let because = format!(
-            "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}{}",
-            facts.last_failure,
+            "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {last}{}",
             said.unwrap_or_default()
         );
         return Some(("launch", because, format!("find out why, then: perennial workflow resume {}", op.id)));

@@ -74,7 +74,7 @@ fn image_gone(op: &Operation, intent: &Intent, because: &str) -> Vec<OperationEv
 fn own_image(op: &Operation, because: &str) -> OperationEvent {
     OperationEvent::RootMethodChosen {
         instance: None,
-        from: op.facts.root_method,
+        from: op.facts.root.method,
         to: RootMethod::Image,
         because: because.to_owned(),
     }

@@ -300,7 +300,7 @@ impl Operation {
             .collect();
         if self.keeps_root()
             && let Some(root) =
-                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume.clone())
+                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume().cloned())
         {
             volumes.insert(Slot::Root, root);
         }

@@ -47,7 +47,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     }
     match &op.facts.candidate {
         None => due.extend(launch(op, placement)),
-        Some(candidate) if candidate.network.is_none() => {
+        Some(candidate) if !candidate.runs() => {
             due.push(
                 Intent::Start(Start {
                     instance: candidate.instance.clone(),
@@ -65,7 +65,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
 /// known.
 fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     let zone = match &op.facts.candidate {
-        Some(candidate) if candidate.network.is_some() => op.zone_of(placement, &candidate.pool),
+        Some(candidate) if candidate.runs() => op.zone_of(placement, &candidate.pool),
         Some(_) | None if placement.other_zones.is_empty() => &placement.zone,
         Some(_) | None => "",
     };
@@ -118,7 +118,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let Some(fact) = op.facts.volumes.get(&slot) else { continue };
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
         let way = op.transfer_method(&slot, fact, &pool);
-        let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+        let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.runs());
         // While an attachment is open, its instance may write: a snapshot from before it is not used.
         let own = fact.snapshot.as_ref().filter(|_| !op.is_being_attached(&slot));
         match (way, op.facts.restore.get(&slot).or(own)) {
@@ -147,7 +147,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
 
 /// The root continues as an image of itself.
 fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
-    match (&op.facts.root_snapshot, &op.facts.root_image) {
+    match (&op.facts.root.snapshot, &op.facts.root.image) {
         (None, _) => {
             let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
             let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
@@ -189,14 +189,14 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let pool = asked.pool;
     let image = match op.root_method_of(&pool) {
         RootMethod::Fresh | RootMethod::Adopt | RootMethod::Clone => spec.image.clone(),
-        RootMethod::Image => facts.root_image.clone()?,
+        RootMethod::Image => facts.root.image.clone()?,
     };
     let volumes = op.launch_volumes(&pool)?;
     let new = |subnet: &SubnetId| LaunchInterface::New {
         subnet: subnet.clone(),
         groups: spec.security_groups.clone(),
     };
-    let kept = facts.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
+    let kept = facts.network.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
     let interface = match (kept, &pool.subnet) {
         (_, Some(subnet)) => new(subnet),
         (None, None) => match launch_refused::kept_interface(op, &pool) {
@@ -212,7 +212,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     };
     // The requested size and type of the root are for the node's own root, not for one that is booted only
     // once.
-    let own_root = facts.root_method == RootMethod::Fresh;
+    let own_root = facts.root.method == RootMethod::Fresh;
     let intent = Intent::Launch(Launch {
         client_token: op.client_token("launch"),
         ask_anyway: asked.ask_anyway,
@@ -240,7 +240,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
 fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     if !candidate.protected
-        && let Some(root) = &candidate.root_volume
+        && let Some(root) = candidate.root_volume()
     {
         due.push(
             Intent::Preserve(Preserve {
@@ -264,7 +264,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             Intent::AdoptRoot(AdoptRoot {
                 instance: candidate.instance.clone(),
                 volume: volume.clone(),
-                temporary: candidate.root_volume.clone(),
+                temporary: candidate.root_volume().cloned(),
                 client_token: op.client_token("adopt_root"),
                 tags: op.tags("adopt_root", "root"),
             })
@@ -299,7 +299,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 /// Brings the node's private and public address onto the running candidate.
 fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if may_move_address(op, candidate)
-        && let Some((interface, _)) = &candidate.network
+        && let Some(interface) = candidate.interface()
     {
         due.push(
             Intent::MoveAddress(MoveAddress {
@@ -316,7 +316,7 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && !leads_to(op, allocation, &candidate.instance)
         && may_move(op, candidate)
         && has_address(op, candidate)
-        && let Some((interface, _)) = &candidate.network
+        && let Some(interface) = candidate.interface()
     {
         due.push(
             Intent::Associate(Associate {
@@ -336,14 +336,18 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 
 /// Whether the Elastic IP address leads to an instance.
 pub(crate) fn leads_to(op: &Operation, allocation: &AllocationId, instance: &InstanceId) -> bool {
-    op.facts.elastic.as_ref().is_some_and(|(held, on)| held.allocation == *allocation && on == instance)
+    op.facts
+        .network
+        .elastic
+        .as_ref()
+        .is_some_and(|(held, on)| held.allocation == *allocation && on == instance)
 }
 
 /// Whether the candidate has the node's own address, if there is one that moves.
 fn has_address(op: &Operation, candidate: &Candidate) -> bool {
     match op.order.spec.persist.network {
         NetworkMode::SecondaryIp | NetworkMode::IpPool => {
-            op.facts.address_on.as_ref() == Some(&candidate.instance)
+            op.facts.network.address_on.as_ref() == Some(&candidate.instance)
         }
         NetworkMode::SecondaryEni => interface::is_on(op, &candidate.instance),
         NetworkMode::PrimaryEni | NetworkMode::None => true,
@@ -382,12 +386,12 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     let root = match op.root_method_of(&candidate.pool) {
         RootMethod::Adopt | RootMethod::Clone => candidate.adopted && candidate.protected,
         RootMethod::Fresh => candidate.protected,
-        RootMethod::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
+        RootMethod::Image => candidate.protected && op.facts.root.image.as_ref() == Some(&candidate.image),
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => {
             Operation::has_moved(candidate)
-                || op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
+                || op.facts.network.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
         }
         NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::IpPool | NetworkMode::None => {
             has_address(op, candidate)
@@ -406,8 +410,7 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let volumes = op.volumes_on_candidate();
     let own_interface = op.interface_on(candidate);
     let address_interface = address_retention::preserved(op, &candidate.instance);
-    if !facts.final_preserved
-        && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
+    if !candidate.preserved && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
     {
         due.push(
             Intent::Preserve(Preserve {
@@ -422,15 +425,14 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         );
         return;
     }
-    if !facts.verified {
+    if !candidate.verified {
         due.push(
             Intent::Verify(Verify {
                 instance: candidate.instance.clone(),
                 volumes,
                 interface: candidate
-                    .network
-                    .as_ref()
-                    .map(|(primary, _)| interface::addressed(op, candidate.pool.subnet.as_ref(), primary)),
+                    .interface()
+                    .map(|primary| interface::addressed(op, candidate.pool.subnet.as_ref(), primary)),
                 address: op.address_on(candidate),
             })
             .into(),
@@ -448,19 +450,17 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     due.extend(orphans(op));
     let superseded = op.superseded_things();
     let loose = superseded.iter().filter(|resource| match resource {
-        Resource::Interface { interface } => {
-            op.is_to_clean(interface.as_str()) && interface::is_free(op, interface)
-        }
+        Resource::Interface { interface } => op.is_to_clean(interface) && interface::is_free(op, interface),
         Resource::Snapshot { .. } if op.has_images_to_clean() => false,
-        resource => op.is_to_clean(&resource.id()),
+        resource => op.is_to_clean(*resource),
     });
     due.extend(loose.filter_map(clean).map(Due::from));
-    for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
-        let ours = volumes.values().any(|volume| *volume == temporary.volume);
-        if !ours && op.is_to_clean(temporary.volume.as_str()) {
+    for temporary in facts.cleanup.temporaries() {
+        let ours = volumes.values().any(|volume| volume == temporary);
+        if !ours && op.is_to_clean(temporary) {
             due.push(
                 Intent::DeleteVolume(DeleteVolume {
-                    volume: temporary.volume.clone(),
+                    volume: temporary.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
                 })
@@ -468,14 +468,11 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             );
         }
     }
-    if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root_image.is_some() {
+    if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root.image.is_some() {
         for old in &op.order.before.root_images {
-            if op.is_to_clean(old.image.as_str()) {
+            if op.is_to_clean(&old.image) {
                 due.push(Intent::DeregisterImage(DeregisterImage { image: old.image.clone() }).into());
-            } else if !old.borrowed
-                && facts.deleted.contains(&old.image.to_string())
-                && op.is_to_clean(old.snapshot.as_str())
-            {
+            } else if !old.borrowed && facts.cleanup.is_deleted(&old.image) && op.is_to_clean(&old.snapshot) {
                 due.push(Intent::DeleteSnapshot(DeleteSnapshot { snapshot: old.snapshot.clone() }).into());
             }
         }

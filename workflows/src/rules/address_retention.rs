@@ -57,8 +57,8 @@ fn outlived(op: &Operation) -> Vec<InterfaceId> {
     let holders = op.facts.holders.iter().filter_map(|holder| of(op, &holder.instance));
     let mut all: Vec<InterfaceId> =
         op.order.before.address_interface.iter().cloned().chain(holders).collect();
-    let now = op.facts.candidate.as_ref().and_then(|candidate| candidate.network.as_ref());
-    all.retain(|interface| now.is_none_or(|(primary, _)| primary != interface));
+    let now = op.facts.candidate.as_ref().and_then(|candidate| candidate.interface());
+    all.retain(|interface| now != Some(interface));
     let mut seen = Vec::new();
     all.retain(|interface| {
         let is_new = !seen.contains(interface);
@@ -70,13 +70,13 @@ fn outlived(op: &Operation) -> Vec<InterfaceId> {
 
 /// Which of them has the address, as far as known; `None` if the node has no such address (any more).
 pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
-    if !op.order.spec.persist.network.moves_address() || op.facts.address.is_none() {
+    if !op.order.spec.persist.network.moves_address() || op.facts.network.address.is_none() {
         return None;
     }
     let moved = op.steps.values().rev().find_map(|record| match (record.intent.as_ref(), &record.outcome) {
         // In another subnet the address is another one.
         (Intent::MoveAddress(MoveAddress { interface, .. }), Some((Evidence::Moved { address }, _)))
-            if Some(*address) == op.facts.address =>
+            if Some(*address) == op.facts.network.address =>
         {
             Some(interface.clone())
         }
@@ -100,7 +100,7 @@ pub(crate) fn spare(op: &Operation) -> impl Iterator<Item = Resource> {
 /// The steps that delete those.
 pub(crate) fn dispose(op: &Operation) -> impl Iterator<Item = Due> {
     spare(op)
-        .filter(|resource| op.is_to_clean(&resource.id()))
+        .filter(|resource| op.is_to_clean(resource))
         .filter_map(|resource| crate::rules::cleanup::clean(&resource))
         .map(Due::from)
 }

@@ -96,7 +96,7 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     }
     // Make before break: capacity is secured before anything is taken away, and every resource that can leave
     // a running instance has left it.
-    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.runs());
     let leaving = op.facts.volumes.keys().any(|slot| handover::may_detach(op, holder, slot))
         || interface::may_detach(op, holder);
     secured && !leaving

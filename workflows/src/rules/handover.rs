@@ -11,7 +11,7 @@ use crate::spec::node::Handover;
 /// When a data volume may leave an instance that still runs.
 pub(crate) fn may_detach(op: &Operation, holder: &Holder, slot: &Slot) -> bool {
     let Some(fact) = op.facts.volumes.get(slot) else { return false };
-    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+    let secured = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.runs());
     op.order.spec.persist.handover == Handover::Detach
         && op.order.kind == OperationKind::Replace
         && !op.facts.is_undoing()

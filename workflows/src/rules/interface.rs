@@ -90,7 +90,7 @@ pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
 
 /// The interface that was created in another subnet, while no new instance there needs it.
 pub(crate) fn spare(op: &Operation) -> Option<Resource> {
-    let there = op.facts.elsewhere.as_ref()?;
+    let there = op.facts.network.elsewhere.as_ref()?;
     let needed = op
         .facts
         .candidate
@@ -119,7 +119,7 @@ pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, In
 /// The step that deletes the interface created in another subnet, once it is free and not needed.
 pub(crate) fn dispose(op: &Operation) -> Option<Due> {
     let Resource::Interface { interface } = spare(op)? else { return None };
-    let is_due = op.is_to_clean(interface.as_str()) && is_free(op, &interface);
+    let is_due = op.is_to_clean(&interface) && is_free(op, &interface);
     is_due.then(|| Intent::DeleteInterface(DeleteInterface { interface }).into())
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         .facts
         .candidate
         .as_ref()
-        .is_some_and(|candidate| candidate.network.is_some() && !Operation::has_moved(candidate));
+        .is_some_and(|candidate| candidate.runs() && !Operation::has_moved(candidate));
     let data_left =
         || op.facts.volumes.iter().any(|(slot, fact)| matches!(slot, Slot::Data(_)) && on_it(&fact.place));
     op.order.spec.persist.network == NetworkMode::SecondaryEni
@@ -193,6 +193,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         && !short_notice::is_short(op, holder)
         && op
             .facts
+            .network
             .interface
             .as_ref()
             .is_some_and(|fact| on_it(&fact.place) && fact.detach_tried_on.as_ref() != Some(&holder.instance))
@@ -204,7 +205,7 @@ pub(crate) fn release(op: &Operation) -> Option<Due> {
     if let Some((interface, from)) = on_fenced(op).next().filter(|_| !op.has_open("detach_interface")) {
         return Some(Intent::ReleaseInterface(ReleaseInterface { interface, from }).into());
     }
-    let fact = op.facts.interface.as_ref()?;
+    let fact = op.facts.network.interface.as_ref()?;
     let (Place::On(on), Some(held)) = (&fact.place, &fact.held) else { return None };
     let holder = op.facts.holders.iter().find(|holder| holder.instance == *on)?;
     let (interface, instance) = (held.interface.clone(), on.clone());
@@ -219,8 +220,8 @@ pub(crate) fn create(op: &Operation) -> Option<Due> {
 
 /// The same, in the subnet where the node was.
 fn create_here(op: &Operation) -> Option<Due> {
-    let is_absent = op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
-    is_absent.then(|| creation(op, &op.facts.subnet, op.facts.address))
+    let is_absent = op.facts.network.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
+    is_absent.then(|| creation(op, &op.facts.subnet, op.facts.network.address))
 }
 
 /// The step that creates the node's own interface in a subnet.
@@ -271,9 +272,7 @@ impl Operation {
     /// The node's own interface on an instance.
     pub(crate) fn interface_on(&self, candidate: &Candidate) -> Option<InterfaceId> {
         match self.order.spec.persist.network {
-            NetworkMode::PrimaryEni if Self::has_moved(candidate) => {
-                candidate.network.as_ref().map(|(interface, _)| interface.clone())
-            }
+            NetworkMode::PrimaryEni if Self::has_moved(candidate) => candidate.interface().cloned(),
             NetworkMode::PrimaryEni
             | NetworkMode::SecondaryEni
             | NetworkMode::SecondaryIp

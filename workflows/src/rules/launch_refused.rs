@@ -35,18 +35,18 @@ pub(crate) fn learn(op: &mut Operation, launch: &Launch, evidence: &Evidence, at
     let Launch { pool, interface, .. } = launch;
     match evidence {
         Evidence::NoAddress { code, .. } => {
-            op.facts.subnet_is_full |= pool.subnet.is_none();
+            op.facts.network.subnet_is_full |= pool.subnet.is_none();
             // Where an interface is kept, the same pool is asked again, with it.
             if kept_interface(op, pool).is_none() {
                 capacity::climb(op, pool.clone(), code.clone(), at_ms);
             }
         }
-        Evidence::ImageGone { image, .. } if op.facts.root_image.as_ref() == Some(image) => {
-            op.facts.root_image = None;
+        Evidence::ImageGone { image, .. } if op.facts.root.image.as_ref() == Some(image) => {
+            op.facts.root.image = None;
         }
         // It is gone, and its addresses are free with it.
         Evidence::Lost { .. } if matches!(interface, LaunchInterface::Kept(_)) => {
-            op.facts.subnet_is_full = false;
+            op.facts.network.subnet_is_full = false;
         }
         _ => {}
     }
@@ -55,7 +55,7 @@ pub(crate) fn learn(op: &mut Operation, launch: &Launch, evidence: &Evidence, at
 /// The interface that has the node's address, for an instance in a subnet without a free address.
 pub(crate) fn kept_interface(op: &Operation, pool: &CapacityPool) -> Option<InterfaceId> {
     let all_over = op.facts.holders.iter().all(|holder| holder.fenced);
-    let is_due = op.facts.subnet_is_full && pool.subnet.is_none() && all_over;
+    let is_due = op.facts.network.subnet_is_full && pool.subnet.is_none() && all_over;
     address_retention::keeper(op).filter(|_| is_due)
 }
 
@@ -69,6 +69,6 @@ pub(crate) fn need_not_wait(op: &Operation, launch: &Intent) -> bool {
 
 /// Whether the root can go on as an image of itself, in the place of the image that is gone.
 pub(crate) fn has_own_root(op: &Operation) -> bool {
-    matches!(op.facts.root_method, RootMethod::Adopt | RootMethod::Clone)
+    matches!(op.facts.root.method, RootMethod::Adopt | RootMethod::Clone)
         && op.facts.volumes.get(&Slot::Root).is_some_and(|root| root.id.is_some())
 }

@@ -68,9 +68,9 @@ fn of_root(op: &Operation, candidate: &Candidate) -> Option<RecoveryPoint> {
     let was_there = op.order.before.volumes.contains_key(&Slot::Root);
     match op.root_method_of(&candidate.pool) {
         RootMethod::Adopt => Some(RecoveryPoint::SameVolume),
-        RootMethod::Clone => op.facts.cloned_from.clone().map(|of| RecoveryPoint::Clone { of }),
+        RootMethod::Clone => op.facts.root.cloned_from.clone().map(|of| RecoveryPoint::Clone { of }),
         RootMethod::Image => of_backup(op, &Slot::Root).or_else(|| {
-            let snapshot = op.facts.root_snapshot.clone()?;
+            let snapshot = op.facts.root.snapshot.clone()?;
             Some(RecoveryPoint::FinalSnapshot { snapshot })
         }),
         RootMethod::Fresh => was_there.then_some(RecoveryPoint::Anew),

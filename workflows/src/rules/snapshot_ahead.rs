@@ -42,7 +42,6 @@ use perennial_engine::ids::Token;
 
 use crate::model::aws::{SnapshotId, VolumeId};
 use crate::model::capacity::CapacityPool;
-use crate::model::resources::{Orphan, Resource};
 use crate::model::root::RootMethod;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::facts::Place;
@@ -94,7 +93,7 @@ fn waits_for_a_snapshot(op: &Operation, pool: &CapacityPool) -> bool {
             && fact.snapshot.is_none()
             && !facts.restore.contains_key(slot)
     });
-    data_waits || (op.root_method_of(pool) == RootMethod::Image && facts.root_snapshot.is_none())
+    data_waits || (op.root_method_of(pool) == RootMethod::Image && facts.root.snapshot.is_none())
 }
 
 /// The name of the step about a volume.
@@ -119,7 +118,7 @@ fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord
 /// Whether a complete one already exists, or is waited for: a move was on its way before.
 fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
     match slot {
-        Slot::Root => op.facts.root_snapshot.is_some() || op.has_open("snapshot_root"),
+        Slot::Root => op.facts.root.snapshot.is_some() || op.has_open("snapshot_root"),
         Slot::Data(_) => {
             let is_complete = op.facts.volumes.get(slot).is_some_and(|fact| fact.snapshot.is_some());
             is_complete || op.has_open(&format!("snapshot:{slot}"))
@@ -197,18 +196,18 @@ pub(crate) fn awaited<'a>(op: &'a Operation, intent: &Intent) -> Option<(&'a Sna
 
 /// The root is about to become an instance's: its snapshot, and the image of that, are outdated.
 pub(crate) fn outdate_root(op: &mut Operation) {
-    if op.facts.root_is_borrowed {
+    if op.facts.root.is_borrowed {
         return;
     }
     // The snapshot stays among the copies, and is deleted after its image.
-    op.facts.root_snapshot = None;
+    op.facts.root.snapshot = None;
     outdate_image(op);
 }
 
 /// The image of the root no longer matches the root: it is deleted.
 pub(crate) fn outdate_image(op: &mut Operation) {
-    if let Some(image) = op.facts.root_image.take() {
+    if let Some(image) = op.facts.root.image.take() {
         let because = format!("{}: of a root that an instance has had since", op.id);
-        op.facts.orphans.push(Orphan { resource: Resource::Image { image }, because });
+        op.facts.cleanup.orphan((&image).into(), because);
     }
 }

@@ -16,7 +16,7 @@ use crate::model::aws::{
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
 use crate::model::name::NodeName;
-use crate::model::resources::{Origin, Resource, ResourceKind, Succession};
+use crate::model::resources::{Origin, Resource, ResourceId, ResourceKind, Succession};
 use crate::model::survey::{Question, Rank};
 use crate::model::volume::{OtherVolumes, Slot, TagMap};
 use crate::step::backup::BackupIntent;
@@ -575,15 +575,15 @@ pub struct SnapshotAhead {
 
 // What the rules, which are below `steps`, ask of a request.
 impl Intent {
-    /// The resource that an intent deletes, by id.
+    /// The resource that an intent deletes, or looks for.
     #[must_use]
-    pub fn cleans(&self) -> Option<String> {
+    pub fn cleans(&self) -> Option<ResourceId> {
         match self {
-            Self::DeleteVolume(step) => Some(step.volume.to_string()),
-            Self::DeleteInterface(step) => Some(step.interface.to_string()),
-            Self::DeregisterImage(step) => Some(step.image.to_string()),
-            Self::DeleteSnapshot(step) => Some(step.snapshot.to_string()),
-            Self::Find(step) => Some(Resource::suspected(step.kind, &step.tags)),
+            Self::DeleteVolume(step) => Some((&step.volume).into()),
+            Self::DeleteInterface(step) => Some((&step.interface).into()),
+            Self::DeregisterImage(step) => Some((&step.image).into()),
+            Self::DeleteSnapshot(step) => Some((&step.snapshot).into()),
+            Self::Find(step) => Some(ResourceId::Suspected(Resource::suspected(step.kind, &step.tags))),
             Self::Resolve(_)
             | Self::Survey(_)
             | Self::CreateVolume(_)

@@ -58,10 +58,12 @@ impl Step for AdoptRoot {
             candidate.adopted = true;
             // The flag of an adopted root is not documented: it is looked at before anything else happens.
             candidate.protected = false;
-            candidate.root_volume = facts.volumes.get(&Slot::Root).and_then(|root| root.id.clone());
+            if let Some(running) = &mut candidate.running {
+                running.root_volume = facts.volumes.get(&Slot::Root).and_then(|root| root.id.clone());
+            }
         }
         if let Some(temporary) = &self.temporary {
-            facts.add_temporary(temporary.clone());
+            facts.add_temporary(temporary);
         }
     }
 

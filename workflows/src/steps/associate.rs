@@ -29,7 +29,7 @@ impl Step for Associate {
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         if let Evidence::Associated { public_ip } = seen.evidence {
             let held = HeldElastic { allocation: self.allocation.clone(), public_ip: *public_ip };
-            op.facts.elastic = Some((held, self.instance.clone()));
+            op.facts.network.elastic = Some((held, self.instance.clone()));
         }
     }
 

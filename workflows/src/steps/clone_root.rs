@@ -47,7 +47,7 @@ impl Step for CloneRoot {
             _ => return settled.blocked(),
         };
         match root_clone::tried_on(settled.op) {
-            Some(instance) if settled.op.facts.root_method == RootMethod::Clone => {
+            Some(instance) if settled.op.facts.root.method == RootMethod::Clone => {
                 settled.next_root_method(&instance, because)
             }
             _ => Vec::new(),

@@ -33,8 +33,8 @@ impl Step for CreateInterface {
         let held = HeldInterface { interface: interface.clone(), private_ip: *private_ip };
         let fact = InterfaceFact::new(Some(held), Some(self.groups.clone()));
         if self.subnet == facts.subnet {
-            facts.address = Some(*private_ip);
-            facts.interface = Some(fact);
+            facts.network.address = Some(*private_ip);
+            facts.network.interface = Some(fact);
         } else {
             facts.made_elsewhere(&self.subnet, fact, &op.id);
         }

@@ -6,6 +6,7 @@
 //! person for what belongs to the node.
 
 use crate::model::operation_id::OperationKind;
+use crate::model::resources::ResourceId;
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::Place;
 use crate::operation::state::Operation;
@@ -37,10 +38,7 @@ impl Step for DeleteVolume {
             return;
         }
         let facts = &mut op.facts;
-        for temporary in facts.temporary.iter_mut().filter(|temporary| temporary.volume == self.volume) {
-            temporary.deleted = true;
-        }
-        facts.deleted.push(self.volume.to_string());
+        facts.cleanup.deleted(&self.volume);
         if op.order.kind == OperationKind::Delete {
             return;
         }
@@ -83,7 +81,7 @@ impl Step for DeleteInterface {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        deleted(op, self.interface.to_string(), seen);
+        deleted(op, (&self.interface).into(), seen);
         if *seen.evidence == Evidence::Deleted && op.order.kind != OperationKind::Delete {
             op.facts.forget_interface(&self.interface);
         }
@@ -116,7 +114,7 @@ impl Step for DeregisterImage {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        deleted(op, self.image.to_string(), seen);
+        deleted(op, (&self.image).into(), seen);
     }
 
     fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
@@ -146,7 +144,7 @@ impl Step for DeleteSnapshot {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        deleted(op, self.snapshot.to_string(), seen);
+        deleted(op, (&self.snapshot).into(), seen);
     }
 
     fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
@@ -166,9 +164,9 @@ impl Step for DeleteSnapshot {
     }
 }
 
-fn deleted(op: &mut Operation, id: String, seen: &Seen<'_>) {
+fn deleted(op: &mut Operation, resource: ResourceId, seen: &Seen<'_>) {
     if *seen.evidence == Evidence::Deleted {
-        op.facts.deleted.push(id);
+        op.facts.cleanup.deleted(resource);
     }
 }
 

@@ -32,7 +32,7 @@ impl Step for Fence {
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::Fenced { reason, .. } = seen.evidence else { return };
-        op.facts.launches_failed_because(&self.instance, reason.as_deref());
+        op.facts.launches.failed_because(&self.instance, reason.as_deref());
         for holder in op.facts.holders.iter_mut().filter(|holder| holder.instance == self.instance) {
             holder.fenced = true;
             holder.ended = true;

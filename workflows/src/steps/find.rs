@@ -3,7 +3,7 @@
 //! Call: describes by tag; nothing is changed. Observed on: whatever carries the tags. Absence is believed
 //! only after minutes. What is found is an orphan, and deleted; an instance is fenced.
 
-use crate::model::resources::{Orphan, Resource};
+use crate::model::resources::{Resource, ResourceId};
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::Holder;
 use crate::operation::state::Operation;
@@ -25,13 +25,13 @@ impl Step for Find {
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::Found { resources } = seen.evidence else { return };
-        op.facts.deleted.push(Resource::suspected(self.kind, &self.tags));
+        op.facts.cleanup.deleted(ResourceId::Suspected(Resource::suspected(self.kind, &self.tags)));
         for resource in resources {
             if let Resource::Instance { instance, spot_request } = resource {
                 op.facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
             } else {
                 let because = format!("{}: made by a step that did not settle", op.id);
-                op.facts.orphans.push(Orphan { resource: resource.clone(), because });
+                op.facts.cleanup.orphan(resource.clone(), because);
             }
         }
     }

@@ -38,7 +38,7 @@ impl Imagined<'_> {
 
     /// The node's address, or one that is not known yet.
     pub(crate) fn address(&self) -> Ipv4Addr {
-        self.state.facts.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+        self.state.facts.network.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
     }
 }
 

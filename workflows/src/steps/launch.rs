@@ -12,7 +12,7 @@ use crate::model::capacity::NotAsked;
 use crate::model::operation_id::OperationKind;
 use crate::model::root::RootMethod;
 use crate::operation::event::OperationEvent;
-use crate::operation::facts::{Candidate, Place};
+use crate::operation::facts::{Candidate, LaunchFailure, Place};
 use crate::operation::state::Operation;
 use crate::rules::{capacity, launch_refused};
 use crate::spec::node::RootMode;
@@ -33,8 +33,7 @@ impl Step for Launch {
     }
 
     fn begin(&self, op: &mut Operation) {
-        op.facts.launches += 1;
-        op.facts.launched_by = Some(Arc::clone(&op.order));
+        op.facts.launches.last_order = Some(Arc::clone(&op.order));
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
@@ -57,8 +56,8 @@ impl Step for Launch {
                     op.facts.suspect_volumes_of(seen.intent, origin, &op.id);
                 }
                 let code = reason.clone().unwrap_or_else(|| "instance terminated".to_owned());
-                op.facts.failed_launches += 1;
-                op.facts.last_failure = format!("{pool}: {code}");
+                let because = code.clone();
+                op.facts.launches.failed(LaunchFailure { pool: pool.clone(), instance: None, because });
                 capacity::climb(op, pool.clone(), code, seen.at_ms);
             }
             _ => {}
@@ -75,7 +74,7 @@ impl Step for Launch {
         match settled.evidence {
             Evidence::Launched { instance, .. }
                 if op.root_method() == RootMethod::Image
-                    && op.facts.root_image.as_ref() != Some(&self.image) =>
+                    && op.facts.root.image.as_ref() != Some(&self.image) =>
             {
                 lost(instance, "it was launched before the root went on as an image".to_owned())
             }
@@ -154,7 +153,7 @@ fn launched(
     spot_request: Option<&SpotRequestId>,
 ) {
     let Launch { pool, image, interface, volumes, .. } = launch;
-    if let (LaunchInterface::Kept(_), Some(held)) = (interface, &mut op.facts.interface) {
+    if let (LaunchInterface::Kept(_), Some(held)) = (interface, &mut op.facts.network.interface) {
         held.place = Place::On(instance.clone());
     }
     let launched_with =
@@ -164,12 +163,12 @@ fn launched(
         pool: pool.clone(),
         image: image.clone(),
         spot_request: spot_request.cloned(),
-        network: None,
-        root_volume: None,
-        root_device: None,
+        running: None,
         protected: op.order.spec.persist.root == RootMode::None,
         adopted: false,
         launched_with: launched_with.collect(),
         address: None,
+        preserved: false,
+        verified: false,
     });
 }

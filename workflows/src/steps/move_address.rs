@@ -31,9 +31,9 @@ impl Step for MoveAddress {
             Some(candidate) if Operation::has_moved(candidate) => candidate.address = Some(*address),
             // Of an instance in another subnet that was lost meanwhile.
             None if elsewhere => {}
-            _ => facts.address = Some(*address),
+            _ => facts.network.address = Some(*address),
         }
-        facts.address_on = Some(self.instance.clone());
+        facts.network.address_on = Some(self.instance.clone());
     }
 
     fn is_needed_by_undo(&self, op: &Operation) -> bool {

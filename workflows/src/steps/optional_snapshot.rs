@@ -79,7 +79,7 @@ impl Step for SnapshotAhead {
         // The snapshot belongs to the operation, which uses or deletes it.
         if let Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) = seen.evidence {
             for taken in snapshots {
-                op.facts.add_copy(taken.snapshot.clone());
+                op.facts.cleanup.copy(&taken.snapshot);
             }
         }
     }

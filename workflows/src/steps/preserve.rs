@@ -48,7 +48,7 @@ impl Step for Preserve {
         }
         if let Some(candidate) = facts.candidate.as_mut().filter(|c| c.instance == self.instance) {
             if candidate.protected {
-                facts.final_preserved = true;
+                candidate.preserved = true;
             } else {
                 candidate.protected = true;
             }

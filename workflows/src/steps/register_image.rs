@@ -27,8 +27,8 @@ impl Step for RegisterImage {
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::ImageAvailable { image, .. } = seen.evidence else { return };
-        op.facts.root_image = Some(image.clone());
-        if op.facts.root_snapshot.as_ref() != Some(&self.snapshot) {
+        op.facts.root.image = Some(image.clone());
+        if op.facts.root.snapshot.as_ref() != Some(&self.snapshot) {
             snapshot_ahead::outdate_image(op);
         }
     }

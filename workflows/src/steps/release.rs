@@ -50,7 +50,7 @@ impl Step for Release {
                 if let Some(fact) = fact {
                     fact.place = Place::Free;
                 }
-                op.facts.deleted.push(self.volume.to_string());
+                op.facts.cleanup.deleted(&self.volume);
             }
             Evidence::Lost { .. } if is_left => {
                 if let Some(fact) = fact {

@@ -37,7 +37,7 @@ impl Step for ReleaseInterface {
             }
             if is_lost {
                 // What the operation deletes may be gone already.
-                op.facts.deleted.push(self.interface.to_string());
+                op.facts.cleanup.deleted(&self.interface);
             }
         }
     }

@@ -87,7 +87,7 @@ impl Settled<'_> {
 
     /// The root goes on in the next way.
     pub(crate) fn next_root_method(&self, instance: &InstanceId, because: String) -> Vec<OperationEvent> {
-        let from = self.op.facts.root_method;
+        let from = self.op.facts.root.method;
         let to = root_clone::after_adoption(self.op, self.evidence);
         vec![OperationEvent::RootMethodChosen { instance: Some(instance.clone()), from, to, because }]
     }

@@ -38,9 +38,9 @@ impl Step for SnapshotRoot {
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::SnapshotCompleted { snapshot, .. } = seen.evidence else { return };
         let outdated = snapshot_ahead::is_outdated(op, seen.intent);
-        op.facts.add_copy(snapshot.clone());
+        op.facts.cleanup.copy(snapshot);
         if !outdated {
-            op.facts.root_snapshot = Some(snapshot.clone());
+            op.facts.root.snapshot = Some(snapshot.clone());
         }
     }
 
@@ -77,7 +77,7 @@ impl Step for SnapshotVolume {
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         let Evidence::SnapshotCompleted { snapshot, .. } = seen.evidence else { return };
         let outdated = snapshot_ahead::is_outdated(op, seen.intent);
-        op.facts.add_copy(snapshot.clone());
+        op.facts.cleanup.copy(snapshot);
         let fact = op.facts.volumes.get_mut(&self.slot).filter(|fact| fact.place == Place::Free);
         if let Some(fact) = fact.filter(|fact| !outdated && fact.id.as_ref() == Some(&self.volume)) {
             fact.snapshot = Some(snapshot.clone());

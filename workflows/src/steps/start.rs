@@ -7,7 +7,7 @@ use crate::model::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::model::capacity::CapacityPool;
 use crate::model::volume::{Found, Slot};
 use crate::operation::event::OperationEvent;
-use crate::operation::facts::VolumeFact;
+use crate::operation::facts::{Running, VolumeFact};
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, Start};
@@ -41,10 +41,13 @@ impl Step for Start {
         let Some(candidate) = op.facts.candidate.as_mut().filter(|c| c.instance == self.instance) else {
             return;
         };
-        op.facts.failed_launches = 0;
-        candidate.network = Some((interface.clone(), *private_ip));
-        candidate.root_device = Some(root_device.clone());
-        candidate.root_volume.clone_from(root_volume);
+        op.facts.launches.failed_in_a_row = 0;
+        candidate.running = Some(Running {
+            interface: interface.clone(),
+            private_ip: *private_ip,
+            root_device: root_device.clone(),
+            root_volume: root_volume.clone(),
+        });
         if root_volume.is_none() {
             candidate.protected = true;
         }

@@ -24,7 +24,9 @@ impl Step for Verify {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        op.facts.verified |= *seen.evidence == Evidence::Verified;
+        if let Some(candidate) = op.facts.candidate.as_mut().filter(|c| c.instance == self.instance) {
+            candidate.verified |= *seen.evidence == Evidence::Verified;
+        }
     }
 
     fn typical_ms(&self) -> u64 {

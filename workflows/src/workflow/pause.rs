@@ -38,12 +38,12 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due.extend(cleanup::orphans(op));
     due.extend(interface::dispose(op));
     due.extend(address_retention::dispose(op));
-    for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {
-        let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
-        if !ours && op.is_to_clean(temporary.volume.as_str()) {
+    for temporary in op.facts.cleanup.temporaries() {
+        let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(temporary));
+        if !ours && op.is_to_clean(temporary) {
             due.push(
                 Intent::DeleteVolume(DeleteVolume {
-                    volume: temporary.volume.clone(),
+                    volume: temporary.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
                 })

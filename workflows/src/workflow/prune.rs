@@ -49,7 +49,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let Some(carrier) = op.order.before.carrier.as_ref().filter(|_| op.facts.carried_over.is_none()) else {
         return Vec::new();
     };
-    let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(pruned.volume.as_str()));
+    let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(&pruned.volume));
     let due = left.map(|pruned| {
         Intent::DeleteVolume(DeleteVolume {
             volume: pruned.volume.clone(),
@@ -75,7 +75,7 @@ pub(crate) fn remaining(op: &Operation) -> Resources {
     let mut left = op.order.before.clone();
     for pruned in &op.order.prune {
         let volume = &pruned.volume;
-        if op.facts.deleted.iter().any(|deleted| deleted == volume.as_str()) {
+        if op.facts.cleanup.is_deleted(volume) {
             left.retained.retain(|old| old.volume != *volume);
             continue;
         }

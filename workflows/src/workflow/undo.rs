@@ -74,7 +74,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         return due;
     }
     for resource in made(op) {
-        if op.is_to_clean(&resource.id()) && is_free(op, &resource) {
+        if op.is_to_clean(&resource) && is_free(op, &resource) {
             due.extend(cleanup::clean(&resource).map(Due::from));
         }
     }
@@ -145,7 +145,7 @@ fn is_address_back(op: &Operation, old: &Holder) -> bool {
         op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress(_)));
     !op.order.spec.persist.network.moves_address()
         || !may_have_moved
-        || op.facts.address_on.as_ref() == Some(&old.instance)
+        || op.facts.network.address_on.as_ref() == Some(&old.instance)
 }
 
 /// Whether no instance of the operation holds it any more.
@@ -163,7 +163,7 @@ fn is_free(op: &Operation, resource: &Resource) -> bool {
         }
         // EC2 refuses to delete a snapshot while its image is registered.
         Resource::Snapshot { .. } => {
-            facts.root_image.as_ref().is_none_or(|image| facts.deleted.contains(&image.to_string()))
+            facts.root.image.as_ref().is_none_or(|image| facts.cleanup.is_deleted(image))
                 && !op.has_images_to_clean()
         }
         Resource::Image { .. } | Resource::Instance { .. } | Resource::Unsettled { .. } => true,
@@ -177,7 +177,6 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         return None;
     }
     let mut left = prune::remaining(op);
-    let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
     for (slot, fact) in &facts.volumes {
         let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
         if left.volumes.values().any(|held| held.volume == *volume) {
@@ -200,7 +199,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
             held.device.clone_from(&fact.device);
         }
     }
-    left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
+    left.volumes.retain(|_, held| !facts.cleanup.is_deleted(&held.volume));
     // Volumes whose content continues in a copy that stays.
     let is_held = |old: &&Retained| left.volumes.values().any(|held| held.volume == old.volume);
     let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
@@ -209,7 +208,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         (left.address, left.addresses_elsewhere) = (None, Default::default());
     }
     if interface::goes_back(op) {
-        left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());
+        left.interface = facts.network.interface.as_ref().and_then(|fact| fact.held.clone());
     }
     if op.order.kind == OperationKind::Resume {
         left.address_interface = address_retention::keeper(op);

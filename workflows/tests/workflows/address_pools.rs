@@ -110,7 +110,7 @@ impl Desk {
         let (here, mut all, subnet) = match self.open_of(node) {
             Some(operation) => {
                 let facts = operation.facts;
-                (facts.address, facts.addresses_elsewhere, facts.subnet)
+                (facts.network.address, facts.network.addresses_elsewhere, facts.subnet)
             }
             None => {
                 let (node, home) = (self.node_of(node), node_spec(node).subnet);

@@ -589,7 +589,7 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     let (_, catalog) = desk.catalog();
     if let Some(operation) = desk.open() {
         let facts = &operation.facts;
-        let root = facts.root_snapshot.iter().filter(|_| facts.root_is_borrowed);
+        let root = facts.root.snapshot.iter().filter(|_| facts.root.is_borrowed);
         for snapshot in facts.restore.values().chain(root) {
             prop_assert!(
                 !catalog.known.pending_deletions.contains_key(snapshot),

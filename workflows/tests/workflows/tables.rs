@@ -417,11 +417,11 @@ fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as
             + verify
             = verify: verified
             + delete_volume:vol-new2x14
-            + delete_volume:vol-new2x37
             + delete_volume:vol-new2x31
+            + delete_volume:vol-new2x37
             = delete_volume:vol-new2x14: deleted
-            = delete_volume:vol-new2x37: deleted
             = delete_volume:vol-new2x31: deleted
+            = delete_volume:vol-new2x37: deleted
             ! finished
         "#]],
     );
@@ -1321,7 +1321,7 @@ fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
     run.drive_to("detach_interface");
     run.cancel().unwrap();
     run.drive(&well);
-    assert_eq!(run.state.facts.interface.as_ref().unwrap().held, run.state.order.before.interface);
+    assert_eq!(run.state.facts.network.interface.as_ref().unwrap().held, run.state.order.before.interface);
     expect![[r#"
         ! cancelled
         + fence:i-new2x3
@@ -1410,7 +1410,7 @@ fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_
     assert_ne!(after.interface, before.interface);
     assert_eq!(resources.address, Some(after.private_ip));
     assert_eq!(resources.orphans, []);
-    assert!(run.state.facts.deleted.contains(&before.interface.to_string()), "{}", run.told);
+    assert!(run.state.facts.cleanup.is_deleted(&before.interface), "{}", run.told);
     // It is the one that the Elastic IP address leads to.
     let leads_to = run.state.steps.values().find_map(|record| match record.intent.as_ref() {
         Intent::Associate(Associate { interface, .. }) => Some(interface.clone()),
@@ -1471,14 +1471,21 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
         };
         assert_eq!(resources.orphans, [], "{}", run.told);
         let own = resources.interface.unwrap().interface.to_string();
-        let deleted: Vec<_> = run.state.facts.deleted.iter().filter(|id| id.starts_with("eni-")).collect();
+        let deleted: Vec<_> = run
+            .state
+            .facts
+            .cleanup
+            .all_deleted()
+            .map(ToString::to_string)
+            .filter(|id| id.starts_with("eni-"))
+            .collect();
         assert_eq!(
             deleted.len(),
             made,
             "the one before, and what a third subnet has no use for: {}",
             run.told
         );
-        assert!(!deleted.contains(&&own), "{}", run.told);
+        assert!(!deleted.contains(&own), "{}", run.told);
     }
 }
 
@@ -1512,7 +1519,7 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     spec.persist.network = NetworkMode::SecondaryIp;
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let home = Some("10.0.0.7".parse().unwrap());
-    run.state.facts.address = home;
+    run.state.facts.network.address = home;
     run.drive_to_with("move_address", &refusals);
     let step = run.state.open_steps().into_iter().find(|step| step.step == "move_address").unwrap();
     let lost = step.intent.instance().unwrap().clone();
@@ -1521,7 +1528,7 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     let mut draft = run.draft();
     draft.report(step.token, Evidence::Moved { address: "10.0.16.9".parse().unwrap() }).unwrap();
     run.take(draft);
-    assert_eq!(run.state.facts.address, home, "{}", run.told);
+    assert_eq!(run.state.facts.network.address, home, "{}", run.told);
 }
 
 fn set_groups() -> Expect {
@@ -1576,7 +1583,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     run.take(draft);
     run.drive(&well);
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
-    assert_eq!(run.state.facts.interface.unwrap().groups, Some(corrected.security_groups));
+    assert_eq!(run.state.facts.network.interface.unwrap().groups, Some(corrected.security_groups));
 }
 
 /// What a look at the carrier finds: one volume by name, one by device, and one that is left alone.
