@@ -163,7 +163,7 @@ async fn a_clean_refusal_makes_room_for_the_request_of_the_corrected_file() {
             apply(&mut lab, &spec).await;
             lab.until("it ends", Duration::from_secs(200), async |lab| lab.node("db-1").await.open.is_none())
                 .await;
-            let launched = lab.operation("db-1.2").await.facts.launched_by.expect("it has launched");
+            let launched = lab.operation("db-1.2").await.facts.launches.last_order.expect("it has launched");
             assert_eq!(launched.spec.instance_profile.as_deref(), Some("corrected"), "{code}");
             lab.clock.sleep(REST).await;
             lab.check("db-1", &["before"]).await;

@@ -313,7 +313,7 @@ fn launches_that_fail_with_the_present_file_give_way_to_the_last_good_one() {
     apply(&mut desk, &bad);
     lose(&mut desk);
     let fails = |intent: &Intent| match intent {
-        Intent::Launch { instance_profile: Some(_), .. } => Some(Evidence::InstanceGone {
+        Intent::Launch(Launch { instance_profile: Some(_), .. }) => Some(Evidence::InstanceGone {
             instance: InstanceId::parse("i-dead").unwrap(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.InternalError".into()),
@@ -347,7 +347,7 @@ fn an_image_that_is_gone_is_replaced_by_one_of_the_root_itself_or_by_a_person() 
     let (status, _) = ended(&desk);
     assert!(matches!(status, Status::Finished { outcome: Outcome::Completed, .. }), "{status:?}");
     let newest = OperationId::new(desk.name(), desk.node().operations);
-    assert_eq!(desk.operation(&newest).facts.root_method, RootMethod::Image);
+    assert_eq!(desk.operation(&newest).facts.root.method, RootMethod::Image);
     // Well: it stays where it is.
     let mut desk = running(&spec(NetworkMode::SecondaryIp, RootMode::Adopt));
     let before = desk.node().resources.carrier;
