@@ -58,6 +58,11 @@ impl<'c> Claim<'c> {
         Self { client_token: Some(token), ..self }
     }
 
+    /// Of a step that waits for what an earlier one has begun, at this time.
+    pub(super) fn begun(self, begun_ms: Option<u64>) -> Self {
+        Self { intended_at_ms: self.intended_at_ms.min(begun_ms).or(self.intended_at_ms), ..self }
+    }
+
     /// Of snapshots of these volumes.
     pub(super) fn of_volumes(self, sources: &'c [VolumeId]) -> Self {
         Self { sources, ..self }

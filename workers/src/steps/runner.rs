@@ -118,8 +118,8 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::Fence(step) => instance::fence(pass, &step.instance, step.spot_request.as_ref()).await,
         Intent::Release(step) => stuck_detach::release(pass, &step.volume, &step.from).await,
         Intent::ReleaseInterface(step) => interface::release(pass, &step.interface, &step.from).await,
-        Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags).await,
-        Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags).await,
+        Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
+        Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
         Intent::CloneRoot(CloneRoot { volume, client_token, tags }) => {
             root_clone::clone_root(pass, volume, client_token, tags).await
         }
