@@ -57,8 +57,8 @@ impl StepRunner<Perennial> for Runner {
     async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<Evidence> {
         let clock = &self.tools.clock;
         let key = (workflow.clone(), step.token);
-        // Of one that waits for its time, that time: it was not tried before. A clock that was set since makes
-        // it late: then it may have been tried.
+        // Of one that waits for its time, that time: it was not tried before. A clock that was set since
+        // makes it late: then it may have been tried.
         let began_ms = step.intended_at_ms.max(step.not_before_ms);
         let late_by = Duration::from_millis(clock.now_ms().abs_diff(began_ms));
         let memory = self.memories().of(&key, late_by, clock.monotonic_ms());

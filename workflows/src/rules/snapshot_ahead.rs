@@ -153,7 +153,8 @@ pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
     intended.is_some_and(|(token, _)| is_written_after(op, volume, *token))
 }
 
-/// The tags of a speculative snapshot that matches the volume and may be waited for, and when it was intended.
+/// The tags of a speculative snapshot that matches the volume and may be waited for, and when it was
+/// intended.
 pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<(TagMap, u64)> {
     let (token, record) = newest(op, volume)?;
     let Intent::SnapshotAhead(SnapshotAhead { tags, .. }) = record.intent.as_ref() else { return None };
