@@ -50,6 +50,7 @@ pub(crate) async fn write_repeatedly(data_dir: &Path, driver: &Driver, clock: &C
 
 fn write(data_dir: &Path, status: &ServerStatus) -> std::io::Result<()> {
     let (path, new) = (path_in(data_dir), data_dir.join(format!("{FILE}.new")));
+    perennial_store::private::ensure(&new)?;
     std::fs::write(&new, serde_json::to_vec_pretty(status)?)?;
     std::fs::rename(new, path)
 }
