@@ -49,7 +49,15 @@ const CRATES: [(&str, &[&[&str]]); 7] = [
     ("store", &[]),
     (
         "workers",
-        &[&["port"], &["aws", "cloud"], &["capacity"], &["steps"], &["ingest"], &["periodic"], &["service"]],
+        &[
+            &["port"],
+            &["aws", "cloud"],
+            &["capacity", "standing"],
+            &["steps"],
+            &["ingest"],
+            &["periodic"],
+            &["adoption", "service"],
+        ],
     ),
     ("views", &[&["model"], &["query", "schemas"]]),
     ("sim", &[&["faults", "world"], &["cloud", "wire"]]),

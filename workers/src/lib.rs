@@ -8,11 +8,13 @@
 //! - [`cloud`]: what stands between the port and its callers: budgets, joined describes, the catalogue of
 //!   types
 //! - [`capacity`]: what this process remembers and counts of capacity
+//! - `standing`: whether the world is the one that the journal knows
 //! - `steps`: carries out the steps of the workflows
 //! - [`ingest`]: messages of the queues into the journal
 //! - [`periodic`]: what is looked at every so often
-//! - [`service`]: all of it, running
+//! - [`service`]: all of it, running; [`adoption`]: what the account shows of a node
 
+pub mod adoption;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod capacity;
@@ -21,4 +23,5 @@ pub mod ingest;
 pub mod periodic;
 pub mod port;
 pub mod service;
+mod standing;
 mod steps;

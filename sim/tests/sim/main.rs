@@ -17,6 +17,7 @@ mod crash_points;
 mod existing_volumes;
 mod final_snapshots;
 mod grow;
+mod identity;
 mod interface_elsewhere;
 mod lifecycle;
 mod modes;

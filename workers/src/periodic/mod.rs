@@ -3,7 +3,7 @@
 mod attachment_drift;
 pub mod backups;
 pub mod driver;
-mod pages;
+pub(crate) mod pages;
 pub mod retention;
 pub mod return_to_spot;
 pub mod sweep;

@@ -7,7 +7,7 @@ use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{Intent, LaunchInterface};
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, lost, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, not_shown, not_yet, settled};
 use crate::capacity::not_asked::NotAsked;
 use crate::capacity::pool::PoolKey;
 use crate::port::error::Class;
@@ -51,7 +51,7 @@ pub(super) async fn fence(
     spot: Option<&SpotRequestId>,
 ) -> Answer {
     let Some(view) = pass.tools.observer.instance(instance).await? else {
-        if !pass.is_instance_absent() {
+        if !pass.is_instance_absent(instance).await? {
             return not_yet(LOOK_AGAIN, format!("{instance} is not shown, which proves nothing yet"));
         }
         pass.tools.clock.sleep(SECOND_READ).await;
@@ -60,6 +60,7 @@ pub(super) async fn fence(
                 found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
                 terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
+                not_shown: true,
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
         };
@@ -73,7 +74,7 @@ pub(super) async fn fence(
                 Some(again) if again.state == InstanceState::Terminated => {
                     let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
-                    settled(Evidence::Fenced { found, terminated_by_us, reason })
+                    settled(Evidence::Fenced { found, terminated_by_us, reason, not_shown: false })
                 }
                 _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             }
@@ -140,8 +141,11 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         }
         Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
             match request.kept_interface() {
-                Some(kept) if pass.tools.observer.interface(kept).await?.is_none() && pass.is_absent() => {
-                    lost(format!("interface {kept} does not exist any more"))
+                Some(kept)
+                    if pass.tools.observer.interface(kept).await?.is_none()
+                        && pass.is_absent(kept.as_str()).await? =>
+                {
+                    not_shown(format!("interface {kept} does not exist any more"))
                 }
                 _ => Err(error),
             }

@@ -13,7 +13,7 @@ use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;
 
 use super::memory::Memories;
-use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};
+use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools, not_yet};
 use super::{
     address, backup, final_snapshot, find, image, instance, interface, preserve, prune, resolve,
     root_adoption, root_clone, snapshot, stuck_detach, survey, verify, volume,
@@ -23,6 +23,7 @@ use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
 use crate::port::Cloud;
+use crate::standing::{Held, Standing, StandingError};
 
 /// Carries out the steps over a cloud.
 pub(crate) struct Runner {
@@ -37,10 +38,12 @@ impl Runner {
         clock: Clock,
         refusals: Arc<CapacityRefusals>,
         on_demand: OnDemandBudget,
+        standing: Standing,
     ) -> Self {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
         let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
-        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue };
+        let started_ms = clock.now_ms();
+        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue, standing, started_ms };
         Self { tools, memories: Mutex::default() }
     }
 
@@ -58,7 +61,7 @@ impl StepRunner<Perennial> for Runner {
         let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
         let mut pass =
             Pass { tools: &self.tools, step: (workflow, step.token), memory, intended_at_ms, tries };
-        let result = match carry_out(&mut pass, &step.intent).await {
+        let result = match admitted(&mut pass, &step.intent).await {
             Ok(result) => {
                 pass.memory.failures = 0;
                 result
@@ -79,6 +82,19 @@ impl StepRunner<Perennial> for Runner {
             }
         }
     }
+}
+
+/// A step is carried out when the journal knows the world of its node.
+async fn admitted(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
+    if let Some(node) = pass.node() {
+        match pass.tools.standing.holds(&node).await {
+            Ok(None) => {}
+            Ok(Some(Held { again_in, because })) => return not_yet(again_in, because),
+            Err(StandingError::Cloud(error)) => return Err(error),
+            Err(StandingError::Journal(error)) => return not_yet(LOOK_LONGEST, error.to_string()),
+        }
+    }
+    carry_out(pass, intent).await
 }
 
 /// What carries out each kind of step.

@@ -5,9 +5,7 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
 use super::own::{Claim, made_by};
-use super::pass::{
-    Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
-};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, not_shown, not_yet, refused, settled};
 use crate::port::error::{Class, Effect};
 use crate::port::{SnapshotState, SnapshotView};
 
@@ -16,7 +14,9 @@ use crate::port::{SnapshotState, SnapshotView};
 pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let sources = [volume.clone()];
-    let claim = Claim::of(pass, tags).of_volumes(&sources);
+    // It may go on with what another step has begun, under that step's tags.
+    let begun_ms = pass.tools.standing.first_intended_ms(pass.step.0, tags).await;
+    let claim = Claim::of(pass, tags).not_before(begun_ms).of_volumes(&sources);
     let mut mine = made_by::<SnapshotView>(pass, &claim).await?;
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     // A crash between the call and its answer can leave two of the same moment; the first one stays.
@@ -47,8 +47,10 @@ pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap
                     not_yet(LOOK_SOON, format!("{id} is to be complete"))
                 }
                 Err(error) if error.class == Class::NotFound => {
-                    if pass.tools.observer.volume(volume).await?.is_none() && pass.is_absent() {
-                        lost(format!("volume {volume} does not exist any more"))
+                    if pass.tools.observer.volume(volume).await?.is_none()
+                        && pass.is_absent(volume.as_str()).await?
+                    {
+                        not_shown(format!("volume {volume} does not exist any more"))
                     } else {
                         not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
                     }
@@ -67,7 +69,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap
 /// Deletes a snapshot.
 pub(super) async fn delete(pass: &mut Pass<'_>, snapshot: &SnapshotId) -> Answer {
     match pass.tools.observer.snapshot(snapshot).await? {
-        None if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        None if pass.is_gone(snapshot.as_str()).await? => settled(Evidence::Deleted),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(_) => {
             pass.tools.cloud.delete_snapshot(snapshot).await?;

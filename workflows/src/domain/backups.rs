@@ -49,7 +49,7 @@ impl Decider<'_> {
         match backup_schedule::due_task(node, self.newest_operation(subject), name, catalog, self.now_ms) {
             BackupTask::Nothing => return Ok(Vec::new()),
             BackupTask::Begin { .. } => {
-                draft.begin(node, self.owner, BackupCause::Schedule)?;
+                draft.begin(node, self.owner, self.mark(), BackupCause::Schedule)?;
             }
             BackupTask::Inherit { operation } => {
                 let unknown = || Rejection::NoSuchOperation { name: operation.to_string() };
@@ -154,7 +154,7 @@ impl Decider<'_> {
             return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         let mut draft = self.catalog_draft(&id)?;
-        let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
+        let backup = draft.begin(node, self.owner, self.mark(), BackupCause::Asked { cause })?;
         Ok((Disposition::BackupBegan { backup }, written(&id, draft).into_iter().collect()))
     }
 

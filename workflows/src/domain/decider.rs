@@ -1,12 +1,14 @@
 //! The world a decision is made on, with its types, and what a decision puts together.
 
 use crate::aggregate::inbox::Disposition;
+use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::command::Rejection;
 use crate::domain::reads::{newest_operation, node_of, present_catalog};
 use crate::domain::states::{Event, State};
 use crate::model::aws::InstanceId;
 use crate::model::backup_id::CatalogId;
+use crate::model::installation::Mark;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind, node_stream};
 use crate::model::resources::{PruneItem, Resources};
@@ -124,6 +126,14 @@ impl Decider<'_> {
 
     pub(crate) fn head(&self, stream: &StreamId) -> Seq {
         self.world.head(stream).unwrap_or(Seq::NONE)
+    }
+
+    /// The identity that tags and client tokens take; none before the journal is bound.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        match self.world.get(&installation_stream()) {
+            Some(State::Installation(installation)) => installation.mark.clone(),
+            _ => None,
+        }
     }
 
     /// The node that a command is about.

@@ -28,6 +28,7 @@ impl Decider<'_> {
             kind: wanted.kind,
             generation: wanted.generation,
             owner: self.owner.to_owned(),
+            installation: self.mark(),
             spec: wanted.spec,
             before: wanted.before,
             keep: wanted.keep,

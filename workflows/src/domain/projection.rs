@@ -28,6 +28,9 @@ pub struct NodeSummary {
     pub zone: Option<String>,
     /// Its own address.
     pub address: Option<std::net::Ipv4Addr>,
+    /// Whether the account has resources of it that the journal cannot know.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
 }
 
 /// One line about an operation, for lists.
@@ -78,6 +81,7 @@ pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Inte
         carrier: node.resources.carrier.clone(),
         zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
         address: node.resources.address,
+        behind: !node.newer.is_empty(),
     };
     Projected { keys, summary: summary(node.open.is_some(), &line), ..Projected::default() }
 }

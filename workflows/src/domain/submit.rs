@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::standing;
 use crate::domain::states::Event;
 use crate::domain::submission::{
     CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
@@ -97,6 +98,9 @@ impl Decider<'_> {
         };
         if needs_node && !node.exists() {
             return unknown();
+        }
+        if let Some(because) = standing::behind(node) {
+            return rejected(because);
         }
         // A growth, or a look at volumes, holds nothing that could not be let go.
         let open = self.open(subject);

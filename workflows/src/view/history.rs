@@ -165,6 +165,21 @@ pub fn node_history(
             NodeEvent::SignalNoted { signal, because } => {
                 entries.push(Entry::Remark { at_ms, text: format!("{signal}; {because}") });
             }
+            NodeEvent::FellBehind { newer } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("the journal is behind the world: {}", newer.join("; ")),
+            }),
+            NodeEvent::CaughtUp {} => entries.push(Entry::Remark {
+                at_ms,
+                text: "the journal knows everything of the node again".to_owned(),
+            }),
+            NodeEvent::Adopted { requested_by, generation, resources, .. } => {
+                let carrier = resources.carrier.as_ref().map(|carrier| carrier.instance.to_string());
+                let on = carrier.map_or_else(|| "paused".to_owned(), |instance| format!("on {instance}"));
+                let text =
+                    format!("adopted by {requested_by} as it is in the account: generation {generation}, {on}");
+                entries.push(Entry::Remark { at_ms, text });
+            }
             NodeEvent::VolumeLeft { slot, volume, instance } => entries.push(Entry::Remark {
                 at_ms,
                 text: format!("{volume} ({slot}) was detached from {instance} by hand: it is not the node's any more (found by the sweep)"),
@@ -461,17 +476,20 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
             format!("zone {}, {} image", placement.zone, placement.image.architecture)
         }
         Evidence::Surveyed(survey) => survey.in_words(),
-        Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+        Evidence::VolumeCreated { volume, .. } => format!("{volume} is available"),
         Evidence::VolumeClaimed { size_gib, .. } => match intent {
             Intent::ClaimVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
             _ => format!("{size_gib} GiB"),
         },
         Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
         Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
+        Evidence::Fenced { found, not_shown: true, .. } => {
+            format!("found {found}; not shown any more, while other things are")
+        }
         Evidence::Fenced { found, terminated_by_us: true, .. } => {
             format!("found {found}, terminated by us; terminated, seen twice")
         }
-        Evidence::Fenced { found, terminated_by_us: false, reason } => {
+        Evidence::Fenced { found, terminated_by_us: false, reason, .. } => {
             format!("found {found}; terminated, seen twice{}", in_brackets(reason.as_deref()))
         }
         Evidence::Released => released_in_words(intent),
@@ -518,13 +536,13 @@ pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
         }
         Evidence::Verified => "everything is in place".to_owned(),
         Evidence::Deleted => "gone".to_owned(),
-        Evidence::Found { resources } => found_in_words(resources),
+        Evidence::Found { resources, kept } => found_in_words(resources, kept),
         Evidence::InstanceGone { instance, state, reason } => {
             let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
             format!("{instance} is {state}{}", in_brackets(reason.as_deref()))
         }
         Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
-        Evidence::Lost { what } => format!("lost: {what}"),
+        Evidence::Lost { what, .. } => format!("lost: {what}"),
         Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),
         Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
@@ -559,12 +577,14 @@ fn groups_in_words(intent: &Intent) -> String {
     }
 }
 
-fn found_in_words(resources: &[Resource]) -> String {
-    if resources.is_empty() {
-        return "it has made nothing".to_owned();
-    }
-    let ids: Vec<String> = resources.iter().map(Resource::id).collect();
-    format!("it has made {}", ids.join(", "))
+fn found_in_words(resources: &[Resource], kept: &[VolumeId]) -> String {
+    let made = |ids: Vec<String>| (!ids.is_empty()).then(|| format!("it has made {}", ids.join(", ")));
+    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let kept = (!kept.is_empty())
+        .then(|| format!("it may have made {}, which is kept: it may have been attached", kept.join(", ")));
+    let said: Vec<String> =
+        made(resources.iter().map(Resource::id).collect()).into_iter().chain(kept).collect();
+    if said.is_empty() { "it has made nothing".to_owned() } else { said.join("; ") }
 }
 
 fn attached_in_words(intent: &Intent) -> String {

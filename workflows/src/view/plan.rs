@@ -133,6 +133,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         kind,
         generation: node.map_or(0, |node| node.generation) + 1,
         owner: "plan".to_owned(),
+        installation: None,
         spec: spec.clone(),
         before,
         keep: None,
@@ -257,7 +258,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         Intent::Resolve { others, .. } => Evidence::Resolved(imagined_placement(others)),
         Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
         Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
-            Evidence::VolumeCreated { volume: volume() }
+            Evidence::VolumeCreated { volume: volume(), found: false }
         }
         Intent::ClaimVolume { size_gib, .. } => Evidence::VolumeClaimed { size_gib: *size_gib, traits: None },
         Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
@@ -273,9 +274,12 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DetachInterface { .. }
         | Intent::Release { .. }
         | Intent::ReleaseInterface { .. } => Evidence::Released,
-        Intent::Fence { .. } => {
-            Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None }
-        }
+        Intent::Fence { .. } => Evidence::Fenced {
+            found: "running".to_owned(),
+            terminated_by_us: true,
+            reason: None,
+            not_shown: false,
+        },
         Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
             let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
             let ahead = snapshot_ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
@@ -318,7 +322,7 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
         | Intent::DeleteInterface { .. }
         | Intent::DeregisterImage { .. }
         | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
-        Intent::Find { .. } => Evidence::Found { resources: Vec::new() },
+        Intent::Find { .. } => Evidence::Found { resources: Vec::new(), kept: Vec::new() },
         Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
             let snapshot = imaginary(SnapshotId::parse(&format!("snap-new{n}")));
             let taken = TakenSnapshot { snapshot, volume: volume.clone(), size_gib: None };
@@ -459,6 +463,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         kind: OperationKind::Provision,
         generation: 1,
         owner: "plan".to_owned(),
+        installation: None,
         spec: spec.clone(),
         before: with_an_address(spec, Resources::default()),
         keep: None,

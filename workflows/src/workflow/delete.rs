@@ -159,6 +159,8 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     // The address stays allocated to the account, which had it before the node.
     left.elastic = None;
     left.volumes.retain(|_, held| !deleted(held.volume.to_string()));
+    // What may have been attached is not deleted because of its tags.
+    left.retained.extend(facts.superseded.iter().cloned());
     left.retained.retain(|old| !deleted(old.volume.to_string()));
     // The copy with its content is deleted, so a new node may claim the volume.
     for old in &mut left.retained {

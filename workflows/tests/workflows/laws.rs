@@ -186,9 +186,9 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             | Intent::CloneRoot { .. }
             | Intent::SnapshotRoot { .. },
             1,
-        ) => Evidence::Lost { what: "a volume".into() },
+        ) => Evidence::Lost { what: "a volume".into(), not_shown: false },
         (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::SetGroups { .. }, 1) => {
-            Evidence::Lost { what: "an interface".into() }
+            Evidence::Lost { what: "an interface".into(), not_shown: false }
         }
         (Intent::AttachInterface { .. }, 3) => {
             Evidence::NoCapacity { code: "AttachmentLimitExceeded".into(), message: "none".into() }
@@ -208,6 +208,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
             }],
+            kept: Vec::new(),
         },
         (intent, 2) => intent.instance().map_or_else(refused, deleted),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },

@@ -2,8 +2,8 @@
 
 use crate::model::aws::{InterfaceId, VolumeId};
 use crate::model::operation_id::OperationKind;
-use crate::model::resources::{Orphan, Resource, ResourceKind};
-use crate::model::volume::TagMap;
+use crate::model::resources::{Orphan, Resource, ResourceKind, Retained};
+use crate::model::volume::{Slot, TagMap};
 use crate::operation::facts::{Holder, Place};
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
@@ -66,8 +66,14 @@ pub(super) fn interface_deleted(op: &mut Operation, interface: &InterfaceId, evi
 }
 
 pub(super) fn found(op: &mut Operation, kind: ResourceKind, tags: &TagMap, evidence: &Evidence) {
-    let Evidence::Found { resources } = evidence else { return };
+    let Evidence::Found { resources, kept } = evidence else { return };
     op.facts.deleted.push(Resource::suspected(kind, tags));
+    for volume in kept {
+        let slot =
+            op.order.spec.data_volumes.first().map_or(Slot::Root, |data| Slot::Data(data.name.clone()));
+        let because = format!("{}: made by a step that did not settle; it may have been attached", op.id);
+        op.facts.superseded.push(Retained::new(volume.clone(), slot, because));
+    }
     for resource in resources {
         if let Resource::Instance { instance, spot_request } = resource {
             op.facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));

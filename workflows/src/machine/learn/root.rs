@@ -12,7 +12,7 @@ use super::suspect;
 
 pub(super) fn cloned(op: &mut Operation, intent: &Intent, of: &VolumeId, evidence: &Evidence) {
     match evidence {
-        Evidence::VolumeCreated { volume } => root_clone::cloned(op, of, volume),
+        Evidence::VolumeCreated { volume, .. } => root_clone::cloned(op, of, volume),
         // It may come into being all the same.
         Evidence::OutOfTime { .. } if !op.gives_up() => suspect(op, intent),
         _ => {}

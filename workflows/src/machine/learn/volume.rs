@@ -90,8 +90,14 @@ pub(super) fn attached(op: &mut Operation, slot: &Slot, instance: &InstanceId, e
 }
 
 pub(super) fn created(op: &mut Operation, intent: &Intent, evidence: &Evidence) {
-    if let Evidence::VolumeCreated { volume } = evidence {
+    if let Evidence::VolumeCreated { volume, found } = evidence {
         made(op, intent, volume);
+        if *found
+            && let Intent::CreateVolume { slot, .. } = intent
+            && let Some(fact) = op.facts.volumes.get_mut(slot)
+        {
+            fact.touched = true;
+        }
     }
 }
 
