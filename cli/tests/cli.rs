@@ -377,6 +377,50 @@ fn a_second_server_is_refused_and_a_signal_ends_the_first() {
     Server::start(&shell).signal("-INT");
 }
 
+/// `doctor` is another process: it reads what the server writes into the data directory.
+#[test]
+fn doctor_says_when_each_task_of_the_server_ran_and_that_none_runs_without_it() {
+    let shell = Shell::new();
+    let without = shell.stdout("doctor");
+    assert!(!without.contains("task"), "no server has run here: {without}");
+    let mut server = Server::start(&shell);
+    let status = shell.path().join(".perennial/status.json");
+    // Simulated time is sixty times as fast: a sweep every third of a second.
+    let mut tasks = Vec::new();
+    for _ in 0..200 {
+        let report = shell.json("doctor");
+        let lines = report.as_array().unwrap().iter();
+        let is_task = |line: &&Value| line["check"].as_str().unwrap().starts_with("task ");
+        tasks = lines.filter(is_task).cloned().collect();
+        if tasks.iter().any(|task| task["found"].as_str().unwrap().contains("last run")) {
+            break;
+        }
+    }
+    let found = |name: &str| {
+        let task = tasks.iter().find(|task| task["check"] == name).unwrap_or_else(|| panic!("{tasks:?}"));
+        (task["verdict"].as_str().unwrap().to_owned(), task["found"].as_str().unwrap().to_owned())
+    };
+    let (verdict, sweep) = found("task sweep");
+    assert_eq!(verdict, "ok", "{sweep}");
+    assert!(sweep.contains("ago, took ") && sweep.contains("; next in "), "{sweep}");
+    assert_eq!(found("task return_to_spot").0, "ok");
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&status).unwrap()).unwrap();
+    let schemas = perennial_views::schemas::all();
+    let (_, schema) = schemas.iter().find(|(name, _)| *name == "views/server-status").unwrap();
+    let validator = jsonschema::validator_for(schema.as_value()).unwrap();
+    if let Err(error) = validator.validate(&written) {
+        panic!("{error} at {}: {written:#}", error.instance_path());
+    }
+    assert_eq!(written["process"], server.child.id());
+    server.signal("-TERM");
+    server.child.wait().unwrap();
+    let report = shell.json("doctor");
+    let tasks = report.as_array().unwrap().iter().find(|line| line["check"] == "tasks").unwrap();
+    assert_eq!(tasks["verdict"], "warn");
+    let found = tasks["found"].as_str().unwrap();
+    assert!(found.starts_with("none runs, because the server is not running; it last wrote "), "{found}");
+}
+
 #[test]
 fn a_mistake_in_a_node_file_is_pointed_at() {
     let shell = Shell::new();
@@ -485,7 +529,9 @@ fn a_deletion_says_what_is_kept() {
     assert!(refused.contains("--keep <CLASSES>") && refused.ends_with("[exit 2]\n"), "{refused}");
     let refused = shell.transcript("node delete db-1 --keep volumes");
     assert!(refused.contains("\"volumes\" is no class") && refused.ends_with("[exit 2]\n"), "{refused}");
-    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d"), "d\n");
+    let refused = shell.transcript("node delete db-1 --keep root,data --id d");
+    assert!(refused.contains("hint: say --yes") && refused.ends_with("[exit 2]\n"), "{refused}");
+    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d\n");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn every_reading_command_prints_what_its_schema_says() {
          [m6i.large]\npersist: {root: image, network: none}\n",
     )
     .unwrap();
-    let mut seen = vec!["views/workflow-watch", "views/pool-show"];
+    let mut seen = vec!["views/workflow-watch", "views/pool-show", "views/server-status"];
     for (schema, arguments) in [
         ("views/node-list", "node list"),
         ("views/node-show", "node show db-ip"),
@@ -65,7 +65,8 @@ fn every_reading_command_prints_what_its_schema_says() {
     for line in watched.lines() {
         check("views/workflow-watch", "workflow watch", line);
     }
-    // `pool show` needs a pool, which a demo has not; views/tests/queries.rs checks that one.
+    // `pool show` needs a pool, which a demo has not; views/tests/queries.rs checks that one. The status needs a
+    // server; cli.rs checks it.
     let unseen = schemas::all().into_iter().map(|(name, _)| name).filter(|name| !seen.contains(name));
     assert_eq!(unseen.collect::<Vec<_>>(), [""; 0], "every schema is checked");
 }

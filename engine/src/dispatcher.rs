@@ -54,12 +54,14 @@ use tracing::{debug, error, info, warn};
 use crate::domain::{Domain, OpenStep};
 use crate::engine::{Engine, ExecuteError};
 use crate::ids::{Doorbell, StreamId, Token};
+use crate::journal::ReadError;
 use crate::limits::Limits;
 use crate::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError, Receipt};
 use crate::retry::Intervals;
 use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 use crate::timers;
+use crate::watched::Watches;
 
 /// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back
 /// the deletion of many.
@@ -93,6 +95,14 @@ pub enum StepResult<E> {
         /// After this long.
         again_in: Duration,
         /// What is waited for, for people and for the record if time runs out.
+        because: String,
+    },
+    /// The world could not be seen or asked: calls are throttled, refused for a time, or lost. Like `NotYet`,
+    /// but the time does not count: it passes by itself, and is waited for as long as it takes.
+    Hindered {
+        /// Look again after this long.
+        again_in: Duration,
+        /// What stands in the way.
         because: String,
     },
 }
@@ -135,6 +145,7 @@ struct Shared<D: Domain, R> {
     runner: Arc<R>,
     limits: Limits,
     running: Slots,
+    watches: Watches,
     hands: Mutex<Hands>,
     /// Rung when a hand is free again after all were full.
     room: Notify,
@@ -186,6 +197,7 @@ impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
         let (announce, to_announce) = mpsc::channel(ANNOUNCED_MAX);
         let shared = Arc::new(Shared {
             running: Slots::new(self.limits.running_max),
+            watches: Watches::default(),
             engine: self.engine,
             queue: self.queue,
             runner: self.runner,
@@ -198,6 +210,8 @@ impl<D: Domain, R: StepRunner<D>> Dispatcher<D, R> {
         let mut loops = JoinSet::new();
         loops.spawn(announce_bells(Arc::clone(&shared), to_announce));
         loops.spawn(scan(Arc::clone(&shared)));
+        let clock = shared.engine.clock().clone();
+        loops.spawn(async move { clock.tell_jumps().await });
         let timers = timers::run(&shared.engine, &shared.limits, &shared.shutdown);
         tokio::join!(start(&shared), receive(&shared), timers);
         loops.shutdown().await;
@@ -253,9 +267,24 @@ impl<D: Domain, R> Shared<D, R> {
     }
 
     /// A step that is due later than this is put down: the scan before its time rings it.
-    fn horizon_ms(&self) -> u64 {
-        let scan_every_ms = self.limits.scan_every.as_millis() as u64;
-        self.engine.clock().now_ms().saturating_add(2 * scan_every_ms)
+    fn horizon(&self) -> Duration {
+        2 * self.limits.scan_every
+    }
+
+    /// Rings every step that is due before the horizon: by what stands in the journal, and by the time that
+    /// this process has waited. The two differ when the clock was set.
+    async fn ring_due(&self) -> Result<usize, ReadError> {
+        let clock = self.engine.clock();
+        let horizon_ms = self.horizon().as_millis() as u64;
+        let until_ms = clock.now_ms().max(clock.steady_ms()).saturating_add(horizon_ms);
+        let rung = self.engine.ring_open_steps(until_ms).await?;
+        let due = self.watches.due_within(self.horizon(), clock);
+        let put_down: Vec<_> = {
+            let hands = self.hands();
+            due.into_iter().filter(|bell| !hands.held.contains_key(bell)).collect()
+        };
+        self.engine.ring(put_down);
+        Ok(rung)
     }
 
     /// Returns when a shutdown was asked for and runs under way have had their time.
@@ -424,11 +453,18 @@ fn bell_message(bells: &[Doorbell]) -> String {
 }
 
 /// At the start and ever so often: rings every open step that is due before the scan after the next one. The
-/// one path for a start after a crash.
+/// one path for a start after a crash. At the start and after a jump of the clock it rings all of them, so
+/// that each step's wait is known by monotonic time.
 async fn scan<D: Domain, R: StepRunner<D>>(shared: Arc<Shared<D, R>>) {
     let mut first = true;
+    let mut jumps = 0;
     loop {
-        match shared.engine.ring_open_steps(shared.horizon_ms()).await {
+        let noticed = shared.engine.clock().jumps().count;
+        let all = first || std::mem::replace(&mut jumps, noticed) != noticed;
+        let ringing = async {
+            if all { shared.engine.ring_open_steps(u64::MAX).await } else { shared.ring_due().await }
+        };
+        match ringing.await {
             Ok(0) => {}
             Ok(rung) if first => info!(steps = rung, "open steps found in the journal; going on with them"),
             Ok(rung) => debug!(steps = rung, "safety scan"),
@@ -652,13 +688,14 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
             Ok(step) => step,
             Err(answer) => return answer,
         };
-        if clock.now_ms() < step.not_before_ms {
-            let near = step.not_before_ms <= shared.horizon_ms();
+        let wait = shared.watches.wait(bell, &step, clock);
+        if !wait.is_zero() {
+            let near = wait <= shared.horizon();
             let Some(_asleep) = near.then(|| hand.fall_asleep()).flatten() else { return Answer::PUT_DOWN };
             tokio::select! {
                 biased;
                 () = shared.shutdown.asked() => return Answer::NOT,
-                () = clock.sleep_until_ms(step.not_before_ms) => {}
+                () = clock.sleep(wait) => {}
             }
             // It may have been withdrawn meanwhile.
             continue;
@@ -671,13 +708,30 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
         .await;
         drop(slot);
         tries += 1;
-        let command = match run {
-            Ok(StepResult::Settled(evidence)) => D::report(&bell.workflow, bell.token, evidence),
-            Ok(StepResult::NotYet { because, .. }) if clock.now_ms() >= step.deadline_ms => {
-                D::expired(&bell.workflow, bell.token, because)
+        let next = match run {
+            Ok(StepResult::Settled(evidence)) => {
+                Next::Report(D::report(&bell.workflow, bell.token, evidence))
             }
             Ok(StepResult::NotYet { again_in, because }) => {
-                debug!(workflow = %bell.workflow, step = %step.step, %because, "not yet");
+                is_over(shared, bell, &step, again_in, &because).unwrap_or(Next::Look(again_in))
+            }
+            Ok(StepResult::Hindered { again_in, because }) if step.optional => {
+                is_over(shared, bell, &step, again_in, &because).unwrap_or(Next::Look(again_in))
+            }
+            Ok(StepResult::Hindered { again_in, because }) => {
+                shared.watches.hindered(bell, clock);
+                debug!(workflow = %bell.workflow, step = %step.step, %because, "hindered");
+                Next::Look(again_in)
+            }
+            Err(_) => {
+                warn!(workflow = %bell.workflow, step = %step.step, "a run took too long and was dropped; looking again");
+                let because = "every run took too long and was dropped";
+                is_over(shared, bell, &step, shared.limits.run_max, because)
+                    .unwrap_or(Next::Look(Duration::ZERO))
+            }
+        };
+        match next {
+            Next::Look(again_in) => {
                 let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
                 let Some(_asleep) = hand.fall_asleep() else { return Answer::PUT_DOWN };
                 tokio::select! {
@@ -685,20 +739,37 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
                     () = shared.shutdown.asked() => return Answer::NOT,
                     () = listed.sleep(clock, again_in) => {}
                 }
-                continue;
             }
-            Err(_) if clock.now_ms() >= step.deadline_ms => {
-                D::expired(&bell.workflow, bell.token, "every run took too long and was dropped".to_owned())
+            Next::Report(command) => {
+                if let Some(answer) = report(shared, bell, &command, &mut trouble).await {
+                    shared.watches.over(bell);
+                    return answer;
+                }
             }
-            Err(_) => {
-                warn!(workflow = %bell.workflow, step = %step.step, "a run took too long and was dropped; looking again");
-                continue;
-            }
-        };
-        if let Some(answered) = report(shared, bell, &command, &mut trouble).await {
-            return answered;
         }
     }
+}
+
+/// What follows a look.
+enum Next<C> {
+    /// Another one, after this long.
+    Look(Duration),
+    /// The step is over.
+    Report(C),
+}
+
+/// Whether a step that looked in vain has used up its budget, and is to be reported so.
+fn is_over<D: Domain, R: StepRunner<D>>(
+    shared: &Shared<D, R>,
+    bell: &Doorbell,
+    step: &OpenStep<D::Intent>,
+    again_in: Duration,
+    because: &str,
+) -> Option<Next<D::Command>> {
+    let watched = shared.watches.seen(bell, again_in, shared.engine.clock());
+    debug!(workflow = %bell.workflow, step = %step.step, %because, ?watched, "not yet");
+    let over = watched >= Duration::from_millis(step.budget_ms);
+    over.then(|| Next::Report(D::expired(&bell.workflow, bell.token, because.to_owned())))
 }
 
 /// The step of a bell, from the journal; an answer if there is nothing to do.
@@ -709,7 +780,11 @@ async fn open_step<D: Domain, R: StepRunner<D>>(
 ) -> Result<OpenStep<D::Intent>, Answer> {
     loop {
         match shared.engine.open_step(bell).await {
-            Ok(step) => return step.ok_or(Answer::OVER),
+            Ok(Some(step)) => return Ok(step),
+            Ok(None) => {
+                shared.watches.over(bell);
+                return Err(Answer::OVER);
+            }
             Err(ExecuteError::Corrupt { stream, source }) => {
                 error!(%stream, error = %source, "a stream cannot be folded; its steps stop: run `perennial journal verify`");
                 return Err(Answer::OVER);

@@ -82,8 +82,18 @@ pub struct OpenStep<I> {
     pub intended_at_ms: u64,
     /// Not to be run before this time.
     pub not_before_ms: u64,
-    /// When it has not settled by this time, the engine reports it as [`Domain::expired`].
+    /// As it was written: to be settled by this time. The engine does not go by it: another one says that the
+    /// step was resumed.
     pub deadline_ms: u64,
+    /// Whether another request would be written in its place by now: a runner learns what became of it, and
+    /// begins nothing new for it.
+    pub outdated: bool,
+    /// When it has not settled after being watched for this long, the engine reports it as
+    /// [`Domain::expired`]. See `watched.rs` for what counts.
+    pub budget_ms: u64,
+    /// Whether the workflow goes on without it: then its budget is all the time there is, whatever stands in
+    /// the way. Others wait for as long as they are hindered.
+    pub optional: bool,
     /// Smaller runs first, when there are more steps than may run at once.
     pub priority: i32,
 }
@@ -370,7 +380,7 @@ pub trait Domain: Send + Sync + 'static {
     /// The command that carries a worker's report.
     fn report(workflow: &StreamId, token: Token, evidence: Self::Evidence) -> Self::Command;
 
-    /// The command that says a step has not settled by its deadline.
+    /// The command that says a step has not settled within its budget.
     fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;
 
     /// The command of a timer that is due. What it writes takes the timer off, or moves it to a later time;

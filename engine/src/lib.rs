@@ -36,3 +36,4 @@ mod slots;
 mod timers;
 mod turns;
 mod wake;
+mod watched;

@@ -76,6 +76,12 @@ pub trait Workflow: Sized {
     /// How urgent a step is; smaller runs first.
     fn priority(record: &StepRecord<Self::Step, Self::Intent>) -> i32;
 
+    /// Whether the workflow goes on without a step whose time is over: then the step does not wait for as long
+    /// as something hinders it.
+    fn is_optional(_state: &Self::State, _record: &StepRecord<Self::Step, Self::Intent>) -> bool {
+        false
+    }
+
     /// The steps that were intended and have not settled.
     fn under_way(state: &Self::State)
     -> impl Iterator<Item = (Token, &StepRecord<Self::Step, Self::Intent>)>;
@@ -123,6 +129,11 @@ pub struct StepRecord<S, I> {
     pub not_before_ms: u64,
     /// To be settled by this time.
     pub deadline_ms: u64,
+    /// Whether another request would be written in its place by now: what became of it is still learned, and
+    /// nothing new is begun for it.
+    pub outdated: bool,
+    /// How long it may take from its time on, as it was when it was intended.
+    pub budget_ms: u64,
 }
 
 impl<S, I> Intended<S, I> {
@@ -135,6 +146,8 @@ impl<S, I> Intended<S, I> {
             intended_at_ms: stamp.at_ms,
             not_before_ms: self.not_before_ms,
             deadline_ms: self.deadline_ms,
+            outdated: false,
+            budget_ms: self.deadline_ms.saturating_sub(self.not_before_ms.max(stamp.at_ms)),
         }
     }
 }
@@ -289,6 +302,9 @@ pub fn open_steps<W: Workflow>(state: &W::State) -> Vec<OpenStep<W::Intent>> {
         intended_at_ms: record.intended_at_ms,
         not_before_ms: record.not_before_ms,
         deadline_ms: record.deadline_ms,
+        outdated: record.outdated,
+        budget_ms: record.budget_ms,
+        optional: W::is_optional(state, record),
         priority: W::priority(record),
     });
     open.collect()

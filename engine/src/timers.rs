@@ -73,12 +73,17 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
     let mut agenda = Agenda::new(D::pace);
     let mut running = Running::default();
     let mut heard = Vec::new();
-    let mut scan_at_ms = 0;
+    let scan_every_ms = limits.scan_every.as_millis() as u64;
+    // Scans go by monotonic time, what is due by wall time.
+    let (mut scan_at_ms, mut seen_ms) = (0, 0);
     loop {
-        let now_ms = clock.now_ms();
-        if now_ms >= scan_at_ms {
-            scan_at_ms = now_ms.saturating_add(limits.scan_every.as_millis() as u64);
-            scan(engine, &mut agenda, scan_at_ms.saturating_add(limits.scan_every.as_millis() as u64)).await;
+        let (now_ms, monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
+        if now_ms < std::mem::replace(&mut seen_ms, now_ms) {
+            agenda.set_back(now_ms);
+        }
+        if monotonic_ms >= scan_at_ms {
+            scan_at_ms = monotonic_ms.saturating_add(scan_every_ms);
+            scan(engine, &mut agenda, now_ms.saturating_add(2 * scan_every_ms)).await;
         }
         while running.tasks.len() < RUNNING_MAX
             && let Some(key) = agenda.next(now_ms)
@@ -86,7 +91,9 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
             running.spawn(engine.clone(), key);
         }
         let room = running.tasks.len() < RUNNING_MAX;
-        let wake_at_ms = agenda.wake_at_ms().filter(|_| room).unwrap_or(u64::MAX).min(scan_at_ms);
+        let until_due_ms = agenda.wake_at_ms().filter(|_| room).unwrap_or(u64::MAX).saturating_sub(now_ms);
+        let until_scan_ms = scan_at_ms.saturating_sub(clock.monotonic_ms());
+        let pause = Duration::from_millis(until_due_ms.min(until_scan_ms));
         tokio::select! {
             biased;
             () = shutdown.asked() => break,
@@ -100,7 +107,7 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
                 }
                 heard.drain(..).for_each(|row| agenda.note(row));
             }
-            () = clock.sleep_until_ms(wake_at_ms) => {}
+            () = clock.sleep(pause) => {}
         }
     }
     // Each is one command; what is not written by then stands in the journal.
@@ -325,6 +332,21 @@ impl Agenda {
         Some(key)
     }
 
+    /// The clock was set back to this time: rests and paces that were counted by the old one are over.
+    fn set_back(&mut self, now_ms: u64) {
+        let resting = self.entries.iter().filter_map(|(key, entry)| match entry.place {
+            Place::Waiting { at_ms } if at_ms > entry.due_ms.max(now_ms) => {
+                Some((key.clone(), entry.due_ms, entry.tries))
+            }
+            _ => None,
+        });
+        for (key, due_ms, tries) in resting.collect::<Vec<_>>() {
+            self.drop_waiting(&key);
+            self.wait(key, due_ms, due_ms.max(now_ms), tries);
+        }
+        self.lines.values_mut().for_each(|line| line.begun.clear());
+    }
+
     /// When the next one can be begun.
     fn wake_at_ms(&self) -> Option<u64> {
         self.lines.values().filter_map(Line::next_at_ms).min()
@@ -400,6 +422,19 @@ mod tests {
         // A stream that cannot be read rests as well, and is asked again.
         agenda.ended(&key, &Fired { wrote: false, stands: Err(ReadFailed) }, 300);
         assert_eq!(agenda.wake_at_ms(), Some(1_300));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_no_rest_and_no_pace() {
+        let slow = |_: &str| Some(Pace { begun_max: 1, per: Duration::from_secs(60) });
+        let mut agenda = Agenda { horizon_ms: 10_000_000, ..Agenda::new(slow) };
+        agenda.note(row(5_000_000));
+        let key = agenda.next(8_000_000).unwrap();
+        agenda.ended(&key, &Fired { wrote: true, stands: Ok(Some(5_000_000)) }, 8_000_000);
+        assert_eq!(agenda.wake_at_ms(), Some(8_060_000));
+        agenda.set_back(4_400_000);
+        assert_eq!(agenda.wake_at_ms(), Some(5_000_000), "when it is due");
+        assert_eq!(agenda.next(5_000_000), Some(key));
     }
 
     #[test]

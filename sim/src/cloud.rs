@@ -35,7 +35,7 @@ use perennial_workers::port::error::{Action, CloudError};
 use perennial_workers::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, TypeQuery, VolumeRequest, VolumeView,
+    Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
 };
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
@@ -43,12 +43,14 @@ use perennial_workflows::model::aws::{
 };
 use perennial_workflows::model::survey::TypeFacts;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::faults::{Fault, Faults, Rule};
 use crate::world::catalogue::SCORED_TYPES_MIN;
 use crate::world::settings::Settings;
 use crate::world::{
-    ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet, World,
+    ACCOUNT, ApiError, Destination, Detach, ModifyVolume, Reassignment, RunInstances, SnapshotSet,
+    Termination, World,
 };
 
 /// How many calls the log keeps; enough for the longest simulation, small enough for a region that runs for
@@ -349,6 +351,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[async_trait]
 impl Cloud for SimRegion {
+    fn told_time(&self) -> Option<ToldTime> {
+        (self.call_count() > 0).then(|| ToldTime { at_ms: self.shared.clock.now_ms(), heard: Instant::now() })
+    }
+
     async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError> {
         self.call(Action::DescribeInstances, |world, now| world.describe_instances(now, select)).await
     }
@@ -461,6 +467,13 @@ impl Cloud for SimRegion {
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
         self.call(Action::TerminateInstances, |world, now| world.terminate_instances(now, id).map(|_| ()))
             .await
+    }
+
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
+        self.call(Action::TerminateInstances, |world, now| {
+            world.terminate_all(now, std::slice::from_ref(id), Termination::Forced).map(|_| ())
+        })
+        .await
     }
 
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError> {

@@ -81,6 +81,7 @@ pub(crate) use events::rfc3339;
 use eventual_consistency::Versioned;
 pub use fleets::{FleetAnswer, FleetRequest};
 pub use guest::GuestError;
+pub use instances::Termination;
 pub use network::Reassignment;
 use perennial_workers::port::error::Action;
 use perennial_workers::port::{ImageState, ImageTraits, SnapshotState, Tags};
@@ -166,6 +167,9 @@ pub struct World {
     #[serde(default)]
     scores_set: BTreeMap<String, u8>,
     failing_launches: VecDeque<String>,
+    /// Instances that stay in `shutting-down` until they are terminated by force.
+    #[serde(default)]
+    hanging_shutdowns: BTreeSet<InstanceId>,
     stuck_attaches: u32,
     stuck_detaches: u32,
     /// Volumes whose detach is stuck, in every state of their instance.
@@ -265,6 +269,7 @@ impl World {
             failing_launches: VecDeque::new(),
             stuck_attaches: 0,
             stuck_detaches: 0,
+            hanging_shutdowns: BTreeSet::new(),
             stuck_detaching: BTreeMap::new(),
             forced: Vec::new(),
             instances: Versioned::new(stale_for, seed),
@@ -307,7 +312,7 @@ impl World {
         for (n, zone) in self.zones().into_iter().enumerate() {
             let id = SubnetId::parse(&self.fresh("subnet-")).expect("BUG: made to fit");
             let network = Ipv4Addr::from(0xac1f_0000 + ((n as u32) << (32 - u32::from(prefix))));
-            self.subnets.insert(id.clone(), Subnet { id, zone, network, prefix, cursor: 4 });
+            self.subnets.insert(id.clone(), Subnet { id, zone, network, prefix, cursor: 4, taken: 0 });
         }
         let snapshot = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
         self.snapshots.insert(

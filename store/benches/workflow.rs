@@ -402,6 +402,9 @@ impl Domain for Noop {
                     intended_at_ms: stamp.at_ms,
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
+                    outdated: false,
+                    budget_ms: deadline_ms.saturating_sub(stamp.at_ms),
+                    optional: false,
                     priority: 0,
                 });
             }

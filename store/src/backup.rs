@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use crate::file::{self, JOURNAL, OpenError};
-use crate::read;
+use crate::{private, read};
 
 /// How often a copy that finds the database locked is tried again, a quarter of a second apart.
 const TRIES: u32 = 40;
@@ -74,7 +74,7 @@ pub fn backup(path: &Path, to: &Path) -> Result<Head, BackupError> {
         let path = partial.clone();
         move |source| BackupError::Io { path, doing, source }
     };
-    File::create_new(&partial).map_err(io("making the copy (is another backup under way?)"))?;
+    private::create_new(&partial).map_err(io("making the copy (is another backup under way?)"))?;
     let copied = copy(&source, &partial).and_then(|head| {
         File::open(&partial).and_then(|file| file.sync_all()).map_err(io("syncing the copy"))?;
         // A link fails where a rename would overwrite.

@@ -12,6 +12,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::private;
+
 /// How long a connection waits for another one's write before it gives up. A commit takes milliseconds and a
 /// migration of a big file seconds.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,13 +154,9 @@ impl Lock {
             let path = lock.clone();
             move |source| OpenError::Io { path, doing, source }
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock)
-            .map_err(io("opening the lock file"))?;
+        private::ensure(&lock).map_err(io("making the lock file"))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).open(&lock).map_err(io("opening the lock file"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -221,6 +219,7 @@ pub(crate) fn open_writable(
     auto_checkpoint_pages: i64,
 ) -> Result<Connection, OpenError> {
     let sqlite = |doing| move |source| OpenError::Sqlite { path: path.to_owned(), doing, source };
+    keep_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -236,6 +235,24 @@ pub(crate) fn open_writable(
     migrate(&mut conn, path, format)?;
     read_back(&conn, path, synchronous, auto_checkpoint_pages)?;
     Ok(conn)
+}
+
+/// Creates the file for its owner alone, or closes an existing one and what SQLite keeps beside it to others.
+/// SQLite gives the files that it makes beside it the same mode.
+fn keep_private(path: &Path) -> Result<(), OpenError> {
+    let doing = "keeping the file private";
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, doing, source }
+    };
+    private::ensure(path).map_err(io(path))?;
+    for beside in ["-wal", "-shm"].map(|suffix| beside(path, suffix)) {
+        match private::narrow(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&beside)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens for reading only. The file must exist and be of this build's format.

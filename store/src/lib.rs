@@ -22,6 +22,7 @@ pub mod backup;
 pub mod conformance;
 pub mod export;
 pub mod journal;
+pub mod private;
 pub mod projector;
 pub mod queue;
 pub mod rebuild;

@@ -323,7 +323,7 @@ async fn a_node_survives_an_interruption_and_its_history_says_how() {
     // What kept the root's data is kept; the end of the node ends it all.
     assert_eq!(after.resources.root_images.len(), 1, "{after:?}");
     assert_eq!(after.resources.retained.len(), 1, "the old root: {after:?}");
-    let answer = world.perennial.json(&["node", "delete", "db-1", "--keep", "none", "--wait"]).await;
+    let answer = world.perennial.json(&["node", "delete", "db-1", "--keep", "none", "--yes", "--wait"]).await;
     assert_eq!(answer["state"], "finished", "{answer}");
     assert!(world.live_instances("db-1").await.is_empty());
     let volumes = world.ec2.describe_volumes().filters(of_node("db-1")).send().await.expect("moto answers");

@@ -277,6 +277,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::SignalReceived { .. }
             | OperationEvent::Resumed { .. }
             | OperationEvent::CancelRequested { .. }
+            | OperationEvent::SpecChanged { .. }
             | OperationEvent::Diverted { .. } => true,
             OperationEvent::Started(_)
             | OperationEvent::StepIntended { .. }

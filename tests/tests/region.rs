@@ -329,8 +329,10 @@ async fn a_node_that_is_deleted_leaves_nothing_behind() {
     }
     everything_came_back(&mut rehearsal, &all, 2).await;
     for kept in &all {
-        let answer =
-            rehearsal.perennial.json(&["node", "delete", &kept.name, "--keep", "none", "--wait"]).await;
+        let answer = rehearsal
+            .perennial
+            .json(&["node", "delete", &kept.name, "--keep", "none", "--yes", "--wait"])
+            .await;
         assert_eq!(answer["state"], "finished", "{answer}");
     }
     let leaks = rehearsal.region.client().leaks("default", &[]).await.expect("the region looks for leaks");

@@ -10,6 +10,7 @@
 //! - [`capacity`]: what this process remembers and counts of capacity
 //! - `standing`: whether the world is the one that the journal knows
 //! - `steps`: carries out the steps of the workflows
+//! - [`preflight`]: what can be known about a node file before anything is made
 //! - [`ingest`]: messages of the queues into the journal
 //! - [`periodic`]: what is looked at every so often
 //! - [`service`]: all of it, running; [`adoption`]: what the account shows of a node
@@ -22,6 +23,7 @@ pub mod cloud;
 pub mod ingest;
 pub mod periodic;
 pub mod port;
+pub mod preflight;
 pub mod service;
 mod standing;
 mod steps;

@@ -1,6 +1,6 @@
-//! One running Perennial: the worker pool, the readers of the two inbox queues and the driver of the periodic
-//! tasks (sweep, backups, retention, return to spot), over whatever journal, queues and cloud it is given.
-//! `perennial serve`, the demo and the simulations all run exactly this.
+//! One running Perennial: the dispatcher (with the timers of backups and retention), the readers of the two
+//! inbox queues and the driver of the periodic tasks (sweep, return to spot), over whatever journal, queues
+//! and cloud it is given. `perennial serve`, the demo and the simulations all run exactly this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,7 @@ use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::budget::Budgeted;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
-use crate::periodic::backups::BackupScheduler;
 use crate::periodic::driver::{Driver, Task};
-use crate::periodic::retention::Retention;
 use crate::periodic::return_to_spot::ReturnToSpot;
 use crate::periodic::sweep::{Looks, Sweep};
 use crate::port::Cloud;
@@ -110,7 +108,8 @@ impl Service {
         }
         let Self { engine, cloud, refusals, standing, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
-        let runner = Arc::new(Runner::new(cloud, parts.clock, Arc::clone(&refusals), on_demand, standing));
+        let runner = Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand, standing);
+        let runner = Arc::new(runner);
         let mut loops = JoinSet::new();
         loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let queues = [
@@ -121,8 +120,9 @@ impl Service {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
                 let owner = parts.place.owner.clone();
-                let ingest =
-                    Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, Arc::clone(&refusals));
+                let refusals = Arc::clone(&refusals);
+                let cloud = Arc::clone(&cloud);
+                let ingest = Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, refusals, cloud);
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }
@@ -137,7 +137,8 @@ impl Service {
     }
 }
 
-/// What a service looks at every so often.
+/// What a service looks at every so often, because only AWS knows it. What the journal alone decides is due
+/// by timers (`domain::timers` of the workflows).
 fn tasks(
     engine: &Engine<Perennial>,
     cloud: &Arc<dyn Cloud>,
@@ -146,8 +147,6 @@ fn tasks(
     parts: &Parts,
 ) -> Vec<Box<dyn Task>> {
     let owner = &parts.place.owner;
-    let retention = Retention::new(engine.clone(), owner.clone());
-    let backups = BackupScheduler::new(engine.clone(), owner.clone());
     let return_to_spot =
         ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));
     let looks = Looks {
@@ -157,5 +156,5 @@ fn tasks(
         every: parts.sweep_every,
     };
     let sweep = Sweep::new(engine.clone(), owner.clone(), looks);
-    vec![Box::new(retention), Box::new(backups), Box::new(return_to_spot), Box::new(sweep)]
+    vec![Box::new(return_to_spot), Box::new(sweep)]
 }

@@ -69,7 +69,10 @@ pub(crate) enum StandingError {
 
 /// What the account shows with an owner's tag.
 struct World {
+    /// When it was asked, in monotonic milliseconds.
     at_ms: u64,
+    /// By how much this machine's clock was ahead of AWS's then.
+    ahead_ms: u64,
     instances: Vec<InstanceView>,
     volumes: Vec<VolumeView>,
 }
@@ -93,7 +96,7 @@ struct Inner {
 struct Nodes {
     /// Nodes whose journal knows the world, in this process.
     well: BTreeSet<NodeName>,
-    /// Since when, in milliseconds, a node looks as if it were behind.
+    /// Since when, in monotonic milliseconds, a node looks as if it were behind.
     suspected: BTreeMap<NodeName, u64>,
 }
 
@@ -132,7 +135,7 @@ impl Standing {
             }
             return self.is_well(name, &node).await;
         }
-        let now_ms = self.inner.clock.now_ms();
+        let now_ms = self.inner.clock.monotonic_ms();
         let since_ms = *self.nodes().suspected.entry(name.clone()).or_insert(world.at_ms);
         if Duration::from_millis(world.at_ms.saturating_sub(since_ms)) < CONFIRM_AFTER {
             let because = format!("the journal may be behind the world: {}", newer.join("; "));
@@ -245,16 +248,20 @@ impl Standing {
     async fn world(&self, age_max: Duration) -> Result<Arc<World>, CloudError> {
         let Inner { cloud, clock, owner, world, .. } = self.inner.as_ref();
         let mut kept = world.lock().await;
-        let is_young =
-            |world: &Arc<World>| Duration::from_millis(clock.now_ms().saturating_sub(world.at_ms)) < age_max;
+        let is_young = |world: &Arc<World>| {
+            Duration::from_millis(clock.monotonic_ms().saturating_sub(world.at_ms)) < age_max
+        };
         if let Some(world) = kept.as_ref().filter(|world| is_young(world)) {
             return Ok(Arc::clone(world));
         }
-        let at_ms = clock.now_ms();
+        let at_ms = clock.monotonic_ms();
         let owned = Tags::from([("perennial:owner".to_owned(), owner.clone())]);
         let (instances, volumes) = (Select::Tagged(owned.clone()), Select::Tagged(owned));
         let (instances, volumes) = tokio::join!(cloud.instances(&instances), cloud.volumes(&volumes));
-        let world = Arc::new(World { at_ms, instances: instances?, volumes: volumes? });
+        // The journal has the times of this machine, the things have AWS's.
+        let ahead_ms = cloud.told_time().map_or(0, |told| told.ahead_ms(clock));
+        let ahead_ms = u64::try_from(ahead_ms).unwrap_or(0);
+        let world = Arc::new(World { at_ms, ahead_ms, instances: instances?, volumes: volumes? });
         *kept = Some(Arc::clone(&world));
         Ok(world)
     }
@@ -276,7 +283,12 @@ impl World {
         let volumes = self.volumes.iter().filter(|view| {
             is_of(&view.tags) && !matches!(view.state, VolumeState::Deleting | VolumeState::Deleted)
         });
-        instances.map(tagged_instance).chain(volumes.map(tagged_volume)).collect()
+        let mut things: Vec<Tagged> =
+            instances.map(tagged_instance).chain(volumes.map(tagged_volume)).collect();
+        for created_at_ms in things.iter_mut().filter_map(|thing| thing.created_at_ms.as_mut()) {
+            *created_at_ms = created_at_ms.saturating_add(self.ahead_ms);
+        }
+        things
     }
 }
 

@@ -9,6 +9,7 @@ pub mod codec;
 pub mod command;
 pub(crate) mod decider;
 pub mod inbox;
+pub mod keys;
 pub mod lifecycle;
 pub mod movement;
 pub mod projection;
@@ -20,9 +21,12 @@ pub mod standing;
 pub mod states;
 pub mod submission;
 pub mod submit;
+pub mod timers;
 pub mod volumes;
 
-use perennial_engine::domain::{Decision, DecodeError, Domain, Illegal, Projected, Reads, Stamp, World};
+use perennial_engine::domain::{
+    Decision, DecodeError, Domain, Illegal, Pace, Projected, Reads, Stamp, World,
+};
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
 
@@ -123,8 +127,8 @@ impl Domain for Perennial {
                 let (_, appends) = view.on_signal(subject, signal)?;
                 Ok(view.decision(subject, appends))
             }
-            Command::ReconcileBackups { node, owner } => {
-                let view = Decider { world, now_ms, owner };
+            Command::ReconcileBackups { node } => {
+                let view = Decider::of_a_timer(world, now_ms, node);
                 let subject = view.subject(node)?;
                 if standing::behind(subject.node).is_some() {
                     return Ok(Decision::nothing());
@@ -139,8 +143,8 @@ impl Domain for Perennial {
                 }
                 Ok(view.decision(subject, view.return_to_spot(subject, seen)?))
             }
-            Command::Prune { node, owner } => {
-                let view = Decider { world, now_ms, owner };
+            Command::Prune { node } => {
+                let view = Decider::of_a_timer(world, now_ms, node);
                 let subject = view.subject(node)?;
                 if standing::behind(subject.node).is_some() {
                     return Ok(Decision::nothing());
@@ -211,6 +215,10 @@ impl Domain for Perennial {
     }
 
     fn timer_due(stream: &StreamId, name: &str) -> Command {
-        unreachable!("BUG: no stream shows timers, but {name} of {stream} is due")
+        timers::timer_due(stream, name)
+    }
+
+    fn pace(timer: &str) -> Option<Pace> {
+        timers::pace(timer)
     }
 }

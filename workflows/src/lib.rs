@@ -10,6 +10,7 @@
 //! - [`aggregate`]: streams that outlive an operation
 //! - [`operation`]: one operation as data
 //! - [`rules`]: the steps that the facts of an operation call for, one file per subject
+//! - [`steps`]: everything about a step but its request, one file per step
 //! - [`workflow`]: the kinds of operations, one file each: its essay, its steps, its rules
 //! - [`machine`]: how an operation moves
 //! - [`domain`]: all of it as the engine's `Domain`
@@ -23,5 +24,6 @@ pub mod operation;
 pub mod rules;
 pub mod spec;
 pub mod step;
+pub mod steps;
 pub mod view;
 pub mod workflow;

@@ -8,12 +8,15 @@ use perennial_engine::queue::{Queue, QueueError};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
 use perennial_views::model::node::BEHIND;
+use perennial_views::model::server::{Server, check_tasks};
 
 use crate::commands::files;
+#[cfg(feature = "aws")]
+use crate::commands::preflight;
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
 use crate::installation::journal_file::{self, Holder};
-use crate::installation::{Installation, Role};
+use crate::installation::{Installation, Role, status_file};
 use crate::output::{Output, doctor, words};
 
 /// An event from further in the future than this was written under another clock.
@@ -44,7 +47,7 @@ const VARIABLES: [&str; 15] = [
 /// Of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Also ask EC2 whether the instance of this node file may be launched
+    /// Also check what this node file asks for, as `node apply` does
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -138,13 +141,22 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
         }
     }
     behind(&views, report).await;
-    match journal_file::holder(&path) {
-        Holder::Server(process) => report.ok("server", format!("running (process {process})")),
-        Holder::Nobody => report.warn("server", "none runs on this journal", "start `perennial serve`"),
+    let server = match journal_file::holder(&path) {
+        Holder::Server(process) => {
+            report.ok("server", format!("running (process {process})"));
+            Server::Running
+        }
+        Holder::Nobody => {
+            report.warn("server", "none runs on this journal", "start `perennial serve`");
+            Server::Absent
+        }
         Holder::Unknown(error) => {
             report.fail("server", format!("the lock cannot be tried: {error}"), "use a local file system");
+            return;
         }
-    }
+    };
+    let status = status_file::read(&config.data_dir);
+    check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
 }
 
 /// Nodes whose resources in the account are newer than the journal.
@@ -166,6 +178,24 @@ fn clock(newest_ms: u64, report: &mut DoctorReport) {
             "clock",
             format!("the newest event is {ahead} in the future"),
             "set the machine's clock (NTP); or was the journal written by a simulation?",
+        );
+    }
+}
+
+/// Warns when AWS's clock shows another time: then nothing that is retained is deleted for its age.
+#[cfg(feature = "aws")]
+fn told_clock(ahead_ms: i64, report: &mut DoctorReport) {
+    let by = words::length(ahead_ms.unsigned_abs());
+    // AWS tells whole seconds.
+    if ahead_ms.unsigned_abs() < SKEW_MAX_MS {
+        report.ok("time", "as AWS tells it");
+    } else {
+        let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        let found = format!("the machine's clock is {by} {side} AWS's");
+        report.warn(
+            "time",
+            found,
+            "set the machine's clock (NTP); beyond a minute nothing is deleted by age",
         );
     }
 }
@@ -242,7 +272,14 @@ async fn ec2(
         }
     }
     let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
-    match cloud.instances(&Select::Tagged(tags)).await {
+    let described = cloud.instances(&Select::Tagged(tags)).await;
+    // A rehearsal's region has a time of its own.
+    if installation.config.cloud == CloudKind::Ec2
+        && let Some(told) = cloud.told_time()
+    {
+        told_clock(told.ahead_ms(&Clock::system()), report);
+    }
+    match described {
         Ok(instances) => {
             report.ok(
                 "describe",
@@ -255,7 +292,11 @@ async fn ec2(
     }
     match spec {
         None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
-        Some(spec) => dry_run(cloud.as_ref(), spec, report).await,
+        Some(spec) => {
+            let is_new = preflight::is_new(&spec.name, installation).await;
+            let checks = perennial_workers::preflight::of_node(cloud.as_ref(), spec, is_new).await;
+            preflight::add(&checks, report);
+        }
     }
 }
 
@@ -263,61 +304,4 @@ async fn ec2(
 #[cfg(feature = "aws")]
 fn advice(error: &perennial_workers::port::error::CloudError, answered: &'static str) -> &'static str {
     if error.code.is_empty() { "check the network, AWS_REGION and AWS_ENDPOINT_URL" } else { answered }
-}
-
-#[cfg(feature = "aws")]
-async fn dry_run(
-    cloud: &dyn perennial_workers::port::Cloud,
-    spec: &perennial_workflows::spec::node::NodeSpec,
-    report: &mut DoctorReport,
-) {
-    use perennial_workers::port::{LaunchNetwork, LaunchRequest};
-
-    let zone = match cloud.subnets(std::slice::from_ref(&spec.subnet)).await {
-        Ok(subnets) => match subnets.first() {
-            Some(subnet) => subnet.zone.clone(),
-            None => {
-                return report.fail("subnet", format!("{} is not there", spec.subnet), "name another one");
-            }
-        },
-        Err(error) => return report.fail("subnet", error.to_string(), "allow ec2:DescribeSubnets"),
-    };
-    if spec.capacity.is_surveyed() {
-        let named = perennial_workers::port::TypeQuery::Named(vec!["m5.large".to_owned()]);
-        match cloud.instance_types(&named).await {
-            Ok(_) => report.ok("instance types", "may be looked at"),
-            Err(error) => {
-                report.fail("instance types", error.to_string(), "allow ec2:DescribeInstanceTypes");
-            }
-        }
-        match cloud.offered_types(&zone).await {
-            Ok(offered) => report.ok("offerings", format!("{} types in {zone}", offered.len())),
-            Err(error) => {
-                report.fail("offerings", error.to_string(), "allow ec2:DescribeInstanceTypeOfferings");
-            }
-        }
-    }
-    for pool in spec.ladder(&spec.subnet, None) {
-        let check = format!("launch {pool}");
-        let request = LaunchRequest {
-            client_token: uuid::Uuid::now_v7().to_string(),
-            image: spec.image.clone(),
-            instance_type: pool.instance_type.clone(),
-            market: pool.market,
-            price_max: spec.capacity.price_max.clone(),
-            zone: zone.clone(),
-            network: LaunchNetwork::New { subnet: spec.subnet.clone(), groups: spec.security_groups.clone() },
-            volumes: Vec::new(),
-            suppress: Vec::new(),
-            root: None,
-            key_name: spec.key_name.clone(),
-            instance_profile: spec.instance_profile.clone(),
-            user_data: spec.user_data.clone(),
-            tags: spec.tags.clone(),
-        };
-        match cloud.may_run_instances(&request).await {
-            Ok(()) => report.ok(&check, format!("allowed in {zone}")),
-            Err(error) => report.fail(&check, error.to_string(), "see the IAM policy, and the node file"),
-        }
-    }
 }

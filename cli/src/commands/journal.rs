@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use perennial_engine::ids::StreamId;
+use perennial_store::private;
 
 use crate::commands::adopt::{self, AdoptArgs};
 use crate::failure::Failure;
@@ -126,7 +127,7 @@ fn export(args: &ExportArgs, path: &Path, output: Output) -> Result<(), Failure>
             Err(error) => Err(error.into()),
         },
         Some(to) => {
-            let file = std::fs::File::create_new(to).map_err(|error| file_failure("making", to, &error))?;
+            let file = private::create_new(to).map_err(|error| file_failure("making", to, &error))?;
             let writer = std::io::BufWriter::new(&file);
             let report = journal_file::export(path, writer, args.stream.clone(), args.after)?;
             file.sync_all().map_err(|error| file_failure("syncing", to, &error))?;

@@ -3,11 +3,13 @@
 pub(crate) mod address_pool;
 pub(crate) mod adopt;
 pub(crate) mod args;
+pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod node;
+pub(crate) mod preflight;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;

@@ -15,7 +15,7 @@ use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;
-use crate::commands::{files, prune};
+use crate::commands::{confirm, files, preflight, prune};
 use crate::failure::{Failure, chain};
 use crate::installation::Installation;
 use crate::output::{Output, backups, history, node, plan};
@@ -62,7 +62,9 @@ pub(crate) enum NodeCommand {
     )]
     Prune(prune::PruneArgs),
     /// Delete the node, keeping what --keep lists
-    #[command(after_help = "Example: perennial node delete db-1 --keep root,data --wait")]
+    #[command(
+        after_help = "Example: perennial node delete db-1 --keep root,data --wait\n         perennial node delete db-1 --keep none --yes\n\nAt a terminal it shows what is deleted and asks for the node's name. Elsewhere\nit needs --yes."
+    )]
     Delete(DeleteArgs),
     /// Take a backup of the node now
     #[command(after_help = "Example: perennial node backup db-1 --reason 'before the upgrade' --wait")]
@@ -81,6 +83,9 @@ pub(crate) struct ApplyArgs {
     /// The node file, YAML or JSON; - reads stdin
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
+    /// Do not ask EC2 first whether it would take what the file asks for
+    #[arg(long)]
+    no_preflight: bool,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -161,6 +166,9 @@ pub(crate) struct DeleteArgs {
     /// What to keep: a list of root, data, network, backups; or none; or all
     #[arg(long, value_name = "CLASSES", required = true, value_parser = keep)]
     keep: Keep,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
     /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
@@ -212,6 +220,9 @@ pub(crate) async fn run(
     match command {
         NodeCommand::Apply(args) => {
             let spec = files::node(&args.file)?;
+            if !args.no_preflight {
+                preflight::of_file(&spec, installation, output).await?;
+            }
             let params = serde_json::json!({ "spec": spec });
             args.submit.submit(installation, output, ("node.apply", Some(&spec.name)), params).await
         }
@@ -219,6 +230,7 @@ pub(crate) async fn run(
         NodeCommand::Recycle(args) => {
             let mut params = reasoned(serde_json::json!({}), args.reason.as_deref());
             if let Some(image) = &args.reimage {
+                preflight::of_image(image, installation).await?;
                 params["reimage"] = image.to_string().into();
             }
             let about = ("node.recycle", Some(&args.node.name));
@@ -231,6 +243,9 @@ pub(crate) async fn run(
         NodeCommand::Pause(args) => plain("node.pause", args, installation, output).await,
         NodeCommand::Resume(args) => plain("node.resume", args, installation, output).await,
         NodeCommand::Delete(args) => {
+            if !args.yes {
+                confirm_deletion(args, installation, output).await?;
+            }
             let params = reasoned(serde_json::json!({ "keep": args.keep }), args.reason.as_deref());
             let about = ("node.delete", Some(&args.node.name));
             args.submit.submit(installation, output, about, params).await
@@ -256,6 +271,23 @@ pub(crate) async fn run(
             output.show(&view, || history::node(&view))
         }
     }
+}
+
+/// Shows what a deletion takes away, and asks for the node's name.
+async fn confirm_deletion(
+    args: &DeleteArgs,
+    installation: &Installation,
+    output: Output,
+) -> Result<(), Failure> {
+    confirm::needs_a_terminal("")?;
+    let name = &args.node.name;
+    let view = installation.views()?.node(name, Clock::system().now_ms()).await?;
+    output.say(&node::deletion(&view, args.keep));
+    let answer = confirm::ask(&format!("type {name} to delete it:"), output)?;
+    if answer == name.to_string() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("nothing was deleted: the answer was not {name}")))
 }
 
 /// Submits a workflow that has no parameter but a reason.

@@ -1,6 +1,5 @@
 //! `perennial node prune`: what a node retains, and its deletion.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +11,7 @@ use perennial_workflows::domain::submission::PruneParams;
 use perennial_workflows::model::aws::VolumeId;
 
 use crate::commands::args::{NameArgs, duration, reasoned};
+use crate::commands::confirm;
 use crate::commands::submit::SubmitArgs;
 use crate::failure::Failure;
 use crate::installation::Installation;
@@ -71,7 +71,7 @@ pub(crate) async fn run(
         return output.show(&view, || prune::preview(&view, now_ms));
     }
     if !args.yes {
-        confirm(args, &mut params, installation, output).await?;
+        confirmed(args, &mut params, installation, output).await?;
     }
     let params = serde_json::to_value(&params).map_err(Failure::internal)?;
     let params = reasoned(params, args.reason.as_deref());
@@ -79,16 +79,13 @@ pub(crate) async fn run(
 }
 
 /// Shows what would be deleted and asks; then the parameters name what was shown.
-async fn confirm(
+async fn confirmed(
     args: &PruneArgs,
     params: &mut PruneParams,
     installation: &Installation,
     output: Output,
 ) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::user("a deletion is final, and there is no terminal to ask for confirmation")
-            .hint("say --yes; --dry-run shows what would be deleted"));
-    }
+    confirm::needs_a_terminal("; --dry-run shows what would be deleted")?;
     let now_ms = Clock::system().now_ms();
     let items = preview(args, params, now_ms, installation).await?.delete;
     if items.is_empty() {
@@ -125,12 +122,8 @@ async fn preview(
 
 fn ask(count: usize, output: Output) -> Result<(), Failure> {
     let volumes = if count == 1 { "this volume" } else { "these volumes" };
-    output.say(&format!("delete {volumes} permanently? [y/N]"));
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .map_err(|error| Failure::environment(format!("the answer cannot be read: {error}")))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let answer = confirm::ask(&format!("delete {volumes} permanently? [y/N]"), output)?;
+    if matches!(&*answer, "y" | "Y" | "yes") {
         Ok(())
     } else {
         Err(Failure::failed("nothing was deleted: the answer was no"))

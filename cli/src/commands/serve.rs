@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::commands::signals::Signals;
 use crate::failure::{Failure, chain};
 use crate::installation::config::{CloudKind, Config};
-use crate::installation::{Installation, Role, journal_file};
+use crate::installation::{Installation, Role, journal_file, status_file};
 use crate::output::{Format, Output};
 
 /// How many events of the simulated region wait for the queue.
@@ -38,6 +38,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let steps = installation.queue(Role::Steps).await?;
     let Reached { cloud, clock, name: place, region } = cloud(installation, &interruptions).await?;
     let here = here(config, cloud.as_ref(), region).await?;
+    let servers_clock = clock.clone();
     let service = Service::new(Parts {
         journal,
         steps,
@@ -52,6 +53,8 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         sweep_every: config.sweep_every(),
     });
     service.bind().await.map_err(not_here)?;
+    let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
+    tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
     let mut running = tokio::spawn(Box::pin(service.run(shutdown)));
     ready(installation, output, &place)?;

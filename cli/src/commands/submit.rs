@@ -185,7 +185,9 @@ async fn follow(
     let (views, disposition) = disposition(installation, output, id).await?;
     output.say(&disposition.to_string());
     match &disposition {
-        Disposition::Started { operation } | Disposition::Joined { operation } => {
+        Disposition::Started { operation }
+        | Disposition::Joined { operation }
+        | Disposition::Amended { operation, .. } => {
             let mut operation = operation.clone();
             let mut outcome = watch(&views, output, Progress::Aside, &operation).await?;
             // A deletion that had to end another workflow first begins with that one's end.
@@ -203,9 +205,10 @@ async fn follow(
             output.say(&format!("{backup} is complete"));
             Ok((disposition, None, Outcome::Completed))
         }
-        Disposition::Changed | Disposition::PoolDeclared { .. } | Disposition::Noted { .. } => {
-            Ok((disposition, None, Outcome::Completed))
-        }
+        Disposition::Changed
+        | Disposition::ChangedWith { .. }
+        | Disposition::PoolDeclared { .. }
+        | Disposition::Noted { .. } => Ok((disposition, None, Outcome::Completed)),
         Disposition::Rejected { .. }
         | Disposition::Foreign { .. }
         | Disposition::Past { .. }

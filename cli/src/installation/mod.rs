@@ -4,6 +4,7 @@
 pub(crate) mod aws;
 pub(crate) mod config;
 pub(crate) mod journal_file;
+pub(crate) mod status_file;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::queue::Queue;
-use perennial_store::{Durability, EmbeddedQueue, QueueSettings};
+use perennial_store::{Durability, EmbeddedQueue, QueueSettings, private};
 use perennial_views::Views;
 use perennial_workers::ingest::ReplyTo;
 
@@ -76,7 +77,7 @@ impl Installation {
     /// The data directory, made if there is none.
     pub(crate) fn make_data_dir(&self) -> Result<(), Failure> {
         let directory = &self.config.data_dir;
-        std::fs::create_dir_all(directory).map_err(|error| {
+        private::create_directory(directory).map_err(|error| {
             Failure::environment(format!(
                 "the data directory {} cannot be made: {error}",
                 directory.display()

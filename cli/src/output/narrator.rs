@@ -49,6 +49,10 @@ impl Narrator {
             OperationEvent::Resumed { requested_by, .. } => {
                 ("resumed".to_owned(), format!("by {requested_by}"))
             }
+            OperationEvent::SpecChanged { because, keeps_root, .. } => {
+                let root = if *keeps_root { "; the present root stays" } else { "" };
+                ("another file".to_owned(), format!("{because}{root}"))
+            }
             OperationEvent::CancelRequested { requested_by, reason } => {
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
                 ("cancelled".to_owned(), format!("by {requested_by}{reason}; it is being undone"))

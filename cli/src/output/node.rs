@@ -2,6 +2,8 @@
 
 use perennial_views::model::node::{NodeLine, NodeView};
 use perennial_workflows::model::resources::Resources;
+use perennial_workflows::model::restore::Keep;
+use perennial_workflows::model::volume::Slot;
 use serde::Serialize;
 
 use crate::output::{backups, history, pairs, prune, table, words};
@@ -45,6 +47,31 @@ pub(crate) fn show(view: &NodeView, now_ms: u64) -> String {
         rows.extend(backups::rows(&view.backups));
     }
     rows.extend(remains(view, now_ms));
+    pairs(rows)
+}
+
+/// What a deletion that keeps these classes takes away, and what it leaves.
+pub(crate) fn deletion(view: &NodeView, keep: Keep) -> String {
+    let resources = &view.resources;
+    let fate = |kept: bool| if kept { "kept" } else { "DELETED" };
+    let mut rows = vec![("node", format!("{} is deleted", view.name))];
+    if let Some(carrier) = &resources.carrier {
+        rows.push(("instance", format!("{} is TERMINATED", carrier.instance)));
+    }
+    for (slot, held) in &resources.volumes {
+        let kept = if *slot == Slot::Root { keep.root } else { keep.data };
+        rows.push(("volume", format!("{slot} {}: {}", held.volume, fate(kept))));
+    }
+    rows.extend(
+        resources.retained.iter().map(|held| ("retained", format!("{}: {}", held.volume, fate(keep.root)))),
+    );
+    if let Some(held) = &resources.interface {
+        rows.push(("interface", format!("{}: {}", held.interface, fate(keep.network))));
+    }
+    let backups = view.backups.backups.len();
+    if backups > 0 {
+        rows.push(("backups", format!("{backups}: {}", fate(keep.backups))));
+    }
     pairs(rows)
 }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -77,9 +79,15 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, region: Ar
 
 /// No answer is given before everything it reports is on disk.
 async fn handle(region: &Region, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Dropped> {
-    let answer = answer(region, address, request).await;
+    let mut answer = answer(region, address, request).await?;
     region.settled().await.map_err(|Broken| Dropped)?;
-    answer
+    // The region's time, as AWS tells its own.
+    let now = Timestamp::from_millisecond(region.now_ms().cast_signed()).ok();
+    let date = now.and_then(|now| DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok());
+    if let Some(date) = date.and_then(|date| HeaderValue::from_str(&date).ok()) {
+        answer.headers_mut().insert(DATE, date);
+    }
+    Ok(answer)
 }
 
 async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Dropped> {

@@ -392,7 +392,7 @@ impl World {
     #[must_use]
     pub fn free_addresses(&self, subnet: &Subnet) -> u32 {
         let held = self.addresses.keys().filter(|address| subnet.holds(**address)).count() as u32;
-        (1u32 << (32 - u32::from(subnet.prefix))).saturating_sub(5 + held)
+        (1u32 << (32 - u32::from(subnet.prefix))).saturating_sub(5 + held + subnet.taken)
     }
 }
 

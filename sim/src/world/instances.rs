@@ -18,8 +18,19 @@ use super::{ApiError, Transition, World, ids_of, mismatch};
 
 /// The most instances of one call.
 const LAUNCH_MAX: usize = 1000;
+/// A forced termination to its end (guess).
+const FORCED_SHUTDOWN: Span = Span::ms(5_000, 30_000);
 /// Until a persistent spot request launches again (guess).
 const RESPAWN_MS: u64 = 10_000;
+
+/// How instances are terminated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Termination {
+    /// The operating system shuts down first.
+    Orderly,
+    /// With `Force` or `SkipOsShutdown`.
+    Forced,
+}
 
 /// The parts of a launch, after every check.
 #[derive(Clone)]
@@ -493,7 +504,7 @@ impl World {
     /// # Errors
     /// InvalidInstanceID.NotFound, which does not prove that the instance does not exist.
     pub fn terminate_instances(&mut self, now_ms: u64, id: &InstanceId) -> Result<InstanceState, ApiError> {
-        self.terminate_all(now_ms, std::slice::from_ref(id))?;
+        self.terminate_all(now_ms, std::slice::from_ref(id), Termination::Orderly)?;
         Ok(self.instances[id].state)
     }
 
@@ -501,7 +512,12 @@ impl World {
     ///
     /// # Errors
     /// InvalidInstanceID.NotFound, OperationNotPermitted with termination protection.
-    pub fn terminate_all(&mut self, now_ms: u64, ids: &[InstanceId]) -> Result<Vec<InstanceState>, ApiError> {
+    pub fn terminate_all(
+        &mut self,
+        now_ms: u64,
+        ids: &[InstanceId],
+        how: Termination,
+    ) -> Result<Vec<InstanceState>, ApiError> {
         self.begin(now_ms, "TerminateInstances")?;
         for id in ids {
             if self.known_instance(id)?.protected {
@@ -522,6 +538,10 @@ impl World {
                 };
                 self.shut_down(id, "Client.UserInitiatedShutdown");
                 self.close_spot_request(id, status);
+            }
+            if how == Termination::Forced {
+                self.hanging_shutdowns.remove(id);
+                self.after(FORCED_SHUTDOWN, Transition::Terminated(id.clone()));
             }
         }
         Ok(before)
@@ -669,7 +689,15 @@ impl World {
         self.after(shutdown, Transition::Terminated(id.clone()));
     }
 
+    /// From now on this instance stays in `shutting-down` until it is terminated by force.
+    pub fn hang_shutdown(&mut self, id: &InstanceId) {
+        self.hanging_shutdowns.insert(id.clone());
+    }
+
     pub(super) fn is_terminated(&mut self, id: &InstanceId) {
+        if self.hanging_shutdowns.contains(id) {
+            return;
+        }
         if self.instances.get(id).is_some_and(|instance| instance.state == InstanceState::ShuttingDown) {
             self.end(id);
         }

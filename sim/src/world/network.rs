@@ -383,6 +383,15 @@ impl World {
     }
 
     pub(super) fn free_address(&self, subnet: &Subnet) -> Result<Ipv4Addr, ApiError> {
+        let none = || {
+            ApiError::new(
+                "InsufficientFreeAddressesInSubnet",
+                format!("There are not enough free addresses in subnet '{}'", subnet.id),
+            )
+        };
+        if self.free_addresses(subnet) == 0 {
+            return Err(none());
+        }
         let size = subnet.size();
         let network = u32::from(subnet.network);
         let first = match self.settings.addresses {
@@ -395,12 +404,15 @@ impl World {
         (0..size)
             .map(|step| Ipv4Addr::from(network + (first + step) % size))
             .find(|address| !subnet.is_reserved(*address) && !self.addresses.contains_key(address))
-            .ok_or_else(|| {
-                ApiError::new(
-                    "InsufficientFreeAddressesInSubnet",
-                    format!("There are not enough free addresses in subnet '{}'", subnet.id),
-                )
-            })
+            .ok_or_else(none)
+    }
+
+    /// Others take addresses of a subnet, or give them back, until so many are free.
+    pub fn leave_free_addresses(&mut self, id: &SubnetId, free: u32) {
+        let Some(subnet) = self.subnets.get(id) else { return };
+        let subnet = Subnet { taken: 0, ..subnet.clone() };
+        let taken = self.free_addresses(&subnet).saturating_sub(free);
+        self.subnets.insert(id.clone(), Subnet { taken, ..subnet });
     }
 
     fn index_of(&self, id: &InterfaceId) -> Option<u32> {

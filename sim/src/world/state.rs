@@ -247,6 +247,9 @@ pub struct Subnet {
     pub prefix: u8,
     /// Where the search for a free address goes on.
     pub cursor: u32,
+    /// How many of its addresses others have, who are not in this region.
+    #[serde(default)]
+    pub taken: u32,
 }
 
 /// A spot request.

@@ -211,15 +211,17 @@ async fn a_node_whose_workflow_is_stuck_can_be_deleted() {
 async fn a_launch_whose_answers_are_all_lost_is_found_by_the_deletion() {
     let mut lab = Lab::new(quick(3));
     let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
-    // The looks do not show it either, until the launch is out of time.
+    // The looks do not show it either, until the deletion does not wait for the launch any more.
     for action in [Action::RunInstances, Action::DescribeInstances] {
         lab.region.inject(Rule { target: Target::Only(action), when: When::Always, fault: Fault::LostReply });
     }
     lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
-    lab.stuck("db-1.1").await;
-    lab.region.clear_faults();
+    lab.clock.sleep(Duration::from_secs(3_600)).await;
+    assert!(!lab.is_stuck("db-1.1").await, "an outage passes by itself");
     let keep = json!({ "root": true, "data": false, "network": false, "backups": false });
     lab.submit("node.delete", "db-1", json!({ "keep": keep })).await;
+    lab.clock.sleep(Duration::from_secs(1_800)).await;
+    lab.region.clear_faults();
     lab.rest("db-1", 2).await;
     lab.clock.sleep(Duration::from_secs(60)).await;
     assert!(lab.node("db-1").await.deleted);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::domain::{Domain, Stamp};
 use perennial_engine::engine::load_stream;
-use perennial_engine::ids::{Position, Seq};
+use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, Journal};
 use perennial_engine::limits::Limits;
@@ -19,6 +19,7 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;
+use perennial_workers::periodic::driver::{Driver, TaskStatus};
 use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
@@ -79,6 +80,7 @@ struct Mortal {
     region: SimRegion,
     dead: AtomicBool,
     written: Arc<Mutex<Vec<Batch>>>,
+    reads: Arc<AtomicU64>,
 }
 
 impl Mortal {
@@ -104,11 +106,18 @@ impl Intercept for Mortal {
         self.point().await;
         appended
     }
+
+    fn reads(&self, _: &StreamId) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// The world of one test; the process in it comes and goes.
 pub struct Lab {
+    /// The region's time, which nobody sets.
     pub clock: Clock,
+    /// The clock of the machine that the process runs on. Its wall time can be set.
+    pub machine: Clock,
     pub region: SimRegion,
     pub journal: Arc<MemoryJournal>,
     pub steps: Arc<MemoryQueue>,
@@ -116,6 +125,7 @@ pub struct Lab {
     pub interruptions: Arc<MemoryQueue>,
     points: Arc<Points>,
     process: Option<JoinHandle<()>>,
+    periodic: Option<Driver>,
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,
     owner: String,
@@ -125,6 +135,8 @@ pub struct Lab {
     pub written: Arc<Mutex<Vec<Batch>>>,
     /// How many processes died.
     pub deaths: u64,
+    /// How often a process read a stream.
+    pub reads: Arc<AtomicU64>,
 }
 
 impl Lab {
@@ -146,6 +158,7 @@ impl Lab {
             }),
         ];
         let mut lab = Self {
+            machine: clock.twin(),
             clock,
             region,
             journal: Arc::new(MemoryJournal::new()),
@@ -154,12 +167,14 @@ impl Lab {
             interruptions,
             points: Points::new(),
             process: None,
+            periodic: None,
             pumps,
             submitted: 0,
             owner: "lab".to_owned(),
             installation: "lab".to_owned(),
             written: Arc::default(),
             deaths: 0,
+            reads: Arc::default(),
         };
         lab.start();
         lab
@@ -171,6 +186,7 @@ impl Lab {
         let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), self.clock.clone()));
         let mut lab = Self {
             clock: self.clock.clone(),
+            machine: self.machine.clone(),
             region: self.region.clone(),
             journal: Arc::new(MemoryJournal::new()),
             steps: queue(),
@@ -178,12 +194,14 @@ impl Lab {
             interruptions: queue(),
             points: Points::new(),
             process: None,
+            periodic: None,
             pumps: Vec::new(),
             submitted: 0,
             owner: owner.to_owned(),
             installation: format!("beside-{}", self.installation),
             written: Arc::default(),
             deaths: 0,
+            reads: Arc::default(),
         };
         lab.start();
         lab
@@ -205,9 +223,13 @@ impl Lab {
     pub fn start(&mut self) {
         let connection = self.region.connect();
         let points = Arc::clone(&self.points);
-        let written = Arc::clone(&self.written);
-        let dead = AtomicBool::new(false);
-        let intercept = Mortal { points, region: connection.clone(), dead, written };
+        let intercept = Mortal {
+            points,
+            region: connection.clone(),
+            dead: AtomicBool::new(false),
+            written: Arc::clone(&self.written),
+            reads: Arc::clone(&self.reads),
+        };
         let journal =
             Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept });
         let service = Service::new(Parts {
@@ -216,18 +238,25 @@ impl Lab {
             submissions: Arc::clone(&self.submissions) as Arc<dyn Queue>,
             interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
             cloud: Arc::new(connection),
-            clock: self.clock.clone(),
+            clock: self.machine.clone(),
             place: Place { owner: self.owner.clone(), account: None, region: None },
             installation: self.installation.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
+        self.periodic = Some(service.periodic());
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
             let _alive = trigger;
             service.run(shutdown).await;
         }));
+    }
+
+    /// What is known of a periodic task of the process.
+    pub fn task(&self, name: &str) -> TaskStatus {
+        let tasks = self.periodic.as_ref().expect("it was started").status();
+        tasks.into_iter().find(|task| task.name == name).expect("there is such a task")
     }
 
     /// Kills the process where it is.
@@ -378,6 +407,11 @@ impl Lab {
             node.operations >= operations && node.open.is_none()
         })
         .await;
+    }
+
+    /// Where the journal ends.
+    pub async fn head(&self) -> Position {
+        self.journal.head().await.unwrap().position
     }
 
     /// The node now.
@@ -575,7 +609,10 @@ impl Lab {
             assert!(world.instances_of(name).is_empty(), "a live instance\n{story}");
             assert_eq!(world.leaks("lab", &listed), Vec::<String>::new(), "leaked\n{story}");
             for volume in resources.volumes.values().map(|held| &held.volume) {
-                assert!(world.volume(volume).is_some(), "{volume} is listed and not there\n{story}");
+                assert!(
+                    world.all_volumes().any(|there| there.id == *volume),
+                    "{volume} is listed and not there\n{story}"
+                );
             }
         });
     }

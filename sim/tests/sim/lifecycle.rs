@@ -154,12 +154,12 @@ async fn another_image_is_a_declared_operation() {
         let (mut lab, mut spec) = provisioned(network, RootMode::Adopt).await;
         let before = lab.node("db-1").await;
         let image = lab.region.with(|world, _| world.default_image());
-        // Refused before anybody looks whether there is such an image.
+        // In the file it changes no content of a root that is kept, and the answer says so.
         spec.image = perennial_workflows::model::aws::ImageId::parse("ami-0fedcba9876543210").unwrap();
         lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
         lab.clock.sleep(Duration::from_secs(10)).await;
         let dispositions = lab.dispositions().await.join(" ");
-        assert!(dispositions.contains("node recycle NODE --reimage"), "never a silent no-op: {dispositions}");
+        assert!(dispositions.contains("node recycle db-1 --reimage"), "never a silent no-op: {dispositions}");
         lab.submit("node.recycle", "db-1", json!({ "reimage": image, "reason": "new system" })).await;
         lab.rest("db-1", 2).await;
         lab.clock.sleep(Duration::from_secs(200)).await;

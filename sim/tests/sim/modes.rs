@@ -9,6 +9,7 @@ use crate::nodes::may_move;
 use perennial_sim::world::Notice;
 use perennial_sim::world::settings::{Capacity, Settings};
 use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::view::plan::{Assumption, Presence, plan_assuming};
@@ -103,10 +104,8 @@ async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
     let operation = lab.operation("db-1.2").await;
     let records = operation.steps.values().filter(|record| {
         // The pool of an instance that was warned is passed over without a call; a plan knows nothing of the warning.
-        let passed_over = matches!(
-            &record.outcome,
-            Some((Evidence::NoCapacity { code, .. }, _)) if code == perennial_workflows::rules::capacity::REMEMBERED
-        );
+        let passed_over =
+            matches!(&record.outcome, Some((Evidence::NotAsked { because: NotAsked::Remembered { .. } }, _)));
         !(passed_over && row.zone != Zone::Other)
     });
     counted(records.map(|record| record.step.as_str()))

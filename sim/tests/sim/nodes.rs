@@ -87,6 +87,18 @@ impl Lab {
         old
     }
 
+    /// Whether each volume of a node on its instance holds a record.
+    pub async fn holds(&self, name: &str, record: &str) -> bool {
+        let node = self.node(name).await;
+        let instance = node.resources.carrier.as_ref().unwrap().instance.clone();
+        self.region.with(|world, now_ms| {
+            node.resources.volumes.values().all(|held| {
+                let content = world.read(now_ms, &instance, &held.device).unwrap();
+                content.iter().any(|found| found.as_str() == record)
+            })
+        })
+    }
+
     /// Takes the instance of a node without notice.
     pub async fn reclaim(&self, name: &str) -> InstanceId {
         let old = self.instance(name).await;

@@ -237,6 +237,32 @@ async fn with_retain_days_the_node_is_pruned_by_itself_when_the_time_has_come() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_for_its_age_by_a_clock_that_disagrees_with_the_regions() {
+    // Set while it runs, and while it is away.
+    for away in [false, true] {
+        let mut lab = replaced(1, |spec| spec.persist.retain_days = Some(7)).await;
+        let set = 8 * i64::try_from(DAY.as_millis()).unwrap();
+        if away {
+            lab.kill().await;
+        }
+        lab.machine.set(set);
+        if away {
+            lab.start();
+        }
+        lab.clock.sleep(Duration::from_hours(2)).await;
+        assert_eq!(retained(&lab).await.len(), 2, "{away}: {}", lab.story().await);
+        let story = lab.story().await;
+        assert!(story.contains("the machine's clock is 691200 s ahead of AWS's"), "{away}: {story}");
+        lab.machine.set(-set);
+        lab.clock.sleep(Duration::from_hours(2)).await;
+        assert_eq!(retained(&lab).await.len(), 2, "{away}: it is not old");
+        lab.clock.sleep(7 * DAY).await;
+        assert!(retained(&lab).await.is_empty(), "{away}: {}", lab.story().await);
+        lab.check("db-1", &["before"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_deleted_is_tried_again_a_day_later_and_not_before() {
     let mut lab = replaced(1, |spec| spec.persist.retain_days = Some(1)).await;
     let old = retained(&lab).await;

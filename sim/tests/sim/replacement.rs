@@ -128,7 +128,7 @@ async fn left_out(lead_s: u64, network: NetworkMode) -> (Vec<String>, bool) {
     }
     let detached = events.iter().any(|(_, event)| {
         matches!(event, OperationEvent::StepIntended { intent, .. }
-            if matches!(intent, Intent::Detach { .. } | Intent::DetachInterface { .. }))
+            if matches!(intent, Intent::Detach(_) | Intent::DetachInterface(_)))
     });
     (dropped, detached)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::lab::Lab;
 use perennial_engine::queue::{Depth, Outgoing, Queue as _};
 use perennial_sim::world::settings::{Settings, Span};
-use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::spec::node::{NetworkMode, RootMode};
 use perennial_workflows::step::evidence::Evidence;
@@ -151,6 +152,70 @@ async fn events_of_ebs_leave_nothing_in_the_journal() {
     lab.clock.sleep(Duration::from_secs(60)).await;
     assert!(!lab.story().await.contains("EBS "), "{}", lab.story().await);
     assert_eq!(lab.interruptions.depth().await.unwrap(), Depth::default(), "they are taken off the queue");
+}
+
+/// A state change as EventBridge sends it, of another account and region and with an old time.
+fn state_change(id: &str, instance: &InstanceId, state: &str) -> Value {
+    json!({
+        "version": "0", "id": id, "detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2",
+        "account": "999999999999", "time": "2026-09-13T16:00:00Z", "region": "eu-north-1",
+        "resources": [format!("arn:aws:ec2:eu-north-1:999999999999:instance/{instance}")],
+        "detail": { "instance-id": instance, "state": state }
+    })
+}
+
+/// An operator has set DeleteOnTermination of a node's data volume.
+async fn dies_with_its_instance(lab: &Lab, name: &str) {
+    let node = lab.node(name).await;
+    let instance = node.resources.carrier.unwrap().instance;
+    let slot = Slot::try_from("data".to_owned()).unwrap();
+    let device = node.resources.volumes[&slot].device.clone();
+    lab.region.with(|world, now_ms| {
+        world.modify_delete_on_termination(now_ms, &instance, &[(device, true)]).unwrap();
+    });
+}
+
+/// The end of an instance is believed when EC2 shows it, not when a message says so.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_ends_a_running_instance_does_nothing_to_it() {
+    let mut lab = Lab::new(Settings::calm(7));
+    lab.provision(&lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)).await;
+    let instance = lab.instance("db-1").await;
+    // An end of the instance would be the end of the data.
+    dies_with_its_instance(&lab, "db-1").await;
+    for state in ["shutting-down", "terminated", "stopping", "stopped"] {
+        tell(&lab, &state_change(state, &instance, state)).await;
+        lab.clock.sleep(Duration::from_secs(120)).await;
+    }
+    assert_eq!(lab.node("db-1").await.operations, 1, "{}", lab.story().await);
+    assert_eq!(lab.instance("db-1").await, instance);
+    let dispositions = lab.dispositions().await;
+    let noted = dispositions.iter().filter(|body| body.contains("but EC2 shows it running")).count();
+    assert_eq!(noted, 4, "{dispositions:#?}");
+    let running = lab.region.with(|world, _| world.instance(&instance).unwrap().state);
+    assert_eq!(running, InstanceState::Running);
+}
+
+/// The same in the middle of a replacement, at every half second of it: what protects the data is not left out.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_ends_the_old_instance_too_early_loses_nothing() {
+    let mut contradicted = 0;
+    for half_seconds in 0..16 {
+        let mut lab = Lab::new(Settings::calm(7));
+        lab.provision(&lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)).await;
+        lab.write("db-1", "before").await;
+        let instance = lab.instance("db-1").await;
+        dies_with_its_instance(&lab, "db-1").await;
+        lab.submit("node.replace", "db-1", json!({})).await;
+        lab.clock.sleep(Duration::from_millis(500 * half_seconds)).await;
+        tell(&lab, &state_change("early", &instance, "terminated")).await;
+        lab.rest("db-1", 2).await;
+        lab.clock.sleep(Duration::from_secs(300)).await;
+        lab.check("db-1", &["before"]).await;
+        let dispositions = lab.dispositions().await;
+        contradicted += dispositions.iter().filter(|body| body.contains("but EC2 shows it running")).count();
+    }
+    assert!(contradicted > 0, "no event came while the old instance still ran");
 }
 
 /// The status checks of a node's present instance fail from now on.

@@ -461,7 +461,7 @@ async fn a_night_without_capacity_is_waited_for_without_haste() {
         assert!(!lab.is_stuck("db-1.2").await, "it needs nobody");
         let asked = (lab.operation_events("db-1.2").await.iter())
             .filter(|(_, event)| {
-                matches!(event, OperationEvent::StepIntended { intent, .. } if matches!(intent, Intent::Launch { .. }))
+                matches!(event, OperationEvent::StepIntended { intent, .. } if matches!(intent, Intent::Launch(_)))
             })
             .count();
         // Every pool a few times in the first minutes, and once in some minutes from then on.

@@ -152,7 +152,7 @@ async fn a_root_that_an_instance_has_had_since_is_not_what_was_taken_before() {
         if data == DataMode::Reattach {
             lab.until("the other zone is asked in vain", Duration::from_secs(600), async |lab| {
                 let operation = lab.operation("db-1.2").await;
-                operation.facts.root_image.is_some() && operation.facts.ladder.rounds > 0
+                operation.facts.root.image.is_some() && operation.facts.ladder.rounds > 0
             })
             .await;
             lab.set_capacity(&spec, 0, Capacity::Unlimited);

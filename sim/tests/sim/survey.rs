@@ -17,7 +17,7 @@ use perennial_workflows::model::requirements::CapacityOrder;
 use perennial_workflows::model::survey::Survey;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use perennial_workflows::view::plan::plan;
 use serde_json::json;
 
@@ -73,10 +73,15 @@ async fn asked(lab: &Lab, id: &str) -> Vec<String> {
     let operation = lab.operation(id).await;
     let launches =
         operation.steps.values().filter_map(|record| match (record.intent.as_ref(), &record.outcome) {
-            (Intent::Launch { pool, .. }, Some((Evidence::NoCapacity { code, .. }, _))) => {
+            (Intent::Launch(Launch { pool, .. }), Some((Evidence::NoCapacity { code, .. }, _))) => {
                 Some(format!("{pool}: {code}"))
             }
-            (Intent::Launch { pool, .. }, Some((Evidence::Launched { .. }, _))) => Some(pool.to_string()),
+            (Intent::Launch(Launch { pool, .. }), Some((Evidence::NotAsked { .. }, _))) => {
+                Some(format!("{pool}: skipped"))
+            }
+            (Intent::Launch(Launch { pool, .. }), Some((Evidence::Launched { .. }, _))) => {
+                Some(pool.to_string())
+            }
             _ => None,
         });
     launches.collect()
@@ -129,14 +134,14 @@ async fn types_that_fit_are_found_and_the_cheapest_is_asked_first() {
     // The launch says where in the ranking its pool stood.
     let operation = lab.operation("db-1.1").await;
     let rank = operation.steps.values().find_map(|record| match record.intent.as_ref() {
-        Intent::Launch { rank, .. } => rank.clone(),
+        Intent::Launch(Launch { rank, .. }) => rank.clone(),
         _ => None,
     });
     assert_eq!(rank.unwrap().to_string(), "1 of 12 surveyed, 0.030000 an hour");
 
     lab.warn("db-1").await;
     lab.rest("db-1", 2).await;
-    let passed = "m6a.large spot: Perennial.Remembered";
+    let passed = "m6a.large spot: skipped";
     assert_eq!(
         asked(&lab, "db-1.2").await,
         [passed, "m7i.large spot"],

@@ -138,7 +138,7 @@ async fn a_device_name_is_chosen_kept_and_given_up_when_it_stays_in_use() {
     lab.submit("node.replace", "db-1", json!({})).await;
     lab.until("the new instance runs", Duration::from_secs(120), async |lab| {
         lab.node("db-1").await.operations == 2
-            && lab.operation("db-1.2").await.facts.candidate.is_some_and(|new| new.network.is_some())
+            && lab.operation("db-1.2").await.facts.candidate.is_some_and(|new| new.runs())
     })
     .await;
     let new = lab.operation("db-1.2").await.facts.candidate.unwrap().instance;

@@ -34,6 +34,38 @@ fn open(path: &Path) -> SqliteJournal {
 
 // ---- opening ------------------------------------------------------------------------------------
 
+/// The names and modes of the files in a directory.
+#[cfg(unix)]
+fn modes(dir: &Path) -> Vec<(String, u32)> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let mode = |entry: &std::fs::DirEntry| entry.metadata().unwrap().permissions().mode() & 0o777;
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), mode(&entry))).collect()
+}
+
+/// They hold user data and the output of hooks.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_journal_its_lock_and_its_copies_are_readable_by_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, path) = place();
+    let is_private = |files: &[(String, u32)]| files.iter().all(|(_, mode)| *mode == 0o600);
+    {
+        let journal = open(&path);
+        journal.append(batch("a/1", 0, 3)).await.unwrap();
+        backup(&path, &dir.path().join("copy.sqlite")).unwrap();
+        let files = modes(dir.path());
+        assert!(files.len() >= 5, "journal, its WAL, its index, its lock and the copy: {files:?}");
+        assert!(is_private(&files), "{files:?}");
+    }
+    // One of an older build, which anybody could read, is closed.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let journal = open(&path);
+    journal.append(batch("a/1", 3, 1)).await.unwrap();
+    let files = modes(dir.path());
+    assert!(is_private(&files), "{files:?}");
+}
+
 #[tokio::test]
 async fn a_second_engine_is_refused_and_told_who_has_it() {
     let (_dir, path) = place();

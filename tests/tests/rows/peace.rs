@@ -156,7 +156,8 @@ async fn a_volume_that_exists_becomes_the_nodes_and_grows() {
     // The volume of a node that was deleted without its data.
     let file = rehearsal.node_file("first", persist);
     let first = rehearsal.apply(&[file]).await.remove(0);
-    asked(&rehearsal, &["node", "delete", "first", "--keep", "data", "--wait", "--timeout", "10m"]).await;
+    asked(&rehearsal, &["node", "delete", "first", "--keep", "data", "--yes", "--wait", "--timeout", "10m"])
+        .await;
     let node = rehearsal.perennial.node("first").await;
     let volume =
         first.before.volumes[&Slot::Data(NodeName::parse("data").expect("a name"))].volume.to_string();

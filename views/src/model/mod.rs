@@ -11,5 +11,6 @@ pub mod journal;
 pub mod node;
 pub mod plan;
 pub mod prune;
+pub mod server;
 pub mod submission;
 pub mod workflow;

@@ -46,7 +46,8 @@ impl NodeLine {
     #[must_use]
     pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>) -> Self {
         let stuck = operation.is_some_and(|operation| matches!(operation.status, Status::Stuck { .. }));
-        let NodeSummary { generation, deleted, operation, carrier, zone, address, behind } = summary;
+        let NodeSummary { generation, deleted, operation, carrier, zone, address, behind, at_rest: _ } =
+            summary;
         let state = match &operation {
             _ if behind => BEHIND.to_owned(),
             Some((_, kind)) if stuck => format!("STUCK in {kind}"),

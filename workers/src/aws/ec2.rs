@@ -17,12 +17,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_ec2::config::{
+    ConfigBag, Intercept, ProvideCredentials, RuntimeComponents, SharedCredentialsProvider,
+};
+use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::create_network_interface::builders::CreateNetworkInterfaceInputBuilder;
 use aws_sdk_ec2::operation::create_replace_root_volume_task::builders::CreateReplaceRootVolumeTaskInputBuilder;
 use aws_sdk_ec2::operation::create_volume::builders::CreateVolumeInputBuilder;
@@ -44,6 +48,7 @@ use perennial_workflows::model::aws::{
 };
 use perennial_workflows::model::survey::TypeFacts;
 use perennial_workflows::step::intent::LaunchVolume;
+use tokio::time::Instant;
 
 use super::ec2_views::{self as views, Missing};
 use super::settings::{CALL_MAX, bounded_by, no_retries, no_stall_guard};
@@ -51,7 +56,7 @@ use crate::port::error::{Action, Class, CloudError, in_words};
 use crate::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
-    SpotRequestView, SubnetView, Tags, Taking, TypeQuery, VolumeRequest, VolumeView,
+    SpotRequestView, SubnetView, Tags, Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -77,6 +82,40 @@ pub struct Ec2 {
     pub(super) client: Client,
     credentials: Option<SharedCredentialsProvider>,
     pub(super) page_size: i32,
+    /// What EC2's clock showed in its last answer.
+    told: Arc<Mutex<Option<ToldTime>>>,
+}
+
+/// Reads the header `Date` of each answer.
+#[derive(Debug)]
+struct ReadsDate {
+    told: Arc<Mutex<Option<ToldTime>>>,
+}
+
+impl Intercept for ReadsDate {
+    fn name(&self) -> &'static str {
+        "ReadsDate"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // One that cannot be read tells nothing.
+        if let Some(at_ms) = context.response().headers().get("date").and_then(http_date_ms) {
+            let told = ToldTime { at_ms, heard: Instant::now() };
+            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }
+        Ok(())
+    }
+}
+
+/// A date such as `Sun, 29 Nov 2026 08:00:00 GMT` (RFC 9110), in milliseconds since the Unix epoch.
+fn http_date_ms(date: &str) -> Option<u64> {
+    let date = jiff::fmt::rfc2822::parse(date).ok()?;
+    u64::try_from(date.timestamp().as_millisecond()).ok()
 }
 
 impl Ec2 {
@@ -84,13 +123,16 @@ impl Ec2 {
     /// the parent module), whatever `config` says. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
+        let told = Arc::new(Mutex::new(None));
         let settings = aws_sdk_ec2::config::Builder::from(config)
             .retry_config(no_retries())
             .timeout_config(bounded_by(CALL_MAX))
             .stalled_stream_protection(no_stall_guard())
+            .interceptor(ReadsDate { told: Arc::clone(&told) })
             .build();
         Self {
             client: Client::from_conf(settings),
+            told,
             credentials: config.credentials_provider(),
             page_size: PAGE_SIZE,
         }
@@ -131,6 +173,10 @@ impl Ec2 {
 
 #[async_trait]
 impl Cloud for Ec2 {
+    fn told_time(&self) -> Option<ToldTime> {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError> {
         let action = Action::DescribeInstances;
         let mut found = Vec::new();
@@ -372,6 +418,12 @@ impl Cloud for Ec2 {
 
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
         let call = self.client.terminate_instances().instance_ids(id.as_str());
+        call.send().await.map(drop).map_err(failed(Action::TerminateInstances))
+    }
+
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
+        let call = self.client.terminate_instances().instance_ids(id.as_str());
+        let call = call.force(true).skip_os_shutdown(true);
         call.send().await.map(drop).map_err(failed(Action::TerminateInstances))
     }
 
@@ -978,6 +1030,14 @@ mod tests {
     use super::*;
     use crate::port::ImageTraits;
     use crate::port::error::{Disposition, Effect};
+
+    #[test]
+    fn the_date_of_an_answer_is_read_and_anything_else_tells_nothing() {
+        assert_eq!(http_date_ms("Mon, 14 Sep 2026 08:00:00 GMT"), Some(1_789_372_800_000));
+        for odd in ["", "now", "2026-09-14T08:00:00Z", "Mon, 14 Sep 1926 08:00:00 GMT"] {
+            assert_eq!(http_date_ms(odd), None, "{odd}");
+        }
+    }
 
     fn launch() -> LaunchRequest {
         LaunchRequest {

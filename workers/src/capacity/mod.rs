@@ -1,6 +1,5 @@
 //! What this process remembers and counts of capacity.
 
-pub mod not_asked;
 pub mod on_demand;
 pub mod pool;
 pub mod refusals;

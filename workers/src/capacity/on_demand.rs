@@ -15,14 +15,14 @@ use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::Which;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::domain::keys::ON_DEMAND_KEY;
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::Market;
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::operation::state::Operation;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use tokio::sync::Mutex;
-
-use super::not_asked::NotAsked;
 
 /// How many nodes one page of the list holds.
 const PAGE: usize = 500;
@@ -56,28 +56,25 @@ impl OnDemandBudget {
     ) -> Result<Option<NotAsked>, ExecuteError<Rejection>> {
         let mut allowed = self.allowed.lock().await;
         let mut open = BTreeSet::new();
-        let mut on_demand = Vec::new();
+        let on_demand = self.engine.journal().lookup(ON_DEMAND_KEY).await?;
+        let mut on_demand: BTreeSet<String> =
+            on_demand.iter().map(|stream| stream.name().to_owned()).collect();
         let mut after = None;
         loop {
-            let page = self.engine.journal().summaries("node", Which::All, after.take(), PAGE).await?;
+            let page = self.engine.journal().summaries("node", Which::Open, after.take(), PAGE).await?;
             for row in &page {
-                // The list's line is enough for a node at rest; a line that cannot be read is passed over.
+                // A line that cannot be read is passed over.
                 let Ok(node) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
-                let stream = node.operation.as_ref().map(|(id, _)| id.stream());
-                if stream.as_ref() == Some(workflow) {
+                let Some((id, _)) = &node.operation else { continue };
+                let stream = id.stream();
+                if stream == *workflow {
+                    on_demand.remove(row.stream.name());
                     continue;
                 }
-                let launching = match &stream {
-                    Some(stream) => match self.engine.load(stream).await?.0.as_ref() {
-                        State::Operation(Some(operation)) => {
-                            self.launching(stream, operation, &allowed, &mut open)
-                        }
-                        _ => false,
-                    },
-                    None => false,
-                };
-                if launching || is_on_demand(&node) {
-                    on_demand.push(row.stream.name().to_owned());
+                if let State::Operation(Some(operation)) = self.engine.load(&stream).await?.0.as_ref()
+                    && self.launching(&stream, operation, &allowed, &mut open)
+                {
+                    on_demand.insert(row.stream.name().to_owned());
                 }
             }
             match page.last() {
@@ -88,7 +85,7 @@ impl OnDemandBudget {
         // What is settled by now shows in the nodes themselves.
         allowed.retain(|launch| open.contains(launch));
         if u32::try_from(on_demand.len()).unwrap_or(u32::MAX) >= max {
-            return Ok(Some(NotAsked::OnDemandBudget { nodes: on_demand, max }));
+            return Ok(Some(NotAsked::on_demand_budget(on_demand.into_iter().collect(), max)));
         }
         allowed.insert((workflow.clone(), token));
         Ok(None)
@@ -105,7 +102,7 @@ impl OnDemandBudget {
         let mut may_be_asked_for = false;
         for step in operation.steps.iter().filter(|(_, record)| record.outcome.is_none()) {
             let (token, record) = step;
-            if let Intent::Launch { pool, .. } = record.intent.as_ref()
+            if let Intent::Launch(Launch { pool, .. }) = record.intent.as_ref()
                 && pool.market == Market::OnDemand
             {
                 let launch = (stream.clone(), *token);
@@ -116,8 +113,4 @@ impl OnDemandBudget {
         }
         may_be_asked_for || operation.candidate_market() == Some(Market::OnDemand)
     }
-}
-
-fn is_on_demand(node: &NodeSummary) -> bool {
-    !node.deleted && node.carrier.as_ref().is_some_and(|carrier| carrier.market == Market::OnDemand)
 }

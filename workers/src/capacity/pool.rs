@@ -1,7 +1,7 @@
 //! What capacity is counted by.
 
 use perennial_workflows::model::aws::Market;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 
 /// A capacity pool: a subnet makes no difference within its zone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +19,15 @@ impl PoolKey {
     #[must_use]
     pub fn of(intent: &Intent) -> Option<Self> {
         match intent {
-            Intent::Launch { pool, zone, .. } => Some(Self {
-                instance_type: pool.instance_type.clone(),
-                zone: zone.clone(),
-                market: pool.market,
-            }),
+            Intent::Launch(launch) => Some(Self::of_launch(launch)),
             _ => None,
         }
+    }
+
+    /// The pool that a launch asks.
+    #[must_use]
+    pub fn of_launch(launch: &Launch) -> Self {
+        let Launch { pool, zone, .. } = launch;
+        Self { instance_type: pool.instance_type.clone(), zone: zone.clone(), market: pool.market }
     }
 }

@@ -17,6 +17,7 @@ use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::Rejection;
 use perennial_workflows::domain::states::State;
+use perennial_workflows::model::capacity::{NotAsked, PoolSign};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::signal::{News, Signal};
@@ -24,7 +25,6 @@ use perennial_workflows::operation::state::Operation;
 use perennial_workflows::step::evidence::Evidence;
 use tracing::debug;
 
-use super::not_asked::{NotAsked, Sign};
 use super::pool::PoolKey;
 
 /// How long a pool without capacity is not asked. Karpenter's time for the same: long enough for the other
@@ -34,8 +34,9 @@ pub const REMEMBERED_FOR: Duration = Duration::from_secs(180);
 /// What a pool last said.
 #[derive(Debug, Clone)]
 struct Refusal {
-    sign: Sign,
-    at_ms: u64,
+    sign: PoolSign,
+    /// In monotonic milliseconds; negative: before this process.
+    at_ms: i64,
 }
 
 /// The memory.
@@ -58,16 +59,25 @@ impl CapacityRefusals {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn now_ms(&self) -> i64 {
+        self.clock.monotonic_ms().cast_signed()
+    }
+
+    fn age(&self, refusal: &Refusal) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(refusal.at_ms).max(0).cast_unsigned())
+    }
+
     fn is_fresh(&self, refusal: &Refusal) -> bool {
-        Duration::from_millis(self.clock.now_ms().saturating_sub(refusal.at_ms)) < REMEMBERED_FOR
+        self.age(refusal) < REMEMBERED_FOR
     }
 
-    /// The pool had no capacity at this time.
-    pub fn refused(&self, pool: PoolKey, code: &str, at_ms: u64) {
-        self.note(pool, Sign::Refused { code: code.to_owned() }, at_ms);
+    /// The pool has no capacity now.
+    pub fn refused(&self, pool: PoolKey, code: &str) {
+        self.note(pool, PoolSign::Refused { code: code.to_owned() }, Duration::ZERO);
     }
 
-    fn note(&self, pool: PoolKey, sign: Sign, at_ms: u64) {
+    fn note(&self, pool: PoolKey, sign: PoolSign, ago: Duration) {
+        let at_ms = self.now_ms().saturating_sub_unsigned(ago.as_millis() as u64);
         let mut refusals = self.refusals();
         refusals.retain(|_, refusal| self.is_fresh(refusal));
         refusals.insert(pool, Refusal { sign, at_ms });
@@ -83,9 +93,8 @@ impl CapacityRefusals {
     pub fn recall(&self, pool: &PoolKey) -> Option<NotAsked> {
         let refusals = self.refusals();
         let refusal = refusals.get(pool).filter(|refusal| self.is_fresh(refusal))?;
-        let ago_s = self.clock.now_ms().saturating_sub(refusal.at_ms) / 1_000;
+        let ago_s = self.age(refusal).as_secs();
         Some(NotAsked::Remembered {
-            pool: pool.clone(),
             sign: refusal.sign.clone(),
             ago_s,
             again_in_s: REMEMBERED_FOR.as_secs().saturating_sub(ago_s),
@@ -100,7 +109,9 @@ impl CapacityRefusals {
         }
         match pool_of(engine, node, signal).await {
             Ok(Some(pool)) => {
-                self.note(pool, Sign::Interrupted, signal.at_ms);
+                // How long ago it was sent is a matter of wall time.
+                let ago = Duration::from_millis(self.clock.now_ms().saturating_sub(signal.at_ms));
+                self.note(pool, PoolSign::Interrupted, ago);
             }
             Ok(None) => {}
             Err(error) => debug!(%node, %error, "the pool of an instance that is warned cannot be found"),
@@ -160,16 +171,16 @@ mod tests {
     async fn a_refusal_is_remembered_for_three_minutes_and_forgotten_when_the_pool_serves() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity", clock.now_ms());
+        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity");
         assert_eq!(refusals.recall(&pool("m5.large")), None);
         clock.sleep(Duration::from_secs(42)).await;
         assert_eq!(
             refusals.recall(&pool("m6i.large")).unwrap().to_string(),
-            "not asked: spot in us-east-1a 42 s ago (InsufficientInstanceCapacity); it is asked again in 138 s"
+            "skipped: InsufficientInstanceCapacity 42 s ago"
         );
         clock.sleep(Duration::from_secs(138)).await;
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
-        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity", clock.now_ms());
+        refusals.refused(pool("m6i.large"), "InsufficientInstanceCapacity");
         refusals.served(&pool("m6i.large"));
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
@@ -178,7 +189,7 @@ mod tests {
     async fn what_was_heard_long_ago_is_not_remembered() {
         let clock = Clock::scaled(1_000_000, 1.0);
         let refusals = CapacityRefusals::new(clock.clone());
-        refusals.note(pool("m6i.large"), Sign::Interrupted, clock.now_ms() - 180_000);
+        refusals.note(pool("m6i.large"), PoolSign::Interrupted, Duration::from_secs(180));
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }
 }

@@ -17,11 +17,12 @@ use perennial_workflows::model::aws::{
 };
 use perennial_workflows::model::survey::TypeFacts;
 
+use super::trouble::Troubles;
 use crate::port::error::{Action, Class, CloudError};
 use crate::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, TypeQuery, VolumeRequest, VolumeView,
+    Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
 };
 
 /// The smallest refill a bucket can learn: one call in ten seconds still makes progress.
@@ -29,6 +30,10 @@ const REFILL_MIN: f64 = 0.1;
 
 /// The longest wait for a token that a running step sits out.
 const HELD_MAX: Duration = Duration::from_secs(1);
+
+/// The longest wait for a token of a look. Many steps share a look, so it waits longer; but no longer than a
+/// few seconds, in which a step would take for watched what was not.
+const LOOK_HELD_MAX: Duration = Duration::from_secs(15);
 
 /// What the clock can show.
 const TICK: Duration = Duration::from_millis(1);
@@ -93,18 +98,20 @@ pub struct Budgeted {
     cloud: Arc<dyn Cloud>,
     clock: Clock,
     buckets: Mutex<BTreeMap<Action, Bucket>>,
+    troubles: Troubles,
 }
 
 impl Budgeted {
     /// Budgets around a cloud.
     #[must_use]
     pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
-        Self { cloud, clock, buckets: Mutex::new(BTreeMap::new()) }
+        let troubles = Troubles::new(clock.clone());
+        Self { cloud, clock, buckets: Mutex::new(BTreeMap::new()), troubles }
     }
 
     /// Takes a token, or says how long to wait for one.
     fn take(&self, action: Action) -> Result<(), Duration> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.monotonic_ms();
         let (burst, refill) = published(action);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(action).or_insert(Bucket { tokens: burst, refill, at_ms: now_ms });
@@ -139,15 +146,20 @@ impl Budgeted {
         action: Action,
         call: impl Future<Output = Result<T, CloudError>>,
     ) -> Result<T, CloudError> {
+        let began_ms = self.clock.monotonic_ms();
         while let Err(wait) = self.take(action) {
-            // A long wait is handed back: the step waits without holding a place among the running ones.
-            if wait > HELD_MAX && !action.is_look() {
+            // A long wait is handed back: the step waits without holding a place among the running ones, and
+            // its time does not count.
+            let held = Duration::from_millis(self.clock.monotonic_ms().saturating_sub(began_ms));
+            let held_max = if action.is_look() { LOOK_HELD_MAX } else { HELD_MAX };
+            if held + wait > held_max {
                 let message = format!("our own budget is spent for {} ms", wait.as_millis());
                 return Err(CloudError::coded(action, "RequestLimitExceeded", message));
             }
             self.clock.sleep(wait).await;
         }
         let result = call.await;
+        self.troubles.note(action, &result);
         let throttled = result.as_ref().is_err_and(|error| error.class == Class::Throttled);
         self.learn(action, throttled);
         result
@@ -158,6 +170,9 @@ macro_rules! budgeted {
     ($($action:ident: fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
         #[async_trait]
         impl Cloud for Budgeted {
+            fn told_time(&self) -> Option<ToldTime> {
+                self.cloud.told_time()
+            }
             $(async fn $name(&self $(, $argument: $type)*) -> Result<$result, CloudError> {
                 self.within(Action::$action, self.cloud.$name($($argument),*)).await
             })*
@@ -184,6 +199,7 @@ budgeted! {
     GetInstanceUefiData: fn uefi_data(&self, instance: &InstanceId) -> Option<String>;
     RunInstances: fn run_instance(&self, request: &LaunchRequest) -> InstanceView;
     TerminateInstances: fn terminate_instance(&self, id: &InstanceId) -> ();
+    TerminateInstances: fn force_terminate_instance(&self, id: &InstanceId) -> ();
     CancelSpotInstanceRequests: fn cancel_spot_request(&self, id: &SpotRequestId) -> ();
     ModifyInstanceAttribute: fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> ();
     ModifyNetworkInterfaceAttribute: fn preserve_interface(&self, id: &InterfaceId, attachment: &AttachmentId) -> ();
@@ -229,6 +245,9 @@ mod tests {
             ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
                 #[async_trait]
                 impl Cloud for Nobody {
+                    fn told_time(&self) -> Option<ToldTime> {
+                        None
+                    }
                     $(async fn $name(&self $(, $argument: $type)*) -> Result<$result, CloudError> {
                         $(let _ = $argument;)*
                         Self::unasked()
@@ -255,6 +274,7 @@ mod tests {
             fn uefi_data(i: &InstanceId) -> Option<String>;
             fn run_instance(r: &LaunchRequest) -> InstanceView;
             fn terminate_instance(i: &InstanceId) -> ();
+            fn force_terminate_instance(i: &InstanceId) -> ();
             fn cancel_spot_request(i: &SpotRequestId) -> ();
             fn preserve_volumes(i: &InstanceId, d: &[String]) -> ();
             fn preserve_interface(i: &InterfaceId, a: &AttachmentId) -> ();

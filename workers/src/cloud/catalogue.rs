@@ -67,7 +67,7 @@ impl Catalogue {
     fn recall<Q: Ord, A>(&self, answers: &Answers<Q, A>, question: &Q) -> Option<Arc<A>> {
         let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (at_ms, known) = answers.get(question)?;
-        let age = Duration::from_millis(self.clock.now_ms().saturating_sub(*at_ms));
+        let age = Duration::from_millis(self.clock.monotonic_ms().saturating_sub(*at_ms));
         (age < KEPT_FOR).then(|| Arc::clone(known))
     }
 
@@ -77,7 +77,7 @@ impl Catalogue {
         if answers.len() >= ANSWERS_MAX {
             answers.clear();
         }
-        answers.insert(question, (self.clock.now_ms(), Arc::clone(&answer)));
+        answers.insert(question, (self.clock.monotonic_ms(), Arc::clone(&answer)));
         answer
     }
 }

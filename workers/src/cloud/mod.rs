@@ -3,3 +3,5 @@
 pub mod budget;
 pub mod catalogue;
 pub mod observer;
+pub mod region_time;
+mod trouble;

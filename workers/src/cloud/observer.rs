@@ -39,7 +39,8 @@ struct Kind<I, V> {
 struct Waiting<I, V> {
     asked: BTreeMap<I, Vec<oneshot::Sender<Answer<V>>>>,
     scheduled: bool,
-    last_ms: u64,
+    /// The last describe, in monotonic milliseconds.
+    last_ms: Option<u64>,
     /// What was seen of late, and when; at most what was asked for within [`LATELY`].
     seen: BTreeMap<I, (u64, V)>,
 }
@@ -50,7 +51,7 @@ impl<I, V> Default for Kind<I, V> {
             waiting: Mutex::new(Waiting {
                 asked: BTreeMap::new(),
                 scheduled: false,
-                last_ms: 0,
+                last_ms: None,
                 seen: BTreeMap::new(),
             }),
         }
@@ -116,7 +117,7 @@ struct Inner {
     cloud: Arc<dyn Cloud>,
     clock: Clock,
     kinds: Kinds,
-    /// When an object of ours was last seen, in milliseconds.
+    /// When an object of ours was last seen, in monotonic milliseconds.
     seen_ms: AtomicU64,
 }
 
@@ -171,7 +172,7 @@ impl Observer {
     #[must_use]
     pub fn saw_any_within(&self, length: Duration) -> bool {
         let seen_ms = self.inner.seen_ms.load(Ordering::Relaxed);
-        seen_ms > 0 && Duration::from_millis(self.inner.clock.now_ms().saturating_sub(seen_ms)) < length
+        seen_ms > 0 && Duration::from_millis(self.inner.clock.monotonic_ms().saturating_sub(seen_ms)) < length
     }
 
     /// The instance as some step saw it a moment ago; no call is made. It serves an act that EC2 itself
@@ -190,7 +191,7 @@ impl Observer {
     fn lately<V: Described>(&self, id: &V::Id) -> Option<V> {
         let waiting = V::kind(&self.inner.kinds).waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (at_ms, view) = waiting.seen.get(id)?;
-        is_recent(*at_ms, self.inner.clock.now_ms()).then(|| view.clone())
+        is_recent(*at_ms, self.inner.clock.monotonic_ms()).then(|| view.clone())
     }
 
     /// The volumes in the order of their ids, each `None` when the answer did not hold it. All are asked for
@@ -264,12 +265,13 @@ async fn flush<V: Described>(inner: Arc<Inner>) {
     let kind = V::kind(&inner.kinds);
     let last_ms = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_ms;
     inner.clock.sleep(GATHER).await;
-    inner.clock.sleep_until_ms(last_ms + EVERY.as_millis() as u64).await;
-    let now_ms = inner.clock.now_ms();
+    let next_ms = last_ms.map_or(0, |last_ms| last_ms + EVERY.as_millis() as u64);
+    inner.clock.sleep(Duration::from_millis(next_ms.saturating_sub(inner.clock.monotonic_ms()))).await;
+    let now_ms = inner.clock.monotonic_ms();
     let asked = {
         let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.scheduled = false;
-        waiting.last_ms = now_ms;
+        waiting.last_ms = Some(now_ms);
         waiting.seen.retain(|_, (at_ms, _)| is_recent(*at_ms, now_ms));
         std::mem::take(&mut waiting.asked)
     };

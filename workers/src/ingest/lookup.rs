@@ -3,7 +3,7 @@
 use perennial_engine::engine::Engine;
 use perennial_engine::journal::ReadError;
 use perennial_workflows::domain::Perennial;
-use perennial_workflows::domain::projection::instance_key;
+use perennial_workflows::domain::keys::instance_key;
 use perennial_workflows::domain::reads::node_among;
 use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::model::name::NodeName;

@@ -1,5 +1,6 @@
 //! Messages of the queues into the journal.
 
+mod confirm;
 pub mod events;
 pub mod lookup;
 pub mod reader;

@@ -6,6 +6,7 @@
 //! - Every message has a disposition ([`Disposition`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
 //! - A message whose inbox entry cannot be written (the journal is unavailable) stays in the queue.
+//! - That an instance stops or has ended is believed only when EC2 shows it: an event is a reason to look.
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this
 //!   process that wait for it, and is gone.
 
@@ -26,10 +27,12 @@ use perennial_workflows::step::wake_hint::WakeHint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::confirm::{self, Look};
 use super::events;
 use super::events::{Notice, Parsed};
 use super::lookup::node_of;
 use crate::capacity::refusals::CapacityRefusals;
+use crate::port::Cloud;
 
 /// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have
 /// whatever fits a message: a page of AWS Health's has up to 256 KiB.)
@@ -42,6 +45,14 @@ const OVERSIZED_KEPT: usize = 1_024;
 /// change of an instance of ours can overtake the answer to its launch by a second or two; a foreign event
 /// costs one more receive.
 const YOUNG: Duration = Duration::from_secs(10);
+
+/// How long an event waits that EC2's describes do not confirm yet. They were seen to be seconds late
+/// (`ec2-semantics`, eventual consistency).
+const CONFIRM_AGAIN: Duration = Duration::from_secs(3);
+
+/// How often such an event is put off before it is noted as false. Each costs one receive of those that SQS
+/// allows before its dead-letter queue. If EC2's answers are late for longer, the sweep finds what is so.
+const CONFIRM_RECEIVES: u32 = 3;
 
 /// How long one receive waits (SQS: at most 20 s).
 const WAIT: Duration = Duration::from_secs(20);
@@ -104,6 +115,7 @@ pub struct Ingest {
     owner: String,
     replies: Arc<dyn ReplyTo>,
     refusals: Arc<CapacityRefusals>,
+    cloud: Arc<dyn Cloud>,
 }
 
 /// What a message is.
@@ -132,8 +144,9 @@ impl Ingest {
         owner: String,
         replies: Arc<dyn ReplyTo>,
         refusals: Arc<CapacityRefusals>,
+        cloud: Arc<dyn Cloud>,
     ) -> Self {
-        Self { engine, queue, inbox_queue, owner, replies, refusals }
+        Self { engine, queue, inbox_queue, owner, replies, refusals, cloud }
     }
 
     /// Reads until the shutdown is asked for.
@@ -181,11 +194,11 @@ impl Ingest {
             Message::Entries(entries) => entries,
             Message::WakeHint(hint) => return self.wake(delivery, &hint).await,
         };
-        match self.overtakes(delivery, &entries).await {
-            Ok(false) => {}
-            Ok(true) => {
-                if let Err(error) = self.queue.extend(&delivery.receipt, YOUNG).await {
-                    warn!(message = %delivery.id, %error, "a young event could not be put off; it will come again");
+        match self.put_off(delivery, &mut entries).await {
+            Ok(None) => {}
+            Ok(Some(longer)) => {
+                if let Err(error) = self.queue.extend(&delivery.receipt, longer).await {
+                    warn!(message = %delivery.id, %error, "an event could not be put off; it will come again");
                 }
                 return;
             }
@@ -193,10 +206,6 @@ impl Ingest {
                 warn!(message = %delivery.id, %error, "the journal cannot be read; the event will come again");
                 return;
             }
-        }
-        if let Err(error) = self.leave_out_foreign(&mut entries).await {
-            warn!(message = %delivery.id, %error, "the journal cannot be read; the event will come again");
-            return;
         }
         let mut dead = None;
         for entry in entries {
@@ -257,6 +266,44 @@ impl Ingest {
         let mut ours = ours.into_iter();
         entries.retain(|_| ours.next().unwrap_or(true));
         Ok(())
+    }
+
+    /// How long a message has to wait before it can be taken; `None`: it is taken now. What is taken of an event
+    /// about instances is what concerns ours, as a look shows it.
+    async fn put_off(
+        &self,
+        delivery: &Delivery,
+        entries: &mut Vec<Entry>,
+    ) -> Result<Option<Duration>, ExecuteError<Rejection>> {
+        if self.overtakes(delivery, entries).await? {
+            return Ok(Some(YOUNG));
+        }
+        self.leave_out_foreign(entries).await?;
+        for entry in entries.iter_mut() {
+            let Content::Signal(signal) = &entry.content else { continue };
+            if !confirm::needs_a_look(signal) || node_of(&self.engine, &signal.instance).await?.is_none() {
+                continue;
+            }
+            let last = delivery.receive_count >= CONFIRM_RECEIVES;
+            match confirm::look(self.cloud.as_ref(), signal).await {
+                Look::Agrees(seen) => entry.content = Content::Signal(seen),
+                Look::Contradicts { .. } if !last => return Ok(Some(CONFIRM_AGAIN)),
+                Look::Contradicts { state } => {
+                    let because = format!("{signal}, but EC2 shows it {state}");
+                    entry.content = Content::Settled(Disposition::Noted { because });
+                }
+                Look::Failed { because } if !last => {
+                    debug!(message = %delivery.id, %because, "an event waits until its instance can be described");
+                    return Ok(Some(CONFIRM_AGAIN));
+                }
+                // The sweep looks as soon as EC2 answers again.
+                Look::Failed { because } => {
+                    let because = format!("{signal}, which EC2 does not confirm: {because}");
+                    entry.content = Content::Settled(Disposition::Noted { because });
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether an event may be about an instance whose launch is still to be settled. One about several is

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use perennial_workflows::aggregate::node::Node;
-use perennial_workflows::domain::volumes::leaving;
+use perennial_workflows::domain::projection::AtRest;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
-use perennial_workflows::spec::node::AttachedVolumes;
 
 use crate::port::error::CloudError;
 use crate::port::{Cloud, InstanceView, Select, VolumeView};
@@ -16,17 +14,6 @@ const LEFT_SWEEPS: u32 = 2;
 
 /// How many ids one describe asks for.
 const CHUNK: usize = 200;
-
-/// The volumes of a node at rest.
-#[derive(Debug, Clone)]
-pub(crate) struct Held {
-    /// Its own, and those that are left alone.
-    known: Vec<VolumeId>,
-    /// Those that are given back when they leave.
-    found: Vec<VolumeId>,
-    /// Whether others become the node's.
-    takes: bool,
-}
 
 /// What was seen of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,18 +31,6 @@ pub(crate) struct AttachmentDrift {
     left: HashMap<(InstanceId, VolumeId), u32>,
 }
 
-/// What is to be looked for on the instance of a node; nothing while an operation holds it.
-pub(crate) fn held(node: &Node) -> Option<Held> {
-    let spec = node.spec.as_ref().filter(|_| node.exists() && node.open.is_none())?;
-    let own = node.resources.volumes.values().map(|held| held.volume.clone());
-    let unmanaged = node.resources.unmanaged.iter().map(|unmanaged| unmanaged.volume.clone());
-    Some(Held {
-        known: own.chain(unmanaged).collect(),
-        found: leaving(node, spec).map(|(_, held)| held.volume.clone()).collect(),
-        takes: spec.persist.attached_volumes == AttachedVolumes::Keep,
-    })
-}
-
 impl AttachmentDrift {
     /// Looks at the instances of nodes at rest.
     ///
@@ -64,19 +39,19 @@ impl AttachmentDrift {
     pub(crate) async fn look(
         &mut self,
         cloud: &dyn Cloud,
-        instances: &BTreeMap<InstanceId, (Held, InstanceView)>,
+        instances: &BTreeMap<&InstanceId, (&AtRest, &InstanceView)>,
     ) -> Result<BTreeMap<InstanceId, Seen>, CloudError> {
         let mut asked: BTreeSet<VolumeId> = BTreeSet::new();
         let mut others = BTreeMap::new();
         let mut missing: HashMap<(InstanceId, VolumeId), u32> = HashMap::new();
-        for (id, (held, view)) in instances {
+        for (&id, (held, view)) in instances {
             if view.state != InstanceState::Running {
                 continue;
             }
-            let strange = if held.takes { view.volumes_beside(&held.known) } else { Vec::new() };
+            let strange = if held.adopts { view.volumes_beside(&held.known) } else { Vec::new() };
             asked.extend(strange.iter().cloned());
             others.insert(id.clone(), strange);
-            for volume in &held.found {
+            for volume in &held.leaving {
                 if view.block_devices.iter().all(|device| device.volume != *volume) {
                     asked.insert(volume.clone());
                     missing.insert((id.clone(), volume.clone()), 0);

@@ -1,9 +1,7 @@
 //! What is looked at every so often, whatever the queues say.
 
 mod attachment_drift;
-pub mod backups;
 pub mod driver;
 pub(crate) mod pages;
-pub mod retention;
 pub mod return_to_spot;
 pub mod sweep;

@@ -8,11 +8,9 @@ use perennial_workflows::domain::Perennial;
 /// How many rows one page holds.
 const PAGE: usize = 500;
 
-/// The summaries of a category. What is appended meanwhile may be in it or not: the next run finds it.
+/// The summaries of all nodes. What is appended meanwhile may be in it or not: the next run finds it.
 pub(crate) struct Pages<'e> {
     engine: &'e Engine<Perennial>,
-    category: &'static str,
-    which: Which,
     next: Next,
 }
 
@@ -25,12 +23,7 @@ enum Next {
 impl<'e> Pages<'e> {
     /// Of all nodes.
     pub(crate) const fn of_nodes(engine: &'e Engine<Perennial>) -> Self {
-        Self { engine, category: "node", which: Which::All, next: Next::First }
-    }
-
-    /// Of the backup catalogues that are open.
-    pub(crate) const fn of_open_catalogs(engine: &'e Engine<Perennial>) -> Self {
-        Self { engine, category: "backup", which: Which::Open, next: Next::First }
+        Self { engine, next: Next::First }
     }
 
     /// The next page; `None` after the last one.
@@ -43,7 +36,7 @@ impl<'e> Pages<'e> {
             Next::After(stream) => Some(stream),
             Next::None => return Ok(None),
         };
-        let page = self.engine.journal().summaries(self.category, self.which, after, PAGE).await?;
+        let page = self.engine.journal().summaries("node", Which::All, after, PAGE).await?;
         if page.len() == PAGE
             && let Some(last) = page.last()
         {

@@ -16,8 +16,8 @@ use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::ReadError;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::keys::ON_DEMAND_KEY;
 use perennial_workflows::domain::movement::{SpotSeen, may_return};
-use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::states::State;
 use perennial_workflows::domain::{Perennial, movement};
 use perennial_workflows::model::aws::Market;
@@ -28,7 +28,6 @@ use perennial_workflows::spec::node::NodeSpec;
 use tracing::{debug, info, warn};
 
 use super::driver::{Failure, Task};
-use super::pages::Pages;
 use crate::capacity::pool::PoolKey;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::port::Cloud;
@@ -100,22 +99,14 @@ impl ReturnToSpot {
         let mut waiting = BTreeSet::new();
         let mut looks: BTreeMap<Place, Look> = BTreeMap::new();
         let engine = self.engine.clone();
-        let mut pages = Pages::of_nodes(&engine);
-        while let Some(page) = pages.next().await? {
-            for row in &page {
-                let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
-                let on_demand = line.carrier.is_some_and(|carrier| carrier.market == Market::OnDemand);
-                let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
-                if !on_demand || line.deleted || line.operation.is_some() {
-                    continue;
+        for stream in engine.journal().lookup(ON_DEMAND_KEY).await? {
+            let Ok(name) = NodeName::parse(stream.name()) else { continue };
+            match self.consider(&name, &mut looks).await {
+                Ok(true) => {
+                    waiting.insert(name);
                 }
-                match self.consider(&name, &mut looks).await {
-                    Ok(true) => {
-                        waiting.insert(name);
-                    }
-                    Ok(false) => {}
-                    Err(error) => warn!(node = %name, %error, "whether it may go back to spot is not known"),
-                }
+                Ok(false) => {}
+                Err(error) => warn!(node = %name, %error, "whether it may go back to spot is not known"),
             }
         }
         self.steady_since_ms.retain(|name, _| waiting.contains(name));

@@ -13,15 +13,14 @@ use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::ReadError;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::projection::{AtRest, NodeSummary};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::model::name::NodeName;
-use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::signal::{News, Signal, Source};
 use tracing::{info, warn};
 
-use super::attachment_drift;
-use super::attachment_drift::{AttachmentDrift, Held, Seen};
+use super::attachment_drift::{AttachmentDrift, Seen};
 use super::driver::{Failure, Task};
 use super::pages::Pages;
 use crate::capacity::refusals::CapacityRefusals;
@@ -75,7 +74,7 @@ struct Watched {
     node: NodeName,
     spot_request: Option<SpotRequestId>,
     /// Its volumes, if it carries a node at rest.
-    held: Option<Held>,
+    at_rest: Option<AtRest>,
 }
 
 #[async_trait]
@@ -204,9 +203,8 @@ impl Sweep {
         watched: &BTreeMap<InstanceId, Watched>,
         seen: &BTreeMap<InstanceId, InstanceView>,
     ) -> Result<(), SweepError> {
-        let at_rest = watched
-            .iter()
-            .filter_map(|(id, watched)| Some((id.clone(), (watched.held.clone()?, seen.get(id)?.clone()))));
+        let at_rest =
+            watched.iter().filter_map(|(id, watched)| Some((id, (watched.at_rest.as_ref()?, seen.get(id)?))));
         for (instance, Seen { others, left }) in
             self.drift.look(self.looks.cloud.as_ref(), &at_rest.collect()).await?
         {
@@ -264,14 +262,16 @@ impl Sweep {
         }
     }
 
-    /// Every instance that carries a node or belongs to an open operation.
+    /// Every instance that carries a node or belongs to an open operation. The lines of lists are enough for
+    /// nodes at rest; only open operations are loaded.
     async fn watched(&self) -> Result<BTreeMap<InstanceId, Watched>, SweepError> {
         let mut watched = BTreeMap::new();
         let mut pages = Pages::of_nodes(&self.engine);
         while let Some(page) = pages.next().await? {
             for row in &page {
                 let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
-                if let Err(error) = self.watch(&name, &mut watched).await {
+                let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
+                if let Err(error) = self.watch(&name, line, &mut watched).await {
                     warn!(node = %name, %error, "a node cannot be swept; the others are");
                 }
             }
@@ -282,21 +282,20 @@ impl Sweep {
     async fn watch(
         &self,
         name: &NodeName,
+        line: NodeSummary,
         watched: &mut BTreeMap<InstanceId, Watched>,
     ) -> Result<(), ExecuteError<Rejection>> {
-        let (state, _) = self.engine.load(&node_stream(name)).await?;
-        let State::Node(node) = state.as_ref() else { return Ok(()) };
-        if let Some(carrier) = node.resources.carrier.as_ref().filter(|_| node.exists()) {
-            let (node, held) = (name.clone(), attachment_drift::held(node));
-            let entry = Watched { node, spot_request: carrier.spot_request.clone(), held };
-            watched.insert(carrier.instance.clone(), entry);
+        let NodeSummary { carrier, deleted, operation, at_rest, .. } = line;
+        if let Some(carrier) = carrier.filter(|_| !deleted) {
+            let entry = Watched { node: name.clone(), spot_request: carrier.spot_request, at_rest };
+            watched.insert(carrier.instance, entry);
         }
-        if let Some((open, _)) = &node.open {
+        if let Some((open, _)) = &operation {
             let (state, _) = self.engine.load(&open.stream()).await?;
             if let State::Operation(Some(operation)) = state.as_ref() {
                 for holder in operation.facts.holders.iter().filter(|holder| !holder.fenced) {
-                    let entry =
-                        Watched { node: name.clone(), spot_request: holder.spot_request.clone(), held: None };
+                    let spot_request = holder.spot_request.clone();
+                    let entry = Watched { node: name.clone(), spot_request, at_rest: None };
                     watched.insert(holder.instance.clone(), entry);
                 }
                 // A fenced holder has been seen terminated; there is nothing left to hear of it.
@@ -304,11 +303,8 @@ impl Sweep {
                     watched.remove(&holder.instance);
                 }
                 if let Some(candidate) = &operation.facts.candidate {
-                    let entry = Watched {
-                        node: name.clone(),
-                        spot_request: candidate.spot_request.clone(),
-                        held: None,
-                    };
+                    let spot_request = candidate.spot_request.clone();
+                    let entry = Watched { node: name.clone(), spot_request, at_rest: None };
                     watched.insert(candidate.instance.clone(), entry);
                 }
             }

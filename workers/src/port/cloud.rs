@@ -16,7 +16,7 @@ use super::request::{
 };
 use super::view::{
     ElasticView, ImageView, ImpairedView, InstanceView, InterfaceView, RootTaskView, SnapshotView,
-    SpotRequestView, SubnetView, Tags, VolumeView,
+    SpotRequestView, SubnetView, Tags, ToldTime, VolumeView,
 };
 
 /// Only the EC2 calls we make. See the module's guarantees.
@@ -76,6 +76,8 @@ pub trait Cloud: Send + Sync + 'static {
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError>;
     /// TerminateInstances, one instance.
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError>;
+    /// TerminateInstances with Force and SkipOsShutdown, one instance: for one that hangs in `shutting-down`.
+    async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError>;
     /// CancelSpotInstanceRequests, one request.
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError>;
     /// ModifyInstanceAttribute: DeleteOnTermination=false for these devices.
@@ -169,6 +171,10 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> Result<(), CloudError>;
     /// UnassignPrivateIpAddresses.
     async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError>;
+
+    /// What the region's own clock showed when it last answered (the header `Date`); `None` before the first
+    /// answer. No call is made.
+    fn told_time(&self) -> Option<ToldTime>;
 
     /// Asks EC2 whether we may make a call (`DryRun`), for `doctor`. `Ok` means we may.
     async fn may_run_instances(&self, request: &LaunchRequest) -> Result<(), CloudError>;

@@ -24,6 +24,6 @@ pub use request::{
 pub use view::{
     AttachmentState, BlockDevice, ElasticView, ImageState, ImageTraits, ImageView, ImpairedView,
     InstanceInterface, InstanceView, InterfaceAttachment, InterfaceView, RootTaskState, RootTaskView,
-    SnapshotState, SnapshotView, SpotRequestView, SubnetView, Tags, VolumeAttachment, VolumeState,
+    SnapshotState, SnapshotView, SpotRequestView, SubnetView, Tags, ToldTime, VolumeAttachment, VolumeState,
     VolumeView,
 };

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use perennial_engine::clock::Clock;
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::model::signal::StatusCheck;
 use perennial_workflows::model::volume::MappedVolume;
+use tokio::time::Instant;
 
 /// Tags, sorted.
 pub type Tags = BTreeMap<String, String>;
@@ -298,6 +300,24 @@ pub struct ImageTraits {
     /// Set for Windows and some licensed systems; those cannot be registered from a snapshot without losing
     /// it.
     pub platform: Option<String>,
+}
+
+/// What a region's own clock showed when it last answered.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldTime {
+    /// Its time, in milliseconds since the Unix epoch; to the second.
+    pub at_ms: u64,
+    /// When the answer came.
+    pub heard: Instant,
+}
+
+impl ToldTime {
+    /// By how many milliseconds a clock is ahead of the region's; negative: behind.
+    #[must_use]
+    pub fn ahead_ms(&self, clock: &Clock) -> i64 {
+        let there_ms = self.at_ms.saturating_add(clock.since(self.heard).as_millis() as u64);
+        clock.now_ms().cast_signed() - there_ms.cast_signed()
+    }
 }
 
 /// A subnet, as DescribeSubnets shows it.

@@ -89,6 +89,7 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
                 pass.note_unclear();
             }
             match error.disposition() {
+                _ if pass.is_snapshot_denied(&error) => not_taken(error.to_string(), in_doubt),
                 Disposition::Retry | Disposition::Done => Err(error),
                 Disposition::Elsewhere | Disposition::Person => not_taken(error.to_string(), in_doubt),
             }

@@ -72,6 +72,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
                 pass.note_unclear();
             }
             match error.disposition() {
+                _ if pass.is_snapshot_denied(&error) => not_taken(error.to_string()),
                 Disposition::Retry | Disposition::Done => Err(error),
                 Disposition::Elsewhere | Disposition::Person => not_taken(error.to_string()),
             }

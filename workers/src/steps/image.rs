@@ -61,7 +61,7 @@ pub(super) async fn register(
 }
 
 /// What the workflow keeps of an image.
-pub(super) fn of_traits(traits: &ImageTraits) -> ImageFacts {
+pub(crate) fn of_traits(traits: &ImageTraits) -> ImageFacts {
     ImageFacts {
         architecture: traits.architecture.clone(),
         root_device: traits.root_device.clone(),

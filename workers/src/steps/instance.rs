@@ -1,47 +1,49 @@
 //! Instances: launched, seen running, fenced.
 
+use std::time::Duration;
+
 use perennial_engine::dispatcher::StepResult;
-use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
-use perennial_workflows::rules::capacity;
+use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::model::capacity::NotAsked;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::{Intent, LaunchInterface};
+use perennial_workflows::step::intent::{Launch, LaunchInterface};
+use tracing::warn;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, Pass, SECOND_READ, not_shown, not_yet, settled};
-use crate::capacity::not_asked::NotAsked;
+use super::pass::{
+    Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, not_shown, not_yet, settled,
+};
 use crate::capacity::pool::PoolKey;
-use crate::port::error::Class;
+use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
+
+/// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over 19
+/// minutes in order. Without force EC2 gives up waiting by itself, after what its guide calls several hours.
+/// What had to be preserved was preserved before the termination was asked for; what is shutting down without
+/// having been asked cannot be changed any more.
+const FORCE_AFTER: Duration = Duration::from_mins(25);
+
+/// Between two forced terminations of an instance. One that helps does so within minutes.
+const FORCE_AGAIN: Duration = Duration::from_mins(10);
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
 /// what became of it.
-async fn not_asked(pass: &mut Pass<'_>, intent: &Intent) -> Result<Option<NotAsked>, StepResult<Evidence>> {
-    let Intent::Launch { ask_anyway, on_demand_max, .. } = intent else { return Ok(None) };
+async fn not_asked(pass: &mut Pass<'_>, launch: &Launch) -> Result<Option<NotAsked>, StepResult<Evidence>> {
     if pass.memory.creation().tried || pass.may_be_anothers() {
         return Ok(None);
     }
-    if !ask_anyway
-        && let Some(pool) = PoolKey::of(intent)
-        && let Some(why) = pass.tools.refusals.recall(&pool)
+    if !launch.ask_anyway
+        && let Some(why) = pass.tools.refusals.recall(&PoolKey::of_launch(launch))
     {
         return Ok(Some(why));
     }
-    let Some(max) = on_demand_max else { return Ok(None) };
+    let Some(max) = launch.on_demand_max else { return Ok(None) };
     let (workflow, token) = pass.step;
     pass.tools
         .on_demand
-        .refuses(workflow, token, *max)
+        .refuses(workflow, token, max)
         .await
         .map_err(|error| StepResult::NotYet { again_in: LOOK_AGAIN, because: error.to_string() })
-}
-
-/// How the journal says today that a pool was not asked: as if EC2 had refused, with a code of our own.
-fn evidence_of(why: &NotAsked) -> Evidence {
-    let code = match why {
-        NotAsked::Remembered { .. } => capacity::REMEMBERED,
-        NotAsked::OnDemandBudget { .. } => capacity::ON_DEMAND_BUDGET,
-    };
-    Evidence::NoCapacity { code: code.to_owned(), message: why.to_string() }
 }
 
 /// Terminates an instance and sees it terminated, twice.
@@ -60,6 +62,7 @@ pub(super) async fn fence(
                 found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
                 terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
+                forced: pass.memory.fence().forced_at_ms.is_some(),
                 not_shown: true,
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
@@ -74,12 +77,13 @@ pub(super) async fn fence(
                 Some(again) if again.state == InstanceState::Terminated => {
                     let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
-                    settled(Evidence::Fenced { found, terminated_by_us, reason, not_shown: false })
+                    let forced = pass.memory.fence().forced_at_ms.is_some();
+                    settled(Evidence::Fenced { found, terminated_by_us, reason, forced, not_shown: false })
                 }
                 _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             }
         }
-        InstanceState::ShuttingDown => not_yet(LOOK_AGAIN, format!("{instance} is shutting down")),
+        InstanceState::ShuttingDown => shuts_down(pass, instance).await,
         InstanceState::Pending
         | InstanceState::Running
         | InstanceState::Stopping
@@ -100,14 +104,30 @@ pub(super) async fn fence(
     }
 }
 
+/// It is on its way; or it hangs there, and is terminated by force.
+async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
+    let now_ms = pass.now_ms();
+    let past = |since_ms: u64| Duration::from_millis(now_ms.saturating_sub(since_ms));
+    let waited = past(*pass.memory.fence().shutting_down_since_ms.get_or_insert(now_ms));
+    let again = pass.memory.fence().forced_at_ms.is_none_or(|forced_at_ms| past(forced_at_ms) >= FORCE_AGAIN);
+    let minutes = waited.as_secs() / 60;
+    if waited < FORCE_AFTER {
+        return not_yet(LOOK_AGAIN, format!("{instance} has been shutting down for {minutes} min"));
+    }
+    if again {
+        pass.tools.cloud.force_terminate_instance(instance).await?;
+        pass.memory.fence().forced_at_ms = Some(now_ms);
+        warn!("{instance} has been shutting down for {minutes} min: it is terminated by force");
+    }
+    let hangs = format!("{instance} hangs: it has been shutting down for {minutes} min");
+    not_yet(LOOK_AGAIN, format!("{hangs}; a forced termination was asked for and has not ended it"))
+}
+
 /// Launches an instance. The client token makes a repeat safe; what carries the step's tag is looked for
 /// first.
-pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
+pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let Intent::Launch { tags, client_token, .. } = intent else {
-        unreachable!("BUG: called for another intent")
-    };
-    let claim = Claim::of(pass, tags).with_token(client_token);
+    let claim = Claim::of(pass, &launch.tags).with_token(&launch.client_token);
     let mine = made_by::<InstanceView>(pass, &claim).await?;
     if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
         return settled(if view.state.is_over() {
@@ -120,25 +140,39 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             Evidence::Launched { instance: view.id.clone(), spot_request: view.spot_request.clone() }
         });
     }
-    match not_asked(pass, intent).await {
+    // Every call so far was refused without effect: another request takes its place.
+    if pass.outdated && pass.was_surely_not_asked() {
+        return settled(Evidence::Outdated);
+    }
+    match not_asked(pass, launch).await {
         Ok(None) => {}
-        Ok(Some(why)) => return settled(evidence_of(&why)),
+        Ok(Some(because)) => return settled(Evidence::NotAsked { because }),
         Err(result) => return Ok(result),
     }
-    let Some(request) = launch_request(intent) else { unreachable!("BUG: called for another intent") };
+    let (request, pool) = (launch_request(launch), PoolKey::of_launch(launch));
     let launched = cloud.run_instance(&request).await;
-    match (&launched, PoolKey::of(intent)) {
-        (Ok(_), Some(pool)) => pass.tools.refusals.served(&pool),
-        (Err(error), Some(pool)) if error.is_of_the_pool() => {
-            pass.tools.refusals.refused(pool, &error.code, pass.tools.clock.now_ms());
+    match &launched {
+        Ok(_) => pass.tools.refusals.served(&pool),
+        Err(error) if error.is_of_the_pool() => {
+            pass.tools.refusals.refused(pool, &error.code);
         }
-        _ => {}
+        Err(_) => {}
     }
     match launched {
         Ok(view) => settled(Evidence::Launched { instance: view.id, spot_request: view.spot_request }),
         Err(error) if pass.may_have_worked(&error) => {
             not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
         }
+        Err(error) if error.effect == Effect::None && pass.outdated && !pass.is_in_doubt() => {
+            settled(Evidence::Outdated)
+        }
+        Err(error) if error.is_of_the_addresses() => {
+            settled(Evidence::NoAddress { code: error.code, message: error.message })
+        }
+        Err(error) if error.is_of_the_image() => match is_image_gone(pass, &request.image).await? {
+            true => settled(Evidence::ImageGone { image: request.image, message: error.to_string() }),
+            false => not_yet(LOOK_ALONE, error.to_string()),
+        },
         Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
             match request.kept_interface() {
                 Some(kept)
@@ -157,6 +191,17 @@ pub(super) async fn launch(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             _ => Err(error),
         },
     }
+}
+
+/// Notes a look at the image of a refused launch; whether it can be taken as gone: missed for a while, and
+/// more than once, while something else that the journal knows is visible.
+async fn is_image_gone(pass: &mut Pass<'_>, image: &ImageId) -> Result<bool, CloudError> {
+    let found = pass.tools.cloud.images(&Select::Ids(vec![image.clone()])).await?;
+    if found.is_empty() {
+        return Ok(pass.is_missing_for(IMAGE_ABSENCE) && pass.is_vouched(image.as_str()).await?);
+    }
+    pass.memory.object.found();
+    Ok(false)
 }
 
 /// Sees an instance running, with its interface and its root volume.
@@ -199,8 +244,8 @@ pub(super) async fn start(pass: &mut Pass<'_>, instance: &InstanceId, devices: &
 }
 
 /// The request of a launch, exactly as it was intended.
-fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
-    let Intent::Launch {
+fn launch_request(launch: &Launch) -> LaunchRequest {
+    let Launch {
         client_token,
         pool,
         price_max,
@@ -219,12 +264,9 @@ fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         instance_profile,
         user_data,
         tags,
-    } = intent
-    else {
-        return None;
-    };
+    } = launch;
     let changed = root_size_gib.is_some() || root_volume_type.is_some();
-    Some(LaunchRequest {
+    LaunchRequest {
         client_token: client_token.clone(),
         image: image.clone(),
         instance_type: pool.instance_type.clone(),
@@ -248,5 +290,5 @@ fn launch_request(intent: &Intent) -> Option<LaunchRequest> {
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),
         tags: tags.clone(),
-    })
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use perennial_engine::dispatcher::StepResult;
 use perennial_workflows::model::aws::{GroupId, InstanceId, InterfaceId};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::CreateInterface;
 
 use super::address::held_by;
 use super::own::{Claim, made_by};
@@ -15,10 +15,8 @@ use crate::port::error::Class;
 use crate::port::{InterfaceRequest, InterfaceView};
 
 /// Makes an interface, with a client token.
-pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
-    let Intent::CreateInterface { client_token, subnet, groups, private_ip, tags } = intent else {
-        unreachable!("BUG: called for another intent");
-    };
+pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Answer {
+    let CreateInterface { client_token, subnet, groups, private_ip, tags } = intent;
     let cloud = pass.tools.cloud.as_ref();
     let claim = Claim::of(pass, tags);
     let mine = made_by::<InterfaceView>(pass, &claim).await?;

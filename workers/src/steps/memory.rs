@@ -19,7 +19,7 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 /// How many things that are not its own a step tells of: a person reads them.
 const TOLD_MAX: usize = 16;
 
-/// Looks in a row that missed an object.
+/// Looks in a row that missed an object, or answers in a row of another kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Missed {
     /// Since when, in milliseconds, and how many.
@@ -56,7 +56,9 @@ impl Missed {
 /// What one step remembers.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
-    /// When this process first looked, in milliseconds.
+    /// How long after the step's intention this process first looked, by the wall time.
+    pub(super) late_by: Duration,
+    /// When this process first looked, or an answer was unclear, in monotonic milliseconds.
     pub(super) first_look_ms: u64,
     /// Failed calls in a row.
     pub(super) failures: u32,
@@ -76,10 +78,12 @@ pub(super) struct Memory {
 pub(super) struct Creation {
     /// A call of this step succeeded or was unclear.
     pub(super) tried: bool,
-    /// When the last unclear answer came, in milliseconds.
+    /// When the last unclear answer came, in monotonic milliseconds.
     pub(super) doubt_since_ms: u64,
     /// How often the source was in a state in which it cannot be copied.
     pub(super) unfit: u32,
+    /// Answers that refused permission, where there is another way.
+    pub(super) refused: Missed,
 }
 
 /// Takes snapshots, without a client token.
@@ -89,6 +93,8 @@ pub(super) struct Snapshots {
     pub(super) made: Option<SnapshotId>,
     /// How many answers were unclear.
     pub(super) unclear: u32,
+    /// Answers that refused permission.
+    pub(super) refused: Missed,
 }
 
 /// Terminates an instance.
@@ -98,6 +104,10 @@ pub(super) struct Fence {
     pub(super) found: Option<String>,
     /// Whether we asked for its termination.
     pub(super) terminated: bool,
+    /// Since when every look has shown it shutting down.
+    pub(super) shutting_down_since_ms: Option<u64>,
+    /// When its termination by force was asked for.
+    pub(super) forced_at_ms: Option<u64>,
 }
 
 /// Changes something that shows the change later.
@@ -119,12 +129,14 @@ pub(super) struct Attachment {
 pub(super) struct Adoption {
     /// How many answers were unclear.
     pub(super) unclear: u32,
+    /// Answers that refused permission.
+    pub(super) refused: Missed,
 }
 
 /// Sees a volume come free.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Release {
-    /// When it was last detached by force, in milliseconds.
+    /// When it was last detached by force, in monotonic milliseconds.
     pub(super) forced_at_ms: Option<u64>,
 }
 
@@ -137,6 +149,8 @@ pub(super) struct Preservation {
     pub(super) root_tasks: Missed,
     /// Questions about UEFI variables that were not answered.
     pub(super) uefi: Missed,
+    /// Answers that refused permission for it.
+    pub(super) refused: Missed,
     /// EC2 refused to let an interface outlive its instance.
     pub(super) interface_dies: bool,
 }
@@ -183,8 +197,9 @@ by_step! {
 }
 
 impl Memory {
-    fn new(now_ms: u64) -> Self {
+    fn new(late_by: Duration, now_ms: u64) -> Self {
         Self {
+            late_by,
             first_look_ms: now_ms,
             failures: 0,
             object: Missed::default(),
@@ -214,14 +229,14 @@ impl Memory {
 /// The memories of all steps under way.
 #[derive(Debug, Default)]
 pub(super) struct Memories {
-    /// With the time of the step's last pass, in milliseconds.
+    /// With the time of the step's last pass, in monotonic milliseconds.
     kept: HashMap<(StreamId, Token), (u64, Memory)>,
 }
 
 impl Memories {
     /// What a step remembers. A copy: a pass that is dropped half-way leaves what was.
-    pub(super) fn of(&self, step: &(StreamId, Token), now_ms: u64) -> Memory {
-        self.kept.get(step).map_or_else(|| Memory::new(now_ms), |(_, memory)| memory.clone())
+    pub(super) fn of(&self, step: &(StreamId, Token), late_by: Duration, now_ms: u64) -> Memory {
+        self.kept.get(step).map_or_else(|| Memory::new(late_by, now_ms), |(_, memory)| memory.clone())
     }
 
     /// The step is settled.
@@ -265,7 +280,7 @@ mod tests {
     }
 
     fn remembering(now_ms: u64) -> Memory {
-        let mut memory = Memory::new(now_ms);
+        let mut memory = Memory::new(Duration::ZERO, now_ms);
         memory.fence().terminated = true;
         memory
     }
@@ -280,7 +295,7 @@ mod tests {
         memories.keep(step(MEMORIES_MAX), remembering(3_600_000), 3_600_000);
         assert_eq!(memories.kept.len(), MEMORIES_MAX - 2);
         for live in 3..=MEMORIES_MAX {
-            assert!(memories.of(&step(live), 0).fence().terminated, "{live}");
+            assert!(memories.of(&step(live), Duration::ZERO, 0).fence().terminated, "{live}");
         }
     }
 
@@ -293,9 +308,9 @@ mod tests {
         memories.keep(step(0), remembering(0), 20_000);
         memories.keep(step(MEMORIES_MAX), remembering(0), 20_000);
         assert_eq!(memories.kept.len(), MEMORIES_MAX);
-        assert!(!memories.of(&step(1), 20_000).fence().terminated);
-        assert!(memories.of(&step(0), 20_000).fence().terminated);
-        assert!(memories.of(&step(2), 20_000).fence().terminated);
+        assert!(!memories.of(&step(1), Duration::ZERO, 20_000).fence().terminated);
+        assert!(memories.of(&step(0), Duration::ZERO, 20_000).fence().terminated);
+        assert!(memories.of(&step(2), Duration::ZERO, 20_000).fence().terminated);
     }
 
     #[test]
@@ -304,7 +319,7 @@ mod tests {
         memories.keep(step(1), remembering(5), 5);
         memories.forget(&step(1));
         assert!(memories.kept.is_empty());
-        assert_eq!(memories.of(&step(1), 7).first_look_ms, 7);
+        assert_eq!(memories.of(&step(1), Duration::ZERO, 7).first_look_ms, 7);
     }
 
     #[test]

@@ -28,3 +28,5 @@ mod survey;
 mod tags;
 mod verify;
 mod volume;
+
+pub(crate) use image::of_traits as traits_of;

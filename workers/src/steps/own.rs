@@ -44,7 +44,11 @@ pub(super) struct Claim<'c> {
 impl<'c> Claim<'c> {
     /// Of the step that this pass carries out.
     pub(super) fn of(pass: &Pass<'_>, tags: &'c TagMap) -> Self {
-        Self { tags, intended_at_ms: Some(pass.intended_at_ms), client_token: None, sources: &[] }
+        // The times of things are AWS's. A clock that is known to be ahead has written the intention too late.
+        let told = pass.tools.cloud.told_time().map_or(0, |told| told.ahead_ms(&pass.tools.clock));
+        let ahead_ms = u64::try_from(told).unwrap_or(0);
+        let intended_at_ms = pass.intended_at_ms.saturating_sub(ahead_ms);
+        Self { tags, intended_at_ms: Some(intended_at_ms), client_token: None, sources: &[] }
     }
 
     /// With the client token of its call.

@@ -18,7 +18,7 @@ use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
-use crate::port::error::{Action, CloudError, Disposition, Effect};
+use crate::port::error::{Action, Class, CloudError, Disposition, Effect};
 use crate::port::{Cloud, InstanceView};
 use crate::standing::{Standing, StandingError};
 
@@ -47,6 +47,11 @@ pub(super) const LOOK_SOON: Duration = Duration::from_millis(250);
 /// Between the two reads before a destructive or fencing decision (DESIGN, decision 6).
 pub(super) const SECOND_READ: Duration = Duration::from_secs(1);
 
+/// An image that a launch was refused for, and that looks have missed for this long, is gone. It was seen
+/// before the launch was written, so it is not too young to be shown; half a minute is past a stale answer,
+/// and leaves a minute and a half of a notice.
+pub(super) const IMAGE_ABSENCE: Duration = Duration::from_secs(30);
+
 /// An object that every look has missed for this long does not exist. EC2's own advice speaks of "a few
 /// minutes"; Terraform waits five.
 pub(super) const ABSENCE: Duration = Duration::from_secs(300);
@@ -70,6 +75,14 @@ pub(super) const FRESH: Duration = Duration::from_secs(2);
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(15), jitter: 0.0 };
 
+/// After a call that was refused for who asks: what mends it takes minutes to hours, and asking costs calls.
+const REFUSED: Intervals =
+    Intervals { first: Duration::from_millis(500), longest: Duration::from_secs(60), jitter: 0.0 };
+
+/// How long permission may be refused before another way is taken, where there is one: IAM's changes spread
+/// within a minute.
+pub(super) const SPREADS: Duration = Duration::from_secs(60);
+
 /// What a pass ends with. An error is one that the step has no use for.
 pub(super) type Answer = Result<StepResult<Evidence>, CloudError>;
 
@@ -82,8 +95,18 @@ pub(super) struct Tools {
     pub(super) on_demand: OnDemandBudget,
     pub(super) catalogue: Catalogue,
     pub(super) standing: Standing,
-    /// When this process began, in milliseconds since the Unix epoch.
-    pub(super) started_ms: u64,
+    /// When this process began, in monotonic milliseconds.
+    pub(super) began_ms: u64,
+}
+
+impl Tools {
+    /// When this process began, in milliseconds since the Unix epoch, by AWS's clock where that is told: the
+    /// times of things are AWS's, and this machine's clock may have been set since.
+    fn started_ms(&self) -> u64 {
+        let age_ms = self.clock.monotonic_ms().saturating_sub(self.began_ms);
+        let ahead_ms = self.cloud.told_time().map_or(0, |told| told.ahead_ms(&self.clock));
+        self.clock.now_ms().saturating_sub(age_ms).saturating_add_signed(-ahead_ms)
+    }
 }
 
 /// One pass.
@@ -91,9 +114,11 @@ pub(super) struct Pass<'a> {
     pub(super) tools: &'a Tools,
     pub(super) step: (&'a StreamId, Token),
     pub(super) memory: Memory,
-    /// When it was intended; of one that waits for its time, that time: it was not tried before.
+    /// When it was intended, by the wall time.
     pub(super) intended_at_ms: u64,
     pub(super) tries: u32,
+    /// Whether another request would be written in its place by now.
+    pub(super) outdated: bool,
 }
 
 pub(super) fn settled(evidence: Evidence) -> Answer {
@@ -118,10 +143,25 @@ pub(super) fn not_shown(what: impl Into<String>) -> Answer {
 }
 
 impl Pass<'_> {
+    /// The time for everything that is counted within this process.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.tools.clock.monotonic_ms()
+    }
+
+    /// How long this process has looked.
+    pub(super) fn looked_for(&self) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(self.memory.first_look_ms))
+    }
+
     /// What an error that the step has no use for leads to.
     pub(super) fn trouble(&mut self, error: &CloudError) -> StepResult<Evidence> {
         self.memory.failures += 1;
         match error.disposition() {
+            Disposition::Retry if error.hinders() => {
+                let pauses = if error.class == Class::Access { REFUSED } else { TROUBLE };
+                let again_in = pauses.after(self.memory.failures, 0.5);
+                StepResult::Hindered { again_in, because: error.to_string() }
+            }
             Disposition::Retry => StepResult::NotYet {
                 again_in: TROUBLE.after(self.memory.failures, 0.5),
                 because: error.to_string(),
@@ -179,7 +219,7 @@ impl Pass<'_> {
 
     /// Whether the endpoint is the one that the journal knows: another object was seen a moment ago, or is
     /// now. It is trouble of the look where none is.
-    async fn is_vouched(&self, object: &str) -> Result<bool, CloudError> {
+    pub(super) async fn is_vouched(&self, object: &str) -> Result<bool, CloudError> {
         let Tools { observer, standing, .. } = self.tools;
         if observer.saw_any_within(VOUCHED) {
             return Ok(true);
@@ -195,15 +235,16 @@ impl Pass<'_> {
     }
 
     pub(super) fn is_missing_for(&mut self, length: Duration) -> bool {
-        let now_ms = self.tools.clock.now_ms();
+        let now_ms = self.now_ms();
         self.memory.object.for_at_least(length, now_ms)
     }
 
     /// Whether a volume that carries the step's tags is older than this process: an earlier one, or one with
     /// a newer journal, may have attached it, and an instance written to it.
     pub(super) fn is_older_than_the_process(&self, volume: &VolumeId, created_at_ms: Option<u64>) -> bool {
+        let started_ms = self.tools.started_ms();
         !self.memory.is_answer(volume.as_str())
-            && created_at_ms.is_none_or(|created_at_ms| created_at_ms < self.tools.started_ms)
+            && created_at_ms.is_none_or(|created_at_ms| created_at_ms < started_ms)
     }
 
     /// Notes that a look found the object.
@@ -220,7 +261,7 @@ impl Pass<'_> {
 
     /// The same for the instance the step works on.
     pub(super) async fn is_instance_absent(&mut self, id: &InstanceId) -> Result<bool, CloudError> {
-        let now_ms = self.tools.clock.now_ms();
+        let now_ms = self.now_ms();
         if !self.memory.instance.for_at_least(ABSENCE, now_ms) {
             return Ok(false);
         }
@@ -233,17 +274,20 @@ impl Pass<'_> {
     /// Whether a create without client token may have been tried before, and must be looked for a while
     /// longer.
     pub(super) fn in_doubt(&mut self) -> bool {
-        let first_look = Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms));
-        let looked =
-            Duration::from_millis(self.tools.clock.now_ms().saturating_sub(self.memory.first_look_ms));
-        (first_look > FRESH || self.tries > 0 && self.memory.snapshots().unclear > 0) && looked < DOUBT
+        self.may_have_been_asked() && self.looked_for() < DOUBT
+    }
+
+    /// Whether permission to take a snapshot was refused for so long that it does not come in time.
+    pub(super) fn is_snapshot_denied(&mut self, error: &CloudError) -> bool {
+        let now_ms = self.now_ms();
+        error.class == Class::Access && self.memory.snapshots().refused.for_at_least(SPREADS, now_ms)
     }
 
     /// Notes an unclear answer to a create without client token: what it may have made is looked for from now
     /// on.
     pub(super) fn note_unclear(&mut self) {
         self.memory.snapshots().unclear += 1;
-        self.memory.first_look_ms = self.tools.clock.now_ms();
+        self.memory.first_look_ms = self.now_ms();
     }
 
     /// Whether a definite refusal follows a try that may have taken effect without being seen yet: then it
@@ -251,19 +295,33 @@ impl Pass<'_> {
     pub(super) fn may_have_worked(&mut self, error: &CloudError) -> bool {
         if error.effect == Effect::Unknown {
             self.memory.creation().tried = true;
-            self.memory.creation().doubt_since_ms = self.tools.clock.now_ms();
+            self.memory.creation().doubt_since_ms = self.now_ms();
             return false;
         }
         let another_process = self.may_be_anothers();
         let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
         let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
-        let looked = Duration::from_millis(self.tools.clock.now_ms().saturating_sub(since_ms));
+        let looked = Duration::from_millis(self.now_ms().saturating_sub(since_ms));
         error.disposition() != Disposition::Retry && (tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether a call of this step may have taken effect without being seen yet.
+    pub(super) fn is_in_doubt(&mut self) -> bool {
+        let another_process = self.may_be_anothers();
+        let Creation { tried, doubt_since_ms, .. } = *self.memory.creation();
+        let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
+        let looked = Duration::from_millis(self.now_ms().saturating_sub(since_ms));
+        (tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether no call of this step can have been made: neither by this process nor by another one.
+    pub(super) fn was_surely_not_asked(&mut self) -> bool {
+        !self.memory.creation().tried && !self.may_be_anothers()
     }
 
     /// Whether another process may have tried the step before this one.
     pub(super) fn may_be_anothers(&self) -> bool {
-        Duration::from_millis(self.memory.first_look_ms.saturating_sub(self.intended_at_ms)) > FRESH
+        self.memory.late_by > FRESH
     }
 
     /// Whether a call of this step may have been made, by this process or another one.

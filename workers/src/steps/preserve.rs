@@ -67,8 +67,8 @@ async fn root_may_change(pass: &mut Pass<'_>, instance: &InstanceId) -> Result<O
             let running = tasks.iter().find(|task| task.state == RootTaskState::InProgress);
             Ok(running.map(|task| format!("{} is in progress", task.id)))
         }
-        Err(error) if error.class == Class::Transient => {
-            let now_ms = pass.tools.clock.now_ms();
+        Err(error) if matches!(error.class, Class::Transient | Class::Access) => {
+            let now_ms = pass.now_ms();
             let gave_up = pass.memory.preservation().root_tasks.for_at_least(UNANSWERED, now_ms);
             Ok((!gave_up).then(|| format!("whether a root is being replaced is not known: {error}")))
         }
@@ -160,7 +160,7 @@ async fn let_survive(pass: &mut Pass<'_>, instance: &InstanceId, dying: Dying) -
     }
     if let Some((interface, attachment)) = dying.address_interface {
         match cloud.preserve_interface(&interface, &attachment).await {
-            Err(error) if error.disposition() == Disposition::Person => {
+            Err(error) if error.disposition() == Disposition::Person || is_denied(pass, &error) => {
                 warn!(%error, "{interface} dies with {instance}: its address is free then until it has moved");
                 pass.memory.preservation().interface_dies = true;
             }
@@ -168,6 +168,12 @@ async fn let_survive(pass: &mut Pass<'_>, instance: &InstanceId, dying: Dying) -
         }
     }
     Ok(())
+}
+
+/// Whether permission was refused for so long that it will not come in time.
+fn is_denied(pass: &mut Pass<'_>, error: &CloudError) -> bool {
+    let now_ms = pass.now_ms();
+    error.class == Class::Access && pass.memory.preservation().refused.for_at_least(UNANSWERED, now_ms)
 }
 
 /// Which interfaces of an instance are to survive it.
@@ -206,8 +212,8 @@ async fn variables(pass: &mut Pass<'_>, instance: &InstanceId) -> Option<UefiVar
     match pass.tools.cloud.uefi_data(instance).await {
         Ok(data) => Some(UefiVariables::read(data)),
         Err(error) => {
-            let now_ms = pass.tools.clock.now_ms();
-            let may_come = matches!(error.class, Class::Transient | Class::Throttled);
+            let now_ms = pass.now_ms();
+            let may_come = error.hinders();
             let waits = may_come && !pass.memory.preservation().uefi.for_at_least(UNANSWERED, now_ms);
             (!waits).then(|| UefiVariables::Unread { because: error.to_string() })
         }
@@ -241,7 +247,7 @@ async fn beside(
     for seen in pass.tools.observer.volumes(&ids).await? {
         // An old mapping may name what is gone; one more look tells.
         let Some(seen) = seen else {
-            let now_ms = pass.tools.clock.now_ms();
+            let now_ms = pass.now_ms();
             if pass.memory.preservation().other_volume.for_at_least(ARRIVAL, now_ms) {
                 continue;
             }

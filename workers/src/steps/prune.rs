@@ -1,5 +1,6 @@
 //! A retained volume is deleted: once it, and the volume that has its place, were seen to be as they should
-//! be, twice.
+//! be, twice. Nothing is deleted while the machine's clock differs from AWS's: how long a volume has been
+//! retained is then not known.
 
 use perennial_workflows::model::aws::VolumeId;
 use perennial_workflows::model::resources::Succession;
@@ -7,6 +8,7 @@ use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
 use super::tags::carries;
+use crate::cloud::region_time::time_is_known;
 use crate::port::error::CloudError;
 use crate::port::{AttachmentState, VolumeState};
 
@@ -36,7 +38,7 @@ pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, wanted: &Succ
         Seen::NotOurs(why) => refused("NotOurs", why),
         // A describe may show what was a moment ago.
         Seen::Attached(why) => {
-            let now_ms = pass.tools.clock.now_ms();
+            let now_ms = pass.now_ms();
             if pass.memory.deletion().attached.for_at_least(SECOND_READ, now_ms) {
                 refused("InUse", why)
             } else {
@@ -49,6 +51,9 @@ pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, wanted: &Succ
             pass.tools.clock.sleep(SECOND_READ).await;
             match see(pass, volume, wanted).await? {
                 Seen::Free => {
+                    if let Err(doubt) = time_is_known(&pass.tools.clock, pass.tools.cloud.told_time()) {
+                        return not_yet(LOOK_AGAIN, doubt.to_string());
+                    }
                     pass.tools.cloud.delete_volume(volume).await?;
                     not_yet(LOOK_SOON, format!("{volume} is to be gone"))
                 }

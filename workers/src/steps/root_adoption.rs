@@ -4,7 +4,7 @@ use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SPREADS, not_shown, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
 use crate::port::{AttachmentState, RootTaskState};
 
@@ -27,8 +27,13 @@ pub(super) async fn adopt(
         Err(result) => return Ok(result),
     };
     let Some(view) = view? else {
-        return not_yet(LOOK_AGAIN, format!("{volume} is not shown"));
+        return if pass.is_absent(volume.as_str()).await? {
+            not_shown(format!("volume {volume} does not exist any more"))
+        } else {
+            not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
+        };
     };
+    pass.memory.object.found();
     let is_root = view.attachments.iter().any(|attachment| {
         attachment.instance == *instance
             && attachment.state == AttachmentState::Attached
@@ -36,10 +41,14 @@ pub(super) async fn adopt(
     });
     let tasks = match pass.tools.cloud.root_tasks(instance).await {
         Ok(tasks) => tasks,
-        Err(error) if error.disposition() == Disposition::Retry && error.class != Class::Transient => {
+        Err(error)
+            if error.disposition() == Disposition::Retry
+                && !matches!(error.class, Class::Transient | Class::Access) =>
+        {
             return Err(error);
         }
-        // An endpoint that cannot list tasks may know none; the tokenised call below repeats itself safely.
+        // An endpoint that cannot list tasks, or a policy that does not let us, may know none; the tokenised
+        // call below repeats itself safely.
         Err(_) => Vec::new(),
     };
     if let Some(running) = tasks.iter().find(|task| task.state == RootTaskState::InProgress) {
@@ -62,6 +71,15 @@ pub(super) async fn adopt(
             Ok(task) => {
                 pass.memory.adoption().unclear = 0;
                 not_yet(LOOK_ALONE, format!("{task} is in progress"))
+            }
+            // A policy may lack this call: then another method carries the root.
+            Err(error) if error.class == Class::Access => {
+                let now_ms = pass.now_ms();
+                if pass.memory.adoption().refused.for_at_least(SPREADS, now_ms) {
+                    settled(Evidence::AdoptRefused { code: error.code, message: error.message })
+                } else {
+                    Err(error)
+                }
             }
             Err(error) => match error.class {
                 Class::Transient => unclear(pass, &error),

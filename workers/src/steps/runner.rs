@@ -10,7 +10,10 @@ use perennial_engine::domain::OpenStep;
 use perennial_engine::ids::StreamId;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{
+    AdoptRoot, Associate, AttachInterface, ClaimVolume, CloneRoot, DeleteVolume, Intent, MoveAddress,
+    Preserve, RegisterImage, ReturnAddress, Verify,
+};
 
 use super::memory::Memories;
 use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools, not_yet};
@@ -42,8 +45,8 @@ impl Runner {
     ) -> Self {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
         let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
-        let started_ms = clock.now_ms();
-        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue, standing, started_ms };
+        let began_ms = clock.monotonic_ms();
+        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue, standing, began_ms };
         Self { tools, memories: Mutex::default() }
     }
 
@@ -57,10 +60,19 @@ impl StepRunner<Perennial> for Runner {
     async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<Evidence> {
         let clock = &self.tools.clock;
         let key = (workflow.clone(), step.token);
-        let memory = self.memories().of(&key, clock.now_ms());
-        let intended_at_ms = step.intended_at_ms.max(step.not_before_ms);
-        let mut pass =
-            Pass { tools: &self.tools, step: (workflow, step.token), memory, intended_at_ms, tries };
+        // Of one that waits for its time, that time: it was not tried before. A clock that was set since makes
+        // it late: then it may have been tried.
+        let began_ms = step.intended_at_ms.max(step.not_before_ms);
+        let late_by = Duration::from_millis(clock.now_ms().abs_diff(began_ms));
+        let memory = self.memories().of(&key, late_by, clock.monotonic_ms());
+        let mut pass = Pass {
+            tools: &self.tools,
+            step: (workflow, step.token),
+            memory,
+            intended_at_ms: step.intended_at_ms,
+            tries,
+            outdated: step.outdated,
+        };
         let result = match admitted(&mut pass, &step.intent).await {
             Ok(result) => {
                 pass.memory.failures = 0;
@@ -68,13 +80,16 @@ impl StepRunner<Perennial> for Runner {
             }
             Err(error) => pass.trouble(&error),
         };
-        let now_ms = clock.now_ms();
+        let now_ms = pass.now_ms();
         match result {
             StepResult::NotYet { again_in, because } => {
-                let waited = Duration::from_millis(now_ms.saturating_sub(pass.memory.first_look_ms));
-                let again_in = again_in.max((waited / LOOK_SHARE).min(LOOK_LONGEST));
+                let again_in = again_in.max((pass.looked_for() / LOOK_SHARE).min(LOOK_LONGEST));
                 self.memories().keep(key, pass.memory, now_ms);
                 StepResult::NotYet { again_in, because }
+            }
+            StepResult::Hindered { again_in, because } => {
+                self.memories().keep(key, pass.memory, now_ms);
+                StepResult::Hindered { again_in, because }
             }
             settled @ StepResult::Settled(_) => {
                 self.memories().forget(&key);
@@ -100,14 +115,14 @@ async fn admitted(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
 /// What carries out each kind of step.
 async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
     match intent {
-        Intent::Resolve { subnet, image, others } => resolve::resolve(pass, subnet, image, others).await,
+        Intent::Resolve(step) => resolve::resolve(pass, &step.subnet, &step.image, &step.others).await,
         Intent::Survey(question) => survey::survey(pass, question).await,
-        Intent::CreateVolume { .. } => volume::create(pass, intent).await,
-        Intent::ClaimVolume { volume, zone, size_gib, own, .. } => {
+        Intent::CreateVolume(step) => volume::create(pass, step).await,
+        Intent::ClaimVolume(ClaimVolume { volume, zone, size_gib, own, .. }) => {
             volume::take(pass, volume, zone, *size_gib, own).await
         }
-        Intent::CreateInterface { .. } => interface::create(pass, intent).await,
-        Intent::Preserve { instance, volumes, interface, address_interface, others, uefi } => {
+        Intent::CreateInterface(step) => interface::create(pass, step).await,
+        Intent::Preserve(Preserve { instance, volumes, interface, address_interface, others, uefi }) => {
             let asked = if *uefi { preserve::Uefi::Asked } else { preserve::Uefi::NotAsked };
             let interfaces = preserve::Interfaces {
                 own: interface.as_ref(),
@@ -115,58 +130,52 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
             };
             preserve::preserve(pass, instance, volumes, interfaces, others.as_ref(), asked).await
         }
-        Intent::Detach { volume, instance, .. } => volume::detach(pass, volume, instance).await,
-        Intent::Fence { instance, spot_request } => {
-            instance::fence(pass, instance, spot_request.as_ref()).await
-        }
-        Intent::Release { volume, from, .. } => stuck_detach::release(pass, volume, from).await,
-        Intent::ReleaseInterface { interface, from } => interface::release(pass, interface, from).await,
-        Intent::SnapshotRoot { volume, tags } | Intent::SnapshotVolume { volume, tags, .. } => {
-            snapshot::create(pass, volume, tags).await
-        }
-        Intent::CloneRoot { volume, client_token, tags } => {
+        Intent::Detach(step) => volume::detach(pass, &step.volume, &step.instance).await,
+        Intent::Fence(step) => instance::fence(pass, &step.instance, step.spot_request.as_ref()).await,
+        Intent::Release(step) => stuck_detach::release(pass, &step.volume, &step.from).await,
+        Intent::ReleaseInterface(step) => interface::release(pass, &step.interface, &step.from).await,
+        Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags).await,
+        Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags).await,
+        Intent::CloneRoot(CloneRoot { volume, client_token, tags }) => {
             root_clone::clone_root(pass, volume, client_token, tags).await
         }
-        Intent::RegisterImage { name, snapshot, facts, uefi_data, tags } => {
+        Intent::RegisterImage(RegisterImage { name, snapshot, facts, uefi_data, tags }) => {
             image::register(pass, name, snapshot, facts, uefi_data.as_deref(), tags).await
         }
-        Intent::Launch { .. } => instance::launch(pass, intent).await,
-        Intent::Start { instance, devices } => instance::start(pass, instance, devices).await,
-        Intent::AdoptRoot { instance, volume, client_token, tags, .. } => {
+        Intent::Launch(step) => instance::launch(pass, step).await,
+        Intent::Start(step) => instance::start(pass, &step.instance, &step.devices).await,
+        Intent::AdoptRoot(AdoptRoot { instance, volume, client_token, tags, .. }) => {
             root_adoption::adopt(pass, instance, volume, client_token, tags).await
         }
-        Intent::Attach { volume, instance, device, .. } => {
-            volume::attach(pass, volume, instance, device).await
-        }
-        Intent::AttachInterface { interface, instance, device_index } => {
+        Intent::Attach(step) => volume::attach(pass, &step.volume, &step.instance, &step.device).await,
+        Intent::AttachInterface(AttachInterface { interface, instance, device_index }) => {
             interface::attach(pass, interface, instance, *device_index).await
         }
-        Intent::DetachInterface { interface, instance } => interface::detach(pass, interface, instance).await,
-        Intent::ReturnAddress { pool, subnet, address, own } => {
+        Intent::DetachInterface(step) => interface::detach(pass, &step.interface, &step.instance).await,
+        Intent::ReturnAddress(ReturnAddress { pool, subnet, address, own }) => {
             address::give_back(pass, pool, subnet, *address, own).await
         }
-        Intent::SetGroups { interface, groups } => interface::set_groups(pass, interface, groups).await,
-        Intent::MoveAddress { instance, interface, address, from, own } => {
+        Intent::SetGroups(step) => interface::set_groups(pass, &step.interface, &step.groups).await,
+        Intent::MoveAddress(MoveAddress { instance, interface, address, from, own }) => {
             address::move_to(pass, instance, interface, *address, from, own).await
         }
-        Intent::Grow { volume, size_gib, .. } => volume::grow(pass, volume, *size_gib).await,
-        Intent::Associate { allocation, instance, interface, private_ip, from, own } => {
+        Intent::Grow(step) => volume::grow(pass, &step.volume, step.size_gib).await,
+        Intent::Associate(Associate { allocation, instance, interface, private_ip, from, own }) => {
             address::associate(pass, allocation, instance, (interface, *private_ip), from, own).await
         }
-        Intent::Verify { instance, volumes, interface, address } => {
+        Intent::Verify(Verify { instance, volumes, interface, address }) => {
             verify::verify(pass, instance, volumes, interface.as_ref(), *address).await
         }
-        Intent::DeleteVolume { volume, retained: Some(wanted), .. } => {
-            prune::delete(pass, volume, wanted).await
-        }
-        Intent::DeleteVolume { volume, role, retained: None } => volume::delete(pass, volume, role).await,
-        Intent::DeleteInterface { interface } => interface::delete(pass, interface).await,
-        Intent::DeregisterImage { image } => image::deregister(pass, image).await,
-        Intent::Find { kind: made, tags, origin } => find::find(pass, *made, tags, origin.as_ref()).await,
+        Intent::DeleteVolume(DeleteVolume { volume, role, retained }) => match retained {
+            Some(wanted) => prune::delete(pass, volume, wanted).await,
+            None => volume::delete(pass, volume, role).await,
+        },
+        Intent::DeleteInterface(step) => interface::delete(pass, &step.interface).await,
+        Intent::DeregisterImage(step) => image::deregister(pass, &step.image).await,
+        Intent::Find(step) => find::find(pass, step.kind, &step.tags, step.origin.as_ref()).await,
         Intent::Backup(intent) => backup::backup(pass, intent).await,
-        Intent::FinalSnapshot { volume, tags, .. } | Intent::SnapshotAhead { volume, tags, .. } => {
-            final_snapshot::take(pass, volume, tags).await
-        }
-        Intent::DeleteSnapshot { snapshot } => snapshot::delete(pass, snapshot).await,
+        Intent::FinalSnapshot(step) => final_snapshot::take(pass, &step.volume, &step.tags).await,
+        Intent::SnapshotAhead(step) => final_snapshot::take(pass, &step.volume, &step.tags).await,
+        Intent::DeleteSnapshot(step) => snapshot::delete(pass, &step.snapshot).await,
     }
 }

@@ -12,6 +12,7 @@ use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_shown, not_yet, refused, settled};
+use crate::port::error::CloudError;
 use crate::port::{AttachmentState, VolumeState, VolumeView};
 
 /// How long a volume may stay on a terminated instance before it is detached by force. EC2 frees it within a
@@ -54,8 +55,11 @@ pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &Insta
 /// It is not free yet.
 async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answer {
     let volume = &view.id;
-    if let Some(other) = view.attachments.iter().find(|attachment| attachment.instance != *from) {
-        let other = &other.instance;
+    if let Some(attachment) = view.attachments.iter().find(|attachment| attachment.instance != *from) {
+        let other = &attachment.instance;
+        if attachment.state == AttachmentState::Attached && is_launched_here(pass, other).await? {
+            return settled(Evidence::HeldByAnother { what: volume.to_string(), by: other.to_string() });
+        }
         return not_yet(
             LOOK_AGAIN,
             format!("{volume} is on {other}, which this workflow knows nothing of: detach it"),
@@ -64,8 +68,8 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
     let Some(attachment) = view.attachments.first() else {
         return not_yet(LOOK_AGAIN, format!("{volume} has nothing attached, and is not available yet"));
     };
-    let now_ms = pass.tools.clock.now_ms();
-    let waited = Duration::from_millis(now_ms.saturating_sub(pass.intended_at_ms));
+    let now_ms = pass.now_ms();
+    let waited = pass.memory.late_by + pass.looked_for();
     let hangs = format!(
         "{volume} hangs: it has been {} on {from}, which is terminated, for {} min",
         stage(attachment.state),
@@ -86,6 +90,14 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
         pass.tools.cloud.force_detach_volume(volume, from).await?;
     }
     not_yet(LOOK_AGAIN, format!("{hangs}; a forced detach was asked for and has not freed it"))
+}
+
+/// Whether this workflow has launched an instance, by its tags: the workflow itself knows which it has.
+async fn is_launched_here(pass: &Pass<'_>, instance: &InstanceId) -> Result<bool, CloudError> {
+    let (workflow, _) = pass.step;
+    let view = pass.tools.observer.instance(instance).await?;
+    let by = view.and_then(|view| view.tags.get("perennial:operation").cloned());
+    Ok(by.is_some_and(|by| workflow.as_str().strip_prefix("workflow/") == Some(by.as_str())))
 }
 
 const fn stage(state: AttachmentState) -> &'static str {

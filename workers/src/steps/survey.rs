@@ -27,18 +27,19 @@ pub(super) async fn survey(pass: &mut Pass<'_>, question: &Question) -> Answer {
     }
     // Whatever hangs, the launch does not wait for longer than the workflow allows.
     let clock = &pass.tools.clock;
-    let ends_ms = pass.intended_at_ms + PATIENCE_MS;
+    let patience = Duration::from_millis(PATIENCE_MS);
+    let left = patience.saturating_sub(pass.looked_for());
     let answer = tokio::select! {
         biased;
         answer = surveyed(pass, question) => answer,
-        () = clock.sleep_until_ms(ends_ms) => {
+        () = clock.sleep(left) => {
             not_yet(Duration::ZERO, "the region did not say in time which pools there are")
         }
     };
-    let left = Duration::from_millis(ends_ms.saturating_sub(clock.now_ms()));
+    let left = patience.saturating_sub(pass.looked_for());
     match answer {
         Err(error) => Ok(match pass.trouble(&error) {
-            StepResult::NotYet { again_in, because } => {
+            StepResult::NotYet { again_in, because } | StepResult::Hindered { again_in, because } => {
                 StepResult::NotYet { again_in: again_in.min(left), because }
             }
             settled @ StepResult::Settled(_) => settled,

@@ -7,7 +7,7 @@ use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::model::volume::Found;
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::CreateVolume;
 
 use super::own::{Claim, made_by};
 use super::pass::{
@@ -27,8 +27,8 @@ const MODIFICATION_PAUSE: Duration = Duration::from_mins(15);
 const DEVICE_BUSY_MAX: u32 = 5;
 
 /// Makes a volume. The client token makes a repeat safe; what carries the step's tag is looked for first.
-pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
-    let Intent::CreateVolume {
+pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer {
+    let CreateVolume {
         client_token,
         zone,
         size_gib,
@@ -40,10 +40,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         snapshot,
         tags,
         ..
-    } = intent
-    else {
-        unreachable!("BUG: called for another intent");
-    };
+    } = intent;
     let cloud = pass.tools.cloud.as_ref();
     let claim = Claim::of(pass, tags);
     let mine = made_by::<VolumeView>(pass, &claim).await?;
@@ -146,7 +143,7 @@ pub(super) async fn take(
                     size_gib: view.size_gib,
                     traits: Some(Found { named: true, ..preserve::traits(&view) }),
                 }),
-                result @ StepResult::NotYet { .. } => Ok(result),
+                result @ (StepResult::NotYet { .. } | StepResult::Hindered { .. }) => Ok(result),
             }
         }
         VolumeState::Available | VolumeState::InUse => not_yet(LOOK_AGAIN, format!("{volume} is not free")),

@@ -232,6 +232,12 @@ pub enum BackupEvent {
         /// Which.
         by: OperationId,
     },
+    /// When backups are due from now on.
+    Scheduled {
+        /// `None` when none is due before the node is in place again, or its file asks for backups.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schedule: Option<BackupSchedule>,
+    },
     /// The next backup catalog goes on.
     Closed {
         /// Its number.
@@ -248,6 +254,21 @@ pub enum BackupEvent {
         /// When the first of them was taken, in milliseconds since the Unix epoch.
         taken_at_ms: u64,
     },
+}
+
+/// When a node's backups are due.
+///
+/// The node file and the node's state decide that. The catalog has a copy, so that the time of the next
+/// backup follows from the catalog alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSchedule {
+    /// From one backup to the next, in milliseconds.
+    pub every_ms: u64,
+    /// The node last changed at this time: its first backup is due at its first turn after it.
+    pub since_ms: u64,
+    /// Whose installation this is; in every tag.
+    pub owner: String,
 }
 
 /// How far a backup is.
@@ -372,6 +393,9 @@ pub struct Carried {
     /// The newest operation whose final snapshots were taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_from: Option<OperationId>,
+    /// When backups are due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<BackupSchedule>,
 }
 
 impl BackupOrder {
@@ -549,6 +573,10 @@ impl BackupCatalog {
             BackupEvent::Held { backup, by } => self.held(*backup, by),
             BackupEvent::HoldReleased { by } => self.hold_released(by),
             BackupEvent::GivenUp { .. } => self.given_up(),
+            BackupEvent::Scheduled { schedule } => {
+                self.known.schedule.clone_from(schedule);
+                Ok(())
+            }
             BackupEvent::Closed { .. } if !self.steps.is_empty() => Err("steps are open"),
             BackupEvent::Closed { .. } => {
                 self.closed = true;
@@ -664,6 +692,9 @@ impl BackupCatalog {
             intended_at_ms: open.intended_at_ms,
             not_before_ms: open.not_before_ms,
             deadline_ms: open.deadline_ms,
+            outdated: open.outdated,
+            budget_ms: open.budget_ms,
+            optional: open.optional,
             priority: open.priority,
         });
         open.collect()

@@ -1,6 +1,6 @@
 //! Entries: messages that came through a queue, and what became of each.
 //!
-//! A inbox entry has a stream of its own, named by its idempotency key. The raw message, its disposition
+//! An inbox entry has a stream of its own, named by its idempotency key. The raw message, its disposition
 //! and everything it leads to are written in one atomic append, before the message is deleted: a crash in
 //! between finds the inbox entry answered.
 
@@ -16,13 +16,13 @@ use crate::model::backup_id::BackupId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 
-/// How often a repetition of a inbox entry is written down; further ones are only counted by the queue.
+/// How often a repetition of an inbox entry is written down; further ones are only counted by the queue.
 pub const REPETITIONS_MAX: u32 = 10;
 
-/// How much is kept of a inbox entry that is none of ours, in characters: EC2's events are under 1 KiB.
+/// How much is kept of an inbox entry that is none of ours, in characters: EC2's events are under 1 KiB.
 pub const FOREIGN_BODY_MAX: usize = 4_096;
 
-/// What became of a inbox entry.
+/// What became of an inbox entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
@@ -43,6 +43,18 @@ pub enum Disposition {
     },
     /// It changed what the node is meant to be; the next operation works with it.
     Changed,
+    /// It changed what the node is meant to be, and not everything of it has an effect by itself.
+    ChangedWith {
+        /// What has none, and what to do.
+        remark: String,
+    },
+    /// It changed what the node is meant to be, and the open operation goes on with it at once.
+    Amended {
+        /// Which.
+        operation: OperationId,
+        /// What it was at, and what it does now.
+        how: String,
+    },
     /// It changed a pool of addresses.
     PoolDeclared {
         /// Which.
@@ -105,6 +117,8 @@ impl Disposition {
                 | Self::Joined { .. }
                 | Self::BackupBegan { .. }
                 | Self::Changed
+                | Self::ChangedWith { .. }
+                | Self::Amended { .. }
                 | Self::PoolDeclared { .. }
                 | Self::Noted { .. }
         )
@@ -118,6 +132,12 @@ impl fmt::Display for Disposition {
             Self::Joined { operation } => write!(f, "went on into workflow {operation}"),
             Self::BackupBegan { backup } => write!(f, "began backup {backup}"),
             Self::Changed => f.write_str("changed the node's spec; the next operation works with it"),
+            Self::ChangedWith { remark } => {
+                write!(f, "changed the node's spec; the next operation works with it: {remark}")
+            }
+            Self::Amended { operation, how } => {
+                write!(f, "changed the node's spec, and workflow {operation} goes on with it at once: {how}")
+            }
             Self::PoolDeclared { pool, free } => write!(f, "declared pool {pool}: {free} addresses are free"),
             Self::Noted { because } => write!(f, "nothing to do: {because}"),
             Self::Rejected { because } => write!(f, "rejected: {because}"),
@@ -131,7 +151,7 @@ impl fmt::Display for Disposition {
     }
 }
 
-/// What happened to a inbox entry.
+/// What happened to an inbox entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InboxEvent {
@@ -160,7 +180,7 @@ pub enum InboxEvent {
     },
 }
 
-/// What is known of a inbox entry.
+/// What is known of an inbox entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InboxEntry {
     /// The queue's id of the first message.
@@ -197,7 +217,7 @@ impl InboxEntry {
     }
 }
 
-/// The stream of a inbox entry: by its own id where it has one that fits a name, else by the hash of what
+/// The stream of an inbox entry: by its own id where it has one that fits a name, else by the hash of what
 /// it is.
 #[must_use]
 pub fn inbox_stream(queue: &str, key: &str) -> StreamId {

@@ -125,6 +125,9 @@ pub enum NodeEvent {
         /// Whether it has taken final snapshots, or tried to. The node's backup catalog takes them over.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         finals: bool,
+        /// The file that its last instance was launched by, if that is not the node's file at its end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        launched_by: Option<Box<NodeSpec>>,
     },
     /// A signal was received that starts no operation.
     SignalNoted {
@@ -152,6 +155,9 @@ pub enum NodeEvent {
         /// The operator.
         requested_by: String,
     },
+    /// The node's backup catalog was told of what it has to know of the node: its schedule, its final
+    /// snapshots, its deletion. Nothing of the node has changed by that.
+    BackupsReconciled {},
     /// A volume that had been found on the instance was detached by hand: it is given back.
     VolumeLeft {
         /// The slot it had.
@@ -206,9 +212,13 @@ pub struct Node {
     pub snoozed: Snoozed,
     /// The operations that have taken final snapshots, newest last, at most [`FINALS_MAX`].
     pub finals: Vec<OperationId>,
+    /// Whether its backup catalog has to be told of a change.
+    pub catalog_is_behind: bool,
     /// Where the content of its present root begins. Backups from before that have the content of another
     /// root.
     pub root_began: Option<Box<RootBegan>>,
+    /// The file that its last instance was launched by.
+    pub good: Option<Box<NodeSpec>>,
 }
 
 /// Where the content of a node's root begins: the root was new, or was restored from a backup.
@@ -269,12 +279,20 @@ impl Node {
         self.exists() && self.open.is_none() && self.resources.carrier.is_none()
     }
 
+    /// Between two backups, in milliseconds, while it has an instance and its file asks for backups.
+    #[must_use]
+    pub fn backed_up_every_ms(&self) -> Option<u64> {
+        let spec = self.spec.as_ref().filter(|_| self.exists() && self.resources.carrier.is_some())?;
+        spec.backup.map(|backup| backup.every_ms())
+    }
+
     /// Remembers.
     ///
     /// # Errors
     /// [`Illegal`] when the event cannot follow.
     pub fn evolve(mut self, stamp: Stamp, event: &NodeEvent) -> Result<Self, Illegal> {
         let at_ms = stamp.at_ms;
+        let (every_ms, deleted) = (self.backed_up_every_ms(), self.deleted);
         let remembered = match event {
             NodeEvent::Registered { spec, requested_by } => self.on_registered(spec, requested_by, at_ms),
             NodeEvent::SpecChanged { spec, requested_by, addresses_elsewhere } => {
@@ -283,7 +301,15 @@ impl Node {
             NodeEvent::OperationStarted { operation, kind, cause } => {
                 self.on_started(operation, *kind, cause, at_ms)
             }
-            NodeEvent::OperationFinished { operation, kind, generation, resources, outcome, finals } => {
+            NodeEvent::OperationFinished {
+                operation,
+                kind,
+                generation,
+                resources,
+                outcome,
+                finals,
+                launched_by,
+            } => {
                 let end = End {
                     operation,
                     kind: *kind,
@@ -291,6 +317,7 @@ impl Node {
                     resources,
                     outcome: *outcome,
                     finals: *finals,
+                    launched_by: launched_by.as_deref(),
                 };
                 self.on_finished(&end, at_ms)
             }
@@ -309,8 +336,13 @@ impl Node {
             NodeEvent::Adopted { generation, operations, resources, .. } => {
                 self.on_adopted(*generation, *operations, resources, at_ms)
             }
+            NodeEvent::BackupsReconciled {} => {
+                self.catalog_is_behind = false;
+                Ok(())
+            }
             NodeEvent::VolumeLeft { slot, volume, .. } => self.on_volume_left(slot, volume, at_ms),
         };
+        self.catalog_is_behind |= self.backed_up_every_ms() != every_ms || self.deleted && !deleted;
         match remembered {
             Ok(()) => Ok(self),
             Err(why) => Err(Illegal { seq: stamp.seq, why: why.to_owned() }),
@@ -324,6 +356,7 @@ impl Node {
         // The resources that a deletion kept return with the name. Zone and image are looked up again.
         self.resources.placement = None;
         self.spec = Some(spec.clone());
+        self.good = None;
         requested_by.clone_into(&mut self.described_by);
         self.deleted = false;
         self.changed_at_ms = at_ms;
@@ -384,6 +417,7 @@ impl Node {
         self.snoozed.ends(end.outcome, at_ms);
         self.open = None;
         if end.finals {
+            self.catalog_is_behind = true;
             self.finals.push(end.operation.clone());
             if self.finals.len() > FINALS_MAX {
                 self.finals.remove(0);
@@ -392,6 +426,7 @@ impl Node {
         if end.outcome.is_completed()
             && let OperationKind::Provision | OperationKind::Replace | OperationKind::Resume = end.kind
         {
+            self.good = end.launched_by.or(self.spec.as_ref()).cloned().map(Box::new);
             let (known, before) = (self.root_began.take(), &self.resources);
             self.root_began = RootBegan::after(known, end.operation, end.generation, before, end.resources);
         }
@@ -482,6 +517,7 @@ struct End<'a> {
     resources: &'a Resources,
     outcome: Outcome,
     finals: bool,
+    launched_by: Option<&'a NodeSpec>,
 }
 
 /// Whether the node is deleted when an operation has ended like this.

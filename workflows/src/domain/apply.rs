@@ -4,16 +4,45 @@ use perennial_engine::domain::Append;
 
 use crate::aggregate::inbox::Disposition;
 use crate::aggregate::node::NodeEvent;
-use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::command::Rejection;
+use crate::domain::decider::{Answer, Appends, Decider, Subject, Wanted};
 use crate::domain::states::Event;
 use crate::domain::submission::ApplyParams;
 use crate::domain::submit::Request;
 use crate::domain::volumes;
+use crate::machine::decide::Draft;
 use crate::model::operation_id;
 use crate::model::operation_id::OperationKind;
 use crate::model::resources::Resources;
 use crate::model::signal::Cause;
+use crate::operation::state::{Operation, Status};
 use crate::spec::node::NodeSpec;
+
+/// Whether an operation launches instances by the node's file, and is to reach its end.
+fn takes_files(open: &Operation) -> bool {
+    let launches =
+        matches!(open.order.kind, OperationKind::Provision | OperationKind::Replace | OperationKind::Resume);
+    launches && open.facts.diversion().is_none() && !open.facts.is_undoing()
+}
+
+/// Whether the open operation is stuck, and follows another file than this one.
+fn is_stuck_on_another(request: &Request<'_>, spec: &NodeSpec) -> bool {
+    request.open.filter(|open| takes_files(open)).is_some_and(|open| {
+        matches!(open.status, Status::Stuck { .. }) && open.order.spec != *spec && !open.order.reimage
+    })
+}
+
+/// Why a file that is known changes nothing.
+fn already(request: &Request<'_>) -> String {
+    let because = "the node is meant to be so already";
+    match request.open {
+        Some(open) if matches!(open.status, Status::Stuck { .. }) => format!(
+            "{because}; workflow {id} is stuck, `perennial workflow resume {id}` makes it try again",
+            id = open.id
+        ),
+        _ => because.to_owned(),
+    }
+}
 
 impl Decider<'_> {
     /// A node file comes: of a new node, or of one that is to be otherwise.
@@ -71,15 +100,15 @@ impl Decider<'_> {
         self.names_pruned(subject, spec)
     }
 
-    /// Changes a node that exists. Volumes that the file makes larger grow at once, if no operation holds it.
+    /// Changes a node that exists. Volumes that the file makes larger grow at once, if no operation holds it;
+    /// an operation that launches instances goes on with the file at once.
     fn change(&self, request: &Request<'_>, spec: &NodeSpec, cause: Cause) -> Answer {
         let Request { subject, .. } = *request;
         let node = subject.node;
-        let stream = subject.stream();
         let is_grown = node.open.is_some() || !node.resources.is_smaller_than(spec);
-        if node.spec.as_ref() == Some(spec) && is_grown {
-            let because = "the node is meant to be so already".to_owned();
-            return Ok((Disposition::Noted { because }, Vec::new()));
+        let is_known = node.spec.as_ref() == Some(spec) && is_grown;
+        if is_known && !is_stuck_on_another(request, spec) {
+            return Ok((Disposition::Noted { because: already(request) }, Vec::new()));
         }
         let (taken, repooled) = match self.repool(subject, spec) {
             Ok(repooled) => repooled,
@@ -91,9 +120,14 @@ impl Decider<'_> {
             addresses_elsewhere: taken.clone(),
         };
         let mut node_events = vec![Event::Node(changed)];
+        let mut appends = repooled;
         // A node of an older journal does not say how large its volumes are; the old file does.
         let larger = node.resources.carrier.is_some()
             && node.spec.as_ref().is_some_and(|old| spec.is_larger_than(old));
+        let mut disposition = match node.spec.as_ref().and_then(|old| spec.remark_on_change_from(old)) {
+            Some(remark) => Disposition::ChangedWith { remark },
+            None => Disposition::Changed,
+        };
         if node.open.is_none() && (larger || node.resources.is_smaller_than(spec)) {
             let mut before = node.resources.clone();
             if let Some(old) = &node.spec {
@@ -102,13 +136,66 @@ impl Decider<'_> {
             let wanted = Wanted::new(OperationKind::Grow, spec.clone(), before, node.generation, cause);
             let begun = self.start(subject.next(), wanted)?;
             node_events.extend(begun.node_events);
-            let mut appends = vec![Append::new(stream, node_events), begun.append];
-            appends.extend(repooled);
-            return Ok((Disposition::Started { operation: begun.id }, appends));
+            appends.push(begun.append);
+            disposition = Disposition::Started { operation: begun.id };
+        } else if let Some((how, amended)) = self.amend(request, spec)? {
+            for append in amended {
+                // What it led to in the node's stream follows the change.
+                if append.stream == subject.stream() {
+                    node_events.extend(append.events);
+                } else {
+                    appends.push(append);
+                }
+            }
+            disposition = how;
         }
-        let mut appends = vec![Append::new(stream, node_events)];
-        appends.extend(repooled);
-        Ok((Disposition::Changed, appends))
+        appends.insert(0, Append::new(subject.stream(), node_events));
+        Ok((disposition, appends))
+    }
+
+    /// The open operation goes on with a file that is applied; `None` when it has no use for it.
+    fn amend(
+        &self,
+        request: &Request<'_>,
+        spec: &NodeSpec,
+    ) -> Result<Option<(Disposition, Appends)>, Rejection> {
+        let Some(open) = request.open.filter(|open| takes_files(open)) else { return Ok(None) };
+        // What is lost is a person's decision, which the next `workflow resume` brings, with the file.
+        if matches!(open.status, Status::Stuck { .. }) && !open.lost().is_empty() {
+            return Ok(None);
+        }
+        let mut draft = Draft::from(open, self.head(&open.id.stream()), self.now_ms);
+        // A new root that was asked for is from the image that was asked for.
+        let names_image = request.subject.node.spec.as_ref().is_none_or(|old| old.image != spec.image);
+        let image = if open.order.reimage && !names_image { &open.order.spec.image } else { &spec.image };
+        let spec = NodeSpec { image: image.clone(), ..spec.clone() };
+        let mut appends = Vec::new();
+        let how = match &open.status {
+            Status::Stuck { step, .. } => {
+                let (granted, taken) = self.take_for_resume(open, &spec);
+                appends.extend(taken);
+                draft.resume_with(request.requested_by().to_owned(), Vec::new(), spec, granted, None)?;
+                format!("it was stuck at {step}, and tries again")
+            }
+            Status::Running | Status::Finished { .. } => {
+                let merged = open.order.spec.with_launches_of(&spec);
+                draft.change_spec(merged, request.requested_by().to_owned())?;
+                match &open.facts.candidate {
+                    Some(candidate) => {
+                        format!("should {} be lost, the next launch follows it", candidate.instance)
+                    }
+                    None if open.has_open("launch") || open.facts.ladder.rounds > 0 => {
+                        "its next launch follows the file, and does not wait".to_owned()
+                    }
+                    None => "its launch follows the file".to_owned(),
+                }
+            }
+        };
+        if draft.events().is_empty() {
+            return Ok(None);
+        }
+        appends.extend(self.close(draft)?);
+        Ok(Some((Disposition::Amended { operation: open.id.clone(), how }, appends)))
     }
 
     /// A node begins, on its own or from another node's backup.

@@ -7,7 +7,7 @@ use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::machine::{Due, Intended, Machine, StepRecord, Workflow};
 
 use crate::aggregate::backup_catalog::{
-    BackupCatalog, BackupCause, BackupEvent, BackupOrder, BackupStep, Carried, Refusal, why,
+    BackupCatalog, BackupCause, BackupEvent, BackupOrder, BackupSchedule, BackupStep, Carried, Refusal, why,
 };
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::volumes;
@@ -26,6 +26,8 @@ use crate::step::evidence::Evidence;
 pub enum BackupCommand {
     /// Begin with what the last catalog knew.
     Open(Carried),
+    /// Say when backups are due.
+    Schedule(Option<BackupSchedule>),
     /// Begin a backup.
     Begin(BackupOrder),
     /// Take over the final snapshots of an operation, as a backup that is being copied.
@@ -79,6 +81,10 @@ impl Workflow for BackupCatalog {
     fn decide(machine: &mut Machine<Self>, command: BackupCommand) -> Result<(), Refusal> {
         match command {
             BackupCommand::Open(carried) => machine.push(BackupEvent::Opened { carried })?,
+            BackupCommand::Schedule(schedule) => {
+                open(machine)?;
+                machine.push(BackupEvent::Scheduled { schedule })?;
+            }
             BackupCommand::Begin(order) => {
                 begin(machine, order)?;
                 machine.intend()?;
@@ -143,6 +149,11 @@ impl Workflow for BackupCatalog {
         }
     }
 
+    /// Another backup follows, and what is left over is listed.
+    fn is_optional(_: &Self, _: &StepRecord<BackupStep, BackupIntent>) -> bool {
+        true
+    }
+
     fn priority(_: &StepRecord<BackupStep, BackupIntent>) -> i32 {
         // After whatever an interruption needs.
         10
@@ -157,10 +168,15 @@ impl Workflow for BackupCatalog {
     }
 }
 
-fn begin(machine: &mut Machine<BackupCatalog>, order: BackupOrder) -> Result<(), Refusal> {
+fn open(machine: &mut Machine<BackupCatalog>) -> Result<(), Refusal> {
     if !machine.state().opened {
         machine.push(BackupEvent::Opened { carried: Carried::default() })?;
     }
+    Ok(())
+}
+
+fn begin(machine: &mut Machine<BackupCatalog>, order: BackupOrder) -> Result<(), Refusal> {
+    open(machine)?;
     Ok(machine.push(BackupEvent::Began(order))?)
 }
 
@@ -241,6 +257,14 @@ impl CatalogDraft {
     /// [`Refusal::Inconsistent`], a bug.
     pub fn open(&mut self, carried: Carried) -> Result<(), Refusal> {
         self.decide(BackupCommand::Open(carried))
+    }
+
+    /// Says when backups are due from now on.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn schedule(&mut self, schedule: Option<BackupSchedule>) -> Result<(), Refusal> {
+        self.decide(BackupCommand::Schedule(schedule))
     }
 
     /// Begins a backup of a node and returns its id.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::backup_catalog::{Backup, BackupCatalog, CATALOG_BACKUPS_MAX};
+use crate::aggregate::backup_catalog::{Backup, BackupCatalog, BackupSchedule, CATALOG_BACKUPS_MAX};
 use crate::aggregate::node::Node;
 use crate::model::aws::VolumeId;
 use crate::model::name::NodeName;
@@ -60,9 +60,8 @@ pub fn due_task(
         return BackupTask::Inherit { operation };
     }
     if node.deleted {
-        let kept = last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
-        let none = catalog.known.backups.is_empty() || !catalog.known.holds.is_empty();
-        return if kept || none { BackupTask::Nothing } else { BackupTask::GiveUp };
+        let gives_up = gives_up(node, last, catalog) && catalog.known.holds.is_empty();
+        return if gives_up { BackupTask::GiveUp } else { BackupTask::Nothing };
     }
     if let Some(backup) = rescue(node, last, catalog) {
         return BackupTask::Rescue { backup: backup.order.number };
@@ -79,6 +78,41 @@ pub fn due_task(
     });
     let due_ms = slot_after(name, spec.every_ms(), since_ms);
     if due_ms <= now_ms { BackupTask::Begin { due_ms } } else { BackupTask::Nothing }
+}
+
+/// The time of the next backup, as far as the catalog alone tells; `None` while none can begin. The node's
+/// state may put it off, or forbid it: [`due_task`] decides.
+#[must_use]
+pub fn next_backup_ms(name: &NodeName, catalog: &BackupCatalog) -> Option<u64> {
+    let known = &catalog.known;
+    let schedule = known.schedule.as_ref().filter(|_| !catalog.closed && !is_full(catalog))?;
+    if known.under_way().is_some() || known.paused().is_some() {
+        return None;
+    }
+    let first_ms = if known.backups.is_empty() { schedule.since_ms } else { 0 };
+    Some(slot_after(name, schedule.every_ms, known.newest_began_at_ms.unwrap_or(0).max(first_ms)))
+}
+
+/// The schedule that the catalog of a node should have; `None` if it has that one.
+pub(super) fn to_schedule(
+    node: &Node,
+    catalog: &BackupCatalog,
+    owner: &str,
+) -> Option<Option<BackupSchedule>> {
+    let known = catalog.known.schedule.as_ref();
+    let Some(every_ms) = node.backed_up_every_ms() else { return known.map(|_| None) };
+    let is_first = catalog.known.backups.is_empty() && node.open.is_none();
+    let is_right = known.is_some_and(|known| {
+        known.every_ms == every_ms && !(is_first && known.since_ms < node.changed_at_ms)
+    });
+    let owner = owner.to_owned();
+    (!is_right).then_some(Some(BackupSchedule { every_ms, since_ms: node.changed_at_ms, owner }))
+}
+
+/// Whether the backups of a deleted node are to be given up, and still stand in its catalog.
+pub(super) fn gives_up(node: &Node, last: Option<&Operation>, catalog: &BackupCatalog) -> bool {
+    let kept = || last.and_then(|last| last.order.keep).is_none_or(|keep| keep.backups);
+    node.deleted && !catalog.known.backups.is_empty() && !kept()
 }
 
 /// Whether a catalog is full and at rest, so that the next one goes on.
@@ -121,7 +155,7 @@ pub fn cannot_begin(node: &Node, last: Option<&Operation>, catalog: &BackupCatal
 /// Whether the instance that carried the node at the operation's beginning still carries it, and is not about
 /// to be taken.
 fn leaves_alone(operation: &Operation) -> bool {
-    let touches = |intent: &Intent| matches!(intent, Intent::Fence { .. } | Intent::Detach { .. });
+    let touches = |intent: &Intent| matches!(intent, Intent::Fence(_) | Intent::Detach(_));
     let going = |old: &crate::operation::facts::Holder| old.ended || old.certainty >= Certainty::Warned;
     !matches!(operation.status, Status::Finished { .. })
         && operation.order.kind != OperationKind::Delete

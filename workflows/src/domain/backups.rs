@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use perennial_engine::domain::Append;
+
 use crate::aggregate::backup_catalog;
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupCause};
 use crate::aggregate::inbox::Disposition;
+use crate::aggregate::node::NodeEvent;
 use crate::domain::backup_draft::CatalogDraft;
 use crate::domain::backup_schedule::BackupTask;
 use crate::domain::command::Rejection;
 use crate::domain::decider::{Answer, Appends, Decider, Held, Subject, Written};
+use crate::domain::keys::UNDER_WAY_KEY;
 use crate::domain::states::{Event, State};
 use crate::domain::{backup_schedule, restore};
 use crate::machine::decide::Draft;
@@ -22,6 +26,11 @@ use crate::operation::facts::Granted;
 use crate::operation::state::Status;
 use crate::rules::capacity;
 use crate::spec::node::{NodeSpec, RootMode};
+
+/// How many scheduled backups are under way in the whole installation: a quarter of the steps a dispatcher
+/// has in hand, so that those of interruptions always find room. Those that begin at the same moment may
+/// exceed it by a few.
+const UNDER_WAY_MAX: usize = 1_000;
 
 impl Decider<'_> {
     /// A backup catalog in its present state.
@@ -45,11 +54,20 @@ impl Decider<'_> {
         if let Some(over) = catalog.known.holds.keys().find(|by| self.is_over(by)) {
             return self.release_hold(&id, over);
         }
-        let mut draft = self.catalog_draft(&id)?;
-        match backup_schedule::due_task(node, self.newest_operation(subject), name, catalog, self.now_ms) {
-            BackupTask::Nothing => return Ok(Vec::new()),
+        let (mut draft, last) = (self.catalog_draft(&id)?, self.newest_operation(subject));
+        let mut told = None;
+        match backup_schedule::due_task(node, last, name, catalog, self.now_ms) {
+            // The node's deletion is not done: its backups go later.
+            BackupTask::Nothing if backup_schedule::gives_up(node, last, catalog) => return Ok(Vec::new()),
+            BackupTask::Nothing => told = self.tell(subject, catalog, &mut draft)?,
             BackupTask::Begin { .. } => {
-                draft.begin(node, self.owner, self.mark(), BackupCause::Schedule)?;
+                told = self.tell(subject, catalog, &mut draft)?;
+                if self.world.lookup(UNDER_WAY_KEY).len() < UNDER_WAY_MAX {
+                    draft.begin(node, self.owner, self.mark(), BackupCause::Schedule)?;
+                } else if told.is_none() && draft.events().is_empty() {
+                    let why = format!("{UNDER_WAY_MAX} backups are under way");
+                    return Err(Rejection::NotNow { node: name.clone(), why });
+                }
             }
             BackupTask::Inherit { operation } => {
                 let unknown = || Rejection::NoSuchOperation { name: operation.to_string() };
@@ -66,7 +84,21 @@ impl Decider<'_> {
                 return Ok(written(&id, draft).into_iter().chain(written(&next, opened)).collect());
             }
         }
-        Ok(written(&id, draft).into_iter().collect())
+        Ok(written(&id, draft).into_iter().chain(told).collect())
+    }
+
+    /// Tells a catalog what it has to know of its node, and the node that it was told.
+    fn tell(
+        &self,
+        subject: Subject<'_>,
+        catalog: &BackupCatalog,
+        draft: &mut CatalogDraft,
+    ) -> Result<Option<Written>, Rejection> {
+        if let Some(schedule) = backup_schedule::to_schedule(subject.node, catalog, self.owner) {
+            draft.schedule(schedule)?;
+        }
+        let told = Event::Node(NodeEvent::BackupsReconciled {});
+        Ok(subject.node.catalog_is_behind.then(|| Append::new(subject.stream(), vec![told])))
     }
 
     fn is_over(&self, id: &OperationId) -> bool {

@@ -64,12 +64,11 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
-    /// The backups of a node are to be looked after.
+    /// The backups of a node are to be looked after. A timer says so, as for [`Prune`](Self::Prune): whose
+    /// installation this is stands in the journal.
     ReconcileBackups {
         /// Of which node.
         node: NodeName,
-        /// Whose installation this is.
-        owner: String,
     },
     /// A node on demand may go back to spot.
     ReturnToSpot {
@@ -84,8 +83,6 @@ pub enum Command {
     Prune {
         /// Of which node.
         node: NodeName,
-        /// Whose installation this is.
-        owner: String,
     },
     /// The sweep saw the volumes of the instance that carries a node at rest.
     Attachments {

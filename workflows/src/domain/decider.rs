@@ -78,6 +78,8 @@ pub(crate) struct Wanted {
     pub(crate) prune: Vec<PruneItem>,
     pub(crate) restore: Option<Restore>,
     pub(crate) cause: Cause,
+    /// The file of its last instance, where the node does not know it yet.
+    pub(crate) good: Option<Box<NodeSpec>>,
 }
 
 impl Wanted {
@@ -98,6 +100,7 @@ impl Wanted {
             prune: Vec::new(),
             restore: None,
             cause,
+            good: None,
         }
     }
 }
@@ -107,6 +110,34 @@ pub(crate) struct Begun {
     pub(crate) id: OperationId,
     pub(crate) node_events: Vec<Event>,
     pub(crate) append: Written,
+}
+
+impl<'a> Decider<'a> {
+    /// For a command that a timer gives: whose installation this is stands where the journal is bound; in one
+    /// that is not, in the catalog's schedule, and in the order of the node's newest operation. One of them is
+    /// loaded whenever anything may begin.
+    pub(crate) fn of_a_timer(world: &'a World<State>, now_ms: u64, name: &NodeName) -> Self {
+        let node = match world.get(&node_stream(name)) {
+            Some(State::Node(node)) => Some(node),
+            _ => None,
+        };
+        let newest = node.and_then(|node| newest_operation(world, name, node));
+        let scheduled = match world.get(&present_catalog(world, name).stream()) {
+            Some(State::BackupCatalog(catalog)) => catalog.known.schedule.as_ref(),
+            _ => None,
+        };
+        let bound = match world.get(&installation_stream()) {
+            Some(State::Installation(installation)) => Some(installation.place.owner.as_str()),
+            _ => None,
+        };
+        let bound = bound.filter(|owner| !owner.is_empty());
+        let owner = bound.or(newest.map(|operation| operation.order.owner.as_str()));
+        Self {
+            world,
+            now_ms,
+            owner: owner.or(scheduled.map(|known| known.owner.as_str())).unwrap_or_default(),
+        }
+    }
 }
 
 impl Decider<'_> {

@@ -1,5 +1,6 @@
 //! How operations start, end, and follow one another, each in one append with the node's own event.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use perennial_engine::domain::Append;
@@ -19,16 +20,23 @@ use crate::model::restore::Keep;
 use crate::model::signal::Cause;
 use crate::operation::event::{Diversion, Order};
 use crate::operation::state::Operation;
+use crate::spec::node::NodeSpec;
 
 impl Decider<'_> {
     /// Starts an operation: both streams, at once.
     pub(crate) fn start(&self, id: OperationId, wanted: Wanted) -> Result<Begun, Rejection> {
+        let known = || self.node(id.node()).ok()?.good.clone();
+        let good = match wanted.kind {
+            OperationKind::Replace => wanted.good.or_else(known),
+            _ => None,
+        };
         let order = Order {
             number: id.number(),
             kind: wanted.kind,
             generation: wanted.generation,
             owner: self.owner.to_owned(),
             installation: self.mark(),
+            good: good.filter(|good| **good != wanted.spec),
             spec: wanted.spec,
             before: wanted.before,
             keep: wanted.keep,
@@ -52,6 +60,7 @@ impl Decider<'_> {
                 resources: resources.clone(),
                 outcome,
                 finals: false,
+                launched_by: None,
             }));
         }
         let append = written(draft).unwrap_or_else(|| Append::new(id.stream(), Vec::new()));
@@ -69,15 +78,36 @@ impl Decider<'_> {
         let node = self.node(id.node())?;
         // An operation that did not complete leaves the node's generation unchanged.
         let generation = if outcome.is_completed() { order.generation } else { node.generation };
-        let mut node_events = vec![Event::Node(NodeEvent::OperationFinished {
+        let launched_by = ended.facts.launches.last_order.as_ref().filter(|_| outcome.is_completed());
+        let launched_by = launched_by.map(|order| order.spec.clone());
+        let launched_by = launched_by.filter(|spec| node.spec.as_ref() != Some(spec)).map(Box::new);
+        let mut node_events = Vec::new();
+        // The root is a new one, from an image that was asked for: from now on it is the node's.
+        let renewed = node.spec.as_ref().filter(|_| order.reimage && outcome.is_completed());
+        let renewed = renewed.map(|spec| NodeSpec { image: order.spec.image.clone(), ..spec.clone() });
+        let renewed = renewed.filter(|renewed| node.spec.as_ref() != Some(renewed));
+        node_events.extend(renewed.clone().map(|spec| {
+            Event::Node(NodeEvent::SpecChanged {
+                spec,
+                requested_by: node.described_by.clone(),
+                addresses_elsewhere: BTreeMap::new(),
+            })
+        }));
+        node_events.push(Event::Node(NodeEvent::OperationFinished {
             operation: id.clone(),
             kind: order.kind,
             generation,
             resources: resources.clone(),
             outcome,
             finals: ended.finals().is_some(),
-        })];
+            launched_by: launched_by.clone(),
+        }));
         let next = self.follows(ended, outcome, node, resources, generation);
+        let next = next.map(|wanted| Wanted {
+            spec: renewed.unwrap_or_else(|| wanted.spec.clone()),
+            good: launched_by,
+            ..wanted
+        });
         let mut appends: Appends = written(draft).into_iter().collect();
         if let Some(wanted) = next {
             let view = Decider { owner: &order.owner, ..*self };
@@ -117,12 +147,11 @@ impl Decider<'_> {
         grows.then(|| Wanted::new(OperationKind::Grow, spec, resources, generation, cause))
     }
 
-    /// Starts an operation on a node whose growth or adoption of volumes gives way to it. `first` goes
-    /// before it into the node's stream.
-    pub(super) fn begin(&self, request: &Request<'_>, first: Vec<Event>, mut wanted: Wanted) -> Answer {
+    /// Starts an operation on a node whose growth or adoption of volumes gives way to it.
+    pub(super) fn begin(&self, request: &Request<'_>, mut wanted: Wanted) -> Answer {
         let Request { subject, .. } = *request;
         let node = subject.node;
-        let mut node_events = first;
+        let mut node_events = Vec::new();
         let mut appends = Vec::new();
         if let Some((open, kind)) = &node.open
             && operation_id::is_in_place(*kind)
@@ -144,6 +173,7 @@ impl Decider<'_> {
                 outcome,
                 // What gives way takes nothing from the instance.
                 finals: false,
+                launched_by: None,
             }));
             appends.extend(written(draft));
         }
@@ -188,6 +218,7 @@ impl Decider<'_> {
             resources: before.clone(),
             outcome: Outcome::Abandoned,
             finals: draft.state().finals().is_some(),
+            launched_by: None,
         };
         let begun = self.start(
             subject.next(),

@@ -7,10 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::address_pool::{AddressPool, AddressPoolSummary};
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::node::Node;
-use crate::model::aws::InstanceId;
+use crate::domain::keys::{ON_DEMAND_KEY, UNDER_WAY_KEY, instance_key};
+use crate::domain::timers;
+use crate::domain::volumes::leaving;
+use crate::model::aws::{Market, VolumeId};
 use crate::model::backup_id::{CatalogId, catalog_key};
+use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::resources::Carrier;
 use crate::operation::state::{Operation, Status};
+use crate::spec::node::AttachedVolumes;
 use crate::step::intent::Intent;
 
 /// One line about a node, for lists.
@@ -23,7 +29,7 @@ pub struct NodeSummary {
     /// The operation that holds it, and the operation's kind.
     pub operation: Option<(OperationId, OperationKind)>,
     /// The instance that carries it.
-    pub carrier: Option<crate::model::resources::Carrier>,
+    pub carrier: Option<Carrier>,
     /// The zone.
     pub zone: Option<String>,
     /// Its own address.
@@ -31,6 +37,36 @@ pub struct NodeSummary {
     /// Whether the account has resources of it that the journal cannot know.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub behind: bool,
+    /// The volumes of its instance, while no operation holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_rest: Option<AtRest>,
+}
+
+/// What is known of the volumes on the instance of a node at rest: what the sweep compares with the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtRest {
+    /// The node's own, and those that are left alone.
+    pub known: Vec<VolumeId>,
+    /// Those that are given back when they leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<VolumeId>,
+    /// Whether others become the node's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopts: bool,
+}
+
+impl AtRest {
+    fn of(node: &Node) -> Option<Self> {
+        let spec = node.spec.as_ref().filter(|_| node.exists() && node.open.is_none())?;
+        node.resources.carrier.as_ref()?;
+        let own = node.resources.volumes.values().map(|held| held.volume.clone());
+        let unmanaged = node.resources.unmanaged.iter().map(|unmanaged| unmanaged.volume.clone());
+        Some(Self {
+            known: own.chain(unmanaged).collect(),
+            leaving: leaving(node, spec).map(|(_, held)| held.volume.clone()).collect(),
+            adopts: spec.persist.attached_volumes == AttachedVolumes::Keep,
+        })
+    }
 }
 
 /// One line about an operation, for lists.
@@ -50,28 +86,25 @@ pub struct OperationSummary {
     pub because: Option<String>,
 }
 
-/// The key that leads from an instance to its node, and to the operations that had to do with it.
-#[must_use]
-pub fn instance_key(instance: &InstanceId) -> String {
-    format!("instance/{instance}")
-}
-
 fn summary<T: Serialize>(open: bool, line: &T) -> Option<Summary> {
     let body = serde_json::to_string(line)
         .unwrap_or_else(|error| unreachable!("BUG: a summary is plain data: {error}"));
     Some(Summary { open, body })
 }
 
-pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Intent> {
-    if node.spec.is_none() {
+pub(crate) fn node_projection(stream: &StreamId, node: &Node) -> Projected<Intent> {
+    let Some(name) = NodeName::parse(stream.name()).ok().filter(|_| node.spec.is_some()) else {
         return Projected::default();
-    }
+    };
     let mut keys: Vec<String> = node
         .past
         .iter()
         .chain(node.resources.carrier.iter().map(|carrier| &carrier.instance))
         .map(instance_key)
         .collect();
+    let on_demand = |carrier: &&Carrier| carrier.market == Market::OnDemand;
+    let carrier = node.resources.carrier.as_ref().filter(|_| node.exists());
+    keys.extend(carrier.filter(on_demand).map(|_| ON_DEMAND_KEY.to_owned()));
     keys.sort();
     keys.dedup();
     let line = NodeSummary {
@@ -82,8 +115,10 @@ pub(crate) fn node_projection(_stream: &StreamId, node: &Node) -> Projected<Inte
         zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
         address: node.resources.address,
         behind: !node.newer.is_empty(),
+        at_rest: AtRest::of(node),
     };
-    Projected { keys, summary: summary(node.open.is_some(), &line), ..Projected::default() }
+    let timers = timers::of_node(&name, node);
+    Projected { keys, summary: summary(node.open.is_some(), &line), timers, ..Projected::default() }
 }
 
 /// One line about a node's backups, for lists.
@@ -113,9 +148,12 @@ pub(crate) fn catalog_projection(stream: &StreamId, catalog: &BackupCatalog) -> 
         failed_in_a_row: catalog.known.failed_in_a_row,
         paused: catalog.known.paused(),
     };
-    let keys = if catalog.closed { Vec::new() } else { vec![catalog_key(id.node())] };
+    let mut keys = if catalog.closed { Vec::new() } else { vec![catalog_key(id.node())] };
+    keys.extend(line.under_way.map(|_| UNDER_WAY_KEY.to_owned()));
+    keys.sort();
     let summary = summary(!catalog.closed, &line);
-    Projected { steps: catalog.open_steps(), keys, summary, ..Projected::default() }
+    let timers = timers::of_catalog(id.node(), catalog);
+    Projected { steps: catalog.open_steps(), keys, summary, timers }
 }
 
 pub(crate) fn pool_projection(pool: &AddressPool) -> Projected<Intent> {
@@ -147,5 +185,6 @@ pub(crate) fn operation_projection(operation: &Operation) -> Projected<Intent> {
         because,
     };
     let open = !matches!(operation.status, Status::Finished { .. });
-    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line), ..Projected::default() }
+    let timers = timers::of_operation(operation);
+    Projected { steps: operation.open_steps(), keys, summary: summary(open, &line), timers }
 }

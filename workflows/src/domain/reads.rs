@@ -20,7 +20,7 @@ use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::{is_full, to_inherit};
 use crate::domain::command::{Command, Content};
-use crate::domain::projection::instance_key;
+use crate::domain::keys::{UNDER_WAY_KEY, instance_key};
 use crate::domain::states::State;
 use crate::domain::submission::{Submission, Work};
 use crate::model::aws::InstanceId;
@@ -47,15 +47,20 @@ pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
             }
         }
         Command::Signal { signal, .. } => reader.signal(signal),
-        Command::ReconcileBackups { node, .. } => reader.backups(node),
+        Command::ReconcileBackups { node } => reader.backups(node),
         Command::Bind { .. } | Command::Move { .. } => reader.write(installation_stream()),
         Command::Adopt { node, .. } => {
             reader.write(installation_stream());
             reader.node(node);
         }
+        Command::Prune { node: name } => {
+            if let Some(node) = reader.node(name) {
+                // It says whose installation this is.
+                reader.observe(newest(name, node).stream());
+            }
+        }
         Command::ReturnToSpot { node, .. }
         | Command::Standing { node, .. }
-        | Command::Prune { node, .. }
         | Command::Attachments { node, .. } => {
             reader.node(node);
         }
@@ -210,9 +215,12 @@ impl<'w> Reader<'w> {
         if is_full(catalog) {
             self.write(present_catalog(self.world, name).next().stream());
         }
-        // What a deletion kept stands in its order.
-        if node.deleted {
+        // What a deletion kept stands in its order; whose installation this is stands in every order.
+        if node.deleted || node.catalog_is_behind || catalog.known.schedule.is_none() {
             self.observe(newest(name, node).stream());
+        }
+        if node.backed_up_every_ms().is_some() && catalog.known.under_way().is_none() {
+            self.reads.keys.insert(UNDER_WAY_KEY.to_owned());
         }
         if let Some(from) = to_inherit(node, newest_operation(self.world, name, node), catalog) {
             self.observe(from.stream());

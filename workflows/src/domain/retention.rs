@@ -74,7 +74,7 @@ impl Decider<'_> {
 /// weekend and a holiday, so that faults of the new volume have been noticed.
 pub const OLDER_THAN_S: u64 = 7 * 24 * 3_600;
 
-/// The pause before the loop tries a failed deletion again. A volume that is attached, or has another owner,
+/// The pause before a failed deletion is tried again. A volume that is attached, or has another owner,
 /// stays so until the operator acts.
 pub const TRY_AGAIN_MS: u64 = 24 * 3_600_000;
 
@@ -166,17 +166,33 @@ pub fn select(node: &Node, wish: &PruneParams, now_ms: u64) -> Result<Vec<PruneI
     Ok(oldest(pruned))
 }
 
+/// How many days the file retains volumes, while they may be deleted.
+fn retain_days(node: &Node) -> Option<u32> {
+    let days = node.spec.as_ref().and_then(|spec| spec.persist.retain_days);
+    days.filter(|_| node.exists() && node.open.is_none())
+}
+
+/// When a retained volume is to be deleted, or tried again. One that is retained since an unknown time is
+/// not.
+fn due_ms(old: &Retained, name: &NodeName, days: u32) -> Option<u64> {
+    let over_ms = old.since_ms?.saturating_add(u64::from(days) * DAY_MS);
+    let again_ms = old.failed_deletion.as_ref().map_or(0, |failed| failed.at_ms + TRY_AGAIN_MS);
+    Some(slot_after(name, SPREAD_MS, over_ms.max(again_ms)))
+}
+
+/// When the first of a node's retained volumes is to be deleted.
+#[must_use]
+pub fn next_ms(node: &Node, name: &NodeName) -> Option<u64> {
+    let days = retain_days(node)?;
+    let deleted = node.resources.retained.iter().filter(|old| successor(node, old).is_ok());
+    deleted.filter_map(|old| due_ms(old, name, days)).min()
+}
+
 /// The volumes that have been retained for longer than the file says, and are to be tried now.
 #[must_use]
 pub fn due(node: &Node, name: &NodeName, now_ms: u64) -> Vec<PruneItem> {
-    let days = node.spec.as_ref().and_then(|spec| spec.persist.retain_days);
-    let Some(days) = days.filter(|_| node.exists() && node.open.is_none()) else { return Vec::new() };
-    let is_due = |old: &&Retained| {
-        let over_ms = old.since_ms.unwrap_or(now_ms).saturating_add(u64::from(days) * DAY_MS);
-        let again_ms =
-            old.failed_deletion.as_ref().map_or(0, |failed_deletion| failed_deletion.at_ms + TRY_AGAIN_MS);
-        slot_after(name, SPREAD_MS, over_ms.max(again_ms)) <= now_ms
-    };
+    let Some(days) = retain_days(node) else { return Vec::new() };
+    let is_due = |old: &&Retained| due_ms(old, name, days).is_some_and(|due_ms| due_ms <= now_ms);
     let pruned = node.resources.retained.iter().filter(is_due).filter_map(|old| {
         let successor = successor(node, old).ok()?;
         Some(prune_item(old, successor, &format!("persist.retain_days is {days}"), now_ms))

@@ -1,5 +1,5 @@
-//! Signals about an instance: a warning, a loss, a failed check. One of them starts, joins or changes an
-//! operation.
+//! Signals about an instance: an interruption warning, a loss, a failed check. One of them starts, joins or
+//! changes an operation. `on_signal` decides which; `move_from` starts the replacement.
 
 use perennial_engine::domain::Append;
 
@@ -46,8 +46,18 @@ impl Decider<'_> {
         match &signal.news {
             News::Rebalance => self.on_rebalance(subject, signal),
             News::Impaired { checks, since_ms } => self.on_impaired(subject, signal, checks, *since_ms),
-            _ if signal.is_loss() => self.move_from(subject, signal),
-            _ => Ok(note(subject, signal)),
+            // A warning becomes an operation here. A state or a change of a healthy instance is no loss.
+            News::SpotInterruption { .. }
+            | News::ReservationInterruption { .. }
+            | News::StateChange { .. }
+            | News::ScheduledChange { .. }
+            | News::Missing { .. } => {
+                if signal.is_loss() {
+                    self.move_from(subject, signal)
+                } else {
+                    Ok(note(subject, signal))
+                }
+            }
         }
     }
 
@@ -125,7 +135,7 @@ impl Decider<'_> {
         Ok((Disposition::Noted { because }, appends))
     }
 
-    /// The node goes on on another instance, because of what was heard.
+    /// The node moves to another instance because of a signal: an operation `replace` starts.
     fn move_from(&self, subject: Subject<'_>, signal: &Signal) -> Answer {
         let node = subject.node;
         let spec = node.spec.clone().ok_or(subject.unknown())?;
@@ -154,6 +164,7 @@ impl Decider<'_> {
             generation: node.generation + 1,
             keep: None,
             cause: Cause::ReturnToSpot { because },
+            good: None,
         };
         let begun = self.start(subject.next(), wanted)?;
         Ok(vec![Append::new(subject.stream(), begun.node_events), begun.append])

@@ -151,7 +151,7 @@ fn may_have_made(open: &Operation, thing: &Tagged) -> bool {
 fn is_looked_for(node: &Node, open: Option<&Operation>, thing: &Tagged) -> bool {
     use crate::model::resources::Resource;
     let Some(step) = thing.tags.get("perennial:step") else { return false };
-    let facts = open.into_iter().flat_map(|open| &open.facts.orphans);
+    let facts = open.into_iter().flat_map(|open| open.facts.cleanup.orphans());
     node.resources.orphans.iter().chain(facts).any(|left| match &left.resource {
         Resource::Unsettled { tags, .. } => tags.get("perennial:step") == Some(step),
         _ => false,
@@ -167,7 +167,9 @@ fn ids(node: &Node, open: Option<&Operation>) -> BTreeSet<String> {
         collect(&plain(&open.order.before), &mut ids);
         ids.extend(open.instances().iter().map(ToString::to_string));
         ids.extend(open.facts.outlived.iter().map(ToString::to_string));
-        ids.extend(open.facts.temporary.iter().map(|temporary| temporary.volume.to_string()));
+        let cleanup = &open.facts.cleanup;
+        ids.extend(cleanup.temporaries().map(ToString::to_string));
+        cleanup.orphans().for_each(|orphan| collect(&plain(&orphan.resource), &mut ids));
         for record in open.steps.values() {
             collect(&plain(record.intent.as_ref()), &mut ids);
             if let Some((evidence, _)) = &record.outcome {
@@ -283,6 +285,7 @@ impl Decider<'_> {
                 resources: before,
                 outcome: Outcome::Abandoned,
                 finals: false,
+                launched_by: None,
             }));
             operations = operations.max(open.id.number());
             let ended = draft.into_append(Event::Operation, |operation| State::Operation(Some(operation)));

@@ -22,7 +22,7 @@ pub enum Event {
     Node(NodeEvent),
     /// Of an operation's stream.
     Operation(OperationEvent),
-    /// Of a inbox entry's stream.
+    /// Of an inbox entry's stream.
     Inbox(InboxEvent),
     /// Of a backup catalog of a node's backups.
     Backup(BackupEvent),

@@ -1,12 +1,8 @@
 //! Submissions: what an operator or a program asks for.
 
-use std::collections::BTreeMap;
-
 use crate::aggregate::inbox::Disposition;
-use crate::aggregate::node::NodeEvent;
 use crate::domain::decider::{Answer, Decider, Subject, Wanted};
 use crate::domain::standing;
-use crate::domain::states::Event;
 use crate::domain::submission::{
     CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
     ResumeParams, Submission, Work,
@@ -16,7 +12,7 @@ use crate::machine::refusal::Refusal;
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind};
 use crate::model::signal::Cause;
-use crate::operation::state::Operation;
+use crate::operation::state::{Operation, Status};
 use crate::rules::address_pool;
 use crate::spec::node::NodeSpec;
 
@@ -26,7 +22,7 @@ pub(super) struct Request<'a> {
     /// The node's file; the one that comes with the submission, if the node has none yet.
     pub(super) spec: &'a NodeSpec,
     /// The open operation, unless it is one that gives way.
-    open: Option<&'a Operation>,
+    pub(super) open: Option<&'a Operation>,
     submission: &'a Submission,
 }
 
@@ -54,15 +50,39 @@ impl Request<'_> {
         self.subject.node.resources.carrier.is_none()
     }
 
-    /// The answer when an operation holds the node.
+    /// The answer when an operation holds the node: with the ways out that there are.
     fn is_busy(&self) -> Answer {
         let busy = self.subject.node.open.as_ref().map(|(id, kind)| {
-            format!(
-                "workflow {id} ({kind}) holds the node; wait for it with `perennial workflow watch {id}`, or undo it with `perennial workflow cancel {id}`"
-            )
+            let ways = self.open.map_or_else(
+                || ways_out(id, None, true),
+                |open| {
+                    let stuck = matches!(open.status, Status::Stuck { .. });
+                    ways_out(id, Some(stuck), open.no_return().is_none())
+                },
+            );
+            format!("workflow {id} ({kind}) holds the node; {ways}")
         });
         rejected(busy.unwrap_or_default())
     }
+}
+
+/// What can be done about a workflow that holds a node.
+fn ways_out(id: &OperationId, stuck: Option<bool>, may_be_undone: bool) -> String {
+    let node = id.node();
+    let mut ways = match stuck {
+        Some(true) => format!(
+            "it is stuck: correct the file (`perennial node apply -f FILE` makes it go on), or remove the cause and `perennial workflow resume {id}`"
+        ),
+        Some(false) | None => format!("wait for it with `perennial workflow watch {id}`"),
+    };
+    if may_be_undone {
+        ways.push_str(&format!(", or undo it with `perennial workflow cancel {id}`"));
+    } else {
+        ways.push_str(&format!(
+            ", or end it with `perennial node pause {node}`, and begin anew with `perennial node resume {node}`"
+        ));
+    }
+    ways
 }
 
 fn rejected(because: String) -> Answer {
@@ -135,7 +155,6 @@ impl Decider<'_> {
         let kind = OperationKind::Replace;
         self.begin(
             request,
-            Vec::new(),
             request.wanted(kind, request.subject.node.generation + 1, replace.reason.as_ref()),
         )
     }
@@ -148,19 +167,14 @@ impl Decider<'_> {
         if request.has_no_instance() {
             return is_paused(request);
         }
-        let mut first = Vec::new();
         let generation = request.subject.node.generation + 1;
         let mut wanted = request.wanted(OperationKind::Replace, generation, recycle.reason.as_ref());
-        if let Some(image) = recycle.reimage.as_ref().filter(|image| **image != wanted.spec.image) {
+        // The node's file names the image once the new root is there.
+        if let Some(image) = &recycle.reimage {
             wanted.spec.image = image.clone();
-            first.push(Event::Node(NodeEvent::SpecChanged {
-                spec: wanted.spec.clone(),
-                requested_by: request.requested_by().to_owned(),
-                addresses_elsewhere: BTreeMap::new(),
-            }));
+            wanted.reimage = true;
         }
-        wanted.reimage = recycle.reimage.is_some();
-        self.begin(request, first, wanted)
+        self.begin(request, wanted)
     }
 
     /// Volumes of the node are made from a backup of it; a paused node comes back with it.
@@ -180,8 +194,7 @@ impl Decider<'_> {
         };
         let held = self.hold_own(subject, &restore, &subject.next())?;
         let begun = request.wanted(kind, node.generation + 1, wanted.reason.as_ref());
-        let (disposition, mut appends) =
-            self.begin(request, Vec::new(), Wanted { restore: Some(restore), ..begun })?;
+        let (disposition, mut appends) = self.begin(request, Wanted { restore: Some(restore), ..begun })?;
         appends.extend(held);
         Ok((disposition, appends))
     }
@@ -206,7 +219,7 @@ impl Decider<'_> {
             None => {
                 let generation = request.subject.node.generation;
                 let wanted = request.wanted(OperationKind::Pause, generation, pause.reason.as_ref());
-                self.begin(request, Vec::new(), wanted)
+                self.begin(request, wanted)
             }
         }
     }
@@ -221,7 +234,7 @@ impl Decider<'_> {
         }
         let generation = request.subject.node.generation + 1;
         let wanted = request.wanted(OperationKind::Resume, generation, resume.reason.as_ref());
-        self.begin(request, Vec::new(), wanted)
+        self.begin(request, wanted)
     }
 
     /// The node ends.
@@ -237,7 +250,7 @@ impl Decider<'_> {
             Some(_) => request.is_busy(),
             None => {
                 let wanted = request.wanted(OperationKind::Delete, node.generation, delete.reason.as_ref());
-                self.begin(request, Vec::new(), Wanted { keep: Some(delete.keep), ..wanted })
+                self.begin(request, Wanted { keep: Some(delete.keep), ..wanted })
             }
         }
     }

@@ -124,6 +124,14 @@ impl Draft {
         self.decide(OperationCommand::Cancel { requested_by, reason })
     }
 
+    /// Follows another file from now on. Leaves no events when it is the same.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn change_spec(&mut self, spec: NodeSpec, requested_by: String) -> Result<(), Refusal> {
+        self.decide(OperationCommand::ChangeSpec { spec: Box::new(spec), requested_by })
+    }
+
     /// Frees what the node holds instead of bringing it onto an instance.
     ///
     /// # Errors

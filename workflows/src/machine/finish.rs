@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::operation_id::{OperationKind, Outcome};
 use crate::model::resources::{Carrier, HeldInterface, HeldVolume, Resources, Retained, RootImage};
 use crate::model::volume::Slot;
-use crate::operation::facts::Candidate;
+use crate::operation::facts::{Candidate, Running};
 use crate::operation::state::Operation;
 use crate::rules::{cleanup, recovery_point, uefi};
 use crate::workflow::{adopt_volumes, delete, grow, pause, prune, undo};
@@ -38,8 +38,8 @@ pub(super) fn finished(op: &Operation) -> Option<(Resources, Outcome)> {
 pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
     let facts = &op.facts;
     let candidate = facts.candidate.as_ref()?;
-    let (interface, private_ip) = candidate.network.clone()?;
-    if !facts.verified || facts.holders.iter().any(|holder| !holder.fenced) {
+    let running = candidate.running.as_ref()?;
+    if !candidate.verified || facts.holders.iter().any(|holder| !holder.fenced) {
         return None;
     }
     let (volumes, retained) = volumes_and_retained(op, candidate);
@@ -54,8 +54,8 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
             instance: candidate.instance.clone(),
             instance_type: candidate.pool.instance_type.clone(),
             market: candidate.pool.market,
-            interface,
-            private_ip,
+            interface: running.interface.clone(),
+            private_ip: running.private_ip,
             spot_request: candidate.spot_request.clone(),
         }),
         volumes,
@@ -66,7 +66,7 @@ pub(super) fn carried_resources(op: &Operation) -> Option<Resources> {
         address: op.address_on(candidate),
         address_interface: None,
         addresses_elsewhere: facts.addresses_but_in(subnet),
-        elastic: facts.elastic.as_ref().map(|(held, _)| held.clone()),
+        elastic: facts.network.elastic.as_ref().map(|(held, _)| held.clone()),
         root_images: root_images(op),
         retained,
         orphans: op.orphans(),
@@ -94,9 +94,9 @@ fn volumes_and_retained(
     let mut retained = before.retained.clone();
     retained.extend(facts.superseded.iter().cloned());
     if op.keeps_root()
-        && let Some(root) = &candidate.root_volume
+        && let Some(Running { root_volume: Some(root), root_device, .. }) = &candidate.running
     {
-        let device = candidate.root_device.clone().unwrap_or_default();
+        let device = root_device.clone();
         let new = HeldVolume {
             volume: root.clone(),
             device,
@@ -133,14 +133,14 @@ fn root_images(op: &Operation) -> Vec<RootImage> {
         .before
         .root_images
         .iter()
-        .filter(|image| !facts.deleted.contains(&image.image.to_string()))
+        .filter(|image| !facts.cleanup.is_deleted(&image.image))
         .cloned()
         .collect();
-    if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
+    if let (Some(image), Some(snapshot)) = (&facts.root.image, &facts.root.snapshot) {
         root_images.push(RootImage {
             image: image.clone(),
             snapshot: snapshot.clone(),
-            borrowed: facts.root_is_borrowed,
+            borrowed: facts.root.is_borrowed,
         });
     }
     root_images

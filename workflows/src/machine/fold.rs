@@ -7,22 +7,23 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::Intended;
 
-use crate::machine::learn::{learn, suspect};
+use crate::machine::start;
 use crate::model::aws::{InstanceId, SnapshotId};
 use crate::model::operation_id;
-use crate::model::operation_id::{OperationId, OperationKind};
+use crate::model::operation_id::OperationId;
 use crate::model::restore::Restore;
 use crate::model::root::RootMethod;
 use crate::model::signal::Signal;
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
-use crate::operation::facts::{Direction, Facts, Place};
+use crate::operation::facts::{Direction, Facts, LaunchFailure, Place};
 use crate::operation::state::{Operation, Status, StepRecord};
 use crate::rules::candidate::GivenUp;
-use crate::rules::{attached_volumes, recovery_point, root_clone, snapshot_ahead};
+use crate::rules::{attached_volumes, capacity, recovery_point, root_clone};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+use crate::steps::{Seen, Withdrawal, learn, suspect};
 use crate::workflow::provision;
 
 /// Begins.
@@ -99,6 +100,12 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
             resumed(op, spec, at_ms);
             losses_accepted(op, accept_loss, restore.as_ref(), at_ms);
         }
+        OperationEvent::SpecChanged { spec, keeps_root, .. } => {
+            if *keeps_root {
+                root_stays(op, at_ms);
+            }
+            spec_changed(op, spec, at_ms);
+        }
         OperationEvent::CancelRequested { .. } => {
             if op.facts.is_undoing() || op.no_return().is_some() {
                 return Err("the operation cannot be undone");
@@ -123,12 +130,7 @@ fn step_intended(op: &mut Operation, stamp: Stamp, record: StepRecord) -> Result
     if op.has_open(&record.step) {
         return Err("this step is open already");
     }
-    if let Intent::Launch { .. } = record.intent.as_ref() {
-        op.facts.launches += 1;
-    }
-    if let Intent::AdoptRoot { .. } = record.intent.as_ref() {
-        snapshot_ahead::outdate_root(op);
-    }
+    record.intent.as_step().begin(op);
     op.steps.insert(stamp.seq.into(), record);
     Ok(())
 }
@@ -137,13 +139,17 @@ fn step_settled(op: &mut Operation, token: Token, evidence: &Evidence, at_ms: u6
     let record = op.steps.get_mut(&token).filter(|record| record.outcome.is_none());
     let record = record.ok_or("this step is not open")?;
     record.outcome = Some((evidence.clone(), at_ms));
-    let intent = Arc::clone(&record.intent);
-    learn(op, &intent, evidence, at_ms);
+    let (intent, record_is_outdated) = (Arc::clone(&record.intent), record.outdated);
+    // What was looked up for another file does not hold for this one.
+    if record_is_outdated && matches!(intent.as_ref(), Intent::Resolve(_)) {
+        return Ok(());
+    }
+    learn(op, &Seen { intent: &intent, evidence, at_ms });
     Ok(())
 }
 
 fn root_method_chosen(op: &mut Operation, to: RootMethod, at_ms: u64) {
-    op.facts.root_method = to;
+    op.facts.root.method = to;
     // An instance that was launched for the old method is of no use to the new one.
     op.give_up_candidate(at_ms, GivenUp::RungChanged);
     if to == RootMethod::Image {
@@ -154,11 +160,13 @@ fn root_method_chosen(op: &mut Operation, to: RootMethod, at_ms: u64) {
 fn candidate_lost(op: &mut Operation, instance: &InstanceId, because: &str, at_ms: u64) -> Result<(), Why> {
     let candidate = op.facts.candidate.as_ref().filter(|candidate| candidate.instance == *instance);
     let candidate = candidate.ok_or("this instance is not the candidate")?;
-    if candidate.network.is_none() {
-        op.facts.failed_launches += 1;
-        op.facts.last_failure = format!("{}: {instance}: {because}", candidate.pool);
+    if !candidate.runs() {
+        op.facts.launches.failed(LaunchFailure {
+            pool: candidate.pool.clone(),
+            instance: Some(instance.clone()),
+            because: because.to_owned(),
+        });
     }
-    op.facts.losses += 1;
     let why = if op.gives_up() { GivenUp::Cancelled } else { GivenUp::Lost };
     op.give_up_candidate(at_ms, why);
     Ok(())
@@ -193,16 +201,45 @@ fn signal_received(op: &mut Operation, signal: &Signal, at_ms: u64) {
 
 fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     op.status = Status::Running;
-    op.facts.failed_launches = 0;
+    op.facts.launches.failed_in_a_row = 0;
     op.facts.surveyed = None;
+    follow(op, spec);
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.asked.deadline_ms = at_ms + record.intent.budget_ms();
+    }
+}
+
+/// From now on the operation follows another file; one that was stuck goes on with it.
+fn spec_changed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
+    if let Status::Stuck { .. } = op.status {
+        resumed(op, spec, at_ms);
+    } else {
+        follow(op, spec);
+    }
+}
+
+/// What another file changes.
+fn follow(op: &mut Operation, spec: &NodeSpec) {
     if !spec.lives_like(&op.order.spec) {
         op.facts.placement = None;
     }
     let before = std::mem::replace(&mut op.order_mut().spec, spec.clone());
     provision::mend(op, &before);
-    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        record.asked.deadline_ms = at_ms + record.intent.budget_ms();
+    if spec.launches_like(&before) {
+        return;
     }
+    capacity::begin_anew(op);
+    op.facts.launches.failed_in_a_row = 0;
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.asked.outdated |= record.intent.as_step().follows_the_file();
+    }
+}
+
+/// A new root was asked for, and cannot be had: the present one stays.
+fn root_stays(op: &mut Operation, at_ms: u64) {
+    op.order_mut().reimage = false;
+    op.facts.root.method = start::root_method(&op.order, &op.facts.volumes, None);
+    op.give_up_candidate(at_ms, GivenUp::RungChanged);
 }
 
 /// What is lost comes back from a backup, or is given up.
@@ -232,11 +269,11 @@ fn losses_accepted(op: &mut Operation, accept_loss: &[Slot], restore: Option<&Re
 
 fn root_loss_accepted(op: &mut Operation, snapshot: Option<&SnapshotId>, at_ms: u64) {
     op.facts.volumes.remove(&Slot::Root);
-    op.facts.root_method = if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
+    op.facts.root.method = if snapshot.is_some() { RootMethod::Image } else { RootMethod::Fresh };
     if let Some(snapshot) = snapshot {
-        op.facts.root_snapshot = Some(snapshot.clone());
-        op.facts.root_is_borrowed = true;
-        op.facts.root_image = None;
+        op.facts.root.snapshot = Some(snapshot.clone());
+        op.facts.root.is_borrowed = true;
+        op.facts.root.image = None;
         // An instance that was launched to adopt the root is of no use to its image.
         op.give_up_candidate(at_ms, GivenUp::RungChanged);
     }
@@ -248,23 +285,12 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
     op.give_up_candidate(at_ms, GivenUp::Cancelled);
     let mut suspected = Vec::new();
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        let withdrawn = match record.intent.as_ref() {
-            // Not asked for yet, so surely not made.
-            Intent::Launch { .. } => record.not_before_ms > at_ms,
-            // Its completion may take hours; it can be deleted before.
-            Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
-                suspected.push(Arc::clone(&record.intent));
-                true
-            }
-            // A volume's growth is looked at again when it is asked for again; nothing more is launched.
-            Intent::Grow { .. } | Intent::Survey(_) => true,
-            // As are the volumes on the instance.
-            Intent::Preserve { .. } => op.order.kind == OperationKind::AdoptVolumes,
-            // It gives way at once; what is gone all the same is found so by the next one.
-            Intent::DeleteVolume { .. } => op.order.kind == OperationKind::Prune,
-            _ => false,
-        };
-        if withdrawn {
+        let is_asked = record.not_before_ms <= at_ms;
+        let withdrawal = record.intent.as_step().withdrawal(op.order.kind, is_asked);
+        if withdrawal == Withdrawal::EndsInDoubt {
+            suspected.push(Arc::clone(&record.intent));
+        }
+        if withdrawal != Withdrawal::Settles {
             record.outcome = Some((Evidence::OutOfTime { because: "cancelled".to_owned() }, at_ms));
         }
         record.asked.deadline_ms = at_ms.max(record.not_before_ms) + record.intent.budget_ms();
@@ -284,7 +310,7 @@ fn begin_undoing(op: &mut Operation, at_ms: u64) {
                 fact.place = Place::Free;
             }
         }
-        if let Some(fact) = &mut op.facts.interface
+        if let Some(fact) = &mut op.facts.network.interface
             && fact.place.is_on(&old)
             && fact.detach_tried_on.as_ref() == Some(&old)
         {

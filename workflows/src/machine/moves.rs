@@ -5,20 +5,22 @@ use perennial_engine::ids::Token;
 use perennial_engine::machine::{Due, Fault, Intended, Machine, StepRecord, Workflow};
 
 use crate::machine::refusal::Refusal;
-use crate::machine::{consequence, finish, fold, remedy, short_notice};
+use crate::machine::{finish, fold, short_notice, way_out};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, Outcome};
 use crate::model::restore::{Keep, Restore};
 use crate::model::signal::{Cause, Certainty, News, Signal};
 use crate::model::volume::Slot;
-use crate::operation::event::OperationEvent;
+use crate::operation::event::{OperationEvent, SpecChange};
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
-use crate::rules::{address_pool, attached_volumes, capacity};
+use crate::rules::{address_pool, capacity};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
-use crate::workflow::{dispatch, undo};
+use crate::steps::OnTimeout;
+use crate::steps::settled;
+use crate::workflow::dispatch;
 
 /// How many launches in a row may end before their instance runs, for another reason than capacity (which is
 /// waited for without end). Three rounds of a ladder of four pools: with the pauses between rounds that is
@@ -38,6 +40,13 @@ pub enum OperationCommand {
         requested_by: String,
         /// In their words.
         reason: Option<String>,
+    },
+    /// Follow another file from now on.
+    ChangeSpec {
+        /// The file, as this operation follows it.
+        spec: Box<NodeSpec>,
+        /// Who has applied it.
+        requested_by: String,
     },
     /// Free what the node holds instead of bringing it onto an instance.
     Divert {
@@ -83,6 +92,9 @@ impl Workflow for Operation {
             OperationCommand::Signal(signal) => on_signal(machine, signal),
             OperationCommand::Resume(resume) => on_resume(machine, *resume),
             OperationCommand::Cancel { requested_by, reason } => on_cancel(machine, requested_by, reason),
+            OperationCommand::ChangeSpec { spec, requested_by } => {
+                on_changed_spec(machine, *spec, requested_by)
+            }
             OperationCommand::Divert { cause, delete } => on_divert(machine, cause, delete),
             OperationCommand::Abandon => on_abandon(machine),
             OperationCommand::GiveUp => give_up(machine),
@@ -96,14 +108,19 @@ impl Workflow for Operation {
         evidence: Evidence,
     ) -> Result<(), Refusal> {
         let (step, intent, op) = (&record.step, record.intent.as_ref(), machine.state());
+        let kind = intent.as_step();
         if let Evidence::OutOfTime { because } = &evidence
-            && !intent.has_another_way()
+            && kind.patience().on_timeout == OnTimeout::PersonNeeded
             && !op.may_be_left(intent)
-            && !(op.gives_up() && undo::goes_on_without(op, intent))
+            && (!op.gives_up() || kind.is_needed_by_undo(op))
         {
             // What became of it is not known, so it is not settled: after a resume the same request looks on.
             let because = format!("its time is over: {because}");
-            let needs = remedy::needs(&op.id, intent);
+            if let Some(changed) = way_out::of_the_file(op, intent, &format!("{step}: {because}")) {
+                machine.push(changed)?;
+                return proceed(machine);
+            }
+            let needs = kind.remedy(&op.id);
             return Ok(stuck(machine, step, because, needs)?);
         }
         machine.push(OperationEvent::StepSettled {
@@ -111,10 +128,7 @@ impl Workflow for Operation {
             step: step.clone(),
             evidence: evidence.clone(),
         })?;
-        for event in attached_volumes::taken(machine.state(), intent, &evidence) {
-            machine.push(event)?;
-        }
-        for event in consequence::consequences(machine.state(), step, intent, &evidence) {
+        for event in way_out::follows(machine.state(), record, &evidence) {
             machine.push(event)?;
         }
         proceed(machine)
@@ -148,6 +162,13 @@ impl Workflow for Operation {
         0
     }
 
+    fn is_optional(state: &Self, record: &StepRecord<String, Intent>) -> bool {
+        let (intent, step) = (record.intent.as_ref(), record.intent.as_step());
+        step.is_only_good_in_time()
+            || state.may_be_left(intent)
+            || (state.gives_up() && !step.is_needed_by_undo(state))
+    }
+
     fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
         let is_over = matches!(state.status, Status::Finished { .. });
         let open = state.steps.iter().filter(move |(_, record)| record.outcome.is_none() && !is_over);
@@ -165,7 +186,12 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
         return Ok(());
     }
     if let Some((step, because, needs)) = needs_a_person(machine.state()) {
-        return Ok(stuck(machine, step, because, needs)?);
+        // Launches that end before their instance runs may do so because of the file.
+        let good = way_out::last_good(machine.state(), &because).filter(|_| step == "launch");
+        match good {
+            Some(changed) => machine.push(changed)?,
+            None => return Ok(stuck(machine, step, because, needs)?),
+        }
     }
     if let Some(reason) = capacity::gives_up(machine.state()) {
         let requested_by = capacity::BY_ITSELF.to_owned();
@@ -174,6 +200,7 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     if let Some((steps, because)) = short_notice::dropped(machine.state(), machine.now_ms()) {
         machine.push(OperationEvent::Dropped { steps, because })?;
     }
+    way_out::withdraw(machine)?;
     machine.intend()?;
     if let Some((resources, outcome)) = finish::finished(machine.state()) {
         machine.push(OperationEvent::Finished { resources, outcome })?;
@@ -188,14 +215,18 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether so many launches in a row have failed that another one would as well.
+fn is_hopeless(op: &Operation) -> bool {
+    op.facts.launches.failed_in_a_row >= LAUNCH_FAILURES_MAX && !op.gives_up()
+}
+
 /// The step, the reason and what is needed, when the operation cannot go on by itself.
 fn needs_a_person(op: &Operation) -> Option<(&'static str, String, String)> {
-    let facts = &op.facts;
-    if facts.failed_launches >= LAUNCH_FAILURES_MAX && !op.gives_up() {
-        let said = facts.failure_reason.as_ref().map(|said| format!("; EC2 said: {said}"));
+    let launches = &op.facts.launches;
+    if let Some(last) = launches.last_failure.as_ref().filter(|_| is_hopeless(op)) {
+        let said = launches.reason.as_ref().map(|said| format!("; EC2 said: {said}"));
         let because = format!(
-            "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {}{}",
-            facts.last_failure,
+            "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {last}{}",
             said.unwrap_or_default()
         );
         return Some(("launch", because, format!("find out why, then: perennial workflow resume {}", op.id)));
@@ -210,7 +241,7 @@ fn stuck(
     because: String,
     needs: String,
 ) -> Result<(), Fault<OperationId>> {
-    match consequence::stuck(machine.state(), step, because, needs) {
+    match settled::stuck(machine.state(), step, because, needs) {
         Some(stuck) => machine.push(stuck),
         None => Ok(()),
     }
@@ -258,6 +289,7 @@ fn on_signal(machine: &mut Machine<Operation>, signal: Signal) -> Result<(), Ref
             machine.push(OperationEvent::CandidateLost { instance: signal.instance, because })?;
         }
     }
+    way_out::wake(machine)?;
     proceed(machine)
 }
 
@@ -278,6 +310,20 @@ fn on_resume(machine: &mut Machine<Operation>, resume: Resume) -> Result<(), Ref
         addresses_elsewhere: resume.granted.elsewhere,
         restore: resume.restore,
     })?;
+    proceed(machine)
+}
+
+fn on_changed_spec(
+    machine: &mut Machine<Operation>,
+    spec: NodeSpec,
+    requested_by: String,
+) -> Result<(), Refusal> {
+    let op = machine.state();
+    if op.order.spec == spec || matches!(op.status, Status::Finished { .. }) {
+        return Ok(());
+    }
+    let because = SpecChange::Applied { requested_by };
+    machine.push(OperationEvent::SpecChanged { spec, because, keeps_root: false })?;
     proceed(machine)
 }
 

@@ -17,14 +17,16 @@ pub enum Refusal {
         token: Token,
     },
     /// Only a stuck operation can be resumed.
-    #[error("workflow {operation} is not stuck; there is nothing to resume")]
+    #[error(
+        "workflow {operation} is not stuck; it goes on by itself, and uses a corrected file (`perennial node apply -f FILE`) at once"
+    )]
     NotStuck {
         /// The operation.
         operation: OperationId,
     },
     /// After the point of no return there is only forward.
     #[error(
-        "workflow {operation} cannot be cancelled any more, it goes only forward: {because}. If it is stuck, `perennial workflow resume {operation}` goes on, and `perennial node delete` gives the node up"
+        "workflow {operation} cannot be cancelled any more, it goes only forward: {because}. If it waits or is stuck, a corrected file (`perennial node apply -f FILE`) makes it go on; `perennial node pause {node}` frees what the node holds, and `perennial node resume {node}` begins anew", node = operation.node()
     )]
     OnlyForward {
         /// The operation.

@@ -9,10 +9,8 @@ pub(crate) fn dropped(op: &Operation, now_ms: u64) -> Option<(Vec<String>, Strin
     let old = op.facts.holders.iter().find(|holder| holder.is_old)?;
     let deadline_ms = old.deadline_ms?;
     let left_ms = deadline_ms.saturating_sub(now_ms);
-    let is_late = |intent: &Intent| {
-        let is_optional = matches!(intent, Intent::Detach { .. } | Intent::DetachInterface { .. });
-        is_optional && left_ms < intent.budget_ms()
-    };
+    let is_late =
+        |intent: &Intent| intent.as_step().is_dropped_on_short_notice() && left_ms < intent.budget_ms();
     let late: Vec<String> = dispatch::rules(op)
         .iter()
         .map(|due| &due.intent)

@@ -10,8 +10,11 @@ use crate::model::resources::{Carrier, Orphan, Resource};
 use crate::model::root::RootMethod;
 use crate::model::signal::Certainty;
 use crate::model::volume::Slot;
+use crate::operation::cleanup::Cleanup;
 use crate::operation::event::Order;
-use crate::operation::facts::{Direction, Facts, Holder, InterfaceFact, Ladder, Place, VolumeFact};
+use crate::operation::facts::{
+    Direction, Facts, Holder, InterfaceFact, Ladder, LaunchHistory, NetworkFacts, Place, RootPlan, VolumeFact,
+};
 use crate::rules::{device_names, recovery_point};
 use crate::spec::node::{NetworkMode, RootMode};
 
@@ -27,43 +30,38 @@ impl Facts {
         Self {
             subnet: before.subnet.clone().unwrap_or_else(|| order.spec.subnet.clone()),
             placement: before.placement.clone(),
-            interface: interface(order, place),
-            elsewhere: None,
+            network: NetworkFacts {
+                interface: interface(order, place),
+                elsewhere: None,
+                address: before.address.or(order.spec.private_ip),
+                addresses_elsewhere: before.addresses_elsewhere.clone(),
+                address_on: None,
+                elastic: None,
+                subnet_is_full: false,
+            },
             uefi_data: before.uefi_data.clone(),
-            address: before.address.or(order.spec.private_ip),
-            addresses_elsewhere: before.addresses_elsewhere.clone(),
-            address_on: None,
-            elastic: None,
             holders,
             candidate: None,
-            launches: 0,
-            losses: 0,
-            failed_launches: 0,
-            last_failure: String::new(),
-            failure_reason: None,
+            launches: LaunchHistory::default(),
             ladder: Ladder::default(),
             survey: before.survey.as_deref().cloned().map(Arc::new),
             surveyed: None,
-            root_method: root_method(order, &volumes, root_snapshot.as_ref()),
-            root_is_borrowed: root_snapshot.is_some(),
-            cloned_from: None,
+            root: RootPlan {
+                method: root_method(order, &volumes, root_snapshot.as_ref()),
+                is_borrowed: root_snapshot.is_some(),
+                snapshot: root_snapshot,
+                image: None,
+                cloned_from: None,
+            },
             restored: order.restore.iter().flat_map(recovery_point::from_backup).collect(),
-            root_snapshot,
-            root_image: None,
             volumes,
             restore,
-            copies: Vec::new(),
             superseded: Vec::new(),
-            temporary: Vec::new(),
             outlived: Vec::new(),
-            final_preserved: false,
-            verified: false,
             carried_over: None,
-            deleted: Vec::new(),
             direction: Direction::Forward,
-            orphans: orphans(order),
+            cleanup: Cleanup::of(orphans(order)),
             handover_dropped: false,
-            uncleaned: BTreeMap::new(),
         }
     }
 }
@@ -109,8 +107,8 @@ const fn instance(left: &Orphan) -> Option<(&InstanceId, Option<&SpotRequestId>)
 }
 
 /// What earlier operations left over, but instances.
-fn orphans(order: &Order) -> Vec<Orphan> {
-    order.before.orphans.iter().filter(|left| instance(left).is_none()).cloned().collect()
+fn orphans(order: &Order) -> impl Iterator<Item = Orphan> {
+    order.before.orphans.iter().filter(|left| instance(left).is_none()).cloned()
 }
 
 /// The node's volumes as they are, and those that are still to be made.
@@ -152,7 +150,7 @@ fn interface(order: &Order, place: Place) -> Option<InterfaceFact> {
 }
 
 /// How the root goes on.
-fn root_method(
+pub(super) fn root_method(
     order: &Order,
     volumes: &BTreeMap<Slot, VolumeFact>,
     restored: Option<&SnapshotId>,

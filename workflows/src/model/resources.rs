@@ -2,6 +2,7 @@
 //! ones.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
@@ -262,18 +263,102 @@ pub enum ResourceKind {
     Image,
 }
 
+/// Which resource it is: two with the same id are one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceId {
+    /// A volume.
+    Volume(VolumeId),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// An interface.
+    Interface(InterfaceId),
+    /// An image.
+    Image(ImageId),
+    /// An instance.
+    Instance(InstanceId),
+    /// What a step may have made, by the name of the attempt ([`Resource::suspected`]).
+    Suspected(String),
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(volume) => volume.fmt(f),
+            Self::Snapshot(snapshot) => snapshot.fmt(f),
+            Self::Interface(interface) => interface.fmt(f),
+            Self::Image(image) => image.fmt(f),
+            Self::Instance(instance) => instance.fmt(f),
+            Self::Suspected(step) => step.fmt(f),
+        }
+    }
+}
+
+impl From<&Resource> for ResourceId {
+    fn from(resource: &Resource) -> Self {
+        match resource {
+            Resource::Volume { volume } => Self::Volume(volume.clone()),
+            Resource::Snapshot { snapshot } => Self::Snapshot(snapshot.clone()),
+            Resource::Interface { interface } => Self::Interface(interface.clone()),
+            Resource::Image { image } => Self::Image(image.clone()),
+            Resource::Instance { instance, .. } => Self::Instance(instance.clone()),
+            Resource::Unsettled { kind, tags, .. } => Self::Suspected(Resource::suspected(*kind, tags)),
+        }
+    }
+}
+
+impl From<&VolumeId> for ResourceId {
+    fn from(volume: &VolumeId) -> Self {
+        Self::Volume(volume.clone())
+    }
+}
+
+impl From<&VolumeId> for Resource {
+    fn from(volume: &VolumeId) -> Self {
+        Self::Volume { volume: volume.clone() }
+    }
+}
+
+impl From<&SnapshotId> for ResourceId {
+    fn from(snapshot: &SnapshotId) -> Self {
+        Self::Snapshot(snapshot.clone())
+    }
+}
+
+impl From<&SnapshotId> for Resource {
+    fn from(snapshot: &SnapshotId) -> Self {
+        Self::Snapshot { snapshot: snapshot.clone() }
+    }
+}
+
+impl From<&InterfaceId> for ResourceId {
+    fn from(interface: &InterfaceId) -> Self {
+        Self::Interface(interface.clone())
+    }
+}
+
+impl From<&InterfaceId> for Resource {
+    fn from(interface: &InterfaceId) -> Self {
+        Self::Interface { interface: interface.clone() }
+    }
+}
+
+impl From<&ImageId> for ResourceId {
+    fn from(image: &ImageId) -> Self {
+        Self::Image(image.clone())
+    }
+}
+
+impl From<&ImageId> for Resource {
+    fn from(image: &ImageId) -> Self {
+        Self::Image { image: image.clone() }
+    }
+}
+
 impl Resource {
     /// Its id, as AWS writes it; for a suspected resource, the step that may have made it.
     #[must_use]
     pub fn id(&self) -> String {
-        match self {
-            Self::Interface { interface } => interface.to_string(),
-            Self::Image { image } => image.to_string(),
-            Self::Instance { instance, .. } => instance.to_string(),
-            Self::Unsettled { kind: made, tags, .. } => Self::suspected(*made, tags),
-            Self::Volume { volume } => volume.to_string(),
-            Self::Snapshot { snapshot } => snapshot.to_string(),
-        }
+        ResourceId::from(self).to_string()
     }
 
     /// The name of a resource that a step may have made: that of the attempt and, for a launch, whether it

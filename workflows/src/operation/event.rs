@@ -1,6 +1,7 @@
 //! The order that an operation starts with, and its events.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use perennial_engine::ids::Token;
@@ -53,6 +54,11 @@ pub struct Order {
     pub prune: Vec<resources::PruneItem>,
     /// Why.
     pub cause: Cause,
+    /// The file that the node's last instance was launched by, if the present one differs from it. It takes
+    /// the place of the present one when EC2 refuses that and the node has no instance, or is about to lose
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<Box<NodeSpec>>,
 }
 
 impl Order {
@@ -105,8 +111,9 @@ pub enum OperationEvent {
     },
     /// Another root method will be used.
     RootMethodChosen {
-        /// The instance on which the previous method was tried.
-        instance: InstanceId,
+        /// The instance on which the previous method was tried; none if it could not be tried on any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<InstanceId>,
         /// The previous method.
         from: RootMethod,
         /// The new method.
@@ -162,6 +169,16 @@ pub enum OperationEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restore: Option<Restore>,
     },
+    /// From now on the operation follows another file. Requests that were not made yet follow it.
+    SpecChanged {
+        /// The node's file, as the operation follows it.
+        spec: NodeSpec,
+        /// Why.
+        because: SpecChange,
+        /// The new root that was asked for is given up: the present one stays.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keeps_root: bool,
+    },
     /// The node is no longer brought onto an instance: every resource is freed.
     Diverted {
         /// Why.
@@ -195,6 +212,36 @@ pub enum OperationEvent {
         #[serde(default, skip_serializing_if = "Outcome::is_completed")]
         outcome: Outcome,
     },
+}
+
+/// Why an operation follows another file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecChange {
+    /// It was applied.
+    Applied {
+        /// The requester.
+        requested_by: String,
+    },
+    /// EC2 refuses what the file says, and the node has no instance, or is about to lose it: the operation
+    /// goes on with the file that the last instance was launched by.
+    LastGood {
+        /// What was refused.
+        refused: String,
+    },
+}
+
+impl fmt::Display for SpecChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Applied { requested_by } => {
+                write!(f, "goes on with the file that {requested_by} has applied")
+            }
+            Self::LastGood { refused } => {
+                write!(f, "goes on with the file that the last instance was launched by: {refused}")
+            }
+        }
+    }
 }
 
 /// The end of an operation that gave up bringing the node onto an instance.

@@ -1,6 +1,7 @@
 //! The facts of an operation, which its rules read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -12,14 +13,15 @@ use crate::model::capacity::CapacityPool;
 use crate::model::image::Placement;
 use crate::model::operation_id::OperationId;
 use crate::model::resources::{
-    HeldElastic, HeldInterface, HeldVolume, Origin, Orphan, Resource, ResourceKind, Retained,
+    HeldElastic, HeldInterface, HeldVolume, Origin, Resource, ResourceKind, Retained,
 };
 use crate::model::root::RootMethod;
 use crate::model::signal::{Certainty, Signal};
 use crate::model::survey::Kept;
 use crate::model::volume::{Found, Slot};
-use crate::operation::event::Diversion;
-use crate::step::intent::Intent;
+use crate::operation::cleanup::Cleanup;
+use crate::operation::event::{Diversion, Order};
+use crate::step::intent::{Intent, Launch};
 
 /// An interface of the node in another subnet than the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,22 +43,26 @@ impl Facts {
     /// The facts of the interface for an instance in a subnet; `None`: where the node was.
     pub(crate) fn interface_in(&self, subnet: Option<&SubnetId>) -> Option<&InterfaceFact> {
         match subnet {
-            None => self.interface.as_ref(),
-            Some(subnet) => {
-                self.elsewhere.as_ref().filter(|there| there.subnet == *subnet).map(|there| &there.fact)
-            }
+            None => self.network.interface.as_ref(),
+            Some(subnet) => self
+                .network
+                .elsewhere
+                .as_ref()
+                .filter(|there| there.subnet == *subnet)
+                .map(|there| &there.fact),
         }
     }
 
     /// Every interface of the node.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = &InterfaceFact> {
-        self.interface.iter().chain(self.elsewhere.iter().map(|there| &there.fact))
+        self.network.interface.iter().chain(self.network.elsewhere.iter().map(|there| &there.fact))
     }
 
     /// An interface of the node by its id.
     pub(crate) fn interface_mut(&mut self, id: &InterfaceId) -> Option<&mut InterfaceFact> {
-        let there = self.elsewhere.iter_mut().map(|there| &mut there.fact);
-        self.interface
+        let there = self.network.elsewhere.iter_mut().map(|there| &mut there.fact);
+        self.network
+            .interface
             .iter_mut()
             .chain(there)
             .find(|fact| fact.held.as_ref().is_some_and(|held| held.interface == *id))
@@ -64,8 +70,8 @@ impl Facts {
 
     /// An interface no longer exists: if it is needed, another one is created.
     pub(crate) fn forget_interface(&mut self, id: &InterfaceId) {
-        if self.elsewhere.as_ref().is_some_and(|there| there.id() == Some(id)) {
-            self.elsewhere = None;
+        if self.network.elsewhere.as_ref().is_some_and(|there| there.id() == Some(id)) {
+            self.network.elsewhere = None;
         } else if let Some(fact) = self.interface_mut(id) {
             *fact = InterfaceFact::new(None, None);
         }
@@ -75,11 +81,10 @@ impl Facts {
     pub(crate) fn made_elsewhere(&mut self, subnet: &SubnetId, fact: InterfaceFact, by: &OperationId) {
         let there = Elsewhere { subnet: subnet.clone(), fact };
         // The node continues in a third subnet.
-        let before = self.elsewhere.replace(there);
-        self.orphans.extend(before.as_ref().and_then(Elsewhere::id).map(|interface| Orphan {
-            resource: Resource::Interface { interface: interface.clone() },
-            because: format!("{by}: made for an instance that was lost"),
-        }));
+        let before = self.network.elsewhere.replace(there);
+        if let Some(interface) = before.as_ref().and_then(Elsewhere::id) {
+            self.cleanup.orphan(interface.into(), format!("{by}: made for an instance that was lost"));
+        }
     }
 }
 
@@ -230,12 +235,8 @@ pub struct Candidate {
     pub image: ImageId,
     /// Its spot request.
     pub spot_request: Option<SpotRequestId>,
-    /// Known once it runs: primary interface and address.
-    pub network: Option<(InterfaceId, Ipv4Addr)>,
-    /// Known once it runs: the volume it booted from.
-    pub root_volume: Option<VolumeId>,
-    /// Known once it runs: the root's device name.
-    pub root_device: Option<String>,
+    /// Known once it runs.
+    pub running: Option<Running>,
     /// Whether its root would survive its termination, or need not.
     pub protected: bool,
     /// Whether the node's root has been adopted.
@@ -244,6 +245,43 @@ pub struct Candidate {
     pub launched_with: BTreeMap<String, (Slot, SnapshotId)>,
     /// The node's address on it, if it could not stay the same.
     pub address: Option<Ipv4Addr>,
+    /// Whether every resource on it would survive its termination.
+    pub preserved: bool,
+    /// Whether every resource was looked at once more.
+    pub verified: bool,
+}
+
+/// The new instance, once it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its primary interface.
+    pub interface: InterfaceId,
+    /// Its primary address.
+    pub private_ip: Ipv4Addr,
+    /// Its root's device name.
+    pub root_device: String,
+    /// The volume it booted from, if the endpoint shows one.
+    pub root_volume: Option<VolumeId>,
+}
+
+impl Candidate {
+    /// Whether it was seen running.
+    #[must_use]
+    pub const fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Its primary interface, once it runs.
+    #[must_use]
+    pub fn interface(&self) -> Option<&InterfaceId> {
+        self.running.as_ref().map(|running| &running.interface)
+    }
+
+    /// The volume it boots from, once known.
+    #[must_use]
+    pub fn root_volume(&self) -> Option<&VolumeId> {
+        self.running.as_ref().and_then(|running| running.root_volume.as_ref())
+    }
 }
 
 /// A pool that could not serve.
@@ -251,8 +289,8 @@ pub struct Candidate {
 pub struct Rejected {
     /// The pool.
     pub pool: CapacityPool,
-    /// EC2's code, or one of Perennial's if the pool was not asked (`rules::capacity`).
-    pub code: String,
+    /// EC2's code, or why it was not asked.
+    pub because: String,
     /// When.
     pub at_ms: u64,
 }
@@ -272,13 +310,89 @@ pub struct Ladder {
     pub rejected: Vec<Rejected>,
 }
 
-/// A volume that was needed only for a while.
+/// How the launches of an operation went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LaunchHistory {
+    /// The order, with the file, that the last launch was intended by.
+    pub last_order: Option<Arc<Order>>,
+    /// How many in a row ended before their instance ran.
+    pub failed_in_a_row: u32,
+    /// The last of them.
+    pub last_failure: Option<LaunchFailure>,
+    /// EC2's reason for the newest of them that it gave one for.
+    pub reason: Option<String>,
+}
+
+/// A launch that ended before its instance ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Temporary {
-    /// The volume.
-    pub volume: VolumeId,
-    /// Whether it has been deleted.
-    pub deleted: bool,
+pub struct LaunchFailure {
+    /// The pool that was asked.
+    pub pool: CapacityPool,
+    /// The instance, if it is still to be fenced.
+    pub instance: Option<InstanceId>,
+    /// How it ended.
+    pub because: String,
+}
+
+impl fmt::Display for LaunchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.pool)?;
+        if let Some(instance) = &self.instance {
+            write!(f, "{instance}: ")?;
+        }
+        f.write_str(&self.because)
+    }
+}
+
+impl LaunchHistory {
+    /// A launch ended before its instance ran.
+    pub(crate) fn failed(&mut self, failure: LaunchFailure) {
+        self.failed_in_a_row += 1;
+        self.last_failure = Some(failure);
+    }
+
+    /// Records EC2's reason for an instance that ended before it ran.
+    pub(crate) fn failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
+        let is_last =
+            self.last_failure.as_ref().is_some_and(|failure| failure.instance.as_ref() == Some(instance));
+        if let Some(reason) = reason.filter(|_| is_last) {
+            self.reason = Some(format!("{reason} ({instance})"));
+        }
+    }
+}
+
+/// How the root reaches the new instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootPlan {
+    /// The method.
+    pub method: RootMethod,
+    /// The snapshot of the root.
+    pub snapshot: Option<SnapshotId>,
+    /// Whether that is a backup's.
+    pub is_borrowed: bool,
+    /// The image registered from it.
+    pub image: Option<ImageId>,
+    /// The volume that the root was cloned from in this operation.
+    pub cloned_from: Option<VolumeId>,
+}
+
+/// The node's interface and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkFacts {
+    /// The node's own interface (`primary_eni`, `secondary_eni`).
+    pub interface: Option<InterfaceFact>,
+    /// The interface that was created in another subnet, for a new instance there (`secondary_eni`).
+    pub elsewhere: Option<Elsewhere>,
+    /// The node's own address, once known.
+    pub address: Option<Ipv4Addr>,
+    /// Its addresses in pools of other subnets (`ip_pool`).
+    pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
+    /// The instance the secondary address has been moved to.
+    pub address_on: Option<InstanceId>,
+    /// The Elastic IP address, and the instance it leads to.
+    pub elastic: Option<(HeldElastic, InstanceId)>,
+    /// No address was free in the subnet where the node was, when a launch last asked there.
+    pub subnet_is_full: bool,
 }
 
 /// Where an operation goes.
@@ -301,34 +415,16 @@ pub struct Facts {
     pub placement: Option<Placement>,
     /// The node's volumes; the root only if it is kept and exists.
     pub volumes: BTreeMap<Slot, VolumeFact>,
-    /// The node's own interface (`primary_eni`, `secondary_eni`).
-    pub interface: Option<InterfaceFact>,
-    /// The interface that was created in another subnet, for a new instance there (`secondary_eni`).
-    pub elsewhere: Option<Elsewhere>,
+    /// Its interface and addresses.
+    pub network: NetworkFacts,
     /// The UEFI variables of the node's instance, in base64, as they were last read.
     pub uefi_data: Option<String>,
-    /// The node's own address, once known.
-    pub address: Option<Ipv4Addr>,
-    /// Its addresses in pools of other subnets (`ip_pool`).
-    pub addresses_elsewhere: BTreeMap<SubnetId, Ipv4Addr>,
-    /// The instance the secondary address has been moved to.
-    pub address_on: Option<InstanceId>,
-    /// The Elastic IP address, and the instance it leads to.
-    pub elastic: Option<(HeldElastic, InstanceId)>,
     /// Instances to be fenced.
     pub holders: Vec<Holder>,
     /// The new instance.
     pub candidate: Option<Candidate>,
-    /// How many launches were intended.
-    pub launches: u32,
-    /// How many candidates were lost.
-    pub losses: u32,
-    /// How many launches in a row ended before their instance ran.
-    pub failed_launches: u32,
-    /// How the last of them ended.
-    pub last_failure: String,
-    /// EC2's reason for the newest of them that it gave one for.
-    pub failure_reason: Option<String>,
+    /// How the launches went.
+    pub launches: LaunchHistory,
     /// The position on the ladder.
     pub ladder: Ladder,
     /// The survey it goes by: its own or the last operation's.
@@ -336,43 +432,23 @@ pub struct Facts {
     /// The round of the ladder that the last survey was for, however it ended.
     pub surveyed: Option<u32>,
     /// How the root reaches the new instance.
-    pub root_method: RootMethod,
-    /// The snapshot of the root.
-    pub root_snapshot: Option<SnapshotId>,
-    /// The image registered from it.
-    pub root_image: Option<ImageId>,
+    pub root: RootPlan,
     /// Snapshots of a backup that volumes are still to be made from.
     pub restore: BTreeMap<Slot, SnapshotId>,
-    /// Whether the root's snapshot is a backup's.
-    pub root_is_borrowed: bool,
-    /// The volume that the root was cloned from in this operation.
-    pub cloned_from: Option<VolumeId>,
     /// The backup, and its moment, of each volume that is restored from one.
     pub restored: BTreeMap<Slot, (BackupId, u64)>,
-    /// Snapshots of the node's volumes that this operation took.
-    pub copies: Vec<SnapshotId>,
     /// Volumes that continue as copies.
     pub superseded: Vec<Retained>,
-    /// Roots that were only booted once.
-    pub temporary: Vec<Temporary>,
     /// Roots of lost instances that may have carried the node for a while: kept for the operator to look at.
     pub outlived: Vec<VolumeId>,
-    /// Every resource on the candidate would survive its termination.
-    pub final_preserved: bool,
-    /// Every resource was looked at once more.
-    pub verified: bool,
     /// An interruption of the candidate that came when it was nearly done: the next operation's cause.
     pub carried_over: Option<Signal>,
-    /// Ids of deleted resources: superseded images, and those that `delete` has deleted.
-    pub deleted: Vec<String>,
+    /// Resources that are to be deleted, or were.
+    pub cleanup: Cleanup,
     /// Where it goes.
     pub direction: Direction,
-    /// Orphans of earlier operations, and resources this one may have made and looks for.
-    pub orphans: Vec<Orphan>,
     /// No further volume or interface is detached from the old instance while it runs: there is no time.
     pub handover_dropped: bool,
-    /// Resources that could not be cleaned up in this operation, by id, with the reason.
-    pub uncleaned: BTreeMap<String, String>,
 }
 
 impl Facts {
@@ -398,23 +474,9 @@ impl Facts {
         }
     }
 
-    /// Records EC2's reason for an instance that ended before it ran.
-    pub(crate) fn launches_failed_because(&mut self, instance: &InstanceId, reason: Option<&str>) {
-        if let Some(reason) = reason.filter(|_| self.last_failure.contains(instance.as_str())) {
-            self.failure_reason = Some(format!("{reason} ({instance})"));
-        }
-    }
-
-    pub(crate) fn add_copy(&mut self, snapshot: SnapshotId) {
-        if !self.copies.contains(&snapshot) {
-            self.copies.push(snapshot);
-        }
-    }
-
-    pub(crate) fn add_temporary(&mut self, volume: VolumeId) {
-        let is_ours = self.volumes.values().any(|fact| fact.id.as_ref() == Some(&volume));
-        if !is_ours && !self.temporary.iter().any(|temporary| temporary.volume == volume) {
-            self.temporary.push(Temporary { volume, deleted: false });
+    pub(crate) fn add_temporary(&mut self, volume: &VolumeId) {
+        if !self.volumes.values().any(|fact| fact.id.as_ref() == Some(volume)) {
+            self.cleanup.temporary(volume);
         }
     }
 
@@ -425,10 +487,10 @@ impl Facts {
         origin: Option<Origin>,
         operation: &OperationId,
     ) {
-        if let Intent::Launch { tags, .. } = launch {
+        if let Intent::Launch(Launch { tags, .. }) = launch {
             let resource = Resource::Unsettled { kind: ResourceKind::Volume, tags: tags.clone(), origin };
             let because = format!("{operation}: made with an instance that never ran");
-            self.orphans.push(Orphan { resource, because });
+            self.cleanup.orphan(resource, because);
         }
     }
 
@@ -450,29 +512,33 @@ pub struct Granted {
 impl Facts {
     /// The node's address in a subnet, if it has one there or one is reserved for it.
     pub(crate) fn address_in(&self, subnet: &SubnetId) -> Option<Ipv4Addr> {
-        if *subnet == self.subnet { self.address } else { self.addresses_elsewhere.get(subnet).copied() }
+        if *subnet == self.subnet {
+            self.network.address
+        } else {
+            self.network.addresses_elsewhere.get(subnet).copied()
+        }
     }
 
     /// Addresses were taken from the node's pools.
     pub(crate) fn granted(&mut self, here: Option<Ipv4Addr>, elsewhere: &BTreeMap<SubnetId, Ipv4Addr>) {
-        self.address = here.or(self.address);
-        self.addresses_elsewhere.extend(elsewhere.clone());
+        self.network.address = here.or(self.network.address);
+        self.network.addresses_elsewhere.extend(elsewhere.clone());
     }
 
     /// An address was returned to its pool.
     pub(crate) fn returned(&mut self, subnet: &SubnetId) {
         if *subnet == self.subnet {
-            (self.address, self.address_on) = (None, None);
+            (self.network.address, self.network.address_on) = (None, None);
         } else {
-            self.addresses_elsewhere.remove(subnet);
+            self.network.addresses_elsewhere.remove(subnet);
         }
     }
 
     /// Its addresses in other subnets than that of the instance that carries it now.
     pub(crate) fn addresses_but_in(&self, subnet: &SubnetId) -> BTreeMap<SubnetId, Ipv4Addr> {
-        let mut left = self.addresses_elsewhere.clone();
+        let mut left = self.network.addresses_elsewhere.clone();
         if left.remove(subnet).is_some() {
-            left.extend(self.address.map(|address| (self.subnet.clone(), address)));
+            left.extend(self.network.address.map(|address| (self.subnet.clone(), address)));
         }
         left
     }

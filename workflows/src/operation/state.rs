@@ -41,12 +41,13 @@ use crate::model::installation::{INSTALLATION_TAG, Mark};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::Origin;
+use crate::model::signal::Certainty;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::event::Order;
 use crate::operation::facts::{Candidate, Direction, Facts, Holder};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Fence, Intent};
 
 /// One step, from its intention to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +142,14 @@ impl Operation {
         self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
     }
 
+    /// Whether the node has no instance to go back to, or is about to lose it.
+    pub(crate) fn is_urgent(&self) -> bool {
+        let threatened = |old: &Holder| old.ended || old.certainty >= Certainty::Warned;
+        self.order.kind == OperationKind::Replace
+            && !self.gives_up()
+            && (self.no_return().is_some() || self.old().is_none_or(threatened))
+    }
+
     /// Whether an attachment of a volume is open: its instance may be writing to it.
     pub(crate) fn is_being_attached(&self, slot: &Slot) -> bool {
         self.has_open(&format!("attach:{slot}"))
@@ -166,6 +175,14 @@ impl Operation {
         self.order.spec.persist.root != RootMode::None
     }
 
+    /// Whether an adoption of the root by this instance is open: its call may come at any time.
+    pub(crate) fn is_adopting(&self, by: &InstanceId) -> bool {
+        self.steps.values().any(|record| {
+            record.outcome.is_none()
+                && matches!(record.intent.as_ref(), Intent::AdoptRoot(step) if step.instance == *by)
+        })
+    }
+
     /// Why the operation cannot be undone any more; `None` while it can.
     #[must_use]
     pub fn no_return(&self) -> Option<String> {
@@ -180,9 +197,12 @@ impl Operation {
         let Some(old) = self.facts.holders.iter().find(|holder| holder.is_old) else {
             return Some("there is no instance to go back to".to_owned());
         };
-        let fencing = self.steps.values().any(
-            |record| matches!(record.intent.as_ref(), Intent::Fence { instance, .. } if *instance == old.instance),
-        );
+        // A termination that EC2 has refused has not happened.
+        let is_refused = |record: &StepRecord| matches!(record.outcome, Some((Evidence::Refused { .. }, _)));
+        let fencing = self.steps.values().any(|record| {
+            matches!(record.intent.as_ref(), Intent::Fence(Fence { instance, .. }) if *instance == old.instance)
+                && !is_refused(record)
+        });
         if old.ended {
             Some(format!("{} is gone", old.instance))
         } else if fencing {
@@ -201,6 +221,11 @@ impl Operation {
     /// The instance that carried the node when the operation began.
     pub(crate) fn old(&self) -> Option<&Holder> {
         self.facts.holders.iter().find(|holder| holder.is_old)
+    }
+
+    /// Whether an instance carried the node when the operation began.
+    pub(crate) fn is_old(&self, instance: &InstanceId) -> bool {
+        self.old().is_some_and(|old| old.instance == *instance)
     }
 
     /// Whether the node can be paused, or its deletion begun, in the middle of this operation.
@@ -281,7 +306,7 @@ impl Operation {
             .collect();
         if self.keeps_root()
             && let Some(root) =
-                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume.clone())
+                self.facts.candidate.as_ref().and_then(|candidate| candidate.root_volume().cloned())
         {
             volumes.insert(Slot::Root, root);
         }

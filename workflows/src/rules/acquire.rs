@@ -12,11 +12,15 @@ use crate::operation::state::{Due, Operation};
 use crate::rules::cleanup::{clean, orphans};
 use crate::rules::transfer::TransferMethod;
 use crate::rules::{
-    address_retention, attached_volumes, capacity, existing_volumes, interface, root_clone, snapshot_ahead,
-    survey,
+    address_retention, attached_volumes, capacity, existing_volumes, interface, launch_refused, root_clone,
+    snapshot_ahead, survey,
 };
 use crate::spec::node::{DataVolumeSpec, Handover, NetworkMode};
-use crate::step::intent::{Intent, LaunchInterface};
+use crate::step::intent::{
+    AdoptRoot, Associate, Attach, CreateVolume, DeleteSnapshot, DeleteVolume, DeregisterImage, Intent,
+    Launch, LaunchInterface, MoveAddress, Preserve, RegisterImage, Resolve, SnapshotRoot, SnapshotVolume,
+    Start, Verify,
+};
 
 /// Every rule of the acquire half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -27,7 +31,9 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let new = op.facts.candidate.iter().filter_map(|candidate| candidate.pool.subnet.as_ref());
         let unnamed = new.filter(|subnet| !spec.subnets().any(|named| named == *subnet));
         let others = spec.subnets().chain(unnamed).filter(|subnet| *subnet != home).cloned().collect();
-        return vec![Intent::Resolve { subnet: home.clone(), image: spec.image.clone(), others }.into()];
+        return vec![
+            Intent::Resolve(Resolve { subnet: home.clone(), image: spec.image.clone(), others }).into(),
+        ];
     };
     let mut due = Vec::new();
     due.extend(survey::due(op, placement));
@@ -41,12 +47,12 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     }
     match &op.facts.candidate {
         None => due.extend(launch(op, placement)),
-        Some(candidate) if candidate.network.is_none() => {
+        Some(candidate) if !candidate.runs() => {
             due.push(
-                Intent::Start {
+                Intent::Start(Start {
                     instance: candidate.instance.clone(),
                     devices: candidate.launched_with.keys().cloned().collect(),
-                }
+                })
                 .into(),
             );
         }
@@ -59,7 +65,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
 /// known.
 fn make(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
     let zone = match &op.facts.candidate {
-        Some(candidate) if candidate.network.is_some() => op.zone_of(placement, &candidate.pool),
+        Some(candidate) if candidate.runs() => op.zone_of(placement, &candidate.pool),
         Some(_) | None if placement.other_zones.is_empty() => &placement.zone,
         Some(_) | None => "",
     };
@@ -87,7 +93,7 @@ fn create_volume(
 ) -> Due {
     let slot = Slot::Data(wanted.name.clone());
     let step = format!("create_volume:{slot}");
-    Intent::CreateVolume {
+    Intent::CreateVolume(CreateVolume {
         client_token: op.client_token(&step),
         tags: op.tags(&step, "data"),
         slot,
@@ -99,7 +105,7 @@ fn create_volume(
         encrypted: wanted.encrypted,
         kms_key: wanted.kms_key.clone(),
         snapshot,
-    }
+    })
     .into()
 }
 
@@ -112,7 +118,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
         let Some(fact) = op.facts.volumes.get(&slot) else { continue };
         let (Place::Free, Some(volume)) = (&fact.place, &fact.id) else { continue };
         let way = op.transfer_method(&slot, fact, &pool);
-        let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.network.is_some());
+        let runs = op.facts.candidate.as_ref().is_some_and(|candidate| candidate.runs());
         // While an attachment is open, its instance may write: a snapshot from before it is not used.
         let own = fact.snapshot.as_ref().filter(|_| !op.is_being_attached(&slot));
         match (way, op.facts.restore.get(&slot).or(own)) {
@@ -122,7 +128,9 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             (TransferMethod::Copy | TransferMethod::Launch, None) => {
                 let tags = snapshot_ahead::tags(op, volume);
                 let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
-                due.push(Intent::SnapshotVolume { slot, volume: volume.clone(), tags }.into());
+                due.push(
+                    Intent::SnapshotVolume(SnapshotVolume { slot, volume: volume.clone(), tags }).into(),
+                );
             }
             // Only past the point of no return is the old volume given up for its copy.
             (TransferMethod::Copy, Some(snapshot))
@@ -139,7 +147,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
 
 /// The root continues as an image of itself.
 fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
-    match (&op.facts.root_snapshot, &op.facts.root_image) {
+    match (&op.facts.root.snapshot, &op.facts.root.image) {
         (None, _) => {
             let Some(root) = op.facts.volumes.get(&Slot::Root) else { return };
             let (Place::Free, Some(volume)) = (&root.place, &root.id) else { return };
@@ -147,16 +155,16 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 return;
             }
             let tags = snapshot_ahead::tags(op, volume).unwrap_or_else(|| op.tags("snapshot_root", "root"));
-            due.push(Intent::SnapshotRoot { volume: volume.clone(), tags }.into());
+            due.push(Intent::SnapshotRoot(SnapshotRoot { volume: volume.clone(), tags }).into());
         }
         (Some(snapshot), None) => due.push(
-            Intent::RegisterImage {
+            Intent::RegisterImage(RegisterImage {
                 name: image_name(op, snapshot),
                 snapshot: snapshot.clone(),
                 facts: placement.image.clone(),
                 uefi_data: op.facts.uefi_data.clone(),
                 tags: op.tags("register_image", "root"),
-            }
+            })
             .into(),
         ),
         (Some(_), Some(_)) => {}
@@ -181,17 +189,20 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let pool = asked.pool;
     let image = match op.root_method_of(&pool) {
         RootMethod::Fresh | RootMethod::Adopt | RootMethod::Clone => spec.image.clone(),
-        RootMethod::Image => facts.root_image.clone()?,
+        RootMethod::Image => facts.root.image.clone()?,
     };
     let volumes = op.launch_volumes(&pool)?;
     let new = |subnet: &SubnetId| LaunchInterface::New {
         subnet: subnet.clone(),
         groups: spec.security_groups.clone(),
     };
-    let kept = facts.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
+    let kept = facts.network.interface.as_ref().filter(|_| spec.persist.network == NetworkMode::PrimaryEni);
     let interface = match (kept, &pool.subnet) {
         (_, Some(subnet)) => new(subnet),
-        (None, None) => new(&facts.subnet),
+        (None, None) => match launch_refused::kept_interface(op, &pool) {
+            Some(kept) => LaunchInterface::Kept(kept),
+            None => new(&facts.subnet),
+        },
         (Some(fact), None) => match (&fact.place, &fact.held) {
             (Place::Free, Some(held)) if interface::are_groups_right(op) => {
                 LaunchInterface::Kept(held.interface.clone())
@@ -201,8 +212,8 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     };
     // The requested size and type of the root are for the node's own root, not for one that is booted only
     // once.
-    let own_root = facts.root_method == RootMethod::Fresh;
-    let intent = Intent::Launch {
+    let own_root = facts.root.method == RootMethod::Fresh;
+    let intent = Intent::Launch(Launch {
         client_token: op.client_token("launch"),
         ask_anyway: asked.ask_anyway,
         on_demand_max: asked.on_demand_max,
@@ -221,7 +232,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         instance_profile: spec.instance_profile.clone(),
         user_data: spec.user_data.clone(),
         tags: op.tags("launch", "instance"),
-    };
+    });
     Some(Due { intent, not_before_ms: facts.ladder.not_before_ms })
 }
 
@@ -229,17 +240,17 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
 fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let facts = &op.facts;
     if !candidate.protected
-        && let Some(root) = &candidate.root_volume
+        && let Some(root) = candidate.root_volume()
     {
         due.push(
-            Intent::Preserve {
+            Intent::Preserve(Preserve {
                 instance: candidate.instance.clone(),
                 volumes: vec![root.clone()],
                 interface: None,
                 address_interface: None,
                 others: None,
                 uefi: false,
-            }
+            })
             .into(),
         );
     }
@@ -250,13 +261,13 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && let (Place::Free, Some(volume)) = (&root.place, &root.id)
     {
         due.push(
-            Intent::AdoptRoot {
+            Intent::AdoptRoot(AdoptRoot {
                 instance: candidate.instance.clone(),
                 volume: volume.clone(),
-                temporary: candidate.root_volume.clone(),
+                temporary: candidate.root_volume().cloned(),
                 client_token: op.client_token("adopt_root"),
                 tags: op.tags("adopt_root", "root"),
-            }
+            })
             .into(),
         );
     }
@@ -268,12 +279,12 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             && !op.has_open(&format!("delete_volume:{volume}"))
         {
             due.push(
-                Intent::Attach {
+                Intent::Attach(Attach {
                     slot: slot.clone(),
                     volume: volume.clone(),
                     instance: candidate.instance.clone(),
                     device: fact.device.clone(),
-                }
+                })
                 .into(),
             );
         }
@@ -288,16 +299,16 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 /// Brings the node's private and public address onto the running candidate.
 fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     if may_move_address(op, candidate)
-        && let Some((interface, _)) = &candidate.network
+        && let Some(interface) = candidate.interface()
     {
         due.push(
-            Intent::MoveAddress {
+            Intent::MoveAddress(MoveAddress {
                 instance: candidate.instance.clone(),
                 interface: interface.clone(),
                 address: op.address_on(candidate),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -305,10 +316,10 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
         && !leads_to(op, allocation, &candidate.instance)
         && may_move(op, candidate)
         && has_address(op, candidate)
-        && let Some((interface, _)) = &candidate.network
+        && let Some(interface) = candidate.interface()
     {
         due.push(
-            Intent::Associate {
+            Intent::Associate(Associate {
                 allocation: allocation.clone(),
                 instance: candidate.instance.clone(),
                 interface: interface::addressed(op, candidate.pool.subnet.as_ref(), interface),
@@ -317,7 +328,7 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                     .filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&candidate.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -325,14 +336,18 @@ fn carry_addresses(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
 
 /// Whether the Elastic IP address leads to an instance.
 pub(crate) fn leads_to(op: &Operation, allocation: &AllocationId, instance: &InstanceId) -> bool {
-    op.facts.elastic.as_ref().is_some_and(|(held, on)| held.allocation == *allocation && on == instance)
+    op.facts
+        .network
+        .elastic
+        .as_ref()
+        .is_some_and(|(held, on)| held.allocation == *allocation && on == instance)
 }
 
 /// Whether the candidate has the node's own address, if there is one that moves.
 fn has_address(op: &Operation, candidate: &Candidate) -> bool {
     match op.order.spec.persist.network {
         NetworkMode::SecondaryIp | NetworkMode::IpPool => {
-            op.facts.address_on.as_ref() == Some(&candidate.instance)
+            op.facts.network.address_on.as_ref() == Some(&candidate.instance)
         }
         NetworkMode::SecondaryEni => interface::is_on(op, &candidate.instance),
         NetworkMode::PrimaryEni | NetworkMode::None => true,
@@ -371,12 +386,12 @@ pub(crate) fn in_place(op: &Operation, candidate: &Candidate) -> bool {
     let root = match op.root_method_of(&candidate.pool) {
         RootMethod::Adopt | RootMethod::Clone => candidate.adopted && candidate.protected,
         RootMethod::Fresh => candidate.protected,
-        RootMethod::Image => candidate.protected && op.facts.root_image.as_ref() == Some(&candidate.image),
+        RootMethod::Image => candidate.protected && op.facts.root.image.as_ref() == Some(&candidate.image),
     };
     let network = match op.order.spec.persist.network {
         NetworkMode::PrimaryEni => {
             Operation::has_moved(candidate)
-                || op.facts.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
+                || op.facts.network.interface.as_ref().is_some_and(|fact| on_candidate(&fact.place))
         }
         NetworkMode::SecondaryIp | NetworkMode::SecondaryEni | NetworkMode::IpPool | NetworkMode::None => {
             has_address(op, candidate)
@@ -395,33 +410,31 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     let volumes = op.volumes_on_candidate();
     let own_interface = op.interface_on(candidate);
     let address_interface = address_retention::preserved(op, &candidate.instance);
-    if !facts.final_preserved
-        && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
+    if !candidate.preserved && (!volumes.is_empty() || own_interface.is_some() || address_interface.is_some())
     {
         due.push(
-            Intent::Preserve {
+            Intent::Preserve(Preserve {
                 instance: candidate.instance.clone(),
                 volumes: volumes.into_values().collect(),
                 interface: own_interface,
                 address_interface,
                 others: None,
                 uefi: false,
-            }
+            })
             .into(),
         );
         return;
     }
-    if !facts.verified {
+    if !candidate.verified {
         due.push(
-            Intent::Verify {
+            Intent::Verify(Verify {
                 instance: candidate.instance.clone(),
                 volumes,
                 interface: candidate
-                    .network
-                    .as_ref()
-                    .map(|(primary, _)| interface::addressed(op, candidate.pool.subnet.as_ref(), primary)),
+                    .interface()
+                    .map(|primary| interface::addressed(op, candidate.pool.subnet.as_ref(), primary)),
                 address: op.address_on(candidate),
-            }
+            })
             .into(),
         );
         return;
@@ -437,35 +450,30 @@ fn finish(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
     due.extend(orphans(op));
     let superseded = op.superseded_things();
     let loose = superseded.iter().filter(|resource| match resource {
-        Resource::Interface { interface } => {
-            op.is_to_clean(interface.as_str()) && interface::is_free(op, interface)
-        }
+        Resource::Interface { interface } => op.is_to_clean(interface) && interface::is_free(op, interface),
         Resource::Snapshot { .. } if op.has_images_to_clean() => false,
-        resource => op.is_to_clean(&resource.id()),
+        resource => op.is_to_clean(*resource),
     });
     due.extend(loose.filter_map(clean).map(Due::from));
-    for temporary in facts.temporary.iter().filter(|temporary| !temporary.deleted) {
-        let ours = volumes.values().any(|volume| *volume == temporary.volume);
-        if !ours && op.is_to_clean(temporary.volume.as_str()) {
+    for temporary in facts.cleanup.temporaries() {
+        let ours = volumes.values().any(|volume| volume == temporary);
+        if !ours && op.is_to_clean(temporary) {
             due.push(
-                Intent::DeleteVolume {
-                    volume: temporary.volume.clone(),
+                Intent::DeleteVolume(DeleteVolume {
+                    volume: temporary.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
-                }
+                })
                 .into(),
             );
         }
     }
-    if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root_image.is_some() {
+    if matches!(op.order.kind, OperationKind::Replace | OperationKind::Resume) && facts.root.image.is_some() {
         for old in &op.order.before.root_images {
-            if op.is_to_clean(old.image.as_str()) {
-                due.push(Intent::DeregisterImage { image: old.image.clone() }.into());
-            } else if !old.borrowed
-                && facts.deleted.contains(&old.image.to_string())
-                && op.is_to_clean(old.snapshot.as_str())
-            {
-                due.push(Intent::DeleteSnapshot { snapshot: old.snapshot.clone() }.into());
+            if op.is_to_clean(&old.image) {
+                due.push(Intent::DeregisterImage(DeregisterImage { image: old.image.clone() }).into());
+            } else if !old.borrowed && facts.cleanup.is_deleted(&old.image) && op.is_to_clean(&old.snapshot) {
+                due.push(Intent::DeleteSnapshot(DeleteSnapshot { snapshot: old.snapshot.clone() }).into());
             }
         }
     }

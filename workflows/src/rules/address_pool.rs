@@ -7,7 +7,7 @@ use crate::model::name::NodeName;
 use crate::model::operation_id::OperationKind;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, MoveAddress, ReturnAddress};
 
 /// The pools of an operation's node, by subnet, with the address it has of each.
 fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Option<Ipv4Addr>)> {
@@ -40,8 +40,8 @@ pub(crate) fn held_by_another(op: &Operation) -> Option<(SubnetId, String)> {
     if op.facts.is_undoing() {
         return None;
     }
-    let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress { .. }))?;
-    let Intent::MoveAddress { address: Some(asked), .. } = *last.intent else { return None };
+    let last = op.steps.values().rev().find(|record| matches!(*record.intent, Intent::MoveAddress(_)))?;
+    let Intent::MoveAddress(MoveAddress { address: Some(asked), .. }) = *last.intent else { return None };
     // An address the node has now, not one that was given up already.
     let (subnet, _, _) = pools_of(op).find(|(subnet, _, address)| {
         let is_new = op.order.kind == OperationKind::Provision || **subnet != op.facts.subnet;
@@ -65,7 +65,12 @@ pub(crate) fn give_back(op: &Operation) -> Option<Due> {
     let (subnet, pool, address) =
         pools_of(op).find_map(|(subnet, pool, address)| Some((subnet, pool, address?)))?;
     Some(
-        Intent::ReturnAddress { pool: pool.clone(), subnet: subnet.clone(), address, own: op.own_tags() }
-            .into(),
+        Intent::ReturnAddress(ReturnAddress {
+            pool: pool.clone(),
+            subnet: subnet.clone(),
+            address,
+            own: op.own_tags(),
+        })
+        .into(),
     )
 }

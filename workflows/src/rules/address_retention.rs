@@ -25,7 +25,7 @@ use crate::model::operation_id::OperationKind;
 use crate::model::resources::{Resource, Resources};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, MoveAddress};
 
 /// Whether the node's address is a secondary one on its carrier's primary interface.
 fn is_secondary(before: &Resources) -> bool {
@@ -35,7 +35,9 @@ fn is_secondary(before: &Resources) -> bool {
 /// The interface of an instance that has, or may have, the node's address.
 pub(crate) fn of(op: &Operation, instance: &InstanceId) -> Option<InterfaceId> {
     let moved = op.steps.values().rev().find_map(|record| match record.intent.as_ref() {
-        Intent::MoveAddress { instance: to, interface, .. } if to == instance => Some(interface.clone()),
+        Intent::MoveAddress(MoveAddress { instance: to, interface, .. }) if to == instance => {
+            Some(interface.clone())
+        }
         _ => None,
     });
     let before = op.order.before.carrier.as_ref().filter(|carrier| carrier.instance == *instance);
@@ -55,8 +57,8 @@ fn outlived(op: &Operation) -> Vec<InterfaceId> {
     let holders = op.facts.holders.iter().filter_map(|holder| of(op, &holder.instance));
     let mut all: Vec<InterfaceId> =
         op.order.before.address_interface.iter().cloned().chain(holders).collect();
-    let now = op.facts.candidate.as_ref().and_then(|candidate| candidate.network.as_ref());
-    all.retain(|interface| now.is_none_or(|(primary, _)| primary != interface));
+    let now = op.facts.candidate.as_ref().and_then(|candidate| candidate.interface());
+    all.retain(|interface| now != Some(interface));
     let mut seen = Vec::new();
     all.retain(|interface| {
         let is_new = !seen.contains(interface);
@@ -68,13 +70,13 @@ fn outlived(op: &Operation) -> Vec<InterfaceId> {
 
 /// Which of them has the address, as far as known; `None` if the node has no such address (any more).
 pub(crate) fn keeper(op: &Operation) -> Option<InterfaceId> {
-    if !op.order.spec.persist.network.moves_address() || op.facts.address.is_none() {
+    if !op.order.spec.persist.network.moves_address() || op.facts.network.address.is_none() {
         return None;
     }
     let moved = op.steps.values().rev().find_map(|record| match (record.intent.as_ref(), &record.outcome) {
         // In another subnet the address is another one.
-        (Intent::MoveAddress { interface, .. }, Some((Evidence::Moved { address }, _)))
-            if Some(*address) == op.facts.address =>
+        (Intent::MoveAddress(MoveAddress { interface, .. }), Some((Evidence::Moved { address }, _)))
+            if Some(*address) == op.facts.network.address =>
         {
             Some(interface.clone())
         }
@@ -98,7 +100,7 @@ pub(crate) fn spare(op: &Operation) -> impl Iterator<Item = Resource> {
 /// The steps that delete those.
 pub(crate) fn dispose(op: &Operation) -> impl Iterator<Item = Due> {
     spare(op)
-        .filter(|resource| op.is_to_clean(&resource.id()))
+        .filter(|resource| op.is_to_clean(resource))
         .filter_map(|resource| crate::rules::cleanup::clean(&resource))
         .map(Due::from)
 }

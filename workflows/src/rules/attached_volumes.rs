@@ -55,7 +55,7 @@ use crate::rules::{device_names, existing_volumes};
 use crate::spec::checks::canonical_device;
 use crate::spec::node::{AttachedVolumes, DATA_VOLUMES_MAX, DataVolumeSpec, NodeSpec};
 use crate::step::evidence::Evidence;
-use crate::step::intent::{Intent, LaunchVolume};
+use crate::step::intent::{LaunchVolume, Preserve};
 
 /// The check of other volumes that the step `preserve` makes beside the node's own.
 pub(crate) fn others(op: &Operation, instance: &InstanceId) -> Option<OtherVolumes> {
@@ -64,12 +64,11 @@ pub(crate) fn others(op: &Operation, instance: &InstanceId) -> Option<OtherVolum
 }
 
 /// The result of a look at an instance: every volume that the node adopts, with its name.
-pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec<OperationEvent> {
-    let (Intent::Preserve { instance, others: Some(_), .. }, Evidence::PreservedWith { found, .. }) =
-        (intent, evidence)
-    else {
+pub(crate) fn taken(op: &Operation, asked: &Preserve, evidence: &Evidence) -> Vec<OperationEvent> {
+    let Evidence::PreservedWith { found, .. } = evidence else { return Vec::new() };
+    if asked.others.is_none() {
         return Vec::new();
-    };
+    }
     let mut slots: Vec<Slot> = op.facts.volumes.keys().cloned().collect();
     let mut events = Vec::new();
     for seen in found {
@@ -80,7 +79,7 @@ pub(crate) fn taken(op: &Operation, intent: &Intent, evidence: &Evidence) -> Vec
         let slot = Slot::Data(name(&op.order.spec, &slots, &seen.device, seen.name.as_deref()));
         slots.push(slot.clone());
         events.push(OperationEvent::VolumeFound {
-            instance: instance.clone(),
+            instance: asked.instance.clone(),
             slot,
             held: HeldVolume {
                 volume: seen.volume.clone(),

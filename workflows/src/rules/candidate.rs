@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::model::aws::{InstanceId, VolumeId};
-use crate::model::resources::{Orphan, Resource};
 use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Holder, Place};
@@ -42,7 +41,7 @@ impl Operation {
         let Some(candidate) = self.facts.candidate.take() else { return };
         let root_method = self.root_method_of(&candidate.pool);
         // Volumes that were created with an instance that never ran hold no data.
-        if candidate.network.is_none()
+        if !candidate.runs()
             && !candidate.launched_with.is_empty()
             && let Some(launch) = self.launch_of(&candidate.instance)
         {
@@ -50,21 +49,17 @@ impl Operation {
             self.facts.suspect_volumes_of(&launch, origin, &self.id);
         }
         if Self::has_moved(&candidate)
-            && self.facts.final_preserved
+            && candidate.preserved
             && self.order.spec.persist.network == NetworkMode::PrimaryEni
-            && let Some((interface, _)) = &candidate.network
+            && let Some(interface) = candidate.interface()
         {
-            let resource = Resource::Interface { interface: interface.clone() };
-            self.facts.orphans.push(Orphan { resource, because: format!("{}: of a lost instance", self.id) });
+            self.facts.cleanup.orphan(interface.into(), format!("{}: of a lost instance", self.id));
         }
-        let adopting = self.steps.values().any(|record| {
-            record.outcome.is_none()
-                && matches!(record.intent.as_ref(), Intent::AdoptRoot { instance, .. } if *instance == candidate.instance)
-        });
-        let is_root = |volume: &VolumeId| candidate.root_volume.as_ref() == Some(volume);
+        let adopting = self.is_adopting(&candidate.instance);
+        let is_root = |volume: &VolumeId| candidate.root_volume() == Some(volume);
         let preserving = self.steps.values().any(|record| match record.intent.as_ref() {
-            Intent::Preserve { instance, volumes, .. } => {
-                *instance == candidate.instance && volumes.iter().any(is_root)
+            Intent::Preserve(preserve) => {
+                preserve.instance == candidate.instance && preserve.volumes.iter().any(is_root)
             }
             _ => false,
         });
@@ -77,26 +72,24 @@ impl Operation {
         }
         let carries =
             keeps_address || facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
-        if let Some(root) = candidate.root_volume.clone().filter(|_| !candidate.adopted) {
+        if let Some(root) = candidate.root_volume().cloned().filter(|_| !candidate.adopted) {
             // A root that was launched as the node's own may have been written to; only a root that waited
             // for an adoption is known to be worthless. One that was never to be protected dies with its
             // instance. One that was may have outlived it, with whatever it was given.
             let adopts = matches!(root_method, RootMethod::Adopt | RootMethod::Clone);
             let of_no_worth = adopts || !keeps_root || !(candidate.protected || preserving);
             if of_no_worth || why == GivenUp::RungChanged {
-                facts.add_temporary(root);
+                facts.add_temporary(&root);
             } else {
                 facts.outlived.push(root);
             }
         }
-        if facts.address_on.as_ref() == Some(&candidate.instance) {
-            facts.address_on = None;
+        if facts.network.address_on.as_ref() == Some(&candidate.instance) {
+            facts.network.address_on = None;
         }
-        if facts.elastic.as_ref().is_some_and(|(_, on)| *on == candidate.instance) {
-            facts.elastic = None;
+        if facts.network.elastic.as_ref().is_some_and(|(_, on)| *on == candidate.instance) {
+            facts.network.elastic = None;
         }
-        facts.final_preserved = false;
-        facts.verified = false;
         facts.carried_over = None;
         facts
             .holders

@@ -11,7 +11,8 @@
 //!
 //! - After the last pool comes a pause: 15 s at first, five minutes at most.
 //!   - Why: a notice gives two minutes; later, asking more often brings no capacity.
-//! - A pool that had no capacity is not asked for three minutes, by any node ([`REMEMBERED`]).
+//! - A pool that had no capacity is not asked for three minutes, by any node
+//!   ([`NotAsked::Remembered`](crate::model::capacity::NotAsked)).
 //!   - Why: each refusal costs a call and a second, and its answer is known.
 //! - A stretch (pools of one market and one subnet) is left only after one of its pools was really asked.
 //!   - Why: no node pays for on-demand, or leaves its zone, on memory alone; and a round never consists of
@@ -20,7 +21,8 @@
 //!   - Why: spot may come back within the time a node can do without.
 //! - If an on-demand pool opens before the pause would be over, the ladder waits for it instead.
 //!   - Why: the time that the file asks for is the time it takes.
-//! - An on-demand pool is refused while `on_demand.max_nodes` nodes are on demand ([`ON_DEMAND_BUDGET`]).
+//! - An on-demand pool is refused while `on_demand.max_nodes` nodes are on demand
+//!   ([`NotAsked::OnDemandBudget`](crate::model::capacity::NotAsked)).
 //!   - Why: a shortage of spot must not become an unbounded bill.
 //!
 //! If the file states requirements for types, an order, or a maximum price, the pools come from a survey: see
@@ -51,27 +53,20 @@
 //! Pools are not asked in parallel: `docs/decisions/0008-one-launch-at-a-time.md` says why.
 //!
 //! The memory lives with the workers and may be lost at any time; that costs calls only. The budget is
-//! counted from the journal. Both answer a launch with "no capacity" and a code of ours, before any call is
-//! made.
+//! counted from the journal. Both end a launch as `not_asked`, before any call is made.
 
 use std::time::Duration;
 
 use perennial_engine::retry::Intervals;
 
 use crate::model::aws::{Market, SubnetId};
-use crate::model::capacity::CapacityPool;
+use crate::model::capacity::{CapacityPool, NotAsked};
 use crate::model::signal::Cause;
 use crate::model::survey::{Kept, Question, Ranked};
 use crate::operation::facts::{Ladder, Rejected};
 use crate::operation::state::Operation;
 use crate::spec::checks::makes_before_it_breaks;
 use crate::spec::node::{NodeSpec, ReturnToSpot};
-
-/// The code of a pool that was not asked, because it had no capacity a moment ago.
-pub const REMEMBERED: &str = "Perennial.Remembered";
-
-/// The code of an on-demand pool that was not asked, because the maximum number of nodes is on demand.
-pub const ON_DEMAND_BUDGET: &str = "Perennial.OnDemandBudget";
 
 /// The pause between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without
 /// capacity for three minutes; the first rounds are faster because a notice gives two.
@@ -96,12 +91,6 @@ pub(crate) struct Asked {
     pub(crate) ask_anyway: bool,
     /// The maximum number of nodes on demand, including this one.
     pub(crate) on_demand_max: Option<u32>,
-}
-
-/// Whether a refusal came from EC2, and not from Perennial.
-#[must_use]
-pub fn is_answer(code: &str) -> bool {
-    !matches!(code, REMEMBERED | ON_DEMAND_BUDGET)
 }
 
 /// Whether an operation knows any pool at all.
@@ -136,7 +125,7 @@ pub(crate) fn gives_up(op: &Operation) -> Option<String> {
     is_due.then(|| {
         let last = facts.ladder.rejected.iter().rev().take(REASONS_MAX).rev();
         let refusals: Vec<String> =
-            last.map(|rejected| format!("{}: {}", rejected.pool, rejected.code)).collect();
+            last.map(|rejected| format!("{}: {}", rejected.pool, rejected.because)).collect();
         format!("no spot pool could carry the node, it stays where it is ({})", refusals.join("; "))
     })
 }
@@ -156,16 +145,30 @@ pub(crate) fn next(op: &Operation) -> Option<Asked> {
     })
 }
 
-/// Goes to the next pool of the ladder, after one that could not serve.
-pub(crate) fn climb(op: &mut Operation, pool: CapacityPool, code: String, at_ms: u64) {
+/// Goes to the next pool of the ladder, after one that was asked and could not serve.
+pub(crate) fn climb(op: &mut Operation, pool: CapacityPool, because: String, at_ms: u64) {
+    op.facts.ladder.answered = true;
+    go_on(op, pool, because, at_ms);
+}
+
+/// Goes to the next pool of the ladder, after one that was not asked.
+pub(crate) fn pass_over(op: &mut Operation, pool: CapacityPool, because: &NotAsked, at_ms: u64) {
+    go_on(op, pool, because.to_string(), at_ms);
+}
+
+fn go_on(op: &mut Operation, pool: CapacityPool, because: String, at_ms: u64) {
     let pools = pools(op);
     let opens_ms = op.started_at_ms + u64::from(op.order.spec.capacity.on_demand.after_s) * 1_000;
     let ladder = &mut op.facts.ladder;
-    ladder.answered |= is_answer(&code);
-    if ladder.rejected.len() < REJECTED_MAX {
-        ladder.rejected.push(Rejected { pool, code, at_ms });
-    }
     let place = ladder.next % pools.len().max(1);
+    // The file was changed while this pool was asked: the new ladder has its own next pool.
+    let is_next = pools.get(place) == Some(&pool);
+    if ladder.rejected.len() < REJECTED_MAX {
+        ladder.rejected.push(Rejected { pool, because, at_ms });
+    }
+    if !is_next {
+        return;
+    }
     let is_closed = |pool: &CapacityPool| pool.market == Market::OnDemand && at_ms < opens_ms;
     let above = pools.iter().enumerate().skip(place + 1);
     if let Some((next, _)) = above.into_iter().find(|(_, pool)| !is_closed(pool)) {
@@ -177,6 +180,13 @@ pub(crate) fn climb(op: &mut Operation, pool: CapacityPool, code: String, at_ms:
     ladder.not_before_ms = if waited_for.is_some() { opens_ms } else { again_ms };
     ladder.next = waited_for.unwrap_or(0);
     ladder.answered = false;
+}
+
+/// Another file says which pools there are: they are asked at once, from the first one on.
+pub(crate) fn begin_anew(op: &mut Operation) {
+    let rejected = std::mem::take(&mut op.facts.ladder.rejected);
+    op.facts.ladder = Ladder { rejected, ..Ladder::default() };
+    op.facts.surveyed = None;
 }
 
 /// No pool may be asked now: the next look at them follows after a pause.
@@ -238,6 +248,8 @@ impl Ladder {
         self.answered &=
             pools.get(from).zip(pools.get(to)).is_some_and(|(from, to)| is_one_stretch(from, to));
         self.next = to;
+        // The round has begun: what it waited for is over, whatever the clock shows now.
+        self.not_before_ms = 0;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::operation::state::Operation;
 use crate::spec::checks::canonical_device;
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Attach, Intent};
 
 /// The names to choose from, in order: those the EC2 User Guide recommends for data volumes (`/dev/sd[f-p]`),
 /// then those it allows beyond them.
@@ -48,7 +48,7 @@ pub(crate) fn add_absent(spec: &NodeSpec, volumes: &mut BTreeMap<Slot, VolumeFac
 /// Another name for a volume whose name is in use on the instance; none that was refused in this operation.
 pub(crate) fn another(op: &Operation) -> Option<String> {
     let refused = op.steps.values().filter_map(|record| match (&*record.intent, &record.outcome) {
-        (Intent::Attach { device, .. }, Some((Evidence::DeviceInUse, _))) => Some(device.as_str()),
+        (Intent::Attach(Attach { device, .. }), Some((Evidence::DeviceInUse, _))) => Some(device.as_str()),
         _ => None,
     });
     let held = op.facts.volumes.values().map(|fact| fact.device.as_str());

@@ -29,7 +29,7 @@ use crate::model::volume::Slot;
 use crate::operation::state::{Due, Operation};
 use crate::spec::node::{DataVolumeSpec, NodeSpec};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Attach, ClaimVolume, Intent, Release};
 
 /// Checks the volume that the file names; `None` when a new volume is to be created.
 pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Option<Due> {
@@ -38,20 +38,20 @@ pub(crate) fn take(op: &Operation, wanted: &DataVolumeSpec, zone: &str) -> Optio
     let was_lost = op.steps.values().any(|record| {
         let of_it = matches!(
             &*record.intent,
-            Intent::Release { volume: of, .. } | Intent::Attach { volume: of, .. } if *of == volume
+            Intent::Release(Release { volume: of, .. }) | Intent::Attach(Attach { volume: of, .. }) if *of == volume
         );
         of_it && matches!(record.outcome, Some((Evidence::Lost { .. }, _)))
     });
     let has_gone_on =
         has_gone_on(&op.facts.superseded, &volume) || has_gone_on(&op.order.before.retained, &volume);
     (!was_lost && !has_gone_on).then(|| {
-        Intent::ClaimVolume {
+        Intent::ClaimVolume(ClaimVolume {
             slot,
             volume,
             zone: zone.to_owned(),
             size_gib: wanted.size_gib,
             own: op.own_tags(),
-        }
+        })
         .into()
     })
 }
@@ -63,8 +63,7 @@ fn has_gone_on(retained: &[Retained], volume: &VolumeId) -> bool {
 
 /// Whether a volume existed before the node: the file names it, or did when it was claimed.
 pub(crate) fn is_taken(op: &Operation, volume: &VolumeId) -> bool {
-    let was_taken =
-        |intent: &Intent| matches!(intent, Intent::ClaimVolume { volume: of, .. } if of == volume);
+    let was_taken = |intent: &Intent| matches!(intent, Intent::ClaimVolume(ClaimVolume { volume: of, .. }) if of == volume);
     op.order.spec.data_volumes.iter().any(|wanted| wanted.volume.as_ref() == Some(volume))
         || op.steps.values().any(|record| was_taken(&record.intent))
 }

@@ -40,7 +40,9 @@ use crate::operation::state::{Due, Operation, Status, StepRecord};
 use crate::spec::node::RootMode;
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{
+    DeleteVolume, Detach, FinalSnapshot, Intent, Release, SnapshotAhead, SnapshotRoot, SnapshotVolume,
+};
 
 /// An operation's last backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +87,7 @@ fn backed_up(op: &Operation) -> BTreeMap<Slot, VolumeId> {
     let mut volumes: BTreeMap<Slot, VolumeId> =
         freed(op).map(|(slot, volume)| (slot.clone(), volume.clone())).collect();
     for record in op.steps.values() {
-        if let Intent::FinalSnapshot { slot, volume, .. } = record.intent.as_ref() {
+        if let Intent::FinalSnapshot(FinalSnapshot { slot, volume, .. }) = record.intent.as_ref() {
             volumes.entry(slot.clone()).or_insert_with(|| volume.clone());
         }
     }
@@ -95,7 +97,7 @@ fn backed_up(op: &Operation) -> BTreeMap<Slot, VolumeId> {
 /// The step about a volume, once it is intended.
 fn record<'a>(op: &'a Operation, wanted: &VolumeId) -> Option<&'a StepRecord> {
     op.steps.values().rfind(
-        |record| matches!(record.intent.as_ref(), Intent::FinalSnapshot { volume, .. } if volume == wanted),
+        |record| matches!(record.intent.as_ref(), Intent::FinalSnapshot(FinalSnapshot { volume, .. }) if volume == wanted),
     )
 }
 
@@ -104,7 +106,7 @@ fn is_at_rest(op: &Operation, slot: &Slot, volume: &VolumeId) -> bool {
     let was_freed = op.steps.values().any(|record| {
         let of_it = matches!(
             record.intent.as_ref(),
-            Intent::Release { volume: freed, .. } | Intent::Detach { volume: freed, .. } if freed == volume
+            Intent::Release(Release { volume: freed, .. }) | Intent::Detach(Detach { volume: freed, .. }) if freed == volume
         );
         of_it && matches!(record.outcome, Some((Evidence::Released, _)))
     });
@@ -118,14 +120,14 @@ fn earliest_ms(op: &Operation, volume: &VolumeId, due: &[Due]) -> Option<u64> {
     let carries = |intent: &Intent| {
         matches!(
             intent,
-            Intent::SnapshotRoot { volume: of, .. }
-                | Intent::SnapshotVolume { volume: of, .. }
-                | Intent::SnapshotAhead { volume: of, .. } if of == volume
+            Intent::SnapshotRoot(SnapshotRoot { volume: of, .. })
+                | Intent::SnapshotVolume(SnapshotVolume { volume: of, .. })
+                | Intent::SnapshotAhead(SnapshotAhead { volume: of, .. }) if of == volume
         )
     };
     let is_ahead = |record: &StepRecord| {
         record.outcome.is_none()
-            && matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume: of, .. } if of == volume)
+            && matches!(record.intent.as_ref(), Intent::SnapshotAhead(SnapshotAhead { volume: of, .. }) if of == volume)
     };
     if due.iter().any(|due| carries(&due.intent)) || op.steps.values().any(is_ahead) {
         return None;
@@ -147,13 +149,14 @@ pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
             && let Some(not_before_ms) = earliest_ms(op, volume, &due)
         {
             let tags = op.tags(&format!("final_snapshot:{slot}"), "backup");
-            let intent = Intent::FinalSnapshot { slot: slot.clone(), volume: volume.clone(), tags };
+            let intent =
+                Intent::FinalSnapshot(FinalSnapshot { slot: slot.clone(), volume: volume.clone(), tags });
             finals.push(Due { intent, not_before_ms });
         } else if record.is_none_or(|record| record.outcome.is_some()) {
             continue;
         }
         // A volume that is to be deleted is deleted after its last snapshot.
-        due.retain(|due| !matches!(&due.intent, Intent::DeleteVolume { volume: gone, .. } if gone == volume));
+        due.retain(|due| !matches!(&due.intent, Intent::DeleteVolume(DeleteVolume { volume: gone, .. }) if gone == volume));
     }
     // Their doorbells ring before those of the attachments.
     finals.extend(due);

@@ -76,7 +76,9 @@ use crate::operation::facts::{Candidate, Holder, InterfaceFact, Place};
 use crate::operation::state::{Due, Operation};
 use crate::rules::short_notice;
 use crate::spec::node::{Handover, NetworkMode};
-use crate::step::intent::Intent;
+use crate::step::intent::{
+    AttachInterface, CreateInterface, DeleteInterface, DetachInterface, Intent, ReleaseInterface, SetGroups,
+};
 
 /// The node's own interface in the subnet of the new instance, while it does not exist there.
 pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
@@ -88,7 +90,7 @@ pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
 
 /// The interface that was created in another subnet, while no new instance there needs it.
 pub(crate) fn spare(op: &Operation) -> Option<Resource> {
-    let there = op.facts.elsewhere.as_ref()?;
+    let there = op.facts.network.elsewhere.as_ref()?;
     let needed = op
         .facts
         .candidate
@@ -117,8 +119,8 @@ pub(crate) fn on_fenced(op: &Operation) -> impl Iterator<Item = (InterfaceId, In
 /// The step that deletes the interface created in another subnet, once it is free and not needed.
 pub(crate) fn dispose(op: &Operation) -> Option<Due> {
     let Resource::Interface { interface } = spare(op)? else { return None };
-    let is_due = op.is_to_clean(interface.as_str()) && is_free(op, &interface);
-    is_due.then(|| Intent::DeleteInterface { interface }.into())
+    let is_due = op.is_to_clean(&interface) && is_free(op, &interface);
+    is_due.then(|| Intent::DeleteInterface(DeleteInterface { interface }).into())
 }
 
 /// The index of the node's second interface. Index 0 is the primary one, and every type has room for two.
@@ -155,7 +157,12 @@ pub(crate) fn attach(op: &Operation, subnet: Option<&SubnetId>, instance: &Insta
         // Created before a cancellation that ended: it may be deleted in a moment, and is then created again.
         && !op.has_open(&format!("delete_interface:{interface}"));
     comes.then(|| {
-        Intent::AttachInterface { interface, instance: instance.clone(), device_index: SECOND }.into()
+        Intent::AttachInterface(AttachInterface {
+            interface,
+            instance: instance.clone(),
+            device_index: SECOND,
+        })
+        .into()
     })
 }
 
@@ -172,7 +179,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         .facts
         .candidate
         .as_ref()
-        .is_some_and(|candidate| candidate.network.is_some() && !Operation::has_moved(candidate));
+        .is_some_and(|candidate| candidate.runs() && !Operation::has_moved(candidate));
     let data_left =
         || op.facts.volumes.iter().any(|(slot, fact)| matches!(slot, Slot::Data(_)) && on_it(&fact.place));
     op.order.spec.persist.network == NetworkMode::SecondaryEni
@@ -186,6 +193,7 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
         && !short_notice::is_short(op, holder)
         && op
             .facts
+            .network
             .interface
             .as_ref()
             .is_some_and(|fact| on_it(&fact.place) && fact.detach_tried_on.as_ref() != Some(&holder.instance))
@@ -195,13 +203,13 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
 /// The second interface leaves a running instance, or is seen free after the fence of one.
 pub(crate) fn release(op: &Operation) -> Option<Due> {
     if let Some((interface, from)) = on_fenced(op).next().filter(|_| !op.has_open("detach_interface")) {
-        return Some(Intent::ReleaseInterface { interface, from }.into());
+        return Some(Intent::ReleaseInterface(ReleaseInterface { interface, from }).into());
     }
-    let fact = op.facts.interface.as_ref()?;
+    let fact = op.facts.network.interface.as_ref()?;
     let (Place::On(on), Some(held)) = (&fact.place, &fact.held) else { return None };
     let holder = op.facts.holders.iter().find(|holder| holder.instance == *on)?;
     let (interface, instance) = (held.interface.clone(), on.clone());
-    may_detach(op, holder).then(|| Intent::DetachInterface { interface, instance }.into())
+    may_detach(op, holder).then(|| Intent::DetachInterface(DetachInterface { interface, instance }).into())
 }
 
 /// The node's own interface, while it does not exist.
@@ -212,20 +220,20 @@ pub(crate) fn create(op: &Operation) -> Option<Due> {
 
 /// The same, in the subnet where the node was.
 fn create_here(op: &Operation) -> Option<Due> {
-    let is_absent = op.facts.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
-    is_absent.then(|| creation(op, &op.facts.subnet, op.facts.address))
+    let is_absent = op.facts.network.interface.as_ref().is_some_and(|fact| fact.place == Place::Absent);
+    is_absent.then(|| creation(op, &op.facts.subnet, op.facts.network.address))
 }
 
 /// The step that creates the node's own interface in a subnet.
 pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv4Addr>) -> Due {
     let step = "create_interface";
-    Intent::CreateInterface {
+    Intent::CreateInterface(CreateInterface {
         client_token: op.client_token(step),
         subnet: subnet.clone(),
         groups: op.order.spec.security_groups.clone(),
         private_ip,
         tags: op.tags(step, "interface"),
-    }
+    })
     .into()
 }
 
@@ -257,16 +265,14 @@ pub(crate) fn set_groups(op: &Operation) -> Option<Due> {
     let wrong =
         op.facts.interfaces().find(|fact| !has_groups(fact, wanted)).filter(|_| !are_groups_right(op));
     let interface = wrong?.held.as_ref()?.interface.clone();
-    Some(Intent::SetGroups { interface, groups: wanted.clone() }.into())
+    Some(Intent::SetGroups(SetGroups { interface, groups: wanted.clone() }).into())
 }
 
 impl Operation {
     /// The node's own interface on an instance.
     pub(crate) fn interface_on(&self, candidate: &Candidate) -> Option<InterfaceId> {
         match self.order.spec.persist.network {
-            NetworkMode::PrimaryEni if Self::has_moved(candidate) => {
-                candidate.network.as_ref().map(|(interface, _)| interface.clone())
-            }
+            NetworkMode::PrimaryEni if Self::has_moved(candidate) => candidate.interface().cloned(),
             NetworkMode::PrimaryEni
             | NetworkMode::SecondaryEni
             | NetworkMode::SecondaryIp

@@ -20,12 +20,16 @@
 //!   way. Without one the operator decides.
 //! - `stuck`: the operator decides.
 //!
-//! The loop that looks after backups decides (`domain::backup_schedule::due_task`): backup catalog and
+//! The command that reconciles backups decides (`domain::backup_schedule::due_task`): backup catalog and
 //! operation are read and written in one append, so the chosen backup exists. Content that was given up on
 //! purpose does not come back this way: after a reimage, a restore or a deletion the operator chooses among
 //! the earlier backups ([`RootBegan`](crate::aggregate::node::RootBegan)). Only the root is taken from the
 //! backup; data volumes stay as they are. The operator decides about a lost data volume: whether it may be
 //! older than the others depends on its content.
+//!
+//! An operation that brings the node onto no instance (a pause, a cancelled resume) has no use for the root.
+//! With `newest_backup` it ends without it, and the next resume misses the root and restores it. A deletion
+//! that follows has no use for any volume.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +43,7 @@ use crate::operation::facts::{Candidate, VolumeFact};
 use crate::operation::state::{Operation, StepRecord};
 use crate::spec::node::{NodeSpec, RootLoss};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Attach, Fence, Intent, Release, SnapshotVolume};
 
 /// Where the content of the volumes on a new instance comes from. A volume that is new to the node has no
 /// recovery point.
@@ -64,9 +68,9 @@ fn of_root(op: &Operation, candidate: &Candidate) -> Option<RecoveryPoint> {
     let was_there = op.order.before.volumes.contains_key(&Slot::Root);
     match op.root_method_of(&candidate.pool) {
         RootMethod::Adopt => Some(RecoveryPoint::SameVolume),
-        RootMethod::Clone => op.facts.cloned_from.clone().map(|of| RecoveryPoint::Clone { of }),
+        RootMethod::Clone => op.facts.root.cloned_from.clone().map(|of| RecoveryPoint::Clone { of }),
         RootMethod::Image => of_backup(op, &Slot::Root).or_else(|| {
-            let snapshot = op.facts.root_snapshot.clone()?;
+            let snapshot = op.facts.root.snapshot.clone()?;
             Some(RecoveryPoint::FinalSnapshot { snapshot })
         }),
         RootMethod::Fresh => was_there.then_some(RecoveryPoint::Anew),
@@ -91,7 +95,9 @@ fn of_backup(op: &Operation, slot: &Slot) -> Option<RecoveryPoint> {
 fn written_until_ms(op: &Operation) -> u64 {
     let old = op.old().map(|old| &old.instance);
     let fenced = op.steps.values().filter_map(|record| match (record.intent.as_ref(), &record.outcome) {
-        (Intent::Fence { instance, .. }, Some((Evidence::Fenced { .. }, at_ms))) if Some(instance) == old => {
+        (Intent::Fence(Fence { instance, .. }), Some((Evidence::Fenced { .. }, at_ms)))
+            if Some(instance) == old =>
+        {
             Some(*at_ms)
         }
         _ => None,
@@ -108,10 +114,10 @@ pub(crate) fn from_backup(restore: &Restore) -> impl Iterator<Item = (Slot, (Bac
 /// The volume whose loss a step can detect.
 pub(crate) const fn looks_at(intent: &Intent) -> Option<&Slot> {
     match intent {
-        Intent::Release { slot, .. } | Intent::Attach { slot, .. } | Intent::SnapshotVolume { slot, .. } => {
-            Some(slot)
-        }
-        Intent::SnapshotRoot { .. } | Intent::CloneRoot { .. } => Some(&Slot::Root),
+        Intent::Release(Release { slot, .. })
+        | Intent::Attach(Attach { slot, .. })
+        | Intent::SnapshotVolume(SnapshotVolume { slot, .. }) => Some(slot),
+        Intent::SnapshotRoot(_) | Intent::CloneRoot(_) | Intent::AdoptRoot(_) => Some(&Slot::Root),
         _ => None,
     }
 }
@@ -130,6 +136,19 @@ pub(crate) fn may_come_back(op: &Operation, spec: &NodeSpec) -> bool {
     let brings =
         matches!(op.order.kind, OperationKind::Provision | OperationKind::Replace | OperationKind::Resume);
     brings && !op.gives_up() && spec.persist.root_loss() == RootLoss::NewestBackup
+}
+
+/// Whether an operation ends without a volume that is lost: the next one misses it, and knows what to do.
+pub(crate) fn is_left_to_the_next(op: &Operation, slot: &Slot) -> bool {
+    let kind = op.order.kind;
+    if op.facts.diversion().is_some_and(|diversion| diversion.delete.is_some()) {
+        return true;
+    }
+    let ends_without_instance = kind == OperationKind::Pause
+        || op.facts.diversion().is_some()
+        || (op.facts.is_undoing() && kind == OperationKind::Resume);
+    let returns = op.order.spec.persist.root_loss() == RootLoss::NewestBackup;
+    ends_without_instance && *slot == Slot::Root && returns
 }
 
 impl Operation {

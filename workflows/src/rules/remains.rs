@@ -18,7 +18,6 @@ impl Operation {
         let mut end = self.clone();
         end.give_up_candidate(at_ms, GivenUp::Cancelled);
         let facts = &end.facts;
-        let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
         let mut left = end.order.before.clone();
         left.carrier = left.carrier.filter(|_| {
             operation_id::is_in_place(end.order.kind) || end.old().is_some_and(|old| !old.fenced)
@@ -38,20 +37,20 @@ impl Operation {
                 }
             }
         }
-        left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
-        if let Some(fact) = &facts.interface {
+        left.volumes.retain(|_, held| !facts.cleanup.is_deleted(&held.volume));
+        if let Some(fact) = &facts.network.interface {
             left.interface = fact.held.clone();
         }
-        left.interface = left.interface.filter(|held| !deleted(held.interface.as_str()));
+        left.interface = left.interface.filter(|held| !facts.cleanup.is_deleted(&held.interface));
         if end.order.spec.persist.network != NetworkMode::None {
-            left.address = facts.address;
+            left.address = facts.network.address;
         }
-        left.addresses_elsewhere.clone_from(&facts.addresses_elsewhere);
+        left.addresses_elsewhere.clone_from(&facts.network.addresses_elsewhere);
         let keeper = address_retention::keeper(&end);
         left.address_interface = keeper.clone().filter(|_| left.carrier.is_none());
         left.retained.extend(end.outlived("the root of an instance that was lost before the end"));
         left.retained.extend(facts.superseded.iter().cloned());
-        left.retained.retain(|old| !deleted(old.volume.as_str()));
+        left.retained.retain(|old| !facts.cleanup.is_deleted(&old.volume));
         left.orphans = end.orphans();
         // The old instance is still the carrier, and the address has left it.
         let elsewhere =
@@ -64,14 +63,14 @@ impl Operation {
         left.orphans.retain(|old| {
             !matches!(&old.resource, Resource::Volume { volume } if left.volumes.values().any(|held| held.volume == *volume))
         });
-        if let (Some(image), Some(snapshot)) = (&facts.root_image, &facts.root_snapshot) {
+        if let (Some(image), Some(snapshot)) = (&facts.root.image, &facts.root.snapshot) {
             left.root_images.push(RootImage {
                 image: image.clone(),
                 snapshot: snapshot.clone(),
-                borrowed: facts.root_is_borrowed,
+                borrowed: facts.root.is_borrowed,
             });
         }
-        left.root_images.retain(|root| !deleted(root.image.as_str()));
+        left.root_images.retain(|root| !facts.cleanup.is_deleted(&root.image));
         left.orphans.extend(end.loose_snapshots(&left));
         left.orphans.extend(end.unsettled());
         left
@@ -85,9 +84,9 @@ impl Operation {
         let held = |snapshot: &SnapshotId| {
             left.volumes.values().any(|held| held.made_from.as_ref() == Some(snapshot))
                 || left.root_images.iter().any(|root| root.snapshot == *snapshot)
-                || facts.deleted.iter().any(|deleted| deleted == snapshot.as_str())
+                || facts.cleanup.is_deleted(snapshot)
         };
-        let loose = facts.copies.iter().chain(&old).filter(|copy| !held(copy)).cloned();
+        let loose = facts.cleanup.copies().chain(&old).filter(|copy| !held(copy)).cloned();
         let orphan = |snapshot| Orphan {
             resource: Resource::Snapshot { snapshot },
             because: format!("{}: of a volume", self.id),
@@ -131,12 +130,11 @@ impl Operation {
     /// The orphans at the end of this operation.
     #[must_use]
     pub fn orphans(&self) -> Vec<Orphan> {
-        let mut left: Vec<Orphan> = self.facts.orphans.clone();
-        let temporary = self.facts.temporary.iter().filter(|temporary| !temporary.deleted);
-        let volumes = temporary.map(|temporary| Resource::Volume { volume: temporary.volume.clone() });
+        let cleanup = &self.facts.cleanup;
+        let mut left: Vec<Orphan> = cleanup.orphans().cloned().collect();
+        let volumes = cleanup.temporaries().map(Resource::from);
         let superseded = self.order.before.root_images.iter().filter(|root| {
-            let deleted = |id: &str| self.facts.deleted.iter().any(|deleted| deleted == id);
-            !root.borrowed && deleted(root.image.as_str()) && !deleted(root.snapshot.as_str())
+            !root.borrowed && cleanup.is_deleted(&root.image) && !cleanup.is_deleted(&root.snapshot)
         });
         let snapshots = superseded.map(|root| Resource::Snapshot { snapshot: root.snapshot.clone() });
         let made = if self.facts.is_undoing() { superseded::made(self) } else { Vec::new() };
@@ -151,9 +149,9 @@ impl Operation {
                 left.push(Orphan { resource, because });
             }
         }
-        left.retain(|left| !self.facts.deleted.contains(&left.resource.id()));
+        left.retain(|left| !cleanup.is_deleted(&left.resource));
         for left in &mut left {
-            if let Some(because) = self.facts.uncleaned.get(&left.resource.id()) {
+            if let Some(because) = cleanup.failure(&left.resource) {
                 left.because = format!("{}: {because}", self.id);
             }
         }

@@ -35,25 +35,25 @@ use crate::model::volume::Slot;
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{AdoptRoot, CloneRoot, Intent};
 
 /// The root method after an adoption that did not succeed.
 pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootMethod {
     let failed = matches!(evidence, Evidence::AdoptRefused { code, .. } if code == "failed" || code == "failed-detached");
-    if failed && op.facts.root_method == RootMethod::Adopt { RootMethod::Clone } else { RootMethod::Image }
+    if failed && op.facts.root.method == RootMethod::Adopt { RootMethod::Clone } else { RootMethod::Image }
 }
 
 /// The copy of the root volume, once that is free.
 pub(crate) fn clone(op: &Operation) -> Option<Due> {
     let root = op.facts.volumes.get(&Slot::Root)?;
-    let (Place::Free, Some(volume), None) = (&root.place, &root.id, &op.facts.cloned_from) else {
+    let (Place::Free, Some(volume), None) = (&root.place, &root.id, &op.facts.root.cloned_from) else {
         return None;
     };
-    let intent = Intent::CloneRoot {
+    let intent = Intent::CloneRoot(CloneRoot {
         volume: volume.clone(),
         client_token: op.client_token("clone_root"),
         tags: op.tags("clone_root", "root"),
-    };
+    });
     Some(intent.into())
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn clone(op: &Operation) -> Option<Due> {
 pub(crate) fn is_ready(op: &Operation, root_method: RootMethod) -> bool {
     match root_method {
         RootMethod::Adopt => true,
-        RootMethod::Clone => op.facts.cloned_from.is_some(),
+        RootMethod::Clone => op.facts.root.cloned_from.is_some(),
         RootMethod::Fresh | RootMethod::Image => false,
     }
 }
@@ -78,7 +78,7 @@ pub(crate) fn cloned(op: &mut Operation, of: &VolumeId, clone: &VolumeId) {
     root.id = Some(clone.clone());
     root.place = Place::Free;
     root.touched = false;
-    op.facts.cloned_from = Some(of.clone());
+    op.facts.root.cloned_from = Some(of.clone());
 }
 
 /// The root continues as an image: of the old volume, unless the clone may have been booted.
@@ -86,7 +86,7 @@ pub(crate) fn give_back(op: &mut Operation) {
     let Some(root) = op.facts.volumes.get_mut(&Slot::Root) else { return };
     let Some(clone) = root.id.clone() else { return };
     let tried = op.steps.values().rev().find(
-        |record| matches!(record.intent.as_ref(), Intent::AdoptRoot { volume, .. } if *volume == clone),
+        |record| matches!(record.intent.as_ref(), Intent::AdoptRoot(AdoptRoot { volume, .. }) if *volume == clone),
     );
     let surely_failed = tried.is_none_or(|record| {
         matches!(record.outcome, Some((Evidence::AdoptRefused { .. } | Evidence::Refused { .. }, _)))
@@ -94,17 +94,17 @@ pub(crate) fn give_back(op: &mut Operation) {
     if !surely_failed {
         return;
     }
-    let Some(old) = op.facts.cloned_from.take() else { return };
+    let Some(old) = op.facts.root.cloned_from.take() else { return };
     op.facts.superseded.retain(|retained| retained.volume != old);
     root.id = Some(old);
     root.place = Place::Free;
-    op.facts.add_temporary(clone);
+    op.facts.add_temporary(&clone);
 }
 
 /// The instance of the last adoption that was tried.
 pub(crate) fn tried_on(op: &Operation) -> Option<InstanceId> {
     op.steps.values().rev().find_map(|record| match record.intent.as_ref() {
-        Intent::AdoptRoot { instance, .. } => Some(instance.clone()),
+        Intent::AdoptRoot(AdoptRoot { instance, .. }) => Some(instance.clone()),
         _ => None,
     })
 }

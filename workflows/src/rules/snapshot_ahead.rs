@@ -42,7 +42,6 @@ use perennial_engine::ids::Token;
 
 use crate::model::aws::{SnapshotId, VolumeId};
 use crate::model::capacity::CapacityPool;
-use crate::model::resources::{Orphan, Resource};
 use crate::model::root::RootMethod;
 use crate::model::volume::{Slot, TagMap};
 use crate::operation::facts::Place;
@@ -51,7 +50,7 @@ use crate::rules::capacity;
 use crate::rules::transfer::TransferMethod;
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{AdoptRoot, Attach, Intent, SnapshotAhead, SnapshotRoot, SnapshotVolume};
 
 /// The snapshots to take now.
 pub(crate) fn due(op: &Operation) -> Vec<Due> {
@@ -75,7 +74,10 @@ pub(crate) fn due(op: &Operation) -> Vec<Due> {
             !is_snapshotted(op, slot) && !is_tried(op, volume) && !op.is_being_attached(slot);
         if stays && is_free_to_take && pools.iter().any(moves) {
             let tags = op.tags(&step(slot), if *slot == Slot::Root { "root" } else { "data" });
-            due.push(Intent::SnapshotAhead { slot: slot.clone(), volume: volume.clone(), tags }.into());
+            due.push(
+                Intent::SnapshotAhead(SnapshotAhead { slot: slot.clone(), volume: volume.clone(), tags })
+                    .into(),
+            );
         }
     }
     due
@@ -91,7 +93,7 @@ fn waits_for_a_snapshot(op: &Operation, pool: &CapacityPool) -> bool {
             && fact.snapshot.is_none()
             && !facts.restore.contains_key(slot)
     });
-    data_waits || (op.root_method_of(pool) == RootMethod::Image && facts.root_snapshot.is_none())
+    data_waits || (op.root_method_of(pool) == RootMethod::Image && facts.root.snapshot.is_none())
 }
 
 /// The name of the step about a volume.
@@ -108,7 +110,7 @@ pub(crate) fn is_clear(op: &Operation, slot: &Slot) -> bool {
 /// The newest speculative snapshot of a volume.
 fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord)> {
     let found = op.steps.iter().rfind(
-        |(_, record)| matches!(record.intent.as_ref(), Intent::SnapshotAhead { volume, .. } if volume == of),
+        |(_, record)| matches!(record.intent.as_ref(), Intent::SnapshotAhead(SnapshotAhead { volume, .. }) if volume == of),
     );
     found.map(|(token, record)| (*token, record))
 }
@@ -116,7 +118,7 @@ fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord
 /// Whether a complete one already exists, or is waited for: a move was on its way before.
 fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
     match slot {
-        Slot::Root => op.facts.root_snapshot.is_some() || op.has_open("snapshot_root"),
+        Slot::Root => op.facts.root.snapshot.is_some() || op.has_open("snapshot_root"),
         Slot::Data(_) => {
             let is_complete = op.facts.volumes.get(slot).is_some_and(|fact| fact.snapshot.is_some());
             is_complete || op.has_open(&format!("snapshot:{slot}"))
@@ -133,14 +135,18 @@ fn is_tried(op: &Operation, volume: &VolumeId) -> bool {
 fn is_written_after(op: &Operation, volume: &VolumeId, step: Token) -> bool {
     let later = op.steps.iter().filter(|(token, _)| **token > step);
     later.into_iter().any(|(_, record)| match record.intent.as_ref() {
-        Intent::Attach { volume: of, .. } | Intent::AdoptRoot { volume: of, .. } => of == volume,
+        Intent::Attach(Attach { volume: of, .. }) | Intent::AdoptRoot(AdoptRoot { volume: of, .. }) => {
+            of == volume
+        }
         _ => false,
     })
 }
 
 /// Whether the snapshot of a step no longer matches the volume.
 pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
-    let (Intent::SnapshotRoot { volume, .. } | Intent::SnapshotVolume { volume, .. }) = intent else {
+    let (Intent::SnapshotRoot(SnapshotRoot { volume, .. })
+    | Intent::SnapshotVolume(SnapshotVolume { volume, .. })) = intent
+    else {
         return false;
     };
     let intended = op.steps.iter().rfind(|(_, record)| record.intent.as_ref() == intent);
@@ -150,7 +156,7 @@ pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
 /// The tags of a speculative snapshot that matches the volume and may be waited for.
 pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
     let (token, record) = newest(op, volume)?;
-    let Intent::SnapshotAhead { tags, .. } = record.intent.as_ref() else { return None };
+    let Intent::SnapshotAhead(SnapshotAhead { tags, .. }) = record.intent.as_ref() else { return None };
     let is_taken = snapshot_of(record).is_some() && !is_written_after(op, volume, token);
     // A failed one is not waited for again.
     let has_failed = op.steps.values().any(|record| {
@@ -163,7 +169,8 @@ pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
 /// The tags of the snapshot that a step takes, or waits for.
 const fn waits_for(intent: &Intent) -> Option<&TagMap> {
     match intent {
-        Intent::SnapshotRoot { tags, .. } | Intent::SnapshotVolume { tags, .. } => Some(tags),
+        Intent::SnapshotRoot(SnapshotRoot { tags, .. })
+        | Intent::SnapshotVolume(SnapshotVolume { tags, .. }) => Some(tags),
         _ => None,
     }
 }
@@ -181,37 +188,26 @@ fn snapshot_of(record: &StepRecord) -> Option<&SnapshotId> {
 pub(crate) fn awaited<'a>(op: &'a Operation, intent: &Intent) -> Option<(&'a SnapshotId, u64)> {
     let awaited = waits_for(intent)?;
     let record = op.steps.values().find(
-        |record| matches!(record.intent.as_ref(), Intent::SnapshotAhead { tags, .. } if tags == awaited),
+        |record| matches!(record.intent.as_ref(), Intent::SnapshotAhead(SnapshotAhead { tags, .. }) if tags == awaited),
     )?;
     let seen_ms = record.outcome.as_ref().map(|(_, at_ms)| *at_ms)?;
     snapshot_of(record).map(|snapshot| (snapshot, seen_ms))
 }
 
-/// The snapshot belongs to the operation, which uses or deletes it.
-pub(crate) fn learn(op: &mut Operation, intent: &Intent, evidence: &Evidence) {
-    if let (Intent::SnapshotAhead { .. }, Evidence::Backup(BackupEvidence::Taken { snapshots, .. })) =
-        (intent, evidence)
-    {
-        for taken in snapshots {
-            op.facts.add_copy(taken.snapshot.clone());
-        }
-    }
-}
-
 /// The root is about to become an instance's: its snapshot, and the image of that, are outdated.
 pub(crate) fn outdate_root(op: &mut Operation) {
-    if op.facts.root_is_borrowed {
+    if op.facts.root.is_borrowed {
         return;
     }
     // The snapshot stays among the copies, and is deleted after its image.
-    op.facts.root_snapshot = None;
+    op.facts.root.snapshot = None;
     outdate_image(op);
 }
 
 /// The image of the root no longer matches the root: it is deleted.
 pub(crate) fn outdate_image(op: &mut Operation) {
-    if let Some(image) = op.facts.root_image.take() {
+    if let Some(image) = op.facts.root.image.take() {
         let because = format!("{}: of a root that an instance has had since", op.id);
-        op.facts.orphans.push(Orphan { resource: Resource::Image { image }, because });
+        op.facts.cleanup.orphan((&image).into(), because);
     }
 }

@@ -13,23 +13,26 @@ impl Operation {
         let mut resources = Vec::new();
         let needed = |snapshot: &SnapshotId| {
             facts.volumes.values().any(|fact| fact.made_from.as_ref() == Some(snapshot))
-                || (facts.root_image.is_some() && facts.root_snapshot.as_ref() == Some(snapshot))
+                || (facts.root.image.is_some() && facts.root.snapshot.as_ref() == Some(snapshot))
         };
         // A snapshot that is still under way, or is being made into an image, may be any of them.
         let is_awaited = self.steps.values().any(|record| {
             let uses = matches!(
                 record.intent.as_ref(),
-                Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } | Intent::RegisterImage { .. }
+                Intent::SnapshotRoot(_) | Intent::SnapshotVolume(_) | Intent::RegisterImage(_)
             );
             uses && record.outcome.is_none()
         });
-        let Some(candidate) = facts.candidate.as_ref().filter(|_| facts.verified) else { return resources };
+        let Some(candidate) = facts.candidate.as_ref().filter(|candidate| candidate.verified) else {
+            return resources;
+        };
         let old = before.volumes.values().filter_map(|held| held.made_from.as_ref());
-        for snapshot in facts.copies.iter().chain(old).filter(|snapshot| !is_awaited && !needed(snapshot)) {
+        for snapshot in facts.cleanup.copies().chain(old).filter(|snapshot| !is_awaited && !needed(snapshot))
+        {
             resources.push(Resource::Snapshot { snapshot: snapshot.clone() });
         }
         if Self::has_moved(candidate)
-            && let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+            && let Some(held) = facts.network.interface.as_ref().and_then(|fact| fact.held.as_ref())
         {
             resources.push(Resource::Interface { interface: held.interface.clone() });
         }
@@ -52,10 +55,8 @@ pub(crate) fn made(op: &Operation) -> Vec<Resource> {
             made.push(Resource::Volume { volume: volume.clone() });
         }
     }
-    for temporary in &facts.temporary {
-        made.push(Resource::Volume { volume: temporary.volume.clone() });
-    }
-    if let Some(held) = facts.interface.as_ref().and_then(|fact| fact.held.as_ref())
+    made.extend(facts.cleanup.temporaries().map(Resource::from));
+    if let Some(held) = facts.network.interface.as_ref().and_then(|fact| fact.held.as_ref())
         && before.interface.as_ref() != Some(held)
         && !interface::goes_back(op)
     {
@@ -63,11 +64,9 @@ pub(crate) fn made(op: &Operation) -> Vec<Resource> {
     }
     made.extend(interface::spare(op));
     made.extend(address_retention::undone(op));
-    if let Some(image) = &facts.root_image {
+    if let Some(image) = &facts.root.image {
         made.push(Resource::Image { image: image.clone() });
     }
-    for snapshot in &facts.copies {
-        made.push(Resource::Snapshot { snapshot: snapshot.clone() });
-    }
+    made.extend(facts.cleanup.copies().map(Resource::from));
     made
 }

@@ -76,7 +76,7 @@ impl Operation {
     /// How an instance of a pool gets the root.
     pub(crate) fn root_method_of(&self, pool: &CapacityPool) -> RootMethod {
         let root = self.facts.volumes.get(&Slot::Root);
-        match self.facts.root_method {
+        match self.facts.root.method {
             RootMethod::Adopt | RootMethod::Clone if root.is_some_and(|root| !self.is_near(root, pool)) => {
                 RootMethod::Image
             }
@@ -86,7 +86,7 @@ impl Operation {
 
     /// How the new instance gets the root.
     pub(crate) fn root_method(&self) -> RootMethod {
-        self.target().map_or(self.facts.root_method, |pool| self.root_method_of(&pool))
+        self.target().map_or(self.facts.root.method, |pool| self.root_method_of(&pool))
     }
 
     /// How an instance of a pool gets a data volume.
@@ -155,7 +155,7 @@ impl Operation {
         match self.order.spec.persist.network {
             NetworkMode::None => None,
             NetworkMode::PrimaryEni if Self::has_moved(candidate) => {
-                candidate.network.as_ref().map(|(_, address)| *address)
+                candidate.running.as_ref().map(|running| running.private_ip)
             }
             NetworkMode::SecondaryEni if Self::has_moved(candidate) => {
                 let there = self.facts.interface_in(candidate.pool.subnet.as_ref());
@@ -166,7 +166,7 @@ impl Operation {
                 self.facts.address_in(candidate.pool.subnet.as_ref().unwrap_or(&self.facts.subnet))
             }
             NetworkMode::PrimaryEni | NetworkMode::SecondaryEni | NetworkMode::SecondaryIp => {
-                self.facts.address
+                self.facts.network.address
             }
         }
     }

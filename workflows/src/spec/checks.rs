@@ -350,6 +350,22 @@ impl NodeSpec {
         check_tags(&self.tags)
     }
 
+    /// What a change from the present file of a registered node does not do by itself.
+    #[must_use]
+    pub fn remark_on_change_from(&self, old: &Self) -> Option<String> {
+        let boots = match old.persist.root {
+            RootMode::None => return None,
+            RootMode::Adopt => "it boots the temporary root of each replacement",
+            RootMode::Image => "it boots nothing while the root goes on as an image of itself",
+        };
+        (self.image != old.image).then(|| {
+            format!(
+                "the root volume is kept, so the new image does not change its content ({boots}); `perennial node recycle {} --reimage {}` makes a new root from it",
+                self.name, self.image
+            )
+        })
+    }
+
     /// Checks that this file may follow the present file of a registered node.
     ///
     /// # Errors
@@ -359,12 +375,6 @@ impl NodeSpec {
             return wrong(
                 "subnet",
                 "it says where the node lived at first; name further ones in `capacity.other_subnets`, or register a new node",
-            );
-        }
-        if self.image != old.image && old.persist.root != RootMode::None {
-            return wrong(
-                "image",
-                "the root volume is kept, so a new image would have no effect by itself: `perennial node recycle NODE --reimage IMAGE` makes a new root from it and ends the present one's content",
             );
         }
         if self.persist.root != old.persist.root && old.persist.root == RootMode::None {

@@ -540,6 +540,28 @@ impl NodeSpec {
         self.image == other.image && self.capacity.other_subnets == other.capacity.other_subnets
     }
 
+    /// Whether both files ask for the same launches.
+    #[must_use]
+    pub fn launches_like(&self, other: &Self) -> bool {
+        *self == self.with_launches_of(other)
+    }
+
+    /// This file, with what the other one says about launches: what a running operation takes of a file that
+    /// is applied. The rest holds from the next operation on.
+    #[must_use]
+    pub fn with_launches_of(&self, other: &Self) -> Self {
+        Self {
+            image: other.image.clone(),
+            security_groups: other.security_groups.clone(),
+            capacity: other.capacity.clone(),
+            network: NetworkSpec { zone_change: other.network.zone_change, ..self.network.clone() },
+            key_name: other.key_name.clone(),
+            instance_profile: other.instance_profile.clone(),
+            user_data: other.user_data.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Every subnet the node may live in.
     pub fn subnets(&self) -> impl Iterator<Item = &SubnetId> {
         std::iter::once(&self.subnet).chain(&self.capacity.other_subnets)
@@ -782,11 +804,15 @@ mod tests {
             assert_eq!(new.check_change_from(&old).unwrap_err().field, field);
         };
         check(|s| s.subnet = SubnetId::parse("subnet-1").unwrap(), "subnet");
-        check(|s| s.image = ImageId::parse("ami-1").unwrap(), "image");
         check(|s| s.persist.network = NetworkMode::PrimaryEni, "persist.network");
         check(|s| s.data_volumes.clear(), "data_volumes");
         check(|s| s.data_volumes[0].size_gib = 9, "data_volumes.data.size_gib");
         check(|s| s.data_volumes[0].volume_type = "io2".into(), "data_volumes");
+        let mut other = old.clone();
+        other.image = ImageId::parse("ami-1").unwrap();
+        other.check_change_from(&old).unwrap();
+        let remark = other.remark_on_change_from(&old).expect("it does not change the root");
+        assert!(remark.contains("--reimage ami-1"), "{remark}");
         let mut larger = old.clone();
         larger.data_volumes[0].size_gib = 20;
         larger.check_change_from(&old).unwrap();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SpotRequestId, VolumeId,
 };
+use crate::model::capacity::NotAsked;
 use crate::model::image::Placement;
 use crate::model::name::NodeName;
 use crate::model::resources::Resource;
@@ -60,6 +61,9 @@ pub enum Evidence {
         /// EC2's reason, if the instance ended otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Whether it stayed in `shutting-down`, and was terminated by force.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
         /// Not seen terminated: it is not shown any more, while other things of the journal are.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         not_shown: bool,
@@ -101,6 +105,27 @@ pub enum Evidence {
         /// EC2's message.
         message: String,
     },
+    /// The pool of the launch was not asked: Perennial decided so. EC2 has said nothing.
+    NotAsked {
+        /// Why.
+        because: NotAsked,
+    },
+    /// EC2 refuses the launch because its image does not exist, or may not be used; nothing was launched.
+    ImageGone {
+        /// The image.
+        image: ImageId,
+        /// EC2's message.
+        message: String,
+    },
+    /// EC2 refuses the launch because no address is free in the subnet; nothing was launched.
+    NoAddress {
+        /// EC2's code.
+        code: String,
+        /// EC2's message.
+        message: String,
+    },
+    /// The request was given up before it had an effect: the node's file has changed since it was written.
+    Outdated,
     /// The instance runs.
     Started {
         /// Its primary interface.

@@ -1,45 +1,8 @@
 //! The requests of steps.
 //!
-//! An intent is the whole request, made before the first call: a worker adds nothing to it. Each step is safe
-//! to repeat, for these reasons:
-//!
-//! - resolve, survey, claim_volume, release_interface, return_address, start, verify, find
-//!   - Call: describe only. Nothing is changed.
-//! - create_volume, create_interface, launch, adopt_root, clone_root
-//!   - Call: a create with the client token of the intent.
-//! - snapshot_root, snapshot, snapshot_ahead
-//!   - Call: CreateSnapshot. The worker first looks for the tag `perennial:step`.
-//! - register_image
-//!   - Call: RegisterImage. The name is unique.
-//! - preserve
-//!   - Call: ModifyInstanceAttribute. It is declarative.
-//! - fence
-//!   - Call: TerminateInstances. EC2 documents it as idempotent.
-//! - detach
-//!   - Call: DetachVolume, naming the old instance. It cannot affect a newer holder.
-//! - attach
-//!   - Call: AttachVolume. EBS attaches a volume once; the worker looks at the volume first.
-//! - detach_interface
-//!   - Call: DetachNetworkInterface, naming the attachment. An attachment's id is never reused.
-//! - attach_interface
-//!   - Call: AttachNetworkInterface. EC2 attaches an interface once; the worker looks at the interface first.
-//! - set_groups
-//!   - Call: ModifyNetworkInterfaceAttribute. It is declarative; the worker looks at the interface first.
-//! - move_address
-//!   - Call: AssignPrivateIpAddresses. The worker first looks at the interface, and at the holder of the
-//!     address. Assigning an address that the interface already has changes nothing.
-//! - associate_elastic_ip
-//!   - Call: AssociateAddress. EC2 documents it as idempotent. The worker first looks where the address
-//!     leads, and takes it only from an interface of the node.
-//! - grow
-//!   - Call: ModifyVolume. The worker looks at the size first; a reached size is not requested again.
-//! - release
-//!   - Call: DetachVolume by force, from a terminated instance that still has the volume. It names that
-//!     instance, and cannot affect a newer holder.
-//! - delete_volume, delete_interface, deregister_image, delete_snapshot
-//!   - Call: a deletion by id. "Not found" means done.
-//!
-//! The steps of backups stand in [`backup`](crate::step::backup).
+//! An intent is the whole request, made before the first call: a worker adds nothing to it. Requests are
+//! stored, so they are data without behaviour; everything else about a step, and why it is safe to repeat,
+//! stands in its file of [`steps`](crate::steps).
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -53,8 +16,8 @@ use crate::model::aws::{
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
 use crate::model::name::NodeName;
-use crate::model::resources::{Origin, Resource, ResourceKind, Succession};
-use crate::model::survey::{PATIENCE_MS, Question, Rank};
+use crate::model::resources::{Origin, Resource, ResourceId, ResourceKind, Succession};
+use crate::model::survey::{Question, Rank};
 use crate::model::volume::{OtherVolumes, Slot, TagMap};
 use crate::step::backup::BackupIntent;
 
@@ -108,543 +71,548 @@ pub struct LaunchVolume {
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
     /// Looks up the subnet's zone and the image's traits.
-    Resolve {
-        /// The node's subnet.
-        subnet: SubnetId,
-        /// The node's image.
-        image: ImageId,
-        /// The other subnets it may live in.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        others: Vec<SubnetId>,
-    },
+    Resolve(Resolve),
     /// Looks up the available pools, and their prices.
     Survey(Question),
     /// Creates a data volume.
-    CreateVolume {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// Sent as it stands.
-        client_token: String,
-        /// The zone.
-        zone: String,
-        /// How large.
-        size_gib: u32,
-        /// Such as `gp3`.
-        volume_type: String,
-        /// Provisioned IOPS.
-        iops: Option<u32>,
-        /// In MiB/s.
-        throughput: Option<u32>,
-        /// Encrypted.
-        encrypted: bool,
-        /// With this key.
-        kms_key: Option<String>,
-        /// From this snapshot.
-        snapshot: Option<SnapshotId>,
-        /// At creation.
-        tags: TagMap,
-    },
+    CreateVolume(CreateVolume),
     /// Checks that an existing volume can be the node's.
-    ClaimVolume {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// The zone.
-        zone: String,
-        /// Its minimum size.
-        size_gib: u32,
-        /// The tags of the node's own resources.
-        own: TagMap,
-    },
+    ClaimVolume(ClaimVolume),
     /// Creates the node's own interface.
-    CreateInterface {
-        /// Sent as it stands.
-        client_token: String,
-        /// The subnet.
-        subnet: SubnetId,
-        /// With these groups.
-        groups: Vec<GroupId>,
-        /// With this address.
-        private_ip: Option<Ipv4Addr>,
-        /// At creation.
-        tags: TagMap,
-    },
+    CreateInterface(CreateInterface),
     /// Sets DeleteOnTermination=false for volumes (and an interface) of an instance, and sees it set.
-    Preserve {
-        /// The instance.
-        instance: InstanceId,
-        /// The volumes; those that are not attached to it are passed over.
-        volumes: Vec<VolumeId>,
-        /// The node's own interface.
-        interface: Option<InterfaceId>,
-        /// The instance's primary interface, which has the node's address and keeps it until the address
-        /// moves. If it cannot be preserved, the step succeeds without it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        address_interface: Option<InterfaceId>,
-        /// Whether the step looks at the other volumes on it, and preserves those that the node can adopt.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        others: Option<OtherVolumes>,
-        /// Whether its UEFI variables are read: they belong to the instance, and end with it.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        uefi: bool,
-    },
+    Preserve(Preserve),
     /// Detaches a data volume from an instance that still runs, without force.
-    Detach {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// From which instance.
-        instance: InstanceId,
-    },
+    Detach(Detach),
     /// Cancels a persistent spot request, terminates the instance and sees it terminated, twice.
-    Fence {
-        /// The instance.
-        instance: InstanceId,
-        /// Its spot request, if known.
-        spot_request: Option<SpotRequestId>,
-    },
+    Fence(Fence),
     /// Sees a volume free, after its holder was seen terminated, twice.
-    Release {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// Its last holder.
-        from: InstanceId,
-    },
+    Release(Release),
     /// Sees the node's interface free, after its holder was seen terminated, twice.
-    ReleaseInterface {
-        /// The interface.
-        interface: InterfaceId,
-        /// Its last holder.
-        from: InstanceId,
-    },
+    ReleaseInterface(ReleaseInterface),
     /// Takes a snapshot of the free root volume and sees it complete.
-    SnapshotRoot {
-        /// Of this volume.
-        volume: VolumeId,
-        /// At creation; `perennial:step` makes it findable.
-        tags: TagMap,
-    },
+    SnapshotRoot(SnapshotRoot),
     /// Takes a snapshot of a free data volume and sees it complete.
-    SnapshotVolume {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// Of this volume.
-        volume: VolumeId,
-        /// At creation; `perennial:step` makes it findable.
-        tags: TagMap,
-    },
+    SnapshotVolume(SnapshotVolume),
     /// Copies the free root volume (CopyVolumes) and sees the copy available.
-    CloneRoot {
-        /// Of this volume.
-        volume: VolumeId,
-        /// Sent as it stands.
-        client_token: String,
-        /// At creation.
-        tags: TagMap,
-    },
+    CloneRoot(CloneRoot),
     /// Registers an image from the root's snapshot and sees it available.
-    RegisterImage {
-        /// Unique, and so the key of the repeat.
-        name: String,
-        /// Of the root.
-        snapshot: SnapshotId,
-        /// From the node's first image.
-        facts: ImageFacts,
-        /// The UEFI variables of its instances, in base64.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        uefi_data: Option<String>,
-        /// At creation.
-        tags: TagMap,
-    },
+    RegisterImage(RegisterImage),
     /// Launches one instance in one pool.
-    Launch {
-        /// Sent as it stands.
-        client_token: String,
-        /// The pool.
-        pool: CapacityPool,
-        /// Whether it is asked even if it is remembered as being without capacity.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        ask_anyway: bool,
-        /// It is asked only while fewer than this many other nodes are on demand.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        on_demand_max: Option<u32>,
-        /// Its place among the pools of the survey, if there was one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        rank: Option<Rank>,
-        /// At most this price per hour.
-        price_max: Option<String>,
-        /// The zone.
-        zone: String,
-        /// The image to boot.
-        image: ImageId,
-        /// The primary interface.
-        interface: LaunchInterface,
-        /// Data volumes that are created with it.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        volumes: Vec<LaunchVolume>,
-        /// Device names of the image's mapping at which no volume is created: the node's own volumes are
-        /// attached there.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        suppress: Vec<String>,
-        /// The image's root device.
-        root_device: String,
-        /// The root's size, if it is to differ from the image's.
-        root_size_gib: Option<u32>,
-        /// The root's type, if it is to differ from the image's.
-        root_volume_type: Option<String>,
-        /// The key pair.
-        key_name: Option<String>,
-        /// The instance profile.
-        instance_profile: Option<String>,
-        /// As text.
-        user_data: Option<String>,
-        /// At creation.
-        tags: TagMap,
-    },
+    Launch(Launch),
     /// Sees the launched instance running.
-    Start {
-        /// The instance.
-        instance: InstanceId,
-        /// The device names of the data volumes it was launched with.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        devices: Vec<String>,
-    },
+    Start(Start),
     /// Makes the node's own root volume the root of the new instance.
-    AdoptRoot {
-        /// The instance.
-        instance: InstanceId,
-        /// The node's root volume.
-        volume: VolumeId,
-        /// The root it was launched with, if the endpoint shows one.
-        temporary: Option<VolumeId>,
-        /// Sent as it stands.
-        client_token: String,
-        /// At creation.
-        tags: TagMap,
-    },
+    AdoptRoot(AdoptRoot),
     /// Attaches a data volume.
-    Attach {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// To which instance.
-        instance: InstanceId,
-        /// Under this device name.
-        device: String,
-    },
+    Attach(Attach),
     /// Attaches the node's second interface.
-    AttachInterface {
-        /// The interface.
-        interface: InterfaceId,
-        /// To which instance.
-        instance: InstanceId,
-        /// At which index; 0 is the primary interface.
-        device_index: u32,
-    },
+    AttachInterface(AttachInterface),
     /// Detaches the node's second interface from an instance that still runs, without force.
-    DetachInterface {
-        /// The interface.
-        interface: InterfaceId,
-        /// From which instance.
-        instance: InstanceId,
-    },
+    DetachInterface(DetachInterface),
     /// Gives the node's own interface the security groups of the file, and sees them.
-    SetGroups {
-        /// The interface.
-        interface: InterfaceId,
-        /// All of its groups from now on.
-        groups: Vec<GroupId>,
-    },
+    SetGroups(SetGroups),
     /// Moves the node's secondary address to the new instance's primary interface.
-    MoveAddress {
-        /// The instance.
-        instance: InstanceId,
-        /// Its primary interface.
-        interface: InterfaceId,
-        /// The node's address; none at first: the subnet chooses.
-        address: Option<Ipv4Addr>,
-        /// Instances of the node that it may be taken from.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        from: Vec<InstanceId>,
-        /// The tags of an interface that it may be taken from: those of this node of this owner.
-        #[serde(default, skip_serializing_if = "TagMap::is_empty")]
-        own: TagMap,
-    },
+    MoveAddress(MoveAddress),
     /// Sees that no resource of the node has its address any more, which returns to its pool.
-    ReturnAddress {
-        /// The pool.
-        pool: NodeName,
-        /// Its subnet.
-        subnet: SubnetId,
-        /// The address.
-        address: Ipv4Addr,
-        /// The tags of an interface of the node.
-        own: TagMap,
-    },
+    ReturnAddress(ReturnAddress),
     /// Associates the node's Elastic IP address with the new instance.
-    Associate {
-        /// The allocation.
-        allocation: AllocationId,
-        /// The instance.
-        instance: InstanceId,
-        /// Its primary interface.
-        interface: InterfaceId,
-        /// The private address to associate it with; none: the interface's primary one.
-        private_ip: Option<Ipv4Addr>,
-        /// Instances of the node that it may be taken from.
-        from: Vec<InstanceId>,
-        /// The tags of an interface that it may be taken from.
-        own: TagMap,
-    },
+    Associate(Associate),
     /// Enlarges a data volume, wherever it is.
-    Grow {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// To this size.
-        size_gib: u32,
-    },
+    Grow(Grow),
     /// Looks at every resource once more.
-    Verify {
-        /// The new instance.
-        instance: InstanceId,
-        /// Its volumes.
-        volumes: BTreeMap<Slot, VolumeId>,
-        /// The interface that holds the address.
-        interface: Option<InterfaceId>,
-        /// The node's address.
-        address: Option<Ipv4Addr>,
-    },
+    Verify(Verify),
     /// Deletes a volume by id.
-    DeleteVolume {
-        /// The volume.
-        volume: VolumeId,
-        /// Its former purpose: `temporary root`, `data`…
-        role: String,
-        /// For a retained volume: the conditions of its deletion.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        retained: Option<Succession>,
-    },
+    DeleteVolume(DeleteVolume),
     /// Deletes the node's interface.
-    DeleteInterface {
-        /// The interface.
-        interface: InterfaceId,
-    },
+    DeleteInterface(DeleteInterface),
     /// Deregisters a superseded root image.
-    DeregisterImage {
-        /// The image.
-        image: ImageId,
-    },
+    DeregisterImage(DeregisterImage),
     /// Deletes a superseded root snapshot.
-    DeleteSnapshot {
-        /// The snapshot.
-        snapshot: SnapshotId,
-    },
+    DeleteSnapshot(DeleteSnapshot),
     /// Looks for resources that a step of a cancelled or abandoned operation may have made.
-    Find {
-        /// The kind of resource.
-        kind: ResourceKind,
-        /// The tags it would have.
-        tags: TagMap,
-        /// The step that may have made it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        origin: Option<Origin>,
-    },
+    Find(Find),
     /// A step of a backup, which is no operation.
     Backup(BackupIntent),
     /// Takes a snapshot of a volume that has just become free, for the node's backups. No step waits for its
     /// completion.
-    FinalSnapshot {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// At creation; `perennial:step` makes it findable.
-        tags: TagMap,
-    },
+    FinalSnapshot(FinalSnapshot),
     /// Takes a snapshot of a free volume that only another zone would need, while home waits for another
     /// snapshot.
-    SnapshotAhead {
-        /// The volume's place in the node.
-        slot: Slot,
-        /// The volume.
-        volume: VolumeId,
-        /// At creation; `perennial:step` makes it findable.
-        tags: TagMap,
-    },
+    SnapshotAhead(SnapshotAhead),
 }
 
+/// Looks up the subnet's zone and the image's traits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resolve {
+    /// The node's subnet.
+    pub subnet: SubnetId,
+    /// The node's image.
+    pub image: ImageId,
+    /// The other subnets it may live in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<SubnetId>,
+}
+
+/// Creates a data volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CreateVolume {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// Sent as it stands.
+    pub client_token: String,
+    /// The zone.
+    pub zone: String,
+    /// How large.
+    pub size_gib: u32,
+    /// Such as `gp3`.
+    pub volume_type: String,
+    /// Provisioned IOPS.
+    pub iops: Option<u32>,
+    /// In MiB/s.
+    pub throughput: Option<u32>,
+    /// Encrypted.
+    pub encrypted: bool,
+    /// With this key.
+    pub kms_key: Option<String>,
+    /// From this snapshot.
+    pub snapshot: Option<SnapshotId>,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Checks that an existing volume can be the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimVolume {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// The zone.
+    pub zone: String,
+    /// Its minimum size.
+    pub size_gib: u32,
+    /// The tags of the node's own resources.
+    pub own: TagMap,
+}
+
+/// Creates the node's own interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CreateInterface {
+    /// Sent as it stands.
+    pub client_token: String,
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// With these groups.
+    pub groups: Vec<GroupId>,
+    /// With this address.
+    pub private_ip: Option<Ipv4Addr>,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Sets DeleteOnTermination=false for volumes (and an interface) of an instance, and sees it set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Preserve {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The volumes; those that are not attached to it are passed over.
+    pub volumes: Vec<VolumeId>,
+    /// The node's own interface.
+    pub interface: Option<InterfaceId>,
+    /// The instance's primary interface, which has the node's address and keeps it until the address
+    /// moves. If it cannot be preserved, the step succeeds without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_interface: Option<InterfaceId>,
+    /// Whether the step looks at the other volumes on it, and preserves those that the node can adopt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<OtherVolumes>,
+    /// Whether its UEFI variables are read: they belong to the instance, and end with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uefi: bool,
+}
+
+/// Detaches a data volume from an instance that still runs, without force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Detach {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// From which instance.
+    pub instance: InstanceId,
+}
+
+/// Cancels a persistent spot request, terminates the instance and sees it terminated, twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fence {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its spot request, if known.
+    pub spot_request: Option<SpotRequestId>,
+}
+
+/// Sees a volume free, after its holder was seen terminated, twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Release {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its last holder.
+    pub from: InstanceId,
+}
+
+/// Sees the node's interface free, after its holder was seen terminated, twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReleaseInterface {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// Its last holder.
+    pub from: InstanceId,
+}
+
+/// Takes a snapshot of the free root volume and sees it complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotRoot {
+    /// Of this volume.
+    pub volume: VolumeId,
+    /// At creation; `perennial:step` makes it findable.
+    pub tags: TagMap,
+}
+
+/// Takes a snapshot of a free data volume and sees it complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotVolume {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// Of this volume.
+    pub volume: VolumeId,
+    /// At creation; `perennial:step` makes it findable.
+    pub tags: TagMap,
+}
+
+/// Copies the free root volume (CopyVolumes) and sees the copy available.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CloneRoot {
+    /// Of this volume.
+    pub volume: VolumeId,
+    /// Sent as it stands.
+    pub client_token: String,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Registers an image from the root's snapshot and sees it available.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RegisterImage {
+    /// Unique, and so the key of the repeat.
+    pub name: String,
+    /// Of the root.
+    pub snapshot: SnapshotId,
+    /// From the node's first image.
+    pub facts: ImageFacts,
+    /// The UEFI variables of its instances, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi_data: Option<String>,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Launches one instance in one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Launch {
+    /// Sent as it stands.
+    pub client_token: String,
+    /// The pool.
+    pub pool: CapacityPool,
+    /// Whether it is asked even if it is remembered as being without capacity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ask_anyway: bool,
+    /// It is asked only while fewer than this many other nodes are on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand_max: Option<u32>,
+    /// Its place among the pools of the survey, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<Rank>,
+    /// At most this price per hour.
+    pub price_max: Option<String>,
+    /// The zone.
+    pub zone: String,
+    /// The image to boot.
+    pub image: ImageId,
+    /// The primary interface.
+    pub interface: LaunchInterface,
+    /// Data volumes that are created with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<LaunchVolume>,
+    /// Device names of the image's mapping at which no volume is created: the node's own volumes are
+    /// attached there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppress: Vec<String>,
+    /// The image's root device.
+    pub root_device: String,
+    /// The root's size, if it is to differ from the image's.
+    pub root_size_gib: Option<u32>,
+    /// The root's type, if it is to differ from the image's.
+    pub root_volume_type: Option<String>,
+    /// The key pair.
+    pub key_name: Option<String>,
+    /// The instance profile.
+    pub instance_profile: Option<String>,
+    /// As text.
+    pub user_data: Option<String>,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Sees the launched instance running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Start {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The device names of the data volumes it was launched with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+}
+
+/// Makes the node's own root volume the root of the new instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AdoptRoot {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The node's root volume.
+    pub volume: VolumeId,
+    /// The root it was launched with, if the endpoint shows one.
+    pub temporary: Option<VolumeId>,
+    /// Sent as it stands.
+    pub client_token: String,
+    /// At creation.
+    pub tags: TagMap,
+}
+
+/// Attaches a data volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Attach {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// To which instance.
+    pub instance: InstanceId,
+    /// Under this device name.
+    pub device: String,
+}
+
+/// Attaches the node's second interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AttachInterface {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// To which instance.
+    pub instance: InstanceId,
+    /// At which index; 0 is the primary interface.
+    pub device_index: u32,
+}
+
+/// Detaches the node's second interface from an instance that still runs, without force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DetachInterface {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// From which instance.
+    pub instance: InstanceId,
+}
+
+/// Gives the node's own interface the security groups of the file, and sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SetGroups {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// All of its groups from now on.
+    pub groups: Vec<GroupId>,
+}
+
+/// Moves the node's secondary address to the new instance's primary interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MoveAddress {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its primary interface.
+    pub interface: InterfaceId,
+    /// The node's address; none at first: the subnet chooses.
+    pub address: Option<Ipv4Addr>,
+    /// Instances of the node that it may be taken from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<InstanceId>,
+    /// The tags of an interface that it may be taken from: those of this node of this owner.
+    #[serde(default, skip_serializing_if = "TagMap::is_empty")]
+    pub own: TagMap,
+}
+
+/// Sees that no resource of the node has its address any more, which returns to its pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReturnAddress {
+    /// The pool.
+    pub pool: NodeName,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The tags of an interface of the node.
+    pub own: TagMap,
+}
+
+/// Associates the node's Elastic IP address with the new instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Associate {
+    /// The allocation.
+    pub allocation: AllocationId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its primary interface.
+    pub interface: InterfaceId,
+    /// The private address to associate it with; none: the interface's primary one.
+    pub private_ip: Option<Ipv4Addr>,
+    /// Instances of the node that it may be taken from.
+    pub from: Vec<InstanceId>,
+    /// The tags of an interface that it may be taken from.
+    pub own: TagMap,
+}
+
+/// Enlarges a data volume, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Grow {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// To this size.
+    pub size_gib: u32,
+}
+
+/// Looks at every resource once more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verify {
+    /// The new instance.
+    pub instance: InstanceId,
+    /// Its volumes.
+    pub volumes: BTreeMap<Slot, VolumeId>,
+    /// The interface that holds the address.
+    pub interface: Option<InterfaceId>,
+    /// The node's address.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Deletes a volume by id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeleteVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its former purpose: `temporary root`, `data`…
+    pub role: String,
+    /// For a retained volume: the conditions of its deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained: Option<Succession>,
+}
+
+/// Deletes the node's interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeleteInterface {
+    /// The interface.
+    pub interface: InterfaceId,
+}
+
+/// Deregisters a superseded root image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeregisterImage {
+    /// The image.
+    pub image: ImageId,
+}
+
+/// Deletes a superseded root snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeleteSnapshot {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+}
+
+/// Looks for resources that a step of a cancelled or abandoned operation may have made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Find {
+    /// The kind of resource.
+    pub kind: ResourceKind,
+    /// The tags it would have.
+    pub tags: TagMap,
+    /// The step that may have made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// Takes a snapshot of a volume that has just become free, for the node's backups. No step waits for its
+/// completion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FinalSnapshot {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// At creation; `perennial:step` makes it findable.
+    pub tags: TagMap,
+}
+
+/// Takes a snapshot of a free volume that only another zone would need, while home waits for another
+/// snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotAhead {
+    /// The volume's place in the node.
+    pub slot: Slot,
+    /// The volume.
+    pub volume: VolumeId,
+    /// At creation; `perennial:step` makes it findable.
+    pub tags: TagMap,
+}
+
+// What the rules, which are below `steps`, ask of a request.
 impl Intent {
-    /// The step's name: the same for every attempt at the same thing.
+    /// The resource that an intent deletes, or looks for.
     #[must_use]
-    pub fn step(&self) -> String {
+    pub fn cleans(&self) -> Option<ResourceId> {
         match self {
-            Self::Resolve { .. } => "resolve".into(),
-            Self::Survey(_) => "survey".into(),
-            Self::CreateVolume { slot, .. } => format!("create_volume:{slot}"),
-            Self::ClaimVolume { slot, .. } => format!("claim_volume:{slot}"),
-            Self::CreateInterface { .. } => "create_interface".into(),
-            Self::Preserve { instance, .. } => format!("preserve:{instance}"),
-            Self::Detach { slot, .. } => format!("detach:{slot}"),
-            Self::Fence { instance, .. } => format!("fence:{instance}"),
-            Self::Release { slot, .. } => format!("release:{slot}"),
-            Self::ReleaseInterface { .. } => "release_interface".into(),
-            Self::SnapshotRoot { .. } => "snapshot_root".into(),
-            Self::CloneRoot { .. } => "clone_root".into(),
-            Self::SnapshotVolume { slot, .. } => format!("snapshot:{slot}"),
-            Self::RegisterImage { .. } => "register_image".into(),
-            Self::Launch { .. } => "launch".into(),
-            Self::Start { .. } => "start".into(),
-            Self::AdoptRoot { .. } => "adopt_root".into(),
-            Self::Attach { slot, .. } => format!("attach:{slot}"),
-            Self::AttachInterface { .. } => "attach_interface".into(),
-            Self::DetachInterface { .. } => "detach_interface".into(),
-            Self::SetGroups { .. } => "set_groups".into(),
-            Self::ReturnAddress { .. } => "return_address".into(),
-            Self::MoveAddress { .. } => "move_address".into(),
-            Self::Associate { .. } => "associate_elastic_ip".into(),
-            Self::Grow { slot, .. } => format!("grow:{slot}"),
-            Self::Verify { .. } => "verify".into(),
-            Self::DeleteVolume { volume, .. } => format!("delete_volume:{volume}"),
-            Self::DeleteInterface { interface } => format!("delete_interface:{interface}"),
-            Self::DeregisterImage { image } => format!("deregister_image:{image}"),
-            Self::DeleteSnapshot { snapshot } => format!("delete_snapshot:{snapshot}"),
-            Self::Find { kind: made, tags, .. } => format!("find:{}", Resource::suspected(*made, tags)),
-            Self::Backup(intent) => intent.step(),
-            Self::FinalSnapshot { slot, .. } => format!("final_snapshot:{slot}"),
-            Self::SnapshotAhead { slot, .. } => format!("snapshot_ahead:{slot}"),
-        }
-    }
-
-    /// How long a step may take before the workflow does something else, in milliseconds.
-    ///
-    /// Chosen well above the measured or documented times (`ec2-semantics` §6): a bound catches stuck steps,
-    /// and does not cut slow ones short.
-    #[must_use]
-    pub const fn budget_ms(&self) -> u64 {
-        const SECOND: u64 = 1_000;
-        const MINUTE: u64 = 60 * SECOND;
-        match self {
-            // Seconds in practice; an EBS control-plane brown-out can make them minutes.
-            Self::Resolve { .. }
-            | Self::CreateVolume { .. }
-            | Self::CloneRoot { .. }
-            | Self::ClaimVolume { .. }
-            | Self::CreateInterface { .. }
-            | Self::Preserve { .. }
-            | Self::SetGroups { .. }
-            | Self::ReturnAddress { .. }
-            | Self::MoveAddress { .. }
-            | Self::Associate { .. }
-            | Self::Verify { .. } => 15 * MINUTE,
-            // With pools to fall back on, the survey delays the launch no longer than this.
-            Self::Survey(question) if !question.needed => PATIENCE_MS,
-            Self::Survey(_) => 15 * MINUTE,
-            // Seconds in practice. A resource that cannot be deleted by then stays listed; the next operation
-            // tries again.
-            Self::DeleteInterface { .. }
-            | Self::DeregisterImage { .. }
-            | Self::DeleteSnapshot { .. }
-            | Self::DeleteVolume { .. } => 5 * MINUTE,
-            // A volume in use stays in use; after termination it becomes free in any case.
-            Self::Detach { .. } | Self::DetachInterface { .. } => 20 * SECOND,
-            // A second in practice, and EC2 takes one snapshot of a volume every 15 s. The operation ends
-            // only after the snapshot is seen, but no other step waits for it.
-            Self::FinalSnapshot { .. } => 5 * MINUTE,
-            // The same; a move would wait for the snapshot itself in any case.
-            Self::SnapshotAhead { .. } => 5 * MINUTE,
-            // Seconds to minutes in practice; EC2 promises nothing.
-            // EC2 grants one modification in six hours.
-            Self::Grow { .. } => 26 * 60 * MINUTE,
-            // Absence is believed only after minutes.
-            Self::Find { .. } => 30 * MINUTE,
-            // A metal instance took over 19 minutes to terminate.
-            Self::Fence { .. } | Self::Release { .. } | Self::ReleaseInterface { .. } => 60 * MINUTE,
-            // A first full snapshot takes hours.
-            Self::SnapshotRoot { .. } | Self::SnapshotVolume { .. } => 24 * 60 * MINUTE,
-            Self::RegisterImage { .. } => 60 * MINUTE,
-            Self::Launch { .. } | Self::Start { .. } => 10 * MINUTE,
-            // The documentation's example took 20 seconds.
-            Self::AdoptRoot { .. } => 10 * MINUTE,
-            Self::Attach { .. } | Self::AttachInterface { .. } => 15 * MINUTE,
-            Self::Backup(intent) => intent.budget_ms(),
-        }
-    }
-
-    /// Whether the workflow has an alternative when the step's time is over. Other steps are looked at until
-    /// their outcome is known.
-    #[must_use]
-    pub const fn has_another_way(&self) -> bool {
-        matches!(
-            self,
-            Self::Start { .. }
-                | Self::Detach { .. }
-                | Self::DetachInterface { .. }
-                | Self::AdoptRoot { .. }
-                | Self::Survey(Question { needed: false, .. })
-                | Self::CloneRoot { .. }
-                | Self::FinalSnapshot { .. }
-                | Self::SnapshotAhead { .. }
-        )
-    }
-
-    /// The resource that an intent deletes, by id.
-    #[must_use]
-    pub fn cleans(&self) -> Option<String> {
-        match self {
-            Self::DeleteVolume { volume, .. } => Some(volume.to_string()),
-            Self::DeleteInterface { interface } => Some(interface.to_string()),
-            Self::DeregisterImage { image } => Some(image.to_string()),
-            Self::DeleteSnapshot { snapshot } => Some(snapshot.to_string()),
-            Self::Find { kind: made, tags, .. } => Some(Resource::suspected(*made, tags)),
-            _ => None,
-        }
-    }
-
-    /// The instance a step works on, whose loss ends the step.
-    #[must_use]
-    pub const fn instance(&self) -> Option<&InstanceId> {
-        match self {
-            Self::Start { instance, .. }
-            | Self::AdoptRoot { instance, .. }
-            | Self::Attach { instance, .. }
-            | Self::AttachInterface { instance, .. }
-            | Self::DetachInterface { instance, .. }
-            | Self::MoveAddress { instance, .. }
-            | Self::Associate { instance, .. }
-            | Self::Verify { instance, .. }
-            | Self::Preserve { instance, .. }
-            | Self::Detach { instance, .. } => Some(instance),
-            Self::Resolve { .. }
+            Self::DeleteVolume(step) => Some((&step.volume).into()),
+            Self::DeleteInterface(step) => Some((&step.interface).into()),
+            Self::DeregisterImage(step) => Some((&step.image).into()),
+            Self::DeleteSnapshot(step) => Some((&step.snapshot).into()),
+            Self::Find(step) => Some(ResourceId::Suspected(Resource::suspected(step.kind, &step.tags))),
+            Self::Resolve(_)
             | Self::Survey(_)
-            | Self::CreateVolume { .. }
-            | Self::CloneRoot { .. }
-            | Self::ClaimVolume { .. }
-            | Self::CreateInterface { .. }
-            | Self::Fence { .. }
-            | Self::Release { .. }
-            | Self::ReleaseInterface { .. }
-            | Self::SnapshotRoot { .. }
-            | Self::SnapshotVolume { .. }
-            | Self::RegisterImage { .. }
-            | Self::Launch { .. }
-            | Self::DeleteVolume { .. }
-            | Self::DeleteInterface { .. }
-            | Self::DeregisterImage { .. }
-            | Self::DeleteSnapshot { .. }
-            | Self::SetGroups { .. }
-            | Self::ReturnAddress { .. }
-            | Self::Grow { .. }
-            | Self::Find { .. }
-            | Self::FinalSnapshot { .. }
-            | Self::SnapshotAhead { .. }
-            | Self::Backup(_) => None,
+            | Self::CreateVolume(_)
+            | Self::ClaimVolume(_)
+            | Self::CreateInterface(_)
+            | Self::Preserve(_)
+            | Self::Detach(_)
+            | Self::Fence(_)
+            | Self::Release(_)
+            | Self::ReleaseInterface(_)
+            | Self::SnapshotRoot(_)
+            | Self::SnapshotVolume(_)
+            | Self::CloneRoot(_)
+            | Self::RegisterImage(_)
+            | Self::Launch(_)
+            | Self::Start(_)
+            | Self::AdoptRoot(_)
+            | Self::Attach(_)
+            | Self::AttachInterface(_)
+            | Self::DetachInterface(_)
+            | Self::SetGroups(_)
+            | Self::MoveAddress(_)
+            | Self::ReturnAddress(_)
+            | Self::Associate(_)
+            | Self::Grow(_)
+            | Self::Verify(_)
+            | Self::Backup(_)
+            | Self::FinalSnapshot(_)
+            | Self::SnapshotAhead(_) => None,
         }
     }
 
@@ -652,11 +620,11 @@ impl Intent {
     #[must_use]
     pub fn client_token(&self) -> Option<&str> {
         match self {
-            Self::CreateVolume { client_token, .. }
-            | Self::CreateInterface { client_token, .. }
-            | Self::CloneRoot { client_token, .. }
-            | Self::Launch { client_token, .. }
-            | Self::AdoptRoot { client_token, .. } => Some(client_token),
+            Self::CreateVolume(step) => Some(&step.client_token),
+            Self::CreateInterface(step) => Some(&step.client_token),
+            Self::CloneRoot(step) => Some(&step.client_token),
+            Self::Launch(step) => Some(&step.client_token),
+            Self::AdoptRoot(step) => Some(&step.client_token),
             _ => None,
         }
     }
@@ -665,20 +633,43 @@ impl Intent {
     #[must_use]
     pub fn makes(&self) -> Vec<(ResourceKind, &TagMap)> {
         match self {
-            Self::Launch { tags, volumes, .. } if !volumes.is_empty() => {
-                vec![(ResourceKind::Instance, tags), (ResourceKind::Volume, tags)]
+            Self::Launch(step) if !step.volumes.is_empty() => {
+                vec![(ResourceKind::Instance, &step.tags), (ResourceKind::Volume, &step.tags)]
             }
-            Self::Launch { tags, .. } => vec![(ResourceKind::Instance, tags)],
-            Self::CreateVolume { tags, .. } | Self::CloneRoot { tags, .. } => {
-                vec![(ResourceKind::Volume, tags)]
-            }
-            Self::CreateInterface { tags, .. } => vec![(ResourceKind::Interface, tags)],
-            Self::SnapshotRoot { tags, .. }
-            | Self::SnapshotVolume { tags, .. }
-            | Self::FinalSnapshot { tags, .. }
-            | Self::SnapshotAhead { tags, .. } => vec![(ResourceKind::Snapshot, tags)],
-            Self::RegisterImage { tags, .. } => vec![(ResourceKind::Image, tags)],
-            _ => Vec::new(),
+            Self::Launch(step) => vec![(ResourceKind::Instance, &step.tags)],
+            Self::CreateVolume(step) => vec![(ResourceKind::Volume, &step.tags)],
+            Self::CloneRoot(step) => vec![(ResourceKind::Volume, &step.tags)],
+            Self::CreateInterface(step) => vec![(ResourceKind::Interface, &step.tags)],
+            Self::SnapshotRoot(step) => vec![(ResourceKind::Snapshot, &step.tags)],
+            Self::SnapshotVolume(step) => vec![(ResourceKind::Snapshot, &step.tags)],
+            Self::FinalSnapshot(step) => vec![(ResourceKind::Snapshot, &step.tags)],
+            Self::SnapshotAhead(step) => vec![(ResourceKind::Snapshot, &step.tags)],
+            Self::RegisterImage(step) => vec![(ResourceKind::Image, &step.tags)],
+            Self::Resolve(_)
+            | Self::Survey(_)
+            | Self::ClaimVolume(_)
+            | Self::Preserve(_)
+            | Self::Detach(_)
+            | Self::Fence(_)
+            | Self::Release(_)
+            | Self::ReleaseInterface(_)
+            | Self::Start(_)
+            | Self::AdoptRoot(_)
+            | Self::Attach(_)
+            | Self::AttachInterface(_)
+            | Self::DetachInterface(_)
+            | Self::SetGroups(_)
+            | Self::MoveAddress(_)
+            | Self::ReturnAddress(_)
+            | Self::Associate(_)
+            | Self::Grow(_)
+            | Self::Verify(_)
+            | Self::DeleteVolume(_)
+            | Self::DeleteInterface(_)
+            | Self::DeregisterImage(_)
+            | Self::DeleteSnapshot(_)
+            | Self::Find(_)
+            | Self::Backup(_) => Vec::new(),
         }
     }
 }

@@ -4,7 +4,6 @@
 //! operation, and [`node_history`] tells the life of a node.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use perennial_engine::domain::Stamp;
@@ -14,17 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::node::NodeEvent;
 use crate::domain::retention::length;
-use crate::model::aws::{GroupId, InstanceId, VolumeId};
+use crate::model::aws::{InstanceId, VolumeId};
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
-use crate::model::resources::{HeldVolume, PruneItem, RecoveryPoint, Resource, Resources};
+use crate::model::resources::{HeldVolume, PruneItem, RecoveryPoint, Resources};
 use crate::model::restore::Restore;
 use crate::model::signal::{Cause, News, Signal};
 use crate::model::survey::Survey;
-use crate::model::uefi::UefiVariables;
 use crate::model::volume::Slot;
 use crate::operation::event::{OperationEvent, Order};
-use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
 
@@ -189,7 +186,7 @@ pub fn node_history(
                     entries.push(Entry::Operation(told));
                 }
             }
-            NodeEvent::OperationFinished { .. } => {}
+            NodeEvent::OperationFinished { .. } | NodeEvent::BackupsReconciled {} => {}
         }
     }
     NodeHistory { node: node.clone(), entries }
@@ -310,6 +307,13 @@ impl<'a> Teller<'a> {
                     self.remark(at_ms, restored(restore, at_ms));
                 }
             }
+            OperationEvent::SpecChanged { because, keeps_root, .. } => {
+                if self.told.status.starts_with("stuck") {
+                    self.told.status = "running".to_owned();
+                }
+                let root = if *keeps_root { "; the present root stays" } else { "" };
+                self.remark(at_ms, format!("{because}{root}"));
+            }
             OperationEvent::CancelRequested { requested_by, reason } => {
                 self.told.status = "cancelling".to_owned();
                 let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
@@ -340,15 +344,8 @@ impl<'a> Teller<'a> {
             self.told.rejected.extend(survey.rejections().into_iter().map(remark));
             self.told.remarks.extend(survey.remarks().into_iter().map(remark));
         }
-        match (intent, evidence) {
-            (Intent::Launch { pool, .. }, Evidence::NoCapacity { code, message }) => {
-                self.reject(at_ms, format!("{pool}: {code}: {message}"));
-            }
-            (Intent::Launch { pool, .. }, Evidence::InstanceGone { instance, reason, .. }) => {
-                let reason = reason.as_deref().unwrap_or("no reason given");
-                self.reject(at_ms, format!("{pool}: {instance} was gone at once ({reason})"));
-            }
-            _ => {}
+        if let Some(rejection) = intent.as_step().rejection(evidence) {
+            self.reject(at_ms, rejection);
         }
     }
 
@@ -429,33 +426,15 @@ impl OutageClock {
     }
 
     fn intended(&mut self, at_ms: u64, intent: &Intent) {
-        match intent {
-            Intent::Fence { instance, .. } if self.old.as_ref() == Some(instance) => {
-                self.begins(at_ms, format!("{instance} was terminated"));
-            }
-            Intent::Detach { slot, .. } => self.begins(at_ms, format!("{slot} was detached")),
-            Intent::DetachInterface { interface, .. } => {
-                self.begins(at_ms, format!("{interface} was detached"));
-            }
-            _ => {}
+        if let Some(what) = intent.as_step().takes_away(self.old.as_ref()) {
+            self.begins(at_ms, what);
         }
     }
 
     fn settled(&mut self, at_ms: u64, intent: &Intent, evidence: &Evidence) {
-        let what = match (intent, evidence) {
-            (Intent::Start { instance, .. }, Evidence::Started { .. }) => format!("{instance} runs"),
-            (Intent::AdoptRoot { .. }, Evidence::Adopted { .. }) => "the root was adopted".to_owned(),
-            (Intent::Attach { slot, .. }, Evidence::Attached) => format!("{slot} was attached"),
-            (Intent::AttachInterface { interface, .. }, Evidence::Attached) => {
-                format!("{interface} was attached")
-            }
-            (Intent::MoveAddress { .. }, Evidence::Moved { address }) => format!("{address} was moved"),
-            (Intent::Associate { .. }, Evidence::Associated { public_ip }) => {
-                format!("{public_ip} led to it")
-            }
-            _ => return,
-        };
-        self.to = Some((at_ms, what));
+        if let Some(what) = intent.as_step().brings(evidence) {
+            self.to = Some((at_ms, what));
+        }
     }
 
     fn candidate_lost(&mut self) {
@@ -471,147 +450,7 @@ impl OutageClock {
 /// The observation of a step, for people.
 #[must_use]
 pub fn in_words(intent: &Intent, evidence: &Evidence) -> String {
-    match evidence {
-        Evidence::Resolved(placement) => {
-            format!("zone {}, {} image", placement.zone, placement.image.architecture)
-        }
-        Evidence::Surveyed(survey) => survey.in_words(),
-        Evidence::VolumeCreated { volume, .. } => format!("{volume} is available"),
-        Evidence::VolumeClaimed { size_gib, .. } => match intent {
-            Intent::ClaimVolume { volume, .. } => format!("{volume} ({size_gib} GiB) is free, seen twice"),
-            _ => format!("{size_gib} GiB"),
-        },
-        Evidence::InterfaceCreated { interface, private_ip } => format!("{interface} with {private_ip}"),
-        Evidence::Preserved => "DeleteOnTermination is false".to_owned(),
-        Evidence::Fenced { found, not_shown: true, .. } => {
-            format!("found {found}; not shown any more, while other things are")
-        }
-        Evidence::Fenced { found, terminated_by_us: true, .. } => {
-            format!("found {found}, terminated by us; terminated, seen twice")
-        }
-        Evidence::Fenced { found, terminated_by_us: false, reason, .. } => {
-            format!("found {found}; terminated, seen twice{}", in_brackets(reason.as_deref()))
-        }
-        Evidence::Released => released_in_words(intent),
-        Evidence::StillBusy { because } => format!("still busy: {because}"),
-        Evidence::SnapshotCompleted { snapshot, .. } => format!("{snapshot} is complete"),
-        Evidence::ImageAvailable { image, differs } if differs.is_empty() => format!("{image} is available"),
-        Evidence::ImageAvailable { image, differs } => {
-            format!("{image} is available, but with {}", differs.join(", "))
-        }
-        Evidence::Launched { instance, .. } => match intent {
-            Intent::Launch { pool, rank, .. } => {
-                let rank = in_brackets(rank.as_ref());
-                format!("{instance}, {} {}{rank}", pool.instance_type, pool.market)
-            }
-            _ => instance.to_string(),
-        },
-        Evidence::NoCapacity { code, .. } => match intent {
-            Intent::Launch { pool, .. } => format!("{pool}: {code}"),
-            _ => code.clone(),
-        },
-        Evidence::Started { private_ip, .. } => format!("running, {private_ip}"),
-        Evidence::Adopted { task: Some(task) } => match intent {
-            Intent::AdoptRoot { volume, .. } => format!("{volume} is the root ({task})"),
-            _ => task.to_string(),
-        },
-        Evidence::Adopted { task: None } => "is the root".to_owned(),
-        Evidence::AdoptRefused { code, message } => format!("refused: {code}: {message}"),
-        Evidence::Attached => attached_in_words(intent),
-        Evidence::DeviceInUse => match intent {
-            Intent::Attach { device, .. } => {
-                format!("{device} is in use on the instance: another name is taken")
-            }
-            _ => "the device name is in use".to_owned(),
-        },
-        Evidence::GroupsSet => groups_in_words(intent),
-        Evidence::Moved { address } => format!("{address} is on the new instance"),
-        Evidence::AddressReturned { pool, address } => format!("{address} is the pool {pool}'s again"),
-        Evidence::Associated { public_ip } => format!("{public_ip} leads to it"),
-        Evidence::Grown { size_gib } => format!("it has {size_gib} GiB"),
-        Evidence::PreservedWith { found, unmanaged, uefi } => {
-            let found = found.iter().map(|found| found.volume.as_str()).collect();
-            let unmanaged = unmanaged.iter().map(|other| other.volume.as_str()).collect();
-            preserved_in_words(found, unmanaged, uefi.as_ref())
-        }
-        Evidence::Verified => "everything is in place".to_owned(),
-        Evidence::Deleted => "gone".to_owned(),
-        Evidence::Found { resources, kept } => found_in_words(resources, kept),
-        Evidence::InstanceGone { instance, state, reason } => {
-            let state = state.map_or_else(|| "not known any more".to_owned(), |state| state.to_string());
-            format!("{instance} is {state}{}", in_brackets(reason.as_deref()))
-        }
-        Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
-        Evidence::Lost { what, .. } => format!("lost: {what}"),
-        Evidence::Refused { code, message } => format!("refused: {code}: {message}"),
-        Evidence::OutOfTime { because } => format!("out of time: {because}"),
-        Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
-            let ids: Vec<String> = snapshots.iter().map(|taken| taken.snapshot.to_string()).collect();
-            format!("{} is being copied", ids.join(", "))
-        }
-        Evidence::Backup(evidence) => evidence.to_string(),
-    }
-}
-
-fn in_brackets(text: Option<impl Display>) -> String {
-    text.map_or(String::new(), |text| format!(" ({text})"))
-}
-
-fn released_in_words(intent: &Intent) -> String {
-    match intent {
-        Intent::Release { volume, .. } | Intent::Detach { volume, .. } => format!("{volume} is free"),
-        Intent::ReleaseInterface { interface, .. } | Intent::DetachInterface { interface, .. } => {
-            format!("{interface} is free")
-        }
-        _ => "free".to_owned(),
-    }
-}
-
-fn groups_in_words(intent: &Intent) -> String {
-    match intent {
-        Intent::SetGroups { interface, groups } => {
-            let groups: Vec<&str> = groups.iter().map(GroupId::as_str).collect();
-            format!("{interface} has {}", groups.join(", "))
-        }
-        _ => "groups set".to_owned(),
-    }
-}
-
-fn found_in_words(resources: &[Resource], kept: &[VolumeId]) -> String {
-    let made = |ids: Vec<String>| (!ids.is_empty()).then(|| format!("it has made {}", ids.join(", ")));
-    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    let kept = (!kept.is_empty())
-        .then(|| format!("it may have made {}, which is kept: it may have been attached", kept.join(", ")));
-    let said: Vec<String> =
-        made(resources.iter().map(Resource::id).collect()).into_iter().chain(kept).collect();
-    if said.is_empty() { "it has made nothing".to_owned() } else { said.join("; ") }
-}
-
-fn attached_in_words(intent: &Intent) -> String {
-    match intent {
-        Intent::Attach { volume, device, .. } => format!("{volume} is attached as {device}"),
-        Intent::AttachInterface { interface, device_index, .. } => {
-            format!("{interface} is attached at index {device_index}")
-        }
-        _ => "attached".to_owned(),
-    }
-}
-
-fn preserved_in_words(found: Vec<&str>, unmanaged: Vec<&str>, uefi: Option<&UefiVariables>) -> String {
-    let mut said = "DeleteOnTermination is false".to_owned();
-    for (what, ids) in [("found", found), ("left alone:", unmanaged)] {
-        if !ids.is_empty() {
-            said.push_str(&format!("; {what} {}", ids.join(", ")));
-        }
-    }
-    match uefi {
-        Some(UefiVariables::Read { data: Some(_) }) => said.push_str("; UEFI variables read"),
-        Some(UefiVariables::Unread { because }) => {
-            said.push_str(&format!("; UEFI variables not read: {because}"));
-        }
-        Some(UefiVariables::Read { data: None }) | None => {}
-    }
-    said
+    intent.as_step().words(evidence)
 }
 
 /// The resources before and after, one by one.

@@ -11,24 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::node::Node;
 use crate::machine::decide::Draft;
 use crate::machine::refusal::Refusal;
-use crate::model::aws::{
-    ImageId, InstanceId, InstanceState, InterfaceId, RootTaskId, SnapshotId, SubnetId, VolumeId,
-};
+use crate::model::aws::InstanceState;
 use crate::model::capacity::CapacityPool;
-use crate::model::image::{ImageFacts, Placement};
 use crate::model::operation_id::{OperationId, OperationKind};
 use crate::model::resources::Resources;
 use crate::model::signal::{Cause, News, Signal, Source};
 use crate::model::survey::Kept;
-use crate::model::volume::TakenSnapshot;
 use crate::operation::event::{OperationEvent, Order};
 use crate::operation::state::{Operation, Status};
-use crate::rules::{capacity, existing_volumes, snapshot_ahead, survey};
+use crate::rules::{capacity, existing_volumes, snapshot_ahead};
 use crate::spec::checks::launches_late;
 use crate::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode};
-use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, Launch};
+use crate::steps::imagined::Imagined;
 use crate::view::history::{Story, story};
 
 /// The most steps of a plan. With more steps the machine does not end.
@@ -54,38 +50,10 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// The typical duration of a successful step, in milliseconds (`ec2-semantics` §6). Where nothing is
-/// published, the number is an estimate.
+/// The typical duration of a successful step, in milliseconds.
 #[must_use]
-pub const fn typical_ms(intent: &Intent) -> u64 {
-    match intent {
-        Intent::Resolve { .. } => 500,
-        Intent::Survey(_) => 600,
-        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => 2_500,
-        Intent::CreateInterface { .. } | Intent::ClaimVolume { .. } => 1_500,
-        Intent::Preserve { .. } | Intent::SetGroups { .. } | Intent::ReturnAddress { .. } => 1_500,
-        Intent::Detach { .. } | Intent::DetachInterface { .. } => 4_000,
-        // About a minute on virtual types; minutes on GPU and metal.
-        Intent::Fence { .. } => 40_000,
-        Intent::Release { .. } | Intent::ReleaseInterface { .. } => 2_500,
-        // Small increments: minutes. No promise is published.
-        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => 105_000,
-        Intent::RegisterImage { .. } => 35_000,
-        Intent::Launch { .. } => 2_500,
-        Intent::Start { .. } => 6_500,
-        // The documentation's example took 20 seconds.
-        Intent::AdoptRoot { .. } => 23_000,
-        Intent::Attach { .. } | Intent::AttachInterface { .. } => 4_000,
-        Intent::MoveAddress { .. } | Intent::Associate { .. } => 3_000,
-        Intent::Verify { .. } => 2_000,
-        Intent::DeleteVolume { .. } | Intent::DeleteInterface { .. } => 2_500,
-        Intent::DeregisterImage { .. } | Intent::DeleteSnapshot { .. } => 1_000,
-        Intent::Find { .. } => 300_000,
-        Intent::Grow { .. } => 60_000,
-        Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. } => 1_500,
-        // No operation takes one.
-        Intent::Backup(_) => 0,
-    }
+pub fn typical_ms(intent: &Intent) -> u64 {
+    intent.as_step().typical_ms()
 }
 
 /// The assumption of a plan. By default every step succeeds.
@@ -138,6 +106,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
         before,
         keep: None,
         reimage: false,
+        good: None,
         restore: None,
         prune: Vec::new(),
         cause: match (&registered, assumption.instance) {
@@ -218,7 +187,7 @@ fn imagine(
             .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
         let Some((ends_ms, step)) = next else { break };
         let evidence = match step.intent.as_ref() {
-            Intent::Launch { pool, .. }
+            Intent::Launch(Launch { pool, .. })
                 if pool.subnet.is_none() && assumption.capacity_here == Presence::Missing =>
             {
                 let message = "assumed".to_owned();
@@ -244,112 +213,10 @@ fn ends_ms(state: &Operation, step: &OpenStep<Intent>) -> u64 {
     }
 }
 
-fn imaginary<T, E: std::fmt::Display>(parsed: Result<T, E>) -> T {
-    parsed.unwrap_or_else(|error| unreachable!("BUG: an imaginary id is well formed: {error}"))
-}
-
 /// The observation of a successful step. `token` makes ids distinct.
 #[must_use]
 pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
-    let n = format!("{}x{token}", state.id.number());
-    let volume = || imaginary(VolumeId::parse(&format!("vol-new{n}")));
-    let address = || state.facts.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-    match intent {
-        Intent::Resolve { others, .. } => Evidence::Resolved(imagined_placement(others)),
-        Intent::Survey(question) => Evidence::Surveyed(survey::imagined(state, question)),
-        Intent::CreateVolume { .. } | Intent::CloneRoot { .. } => {
-            Evidence::VolumeCreated { volume: volume(), found: false }
-        }
-        Intent::ClaimVolume { size_gib, .. } => Evidence::VolumeClaimed { size_gib: *size_gib, traits: None },
-        Intent::CreateInterface { subnet, private_ip, .. } => Evidence::InterfaceCreated {
-            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
-            private_ip: match private_ip {
-                Some(given) => *given,
-                None if *subnet == state.facts.subnet => address(),
-                None => std::net::Ipv4Addr::UNSPECIFIED,
-            },
-        },
-        Intent::Preserve { .. } => Evidence::Preserved,
-        Intent::Detach { .. }
-        | Intent::DetachInterface { .. }
-        | Intent::Release { .. }
-        | Intent::ReleaseInterface { .. } => Evidence::Released,
-        Intent::Fence { .. } => Evidence::Fenced {
-            found: "running".to_owned(),
-            terminated_by_us: true,
-            reason: None,
-            not_shown: false,
-        },
-        Intent::SnapshotRoot { .. } | Intent::SnapshotVolume { .. } => {
-            let made = || imaginary(SnapshotId::parse(&format!("snap-new{n}")));
-            let ahead = snapshot_ahead::awaited(state, intent).map(|(snapshot, _)| snapshot.clone());
-            Evidence::SnapshotCompleted { snapshot: ahead.unwrap_or_else(made), size_gib: None }
-        }
-        Intent::RegisterImage { .. } => Evidence::ImageAvailable {
-            image: imaginary(ImageId::parse(&format!("ami-new{n}"))),
-            differs: Vec::new(),
-        },
-        Intent::Launch { .. } => Evidence::Launched {
-            instance: imaginary(InstanceId::parse(&format!("i-new{n}"))),
-            spot_request: None,
-        },
-        Intent::Start { devices, .. } => Evidence::Started {
-            interface: imaginary(InterfaceId::parse(&format!("eni-new{n}"))),
-            private_ip: address(),
-            root_device: "/dev/xvda".to_owned(),
-            root_volume: Some(volume()),
-            volumes: devices
-                .iter()
-                .zip(1..)
-                .map(|(device, k)| (device.clone(), imaginary(VolumeId::parse(&format!("vol-new{n}x{k}")))))
-                .collect(),
-        },
-        Intent::AdoptRoot { .. } => {
-            Evidence::Adopted { task: Some(imaginary(RootTaskId::parse(&format!("replacevol-new{n}")))) }
-        }
-        Intent::Attach { .. } | Intent::AttachInterface { .. } => Evidence::Attached,
-        Intent::SetGroups { .. } => Evidence::GroupsSet,
-        Intent::ReturnAddress { pool, address, .. } => {
-            Evidence::AddressReturned { pool: pool.clone(), address: *address }
-        }
-        Intent::MoveAddress { address: wanted, .. } => {
-            Evidence::Moved { address: wanted.unwrap_or_else(address) }
-        }
-        Intent::Associate { .. } => Evidence::Associated { public_ip: std::net::Ipv4Addr::UNSPECIFIED },
-        Intent::Grow { size_gib, .. } => Evidence::Grown { size_gib: *size_gib },
-        Intent::Verify { .. } => Evidence::Verified,
-        Intent::DeleteVolume { .. }
-        | Intent::DeleteInterface { .. }
-        | Intent::DeregisterImage { .. }
-        | Intent::DeleteSnapshot { .. } => Evidence::Deleted,
-        Intent::Find { .. } => Evidence::Found { resources: Vec::new(), kept: Vec::new() },
-        Intent::FinalSnapshot { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
-            let snapshot = imaginary(SnapshotId::parse(&format!("snap-new{n}")));
-            let taken = TakenSnapshot { snapshot, volume: volume.clone(), size_gib: None };
-            let (snapshots, twins) = (vec![taken], Vec::new());
-            Evidence::Backup(BackupEvidence::Taken { snapshots, taken_at_ms: 0, twins })
-        }
-        // No operation takes one.
-        Intent::Backup(_) => Evidence::OutOfTime { because: "a plan takes no backup".to_owned() },
-    }
-}
-
-/// The zones and the image that a lookup would show, as far as the other steps need them.
-fn imagined_placement(others: &[SubnetId]) -> Placement {
-    Placement {
-        zone: "the-subnets-zone".to_owned(),
-        other_zones: others.iter().map(|other| (other.clone(), format!("zone-of-{other}"))).collect(),
-        image: ImageFacts {
-            architecture: "x86_64".to_owned(),
-            root_device: "/dev/xvda".to_owned(),
-            boot_mode: None,
-            ena_support: true,
-            tpm_support: None,
-            imds_support: None,
-            platform: None,
-            mapped: Vec::new(),
-        },
-    }
+    intent.as_step().imagined(&Imagined { state, intent, token })
 }
 
 /// The resources at the beginning, with an address if it comes from a pool.
@@ -468,6 +335,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
         before: with_an_address(spec, Resources::default()),
         keep: None,
         reimage: false,
+        good: None,
         restore: None,
         prune: Vec::new(),
         cause: Cause::Request {

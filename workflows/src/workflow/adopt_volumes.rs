@@ -4,7 +4,7 @@ use crate::model::resources::Resources;
 use crate::model::volume::OtherVolumes;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{Intent, Preserve};
 
 /// Every rule of `adopt_volumes` that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -22,14 +22,14 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     }
     let volumes = op.order.before.volumes.values().map(|held| held.volume.clone()).collect();
     vec![
-        Intent::Preserve {
+        Intent::Preserve(Preserve {
             instance: carrier.instance.clone(),
             volumes,
             interface: None,
             address_interface: None,
             others: Some(OtherVolumes::default()),
             uefi: false,
-        }
+        })
         .into(),
     ]
 }

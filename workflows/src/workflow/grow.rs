@@ -13,7 +13,7 @@
 use crate::model::resources::Resources;
 use crate::model::volume::Slot;
 use crate::operation::state::{Due, Operation};
-use crate::step::intent::Intent;
+use crate::step::intent::{Grow, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -25,7 +25,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         let fact = op.facts.volumes.get(&slot)?;
         let volume = fact.id.clone()?;
         let is_smaller = fact.size_gib.is_none_or(|size_gib| size_gib < wanted.size_gib);
-        is_smaller.then(|| Intent::Grow { slot, volume, size_gib: wanted.size_gib }.into())
+        is_smaller.then(|| Intent::Grow(Grow { slot, volume, size_gib: wanted.size_gib }).into())
     });
     wanted.collect()
 }

@@ -10,6 +10,8 @@
 //! ```
 //!
 //! - `preserve:i`, `fence:i`, `release:*`: as in [`replace`](super::replace), also on failure.
+//!   - A root that no longer exists and that the resume restores from a backup does not hold the pause up
+//!     (`rules::recovery_point`).
 //! - Clean-up
 //!   - May start when: everything is fenced and free.
 //!   - Does: deletes temporary roots and orphans. Observed by: not found.
@@ -25,7 +27,7 @@ use crate::model::resources::Resources;
 use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::rules::{address_retention, cleanup, interface, release};
-use crate::step::intent::Intent;
+use crate::step::intent::{DeleteVolume, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -36,15 +38,15 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     due.extend(cleanup::orphans(op));
     due.extend(interface::dispose(op));
     due.extend(address_retention::dispose(op));
-    for temporary in op.facts.temporary.iter().filter(|temporary| !temporary.deleted) {
-        let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(&temporary.volume));
-        if !ours && op.is_to_clean(temporary.volume.as_str()) {
+    for temporary in op.facts.cleanup.temporaries() {
+        let ours = op.facts.volumes.values().any(|fact| fact.id.as_ref() == Some(temporary));
+        if !ours && op.is_to_clean(temporary) {
             due.push(
-                Intent::DeleteVolume {
-                    volume: temporary.volume.clone(),
+                Intent::DeleteVolume(DeleteVolume {
+                    volume: temporary.clone(),
                     role: "temporary root".to_owned(),
                     retained: None,
-                }
+                })
                 .into(),
             );
         }

@@ -94,14 +94,14 @@ pub(crate) fn mend(op: &mut Operation, before: &NodeSpec) {
         | OperationKind::Prune => {}
     }
     let is_anybodys = op.order.before.address.is_none()
-        && op.facts.address_on.is_none()
-        && op.facts.interface.as_ref().is_none_or(|fact| fact.place == Place::Absent)
+        && op.facts.network.address_on.is_none()
+        && op.facts.network.interface.as_ref().is_none_or(|fact| fact.place == Place::Absent)
         && !op.has_open("move_address")
         && !op.has_open("create_interface");
     if op.order.kind == OperationKind::Provision
         && is_anybodys
         && op.order.spec.private_ip != before.private_ip
     {
-        op.facts.address = op.order.spec.private_ip;
+        op.facts.network.address = op.order.spec.private_ip;
     }
 }

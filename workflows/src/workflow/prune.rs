@@ -36,22 +36,22 @@
 //! out. The operator can cancel it at any time; deleted volumes stay deleted.
 //!
 //! # Scheduled prunes
-//! With `persist.retain_days` a loop of the workers asks for the volumes that have been retained for longer
+//! With `persist.retain_days` a timer of the node asks for the volumes that have been retained for longer
 //! (`domain::retention`), at the node's turn within an hour. It tries a failed deletion again a day later.
 
 use crate::model::resources::{FailedDeletion, Resources, Succession};
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
-use crate::step::intent::Intent;
+use crate::step::intent::{DeleteVolume, Intent};
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     let Some(carrier) = op.order.before.carrier.as_ref().filter(|_| op.facts.carried_over.is_none()) else {
         return Vec::new();
     };
-    let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(pruned.volume.as_str()));
+    let left = op.order.prune.iter().filter(|pruned| op.is_to_clean(&pruned.volume));
     let due = left.map(|pruned| {
-        Intent::DeleteVolume {
+        Intent::DeleteVolume(DeleteVolume {
             volume: pruned.volume.clone(),
             role: format!("retained {}", pruned.slot),
             retained: Some(Succession {
@@ -59,7 +59,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
                 carrier: carrier.instance.clone(),
                 own: op.own_tags(),
             }),
-        }
+        })
         .into()
     });
     due.collect()
@@ -75,12 +75,12 @@ pub(crate) fn remaining(op: &Operation) -> Resources {
     let mut left = op.order.before.clone();
     for pruned in &op.order.prune {
         let volume = &pruned.volume;
-        if op.facts.deleted.iter().any(|deleted| deleted == volume.as_str()) {
+        if op.facts.cleanup.is_deleted(volume) {
             left.retained.retain(|old| old.volume != *volume);
             continue;
         }
         let about = op.steps.values().rfind(
-            |record| matches!(record.intent.as_ref(), Intent::DeleteVolume { volume: of, .. } if of == volume),
+            |record| matches!(record.intent.as_ref(), Intent::DeleteVolume(DeleteVolume { volume: of, .. }) if of == volume),
         );
         let Some((evidence, at_ms)) = about.and_then(|record| record.outcome.clone()) else { continue };
         let because = match evidence {

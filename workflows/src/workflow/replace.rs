@@ -53,9 +53,12 @@
 //! - `fence:old`: **the point of no return**
 //!   - May start when: the old instance is preserved, and a pool is known. Make before break: the new
 //!     instance runs.
+//!   - An instance that may still adopt the root is not terminated: `fence:new` waits for `adopt_root`, and
+//!     what that has brought is preserved.
 //!   - Does: TerminateInstances; a persistent spot request is cancelled first. Observed by: `terminated`,
-//!     twice.
-//!   - On failure: stuck.
+//!     twice. If it is still `shutting-down` after 25 minutes: TerminateInstances with Force and
+//!     SkipOsShutdown, and the history says so.
+//!   - On failure: stuck. Termination protection is told as what it is; the workflow can then be cancelled.
 //!
 //! # After the fence
 //! - `release:x`
@@ -65,6 +68,7 @@
 //!   - On failure, if the volume no longer exists: stuck, with `--accept-loss` offered. The root is restored
 //!     automatically from the newest complete backup (`rules::recovery_point`).
 //!   - On failure, if the volume stays attached even so: stuck, with the commands to run.
+//!   - If it was attached by hand to an instance that this workflow has launched, it has arrived.
 //! - `release_interface`
 //!   - May start when: its holder is fenced.
 //!   - Does: only describes. Observed by: the interface is free.

@@ -21,7 +21,8 @@
 //!   - On failure: stuck.
 //! - `release:x`, `release_interface`
 //!   - May start when: its holder is fenced.
-//!   - On failure: if the resource no longer exists: stuck (a provision counts it as deleted).
+//!   - On failure: if the resource no longer exists: stuck. A provision counts it as deleted, and a resume
+//!     leaves the root to the next one where that restores it.
 //! - `attach:x`
 //!   - May start when: the volume has left the old instance, or a detach was tried.
 //!   - Does: AttachVolume to the old instance.
@@ -51,7 +52,6 @@
 //! If the old instance is lost meanwhile, there is nothing to return to: the operation goes forward after
 //! all. DeleteOnTermination stays false on the volumes that the old instance holds.
 
-use crate::model::aws::InstanceId;
 use crate::model::operation_id;
 use crate::model::operation_id::OperationKind;
 use crate::model::resources::{Resource, Resources, Retained};
@@ -61,7 +61,7 @@ use crate::rules::superseded::made;
 use crate::rules::{
     acquire, address_pool, address_retention, attached_volumes, cleanup, existing_volumes, interface, release,
 };
-use crate::step::intent::Intent;
+use crate::step::intent::{Associate, Attach, Intent, MoveAddress};
 use crate::workflow::prune;
 
 /// Every rule that holds.
@@ -74,7 +74,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
         return due;
     }
     for resource in made(op) {
-        if op.is_to_clean(&resource.id()) && is_free(op, &resource) {
+        if op.is_to_clean(&resource) && is_free(op, &resource) {
             due.extend(cleanup::clean(&resource).map(Due::from));
         }
     }
@@ -92,30 +92,30 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
         let Some(fact) = op.facts.volumes.get(slot) else { continue };
         if fact.place == Place::Free && fact.id.as_ref() == Some(&held.volume) {
             due.push(
-                Intent::Attach {
+                Intent::Attach(Attach {
                     slot: slot.clone(),
                     volume: held.volume.clone(),
                     instance: old.instance.clone(),
                     device: fact.device.clone(),
-                }
+                })
                 .into(),
             );
         }
     }
     due.extend(interface::put_back(op, &old.instance));
     let elastic_may_have_moved =
-        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate { .. }));
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::Associate(_)));
     if !is_address_back(op, old)
         && let (Some(carrier), Some(address)) = (&op.order.before.carrier, op.order.before.address)
     {
         due.push(
-            Intent::MoveAddress {
+            Intent::MoveAddress(MoveAddress {
                 instance: old.instance.clone(),
                 interface: carrier.interface.clone(),
                 address: Some(address),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
         // The Elastic IP address follows it.
@@ -126,14 +126,14 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
         && !acquire::leads_to(op, &held.allocation, &old.instance)
     {
         due.push(
-            Intent::Associate {
+            Intent::Associate(Associate {
                 allocation: held.allocation.clone(),
                 instance: old.instance.clone(),
                 interface: interface::addressed(op, None, &carrier.interface),
                 private_ip: op.order.before.address.filter(|_| op.order.spec.persist.network.moves_address()),
                 from: op.own_instances(&old.instance),
                 own: op.own_tags(),
-            }
+            })
             .into(),
         );
     }
@@ -142,10 +142,10 @@ fn put_back(op: &Operation, old: &Holder, due: &mut Vec<Due>) {
 /// Whether the address that moves is known to be on the old instance.
 fn is_address_back(op: &Operation, old: &Holder) -> bool {
     let may_have_moved =
-        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress { .. }));
+        op.steps.values().any(|record| matches!(record.intent.as_ref(), Intent::MoveAddress(_)));
     !op.order.spec.persist.network.moves_address()
         || !may_have_moved
-        || op.facts.address_on.as_ref() == Some(&old.instance)
+        || op.facts.network.address_on.as_ref() == Some(&old.instance)
 }
 
 /// Whether no instance of the operation holds it any more.
@@ -163,51 +163,10 @@ fn is_free(op: &Operation, resource: &Resource) -> bool {
         }
         // EC2 refuses to delete a snapshot while its image is registered.
         Resource::Snapshot { .. } => {
-            facts.root_image.as_ref().is_none_or(|image| facts.deleted.contains(&image.to_string()))
+            facts.root.image.as_ref().is_none_or(|image| facts.cleanup.is_deleted(image))
                 && !op.has_images_to_clean()
         }
         Resource::Image { .. } | Resource::Instance { .. } | Resource::Unsettled { .. } => true,
-    }
-}
-
-/// Whether the undo does not depend on a step: it may end without it.
-pub(crate) fn goes_on_without(op: &Operation, intent: &Intent) -> bool {
-    let is_old = |instance: &InstanceId| op.old().is_some_and(|old| old.instance == *instance);
-    match intent {
-        Intent::Resolve { .. }
-        | Intent::Survey(_)
-        | Intent::CreateVolume { .. }
-        | Intent::CloneRoot { .. }
-        | Intent::ClaimVolume { .. }
-        | Intent::CreateInterface { .. }
-        | Intent::SnapshotRoot { .. }
-        | Intent::SnapshotVolume { .. }
-        | Intent::RegisterImage { .. }
-        | Intent::Launch { .. }
-        | Intent::Start { .. }
-        | Intent::AdoptRoot { .. }
-        | Intent::Verify { .. }
-        | Intent::Detach { .. }
-        | Intent::DetachInterface { .. }
-        | Intent::ReleaseInterface { .. }
-        | Intent::SetGroups { .. }
-        | Intent::DeleteVolume { .. }
-        | Intent::DeleteInterface { .. }
-        | Intent::DeregisterImage { .. }
-        | Intent::DeleteSnapshot { .. }
-        | Intent::Grow { .. }
-        | Intent::Backup(_)
-        | Intent::FinalSnapshot { .. }
-        | Intent::SnapshotAhead { .. }
-        | Intent::Find { .. } => true,
-        Intent::Attach { instance, .. }
-        | Intent::AttachInterface { instance, .. }
-        | Intent::MoveAddress { instance, .. }
-        | Intent::Associate { instance, .. } => !is_old(instance),
-        Intent::Preserve { .. }
-        | Intent::Fence { .. }
-        | Intent::Release { .. }
-        | Intent::ReturnAddress { .. } => false,
     }
 }
 
@@ -218,7 +177,6 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         return None;
     }
     let mut left = prune::remaining(op);
-    let deleted = |id: &str| facts.deleted.iter().any(|deleted| deleted == id);
     for (slot, fact) in &facts.volumes {
         let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
         if left.volumes.values().any(|held| held.volume == *volume) {
@@ -241,7 +199,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
             held.device.clone_from(&fact.device);
         }
     }
-    left.volumes.retain(|_, held| !deleted(held.volume.as_str()));
+    left.volumes.retain(|_, held| !facts.cleanup.is_deleted(&held.volume));
     // Volumes whose content continues in a copy that stays.
     let is_held = |old: &&Retained| left.volumes.values().any(|held| held.volume == old.volume);
     let superseded: Vec<Retained> = facts.superseded.iter().filter(|old| !is_held(old)).cloned().collect();
@@ -250,7 +208,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
         (left.address, left.addresses_elsewhere) = (None, Default::default());
     }
     if interface::goes_back(op) {
-        left.interface = facts.interface.as_ref().and_then(|fact| fact.held.clone());
+        left.interface = facts.network.interface.as_ref().and_then(|fact| fact.held.clone());
     }
     if op.order.kind == OperationKind::Resume {
         left.address_interface = address_retention::keeper(op);

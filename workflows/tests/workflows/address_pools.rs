@@ -15,7 +15,7 @@ use perennial_workflows::operation::state::Status;
 use perennial_workflows::spec::address_pool::{AddressPoolSchema, AddressPoolSpec, AddressRange};
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use perennial_workflows::view::plan::{plan, success};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -78,11 +78,11 @@ impl Desk {
         let step = &steps[n % steps.len()];
         let evidence = match (how, step.intent.as_ref()) {
             (None, intent) => success(&operation, intent, step.token),
-            (Some(_), Intent::MoveAddress { .. }) => {
+            (Some(_), Intent::MoveAddress(_)) => {
                 Evidence::HeldByAnother { what: "the address".into(), by: "a stranger".into() }
             }
             (Some(0), _) => Evidence::OutOfTime { because: "waited".into() },
-            (Some(1), Intent::Launch { .. }) => {
+            (Some(1), Intent::Launch(_)) => {
                 Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
             }
             (Some(_), intent) => intent.instance().map_or_else(
@@ -110,7 +110,7 @@ impl Desk {
         let (here, mut all, subnet) = match self.open_of(node) {
             Some(operation) => {
                 let facts = operation.facts;
-                (facts.address, facts.addresses_elsewhere, facts.subnet)
+                (facts.network.address, facts.network.addresses_elsewhere, facts.subnet)
             }
             None => {
                 let (node, home) = (self.node_of(node), node_spec(node).subnet);
@@ -346,7 +346,7 @@ fn no_capacity_here(desk: &mut Desk, node: &str) {
         let Some(operation) = desk.open_of(node) else { return };
         let steps = operation.open_steps();
         let Some(at) = (0..steps.len()).find(
-            |at| !matches!(steps[*at].intent.as_ref(), Intent::Launch { pool, .. } if pool.subnet.is_none()),
+            |at| !matches!(steps[*at].intent.as_ref(), Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none()),
         ) else {
             desk.report_nth(node, 0, Some(1));
             continue;
@@ -463,7 +463,7 @@ fn an_address_elsewhere_that_a_stranger_has_is_passed_over_at_the_resume_of_a_mo
     while !desk.open_of("a").unwrap().open_steps().iter().any(|step| step.step == "move_address") {
         let steps = desk.open_of("a").unwrap().open_steps();
         let refused =
-            matches!(steps[0].intent.as_ref(), Intent::Launch { pool, .. } if pool.subnet.is_none());
+            matches!(steps[0].intent.as_ref(), Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none());
         desk.report_nth("a", 0, refused.then_some(1));
     }
     let steps = desk.open_of("a").unwrap().open_steps();

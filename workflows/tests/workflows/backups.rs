@@ -75,6 +75,7 @@ impl Books {
                 BackupEvent::StepSettled { step, evidence, .. } => writeln!(told, "= {step}: {evidence}"),
                 BackupEvent::Completed { backup } => writeln!(told, "! completed {backup}"),
                 BackupEvent::Failed { backup, because } => writeln!(told, "! failed {backup}: {because}"),
+                BackupEvent::Scheduled { .. } => Ok(()),
                 BackupEvent::GivenUp { because } => writeln!(told, "! given up: {because}"),
                 BackupEvent::Held { backup, by } => writeln!(told, "! {by} holds {backup}"),
                 BackupEvent::HoldReleased { by } => writeln!(told, "! {by} lets go"),

@@ -19,6 +19,7 @@ use perennial_workflows::model::backup_id::CatalogId;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::model::signal::{News, Signal, Source};
+use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
 use perennial_workflows::step::evidence::Evidence;
 
@@ -93,6 +94,21 @@ impl Desk {
 
     pub fn open_of(&self, node: &str) -> Option<Operation> {
         Some(self.operation(&self.node_of(node).open?.0))
+    }
+
+    /// The node of whom no other is named.
+    pub fn name(&self) -> NodeName {
+        name(NODE)
+    }
+
+    /// The events of an operation.
+    pub fn events_of(&self, id: &OperationId) -> Vec<OperationEvent> {
+        let Some((_, _, events)) = self.streams.get(&id.stream()) else { return Vec::new() };
+        let events = events.iter().filter_map(|(_, event)| match event {
+            Event::Operation(event) => Some(event.clone()),
+            _ => None,
+        });
+        events.collect()
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -251,6 +267,6 @@ impl Desk {
 
     /// What is due about the backups is done; whether the domain took it.
     pub fn reconcile_backups(&mut self) -> Result<(), Rejection> {
-        self.execute(&Command::ReconcileBackups { node: name(NODE), owner: OWNER.into() })
+        self.execute(&Command::ReconcileBackups { node: name(NODE) })
     }
 }

@@ -1,4 +1,5 @@
-//! Laws: whatever workers report and whatever is heard, the domain neither panics nor writes what it cannot read.
+//! Laws: whatever workers report and whatever is heard, the domain neither panics nor writes what it cannot
+//! read.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +17,12 @@ use perennial_workflows::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PruneParams, RecycleParams,
     ReplaceParams, RestoreParams, ResumeNodeParams, ResumeParams, Work,
 };
+use perennial_workflows::domain::timers::{BACKUP, BACKUPS};
 use perennial_workflows::model::aws::{
     AllocationId, GroupId, InstanceId, InstanceState, SnapshotId, VolumeId,
 };
 use perennial_workflows::model::backup_id::{BackupId, CatalogId};
+use perennial_workflows::model::capacity::{NotAsked, PoolSign};
 use perennial_workflows::model::operation_id::{OperationId, OperationKind};
 use perennial_workflows::model::requirements::CapacityOrder;
 use perennial_workflows::model::signal::{Effect, News, StatusCheck};
@@ -30,12 +33,15 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolume};
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
-use perennial_workflows::rules::capacity;
 use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{Handover, NetworkMode, NodeSpec, ReturnToSpot, RootMode, example};
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{
+    AdoptRoot, Attach, AttachInterface, ClaimVolume, CreateVolume, DeleteInterface, DeleteVolume, Fence,
+    Intent, Launch, Preserve, RegisterImage, Release, ReleaseInterface, SnapshotAhead, SnapshotRoot,
+    SnapshotVolume,
+};
 use perennial_workflows::view::plan::success;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -57,6 +63,16 @@ fn reconcile_backups(desk: &mut Desk) {
     let last = last.as_ref().and_then(operation);
     let task = due_task(&node, last.as_ref(), &name(NODE), &catalog, desk.now_ms);
     let is_due = over || matches!(task, BackupTask::Inherit { .. });
+    // Nobody asks but timers. One is set whenever there is something to do, and no later than that. (Before
+    // its first backup a node may have one at once while an operation is open; that waits for its turn.)
+    let timers = desk.timers();
+    let waits = matches!(task, BackupTask::Begin { .. }) && node.open.is_some();
+    let is_set = timers.iter().any(|timer| {
+        let is_of_backups = timer.name == BACKUPS || timer.name == BACKUP;
+        is_of_backups && (waits || timer.due_ms <= desk.now_ms)
+    });
+    let does_something = over || !matches!(task, BackupTask::Nothing);
+    assert!(is_set || !does_something, "{task:?} is due, and no timer says so: {timers:?}");
     let reconciled = desk.reconcile_backups();
     assert!(reconciled.is_ok() || !is_due, "what is due about the backups is done");
 }
@@ -152,15 +168,20 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
     };
     let refused = || Evidence::Refused { code: "UnauthorizedOperation".into(), message: "no".into() };
     match (intent, how % 4) {
-        (Intent::Launch { ask_anyway, .. }, 0 | 1) => {
-            let code = match how / 4 % 3 {
-                0 if !ask_anyway => capacity::REMEMBERED,
-                1 => capacity::ON_DEMAND_BUDGET,
-                _ => "InsufficientInstanceCapacity",
-            };
-            Evidence::NoCapacity { code: code.into(), message: "none".into() }
+        (Intent::Launch(Launch { ask_anyway, .. }), 0 | 1) => {
+            let sign = PoolSign::Interrupted;
+            match how / 4 % 3 {
+                0 if !ask_anyway => {
+                    Evidence::NotAsked { because: NotAsked::Remembered { sign, ago_s: 1, again_in_s: 179 } }
+                }
+                1 => Evidence::NotAsked { because: NotAsked::on_demand_budget(vec!["other".into()], 1) },
+                _ => Evidence::NoCapacity {
+                    code: "InsufficientInstanceCapacity".into(),
+                    message: "none".into(),
+                },
+            }
         }
-        (Intent::Launch { .. }, 2) => deleted(&InstanceId::parse("i-gone").unwrap()),
+        (Intent::Launch(_), 2) => deleted(&InstanceId::parse("i-gone").unwrap()),
         // Nothing fits, or everything costs too much.
         (Intent::Survey(_), 1 | 3) => {
             let price = (how % 4 == 3).then(|| "9.0".to_owned());
@@ -174,36 +195,32 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::Surveyed(Survey { rejected: vec![rejected], ..Survey::default() })
         }
         // That may be the volume's fault: a clone of it is tried.
-        (Intent::AdoptRoot { .. }, 0 | 1) if (how / 4).is_multiple_of(2) => {
+        (Intent::AdoptRoot(_), 0 | 1) if (how / 4).is_multiple_of(2) => {
             Evidence::AdoptRefused { code: "failed".into(), message: "no".into() }
         }
-        (Intent::AdoptRoot { .. }, 0 | 1) | (Intent::CloneRoot { .. }, 2) => {
+        (Intent::AdoptRoot(_), 0 | 1) | (Intent::CloneRoot(_), 2) => {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
-        (
-            Intent::Release { .. }
-            | Intent::Attach { .. }
-            | Intent::CloneRoot { .. }
-            | Intent::SnapshotRoot { .. },
-            1,
-        ) => Evidence::Lost { what: "a volume".into(), not_shown: false },
-        (Intent::ReleaseInterface { .. } | Intent::AttachInterface { .. } | Intent::SetGroups { .. }, 1) => {
+        (Intent::Release(_) | Intent::Attach(_) | Intent::CloneRoot(_) | Intent::SnapshotRoot(_), 1) => {
+            Evidence::Lost { what: "a volume".into(), not_shown: false }
+        }
+        (Intent::ReleaseInterface(_) | Intent::AttachInterface(_) | Intent::SetGroups(_), 1) => {
             Evidence::Lost { what: "an interface".into(), not_shown: false }
         }
-        (Intent::AttachInterface { .. }, 3) => {
+        (Intent::AttachInterface(_), 3) => {
             Evidence::NoCapacity { code: "AttachmentLimitExceeded".into(), message: "none".into() }
         }
-        (Intent::DetachInterface { .. }, 1) => refused(),
-        (Intent::Attach { .. }, 3) => Evidence::DeviceInUse,
-        (Intent::MoveAddress { .. } | Intent::Associate { .. } | Intent::CreateInterface { .. }, 1) => {
+        (Intent::DetachInterface(_), 1) => refused(),
+        (Intent::Attach(_), 3) => Evidence::DeviceInUse,
+        (Intent::MoveAddress(_) | Intent::Associate(_) | Intent::CreateInterface(_), 1) => {
             Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() }
         }
-        (Intent::FinalSnapshot { .. } | Intent::SnapshotAhead { .. }, 1 | 3) => {
+        (Intent::FinalSnapshot(_) | Intent::SnapshotAhead(_), 1 | 3) => {
             let (because, in_doubt) = ("laws".to_owned(), (how / 4).is_multiple_of(2));
             Evidence::Backup(BackupEvidence::NotTaken { because, in_doubt })
         }
-        (Intent::Detach { .. }, 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
-        (Intent::Find { .. }, 1) => Evidence::Found {
+        (Intent::Detach(_), 0 | 1) => Evidence::StillBusy { because: "mounted".into() },
+        (Intent::Find(_), 1) => Evidence::Found {
             resources: vec![perennial_workflows::model::resources::Resource::Instance {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
@@ -221,7 +238,8 @@ fn strange(n: u8) -> VolumeId {
     VolumeId::parse(&format!("vol-strange{n}")).unwrap()
 }
 
-/// What a look at an instance finds: up to three volumes that can be taken, some by a name that is taken, and one that cannot.
+/// What a look at an instance finds: up to three volumes that can be taken, some by a name that is taken, and
+/// one that cannot.
 fn found(how: u8) -> Evidence {
     let seen = |n: u8| DiscoveredVolume {
         volume: strange(n),
@@ -368,8 +386,9 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
         Move::Find(n, how) => {
             let Some(operation) = desk.open() else { return Ok(()) };
             let steps = operation.open_steps();
-            let looks =
-                steps.iter().filter(|step| matches!(&*step.intent, Intent::Preserve { others: Some(_), .. }));
+            let looks = steps
+                .iter()
+                .filter(|step| matches!(&*step.intent, Intent::Preserve(Preserve { others: Some(_), .. })));
             let looks: Vec<_> = looks.collect();
             if looks.is_empty() {
                 return Ok(());
@@ -406,7 +425,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
             let node = desk.node();
             let due = retention::due(&node, &name(NODE), desk.now_ms + TICK_MS);
             let before = node.operations;
-            let begun = desk.execute(&Command::Prune { node: name(NODE), owner: OWNER.into() }).is_ok();
+            let begun = desk.execute(&Command::Prune { node: name(NODE) }).is_ok();
             prop_assert_eq!(begun, !due.is_empty(), "a prune begins when something is due, and only then");
             prop_assert_eq!(desk.node().operations > before, begun);
         }
@@ -493,7 +512,7 @@ fn play(desk: &mut Desk, action: &Move) -> Result<(), TestCaseError> {
                 &record.outcome,
             ) {
                 (
-                    Intent::Release { slot, .. } | Intent::Attach { slot, .. },
+                    Intent::Release(Release { slot, .. }) | Intent::Attach(Attach { slot, .. }),
                     Some((Evidence::Lost { .. }, _)),
                 ) => Some(slot.clone()),
                 _ => None,
@@ -519,20 +538,22 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     let facts = &operation.facts;
     for step in &open {
         match step.intent.as_ref() {
-            Intent::Launch { .. } => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
-            Intent::ClaimVolume { volume, .. } => {
+            Intent::Launch(_) => prop_assert!(facts.candidate.is_none(), "one launch at a time"),
+            Intent::ClaimVolume(ClaimVolume { volume, .. }) => {
                 let mut retained = facts.superseded.iter().chain(&operation.order.before.retained);
                 prop_assert!(
                     !retained.any(|old| old.volume == *volume && old.went_on),
                     "a volume whose content goes on in another one is taken again"
                 );
             }
-            Intent::DeleteVolume { volume, .. }
+            Intent::DeleteVolume(DeleteVolume { volume, .. })
                 if volume.as_str() == "vol-taken" || volume.as_str().starts_with("vol-strange") =>
             {
                 prop_assert!(false, "what was there before the node is deleted");
             }
-            Intent::DeleteVolume { volume, retained, .. } if operation.order.kind == OperationKind::Prune => {
+            Intent::DeleteVolume(DeleteVolume { volume, retained, .. })
+                if operation.order.kind == OperationKind::Prune =>
+            {
                 let before = &operation.order.before;
                 let old = before.retained.iter().find(|old| old.volume == *volume);
                 let is_held = before.volumes.values().any(|held| held.volume == *volume);
@@ -542,13 +563,13 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
                     old.and_then(|old| before.volumes.get(&old.slot)).map(|held| &held.volume);
                 prop_assert!(next.is_some() && next == has_its_place, "only one is left of {volume}");
             }
-            Intent::DeleteVolume { volume, .. } if operation.order.keep.is_none() => {
+            Intent::DeleteVolume(DeleteVolume { volume, .. }) if operation.order.keep.is_none() => {
                 prop_assert!(
                     !operation.order.before.volumes.values().any(|held| held.volume == *volume),
                     "a replacement deletes no volume of the node's"
                 );
             }
-            Intent::Attach { slot, .. } => {
+            Intent::Attach(Attach { slot, .. }) => {
                 // The attachment may have been intended before its candidate was lost; it was free then.
                 prop_assert!(facts.volumes.contains_key(slot));
             }
@@ -563,12 +584,13 @@ fn laws(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a catalog's.
+/// What an open operation makes volumes from stays; and a last snapshot is its operation's until it is a
+/// catalog's.
 fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     let (_, catalog) = desk.catalog();
     if let Some(operation) = desk.open() {
         let facts = &operation.facts;
-        let root = facts.root_snapshot.iter().filter(|_| facts.root_is_borrowed);
+        let root = facts.root.snapshot.iter().filter(|_| facts.root.is_borrowed);
         for snapshot in facts.restore.values().chain(root) {
             prop_assert!(
                 !catalog.known.pending_deletions.contains_key(snapshot),
@@ -619,8 +641,8 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A snapshot is deleted only when its backup has failed, was given up, or as many newer ones as are kept are complete; and
-/// only snapshots that were recorded.
+/// A snapshot is deleted only when its backup has failed, was given up, or as many newer ones as are kept are
+/// complete; and only snapshots that were recorded.
 fn backups_are_kept(desk: &Desk) -> Result<(), TestCaseError> {
     let mut complete: Vec<u64> = Vec::new();
     let (mut ended, mut recorded, mut finals) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -690,7 +712,8 @@ fn prefixes_fold(desk: &Desk) -> Result<(), TestCaseError> {
 }
 
 /// Before its first instance may be terminated, a replacement has made everything on it survive, and seen it.
-/// While nothing holds the node, every interface that was made for it is its own, listed as left over, or gone.
+/// While nothing holds the node, every interface that was made for it is its own, listed as left over, or
+/// gone.
 fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     if desk.open().is_some() {
         return Ok(());
@@ -706,14 +729,14 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
                 Event::Operation(OperationEvent::StepSettled { token, evidence, .. }) => {
                     match (&intents[token], evidence) {
                         (_, Evidence::InterfaceCreated { interface, .. }) => made.insert(interface.clone()),
-                        (Intent::DeleteInterface { interface }, Evidence::Deleted)
+                        (Intent::DeleteInterface(DeleteInterface { interface }), Evidence::Deleted)
                         | (
-                            Intent::ReleaseInterface { interface, .. }
-                            | Intent::AttachInterface { interface, .. }
-                            | Intent::Launch {
+                            Intent::ReleaseInterface(ReleaseInterface { interface, .. })
+                            | Intent::AttachInterface(AttachInterface { interface, .. })
+                            | Intent::Launch(Launch {
                                 interface: perennial_workflows::step::intent::LaunchInterface::Kept(interface),
                                 ..
-                            },
+                            }),
                             Evidence::Lost { .. },
                         ) => deleted.insert(interface.clone()),
                         _ => false,
@@ -733,8 +756,9 @@ fn no_interface_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What is made from a snapshot has all that an instance of the operation may have written: no attachment or adoption of its volume was
-/// intended between the snapshot and its use, and none was under way when it was taken.
+/// What is made from a snapshot has all that an instance of the operation may have written: no attachment or
+/// adoption of its volume was intended between the snapshot and its use, and none was under way when it was
+/// taken.
 fn no_copy_is_older_than_a_write(desk: &Desk) -> Result<(), TestCaseError> {
     for (stream, (_, _, events)) in &desk.streams {
         if stream.category() != "workflow" {
@@ -751,8 +775,10 @@ fn no_copy_is_older_than_a_write(desk: &Desk) -> Result<(), TestCaseError> {
             match event {
                 OperationEvent::StepIntended { intent, .. } => {
                     let used: Vec<SnapshotId> = match intent {
-                        Intent::CreateVolume { snapshot, .. } => snapshot.iter().cloned().collect(),
-                        Intent::Launch { image, volumes, .. } => {
+                        Intent::CreateVolume(CreateVolume { snapshot, .. }) => {
+                            snapshot.iter().cloned().collect()
+                        }
+                        Intent::Launch(Launch { image, volumes, .. }) => {
                             let data = volumes.iter().map(|volume| volume.snapshot.clone());
                             data.chain(images.get(image).cloned()).collect()
                         }
@@ -764,13 +790,15 @@ fn no_copy_is_older_than_a_write(desk: &Desk) -> Result<(), TestCaseError> {
                         prop_assert!(!is_old, "{snapshot} is older than what was written to {volume}");
                     }
                     match intent {
-                        Intent::Attach { volume, .. } | Intent::AdoptRoot { volume, .. } => {
+                        Intent::Attach(Attach { volume, .. })
+                        | Intent::AdoptRoot(AdoptRoot { volume, .. }) => {
                             writes.push((volume.clone(), stamp.seq));
-                            if matches!(intent, Intent::Attach { .. }) {
+                            if matches!(intent, Intent::Attach(_)) {
                                 attaching.insert(volume.clone());
                             }
                         }
-                        Intent::SnapshotVolume { volume, .. } | Intent::SnapshotAhead { volume, .. } => {
+                        Intent::SnapshotVolume(SnapshotVolume { volume, .. })
+                        | Intent::SnapshotAhead(SnapshotAhead { volume, .. }) => {
                             prop_assert!(!attaching.contains(volume), "{volume} is being attached");
                         }
                         _ => {}
@@ -779,23 +807,30 @@ fn no_copy_is_older_than_a_write(desk: &Desk) -> Result<(), TestCaseError> {
                 }
                 OperationEvent::StepSettled { token, evidence, .. } => match (&intents[token], evidence) {
                     (
-                        (Intent::SnapshotRoot { volume, .. } | Intent::SnapshotVolume { volume, .. }, since),
+                        (
+                            Intent::SnapshotRoot(SnapshotRoot { volume, .. })
+                            | Intent::SnapshotVolume(SnapshotVolume { volume, .. }),
+                            since,
+                        ),
                         Evidence::SnapshotCompleted { snapshot, .. },
                     ) => {
                         made.entry(snapshot.clone()).or_insert_with(|| (volume.clone(), *since));
                     }
                     (
-                        (Intent::SnapshotAhead { volume, .. }, since),
+                        (Intent::SnapshotAhead(SnapshotAhead { volume, .. }), since),
                         Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ) => {
                         for taken in snapshots {
                             made.insert(taken.snapshot.clone(), (volume.clone(), *since));
                         }
                     }
-                    ((Intent::RegisterImage { snapshot, .. }, _), Evidence::ImageAvailable { image, .. }) => {
+                    (
+                        (Intent::RegisterImage(RegisterImage { snapshot, .. }), _),
+                        Evidence::ImageAvailable { image, .. },
+                    ) => {
                         images.insert(image.clone(), snapshot.clone());
                     }
-                    ((Intent::Attach { volume, .. }, _), _) => {
+                    ((Intent::Attach(Attach { volume, .. }), _), _) => {
                         attaching.remove(volume);
                     }
                     _ => {}
@@ -818,7 +853,7 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
             let Event::Operation(event) = event else { continue };
             match event {
                 OperationEvent::StepIntended { intent, .. } => {
-                    if let Intent::Fence { instance, .. } = intent
+                    if let Intent::Fence(Fence { instance, .. }) = intent
                         && let Some((_, Event::Operation(OperationEvent::Started(order)))) = events.first()
                         && let Some(carrier) = &order.before.carrier
                         && carrier.instance == *instance
@@ -841,7 +876,7 @@ fn nothing_is_fenced_unpreserved(desk: &Desk) -> Result<(), TestCaseError> {
                 }
                 OperationEvent::StepSettled { token, evidence, .. } => match (&intents[token], evidence) {
                     (
-                        Intent::Preserve { instance, .. },
+                        Intent::Preserve(Preserve { instance, .. }),
                         Evidence::Preserved | Evidence::PreservedWith { .. },
                     )
                     | (_, Evidence::InstanceGone { instance, .. }) => {

@@ -6,6 +6,7 @@ mod desk;
 mod run;
 
 mod address_pools;
+mod another_file;
 mod backups;
 mod laws;
 mod prune;
@@ -13,3 +14,4 @@ mod regressions;
 mod signals;
 mod survey;
 mod tables;
+mod timers;

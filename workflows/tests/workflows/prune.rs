@@ -19,7 +19,7 @@ use perennial_workflows::operation::event::{OperationEvent, Order};
 use perennial_workflows::operation::state::Status;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{DeleteVolume, Intent};
 use perennial_workflows::view::plan::imagined_resources;
 
 use crate::run::{Run, asked, order, well};
@@ -73,6 +73,7 @@ fn finished(number: u64, kind: OperationKind, resources: Resources) -> NodeEvent
         resources,
         outcome: Outcome::Completed,
         finals: false,
+        launched_by: None,
     }
 }
 
@@ -290,7 +291,7 @@ fn left(run: &Run) -> String {
 /// Drives a prune to its end; what a case says of one volume's deletion instead of success.
 fn drive(run: &mut Run, otherwise: impl Fn(&str) -> Option<Evidence>) {
     run.drive(&|intent, _| {
-        let Intent::DeleteVolume { volume, .. } = intent else { panic!("{intent:?}") };
+        let Intent::DeleteVolume(DeleteVolume { volume, .. }) = intent else { panic!("{intent:?}") };
         otherwise(volume.as_str())
     });
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
@@ -306,7 +307,7 @@ fn each_volume_is_a_step_of_its_own_and_one_that_fails_holds_up_no_other() {
     let carrier = run.state.order.before.carrier.clone().unwrap().instance;
     let root = run.state.order.before.volumes[&Slot::Root].volume.clone();
     let step = run.state.open_steps().into_iter().min_by_key(|step| step.token).unwrap();
-    let Intent::DeleteVolume { retained: Some(wanted), .. } = step.intent.as_ref() else {
+    let Intent::DeleteVolume(DeleteVolume { retained: Some(wanted), .. }) = step.intent.as_ref() else {
         panic!("{step:?}")
     };
     assert_eq!((&wanted.successor, &wanted.carrier), (&root, &carrier));

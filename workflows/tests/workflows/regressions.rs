@@ -29,15 +29,15 @@ use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{ClaimVolume, CreateVolume, Intent, Launch, Preserve, Release};
 use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
 
 /// What a case says of one step: another evidence than success.
-type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
+pub type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
 
-fn well(_: &Intent) -> Option<Evidence> {
+pub fn well(_: &Intent) -> Option<Evidence> {
     None
 }
 
@@ -65,7 +65,7 @@ fn asked(spec: &NodeSpec) -> Desk {
 }
 
 /// A node that runs.
-fn running(spec: &NodeSpec) -> Desk {
+pub fn running(spec: &NodeSpec) -> Desk {
     let mut desk = asked(spec);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().map(|open| open.status));
@@ -77,7 +77,7 @@ impl Desk {
         self.submit(work).unwrap()
     }
 
-    fn apply(&mut self, spec: &NodeSpec) -> Disposition {
+    pub fn apply(&mut self, spec: &NodeSpec) -> Disposition {
         self.ask(Work::Apply(ApplyParams { spec: spec.clone(), from_backup: None, reason: None }))
     }
 
@@ -87,7 +87,7 @@ impl Desk {
         self.ask(Work::Resume(ResumeParams { workflow, accept_loss, from_backup }))
     }
 
-    fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
+    pub fn delete(&mut self, root: bool, data: bool, backups: bool) -> Disposition {
         let keep = Keep { root, data, network: false, backups };
         self.ask(Work::Delete(DeleteParams { keep, reason: None }))
     }
@@ -105,7 +105,7 @@ impl Desk {
     }
 
     /// Until nothing is open, or what is left is a person's.
-    fn drive(&mut self, otherwise: Otherwise<'_>) {
+    pub fn drive(&mut self, otherwise: Otherwise<'_>) {
         self.drive_but(otherwise, &|_| false);
     }
 
@@ -142,13 +142,13 @@ impl Desk {
     }
 
     /// A complete backup.
-    fn back_up(&mut self) {
+    pub fn back_up(&mut self) {
         let disposition = self.ask(Work::Backup(BackupParams { reason: None }));
         assert!(matches!(disposition, Disposition::BackupBegan { .. }), "{disposition}");
         self.tend_all();
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let instance = self.node().resources.carrier.unwrap().instance;
         self.on_signal(instance, News::StateChange { state: InstanceState::Terminated }).unwrap();
     }
@@ -180,7 +180,7 @@ impl Desk {
     }
 }
 
-fn backed_up(intent: &Intent, token: Token) -> Evidence {
+pub fn backed_up(intent: &Intent, token: Token) -> Evidence {
     let Intent::Backup(intent) = intent else { panic!("{intent:?}") };
     Evidence::Backup(match intent {
         BackupIntent::Take { volumes, .. } => BackupEvidence::Taken {
@@ -237,13 +237,12 @@ fn a_last_snapshot_is_taken_over_when_a_deletion_of_all_backups_comes_in_between
 #[test]
 fn a_last_snapshot_is_taken_over_when_the_file_asks_for_none_any_more() {
     let another = |what: &Intent| {
-        matches!(what, Intent::Release { slot: Slot::Data(_), .. })
+        matches!(what, Intent::Release(Release { slot: Slot::Data(_), .. }))
             .then(|| Evidence::HeldByAnother { what: "vol-1".into(), by: "i-another".into() })
     };
     let mut desk = half_freed(&another);
     assert!(desk.is_stuck());
     desk.apply(&NodeSpec { backup: None, ..spec(RootMode::Adopt) });
-    desk.resume(Vec::new(), None);
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.steps());
     desk.tend_all();
@@ -257,7 +256,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     let mut named = spec(RootMode::None);
     named.data_volumes[0].volume = Some(volume("vol-a"));
     let mut desk = asked(&named);
-    desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Attach(_)).then(lost));
     assert!(desk.is_stuck());
     named.data_volumes[0].volume = Some(volume("vol-b"));
     let disposition = desk.apply(&named);
@@ -267,7 +266,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     assert_eq!(desk.node().resources.volumes[&data()].volume, volume("vol-b"));
     // Without another one, its loss makes a new one.
     let mut desk = asked(&named);
-    desk.drive(&|intent| matches!(intent, Intent::Attach { .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Attach(_)).then(lost));
     desk.resume(vec![data()], None);
     desk.drive(&well);
     assert!(desk.node().resources.volumes[&data()].volume.as_str().starts_with("vol-new"));
@@ -275,7 +274,7 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
 
 fn with_uefi(intent: &Intent) -> Option<Evidence> {
     match intent {
-        Intent::Preserve { uefi: true, .. } => Some(Evidence::PreservedWith {
+        Intent::Preserve(Preserve { uefi: true, .. }) => Some(Evidence::PreservedWith {
             found: Vec::new(),
             unmanaged: Vec::new(),
             uefi: Some(UefiVariables::read(Some("T0xE".to_owned()))),
@@ -287,7 +286,7 @@ fn with_uefi(intent: &Intent) -> Option<Evidence> {
 /// The placement of an image that boots by UEFI.
 fn boots_by_uefi(desk: &Desk, intent: &Intent) -> Option<Evidence> {
     let operation = desk.open()?;
-    let Intent::Resolve { .. } = intent else { return with_uefi(intent) };
+    let Intent::Resolve(_) = intent else { return with_uefi(intent) };
     let Evidence::Resolved(mut placement) = success(&operation, intent, Token::from(Seq(1))) else {
         panic!()
     };
@@ -341,7 +340,7 @@ fn an_operation_holds_every_backup_it_makes_volumes_from() {
     let only = vec![Slot::Root];
     let backup = BackupId::parse("db-1.b1").unwrap();
     desk.ask(Work::Restore(RestoreParams { backup, only, reason: None }));
-    desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Release(Release { slot: Slot::Data(_), .. })).then(lost));
     assert!(desk.is_stuck(), "{:?}", desk.steps());
     let disposition = desk.resume(vec![data()], Some("db-1.b2"));
     assert!(matches!(disposition, Disposition::Joined { .. }), "{disposition}");
@@ -381,7 +380,7 @@ fn seldom() -> NodeSpec {
 }
 
 fn without_a_root(intent: &Intent) -> Option<Evidence> {
-    matches!(intent, Intent::Release { slot: Slot::Root, .. }).then(lost)
+    matches!(intent, Intent::Release(Release { slot: Slot::Root, .. })).then(lost)
 }
 
 /// What somebody has left behind does not come back by itself.
@@ -448,13 +447,12 @@ fn a_file_that_names_other_volumes_mends_a_provision_that_is_stuck() {
     let mut bad = spec(RootMode::None);
     bad.data_volumes[0].snapshot = Some(SnapshotId::parse("snap-0").unwrap());
     let mut desk = asked(&bad);
-    desk.drive(&|intent| matches!(intent, Intent::CreateVolume { .. }).then(refused));
+    desk.drive(&|intent| matches!(intent, Intent::CreateVolume(_)).then(refused));
     assert!(desk.is_stuck());
     let mut good = spec(RootMode::None);
     good.data_volumes[0].name = NodeName::parse("logs").unwrap();
     let disposition = desk.apply(&good);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     desk.drive(&well);
     assert!(desk.node().open.is_none(), "{:?}", desk.open().unwrap().status);
     let slots: Vec<String> = desk.node().resources.volumes.keys().map(ToString::to_string).collect();
@@ -467,15 +465,14 @@ fn a_file_that_names_another_address_mends_a_provision_that_is_stuck() {
     wanted.private_ip = Some("10.0.0.9".parse().unwrap());
     let mut desk = asked(&wanted);
     let held = |intent: &Intent| {
-        matches!(intent, Intent::CreateInterface { .. })
+        matches!(intent, Intent::CreateInterface(_))
             .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "a stranger".into() })
     };
     desk.drive(&held);
     assert!(desk.is_stuck());
     wanted.private_ip = Some("10.0.0.10".parse().unwrap());
     let disposition = desk.apply(&wanted);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     desk.drive(&well);
     assert_eq!(desk.node().resources.address, wanted.private_ip);
 }
@@ -509,7 +506,7 @@ fn a_node_that_comes_back_from_a_backup_is_not_paused_before_it_has() {
     let mut desk = running(&spec);
     desk.back_up();
     desk.lose();
-    desk.drive(&|intent| matches!(intent, Intent::Release { slot: Slot::Data(_), .. }).then(lost));
+    desk.drive(&|intent| matches!(intent, Intent::Release(Release { slot: Slot::Data(_), .. })).then(lost));
     assert!(desk.is_stuck());
     desk.resume(vec![data()], Some("db-1.b1"));
     let disposition = desk.ask(Work::Pause(PauseParams { reason: None }));
@@ -536,10 +533,10 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     let mut desk = running(&wide);
     desk.ask(Work::Replace(ReplaceParams { reason: None }));
     let elsewhere = |intent: &Intent| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
         }
-        Intent::CreateVolume { .. } => Some(refused()),
+        Intent::CreateVolume(_) => Some(refused()),
         _ => None,
     };
     desk.drive(&elsewhere);
@@ -548,12 +545,11 @@ fn a_file_that_drops_the_subnet_of_a_new_instance_is_for_the_next_operation() {
     narrow.capacity.other_subnets.clear();
     narrow.network.zone_change = ZoneChange::default();
     let disposition = desk.apply(&narrow);
-    assert!(matches!(disposition, Disposition::Changed), "{disposition}");
-    desk.resume(Vec::new(), None);
+    assert!(matches!(disposition, Disposition::Amended { .. }), "{disposition}");
     let mut zones = BTreeSet::new();
     for _ in 0..100 {
         for step in desk.open().iter().flat_map(Operation::open_steps) {
-            if let Intent::CreateVolume { zone, .. } = step.intent.as_ref() {
+            if let Intent::CreateVolume(CreateVolume { zone, .. }) = step.intent.as_ref() {
                 zones.insert(zone.clone());
             }
         }
@@ -580,20 +576,19 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
         named: true,
     };
     desk.drive(&|intent| match intent {
-        Intent::ClaimVolume { size_gib, .. } => {
+        Intent::ClaimVolume(ClaimVolume { size_gib, .. }) => {
             Some(Evidence::VolumeClaimed { size_gib: *size_gib, traits: Some(traits.clone()) })
         }
-        Intent::Launch { .. } => Some(refused()),
+        Intent::Launch(_) => Some(refused()),
         _ => None,
     });
     assert!(desk.is_stuck());
     desk.apply(&spec(RootMode::None));
-    desk.resume(Vec::new(), None);
     let workflow = desk.node().open.unwrap().0;
     desk.ask(Work::Cancel(CancelParams { workflow: workflow.clone(), reason: None }));
     desk.drive(&|intent| {
-        assert!(!matches!(intent, Intent::DeleteVolume { .. }), "{intent:?}");
-        matches!(intent, Intent::Launch { .. })
+        assert!(!matches!(intent, Intent::DeleteVolume(_)), "{intent:?}");
+        matches!(intent, Intent::Launch(_))
             .then(|| Evidence::NoCapacity { code: "x".into(), message: "none".into() })
     });
     let ended = desk.operation(&workflow).status;

@@ -58,6 +58,7 @@ pub fn order(kind: OperationKind, spec: &NodeSpec, cause: Cause) -> Order {
         restore: None,
         prune: Vec::new(),
         cause,
+        good: None,
     }
 }
 
@@ -113,6 +114,10 @@ impl Run {
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
+                OperationEvent::SpecChanged { keeps_root: true, .. } => {
+                    writeln!(told, "! another file; the root stays")
+                }
+                OperationEvent::SpecChanged { .. } => writeln!(told, "! another file"),
                 OperationEvent::CancelRequested { .. } => writeln!(told, "! cancelled"),
                 OperationEvent::Diverted { .. } => writeln!(told, "! diverted"),
                 OperationEvent::VolumeFound { slot, held, .. } => {

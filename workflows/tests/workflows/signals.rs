@@ -39,6 +39,7 @@ fn in_place() -> Desk {
             resources,
             outcome: Outcome::Completed,
             finals: false,
+            launched_by: None,
         },
     ] {
         desk.append(&node_stream(&name(NODE)), Event::Node(event));

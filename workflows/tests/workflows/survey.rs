@@ -20,7 +20,7 @@ use perennial_workflows::rules::ranking::{
 };
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, OnDemandSpec, RootMode, example};
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Intent, Launch};
 use perennial_workflows::view::history::story;
 use perennial_workflows::view::plan::imagined_resources;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -263,7 +263,7 @@ impl Run {
     fn launch(&self) -> String {
         let open = self.state.open_steps();
         let launch = open.iter().find_map(|step| match step.intent.as_ref() {
-            Intent::Launch { pool, rank, .. } => {
+            Intent::Launch(Launch { pool, rank, .. }) => {
                 Some(format!("{pool}, {}", rank.as_ref().map_or_else(String::new, ToString::to_string)))
             }
             _ => None,
@@ -422,8 +422,7 @@ fn a_survey_of_a_file_that_was_corrected_meanwhile_is_made_again() {
     let mut draft = run.draft();
     draft.resume("ops".into(), Vec::new(), spec).unwrap();
     run.take(draft);
-    assert_eq!(run.question().requirements.unwrap().vcpus.min, 2);
-    run.settle("survey", Some(Evidence::Surveyed(Survey::default())));
+    // A look that is under way is given up for the one of the new file.
     assert_eq!(run.question().requirements.unwrap().vcpus.min, 4, "{:?}", run.state.status);
 }
 

@@ -11,7 +11,7 @@ use perennial_workflows::machine::decide::Draft;
 use perennial_workflows::machine::fold;
 use perennial_workflows::machine::refusal::Refusal;
 use perennial_workflows::model::aws::{AllocationId, GroupId, InstanceState, SubnetId, VolumeId};
-use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::capacity::{MarketPolicy, NotAsked, PoolSign};
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
 use perennial_workflows::model::resources::{Orphan, Resource};
 use perennial_workflows::model::restore::Keep;
@@ -20,13 +20,12 @@ use perennial_workflows::model::volume::{DiscoveredVolume, Found, UnmanagedVolum
 use perennial_workflows::operation::event::{OperationEvent, Order};
 use perennial_workflows::operation::facts::Place;
 use perennial_workflows::operation::state::{Operation, Status};
-use perennial_workflows::rules::capacity;
 use perennial_workflows::spec::node::{
     DataMode, Handover, NetworkMode, NodeSpec, OnDemandSpec, RootMode, ZoneChange, example,
 };
 use perennial_workflows::step::backup::BackupEvidence;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{Associate, Attach, Intent, Launch, Preserve, Release, Start};
 use perennial_workflows::view::plan::{imagined_resources, success};
 
 use crate::run::{Otherwise, Run, asked, order, well};
@@ -277,7 +276,7 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
     let mut spec = spec(NetworkMode::SecondaryIp, RootMode::None);
     spec.persist.handover = Handover::Detach;
     let busy = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Detach { .. }).then(|| Evidence::OutOfTime { because: "busy".into() })
+        matches!(intent, Intent::Detach(_)).then(|| Evidence::OutOfTime { because: "busy".into() })
     };
     check(
         OperationKind::Replace,
@@ -308,7 +307,7 @@ fn a_volume_that_stays_in_use_follows_after_the_fence() {
 #[test]
 fn an_adoption_that_fails_is_tried_with_a_clone() {
     let fails = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::AdoptRoot { .. }) && attempt == 1)
+        (matches!(intent, Intent::AdoptRoot(_)) && attempt == 1)
             .then(|| Evidence::AdoptRefused { code: "failed".into(), message: "so".into() })
     };
     check(
@@ -359,7 +358,7 @@ fn an_adoption_that_fails_is_tried_with_a_clone() {
 #[test]
 fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as_an_image() {
     let fails = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AdoptRoot { .. })
+        matches!(intent, Intent::AdoptRoot(_))
             .then(|| Evidence::AdoptRefused { code: "failed-detached".into(), message: "so".into() })
     };
     check(
@@ -418,11 +417,11 @@ fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as
             + verify
             = verify: verified
             + delete_volume:vol-new2x14
-            + delete_volume:vol-new2x37
             + delete_volume:vol-new2x31
+            + delete_volume:vol-new2x37
             = delete_volume:vol-new2x14: deleted
-            = delete_volume:vol-new2x37: deleted
             = delete_volume:vol-new2x31: deleted
+            = delete_volume:vol-new2x37: deleted
             ! finished
         "#]],
     );
@@ -431,7 +430,7 @@ fn a_clone_whose_adoption_fails_as_well_is_deleted_and_the_old_volume_goes_on_as
 #[test]
 fn an_adoption_that_is_refused_falls_to_an_image_and_fences_the_instance_first() {
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AdoptRoot { .. })
+        matches!(intent, Intent::AdoptRoot(_))
             .then(|| Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() })
     };
     check(
@@ -485,7 +484,7 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.data_volumes.clear();
     let none = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::Launch { .. }) && attempt <= 5).then(|| Evidence::NoCapacity {
+        (matches!(intent, Intent::Launch(_)) && attempt <= 5).then(|| Evidence::NoCapacity {
             code: "InsufficientInstanceCapacity".into(),
             message: "none".into(),
         })
@@ -497,7 +496,9 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
         .steps
         .values()
         .filter_map(|record| match record.intent.as_ref() {
-            Intent::Launch { pool, .. } => Some(format!("{pool} at {} s", record.not_before_ms / 1_000)),
+            Intent::Launch(Launch { pool, .. }) => {
+                Some(format!("{pool} at {} s", record.not_before_ms / 1_000))
+            }
             _ => None,
         })
         .collect();
@@ -511,15 +512,14 @@ fn no_capacity_climbs_the_ladder_to_on_demand_and_then_waits() {
     .assert_eq(&launches.join("\n"));
 }
 
-/// Which pools are asked, and when, if no pool ever serves and the memory answers as `code` says.
-fn asked_for(spec: &NodeSpec, launches: u32, code: &dyn Fn(&Intent, u32) -> &'static str) -> String {
+/// Which pools are asked, and when, if no pool ever serves and launches end as `seen` says.
+fn asked_for(spec: &NodeSpec, launches: u32, seen: &dyn Fn(&Intent) -> Evidence) -> String {
     let mut run = Run::start(OperationKind::Provision, spec, asked(), None);
     run.drive(&|intent, attempt| {
-        (matches!(intent, Intent::Launch { .. }) && attempt < launches)
-            .then(|| Evidence::NoCapacity { code: code(intent, attempt).into(), message: "none".into() })
+        (matches!(intent, Intent::Launch(_)) && attempt < launches).then(|| seen(intent))
     });
     let launches = run.state.steps.values().filter_map(|record| match record.intent.as_ref() {
-        Intent::Launch { pool, ask_anyway, on_demand_max, .. } => {
+        Intent::Launch(Launch { pool, ask_anyway, on_demand_max, .. }) => {
             let anyway = if *ask_anyway { ", in any case" } else { "" };
             let max = on_demand_max.map_or(String::new(), |max| format!(", if fewer than {max} are"));
             Some(format!("{pool} at {} s{anyway}{max}", record.not_before_ms / 1_000))
@@ -535,11 +535,20 @@ fn bare() -> NodeSpec {
     spec
 }
 
+fn no_capacity() -> Evidence {
+    Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() }
+}
+
+fn remembered() -> Evidence {
+    let sign = PoolSign::Interrupted;
+    Evidence::NotAsked { because: NotAsked::Remembered { sign, ago_s: 1, again_in_s: 179 } }
+}
+
 #[test]
 fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_remembered() {
-    let told = asked_for(&bare(), 9, &|intent, _| match intent {
-        Intent::Launch { ask_anyway: false, .. } => capacity::REMEMBERED,
-        _ => "InsufficientInstanceCapacity",
+    let told = asked_for(&bare(), 9, &|intent| match intent {
+        Intent::Launch(Launch { ask_anyway: false, .. }) => remembered(),
+        _ => no_capacity(),
     });
     expect![[r#"
         m6i.large spot at 1 s
@@ -552,7 +561,7 @@ fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_rem
         m5.large on-demand at 23 s, in any case
         m6i.large spot at 54 s"#]]
     .assert_eq(&told);
-    let told = asked_for(&bare(), 9, &|_, _| "InsufficientInstanceCapacity");
+    let told = asked_for(&bare(), 9, &|_| no_capacity());
     assert!(!told.contains("in any case"), "what was really asked need not be asked again:\n{told}");
 }
 
@@ -560,7 +569,7 @@ fn the_last_pool_of_a_stretch_is_asked_in_any_case_when_the_others_were_only_rem
 fn on_demand_opens_at_its_time_and_is_waited_for() {
     let mut spec = bare();
     spec.capacity.on_demand = OnDemandSpec { after_s: 60, max_nodes: Some(3) };
-    let told = asked_for(&spec, 10, &|_, _| "InsufficientInstanceCapacity");
+    let told = asked_for(&spec, 10, &|_| no_capacity());
     expect![[r#"
         m6i.large spot at 1 s
         m5.large spot at 2 s
@@ -587,17 +596,14 @@ fn a_return_to_spot_that_finds_none_is_undone_before_anything_was_taken() {
         back_to_spot(),
         None,
     );
-    run.drive(&|intent, _| {
-        matches!(intent, Intent::Launch { .. })
-            .then(|| Evidence::NoCapacity { code: capacity::REMEMBERED.into(), message: "none".into() })
-    });
+    run.drive(&|intent, _| matches!(intent, Intent::Launch(_)).then(remembered));
     expect![[r#"
         + preserve:i-new1x5
         + launch
         = preserve:i-new1x5: preserved
-        = launch: no_capacity
+        = launch: not_asked
         + launch (2)
-        = launch: no_capacity
+        = launch: not_asked
         ! cancelled
         ! cancelled
     "#]]
@@ -613,10 +619,10 @@ fn a_return_to_spot_past_the_point_of_no_return_asks_on_demand_again() {
         None,
     );
     run.drive(&|intent, attempt| match intent {
-        Intent::AdoptRoot { .. } => {
+        Intent::AdoptRoot(_) => {
             Some(Evidence::AdoptRefused { code: "Unsupported".into(), message: "no".into() })
         }
-        Intent::Launch { .. } if attempt > 1 && attempt < 4 => {
+        Intent::Launch(_) if attempt > 1 && attempt < 4 => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: "none".into() })
         }
         _ => None,
@@ -627,7 +633,7 @@ fn a_return_to_spot_past_the_point_of_no_return_asks_on_demand_again() {
         .steps
         .values()
         .filter_map(|record| match record.intent.as_ref() {
-            Intent::Launch { pool, .. } => Some(pool.to_string()),
+            Intent::Launch(Launch { pool, .. }) => Some(pool.to_string()),
             _ => None,
         })
         .collect();
@@ -644,7 +650,7 @@ fn launches_that_fail_again_and_again_are_stuck_and_a_resume_counts_anew() {
     let mut spec = spec(NetworkMode::None, RootMode::None);
     spec.data_volumes.clear();
     let fails = |intent: &Intent, _: u32| match intent {
-        Intent::Start { instance, .. } => Some(Evidence::InstanceGone {
+        Intent::Start(Start { instance, .. }) => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.InternalError".into()),
@@ -683,7 +689,7 @@ fn a_new_instance_that_dies_before_it_carries_is_fenced_and_another_is_launched(
     run.told.clear();
     run.on_signal(&candidate, News::StateChange { state: InstanceState::ShuttingDown });
     run.drive(&|intent, attempt| match intent {
-        Intent::Start { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
+        Intent::Start(Start { instance, .. }) if attempt == 1 => Some(Evidence::InstanceGone {
             instance: instance.clone(),
             state: Some(InstanceState::Terminated),
             reason: Some("Server.SpotInstanceTermination".into()),
@@ -762,7 +768,7 @@ fn an_old_instance_that_is_gone_needs_no_preserving() {
 #[test]
 fn what_a_person_must_decide_is_stuck_and_resumes() {
     let refused = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::Preserve { .. }) && attempt == 1)
+        (matches!(intent, Intent::Preserve(_)) && attempt == 1)
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     let mut run =
@@ -784,7 +790,7 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
 #[test]
 fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
     let lost = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Release { slot, .. } if slot.to_string() == "data")
+        matches!(intent, Intent::Release(Release { slot, .. }) if slot.to_string() == "data")
             .then(|| Evidence::Lost { what: "volume vol-x does not exist any more".into(), not_shown: false })
     };
     let mut run =
@@ -841,7 +847,7 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
 #[test]
 fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
     let deleted = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::ReleaseInterface { .. }).then(|| Evidence::Lost {
+        matches!(intent, Intent::ReleaseInterface(_)).then(|| Evidence::Lost {
             what: "interface eni-x does not exist any more".into(),
             not_shown: false,
         })
@@ -874,7 +880,7 @@ fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
 #[test]
 fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::DeleteVolume { .. })
+        matches!(intent, Intent::DeleteVolume(_))
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     let mut run =
@@ -894,7 +900,7 @@ fn a_clean_up_that_fails_is_left_over_and_the_operation_finishes() {
 #[test]
 fn an_address_that_another_has_is_stuck_with_who_has_it() {
     let held = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::MoveAddress { .. })
+        matches!(intent, Intent::MoveAddress(_))
             .then(|| Evidence::HeldByAnother { what: "10.0.0.9".into(), by: "eni-x of i-x".into() })
     };
     let mut run =
@@ -940,7 +946,7 @@ fn an_elastic_ip_follows_the_private_address() {
     all_goes_well(OperationKind::Replace, &spec, &an_elastic_ip());
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive(&|intent, _| match intent {
-        Intent::Associate { private_ip, .. } => {
+        Intent::Associate(Associate { private_ip, .. }) => {
             assert!(private_ip.is_some(), "it leads to the address that moves");
             None
         }
@@ -1113,7 +1119,7 @@ fn a_stuck_operation_hands_over_everything_it_may_have_made() {
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive_to("start");
     let refused = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Fence { .. })
+        matches!(intent, Intent::Fence(_))
             .then(|| Evidence::Refused { code: "UnauthorizedOperation".into(), message: "not you".into() })
     };
     run.drive(&refused);
@@ -1255,7 +1261,7 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
     all_goes_well(OperationKind::Replace, &spec, &a_second_interface_alive());
     // A volume in use stays until the fence, and the address with it.
     let busy = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::Detach { .. }).then(|| Evidence::StillBusy { because: "mounted".into() })
+        matches!(intent, Intent::Detach(_)).then(|| Evidence::StillBusy { because: "mounted".into() })
     };
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     run.drive(&busy);
@@ -1265,7 +1271,7 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
 #[test]
 fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stuck() {
     let lost = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::AttachInterface { .. }) && attempt == 1).then(|| Evidence::Lost {
+        (matches!(intent, Intent::AttachInterface(_)) && attempt == 1).then(|| Evidence::Lost {
             what: "interface eni-x does not exist any more".into(),
             not_shown: false,
         })
@@ -1298,7 +1304,7 @@ fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stu
         "#]],
     );
     let full = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::AttachInterface { .. }).then(|| Evidence::NoCapacity {
+        matches!(intent, Intent::AttachInterface(_)).then(|| Evidence::NoCapacity {
             code: "AttachmentLimitExceeded".into(),
             message: "4 interfaces are attached".into(),
         })
@@ -1319,7 +1325,7 @@ fn a_second_interface_goes_back_when_the_replacement_is_cancelled() {
     run.drive_to("detach_interface");
     run.cancel().unwrap();
     run.drive(&well);
-    assert_eq!(run.state.facts.interface.as_ref().unwrap().held, run.state.order.before.interface);
+    assert_eq!(run.state.facts.network.interface.as_ref().unwrap().held, run.state.order.before.interface);
     expect![[r#"
         ! cancelled
         + fence:i-new2x3
@@ -1351,7 +1357,7 @@ fn second_elsewhere(
     spec.network.zone_change = ZoneChange::Allow;
     spec.network.elastic_ip = Some(AllocationId::parse("eipalloc-1").unwrap());
     let refusals = move |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. }
+        Intent::Launch(Launch { pool, .. })
             if !pool.subnet.as_ref().is_some_and(|subnet| served.contains(&subnet.as_str())) =>
         {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
@@ -1408,10 +1414,10 @@ fn a_second_interface_is_made_anew_in_another_subnet_and_the_one_before_goes_at_
     assert_ne!(after.interface, before.interface);
     assert_eq!(resources.address, Some(after.private_ip));
     assert_eq!(resources.orphans, []);
-    assert!(run.state.facts.deleted.contains(&before.interface.to_string()), "{}", run.told);
+    assert!(run.state.facts.cleanup.is_deleted(&before.interface), "{}", run.told);
     // It is the one that the Elastic IP address leads to.
     let leads_to = run.state.steps.values().find_map(|record| match record.intent.as_ref() {
-        Intent::Associate { interface, .. } => Some(interface.clone()),
+        Intent::Associate(Associate { interface, .. }) => Some(interface.clone()),
         _ => None,
     });
     assert_eq!(leads_to, Some(after.interface));
@@ -1454,7 +1460,7 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
         let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
         // The first instance ends with the interface on it.
         let first = |intent: &Intent, attempt: u32| match intent {
-            Intent::Attach { instance, .. } if attempt == 1 => Some(Evidence::InstanceGone {
+            Intent::Attach(Attach { instance, .. }) if attempt == 1 => Some(Evidence::InstanceGone {
                 instance: instance.clone(),
                 state: Some(InstanceState::ShuttingDown),
                 reason: None,
@@ -1469,14 +1475,21 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
         };
         assert_eq!(resources.orphans, [], "{}", run.told);
         let own = resources.interface.unwrap().interface.to_string();
-        let deleted: Vec<_> = run.state.facts.deleted.iter().filter(|id| id.starts_with("eni-")).collect();
+        let deleted: Vec<_> = run
+            .state
+            .facts
+            .cleanup
+            .all_deleted()
+            .map(ToString::to_string)
+            .filter(|id| id.starts_with("eni-"))
+            .collect();
         assert_eq!(
             deleted.len(),
             made,
             "the one before, and what a third subnet has no use for: {}",
             run.told
         );
-        assert!(!deleted.contains(&&own), "{}", run.told);
+        assert!(!deleted.contains(&own), "{}", run.told);
     }
 }
 
@@ -1510,7 +1523,7 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     spec.persist.network = NetworkMode::SecondaryIp;
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let home = Some("10.0.0.7".parse().unwrap());
-    run.state.facts.address = home;
+    run.state.facts.network.address = home;
     run.drive_to_with("move_address", &refusals);
     let step = run.state.open_steps().into_iter().find(|step| step.step == "move_address").unwrap();
     let lost = step.intent.instance().unwrap().clone();
@@ -1519,7 +1532,7 @@ fn what_is_late_about_an_instance_that_was_lost_elsewhere_does_not_change_the_ad
     let mut draft = run.draft();
     draft.report(step.token, Evidence::Moved { address: "10.0.16.9".parse().unwrap() }).unwrap();
     run.take(draft);
-    assert_eq!(run.state.facts.address, home, "{}", run.told);
+    assert_eq!(run.state.facts.network.address, home, "{}", run.told);
 }
 
 fn set_groups() -> Expect {
@@ -1559,7 +1572,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     all_goes_well(OperationKind::Replace, &spec, &set_groups());
     // A wrong group harms nothing: the old instance still runs when a person is asked for.
     let unknown = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::SetGroups { .. })
+        matches!(intent, Intent::SetGroups(_))
             .then(|| Evidence::Refused { code: "InvalidGroup.NotFound".into(), message: "no sg-1".into() })
     };
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
@@ -1574,7 +1587,7 @@ fn a_kept_interface_has_the_files_groups_before_it_is_used() {
     run.take(draft);
     run.drive(&well);
     assert!(matches!(run.state.status, Status::Finished { .. }), "{}", run.told);
-    assert_eq!(run.state.facts.interface.unwrap().groups, Some(corrected.security_groups));
+    assert_eq!(run.state.facts.network.interface.unwrap().groups, Some(corrected.security_groups));
 }
 
 /// What a look at the carrier finds: one volume by name, one by device, and one that is left alone.
@@ -1611,7 +1624,7 @@ fn three_others() -> Evidence {
 }
 
 fn preserved_with(intent: &Intent, _: u32) -> Option<Evidence> {
-    matches!(intent, Intent::Preserve { others: Some(_), .. }).then(three_others)
+    matches!(intent, Intent::Preserve(Preserve { others: Some(_), .. })).then(three_others)
 }
 
 #[test]
@@ -1736,7 +1749,7 @@ fn two_snapshots(
     spec.capacity.market = MarketPolicy::SpotOnly;
     spec.capacity.other_subnets = vec![SubnetId::parse("subnet-b").unwrap()];
     let refusals = move |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. }
+        Intent::Launch(Launch { pool, .. })
             if !served.contains(&pool.subnet.as_ref().map_or("home", |s| s.as_str())) =>
         {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
@@ -1860,7 +1873,7 @@ fn a_snapshot_ahead_that_is_refused_or_in_doubt_harms_nothing() {
                 let (spec, refusals) = two_snapshots(data, served);
                 let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
                 run.drive(&|intent, attempt| match intent {
-                    Intent::SnapshotAhead { .. } => Some(answer.clone()),
+                    Intent::SnapshotAhead(_) => Some(answer.clone()),
                     intent => refusals(intent, attempt),
                 });
                 assert!(run.told.ends_with("! finished\n"), "{answer:?}: {}", run.told);
@@ -1884,7 +1897,7 @@ fn a_snapshot_ahead_that_fails_later_is_not_waited_for_again() {
     let (spec, refusals) = two_snapshots(DataMode::Reattach, &["subnet-b"]);
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let failing = |intent: &Intent, attempt: u32| match intent {
-        Intent::SnapshotVolume { .. } if attempt == 1 => {
+        Intent::SnapshotVolume(_) if attempt == 1 => {
             Some(Evidence::Refused { code: "SnapshotError".into(), message: "it failed".into() })
         }
         intent => refusals(intent, attempt),
@@ -1920,7 +1933,7 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
     let lost = run.state.facts.candidate.clone().unwrap().instance;
     run.on_signal(&lost, News::StateChange { state: InstanceState::ShuttingDown });
     let refusals = |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
         }
         _ => None,
@@ -1946,7 +1959,7 @@ fn a_snapshot_that_completes_after_an_attachment_is_not_of_the_volume_any_more()
     spec.persist.root = RootMode::None;
     let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
     let away = |intent: &Intent, _: u32| match intent {
-        Intent::Launch { pool, .. } if pool.subnet.is_none() => {
+        Intent::Launch(Launch { pool, .. }) if pool.subnet.is_none() => {
             Some(Evidence::NoCapacity { code: "InsufficientInstanceCapacity".into(), message: String::new() })
         }
         _ => None,

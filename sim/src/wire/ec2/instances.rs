@@ -16,7 +16,7 @@ use super::show;
 use crate::world::state::{Instance, Template};
 use crate::world::{
     ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
-    Placement, RunInstances, SpotKind, World,
+    Placement, RunInstances, SpotKind, Termination, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
@@ -313,7 +313,9 @@ fn changes(call: &Call<'_>, ids: &[InstanceId], before: &[InstanceState]) -> Ele
 
 pub(super) fn terminate_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let ids = instance_ids(call)?;
-    let before = call.world.terminate_all(call.now_ms, &ids)?;
+    let is_forced = call.params.is_set("Force")? || call.params.is_set("SkipOsShutdown")?;
+    let how = if is_forced { Termination::Forced } else { Termination::Orderly };
+    let before = call.world.terminate_all(call.now_ms, &ids, how)?;
     Ok(changes(call, &ids, &before))
 }
 

@@ -95,7 +95,7 @@ const ACTS: &[(&str, &str)] = &[
     ("UnassignPrivateIpAddresses", "&NetworkInterfaceId=$Y&PrivateIpAddress.1=$Z"),
 ];
 
-/// One of everything; gives the ids to put in place of `$` and a inbox entry.
+/// One of everything; gives the ids to put in place of `$` and an inbox entry.
 async fn furnished(lab: &Lab) -> Vec<(&'static str, String)> {
     let spot = lab.instance().await;
     let owned = lab.ec2(&SPOT.replace("&InstanceMarketOptions.MarketType=spot", "")).await.one("instanceId");

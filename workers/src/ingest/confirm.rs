@@ -1,0 +1,63 @@
+//! An event is a reason to look: the end of an instance is believed only when EC2 shows it.
+//!
+//! Whoever may send to the queue can write an event, an event of another account can be forwarded, and an old
+//! one can come again. "It is terminated" would let a workflow skip what protects the data of an instance that
+//! still runs. So the reader describes the instance first and passes on the state that EC2 shows.
+
+use perennial_workflows::model::aws::InstanceState;
+use perennial_workflows::model::signal::{Certainty, News, Signal};
+
+use crate::port::{Cloud, InstanceView, Select};
+
+/// What a look makes of a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Look {
+    /// EC2 agrees, perhaps with a later state than the event's: this is what is known.
+    Agrees(Signal),
+    /// EC2 shows that it is well, which can be a late describe or a false event.
+    Contradicts {
+        /// The state that EC2 shows.
+        state: InstanceState,
+    },
+    /// The look failed; the event has to wait.
+    Failed {
+        /// EC2's answer.
+        because: String,
+    },
+}
+
+/// Whether a signal says of an instance what only a look can confirm: that it stops, or is over. A warning is
+/// about the future: the instance still runs, and a replacement protects its data first.
+pub(super) const fn needs_a_look(signal: &Signal) -> bool {
+    match &signal.news {
+        News::StateChange { state } => !matches!(state, InstanceState::Pending | InstanceState::Running),
+        News::SpotInterruption { .. }
+        | News::ReservationInterruption { .. }
+        | News::Rebalance
+        | News::ScheduledChange { .. }
+        | News::Missing { .. }
+        | News::Impaired { .. } => false,
+    }
+}
+
+/// Describes the instance of a signal.
+pub(super) async fn look(cloud: &dyn Cloud, signal: &Signal) -> Look {
+    match cloud.instances(&Select::Ids(vec![signal.instance.clone()])).await {
+        Ok(found) => judge(signal, found.first()),
+        Err(error) => Look::Failed { because: error.to_string() },
+    }
+}
+
+/// What EC2 shows is passed on. An instance that is not shown is not known to be over: EC2 forgets terminated
+/// ones after an hour, and a wrong region or account shows none at all.
+fn judge(signal: &Signal, shown: Option<&InstanceView>) -> Look {
+    let Some(shown) = shown else {
+        let because = "an event says that it has ended, and EC2 does not show it".to_owned();
+        return Look::Agrees(Signal { news: News::Missing { because }, ..signal.clone() });
+    };
+    let seen = Signal { news: News::StateChange { state: shown.state }, ..signal.clone() };
+    if seen.certainty() < Certainty::Warned {
+        return Look::Contradicts { state: shown.state };
+    }
+    Look::Agrees(seen)
+}
