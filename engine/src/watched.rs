@@ -147,6 +147,7 @@ mod tests {
         let (budget_ms, priority) = (60_000, 0);
         let deadline_ms = not_before_ms + budget_ms;
         OpenStep {
+            outdated: false,
             token: Token(1),
             step: "a".into(),
             intent: Arc::new(()),

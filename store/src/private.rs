@@ -1,5 +1,5 @@
 //! Files that only their owner may read: the journal, the queues and their copies hold user data and the
-//! output of hooks. The modes are set when a file is created, so that no umask and no moment in between opens it.
+//! output of hooks. The modes are set when a file is created: no umask and no moment in between opens it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -23,8 +23,8 @@ pub fn create_new(path: &Path) -> io::Result<File> {
 
 /// Creates a file when there is none, and closes an existing one to others.
 ///
-/// An existing file is not opened: closing a descriptor of a file would drop the locks that SQLite holds on it
-/// in this process (SQLite, "How To Corrupt An SQLite Database File", 2.2).
+/// An existing file is not opened: closing a descriptor of a file would drop the locks that SQLite holds on
+/// it in this process (SQLite, "How To Corrupt An SQLite Database File", 2.2).
 ///
 /// # Errors
 /// As of the operating system.
@@ -60,8 +60,8 @@ pub fn narrow(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a directory and those above it. One that exists keeps its mode: it may be shared on purpose, and the
-/// files in it are private by themselves.
+/// Creates a directory and those above it. One that exists keeps its mode: it may be shared on purpose, and
+/// the files in it are private by themselves.
 ///
 /// # Errors
 /// As of the operating system.

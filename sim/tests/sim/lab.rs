@@ -19,7 +19,6 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;
-use perennial_workers::periodic::driver::{Driver, TaskStatus};
 use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
@@ -125,7 +124,6 @@ pub struct Lab {
     pub interruptions: Arc<MemoryQueue>,
     points: Arc<Points>,
     process: Option<JoinHandle<()>>,
-    periodic: Option<Driver>,
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,
     owner: String,
@@ -167,7 +165,6 @@ impl Lab {
             interruptions,
             points: Points::new(),
             process: None,
-            periodic: None,
             pumps,
             submitted: 0,
             owner: "lab".to_owned(),
@@ -194,7 +191,6 @@ impl Lab {
             interruptions: queue(),
             points: Points::new(),
             process: None,
-            periodic: None,
             pumps: Vec::new(),
             submitted: 0,
             owner: owner.to_owned(),
@@ -245,18 +241,11 @@ impl Lab {
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
-        self.periodic = Some(service.periodic());
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
             let _alive = trigger;
             service.run(shutdown).await;
         }));
-    }
-
-    /// What is known of a periodic task of the process.
-    pub fn task(&self, name: &str) -> TaskStatus {
-        let tasks = self.periodic.as_ref().expect("it was started").status();
-        tasks.into_iter().find(|task| task.name == name).expect("there is such a task")
     }
 
     /// Kills the process where it is.

@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_heard_long_ago_is_not_remembered() {
         let clock = Clock::scaled(1_000_000, 1.0);
-        let refusals = CapacityRefusals::new(clock.clone());
+        let refusals = CapacityRefusals::new(clock);
         refusals.note(pool("m6i.large"), PoolSign::Interrupted, Duration::from_secs(180));
         assert_eq!(refusals.recall(&pool("m6i.large")), None);
     }

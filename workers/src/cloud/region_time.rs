@@ -6,7 +6,8 @@ use perennial_engine::clock::Clock;
 
 use crate::port::ToldTime;
 
-/// A clock that differs more from AWS's is wrong: machines keep time to milliseconds, and answers take seconds.
+/// A clock that differs more from AWS's is wrong: machines keep time to milliseconds, and answers take
+/// seconds.
 pub const DISAGREES: Duration = Duration::from_mins(1);
 
 /// How much real time an answer may take; with a clock that runs faster it is more of the clock's time.

@@ -1,8 +1,8 @@
 //! An event is a reason to look: the end of an instance is believed only when EC2 shows it.
 //!
 //! Whoever may send to the queue can write an event, an event of another account can be forwarded, and an old
-//! one can come again. "It is terminated" would let a workflow skip what protects the data of an instance that
-//! still runs. So the reader describes the instance first and passes on the state that EC2 shows.
+//! one can come again. "It is terminated" would let a workflow skip what protects the data of an instance
+//! that still runs. So the reader describes the instance first and passes on the state that EC2 shows.
 
 use perennial_workflows::model::aws::InstanceState;
 use perennial_workflows::model::signal::{Certainty, News, Signal};

@@ -17,10 +17,10 @@ use crate::capacity::pool::PoolKey;
 use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
 
-/// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over 19
-/// minutes in order. Without force EC2 gives up waiting by itself, after what its guide calls several hours.
-/// What had to be preserved was preserved before the termination was asked for; what is shutting down without
-/// having been asked cannot be changed any more.
+/// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over
+/// 19 minutes in order. Without force EC2 waits for what its guide calls several hours. What had to be
+/// preserved was preserved before the termination was asked for; what is shutting down without having been
+/// asked cannot be changed any more.
 const FORCE_AFTER: Duration = Duration::from_mins(25);
 
 /// Between two forced terminations of an instance. One that helps does so within minutes.

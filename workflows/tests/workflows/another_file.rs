@@ -249,9 +249,9 @@ fn a_node_that_is_warned_before_its_new_root_is_refused_keeps_its_root() {
         let root = desk.node().resources.volumes.values().next_back().unwrap().volume.clone();
         reimage(&mut desk);
         if lost {
-            lose(&mut desk)
+            lose(&mut desk);
         } else {
-            warn(&mut desk)
+            warn(&mut desk);
         }
         drive(&mut desk, &no_such_image);
         let (status, _) = ended(&desk);
@@ -290,9 +290,9 @@ fn a_file_that_is_refused_does_not_leave_a_dying_node_without_an_instance() {
                 assert!(desk.is_stuck());
             }
             if lost {
-                lose(&mut desk)
+                lose(&mut desk);
             } else {
-                warn(&mut desk)
+                warn(&mut desk);
             }
             drive(&mut desk, &refuse);
             assert!(!desk.is_stuck(), "{:?}", desk.open().map(|open| open.status));
