@@ -333,7 +333,7 @@ fn a_node_lives_and_ends_by_commands() {
     let refused = shell.transcript("workflow resume db-1.2 --wait --id r");
     assert!(refused.contains("error: submission r was rejected: workflow db-1.2 is not open"), "{refused}");
     assert!(refused.ends_with("[exit 1]\n"), "{refused}");
-    shell.stdout("node delete db-1 --keep none --wait");
+    shell.stdout("node delete db-1 --keep none --yes --wait");
     let nodes = shell.json("node list");
     assert_eq!((&nodes[0]["deleted"], &nodes[0]["state"]), (&true.into(), &"deleted".into()));
     let history = shell.stdout("node history db-1");

@@ -76,8 +76,8 @@ pub trait Workflow: Sized {
     /// How urgent a step is; smaller runs first.
     fn priority(record: &StepRecord<Self::Step, Self::Intent>) -> i32;
 
-    /// Whether the workflow goes on without a step whose time is over: then the step does not wait for as long
-    /// as something hinders it.
+    /// Whether the workflow goes on without a step whose time is over: then the step does not wait for as
+    /// long as something hinders it.
     fn is_optional(_state: &Self::State, _record: &StepRecord<Self::Step, Self::Intent>) -> bool {
         false
     }

@@ -199,7 +199,8 @@ async fn types(
             let found = format!("it is {is}, the image is {}", image.traits.architecture);
             report.fail(name, found, "name types of the image's architecture, or another image");
         } else if let Some(missing) = needs.as_ref().and_then(|needs| needs.missing(&facts.boots)) {
-            report.fail(name, missing, "name types that can boot the image, or another image");
+            // What a description leaves out counts as missing: this may be wrong; EC2 decides at the launch.
+            report.add(name, Verdict::Warn, missing, "name types that can boot the image, or another image");
         } else if let Some((home, _)) = offered.as_ref().filter(|(_, offered)| !offered.contains(name)) {
             let found = format!("{} does not offer it", home.zone);
             let to_do = "name types that the zone offers; this one is of use in other subnets only";

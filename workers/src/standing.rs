@@ -225,17 +225,6 @@ impl Standing {
         Ok((node.clone(), open))
     }
 
-    /// When the first step of an operation that makes something with these tags was intended.
-    pub(crate) async fn first_intended_ms(&self, workflow: &StreamId, tags: &TagMap) -> Option<u64> {
-        let (state, _) = self.inner.engine.load(workflow).await.ok()?;
-        let State::Operation(Some(operation)) = state.as_ref() else { return None };
-        let step = tags.get("perennial:step")?;
-        let makes =
-            |intent: &Intent| intent.makes().iter().any(|(_, tags)| tags.get("perennial:step") == Some(step));
-        let records = operation.steps.values().filter(|record| makes(&record.intent));
-        records.map(|record| record.intended_at_ms).min()
-    }
-
     async fn mark(&self) -> Result<Option<Mark>, StandingError> {
         let (state, _) = self.inner.engine.load(&installation_stream()).await?;
         match state.as_ref() {

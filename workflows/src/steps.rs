@@ -392,7 +392,11 @@ mod tests {
         let volume = |text: &str| VolumeId::parse(text).unwrap();
         let snapshot = |text: &str| SnapshotId::parse(text).unwrap();
         let instance = |text: &str| InstanceId::parse(text).unwrap();
-        let root = Intent::SnapshotRoot(SnapshotRoot { volume: volume("vol-1"), tags: Default::default() });
+        let root = Intent::SnapshotRoot(SnapshotRoot {
+            volume: volume("vol-1"),
+            tags: Default::default(),
+            ahead_ms: None,
+        });
         let set =
             Intent::Backup(BackupIntent::Await { snapshots: vec![snapshot("snap-1"), snapshot("snap-2")] });
         let start = Intent::Start(Start { instance: instance("i-1"), devices: vec![] });

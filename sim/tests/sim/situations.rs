@@ -211,7 +211,8 @@ async fn letters_that_waited_for_hours_lead_to_one_replacement() {
         lab.region.with(|world, now_ms| world.interrupt(now_ms, &old, Notice::default()).unwrap());
         lab.clock.sleep(Duration::from_secs(away_s)).await;
         lab.start();
-        comes_back(&mut lab, "db-1", Duration::from_secs(600), &old).await;
+        // After an hour EC2 does not show the instance any more, and two steps wait until that is believed.
+        comes_back(&mut lab, "db-1", Duration::from_secs(900), &old).await;
         lab.clock.sleep(SETTLES).await;
         lab.check("db-1", &["before"]).await;
         assert_eq!(lab.node("db-1").await.operations, 2, "after {away_s} s");
@@ -319,10 +320,10 @@ async fn a_new_instance_that_is_taken_at_any_second_is_followed_by_another() {
     }
 }
 
-/// A control plane of EBS that answers with errors for an hour while instances come and go as ever: what has another way takes it, what
-/// has none waits, or says after its time what it waits for and how it goes on.
+/// A control plane of EBS that answers with errors for an hour while instances come and go as ever: what has
+/// another way takes it, what has none waits, and goes on by itself.
 #[tokio::test(start_paused = true)]
-async fn an_hour_without_ebs_is_waited_for_and_said() {
+async fn an_hour_without_ebs_is_waited_for() {
     for (action, root) in [
         (Action::AttachVolume, RootMode::Adopt),
         (Action::CreateReplaceRootVolumeTask, RootMode::Adopt),
@@ -340,13 +341,8 @@ async fn an_hour_without_ebs_is_waited_for_and_said() {
         } else {
             assert!(!is_at_rest, "{action} has no other way");
         }
+        assert!(!lab.is_stuck("db-1.2").await, "it passes by itself: {}", lab.story().await);
         lab.region.clear_faults();
-        if action == Action::AttachVolume {
-            let why = lab.stuck("db-1.2").await;
-            assert!(why.contains("AttachVolume was answered with InternalError"), "{why}");
-            assert!(why.contains("perennial workflow resume db-1.2"), "{why}");
-            lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2" })).await;
-        }
         lab.rest("db-1", 2).await;
         lab.clock.sleep(SETTLES).await;
         lab.check("db-1", &["before"]).await;

@@ -268,8 +268,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// How long a message has to wait before it can be taken; `None`: it is taken now. What is taken of an event
-    /// about instances is what concerns ours, as a look shows it.
+    /// How long a message has to wait before it can be taken; `None`: it is taken now. What is taken of an
+    /// event about instances is what concerns ours, as a look shows it.
     async fn put_off(
         &self,
         delivery: &Delivery,

@@ -464,7 +464,8 @@ pub const TABLE: &[Row] = &[
     // ER: "The specified request includes an unsupported operation"; told of types that cannot be spot, that
     // cannot hibernate, that have no NVMe for the image. Karpenter asks other types.
     row(&[Action::RunInstances], &["UnsupportedOperation"], Class::NoCapacity, Scope::Pool),
-    // ER, "Client error codes", and "Troubleshoot request errors": refused for who asks, not for what is asked.
+    // ER, "Client error codes", and "Troubleshoot request errors": refused for who asks, not for what is
+    // asked.
     // Sessions expire and are renewed, policies and new accounts take time to spread, and a person who mends
     // them need not tell us.
     row(

@@ -58,7 +58,12 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
         AttachmentState::Attaching | AttachmentState::Detaching => false,
     });
     if let Some(holder) = holder {
-        return not_taken(format!("it was attached to {} before it could be taken", holder.instance));
+        let refusal = pass.memory.snapshots().refusal.take();
+        let refusal = refusal.map_or(String::new(), |refusal| format!("; {refusal}"));
+        return not_taken(format!(
+            "it was attached to {} before it could be taken{refusal}",
+            holder.instance
+        ));
     }
     let description = format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
     match cloud.create_snapshot(volume, &description, tags).await {
@@ -70,6 +75,8 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
         Err(error) => {
             if error.effect == Effect::Unknown {
                 pass.note_unclear();
+            } else {
+                pass.memory.snapshots().refusal = Some(error.to_string());
             }
             match error.disposition() {
                 _ if pass.is_snapshot_denied(&error) => not_taken(error.to_string()),

@@ -95,6 +95,8 @@ pub(super) struct Snapshots {
     pub(super) unclear: u32,
     /// Answers that refused permission.
     pub(super) refused: Missed,
+    /// The last refusal, for people.
+    pub(super) refusal: Option<String>,
 }
 
 /// Terminates an instance.

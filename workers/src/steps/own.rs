@@ -44,7 +44,7 @@ pub(super) struct Claim<'c> {
 impl<'c> Claim<'c> {
     /// Of the step that this pass carries out.
     pub(super) fn of(pass: &Pass<'_>, tags: &'c TagMap) -> Self {
-        // The times of things are AWS's. A clock that is known to be ahead has written the intention too late.
+        // The times of things are AWS's. A clock that is known to be ahead dates the intention too late.
         let told = pass.tools.cloud.told_time().map_or(0, |told| told.ahead_ms(&pass.tools.clock));
         let ahead_ms = u64::try_from(told).unwrap_or(0);
         let intended_at_ms = pass.intended_at_ms.saturating_sub(ahead_ms);
@@ -56,8 +56,8 @@ impl<'c> Claim<'c> {
         Self { client_token: Some(token), ..self }
     }
 
-    /// Of a step that goes on with what an earlier one has begun.
-    pub(super) fn not_before(self, begun_ms: Option<u64>) -> Self {
+    /// Of a step that waits for what an earlier one has begun, at this time.
+    pub(super) fn begun(self, begun_ms: Option<u64>) -> Self {
         Self { intended_at_ms: self.intended_at_ms.min(begun_ms).or(self.intended_at_ms), ..self }
     }
 

@@ -60,8 +60,8 @@ impl StepRunner<Perennial> for Runner {
     async fn run(&self, workflow: &StreamId, step: &OpenStep<Intent>, tries: u32) -> StepResult<Evidence> {
         let clock = &self.tools.clock;
         let key = (workflow.clone(), step.token);
-        // Of one that waits for its time, that time: it was not tried before. A clock that was set since makes
-        // it late: then it may have been tried.
+        // Of one that waits for its time, that time: it was not tried before. A clock that was set since
+        // makes it late: then it may have been tried.
         let began_ms = step.intended_at_ms.max(step.not_before_ms);
         let late_by = Duration::from_millis(clock.now_ms().abs_diff(began_ms));
         let memory = self.memories().of(&key, late_by, clock.monotonic_ms());
@@ -134,8 +134,8 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::Fence(step) => instance::fence(pass, &step.instance, step.spot_request.as_ref()).await,
         Intent::Release(step) => stuck_detach::release(pass, &step.volume, &step.from).await,
         Intent::ReleaseInterface(step) => interface::release(pass, &step.interface, &step.from).await,
-        Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags).await,
-        Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags).await,
+        Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
+        Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
         Intent::CloneRoot(CloneRoot { volume, client_token, tags }) => {
             root_clone::clone_root(pass, volume, client_token, tags).await
         }

@@ -11,12 +11,15 @@ use crate::port::{SnapshotState, SnapshotView};
 
 /// Takes a snapshot of a volume and sees it complete. There is no client token: what carries the step's tag
 /// is looked for first.
-pub(super) async fn create(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) -> Answer {
+pub(super) async fn create(
+    pass: &mut Pass<'_>,
+    volume: &VolumeId,
+    tags: &TagMap,
+    ahead_ms: Option<u64>,
+) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let sources = [volume.clone()];
-    // It may go on with what another step has begun, under that step's tags.
-    let begun_ms = pass.tools.standing.first_intended_ms(pass.step.0, tags).await;
-    let claim = Claim::of(pass, tags).not_before(begun_ms).of_volumes(&sources);
+    let claim = Claim::of(pass, tags).begun(ahead_ms).of_volumes(&sources);
     let mut mine = made_by::<SnapshotView>(pass, &claim).await?;
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     // A crash between the call and its answer can leave two of the same moment; the first one stays.

@@ -114,8 +114,8 @@ pub(crate) struct Begun {
 
 impl<'a> Decider<'a> {
     /// For a command that a timer gives: whose installation this is stands where the journal is bound; in one
-    /// that is not, in the catalog's schedule, and in the order of the node's newest operation. One of them is
-    /// loaded whenever anything may begin.
+    /// that is not, in the catalog's schedule, and in the order of the node's newest operation. One of them
+    /// is loaded whenever anything may begin.
     pub(crate) fn of_a_timer(world: &'a World<State>, now_ms: u64, name: &NodeName) -> Self {
         let node = match world.get(&node_stream(name)) {
             Some(State::Node(node)) => Some(node),

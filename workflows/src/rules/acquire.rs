@@ -126,11 +126,10 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             (TransferMethod::Copy | TransferMethod::Launch, None) if !snapshot_ahead::is_clear(op, &slot) => {
             }
             (TransferMethod::Copy | TransferMethod::Launch, None) => {
-                let tags = snapshot_ahead::tags(op, volume);
+                let (tags, ahead_ms) = snapshot_ahead::tags(op, volume).unzip();
                 let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
-                due.push(
-                    Intent::SnapshotVolume(SnapshotVolume { slot, volume: volume.clone(), tags }).into(),
-                );
+                let volume = volume.clone();
+                due.push(Intent::SnapshotVolume(SnapshotVolume { slot, volume, tags, ahead_ms }).into());
             }
             // Only past the point of no return is the old volume given up for its copy.
             (TransferMethod::Copy, Some(snapshot))
@@ -154,8 +153,10 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             if !snapshot_ahead::is_clear(op, &Slot::Root) {
                 return;
             }
-            let tags = snapshot_ahead::tags(op, volume).unwrap_or_else(|| op.tags("snapshot_root", "root"));
-            due.push(Intent::SnapshotRoot(SnapshotRoot { volume: volume.clone(), tags }).into());
+            let (tags, ahead_ms) = snapshot_ahead::tags(op, volume).unzip();
+            let tags = tags.unwrap_or_else(|| op.tags("snapshot_root", "root"));
+            let volume = volume.clone();
+            due.push(Intent::SnapshotRoot(SnapshotRoot { volume, tags, ahead_ms }).into());
         }
         (Some(snapshot), None) => due.push(
             Intent::RegisterImage(RegisterImage {

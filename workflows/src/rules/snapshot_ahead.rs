@@ -153,8 +153,9 @@ pub(crate) fn is_outdated(op: &Operation, intent: &Intent) -> bool {
     intended.is_some_and(|(token, _)| is_written_after(op, volume, *token))
 }
 
-/// The tags of a speculative snapshot that matches the volume and may be waited for.
-pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
+/// The tags of a speculative snapshot that matches the volume and may be waited for, and when it was
+/// intended.
+pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<(TagMap, u64)> {
     let (token, record) = newest(op, volume)?;
     let Intent::SnapshotAhead(SnapshotAhead { tags, .. }) = record.intent.as_ref() else { return None };
     let is_taken = snapshot_of(record).is_some() && !is_written_after(op, volume, token);
@@ -163,7 +164,7 @@ pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<TagMap> {
         waits_for(record.intent.as_ref()) == Some(tags)
             && matches!(&record.outcome, Some((evidence, _)) if !matches!(evidence, Evidence::SnapshotCompleted { .. }))
     });
-    (is_taken && !has_failed).then(|| tags.clone())
+    (is_taken && !has_failed).then(|| (tags.clone(), record.intended_at_ms))
 }
 
 /// The tags of the snapshot that a step takes, or waits for.

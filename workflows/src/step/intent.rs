@@ -279,6 +279,9 @@ pub struct SnapshotRoot {
     pub volume: VolumeId,
     /// At creation; `perennial:step` makes it findable.
     pub tags: TagMap,
+    /// When the speculative snapshot was intended that it waits for, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_ms: Option<u64>,
 }
 
 /// Takes a snapshot of a free data volume and sees it complete.
@@ -290,6 +293,9 @@ pub struct SnapshotVolume {
     pub volume: VolumeId,
     /// At creation; `perennial:step` makes it findable.
     pub tags: TagMap,
+    /// When the speculative snapshot was intended that it waits for, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_ms: Option<u64>,
 }
 
 /// Copies the free root volume (CopyVolumes) and sees the copy available.
