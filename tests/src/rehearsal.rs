@@ -219,7 +219,7 @@ impl Rehearsal {
             EngineClock::Machine => "ec2",
         };
         let config = format!(
-            "cloud = \"{cloud}\"\nlog = \"info\"\nsweep_every_s = 10\n\
+            "owner = \"default\"\ncloud = \"{cloud}\"\nlog = \"info\"\nsweep_every_s = 10\n\
              [queues]\nkind = \"{kind}\"\ninterruptions = \"sqs:{EVENTS}\"\nsteps = \"{steps}\"\n"
         );
         let endpoint = region.endpoint();

@@ -288,7 +288,14 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | OperationEvent::Dropped { .. }
             | OperationEvent::Finished { .. } => false,
         },
-        Some((_, Event::Node(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_))) => false,
+        Some((
+            _,
+            Event::Node(_)
+            | Event::Inbox(_)
+            | Event::Backup(_)
+            | Event::AddressPool(_)
+            | Event::Installation(_),
+        )) => false,
     }
 }
 

@@ -8,12 +8,14 @@
 //! - [`cloud`]: what stands between the port and its callers: budgets, joined describes, the catalogue of
 //!   types
 //! - [`capacity`]: what this process remembers and counts of capacity
+//! - `standing`: whether the world is the one that the journal knows
 //! - `steps`: carries out the steps of the workflows
 //! - [`preflight`]: what can be known about a node file before anything is made
 //! - [`ingest`]: messages of the queues into the journal
 //! - [`periodic`]: what is looked at every so often
-//! - [`service`]: all of it, running
+//! - [`service`]: all of it, running; [`adoption`]: what the account shows of a node
 
+pub mod adoption;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod capacity;
@@ -23,4 +25,5 @@ pub mod periodic;
 pub mod port;
 pub mod preflight;
 pub mod service;
+mod standing;
 mod steps;

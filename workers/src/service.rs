@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::Dispatcher;
-use perennial_engine::engine::Engine;
+use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::Journal;
 use perennial_engine::limits::Limits;
 use perennial_engine::queue::Queue;
 use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::model::installation::Place;
 use tokio::task::JoinSet;
 use tracing::error;
 
@@ -22,8 +24,9 @@ use crate::cloud::budget::Budgeted;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
 use crate::periodic::driver::{Driver, Task};
 use crate::periodic::return_to_spot::ReturnToSpot;
-use crate::periodic::sweep::Sweep;
+use crate::periodic::sweep::{Looks, Sweep};
 use crate::port::Cloud;
+use crate::standing::Standing;
 use crate::steps::runner::Runner;
 
 /// What a service runs over.
@@ -40,8 +43,10 @@ pub struct Parts {
     pub cloud: Arc<dyn Cloud>,
     /// The time.
     pub clock: Clock,
-    /// Whose installation this is; in every tag.
-    pub owner: String,
+    /// Where it is: the account, the region, and whose installation it is; the owner stands in every tag.
+    pub place: Place,
+    /// The id of the installation, if the journal has none yet: random.
+    pub installation: String,
     /// Where answers go.
     pub replies: Arc<dyn ReplyTo>,
     /// The worker pool's bounds.
@@ -55,6 +60,7 @@ pub struct Service {
     engine: Engine<Perennial>,
     cloud: Arc<dyn Cloud>,
     refusals: Arc<CapacityRefusals>,
+    standing: Standing,
     periodic: Driver,
     parts: Parts,
 }
@@ -66,8 +72,20 @@ impl Service {
         let engine = Engine::new(Arc::clone(&parts.journal), parts.clock.clone());
         let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(Arc::clone(&parts.cloud), parts.clock.clone()));
         let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
-        let periodic = Driver::new(parts.clock.clone(), tasks(&engine, &cloud, &refusals, &parts));
-        Self { engine, cloud, refusals, periodic, parts }
+        let standing = Standing::new(engine.clone(), Arc::clone(&cloud), parts.place.owner.clone());
+        let periodic = Driver::new(parts.clock.clone(), tasks(&engine, &cloud, &refusals, &standing, &parts));
+        Self { engine, cloud, refusals, standing, periodic, parts }
+    }
+
+    /// Binds the journal to its place, if it is not bound yet.
+    ///
+    /// # Errors
+    /// [`Rejection::AnotherPlace`](perennial_workflows::domain::command::Rejection::AnotherPlace) when it belongs
+    /// somewhere else.
+    pub async fn bind(&self) -> Result<(), ExecuteError<Rejection>> {
+        let Parts { installation, place, .. } = &self.parts;
+        let bind = Command::Bind { id: installation.clone(), place: place.clone() };
+        self.engine.execute(bind).await.map(|_| ())
     }
 
     /// Its engine.
@@ -84,9 +102,14 @@ impl Service {
 
     /// Runs until the shutdown is asked for and what is under way has ended or had its time.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { engine, cloud, refusals, periodic, parts } = self;
+        if let Err(failure) = self.bind().await {
+            error!(%failure, "the journal is not served here");
+            return;
+        }
+        let Self { engine, cloud, refusals, standing, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
-        let runner = Arc::new(Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand));
+        let runner = Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand, standing);
+        let runner = Arc::new(runner);
         let mut loops = JoinSet::new();
         loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));
         let queues = [
@@ -96,7 +119,7 @@ impl Service {
         for (inbox_queue, queue) in queues {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
-                let owner = parts.owner.clone();
+                let owner = parts.place.owner.clone();
                 let refusals = Arc::clone(&refusals);
                 let cloud = Arc::clone(&cloud);
                 let ingest = Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, refusals, cloud);
@@ -120,12 +143,18 @@ fn tasks(
     engine: &Engine<Perennial>,
     cloud: &Arc<dyn Cloud>,
     refusals: &Arc<CapacityRefusals>,
+    standing: &Standing,
     parts: &Parts,
 ) -> Vec<Box<dyn Task>> {
-    let owner = &parts.owner;
+    let owner = &parts.place.owner;
     let return_to_spot =
         ReturnToSpot::new(engine.clone(), Arc::clone(cloud), owner.clone(), Arc::clone(refusals));
-    let sweep =
-        Sweep::new(engine.clone(), Arc::clone(cloud), owner.clone(), parts.sweep_every, Arc::clone(refusals));
+    let looks = Looks {
+        cloud: Arc::clone(cloud),
+        standing: standing.clone(),
+        refusals: Arc::clone(refusals),
+        every: parts.sweep_every,
+    };
+    let sweep = Sweep::new(engine.clone(), owner.clone(), looks);
     vec![Box::new(return_to_spot), Box::new(sweep)]
 }

@@ -17,6 +17,7 @@ pub mod reads;
 pub mod restore;
 pub mod retention;
 pub mod signals;
+pub mod standing;
 pub mod states;
 pub mod submission;
 pub mod submit;
@@ -32,6 +33,7 @@ use perennial_engine::journal::EventData;
 use crate::aggregate::address_pool::AddressPool;
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::inbox::InboxEntry;
+use crate::aggregate::installation::Installation;
 use crate::aggregate::node::Node;
 use crate::domain::backups::written;
 use crate::domain::command::{Command, Rejection};
@@ -74,6 +76,7 @@ impl Domain for Perennial {
             "inbox" => State::Inbox(InboxEntry::default()),
             "backup" => State::BackupCatalog(BackupCatalog::default()),
             "address_pool" => State::AddressPool(AddressPool::default()),
+            "installation" => State::Installation(Installation::default()),
             _ => State::Unknown,
         }
     }
@@ -96,6 +99,9 @@ impl Domain for Perennial {
             }
             (State::AddressPool(pool), Event::AddressPool(event)) => {
                 pool.evolve(stamp, event).map(State::AddressPool)
+            }
+            (State::Installation(installation), Event::Installation(event)) => {
+                installation.evolve(stamp, event).map(State::Installation)
             }
             _ => illegal("the event does not belong to this stream"),
         }
@@ -124,22 +130,50 @@ impl Domain for Perennial {
             Command::ReconcileBackups { node } => {
                 let view = Decider::of_a_timer(world, now_ms, node);
                 let subject = view.subject(node)?;
+                if standing::behind(subject.node).is_some() {
+                    return Ok(Decision::nothing());
+                }
                 Ok(view.decision(subject, view.reconcile_backups(subject)?))
             }
             Command::ReturnToSpot { node, seen, owner } => {
                 let view = Decider { world, now_ms, owner };
                 let subject = view.subject(node)?;
+                if standing::behind(subject.node).is_some() {
+                    return Ok(Decision::nothing());
+                }
                 Ok(view.decision(subject, view.return_to_spot(subject, seen)?))
             }
             Command::Prune { node } => {
                 let view = Decider::of_a_timer(world, now_ms, node);
                 let subject = view.subject(node)?;
+                if standing::behind(subject.node).is_some() {
+                    return Ok(Decision::nothing());
+                }
                 Ok(view.decision(subject, view.prune_what_is_due(subject)?))
             }
             Command::Attachments { node, instance, others, left, owner } => {
                 let view = Decider { world, now_ms, owner };
                 let subject = view.subject(node)?;
+                if standing::behind(subject.node).is_some() {
+                    return Ok(Decision::nothing());
+                }
                 Ok(view.decision(subject, view.on_attachments(subject, instance, others, left)?))
+            }
+            Command::Bind { id, place } => {
+                Ok(Decision::of(Decider { world, now_ms, owner: &place.owner }.bind(id, place)?))
+            }
+            Command::Move { place, requested_by } => {
+                Ok(Decision::of(Decider { world, now_ms, owner: &place.owner }.move_to(place, requested_by)?))
+            }
+            Command::Standing { node, newer, owner } => {
+                let view = Decider { world, now_ms, owner };
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.stands(subject, newer)))
+            }
+            Command::Adopt { node, found, requested_by, owner } => {
+                let view = Decider { world, now_ms, owner };
+                let subject = view.subject(node)?;
+                Ok(view.decision(subject, view.adopt(subject, found, requested_by)?))
             }
             Command::Report { workflow, token, evidence } => {
                 let view = Decider { world, now_ms, owner: "" };
@@ -166,7 +200,9 @@ impl Domain for Perennial {
             State::Operation(Some(operation)) => operation_projection(operation),
             State::BackupCatalog(catalog) => catalog_projection(stream, catalog),
             State::AddressPool(pool) => pool_projection(pool),
-            State::Operation(None) | State::Inbox(_) | State::Unknown => Projected::default(),
+            State::Operation(None) | State::Inbox(_) | State::Installation(_) | State::Unknown => {
+                Projected::default()
+            }
         }
     }
 

@@ -6,6 +6,7 @@ pub mod backup_id;
 pub mod boot;
 pub mod capacity;
 pub mod image;
+pub mod installation;
 pub mod name;
 pub mod operation_id;
 pub mod requirements;

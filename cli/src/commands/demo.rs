@@ -31,6 +31,7 @@ use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::model::aws::InstanceState;
+use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::operation::state::Status;
@@ -246,7 +247,8 @@ impl Stage {
             interruptions: Some(interruptions),
             cloud: Arc::new(region.clone()),
             clock: clock.clone(),
-            owner: "demo".to_owned(),
+            place: Place { owner: "demo".to_owned(), account: None, region: Some("simulated".to_owned()) },
+            installation: "demo".to_owned(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,

@@ -7,6 +7,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::queue::{Queue, QueueError};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
+use perennial_views::model::node::BEHIND;
 use perennial_views::model::server::{Server, check_tasks};
 
 use crate::commands::files;
@@ -139,6 +140,7 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
             report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
         }
     }
+    behind(&views, report).await;
     let server = match journal_file::holder(&path) {
         Holder::Server(process) => {
             report.ok("server", format!("running (process {process})"));
@@ -155,6 +157,16 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
     };
     let status = status_file::read(&config.data_dir);
     check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
+}
+
+/// Nodes whose resources in the account are newer than the journal.
+async fn behind(views: &Views, report: &mut DoctorReport) {
+    let Ok(nodes) = views.nodes().await else { return };
+    for line in nodes.iter().filter(|line| line.state == BEHIND) {
+        let found = "the account has resources of it that this journal cannot know: nothing is done for it";
+        let to_do = "stop the server, look at `perennial journal adopt --dry-run`, then adopt";
+        report.fail(&format!("node {}", line.name), found, to_do);
+    }
 }
 
 /// Warns when the newest event was written under another clock.

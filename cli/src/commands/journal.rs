@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use perennial_engine::ids::StreamId;
 use perennial_store::private;
 
+use crate::commands::adopt::{self, AdoptArgs};
 use crate::failure::Failure;
 use crate::installation::journal_file::{self, ExportError, Severity};
 use crate::installation::{Installation, file_failure};
@@ -29,6 +30,9 @@ pub(crate) enum JournalCommand {
     /// Rebuild the projections from the events; the server must be down
     #[command(after_help = "Example: perennial journal rebuild")]
     Rebuild,
+    /// Bring the journal up to the account where it is behind; the server must be down
+    #[command(after_help = "Example: perennial journal adopt --dry-run")]
+    Adopt(AdoptArgs),
 }
 
 /// Of `journal export`.
@@ -78,6 +82,7 @@ pub(crate) async fn run(
             })
         }
         JournalCommand::Rebuild => rebuild(&path, output),
+        JournalCommand::Adopt(args) => adopt::run(args, installation, output).await,
     }
 }
 

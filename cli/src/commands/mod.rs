@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, asks or submits, and hands the answer to [`crate::output`].
 
 pub(crate) mod address_pool;
+pub(crate) mod adopt;
 pub(crate) mod args;
 pub(crate) mod confirm;
 pub(crate) mod demo;

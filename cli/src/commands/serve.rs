@@ -1,8 +1,10 @@
 //! `perennial serve`: the engine, until it is told to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use perennial_engine::clock::Clock;
+use perennial_engine::engine::ExecuteError;
 use perennial_engine::limits::Limits;
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::shutdown::Shutdown;
@@ -10,12 +12,14 @@ use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::port::Cloud;
 use perennial_workers::service::{Parts, Service};
+use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::model::installation::Place;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::commands::signals::Signals;
-use crate::failure::Failure;
-use crate::installation::config::CloudKind;
+use crate::failure::{Failure, chain};
+use crate::installation::config::{CloudKind, Config};
 use crate::installation::{Installation, Role, journal_file, status_file};
 use crate::output::{Format, Output};
 
@@ -32,7 +36,8 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let submissions = installation.queue(Role::Submissions).await?;
     let interruptions = installation.queue(Role::Interruptions).await?;
     let steps = installation.queue(Role::Steps).await?;
-    let (cloud, clock, place) = cloud(installation, &interruptions).await?;
+    let Reached { cloud, clock, name: place, region } = cloud(installation, &interruptions).await?;
+    let here = here(config, cloud.as_ref(), region).await?;
     let servers_clock = clock.clone();
     let service = Service::new(Parts {
         journal,
@@ -41,11 +46,13 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         interruptions: Some(interruptions),
         cloud,
         clock,
-        owner: config.owner.clone(),
+        place: here,
+        installation: uuid::Uuid::now_v7().simple().to_string(),
         replies: installation.replies().await,
         limits: Limits::default(),
         sweep_every: config.sweep_every(),
     });
+    service.bind().await.map_err(not_here)?;
     let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
     tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
@@ -86,15 +93,60 @@ fn ready(installation: &Installation, output: Output, place: &str) -> Result<(),
     }
 }
 
+/// A region that is reached.
+pub(crate) struct Reached {
+    /// The region.
+    pub(crate) cloud: Arc<dyn Cloud>,
+    /// Its time.
+    pub(crate) clock: Clock,
+    /// A name for people.
+    pub(crate) name: String,
+    /// The region's own name, as the journal keeps it.
+    pub(crate) region: String,
+}
+
+/// How long the question for the account may take: without an answer it stays unknown.
+const IDENTITY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the configuration leads.
+pub(crate) async fn here(config: &Config, cloud: &dyn Cloud, region: String) -> Result<Place, Failure> {
+    if config.cloud == CloudKind::Ec2 && !config.owner_is_given {
+        return Err(Failure::configuration(
+            "owner is not set: it tells this installation's resources from all others in the account",
+        )
+        .hint("set owner = \"NAME\" in perennial.toml, or PERENNIAL_OWNER; one name an installation"));
+    }
+    let account = match tokio::time::timeout(IDENTITY_WITHIN, cloud.identity()).await {
+        Ok(Ok(account)) => Some(account).filter(|account| !account.is_empty()),
+        Ok(Err(error)) => {
+            warn!(%error, "the account id is not known (sts:GetCallerIdentity)");
+            None
+        }
+        Err(_) => {
+            warn!("the account id is not known: sts:GetCallerIdentity does not answer");
+            None
+        }
+    };
+    Ok(Place { owner: config.owner.clone(), account, region: Some(region) })
+}
+
+/// A journal that belongs somewhere else is not served.
+pub(crate) fn not_here(error: ExecuteError<Rejection>) -> Failure {
+    match error {
+        ExecuteError::Rejected(rejection @ Rejection::AnotherPlace { .. }) => {
+            Failure::configuration(rejection.to_string()).hint(
+                "correct AWS_PROFILE, AWS_REGION, owner or data_dir; if it is meant: `perennial journal adopt --here`",
+            )
+        }
+        error => Failure::environment(format!("the journal cannot be bound: {}", chain(&error))),
+    }
+}
+
 /// The region, its time, and a name for it.
-async fn cloud(
-    installation: &Installation,
-    interruptions: &Arc<dyn Queue>,
-) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+async fn cloud(installation: &Installation, interruptions: &Arc<dyn Queue>) -> Result<Reached, Failure> {
     let config = &installation.config;
     match config.cloud {
-        CloudKind::Ec2 => ec2(installation).await,
-        CloudKind::Region => region(installation).await,
+        CloudKind::Ec2 | CloudKind::Region => reach(installation).await,
         CloudKind::Sim => {
             let now = Clock::system();
             let clock = if (config.sim_speed - 1.0).abs() < f64::EPSILON {
@@ -108,7 +160,7 @@ async fn cloud(
                 format!("simulated region (subnet {subnet}, image {})", world.default_image())
             });
             forward_events(&region, Arc::clone(interruptions));
-            Ok((Arc::new(region), clock, place))
+            Ok(Reached { cloud: Arc::new(region), clock, name: place, region: "simulated".to_owned() })
         }
     }
 }
@@ -127,32 +179,43 @@ pub(crate) fn forward_events(region: &SimRegion, to: Arc<dyn Queue>) {
     });
 }
 
+/// A region that other processes reach as well.
+pub(crate) async fn reach(installation: &Installation) -> Result<Reached, Failure> {
+    match installation.config.cloud {
+        CloudKind::Ec2 => ec2(installation).await,
+        CloudKind::Region => region(installation).await,
+        CloudKind::Sim => Err(Failure::configuration("a simulated region ends with its process")
+            .hint("use `perennial region` and cloud = \"region\"")),
+    }
+}
+
 #[cfg(feature = "aws")]
-async fn ec2(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+async fn ec2(installation: &Installation) -> Result<Reached, Failure> {
     let aws = installation.aws().await;
     let Some(region) = aws.region() else {
         return Err(Failure::configuration("no AWS region is configured")
             .hint("set AWS_REGION, or a region in ~/.aws/config for the profile in use"));
     };
-    Ok((aws.cloud(), Clock::system(), format!("EC2 in {region}")))
+    let name = format!("EC2 in {region}");
+    Ok(Reached { cloud: aws.cloud(), clock: Clock::system(), name, region: region.to_owned() })
 }
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "the same signature as with AWS")]
-async fn ec2(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+async fn ec2(_: &Installation) -> Result<Reached, Failure> {
     Err(crate::installation::no_aws("cloud = \"ec2\""))
 }
 
 #[cfg(all(feature = "aws", feature = "region"))]
-async fn region(installation: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+async fn region(installation: &Installation) -> Result<Reached, Failure> {
     let clock = crate::commands::region::client::clock().await?;
-    let (cloud, _, place) = ec2(installation).await?;
-    Ok((cloud, clock, format!("simulated {place}, its clock")))
+    let real = ec2(installation).await?;
+    Ok(Reached { clock, name: format!("simulated {}, its clock", real.name), ..real })
 }
 
 #[cfg(not(all(feature = "aws", feature = "region")))]
 #[expect(clippy::unused_async, reason = "the same signature as with both")]
-async fn region(_: &Installation) -> Result<(Arc<dyn Cloud>, Clock, String), Failure> {
+async fn region(_: &Installation) -> Result<Reached, Failure> {
     Err(Failure::configuration(
         "cloud = \"region\" needs the features aws and region, which this build has not",
     )

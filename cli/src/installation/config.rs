@@ -148,6 +148,9 @@ pub(crate) struct Config {
     pub(crate) file: Option<PathBuf>,
     /// Whose installation this is.
     pub(crate) owner: String,
+    /// Whether the owner was chosen: real resources must not be anybody's by default.
+    #[serde(skip)]
+    pub(crate) owner_is_given: bool,
     /// Where journal and embedded queues are.
     pub(crate) data_dir: PathBuf,
     /// Which cloud.
@@ -222,8 +225,10 @@ impl Config {
                 }),
             }
         };
+        let owner = env("PERENNIAL_OWNER").or(file.owner);
         let config = Self {
-            owner: env("PERENNIAL_OWNER").or(file.owner).unwrap_or_else(|| "default".to_owned()),
+            owner_is_given: owner.is_some(),
+            owner: owner.unwrap_or_else(|| "default".to_owned()),
             data_dir: flags
                 .data
                 .clone()

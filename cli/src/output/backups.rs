@@ -136,6 +136,7 @@ mod tests {
                 node: NodeName::parse("db-1").unwrap(),
                 number,
                 owner: "tests".into(),
+                installation: None,
                 instance: InstanceId::parse("i-1").unwrap(),
                 generation: 1,
                 volumes: all.clone().map(|(n, (slot, _))| (slot.clone(), volume(n))).collect(),

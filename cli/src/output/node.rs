@@ -90,6 +90,16 @@ fn state(view: &NodeView) -> Rows {
     if let Some(stuck) = open.and_then(|open| open.stuck.as_ref()) {
         rows.push(("needs", stuck.needs.clone()));
     }
+    for newer in &view.newer {
+        rows.push(("BEHIND", newer.clone()));
+    }
+    if !view.newer.is_empty() {
+        rows.push((
+            "needs",
+            "the journal is older than the world: stop the server, then `perennial journal adopt --dry-run`"
+                .to_owned(),
+        ));
+    }
     rows.push(("generation", view.generation.to_string()));
     rows.push(("changed", words::time(view.changed_at_ms)));
     if let Some(spec) = &view.spec {

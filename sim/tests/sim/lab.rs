@@ -1,8 +1,8 @@
 //! The laboratory: a whole Perennial over a simulated region, in virtual time, that can be killed at any point.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,7 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::model::aws::{AllocationId, InstanceId, SubnetId, VolumeId};
 use perennial_workflows::model::backup_id::catalog_key;
+use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::model::volume::Slot;
@@ -77,6 +78,7 @@ struct Mortal {
     points: Arc<Points>,
     region: SimRegion,
     dead: AtomicBool,
+    written: Arc<Mutex<Vec<Batch>>>,
     reads: Arc<AtomicU64>,
 }
 
@@ -96,7 +98,10 @@ impl Mortal {
 impl Intercept for Mortal {
     async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
-        let appended = to.append(batch).await;
+        let appended = to.append(batch.clone()).await;
+        if appended.is_ok() {
+            self.written.lock().unwrap().push(batch);
+        }
         self.point().await;
         appended
     }
@@ -122,6 +127,10 @@ pub struct Lab {
     pumps: Vec<JoinHandle<()>>,
     submitted: u64,
     owner: String,
+    /// The id that its journal is bound with.
+    pub installation: String,
+    /// Every append of its journal, in order.
+    pub written: Arc<Mutex<Vec<Batch>>>,
     /// How many processes died.
     pub deaths: u64,
     /// How often a process read a stream.
@@ -159,6 +168,8 @@ impl Lab {
             pumps,
             submitted: 0,
             owner: "lab".to_owned(),
+            installation: "lab".to_owned(),
+            written: Arc::default(),
             deaths: 0,
             reads: Arc::default(),
         };
@@ -183,11 +194,25 @@ impl Lab {
             pumps: Vec::new(),
             submitted: 0,
             owner: owner.to_owned(),
+            installation: format!("beside-{}", self.installation),
+            written: Arc::default(),
             deaths: 0,
             reads: Arc::default(),
         };
         lab.start();
         lab
+    }
+
+    /// Puts a backup of the journal in its place, with its first appends only, and empty queues. No process runs meanwhile.
+    pub async fn put_back(&mut self, appends: &[Batch]) {
+        assert!(self.process.is_none(), "a process runs");
+        self.journal = Arc::new(MemoryJournal::new());
+        for batch in appends {
+            self.journal.append(batch.clone()).await.expect("it was appended before");
+        }
+        self.written = Arc::new(Mutex::new(appends.to_vec()));
+        let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), self.clock.clone()));
+        (self.steps, self.submissions) = (queue(), queue());
     }
 
     /// Starts a process.
@@ -198,6 +223,7 @@ impl Lab {
             points,
             region: connection.clone(),
             dead: AtomicBool::new(false),
+            written: Arc::clone(&self.written),
             reads: Arc::clone(&self.reads),
         };
         let journal =
@@ -209,7 +235,8 @@ impl Lab {
             interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
             cloud: Arc::new(connection),
             clock: self.machine.clone(),
-            owner: self.owner.clone(),
+            place: Place { owner: self.owner.clone(), account: None, region: None },
+            installation: self.installation.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,

@@ -19,6 +19,7 @@ mod crash_points;
 mod existing_volumes;
 mod final_snapshots;
 mod grow;
+mod identity;
 mod idle;
 mod interface_elsewhere;
 mod lifecycle;

@@ -16,12 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::backups::BackupsView;
 
+/// The state of a node whose journal is behind the world.
+pub const BEHIND: &str = "BEHIND";
+
 /// One line of `node list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeLine {
     /// The node.
     pub name: String,
-    /// `in place`, `paused` or `deleted`; of an open workflow its kind, or `STUCK in` its kind.
+    /// `in place`, `paused` or `deleted`; of an open workflow its kind, or `STUCK in` its kind; `BEHIND` if the
+    /// account has resources of it that the journal cannot know.
     pub state: String,
     /// How many instances have carried it.
     pub generation: u64,
@@ -42,8 +46,10 @@ impl NodeLine {
     #[must_use]
     pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>) -> Self {
         let stuck = operation.is_some_and(|operation| matches!(operation.status, Status::Stuck { .. }));
-        let NodeSummary { generation, deleted, operation, carrier, zone, address, at_rest: _ } = summary;
+        let NodeSummary { generation, deleted, operation, carrier, zone, address, behind, at_rest: _ } =
+            summary;
         let state = match &operation {
+            _ if behind => BEHIND.to_owned(),
             Some((_, kind)) if stuck => format!("STUCK in {kind}"),
             Some((_, kind)) => kind.to_string(),
             None => at_rest(deleted, carrier.as_ref()).to_owned(),
@@ -76,6 +82,9 @@ pub struct NodeView {
     pub changed_at_ms: u64,
     /// The open workflow.
     pub open: Option<OpenWorkflow>,
+    /// Resources of it in the account that the journal cannot know: it is behind the world.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newer: Vec<String>,
     /// What belongs to it; during a workflow, what belonged to it before.
     pub resources: Resources,
     /// Instances that carried it, newest last.
@@ -105,6 +114,7 @@ impl NodeView {
             operations: node.operations,
             changed_at_ms: node.changed_at_ms,
             open: open.map(OpenWorkflow::new),
+            newer: node.newer.clone(),
             resources: node.resources.clone(),
             past_instances: node.past.iter().map(ToString::to_string).collect(),
             noted: node.noted.iter().map(NotedSignal::new).collect(),

@@ -84,7 +84,11 @@ impl Views {
         let stream = node_stream(name);
         let events = self.events(&stream, |event| match event {
             Event::Node(event) => Some(event),
-            Event::Operation(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_) => None,
+            Event::Operation(_)
+            | Event::Inbox(_)
+            | Event::Backup(_)
+            | Event::AddressPool(_)
+            | Event::Installation(_) => None,
         });
         let mut history = node_history(name, &events.await?, &operations);
         if last.is_some() {

@@ -72,7 +72,11 @@ impl Views {
         let stream = id.stream();
         let events = self.events(&stream, |event| match event {
             Event::Operation(event) => Some(event),
-            Event::Node(_) | Event::Inbox(_) | Event::Backup(_) | Event::AddressPool(_) => None,
+            Event::Node(_)
+            | Event::Inbox(_)
+            | Event::Backup(_)
+            | Event::AddressPool(_)
+            | Event::Installation(_) => None,
         });
         events.await
     }

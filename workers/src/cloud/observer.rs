@@ -5,6 +5,7 @@
 //! asked in it, once; who retries is the step, not the observer.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,17 +63,20 @@ impl<I, V> Default for Kind<I, V> {
 trait Described: Send + Sync + Clone + 'static {
     type Id: Ord + Clone + Send + Sync + 'static;
     const ACTION: Action;
+    /// Whether seeing one shows that the endpoint is ours: a public image is seen from every account.
+    const IS_OURS: bool;
     fn kind(kinds: &Kinds) -> &Kind<Self::Id, Self>;
     fn id(&self) -> Self::Id;
     async fn describe(cloud: &dyn Cloud, ids: Vec<Self::Id>) -> Result<Vec<Self>, CloudError>;
 }
 
 macro_rules! described {
-    ($($view:ident, $id:ident, $field:ident, $call:ident, $action:ident;)*) => {$(
+    ($($view:ident, $id:ident, $field:ident, $call:ident, $action:ident, $ours:literal;)*) => {$(
         #[async_trait]
         impl Described for $view {
             type Id = $id;
             const ACTION: Action = Action::$action;
+            const IS_OURS: bool = $ours;
             fn kind(kinds: &Kinds) -> &Kind<$id, Self> {
                 &kinds.$field
             }
@@ -87,11 +91,11 @@ macro_rules! described {
 }
 
 described! {
-    InstanceView, InstanceId, instances, instances, DescribeInstances;
-    VolumeView, VolumeId, volumes, volumes, DescribeVolumes;
-    InterfaceView, InterfaceId, interfaces, interfaces, DescribeNetworkInterfaces;
-    SnapshotView, SnapshotId, snapshots, snapshots, DescribeSnapshots;
-    ImageView, ImageId, images, images, DescribeImages;
+    InstanceView, InstanceId, instances, instances, DescribeInstances, true;
+    VolumeView, VolumeId, volumes, volumes, DescribeVolumes, true;
+    InterfaceView, InterfaceId, interfaces, interfaces, DescribeNetworkInterfaces, true;
+    SnapshotView, SnapshotId, snapshots, snapshots, DescribeSnapshots, true;
+    ImageView, ImageId, images, images, DescribeImages, false;
 }
 
 #[derive(Default)]
@@ -113,13 +117,15 @@ struct Inner {
     cloud: Arc<dyn Cloud>,
     clock: Clock,
     kinds: Kinds,
+    /// When an object of ours was last seen, in monotonic milliseconds.
+    seen_ms: AtomicU64,
 }
 
 impl Observer {
     /// An observer over a cloud.
     #[must_use]
     pub fn new(cloud: Arc<dyn Cloud>, clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { cloud, clock, kinds: Kinds::default() }) }
+        Self { inner: Arc::new(Inner { cloud, clock, kinds: Kinds::default(), seen_ms: AtomicU64::new(0) }) }
     }
 
     /// The instance, or `None` when the answer did not hold it.
@@ -160,6 +166,13 @@ impl Observer {
     /// Of the describe that carried the question.
     pub async fn image(&self, id: &ImageId) -> Result<Option<ImageView>, CloudError> {
         self.get(id).await
+    }
+
+    /// Whether any object that a step asked for was seen within this time.
+    #[must_use]
+    pub fn saw_any_within(&self, length: Duration) -> bool {
+        let seen_ms = self.inner.seen_ms.load(Ordering::Relaxed);
+        seen_ms > 0 && Duration::from_millis(self.inner.clock.monotonic_ms().saturating_sub(seen_ms)) < length
     }
 
     /// The instance as some step saw it a moment ago; no call is made. It serves an act that EC2 itself
@@ -265,6 +278,9 @@ async fn flush<V: Described>(inner: Arc<Inner>) {
     let described = V::describe(inner.cloud.as_ref(), asked.keys().cloned().collect()).await;
     match described {
         Ok(views) => {
+            if V::IS_OURS && !views.is_empty() {
+                inner.seen_ms.store(now_ms, Ordering::Relaxed);
+            }
             let mut views: BTreeMap<V::Id, V> = views.into_iter().map(|view| (view.id(), view)).collect();
             for (id, askers) in asked {
                 let view = views.remove(&id);

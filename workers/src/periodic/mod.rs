@@ -2,6 +2,6 @@
 
 mod attachment_drift;
 pub mod driver;
-mod pages;
+pub(crate) mod pages;
 pub mod return_to_spot;
 pub mod sweep;

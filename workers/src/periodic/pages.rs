@@ -9,7 +9,7 @@ use perennial_workflows::domain::Perennial;
 const PAGE: usize = 500;
 
 /// The summaries of all nodes. What is appended meanwhile may be in it or not: the next run finds it.
-pub(super) struct Pages<'e> {
+pub(crate) struct Pages<'e> {
     engine: &'e Engine<Perennial>,
     next: Next,
 }
@@ -22,7 +22,7 @@ enum Next {
 
 impl<'e> Pages<'e> {
     /// Of all nodes.
-    pub(super) const fn of_nodes(engine: &'e Engine<Perennial>) -> Self {
+    pub(crate) const fn of_nodes(engine: &'e Engine<Perennial>) -> Self {
         Self { engine, next: Next::First }
     }
 
@@ -30,7 +30,7 @@ impl<'e> Pages<'e> {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<SummaryRow>>, ReadError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<SummaryRow>>, ReadError> {
         let after = match std::mem::replace(&mut self.next, Next::None) {
             Next::First => None,
             Next::After(stream) => Some(stream),

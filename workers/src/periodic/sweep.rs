@@ -27,6 +27,7 @@ use crate::capacity::refusals::CapacityRefusals;
 use crate::ingest::events::NOTICE;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImpairedView, InstanceView, Select};
+use crate::standing::Standing;
 
 /// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a
 /// minute.
@@ -44,15 +45,27 @@ const CHUNK: usize = 200;
 /// The sweep over all nodes.
 pub struct Sweep {
     engine: Engine<Perennial>,
-    cloud: Arc<dyn Cloud>,
     owner: String,
-    every: Duration,
+    looks: Looks,
     missing: HashMap<InstanceId, u32>,
+    /// Sweeps in which an instance was missing together with all else that is known.
+    doubted: HashMap<InstanceId, u32>,
     drift: AttachmentDrift,
     /// Since when, in milliseconds, status checks fail of which EC2 does not say so.
     impaired: HashMap<InstanceId, u64>,
     checked_at_ms: u64,
-    refusals: Arc<CapacityRefusals>,
+}
+
+/// What the sweep looks with.
+pub struct Looks {
+    /// The region.
+    pub(crate) cloud: Arc<dyn Cloud>,
+    /// Whether it is the region that the journal knows.
+    pub(crate) standing: Standing,
+    /// Pools without capacity, which it hears of.
+    pub(crate) refusals: Arc<CapacityRefusals>,
+    /// Between two sweeps.
+    pub(crate) every: Duration,
 }
 
 /// One instance to look at.
@@ -71,7 +84,7 @@ impl Task for Sweep {
     }
 
     fn every(&self) -> Duration {
-        self.every
+        self.looks.every
     }
 
     async fn once(&mut self) -> Result<(), Failure> {
@@ -82,23 +95,16 @@ impl Task for Sweep {
 impl Sweep {
     /// A sweep.
     #[must_use]
-    pub fn new(
-        engine: Engine<Perennial>,
-        cloud: Arc<dyn Cloud>,
-        owner: String,
-        every: Duration,
-        refusals: Arc<CapacityRefusals>,
-    ) -> Self {
+    pub fn new(engine: Engine<Perennial>, owner: String, looks: Looks) -> Self {
         Self {
             engine,
-            cloud,
             owner,
-            every,
+            looks,
             missing: HashMap::new(),
+            doubted: HashMap::new(),
             drift: AttachmentDrift::default(),
             impaired: HashMap::new(),
             checked_at_ms: 0,
-            refusals,
         }
     }
 
@@ -111,7 +117,7 @@ impl Sweep {
         let ids: Vec<InstanceId> = watched.keys().cloned().collect();
         let mut seen = BTreeMap::new();
         for chunk in ids.chunks(CHUNK) {
-            for view in self.cloud.instances(&Select::Ids(chunk.to_vec())).await? {
+            for view in self.looks.cloud.instances(&Select::Ids(chunk.to_vec())).await? {
                 seen.insert(view.id.clone(), view);
             }
         }
@@ -119,34 +125,26 @@ impl Sweep {
             watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
         let mut doomed = BTreeMap::new();
         for chunk in requests.chunks(CHUNK) {
-            for request in self.cloud.spot_requests(&Select::Ids(chunk.to_vec())).await? {
+            for request in self.looks.cloud.spot_requests(&Select::Ids(chunk.to_vec())).await? {
                 if is_doomed(&request.status) {
                     doomed.insert(request.id, request.status);
                 }
             }
         }
         self.missing.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
+        self.doubted.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
+        // A loss takes one node, or some. What takes most of them at once is likelier another account, region
+        // or endpoint: then each must show something of its own.
+        let most = (watched.len() - seen.len()) * 2 > watched.len();
         for (id, watched) in &watched {
+            if !self.stands(&watched.node).await {
+                continue;
+            }
             let now_ms = self.engine.clock().now_ms();
             let request = watched.spot_request.as_ref().and_then(|request| doomed.get(request));
             let news = match seen.get(id) {
-                Some(view) => match view.state {
-                    InstanceState::Pending | InstanceState::Running => request.map(|status| {
-                        info!(instance = %id, %status, "the sweep found a spot request that is being taken");
-                        News::SpotInterruption {
-                            action: doom(status),
-                            deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
-                        }
-                    }),
-                    state => Some(News::StateChange { state }),
-                },
-                None => {
-                    let sweeps = self.missing.entry(id.clone()).or_insert(0);
-                    *sweeps += 1;
-                    (*sweeps >= MISSING_SWEEPS).then(|| News::Missing {
-                        because: format!("it was not shown in {sweeps} sweeps in a row"),
-                    })
-                }
+                Some(view) => seen_news(id, view.state, request, now_ms),
+                None => self.missing_news(id, &watched.node, most).await,
             };
             if let Some(news) = news {
                 let signal = Signal { instance: id.clone(), news, source: Source::Sweep, at_ms: now_ms };
@@ -155,6 +153,48 @@ impl Sweep {
         }
         self.look_at_volumes(&watched, &seen).await?;
         self.check(&watched).await
+    }
+
+    /// Whether the journal knows the world of a node. One that is behind is told where it is compared.
+    async fn stands(&self, node: &NodeName) -> bool {
+        match self.looks.standing.holds(node).await {
+            Ok(held) => held.is_none(),
+            Err(error) => {
+                warn!(%node, %error, "a node was not compared with the account; the next sweep does it");
+                false
+            }
+        }
+    }
+
+    /// What the absence of an instance says: nothing, until it was missed often enough while something else
+    /// that the journal knows is visible.
+    async fn missing_news(&mut self, id: &InstanceId, node: &NodeName, most: bool) -> Option<News> {
+        let standing = &self.looks.standing;
+        let believed = if most {
+            standing.sees_the_node(node, id.as_str()).await
+        } else {
+            standing.vouches(node, id.as_str()).await.map(|()| true)
+        };
+        // Only what is missing beside something else counts: the endpoint may be right again by the time of
+        // the second look, and was not at the first one.
+        let Ok(true) = believed else {
+            self.missing.remove(id);
+            let doubted = self.doubted.entry(id.clone()).or_insert(0);
+            *doubted = doubted.saturating_add(1);
+            if doubted.is_power_of_two() {
+                let error = believed.err().map(|error| error.to_string()).unwrap_or_default();
+                warn!(
+                    %node, instance = %id, sweeps = *doubted, %error,
+                    "an instance is not shown, and nothing else of its node is: is it another account, region or endpoint? Nothing is begun"
+                );
+            }
+            return None;
+        };
+        self.doubted.remove(id);
+        let sweeps = self.missing.entry(id.clone()).or_insert(0);
+        *sweeps = sweeps.saturating_add(1);
+        (*sweeps >= MISSING_SWEEPS)
+            .then(|| News::Missing { because: format!("it was not shown in {sweeps} sweeps in a row") })
     }
 
     /// Volumes that an operator attached to the instances of nodes at rest, or detached from them.
@@ -166,7 +206,7 @@ impl Sweep {
         let at_rest =
             watched.iter().filter_map(|(id, watched)| Some((id, (watched.at_rest.as_ref()?, seen.get(id)?))));
         for (instance, Seen { others, left }) in
-            self.drift.look(self.cloud.as_ref(), &at_rest.collect()).await?
+            self.drift.look(self.looks.cloud.as_ref(), &at_rest.collect()).await?
         {
             let Some(Watched { node, .. }) = watched.get(&instance) else { continue };
             let owner = self.owner.clone();
@@ -183,7 +223,7 @@ impl Sweep {
             return Ok(());
         }
         self.checked_at_ms = now_ms;
-        let failing: BTreeMap<InstanceId, ImpairedView> = match self.cloud.impaired().await {
+        let failing: BTreeMap<InstanceId, ImpairedView> = match self.looks.cloud.impaired().await {
             Ok(found) => found.into_iter().map(|view| (view.instance.clone(), view)).collect(),
             Err(error) => {
                 // Events and the sweep itself find what is lost; this only adds to it.
@@ -203,7 +243,7 @@ impl Sweep {
     }
 
     async fn on_signal(&self, node: &NodeName, signal: Signal) -> Result<(), SweepError> {
-        self.refusals.on_signal(&self.engine, node, &signal).await;
+        self.looks.refusals.on_signal(&self.engine, node, &signal).await;
         self.command(node, Command::Signal { signal, owner: self.owner.clone() }).await
     }
 
@@ -270,6 +310,20 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+}
+
+/// What the state of an instance says, and that of its spot request.
+fn seen_news(id: &InstanceId, state: InstanceState, doomed: Option<&String>, now_ms: u64) -> Option<News> {
+    match state {
+        InstanceState::Pending | InstanceState::Running => doomed.map(|status| {
+            info!(instance = %id, %status, "the sweep found a spot request that is being taken");
+            News::SpotInterruption {
+                action: doom(status),
+                deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
+            }
+        }),
+        state => Some(News::StateChange { state }),
     }
 }
 

@@ -8,7 +8,7 @@ use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
+use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, not_yet, refused, settled};
 use super::tags::carries;
 use crate::port::error::Class;
 use crate::port::{InterfaceView, Taking};
@@ -145,7 +145,7 @@ pub(super) async fn give_back(
     own: &TagMap,
 ) -> Answer {
     match pass.tools.cloud.interface_with(subnet, address).await? {
-        None if pass.is_missing_for(SECOND_READ) => {
+        None if pass.is_gone(&address.to_string()).await? => {
             settled(Evidence::AddressReturned { pool: pool.clone(), address })
         }
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as free"),

@@ -11,7 +11,7 @@ use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_yet, settled};
+use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, not_yet, settled};
 use super::tags::carries;
 use crate::port::error::{Class, Disposition, Effect};
 use crate::port::{AttachmentState, SnapshotState, SnapshotView, SnapshotsRequest};
@@ -144,7 +144,7 @@ async fn wait(pass: &mut Pass<'_>, snapshots: &[SnapshotId]) -> Answer {
         }
     }
     match missing {
-        Some(id) if pass.is_absent() => {
+        Some(id) if pass.is_absent(id.as_str()).await? => {
             seen(BackupEvidence::Broken { because: format!("{id} does not exist any more") })
         }
         Some(id) => not_yet(COPY_AGAIN, format!("{id} is not shown")),
@@ -161,7 +161,7 @@ async fn find(pass: &mut Pass<'_>, count: usize, tags: &TagMap, intended_at_ms: 
     let claim = Claim { tags, intended_at_ms, client_token: None, sources: &[] };
     let found = made_by::<SnapshotView>(pass, &claim).await?;
     let snapshots: Vec<SnapshotId> = found.into_iter().map(|view| view.id).collect();
-    if snapshots.is_empty() && !pass.is_absent() {
+    if snapshots.is_empty() && !pass.is_absent("what that step made").await? {
         return not_yet(FIND_AGAIN, "no snapshot of that step is shown, which proves nothing yet");
     }
     // A part of a set is shown first.
@@ -174,7 +174,7 @@ async fn find(pass: &mut Pass<'_>, count: usize, tags: &TagMap, intended_at_ms: 
 /// Deletes a snapshot that carries our tags. One that an image uses stays.
 async fn prune(pass: &mut Pass<'_>, snapshot: &SnapshotId, own: &TagMap) -> Answer {
     match pass.tools.observer.snapshot(snapshot).await? {
-        None if pass.is_missing_for(SECOND_READ) => seen(BackupEvidence::Pruned),
+        None if pass.is_gone(snapshot.as_str()).await? => seen(BackupEvidence::Pruned),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(view) if !carries(&view.tags, own) => seen(BackupEvidence::Kept {
             because: "it does not carry the tags of this backup; delete it by hand".to_owned(),

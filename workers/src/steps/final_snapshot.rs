@@ -47,7 +47,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
     let in_doubt = pass.may_have_been_asked();
     let not_taken = |because: String| seen(BackupEvidence::NotTaken { because, in_doubt });
     let Some(view) = view else {
-        return if pass.is_absent() {
+        return if pass.is_absent(volume.as_str()).await? {
             not_taken("the volume does not exist any more".to_owned())
         } else {
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))

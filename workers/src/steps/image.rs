@@ -6,12 +6,12 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
-use super::own::{Claim, is_own};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, not_yet, refused, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, not_yet, refused, settled};
 use crate::port::error::Disposition;
 use crate::port::{ImageRequest, ImageState, ImageTraits};
 
-/// Registers an image. Its name is unique, which makes a repeat safe.
+/// Registers an image. Its name is unique, which makes a repeat safe; whose it is, its snapshot says: that is
+/// what the instance will boot.
 pub(super) async fn register(
     pass: &mut Pass<'_>,
     name: &str,
@@ -21,12 +21,7 @@ pub(super) async fn register(
     tags: &TagMap,
 ) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
-    let claim = Claim::of(pass, tags);
     match cloud.image_named(name).await? {
-        Some(view) if !is_own(pass, &claim, &view) => refused(
-            "InvalidAMIName.Duplicate",
-            format!("the image named {name} ({}) was not made by this step; deregister it", view.id),
-        ),
         Some(view) if view.root_snapshot.as_ref().is_some_and(|root| root != snapshot) => refused(
             "InvalidAMIName.Duplicate",
             format!(
@@ -60,7 +55,6 @@ pub(super) async fn register(
                 }
                 answer => answer?,
             };
-            pass.memory.note_answer(id.as_str());
             not_yet(LOOK_SOON, format!("{id} is to be available"))
         }
     }
@@ -96,7 +90,7 @@ fn of_facts(facts: &ImageFacts) -> ImageTraits {
 /// Deregisters an image.
 pub(super) async fn deregister(pass: &mut Pass<'_>, image: &ImageId) -> Answer {
     match pass.tools.observer.image(image).await? {
-        None if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        None if pass.is_gone(image.as_str()).await? => settled(Evidence::Deleted),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(_) => {
             pass.tools.cloud.deregister_image(image).await?;

@@ -10,7 +10,9 @@ use perennial_workflows::step::intent::{Launch, LaunchInterface};
 use tracing::warn;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, lost, not_yet, settled};
+use super::pass::{
+    Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, not_shown, not_yet, settled,
+};
 use crate::capacity::pool::PoolKey;
 use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
@@ -51,7 +53,7 @@ pub(super) async fn fence(
     spot: Option<&SpotRequestId>,
 ) -> Answer {
     let Some(view) = pass.tools.observer.instance(instance).await? else {
-        if !pass.is_instance_absent() {
+        if !pass.is_instance_absent(instance).await? {
             return not_yet(LOOK_AGAIN, format!("{instance} is not shown, which proves nothing yet"));
         }
         pass.tools.clock.sleep(SECOND_READ).await;
@@ -61,6 +63,7 @@ pub(super) async fn fence(
                 terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
                 forced: pass.memory.fence().forced_at_ms.is_some(),
+                not_shown: true,
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
         };
@@ -75,7 +78,7 @@ pub(super) async fn fence(
                     let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
                     let forced = pass.memory.fence().forced_at_ms.is_some();
-                    settled(Evidence::Fenced { found, terminated_by_us, reason, forced })
+                    settled(Evidence::Fenced { found, terminated_by_us, reason, forced, not_shown: false })
                 }
                 _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
             }
@@ -172,8 +175,11 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
         },
         Err(error) if error.class == Class::NotFound && request.kept_interface().is_some() => {
             match request.kept_interface() {
-                Some(kept) if pass.tools.observer.interface(kept).await?.is_none() && pass.is_absent() => {
-                    lost(format!("interface {kept} does not exist any more"))
+                Some(kept)
+                    if pass.tools.observer.interface(kept).await?.is_none()
+                        && pass.is_absent(kept.as_str()).await? =>
+                {
+                    not_shown(format!("interface {kept} does not exist any more"))
                 }
                 _ => Err(error),
             }
@@ -188,11 +194,11 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
 }
 
 /// Notes a look at the image of a refused launch; whether it can be taken as gone: missed for a while, and
-/// more than once.
+/// more than once, while something else that the journal knows is visible.
 async fn is_image_gone(pass: &mut Pass<'_>, image: &ImageId) -> Result<bool, CloudError> {
     let found = pass.tools.cloud.images(&Select::Ids(vec![image.clone()])).await?;
     if found.is_empty() {
-        return Ok(pass.is_missing_for(IMAGE_ABSENCE));
+        return Ok(pass.is_missing_for(IMAGE_ABSENCE) && pass.is_vouched(image.as_str()).await?);
     }
     pass.memory.object.found();
     Ok(false)

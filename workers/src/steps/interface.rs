@@ -9,7 +9,7 @@ use perennial_workflows::step::intent::CreateInterface;
 
 use super::address::held_by;
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_shown, not_yet, refused, settled};
 use super::tags::{carries, own_tags};
 use crate::port::error::Class;
 use crate::port::{InterfaceRequest, InterfaceView};
@@ -54,7 +54,9 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Ans
 /// Sees an interface free after its instance has terminated.
 pub(super) async fn release(pass: &mut Pass<'_>, id: &InterfaceId, from: &InstanceId) -> Answer {
     match pass.tools.observer.interface(id).await? {
-        None if pass.is_absent() => lost(format!("interface {id} does not exist any more")),
+        None if pass.is_absent(id.as_str()).await? => {
+            not_shown(format!("interface {id} does not exist any more"))
+        }
         None => not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet")),
         // As for a volume: its holder was seen terminated, twice, and EC2 refuses to attach one that is not
         // free.
@@ -86,8 +88,8 @@ pub(super) async fn attach(
         return Ok(result);
     }
     let Some(view) = view else {
-        return if pass.is_absent() {
-            lost(format!("interface {id} does not exist any more"))
+        return if pass.is_absent(id.as_str()).await? {
+            not_shown(format!("interface {id} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
         };
@@ -111,8 +113,8 @@ pub(super) async fn attach(
 /// Gives an interface its security groups.
 pub(super) async fn set_groups(pass: &mut Pass<'_>, id: &InterfaceId, groups: &[GroupId]) -> Answer {
     let Some(view) = pass.tools.observer.interface(id).await? else {
-        return if pass.is_absent() {
-            lost(format!("interface {id} does not exist any more"))
+        return if pass.is_absent(id.as_str()).await? {
+            not_shown(format!("interface {id} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{id} is not shown, which proves nothing yet"))
         };
@@ -148,7 +150,7 @@ pub(super) async fn detach(pass: &mut Pass<'_>, id: &InterfaceId, instance: &Ins
 /// Deletes an interface that carries our tags.
 pub(super) async fn delete(pass: &mut Pass<'_>, interface: &InterfaceId) -> Answer {
     match pass.tools.observer.interface(interface).await? {
-        None if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        None if pass.is_gone(interface.as_str()).await? => settled(Evidence::Deleted),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(view) if !view.tags.contains_key("perennial:owner") => {
             refused("NotOurs", format!("{interface} does not carry our tags; delete it by hand"))

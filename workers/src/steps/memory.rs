@@ -21,19 +21,35 @@ const TOLD_MAX: usize = 16;
 
 /// Looks in a row that missed an object, or answers in a row of another kind.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Missed(Option<(u64, u32)>);
+pub(super) struct Missed {
+    /// Since when, in milliseconds, and how many.
+    since: Option<(u64, u32)>,
+    /// Something else was seen after the first of them.
+    vouched: bool,
+}
 
 impl Missed {
     /// Counts a look that missed; whether enough did for long enough: more than one, over this length.
     pub(super) fn for_at_least(&mut self, length: Duration, now_ms: u64) -> bool {
-        let (since_ms, looks) = self.0.get_or_insert((now_ms, 0));
+        let (since_ms, looks) = self.since.get_or_insert((now_ms, 0));
         *looks += 1;
         *looks > 1 && Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length
     }
 
     /// A look found it.
     pub(super) const fn found(&mut self) {
-        self.0 = None;
+        self.since = None;
+        self.vouched = false;
+    }
+
+    /// Something else was seen: what the next look misses is missing.
+    pub(super) const fn vouch(&mut self) {
+        self.vouched = true;
+    }
+
+    /// Whether something else was seen since it is missed.
+    pub(super) const fn is_vouched(&self) -> bool {
+        self.vouched
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::volume::TagMap;
 use tracing::warn;
 
@@ -26,9 +27,6 @@ use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, Snapsho
 
 /// How far two clocks may disagree. AWS keeps its own to milliseconds, and NTP ours to less than a second.
 const CLOCKS_DISAGREE_MAX: Duration = Duration::from_mins(1);
-
-/// The tag that names the installation that made a thing.
-pub(crate) const INSTALLATION_TAG: &str = "perennial:installation";
 
 /// What a step says of the things that it makes.
 #[derive(Clone, Copy)]
@@ -155,8 +153,8 @@ pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> 
     Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
 }
 
-/// Whether a thing that carries a step's tags, or has its unique name, was made by it; told where not.
-pub(super) fn is_own<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>, view: &V) -> bool {
+/// Whether a thing that carries a step's tags was made by it; told where not.
+fn is_own<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>, view: &V) -> bool {
     let thing = view.thing();
     if pass.memory.is_answer(thing.id) {
         return true;

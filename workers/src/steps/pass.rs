@@ -7,16 +7,20 @@ use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::StepResult;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
-use perennial_workflows::model::aws::{InstanceId, InstanceState};
+use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
+use perennial_workflows::model::backup_id::CatalogId;
+use perennial_workflows::model::name::NodeName;
+use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::memory::{Creation, Memory};
+use super::memory::{Creation, Memory, Missed};
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
-use crate::port::error::{Class, CloudError, Disposition, Effect};
+use crate::port::error::{Action, Class, CloudError, Disposition, Effect};
 use crate::port::{Cloud, InstanceView};
+use crate::standing::{Standing, StandingError};
 
 /// Between two looks at something that is on its way, at first. The looks of all steps share one describe of
 /// a kind and quarter of a second (the observer), so looking this often costs no calls that another step does
@@ -52,6 +56,10 @@ pub(super) const IMAGE_ABSENCE: Duration = Duration::from_secs(30);
 /// minutes"; Terraform waits five.
 pub(super) const ABSENCE: Duration = Duration::from_secs(300);
 
+/// While another object was seen within this time, the endpoint is the right one: what a look misses is
+/// missing. Credentials that change the account under a process are rare, and last longer.
+const VOUCHED: Duration = Duration::from_secs(60);
+
 /// A volume that an instance is to have and that no look has shown on it for this long, is not on it.
 /// Describes were seen to be seconds late (`ec2-semantics`, eventual consistency).
 pub(super) const ARRIVAL: Duration = Duration::from_secs(5);
@@ -86,6 +94,19 @@ pub(super) struct Tools {
     pub(super) refusals: Arc<CapacityRefusals>,
     pub(super) on_demand: OnDemandBudget,
     pub(super) catalogue: Catalogue,
+    pub(super) standing: Standing,
+    /// When this process began, in monotonic milliseconds.
+    pub(super) began_ms: u64,
+}
+
+impl Tools {
+    /// When this process began, in milliseconds since the Unix epoch, by AWS's clock where that is told: the
+    /// times of things are AWS's, and this machine's clock may have been set since.
+    fn started_ms(&self) -> u64 {
+        let age_ms = self.clock.monotonic_ms().saturating_sub(self.began_ms);
+        let ahead_ms = self.cloud.told_time().map_or(0, |told| told.ahead_ms(&self.clock));
+        self.clock.now_ms().saturating_sub(age_ms).saturating_add_signed(-ahead_ms)
+    }
 }
 
 /// One pass.
@@ -113,7 +134,12 @@ pub(super) fn refused(code: &str, message: impl Into<String>) -> Answer {
 }
 
 pub(super) fn lost(what: impl Into<String>) -> Answer {
-    settled(Evidence::Lost { what: what.into() })
+    settled(Evidence::Lost { what: what.into(), not_shown: false })
+}
+
+/// Lost, by its absence alone.
+pub(super) fn not_shown(what: impl Into<String>) -> Answer {
+    settled(Evidence::Lost { what: what.into(), not_shown: true })
 }
 
 impl Pass<'_> {
@@ -148,15 +174,77 @@ impl Pass<'_> {
         }
     }
 
+    /// The node that the step is about.
+    pub(super) fn node(&self) -> Option<NodeName> {
+        let (workflow, _) = self.step;
+        let operation = OperationId::of_stream(workflow).map(|id| id.node().clone());
+        operation.or_else(|| CatalogId::of_stream(workflow).map(|id| id.node().clone()))
+    }
+
     /// Notes that a look missed the object; whether it can be taken as absent: missed for long, and more than
-    /// once.
-    pub(super) fn is_absent(&mut self) -> bool {
-        self.is_missing_for(ABSENCE)
+    /// once, while something else that the journal knows is visible.
+    pub(super) async fn is_absent(&mut self, object: &str) -> Result<bool, CloudError> {
+        if !self.is_missing_for(ABSENCE) {
+            return Ok(false);
+        }
+        let mut missed = self.memory.object;
+        let absent = self.is_absent_once_vouched(&mut missed, object).await;
+        self.memory.object = missed;
+        absent
+    }
+
+    /// Absence is believed by the first look that misses the object after another one was seen. A wrong
+    /// endpoint that becomes the right one between two looks, or is one all along, proves nothing: the time
+    /// begins anew.
+    async fn is_absent_once_vouched(&self, missed: &mut Missed, object: &str) -> Result<bool, CloudError> {
+        if missed.is_vouched() {
+            return Ok(true);
+        }
+        match self.is_vouched(object).await {
+            Ok(_) => {
+                missed.vouch();
+                Ok(false)
+            }
+            Err(error) => {
+                missed.found();
+                Err(error)
+            }
+        }
+    }
+
+    /// The same for one that is deleted: a second look is enough.
+    pub(super) async fn is_gone(&mut self, object: &str) -> Result<bool, CloudError> {
+        Ok(self.is_missing_for(SECOND_READ) && self.is_vouched(object).await?)
+    }
+
+    /// Whether the endpoint is the one that the journal knows: another object was seen a moment ago, or is
+    /// now. It is trouble of the look where none is.
+    pub(super) async fn is_vouched(&self, object: &str) -> Result<bool, CloudError> {
+        let Tools { observer, standing, .. } = self.tools;
+        if observer.saw_any_within(VOUCHED) {
+            return Ok(true);
+        }
+        let Some(node) = self.node() else { return Ok(true) };
+        match standing.vouches(&node, object).await {
+            Ok(()) => Ok(true),
+            Err(StandingError::Cloud(error)) => Err(error),
+            Err(StandingError::Journal(error)) => {
+                Err(CloudError::lost(Action::DescribeInstances, error.to_string()))
+            }
+        }
     }
 
     pub(super) fn is_missing_for(&mut self, length: Duration) -> bool {
         let now_ms = self.now_ms();
         self.memory.object.for_at_least(length, now_ms)
+    }
+
+    /// Whether a volume that carries the step's tags is older than this process: an earlier one, or one with
+    /// a newer journal, may have attached it, and an instance written to it.
+    pub(super) fn is_older_than_the_process(&self, volume: &VolumeId, created_at_ms: Option<u64>) -> bool {
+        let started_ms = self.tools.started_ms();
+        !self.memory.is_answer(volume.as_str())
+            && created_at_ms.is_none_or(|created_at_ms| created_at_ms < started_ms)
     }
 
     /// Notes that a look found the object.
@@ -172,9 +260,15 @@ impl Pass<'_> {
     }
 
     /// The same for the instance the step works on.
-    pub(super) fn is_instance_absent(&mut self) -> bool {
+    pub(super) async fn is_instance_absent(&mut self, id: &InstanceId) -> Result<bool, CloudError> {
         let now_ms = self.now_ms();
-        self.memory.instance.for_at_least(ABSENCE, now_ms)
+        if !self.memory.instance.for_at_least(ABSENCE, now_ms) {
+            return Ok(false);
+        }
+        let mut missed = self.memory.instance;
+        let absent = self.is_absent_once_vouched(&mut missed, id.as_str()).await;
+        self.memory.instance = missed;
+        absent
     }
 
     /// Whether a create without client token may have been tried before, and must be looked for a while
@@ -241,7 +335,7 @@ impl Pass<'_> {
         id: &InstanceId,
     ) -> Result<Result<InstanceView, StepResult<Evidence>>, CloudError> {
         Ok(match self.tools.observer.instance(id).await? {
-            None if self.is_instance_absent() => Err(StepResult::Settled(Evidence::InstanceGone {
+            None if self.is_instance_absent(id).await? => Err(StepResult::Settled(Evidence::InstanceGone {
                 instance: id.clone(),
                 state: None,
                 reason: None,

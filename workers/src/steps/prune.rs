@@ -32,7 +32,7 @@ enum Seen {
 pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, wanted: &Succession) -> Answer {
     match see(pass, volume, wanted).await? {
         Seen::Gone => settled(Evidence::Deleted),
-        Seen::Missing if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        Seen::Missing if pass.is_gone(volume.as_str()).await? => settled(Evidence::Deleted),
         Seen::Missing => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Seen::NotYet(because) => not_yet(LOOK_AGAIN, because),
         Seen::NotOurs(why) => refused("NotOurs", why),

@@ -4,7 +4,7 @@ use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SPREADS, lost, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SPREADS, not_shown, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
 use crate::port::{AttachmentState, RootTaskState};
 
@@ -27,8 +27,8 @@ pub(super) async fn adopt(
         Err(result) => return Ok(result),
     };
     let Some(view) = view? else {
-        return if pass.is_absent() {
-            lost(format!("volume {volume} does not exist any more"))
+        return if pass.is_absent(volume.as_str()).await? {
+            not_shown(format!("volume {volume} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };

@@ -5,7 +5,7 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SPREADS, lost, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SPREADS, not_shown, not_yet, settled};
 use crate::port::error::Class;
 use crate::port::{VolumeState, VolumeView};
 
@@ -28,7 +28,8 @@ pub(super) async fn clone_root(
         return match view.state {
             VolumeState::Creating => not_yet(LOOK_AGAIN, format!("{} is being made", view.id)),
             VolumeState::Available | VolumeState::InUse => {
-                settled(Evidence::VolumeCreated { volume: view.id.clone() })
+                let found = pass.is_older_than_the_process(&view.id, view.created_at_ms);
+                settled(Evidence::VolumeCreated { volume: view.id.clone(), found })
             }
             VolumeState::Error | VolumeState::Deleting | VolumeState::Deleted => {
                 settled(Evidence::AdoptRefused {
@@ -58,8 +59,8 @@ pub(super) async fn clone_root(
         }
         Err(error) => match error.class {
             Class::NotFound if pass.tools.observer.volume(volume).await?.is_none() => {
-                if pass.is_absent() {
-                    lost(format!("volume {volume} does not exist any more"))
+                if pass.is_absent(volume.as_str()).await? {
+                    not_shown(format!("volume {volume} does not exist any more"))
                 } else {
                     not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
                 }

@@ -16,7 +16,7 @@ use perennial_workflows::step::intent::{
 };
 
 use super::memory::Memories;
-use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};
+use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools, not_yet};
 use super::{
     address, backup, final_snapshot, find, image, instance, interface, preserve, prune, resolve,
     root_adoption, root_clone, snapshot, stuck_detach, survey, verify, volume,
@@ -26,6 +26,7 @@ use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
 use crate::port::Cloud;
+use crate::standing::{Held, Standing, StandingError};
 
 /// Carries out the steps over a cloud.
 pub(crate) struct Runner {
@@ -40,10 +41,12 @@ impl Runner {
         clock: Clock,
         refusals: Arc<CapacityRefusals>,
         on_demand: OnDemandBudget,
+        standing: Standing,
     ) -> Self {
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
         let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
-        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue };
+        let began_ms = clock.monotonic_ms();
+        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue, standing, began_ms };
         Self { tools, memories: Mutex::default() }
     }
 
@@ -70,7 +73,7 @@ impl StepRunner<Perennial> for Runner {
             tries,
             outdated: step.outdated,
         };
-        let result = match carry_out(&mut pass, &step.intent).await {
+        let result = match admitted(&mut pass, &step.intent).await {
             Ok(result) => {
                 pass.memory.failures = 0;
                 result
@@ -94,6 +97,19 @@ impl StepRunner<Perennial> for Runner {
             }
         }
     }
+}
+
+/// A step is carried out when the journal knows the world of its node.
+async fn admitted(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
+    if let Some(node) = pass.node() {
+        match pass.tools.standing.holds(&node).await {
+            Ok(None) => {}
+            Ok(Some(Held { again_in, because })) => return not_yet(again_in, because),
+            Err(StandingError::Cloud(error)) => return Err(error),
+            Err(StandingError::Journal(error)) => return not_yet(LOOK_LONGEST, error.to_string()),
+        }
+    }
+    carry_out(pass, intent).await
 }
 
 /// What carries out each kind of step.

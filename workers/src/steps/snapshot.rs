@@ -5,9 +5,7 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
 use super::own::{Claim, made_by};
-use super::pass::{
-    Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
-};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, LOOK_SOON, Pass, not_shown, not_yet, refused, settled};
 use crate::port::error::{Class, Effect};
 use crate::port::{SnapshotState, SnapshotView};
 
@@ -52,8 +50,10 @@ pub(super) async fn create(
                     not_yet(LOOK_SOON, format!("{id} is to be complete"))
                 }
                 Err(error) if error.class == Class::NotFound => {
-                    if pass.tools.observer.volume(volume).await?.is_none() && pass.is_absent() {
-                        lost(format!("volume {volume} does not exist any more"))
+                    if pass.tools.observer.volume(volume).await?.is_none()
+                        && pass.is_absent(volume.as_str()).await?
+                    {
+                        not_shown(format!("volume {volume} does not exist any more"))
                     } else {
                         not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
                     }
@@ -72,7 +72,7 @@ pub(super) async fn create(
 /// Deletes a snapshot.
 pub(super) async fn delete(pass: &mut Pass<'_>, snapshot: &SnapshotId) -> Answer {
     match pass.tools.observer.snapshot(snapshot).await? {
-        None if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        None if pass.is_gone(snapshot.as_str()).await? => settled(Evidence::Deleted),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(_) => {
             pass.tools.cloud.delete_snapshot(snapshot).await?;

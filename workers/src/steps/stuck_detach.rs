@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_yet, refused, settled};
+use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_shown, not_yet, refused, settled};
 use crate::port::error::CloudError;
 use crate::port::{AttachmentState, VolumeState, VolumeView};
 
@@ -26,8 +26,8 @@ const FORCE_AGAIN: Duration = Duration::from_mins(10);
 /// Sees a volume free.
 pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &InstanceId) -> Answer {
     let Some(view) = pass.tools.observer.volume(volume).await? else {
-        return if pass.is_absent() {
-            lost(format!("volume {volume} does not exist any more"))
+        return if pass.is_absent(volume.as_str()).await? {
+            not_shown(format!("volume {volume} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };

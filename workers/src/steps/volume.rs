@@ -11,7 +11,8 @@ use perennial_workflows::step::intent::CreateVolume;
 
 use super::own::{Claim, made_by};
 use super::pass::{
-    Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, lost, not_yet, refused, settled,
+    Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, not_shown, not_yet, refused,
+    settled,
 };
 use super::preserve;
 use super::tags::carries;
@@ -76,7 +77,8 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer
         }
         Some((VolumeState::Creating, view)) => not_yet(LOOK_AGAIN, format!("{} is being created", view.id)),
         Some((VolumeState::Available | VolumeState::InUse, view)) => {
-            settled(Evidence::VolumeCreated { volume: view.id.clone() })
+            let found = pass.is_older_than_the_process(&view.id, view.created_at_ms);
+            settled(Evidence::VolumeCreated { volume: view.id.clone(), found })
         }
         Some((VolumeState::Error | VolumeState::Deleting | VolumeState::Deleted, view)) => refused(
             "VolumeError",
@@ -208,8 +210,8 @@ pub(super) async fn attach(
         return Ok(result);
     }
     let Some(view) = view else {
-        return if pass.is_absent() {
-            lost(format!("volume {volume} does not exist any more"))
+        return if pass.is_absent(volume.as_str()).await? {
+            not_shown(format!("volume {volume} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };
@@ -268,8 +270,8 @@ async fn call_attach(pass: &mut Pass<'_>, volume: &VolumeId, instance: &Instance
 /// Makes a volume larger.
 pub(super) async fn grow(pass: &mut Pass<'_>, volume: &VolumeId, size_gib: u32) -> Answer {
     let Some(view) = pass.tools.observer.volume(volume).await? else {
-        return if pass.is_absent() {
-            lost(format!("volume {volume} does not exist any more"))
+        return if pass.is_absent(volume.as_str()).await? {
+            not_shown(format!("volume {volume} does not exist any more"))
         } else {
             not_yet(LOOK_AGAIN, format!("{volume} is not shown, which proves nothing yet"))
         };
@@ -296,7 +298,7 @@ pub(super) async fn grow(pass: &mut Pass<'_>, volume: &VolumeId, size_gib: u32) 
 /// Deletes a volume that carries our tags.
 pub(super) async fn delete(pass: &mut Pass<'_>, volume: &VolumeId, role: &str) -> Answer {
     match pass.tools.observer.volume(volume).await? {
-        None if pass.is_missing_for(SECOND_READ) => settled(Evidence::Deleted),
+        None if pass.is_gone(volume.as_str()).await? => settled(Evidence::Deleted),
         None => not_yet(LOOK_AGAIN, "a second look, before it is taken as gone"),
         Some(view) => match view.state {
             VolumeState::Deleted | VolumeState::Deleting => settled(Evidence::Deleted),

@@ -73,6 +73,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::model::backup_id::BackupId;
+use crate::model::installation::{INSTALLATION_TAG, Mark};
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 use crate::model::signal::Cause;
@@ -149,6 +150,9 @@ pub struct BackupOrder {
     pub number: u64,
     /// Whose installation this is; in every tag.
     pub owner: String,
+    /// The installation's identity; it stands in every tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installation: Option<Mark>,
     /// What carries the node.
     pub instance: InstanceId,
     /// The node's generation.
@@ -896,6 +900,9 @@ fn tags(order: &BackupOrder) -> TagMap {
         ("perennial:step", format!("{id}/take_backup/1")),
     ] {
         tags.insert(key.to_owned(), value);
+    }
+    if let Some(mark) = &order.installation {
+        tags.insert(INSTALLATION_TAG.to_owned(), mark.id.clone());
     }
     tags
 }

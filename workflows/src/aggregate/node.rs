@@ -136,6 +136,25 @@ pub enum NodeEvent {
         /// Why it starts no operation.
         because: String,
     },
+    /// The account has resources of the node that the journal cannot know: the journal is behind the world.
+    /// Nothing is launched, moved or deleted for the node until it is adopted, or those resources are gone.
+    FellBehind {
+        /// The resources, in words.
+        newer: Vec<String>,
+    },
+    /// The journal knows everything of the node again.
+    CaughtUp {},
+    /// The operator brought the journal up to the world: the node is as it was seen in the account.
+    Adopted {
+        /// Its generation.
+        generation: u64,
+        /// The number of its newest operation in the world; the next one follows it.
+        operations: u64,
+        /// Its resources.
+        resources: Resources,
+        /// The operator.
+        requested_by: String,
+    },
     /// The node's backup catalog was told of what it has to know of the node: its schedule, its final
     /// snapshots, its deletion. Nothing of the node has changed by that.
     BackupsReconciled {},
@@ -164,6 +183,8 @@ pub struct Noted {
 pub struct Node {
     /// `None` before it is registered.
     pub spec: Option<NodeSpec>,
+    /// Resources of it in the account that the journal cannot know; empty while there are none.
+    pub newer: Vec<String>,
     /// Who last changed its desired state.
     pub described_by: String,
     /// Whether it has been deleted. A node may be registered again under the same name.
@@ -304,6 +325,17 @@ impl Node {
                 self.on_noted(signal, because);
                 Ok(())
             }
+            NodeEvent::FellBehind { newer } => {
+                self.newer.clone_from(newer);
+                Ok(())
+            }
+            NodeEvent::CaughtUp {} => {
+                self.newer.clear();
+                Ok(())
+            }
+            NodeEvent::Adopted { generation, operations, resources, .. } => {
+                self.on_adopted(*generation, *operations, resources, at_ms)
+            }
             NodeEvent::BackupsReconciled {} => {
                 self.catalog_is_behind = false;
                 Ok(())
@@ -403,6 +435,31 @@ impl Node {
         date(&self.resources, &mut resources, at_ms);
         self.resources = resources;
         self.deleted = is_deleted_after(end.kind, end.outcome, self.deleted);
+        self.changed_at_ms = at_ms;
+        Ok(())
+    }
+
+    fn on_adopted(
+        &mut self,
+        generation: u64,
+        operations: u64,
+        resources: &Resources,
+        at_ms: u64,
+    ) -> Result<(), &'static str> {
+        if self.open.is_some() {
+            return Err("an operation is open");
+        }
+        if generation < self.generation || operations < self.operations {
+            return Err("the world is older than the journal");
+        }
+        self.on_carrier(resources, at_ms);
+        self.generation = generation;
+        self.operations = operations;
+        let mut resources = resources.clone();
+        date(&self.resources, &mut resources, at_ms);
+        self.resources = resources;
+        self.deleted = false;
+        self.newer.clear();
         self.changed_at_ms = at_ms;
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::aggregate::backup_catalog::{
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::volumes;
 use crate::model::backup_id::BackupId;
+use crate::model::installation::Mark;
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 use crate::operation::state::Operation;
@@ -270,7 +271,13 @@ impl CatalogDraft {
     ///
     /// # Errors
     /// [`Refusal::Inconsistent`], a bug: the caller has asked `cannot_begin`.
-    pub fn begin(&mut self, node: &Node, owner: &str, cause: BackupCause) -> Result<BackupId, Refusal> {
+    pub fn begin(
+        &mut self,
+        node: &Node,
+        owner: &str,
+        installation: Option<Mark>,
+        cause: BackupCause,
+    ) -> Result<BackupId, Refusal> {
         let carrier = node.resources.carrier.as_ref().ok_or_else(|| self.inconsistent("no instance"))?;
         let spec = node.spec.as_ref().ok_or_else(|| self.inconsistent("no node"))?;
         let (name, number) = (self.0.id().clone(), self.state().known.newest + 1);
@@ -278,6 +285,7 @@ impl CatalogDraft {
             node: name.clone(),
             number,
             owner: owner.to_owned(),
+            installation,
             instance: carrier.instance.clone(),
             generation: node.generation,
             volumes: volumes(node),
@@ -301,6 +309,7 @@ impl CatalogDraft {
             node: self.0.id().clone(),
             number: self.state().known.newest + 1,
             owner: from.order.owner.clone(),
+            installation: from.order.installation.clone(),
             instance: old.instance.clone(),
             generation: from.order.generation,
             volumes: finals.volumes.clone(),

@@ -63,7 +63,7 @@ impl Decider<'_> {
             BackupTask::Begin { .. } => {
                 told = self.tell(subject, catalog, &mut draft)?;
                 if self.world.lookup(UNDER_WAY_KEY).len() < UNDER_WAY_MAX {
-                    draft.begin(node, self.owner, BackupCause::Schedule)?;
+                    draft.begin(node, self.owner, self.mark(), BackupCause::Schedule)?;
                 } else if told.is_none() && draft.events().is_empty() {
                     let why = format!("{UNDER_WAY_MAX} backups are under way");
                     return Err(Rejection::NotNow { node: name.clone(), why });
@@ -186,7 +186,7 @@ impl Decider<'_> {
             return Ok((Disposition::Rejected { because }, Vec::new()));
         }
         let mut draft = self.catalog_draft(&id)?;
-        let backup = draft.begin(node, self.owner, BackupCause::Asked { cause })?;
+        let backup = draft.begin(node, self.owner, self.mark(), BackupCause::Asked { cause })?;
         Ok((Disposition::BackupBegan { backup }, written(&id, draft).into_iter().collect()))
     }
 

@@ -6,9 +6,11 @@ use perennial_engine::ids::{StreamId, Token};
 use crate::aggregate::backup_catalog;
 use crate::aggregate::inbox::Disposition;
 use crate::domain::movement::SpotSeen;
+use crate::domain::standing::Adoption;
 use crate::domain::submission::Submission;
 use crate::machine::refusal::Refusal;
 use crate::model::aws::{InstanceId, VolumeId};
+use crate::model::installation::Place;
 use crate::model::name::NodeName;
 use crate::model::signal::Signal;
 use crate::step::evidence::Evidence;
@@ -95,6 +97,40 @@ pub enum Command {
         /// Whose installation this is.
         owner: String,
     },
+    /// The journal is served here: it belongs here from now on, or it does already.
+    Bind {
+        /// The installation id, if it has none yet.
+        id: String,
+        /// Where.
+        place: Place,
+    },
+    /// The operator says that the journal belongs here from now on.
+    Move {
+        /// Where.
+        place: Place,
+        /// The operator.
+        requested_by: String,
+    },
+    /// The account was compared with what the journal knows of a node.
+    Standing {
+        /// Which node.
+        node: NodeName,
+        /// Resources of the node that the journal cannot know, in words; empty when it knows all.
+        newer: Vec<String>,
+        /// Whose installation this is.
+        owner: String,
+    },
+    /// The operator brings the journal up to the world.
+    Adopt {
+        /// Which node.
+        node: NodeName,
+        /// The node as it is in the account.
+        found: Box<Adoption>,
+        /// The operator.
+        requested_by: String,
+        /// Whose installation this is.
+        owner: String,
+    },
     /// A worker reports.
     Report {
         /// Of which operation, or which backup catalog of backups.
@@ -128,6 +164,14 @@ pub enum Rejection {
         node: NodeName,
         /// Why.
         why: String,
+    },
+    /// The journal belongs somewhere else.
+    #[error("the journal belongs to {bound}; this is {here}")]
+    AnotherPlace {
+        /// Where it belongs.
+        bound: Place,
+        /// Where it is served.
+        here: Place,
     },
     /// There is no such operation.
     #[error("there is no workflow {name}")]

@@ -1,12 +1,14 @@
 //! The world a decision is made on, with its types, and what a decision puts together.
 
 use crate::aggregate::inbox::Disposition;
+use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::command::Rejection;
 use crate::domain::reads::{newest_operation, node_of, present_catalog};
 use crate::domain::states::{Event, State};
 use crate::model::aws::InstanceId;
 use crate::model::backup_id::CatalogId;
+use crate::model::installation::Mark;
 use crate::model::name::NodeName;
 use crate::model::operation_id::{OperationId, OperationKind, node_stream};
 use crate::model::resources::{PruneItem, Resources};
@@ -111,8 +113,9 @@ pub(crate) struct Begun {
 }
 
 impl<'a> Decider<'a> {
-    /// For a command that a timer gives: whose installation this is stands in the catalog's schedule, and in
-    /// the order of the node's newest operation. One of the two is loaded whenever anything may begin.
+    /// For a command that a timer gives: whose installation this is stands where the journal is bound; in one
+    /// that is not, in the catalog's schedule, and in the order of the node's newest operation. One of them
+    /// is loaded whenever anything may begin.
     pub(crate) fn of_a_timer(world: &'a World<State>, now_ms: u64, name: &NodeName) -> Self {
         let node = match world.get(&node_stream(name)) {
             Some(State::Node(node)) => Some(node),
@@ -123,7 +126,12 @@ impl<'a> Decider<'a> {
             Some(State::BackupCatalog(catalog)) => catalog.known.schedule.as_ref(),
             _ => None,
         };
-        let owner = newest.map(|operation| operation.order.owner.as_str());
+        let bound = match world.get(&installation_stream()) {
+            Some(State::Installation(installation)) => Some(installation.place.owner.as_str()),
+            _ => None,
+        };
+        let bound = bound.filter(|owner| !owner.is_empty());
+        let owner = bound.or(newest.map(|operation| operation.order.owner.as_str()));
         Self {
             world,
             now_ms,
@@ -149,6 +157,14 @@ impl Decider<'_> {
 
     pub(crate) fn head(&self, stream: &StreamId) -> Seq {
         self.world.head(stream).unwrap_or(Seq::NONE)
+    }
+
+    /// The identity that tags and client tokens take; none before the journal is bound.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        match self.world.get(&installation_stream()) {
+            Some(State::Installation(installation)) => installation.mark.clone(),
+            _ => None,
+        }
     }
 
     /// The node that a command is about.

@@ -35,6 +35,7 @@ impl Decider<'_> {
             kind: wanted.kind,
             generation: wanted.generation,
             owner: self.owner.to_owned(),
+            installation: self.mark(),
             good: good.filter(|good| **good != wanted.spec),
             spec: wanted.spec,
             before: wanted.before,

@@ -34,6 +34,9 @@ pub struct NodeSummary {
     pub zone: Option<String>,
     /// Its own address.
     pub address: Option<std::net::Ipv4Addr>,
+    /// Whether the account has resources of it that the journal cannot know.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
     /// The volumes of its instance, while no operation holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_rest: Option<AtRest>,
@@ -111,6 +114,7 @@ pub(crate) fn node_projection(stream: &StreamId, node: &Node) -> Projected<Inten
         carrier: node.resources.carrier.clone(),
         zone: node.resources.placement.as_ref().map(|placement| placement.zone.clone()),
         address: node.resources.address,
+        behind: !node.newer.is_empty(),
         at_rest: AtRest::of(node),
     };
     let timers = timers::of_node(&name, node);

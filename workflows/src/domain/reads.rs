@@ -16,6 +16,7 @@ use perennial_engine::ids::StreamId;
 
 use crate::aggregate::address_pool::address_pool_stream;
 use crate::aggregate::backup_catalog::BackupCatalog;
+use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::{is_full, to_inherit};
 use crate::domain::command::{Command, Content};
@@ -34,6 +35,8 @@ use crate::step::evidence::Evidence;
 /// What a command is about, as far as the world so far tells.
 pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
     let mut reader = Reader { world, reads: Reads::default() };
+    // An operation that begins takes the installation into its tags and tokens.
+    reader.observe(installation_stream());
     match command {
         Command::Message { envelope, content, .. } => {
             reader.write(envelope.stream.clone());
@@ -45,13 +48,20 @@ pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
         }
         Command::Signal { signal, .. } => reader.signal(signal),
         Command::ReconcileBackups { node } => reader.backups(node),
+        Command::Bind { .. } | Command::Move { .. } => reader.write(installation_stream()),
+        Command::Adopt { node, .. } => {
+            reader.write(installation_stream());
+            reader.node(node);
+        }
         Command::Prune { node: name } => {
             if let Some(node) = reader.node(name) {
                 // It says whose installation this is.
                 reader.observe(newest(name, node).stream());
             }
         }
-        Command::ReturnToSpot { node, .. } | Command::Attachments { node, .. } => {
+        Command::ReturnToSpot { node, .. }
+        | Command::Standing { node, .. }
+        | Command::Attachments { node, .. } => {
             reader.node(node);
         }
         Command::Report { workflow, evidence, .. } => reader.report(workflow, evidence),

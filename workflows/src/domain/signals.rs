@@ -9,6 +9,7 @@ use crate::domain::command::Rejection;
 use crate::domain::decider::{Answer, Appends, Decider, Subject, Wanted};
 use crate::domain::movement;
 use crate::domain::movement::SpotSeen;
+use crate::domain::standing;
 use crate::domain::states::Event;
 use crate::machine::decide::Draft;
 use crate::model::operation_id::OperationKind;
@@ -19,6 +20,10 @@ impl Decider<'_> {
     /// Something was heard about an instance of a node.
     pub(crate) fn on_signal(&self, subject: Subject<'_>, signal: &Signal) -> Answer {
         let node = subject.node;
+        // Whatever it is about, the instance may not be the one that the journal takes it for.
+        if let Some(because) = standing::behind(node) {
+            return Ok((Disposition::Noted { because }, Vec::new()));
+        }
         if let Some(open) = subject.open()
             && let Some(operation) = self.operation(open)
             && operation.instances().contains(&signal.instance)

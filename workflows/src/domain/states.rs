@@ -3,6 +3,7 @@
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent};
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
 use crate::aggregate::inbox::{InboxEntry, InboxEvent};
+use crate::aggregate::installation::{Installation, InstallationEvent};
 use crate::aggregate::node::{Node, NodeEvent};
 use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
@@ -27,6 +28,8 @@ pub enum Event {
     Backup(BackupEvent),
     /// Of a pool's stream.
     AddressPool(AddressPoolEvent),
+    /// Of the installation's stream.
+    Installation(InstallationEvent),
 }
 
 /// The state of any stream.
@@ -43,6 +46,8 @@ pub enum State {
     BackupCatalog(BackupCatalog),
     /// `address_pool/…`
     AddressPool(AddressPool),
+    /// `installation/this`
+    Installation(Installation),
     /// A category this build does not know; nothing may be written there.
     Unknown,
 }

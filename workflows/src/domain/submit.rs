@@ -2,6 +2,7 @@
 
 use crate::aggregate::inbox::Disposition;
 use crate::domain::decider::{Answer, Decider, Subject, Wanted};
+use crate::domain::standing;
 use crate::domain::submission::{
     CancelParams, DeleteParams, PauseParams, RecycleParams, ReplaceParams, RestoreParams, ResumeNodeParams,
     ResumeParams, Submission, Work,
@@ -117,6 +118,9 @@ impl Decider<'_> {
         };
         if needs_node && !node.exists() {
             return unknown();
+        }
+        if let Some(because) = standing::behind(node) {
+            return rejected(because);
         }
         // A growth, or a look at volumes, holds nothing that could not be let go.
         let open = self.open(subject);

@@ -145,7 +145,19 @@ impl Draft {
     /// # Errors
     /// [`Refusal::NotStuck`].
     pub fn abandon(&mut self) -> Result<Resources, Refusal> {
-        self.decide(OperationCommand::Abandon)?;
+        self.ends_with(OperationCommand::Abandon)
+    }
+
+    /// Ends an operation, however far it is: the node is taken as it is in the account.
+    ///
+    /// # Errors
+    /// [`Refusal::Inconsistent`], a bug.
+    pub fn give_up(&mut self) -> Result<Resources, Refusal> {
+        self.ends_with(OperationCommand::GiveUp)
+    }
+
+    fn ends_with(&mut self, command: OperationCommand) -> Result<Resources, Refusal> {
+        self.decide(command)?;
         let finished = self.finished_with().map(|(resources, _)| resources.clone());
         finished.ok_or_else(|| Refusal::Inconsistent {
             operation: self.0.id().clone(),

@@ -57,6 +57,8 @@ pub enum OperationCommand {
     },
     /// A deletion takes over what a stuck operation has.
     Abandon,
+    /// The node is taken as it is in the account; the operation ends without it, however far it is.
+    GiveUp,
 }
 
 /// How a stuck operation goes on.
@@ -95,6 +97,7 @@ impl Workflow for Operation {
             }
             OperationCommand::Divert { cause, delete } => on_divert(machine, cause, delete),
             OperationCommand::Abandon => on_abandon(machine),
+            OperationCommand::GiveUp => give_up(machine),
         }
     }
 
@@ -357,7 +360,11 @@ fn on_abandon(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     if !matches!(op.status, Status::Stuck { .. }) {
         return Err(Refusal::NotStuck { operation: op.id.clone() });
     }
-    let resources = op.handed_over(machine.now_ms());
+    give_up(machine)
+}
+
+fn give_up(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
+    let resources = machine.state().handed_over(machine.now_ms());
     machine.push(OperationEvent::Finished { resources, outcome: Outcome::Abandoned })?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{InstanceId, SubnetId};
+use crate::model::installation::Mark;
 use crate::model::operation_id::{OperationKind, Outcome};
 use crate::model::resources;
 use crate::model::resources::{HeldVolume, Resources};
@@ -30,8 +31,11 @@ pub struct Order {
     pub kind: OperationKind,
     /// The node's generation once it is done.
     pub generation: u64,
-    /// The installation; it stands in every tag.
+    /// The installation's owner; it stands in every tag.
     pub owner: String,
+    /// The installation's identity; it stands in every tag and client token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installation: Option<Mark>,
     /// The node's spec when it started.
     pub spec: NodeSpec,
     /// The node's resources when it started.

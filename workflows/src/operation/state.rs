@@ -37,6 +37,7 @@ use perennial_engine::ids::Token;
 use perennial_engine::machine;
 
 use crate::model::aws::{InstanceId, Market, VolumeId};
+use crate::model::installation::{INSTALLATION_TAG, Mark};
 use crate::model::operation_id;
 use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::Origin;
@@ -273,15 +274,20 @@ impl Operation {
         ] {
             tags.insert(key.to_owned(), value);
         }
+        if let Some(mark) = &self.order.installation {
+            tags.insert(INSTALLATION_TAG.to_owned(), mark.id.clone());
+        }
         tags
     }
 
     /// The client token of a step: 64 hexadecimal characters, the same whenever this attempt is repeated.
     pub(crate) fn client_token(&self, step: &str) -> String {
         let attempt = self.next_attempt(step);
-        blake3::hash(format!("{}\n{}\n{step}\n{attempt}", self.order.owner, self.id).as_bytes())
-            .to_hex()
-            .to_string()
+        let mut named = format!("{}\n{}\n{step}\n{attempt}", self.order.owner, self.id);
+        if let Some(Mark { id, incarnation }) = &self.order.installation {
+            named.push_str(&format!("\n{id}\n{incarnation}"));
+        }
+        blake3::hash(named.as_bytes()).to_hex().to_string()
     }
 
     /// The number of the next attempt at a step, from 1.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::aws::InstanceId;
+use crate::model::aws::{InstanceId, VolumeId};
 use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Holder, Place};
@@ -56,6 +56,13 @@ impl Operation {
             self.facts.cleanup.orphan(interface.into(), format!("{}: of a lost instance", self.id));
         }
         let adopting = self.is_adopting(&candidate.instance);
+        let is_root = |volume: &VolumeId| candidate.root_volume() == Some(volume);
+        let preserving = self.steps.values().any(|record| match record.intent.as_ref() {
+            Intent::Preserve(preserve) => {
+                preserve.instance == candidate.instance && preserve.volumes.iter().any(is_root)
+            }
+            _ => false,
+        });
         let keeps_address = address_retention::preserved(self, &candidate.instance).is_some();
         let facts = &mut self.facts;
         if adopting && let Some(root) = facts.volumes.get_mut(&Slot::Root) {
@@ -67,10 +74,10 @@ impl Operation {
             keeps_address || facts.volumes.values().any(|fact| fact.place.is_on(&candidate.instance));
         if let Some(root) = candidate.root_volume().cloned().filter(|_| !candidate.adopted) {
             // A root that was launched as the node's own may have been written to; only a root that waited
-            // for an adoption is known to be worthless. One that was not protected yet dies with its
-            // instance, unless a call under way protects it after all.
+            // for an adoption is known to be worthless. One that was never to be protected dies with its
+            // instance. One that was may have outlived it, with whatever it was given.
             let adopts = matches!(root_method, RootMethod::Adopt | RootMethod::Clone);
-            let of_no_worth = adopts || !keeps_root || !candidate.protected;
+            let of_no_worth = adopts || !keeps_root || !(candidate.protected || preserving);
             if of_no_worth || why == GivenUp::RungChanged {
                 facts.add_temporary(&root);
             } else {

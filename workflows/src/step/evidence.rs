@@ -30,6 +30,10 @@ pub enum Evidence {
     VolumeCreated {
         /// Its id.
         volume: VolumeId,
+        /// Whether it was found by its tags, and is older than the process that found it: an instance may have
+        /// written to it, and only a person deletes it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        found: bool,
     },
     /// The existing volume can be the node's: free in two reads.
     VolumeClaimed {
@@ -60,6 +64,9 @@ pub enum Evidence {
         /// Whether it stayed in `shutting-down`, and was terminated by force.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         forced: bool,
+        /// Not seen terminated: it is not shown any more, while other things of the journal are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_shown: bool,
     },
     /// Free, with nothing attached.
     Released,
@@ -181,6 +188,10 @@ pub enum Evidence {
     Found {
         /// The resources.
         resources: Vec<Resource>,
+        /// Volumes among them that are not deleted: they are older than the process that found them, so that
+        /// another one may have attached them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kept: Vec<VolumeId>,
     },
     /// The instance that the step works on is terminated or terminating.
     InstanceGone {
@@ -202,6 +213,9 @@ pub enum Evidence {
     Lost {
         /// Which resource, and how that was seen.
         what: String,
+        /// Whether only its absence was seen. Nothing is given up by itself because of that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_shown: bool,
     },
     /// EC2 refuses in a way that repeating cannot change.
     Refused {

@@ -31,7 +31,7 @@ impl Step for CloneRoot {
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
         match seen.evidence {
-            Evidence::VolumeCreated { volume } => root_clone::cloned(op, &self.volume, volume),
+            Evidence::VolumeCreated { volume, .. } => root_clone::cloned(op, &self.volume, volume),
             // It may come into being all the same.
             Evidence::OutOfTime { .. } if !op.gives_up() => suspect(op, seen.intent),
             _ => {}
@@ -59,12 +59,12 @@ impl Step for CloneRoot {
     }
 
     fn imagined(&self, imagined: &Imagined<'_>) -> Evidence {
-        Evidence::VolumeCreated { volume: imagined.volume() }
+        Evidence::VolumeCreated { volume: imagined.volume(), found: false }
     }
 
     fn words(&self, seen: &Evidence) -> String {
         match seen {
-            Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+            Evidence::VolumeCreated { volume, .. } => format!("{volume} is available"),
             other => words::common(other),
         }
     }

@@ -34,7 +34,7 @@ impl Step for CreateVolume {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        let Evidence::VolumeCreated { volume } = seen.evidence else { return };
+        let Evidence::VolumeCreated { volume, found } = seen.evidence else { return };
         let restored = op.facts.restore.remove(&self.slot).is_some();
         let why = if restored { "it came back from a backup" } else { "the node moved to another zone" };
         let Some(fact) = op.facts.volumes.get(&self.slot) else { return };
@@ -49,8 +49,9 @@ impl Step for CreateVolume {
                 zone: Some(self.zone.clone()),
                 made_from: self.snapshot.clone().filter(|_| is_copy && !restored),
                 found: fact.found.as_ref().map(Found::copied),
-                // A copy holds the node's data before any instance has written to it.
-                touched: is_copy || (restored && op.order.kind != OperationKind::Provision),
+                // A copy holds the node's data before any instance has written to it. One that was found may
+                // have been written to.
+                touched: *found || is_copy || (restored && op.order.kind != OperationKind::Provision),
                 ..VolumeFact::absent(fact.device.clone())
             };
         }
@@ -65,12 +66,12 @@ impl Step for CreateVolume {
     }
 
     fn imagined(&self, imagined: &Imagined<'_>) -> Evidence {
-        Evidence::VolumeCreated { volume: imagined.volume() }
+        Evidence::VolumeCreated { volume: imagined.volume(), found: false }
     }
 
     fn words(&self, seen: &Evidence) -> String {
         match seen {
-            Evidence::VolumeCreated { volume } => format!("{volume} is available"),
+            Evidence::VolumeCreated { volume, .. } => format!("{volume} is available"),
             other => words::common(other),
         }
     }

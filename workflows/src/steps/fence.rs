@@ -65,12 +65,21 @@ impl Step for Fence {
     }
 
     fn imagined(&self, _imagined: &Imagined<'_>) -> Evidence {
-        Evidence::Fenced { found: "running".to_owned(), terminated_by_us: true, reason: None, forced: false }
+        Evidence::Fenced {
+            found: "running".to_owned(),
+            terminated_by_us: true,
+            reason: None,
+            forced: false,
+            not_shown: false,
+        }
     }
 
     fn words(&self, seen: &Evidence) -> String {
         match seen {
-            Evidence::Fenced { found, terminated_by_us, reason, forced } => {
+            Evidence::Fenced { found, not_shown: true, .. } => {
+                format!("found {found}; not shown any more, while other things are")
+            }
+            Evidence::Fenced { found, terminated_by_us, reason, forced, not_shown: false } => {
                 let by_us = if *terminated_by_us { ", terminated by us" } else { "" };
                 let by_force = if *forced {
                     "; it did not get past shutting-down, and was terminated by force"

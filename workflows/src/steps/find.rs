@@ -3,7 +3,9 @@
 //! Call: describes by tag; nothing is changed. Observed on: whatever carries the tags. Absence is believed
 //! only after minutes. What is found is an orphan, and deleted; an instance is fenced.
 
-use crate::model::resources::{Resource, ResourceId};
+use crate::model::aws::VolumeId;
+use crate::model::resources::{Resource, ResourceId, Retained};
+use crate::model::volume::Slot;
 use crate::operation::event::OperationEvent;
 use crate::operation::facts::Holder;
 use crate::operation::state::Operation;
@@ -24,8 +26,14 @@ impl Step for Find {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
-        let Evidence::Found { resources } = seen.evidence else { return };
+        let Evidence::Found { resources, kept } = seen.evidence else { return };
         op.facts.cleanup.deleted(ResourceId::Suspected(Resource::suspected(self.kind, &self.tags)));
+        for volume in kept {
+            let slot =
+                op.order.spec.data_volumes.first().map_or(Slot::Root, |data| Slot::Data(data.name.clone()));
+            let because = format!("{}: made by a step that did not settle; it may have been attached", op.id);
+            op.facts.superseded.push(Retained::new(volume.clone(), slot, because));
+        }
         for resource in resources {
             if let Resource::Instance { instance, spot_request } = resource {
                 op.facts.holders.push(Holder::new(instance.clone(), spot_request.clone()));
@@ -45,17 +53,23 @@ impl Step for Find {
     }
 
     fn imagined(&self, _imagined: &Imagined<'_>) -> Evidence {
-        Evidence::Found { resources: Vec::new() }
+        Evidence::Found { resources: Vec::new(), kept: Vec::new() }
     }
 
     fn words(&self, seen: &Evidence) -> String {
         match seen {
-            Evidence::Found { resources } if resources.is_empty() => "it has made nothing".to_owned(),
-            Evidence::Found { resources } => {
-                let ids: Vec<String> = resources.iter().map(Resource::id).collect();
-                format!("it has made {}", ids.join(", "))
-            }
+            Evidence::Found { resources, kept } => found_in_words(resources, kept),
             other => words::common(other),
         }
     }
+}
+
+fn found_in_words(resources: &[Resource], kept: &[VolumeId]) -> String {
+    let made = |ids: Vec<String>| (!ids.is_empty()).then(|| format!("it has made {}", ids.join(", ")));
+    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let kept = (!kept.is_empty())
+        .then(|| format!("it may have made {}, which is kept: it may have been attached", kept.join(", ")));
+    let said: Vec<String> =
+        made(resources.iter().map(Resource::id).collect()).into_iter().chain(kept).collect();
+    if said.is_empty() { "it has made nothing".to_owned() } else { said.join("; ") }
 }

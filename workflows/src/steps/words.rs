@@ -21,7 +21,7 @@ pub(crate) fn common(evidence: &Evidence) -> String {
             format!("{instance} is {state}{}", in_brackets(reason.as_deref()))
         }
         Evidence::HeldByAnother { what, by } => format!("{what} is held by {by}"),
-        Evidence::Lost { what } => format!("lost: {what}"),
+        Evidence::Lost { what, .. } => format!("lost: {what}"),
         Evidence::OutOfTime { because } => format!("out of time: {because}"),
         Evidence::Backup(BackupEvidence::Taken { snapshots, .. }) => {
             let ids: Vec<String> = snapshots.iter().map(|taken| taken.snapshot.to_string()).collect();

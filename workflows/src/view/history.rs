@@ -162,6 +162,21 @@ pub fn node_history(
             NodeEvent::SignalNoted { signal, because } => {
                 entries.push(Entry::Remark { at_ms, text: format!("{signal}; {because}") });
             }
+            NodeEvent::FellBehind { newer } => entries.push(Entry::Remark {
+                at_ms,
+                text: format!("the journal is behind the world: {}", newer.join("; ")),
+            }),
+            NodeEvent::CaughtUp {} => entries.push(Entry::Remark {
+                at_ms,
+                text: "the journal knows everything of the node again".to_owned(),
+            }),
+            NodeEvent::Adopted { requested_by, generation, resources, .. } => {
+                let carrier = resources.carrier.as_ref().map(|carrier| carrier.instance.to_string());
+                let on = carrier.map_or_else(|| "paused".to_owned(), |instance| format!("on {instance}"));
+                let text =
+                    format!("adopted by {requested_by} as it is in the account: generation {generation}, {on}");
+                entries.push(Entry::Remark { at_ms, text });
+            }
             NodeEvent::VolumeLeft { slot, volume, instance } => entries.push(Entry::Remark {
                 at_ms,
                 text: format!("{volume} ({slot}) was detached from {instance} by hand: it is not the node's any more (found by the sweep)"),

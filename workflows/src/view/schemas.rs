@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use crate::aggregate::address_pool::AddressPoolEvent;
 use crate::aggregate::backup_catalog::BackupEvent;
 use crate::aggregate::inbox::InboxEvent;
+use crate::aggregate::installation::InstallationEvent;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::codec::EVENT_VERSION;
 use crate::domain::submission::{
@@ -128,6 +129,7 @@ pub fn event() -> Schema {
     kinds.extend(variants::<InboxEvent>(&mut generator, "inbox"));
     kinds.extend(variants::<BackupEvent>(&mut generator, "backup"));
     kinds.extend(variants::<AddressPoolEvent>(&mut generator, "address_pool"));
+    kinds.extend(variants::<InstallationEvent>(&mut generator, "installation"));
     let hash = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
     let mut schema = json_schema!({
         "type": "object",

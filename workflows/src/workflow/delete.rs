@@ -165,6 +165,8 @@ pub(crate) fn remaining(op: &Operation) -> Option<Resources> {
     // The address stays allocated to the account, which had it before the node.
     left.elastic = None;
     left.volumes.retain(|_, held| !cleanup.is_deleted(&held.volume));
+    // What may have been attached is not deleted because of its tags.
+    left.retained.extend(facts.superseded.iter().cloned());
     left.retained.retain(|old| !cleanup.is_deleted(&old.volume));
     // The copy with its content is deleted, so a new node may claim the volume.
     for old in &mut left.retained {

@@ -96,7 +96,7 @@ impl Books {
     fn backup(&mut self, otherwise: Otherwise<'_>) {
         self.now_ms += 10_000;
         let mut draft = self.draft();
-        draft.begin(&self.node, "tests", BackupCause::Schedule).unwrap();
+        draft.begin(&self.node, "tests", None, BackupCause::Schedule).unwrap();
         self.take(draft);
         while let Some(step) = self.catalog.open_steps().into_iter().next() {
             let Intent::Backup(intent) = step.intent.as_ref() else { panic!("{step:?}") };

@@ -202,10 +202,10 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
             Evidence::AdoptRefused { code: "UnsupportedOperation".into(), message: "no".into() }
         }
         (Intent::Release(_) | Intent::Attach(_) | Intent::CloneRoot(_) | Intent::SnapshotRoot(_), 1) => {
-            Evidence::Lost { what: "a volume".into() }
+            Evidence::Lost { what: "a volume".into(), not_shown: false }
         }
         (Intent::ReleaseInterface(_) | Intent::AttachInterface(_) | Intent::SetGroups(_), 1) => {
-            Evidence::Lost { what: "an interface".into() }
+            Evidence::Lost { what: "an interface".into(), not_shown: false }
         }
         (Intent::AttachInterface(_), 3) => {
             Evidence::NoCapacity { code: "AttachmentLimitExceeded".into(), message: "none".into() }
@@ -225,6 +225,7 @@ fn unwelcome(intent: &Intent, how: u8) -> Evidence {
                 instance: InstanceId::parse("i-found").unwrap(),
                 spot_request: None,
             }],
+            kept: Vec::new(),
         },
         (intent, 2) => intent.instance().map_or_else(refused, deleted),
         (_, 0) => Evidence::OutOfTime { because: "waited".into() },

@@ -50,7 +50,7 @@ fn volume(id: &str) -> VolumeId {
 }
 
 fn lost() -> Evidence {
-    Evidence::Lost { what: "a volume does not exist any more".into() }
+    Evidence::Lost { what: "a volume does not exist any more".into(), not_shown: false }
 }
 
 fn refused() -> Evidence {

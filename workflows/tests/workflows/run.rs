@@ -50,6 +50,7 @@ pub fn order(kind: OperationKind, spec: &NodeSpec, cause: Cause) -> Order {
         kind,
         generation: 2,
         owner: "tables".into(),
+        installation: None,
         spec: spec.clone(),
         before,
         keep: None,

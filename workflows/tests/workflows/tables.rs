@@ -791,7 +791,7 @@ fn what_a_person_must_decide_is_stuck_and_resumes() {
 fn a_volume_that_is_gone_is_stuck_until_its_loss_is_accepted() {
     let lost = |intent: &Intent, _: u32| {
         matches!(intent, Intent::Release(Release { slot, .. }) if slot.to_string() == "data")
-            .then(|| Evidence::Lost { what: "volume vol-x does not exist any more".into() })
+            .then(|| Evidence::Lost { what: "volume vol-x does not exist any more".into(), not_shown: false })
     };
     let mut run =
         Run::start(OperationKind::Replace, &spec(NetworkMode::SecondaryIp, RootMode::None), asked(), None);
@@ -847,8 +847,10 @@ fn a_deletion_makes_everything_survive_first_and_deletes_by_id_what_is_not_kept(
 #[test]
 fn an_interface_that_is_gone_is_made_anew_before_the_launch() {
     let deleted = |intent: &Intent, _: u32| {
-        matches!(intent, Intent::ReleaseInterface(_))
-            .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
+        matches!(intent, Intent::ReleaseInterface(_)).then(|| Evidence::Lost {
+            what: "interface eni-x does not exist any more".into(),
+            not_shown: false,
+        })
     };
     let mut run =
         Run::start(OperationKind::Replace, &spec(NetworkMode::PrimaryEni, RootMode::None), asked(), None);
@@ -1269,8 +1271,10 @@ fn a_second_interface_leaves_a_running_instance_after_its_data() {
 #[test]
 fn a_second_interface_that_is_gone_is_made_anew_and_one_that_does_not_fit_is_stuck() {
     let lost = |intent: &Intent, attempt: u32| {
-        (matches!(intent, Intent::AttachInterface(_)) && attempt == 1)
-            .then(|| Evidence::Lost { what: "interface eni-x does not exist any more".into() })
+        (matches!(intent, Intent::AttachInterface(_)) && attempt == 1).then(|| Evidence::Lost {
+            what: "interface eni-x does not exist any more".into(),
+            not_shown: false,
+        })
     };
     check(
         OperationKind::Provision,
