@@ -33,6 +33,7 @@ use perennial_workers::ingest::NoReplies;
 use perennial_workers::port::{Cloud as _, Select};
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::domain::projection::NodeSummary;
+use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::resources::Carrier;
 use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
@@ -152,7 +153,8 @@ async fn measure(nodes: usize, backups: bool, minutes: u64) {
         interruptions: Some(interruptions),
         cloud: Arc::new(region.connect()),
         clock: clock.clone(),
-        owner: "idle".to_owned(),
+        place: Place { owner: "idle".to_owned(), account: None, region: None },
+        installation: "idle".to_owned(),
         replies: Arc::new(NoReplies),
         limits: Limits::default(),
         sweep_every: perennial_workers::periodic::sweep::EVERY,

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::ids::StreamId;
 use perennial_workflows::aggregate::installation::installation_stream;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
@@ -26,9 +25,7 @@ use perennial_workflows::domain::states::State;
 use perennial_workflows::model::installation::{INSTALLATION_TAG, Mark};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
-use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::operation::state::Operation;
-use perennial_workflows::step::intent::Intent;
 use tracing::{error, info, warn};
 
 use crate::port::error::{Action, CloudError};
