@@ -281,22 +281,21 @@ fn one_flipped_byte_is_found() {
 #[test]
 fn what_is_asked_while_no_server_runs_is_kept_and_carried_out() {
     let shell = Shell::new();
+    let nowhere = expect![[r#"
+        error: there is no journal at ./.perennial/journal.sqlite
+        hint: nothing has run in this data directory yet: start `perennial serve`, or name another with --data DIR
+        [exit 4]
+    "#]];
+    shell.check("node list", &nowhere);
+    shell.check("node replace db-1 --id early", &nowhere);
     // The region of a seed has the same subnets and images each time.
-    let file = Server::start(&Shell::new()).node_file.clone();
+    let file = Server::start(&shell).node_file.clone();
     shell.write("db-1.yaml", &file);
     shell.check(
         "node apply -f db-1.yaml --id first",
         &expect![[r#"
             first
             [exit 0]
-        "#]],
-    );
-    shell.check(
-        "node list",
-        &expect![[r#"
-            error: there is no journal at ./.perennial/journal.sqlite
-            hint: nothing has run in this data directory yet: start `perennial serve`, or name another with --data DIR
-            [exit 4]
         "#]],
     );
     shell.check(
@@ -505,6 +504,7 @@ fn a_plan_of_types_that_are_to_be_found_says_so() {
 fn a_submission_may_come_from_a_file() {
     let shell = Shell::new();
     shell.write("replace.yaml", "workflow: node.replace\nnode: db-1\nparams: {reason: kernel}\n");
+    drop(Server::start(&shell));
     shell.check(
         "workflow submit -f replace.yaml --id s-1",
         &expect![[r#"
@@ -529,6 +529,7 @@ fn a_deletion_says_what_is_kept() {
     assert!(refused.contains("--keep <CLASSES>") && refused.ends_with("[exit 2]\n"), "{refused}");
     let refused = shell.transcript("node delete db-1 --keep volumes");
     assert!(refused.contains("\"volumes\" is no class") && refused.ends_with("[exit 2]\n"), "{refused}");
+    drop(Server::start(&shell));
     let refused = shell.transcript("node delete db-1 --keep root,data --id d");
     assert!(refused.contains("hint: say --yes") && refused.ends_with("[exit 2]\n"), "{refused}");
     assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d\n");

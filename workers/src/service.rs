@@ -80,8 +80,7 @@ impl Service {
     /// Binds the journal to its place, if it is not bound yet.
     ///
     /// # Errors
-    /// [`Rejection::AnotherPlace`](perennial_workflows::domain::command::Rejection::AnotherPlace) when it belongs
-    /// somewhere else.
+    /// [`Rejection::AnotherPlace`] when it belongs somewhere else.
     pub async fn bind(&self) -> Result<(), ExecuteError<Rejection>> {
         let Parts { installation, place, .. } = &self.parts;
         let bind = Command::Bind { id: installation.clone(), place: place.clone() };

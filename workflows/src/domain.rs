@@ -1,6 +1,7 @@
 //! The engine's `Domain`: commands, decisions, and the streams they write.
 
 pub mod addresses;
+pub(crate) mod adoption;
 pub mod apply;
 pub mod backup_draft;
 pub mod backup_schedule;
@@ -129,35 +130,19 @@ impl Domain for Perennial {
             }
             Command::ReconcileBackups { node } => {
                 let view = Decider::of_a_timer(world, now_ms, node);
-                let subject = view.subject(node)?;
-                if standing::behind(subject.node).is_some() {
-                    return Ok(Decision::nothing());
-                }
-                Ok(view.decision(subject, view.reconcile_backups(subject)?))
+                view.unless_behind(node, |subject| view.reconcile_backups(subject))
             }
             Command::ReturnToSpot { node, seen, owner } => {
                 let view = Decider { world, now_ms, owner };
-                let subject = view.subject(node)?;
-                if standing::behind(subject.node).is_some() {
-                    return Ok(Decision::nothing());
-                }
-                Ok(view.decision(subject, view.return_to_spot(subject, seen)?))
+                view.unless_behind(node, |subject| view.return_to_spot(subject, seen))
             }
             Command::Prune { node } => {
                 let view = Decider::of_a_timer(world, now_ms, node);
-                let subject = view.subject(node)?;
-                if standing::behind(subject.node).is_some() {
-                    return Ok(Decision::nothing());
-                }
-                Ok(view.decision(subject, view.prune_what_is_due(subject)?))
+                view.unless_behind(node, |subject| view.prune_what_is_due(subject))
             }
             Command::Attachments { node, instance, others, left, owner } => {
                 let view = Decider { world, now_ms, owner };
-                let subject = view.subject(node)?;
-                if standing::behind(subject.node).is_some() {
-                    return Ok(Decision::nothing());
-                }
-                Ok(view.decision(subject, view.on_attachments(subject, instance, others, left)?))
+                view.unless_behind(node, |subject| view.on_attachments(subject, instance, others, left))
             }
             Command::Bind { id, place } => {
                 Ok(Decision::of(Decider { world, now_ms, owner: &place.owner }.bind(id, place)?))

@@ -30,7 +30,7 @@ pub(crate) enum JournalCommand {
     /// Rebuild the projections from the events; the server must be down
     #[command(after_help = "Example: perennial journal rebuild")]
     Rebuild,
-    /// Bring the journal up to the account where it is behind; the server must be down
+    /// Take nodes as they are in the account, where the journal is behind it
     #[command(after_help = "Example: perennial journal adopt --dry-run")]
     Adopt(AdoptArgs),
 }

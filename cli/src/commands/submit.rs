@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use perennial_engine::clock::Clock;
 use perennial_engine::queue::Outgoing;
+use perennial_store::OpenError;
 use perennial_views::Views;
 use perennial_views::model::backups::BackupProgress;
 use perennial_views::model::prune::NotDeleted;
@@ -95,6 +96,7 @@ impl SubmitArgs {
         // What the server would refuse by its form is refused here, where the operator reads it.
         let submission = Submission::parse(&body).map_err(Failure::user)?;
         let id = submission.id.to_string();
+        must_have_been_served(installation)?;
         let queue = installation.queue(Role::Submissions).await?;
         queue.send(vec![Outgoing::now(body)]).await?;
         if !self.wait {
@@ -135,6 +137,16 @@ impl SubmitArgs {
         };
         output.show(&view, || text)
     }
+}
+
+/// An embedded queue lies beside the journal: where there never was one, no server will read the message, and
+/// the directory is most likely a wrong one. With SQS the commands may run on a machine of their own.
+fn must_have_been_served(installation: &Installation) -> Result<(), Failure> {
+    let (config, path) = (&installation.config, installation.config.journal_path());
+    if config.queues.submissions.kind == QueueKind::Embedded && !path.exists() {
+        return Err(OpenError::Missing { path, format: "journal" }.into());
+    }
+    Ok(())
 }
 
 /// How a workflow should end, by what was asked for.

@@ -24,8 +24,8 @@ pub const BEHIND: &str = "BEHIND";
 pub struct NodeLine {
     /// The node.
     pub name: String,
-    /// `in place`, `paused` or `deleted`; of an open workflow its kind, or `STUCK in` its kind; `BEHIND` if the
-    /// account has resources of it that the journal cannot know.
+    /// `in place`, `paused` or `deleted`; of an open workflow its kind, or `STUCK in` its kind; `BEHIND` if
+    /// the account has resources of it that the journal cannot know.
     pub state: String,
     /// How many instances have carried it.
     pub generation: u64,

@@ -11,8 +11,8 @@ use crate::port::{ImageView, InstanceView, InterfaceView, SnapshotView, VolumeVi
 /// What a step has made, by its tags. Nothing is believed only after every look has missed it for long.
 ///
 /// What is found is deleted next, but for volumes that may ever have been attached. EC2 does not say whether
-/// one was. A volume that is younger than this process was not: a step of this process would have attached it,
-/// and known it. Another one is kept, and listed.
+/// one was. A volume that is younger than this process was not: a step of this process would have attached
+/// it, and known it. Another one is kept, and listed.
 pub(super) async fn find(
     pass: &mut Pass<'_>,
     made: ResourceKind,

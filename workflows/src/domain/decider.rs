@@ -5,6 +5,7 @@ use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::command::Rejection;
 use crate::domain::reads::{newest_operation, node_of, present_catalog};
+use crate::domain::standing;
 use crate::domain::states::{Event, State};
 use crate::model::aws::InstanceId;
 use crate::model::backup_id::CatalogId;
@@ -206,5 +207,18 @@ impl Decider<'_> {
     /// A decision about a node.
     pub(crate) fn decision(&self, subject: Subject<'_>, appends: Appends) -> Decision<Event, State> {
         Decision { fences: self.rests_on(subject).into_iter().collect(), ..Decision::of(appends) }
+    }
+
+    /// What the engine does about a node of its own accord: nothing while the journal is behind the world.
+    pub(crate) fn unless_behind<'b>(
+        &'b self,
+        node: &'b NodeName,
+        decide: impl FnOnce(Subject<'b>) -> Result<Appends, Rejection>,
+    ) -> Result<Decision<Event, State>, Rejection> {
+        let subject = self.subject(node)?;
+        if standing::behind(subject.node).is_some() {
+            return Ok(Decision::nothing());
+        }
+        Ok(self.decision(subject, decide(subject)?))
     }
 }

@@ -30,8 +30,8 @@ pub enum Evidence {
     VolumeCreated {
         /// Its id.
         volume: VolumeId,
-        /// Whether it was found by its tags, and is older than the process that found it: an instance may have
-        /// written to it, and only a person deletes it.
+        /// Whether it was found by its tags, and is older than the process that found it: an instance may
+        /// have written to it, and only a person deletes it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         found: bool,
     },
