@@ -109,7 +109,7 @@ impl Comparison {
             None => None,
         };
         let seen = self.see(&name, node).await?;
-        let newer = newer(node, open.as_ref(), mark, &seen.tagged());
+        let newer = newer(node, open.as_ref(), mark, &seen.not_over());
         let found = self.found(node, open.as_ref(), spec, mark, &seen);
         Ok(Some(Compared { node: name, newer, found }))
     }
@@ -206,6 +206,14 @@ impl Sighting {
         let instances = self.instances.iter().map(tagged_instance);
         let volumes = self.volumes.iter().filter(|view| is_tagged(&view.tags)).map(tagged_volume);
         instances.chain(volumes).collect()
+    }
+
+    /// The same, without instances that are over: they can hold nothing any more.
+    fn not_over(&self) -> Vec<Tagged> {
+        let is_over = |thing: &Tagged| {
+            self.instances.iter().any(|view| view.id.as_str() == thing.id && view.state.is_over())
+        };
+        self.tagged().into_iter().filter(|thing| !is_over(thing)).collect()
     }
 
     fn volume(&self, id: &VolumeId) -> Option<&VolumeView> {

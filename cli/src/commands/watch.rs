@@ -15,6 +15,9 @@ use crate::output::{Format, Output, words};
 /// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// In how many looks one is at the node as well, whose journal may be behind the account.
+const BEHIND_EVERY: u32 = 10;
+
 /// Where the progress of a workflow goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -24,7 +27,23 @@ pub(crate) enum Progress {
     Aside,
 }
 
-/// Prints a workflow's events as they come, until it is over (good) or stuck (a failure).
+/// A failure when the node's journal is behind the account: no step runs until a person has looked.
+async fn not_behind(views: &Views, id: &OperationId) -> Result<(), Failure> {
+    let node = views.node(id.node(), Clock::system().now_ms()).await?;
+    if node.newer.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "workflow {id} waits: the account has resources of {} that the journal cannot know: {}",
+        id.node(),
+        node.newer.join("; ")
+    );
+    Err(Failure::failed(why).hint(
+        "stop the server and look at `perennial journal adopt --dry-run`, or remove what is not the node's",
+    ))
+}
+
+/// Prints a workflow's events as they come, until it is over (good), or waits for a person (a failure).
 pub(crate) async fn watch(
     views: &Views,
     output: Output,
@@ -35,6 +54,7 @@ pub(crate) async fn watch(
     let clock = Clock::system();
     let mut began_ms = None;
     let mut narrator = Narrator::default();
+    let mut looks = 0_u32;
     loop {
         for event in watch.next_events().await? {
             let began_ms = *began_ms.get_or_insert(event.line.recorded_at_ms);
@@ -51,10 +71,16 @@ pub(crate) async fn watch(
             WorkflowProgress::Finished(outcome) => return Ok(*outcome),
             WorkflowProgress::Stuck(stuck) => {
                 let why = format!("workflow {id} is stuck at {}: {}", stuck.step, stuck.because);
-                return Err(Failure::failed(why)
-                    .hint(format!("{}; then `perennial workflow resume {id}`", stuck.needs)));
+                let resume = format!("perennial workflow resume {id}");
+                let is_told = stuck.needs.contains(&resume);
+                let then = if is_told { String::new() } else { format!("; then `{resume}`") };
+                return Err(Failure::failed(why).hint(format!("{}{then}", stuck.needs)));
             }
         }
+        if looks % BEHIND_EVERY == 0 {
+            not_behind(views, id).await?;
+        }
+        looks += 1;
         clock.sleep(LOOK_EVERY).await;
     }
 }
