@@ -322,6 +322,8 @@ impl World {
                 state: SnapshotState::Completed,
                 volume: None,
                 size_gib: IMAGE_GIB,
+                encrypted: false,
+                product_codes: BTreeSet::new(),
                 description: "the simulated system".to_owned(),
                 started_at_ms: self.now_ms,
                 completes_at_ms: self.now_ms,

@@ -44,6 +44,8 @@ const PATHS: &[&str] = &[
     "POST fail-launch",
     "POST stick",
     "POST hang",
+    "POST hang-shutdown",
+    "POST product-code",
     "POST let-go",
     "POST adoption",
     "POST uefi",

@@ -31,6 +31,8 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
         "stick" => call.stick(),
         "uefi" => call.uefi(),
         "hang" => call.hang(),
+        "hang-shutdown" => call.hang_shutdown(),
+        "product-code" => call.product_code(),
         "let-go" => call.let_go(),
         "adoption" => call.adoption(),
         "impair" => call.impair(),
@@ -113,6 +115,12 @@ impl Deed<'_> {
         Ok(json!({ "state": state }))
     }
 
+    fn hang_shutdown(&mut self) -> Result<(), ApiError> {
+        let id = self.instance()?;
+        self.world.hang_shutdown(&id);
+        Ok(())
+    }
+
     fn rebalance(&mut self) -> Result<(), ApiError> {
         let id = self.instance()?;
         self.world.recommend_rebalance(self.now_ms, &id)
@@ -178,6 +186,12 @@ impl Deed<'_> {
         let length_ms = seconds(self.request, "for_s")?.map(|length| length.as_millis() as u64);
         let id = self.known_volume()?;
         self.world.stick_detach(self.now_ms, &id, withstands, length_ms);
+        Ok(())
+    }
+
+    fn product_code(&mut self) -> Result<(), ApiError> {
+        let id = self.known_volume()?;
+        self.world.set_product_code(&id, text(self.request, "code")?);
         Ok(())
     }
 

@@ -432,6 +432,8 @@ impl World {
             let source = snapshot.as_ref().and_then(|id| self.snapshots.get(id));
             let content = source.map(|s| s.content.clone()).unwrap_or_default();
             let size_gib = mapping.size_gib.or(source.map(|s| s.size_gib)).unwrap_or(1);
+            let encrypted = mapping.encrypted || source.is_some_and(|s| s.encrypted);
+            let product_codes = source.map(|s| s.product_codes.clone()).unwrap_or_default();
             let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
             let visible_at_ms = self.known_at();
             self.scheduled += 1;
@@ -445,7 +447,8 @@ impl World {
                     volume_type: mapping.volume_type.unwrap_or_else(|| "gp3".to_owned()),
                     iops: mapping.iops,
                     throughput: mapping.throughput,
-                    encrypted: mapping.encrypted,
+                    encrypted,
+                    product_codes,
                     snapshot,
                     multi_attach: false,
                     attachment: Some(Attachment {

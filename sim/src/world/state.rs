@@ -103,6 +103,9 @@ pub struct Volume {
     pub iops: Option<u32>,
     pub throughput: Option<u32>,
     pub encrypted: bool,
+    /// Product codes of the AWS Marketplace; they pass to its snapshots and the volumes made of those.
+    #[serde(default)]
+    pub product_codes: BTreeSet<String>,
     pub snapshot: Option<SnapshotId>,
     /// Whether several instances may attach it. The model attaches it to one at a time all the same.
     #[serde(default)]
@@ -206,6 +209,12 @@ pub struct Snapshot {
     pub state: SnapshotState,
     pub volume: Option<VolumeId>,
     pub size_gib: u32,
+    /// As its volume is; so is every volume that is made of it.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// Its volume's.
+    #[serde(default)]
+    pub product_codes: BTreeSet<String>,
     pub description: String,
     pub started_at_ms: u64,
     pub completes_at_ms: u64,

@@ -1,5 +1,7 @@
 //! Volumes, snapshots, images and root replacement.
 
+use std::collections::BTreeSet;
+
 use perennial_workers::port::{
     AttachmentState, ImageRequest, ImageState, ImageTraits, RootTaskState, SnapshotState, Tags,
     VolumeRequest, VolumeState,
@@ -97,10 +99,13 @@ impl World {
         self.check_zone(&request.zone)?;
         let mut content = Vec::new();
         let mut least_gib = 1;
+        let (mut encrypted, mut product_codes) = (request.encrypted, BTreeSet::new());
         if let Some(snapshot) = &request.snapshot {
             let snapshot = self.completed_snapshot(snapshot)?;
             content.clone_from(&snapshot.content);
             least_gib = snapshot.size_gib;
+            encrypted |= snapshot.encrypted;
+            product_codes.clone_from(&snapshot.product_codes);
         }
         let size_gib = match request.size_gib {
             0 if request.snapshot.is_some() => least_gib,
@@ -122,7 +127,8 @@ impl World {
                 volume_type: request.volume_type.clone(),
                 iops: request.iops,
                 throughput: request.throughput,
-                encrypted: request.encrypted,
+                encrypted,
+                product_codes,
                 snapshot: request.snapshot.clone(),
                 multi_attach: false,
                 attachment: None,
@@ -213,6 +219,12 @@ impl World {
         }
         if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
             return refuse("IncorrectState", format!("Instance '{}' is not 'running'.", instance.id));
+        }
+        // "If a volume has an AWS Marketplace product code: the volume can be attached only to a stopped
+        // instance" (API reference, AttachVolume). The code of the refusal is not documented.
+        if !volume.product_codes.is_empty() && instance.state != InstanceState::Stopped {
+            let message = format!("{id} has product codes: instance '{}' is not 'stopped'.", instance.id);
+            return refuse("IncorrectInstanceState", message);
         }
         if volume.zone != instance.zone {
             let message = format!(
@@ -428,6 +440,7 @@ impl World {
         self.check_replace_root(instance)?;
         let source = self.completed_snapshot(snapshot)?;
         let (content, size_gib) = (source.content.clone(), source.size_gib);
+        let (encrypted, product_codes) = (source.encrypted, source.product_codes.clone());
         let zone = self.known_instance(instance)?.zone.clone();
         let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
@@ -441,7 +454,8 @@ impl World {
                 volume_type: "gp3".to_owned(),
                 iops: None,
                 throughput: None,
-                encrypted: false,
+                encrypted,
+                product_codes,
                 snapshot: Some(snapshot.clone()),
                 multi_attach: false,
                 attachment: None,
@@ -456,6 +470,13 @@ impl World {
         );
         self.after(self.settings.latencies.create_volume, Transition::VolumeAvailable(id.clone()));
         Ok(id)
+    }
+
+    /// A volume is of a product of the AWS Marketplace.
+    pub fn set_product_code(&mut self, volume: &VolumeId, code: &str) {
+        if let Some(volume) = self.volumes.get_mut(volume) {
+            volume.product_codes.insert(code.to_owned());
+        }
     }
 
     /// From now on a replacement of a root by an existing volume ends so.
@@ -891,6 +912,7 @@ impl World {
         let now_ms = self.now_ms;
         let source = &self.volumes[volume];
         let (content, size_gib) = (source.content.clone(), source.size_gib);
+        let (encrypted, product_codes) = (source.encrypted, source.product_codes.clone());
         let id = SnapshotId::parse(&self.fresh("snap-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
         let completed = Transition::SnapshotCompleted(id.clone());
@@ -905,6 +927,8 @@ impl World {
                 state: SnapshotState::Pending,
                 volume: Some(volume.clone()),
                 size_gib,
+                encrypted,
+                product_codes,
                 description: description.to_owned(),
                 started_at_ms: now_ms,
                 completes_at_ms,

@@ -1384,3 +1384,24 @@ fn a_describe_may_show_what_was_for_a_while_and_a_call_that_acts_knows_better() 
     assert_eq!(other[0].block_devices.len(), 2);
     assert_eq!(lab.world.check_invariants(), Vec::<String>::new());
 }
+
+#[test]
+fn snapshots_carry_encryption_and_product_codes_to_the_volumes_made_of_them() {
+    let mut lab = Lab::calm();
+    let instance = lab.instance("i");
+    let request = VolumeRequest { encrypted: true, ..lab.volume_request("v") };
+    let volume = lab.world.create_volume(lab.now, &request).unwrap();
+    lab.wait(5_000);
+    lab.world.set_product_code(&volume, "aw0evgkw8e5c1q413zgy5pjce");
+    let snapshot = lab.world.create_snapshot(lab.now, &volume, &Tags::new()).unwrap();
+    lab.wait(LONG);
+    let request = VolumeRequest { snapshot: Some(snapshot), encrypted: false, ..lab.volume_request("w") };
+    let made = lab.world.create_volume(lab.now, &request).unwrap();
+    lab.wait(5_000);
+    let view = lab.world.volume(&made).unwrap();
+    assert!(view.encrypted, "no volume of an encrypted snapshot is in the clear");
+    assert_eq!(view.product_codes.len(), 1);
+    // Such a volume is attached to a stopped instance only, which a one-time spot instance never is.
+    let refused = lab.world.attach_volume(lab.now, &made, &instance, DATA);
+    assert_eq!(refused.unwrap_err().code, "IncorrectInstanceState");
+}

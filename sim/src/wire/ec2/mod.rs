@@ -77,6 +77,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DescribeReplaceRootVolumeTasks", storage::describe_root_tasks),
     ("DescribeSecurityGroups", network::describe_groups),
     ("DescribeSnapshotAttribute", storage::describe_snapshot_attribute),
+    ("DescribeVolumeAttribute", storage::describe_volume_attribute),
     ("DescribeSnapshots", storage::describe_snapshots),
     ("DescribeSpotInstanceRequests", instances::describe_spot_requests),
     ("DescribeSpotPriceHistory", catalogue::describe_prices),

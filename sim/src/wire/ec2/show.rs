@@ -1,10 +1,11 @@
 //! Objects as EC2 writes them.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use perennial_workers::port::{AttachmentState, ImageState, RootTaskState, SnapshotState, Tags, VolumeState};
-use perennial_workflows::model::aws::{GroupId, InstanceState, Market, VolumeId};
+use perennial_workflows::model::aws::{GroupId, InstanceState, Market, SnapshotId, VolumeId};
 
 use super::super::xml::Element;
 use crate::world::state::{
@@ -378,8 +379,13 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
         .with("volumeSize", snapshot.size_gib)
         .with("description", &snapshot.description)
         .list("tagSet", tags(&snapshot.tags))
-        .with("encrypted", false)
+        .with("encrypted", snapshot.encrypted)
         .with("storageTier", "standard")
+}
+
+/// As the answers about attributes have them.
+pub(super) fn product_codes(codes: &BTreeSet<String>) -> impl Iterator<Item = Element> {
+    codes.iter().map(|code| Element::new().with("productCode", code).with("type", "marketplace"))
 }
 
 /// The account that owns Amazon's images and snapshots.
@@ -402,8 +408,11 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
     let (owner, alias) = if ours { (ACCOUNT, None) } else { (AMAZON, Some("amazon")) };
     let root = image.devices.iter().find(|device| device.device == image.traits.root_device);
     let others = image.devices.iter().filter(|device| device.device != image.traits.root_device);
+    let encrypted = |snapshot: Option<&SnapshotId>| {
+        snapshot.and_then(|id| world.snapshot(id)).is_some_and(|snapshot| snapshot.encrypted)
+    };
     let mapping =
-        |name: &str, snapshot: Option<String>, size: Option<u32>, kind: Option<&String>, goes: bool| {
+        |name: &str, snapshot: Option<&SnapshotId>, size: Option<u32>, kind: Option<&String>, goes: bool| {
             Element::new().with("deviceName", name).inside(
                 "ebs",
                 Element::new()
@@ -411,13 +420,13 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
                     .maybe("volumeSize", size)
                     .with("deleteOnTermination", goes)
                     .with("volumeType", kind.map_or("gp3", String::as_str))
-                    .with("encrypted", false),
+                    .with("encrypted", encrypted(snapshot)),
             )
         };
     let size_of = |snapshot| world.snapshot(snapshot).map(|s| s.size_gib);
     let root_mapping = mapping(
         &image.traits.root_device,
-        Some(image.root_snapshot.to_string()),
+        Some(&image.root_snapshot),
         root.and_then(|d| d.size_gib).or(size_of(&image.root_snapshot)),
         root.and_then(|d| d.volume_type.as_ref()),
         root.and_then(|d| d.delete_on_termination).unwrap_or(true),
@@ -425,7 +434,7 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
     let other_mappings = others.map(|device| {
         mapping(
             &device.device,
-            device.snapshot.as_ref().map(ToString::to_string),
+            device.snapshot.as_ref(),
             device.size_gib.or(device.snapshot.as_ref().and_then(size_of)),
             device.volume_type.as_ref(),
             device.delete_on_termination.unwrap_or(true),

@@ -248,7 +248,7 @@ pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiErro
                 "description" => one(snapshot.description.clone()),
                 "owner-id" => one(show::snapshot_owner(snapshot).to_owned()),
                 "start-time" => one(show::time(snapshot.started_at_ms)),
-                "encrypted" => one("false".to_owned()),
+                "encrypted" => one(snapshot.encrypted.to_string()),
                 "owner-alias" => Some(
                     (show::snapshot_owner(snapshot) == show::AMAZON)
                         .then(|| "amazon".to_owned())
@@ -355,10 +355,25 @@ pub(super) fn describe_snapshot_attribute(call: &mut Call<'_>) -> Result<Element
             format!("The snapshot '{id}' does not exist."),
         ));
     }
+    let codes = call.world.snapshot(&id).map(|snapshot| &snapshot.product_codes);
     let answer = Element::new().with("snapshotId", &id);
     Ok(match call.params.required("Attribute")? {
         "createVolumePermission" => answer.inside("createVolumePermission", Element::new()),
-        "productCodes" => answer.inside("productCodes", Element::new()),
+        "productCodes" => answer.list("productCodes", codes.into_iter().flat_map(show::product_codes)),
+        other => return Err(no_attribute(other)),
+    })
+}
+
+pub(super) fn describe_volume_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = volume_id(call)?;
+    call.world.begin_read(call.now_ms, "DescribeVolumeAttribute")?;
+    let now_ms = call.world.now_ms();
+    let volume = call.world.volume(&id).filter(|volume| volume.visible_at_ms <= now_ms);
+    let codes = volume.map(|volume| &volume.product_codes).ok_or_else(|| no_volume(&id))?;
+    let answer = Element::new().with("volumeId", &id);
+    Ok(match call.params.required("Attribute")? {
+        "autoEnableIO" => answer.inside("autoEnableIO", Element::new().with("value", false)),
+        "productCodes" => answer.list("productCodes", show::product_codes(codes)),
         other => return Err(no_attribute(other)),
     })
 }
