@@ -51,7 +51,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::domain::{Domain, OpenStep};
+use crate::domain::{Domain, OpenStep, Waiting};
 use crate::engine::{Engine, ExecuteError};
 use crate::ids::{Doorbell, StreamId, Token};
 use crate::journal::ReadError;
@@ -708,6 +708,12 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
         .await;
         drop(slot);
         tries += 1;
+        if let Ok(StepResult::NotYet { because, .. } | StepResult::Hindered { because, .. }) = &run
+            && shared.watches.is_to_be_told(bell, because, clock)
+        {
+            let hindered = matches!(run, Ok(StepResult::Hindered { .. }));
+            tell(shared, bell, Waiting { because: because.clone(), hindered, looks: tries }).await;
+        }
         let next = match run {
             Ok(StepResult::Settled(evidence)) => {
                 Next::Report(D::report(&bell.workflow, bell.token, evidence))
@@ -756,6 +762,14 @@ enum Next<C> {
     Look(Duration),
     /// The step is over.
     Report(C),
+}
+
+/// Keeps what a step waits for. A step that is over by now, or a journal in trouble, needs no word.
+async fn tell<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Doorbell, waiting: Waiting) {
+    let Some(command) = D::waits(&bell.workflow, bell.token, waiting) else { return };
+    if let Err(error) = shared.engine.execute(command).await {
+        debug!(workflow = %bell.workflow, %error, "what a step waits for could not be kept");
+    }
 }
 
 /// Whether a step that looked in vain has used up its budget, and is to be reported so.

@@ -326,6 +326,17 @@ impl<E, S> Decision<E, S> {
     }
 }
 
+/// What an open step waits for, told rarely: see [`Domain::waits`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why the last look did not settle the step.
+    pub because: String,
+    /// Whether that passes by itself, so that it does not count against the step's budget.
+    pub hindered: bool,
+    /// How many looks this task has taken so far.
+    pub looks: u32,
+}
+
 /// A domain. See the module's flow and guarantees.
 pub trait Domain: Send + Sync + 'static {
     /// What happened.
@@ -379,6 +390,11 @@ pub trait Domain: Send + Sync + 'static {
 
     /// The command that carries a worker's report.
     fn report(workflow: &StreamId, token: Token, evidence: Self::Evidence) -> Self::Command;
+
+    /// The command that keeps what an open step waits for; `None` where that is not kept.
+    fn waits(_workflow: &StreamId, _token: Token, _waiting: Waiting) -> Option<Self::Command> {
+        None
+    }
 
     /// The command that says a step has not settled within its budget.
     fn expired(workflow: &StreamId, token: Token, because: String) -> Self::Command;

@@ -28,13 +28,19 @@ const IDLE_MAX_MS: u64 = 6 * 3_600_000;
 /// How much longer than its pause the time between two looks may be and count: a look takes seconds.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
+/// A step that has waited for this long is worth a word; most steps take less.
+const TOLD_AFTER_MS: u64 = 60_000;
+
+/// What a step waits for is told once an hour, even if it stays the same.
+const TOLD_AGAIN_MS: u64 = 3_600_000;
+
 /// The steps that this process has looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     kept: Mutex<HashMap<Doorbell, Watch>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Watch {
     /// As the step says. One with another deadline was resumed, and is watched anew.
     deadline_ms: u64,
@@ -47,6 +53,19 @@ struct Watch {
     seen: Option<(u64, Duration)>,
     watched: Duration,
     touched_ms: u64,
+    told: Option<Told>,
+}
+
+/// What was told of a step that waits.
+#[derive(Debug, Clone)]
+struct Told {
+    /// Not to be told again before this monotonic time, which moves away: a reason that changes with each look
+    /// is told some ten times in a day.
+    next_ms: u64,
+    pause_ms: u64,
+    /// Not to be told again before this one, if it is the same.
+    same_until_ms: u64,
+    because: String,
 }
 
 impl Watches {
@@ -71,6 +90,7 @@ impl Watches {
             seen: None,
             watched: Duration::ZERO,
             touched_ms: monotonic_ms,
+            told: None,
         };
         let watch = kept.entry(bell.clone()).or_insert_with(anew);
         if watch.deadline_ms != step.deadline_ms {
@@ -103,6 +123,27 @@ impl Watches {
             watch.seen = None;
             watch.touched_ms = clock.monotonic_ms();
         }
+    }
+
+    /// Whether it is time to tell what a step waits for, which is remembered as told then.
+    pub(crate) fn is_to_be_told(&self, bell: &Doorbell, because: &str, clock: &Clock) -> bool {
+        let now_ms = clock.monotonic_ms();
+        let mut kept = self.kept();
+        let Some(watch) = kept.get_mut(bell) else { return false };
+        let told = watch.told.get_or_insert_with(|| Told {
+            next_ms: now_ms.saturating_add(TOLD_AFTER_MS),
+            pause_ms: TOLD_AFTER_MS,
+            same_until_ms: 0,
+            because: String::new(),
+        });
+        if now_ms < told.next_ms || (told.because == because && now_ms < told.same_until_ms) {
+            return false;
+        }
+        told.pause_ms = (told.pause_ms * 2).min(TOLD_AGAIN_MS);
+        told.next_ms = now_ms.saturating_add(told.pause_ms);
+        told.same_until_ms = now_ms.saturating_add(TOLD_AGAIN_MS);
+        because.clone_into(&mut told.because);
+        true
     }
 
     /// The step is settled, or not open any more.
@@ -194,6 +235,28 @@ mod tests {
             assert_eq!(watches.due_within(39 * SECOND, &clock), []);
             assert_eq!(watches.due_within(40 * SECOND, &clock), [bell()]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_step_waits_for_is_told_after_a_minute_when_it_changes_and_ever_more_rarely() {
+        let (clock, watches) = (Clock::scaled(10_000_000, 1.0), Watches::default());
+        watches.wait(&bell(), &step(10_000_000, 10_000_000), &clock);
+        let mut told = Vec::new();
+        for second in 0..7_300_u64 {
+            let because = if second < 1_000 { "no capacity" } else { "throttled" };
+            if watches.is_to_be_told(&bell(), because, &clock) {
+                told.push((second, because));
+            }
+            clock.sleep(SECOND).await;
+        }
+        let expected = [(60, "no capacity"), (1_000, "throttled"), (4_600, "throttled")];
+        assert_eq!(told, expected);
+        let mut times = 0;
+        for look in 0..8_640_u64 {
+            times += u32::from(watches.is_to_be_told(&bell(), &format!("it is at {look}"), &clock));
+            clock.sleep(10 * SECOND).await;
+        }
+        assert!((20..30).contains(&times), "{times} in a day");
     }
 
     #[tokio::test(start_paused = true)]

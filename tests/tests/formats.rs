@@ -274,6 +274,7 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
         None => true,
         Some((_, Event::Operation(event))) => match event {
             OperationEvent::StepSettled { .. }
+            | OperationEvent::StepWaits { .. }
             | OperationEvent::SignalReceived { .. }
             | OperationEvent::Resumed { .. }
             | OperationEvent::CancelRequested { .. }

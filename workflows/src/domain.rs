@@ -26,7 +26,7 @@ pub mod timers;
 pub mod volumes;
 
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, Pace, Projected, Reads, Stamp, World,
+    Decision, DecodeError, Domain, Illegal, Pace, Projected, Reads, Stamp, Waiting, World,
 };
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
@@ -160,6 +160,10 @@ impl Domain for Perennial {
                 let subject = view.subject(node)?;
                 Ok(view.decision(subject, view.adopt(subject, found, requested_by)?))
             }
+            Command::Waits { workflow, token, waiting } => {
+                let view = Decider { world, now_ms, owner: "" };
+                Ok(Decision::of(view.waits(workflow, *token, waiting)))
+            }
             Command::Report { workflow, token, evidence } => {
                 let view = Decider { world, now_ms, owner: "" };
                 if let Some(id) = CatalogId::of_stream(workflow) {
@@ -193,6 +197,15 @@ impl Domain for Perennial {
 
     fn report(workflow: &StreamId, token: Token, evidence: Evidence) -> Command {
         Command::Report { workflow: workflow.clone(), token, evidence }
+    }
+
+    fn waits(workflow: &StreamId, token: Token, waiting: Waiting) -> Option<Command> {
+        // Backups are few, and repeated by their schedule.
+        CatalogId::of_stream(workflow).is_none().then(|| Command::Waits {
+            workflow: workflow.clone(),
+            token,
+            waiting,
+        })
     }
 
     fn expired(workflow: &StreamId, token: Token, because: String) -> Command {

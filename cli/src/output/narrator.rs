@@ -33,6 +33,7 @@ impl Narrator {
                 let intent = self.intents.remove(&(id.clone(), *token))?;
                 (step.clone(), in_words(&intent, evidence))
             }
+            OperationEvent::StepWaits { step, because, .. } => (step.clone(), format!("waits: {because}")),
             OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 (format!("root: {to}"), format!("instead of {from}: {because}"))
             }

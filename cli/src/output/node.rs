@@ -1,6 +1,6 @@
 //! Nodes for people.
 
-use perennial_views::model::node::{NodeLine, NodeView};
+use perennial_views::model::node::{NodeLine, NodeView, WaitingStep};
 use perennial_workflows::model::resources::Resources;
 use perennial_workflows::model::restore::Keep;
 use perennial_workflows::model::volume::Slot;
@@ -89,6 +89,10 @@ fn state(view: &NodeView) -> Rows {
     rows.push(("state", state));
     if let Some(stuck) = open.and_then(|open| open.stuck.as_ref()) {
         rows.push(("needs", stuck.needs.clone()));
+    }
+    for WaitingStep { step, since_ms, waits } in open.into_iter().flat_map(|open| &open.waits) {
+        let since = words::time(*since_ms);
+        rows.push(("waits for", format!("{step}, since {since}: {}", waits.because)));
     }
     for newer in &view.newer {
         rows.push(("BEHIND", newer.clone()));

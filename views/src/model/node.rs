@@ -9,12 +9,13 @@ use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind};
 use perennial_workflows::model::resources::{Carrier, Resources};
 use perennial_workflows::model::signal::Signal;
-use perennial_workflows::operation::state::{Operation, Status};
+use perennial_workflows::operation::state::{Operation, Status, StepRecord};
 use perennial_workflows::spec::node::{DataVolumeSpec, NodeSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::backups::BackupsView;
+use crate::model::workflow::WaitsView;
 
 /// The state of a node whose journal is behind the world.
 pub const BEHIND: &str = "BEHIND";
@@ -141,6 +142,20 @@ pub struct OpenWorkflow {
     pub stuck: Option<StuckStep>,
     /// The steps that may run now.
     pub open_steps: Vec<String>,
+    /// What those wait for that have been waiting for a minute and more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<WaitingStep>,
+}
+
+/// An open step that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingStep {
+    /// The step.
+    pub step: String,
+    /// Since when it is open.
+    pub since_ms: u64,
+    /// What it waits for.
+    pub waits: WaitsView,
 }
 
 /// A step that needs a person.
@@ -167,8 +182,15 @@ impl OpenWorkflow {
             kind: operation.order.kind.to_string(),
             stuck,
             open_steps: operation.open_steps().into_iter().map(|step| step.step).collect(),
+            waits: operation.steps.values().filter_map(waiting).collect(),
         }
     }
+}
+
+fn waiting(record: &StepRecord) -> Option<WaitingStep> {
+    let waits = record.waits.as_ref().filter(|_| record.outcome.is_none())?;
+    let step = record.step.clone();
+    Some(WaitingStep { step, since_ms: record.intended_at_ms, waits: WaitsView::new(waits) })
 }
 
 /// A signal about the instance of a node that led to nothing.

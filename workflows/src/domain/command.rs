@@ -1,6 +1,7 @@
 //! The commands of the domain, and why one is refused. A command says what is asked or was seen; what it is
 //! decided on is read by the domain (see `reads`).
 
+use perennial_engine::domain::Waiting;
 use perennial_engine::ids::{StreamId, Token};
 
 use crate::aggregate::backup_catalog;
@@ -130,6 +131,15 @@ pub enum Command {
         requested_by: String,
         /// Whose installation this is.
         owner: String,
+    },
+    /// A worker waits with a step.
+    Waits {
+        /// The workflow of an open step.
+        workflow: StreamId,
+        /// The step.
+        token: Token,
+        /// What it waits for.
+        waiting: Waiting,
     },
     /// A worker reports.
     Report {

@@ -15,11 +15,15 @@ use crate::model::operation_id::{OperationId, OperationKind, node_stream};
 use crate::model::resources::{PruneItem, Resources};
 use crate::model::restore::{Keep, Restore};
 use crate::model::signal::Cause;
+use crate::operation::event::OperationEvent;
 use crate::operation::state::{Operation, Status};
 use crate::spec::node::NodeSpec;
-use perennial_engine::domain::{Append, Decision, World};
-use perennial_engine::ids::{Seq, StreamId};
+use perennial_engine::domain::{Append, Decision, Waiting, World};
+use perennial_engine::ids::{Seq, StreamId, Token};
 use std::collections::BTreeSet;
+
+/// How much is kept of why a step waits, in characters: a sentence of EC2's with an id or two.
+const BECAUSE_MAX: usize = 400;
 
 /// The states a decision is made on, with their types.
 pub(crate) struct Decider<'a> {
@@ -207,6 +211,20 @@ impl Decider<'_> {
     /// A decision about a node.
     pub(crate) fn decision(&self, subject: Subject<'_>, appends: Appends) -> Decision<Event, State> {
         Decision { fences: self.rests_on(subject).into_iter().collect(), ..Decision::of(appends) }
+    }
+
+    /// An open step waits; nothing is kept of one that is over.
+    pub(crate) fn waits(&self, workflow: &StreamId, token: Token, waiting: &Waiting) -> Option<Written> {
+        let operation = self.operation(&OperationId::of_stream(workflow)?)?;
+        let record = operation.steps.get(&token).filter(|record| record.outcome.is_none())?;
+        let event = OperationEvent::StepWaits {
+            token,
+            step: record.step.clone(),
+            because: waiting.because.chars().take(BECAUSE_MAX).collect(),
+            hindered: waiting.hindered,
+            looks: waiting.looks,
+        };
+        Some(Append::new(workflow.clone(), vec![Event::Operation(event)]))
     }
 
     /// What the engine does about a node of its own accord: nothing while the journal is behind the world.

@@ -64,6 +64,7 @@ pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
         | Command::Attachments { node, .. } => {
             reader.node(node);
         }
+        Command::Waits { workflow, .. } => reader.write(workflow.clone()),
         Command::Report { workflow, evidence, .. } => reader.report(workflow, evidence),
     }
     reader.reads

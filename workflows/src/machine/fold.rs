@@ -17,7 +17,7 @@ use crate::model::signal::Signal;
 use crate::model::volume::Slot;
 use crate::operation::event::{Diversion, OperationEvent, Order};
 use crate::operation::facts::{Direction, Facts, LaunchFailure, Place};
-use crate::operation::state::{Operation, Status, StepRecord};
+use crate::operation::state::{Operation, Status, StepRecord, Waits};
 use crate::rules::candidate::GivenUp;
 use crate::rules::{attached_volumes, capacity, recovery_point, root_clone};
 use crate::spec::node::NodeSpec;
@@ -68,10 +68,17 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
                 not_before_ms: *not_before_ms,
                 deadline_ms: *deadline_ms,
             };
-            let record = StepRecord { asked: intended.at(stamp), attempt: *attempt, outcome: None };
+            let record =
+                StepRecord { asked: intended.at(stamp), attempt: *attempt, waits: None, outcome: None };
             step_intended(op, stamp, record)?;
         }
         OperationEvent::StepSettled { token, evidence, .. } => step_settled(op, *token, evidence, at_ms)?,
+        OperationEvent::StepWaits { token, because, hindered, looks, .. } => {
+            let record = op.steps.get_mut(token).filter(|record| record.outcome.is_none());
+            let record = record.ok_or("this step is not open")?;
+            let (because, hindered, looks) = (because.clone(), *hindered, *looks);
+            record.waits = Some(Waits { because, hindered, looks, at_ms });
+        }
         OperationEvent::RootMethodChosen { to, .. } => root_method_chosen(op, *to, at_ms),
         OperationEvent::CandidateLost { instance, because } => {
             candidate_lost(op, instance, because, at_ms)?;

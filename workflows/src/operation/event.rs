@@ -109,6 +109,22 @@ pub enum OperationEvent {
         /// The observation.
         evidence: Evidence,
     },
+    /// A step has waited for a while, and still does. Told after a minute, when the reason changes, and ever
+    /// more rarely.
+    StepWaits {
+        /// The step's token.
+        #[schemars(with = "u64")]
+        token: Token,
+        /// Its name, for readers.
+        step: String,
+        /// What the last look saw, clipped.
+        because: String,
+        /// Whether it passes by itself: it is waited for as long as it takes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        hindered: bool,
+        /// How many looks there were since the engine began with the step.
+        looks: u32,
+    },
     /// Another root method will be used.
     RootMethodChosen {
         /// The instance on which the previous method was tried; none if it could not be tried on any.

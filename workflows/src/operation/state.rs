@@ -56,8 +56,23 @@ pub struct StepRecord {
     pub asked: machine::StepRecord<String, Intent>,
     /// Which attempt at it.
     pub attempt: u32,
+    /// What it was last told to wait for.
+    pub waits: Option<Waits>,
     /// What was observed, and when.
     pub outcome: Option<(Evidence, u64)>,
+}
+
+/// What a step waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// Why.
+    pub because: String,
+    /// Whether it passes by itself.
+    pub hindered: bool,
+    /// How many looks there were.
+    pub looks: u32,
+    /// When this was seen.
+    pub at_ms: u64,
 }
 
 impl Deref for StepRecord {

@@ -279,6 +279,11 @@ impl<'a> Teller<'a> {
                 });
             }
             OperationEvent::StepSettled { token, evidence, .. } => self.settled(at_ms, *token, evidence),
+            OperationEvent::StepWaits { token, because, .. } => {
+                if let Some(&(line, _)) = self.lines.get(token) {
+                    self.told.steps[line].evidence = format!("open: {because}");
+                }
+            }
             OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 self.reject(at_ms, format!("root {from}: {because}; going on with {to}"));
             }
