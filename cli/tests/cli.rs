@@ -351,7 +351,9 @@ fn a_stuck_workflow_says_what_it_needs_and_can_be_resumed() {
     let stuck = shell.transcript("node apply -f db-1.yaml --wait");
     assert!(stuck.contains("error: workflow db-1.1 is stuck at resolve: "), "{stuck}");
     assert!(
-        stuck.contains("then `perennial workflow resume db-1.1`") && stuck.ends_with("[exit 1]\n"),
+        stuck.contains("hint: correct the node file")
+            && stuck.contains("then: perennial workflow resume db-1.1\n")
+            && stuck.ends_with("[exit 1]\n"),
         "{stuck}"
     );
     assert!(shell.stdout("node list").contains("STUCK in provision"));

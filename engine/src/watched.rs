@@ -59,8 +59,8 @@ struct Watch {
 /// What was told of a step that waits.
 #[derive(Debug, Clone)]
 struct Told {
-    /// Not to be told again before this monotonic time, which moves away: a reason that changes with each look
-    /// is told some ten times in a day.
+    /// Not to be told again before this monotonic time, which moves away: a reason that changes with each
+    /// look is told some twenty times in a day.
     next_ms: u64,
     pause_ms: u64,
     /// Not to be told again before this one, if it is the same.

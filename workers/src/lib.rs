@@ -8,6 +8,7 @@
 //! - [`cloud`]: what stands between the port and its callers: budgets, joined describes, the catalogue of
 //!   types
 //! - [`capacity`]: what this process remembers and counts of capacity
+//! - `herald`: what a person must know, in the log
 //! - `standing`: whether the world is the one that the journal knows
 //! - `steps`: carries out the steps of the workflows
 //! - [`preflight`]: what can be known about a node file before anything is made
@@ -20,6 +21,7 @@ pub mod adoption;
 pub mod aws;
 pub mod capacity;
 pub mod cloud;
+mod herald;
 pub mod ingest;
 pub mod periodic;
 pub mod port;

@@ -16,11 +16,11 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Rejection};
 use perennial_workflows::model::installation::Place;
 use tokio::task::JoinSet;
-use tracing::error;
 
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::budget::Budgeted;
+use crate::herald;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
 use crate::periodic::driver::{Driver, Task};
 use crate::periodic::return_to_spot::ReturnToSpot;
@@ -28,6 +28,17 @@ use crate::periodic::sweep::{Looks, Sweep};
 use crate::port::Cloud;
 use crate::standing::Standing;
 use crate::steps::runner::Runner;
+
+/// Why a service ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The journal is not served here, or cannot be written.
+    #[error("the journal cannot be served")]
+    Bind(#[from] ExecuteError<Rejection>),
+    /// A part of it panicked. What was under way is in the journal, and goes on at the next start.
+    #[error("BUG: a part of the service panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
 
 /// What a service runs over.
 pub struct Parts {
@@ -100,11 +111,12 @@ impl Service {
     }
 
     /// Runs until the shutdown is asked for and what is under way has ended or had its time.
-    pub async fn run(self, shutdown: Shutdown) {
-        if let Err(failure) = self.bind().await {
-            error!(%failure, "the journal is not served here");
-            return;
-        }
+    ///
+    /// # Errors
+    /// See [`ServiceError`]. The process is to end with it: a service without one of its parts looks alive
+    /// and is not.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), ServiceError> {
+        self.bind().await?;
         let Self { engine, cloud, refusals, standing, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
         let runner = Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand, standing);
@@ -126,13 +138,16 @@ impl Service {
             }
         }
         periodic.start(&mut loops, &shutdown);
+        loops.spawn(herald::run(engine, shutdown));
         while let Some(ended) = loops.join_next().await {
             if let Err(failure) = ended
                 && failure.is_panic()
             {
-                error!(%failure, "BUG: a part of the service panicked; the others go on until the restart");
+                loops.shutdown().await;
+                return Err(ServiceError::Panicked(failure));
             }
         }
+        Ok(())
     }
 }
 

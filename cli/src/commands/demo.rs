@@ -26,7 +26,7 @@ use perennial_sim::world::settings::Settings;
 use perennial_sim::world::{Notice, World};
 use perennial_views::Views;
 use perennial_workers::ingest::NoReplies;
-use perennial_workers::service::{Parts, Service};
+use perennial_workers::service::{Parts, Service, ServiceError};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::{Event, State};
@@ -221,7 +221,7 @@ struct Stage {
     region: SimRegion,
     engine: Engine<Perennial>,
     submissions: Arc<dyn Queue>,
-    service: JoinHandle<()>,
+    service: JoinHandle<Result<(), ServiceError>>,
     trigger: ShutdownTrigger,
     output: Output,
     /// How far the journal was told.
@@ -434,7 +434,7 @@ impl Stage {
     /// Stops the service and closes the journal.
     async fn close(self) -> Result<(), Failure> {
         self.trigger.ask();
-        self.service.await.map_err(|error| Failure::internal(format!("the service ended: {error}")))
+        crate::commands::serve::ended_by_itself(self.service.await)
     }
 }
 
@@ -501,7 +501,7 @@ fn holds(primary: &Ipv4Addr, secondary: &[Ipv4Addr], address: Ipv4Addr) -> bool 
 /// Asks a node from outside, ever again, whether it runs with everything it keeps.
 struct Probe {
     seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServiceError>>,
 }
 
 #[derive(Default)]
@@ -587,7 +587,7 @@ async fn show_history(output: Output, views: &Views) -> Result<(), Failure> {
         return Ok(());
     }
     let node = MODES[1].name();
-    let text = history::node(&views.history(&node, Some(1)).await?);
+    let text = history::node(&views.history(&node, Some(1)).await?, 0);
     output.text(&format!(
         "\n3. What the journal says of one of them (perennial node history {node})\n\n{text}\n"
     ))

@@ -7,8 +7,9 @@ use perennial_engine::clock::Clock;
 use perennial_engine::queue::{Queue, QueueError};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
-use perennial_views::model::node::BEHIND;
+use perennial_views::model::node::{BEHIND, WaitingStep};
 use perennial_views::model::server::{Server, check_tasks};
+use perennial_workflows::model::name::NodeName;
 
 use crate::commands::files;
 #[cfg(feature = "aws")]
@@ -140,7 +141,7 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
             report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
         }
     }
-    behind(&views, report).await;
+    troubles(&views, report).await;
     let server = match journal_file::holder(&path) {
         Holder::Server(process) => {
             report.ok("server", format!("running (process {process})"));
@@ -159,9 +160,27 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
     check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
 }
 
-/// Nodes whose resources in the account are newer than the journal.
-async fn behind(views: &Views, report: &mut DoctorReport) {
+/// How many nodes with an open workflow are looked at: more lines are read by no one at once, and `node list`
+/// has them.
+const TROUBLES_MAX: usize = 200;
+
+/// Nodes whose resources in the account are newer than the journal, and workflows that are stuck.
+async fn troubles(views: &Views, report: &mut DoctorReport) {
     let Ok(nodes) = views.nodes().await else { return };
+    let now_ms = Clock::system().now_ms();
+    for line in nodes.iter().filter(|line| line.operation.is_some()).take(TROUBLES_MAX) {
+        let Ok(name) = NodeName::parse(&line.name) else { continue };
+        let Some(open) = views.node(&name, now_ms).await.ok().and_then(|node| node.open) else { continue };
+        if let Some(stuck) = &open.stuck {
+            let found = format!("{} is stuck at {}: {}", open.workflow, stuck.step, stuck.because);
+            report.fail(&format!("node {}", line.name), found, &stuck.needs);
+        }
+        for WaitingStep { step, waits, .. } in open.waits.iter().filter(|_| open.stuck.is_none()) {
+            let found = format!("{} waits at {step}: {}", open.workflow, waits.because);
+            let to_do = if waits.by_itself { "it goes on by itself" } else { "look at what it waits for" };
+            report.warn(&format!("node {}", line.name), found, to_do);
+        }
+    }
     for line in nodes.iter().filter(|line| line.state == BEHIND) {
         let found = "the account has resources of it that this journal cannot know: nothing is done for it";
         let to_do = "stop the server, look at `perennial journal adopt --dry-run`, then adopt";

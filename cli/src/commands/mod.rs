@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod node;
 pub(crate) mod preflight;
+pub(crate) mod present;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;

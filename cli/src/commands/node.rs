@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use perennial_engine::clock::Clock;
 use perennial_views::model::node::renamed;
 use perennial_views::model::plan::SpecPlans;
 use perennial_workflows::model::aws::ImageId;
@@ -15,7 +14,7 @@ use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;
-use crate::commands::{confirm, files, preflight, prune};
+use crate::commands::{confirm, files, preflight, present, prune};
 use crate::failure::{Failure, chain};
 use crate::installation::Installation;
 use crate::output::{Output, backups, history, node, plan};
@@ -253,7 +252,7 @@ pub(crate) async fn run(
         NodeCommand::Prune(args) => prune::run(args, installation, output).await,
         NodeCommand::Backup(args) => plain("node.backup", args, installation, output).await,
         NodeCommand::Backups(args) => {
-            let view = installation.views()?.backups(&args.name, Clock::system().now_ms()).await?;
+            let view = installation.views()?.backups(&args.name, present::now_ms(installation).await).await?;
             output.show(&view, || backups::text(&view))
         }
         NodeCommand::List => {
@@ -261,14 +260,15 @@ pub(crate) async fn run(
             output.show(&lines, || node::list(&lines))
         }
         NodeCommand::Show(args) => {
-            let now_ms = Clock::system().now_ms();
+            let now_ms = present::now_ms(installation).await;
             let view = installation.views()?.node(&args.name, now_ms).await?;
             output.show(&view, || node::show(&view, now_ms))
         }
         NodeCommand::Plan(args) => show_plan(args, installation, output).await,
         NodeCommand::History(args) => {
             let view = installation.views()?.history(&args.node.name, args.last).await?;
-            output.show(&view, || history::node(&view))
+            let now_ms = present::now_ms(installation).await;
+            output.show(&view, || history::node(&view, now_ms))
         }
     }
 }
@@ -281,7 +281,7 @@ async fn confirm_deletion(
 ) -> Result<(), Failure> {
     confirm::needs_a_terminal("")?;
     let name = &args.node.name;
-    let view = installation.views()?.node(name, Clock::system().now_ms()).await?;
+    let view = installation.views()?.node(name, present::now_ms(installation).await).await?;
     output.say(&node::deletion(&view, args.keep));
     let answer = confirm::ask(&format!("type {name} to delete it:"), output)?;
     if answer == name.to_string() {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use perennial_engine::clock::Clock;
 use perennial_views::QueryError;
 use perennial_views::model::prune::PrunePreview;
 use perennial_workflows::domain::retention::OLDER_THAN_S;
@@ -11,8 +10,8 @@ use perennial_workflows::domain::submission::PruneParams;
 use perennial_workflows::model::aws::VolumeId;
 
 use crate::commands::args::{NameArgs, duration, reasoned};
-use crate::commands::confirm;
 use crate::commands::submit::SubmitArgs;
+use crate::commands::{confirm, present};
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Output, prune};
@@ -66,7 +65,7 @@ pub(crate) async fn run(
         reason: None,
     };
     if args.dry_run {
-        let now_ms = Clock::system().now_ms();
+        let now_ms = present::now_ms(installation).await;
         let view = preview(args, &params, now_ms, installation).await?;
         return output.show(&view, || prune::preview(&view, now_ms));
     }
@@ -86,7 +85,7 @@ async fn confirmed(
     output: Output,
 ) -> Result<(), Failure> {
     confirm::needs_a_terminal("; --dry-run shows what would be deleted")?;
-    let now_ms = Clock::system().now_ms();
+    let now_ms = present::now_ms(installation).await;
     let items = preview(args, params, now_ms, installation).await?.delete;
     if items.is_empty() {
         return Err(Failure::failed("nothing that is retained is to be deleted by that")

@@ -11,7 +11,7 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::port::Cloud;
-use perennial_workers::service::{Parts, Service};
+use perennial_workers::service::{Parts, Service, ServiceError};
 use perennial_workflows::domain::command::Rejection;
 use perennial_workflows::model::installation::Place;
 use tokio::sync::mpsc;
@@ -59,18 +59,30 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let mut running = tokio::spawn(Box::pin(service.run(shutdown)));
     ready(installation, output, &place)?;
     tokio::select! {
-        ended = &mut running => return ended.map_err(|error| Failure::internal(format!("the service ended: {error}"))),
+        ended = &mut running => return ended_by_itself(ended),
         () = signals.next() => {}
     }
     info!("stopping: steps under way may finish, the rest is kept for the next start (again: stop at once)");
     trigger.ask();
     tokio::select! {
-        ended = running => ended.map_err(|error| Failure::internal(format!("the service ended: {error}"))),
+        ended = running => ended_by_itself(ended),
         () = signals.next() => {
             warn!("stopped at once; the next start goes on with what was under way");
             Ok(())
         }
     }
+}
+
+/// How the service ended: a part that panicked ends the process with an error, so that it is started again.
+pub(crate) fn ended_by_itself(
+    ended: Result<Result<(), ServiceError>, tokio::task::JoinError>,
+) -> Result<(), Failure> {
+    let failure = match ended {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => chain(&error),
+        Err(error) => chain(&error),
+    };
+    Err(Failure::internal(format!("the service ended: {failure}")))
 }
 
 fn ready(installation: &Installation, output: Output, place: &str) -> Result<(), Failure> {

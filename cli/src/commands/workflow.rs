@@ -9,9 +9,9 @@ use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::model::volume::Slot;
 
 use crate::commands::args::slot;
-use crate::commands::files;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::watch::{Progress, watch};
+use crate::commands::{files, present};
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::output::{Format, Output, history, workflow};
@@ -155,6 +155,9 @@ async fn show(id: &OperationId, installation: &Installation, output: Output) -> 
     let views = installation.views()?;
     match output.format {
         Format::Json => output.json(&views.workflow(id).await?),
-        Format::Table => output.text(&history::workflow(&views.story(id).await?)),
+        Format::Table => {
+            let now_ms = present::now_ms(installation).await;
+            output.text(&history::workflow(&views.story(id).await?, now_ms))
+        }
     }
 }

@@ -10,20 +10,20 @@ use crate::output::table;
 use crate::output::words::{length, time, wrapped};
 
 /// A history for people.
-pub(crate) fn node(history: &NodeHistory) -> String {
+pub(crate) fn node(history: &NodeHistory, now_ms: u64) -> String {
     let entries: Vec<String> = history
         .entries
         .iter()
         .map(|entry| match entry {
             Entry::Remark { at_ms, text } => wrapped(&time(*at_ms), text, 4),
-            Entry::Operation(story) => workflow(story),
+            Entry::Operation(story) => workflow(story, now_ms),
         })
         .collect();
     entries.join("\n\n")
 }
 
 /// One workflow for people.
-pub(crate) fn workflow(story: &Story) -> String {
+pub(crate) fn workflow(story: &Story, now_ms: u64) -> String {
     let end = match story.finished_at_ms {
         Some(at_ms) => format!("finished after {}", length(at_ms.saturating_sub(story.started_at_ms))),
         None => story.status.clone(),
@@ -32,13 +32,14 @@ pub(crate) fn workflow(story: &Story) -> String {
     let mut lines = vec![wrapped(&head, &end, 4), wrapped("  cause   ", &story.cause, 11)];
     if let Some(outage) = &story.outage {
         let from = length(outage.from_ms.saturating_sub(story.started_at_ms));
-        let to = length(outage.to_ms.saturating_sub(story.started_at_ms));
-        let what = format!(
-            "{}, from +{from} ({}) to +{to} ({})",
-            length(outage.length_ms()),
-            outage.from,
-            outage.to
-        );
+        let lasts = length(outage.length_ms(now_ms));
+        let what = match (outage.to_ms, &outage.to) {
+            (Some(to_ms), Some(to)) => {
+                let until = length(to_ms.saturating_sub(story.started_at_ms));
+                format!("{lasts}, from +{from} ({}) to +{until} ({to})", outage.from)
+            }
+            _ => format!("{lasts} so far, from +{from} ({}); the node is down", outage.from),
+        };
         lines.push(wrapped("  outage  ", &what, 11));
     }
     let losses = losses(&story.recovery_points);

@@ -37,7 +37,7 @@ pub(crate) fn list(lines: &[NodeLine]) -> String {
 /// One node with all that belongs to it.
 pub(crate) fn show(view: &NodeView, now_ms: u64) -> String {
     let resources = &view.resources;
-    let mut rows = state(view);
+    let mut rows = state(view, now_ms);
     rows.extend(place(view));
     rows.extend(volumes(resources));
     if resources.carrier.is_some() {
@@ -76,7 +76,7 @@ pub(crate) fn deletion(view: &NodeView, keep: Keep) -> String {
 }
 
 /// What it is doing, and what it should be.
-fn state(view: &NodeView) -> Rows {
+fn state(view: &NodeView, now_ms: u64) -> Rows {
     let mut rows = vec![("node", view.name.to_string())];
     let open = view.open.as_ref();
     let state = match open {
@@ -87,6 +87,11 @@ fn state(view: &NodeView) -> Rows {
         None => view.at_rest().to_owned(),
     };
     rows.push(("state", state));
+    if let Some(down) = &view.down {
+        let lasts = words::length(now_ms.saturating_sub(down.since_ms));
+        let since = words::time(down.since_ms);
+        rows.push(("DOWN", format!("for {lasts}, since {since}: {}", down.because)));
+    }
     if let Some(stuck) = open.and_then(|open| open.stuck.as_ref()) {
         rows.push(("needs", stuck.needs.clone()));
     }

@@ -17,7 +17,8 @@ pub(crate) fn of_node(plan: &Plan) -> String {
     let mut lines = vec![format!("{} would take about {}", capital(plan.kind), length(plan.total_ms))];
     lines.extend(plan.order.as_ref().map(|order| format!("  order     {order}")));
     if let Some(outage) = &plan.story.outage {
-        let what = format!("about {}, from {} to {}", length(outage.length_ms()), outage.from, outage.to);
+        let to = outage.to.as_deref().unwrap_or("the end");
+        let what = format!("about {}, from {} to {to}", length(outage.length_ms(plan.total_ms)), outage.from);
         lines.push(wrapped("  outage   ", &what, 12));
     }
     let pools: Vec<String> = plan.pools.iter().map(ToString::to_string).collect();

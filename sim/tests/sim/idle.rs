@@ -30,6 +30,8 @@ async fn fleet(change: impl Fn(&mut NodeSpec)) -> Lab {
     lab.clock.sleep(Duration::from_mins(10)).await;
     lab.kill().await;
     lab.start();
+    // Each node is compared with the account once in a process.
+    lab.clock.sleep(Duration::from_mins(2)).await;
     lab
 }
 

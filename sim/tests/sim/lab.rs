@@ -244,7 +244,7 @@ impl Lab {
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
             let _alive = trigger;
-            service.run(shutdown).await;
+            service.run(shutdown).await.expect("no part of the service panics");
         }));
     }
 

@@ -13,4 +13,5 @@ pub mod plan;
 pub mod prune;
 pub mod server;
 pub mod submission;
+pub mod waits;
 pub mod workflow;

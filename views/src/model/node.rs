@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::backups::BackupsView;
-use crate::model::workflow::WaitsView;
+use crate::model::waits::WaitsView;
 
 /// The state of a node whose journal is behind the world.
 pub const BEHIND: &str = "BEHIND";
@@ -25,7 +25,8 @@ pub const BEHIND: &str = "BEHIND";
 pub struct NodeLine {
     /// The node.
     pub name: String,
-    /// `in place`, `paused` or `deleted`; of an open workflow its kind, or `STUCK in` its kind; `BEHIND` if
+    /// `in place`, `paused` or `deleted`; of an open workflow its kind, with `STUCK in` before it, and
+    /// `DOWN in` while the node is without an instance that has everything of it; `BEHIND` if
     /// the account has resources of it that the journal cannot know.
     pub state: String,
     /// How many instances have carried it.
@@ -40,22 +41,36 @@ pub struct NodeLine {
     pub zone: Option<String>,
     /// Its own address.
     pub address: Option<Ipv4Addr>,
+    /// Since when it is down, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Down>,
+}
+
+/// A node without an instance that has everything of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Down {
+    /// Since when.
+    pub since_ms: u64,
+    /// What happened then.
+    pub because: String,
 }
 
 impl NodeLine {
     /// Makes the line of a node from its summary; `operation` is its open workflow, if there is one.
     #[must_use]
-    pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>) -> Self {
+    pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>, down: Option<Down>) -> Self {
         let stuck = operation.is_some_and(|operation| matches!(operation.status, Status::Stuck { .. }));
         let NodeSummary { generation, deleted, operation, carrier, zone, address, behind, at_rest: _ } =
             summary;
         let state = match &operation {
             _ if behind => BEHIND.to_owned(),
+            Some((_, kind)) if stuck && down.is_some() => format!("STUCK, DOWN in {kind}"),
             Some((_, kind)) if stuck => format!("STUCK in {kind}"),
+            Some((_, kind)) if down.is_some() => format!("DOWN in {kind}"),
             Some((_, kind)) => kind.to_string(),
             None => at_rest(deleted, carrier.as_ref()).to_owned(),
         };
-        Self { name: name.to_owned(), state, generation, deleted, operation, carrier, zone, address }
+        Self { name: name.to_owned(), state, generation, deleted, operation, carrier, zone, address, down }
     }
 }
 
@@ -83,6 +98,9 @@ pub struct NodeView {
     pub changed_at_ms: u64,
     /// The open workflow.
     pub open: Option<OpenWorkflow>,
+    /// Since when it is down, if it is: without an instance that has everything of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Down>,
     /// Resources of it in the account that the journal cannot know: it is behind the world.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub newer: Vec<String>,
@@ -115,6 +133,7 @@ impl NodeView {
             operations: node.operations,
             changed_at_ms: node.changed_at_ms,
             open: open.map(OpenWorkflow::new),
+            down: None,
             newer: node.newer.clone(),
             resources: node.resources.clone(),
             past_instances: node.past.iter().map(ToString::to_string).collect(),

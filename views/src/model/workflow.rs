@@ -10,7 +10,7 @@ use perennial_workflows::model::resources::RecoveryPoint;
 use perennial_workflows::model::signal::Cause;
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::OperationEvent;
-use perennial_workflows::operation::state::{Operation, Status, StepRecord, Waits};
+use perennial_workflows::operation::state::{Operation, Status, StepRecord};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;
 use perennial_workflows::view::history::Story;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::journal::EventLine;
 use crate::model::node::StuckStep;
+use crate::model::waits::WaitsView;
 
 /// One line of `workflow list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -124,26 +125,6 @@ pub struct StepView {
     pub waits: Option<WaitsView>,
     /// What was observed; none while it is open.
     pub evidence: Option<Evidence>,
-}
-
-/// What a step waits for. It is told after a minute, when it changes, and once an hour.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct WaitsView {
-    /// Why.
-    pub because: String,
-    /// Whether it passes by itself: it is waited for as long as it takes.
-    pub by_itself: bool,
-    /// How many looks there were by then.
-    pub looks: u32,
-    /// When this was seen.
-    pub at_ms: u64,
-}
-
-impl WaitsView {
-    pub(crate) fn new(waits: &Waits) -> Self {
-        let Waits { because, hindered, looks, at_ms } = waits;
-        Self { because: because.clone(), by_itself: *hindered, looks: *looks, at_ms: *at_ms }
-    }
 }
 
 impl StepView {

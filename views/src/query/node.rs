@@ -17,7 +17,7 @@ use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming}
 
 use crate::model::backups::BackupsView;
 use crate::model::history::{add_backups, begin_with_a_workflow};
-use crate::model::node::{NodeLine, NodeView};
+use crate::model::node::{Down, NodeLine, NodeView};
 use crate::model::prune::{NotDeleted, PrunePreview};
 use crate::query::{QueryError, Subject, Views};
 
@@ -29,11 +29,11 @@ impl Views {
     pub async fn nodes(&self) -> Result<Vec<NodeLine>, QueryError> {
         let mut lines = Vec::new();
         for (name, summary) in self.summaries::<NodeSummary>("node", Which::All).await? {
-            let operation = match &summary.operation {
-                Some((id, _)) => self.find_operation(id).await?,
-                None => None,
+            let (operation, down) = match &summary.operation {
+                Some((id, _)) => (self.find_operation(id).await?, self.down(id).await?),
+                None => (None, None),
             };
-            lines.push(NodeLine::new(&name, summary, operation.as_ref()));
+            lines.push(NodeLine::new(&name, summary, operation.as_ref(), down));
         }
         Ok(lines)
     }
@@ -44,12 +44,20 @@ impl Views {
     /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
     pub async fn node(&self, name: &NodeName, now_ms: u64) -> Result<NodeView, QueryError> {
         let (node, _) = self.registered(name).await?;
-        let open = match &node.open {
-            Some((id, _)) => Some(self.operation(id).await?),
-            None => None,
+        let (open, down) = match &node.open {
+            Some((id, _)) => (Some(self.operation(id).await?), self.down(id).await?),
+            None => (None, None),
         };
         let catalog = self.backup_catalog(name).await?;
-        Ok(NodeView::new(name, &node, open.as_ref(), &catalog, now_ms))
+        let view = NodeView::new(name, &node, open.as_ref(), &catalog, now_ms);
+        Ok(NodeView { down, ..view })
+    }
+
+    /// Since when the node of an open workflow is down.
+    async fn down(&self, id: &OperationId) -> Result<Option<Down>, QueryError> {
+        let outage = self.find_story(id).await?.and_then(|story| story.outage);
+        let open = outage.filter(|outage| outage.to_ms.is_none());
+        Ok(open.map(|outage| Down { since_ms: outage.from_ms, because: outage.from }))
     }
 
     /// The file of a node.

@@ -50,7 +50,7 @@ impl Views {
         Watch { views: self.clone(), id: id.clone(), after: Seq::NONE, progress: WorkflowProgress::Running }
     }
 
-    async fn find_story(&self, id: &OperationId) -> Result<Option<Story>, QueryError> {
+    pub(super) async fn find_story(&self, id: &OperationId) -> Result<Option<Story>, QueryError> {
         Ok(story(id, &self.operation_events(id).await?))
     }
 

@@ -182,7 +182,7 @@ pub(crate) fn rescue<'a>(
     // A root that was already given up is not given up again.
     let is_held = op.facts.volumes.get(&Slot::Root).is_some_and(|fact| fact.id.is_some());
     let spec = node.spec.as_ref()?;
-    let is_lost = op.lost().contains(&Slot::Root) && !op.is_only_missed(&Slot::Root);
+    let is_lost = op.lost().contains(&Slot::Root);
     if !is_stuck || !is_held || !may_come_back(op, spec) || !is_lost {
         return None;
     }

@@ -40,7 +40,7 @@ use crate::model::restore::Restore;
 use crate::model::root::RootMethod;
 use crate::model::volume::Slot;
 use crate::operation::facts::{Candidate, VolumeFact};
-use crate::operation::state::{Operation, StepRecord};
+use crate::operation::state::Operation;
 use crate::spec::node::{NodeSpec, RootLoss};
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Attach, Fence, Intent, Release, SnapshotVolume};
@@ -152,13 +152,6 @@ pub(crate) fn is_left_to_the_next(op: &Operation, slot: &Slot) -> bool {
 }
 
 impl Operation {
-    /// Whether the last step about a volume only missed it. A person decides what that means.
-    pub(crate) fn is_only_missed(&self, slot: &Slot) -> bool {
-        let about = |record: &&StepRecord| looks_at(&record.intent) == Some(slot);
-        let last = self.steps.values().rev().find(about).and_then(|record| record.outcome.as_ref());
-        matches!(last, Some((Evidence::Lost { not_shown: true, .. }, _)))
-    }
-
     /// The volumes that were seen to be lost, by the last step about each.
     pub(crate) fn lost(&self) -> Vec<Slot> {
         let mut last: BTreeMap<&Slot, bool> = BTreeMap::new();

@@ -213,7 +213,7 @@ pub enum Evidence {
     Lost {
         /// Which resource, and how that was seen.
         what: String,
-        /// Whether only its absence was seen. Nothing is given up by itself because of that.
+        /// Whether only its absence was seen, while something else that the journal knows was shown.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         not_shown: bool,
     },

@@ -25,12 +25,12 @@ impl Settled<'_> {
                 format!("{what} is held by {by}"),
                 format!("free {what}, then: perennial workflow resume {id}"),
             ),
-            Evidence::Lost { what, not_shown } => self.stuck(
+            Evidence::Lost { what, .. } => self.stuck(
                 what.clone(),
                 format!(
                     "{}bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {id} \
                      --from-backup <backup>, or accept the loss: --accept-loss <volume>",
-                    if *not_shown { "" } else { recovery_point::goes_on_by_itself(self.op, self.intent) },
+                    recovery_point::goes_on_by_itself(self.op, self.intent),
                     id.node(),
                 ),
             ),

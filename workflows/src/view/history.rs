@@ -114,17 +114,18 @@ pub struct Outage {
     pub from_ms: u64,
     /// The event at that time.
     pub from: String,
-    /// When the new instance got its last resource. The start of the application is not included.
-    pub to_ms: u64,
-    /// The event at that time.
-    pub to: String,
+    /// When the new instance got its last resource; none until everything is seen to be in place. The start
+    /// of the application is not included.
+    pub to_ms: Option<u64>,
+    /// The event at that time; none while the outage goes on.
+    pub to: Option<String>,
 }
 
 impl Outage {
-    /// Its length in milliseconds.
+    /// Its length in milliseconds, until now if it goes on.
     #[must_use]
-    pub const fn length_ms(&self) -> u64 {
-        self.to_ms.saturating_sub(self.from_ms)
+    pub fn length_ms(&self, now_ms: u64) -> u64 {
+        self.to_ms.unwrap_or(now_ms).saturating_sub(self.from_ms)
     }
 }
 
@@ -212,7 +213,7 @@ pub fn story(id: &OperationId, events: &[(Stamp, OperationEvent)]) -> Option<Sto
     for (stamp, event) in &events[1..] {
         teller.hear(*stamp, event);
     }
-    teller.told.outage = teller.clock.outage();
+    teller.told.outage = teller.clock.outage(teller.told.finished_at_ms.is_some());
     Some(teller.told)
 }
 
@@ -393,6 +394,8 @@ struct OutageClock {
     old: Option<InstanceId>,
     from: Option<(u64, String)>,
     to: Option<(u64, String)>,
+    /// Whether everything was seen to be in place after it.
+    is_whole: bool,
 }
 
 impl OutageClock {
@@ -402,6 +405,7 @@ impl OutageClock {
             old: order.before.carrier.as_ref().map(|carrier| carrier.instance.clone()),
             from: None,
             to: None,
+            is_whole: false,
         };
         if let Cause::Signal { signal } = &order.cause {
             clock.heard(signal.at_ms.min(started_at_ms), &signal.instance, &signal.news);
@@ -440,15 +444,24 @@ impl OutageClock {
         if let Some(what) = intent.as_step().brings(evidence) {
             self.to = Some((at_ms, what));
         }
+        self.is_whole |= matches!(evidence, Evidence::Verified);
     }
 
     fn candidate_lost(&mut self) {
         self.to = None;
+        self.is_whole = false;
     }
 
-    fn outage(self) -> Option<Outage> {
-        let ((from_ms, from), (to_ms, to)) = (self.from?, self.to?);
-        (self.kind == OperationKind::Replace).then(|| Outage { from_ms, from, to_ms: to_ms.max(from_ms), to })
+    /// Closed when everything has arrived, or the operation is over; open before.
+    fn outage(self, is_over: bool) -> Option<Outage> {
+        let (from_ms, from) = self.from.filter(|_| self.kind == OperationKind::Replace)?;
+        match self.to.filter(|_| is_over || self.is_whole) {
+            Some((to_ms, to)) => {
+                Some(Outage { from_ms, from, to_ms: Some(to_ms.max(from_ms)), to: Some(to) })
+            }
+            // What ends without the node on an instance has said why.
+            None => (!is_over).then_some(Outage { from_ms, from, to_ms: None, to: None }),
+        }
     }
 }
 

@@ -110,6 +110,7 @@ impl Run {
                     writeln!(told, "= {step}: {name}")
                 }
                 OperationEvent::RootMethodChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
+                OperationEvent::StepWaits { step, .. } => writeln!(told, "~ {step}"),
                 OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
