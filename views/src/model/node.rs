@@ -158,7 +158,7 @@ impl OpenWorkflow {
     fn new(operation: &Operation) -> Self {
         let stuck = match &operation.status {
             Status::Stuck { step, because, needs, .. } => {
-                Some(StuckStep { step: step.clone(), because: because.clone(), needs: needs.clone() })
+                Some(StuckStep { step: step.to_string(), because: because.clone(), needs: needs.clone() })
             }
             Status::Running | Status::Finished { .. } => None,
         };

@@ -42,6 +42,7 @@ use perennial_workflows::step::intent::{
     Intent, Launch, Preserve, RegisterImage, Release, ReleaseInterface, SnapshotAhead, SnapshotRoot,
     SnapshotVolume,
 };
+use perennial_workflows::step::name::{OfVolume, StepName};
 use perennial_workflows::view::plan::success;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -648,7 +649,7 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
                     step,
                     evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ..
-                }) if step.starts_with("final_snapshot:") => {
+                }) if matches!(step, StepName::OfVolume(OfVolume::FinalSnapshot, _)) => {
                     taken.extend(snapshots.iter().map(|taken| (stream.clone(), taken.snapshot.clone())));
                 }
                 Event::Backup(BackupEvent::Inherited { operation, snapshots, .. }) => {

@@ -110,7 +110,10 @@ impl Run {
                     writeln!(told, "= {step}: {name}")
                 }
                 OperationEvent::RootMethodChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
-                OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
+                OperationEvent::Dropped { steps, .. } => {
+                    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    writeln!(told, "! left out {}", steps.join(", "))
+                }
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),
