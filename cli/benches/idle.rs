@@ -24,7 +24,7 @@ use perennial_engine::ids::StreamId;
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, Journal, Which};
 use perennial_engine::limits::Limits;
-use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::queue::{DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
@@ -37,7 +37,7 @@ use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::resources::Carrier;
 use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, example};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// 2026-09-14T08:00:00Z.
 const EPOCH_MS: u64 = 1_789_372_800_000;
@@ -107,12 +107,8 @@ struct Counting(Arc<Counts>);
 impl Intercept for Counting {
     async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.0.appends.fetch_add(1, Ordering::Relaxed);
-        // Paused time does not jump while a blocking task runs: the journal's thread takes none of it.
-        let (written, waits) = std::sync::mpsc::channel::<()>();
-        tokio::task::spawn_blocking(move || waits.recv());
-        let appended = to.append(batch).await;
-        drop(written);
-        appended
+        let _still = StandStill::new();
+        to.append(batch).await
     }
 
     async fn lookup(
@@ -129,6 +125,82 @@ impl Intercept for Counting {
     }
 }
 
+/// Time stands still as long as this lives: paused time does not jump while a blocking task runs. What other
+/// threads do, those of the journal and of the queues, takes none of the clock's time then; otherwise each of
+/// their milliseconds would be as long as it is to the next timer, and the patience of steps would pass in it.
+struct StandStill {
+    _ends: std::sync::mpsc::Sender<()>,
+}
+
+impl StandStill {
+    fn new() -> Self {
+        let (ends, waits) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || waits.recv());
+        Self { _ends: ends }
+    }
+}
+
+/// An embedded queue whose calls take no time.
+struct Still {
+    queue: EmbeddedQueue,
+    clock: Clock,
+    /// It was sent to, or given a message back.
+    rung: Notify,
+}
+
+#[async_trait]
+impl Queue for Still {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
+        let _still = StandStill::new();
+        self.queue.send(messages).await?;
+        self.rung.notify_one();
+        Ok(())
+    }
+
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        let until_ms = self.clock.monotonic_ms() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let found = {
+                let _still = StandStill::new();
+                self.queue.receive(max, Duration::ZERO).await?
+            };
+            if !found.is_empty() || self.clock.monotonic_ms() >= until_ms {
+                if !found.is_empty() {
+                    // There may be more, and this receiver may have used their bell.
+                    self.rung.notify_one();
+                }
+                return Ok(found);
+            }
+            tokio::select! {
+                () = self.rung.notified() => {}
+                () = self.clock.sleep(perennial_store::queue::POLL) => {}
+            }
+        }
+    }
+
+    async fn extend(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError> {
+        let _still = StandStill::new();
+        self.queue.extend(receipt, visibility).await
+    }
+
+    async fn delete(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
+        let _still = StandStill::new();
+        self.queue.delete(receipts).await
+    }
+
+    async fn dead_letter(&self, delivery: &Delivery, reason: &str) -> Result<(), QueueError> {
+        self.queue.dead_letter(delivery, reason).await
+    }
+
+    async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.queue.dead_letters(max).await
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.queue.depth().await
+    }
+}
+
 async fn measure(nodes: usize, backups: bool, minutes: u64) {
     let directory = tempfile::tempdir().expect("a directory for the journal");
     let clock = Clock::scaled(EPOCH_MS, 1.0);
@@ -136,7 +208,8 @@ async fn measure(nodes: usize, backups: bool, minutes: u64) {
     let queue = |name: &str, durability| {
         let settings = QueueSettings { durability, ..QueueSettings::default() };
         let queue = EmbeddedQueue::open(directory.path(), name, settings, clock.clone());
-        Arc::new(queue.expect("a queue can be made")) as Arc<dyn Queue>
+        let queue = queue.expect("a queue can be made");
+        Arc::new(Still { queue, clock: clock.clone(), rung: Notify::new() }) as Arc<dyn Queue>
     };
     let submissions = queue("submissions", Durability::Durable);
     let interruptions = queue("interruptions", Durability::Durable);

@@ -164,7 +164,9 @@ impl Reads {
     /// Streams that may be written.
     #[must_use]
     pub fn written(streams: impl IntoIterator<Item = StreamId>) -> Self {
-        Self { written: streams.into_iter().collect(), ..Self::default() }
+        let mut reads = Self::default();
+        reads.written.extend(streams);
+        reads
     }
 
     /// And streams that are only looked at.
@@ -182,10 +184,10 @@ impl Reads {
     }
 
     /// Adds what another one names.
-    pub fn extend(&mut self, other: &Self) {
-        self.written.extend(other.written.iter().cloned());
-        self.observed.extend(other.observed.iter().cloned());
-        self.keys.extend(other.keys.iter().cloned());
+    pub fn extend(&mut self, other: Self) {
+        self.written.extend(other.written);
+        self.observed.extend(other.observed);
+        self.keys.extend(other.keys);
     }
 
     /// Whether nothing is named.

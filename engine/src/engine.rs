@@ -4,7 +4,6 @@
 //! and on a conflict again. There is no other path for recovery: [`Engine::ring_open_steps`] reads the open
 //! steps and rings.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -225,12 +224,12 @@ impl<D: Domain> Engine<D> {
                 }
                 Err(AppendError::Conflict { stream, expected, actual }) => {
                     debug!(%stream, %expected, %actual, "another writer was faster");
-                    self.cache().forget(read.loaded.keys());
+                    self.cache().forget(read.loaded.iter().map(|(stream, _)| stream));
                     last = Some(stream);
                 }
                 Err(AppendError::Duplicate { at, .. }) => return Err(ExecuteError::AlreadyDone { at }),
                 Err(error) => {
-                    self.cache().forget(read.loaded.keys());
+                    self.cache().forget(read.loaded.iter().map(|(stream, _)| stream));
                     return Err(ExecuteError::Append(error));
                 }
             }
@@ -245,7 +244,7 @@ impl<D: Domain> Engine<D> {
         turn: &mut Turn<'_>,
     ) -> Result<Read<D>, ExecuteError<D::Rejection>> {
         let inconsistent = |endless: Endless| ExecuteError::Inconsistent { why: endless.to_string() };
-        let mut read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+        let mut read = Read { reading: Reading::default(), loaded: Vec::new() };
         let mut restarts = 0;
         loop {
             let missing = read.reading.missing(command).map_err(inconsistent)?;
@@ -259,7 +258,7 @@ impl<D: Domain> Engine<D> {
                     let stream = missing.written.into_iter().next().unwrap_or_else(no_stream);
                     return Err(ExecuteError::Contended { stream });
                 }
-                read = Read { reading: Reading::default(), loaded: BTreeMap::new() };
+                read = Read { reading: Reading::default(), loaded: Vec::new() };
                 continue;
             }
             // Keys before streams: what was found is loaded later than it was found.
@@ -270,7 +269,7 @@ impl<D: Domain> Engine<D> {
             for stream in missing.written.into_iter().chain(missing.observed) {
                 let found = self.load_shown(&stream).await?;
                 read.reading.world.insert(stream.clone(), Arc::clone(&found.state), found.head);
-                read.loaded.insert(stream, found);
+                read.loaded.push((stream, found));
             }
         }
     }
@@ -366,7 +365,8 @@ impl<D: Domain> Engine<D> {
             }
         }
         for Append { stream, events, state } in decision.appends {
-            let before = read.loaded.get(&stream).filter(|_| read.reading.reads.written.contains(&stream));
+            let before = read.loaded.iter().find(|(read, _)| *read == stream).map(|(_, loaded)| loaded);
+            let before = before.filter(|_| read.reading.reads.written.contains(&stream));
             let Some(before) = before else {
                 return inconsistent(format!(
                     "a decision wrote to {stream}, which its reads do not name as written"
@@ -407,7 +407,8 @@ impl<D: Domain> Engine<D> {
 /// What a command is decided on.
 struct Read<D: Domain> {
     reading: Reading<D>,
-    loaded: BTreeMap<StreamId, Loaded<D>>,
+    /// Every stream that was read, once: there are few.
+    loaded: Vec<(StreamId, Loaded<D>)>,
 }
 
 /// What is to be written, and what is so after it.

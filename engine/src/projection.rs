@@ -18,6 +18,15 @@ fn step_row<I>(stream: &StreamId, step: &OpenStep<I>) -> OpenStepRow {
     }
 }
 
+/// Whether two steps of a stream have one row.
+fn has_same_row<I>(one: &OpenStep<I>, other: &OpenStep<I>) -> bool {
+    one.token == other.token
+        && one.step == other.step
+        && one.not_before_ms == other.not_before_ms
+        && one.deadline_ms == other.deadline_ms
+        && one.priority == other.priority
+}
+
 fn timer_row(stream: &StreamId, timer: &Timer) -> TimerRow {
     TimerRow { due_ms: timer.due_ms, stream: stream.clone(), name: timer.name.clone() }
 }
@@ -37,17 +46,16 @@ pub(crate) fn note_changes<I>(
         }
     }
     for step in &after.steps {
-        let row = step_row(stream, step);
         match before.steps.iter().find(|other| other.token == step.token) {
             None => {
                 bells.push(Doorbell { workflow: stream.clone(), token: step.token });
-                delta.opened.push(row);
+                delta.opened.push(step_row(stream, step));
             }
             // A deadline can move (resume); the row is replaced.
-            Some(other) if step_row(stream, other) != row => {
+            Some(other) if !has_same_row(other, step) => {
                 bells.push(Doorbell { workflow: stream.clone(), token: step.token });
                 delta.closed.push((stream.clone(), step.token));
-                delta.opened.push(row);
+                delta.opened.push(step_row(stream, step));
             }
             Some(_) => {}
         }

@@ -17,7 +17,26 @@ pub const READ_ROUNDS_MAX: u32 = 16;
 )]
 pub struct Endless {
     /// What it named last.
-    pub last: Reads,
+    pub last: Missing,
+}
+
+/// What a command is about and is not read yet, each once and in order of name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// Streams that the decision may append to.
+    pub written: Vec<StreamId>,
+    /// Streams that it only looks at.
+    pub observed: Vec<StreamId>,
+    /// Keys to look up.
+    pub keys: Vec<String>,
+}
+
+impl Missing {
+    /// Whether everything is read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.observed.is_empty() && self.keys.is_empty()
+    }
 }
 
 /// What has been read for one command. It reads nothing itself: the owner of the streams puts them into the
@@ -42,12 +61,21 @@ impl<D: Domain> Reading<D> {
     ///
     /// # Errors
     /// [`Endless`].
-    pub fn missing(&mut self, command: &D::Command) -> Result<Reads, Endless> {
-        let mut missing = D::reads(&self.world, command);
-        self.reads.extend(&missing);
-        missing.written.retain(|stream| self.world.head(stream).is_none());
-        missing.observed.retain(|stream| self.world.head(stream).is_none());
-        missing.keys.retain(|key| !self.world.was_looked_up(key));
+    pub fn missing(&mut self, command: &D::Command) -> Result<Missing, Endless> {
+        let named = D::reads(&self.world, command);
+        let is_unread = |stream: &&StreamId| self.world.head(stream).is_none();
+        let only_observed = named.observed.iter().filter(|stream| !named.written.contains(*stream));
+        let missing = Missing {
+            written: named.written.iter().filter(is_unread).cloned().collect(),
+            observed: only_observed.filter(is_unread).cloned().collect(),
+            keys: named.keys.iter().filter(|key| !self.world.was_looked_up(key)).cloned().collect(),
+        };
+        // Most commands name everything in the first round, and nothing else in the second one.
+        if self.rounds == 0 {
+            self.reads = named;
+        } else {
+            self.reads.extend(named);
+        }
         self.rounds += 1;
         if self.rounds > READ_ROUNDS_MAX && !missing.is_empty() {
             return Err(Endless { last: missing });

@@ -9,7 +9,7 @@
 //! further stream; then it tries without waiting, and if that stripe is taken, it gives all of its turns back
 //! and waits for them in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -34,13 +34,14 @@ impl Default for Turns {
 /// The turns that a command holds, given back when it is dropped.
 pub(crate) struct Turn<'t> {
     turns: &'t Turns,
-    held: BTreeMap<usize, MutexGuard<'t, ()>>,
+    /// By stripe, in no order: there are few.
+    held: Vec<(usize, MutexGuard<'t, ()>)>,
 }
 
 impl Turns {
     /// No turns yet.
     pub(crate) const fn none(&self) -> Turn<'_> {
-        Turn { turns: self, held: BTreeMap::new() }
+        Turn { turns: self, held: Vec::new() }
     }
 }
 
@@ -48,26 +49,31 @@ impl Turn<'_> {
     /// Adds the turns on further streams. `false`: other commands had a turn in between, so everything read
     /// under this turn has to be read again.
     #[must_use]
-    pub(crate) async fn take_further(&mut self, streams: &BTreeSet<StreamId>) -> bool {
-        let wanted: BTreeSet<usize> = streams.iter().map(stripe).collect();
-        for stripe in
-            wanted.iter().filter(|stripe| !self.held.contains_key(stripe)).copied().collect::<Vec<_>>()
-        {
+    pub(crate) async fn take_further(&mut self, streams: &[StreamId]) -> bool {
+        for stripe in streams.iter().map(stripe) {
+            if self.holds(stripe) {
+                continue;
+            }
             let Ok(turn) = self.turns.stripes[stripe].try_lock() else {
-                self.wait_for(wanted).await;
+                self.wait_for(streams).await;
                 return false;
             };
-            self.held.insert(stripe, turn);
+            self.held.push((stripe, turn));
         }
         true
     }
 
     /// Gives all turns back and takes them again with those that are wanted, in order.
-    async fn wait_for(&mut self, mut wanted: BTreeSet<usize>) {
-        wanted.extend(std::mem::take(&mut self.held).into_keys());
+    async fn wait_for(&mut self, streams: &[StreamId]) {
+        let mut wanted: BTreeSet<usize> = streams.iter().map(stripe).collect();
+        wanted.extend(std::mem::take(&mut self.held).into_iter().map(|(stripe, _)| stripe));
         for stripe in wanted {
-            self.held.insert(stripe, self.turns.stripes[stripe].lock().await);
+            self.held.push((stripe, self.turns.stripes[stripe].lock().await));
         }
+    }
+
+    fn holds(&self, stripe: usize) -> bool {
+        self.held.iter().any(|(held, _)| *held == stripe)
     }
 }
 

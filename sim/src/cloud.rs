@@ -440,6 +440,15 @@ impl Cloud for SimRegion {
         .await
     }
 
+    async fn doomed_spot_requests(&self, ids: &[SpotRequestId]) -> Result<Vec<SpotRequestView>, CloudError> {
+        self.call(Action::DescribeSpotInstanceRequests, |world, now| {
+            let mut found = world.describe_spot_requests(now, &Select::Ids(ids.to_vec()))?;
+            found.retain(SpotRequestView::is_doomed);
+            Ok(found)
+        })
+        .await
+    }
+
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {
         self.call(Action::DescribeInstanceStatus, |world, now| {
             world.begin_read(now, "DescribeInstanceStatus")?;

@@ -9,6 +9,8 @@
 //! | `rounds=` | how often each is run; the median by rate is shown | 3 |
 //! | `in_flight=` | only this many workflows in flight, and nothing else | all of 1, 8, 64, 256 |
 //! | `only=growth` | nothing but the last table | |
+//! | `only=execute` | nothing but the engine's own processor time, over a journal in memory | |
+//! | `workflows=` | how many workflows that runs | 100 000 |
 //! | `growth=` | how many workflows are finished before the last measurement; 0 for none | 100 000 |
 //! | `runtime=` | `multi` (two threads, as the binary has on this machine) or `current` | `multi` |
 //!
@@ -39,6 +41,7 @@ use perennial_engine::ids::{Seq, StreamId, Token};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, EventData, Journal};
 use perennial_engine::limits::Limits;
+use perennial_engine::memory::MemoryJournal;
 use perennial_engine::shutdown::Shutdown;
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
 use serde::{Deserialize, Serialize};
@@ -64,6 +67,9 @@ fn main() {
     runtime.unwrap().block_on(async {
         if argument("only", String::new()) == "growth" {
             return grow(growth).await;
+        }
+        if argument("only", String::new()) == "execute" {
+            return execute(argument("workflows", 100_000)).await;
         }
         if only > 0 {
             println!("{HEADER}");
@@ -165,6 +171,26 @@ async fn closed_loop(in_flight: usize, seconds: Duration) -> Run {
     };
     Bench::stop(bench).await;
     run
+}
+
+/// The processor time of the engine alone: each command of each workflow, one after the other, over a journal
+/// in memory, without dispatcher and queue.
+async fn execute(workflows: u64) {
+    let engine = Engine::<Noop>::new(Arc::new(MemoryJournal::default()), Clock::system());
+    let begun = Cpu::now();
+    for n in 0..workflows {
+        let workflow = StreamId::parse(&format!("workflow/node-{}.{n}", n % 997)).unwrap();
+        engine.execute(Command::Start { workflow: workflow.clone() }).await.unwrap();
+        for step in 1..=u64::from(STEPS) {
+            // Each append but the last ends with an intent, whose place is the token.
+            let (token, evidence) =
+                (Token(2 * step), Evidence { observed: "it is as it should be".to_owned() });
+            engine.execute(Command::Report { workflow: workflow.clone(), token, evidence }).await.unwrap();
+        }
+    }
+    let commands = workflows * (u64::from(STEPS) + 1);
+    let each_us = Cpu::since(begun).ours * 1e6 / commands as f64;
+    println!("{commands} commands, CPU µs each: {each_us:.2}");
 }
 
 /// One journal that grows: the rate of the same number of workflows after few and after many finished ones.

@@ -365,7 +365,7 @@ async fn survives_a_kill_after(step: &str) {
 async fn settled_steps(perennial: &Installation, stream: &str) -> Vec<String> {
     let events = perennial.stream(stream).await;
     let step = |event| match event {
-        Event::Operation(OperationEvent::StepSettled { step, .. }) => Some(step),
+        Event::Operation(OperationEvent::StepSettled { step, .. }) => Some(step.to_string()),
         _ => None,
     };
     events.into_iter().filter_map(step).collect()

@@ -29,6 +29,7 @@ use perennial_workflows::model::backup_id::{BackupId, CatalogId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
 use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::step::name::Only;
 use perennial_workflows::view::history::Entry;
 use perennial_workflows::view::plan::{Assumption, Presence};
 use serde::Serialize;
@@ -128,7 +129,7 @@ fn stuck() -> Script {
     let stream = workflow("db-1.2").stream();
     let script = Script::of_db_1(|of, seq| *of == workflow("db-1.2").stream() && seq == 4);
     let stuck = OperationEvent::Stuck {
-        step: "launch".to_owned(),
+        step: Only::Launch.into(),
         because: "no such subnet".to_owned(),
         needs: "name another subnet".to_owned(),
     };

@@ -71,15 +71,15 @@ fn tell(recorded: &RecordedEvent) {
         }
         OperationEvent::Stuck { step, because, needs } => {
             let (because, needs) = (because.escape_debug().to_string(), needs.escape_debug().to_string());
-            warn!(%node, workflow, step, because, needs, "a workflow is stuck: a person must help");
+            warn!(%node, workflow, %step, because, needs, "a workflow is stuck: a person must help");
         }
         OperationEvent::StepWaits { step, because, hindered: true, looks, .. } => {
             let because = because.escape_debug().to_string();
-            warn!(%node, workflow, step, because, looks, "a step is hindered; it goes on by itself");
+            warn!(%node, workflow, %step, because, looks, "a step is hindered; it goes on by itself");
         }
         OperationEvent::StepWaits { step, because, looks, .. } => {
             let because = because.escape_debug().to_string();
-            info!(%node, workflow, step, because, looks, "a step waits");
+            info!(%node, workflow, %step, because, looks, "a step waits");
         }
         OperationEvent::RootMethodChosen { from, to, because, .. } => {
             let because = because.escape_debug().to_string();

@@ -3,4 +3,5 @@
 pub mod backup;
 pub mod evidence;
 pub mod intent;
+pub mod name;
 pub mod wake_hint;

@@ -51,6 +51,7 @@ use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+use crate::step::name::StepName;
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::{Settled, is_candidate, lost};
@@ -58,7 +59,7 @@ use crate::steps::settled::{Settled, is_candidate, lost};
 /// One kind of step.
 pub(crate) trait Step {
     /// Its name: the same for every attempt at the same thing.
-    fn name(&self) -> String;
+    fn name(&self) -> StepName;
 
     /// How long it may take, and what happens then.
     fn patience(&self) -> Patience;
@@ -196,7 +197,7 @@ impl Intent {
 
     /// The step's name: the same for every attempt at the same thing.
     #[must_use]
-    pub fn step(&self) -> String {
+    pub fn step(&self) -> StepName {
         self.as_step().name()
     }
 

@@ -31,13 +31,14 @@ impl Narrator {
             }
             OperationEvent::StepSettled { step, token, evidence } => {
                 let intent = self.intents.remove(&(id.clone(), *token))?;
-                (step.clone(), in_words(&intent, evidence))
+                (step.to_string(), in_words(&intent, evidence))
             }
             OperationEvent::StepWaits { step, because, .. } => (step.clone(), format!("waits: {because}")),
             OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 (format!("root: {to}"), format!("instead of {from}: {because}"))
             }
             OperationEvent::Dropped { steps, because } => {
+                let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
                 ("left out".to_owned(), format!("{}: {because}", steps.join(", ")))
             }
             OperationEvent::CandidateLost { instance, because } => {

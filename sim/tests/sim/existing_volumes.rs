@@ -90,12 +90,12 @@ async fn is_alike(lab: &Lab) {
 }
 
 /// The names of steps, without the ids in them, and how often each is intended.
-fn counted<'a>(steps: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32> {
+fn counted(steps: impl Iterator<Item = String>) -> BTreeMap<String, u32> {
     let mut counted = BTreeMap::new();
     for step in steps {
         let name = match step.split_once(':') {
             Some((kind, of)) if of.contains('-') => kind,
-            _ => step,
+            _ => &step,
         };
         *counted.entry(name.to_owned()).or_default() += 1;
     }
@@ -118,11 +118,11 @@ async fn a_copy_goes_on_in_another_zone_as_the_plan_says_and_the_volume_is_never
             let plan = plan_assuming(&spec, Some(&node), missing).unwrap();
             let note = format!("data is {volume}, which was there before the node and stays in its zone");
             assert!(plan.notes.iter().any(|told| told.starts_with(&note)), "{:?}", plan.notes);
-            let predicted = counted(plan.story.steps.iter().map(|step| step.step.as_str()));
+            let predicted = counted(plan.story.steps.iter().map(|step| step.step.clone()));
             lab.submit("node.replace", "db-1", json!({})).await;
             lab.rest("db-1", 2).await;
             let done = lab.operation("db-1.2").await;
-            let done = counted(done.steps.values().map(|record| record.step.as_str()));
+            let done = counted(done.steps.values().map(|record| record.step.to_string()));
             assert_eq!(done, predicted, "{network:?} {root:?}: the plan\n{}", lab.story().await);
             lab.check("db-1", &["before"]).await;
             is_left(&lab, &volume).await;
@@ -298,7 +298,8 @@ async fn when_the_copy_is_lost_before_the_end_a_new_one_begins_not_the_old_conte
     lab.submit("workflow.resume", "db-1", json!({ "workflow": "db-1.2", "accept_loss": ["data"] })).await;
     lab.rest("db-1", 2).await;
     let operation = lab.operation("db-1.2").await;
-    let taken = operation.steps.values().filter(|record| record.step == "claim_volume:data").count();
+    let taken =
+        operation.steps.values().filter(|record| record.step.to_string() == "claim_volume:data").count();
     assert_eq!(taken, 0, "{}", lab.story().await);
     assert_ne!(lab.volume("db-1", "data").await, volume);
     is_left(&lab, &volume).await;

@@ -112,14 +112,15 @@ async fn nothing_waits_for_it_but_the_end() {
             provisioned(settings, |spec| spec.backup = Some(BackupSpec { at_release, ..SELDOM })).await;
         interrupt(&mut lab).await;
         let operation = lab.operation("db-1.2").await;
-        let of = |step: &str| operation.steps.values().find(|record| record.step == step).unwrap().clone();
+        let of = |step: &str| {
+            operation.steps.values().find(|record| record.step.to_string() == step).unwrap().clone()
+        };
         for (freed, used) in [("release:data", "attach:data"), ("release:root", "adopt_root")] {
             let free_ms = of(freed).outcome.unwrap().1;
             assert_eq!(of(used).intended_at_ms, free_ms, "{used} is opened with the end of {freed}");
-            let snapshot = operation
-                .steps
-                .values()
-                .find(|record| record.step == format!("final_{}", freed.replace("release", "snapshot")));
+            let snapshot = operation.steps.values().find(|record| {
+                record.step.to_string() == format!("final_{}", freed.replace("release", "snapshot"))
+            });
             assert_eq!(snapshot.map(|record| record.intended_at_ms), at_release.then_some(free_ms));
         }
         lab.clock.sleep(MINUTE).await;
@@ -270,7 +271,7 @@ async fn a_cancelled_handover_leaves_no_snapshot_behind() {
         operation
             .steps
             .values()
-            .any(|record| record.step.starts_with("final_snapshot:") && record.outcome.is_some())
+            .any(|record| record.step.to_string().starts_with("final_snapshot:") && record.outcome.is_some())
             && operation.no_return().is_none()
     })
     .await;

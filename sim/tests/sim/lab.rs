@@ -17,6 +17,7 @@ use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
+use perennial_sim::world::World;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::port::Tags;
@@ -31,6 +32,7 @@ use perennial_workflows::model::backup_id::catalog_key;
 use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
+use perennial_workflows::model::resources::Carrier;
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
@@ -509,47 +511,8 @@ impl Lab {
                     assert!(content.contains(record), "{slot} lost {record:?}, it has {content:?}\n{story}");
                 }
             }
-            if spec.persist.root != RootMode::None {
-                let doomed = world.would_be_deleted_with(&carrier.instance);
-                let kept: Vec<String> = node
-                    .resources
-                    .volumes
-                    .values()
-                    .map(|held| held.volume.to_string())
-                    .chain(node.resources.interface.iter().map(|held| held.interface.to_string()))
-                    .filter(|id| doomed.contains(id))
-                    .collect();
-                assert_eq!(kept, Vec::<String>::new(), "these would die with the instance\n{story}");
-            }
-            // The interface that has the node's address: a second one, or the instance's primary one.
-            let addressed = match (&node.resources.interface, spec.persist.network) {
-                (Some(held), NetworkMode::SecondaryEni) => held.interface.clone(),
-                _ => carrier.interface.clone(),
-            };
-            if let Some(address) = node.resources.address {
-                let view = world.interface_view(&addressed).expect("the interface exists");
-                assert!(
-                    view.primary_ip == address || view.secondary_ips.contains(&address),
-                    "{address} is not on {addressed}\n{story}"
-                );
-                let on = view.attachment.expect("it is attached");
-                assert_eq!(
-                    on.instance.as_ref(),
-                    Some(&carrier.instance),
-                    "{addressed} is elsewhere\n{story}"
-                );
-                let second = spec.persist.network == NetworkMode::SecondaryEni;
-                assert_eq!(on.device_index, u32::from(second), "{story}");
-            }
-            if let Some(held) = &node.resources.elastic {
-                let leads_to = world.known_elastic(held.allocation.as_str()).unwrap().association.clone();
-                let leads_to =
-                    leads_to.unwrap_or_else(|| panic!("{} leads nowhere\n{story}", held.public_ip));
-                assert_eq!(leads_to.interface, addressed, "{} leads elsewhere\n{story}", held.public_ip);
-                if spec.persist.network.moves_address() {
-                    assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
-                }
-            }
+            check_survives(world, &node, &carrier, &story);
+            check_addresses(world, &node, &carrier, &story);
             let mut expected: BTreeSet<String> = backups.clone();
             expected.insert(carrier.instance.to_string());
             expected.insert(carrier.interface.to_string());
@@ -643,6 +606,52 @@ impl Lab {
             format!("{at:9.2} {:24} {:28} {body}\n", event.stream.as_str(), event.data.kind)
         })
         .collect()
+    }
+}
+
+/// Nothing that is kept would die with the instance.
+fn check_survives(world: &World, node: &Node, carrier: &Carrier, story: &str) {
+    if node.spec.as_ref().unwrap().persist.root == RootMode::None {
+        return;
+    }
+    let doomed = world.would_be_deleted_with(&carrier.instance);
+    let kept: Vec<String> = node
+        .resources
+        .volumes
+        .values()
+        .map(|held| held.volume.to_string())
+        .chain(node.resources.interface.iter().map(|held| held.interface.to_string()))
+        .filter(|id| doomed.contains(id))
+        .collect();
+    assert_eq!(kept, Vec::<String>::new(), "these would die with the instance\n{story}");
+}
+
+/// The node's addresses lead to its instance.
+fn check_addresses(world: &World, node: &Node, carrier: &Carrier, story: &str) {
+    let spec = node.spec.as_ref().unwrap();
+    // The interface that has the node's address: a second one, or the instance's primary one.
+    let addressed = match (&node.resources.interface, spec.persist.network) {
+        (Some(held), NetworkMode::SecondaryEni) => held.interface.clone(),
+        _ => carrier.interface.clone(),
+    };
+    if let Some(address) = node.resources.address {
+        let view = world.interface_view(&addressed).expect("the interface exists");
+        assert!(
+            view.primary_ip == address || view.secondary_ips.contains(&address),
+            "{address} is not on {addressed}\n{story}"
+        );
+        let on = view.attachment.expect("it is attached");
+        assert_eq!(on.instance.as_ref(), Some(&carrier.instance), "{addressed} is elsewhere\n{story}");
+        let second = spec.persist.network == NetworkMode::SecondaryEni;
+        assert_eq!(on.device_index, u32::from(second), "{story}");
+    }
+    if let Some(held) = &node.resources.elastic {
+        let leads_to = world.known_elastic(held.allocation.as_str()).unwrap().association.clone();
+        let leads_to = leads_to.unwrap_or_else(|| panic!("{} leads nowhere\n{story}", held.public_ip));
+        assert_eq!(leads_to.interface, addressed, "{} leads elsewhere\n{story}", held.public_ip);
+        if spec.persist.network.moves_address() {
+            assert_eq!(Some(leads_to.private_ip), node.resources.address, "{story}");
+        }
     }
 }
 

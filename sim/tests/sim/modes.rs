@@ -76,12 +76,12 @@ async fn lose(lab: &mut Lab, loss: Loss) {
 }
 
 /// The names of steps, without the ids in them, and how often each is intended.
-fn counted<'a>(steps: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32> {
+fn counted(steps: impl Iterator<Item = String>) -> BTreeMap<String, u32> {
     let mut counted = BTreeMap::new();
     for step in steps {
         let name = match step.split_once(':') {
             Some((kind, of)) if of.contains('-') => kind,
-            _ => step,
+            _ => &step,
         };
         *counted.entry(name.to_owned()).or_default() += 1;
     }
@@ -96,7 +96,7 @@ fn predicted(node: &Node, row: Row) -> BTreeMap<String, u32> {
         capacity_here: missing(row.zone == Zone::Other),
     };
     let plan = plan_assuming(node.spec.as_ref().unwrap(), Some(node), assumption).unwrap();
-    counted(plan.story.steps.iter().map(|step| step.step.as_str()))
+    counted(plan.story.steps.iter().map(|step| step.step.clone()))
 }
 
 /// What it did.
@@ -108,7 +108,7 @@ async fn taken(lab: &Lab, row: Row) -> BTreeMap<String, u32> {
             matches!(&record.outcome, Some((Evidence::NotAsked { because: NotAsked::Remembered { .. } }, _)));
         !(passed_over && row.zone != Zone::Other)
     });
-    counted(records.map(|record| record.step.as_str()))
+    counted(records.map(|record| record.step.to_string()))
 }
 
 async fn run(row: Row) {

@@ -92,7 +92,7 @@ async fn a_second_interface_may_leave_an_instance_that_still_runs() {
     let (left, fenced) = (first(Action::DetachNetworkInterface), first(Action::TerminateInstances));
     assert!(left.is_some() && left < fenced, "{left:?}, {fenced:?}\n{}", lab.story().await);
     let operation = lab.operation("db-1.2").await;
-    let name = |step: &str| operation.steps.values().any(|record| record.step == step);
+    let name = |step: &str| operation.steps.values().any(|record| record.step.to_string() == step);
     assert!(name("detach_interface") && !name("release_interface"), "{}", lab.story().await);
 }
 

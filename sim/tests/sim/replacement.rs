@@ -123,7 +123,7 @@ async fn left_out(lead_s: u64, network: NetworkMode) -> (Vec<String>, bool) {
     for (_, event) in &events {
         if let OperationEvent::Dropped { steps, because } = event {
             assert!(because.contains(old.as_str()), "{because}");
-            dropped.extend(steps.clone());
+            dropped.extend(steps.iter().map(ToString::to_string));
         }
     }
     let detached = events.iter().any(|(_, event)| {

@@ -38,7 +38,7 @@ fn made(lab: &Lab, action: Action) -> usize {
 /// How often a step of this name was intended.
 async fn intended(lab: &Lab, name: &str) -> usize {
     let operation = lab.operation("db-1.2").await;
-    operation.steps.values().filter(|record| record.step.starts_with(name)).count()
+    operation.steps.values().filter(|record| record.step.to_string().starts_with(name)).count()
 }
 
 #[tokio::test(start_paused = true)]

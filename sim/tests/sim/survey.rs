@@ -255,8 +255,13 @@ async fn a_node_that_may_not_go_on_demand_waits_until_spot_costs_less() {
         assert_eq!(asked(&lab, "db-1.2").await, Vec::<String>::new(), "{network:?}");
         let state = lab.region.with(|world, _| world.instance(&old).unwrap().state);
         assert_eq!(state.to_string(), "running", "{network:?}: the old instance carries it meanwhile");
-        let surveys =
-            lab.operation("db-1.2").await.steps.values().filter(|record| record.step == "survey").count();
+        let surveys = lab
+            .operation("db-1.2")
+            .await
+            .steps
+            .values()
+            .filter(|record| record.step.to_string() == "survey")
+            .count();
         assert!((4..12).contains(&surveys), "{network:?}: {surveys} surveys in twenty minutes");
         prices(&lab, &[("r6i.large", 59)]);
         lab.rest("db-1", 2).await;
@@ -289,7 +294,7 @@ async fn hints_that_are_refused_are_recorded_and_hold_nothing_up() {
 /// How long an operation took from its start to its first launch, in seconds.
 async fn until_launch(lab: &Lab, id: &str) -> f64 {
     let operation = lab.operation(id).await;
-    let launch = operation.steps.values().find(|record| record.step == "launch").unwrap();
+    let launch = operation.steps.values().find(|record| record.step.to_string() == "launch").unwrap();
     (launch.intended_at_ms - operation.started_at_ms) as f64 / 1_000.0
 }
 
@@ -498,10 +503,11 @@ async fn a_way_back_that_finds_spot_too_expensive_is_undone() {
 }
 
 /// The names of steps without the ids in them, and how often each is intended.
-fn counted<'a>(steps: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32> {
+fn counted(steps: impl Iterator<Item = String>) -> BTreeMap<String, u32> {
     let mut counted = BTreeMap::new();
     for step in steps {
-        let name = step.split_once(':').filter(|(_, of)| of.contains('-')).map_or(step, |(kind, _)| kind);
+        let name =
+            step.split_once(':').filter(|(_, of)| of.contains('-')).map_or(step.as_str(), |(kind, _)| kind);
         *counted.entry(name.to_owned()).or_default() += 1;
     }
     counted
@@ -519,11 +525,11 @@ async fn a_plan_predicts_a_surveyed_replacement_and_says_where_its_pools_come_fr
         assert_eq!(planned.pools.len(), 12);
         assert_eq!(planned.pools[0].to_string(), "m6a.large spot");
         assert!(planned.notes.iter().any(|note| note.starts_with("The pools are those of the last survey")));
-        let predicted = counted(planned.story.steps.iter().map(|step| step.step.as_str()));
+        let predicted = counted(planned.story.steps.iter().map(|step| step.step.clone()));
         lab.submit("node.replace", "db-1", json!({})).await;
         lab.rest("db-1", 2).await;
         let operation = lab.operation("db-1.2").await;
-        let taken = counted(operation.steps.values().map(|record| record.step.as_str()));
+        let taken = counted(operation.steps.values().map(|record| record.step.to_string()));
         assert_eq!(taken, predicted, "{network:?}");
         whole(&lab).await;
     }

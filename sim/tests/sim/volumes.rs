@@ -262,7 +262,11 @@ async fn a_live_detach_that_hangs_gives_way_to_the_fence() {
         lab.check("db-1", &["before"]).await;
         let steps = lab.operation("db-1.2").await;
         let settled = |name: &str| {
-            steps.steps.values().find(|record| record.step == name).and_then(|record| record.outcome.clone())
+            steps
+                .steps
+                .values()
+                .find(|record| record.step.to_string() == name)
+                .and_then(|record| record.outcome.clone())
         };
         let (detach, fenced) = (settled("detach:data").unwrap(), settled(&format!("fence:{old}")).unwrap());
         assert!(detach.1 <= fenced.1, "{detach:?} {fenced:?}");

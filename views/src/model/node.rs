@@ -192,7 +192,7 @@ impl OpenWorkflow {
     fn new(operation: &Operation) -> Self {
         let stuck = match &operation.status {
             Status::Stuck { step, because, needs, .. } => {
-                Some(StuckStep { step: step.clone(), because: because.clone(), needs: needs.clone() })
+                Some(StuckStep { step: step.to_string(), because: because.clone(), needs: needs.clone() })
             }
             Status::Running | Status::Finished { .. } => None,
         };
@@ -209,7 +209,11 @@ impl OpenWorkflow {
 fn waiting(record: &StepRecord) -> Option<WaitingStep> {
     let waits = record.waits.as_ref().filter(|_| record.outcome.is_none())?;
     let step = record.step.clone();
-    Some(WaitingStep { step, since_ms: record.intended_at_ms, waits: WaitsView::new(waits) })
+    Some(WaitingStep {
+        step: step.to_string(),
+        since_ms: record.intended_at_ms,
+        waits: WaitsView::new(waits),
+    })
 }
 
 /// A signal about the instance of a node that led to nothing.

@@ -132,7 +132,7 @@ impl StepView {
         let (evidence, settled_at_ms) = record.outcome.clone().unzip();
         Self {
             token: token.0,
-            step: record.step.clone(),
+            step: record.step.to_string(),
             attempt: record.attempt,
             intended_at_ms: record.intended_at_ms,
             not_before_ms: record.not_before_ms,
@@ -171,9 +171,11 @@ impl WorkflowProgress {
     pub fn after(self, event: &OperationEvent) -> Self {
         match event {
             OperationEvent::Finished { outcome, .. } => Self::Finished(*outcome),
-            OperationEvent::Stuck { step, because, needs } => {
-                Self::Stuck(StuckStep { step: step.clone(), because: because.clone(), needs: needs.clone() })
-            }
+            OperationEvent::Stuck { step, because, needs } => Self::Stuck(StuckStep {
+                step: step.to_string(),
+                because: because.clone(),
+                needs: needs.clone(),
+            }),
             OperationEvent::Resumed { .. } | OperationEvent::CancelRequested { .. } => Self::Running,
             _ => self,
         }

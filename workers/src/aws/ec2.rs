@@ -169,6 +169,35 @@ impl Ec2 {
         })
         .await
     }
+
+    async fn described_spot_requests(
+        &self,
+        select: &Select<SpotRequestId>,
+        also: &[Filter],
+    ) -> Result<Vec<SpotRequestView>, CloudError> {
+        let action = Action::DescribeSpotInstanceRequests;
+        let mut found = Vec::new();
+        for mut filters in filters("spot-instance-request-id", select, SpotRequestId::as_str) {
+            filters.extend_from_slice(also);
+            let filters = &filters;
+            let page = all_pages(action, move |token| async move {
+                let page = self
+                    .client
+                    .describe_spot_instance_requests()
+                    .set_filters(Some(filters.clone()))
+                    .max_results(self.page_size)
+                    .set_next_token(token)
+                    .send()
+                    .await
+                    .map_err(failed(action))?;
+                let tagged = |request: &_| Ok((views::spot_request(request)?, views::tags(request.tags())));
+                Ok((seen(action, page.spot_instance_requests(), tagged)?, page.next_token))
+            });
+            found.extend(page.await?);
+        }
+        found.retain(|(view, tags)| selects(select, &view.id, tags));
+        Ok(found.into_iter().map(|(view, _)| view).collect())
+    }
 }
 
 #[async_trait]
@@ -355,26 +384,16 @@ impl Cloud for Ec2 {
         &self,
         select: &Select<SpotRequestId>,
     ) -> Result<Vec<SpotRequestView>, CloudError> {
-        let action = Action::DescribeSpotInstanceRequests;
-        let mut found = Vec::new();
-        for filters in &filters("spot-instance-request-id", select, SpotRequestId::as_str) {
-            let page = all_pages(action, move |token| async move {
-                let page = self
-                    .client
-                    .describe_spot_instance_requests()
-                    .set_filters(Some(filters.clone()))
-                    .max_results(self.page_size)
-                    .set_next_token(token)
-                    .send()
-                    .await
-                    .map_err(failed(action))?;
-                let tagged = |request: &_| Ok((views::spot_request(request)?, views::tags(request.tags())));
-                Ok((seen(action, page.spot_instance_requests(), tagged)?, page.next_token))
-            });
-            found.extend(page.await?);
-        }
-        found.retain(|(view, tags)| selects(select, &view.id, tags));
-        Ok(found.into_iter().map(|(view, _)| view).collect())
+        self.described_spot_requests(select, &[]).await
+    }
+
+    async fn doomed_spot_requests(&self, ids: &[SpotRequestId]) -> Result<Vec<SpotRequestView>, CloudError> {
+        let begins = SpotRequestView::DOOMED.map(|begins| format!("{begins}*"));
+        let doomed = filter("status-code", begins);
+        let mut found = self.described_spot_requests(&Select::Ids(ids.to_vec()), &[doomed]).await?;
+        // An endpoint that does not know the filter shows others too.
+        found.retain(SpotRequestView::is_doomed);
+        Ok(found)
     }
 
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError> {

@@ -194,6 +194,7 @@ budgeted! {
     DescribeSpotPriceHistory: fn spot_prices(&self, types: &[String], zone: &str, now_ms: u64) -> BTreeMap<String, String>;
     GetSpotPlacementScores: fn placement_score(&self, types: &[String], zone: &str) -> Option<u8>;
     DescribeSpotInstanceRequests: fn spot_requests(&self, select: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+    DescribeSpotInstanceRequests: fn doomed_spot_requests(&self, ids: &[SpotRequestId]) -> Vec<SpotRequestView>;
     DescribeInstanceStatus: fn impaired(&self) -> Vec<ImpairedView>;
     DescribeReplaceRootVolumeTasks: fn root_tasks(&self, instance: &InstanceId) -> Vec<RootTaskView>;
     GetInstanceUefiData: fn uefi_data(&self, instance: &InstanceId) -> Option<String>;
@@ -269,6 +270,7 @@ mod tests {
             fn spot_prices(t: &[String], z: &str, n: u64) -> BTreeMap<String, String>;
             fn placement_score(t: &[String], z: &str) -> Option<u8>;
             fn spot_requests(s: &Select<SpotRequestId>) -> Vec<SpotRequestView>;
+            fn doomed_spot_requests(i: &[SpotRequestId]) -> Vec<SpotRequestView>;
             fn impaired() -> Vec<ImpairedView>;
             fn root_tasks(i: &InstanceId) -> Vec<RootTaskView>;
             fn uefi_data(i: &InstanceId) -> Option<String>;

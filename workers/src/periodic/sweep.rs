@@ -125,10 +125,8 @@ impl Sweep {
             watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
         let mut doomed = BTreeMap::new();
         for chunk in requests.chunks(CHUNK) {
-            for request in self.looks.cloud.spot_requests(&Select::Ids(chunk.to_vec())).await? {
-                if is_doomed(&request.status) {
-                    doomed.insert(request.id, request.status);
-                }
+            for request in self.looks.cloud.doomed_spot_requests(chunk).await? {
+                doomed.insert(request.id, request.status);
             }
         }
         self.missing.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
@@ -333,14 +331,6 @@ fn doom(status: &str) -> String {
     format!("{action} (spot request: {status})")
 }
 
-/// Whether a spot request's status says that its instance is being taken by EC2 (EC2 User Guide, Spot request
-/// status). Our own terminations say `instance-terminated-by-user`.
-fn is_doomed(status: &str) -> bool {
-    status.starts_with("marked-for-")
-        || (status.starts_with("instance-terminated-") && status != "instance-terminated-by-user")
-        || status.starts_with("instance-stopped-")
-}
-
 /// Why a sweep could not be finished.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -353,25 +343,4 @@ enum SweepError {
     /// The cloud cannot be read.
     #[error(transparent)]
     Cloud(#[from] CloudError),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ec2s_own_taking_counts_as_doomed() {
-        for status in [
-            "marked-for-termination",
-            "instance-terminated-no-capacity",
-            "instance-terminated-by-price",
-            "marked-for-stop",
-            "instance-stopped-no-capacity",
-        ] {
-            assert!(is_doomed(status), "{status}");
-        }
-        for status in ["fulfilled", "instance-terminated-by-user", "pending-fulfillment", ""] {
-            assert!(!is_doomed(status), "{status}");
-        }
-    }
 }

@@ -62,6 +62,9 @@ pub trait Cloud: Send + Sync + 'static {
     /// DescribeSpotInstanceRequests.
     async fn spot_requests(&self, select: &Select<SpotRequestId>)
     -> Result<Vec<SpotRequestView>, CloudError>;
+    /// DescribeSpotInstanceRequests: those of these whose instance EC2 takes or took
+    /// ([`SpotRequestView::is_doomed`]). Filtered by EC2: a fleet in order answers with nothing.
+    async fn doomed_spot_requests(&self, ids: &[SpotRequestId]) -> Result<Vec<SpotRequestView>, CloudError>;
     /// DescribeInstanceStatus, once for each check: the running instances of the region whose status checks
     /// fail, each once.
     async fn impaired(&self) -> Result<Vec<ImpairedView>, CloudError>;

@@ -379,6 +379,20 @@ pub struct SpotRequestView {
     pub instance: Option<InstanceId>,
 }
 
+impl SpotRequestView {
+    /// What the statuses that mean it begin with (EC2 User Guide, "Get the status of a Spot Instance
+    /// request").
+    pub const DOOMED: [&'static str; 3] = ["marked-for-", "instance-terminated-", "instance-stopped-"];
+
+    /// Whether EC2 takes or took its instance, by its status. Our own terminations say
+    /// `instance-terminated-by-user`.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        self.status != "instance-terminated-by-user"
+            && Self::DOOMED.iter().any(|begins| self.status.starts_with(begins))
+    }
+}
+
 /// An Elastic IP address, as DescribeAddresses shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElasticView {
@@ -390,4 +404,31 @@ pub struct ElasticView {
     pub leads_to: Option<(InterfaceId, Option<Ipv4Addr>)>,
     /// The instance of that interface.
     pub instance: Option<InstanceId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ec2s_own_taking_counts_as_doomed() {
+        let of = |status: &str| SpotRequestView {
+            id: SpotRequestId::parse("sir-0123456789abcdef0").unwrap(),
+            status: status.to_owned(),
+            persistent: false,
+            instance: None,
+        };
+        for status in [
+            "marked-for-termination",
+            "instance-terminated-no-capacity",
+            "instance-terminated-by-price",
+            "marked-for-stop",
+            "instance-stopped-no-capacity",
+        ] {
+            assert!(of(status).is_doomed(), "{status}");
+        }
+        for status in ["fulfilled", "instance-terminated-by-user", "pending-fulfillment", ""] {
+            assert!(!of(status).is_doomed(), "{status}");
+        }
+    }
 }

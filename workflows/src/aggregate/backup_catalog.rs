@@ -80,6 +80,7 @@ use crate::model::signal::Cause;
 use crate::model::volume::{Slot, TagMap, TakenSnapshot};
 use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::intent::Intent;
+use crate::step::name::StepName;
 
 /// How many backups a backup catalog has before the next one goes on: eight hours of one every five
 /// minutes, about a thousand events.
@@ -185,7 +186,7 @@ pub enum BackupEvent {
         /// Of which backup.
         backup: u64,
         /// Its name.
-        step: String,
+        step: StepName,
         /// The request.
         intent: BackupIntent,
         /// Not to be run before this time.
@@ -199,7 +200,7 @@ pub enum BackupEvent {
         #[schemars(with = "u64")]
         token: Token,
         /// Its name, for readers.
-        step: String,
+        step: StepName,
         /// What was observed.
         evidence: BackupEvidence,
     },
@@ -469,12 +470,12 @@ pub struct BackupStep {
     /// Of which backup.
     pub backup: u64,
     /// Its name there.
-    pub name: String,
+    pub name: StepName,
 }
 
 impl std::fmt::Display for BackupStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&self.name)
+        self.name.fmt(f)
     }
 }
 

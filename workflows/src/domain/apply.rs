@@ -17,6 +17,7 @@ use crate::model::resources::Resources;
 use crate::model::signal::Cause;
 use crate::operation::state::{Operation, Status};
 use crate::spec::node::NodeSpec;
+use crate::step::name::Only;
 
 /// Whether an operation launches instances by the node's file, and is to reach its end.
 fn takes_files(open: &Operation) -> bool {
@@ -184,7 +185,7 @@ impl Decider<'_> {
                     Some(candidate) => {
                         format!("should {} be lost, the next launch follows it", candidate.instance)
                     }
-                    None if open.has_open("launch") || open.facts.ladder.rounds > 0 => {
+                    None if open.has_open(&Only::Launch.into()) || open.facts.ladder.rounds > 0 => {
                         "its next launch follows the file, and does not wait".to_owned()
                     }
                     None => "its launch follows the file".to_owned(),

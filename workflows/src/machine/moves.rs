@@ -18,6 +18,7 @@ use crate::rules::{address_pool, capacity};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+use crate::step::name::{Only, StepName};
 use crate::steps::OnTimeout;
 use crate::steps::settled;
 use crate::workflow::dispatch;
@@ -82,7 +83,7 @@ impl Workflow for Operation {
     type Command = OperationCommand;
     type Event = OperationEvent;
     type State = Self;
-    type Step = String;
+    type Step = StepName;
     type Intent = Intent;
     type Evidence = Evidence;
     type Rejection = Refusal;
@@ -104,7 +105,7 @@ impl Workflow for Operation {
     fn settle(
         machine: &mut Machine<Self>,
         token: Token,
-        record: &StepRecord<String, Intent>,
+        record: &StepRecord<StepName, Intent>,
         evidence: Evidence,
     ) -> Result<(), Refusal> {
         let (step, intent, op) = (&record.step, record.intent.as_ref(), machine.state());
@@ -138,7 +139,7 @@ impl Workflow for Operation {
         fold::evolve(state, stamp, event)
     }
 
-    fn due(state: &Self) -> Vec<Due<String, Intent>> {
+    fn due(state: &Self) -> Vec<Due<StepName, Intent>> {
         let due = dispatch::rules(state).into_iter().map(|due| Due {
             step: due.intent.step(),
             budget_ms: due.intent.budget_ms(),
@@ -148,7 +149,7 @@ impl Workflow for Operation {
         due.collect()
     }
 
-    fn intended(state: &Self, intended: Intended<String, Intent>) -> OperationEvent {
+    fn intended(state: &Self, intended: Intended<StepName, Intent>) -> OperationEvent {
         OperationEvent::StepIntended {
             attempt: state.next_attempt(&intended.step),
             step: intended.step,
@@ -158,18 +159,18 @@ impl Workflow for Operation {
         }
     }
 
-    fn priority(_: &StepRecord<String, Intent>) -> i32 {
+    fn priority(_: &StepRecord<StepName, Intent>) -> i32 {
         0
     }
 
-    fn is_optional(state: &Self, record: &StepRecord<String, Intent>) -> bool {
+    fn is_optional(state: &Self, record: &StepRecord<StepName, Intent>) -> bool {
         let (intent, step) = (record.intent.as_ref(), record.intent.as_step());
         step.is_only_good_in_time()
             || state.may_be_left(intent)
             || (state.gives_up() && !step.is_needed_by_undo(state))
     }
 
-    fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
+    fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<StepName, Intent>)> {
         let is_over = matches!(state.status, Status::Finished { .. });
         let open = state.steps.iter().filter(move |(_, record)| record.outcome.is_none() && !is_over);
         open.map(|(token, record)| (*token, &record.asked))
@@ -187,10 +188,10 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     }
     if let Some((step, because, needs)) = needs_a_person(machine.state()) {
         // Launches that end before their instance runs may do so because of the file.
-        let good = way_out::last_good(machine.state(), &because).filter(|_| step == "launch");
+        let good = way_out::last_good(machine.state(), &because).filter(|_| step == Only::Launch);
         match good {
             Some(changed) => machine.push(changed)?,
-            None => return Ok(stuck(machine, step, because, needs)?),
+            None => return Ok(stuck(machine, &step, because, needs)?),
         }
     }
     if let Some(reason) = capacity::gives_up(machine.state()) {
@@ -207,7 +208,7 @@ pub(super) fn proceed(machine: &mut Machine<Operation>) -> Result<(), Refusal> {
     } else if Operation::under_way(machine.state()).next().is_none() {
         // The rules leave nothing to do and nothing is finished: a bug, but one that keeps every resource.
         machine.push(OperationEvent::Stuck {
-            step: "rules".into(),
+            step: Only::Rules.into(),
             because: "BUG: no rule holds and the operation is not finished".into(),
             needs: "a report to the developers with `perennial journal export`".into(),
         })?;
@@ -221,7 +222,7 @@ fn is_hopeless(op: &Operation) -> bool {
 }
 
 /// The step, the reason and what is needed, when the operation cannot go on by itself.
-fn needs_a_person(op: &Operation) -> Option<(&'static str, String, String)> {
+fn needs_a_person(op: &Operation) -> Option<(StepName, String, String)> {
     let launches = &op.facts.launches;
     if let Some(last) = launches.last_failure.as_ref().filter(|_| is_hopeless(op)) {
         let said = launches.reason.as_ref().map(|said| format!("; EC2 said: {said}"));
@@ -229,15 +230,16 @@ fn needs_a_person(op: &Operation) -> Option<(&'static str, String, String)> {
             "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {last}{}",
             said.unwrap_or_default()
         );
-        return Some(("launch", because, format!("find out why, then: perennial workflow resume {}", op.id)));
+        let needs = format!("find out why, then: perennial workflow resume {}", op.id);
+        return Some((Only::Launch.into(), because, needs));
     }
     let (because, needs) = address_pool::missing(op)?;
-    Some(("take_address", because, needs))
+    Some((Only::TakeAddress.into(), because, needs))
 }
 
 fn stuck(
     machine: &mut Machine<Operation>,
-    step: &str,
+    step: &StepName,
     because: String,
     needs: String,
 ) -> Result<(), Fault<OperationId>> {

@@ -2,16 +2,17 @@
 
 use crate::operation::state::Operation;
 use crate::step::intent::Intent;
+use crate::step::name::StepName;
 use crate::workflow::dispatch;
 
 /// The optional steps that hold now and for which there is no time; with the reason.
-pub(crate) fn dropped(op: &Operation, now_ms: u64) -> Option<(Vec<String>, String)> {
+pub(crate) fn dropped(op: &Operation, now_ms: u64) -> Option<(Vec<StepName>, String)> {
     let old = op.facts.holders.iter().find(|holder| holder.is_old)?;
     let deadline_ms = old.deadline_ms?;
     let left_ms = deadline_ms.saturating_sub(now_ms);
     let is_late =
         |intent: &Intent| intent.as_step().is_dropped_on_short_notice() && left_ms < intent.budget_ms();
-    let late: Vec<String> = dispatch::rules(op)
+    let late: Vec<StepName> = dispatch::rules(op)
         .iter()
         .map(|due| &due.intent)
         .filter(|intent| is_late(intent))

@@ -21,13 +21,14 @@ use crate::operation::state::{Operation, Status};
 use crate::rules::{capacity, launch_refused};
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, Launch};
+use crate::step::name::{Only, StepName};
 use crate::steps::consequences;
 use crate::steps::settled::{Settled, stuck};
 
 /// What follows from a step that has settled.
 pub(super) fn follows(
     op: &Operation,
-    record: &StepRecord<String, Intent>,
+    record: &StepRecord<StepName, Intent>,
     evidence: &Evidence,
 ) -> Vec<OperationEvent> {
     let intent = record.intent.as_ref();
@@ -68,7 +69,7 @@ fn image_gone(op: &Operation, intent: &Intent, because: &str) -> Vec<OperationEv
         "name another image in the node file: `perennial node apply -f FILE` makes workflow {} go on with it",
         op.id
     );
-    stuck(op, "launch", because.to_owned(), needs).into_iter().collect()
+    stuck(op, &Only::Launch.into(), because.to_owned(), needs).into_iter().collect()
 }
 
 fn own_image(op: &Operation, because: &str) -> OperationEvent {
@@ -151,7 +152,8 @@ pub(super) fn withdraw(machine: &mut Machine<Operation>) -> Result<(), Refusal> 
         _ => false,
     };
     let open = op.steps.iter().filter(|(_, record)| record.outcome.is_none() && is_withdrawn(record));
-    let withdrawn: Vec<(Token, String)> = open.map(|(token, record)| (*token, record.step.clone())).collect();
+    let withdrawn: Vec<(Token, StepName)> =
+        open.map(|(token, record)| (*token, record.step.clone())).collect();
     for (token, step) in withdrawn {
         machine.push(OperationEvent::StepSettled { token, step, evidence: Evidence::Outdated })?;
     }

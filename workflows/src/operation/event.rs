@@ -20,6 +20,7 @@ use crate::model::volume::Slot;
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+use crate::step::name::StepName;
 
 /// The content that an operation's start fixes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -89,7 +90,7 @@ pub enum OperationEvent {
     /// step's token.
     StepIntended {
         /// Its name.
-        step: String,
+        step: StepName,
         /// How many times this step has been intended in this operation, including this one.
         attempt: u32,
         /// The request.
@@ -105,7 +106,7 @@ pub enum OperationEvent {
         #[schemars(with = "u64")]
         token: Token,
         /// Its name, for readers.
-        step: String,
+        step: StepName,
         /// The observation.
         evidence: Evidence,
     },
@@ -116,7 +117,7 @@ pub enum OperationEvent {
         #[schemars(with = "u64")]
         token: Token,
         /// Its name, for readers.
-        step: String,
+        step: StepName,
         /// What the last look saw, clipped.
         because: String,
         /// Whether it passes by itself: it is waited for as long as it takes.
@@ -147,7 +148,7 @@ pub enum OperationEvent {
     /// The notice is too short for optional steps, which would only have shortened the outage.
     Dropped {
         /// The steps, in the order in which they are dropped.
-        steps: Vec<String>,
+        steps: Vec<StepName>,
         /// Why.
         because: String,
     },
@@ -159,7 +160,7 @@ pub enum OperationEvent {
     /// No further step can be tried; every resource is kept.
     Stuck {
         /// The step that could not be done.
-        step: String,
+        step: StepName,
         /// Why.
         because: String,
         /// What the operator must do before `perennial workflow resume`.

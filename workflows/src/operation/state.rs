@@ -48,12 +48,13 @@ use crate::operation::facts::{Candidate, Direction, Facts, Holder};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Fence, Intent};
+use crate::step::name::{OfVolume, StepName};
 
 /// One step, from its intention to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRecord {
     /// What was asked, and when.
-    pub asked: machine::StepRecord<String, Intent>,
+    pub asked: machine::StepRecord<StepName, Intent>,
     /// Which attempt at it.
     pub attempt: u32,
     /// What it was last told to wait for.
@@ -76,7 +77,7 @@ pub struct Waits {
 }
 
 impl Deref for StepRecord {
-    type Target = machine::StepRecord<String, Intent>;
+    type Target = machine::StepRecord<StepName, Intent>;
 
     fn deref(&self) -> &Self::Target {
         &self.asked
@@ -91,7 +92,7 @@ pub enum Status {
     /// The operator is needed.
     Stuck {
         /// The step that could not be done.
-        step: String,
+        step: StepName,
         /// Why.
         because: String,
         /// What the operator must do.
@@ -153,8 +154,8 @@ impl Operation {
     }
 
     /// Whether a step of this name is open.
-    pub(crate) fn has_open(&self, step: &str) -> bool {
-        self.steps.values().any(|record| record.outcome.is_none() && record.step == step)
+    pub(crate) fn has_open(&self, step: &StepName) -> bool {
+        self.steps.values().any(|record| record.outcome.is_none() && record.step == *step)
     }
 
     /// Whether the node has no instance to go back to, or is about to lose it.
@@ -167,7 +168,7 @@ impl Operation {
 
     /// Whether an attachment of a volume is open: its instance may be writing to it.
     pub(crate) fn is_being_attached(&self, slot: &Slot) -> bool {
-        self.has_open(&format!("attach:{slot}"))
+        self.has_open(&OfVolume::Attach.of(slot))
     }
 
     /// Instances that concern this operation.
@@ -275,7 +276,7 @@ impl Operation {
     }
 
     /// The tags of a resource made by a step. Nothing in them changes when the step is repeated.
-    pub(crate) fn tags(&self, step: &str, role: &str) -> TagMap {
+    pub(crate) fn tags(&self, step: &StepName, role: &str) -> TagMap {
         let mut tags = self.order.spec.tags.clone();
         let node = self.id.node();
         tags.entry("Name".to_owned()).or_insert_with(|| node.to_string());
@@ -296,7 +297,7 @@ impl Operation {
     }
 
     /// The client token of a step: 64 hexadecimal characters, the same whenever this attempt is repeated.
-    pub(crate) fn client_token(&self, step: &str) -> String {
+    pub(crate) fn client_token(&self, step: &StepName) -> String {
         let attempt = self.next_attempt(step);
         let mut named = format!("{}\n{}\n{step}\n{attempt}", self.order.owner, self.id);
         if let Some(Mark { id, incarnation }) = &self.order.installation {
@@ -306,8 +307,8 @@ impl Operation {
     }
 
     /// The number of the next attempt at a step, from 1.
-    pub(crate) fn next_attempt(&self, step: &str) -> u32 {
-        let before = self.steps.values().filter(|record| record.step == step).count();
+    pub(crate) fn next_attempt(&self, step: &StepName) -> u32 {
+        let before = self.steps.values().filter(|record| record.step == *step).count();
         u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
     }
 

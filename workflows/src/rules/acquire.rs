@@ -21,6 +21,7 @@ use crate::step::intent::{
     Launch, LaunchInterface, MoveAddress, Preserve, RegisterImage, Resolve, SnapshotRoot, SnapshotVolume,
     Start, Verify,
 };
+use crate::step::name::{OfVolume, Only, StepName};
 
 /// Every rule of the acquire half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -92,7 +93,7 @@ fn create_volume(
     snapshot: Option<SnapshotId>,
 ) -> Due {
     let slot = Slot::Data(wanted.name.clone());
-    let step = format!("create_volume:{slot}");
+    let step = OfVolume::Create.of(&slot);
     Intent::CreateVolume(CreateVolume {
         client_token: op.client_token(&step),
         tags: op.tags(&step, "data"),
@@ -127,7 +128,7 @@ fn copy(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
             }
             (TransferMethod::Copy | TransferMethod::Launch, None) => {
                 let (tags, ahead_ms) = snapshot_ahead::tags(op, volume).unzip();
-                let tags = tags.unwrap_or_else(|| op.tags(&format!("snapshot:{slot}"), "data"));
+                let tags = tags.unwrap_or_else(|| op.tags(&OfVolume::Snapshot.of(&slot), "data"));
                 let volume = volume.clone();
                 due.push(Intent::SnapshotVolume(SnapshotVolume { slot, volume, tags, ahead_ms }).into());
             }
@@ -154,7 +155,7 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 return;
             }
             let (tags, ahead_ms) = snapshot_ahead::tags(op, volume).unzip();
-            let tags = tags.unwrap_or_else(|| op.tags("snapshot_root", "root"));
+            let tags = tags.unwrap_or_else(|| op.tags(&Only::SnapshotRoot.into(), "root"));
             let volume = volume.clone();
             due.push(Intent::SnapshotRoot(SnapshotRoot { volume, tags, ahead_ms }).into());
         }
@@ -164,7 +165,7 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
                 snapshot: snapshot.clone(),
                 facts: placement.image.clone(),
                 uefi_data: op.facts.uefi_data.clone(),
-                tags: op.tags("register_image", "root"),
+                tags: op.tags(&Only::RegisterImage.into(), "root"),
             })
             .into(),
         ),
@@ -175,7 +176,7 @@ fn image(op: &Operation, placement: &Placement, due: &mut Vec<Due>) {
 /// The name that makes RegisterImage repeatable. Names are unique per account and region, not per
 /// installation. Two installations may each have a `db-1.2`, but no two snapshots have one id.
 fn image_name(op: &Operation, snapshot: &SnapshotId) -> String {
-    format!("perennial-{}-{}-{snapshot}", op.id, op.next_attempt("register_image"))
+    format!("perennial-{}-{}-{snapshot}", op.id, op.next_attempt(&Only::RegisterImage.into()))
 }
 
 /// One launch, in the next pool of the ladder.
@@ -183,7 +184,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     let (spec, facts) = (&op.order.spec, &op.facts);
     // An adoption under way on a lost instance settles first: its outcome decides the root method of the
     // launch.
-    if op.has_open("adopt_root") || capacity::is_awaited(op) {
+    if op.has_open(&Only::AdoptRoot.into()) || capacity::is_awaited(op) {
         return None;
     }
     let asked = capacity::next(op)?;
@@ -215,7 +216,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     // once.
     let own_root = facts.root.method == RootMethod::Fresh;
     let intent = Intent::Launch(Launch {
-        client_token: op.client_token("launch"),
+        client_token: op.client_token(&Only::Launch.into()),
         ask_anyway: asked.ask_anyway,
         on_demand_max: asked.on_demand_max,
         price_max: spec.capacity.price_max.clone(),
@@ -232,7 +233,7 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
         key_name: spec.key_name.clone(),
         instance_profile: spec.instance_profile.clone(),
         user_data: spec.user_data.clone(),
-        tags: op.tags("launch", "instance"),
+        tags: op.tags(&Only::Launch.into(), "instance"),
     });
     Some(Due { intent, not_before_ms: facts.ladder.not_before_ms })
 }
@@ -266,8 +267,8 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
                 instance: candidate.instance.clone(),
                 volume: volume.clone(),
                 temporary: candidate.root_volume().cloned(),
-                client_token: op.client_token("adopt_root"),
-                tags: op.tags("adopt_root", "root"),
+                client_token: op.client_token(&Only::AdoptRoot.into()),
+                tags: op.tags(&Only::AdoptRoot.into(), "root"),
             })
             .into(),
         );
@@ -277,7 +278,7 @@ fn carry(op: &Operation, candidate: &Candidate, due: &mut Vec<Due>) {
             && op.transfer_method(slot, fact, &candidate.pool) == TransferMethod::Attach
             // Created before a cancellation that ended: it may be deleted in a moment, and is then created
             // again.
-            && !op.has_open(&format!("delete_volume:{volume}"))
+            && !op.has_open(&StepName::DeleteVolume(volume.clone()))
         {
             due.push(
                 Intent::Attach(Attach {

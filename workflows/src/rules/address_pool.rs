@@ -8,6 +8,7 @@ use crate::model::operation_id::OperationKind;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, MoveAddress, ReturnAddress};
+use crate::step::name::Only;
 
 /// The pools of an operation's node, by subnet, with the address it has of each.
 fn pools_of(op: &Operation) -> impl Iterator<Item = (&SubnetId, &NodeName, Option<Ipv4Addr>)> {
@@ -58,7 +59,8 @@ pub(crate) fn give_back(op: &Operation) -> Option<Due> {
     let ends = op.order.kind == OperationKind::Delete && !op.facts.is_undoing()
         || op.order.kind == OperationKind::Provision && op.facts.is_undoing();
     // Open requests settle first: they may still put the address on an interface.
-    let is_settled = op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open("move_address");
+    let is_settled =
+        op.facts.holders.iter().all(|holder| holder.fenced) && !op.has_open(&Only::MoveAddress.into());
     if !ends || !is_settled {
         return None;
     }

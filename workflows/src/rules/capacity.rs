@@ -67,6 +67,7 @@ use crate::operation::facts::{Ladder, Rejected};
 use crate::operation::state::Operation;
 use crate::spec::checks::makes_before_it_breaks;
 use crate::spec::node::{NodeSpec, ReturnToSpot};
+use crate::step::name::Only;
 
 /// The pause between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without
 /// capacity for three minutes; the first rounds are faster because a notice gives two.
@@ -119,7 +120,7 @@ pub(crate) fn gives_up(op: &Operation) -> Option<String> {
     let is_due = returns(op)
         && !facts.is_undoing()
         && facts.candidate.is_none()
-        && !op.has_open("launch")
+        && !op.has_open(&Only::Launch.into())
         && (facts.ladder.rounds > 0 || (pools(op).is_empty() && !is_awaited(op)))
         && op.no_return().is_none();
     is_due.then(|| {

@@ -43,6 +43,7 @@ use crate::step::evidence::Evidence;
 use crate::step::intent::{
     DeleteVolume, Detach, FinalSnapshot, Intent, Release, SnapshotAhead, SnapshotRoot, SnapshotVolume,
 };
+use crate::step::name::OfVolume;
 
 /// An operation's last backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +149,7 @@ pub(crate) fn with(op: &Operation, mut due: Vec<Due>) -> Vec<Due> {
             && is_at_rest(op, slot, volume)
             && let Some(not_before_ms) = earliest_ms(op, volume, &due)
         {
-            let tags = op.tags(&format!("final_snapshot:{slot}"), "backup");
+            let tags = op.tags(&OfVolume::FinalSnapshot.of(slot), "backup");
             let intent =
                 Intent::FinalSnapshot(FinalSnapshot { slot: slot.clone(), volume: volume.clone(), tags });
             finals.push(Due { intent, not_before_ms });

@@ -79,6 +79,7 @@ use crate::spec::node::{Handover, NetworkMode};
 use crate::step::intent::{
     AttachInterface, CreateInterface, DeleteInterface, DetachInterface, Intent, ReleaseInterface, SetGroups,
 };
+use crate::step::name::{Only, StepName};
 
 /// The node's own interface in the subnet of the new instance, while it does not exist there.
 pub(crate) fn create_elsewhere(op: &Operation) -> Option<Due> {
@@ -155,7 +156,7 @@ pub(crate) fn attach(op: &Operation, subnet: Option<&SubnetId>, instance: &Insta
         && fact.place == Place::Free
         && are_groups_right(op)
         // Created before a cancellation that ended: it may be deleted in a moment, and is then created again.
-        && !op.has_open(&format!("delete_interface:{interface}"));
+        && !op.has_open(&StepName::DeleteInterface(interface.clone()));
     comes.then(|| {
         Intent::AttachInterface(AttachInterface {
             interface,
@@ -202,7 +203,9 @@ pub(crate) fn may_detach(op: &Operation, holder: &Holder) -> bool {
 
 /// The second interface leaves a running instance, or is seen free after the fence of one.
 pub(crate) fn release(op: &Operation) -> Option<Due> {
-    if let Some((interface, from)) = on_fenced(op).next().filter(|_| !op.has_open("detach_interface")) {
+    if let Some((interface, from)) =
+        on_fenced(op).next().filter(|_| !op.has_open(&Only::DetachInterface.into()))
+    {
         return Some(Intent::ReleaseInterface(ReleaseInterface { interface, from }).into());
     }
     let fact = op.facts.network.interface.as_ref()?;
@@ -226,7 +229,7 @@ fn create_here(op: &Operation) -> Option<Due> {
 
 /// The step that creates the node's own interface in a subnet.
 pub(crate) fn creation(op: &Operation, subnet: &SubnetId, private_ip: Option<Ipv4Addr>) -> Due {
-    let step = "create_interface";
+    let step = &Only::CreateInterface.into();
     Intent::CreateInterface(CreateInterface {
         client_token: op.client_token(step),
         subnet: subnet.clone(),

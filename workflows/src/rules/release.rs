@@ -6,6 +6,7 @@ use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::rules::{fence, handover, interface};
 use crate::step::intent::{Detach, Intent, Release};
+use crate::step::name::OfVolume;
 
 /// Every rule of the release half that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -13,7 +14,7 @@ pub(crate) fn rules(op: &Operation) -> Vec<Due> {
     for (slot, fact) in &op.facts.volumes {
         let (Place::On(on), Some(volume)) = (&fact.place, &fact.id) else { continue };
         let Some(holder) = op.facts.holders.iter().find(|holder| holder.instance == *on) else { continue };
-        if holder.fenced && !op.has_open(&format!("detach:{slot}")) {
+        if holder.fenced && !op.has_open(&OfVolume::Detach.of(slot)) {
             due.push(
                 Intent::Release(Release { slot: slot.clone(), volume: volume.clone(), from: on.clone() })
                     .into(),

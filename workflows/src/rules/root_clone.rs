@@ -36,6 +36,7 @@ use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::step::evidence::Evidence;
 use crate::step::intent::{AdoptRoot, CloneRoot, Intent};
+use crate::step::name::Only;
 
 /// The root method after an adoption that did not succeed.
 pub(crate) fn after_adoption(op: &Operation, evidence: &Evidence) -> RootMethod {
@@ -51,8 +52,8 @@ pub(crate) fn clone(op: &Operation) -> Option<Due> {
     };
     let intent = Intent::CloneRoot(CloneRoot {
         volume: volume.clone(),
-        client_token: op.client_token("clone_root"),
-        tags: op.tags("clone_root", "root"),
+        client_token: op.client_token(&Only::CloneRoot.into()),
+        tags: op.tags(&Only::CloneRoot.into(), "root"),
     });
     Some(intent.into())
 }

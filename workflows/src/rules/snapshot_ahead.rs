@@ -51,6 +51,7 @@ use crate::rules::transfer::TransferMethod;
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{AdoptRoot, Attach, Intent, SnapshotAhead, SnapshotRoot, SnapshotVolume};
+use crate::step::name::{OfVolume, Only, StepName};
 
 /// The snapshots to take now.
 pub(crate) fn due(op: &Operation) -> Vec<Due> {
@@ -97,8 +98,8 @@ fn waits_for_a_snapshot(op: &Operation, pool: &CapacityPool) -> bool {
 }
 
 /// The name of the step about a volume.
-fn step(slot: &Slot) -> String {
-    format!("snapshot_ahead:{slot}")
+fn step(slot: &Slot) -> StepName {
+    OfVolume::SnapshotAhead.of(slot)
 }
 
 /// Whether a final snapshot of a volume may be taken: no speculative one is under way, and no attachment
@@ -118,10 +119,10 @@ fn newest<'a>(op: &'a Operation, of: &VolumeId) -> Option<(Token, &'a StepRecord
 /// Whether a complete one already exists, or is waited for: a move was on its way before.
 fn is_snapshotted(op: &Operation, slot: &Slot) -> bool {
     match slot {
-        Slot::Root => op.facts.root.snapshot.is_some() || op.has_open("snapshot_root"),
+        Slot::Root => op.facts.root.snapshot.is_some() || op.has_open(&Only::SnapshotRoot.into()),
         Slot::Data(_) => {
             let is_complete = op.facts.volumes.get(slot).is_some_and(|fact| fact.snapshot.is_some());
-            is_complete || op.has_open(&format!("snapshot:{slot}"))
+            is_complete || op.has_open(&OfVolume::Snapshot.of(slot))
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{InstanceId, SnapshotId, VolumeId};
 use crate::model::volume::{TagMap, TakenSnapshot};
+use crate::step::name::{Only, StepName};
 
 /// The whole request of a step of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,12 +65,12 @@ impl BackupIntent {
 
     /// The step's name, for people; in a backup catalog each step belongs to a backup.
     #[must_use]
-    pub fn step(&self) -> String {
+    pub fn step(&self) -> StepName {
         match self {
-            Self::Take { .. } => "take_backup".to_owned(),
-            Self::Await { .. } => "await_backup".to_owned(),
-            Self::Find { .. } => "find_backup".to_owned(),
-            Self::Prune { snapshot, .. } => format!("prune:{snapshot}"),
+            Self::Take { .. } => Only::TakeBackup.into(),
+            Self::Await { .. } => Only::AwaitBackup.into(),
+            Self::Find { .. } => Only::FindBackup.into(),
+            Self::Prune { snapshot, .. } => StepName::Prune(snapshot.clone()),
         }
     }
 }

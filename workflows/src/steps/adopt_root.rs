@@ -12,14 +12,15 @@ use crate::operation::state::Operation;
 use crate::rules::snapshot_ahead;
 use crate::step::evidence::Evidence;
 use crate::step::intent::AdoptRoot;
+use crate::step::name::{Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::{Imagined, imaginary};
 use crate::steps::settled::{Settled, is_candidate};
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for AdoptRoot {
-    fn name(&self) -> String {
-        "adopt_root".to_owned()
+    fn name(&self) -> StepName {
+        Only::AdoptRoot.into()
     }
 
     fn patience(&self) -> Patience {

@@ -10,12 +10,13 @@ use crate::model::resources::HeldElastic;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Associate;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Associate {
-    fn name(&self) -> String {
-        "associate_elastic_ip".to_owned()
+    fn name(&self) -> StepName {
+        Only::AssociateElasticIp.into()
     }
 
     fn patience(&self) -> Patience {

@@ -11,14 +11,15 @@ use crate::operation::state::Operation;
 use crate::rules::device_names;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Attach;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Attach {
-    fn name(&self) -> String {
-        format!("attach:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Attach.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

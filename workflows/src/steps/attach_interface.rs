@@ -10,13 +10,14 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::AttachInterface;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for AttachInterface {
-    fn name(&self) -> String {
-        "attach_interface".to_owned()
+    fn name(&self) -> StepName {
+        Only::AttachInterface.into()
     }
 
     fn patience(&self) -> Patience {

@@ -5,12 +5,13 @@
 use crate::operation::state::Operation;
 use crate::step::backup::BackupIntent;
 use crate::step::evidence::Evidence;
+use crate::step::name::StepName;
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::{Patience, Seen, Step, words};
 
 impl Step for BackupIntent {
-    fn name(&self) -> String {
+    fn name(&self) -> StepName {
         self.step()
     }
 

@@ -7,13 +7,14 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::ClaimVolume;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for ClaimVolume {
-    fn name(&self) -> String {
-        format!("claim_volume:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Claim.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

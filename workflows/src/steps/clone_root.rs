@@ -10,14 +10,15 @@ use crate::operation::state::Operation;
 use crate::rules::root_clone;
 use crate::step::evidence::Evidence;
 use crate::step::intent::CloneRoot;
+use crate::step::name::{Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, suspect, words};
 
 impl Step for CloneRoot {
-    fn name(&self) -> String {
-        "clone_root".to_owned()
+    fn name(&self) -> StepName {
+        Only::CloneRoot.into()
     }
 
     fn patience(&self) -> Patience {

@@ -10,13 +10,14 @@ use crate::operation::facts::InterfaceFact;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::CreateInterface;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for CreateInterface {
-    fn name(&self) -> String {
-        "create_interface".to_owned()
+    fn name(&self) -> StepName {
+        Only::CreateInterface.into()
     }
 
     fn patience(&self) -> Patience {

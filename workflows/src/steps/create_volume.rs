@@ -9,14 +9,15 @@ use crate::operation::facts::{Place, VolumeFact};
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::CreateVolume;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for CreateVolume {
-    fn name(&self) -> String {
-        format!("create_volume:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Create.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

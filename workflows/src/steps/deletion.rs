@@ -12,6 +12,7 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{DeleteInterface, DeleteSnapshot, DeleteVolume, DeregisterImage};
+use crate::step::name::StepName;
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
@@ -21,8 +22,8 @@ use crate::steps::{MINUTE_MS, Patience, Seen, Step, Withdrawal, words};
 const PATIENCE: Patience = Patience::until_a_person_is_needed(5 * MINUTE_MS);
 
 impl Step for DeleteVolume {
-    fn name(&self) -> String {
-        format!("delete_volume:{}", self.volume)
+    fn name(&self) -> StepName {
+        StepName::DeleteVolume(self.volume.clone())
     }
 
     fn patience(&self) -> Patience {
@@ -72,8 +73,8 @@ impl Step for DeleteVolume {
 }
 
 impl Step for DeleteInterface {
-    fn name(&self) -> String {
-        format!("delete_interface:{}", self.interface)
+    fn name(&self) -> StepName {
+        StepName::DeleteInterface(self.interface.clone())
     }
 
     fn patience(&self) -> Patience {
@@ -105,8 +106,8 @@ impl Step for DeleteInterface {
 }
 
 impl Step for DeregisterImage {
-    fn name(&self) -> String {
-        format!("deregister_image:{}", self.image)
+    fn name(&self) -> StepName {
+        StepName::DeregisterImage(self.image.clone())
     }
 
     fn patience(&self) -> Patience {
@@ -135,8 +136,8 @@ impl Step for DeregisterImage {
 }
 
 impl Step for DeleteSnapshot {
-    fn name(&self) -> String {
-        format!("delete_snapshot:{}", self.snapshot)
+    fn name(&self) -> StepName {
+        StepName::DeleteSnapshot(self.snapshot.clone())
     }
 
     fn patience(&self) -> Patience {

@@ -9,14 +9,15 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Detach;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{Patience, SECOND_MS, Seen, Step, words};
 
 impl Step for Detach {
-    fn name(&self) -> String {
-        format!("detach:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Detach.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

@@ -9,13 +9,14 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::DetachInterface;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{Patience, SECOND_MS, Seen, Step, words};
 
 impl Step for DetachInterface {
-    fn name(&self) -> String {
-        "detach_interface".to_owned()
+    fn name(&self) -> StepName {
+        Only::DetachInterface.into()
     }
 
     fn patience(&self) -> Patience {

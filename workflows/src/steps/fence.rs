@@ -10,6 +10,7 @@ use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Fence;
+use crate::step::name::StepName;
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
@@ -17,8 +18,8 @@ use crate::steps::words::in_brackets;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Fence {
-    fn name(&self) -> String {
-        format!("fence:{}", self.instance)
+    fn name(&self) -> StepName {
+        StepName::Fence(self.instance.clone())
     }
 
     fn patience(&self) -> Patience {

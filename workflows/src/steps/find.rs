@@ -11,13 +11,14 @@ use crate::operation::facts::Holder;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Find;
+use crate::step::name::StepName;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Find {
-    fn name(&self) -> String {
-        format!("find:{}", Resource::suspected(self.kind, &self.tags))
+    fn name(&self) -> StepName {
+        StepName::Find(Resource::suspected(self.kind, &self.tags))
     }
 
     fn patience(&self) -> Patience {

@@ -7,13 +7,14 @@ use crate::model::operation_id::OperationKind;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Grow;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, Withdrawal, words};
 
 impl Step for Grow {
-    fn name(&self) -> String {
-        format!("grow:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Grow.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

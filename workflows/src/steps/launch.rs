@@ -18,14 +18,15 @@ use crate::rules::{capacity, launch_refused};
 use crate::spec::node::RootMode;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Launch, LaunchInterface};
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::{Imagined, imaginary};
 use crate::steps::settled::{Settled, lost};
 use crate::steps::words::in_brackets;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, WhenGone, Withdrawal, words};
 
 impl Step for Launch {
-    fn name(&self) -> String {
-        "launch".to_owned()
+    fn name(&self) -> StepName {
+        Only::Launch.into()
     }
 
     fn patience(&self) -> Patience {

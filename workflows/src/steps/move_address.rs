@@ -7,12 +7,13 @@ use crate::model::aws::InstanceId;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, MoveAddress};
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for MoveAddress {
-    fn name(&self) -> String {
-        "move_address".to_owned()
+    fn name(&self) -> StepName {
+        Only::MoveAddress.into()
     }
 
     fn patience(&self) -> Patience {

@@ -12,6 +12,7 @@ use crate::rules::final_snapshot;
 use crate::step::backup::BackupEvidence;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{FinalSnapshot, SnapshotAhead};
+use crate::step::name::{OfVolume, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, WhenGone, suspect, words};
@@ -23,8 +24,8 @@ const PATIENCE: Patience = Patience::then_another_way(5 * MINUTE_MS);
 const TYPICAL_MS: u64 = 1_500;
 
 impl Step for FinalSnapshot {
-    fn name(&self) -> String {
-        format!("final_snapshot:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::FinalSnapshot.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {
@@ -62,8 +63,8 @@ impl Step for FinalSnapshot {
 }
 
 impl Step for SnapshotAhead {
-    fn name(&self) -> String {
-        format!("snapshot_ahead:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::SnapshotAhead.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

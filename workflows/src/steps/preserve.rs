@@ -12,13 +12,14 @@ use crate::operation::state::Operation;
 use crate::rules::{address_retention, attached_volumes, uefi};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Preserve;
+use crate::step::name::StepName;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, Withdrawal, words};
 
 impl Step for Preserve {
-    fn name(&self) -> String {
-        format!("preserve:{}", self.instance)
+    fn name(&self) -> StepName {
+        StepName::Preserve(self.instance.clone())
     }
 
     fn patience(&self) -> Patience {

@@ -8,13 +8,14 @@ use crate::operation::state::Operation;
 use crate::rules::snapshot_ahead;
 use crate::step::evidence::Evidence;
 use crate::step::intent::RegisterImage;
+use crate::step::name::{Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::{Imagined, imaginary};
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for RegisterImage {
-    fn name(&self) -> String {
-        "register_image".to_owned()
+    fn name(&self) -> StepName {
+        Only::RegisterImage.into()
     }
 
     fn patience(&self) -> Patience {

@@ -12,14 +12,15 @@ use crate::operation::state::Operation;
 use crate::rules::recovery_point;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Release;
+use crate::step::name::{OfVolume, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, is_ending, words};
 
 impl Step for Release {
-    fn name(&self) -> String {
-        format!("release:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Release.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

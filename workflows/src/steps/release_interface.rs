@@ -8,14 +8,15 @@ use crate::operation::facts::Place;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::ReleaseInterface;
+use crate::step::name::{Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, is_ending, words};
 
 impl Step for ReleaseInterface {
-    fn name(&self) -> String {
-        "release_interface".to_owned()
+    fn name(&self) -> StepName {
+        Only::ReleaseInterface.into()
     }
 
     fn patience(&self) -> Patience {

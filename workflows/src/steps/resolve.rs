@@ -7,12 +7,13 @@ use crate::operation::state::Operation;
 use crate::rules::attached_volumes;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Resolve;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Resolve {
-    fn name(&self) -> String {
-        "resolve".to_owned()
+    fn name(&self) -> StepName {
+        Only::Resolve.into()
     }
 
     fn patience(&self) -> Patience {

@@ -5,12 +5,13 @@
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::ReturnAddress;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for ReturnAddress {
-    fn name(&self) -> String {
-        "return_address".to_owned()
+    fn name(&self) -> StepName {
+        Only::ReturnAddress.into()
     }
 
     fn patience(&self) -> Patience {

@@ -8,13 +8,14 @@ use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::SetGroups;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for SetGroups {
-    fn name(&self) -> String {
-        "set_groups".to_owned()
+    fn name(&self) -> StepName {
+        Only::SetGroups.into()
     }
 
     fn patience(&self) -> Patience {

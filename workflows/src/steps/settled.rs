@@ -7,11 +7,12 @@ use crate::operation::state::{Operation, Status};
 use crate::rules::{recovery_point, root_clone};
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+use crate::step::name::StepName;
 
 /// A step that has settled, in the state after that.
 pub(crate) struct Settled<'a> {
     pub(crate) op: &'a Operation,
-    pub(crate) step: &'a str,
+    pub(crate) step: &'a StepName,
     pub(crate) intent: &'a Intent,
     pub(crate) evidence: &'a Evidence,
 }
@@ -98,8 +99,13 @@ impl Settled<'_> {
 }
 
 /// A person is needed, unless one is already.
-pub(crate) fn stuck(op: &Operation, step: &str, because: String, needs: String) -> Option<OperationEvent> {
-    (op.status == Status::Running).then(|| OperationEvent::Stuck { step: step.to_owned(), because, needs })
+pub(crate) fn stuck(
+    op: &Operation,
+    step: &StepName,
+    because: String,
+    needs: String,
+) -> Option<OperationEvent> {
+    (op.status == Status::Running).then(|| OperationEvent::Stuck { step: step.clone(), because, needs })
 }
 
 /// The candidate is lost.

@@ -12,6 +12,7 @@ use crate::operation::state::Operation;
 use crate::rules::snapshot_ahead;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{SnapshotRoot, SnapshotVolume};
+use crate::step::name::{OfVolume, Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, Withdrawal, words};
@@ -23,8 +24,8 @@ const PATIENCE: Patience = Patience::until_a_person_is_needed(24 * 60 * MINUTE_M
 const TYPICAL_MS: u64 = 105_000;
 
 impl Step for SnapshotRoot {
-    fn name(&self) -> String {
-        "snapshot_root".to_owned()
+    fn name(&self) -> StepName {
+        Only::SnapshotRoot.into()
     }
 
     fn patience(&self) -> Patience {
@@ -62,8 +63,8 @@ impl Step for SnapshotRoot {
 }
 
 impl Step for SnapshotVolume {
-    fn name(&self) -> String {
-        format!("snapshot:{}", self.slot)
+    fn name(&self) -> StepName {
+        OfVolume::Snapshot.of(&self.slot)
     }
 
     fn patience(&self) -> Patience {

@@ -11,14 +11,15 @@ use crate::operation::facts::{Running, VolumeFact};
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::{Intent, Start};
+use crate::step::name::{Only, StepName};
 use crate::step::wake_hint::WakeHint;
 use crate::steps::imagined::{Imagined, imaginary};
 use crate::steps::settled::{Settled, is_candidate, lost};
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, WhenGone, words};
 
 impl Step for Start {
-    fn name(&self) -> String {
-        "start".to_owned()
+    fn name(&self) -> StepName {
+        Only::Start.into()
     }
 
     fn patience(&self) -> Patience {

@@ -10,13 +10,14 @@ use crate::operation::event::OperationEvent;
 use crate::operation::state::Operation;
 use crate::rules::survey;
 use crate::step::evidence::Evidence;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::settled::Settled;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, Withdrawal, words};
 
 impl Step for Question {
-    fn name(&self) -> String {
-        "survey".to_owned()
+    fn name(&self) -> StepName {
+        Only::Survey.into()
     }
 
     fn patience(&self) -> Patience {

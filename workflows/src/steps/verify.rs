@@ -7,12 +7,13 @@ use crate::model::aws::InstanceId;
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Verify;
+use crate::step::name::{Only, StepName};
 use crate::steps::imagined::Imagined;
 use crate::steps::{MINUTE_MS, Patience, Seen, Step, words};
 
 impl Step for Verify {
-    fn name(&self) -> String {
-        "verify".to_owned()
+    fn name(&self) -> StepName {
+        Only::Verify.into()
     }
 
     fn patience(&self) -> Patience {

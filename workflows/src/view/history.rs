@@ -271,7 +271,7 @@ impl<'a> Teller<'a> {
                 self.clock.intended(at_ms, intent);
                 self.lines.insert(stamp.seq.into(), (self.told.steps.len(), intent));
                 self.told.steps.push(StepLine {
-                    step: step.clone(),
+                    step: step.to_string(),
                     attempt: *attempt,
                     intended_at_ms: at_ms,
                     settled_at_ms: None,
@@ -289,6 +289,7 @@ impl<'a> Teller<'a> {
                 self.reject(at_ms, format!("root {from}: {because}; going on with {to}"));
             }
             OperationEvent::Dropped { steps, because } => {
+                let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
                 self.remark(at_ms, format!("left out {}: {because}", steps.join(", ")));
             }
             OperationEvent::CandidateLost { instance, because } => {

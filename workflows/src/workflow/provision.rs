@@ -73,6 +73,7 @@ use crate::operation::facts::Place;
 use crate::operation::state::{Due, Operation};
 use crate::rules::{acquire, device_names, release};
 use crate::spec::node::NodeSpec;
+use crate::step::name::Only;
 
 /// Every rule that holds.
 pub(crate) fn rules(op: &Operation) -> Vec<Due> {
@@ -96,8 +97,8 @@ pub(crate) fn mend(op: &mut Operation, before: &NodeSpec) {
     let is_anybodys = op.order.before.address.is_none()
         && op.facts.network.address_on.is_none()
         && op.facts.network.interface.as_ref().is_none_or(|fact| fact.place == Place::Absent)
-        && !op.has_open("move_address")
-        && !op.has_open("create_interface");
+        && !op.has_open(&Only::MoveAddress.into())
+        && !op.has_open(&Only::CreateInterface.into());
     if op.order.kind == OperationKind::Provision
         && is_anybodys
         && op.order.spec.private_ip != before.private_ip

@@ -30,6 +30,7 @@ use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChang
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{ClaimVolume, CreateVolume, Intent, Launch, Preserve, Release};
+use perennial_workflows::step::name::{OfVolume, StepName};
 use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
@@ -162,7 +163,7 @@ impl Desk {
                     step,
                     evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ..
-                }) if step.starts_with("final_snapshot:") => {
+                }) if matches!(step, StepName::OfVolume(OfVolume::FinalSnapshot, _)) => {
                     taken.extend(snapshots.iter().map(|taken| taken.snapshot.clone()));
                 }
                 Event::Backup(BackupEvent::Inherited { snapshots, .. }) => {

@@ -111,7 +111,10 @@ impl Run {
                 }
                 OperationEvent::RootMethodChosen { from, to, .. } => writeln!(told, "! root: {from} → {to}"),
                 OperationEvent::StepWaits { step, .. } => writeln!(told, "~ {step}"),
-                OperationEvent::Dropped { steps, .. } => writeln!(told, "! left out {}", steps.join(", ")),
+                OperationEvent::Dropped { steps, .. } => {
+                    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    writeln!(told, "! left out {}", steps.join(", "))
+                }
                 OperationEvent::CandidateLost { instance, .. } => writeln!(told, "! {instance} is lost"),
                 OperationEvent::Stuck { step, because, .. } => writeln!(told, "! stuck at {step}: {because}"),
                 OperationEvent::Resumed { .. } => writeln!(told, "! resumed"),

@@ -436,7 +436,7 @@ fn the_history_names_the_pools_that_were_considered_and_those_that_were_not() {
     events.push((
         Stamp { seq: Seq(2), at_ms: 0 },
         OperationEvent::StepIntended {
-            step: resolve.step,
+            step: resolve.intent.step(),
             attempt: 1,
             intent: (*resolve.intent).clone(),
             not_before_ms: 0,

@@ -1468,7 +1468,8 @@ fn the_next_instance_in_a_subnet_gets_the_interface_that_was_made_there_and_one_
             intent => refusals(intent, attempt),
         };
         run.drive(&first);
-        let steps = |name: &str| run.state.steps.values().filter(|record| record.step == name).count();
+        let steps =
+            |name: &str| run.state.steps.values().filter(|record| record.step.to_string() == name).count();
         assert_eq!(steps("create_interface"), made, "{served:?}\n{}", run.told);
         let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else {
             panic!("{}", run.told)
@@ -1846,7 +1847,8 @@ fn a_move_goes_on_with_the_snapshot_that_was_taken_ahead() {
         let mut run = Run::start(OperationKind::Replace, &spec, asked(), None);
         run.drive(&refusals);
         let tags = |name: &str| {
-            let record = run.state.steps.values().find(|record| record.step.starts_with(name)).unwrap();
+            let record =
+                run.state.steps.values().find(|record| record.step.to_string().starts_with(name)).unwrap();
             record.intent.makes()[0].1.clone()
         };
         assert_eq!(tags(step), tags("snapshot_ahead:"), "it looks for that one: {}", run.told);
@@ -1883,7 +1885,7 @@ fn a_snapshot_ahead_that_is_refused_or_in_doubt_harms_nothing() {
                     !matches!(answer, Evidence::Backup(BackupEvidence::NotTaken { in_doubt: false, .. }));
                 assert_eq!(run.told.contains("+ find:"), in_doubt, "{answer:?}: {}", run.told);
                 // Its own tags: what is looked for to be deleted is another one.
-                let own = run.state.steps.values().find(|record| record.step == step);
+                let own = run.state.steps.values().find(|record| record.step.to_string() == step);
                 let tags = own.map(|record| record.intent.makes()[0].1["perennial:step"].clone());
                 let moved = served.contains(&"subnet-b");
                 assert_eq!(tags, moved.then(|| format!("db-1.2/{step}/1")), "{answer:?}: {}", run.told);
@@ -1913,7 +1915,7 @@ fn a_snapshot_ahead_that_fails_later_is_not_waited_for_again() {
         .state
         .steps
         .values()
-        .filter(|record| record.step.starts_with("snapshot"))
+        .filter(|record| record.step.to_string().starts_with("snapshot"))
         .map(|record| record.intent.makes()[0].1["perennial:step"].clone())
         .collect();
     let expected = ["db-1.2/snapshot:data/2", "db-1.2/snapshot_ahead:data/1", "db-1.2/snapshot_root/1"];
@@ -1940,8 +1942,9 @@ fn a_copy_is_never_made_from_a_snapshot_older_than_an_attachment() {
     };
     run.drive(&refusals);
     assert!(run.told.ends_with("! finished\n"), "{}", run.told);
-    let last = run.state.steps.values().rfind(|record| record.step == "snapshot:data").unwrap();
-    let ahead = run.state.steps.values().find(|record| record.step == "snapshot_ahead:data").unwrap();
+    let last = run.state.steps.values().rfind(|record| record.step.to_string() == "snapshot:data").unwrap();
+    let ahead =
+        run.state.steps.values().find(|record| record.step.to_string() == "snapshot_ahead:data").unwrap();
     assert_ne!(last.intent.makes()[0].1, ahead.intent.makes()[0].1, "{}", run.told);
     let Some((_, OperationEvent::Finished { resources, .. })) = run.last() else { panic!("{}", run.told) };
     let made_from = resources.volumes.values().filter_map(|held| held.made_from.clone()).next().unwrap();
