@@ -210,9 +210,23 @@ fn resumed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     op.status = Status::Running;
     op.facts.launches.failed_in_a_row = 0;
     op.facts.surveyed = None;
+    look_for_root_again(op);
     follow(op, spec);
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
         record.asked.deadline_ms = at_ms + record.intent.budget_ms();
+    }
+}
+
+/// A root that an adoption has missed counts as on its instance, in case it is there after all. It is looked
+/// for again: the adoption is tried once more.
+fn look_for_root_again(op: &mut Operation) {
+    let Some(candidate) = op.facts.candidate.as_ref().filter(|candidate| !candidate.adopted) else { return };
+    let instance = candidate.instance.clone();
+    if op.is_adopting(&instance) {
+        return;
+    }
+    if let Some(root) = op.facts.volumes.get_mut(&Slot::Root).filter(|root| root.place.is_on(&instance)) {
+        root.place = Place::Free;
     }
 }
 

@@ -8,6 +8,7 @@ mod run;
 mod address_pools;
 mod another_file;
 mod backups;
+mod exhaustive;
 mod laws;
 mod prune;
 mod regressions;

@@ -16,7 +16,7 @@ use perennial_workflows::model::aws::{ImageId, InstanceState, SnapshotId, Subnet
 use perennial_workflows::model::backup_id::{BackupId, CatalogId, catalog_key};
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::name::NodeName;
-use perennial_workflows::model::operation_id::{OperationId, Outcome};
+use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome};
 use perennial_workflows::model::restore::Keep;
 use perennial_workflows::model::signal::News;
 use perennial_workflows::model::uefi::UefiVariables;
@@ -26,7 +26,7 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status};
 use perennial_workflows::spec::backup::BackupSpec;
-use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode, ZoneChange, example};
+use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode, ZoneChange, example};
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{ClaimVolume, CreateVolume, Intent, Launch, Preserve, Release};
@@ -34,6 +34,7 @@ use perennial_workflows::step::name::{OfVolume, StepName};
 use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
+use crate::run::{self, Run};
 
 /// What a case says of one step: another evidence than success.
 pub type Otherwise<'a> = &'a dyn Fn(&Intent) -> Option<Evidence>;
@@ -594,4 +595,40 @@ fn a_cancellation_deletes_no_volume_that_the_file_named_before() {
     });
     let ended = desk.operation(&workflow).status;
     assert!(matches!(ended, Status::Finished { outcome: Outcome::Cancelled, .. }), "{ended:?}");
+}
+
+/// The walk of every order (`exhaustive`) found that no rule held then.
+#[test]
+fn a_root_that_an_adoption_missed_is_looked_for_again_after_a_resume() {
+    let spec = example("db-1", NetworkMode::None, RootMode::Adopt);
+    let mut run = Run::start(OperationKind::Replace, &spec, run::asked(), None);
+    run.drive(&|intent, attempt| (matches!(intent, Intent::AdoptRoot(_)) && attempt == 1).then(lost));
+    assert!(matches!(&run.state.status, Status::Stuck { step, .. } if step == "adopt_root"), "{}", run.told);
+    let mut draft = run.draft();
+    draft.resume("ops".into(), Vec::new(), spec).unwrap();
+    run.take(draft);
+    assert!(run.state.open_steps().iter().any(|step| step.step == "adopt_root"), "{}", run.told);
+    run.drive(&run::well);
+    let Status::Finished { outcome, .. } = run.state.status else { panic!("{}", run.told) };
+    assert_eq!(outcome, Outcome::Completed);
+}
+
+/// An instance that boots an image of the root, or with copies of the data, is a copy of the node. The walk of
+/// every order found two of them at once: the second was launched when the first had not started in time.
+#[test]
+fn a_copy_of_the_node_is_not_launched_while_another_one_may_run() {
+    let image = example("db-1", NetworkMode::None, RootMode::Image);
+    let mut copies = example("db-1", NetworkMode::None, RootMode::None);
+    copies.persist.data = DataMode::Snapshot;
+    for spec in [image, copies] {
+        let mut run = Run::start(OperationKind::Replace, &spec, run::asked(), None);
+        run.drive_to("start");
+        let first = run.state.facts.candidate.clone().unwrap().instance;
+        assert!(run.step(&|_, _| Some(Evidence::OutOfTime { because: "pending".into() })));
+        let open: Vec<String> = run.state.open_steps().into_iter().map(|step| step.step).collect();
+        assert_eq!(open, [format!("fence:{first}")], "{}", run.told);
+        run.drive(&run::well);
+        let Status::Finished { outcome, .. } = run.state.status else { panic!("{}", run.told) };
+        assert_eq!(outcome, Outcome::Completed);
+    }
 }
