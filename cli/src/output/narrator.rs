@@ -33,7 +33,9 @@ impl Narrator {
                 let intent = self.intents.remove(&(id.clone(), *token))?;
                 (step.to_string(), in_words(&intent, evidence))
             }
-            OperationEvent::StepWaits { step, because, .. } => (step.clone(), format!("waits: {because}")),
+            OperationEvent::StepWaits { step, because, .. } => {
+                (step.to_string(), format!("waits: {because}"))
+            }
             OperationEvent::RootMethodChosen { from, to, because, .. } => {
                 (format!("root: {to}"), format!("instead of {from}: {because}"))
             }

@@ -30,7 +30,7 @@ use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode,
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::{ClaimVolume, CreateVolume, Intent, Launch, Preserve, Release};
-use perennial_workflows::step::name::{OfVolume, StepName};
+use perennial_workflows::step::name::{OfVolume, Only, StepName};
 use perennial_workflows::view::plan::success;
 
 use crate::desk::{Desk, NODE, name};
@@ -603,7 +603,11 @@ fn a_root_that_an_adoption_missed_is_looked_for_again_after_a_resume() {
     let spec = example("db-1", NetworkMode::None, RootMode::Adopt);
     let mut run = Run::start(OperationKind::Replace, &spec, run::asked(), None);
     run.drive(&|intent, attempt| (matches!(intent, Intent::AdoptRoot(_)) && attempt == 1).then(lost));
-    assert!(matches!(&run.state.status, Status::Stuck { step, .. } if step == "adopt_root"), "{}", run.told);
+    assert!(
+        matches!(&run.state.status, Status::Stuck { step, .. } if *step == Only::AdoptRoot),
+        "{}",
+        run.told
+    );
     let mut draft = run.draft();
     draft.resume("ops".into(), Vec::new(), spec).unwrap();
     run.take(draft);

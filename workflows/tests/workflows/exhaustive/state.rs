@@ -445,7 +445,7 @@ impl Fingerprints {
         records.sort_by(|(_, one), (_, other)| (&one.step, one.attempt).cmp(&(&other.step, other.attempt)));
         for (token, record) in records {
             text.push('\n');
-            text.push_str(&record.step);
+            text.push_str(&record.step.to_string());
             text.push_str(self.intent(&record.intent));
             let _ = write!(text, "{}{}", record.outdated, record.not_before_ms);
             if let Some((evidence, _)) = &record.outcome {
