@@ -187,8 +187,8 @@ fn launch(op: &Operation, placement: &Placement) -> Option<Due> {
     if op.has_open(&Only::AdoptRoot.into()) || capacity::is_awaited(op) {
         return None;
     }
-    // A copy of the node boots with the instance. An instance that was given up may run another copy until it is
-    // fenced; no two of them run at once.
+    // A copy of the node boots with the instance. An instance that was given up may run another copy until it
+    // is fenced; no two of them run at once.
     if op.launches_late() && op.facts.holders.iter().any(|holder| !holder.is_old && !holder.fenced) {
         return None;
     }

@@ -32,6 +32,7 @@ const DESCRIBES: &[(&str, &str, bool, bool)] = &[
     ("DescribeSpotPriceHistory", "", true, true),
     ("DescribeSubnets", "", true, true),
     ("DescribeTags", "", true, true),
+    ("DescribeVolumeAttribute", "&VolumeId=$V&Attribute=productCodes", false, false),
     ("DescribeVolumes", "", true, true),
     ("DescribeVolumesModifications", "", true, true),
     ("DescribeVpcAttribute", "&VpcId=vpc-00000000000000001&Attribute=enableDnsSupport", false, false),
