@@ -3,7 +3,7 @@
 use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::operation_id::{OperationKind, Outcome};
 use perennial_workflows::model::resources::{RecoveryPoint, Resource, Resources};
-use perennial_workflows::operation::state::Status;
+use perennial_workflows::operation::state::{Operation, Status};
 
 use super::state::State;
 use super::world::{Disk, Gone, World};
@@ -20,7 +20,7 @@ pub fn broken(state: &State) -> Option<String> {
         Status::Running => None,
         Status::Stuck { because, .. } if because.contains("BUG") => Some(because.clone()),
         Status::Stuck { because, step, .. } => {
-            let is_excused = state.needs_person || !state.world.excused.is_empty();
+            let is_excused = state.needs_person || (!state.world.excused.is_empty() && needs_root(&state.op));
             (!is_excused).then(|| format!("stuck at {step} ({because}), which passes by itself"))
         }
         Status::Finished { outcome, .. } => {
@@ -28,6 +28,14 @@ pub fn broken(state: &State) -> Option<String> {
             volume_lost(state, left).or_else(|| ended(state, left, *outcome))
         }
     }
+}
+
+/// Whether an operation is to bring the node onto an instance, or back to one: no other one waits for a root that
+/// is gone.
+fn needs_root(op: &Operation) -> bool {
+    let brings =
+        matches!(op.order.kind, OperationKind::Replace | OperationKind::Provision | OperationKind::Resume);
+    brings && op.facts.diversion().is_none()
 }
 
 /// A volume with what must not be lost was deleted.

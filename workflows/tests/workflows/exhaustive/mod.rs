@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::OperationKind;
+use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec, RootMode, example};
 
 use crate::run::{asked, order};
@@ -53,6 +54,8 @@ struct Mode {
     network: NetworkMode,
     data: Data,
     root_flag: RootFlag,
+    /// With a last snapshot of each volume that is free.
+    backs_up: bool,
     deviations: u8,
     /// How many states there are at least, within the deviations.
     at_least: usize,
@@ -74,15 +77,23 @@ const REPLACE: Mode = Mode {
     network: NetworkMode::None,
     data: Data::None,
     root_flag: RootFlag::Delete,
+    backs_up: false,
     deviations: 1,
     at_least: 0,
 };
 
 /// One mode at least for every way of the root, of the data, of the network, and every kind of operation that
 /// moves a node.
-const MODES: [Mode; 14] = [
+const MODES: [Mode; 15] = [
     Mode { name: "replace: adopt", at_least: 12_000, ..REPLACE },
     Mode { name: "replace: adopt, flag inherited", root_flag: RootFlag::Inherit, at_least: 8_900, ..REPLACE },
+    Mode {
+        name: "replace: adopt, primary_eni, backups",
+        network: NetworkMode::PrimaryEni,
+        backs_up: true,
+        at_least: 16_000,
+        ..REPLACE
+    },
     Mode {
         name: "replace: adopt, primary_eni",
         network: NetworkMode::PrimaryEni,
@@ -170,6 +181,7 @@ fn smallest(mode: &Mode) -> NodeSpec {
         Data::Snapshot => spec.persist.data = DataMode::Snapshot,
         Data::Detach => spec.persist.handover = Handover::Detach,
     }
+    spec.backup = mode.backs_up.then(BackupSpec::default);
     if mode.network == NetworkMode::IpPool {
         spec.network.ip_pool = Some(NodeName::parse("pool").unwrap());
     }
@@ -189,12 +201,12 @@ fn number(name: &str) -> Option<usize> {
 
 #[expect(clippy::print_stdout, reason = "the counts are what a deep run is for")]
 fn tell(mode: &Mode, bounds: Bounds, seen: &Seen) {
-    let Seen { states, transitions, depth, ends, stuck, lost, is_complete, .. } = seen;
+    let Seen { states, transitions, depth, ends, stuck, lost, copied, is_complete, .. } = seen;
     let whole = if *is_complete { "all" } else { "the first" };
     let ends: Vec<String> = ends.iter().map(|(end, count)| format!("{count} {end}")).collect();
     println!(
         "{}: {whole} {states} states within {} deviations, {transitions} transitions, at most {depth} in a row; \
-         {stuck} stuck, {lost} ends after EC2 deleted an adopted root; ends: {}",
+         {stuck} stuck, {lost} ends after EC2 deleted an adopted root, {copied} of them with a last snapshot; ends: {}",
         mode.name,
         bounds.deviations,
         ends.join(", ")

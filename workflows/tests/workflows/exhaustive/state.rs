@@ -377,7 +377,7 @@ impl State {
         for (volume, disk) in volumes {
             let mut to = self.clone().at_cost(1);
             to.world.delete(volume, Gone::ByHand);
-            to.needs_person = true;
+            to.needs_person |= disk.slot != Some(Slot::Root);
             let label = format!("{volume} is deleted by hand");
             all.push(Transition { label, is_friendly: false, to: Ok(to) });
             let candidate = self.op.facts.candidate.as_ref().map(|candidate| candidate.instance.clone());

@@ -33,6 +33,8 @@ pub struct Seen {
     pub kinds: BTreeMap<String, usize>,
     /// Ends without a root that EC2 deleted in the one moment in which nothing can be done.
     pub lost: usize,
+    /// Those of them with a snapshot of all that the instance before had written.
+    pub copied: usize,
 }
 
 struct Visited {
@@ -143,6 +145,7 @@ impl Walk {
             *self.seen.ends.entry(format!("{outcome:?}")).or_default() += 1;
             let is_lost = state.world.excused.values().any(|why| *why == Excuse::Window);
             self.seen.lost += usize::from(is_lost);
+            self.seen.copied += usize::from(is_lost && has_copy(&state));
             self.seen.states += 1;
             self.ends.push(id);
         } else if self.visited.len() > self.bounds.states {
@@ -218,6 +221,16 @@ impl Walk {
             self.stories.insert(why.to_owned(), story);
         }
     }
+}
+
+/// Whether there is a snapshot of a lost root as the instance before has left it.
+fn has_copy(state: &State) -> bool {
+    let world = &state.world;
+    let lost = world.excused.keys().filter_map(|volume| world.volumes.get(volume).zip(Some(volume)));
+    lost.into_iter().all(|(disk, volume)| {
+        let of = world.snapshots.values().filter(|shot| shot.volume == *volume && !shot.is_gone);
+        of.into_iter().any(|shot| shot.content + 1 >= disk.content)
+    })
 }
 
 /// A label without ids.
