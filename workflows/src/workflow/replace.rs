@@ -39,8 +39,8 @@
 //!   - On failure: the last survey is used; see `rules::survey`.
 //! - `launch`, `start`
 //!   - May start when: as shown above, and no survey is awaited; in the ladder's next pool. An instance with
-//!     an image of the root, or with copies of data, is a copy of the node: it waits until each candidate that
-//!     was given up is fenced.
+//!     an image of the root, or with copies of data, is a copy of the node: it waits until each candidate
+//!     that was given up is fenced.
 //!   - Does: RunInstances with a client token. Observed by: instance `running`.
 //!   - On failure: no capacity: the next pool, and a pause after the last one; refused: stuck.
 //! - `detach:x`
