@@ -206,3 +206,26 @@ async fn an_instance_is_not_terminated_while_it_may_still_adopt_the_root() {
     assert_eq!(lab.volume("db-1", "root").await, root);
     lab.check("db-1", &["before"]).await;
 }
+
+/// Where EC2 sets DeleteOnTermination of an adopted root, the look that sees the root clears it: storms lost roots in
+/// the second until the next step did (700207, 703441, 703836).
+#[tokio::test(start_paused = true)]
+async fn an_adopted_root_is_safe_as_soon_as_it_is_seen() {
+    let mut settings = quick(7);
+    settings.root_flag = RootFlag::Delete;
+    let (mut lab, _) = Lab::provisioned(settings, NetworkMode::SecondaryIp, RootMode::Adopt, |_, _| {}).await;
+    let root = lab.volume("db-1", "root").await;
+    lab.submit("node.replace", "db-1", json!({})).await;
+    let new = adopting(&mut lab, "db-1.2").await;
+    let is_adopted = async |lab: &Lab| {
+        let op = lab.operation("db-1.2").await;
+        op.facts.candidate.is_some_and(|candidate| candidate.adopted)
+    };
+    while !is_adopted(&lab).await {
+        lab.clock.sleep(Duration::from_millis(20)).await;
+    }
+    let dying = lab.region.with(|world, _| world.would_be_deleted_with(&new));
+    assert!(!dying.contains(&root.to_string()), "{root} would die with {new}: {dying:?}");
+    is_over(&mut lab, 2).await;
+    lab.check("db-1", &["before"]).await;
+}

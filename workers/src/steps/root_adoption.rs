@@ -6,7 +6,7 @@ use perennial_workflows::step::evidence::Evidence;
 
 use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SPREADS, not_shown, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
-use crate::port::{AttachmentState, RootTaskState};
+use crate::port::{AttachmentState, RootTaskState, VolumeAttachment};
 
 /// How often CreateReplaceRootVolumeTask is repeated when no clear answer comes, before another method
 /// carries the root. The doubt left is settled by fencing the instance.
@@ -34,11 +34,19 @@ pub(super) async fn adopt(
         };
     };
     pass.memory.object.found();
-    let is_root = view.attachments.iter().any(|attachment| {
+    let is_here = |attachment: &&VolumeAttachment| {
         attachment.instance == *instance
             && attachment.state == AttachmentState::Attached
             && machine.root_device.as_deref().is_none_or(|root| root == attachment.device)
-    });
+    };
+    let here = view.attachments.iter().find(is_here);
+    let is_root = here.is_some();
+    if let Some(root) = here.filter(|root| root.delete_on_termination) {
+        // The root would die with the instance: each moment counts
+        // (docs/decisions/0026-an-adopted-root-is-made-safe-by-the-look-that-sees-it.md). The step `preserve`
+        // follows, and sees it done; so a refusal changes nothing here.
+        let _ = tools.cloud.preserve_volumes(instance, std::slice::from_ref(&root.device)).await;
+    }
     let tasks = match pass.tools.cloud.root_tasks(instance).await {
         Ok(tasks) => tasks,
         Err(error)
