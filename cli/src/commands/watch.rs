@@ -77,7 +77,7 @@ pub(crate) async fn watch(
                 return Err(Failure::failed(why).hint(format!("{}{then}", stuck.needs)));
             }
         }
-        if looks % BEHIND_EVERY == 0 {
+        if looks.is_multiple_of(BEHIND_EVERY) {
             not_behind(views, id).await?;
         }
         looks += 1;

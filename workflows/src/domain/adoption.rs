@@ -33,8 +33,8 @@ impl Decider<'_> {
             }
             InstallationEvent::Placed { place, accepted_by: None }
         } else {
-            let bound = installation.place.clone();
-            return Err(Rejection::AnotherPlace { bound, here: here.clone() });
+            let (bound, here) = (Box::new(installation.place.clone()), Box::new(here.clone()));
+            return Err(Rejection::AnotherPlace { bound, here });
         };
         Ok(vec![Append::new(installation_stream(), vec![Event::Installation(event)])])
     }

@@ -179,9 +179,9 @@ pub enum Rejection {
     #[error("the journal belongs to {bound}; this is {here}")]
     AnotherPlace {
         /// Where it belongs.
-        bound: Place,
+        bound: Box<Place>,
         /// Where it is served.
-        here: Place,
+        here: Box<Place>,
     },
     /// There is no such operation.
     #[error("there is no workflow {name}")]

@@ -34,7 +34,6 @@ pub enum Event {
 
 /// The state of any stream.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a state is held behind one pointer, in the engine's cache")]
 pub enum State {
     /// `node/…`
     Node(Node),

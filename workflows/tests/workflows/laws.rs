@@ -646,10 +646,10 @@ fn no_snapshot_is_forgotten(desk: &Desk) -> Result<(), TestCaseError> {
         for (_, event) in events {
             match event {
                 Event::Operation(OperationEvent::StepSettled {
-                    step,
+                    step: StepName::OfVolume(OfVolume::FinalSnapshot, _),
                     evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ..
-                }) if matches!(step, StepName::OfVolume(OfVolume::FinalSnapshot, _)) => {
+                }) => {
                     taken.extend(snapshots.iter().map(|taken| (stream.clone(), taken.snapshot.clone())));
                 }
                 Event::Backup(BackupEvent::Inherited { operation, snapshots, .. }) => {

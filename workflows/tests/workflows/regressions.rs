@@ -161,10 +161,10 @@ impl Desk {
         for event in self.written() {
             match event {
                 Event::Operation(OperationEvent::StepSettled {
-                    step,
+                    step: StepName::OfVolume(OfVolume::FinalSnapshot, _),
                     evidence: Evidence::Backup(BackupEvidence::Taken { snapshots, .. }),
                     ..
-                }) if matches!(step, StepName::OfVolume(OfVolume::FinalSnapshot, _)) => {
+                }) => {
                     taken.extend(snapshots.iter().map(|taken| taken.snapshot.clone()));
                 }
                 Event::Backup(BackupEvent::Inherited { snapshots, .. }) => {

@@ -86,7 +86,7 @@ pub fn looks(op: &Operation, world: &World, token: Token, intent: &Intent) -> Ve
         | Intent::SnapshotVolume(SnapshotVolume { volume, tags, .. }) => snapshot(&mut out, volume, tags),
         Intent::FinalSnapshot(FinalSnapshot { volume, tags, .. })
         | Intent::SnapshotAhead(SnapshotAhead { volume, tags, .. }) => {
-            optional_snapshot(&mut out, volume, tags)
+            optional_snapshot(&mut out, volume, tags);
         }
         Intent::RegisterImage(step) => register_image(&mut out, step),
         Intent::CreateInterface(step) => create_interface(&mut out, step),
@@ -415,7 +415,7 @@ fn adopt(out: &mut Outcomes<'_>, step: &AdoptRoot) {
         Some(TaskState::Succeeded) => out.sees("adopted", Luck::Good, Evidence::Adopted { task: None }),
         Some(TaskState::Failed) => out.sees("failed", Luck::Good, refuses("failed")),
         Some(TaskState::FailedDetached) => {
-            out.sees("failed, detached", Luck::Good, refuses("failed-detached"))
+            out.sees("failed, detached", Luck::Good, refuses("failed-detached"));
         }
         None => {
             if out.world.is_free(volume) {
