@@ -75,27 +75,38 @@ pub(super) async fn adopt(
             message: format!("{} ended so", task.id),
         }),
         None if !view.is_free() => not_yet(LOOK_AGAIN, format!("{volume} is not free")),
-        None => match pass.tools.cloud.replace_root(instance, volume, client_token, tags).await {
-            Ok(task) => {
-                pass.memory.adoption().unclear = 0;
-                not_yet(LOOK_ALONE, format!("{task} is in progress"))
+        None => ask(pass, instance, volume, client_token, tags).await,
+    }
+}
+
+/// Asks for the replacement.
+async fn ask(
+    pass: &mut Pass<'_>,
+    instance: &InstanceId,
+    volume: &VolumeId,
+    client_token: &str,
+    tags: &TagMap,
+) -> Answer {
+    match pass.tools.cloud.replace_root(instance, volume, client_token, tags).await {
+        Ok(task) => {
+            pass.memory.adoption().unclear = 0;
+            not_yet(LOOK_ALONE, format!("{task} is in progress"))
+        }
+        // A policy may lack this call: then another method carries the root.
+        Err(error) if error.class == Class::Access => {
+            let now_ms = pass.now_ms();
+            if pass.memory.adoption().refused.for_at_least(SPREADS, now_ms) {
+                settled(Evidence::AdoptRefused { code: error.code, message: error.message })
+            } else {
+                Err(error)
             }
-            // A policy may lack this call: then another method carries the root.
-            Err(error) if error.class == Class::Access => {
-                let now_ms = pass.now_ms();
-                if pass.memory.adoption().refused.for_at_least(SPREADS, now_ms) {
-                    settled(Evidence::AdoptRefused { code: error.code, message: error.message })
-                } else {
-                    Err(error)
-                }
+        }
+        Err(error) => match error.class {
+            Class::Transient => unclear(pass, &error),
+            Class::Unsupported | Class::Person | Class::NoCapacity | Class::Quota => {
+                settled(Evidence::AdoptRefused { code: error.code, message: error.message })
             }
-            Err(error) => match error.class {
-                Class::Transient => unclear(pass, &error),
-                Class::Unsupported | Class::Person | Class::NoCapacity | Class::Quota => {
-                    settled(Evidence::AdoptRefused { code: error.code, message: error.message })
-                }
-                _ => Err(error),
-            },
+            _ => Err(error),
         },
     }
 }
