@@ -95,6 +95,8 @@ struct Nodes {
     well: BTreeSet<NodeName>,
     /// Since when, in monotonic milliseconds, a node looks as if it were behind.
     suspected: BTreeMap<NodeName, u64>,
+    /// Nodes of which nothing was visible at the last look: it is logged when it begins, and when it ends.
+    unseen: BTreeSet<NodeName>,
 }
 
 impl Standing {
@@ -124,10 +126,14 @@ impl Standing {
         let newer = newer(&node, open.as_ref(), mark.as_ref(), &world.of(name));
         if newer.is_empty() {
             let held = &node.resources;
-            let has_something = held.carrier.is_some() || !held.volumes.is_empty();
+            // A step that has settled saw the place: there the subnet is, if nothing else.
+            let has_begun = open.iter().any(|open| open.steps.values().any(|step| step.outcome.is_some()));
+            let has_something = held.carrier.is_some() || !held.volumes.is_empty() || has_begun;
             if has_something && !world.shows(mark.as_ref(), "") && !self.sees_the_node(name, "").await? {
                 let because = NOTHING_VISIBLE.to_owned();
-                warn!(node = %name, %because, "no step of the node runs");
+                if self.nodes().unseen.insert(name.clone()) {
+                    warn!(node = %name, %because, "no step of the node runs");
+                }
                 return Ok(Some(Held { again_in: LOOK_AGE_MAX, because }));
             }
             return self.is_well(name, &node).await;
@@ -161,6 +167,9 @@ impl Standing {
         }
         let mut nodes = self.nodes();
         nodes.suspected.remove(name);
+        if nodes.unseen.remove(name) {
+            info!(node = %name, "what the journal knows is visible again");
+        }
         nodes.well.insert(name.clone());
         Ok(None)
     }
@@ -180,10 +189,15 @@ impl Standing {
         let mark = self.mark().await?;
         let world = self.world(LOOK_AGE_MAX).await?;
         if world.shows(mark.as_ref(), missing) || self.sees_the_node(name, missing).await? {
+            if self.nodes().unseen.remove(name) {
+                info!(node = %name, "what the journal knows is visible again");
+            }
             return Ok(());
         }
         let message = format!("{missing} is not shown; {NOTHING_VISIBLE}");
-        warn!(node = %name, %message, "absence is not believed");
+        if self.nodes().unseen.insert(name.clone()) {
+            warn!(node = %name, %message, "absence is not believed");
+        }
         Err(CloudError::lost(Action::DescribeInstances, message).into())
     }
 

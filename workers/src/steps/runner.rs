@@ -16,7 +16,7 @@ use perennial_workflows::step::intent::{
 };
 
 use super::memory::Memories;
-use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools, not_yet};
+use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};
 use super::{
     address, backup, final_snapshot, find, image, instance, interface, preserve, prune, resolve,
     root_adoption, root_clone, snapshot, stuck_detach, survey, verify, volume,
@@ -104,9 +104,15 @@ async fn admitted(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
     if let Some(node) = pass.node() {
         match pass.tools.standing.holds(&node).await {
             Ok(None) => {}
-            Ok(Some(Held { again_in, because })) => return not_yet(again_in, because),
+            // A person brings the journal up to the world, or takes what is not the node's away: no step's
+            // patience is spent on that.
+            Ok(Some(Held { again_in, because })) => {
+                return Ok(StepResult::Hindered { again_in, because });
+            }
             Err(StandingError::Cloud(error)) => return Err(error),
-            Err(StandingError::Journal(error)) => return not_yet(LOOK_LONGEST, error.to_string()),
+            Err(StandingError::Journal(error)) => {
+                return Ok(StepResult::Hindered { again_in: LOOK_LONGEST, because: error.to_string() });
+            }
         }
     }
     carry_out(pass, intent).await
