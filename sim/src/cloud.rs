@@ -41,6 +41,7 @@ use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::survey::TypeFacts;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -115,6 +116,7 @@ struct Shared {
     faults: Mutex<Faults>,
     calls: Mutex<Calls>,
     hook: Mutex<Option<Hook>>,
+    deeds: Mutex<Deeds>,
     /// Something was scheduled, or told.
     changed: Notify,
 }
@@ -123,6 +125,18 @@ struct Shared {
 struct Connection {
     dead: AtomicBool,
     died: Notify,
+    /// The installation that calls.
+    installation: Option<String>,
+}
+
+/// What calls did to objects that exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deeds {
+    /// Acts on objects that carry the tag of another installation than the caller's: when, the call, the
+    /// object, and who.
+    pub trespasses: Vec<String>,
+    /// The volumes that DeleteVolume was called for.
+    pub deleted_volumes: BTreeSet<VolumeId>,
 }
 
 #[derive(Default)]
@@ -149,6 +163,7 @@ impl SimRegion {
             faults: Mutex::new(Faults::none(seed)),
             calls: Mutex::default(),
             hook: Mutex::default(),
+            deeds: Mutex::default(),
             changed: Notify::new(),
         };
         Self { shared: Arc::new(shared), connection: Arc::default() }
@@ -158,6 +173,19 @@ impl SimRegion {
     #[must_use]
     pub fn connect(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), connection: Arc::default() }
+    }
+
+    /// The same, as of a process of this installation: its acts on what is another one's are noted.
+    #[must_use]
+    pub fn connect_as(&self, installation: &str) -> Self {
+        let connection = Connection { installation: Some(installation.to_owned()), ..Connection::default() };
+        Self { shared: Arc::clone(&self.shared), connection: Arc::new(connection) }
+    }
+
+    /// What calls did to objects that exist.
+    #[must_use]
+    pub fn deeds(&self) -> Deeds {
+        lock(&self.shared.deeds).clone()
     }
 
     /// The clock of the region.
@@ -224,6 +252,11 @@ impl SimRegion {
         lock(&self.shared.faults).add(rule);
     }
 
+    /// Ends this trouble.
+    pub fn withdraw(&self, rule: &Rule) {
+        lock(&self.shared.faults).remove(rule);
+    }
+
     /// Ends all trouble.
     pub fn clear_faults(&self) {
         lock(&self.shared.faults).clear();
@@ -266,6 +299,34 @@ impl SimRegion {
     #[must_use]
     pub fn call_count(&self) -> u64 {
         lock(&self.shared.calls).count
+    }
+
+    /// A call that acts on objects, by id.
+    async fn call_on<T: Send>(
+        &self,
+        action: Action,
+        objects: &[&str],
+        act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
+    ) -> Result<T, CloudError> {
+        self.call(action, |world, now_ms| {
+            self.note(world, action, objects);
+            act(world, now_ms)
+        })
+        .await
+    }
+
+    fn note(&self, world: &World, action: Action, objects: &[&str]) {
+        let mut deeds = lock(&self.shared.deeds);
+        if action == Action::DeleteVolume {
+            deeds.deleted_volumes.extend(objects.iter().filter_map(|id| VolumeId::parse(id).ok()));
+        }
+        let Some(ours) = &self.connection.installation else { return };
+        let touched = world.all_tagged().filter(|known| objects.contains(&known.id.as_str()));
+        deeds.trespasses.extend(touched.filter_map(|known| {
+            let theirs = known.tags.get(INSTALLATION_TAG).filter(|theirs| *theirs != ours)?;
+            let at_ms = self.shared.clock.now_ms();
+            Some(format!("{at_ms}: {action} of {ours} on {} of {theirs}", known.id))
+        }));
     }
 
     async fn call<T: Send>(
@@ -474,24 +535,29 @@ impl Cloud for SimRegion {
     }
 
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
-        self.call(Action::TerminateInstances, |world, now| world.terminate_instances(now, id).map(|_| ()))
-            .await
+        self.call_on(Action::TerminateInstances, &[id.as_str()], |world, now| {
+            world.terminate_instances(now, id).map(|_| ())
+        })
+        .await
     }
 
     async fn force_terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
-        self.call(Action::TerminateInstances, |world, now| {
+        self.call_on(Action::TerminateInstances, &[id.as_str()], |world, now| {
             world.terminate_all(now, std::slice::from_ref(id), Termination::Forced).map(|_| ())
         })
         .await
     }
 
     async fn cancel_spot_request(&self, id: &SpotRequestId) -> Result<(), CloudError> {
-        self.call(Action::CancelSpotInstanceRequests, |world, now| world.cancel_spot_request(now, id)).await
+        self.call_on(Action::CancelSpotInstanceRequests, &[id.as_str()], |world, now| {
+            world.cancel_spot_request(now, id)
+        })
+        .await
     }
 
     async fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> Result<(), CloudError> {
         let devices: Vec<_> = devices.iter().map(|device| (device.clone(), false)).collect();
-        self.call(Action::ModifyInstanceAttribute, move |world, now| {
+        self.call_on(Action::ModifyInstanceAttribute, &[id.as_str()], move |world, now| {
             world.modify_delete_on_termination(now, id, &devices)
         })
         .await
@@ -502,7 +568,7 @@ impl Cloud for SimRegion {
         id: &InterfaceId,
         attachment: &AttachmentId,
     ) -> Result<(), CloudError> {
-        self.call(Action::ModifyNetworkInterfaceAttribute, |world, now| {
+        self.call_on(Action::ModifyNetworkInterfaceAttribute, &[id.as_str()], |world, now| {
             world.modify_interface_delete_on_termination(now, id, attachment, false)
         })
         .await
@@ -518,14 +584,14 @@ impl Cloud for SimRegion {
         client_token: &str,
         tags: &Tags,
     ) -> Result<VolumeId, CloudError> {
-        self.call(Action::CopyVolumes, |world, now| {
+        self.call_on(Action::CopyVolumes, &[source.as_str()], |world, now| {
             world.copy_volume(now, source, None, None, client_token, tags)
         })
         .await
     }
 
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), CloudError> {
-        self.call(Action::DeleteVolume, |world, now| world.delete_volume(now, id)).await
+        self.call_on(Action::DeleteVolume, &[id.as_str()], |world, now| world.delete_volume(now, id)).await
     }
 
     async fn attach_volume(
@@ -534,15 +600,21 @@ impl Cloud for SimRegion {
         instance: &InstanceId,
         device: &str,
     ) -> Result<(), CloudError> {
-        self.call(Action::AttachVolume, |world, now| world.attach_volume(now, id, instance, device)).await
+        self.call_on(Action::AttachVolume, &[id.as_str(), instance.as_str()], |world, now| {
+            world.attach_volume(now, id, instance, device)
+        })
+        .await
     }
 
     async fn detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
-        self.call(Action::DetachVolume, |world, now| world.detach_volume(now, id, Some(instance))).await
+        self.call_on(Action::DetachVolume, &[id.as_str(), instance.as_str()], |world, now| {
+            world.detach_volume(now, id, Some(instance))
+        })
+        .await
     }
 
     async fn force_detach_volume(&self, id: &VolumeId, instance: &InstanceId) -> Result<(), CloudError> {
-        self.call(Action::DetachVolume, |world, now| {
+        self.call_on(Action::DetachVolume, &[id.as_str(), instance.as_str()], |world, now| {
             world.detach_volume_with(now, id, Some(instance), Detach::Forced)
         })
         .await
@@ -555,9 +627,11 @@ impl Cloud for SimRegion {
         client_token: &str,
         tags: &Tags,
     ) -> Result<RootTaskId, CloudError> {
-        self.call(Action::CreateReplaceRootVolumeTask, |world, now| {
-            world.replace_root(now, instance, volume, client_token, tags)
-        })
+        self.call_on(
+            Action::CreateReplaceRootVolumeTask,
+            &[instance.as_str(), volume.as_str()],
+            |world, now| world.replace_root(now, instance, volume, client_token, tags),
+        )
         .await
     }
 
@@ -567,7 +641,10 @@ impl Cloud for SimRegion {
         _description: &str,
         tags: &Tags,
     ) -> Result<SnapshotId, CloudError> {
-        self.call(Action::CreateSnapshot, |world, now| world.create_snapshot(now, volume, tags)).await
+        self.call_on(Action::CreateSnapshot, &[volume.as_str()], |world, now| {
+            world.create_snapshot(now, volume, tags)
+        })
+        .await
     }
 
     async fn create_snapshots(&self, request: &SnapshotsRequest) -> Result<Vec<SnapshotId>, CloudError> {
@@ -577,12 +654,15 @@ impl Cloud for SimRegion {
             description: request.description.clone(),
             tags: request.tags.clone(),
         };
-        self.call(Action::CreateSnapshots, |world, now| world.create_snapshots(now, &request.instance, &set))
-            .await
+        self.call_on(Action::CreateSnapshots, &[request.instance.as_str()], |world, now| {
+            world.create_snapshots(now, &request.instance, &set)
+        })
+        .await
     }
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CloudError> {
-        self.call(Action::DeleteSnapshot, |world, now| world.delete_snapshot(now, id)).await
+        self.call_on(Action::DeleteSnapshot, &[id.as_str()], |world, now| world.delete_snapshot(now, id))
+            .await
     }
 
     async fn register_image(&self, request: &ImageRequest) -> Result<ImageId, CloudError> {
@@ -594,7 +674,8 @@ impl Cloud for SimRegion {
     }
 
     async fn deregister_image(&self, id: &ImageId) -> Result<(), CloudError> {
-        self.call(Action::DeregisterImage, |world, now| world.deregister_image(now, id)).await
+        self.call_on(Action::DeregisterImage, &[id.as_str()], |world, now| world.deregister_image(now, id))
+            .await
     }
 
     async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError> {
@@ -606,11 +687,14 @@ impl Cloud for SimRegion {
     }
 
     async fn delete_interface(&self, id: &InterfaceId) -> Result<(), CloudError> {
-        self.call(Action::DeleteNetworkInterface, |world, now| world.delete_interface(now, id)).await
+        self.call_on(Action::DeleteNetworkInterface, &[id.as_str()], |world, now| {
+            world.delete_interface(now, id)
+        })
+        .await
     }
 
     async fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> Result<(), CloudError> {
-        self.call(Action::ModifyNetworkInterfaceAttribute, |world, now| {
+        self.call_on(Action::ModifyNetworkInterfaceAttribute, &[id.as_str()], |world, now| {
             world.modify_interface_groups(now, id, groups)
         })
         .await
@@ -622,14 +706,23 @@ impl Cloud for SimRegion {
         instance: &InstanceId,
         device_index: u32,
     ) -> Result<(), CloudError> {
-        self.call(Action::AttachNetworkInterface, |world, now| {
+        self.call_on(Action::AttachNetworkInterface, &[id.as_str(), instance.as_str()], |world, now| {
             world.attach_interface(now, id, instance, device_index).map(|_| ())
         })
         .await
     }
 
     async fn detach_interface(&self, attachment: &AttachmentId) -> Result<(), CloudError> {
-        self.call(Action::DetachNetworkInterface, |world, now| world.detach_interface(now, attachment)).await
+        self.call(Action::DetachNetworkInterface, |world, now| {
+            let plugged = world
+                .all_interfaces()
+                .find(|interface| interface.attachment.as_ref().is_some_and(|plug| plug.id == *attachment));
+            if let Some(interface) = plugged.map(|interface| interface.id.clone()) {
+                self.note(world, Action::DetachNetworkInterface, &[interface.as_str()]);
+            }
+            world.detach_interface(now, attachment)
+        })
+        .await
     }
 
     async fn assign_private_ip(
@@ -642,7 +735,7 @@ impl Cloud for SimRegion {
             Taking::Unheld => Reassignment::Refused,
             Taking::FromOwn => Reassignment::Allowed,
         };
-        self.call(Action::AssignPrivateIpAddresses, |world, now| {
+        self.call_on(Action::AssignPrivateIpAddresses, &[id.as_str()], |world, now| {
             world.assign_private_ip(now, id, address, reassignment)
         })
         .await
@@ -650,8 +743,10 @@ impl Cloud for SimRegion {
 
     async fn grow_volume(&self, id: &VolumeId, size_gib: u32) -> Result<(), CloudError> {
         let change = ModifyVolume { size_gib: Some(size_gib), ..ModifyVolume::default() };
-        self.call(Action::ModifyVolume, move |world, now| world.modify_volume(now, id, &change).map(|_| ()))
-            .await
+        self.call_on(Action::ModifyVolume, &[id.as_str()], move |world, now| {
+            world.modify_volume(now, id, &change).map(|_| ())
+        })
+        .await
     }
 
     async fn elastic_address(&self, id: &AllocationId) -> Result<Option<ElasticView>, CloudError> {
@@ -670,14 +765,14 @@ impl Cloud for SimRegion {
             Taking::FromOwn => Reassignment::Allowed,
         };
         let destination = Destination::Interface(interface.clone());
-        self.call(Action::AssociateAddress, |world, now| {
+        self.call_on(Action::AssociateAddress, &[interface.as_str()], |world, now| {
             world.associate_address(now, id.as_str(), &destination, private_ip, reassociation).map(|_| ())
         })
         .await
     }
 
     async fn unassign_private_ip(&self, id: &InterfaceId, address: Ipv4Addr) -> Result<(), CloudError> {
-        self.call(Action::UnassignPrivateIpAddresses, |world, now| {
+        self.call_on(Action::UnassignPrivateIpAddresses, &[id.as_str()], |world, now| {
             world.unassign_private_ip(now, id, address)
         })
         .await

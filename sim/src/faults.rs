@@ -100,6 +100,11 @@ impl Faults {
         self.rules.push((rule, 0));
     }
 
+    /// Ends this trouble.
+    pub fn remove(&mut self, rule: &Rule) {
+        self.rules.retain(|(known, _)| known != rule);
+    }
+
     /// Ends all trouble.
     pub fn clear(&mut self) {
         self.rules.clear();

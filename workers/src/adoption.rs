@@ -328,13 +328,26 @@ fn volumes(
                         held.volume
                     ));
                 }
-                None if on.is_none() && node.generation > 0 => {
+                // Whichever of the free volumes it was, or whether it was made at all, a person knows.
+                None if on.is_none() && (node.generation > 0 || !seen.volumes.is_empty()) => {
                     return Err(format!("{slot}: no volume of it is known"));
                 }
-                None => {}
+                None => {
+                    if let Some(view) = on {
+                        may_not_be_free(&slot, view, device.as_deref(), seen)?;
+                    }
+                }
             }
             continue;
         };
+        // The instance may still have the root that it was launched with, the node's own being free.
+        if let Some(view) = on
+            && slot == Slot::Root
+            && known(&slot).is_none()
+            && spec.persist.root == RootMode::Adopt
+        {
+            may_not_be_free(&slot, view, Some(&device), seen)?;
+        }
         let same = known(&slot).filter(|held| held.volume == volume);
         let size_gib = seen.volume(&volume).map(|view| view.size_gib);
         volumes.insert(
@@ -350,6 +363,36 @@ fn volumes(
         );
     }
     Ok(volumes)
+}
+
+/// A volume that the journal does not know is the one that the instance has in its place. One that is free may
+/// be it as well, if an operation was under way: then it cannot be told.
+fn may_not_be_free(
+    slot: &Slot,
+    on: &InstanceView,
+    device: Option<&str>,
+    seen: &Sighting,
+) -> Result<(), String> {
+    let role = |view: &VolumeView| view.tags.get("perennial:role").cloned().unwrap_or_default();
+    let is_data = *slot != Slot::Root;
+    let may_be = |view: &&VolumeView| {
+        view.attachments.is_empty()
+            && view.tags.contains_key("perennial:node")
+            && (role(view) == "data") == is_data
+    };
+    let free: Vec<&str> = seen.volumes.iter().filter(may_be).map(|view| view.id.as_str()).collect();
+    if free.is_empty() {
+        return Ok(());
+    }
+    let place = match (is_data, device) {
+        (true, Some(device)) => format!("attach the one that is it to {} at {device}", on.id),
+        (true, None) => format!("attach the one that is it to {}", on.id),
+        (false, _) => format!("see which of these and the root of {} is the node's", on.id),
+    };
+    Err(format!(
+        "{slot}: it cannot be told from the free volumes with the node's tags ({}): {place}, and remove the tag perennial:node from the others",
+        free.join(", ")
+    ))
 }
 
 /// The node's interface and address, as its instance has them.
@@ -370,6 +413,12 @@ fn network(now: &mut Resources, spec: &NodeSpec, view: &InstanceView, seen: &Sig
             let primary = on(0, &view.id)?;
             let known = now.address.filter(|address| primary.secondary_ips.contains(address));
             now.address = known.or_else(|| primary.secondary_ips.first().copied());
+            if now.address.is_none() {
+                return Err(format!(
+                    "{} has no secondary address: assign the node's to {} (`aws ec2 assign-private-ip-addresses`)",
+                    view.id, primary.id
+                ));
+            }
         }
         NetworkMode::None => {}
     }

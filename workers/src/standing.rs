@@ -126,7 +126,9 @@ impl Standing {
         let newer = newer(&node, open.as_ref(), mark.as_ref(), &world.of(name));
         if newer.is_empty() {
             let held = &node.resources;
-            let has_something = held.carrier.is_some() || !held.volumes.is_empty();
+            // A step that has settled saw the place: there the subnet is, if nothing else.
+            let has_begun = open.iter().any(|open| open.steps.values().any(|step| step.outcome.is_some()));
+            let has_something = held.carrier.is_some() || !held.volumes.is_empty() || has_begun;
             if has_something && !world.shows(mark.as_ref(), "") && !self.sees_the_node(name, "").await? {
                 let because = NOTHING_VISIBLE.to_owned();
                 if self.nodes().unseen.insert(name.clone()) {

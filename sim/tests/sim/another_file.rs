@@ -25,7 +25,7 @@ use serde_json::json;
 const REST: Duration = Duration::from_secs(300);
 
 /// An image of the account's own, like the region's.
-fn own_image(lab: &Lab) -> ImageId {
+pub fn own_image(lab: &Lab) -> ImageId {
     lab.region.with(|world, now_ms| {
         let image = world.image(&world.default_image()).unwrap();
         let request = ImageRequest {
@@ -39,7 +39,7 @@ fn own_image(lab: &Lab) -> ImageId {
     })
 }
 
-fn deregister(lab: &Lab, image: &ImageId) {
+pub fn deregister(lab: &Lab, image: &ImageId) {
     lab.region.with(|world, now_ms| world.deregister_image(now_ms, image).unwrap());
 }
 

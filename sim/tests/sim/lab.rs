@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
 use perennial_engine::domain::{Domain, Stamp};
-use perennial_engine::engine::load_stream;
+use perennial_engine::engine::{Engine, load_stream};
 use perennial_engine::ids::{Position, Seq, StreamId};
 use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, Journal};
@@ -19,6 +19,7 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::World;
 use perennial_sim::world::settings::Settings;
+use perennial_workers::adoption::{AdoptError, Compared, Comparison};
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
@@ -26,6 +27,7 @@ use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_str
 use perennial_workflows::aggregate::backup_catalog::Carried;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::Command;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::model::aws::{AllocationId, InstanceId, SubnetId, VolumeId};
 use perennial_workflows::model::backup_id::catalog_key;
@@ -81,6 +83,7 @@ struct Mortal {
     region: SimRegion,
     dead: AtomicBool,
     written: Arc<Mutex<Vec<Batch>>>,
+    worlds: Arc<Mutex<Option<Vec<World>>>>,
     reads: Arc<AtomicU64>,
 }
 
@@ -103,6 +106,9 @@ impl Intercept for Mortal {
         let appended = to.append(batch.clone()).await;
         if appended.is_ok() {
             self.written.lock().unwrap().push(batch);
+            if let Some(worlds) = self.worlds.lock().unwrap().as_mut() {
+                worlds.push(self.region.with(|world, _| world.clone()));
+            }
         }
         self.point().await;
         appended
@@ -133,6 +139,10 @@ pub struct Lab {
     pub installation: String,
     /// Every append of its journal, in order.
     pub written: Arc<Mutex<Vec<Batch>>>,
+    /// The region after each append of its journal, from the moment this is set.
+    pub worlds: Arc<Mutex<Option<Vec<World>>>>,
+    /// What an older journal does not know and cannot be told of: snapshots, images and interfaces of lost operations.
+    pub forgotten: BTreeSet<String>,
     /// How many processes died.
     pub deaths: u64,
     /// How often a process read a stream.
@@ -172,6 +182,8 @@ impl Lab {
             owner: "lab".to_owned(),
             installation: "lab".to_owned(),
             written: Arc::default(),
+            worlds: Arc::default(),
+            forgotten: BTreeSet::new(),
             deaths: 0,
             reads: Arc::default(),
         };
@@ -198,6 +210,8 @@ impl Lab {
             owner: owner.to_owned(),
             installation: format!("beside-{}", self.installation),
             written: Arc::default(),
+            worlds: Arc::default(),
+            forgotten: BTreeSet::new(),
             deaths: 0,
             reads: Arc::default(),
         };
@@ -217,19 +231,52 @@ impl Lab {
         (self.steps, self.submissions) = (queue(), queue());
     }
 
-    /// Starts a process.
-    pub fn start(&mut self) {
-        let connection = self.region.connect();
-        let points = Arc::clone(&self.points);
+    /// Its journal, as a process with this connection writes it.
+    fn journal_by(&self, connection: &SimRegion) -> Arc<dyn Journal> {
         let intercept = Mortal {
-            points,
+            points: Arc::clone(&self.points),
             region: connection.clone(),
             dead: AtomicBool::new(false),
             written: Arc::clone(&self.written),
+            worlds: Arc::clone(&self.worlds),
             reads: Arc::clone(&self.reads),
         };
-        let journal =
-            Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept });
+        Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept })
+    }
+
+    fn place(&self) -> Place {
+        Place { owner: self.owner.clone(), account: None, region: None }
+    }
+
+    /// `perennial journal adopt`: takes each node that is behind as the account shows it, and hands over what was compared
+    /// of those. No process runs meanwhile. `from` is another installation, whose journal is lost.
+    pub async fn adopt(&mut self, from: Option<&str>) -> Result<Vec<Compared>, AdoptError> {
+        assert!(self.process.is_none(), "a process runs");
+        let connection = self.region.connect();
+        let engine: Engine<Perennial> = Engine::new(self.journal_by(&connection), self.machine.clone());
+        let bind = Command::Bind { id: self.installation.clone(), place: self.place() };
+        engine.execute(bind).await.expect("it is served here");
+        let from = from.map(str::to_owned);
+        let comparison = Comparison::new(engine.clone(), Arc::new(connection), self.owner.clone(), from);
+        let mut compared = comparison.all().await?;
+        compared.retain(|one| !one.newer.is_empty());
+        for Compared { node, found, .. } in &compared {
+            let Ok(found) = found else { continue };
+            let command = Command::Adopt {
+                node: node.clone(),
+                found: Box::new(found.clone()),
+                requested_by: "lab".to_owned(),
+                owner: self.owner.clone(),
+            };
+            engine.execute(command).await.expect("it can be adopted");
+        }
+        Ok(compared)
+    }
+
+    /// Starts a process.
+    pub fn start(&mut self) {
+        let connection = self.region.connect_as(&self.installation);
+        let journal = self.journal_by(&connection);
         let service = Service::new(Parts {
             journal,
             steps: Arc::clone(&self.steps) as Arc<dyn Queue>,
@@ -237,7 +284,7 @@ impl Lab {
             interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
             cloud: Arc::new(connection),
             clock: self.machine.clone(),
-            place: Place { owner: self.owner.clone(), account: None, region: None },
+            place: self.place(),
             installation: self.installation.clone(),
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
@@ -514,6 +561,7 @@ impl Lab {
             check_survives(world, &node, &carrier, &story);
             check_addresses(world, &node, &carrier, &story);
             let mut expected: BTreeSet<String> = backups.clone();
+            expected.extend(self.forgotten.iter().cloned());
             expected.insert(carrier.instance.to_string());
             expected.insert(carrier.interface.to_string());
             expected.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));

@@ -5,6 +5,7 @@
 mod critical_path;
 mod lab;
 mod nodes;
+mod outsiders;
 mod sweep;
 
 mod address_retention;

@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Codes of credentials and permissions (`errors-overview` of the EC2 API reference).
-const ACCESS: [&str; 9] = [
+pub const ACCESS: [&str; 9] = [
     "UnauthorizedOperation",
     "AuthFailure",
     "ExpiredToken",
@@ -30,7 +30,7 @@ const ACCESS: [&str; 9] = [
 ];
 
 /// Codes of throttling and of EC2's own trouble.
-const TROUBLE: [&str; 4] = ["RequestLimitExceeded", "InternalError", "ServiceUnavailable", "Unavailable"];
+pub const TROUBLE: [&str; 4] = ["RequestLimitExceeded", "InternalError", "ServiceUnavailable", "Unavailable"];
 
 /// Codes that do not, or that no table knows.
 const OTHERS: [&str; 3] = ["OperationNotPermitted", "InvalidParameterValue", "SomethingNew"];

@@ -31,7 +31,7 @@ fn health(id: &str, code: &str, entities: &[String]) -> Value {
 
 const RETIREMENT: &str = "AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED";
 
-async fn tell(lab: &Lab, event: &Value) {
+pub async fn tell(lab: &Lab, event: &Value) {
     lab.interruptions.send(vec![Outgoing::now(event.to_string())]).await.unwrap();
 }
 
@@ -155,7 +155,7 @@ async fn events_of_ebs_leave_nothing_in_the_journal() {
 }
 
 /// A state change as EventBridge sends it, of another account and region and with an old time.
-fn state_change(id: &str, instance: &InstanceId, state: &str) -> Value {
+pub fn state_change(id: &str, instance: &InstanceId, state: &str) -> Value {
     json!({
         "version": "0", "id": id, "detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2",
         "account": "999999999999", "time": "2026-09-13T16:00:00Z", "region": "eu-north-1",

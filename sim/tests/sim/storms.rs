@@ -6,8 +6,10 @@
 //! that one and those from 1000 to 1999. In every other storm describes may show what was a moment ago; `STORM_STALE=1` does
 //! that to all, `STORM_STALE=0` to none.
 //!
-//! A seed means the same for ever: what is new draws from a generator of its own, or after everything that was there.
+//! A seed means the same for ever: what is new draws from a generator of its own, or after everything that was there. Those from
+//! 800000 on meet adversaries besides (`outsiders`). The laws of `outsiders` hold in every storm.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use crate::lab::Lab;
 use crate::nodes::may_move;
+use crate::outsiders::{self, Adversary, Felt, Outsiders};
 use crate::sweep::Seen;
 use perennial_sim::faults::{Fault, Rule, Target, When};
 use perennial_sim::world::Notice;
@@ -32,6 +35,9 @@ use perennial_workflows::spec::node::{DataMode, Handover, NetworkMode, NodeSpec,
 
 /// The seeds that one run tries without being told.
 const SEEDS: Range<u64> = 0..60;
+
+/// The same of those with adversaries.
+const WITH_OUTSIDERS: Range<u64> = outsiders::FROM..outsiders::FROM + 40;
 
 /// Storms that found something, each when it was first run; what came into storms later leaves them alone. 95: an adoption
 /// that ended a moment before its instance was given up, whose volume was not yet seen there and died with it. 108: a root that
@@ -275,6 +281,7 @@ struct Met {
     cancelled: Seen,
     restored: Seen,
     copied: Seen,
+    felt: Felt,
 }
 
 impl Met {
@@ -288,6 +295,7 @@ impl Met {
             cancelled: at_least(5, "cancellations of an open workflow"),
             restored: at_least(3, "restores that were asked for"),
             copied: at_least(3, "new nodes from backups"),
+            felt: Felt::by(all),
         }
     }
 }
@@ -300,6 +308,8 @@ struct Hands {
     hangs: bool,
     /// Whether the root volume may still be deleted when it is free.
     deletes: bool,
+    /// What they have deleted.
+    deleted: BTreeSet<VolumeId>,
     /// Since when backups have all that must not be lost.
     written_ms: u64,
 }
@@ -329,7 +339,8 @@ impl Hands {
             lab.region.inject(Rule { target, when: When::Always, fault });
         }
         let Choices { hangs, deletes, .. } = *choices;
-        Self { rng, foreign, hangs, deletes, written_ms: lab.clock.now_ms() }
+        let deletes = deletes && !outsiders::spoils_backups(choices.seed);
+        Self { rng, foreign, hangs, deletes, deleted: BTreeSet::new(), written_ms: lab.clock.now_ms() }
     }
 
     /// One thing of each kind, or nothing.
@@ -383,6 +394,9 @@ impl Hands {
             // In use it cannot be, and then nothing happens.
             self.deletes =
                 lab.region.with(|world, now_ms| world.delete_volume(now_ms, &held.volume).is_err());
+            if !self.deletes {
+                self.deleted.insert(held.volume.clone());
+            }
         }
     }
 
@@ -407,7 +421,8 @@ struct Copies {
 
 impl Copies {
     fn of(choices: &Choices, rng: fastrand::Rng, lab: &Lab) -> Self {
-        let wanted = choices.backs_up && !FOUND.contains(&choices.seed);
+        let seed = choices.seed;
+        let wanted = choices.backs_up && !FOUND.contains(&seed) && !outsiders::spoils_backups(seed);
         Self { rng, wanted, written_ms: lab.clock.now_ms() }
     }
 
@@ -439,8 +454,10 @@ impl Copies {
                     new.network.ip_pools_elsewhere.clear();
                 }
                 // A provision has no survey of before to go by, where one is refused.
-                let plain = lab.spec("db-2", spec.persist.network, spec.persist.root).capacity;
-                new.capacity.instance_types = plain.instance_types;
+                let plain = lab.spec("db-2", spec.persist.network, spec.persist.root);
+                new.capacity.instance_types = plain.capacity.instance_types;
+                // The image of the other one may be gone.
+                new.image = plain.image;
                 (new.capacity.requirements, new.capacity.price_max) = (None, None);
                 let asked = serde_json::json!({ "spec": new, "from_backup": backup });
                 lab.submit("node.apply", "db-2", asked).await;
@@ -482,6 +499,7 @@ async fn rages(
     spec: &mut NodeSpec,
     choices: &Choices,
     dice: Dice,
+    outsiders: &mut Outsiders,
     met: &mut Met,
 ) -> (Hands, Copies) {
     let Dice { mut storm, mut whims, mut ways, hands, copies } = dice;
@@ -489,6 +507,7 @@ async fn rages(
     let mut hands = Hands::of(choices, hands, lab);
     let mut copies = Copies::of(choices, copies, lab);
     for _ in 0..choices.losses {
+        outsiders.begin(lab, spec, &mut met.felt).await;
         let live: Vec<_> =
             lab.region.with(|world, _| world.instances_of("db-1").iter().map(|i| i.id.clone()).collect());
         if !live.is_empty() {
@@ -536,6 +555,7 @@ async fn rages(
             spec.data_volumes[0].size_gib += 1;
             lab.submit("node.apply", "db-1", serde_json::json!({ "spec": spec })).await;
         }
+        outsiders.end(lab, spec, &mut met.felt).await;
         let violations = lab.region.with(|world, _| world.check_invariants());
         assert!(violations.is_empty(), "seed {}: {violations:?}", choices.seed);
     }
@@ -549,6 +569,8 @@ async fn rages(
 /// root dies with an instance that is taken without a warning before the flag is seen and cleared: a second or two, or as long
 /// as no process runs. Without a backup nothing brings it back, and the workflow says so.
 struct Loss {
+    /// It may die with its instance.
+    dies: bool,
     may_come: bool,
     accepted: bool,
 }
@@ -557,7 +579,29 @@ impl Loss {
     fn of(choices: &Choices) -> Self {
         let adopts = choices.root == RootMode::Adopt && choices.root_adoption == RootAdoption::Supported;
         let dies = adopts && choices.root_flag == RootFlag::Delete;
-        Self { may_come: dies && !choices.backs_up, accepted: false }
+        Self { dies, may_come: dies && !choices.backs_up, accepted: false }
+    }
+
+    /// A root that is only missed is not restored by itself: a person says that it is lost, and from which backup it comes back.
+    async fn restore(&self, lab: &mut Lab, hands: &Hands) {
+        let node = lab.node("db-1").await;
+        let Some((open, _)) = node.open.clone() else { return };
+        let op = lab.operation(&open.to_string()).await;
+        let Status::Stuck { because, needs, .. } = &op.status else { return };
+        let Some(root) = op.facts.volumes.get(&Slot::Root).and_then(|fact| fact.id.clone()) else { return };
+        let is_there = lab.region.with(|world, _| world.all_volumes().any(|volume| volume.id == root));
+        let is_lost = !is_there && (self.dies || hands.deleted.contains(&root));
+        if !is_lost || !because.contains(root.as_str()) || !needs.contains("--from-backup") {
+            return;
+        }
+        let catalog = lab.catalog("db-1").await;
+        let whole = catalog.complete().filter(|backup| {
+            backup.taken_at_ms > Some(hands.written_ms)
+                && node.root_began.as_ref().is_none_or(|began| began.is_of(backup))
+        });
+        let Some(newest) = whole.map(|backup| backup.order.number).max() else { return };
+        let from = serde_json::json!({ "workflow": open, "from_backup": format!("db-1.b{newest}") });
+        lab.submit("workflow.resume", "db-1", from).await;
     }
 
     /// Gives it up, where it is.
@@ -588,13 +632,15 @@ impl Loss {
 }
 
 /// The liveness phase: the faults end, and everything comes to rest by itself.
-async fn ends(lab: &mut Lab, loss: &mut Loss, what: &str) {
+async fn ends(lab: &mut Lab, loss: &mut Loss, hands: &Hands, outsiders: &mut Outsiders, what: &str) {
     lab.region.clear_faults();
     lab.clock.sleep(Duration::from_secs(180)).await;
     // Who paused it brings it back.
     for _ in 0..30 {
         lab.clock.sleep(Duration::from_secs(120)).await;
         loss.accept(lab).await;
+        loss.restore(lab, hands).await;
+        outsiders.person(lab).await;
         if lab.node("db-1").await.is_paused() {
             lab.submit("node.resume", "db-1", serde_json::json!({})).await;
         }
@@ -616,17 +662,23 @@ async fn ends(lab: &mut Lab, loss: &mut Loss, what: &str) {
 
 async fn storm(seed: u64, met: &mut Met) {
     let (choices, dice) = Choices::of(seed);
-    tell(&format!("{choices:?}"));
+    tell(&format!("{choices:?} {:?}", outsiders::of(seed)));
     let mut lab = Lab::new(choices.settings());
     let mut spec = choices.spec(&mut lab).await;
+    let mut outsiders = Outsiders::of(seed, &lab, &mut spec);
+    if outsiders.has(Adversary::ImageGone) {
+        // An image is shown a while after it was registered.
+        lab.clock.sleep(Duration::from_secs(300)).await;
+    }
     lab.provision(&spec).await;
+    outsiders.born(&lab);
     lab.write("db-1", "written before").await;
     let address = lab.node("db-1").await.resources.address;
 
-    let (hands, copies) = rages(&mut lab, &mut spec, &choices, dice, met).await;
+    let (hands, copies) = rages(&mut lab, &mut spec, &choices, dice, &mut outsiders, met).await;
     let what = format!("seed {seed} ({:?}, {:?}): rest", choices.network, choices.root);
     let mut loss = Loss::of(&choices);
-    ends(&mut lab, &mut loss, &what).await;
+    ends(&mut lab, &mut loss, &hands, &mut outsiders, &what).await;
     loss.make_good(&lab, seed).await;
     copies.check(&mut lab, seed, met).await;
     if spec.backup.take().is_some() {
@@ -647,6 +699,7 @@ async fn storm(seed: u64, met: &mut Met) {
         assert_eq!(lab.pool(pool.as_str()).await.held.len(), 1, "seed {seed}: {pool}");
     }
     hands.check(&lab);
+    outsiders.laws.hold(&lab, &hands.deleted, loss.dies, seed).await;
     let resources = lab.node("db-1").await.resources;
     if resources.subnet.is_none() && !choices.may_move {
         assert_eq!(resources.address, address, "seed {seed}");
@@ -673,7 +726,7 @@ async fn passes(seed: u64, met: &mut Met) -> bool {
 async fn whatever_goes_wrong_the_node_comes_back_whole() {
     let named = named_seeds();
     let mut met = Met::by(named.is_none());
-    let seeds = named.unwrap_or_else(|| SEEDS.chain(FOUND).chain(REPEATED).collect());
+    let seeds = named.unwrap_or_else(|| SEEDS.chain(FOUND).chain(REPEATED).chain(WITH_OUTSIDERS).collect());
     let mut failed = Vec::new();
     for seed in &seeds {
         if !passes(*seed, &mut met).await {

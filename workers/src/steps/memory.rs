@@ -26,6 +26,8 @@ pub(super) struct Missed {
     since: Option<(u64, u32)>,
     /// Something else was seen after the first of them.
     vouched: bool,
+    /// Nothing else was seen when it was asked for.
+    doubted: bool,
 }
 
 impl Missed {
@@ -33,13 +35,24 @@ impl Missed {
     pub(super) fn for_at_least(&mut self, length: Duration, now_ms: u64) -> bool {
         let (since_ms, looks) = self.since.get_or_insert((now_ms, 0));
         *looks += 1;
-        *looks > 1 && Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length
+        *looks > 1 && (self.doubted || Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length)
     }
 
     /// A look found it.
     pub(super) const fn found(&mut self) {
         self.since = None;
         self.vouched = false;
+        self.doubted = false;
+    }
+
+    /// Nothing else is seen either: each further look that misses it is trouble, until something is.
+    pub(super) const fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
+    /// Whether nothing else was seen at the last look.
+    pub(super) const fn is_doubted(&self) -> bool {
+        self.doubted
     }
 
     /// Something else was seen: what the next look misses is missing.

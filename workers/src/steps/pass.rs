@@ -194,19 +194,24 @@ impl Pass<'_> {
     }
 
     /// Absence is believed by the first look that misses the object after another one was seen. A wrong
-    /// endpoint that becomes the right one between two looks, or is one all along, proves nothing: the time
-    /// begins anew.
+    /// endpoint that becomes the right one between two looks, or is one all along, proves nothing: it is
+    /// trouble for as long as nothing else is seen, which costs the step no time, and then the time begins
+    /// anew.
     async fn is_absent_once_vouched(&self, missed: &mut Missed, object: &str) -> Result<bool, CloudError> {
         if missed.is_vouched() {
             return Ok(true);
         }
         match self.is_vouched(object).await {
+            Ok(_) if missed.is_doubted() => {
+                missed.found();
+                Ok(false)
+            }
             Ok(_) => {
                 missed.vouch();
                 Ok(false)
             }
             Err(error) => {
-                missed.found();
+                missed.doubt();
                 Err(error)
             }
         }

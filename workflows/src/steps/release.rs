@@ -114,10 +114,18 @@ impl Step for Release {
     }
 }
 
-/// A data volume that left the old instance was attached by hand to one that this operation has launched.
+/// A data volume that left the old instance was attached by hand to one that this operation has launched. Or
+/// the journal was put back from a backup, and what it is about to do was done: then the root is on the new
+/// instance as well, and the adoption, which looks first, finds it there.
 fn arrived_already(op: &mut Operation, slot: &Slot, on: &str) {
     let facts = &mut op.facts;
-    let Some(fact) = facts.volumes.get_mut(slot).filter(|_| *slot != Slot::Root) else { return };
+    let Some(fact) = facts.volumes.get_mut(slot) else { return };
+    if *slot == Slot::Root {
+        if facts.candidate.as_ref().is_some_and(|candidate| candidate.instance.as_str() == on) {
+            fact.place = Place::Free;
+        }
+        return;
+    }
     if let Some(candidate) = facts.candidate.as_ref().filter(|candidate| candidate.instance.as_str() == on) {
         fact.goes_to(&candidate.instance);
     } else if let Some(holder) =
