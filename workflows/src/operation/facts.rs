@@ -118,6 +118,8 @@ pub struct VolumeFact {
     pub detach_tried_on: Option<InstanceId>,
     /// Whether an instance of this operation may have written to it.
     pub touched: bool,
+    /// Whether it was found by its tags, and an earlier process may have attached it: it is not deleted.
+    pub unproven: bool,
     /// Its size, if known.
     pub size_gib: Option<u32>,
     /// Its zone, if it is not known to be where the node lives.
@@ -139,6 +141,7 @@ impl VolumeFact {
             place: Place::Absent,
             detach_tried_on: None,
             touched: false,
+            unproven: false,
             size_gib: None,
             zone: None,
             snapshot: None,
@@ -156,6 +159,11 @@ impl VolumeFact {
             made_from: self.made_from.clone(),
             found: self.found.clone(),
         }
+    }
+
+    /// Whether it may have content that no snapshot has: then no cancellation deletes it.
+    pub(crate) const fn may_have_content(&self) -> bool {
+        self.touched || self.unproven
     }
 
     /// It is on an instance that may write to it.

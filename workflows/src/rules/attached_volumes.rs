@@ -180,6 +180,7 @@ pub(crate) fn remember(op: &mut Operation, instance: &InstanceId, slot: &Slot, h
         id: Some(held.volume.clone()),
         place: Place::On(instance.clone()),
         touched: true,
+        unproven: false,
         size_gib: held.size_gib,
         found: held.found.clone(),
         ..VolumeFact::absent(held.device.clone())

@@ -47,7 +47,7 @@ impl Operation {
 pub(crate) fn made(op: &Operation) -> Vec<Resource> {
     let (facts, before) = (&op.facts, &op.order.before);
     let mut made = Vec::new();
-    for fact in facts.volumes.values().filter(|fact| !fact.touched) {
+    for fact in facts.volumes.values().filter(|fact| !fact.may_have_content()) {
         if let Some(volume) = &fact.id
             && !before.volumes.values().any(|held| held.volume == *volume)
             && !existing_volumes::is_taken(op, volume)

@@ -50,9 +50,9 @@ impl Step for CreateVolume {
                 zone: Some(self.zone.clone()),
                 made_from: self.snapshot.clone().filter(|_| is_copy && !restored),
                 found: fact.found.as_ref().map(Found::copied),
-                // A copy holds the node's data before any instance has written to it. One that was found may
-                // have been written to.
-                touched: *found || is_copy || (restored && op.order.kind != OperationKind::Provision),
+                // A copy holds the node's data before any instance has written to it.
+                touched: is_copy || (restored && op.order.kind != OperationKind::Provision),
+                unproven: *found,
                 ..VolumeFact::absent(fact.device.clone())
             };
         }

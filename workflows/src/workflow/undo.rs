@@ -178,7 +178,7 @@ pub(crate) fn restored(op: &Operation) -> Option<Resources> {
     }
     let mut left = prune::remaining(op);
     for (slot, fact) in &facts.volumes {
-        let Some(volume) = fact.id.as_ref().filter(|_| fact.touched) else { continue };
+        let Some(volume) = fact.id.as_ref().filter(|_| fact.may_have_content()) else { continue };
         if left.volumes.values().any(|held| held.volume == *volume) {
             continue;
         }

@@ -636,3 +636,31 @@ fn a_copy_of_the_node_is_not_launched_while_another_one_may_run() {
         assert_eq!(outcome, Outcome::Completed);
     }
 }
+
+/// A volume that was made before a death is found by its tags after it, perhaps when the instance runs. With
+/// `data: snapshot` it was taken for one that goes on by a snapshot in the launch request, which was over; then no
+/// rule held. A cancellation still deletes none that an instance may have written to.
+#[test]
+fn a_new_volume_that_is_found_after_a_death_is_attached_as_it_is() {
+    for data in [DataMode::Reattach, DataMode::Snapshot] {
+        let mut spec = example("db-1", NetworkMode::None, RootMode::None);
+        spec.persist.data = data;
+        let mut run = Run::start(OperationKind::Provision, &spec, run::asked(), None);
+        let is_create = |intent: &Intent| matches!(intent, Intent::CreateVolume(_));
+        let later = |run: &Run| {
+            let open = run.state.open_steps();
+            open.into_iter().filter(|step| !is_create(&step.intent)).min_by_key(|step| step.token)
+        };
+        while let Some(step) = later(&run) {
+            run.report(&step, None);
+        }
+        assert!(run.state.facts.candidate.is_some(), "{data:?}: {}", run.told);
+        let volume = VolumeId::parse("vol-0dcb1631a83a5347b").unwrap();
+        let found = |intent: &Intent, _: u32| {
+            is_create(intent).then(|| Evidence::VolumeCreated { volume: volume.clone(), found: true })
+        };
+        run.drive(&found);
+        let Status::Finished { outcome, .. } = run.state.status else { panic!("{data:?}: {}", run.told) };
+        assert_eq!(outcome, Outcome::Completed, "{data:?}");
+    }
+}

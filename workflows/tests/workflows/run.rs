@@ -141,7 +141,7 @@ impl Run {
         self.report(step.unwrap_or_else(|| panic!("{open:?}")), evidence)
     }
 
-    fn report(&mut self, step: &OpenStep<Intent>, evidence: Option<Evidence>) -> Vec<OperationEvent> {
+    pub fn report(&mut self, step: &OpenStep<Intent>, evidence: Option<Evidence>) -> Vec<OperationEvent> {
         let evidence = evidence.unwrap_or_else(|| success(&self.state, &step.intent, step.token));
         self.now_ms = self.now_ms.max(step.not_before_ms) + TICK_MS;
         let mut draft = self.draft();
