@@ -647,7 +647,8 @@ impl Lab {
     /// The journal's tail, for a failing test.
     pub async fn story(&self) -> String {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
-        let tail = events.iter().rev().take(60).rev();
+        let most = std::env::var("STORY_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+        let tail = events.iter().rev().take(most).rev();
         tail.map(|event| {
             let body: String = event.data.body.chars().take(220).collect();
             let at = (event.recorded_at_ms.saturating_sub(EPOCH_MS)) as f64 / 1000.0;
