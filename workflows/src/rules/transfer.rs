@@ -12,7 +12,8 @@
 //! - Data, `reattach`
 //!   - Same zone: the same volume is attached.
 //!   - Another zone: final snapshot, new volume in the zone, attached.
-//! - Data, `snapshot`: final snapshot, new volume in the launch request, in every zone.
+//! - Data, `snapshot`: final snapshot, new volume in the launch request, in every zone. A volume that was new
+//!   when the instance was launched is attached.
 //! - Address, same subnet: the same.
 //! - Address, another subnet: another one, in every zone.
 //! - Address of an address pool, another subnet: the node's address of the pool there
@@ -100,10 +101,18 @@ impl Operation {
         let is_used = fact.touched || before.is_some_and(|held| Some(&held.volume) == fact.id.as_ref());
         match self.order.spec.persist.data {
             DataMode::Reattach if is_used && self.facts.restore.contains_key(slot) => TransferMethod::Copy,
-            DataMode::Snapshot if is_used => TransferMethod::Launch,
+            DataMode::Snapshot if is_used && !self.is_launched_without(slot) => TransferMethod::Launch,
             DataMode::Snapshot | DataMode::Reattach if self.is_near(fact, pool) => TransferMethod::Attach,
             DataMode::Snapshot | DataMode::Reattach => TransferMethod::Copy,
         }
+    }
+
+    /// Whether the new instance was launched without a copy of a volume, because nothing had written to the
+    /// volume then: an attachment to the instance before may have come later. The volume itself is attached.
+    fn is_launched_without(&self, slot: &Slot) -> bool {
+        let Some(candidate) = &self.facts.candidate else { return false };
+        let has_copy = candidate.launched_with.values().any(|(of, _)| of == slot);
+        !has_copy && !self.facts.restore.contains_key(slot)
     }
 
     /// Whether the launch in the next pool waits for resources that the old instance still holds.

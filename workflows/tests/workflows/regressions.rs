@@ -664,3 +664,28 @@ fn a_new_volume_that_is_found_after_a_death_is_attached_as_it_is() {
         assert_eq!(outcome, Outcome::Completed, "{data:?}");
     }
 }
+
+/// An attachment to a candidate that is lost may take effect after the next launch was asked for: the volume has
+/// content then, and the launch request had no copy of it. With `data: snapshot` no rule held.
+#[test]
+fn a_volume_that_was_attached_late_to_a_lost_candidate_goes_on_as_it_is() {
+    for data in [DataMode::Reattach, DataMode::Snapshot] {
+        let mut spec = example("db-1", NetworkMode::None, RootMode::Image);
+        spec.persist.data = data;
+        let mut run = Run::start(OperationKind::Provision, &spec, run::asked(), None);
+        run.drive_to("attach:data");
+        let open = |run: &Run, name: &str| {
+            let steps = run.state.open_steps();
+            steps.into_iter().find(|step| step.step.starts_with(name))
+        };
+        let attach = open(&run, "attach:data").unwrap();
+        let first = run.state.facts.candidate.clone().unwrap().instance;
+        run.on_signal(&first, News::StateChange { state: InstanceState::ShuttingDown });
+        let launch = open(&run, "launch").expect("the next one is launched at once");
+        run.report(&launch, None);
+        run.report(&attach, Some(Evidence::Attached));
+        run.drive(&run::well);
+        let Status::Finished { outcome, .. } = run.state.status else { panic!("{data:?}: {}", run.told) };
+        assert_eq!(outcome, Outcome::Completed, "{data:?}");
+    }
+}
