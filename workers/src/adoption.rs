@@ -290,21 +290,8 @@ fn volumes(
         let of_open = open.and_then(|open| open.order.before.volumes.get(slot));
         node.resources.volumes.get(slot).or(of_open)
     };
-    let mut wanted: Vec<(Slot, Option<String>)> = Vec::new();
-    if spec.persist.root != RootMode::None {
-        let device = on.and_then(|view| view.root_device.clone());
-        wanted.push((Slot::Root, device.or_else(|| known(&Slot::Root).map(|held| held.device.clone()))));
-    }
-    let data = spec.data_volumes.iter().map(|data| (Slot::Data(data.name.clone()), data.device.clone()));
-    wanted.extend(data);
-    let found = node.resources.volumes.iter().filter(|(_, held)| held.found.is_some());
-    for (slot, held) in
-        found.filter(|(slot, _)| !wanted.iter().any(|(known, _)| known == *slot)).collect::<Vec<_>>()
-    {
-        wanted.push((slot.clone(), Some(held.device.clone())));
-    }
     let mut volumes = BTreeMap::new();
-    for (slot, device) in wanted {
+    for (slot, device) in places(node, spec, on, known(&Slot::Root)) {
         let is_known_here = |held: &&HeldVolume| seen.volume(&held.volume).is_some();
         let held = match on {
             Some(view) => {
@@ -317,27 +304,12 @@ fn volumes(
             None => known(&slot).filter(is_known_here).map(|held| (held.volume.clone(), held.device.clone())),
         };
         let Some((volume, device)) = held else {
-            // It does not exist yet: the next operation makes it; or it is on nothing that is seen.
-            match known(&slot) {
-                Some(held) if seen.volume(&held.volume).is_some() => {
-                    volumes.insert(slot, held.clone());
-                }
-                Some(held) => {
-                    return Err(format!(
-                        "{slot}: {} is not there, and no volume is in its place",
-                        held.volume
-                    ));
-                }
-                // Whichever of the free volumes it was, or whether it was made at all, a person knows.
-                None if on.is_none() && (node.generation > 0 || !seen.volumes.is_empty()) => {
-                    return Err(format!("{slot}: no volume of it is known"));
-                }
-                None => {
-                    if let Some(view) = on {
-                        may_not_be_free(&slot, view, device.as_deref(), seen)?;
-                    }
-                }
+            let held = known(&slot);
+            // Whichever of the free volumes it was, or whether it was made at all, a person knows.
+            if held.is_none() && on.is_none() && (node.generation > 0 || !seen.volumes.is_empty()) {
+                return Err(format!("{slot}: no volume of it is known"));
             }
+            volumes.extend(elsewhere(&slot, held, on, device.as_deref(), seen)?.map(|held| (slot, held)));
             continue;
         };
         // The instance may still have the root that it was launched with, the node's own being free.
@@ -365,8 +337,50 @@ fn volumes(
     Ok(volumes)
 }
 
-/// A volume that the journal does not know is the one that the instance has in its place. One that is free may
-/// be it as well, if an operation was under way: then it cannot be told.
+/// A volume that the instance does not have in its place: where the journal knows it, if anywhere. None where
+/// it does not exist yet: the next operation makes it.
+fn elsewhere(
+    slot: &Slot,
+    held: Option<&HeldVolume>,
+    on: Option<&InstanceView>,
+    device: Option<&str>,
+    seen: &Sighting,
+) -> Result<Option<HeldVolume>, String> {
+    match (held, on) {
+        (Some(held), _) if seen.volume(&held.volume).is_some() => Ok(Some(held.clone())),
+        (Some(held), _) => {
+            Err(format!("{slot}: {} is not there, and no volume is in its place", held.volume))
+        }
+        (None, Some(view)) => may_not_be_free(slot, view, device, seen).map(|()| None),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The places of the node's volumes, each with its device where that is known.
+fn places(
+    node: &Node,
+    spec: &NodeSpec,
+    on: Option<&InstanceView>,
+    root: Option<&HeldVolume>,
+) -> Vec<(Slot, Option<String>)> {
+    let mut wanted: Vec<(Slot, Option<String>)> = Vec::new();
+    if spec.persist.root != RootMode::None {
+        let device = on.and_then(|view| view.root_device.clone());
+        wanted.push((Slot::Root, device.or_else(|| root.map(|held| held.device.clone()))));
+    }
+    let data = spec.data_volumes.iter().map(|data| (Slot::Data(data.name.clone()), data.device.clone()));
+    wanted.extend(data);
+    let found = node.resources.volumes.iter().filter(|(_, held)| held.found.is_some());
+    for (slot, held) in
+        found.filter(|(slot, _)| !wanted.iter().any(|(known, _)| known == *slot)).collect::<Vec<_>>()
+    {
+        wanted.push((slot.clone(), Some(held.device.clone())));
+    }
+    wanted
+}
+
+/// A volume that the journal does not know is the one that the instance has in its place. One that is free
+/// may be it as well, if an operation was under way: then it cannot be told.
 fn may_not_be_free(
     slot: &Slot,
     on: &InstanceView,
