@@ -708,8 +708,9 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
         .await;
         drop(slot);
         tries += 1;
-        if let Ok(StepResult::NotYet { because, .. } | StepResult::Hindered { because, .. }) = &run
-            && shared.watches.is_to_be_told(bell, because, clock)
+        if let Ok(StepResult::NotYet { again_in, because } | StepResult::Hindered { again_in, because }) =
+            &run
+            && shared.watches.is_to_be_told(bell, because, *again_in, clock)
         {
             let hindered = matches!(run, Ok(StepResult::Hindered { .. }));
             tell(shared, bell, Waiting { because: because.clone(), hindered, looks: tries }).await;

@@ -125,13 +125,20 @@ impl Watches {
         }
     }
 
-    /// Whether it is time to tell what a step waits for, which is remembered as told then.
-    pub(crate) fn is_to_be_told(&self, bell: &Doorbell, because: &str, clock: &Clock) -> bool {
+    /// Whether it is time to tell what a step waits for, which is remembered as told then. `pause`: how long
+    /// until the next look; a long one is told at once.
+    pub(crate) fn is_to_be_told(
+        &self,
+        bell: &Doorbell,
+        because: &str,
+        pause: Duration,
+        clock: &Clock,
+    ) -> bool {
         let now_ms = clock.monotonic_ms();
         let mut kept = self.kept();
         let Some(watch) = kept.get_mut(bell) else { return false };
         let told = watch.told.get_or_insert_with(|| Told {
-            next_ms: now_ms.saturating_add(TOLD_AFTER_MS),
+            next_ms: now_ms.saturating_add(TOLD_AFTER_MS.saturating_sub(pause.as_millis() as u64)),
             pause_ms: TOLD_AFTER_MS,
             same_until_ms: 0,
             because: String::new(),
@@ -244,19 +251,24 @@ mod tests {
         let mut told = Vec::new();
         for second in 0..7_300_u64 {
             let because = if second < 1_000 { "no capacity" } else { "throttled" };
-            if watches.is_to_be_told(&bell(), because, &clock) {
+            if watches.is_to_be_told(&bell(), because, SECOND, &clock) {
                 told.push((second, because));
             }
             clock.sleep(SECOND).await;
         }
-        let expected = [(60, "no capacity"), (1_000, "throttled"), (4_600, "throttled")];
+        let expected = [(59, "no capacity"), (1_000, "throttled"), (4_600, "throttled")];
         assert_eq!(told, expected);
         let mut times = 0;
         for look in 0..8_640_u64 {
-            times += u32::from(watches.is_to_be_told(&bell(), &format!("it is at {look}"), &clock));
+            let because = format!("it is at {look}");
+            times += u32::from(watches.is_to_be_told(&bell(), &because, 10 * SECOND, &clock));
             clock.sleep(10 * SECOND).await;
         }
         assert!((20..30).contains(&times), "{times} in a day");
+        // Nothing is seen again for ten minutes: a minute is over before.
+        let watches = Watches::default();
+        watches.wait(&bell(), &step(10_000_000, 10_000_000), &clock);
+        assert!(watches.is_to_be_told(&bell(), "too early", 600 * SECOND, &clock));
     }
 
     #[tokio::test(start_paused = true)]
