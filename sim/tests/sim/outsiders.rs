@@ -20,6 +20,7 @@ use perennial_workflows::aggregate::node::NodeEvent;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::Event;
 use perennial_workflows::model::aws::{GroupId, ImageId, InstanceId, VolumeId};
+use perennial_workflows::model::operation_id::Outcome;
 use perennial_workflows::model::volume::Slot;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::spec::node::NodeSpec;
@@ -518,7 +519,13 @@ impl Laws {
 
     fn learn(&mut self, append: &StreamAppend) {
         for event in &append.events {
-            match Perennial::decode(event).unwrap() {
+            let event = Perennial::decode(event).unwrap();
+            // What an operation was about when it was abandoned has carried nothing yet: a journal that is put
+            // back can name a clone that was given up since (800357).
+            if let Event::Node(NodeEvent::OperationFinished { outcome: Outcome::Abandoned, .. }) = &event {
+                continue;
+            }
+            match event {
                 Event::Node(
                     NodeEvent::OperationFinished { resources, .. } | NodeEvent::Adopted { resources, .. },
                 ) => {
