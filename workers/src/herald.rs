@@ -30,7 +30,11 @@ pub(crate) async fn run(engine: Engine<Perennial>, shutdown: Shutdown) {
             Ok(head) => break head.position,
             Err(error) => {
                 warn!(%error, "the journal's end cannot be read");
-                engine.clock().sleep(AGAIN).await;
+                tokio::select! {
+                    biased;
+                    () = shutdown.asked() => return,
+                    () = engine.clock().sleep(AGAIN) => {}
+                }
             }
         }
     };

@@ -160,17 +160,26 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
     check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
 }
 
-/// How many nodes with an open workflow are looked at: more lines are read by no one at once, and `node list`
-/// has them.
-const TROUBLES_MAX: usize = 200;
-
 /// Nodes whose resources in the account are newer than the journal, and workflows that are stuck.
 async fn troubles(views: &Views, report: &mut DoctorReport) {
-    let Ok(nodes) = views.nodes().await else { return };
+    let nodes = match views.nodes().await {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            return report.fail("nodes", Failure::from(error).message(), "run `perennial journal verify`");
+        }
+    };
     let now_ms = Clock::system().now_ms();
-    for line in nodes.iter().filter(|line| line.operation.is_some()).take(TROUBLES_MAX) {
+    for line in nodes.iter().filter(|line| line.operation.is_some()) {
         let Ok(name) = NodeName::parse(&line.name) else { continue };
-        let Some(open) = views.node(&name, now_ms).await.ok().and_then(|node| node.open) else { continue };
+        let open = match views.node(&name, now_ms).await {
+            Ok(node) => node.open,
+            Err(error) => {
+                let failure = Failure::from(error);
+                report.fail(&format!("node {name}"), failure.message(), "run `perennial journal verify`");
+                continue;
+            }
+        };
+        let Some(open) = open else { continue };
         if let Some(stuck) = &open.stuck {
             let found = format!("{} is stuck at {}: {}", open.workflow, stuck.step, stuck.because);
             report.fail(&format!("node {}", line.name), found, &stuck.needs);
