@@ -78,11 +78,14 @@ async fn types_are_found_by_what_they_must_be_like_and_what_is_refused_holds_not
     assert_eq!(survey(&third).at_ms, survey(&second).at_ms, "it is the survey of before");
     assert!(survey(&second).pools.iter().any(|pool| pool.instance_type == pool_of(&third)));
     let events = rehearsal.perennial.events().await;
-    let told = events.iter().any(|event| {
-        event.stream.as_str() == "workflow/a.3"
-            && format!("{:?}", event.data).contains("UnauthorizedOperation")
-    });
-    assert!(told, "the journal says why");
+    let of_the_survey: Vec<String> = events
+        .iter()
+        .filter(|event| event.stream.as_str() == "workflow/a.3")
+        .map(|event| format!("{} {:?}", event.recorded_at_ms, event.data))
+        .filter(|event| event.contains("survey") || event.contains("Survey"))
+        .collect();
+    let told = of_the_survey.iter().any(|event| event.contains("UnauthorizedOperation"));
+    assert!(told, "the journal says why: {of_the_survey:#?}");
     rehearsal.check_books().await;
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Memory {
     pub(super) first_look_ms: u64,
     /// Failed calls in a row.
     pub(super) failures: u32,
+    /// What the last failed call said, for people.
+    pub(super) trouble: Option<String>,
     /// Looks that missed the object.
     pub(super) object: Missed,
     /// Looks that missed the instance the step works on.
@@ -217,6 +219,7 @@ impl Memory {
             late_by,
             first_look_ms: now_ms,
             failures: 0,
+            trouble: None,
             object: Missed::default(),
             instance: Missed::default(),
             answers: BTreeSet::new(),

@@ -156,6 +156,7 @@ impl Pass<'_> {
     /// What an error that the step has no use for leads to.
     pub(super) fn trouble(&mut self, error: &CloudError) -> StepResult<Evidence> {
         self.memory.failures += 1;
+        self.memory.trouble = Some(error.to_string());
         match error.disposition() {
             Disposition::Retry if error.hinders() => {
                 let pauses = if error.class == Class::Access { REFUSED } else { TROUBLE };

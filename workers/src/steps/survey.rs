@@ -33,7 +33,9 @@ pub(super) async fn survey(pass: &mut Pass<'_>, question: &Question) -> Answer {
         biased;
         answer = surveyed(pass, question) => answer,
         () = clock.sleep(left) => {
-            not_yet(Duration::ZERO, "the region did not say in time which pools there are")
+            let late = "the region did not say in time which pools there are";
+            let said = pass.memory.trouble.iter().map(|said| format!("; it said before: {said}"));
+            not_yet(Duration::ZERO, late.to_owned() + &said.collect::<String>())
         }
     };
     let left = patience.saturating_sub(pass.looked_for());
