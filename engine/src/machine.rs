@@ -99,6 +99,9 @@ pub struct Due<S, I> {
     pub intent: I,
     /// Not to be run before this time; 0 for at once.
     pub not_before_ms: u64,
+    /// The longest that it ever waits for its time. That time follows from earlier stamps: a clock that was
+    /// set back since makes nothing wait for longer.
+    pub wait_max_ms: u64,
     /// How long it may take from then on.
     pub budget_ms: u64,
 }
@@ -256,7 +259,8 @@ impl<W: Workflow> Machine<W> {
             if W::under_way(self.state()).any(|(_, record)| record.step == due.step) {
                 continue;
             }
-            let not_before_ms = due.not_before_ms.max(self.now_ms);
+            let latest_ms = self.now_ms.saturating_add(due.wait_max_ms);
+            let not_before_ms = due.not_before_ms.clamp(self.now_ms, latest_ms);
             let deadline_ms = not_before_ms.saturating_add(due.budget_ms);
             let step = Intended { step: due.step, intent: due.intent, not_before_ms, deadline_ms };
             self.push(W::intended(self.state(), step))?;

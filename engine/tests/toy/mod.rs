@@ -487,6 +487,7 @@ impl Workflow for Job {
             step: intent.name.clone(),
             intent: intent.clone(),
             not_before_ms: intent.not_before_ms,
+            wait_max_ms: u64::MAX,
             // The toy's steps name their own deadline.
             budget_ms: 0,
         });

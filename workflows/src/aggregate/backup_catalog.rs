@@ -870,6 +870,7 @@ fn due(backup: u64, intent: BackupIntent, not_before_ms: u64) -> Due<BackupStep,
         budget_ms: intent.budget_ms(),
         intent,
         not_before_ms,
+        wait_max_ms: VOLUME_PAUSE_MS,
     }
 }
 

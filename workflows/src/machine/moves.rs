@@ -144,6 +144,7 @@ impl Workflow for Operation {
             step: due.intent.step(),
             budget_ms: due.intent.budget_ms(),
             not_before_ms: due.not_before_ms,
+            wait_max_ms: capacity::ROUND_PAUSE_MAX_MS,
             intent: due.intent,
         });
         due.collect()

@@ -71,8 +71,14 @@ use crate::step::name::Only;
 
 /// The pause between two rounds of the ladder, when no pool had capacity. Karpenter remembers a pool without
 /// capacity for three minutes; the first rounds are faster because a notice gives two.
-const LADDER_ROUND: Intervals =
-    Intervals { first: Duration::from_secs(15), longest: Duration::from_secs(300), jitter: 0.0 };
+const LADDER_ROUND: Intervals = Intervals {
+    first: Duration::from_secs(15),
+    longest: Duration::from_millis(ROUND_PAUSE_MAX_MS),
+    jitter: 0.0,
+};
+
+/// The longest such pause. No step of an operation waits longer for its time.
+pub(crate) const ROUND_PAUSE_MAX_MS: u64 = 300_000;
 
 /// The requester recorded for a workflow that gives up on its own.
 pub const BY_ITSELF: &str = "perennial";
@@ -159,7 +165,10 @@ pub(crate) fn pass_over(op: &mut Operation, pool: CapacityPool, because: &NotAsk
 
 fn go_on(op: &mut Operation, pool: CapacityPool, because: String, at_ms: u64) {
     let pools = pools(op);
-    let opens_ms = op.started_at_ms + u64::from(op.order.spec.capacity.on_demand.after_s) * 1_000;
+    // By the earliest stamp: a clock that was set back since the start closes on demand for no longer.
+    let began_ms = op.facts.ladder.rejected.iter().map(|rejected| rejected.at_ms).min();
+    let began_ms = began_ms.map_or(op.started_at_ms, |at_ms| at_ms.min(op.started_at_ms));
+    let opens_ms = began_ms + u64::from(op.order.spec.capacity.on_demand.after_s) * 1_000;
     let ladder = &mut op.facts.ladder;
     let place = ladder.next % pools.len().max(1);
     // The file was changed while this pool was asked: the new ladder has its own next pool.
