@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::capacity::MarketPolicy;
+use crate::model::resources::HeldVolume;
+use crate::model::volume::Slot;
 use crate::spec::error::SpecError;
 use crate::spec::node::{
     CapacitySpec, DATA_VOLUMES_MAX, DataMode, DataVolumeSpec, Handover, INSTANCE_TYPES_MAX, MIN_LIFETIME_MIN,
@@ -358,6 +360,10 @@ impl NodeSpec {
             RootMode::Adopt => "it boots the temporary root of each replacement",
             RootMode::Image => "it boots nothing while the root goes on as an image of itself",
         };
+        if self.loses_groups_of(old) {
+            let remark = "the interface keeps the security groups it has; name those it is to have";
+            return Some(remark.to_owned());
+        }
         (self.image != old.image).then(|| {
             format!(
                 "the root volume is kept, so the new image does not change its content ({boots}); `perennial node recycle {} --reimage {}` makes a new root from it",
@@ -366,11 +372,17 @@ impl NodeSpec {
         })
     }
 
-    /// Checks that this file may follow the present file of a registered node.
+    /// Whether it names no security groups for a kept interface that had some named.
+    fn loses_groups_of(&self, old: &Self) -> bool {
+        self.keeps_interface() && self.security_groups.is_empty() && !old.security_groups.is_empty()
+    }
+
+    /// Checks that this file may follow the present file of a registered node. What of the present file never
+    /// took effect may always be taken back.
     ///
     /// # Errors
     /// The first change that a later replacement cannot apply without losing state.
-    pub fn check_change_from(&self, old: &Self) -> Result<(), SpecError> {
+    pub fn check_change_from(&self, old: &Self, present: &Present<'_>) -> Result<(), SpecError> {
         if self.subnet != old.subnet {
             return wrong(
                 "subnet",
@@ -395,7 +407,8 @@ impl NodeSpec {
                 "the node has an address of its pool; register a new node for another one",
             );
         }
-        if self.keeps_interface() && self.security_groups.is_empty() && !old.security_groups.is_empty() {
+        let had_groups = present.good.is_none_or(|good| !good.security_groups.is_empty());
+        if self.loses_groups_of(old) && had_groups {
             return wrong(
                 "security_groups",
                 "the interface is kept and would keep the groups it has; name those it is to have",
@@ -407,7 +420,7 @@ impl NodeSpec {
                 "the node keeps the address it has; remove the field or give the present one",
             );
         }
-        for volume in &old.data_volumes {
+        for volume in old.data_volumes.iter().filter_map(|volume| present.of(volume)) {
             match self.data_volumes.iter().find(|new| new.name == volume.name) {
                 None => {
                     return wrong(
@@ -424,7 +437,7 @@ impl NodeSpec {
                         ),
                     );
                 }
-                Some(new) if DataVolumeSpec { size_gib: volume.size_gib, ..new.clone() } != *volume => {
+                Some(new) if DataVolumeSpec { size_gib: volume.size_gib, ..new.clone() } != volume => {
                     return wrong(
                         "data_volumes",
                         "a registered data volume can grow, and nothing else; add another volume instead",
@@ -434,6 +447,29 @@ impl NodeSpec {
             }
         }
         Ok(())
+    }
+}
+
+/// What of a node's present file has taken effect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Present<'a> {
+    /// The last file that an instance was launched by.
+    pub good: Option<&'a NodeSpec>,
+    /// The volumes that exist, with their sizes where they are known; `None` where an operation may be
+    /// changing them now.
+    pub volumes: Option<&'a BTreeMap<Slot, HeldVolume>>,
+}
+
+impl Present<'_> {
+    /// A data volume of the present file as it is; `None` for one that was never made.
+    fn of(&self, volume: &DataVolumeSpec) -> Option<DataVolumeSpec> {
+        let Some(volumes) = self.volumes else { return Some(volume.clone()) };
+        let good = self.good.into_iter().flat_map(|good| &good.data_volumes);
+        let good = good.into_iter().find(|good| good.name == volume.name);
+        let held = volumes.get(&Slot::Data(volume.name.clone()));
+        let known = held.and(good.or(Some(volume))).or(good)?;
+        let size_gib = held.and_then(|held| held.size_gib).unwrap_or(known.size_gib);
+        Some(DataVolumeSpec { size_gib, ..known.clone() })
     }
 }
 

@@ -639,6 +639,8 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::resources::HeldVolume;
+    use crate::spec::checks::Present;
 
     fn good() -> NodeSpec {
         example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)
@@ -801,7 +803,7 @@ mod tests {
         let check = |change: fn(&mut NodeSpec), field: &str| {
             let mut new = old.clone();
             change(&mut new);
-            assert_eq!(new.check_change_from(&old).unwrap_err().field, field);
+            assert_eq!(new.check_change_from(&old, &Present::default()).unwrap_err().field, field);
         };
         check(|s| s.subnet = SubnetId::parse("subnet-1").unwrap(), "subnet");
         check(|s| s.persist.network = NetworkMode::PrimaryEni, "persist.network");
@@ -810,15 +812,55 @@ mod tests {
         check(|s| s.data_volumes[0].volume_type = "io2".into(), "data_volumes");
         let mut other = old.clone();
         other.image = ImageId::parse("ami-1").unwrap();
-        other.check_change_from(&old).unwrap();
+        other.check_change_from(&old, &Present::default()).unwrap();
         let remark = other.remark_on_change_from(&old).expect("it does not change the root");
         assert!(remark.contains("--reimage ami-1"), "{remark}");
         let mut larger = old.clone();
         larger.data_volumes[0].size_gib = 20;
-        larger.check_change_from(&old).unwrap();
+        larger.check_change_from(&old, &Present::default()).unwrap();
         let mut types = old.clone();
         types.capacity.instance_types.push("c5.large".into());
-        types.check_change_from(&old).unwrap();
+        types.check_change_from(&old, &Present::default()).unwrap();
+    }
+
+    #[test]
+    fn what_never_took_effect_can_be_taken_back() {
+        let mut good = good();
+        good.persist.network = NetworkMode::PrimaryEni;
+        let mut wrong = good.clone();
+        wrong.security_groups = vec![GroupId::parse("sg-1").unwrap()];
+        let mut added = good.data_volumes[0].clone();
+        added.name = NodeName::parse("logs").unwrap();
+        wrong.data_volumes.push(added);
+        wrong.data_volumes[0].size_gib = 99_999;
+        let volume = VolumeId::parse("vol-1").unwrap();
+        let held = |size_gib| HeldVolume {
+            volume: volume.clone(),
+            device: "/dev/sdf".to_owned(),
+            size_gib,
+            zone: None,
+            made_from: None,
+            found: None,
+        };
+        let data =
+            |size_gib| BTreeMap::from([(Slot::Data(NodeName::parse("data").unwrap()), held(size_gib))]);
+        let volumes = data(Some(good.data_volumes[0].size_gib));
+        let field =
+            |present: Present<'_>| good.check_change_from(&wrong, &present).map_err(|wrong| wrong.field);
+        assert_eq!(field(Present { good: Some(&good), volumes: Some(&volumes) }), Ok(()));
+        assert!(good.remark_on_change_from(&wrong).is_some(), "the interface may have them");
+        // What took effect cannot.
+        let err = |field: &str| Err(field.to_owned());
+        assert_eq!(field(Present { good: Some(&wrong), volumes: Some(&volumes) }), err("security_groups"));
+        let grown = data(Some(99_999));
+        let present = Present { good: Some(&good), volumes: Some(&grown) };
+        assert_eq!(field(present), err("data_volumes.data.size_gib"));
+        let logs = BTreeMap::from([(Slot::Data(NodeName::parse("logs").unwrap()), held(None))]);
+        let both = volumes.clone().into_iter().chain(logs).collect();
+        assert_eq!(field(Present { good: Some(&good), volumes: Some(&both) }), err("data_volumes"));
+        // An operation may be making it now.
+        let open = Present { good: Some(&good), volumes: None };
+        assert_eq!(field(open), err("data_volumes.data.size_gib"));
     }
 
     #[test]
