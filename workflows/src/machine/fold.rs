@@ -19,7 +19,7 @@ use crate::operation::event::{Diversion, OperationEvent, Order};
 use crate::operation::facts::{Direction, Facts, LaunchFailure, Place};
 use crate::operation::state::{Operation, Status, StepRecord, Waits};
 use crate::rules::candidate::GivenUp;
-use crate::rules::{attached_volumes, capacity, recovery_point, root_clone};
+use crate::rules::{attached_volumes, capacity, recovery_point, root_clone, snapshot_ahead};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -294,7 +294,7 @@ fn root_loss_accepted(op: &mut Operation, snapshot: Option<&SnapshotId>, at_ms: 
     if let Some(snapshot) = snapshot {
         op.facts.root.snapshot = Some(snapshot.clone());
         op.facts.root.is_borrowed = true;
-        op.facts.root.image = None;
+        snapshot_ahead::outdate_image(op);
         // An instance that was launched to adopt the root is of no use to its image.
         op.give_up_candidate(at_ms, GivenUp::RungChanged);
     }
