@@ -20,11 +20,11 @@ use perennial_workflows::model::installation::{INSTALLATION_TAG, Mark};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::resources::{Carrier, HeldInterface, HeldVolume, Resources, Retained};
-use perennial_workflows::model::volume::Slot;
+use perennial_workflows::model::volume::{Found, Slot};
 use perennial_workflows::operation::state::Operation;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 
-use crate::periodic::pages::Pages;
+use crate::pages::Pages;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, InstanceView, InterfaceView, Select, Tags, VolumeState, VolumeView};
 use crate::standing::{tagged_instance, tagged_volume};
@@ -321,6 +321,13 @@ fn volumes(
             may_not_be_free(&slot, view, Some(&device), seen)?;
         }
         let same = known(&slot).filter(|held| held.volume == volume);
+        let found = match known(&slot) {
+            Some(held) if held.volume == volume => held.found.clone(),
+            // The journal knows the one that this is a copy of.
+            Some(HeldVolume { found: Some(found), .. }) => Some(Found { is_copy: true, ..found.clone() }),
+            _ if is_of_the_file(spec, &slot) => None,
+            _ => seen.volume(&volume).map(found_there),
+        };
         let size_gib = seen.volume(&volume).map(|view| view.size_gib);
         volumes.insert(
             slot,
@@ -330,11 +337,25 @@ fn volumes(
                 size_gib: size_gib.or(same.and_then(|held| held.size_gib)),
                 zone: None,
                 made_from: same.and_then(|held| held.made_from.clone()),
-                found: same.and_then(|held| held.found.clone()),
+                found,
             },
         );
     }
     Ok(volumes)
+}
+
+/// Whether the node file says what a volume is to be like.
+fn is_of_the_file(spec: &NodeSpec, slot: &Slot) -> bool {
+    match slot {
+        Slot::Root => true,
+        Slot::Data(name) => spec.data_volumes.iter().any(|wanted| wanted.name == *name),
+    }
+}
+
+/// What a volume is like of which neither the file nor the journal speaks. One with the node's tags was made
+/// for it.
+fn found_there(view: &VolumeView) -> Found {
+    Found { is_copy: view.tags.contains_key("perennial:node"), ..view.as_found() }
 }
 
 /// A volume that the instance does not have in its place: where the journal knows it, if anywhere. None where

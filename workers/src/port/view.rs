@@ -9,7 +9,7 @@ use perennial_workflows::model::aws::{
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::model::signal::StatusCheck;
-use perennial_workflows::model::volume::MappedVolume;
+use perennial_workflows::model::volume::{Found, MappedVolume};
 use tokio::time::Instant;
 
 /// Tags, sorted.
@@ -124,6 +124,21 @@ impl VolumeView {
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.state == VolumeState::Available && self.attachments.is_empty()
+    }
+
+    /// What a copy of it is made as.
+    #[must_use]
+    pub fn as_found(&self) -> Found {
+        let kind = self.volume_type.as_str();
+        Found {
+            volume_type: self.volume_type.clone(),
+            // Shown for other types as well, and settable for these only (EC2 API reference, CreateVolume).
+            iops: self.iops.filter(|_| matches!(kind, "gp3" | "io1" | "io2")),
+            throughput: self.throughput.filter(|_| kind == "gp3"),
+            is_copy: false,
+            snapshot: None,
+            named: false,
+        }
     }
 
     /// The device name under which it is attached to an instance, for good.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use perennial_workflows::model::aws::{AttachmentId, InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::model::uefi::UefiVariables;
-use perennial_workflows::model::volume::{DiscoveredVolume, Found, OtherVolumes, UnmanagedVolume};
+use perennial_workflows::model::volume::{DiscoveredVolume, OtherVolumes, UnmanagedVolume};
 use perennial_workflows::step::evidence::Evidence;
 use tracing::warn;
 
@@ -263,7 +263,7 @@ async fn beside(
                 device,
                 name: seen.tags.get("Name").cloned(),
                 size_gib: seen.size_gib,
-                traits: traits(&seen),
+                traits: seen.as_found(),
             }),
         }
     }
@@ -279,18 +279,4 @@ fn why_not(volume: &VolumeView) -> Option<String> {
     let owner = of(&volume.tags, "perennial:owner")?;
     let node = of(&volume.tags, "perennial:node").unwrap_or_default();
     Some(format!("by its tags it is what the installation {owner} made for node {node}"))
-}
-
-/// What a copy of a volume is made as.
-pub(super) fn traits(volume: &VolumeView) -> Found {
-    let kind = volume.volume_type.as_str();
-    Found {
-        volume_type: volume.volume_type.clone(),
-        // Shown for other types as well, and settable for these only (EC2 API reference, CreateVolume).
-        iops: volume.iops.filter(|_| matches!(kind, "gp3" | "io1" | "io2")),
-        throughput: volume.throughput.filter(|_| kind == "gp3"),
-        is_copy: false,
-        snapshot: None,
-        named: false,
-    }
 }

@@ -14,7 +14,6 @@ use super::pass::{
     Answer, DOUBT, LOOK_AGAIN, LOOK_CLOSELY, LOOK_SOON, Pass, SECOND_READ, not_shown, not_yet, refused,
     settled,
 };
-use super::preserve;
 use super::tags::carries;
 use crate::port::error::{Class, CloudError};
 use crate::port::{AttachmentState, InstanceView, VolumeRequest, VolumeState, VolumeView};
@@ -141,7 +140,7 @@ pub(super) async fn take(
             match free_twice(pass, volume).await? {
                 StepResult::Settled(_) => settled(Evidence::VolumeClaimed {
                     size_gib: view.size_gib,
-                    traits: Some(Found { named: true, ..preserve::traits(&view) }),
+                    traits: Some(Found { named: true, ..view.as_found() }),
                 }),
                 result @ (StepResult::NotYet { .. } | StepResult::Hindered { .. }) => Ok(result),
             }
