@@ -51,7 +51,7 @@ const CRATES: [(&str, &[&[&str]]); 7] = [
     (
         "workers",
         &[
-            &["port"],
+            &["pages", "port"],
             &["aws", "cloud"],
             &["capacity", "standing"],
             &["steps"],

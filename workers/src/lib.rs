@@ -23,6 +23,7 @@ pub mod capacity;
 pub mod cloud;
 mod herald;
 pub mod ingest;
+mod pages;
 pub mod periodic;
 pub mod port;
 pub mod preflight;

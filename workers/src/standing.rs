@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::journal::ReadError;
 use perennial_workflows::aggregate::installation::installation_stream;
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Rejection};
+use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::standing::{Tagged, newer};
 use perennial_workflows::domain::states::State;
 use perennial_workflows::model::installation::{INSTALLATION_TAG, Mark};
@@ -28,11 +30,12 @@ use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::operation::state::Operation;
 use tracing::{error, info, warn};
 
-use crate::port::error::{Action, CloudError};
+use crate::pages::Pages;
+use crate::port::error::{Class, CloudError};
 use crate::port::{Cloud, InstanceView, Select, Tags, VolumeState, VolumeView};
 
 /// How old a look by tags may be. It costs two paged describes for all nodes; a fleet asks within seconds.
-const LOOK_AGE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// What looks newer than the journal must be seen again after this long: describes were seen to be seconds
 /// late (`ec2-semantics`, eventual consistency), and what is deleted is shown for a while.
@@ -42,7 +45,7 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(20);
 const BEHIND_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a wrong endpoint looks like.
-const NOTHING_VISIBLE: &str = "nothing else that the journal knows is visible: is it another account, region or endpoint, or is a permission missing?";
+pub(crate) const NOTHING_VISIBLE: &str = "nothing else that the journal knows is visible: is it another account, region or endpoint, or is a permission missing?";
 
 /// Why a node's steps do not run now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,9 @@ pub(crate) enum StandingError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] ExecuteError<Rejection>),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// What the account shows with an owner's tag.
@@ -129,7 +135,10 @@ impl Standing {
             // A step that has settled saw the place: there the subnet is, if nothing else.
             let has_begun = open.iter().any(|open| open.steps.values().any(|step| step.outcome.is_some()));
             let has_something = held.carrier.is_some() || !held.volumes.is_empty() || has_begun;
-            if has_something && !world.shows(mark.as_ref(), "") && !self.sees_the_node(name, "").await? {
+            let is_visible = world.shows(mark.as_ref(), "")
+                || !(has_something || self.has_anything().await?)
+                || self.sees_the_node(name, "").await?;
+            if !is_visible {
                 let because = NOTHING_VISIBLE.to_owned();
                 if self.nodes().unseen.insert(name.clone()) {
                     warn!(node = %name, %because, "no step of the node runs");
@@ -180,25 +189,68 @@ impl Standing {
         Ok(())
     }
 
-    /// Whether absence can be believed: something else that the journal knows of is visible. With the text
-    /// that says what is wrong where nothing is.
+    /// Whether absence can be believed: something else that the journal knows of was visible within this
+    /// time, or is now.
     ///
     /// # Errors
     /// When the cloud or the journal cannot be read.
-    pub(crate) async fn vouches(&self, name: &NodeName, missing: &str) -> Result<(), StandingError> {
+    pub(crate) async fn vouches(
+        &self,
+        name: &NodeName,
+        missing: &str,
+        within: Duration,
+    ) -> Result<bool, StandingError> {
         let mark = self.mark().await?;
-        let world = self.world(LOOK_AGE_MAX).await?;
+        let world = self.world(LOOK_AGE_MAX.min(within)).await?;
         if world.shows(mark.as_ref(), missing) || self.sees_the_node(name, missing).await? {
             if self.nodes().unseen.remove(name) {
                 info!(node = %name, "what the journal knows is visible again");
             }
-            return Ok(());
+            return Ok(true);
         }
-        let message = format!("{missing} is not shown; {NOTHING_VISIBLE}");
         if self.nodes().unseen.insert(name.clone()) {
-            warn!(node = %name, %message, "absence is not believed");
+            warn!(node = %name, %missing, "absence is not believed: {NOTHING_VISIBLE}");
         }
-        Err(CloudError::lost(Action::DescribeInstances, message).into())
+        Ok(false)
+    }
+
+    /// Whether the account is the one that the journal knows, as far as a node's steps can tell: something of
+    /// the installation was visible within this time, or is now; or the place that the node lives in is; or
+    /// the journal knows of nothing that need be.
+    ///
+    /// # Errors
+    /// When the cloud or the journal cannot be read.
+    pub(crate) async fn is_here(&self, name: &NodeName, within: Duration) -> Result<bool, StandingError> {
+        let mark = self.mark().await?;
+        let world = self.world(LOOK_AGE_MAX.min(within)).await?;
+        if world.shows(mark.as_ref(), "") || !self.has_anything().await? {
+            return Ok(true);
+        }
+        match self.sees_the_node(name, "").await {
+            // To another account it does not exist.
+            Err(StandingError::Cloud(error)) if error.class == Class::NotFound || error.is_of_the_file() => {
+                Ok(false)
+            }
+            seen => seen,
+        }
+    }
+
+    /// Whether the journal knows of a node with an instance or a volume.
+    async fn has_anything(&self) -> Result<bool, StandingError> {
+        let mut pages = Pages::of_nodes(&self.inner.engine);
+        while let Some(page) = pages.next().await? {
+            for row in &page {
+                let Ok(line) = serde_json::from_str::<NodeSummary>(&row.body) else { continue };
+                if line.carrier.is_some() && !line.deleted {
+                    return Ok(true);
+                }
+                let Ok(name) = NodeName::parse(row.stream.name()) else { continue };
+                if !self.known(&name).await?.0.resources.volumes.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Whether anything of one node but this is visible, by id: what it holds, or else, if it holds nothing,

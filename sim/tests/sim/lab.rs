@@ -648,9 +648,10 @@ impl Lab {
     pub async fn story(&self) -> String {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
         let most = std::env::var("STORY_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+        let chars = std::env::var("STORY_CHARS").ok().and_then(|text| text.parse().ok()).unwrap_or(220);
         let tail = events.iter().rev().take(most).rev();
         tail.map(|event| {
-            let body: String = event.data.body.chars().take(220).collect();
+            let body: String = event.data.body.chars().take(chars).collect();
             let at = (event.recorded_at_ms.saturating_sub(EPOCH_MS)) as f64 / 1000.0;
             format!("{at:9.2} {:24} {:28} {body}\n", event.stream.as_str(), event.data.kind)
         })

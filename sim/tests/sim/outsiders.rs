@@ -104,6 +104,11 @@ pub fn spoils_backups(seed: u64) -> bool {
     of(seed).iter().any(|kind| matches!(kind, EarlierJournal | ClockSteps))
 }
 
+/// Whether the journal of a seed is put back: then it does not tell what goes on in the world.
+pub fn puts_back(seed: u64) -> bool {
+    of(seed).contains(&EarlierJournal)
+}
+
 /// The adversaries that a seed chooses: one to three.
 pub fn of(seed: u64) -> Vec<Adversary> {
     if seed < FROM {

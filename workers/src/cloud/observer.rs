@@ -168,11 +168,11 @@ impl Observer {
         self.get(id).await
     }
 
-    /// Whether any object that a step asked for was seen within this time.
+    /// When the last call was made that showed an object that a step asked for, in monotonic milliseconds; 0
+    /// before the first.
     #[must_use]
-    pub fn saw_any_within(&self, length: Duration) -> bool {
-        let seen_ms = self.inner.seen_ms.load(Ordering::Relaxed);
-        seen_ms > 0 && Duration::from_millis(self.inner.clock.monotonic_ms().saturating_sub(seen_ms)) < length
+    pub fn last_seen_ms(&self) -> u64 {
+        self.inner.seen_ms.load(Ordering::Relaxed)
     }
 
     /// The instance as some step saw it a moment ago; no call is made. It serves an act that EC2 itself

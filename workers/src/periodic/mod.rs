@@ -2,6 +2,5 @@
 
 mod attachment_drift;
 pub mod driver;
-pub(crate) mod pages;
 pub mod return_to_spot;
 pub mod sweep;

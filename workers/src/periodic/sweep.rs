@@ -22,12 +22,12 @@ use tracing::{info, warn};
 
 use super::attachment_drift::{AttachmentDrift, Seen};
 use super::driver::{Failure, Task};
-use super::pages::Pages;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::ingest::events::NOTICE;
+use crate::pages::Pages;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImpairedView, InstanceView, Select};
-use crate::standing::Standing;
+use crate::standing::{LOOK_AGE_MAX, Standing};
 
 /// Between two sweeps. With the describe itself and a second look at what is missing a loss is found within a
 /// minute.
@@ -171,7 +171,7 @@ impl Sweep {
         let believed = if most {
             standing.sees_the_node(node, id.as_str()).await
         } else {
-            standing.vouches(node, id.as_str()).await.map(|()| true)
+            standing.vouches(node, id.as_str(), LOOK_AGE_MAX).await
         };
         // Only what is missing beside something else counts: the endpoint may be right again by the time of
         // the second look, and was not at the first one.

@@ -253,6 +253,17 @@ impl CloudError {
         self.action == Action::RunInstances && (self.code.starts_with("InvalidAMIID") || is_unshared)
     }
 
+    /// Whether it says that a zone has no room for what is to be made in it, which changes by itself, and no
+    /// other place would serve: what is made there belongs there.
+    #[must_use]
+    pub fn passes_by_itself(&self) -> bool {
+        let is_bound = matches!(
+            self.action,
+            Action::CreateNetworkInterface | Action::AssignPrivateIpAddresses | Action::CreateVolume
+        );
+        is_bound && self.class == Class::NoCapacity
+    }
+
     /// Whether it says that no address is free in the subnet.
     #[must_use]
     pub fn is_of_the_addresses(&self) -> bool {
@@ -566,10 +577,12 @@ pub const TABLE: &[Row] = &[
     // ER: of the subnet, and of the zone.
     row(
         &[],
-        &["InsufficientFreeAddressesInSubnet", "InsufficientVolumeCapacity", "VolumeTypeNotAvailableInZone"],
+        &["InsufficientFreeAddressesInSubnet", "InsufficientVolumeCapacity"],
         Class::NoCapacity,
         Scope::Zone,
     ),
+    // ER: of the zone, and no wait changes it.
+    row(&[], &["VolumeTypeNotAvailableInZone"], Class::Unsupported, Scope::Zone),
     // ER: quotas for each market and class of types. What dies counts for a while, so waiting may serve.
     row(
         &[],

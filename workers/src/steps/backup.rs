@@ -158,7 +158,7 @@ async fn wait(pass: &mut Pass<'_>, snapshots: &[SnapshotId]) -> Answer {
 
 /// What a take has made, by its tags.
 async fn find(pass: &mut Pass<'_>, count: usize, tags: &TagMap, intended_at_ms: Option<u64>) -> Answer {
-    let claim = Claim { tags, intended_at_ms, client_token: None, sources: &[] };
+    let claim = Claim::intended(pass, tags, intended_at_ms);
     let found = made_by::<SnapshotView>(pass, &claim).await?;
     let snapshots: Vec<SnapshotId> = found.into_iter().map(|view| view.id).collect();
     if snapshots.is_empty() && !pass.is_absent("what that step made").await? {

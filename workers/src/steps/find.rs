@@ -20,10 +20,8 @@ pub(super) async fn find(
     origin: Option<&Origin>,
 ) -> Answer {
     let claim = Claim {
-        tags,
-        intended_at_ms: origin.map(|origin| origin.intended_at_ms),
         client_token: origin.and_then(|origin| origin.client_token.as_deref()),
-        sources: &[],
+        ..Claim::intended(pass, tags, origin.map(|origin| origin.intended_at_ms))
     };
     let mut kept = Vec::new();
     let resources: Vec<Resource> = match made {

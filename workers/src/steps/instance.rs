@@ -10,9 +10,7 @@ use perennial_workflows::step::intent::{Launch, LaunchInterface};
 use tracing::warn;
 
 use super::own::{Claim, made_by};
-use super::pass::{
-    Answer, IMAGE_ABSENCE, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, not_shown, not_yet, settled,
-};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, may_work, not_shown, not_yet, settled};
 use crate::capacity::pool::PoolKey;
 use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
@@ -97,8 +95,9 @@ pub(super) async fn fence(
                     pass.tools.cloud.cancel_spot_request(request).await?;
                 }
             }
-            pass.memory.fence().terminated = true;
-            pass.tools.cloud.terminate_instance(instance).await?;
+            let asked = pass.tools.cloud.terminate_instance(instance).await;
+            pass.memory.fence().terminated |= may_work(&asked);
+            asked?;
             not_yet(LOOK_AGAIN, format!("{instance} is to terminate"))
         }
     }
@@ -115,8 +114,11 @@ async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
         return not_yet(LOOK_AGAIN, format!("{instance} has been shutting down for {minutes} min"));
     }
     if again {
-        pass.tools.cloud.force_terminate_instance(instance).await?;
-        pass.memory.fence().forced_at_ms = Some(now_ms);
+        let asked = pass.tools.cloud.force_terminate_instance(instance).await;
+        if may_work(&asked) {
+            pass.memory.fence().forced_at_ms = Some(now_ms);
+        }
+        asked?;
         warn!("{instance} has been shutting down for {minutes} min: it is terminated by force");
     }
     let hangs = format!("{instance} hangs: it has been shutting down for {minutes} min");
@@ -198,7 +200,7 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
 async fn is_image_gone(pass: &mut Pass<'_>, image: &ImageId) -> Result<bool, CloudError> {
     let found = pass.tools.cloud.images(&Select::Ids(vec![image.clone()])).await?;
     if found.is_empty() {
-        return Ok(pass.is_missing_for(IMAGE_ABSENCE) && pass.is_vouched(image.as_str()).await?);
+        return pass.is_image_gone(image.as_str()).await;
     }
     pass.memory.object.found();
     Ok(false)

@@ -61,7 +61,16 @@ pub(super) async fn release(pass: &mut Pass<'_>, id: &InterfaceId, from: &Instan
         // As for a volume: its holder was seen terminated, twice, and EC2 refuses to attach one that is not
         // free.
         Some(view) if pass.found(&view).is_free() => settled(Evidence::Released),
-        Some(_) => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
+        Some(view) => match view.attachment.and_then(|attachment| attachment.instance) {
+            Some(other) if other != *from && pass.has_launched(&other).await? => {
+                settled(Evidence::HeldByAnother { what: id.to_string(), by: other.to_string() })
+            }
+            Some(other) if other != *from => not_yet(
+                LOOK_AGAIN,
+                format!("{id} is on {other}, which this workflow knows nothing of: detach it"),
+            ),
+            _ => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
+        },
     }
 }
 

@@ -38,6 +38,11 @@ impl Missed {
         *looks > 1 && (self.doubted || Duration::from_millis(now_ms.saturating_sub(*since_ms)) >= length)
     }
 
+    /// When it was first missed, in milliseconds.
+    pub(super) fn since_ms(&self) -> Option<u64> {
+        self.since.map(|(since_ms, _)| since_ms)
+    }
+
     /// A look found it.
     pub(super) const fn found(&mut self) {
         self.since = None;
@@ -81,6 +86,8 @@ pub(super) struct Memory {
     pub(super) object: Missed,
     /// Looks that missed the instance the step works on.
     pub(super) instance: Missed,
+    /// Answers that something which the request names is not there.
+    pub(super) unknown: Missed,
     /// What its own calls said that they have made, by id.
     answers: BTreeSet<String>,
     /// What carries its tags and is not its own, and was told; at most [`TOLD_MAX`].
@@ -222,6 +229,7 @@ impl Memory {
             trouble: None,
             object: Missed::default(),
             instance: Missed::default(),
+            unknown: Missed::default(),
             answers: BTreeSet::new(),
             told: BTreeSet::new(),
             by_step: ByStep::Nothing,

@@ -20,13 +20,10 @@ use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::volume::TagMap;
 use tracing::warn;
 
-use super::pass::Pass;
+use super::pass::{CLOCKS_DISAGREE_MAX, Pass};
 use super::tags::step_tags;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, Tags, VolumeView};
-
-/// How far two clocks may disagree. AWS keeps its own to milliseconds, and NTP ours to less than a second.
-const CLOCKS_DISAGREE_MAX: Duration = Duration::from_mins(1);
 
 /// What a step says of the things that it makes.
 #[derive(Clone, Copy)]
@@ -44,11 +41,13 @@ pub(super) struct Claim<'c> {
 impl<'c> Claim<'c> {
     /// Of the step that this pass carries out.
     pub(super) fn of(pass: &Pass<'_>, tags: &'c TagMap) -> Self {
-        // The times of things are AWS's. A clock that is known to be ahead dates the intention too late.
-        let told = pass.tools.cloud.told_time().map_or(0, |told| told.ahead_ms(&pass.tools.clock));
-        let ahead_ms = u64::try_from(told).unwrap_or(0);
-        let intended_at_ms = pass.intended_at_ms.saturating_sub(ahead_ms);
-        Self { tags, intended_at_ms: Some(intended_at_ms), client_token: None, sources: &[] }
+        Self::intended(pass, tags, Some(pass.intended_at_ms))
+    }
+
+    /// Of a step that the journal intended at this time.
+    pub(super) fn intended(pass: &Pass<'_>, tags: &'c TagMap, at_ms: Option<u64>) -> Self {
+        let intended_at_ms = at_ms.and_then(|at_ms| pass.tools.at_aws_ms(at_ms));
+        Self { tags, intended_at_ms, client_token: None, sources: &[] }
     }
 
     /// With the client token of its call.
@@ -56,9 +55,12 @@ impl<'c> Claim<'c> {
         Self { client_token: Some(token), ..self }
     }
 
-    /// Of a step that waits for what an earlier one has begun, at this time.
-    pub(super) fn begun(self, begun_ms: Option<u64>) -> Self {
-        Self { intended_at_ms: self.intended_at_ms.min(begun_ms).or(self.intended_at_ms), ..self }
+    /// Of a step that waits for what an earlier one has begun, at this time of the journal.
+    pub(super) fn begun(self, pass: &Pass<'_>, begun_ms: Option<u64>) -> Self {
+        let Some(begun_ms) = begun_ms else { return self };
+        let begun_ms = pass.tools.at_aws_ms(begun_ms);
+        let earliest = self.intended_at_ms.zip(begun_ms).map(|(intended, begun)| intended.min(begun));
+        Self { intended_at_ms: earliest, ..self }
     }
 
     /// Of snapshots of these volumes.

@@ -20,7 +20,7 @@ use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
 use crate::port::error::{Action, Class, CloudError, Disposition, Effect};
 use crate::port::{Cloud, InstanceView};
-use crate::standing::{Standing, StandingError};
+use crate::standing::{NOTHING_VISIBLE, Standing, StandingError};
 
 /// Between two looks at something that is on its way, at first. The looks of all steps share one describe of
 /// a kind and quarter of a second (the observer), so looking this often costs no calls that another step does
@@ -50,7 +50,7 @@ pub(super) const SECOND_READ: Duration = Duration::from_secs(1);
 /// An image that a launch was refused for, and that looks have missed for this long, is gone. It was seen
 /// before the launch was written, so it is not too young to be shown; half a minute is past a stale answer,
 /// and leaves a minute and a half of a notice.
-pub(super) const IMAGE_ABSENCE: Duration = Duration::from_secs(30);
+const IMAGE_ABSENCE: Duration = Duration::from_secs(30);
 
 /// An object that every look has missed for this long does not exist. EC2's own advice speaks of "a few
 /// minutes"; Terraform waits five.
@@ -83,6 +83,9 @@ const REFUSED: Intervals =
 /// within a minute.
 pub(super) const SPREADS: Duration = Duration::from_secs(60);
 
+/// How far two clocks may disagree. AWS keeps its own to milliseconds, and NTP ours to less than a second.
+pub(super) const CLOCKS_DISAGREE_MAX: Duration = Duration::from_mins(1);
+
 /// What a pass ends with. An error is one that the step has no use for.
 pub(super) type Answer = Result<StepResult<Evidence>, CloudError>;
 
@@ -104,8 +107,22 @@ impl Tools {
     /// times of things are AWS's, and this machine's clock may have been set since.
     fn started_ms(&self) -> u64 {
         let age_ms = self.clock.monotonic_ms().saturating_sub(self.began_ms);
-        let ahead_ms = self.cloud.told_time().map_or(0, |told| told.ahead_ms(&self.clock));
-        self.clock.now_ms().saturating_sub(age_ms).saturating_add_signed(-ahead_ms)
+        self.clock.now_ms().saturating_sub(age_ms).saturating_add_signed(-self.ahead_ms())
+    }
+
+    /// By how many milliseconds this machine's clock is ahead of AWS's, where that is told; negative: behind.
+    fn ahead_ms(&self) -> i64 {
+        self.cloud.told_time().map_or(0, |told| told.ahead_ms(&self.clock))
+    }
+
+    /// A time of the journal by AWS's clock, not later than it was. The journal has this machine's times, the
+    /// things of the account have AWS's; a clock that is known to be ahead dates an event too late. `None`
+    /// for a time that has not come yet: the clock was ahead then, and has been set since.
+    pub(super) fn at_aws_ms(&self, at_ms: u64) -> Option<u64> {
+        let ahead_ms = u64::try_from(self.ahead_ms()).unwrap_or(0);
+        let now_ms = self.clock.now_ms().saturating_sub(ahead_ms);
+        let at_ms = at_ms.saturating_sub(ahead_ms);
+        (at_ms <= now_ms.saturating_add(CLOCKS_DISAGREE_MAX.as_millis() as u64)).then_some(at_ms)
     }
 }
 
@@ -114,6 +131,8 @@ pub(super) struct Pass<'a> {
     pub(super) tools: &'a Tools,
     pub(super) step: (&'a StreamId, Token),
     pub(super) memory: Memory,
+    /// When the pass began, in monotonic milliseconds.
+    pub(super) began_ms: u64,
     /// When it was intended, by the wall time.
     pub(super) intended_at_ms: u64,
     pub(super) tries: u32,
@@ -131,6 +150,11 @@ pub(super) fn not_yet(again_in: Duration, because: impl Into<String>) -> Answer 
 
 pub(super) fn refused(code: &str, message: impl Into<String>) -> Answer {
     settled(Evidence::Refused { code: code.to_owned(), message: message.into() })
+}
+
+/// Whether a call was carried out, or may have been: one that was refused has not been asked for.
+pub(super) fn may_work(answer: &Result<(), CloudError>) -> bool {
+    answer.as_ref().map_or_else(|error| error.effect != Effect::None, |()| true)
 }
 
 pub(super) fn lost(what: impl Into<String>) -> Answer {
@@ -168,11 +192,48 @@ impl Pass<'_> {
                 because: error.to_string(),
             },
             Disposition::Done => StepResult::NotYet { again_in: LOOK_SOON, because: error.to_string() },
+            Disposition::Elsewhere if error.passes_by_itself() => StepResult::Hindered {
+                again_in: REFUSED.after(self.memory.failures, 0.5),
+                because: error.to_string(),
+            },
             Disposition::Elsewhere | Disposition::Person => StepResult::Settled(Evidence::Refused {
                 code: error.code.clone(),
                 message: error.message.clone(),
             }),
         }
+    }
+
+    /// A refusal because something that the request names is not there is believed by its second look, and
+    /// while something of the installation is visible: to another account nothing of ours exists, and a
+    /// correct file needs no person.
+    pub(super) async fn doubted(&mut self, result: StepResult<Evidence>) -> StepResult<Evidence> {
+        let (code, message) = match &result {
+            StepResult::Settled(Evidence::Refused { code, message }) if code.ends_with("NotFound") => {
+                (code, message)
+            }
+            _ => {
+                self.memory.unknown.found();
+                return result;
+            }
+        };
+        let (now_ms, because) = (self.now_ms(), format!("{code}: {message}"));
+        let since_ms = self.memory.unknown.since_ms().unwrap_or(now_ms);
+        let is_again = self.memory.unknown.for_at_least(SECOND_READ, now_ms);
+        if is_again && self.memory.unknown.is_vouched() {
+            return result;
+        }
+        let within = Duration::from_millis(now_ms.saturating_sub(since_ms));
+        let Some(node) = self.node() else { return result };
+        let because = match self.tools.standing.is_here(&node, within).await {
+            Ok(true) => {
+                self.memory.unknown.vouch();
+                return StepResult::NotYet { again_in: SECOND_READ, because };
+            }
+            Ok(false) => format!("{because}; {NOTHING_VISIBLE}"),
+            Err(error) => format!("{because}; {error}"),
+        };
+        self.memory.unknown.found();
+        StepResult::Hindered { again_in: LOOK_LONGEST, because }
     }
 
     /// The node that the step is about.
@@ -182,61 +243,83 @@ impl Pass<'_> {
         operation.or_else(|| CatalogId::of_stream(workflow).map(|id| id.node().clone()))
     }
 
+    /// Whether this workflow has launched an instance, by its tags: the workflow itself knows which it has.
+    pub(super) async fn has_launched(&self, instance: &InstanceId) -> Result<bool, CloudError> {
+        let (workflow, _) = self.step;
+        let view = self.tools.observer.instance(instance).await?;
+        let by = view.and_then(|view| view.tags.get("perennial:operation").cloned());
+        Ok(by.is_some_and(|by| workflow.as_str().strip_prefix("workflow/") == Some(by.as_str())))
+    }
+
     /// Notes that a look missed the object; whether it can be taken as absent: missed for long, and more than
     /// once, while something else that the journal knows is visible.
     pub(super) async fn is_absent(&mut self, object: &str) -> Result<bool, CloudError> {
-        if !self.is_missing_for(ABSENCE) {
-            return Ok(false);
-        }
-        let mut missed = self.memory.object;
-        let absent = self.is_absent_once_vouched(&mut missed, object).await;
-        self.memory.object = missed;
-        absent
-    }
-
-    /// Absence is believed by the first look that misses the object after another one was seen. A wrong
-    /// endpoint that becomes the right one between two looks, or is one all along, proves nothing: it is
-    /// trouble for as long as nothing else is seen, which costs the step no time, and then the time begins
-    /// anew.
-    async fn is_absent_once_vouched(&self, missed: &mut Missed, object: &str) -> Result<bool, CloudError> {
-        if missed.is_vouched() {
-            return Ok(true);
-        }
-        match self.is_vouched(object).await {
-            Ok(_) if missed.is_doubted() => {
-                missed.found();
-                Ok(false)
-            }
-            Ok(_) => {
-                missed.vouch();
-                Ok(false)
-            }
-            Err(error) => {
-                missed.doubt();
-                Err(error)
-            }
-        }
+        self.is_missed(ABSENCE, object).await
     }
 
     /// The same for one that is deleted: a second look is enough.
     pub(super) async fn is_gone(&mut self, object: &str) -> Result<bool, CloudError> {
-        Ok(self.is_missing_for(SECOND_READ) && self.is_vouched(object).await?)
+        self.is_missed(SECOND_READ, object).await
     }
 
-    /// Whether the endpoint is the one that the journal knows: another object was seen a moment ago, or is
-    /// now. It is trouble of the look where none is.
-    pub(super) async fn is_vouched(&self, object: &str) -> Result<bool, CloudError> {
-        let Tools { observer, standing, .. } = self.tools;
-        if observer.saw_any_within(VOUCHED) {
+    /// The same for an image that a launch was refused for.
+    pub(super) async fn is_image_gone(&mut self, image: &str) -> Result<bool, CloudError> {
+        self.is_missed(IMAGE_ABSENCE, image).await
+    }
+
+    async fn is_missed(&mut self, length: Duration, object: &str) -> Result<bool, CloudError> {
+        let mut missed = self.memory.object;
+        let answer = self.is_missed_and_vouched(&mut missed, length, object).await;
+        self.memory.object = missed;
+        answer
+    }
+
+    /// Absence is believed by the first look that misses the object after another one was seen, and after the
+    /// object was first missed: what was seen before says nothing of the credentials and the endpoint of now.
+    /// Where nothing else is seen, it is trouble for as long as that lasts, which costs the step no time, and
+    /// then the time begins anew.
+    async fn is_missed_and_vouched(
+        &self,
+        missed: &mut Missed,
+        length: Duration,
+        object: &str,
+    ) -> Result<bool, CloudError> {
+        let now_ms = self.now_ms();
+        let since_ms = missed.since_ms().unwrap_or(now_ms);
+        if !missed.for_at_least(length, now_ms) {
+            return Ok(false);
+        }
+        if missed.is_vouched() {
             return Ok(true);
         }
+        let within = VOUCHED.min(Duration::from_millis(now_ms.saturating_sub(since_ms)));
+        let seen_ms = self.tools.observer.last_seen_ms();
+        let is_seen = seen_ms > now_ms.saturating_sub(within.as_millis() as u64);
+        if is_seen && seen_ms <= self.began_ms && !missed.is_doubted() {
+            return Ok(true);
+        }
+        // A look that fails says nothing either way.
+        if !is_seen && !self.is_vouched(object, within).await? {
+            missed.doubt();
+            let message = format!("{object} is not shown; {NOTHING_VISIBLE}");
+            return Err(CloudError::lost(Action::DescribeInstances, message));
+        }
+        if missed.is_doubted() {
+            missed.found()
+        } else {
+            missed.vouch()
+        }
+        Ok(false)
+    }
+
+    /// Whether the endpoint is the one that the journal knows: another object was seen within this time, or
+    /// is now.
+    async fn is_vouched(&self, object: &str, within: Duration) -> Result<bool, CloudError> {
         let Some(node) = self.node() else { return Ok(true) };
-        match standing.vouches(&node, object).await {
-            Ok(()) => Ok(true),
+        match self.tools.standing.vouches(&node, object, within).await {
+            Ok(is_vouched) => Ok(is_vouched),
             Err(StandingError::Cloud(error)) => Err(error),
-            Err(StandingError::Journal(error)) => {
-                Err(CloudError::lost(Action::DescribeInstances, error.to_string()))
-            }
+            Err(error) => Err(CloudError::lost(Action::DescribeInstances, error.to_string())),
         }
     }
 
@@ -267,12 +350,8 @@ impl Pass<'_> {
 
     /// The same for the instance the step works on.
     pub(super) async fn is_instance_absent(&mut self, id: &InstanceId) -> Result<bool, CloudError> {
-        let now_ms = self.now_ms();
-        if !self.memory.instance.for_at_least(ABSENCE, now_ms) {
-            return Ok(false);
-        }
         let mut missed = self.memory.instance;
-        let absent = self.is_absent_once_vouched(&mut missed, id.as_str()).await;
+        let absent = self.is_missed_and_vouched(&mut missed, ABSENCE, id.as_str()).await;
         self.memory.instance = missed;
         absent
     }

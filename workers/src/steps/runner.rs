@@ -69,6 +69,7 @@ impl StepRunner<Perennial> for Runner {
             tools: &self.tools,
             step: (workflow, step.token),
             memory,
+            began_ms: clock.monotonic_ms(),
             intended_at_ms: step.intended_at_ms,
             tries,
             outdated: step.outdated,
@@ -80,6 +81,7 @@ impl StepRunner<Perennial> for Runner {
             }
             Err(error) => pass.trouble(&error),
         };
+        let result = pass.doubted(result).await;
         let now_ms = pass.now_ms();
         match result {
             StepResult::NotYet { again_in, because } => {
@@ -110,7 +112,7 @@ async fn admitted(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
                 return Ok(StepResult::Hindered { again_in, because });
             }
             Err(StandingError::Cloud(error)) => return Err(error),
-            Err(StandingError::Journal(error)) => {
+            Err(error) => {
                 return Ok(StepResult::Hindered { again_in: LOOK_LONGEST, because: error.to_string() });
             }
         }

@@ -19,7 +19,7 @@ pub(super) async fn create(
 ) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let sources = [volume.clone()];
-    let claim = Claim::of(pass, tags).begun(ahead_ms).of_volumes(&sources);
+    let claim = Claim::of(pass, tags).begun(pass, ahead_ms).of_volumes(&sources);
     let mut mine = made_by::<SnapshotView>(pass, &claim).await?;
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     // A crash between the call and its answer can leave two of the same moment; the first one stays.

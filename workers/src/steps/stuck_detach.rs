@@ -11,8 +11,7 @@ use std::time::Duration;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, Pass, lost, not_shown, not_yet, refused, settled};
-use crate::port::error::CloudError;
+use super::pass::{Answer, LOOK_AGAIN, Pass, lost, may_work, not_shown, not_yet, refused, settled};
 use crate::port::{AttachmentState, VolumeState, VolumeView};
 
 /// How long a volume may stay on a terminated instance before it is detached by force. EC2 frees it within a
@@ -57,7 +56,7 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
     let volume = &view.id;
     if let Some(attachment) = view.attachments.iter().find(|attachment| attachment.instance != *from) {
         let other = &attachment.instance;
-        if attachment.state == AttachmentState::Attached && is_launched_here(pass, other).await? {
+        if attachment.state == AttachmentState::Attached && pass.has_launched(other).await? {
             return settled(Evidence::HeldByAnother { what: volume.to_string(), by: other.to_string() });
         }
         return not_yet(
@@ -86,18 +85,14 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
         if let Some(holder) = holder.filter(|holder| holder.state != InstanceState::Terminated) {
             return not_yet(LOOK_AGAIN, format!("{volume} is on {from}, which is {}", holder.state));
         }
-        pass.memory.release().forced_at_ms = Some(now_ms);
-        pass.tools.cloud.force_detach_volume(volume, from).await?;
+        let asked = pass.tools.cloud.force_detach_volume(volume, from).await;
+        // One that was refused has not been asked for: the refusal is told, and costs the step no time.
+        if may_work(&asked) {
+            pass.memory.release().forced_at_ms = Some(now_ms);
+        }
+        asked?;
     }
     not_yet(LOOK_AGAIN, format!("{hangs}; a forced detach was asked for and has not freed it"))
-}
-
-/// Whether this workflow has launched an instance, by its tags: the workflow itself knows which it has.
-async fn is_launched_here(pass: &Pass<'_>, instance: &InstanceId) -> Result<bool, CloudError> {
-    let (workflow, _) = pass.step;
-    let view = pass.tools.observer.instance(instance).await?;
-    let by = view.and_then(|view| view.tags.get("perennial:operation").cloned());
-    Ok(by.is_some_and(|by| workflow.as_str().strip_prefix("workflow/") == Some(by.as_str())))
 }
 
 const fn stage(state: AttachmentState) -> &'static str {

@@ -68,6 +68,18 @@ impl Facts {
             .find(|fact| fact.held.as_ref().is_some_and(|held| held.interface == *id))
     }
 
+    /// An instance that this operation has launched and that was seen to hold something of the node already.
+    /// What it holds may die with it, if it was preserved without that.
+    pub(crate) fn launched_here(&mut self, instance: &str) -> Option<InstanceId> {
+        let is_it = |id: &InstanceId| id.as_str() == instance;
+        if let Some(candidate) = self.candidate.as_ref().filter(|candidate| is_it(&candidate.instance)) {
+            return Some(candidate.instance.clone());
+        }
+        let holder = self.holders.iter_mut().find(|holder| is_it(&holder.instance) && !holder.is_old)?;
+        holder.preserved &= holder.fenced;
+        Some(holder.instance.clone())
+    }
+
     /// An interface no longer exists: if it is needed, another one is created.
     pub(crate) fn forget_interface(&mut self, id: &InterfaceId) {
         if self.network.elsewhere.as_ref().is_some_and(|there| there.id() == Some(id)) {

@@ -119,20 +119,15 @@ impl Step for Release {
 /// instance as well, and the adoption, which looks first, finds it there.
 fn arrived_already(op: &mut Operation, slot: &Slot, on: &str) {
     let facts = &mut op.facts;
-    let Some(fact) = facts.volumes.get_mut(slot) else { return };
     if *slot == Slot::Root {
-        if facts.candidate.as_ref().is_some_and(|candidate| candidate.instance.as_str() == on) {
+        let is_there = facts.candidate.as_ref().is_some_and(|candidate| candidate.instance.as_str() == on);
+        if let Some(fact) = facts.volumes.get_mut(slot).filter(|_| is_there) {
             fact.place = Place::Free;
         }
         return;
     }
-    if let Some(candidate) = facts.candidate.as_ref().filter(|candidate| candidate.instance.as_str() == on) {
-        fact.goes_to(&candidate.instance);
-    } else if let Some(holder) =
-        facts.holders.iter_mut().find(|holder| holder.instance.as_str() == on && !holder.is_old)
-    {
-        fact.goes_to(&holder.instance);
-        // It may die with this one, which was preserved without it.
-        holder.preserved &= holder.fenced;
+    let instance = facts.launched_here(on);
+    if let Some((fact, instance)) = facts.volumes.get_mut(slot).zip(instance) {
+        fact.goes_to(&instance);
     }
 }

@@ -4,7 +4,7 @@
 //! is lost is created again with the node's address: it holds no data.
 
 use crate::operation::event::OperationEvent;
-use crate::operation::facts::Place;
+use crate::operation::facts::{InterfaceFact, Place};
 use crate::operation::state::Operation;
 use crate::step::evidence::Evidence;
 use crate::step::intent::ReleaseInterface;
@@ -28,6 +28,13 @@ impl Step for ReleaseInterface {
     }
 
     fn learn(&self, op: &mut Operation, seen: &Seen<'_>) {
+        if let Evidence::HeldByAnother { by, .. } = seen.evidence {
+            let instance = op.facts.launched_here(by);
+            if let Some((fact, instance)) = op.facts.interface_mut(&self.interface).zip(instance) {
+                fact.place = Place::On(instance);
+            }
+            return;
+        }
         let is_lost = matches!(seen.evidence, Evidence::Lost { .. });
         let is_ending = is_ending(op);
         if is_lost && !is_ending {
@@ -44,7 +51,13 @@ impl Step for ReleaseInterface {
     }
 
     fn consequence(&self, settled: &Settled<'_>) -> Vec<OperationEvent> {
-        settled.unless_lost()
+        // The journal was put back from a backup, and what it is about to do was done.
+        let is_it =
+            |fact: &&InterfaceFact| fact.held.as_ref().is_some_and(|held| held.interface == self.interface);
+        let fact = settled.op.facts.interfaces().find(is_it);
+        let is_there = matches!(settled.evidence, Evidence::HeldByAnother { .. })
+            && fact.is_some_and(|fact| !fact.place.is_on(&self.from));
+        if is_there { Vec::new() } else { settled.unless_lost() }
     }
 
     fn typical_ms(&self) -> u64 {

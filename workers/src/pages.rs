@@ -1,4 +1,4 @@
-//! The lists that periodic tasks go through, a page at a time.
+//! The summaries of all nodes, a page at a time.
 
 use perennial_engine::engine::Engine;
 use perennial_engine::ids::StreamId;
