@@ -73,7 +73,7 @@ impl<D: Domain> Reading<D> {
         // Most commands name everything in the first round, and nothing else in the second one.
         if self.rounds == 0 {
             self.reads = named;
-        } else {
+        } else if self.reads != named {
             self.reads.extend(named);
         }
         self.rounds += 1;

@@ -176,7 +176,7 @@ async fn a_clean_refusal_makes_room_for_the_request_of_the_corrected_file() {
 async fn a_new_root_that_cannot_be_had_leaves_the_node_under_care() {
     let mut undone = Seen::at_least(8, "operations that were undone by themselves");
     let mut taken_over = Seen::at_least(3, "operations that went on with the last good file");
-    for wait_ms in (0..24).map(|n| 50 * n).chain([5_000, 60_000]) {
+    for wait_ms in (0..24).map(|n| 100 * n).chain([5_000, 60_000]) {
         for network in [NetworkMode::SecondaryIp, NetworkMode::PrimaryEni] {
             let (mut lab, _) = Lab::provisioned(quick(4), network, RootMode::Adopt, |_, _| ()).await;
             let image = lab.node("db-1").await.spec.unwrap().image;

@@ -11,8 +11,8 @@
 //!
 //! For the old instance while it still runs, which is the point of no return, in addition:
 //!
-//! 5. The next instance has a target: a pool is known, and no survey is awaited. Its security groups are
-//!    right.
+//! 5. The next instance has a target: a pool is known, and no survey is awaited. Its subnet and its image were
+//!    looked up (`resolve`). Its security groups are right.
 //! 6. Make before break: the new instance runs, and what can leave a running instance has left it
 //!    ([`handover`]). Break before make: nothing further.
 //! 7. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 5 nor
@@ -23,6 +23,7 @@ use crate::operation::facts::{Holder, Place};
 use crate::operation::state::{Due, Operation};
 use crate::rules::{address_retention, attached_volumes, capacity, handover, interface, uefi};
 use crate::step::intent::{Fence, Intent, Preserve};
+use crate::step::name::Only;
 
 /// The next step towards the termination of a holder: `preserve`, then `fence`.
 pub(crate) fn due(op: &Operation, holder: &Holder) -> Option<Due> {
@@ -85,6 +86,10 @@ fn may_fence(op: &Operation, holder: &Holder) -> bool {
     }
     // A target must be known as well.
     if capacity::is_awaited(op) || !capacity::has_pools(op) {
+        return false;
+    }
+    // An image that does not exist is detected while the old instance still runs.
+    if op.has_open(&Only::Resolve.into()) {
         return false;
     }
     // A security group that does not exist is detected while the old instance still runs.
