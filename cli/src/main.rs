@@ -52,6 +52,9 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
+    /// Show user data, which may hold passwords; without it only its length is shown
+    #[arg(long, global = true)]
+    secrets: bool,
     /// Log more to stderr (-vv: still more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -140,7 +143,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let output = Output { format: cli.output };
+    let output = Output { format: cli.output, secrets: cli.secrets };
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
     // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
@@ -205,6 +208,11 @@ fn log(cli: &Cli, config: Option<&Config>) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
         .parse(&filter)
         .map_err(|error| Failure::configuration(format!("log: {filter:?} is no log filter: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .fmt_fields(output::safe::log_fields())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     Ok(())
 }

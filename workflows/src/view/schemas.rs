@@ -28,7 +28,7 @@ use crate::aggregate::node::NodeEvent;
 use crate::domain::codec::EVENT_VERSION;
 use crate::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, PruneParams,
-    RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX,
+    REPLY_TO_MAX, RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX,
     SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 use crate::model::name::{NODE_NAME_MAX, NodeName};
@@ -144,6 +144,10 @@ pub fn event() -> Schema {
             "key": { "description": "The idempotency key of its batch.", "type": ["string", "null"] },
             "hash": hash,
             "previous": hash,
+            "redacted": {
+                "description": "Something of the body is left out because it may be secret; the hash is that of the whole.",
+                "const": true
+            },
         },
         "required": ["position", "stream", "seq", "kind", "version", "body", "recorded_at_ms", "key", "hash"],
         "additionalProperties": false,
@@ -312,9 +316,14 @@ fn message<P: JsonSchema>(
             "requested_by": {
                 "description": "Who asks; for the record.", "type": "string", "minLength": 1, "maxLength": TEXT_MAX
             },
-            "reply_to": { "description": "The queue that gets the answer.", "type": ["string", "null"] },
+            "reply_to": {
+                "description": "The queue that gets the answer: a name or a URL.", "type": ["string", "null"],
+                "pattern": "^[!-~]+$", "maxLength": REPLY_TO_MAX
+            },
             "deadline": {
-                "description": "Not to be carried out after this time (RFC 3339).", "type": ["string", "null"]
+                "description": "Not to be carried out after this time (RFC 3339).", "type": ["string", "null"],
+                "format": "date-time",
+                "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
             },
         },
         "required": required,
