@@ -273,7 +273,7 @@ fn one_flipped_byte_is_found() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "flipped at byte {at}\n{text}");
         assert!(text.contains("damaged"), "{text}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("the journal is damaged"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the journal is not as it was written"));
     }
     assert!(flipped >= 3, "{flipped} events were changed");
 }

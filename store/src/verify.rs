@@ -37,6 +37,9 @@ use crate::{read, schema};
 /// How many findings a report holds; the rest are counted. A journal with more is beyond reading them.
 pub const FINDINGS_MAX: usize = 200;
 
+/// How far the time of a summary may be behind the newest event's.
+const TIMES_DIFFER_MS: u64 = 60_000;
+
 /// How many rows of a projection are read at once.
 const PAGE: usize = 1_000;
 
@@ -362,7 +365,9 @@ fn check_rows_without_events(
     if let Some(newest_ms) = newest_ms {
         let updated: Option<i64> =
             conn.query_row("SELECT max(updated_at_ms) FROM summaries", [], |row| row.get(0))?;
-        if updated.is_some_and(|updated| updated.max(0) as u64 > newest_ms) {
+        // Both are the time of a decision, or nearly.
+        let most = newest_ms.saturating_add(TIMES_DIFFER_MS);
+        if updated.is_some_and(|updated| updated.max(0) as u64 > most) {
             let what = format!("a summary is newer than every event: {CUT}");
             report.add(Severity::Damaged, None, None, what);
         }
