@@ -311,7 +311,8 @@ mod documents {
             let (_, texts) = known.unwrap_or_else(|| panic!("no text is known of the pattern {pattern}"));
             return json!(texts[chance.below(texts.len())]);
         }
-        let texts = ["why", "grüße ✓", "a\nb", "", " ", "\u{202e}x", "x y", "0", "10:00", "m6i.large", "\u{0}"];
+        let texts =
+            ["why", "grüße ✓", "a\nb", "", " ", "\u{202e}x", "x y", "0", "10:00", "m6i.large", "\u{0}"];
         json!(texts[chance.below(texts.len())])
     }
 
@@ -414,19 +415,21 @@ fn documents_that_are_made_from_the_schema_are_taken_or_refused_by_a_stated_rule
     let root = schema.as_value();
     let (mut taken, mut by_rule, mut refused) = (0, 0, 0);
     let mut unknown = std::collections::BTreeMap::<String, (usize, String)>::new();
-    let mut check = |document: &Value| match (validator.is_valid(document), Submission::parse(&document.to_string())) {
-        (true, Ok(_)) => taken += 1,
-        (true, Err(why)) if BEYOND_THE_SCHEMA.iter().any(|rule| why.why.contains(rule)) => by_rule += 1,
-        (true, Err(why)) => {
-            let entry = unknown.entry(why.why.chars().take(100).collect()).or_default();
-            *entry = (entry.0 + 1, document.to_string());
-        }
-        (false, Ok(_)) => {
-            let because: Vec<String> = validator.iter_errors(document).map(|error| error.to_string()).collect();
-            panic!("the server takes what the schema refuses: {document}\n{because:?}");
-        }
-        (false, Err(_)) => refused += 1,
-    };
+    let mut check =
+        |document: &Value| match (validator.is_valid(document), Submission::parse(&document.to_string())) {
+            (true, Ok(_)) => taken += 1,
+            (true, Err(why)) if BEYOND_THE_SCHEMA.iter().any(|rule| why.why.contains(rule)) => by_rule += 1,
+            (true, Err(why)) => {
+                let entry = unknown.entry(why.why.chars().take(100).collect()).or_default();
+                *entry = (entry.0 + 1, document.to_string());
+            }
+            (false, Ok(_)) => {
+                let because: Vec<String> =
+                    validator.iter_errors(document).map(|error| error.to_string()).collect();
+                panic!("the server takes what the schema refuses: {document}\n{because:?}");
+            }
+            (false, Err(_)) => refused += 1,
+        };
     let mut chance = documents::Chance(20_261_130);
     for _ in 0..4_000 {
         let mut document = documents::document(root, root, &mut chance, 0);
@@ -435,5 +438,8 @@ fn documents_that_are_made_from_the_schema_are_taken_or_refused_by_a_stated_rule
         check(&document);
     }
     assert!(unknown.is_empty(), "the schema takes what the server refuses, by no stated rule: {unknown:#?}");
-    assert!(taken > 1_500 && refused > 2_000, "taken {taken}, refused by a rule {by_rule}, refused {refused}");
+    assert!(
+        taken > 1_500 && refused > 2_000,
+        "taken {taken}, refused by a rule {by_rule}, refused {refused}"
+    );
 }

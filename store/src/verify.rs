@@ -242,11 +242,7 @@ fn unreadable(report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<(
     }
 }
 
-fn check<P: Projector>(
-    path: &Path,
-    projector: Option<P>,
-    heads: &[Head],
-) -> Result<VerifyReport, OpenError> {
+fn check<P: Projector>(path: &Path, projector: Option<P>, heads: &[Head]) -> Result<VerifyReport, OpenError> {
     let conn = snapshot(path)?;
     let mut report = VerifyReport::new();
     let outcome = schema::check(&conn, &mut report);

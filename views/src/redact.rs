@@ -139,7 +139,9 @@ fn in_text(text: &str, depth: usize) -> Option<String> {
             rest.starts_with([':', '='])
         })
     });
-    is_named.then(|| format!("{}(not shown: the rest, {} bytes; --secrets shows it)", &text[..first], text.len() - first))
+    is_named.then(|| {
+        format!("{}(not shown: the rest, {} bytes; --secrets shows it)", &text[..first], text.len() - first)
+    })
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ impl SubmitArgs {
         }
         output.say(&format!("submitted {id}"));
         let expected = Expected::of(&submission.work);
-        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &submission, expected)).await;
+        let followed =
+            tokio::time::timeout(self.timeout, follow(installation, output, &submission, expected)).await;
         let (disposition, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {

@@ -73,9 +73,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Head>, Failure> {
         } else {
             head(line)
         };
-        heads.push(parsed.map_err(|why| {
-            Failure::user(format!("{}:{}: {why}", path.display(), number + 1))
-        })?);
+        heads.push(parsed.map_err(|why| Failure::user(format!("{}:{}: {why}", path.display(), number + 1)))?);
     }
     Ok(heads)
 }

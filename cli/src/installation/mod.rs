@@ -120,14 +120,12 @@ impl Installation {
         let config = &self.config.heads;
         let queue = match &config.queue {
             None => None,
-            Some(QueueAddress { kind: QueueKind::Embedded, name }) => Some(self.embedded(name, Role::Replies)?),
+            Some(QueueAddress { kind: QueueKind::Embedded, name }) => {
+                Some(self.embedded(name, Role::Replies)?)
+            }
             Some(QueueAddress { kind: QueueKind::Sqs, name }) => Some(self.sqs(name).await?),
         };
-        Ok(heads::Shipping {
-            file: config.file.clone(),
-            queue,
-            every: Duration::from_secs(config.every_s),
-        })
+        Ok(heads::Shipping { file: config.file.clone(), queue, every: Duration::from_secs(config.every_s) })
     }
 
     /// An embedded queue. Several processes share it, so its time is the machine's.

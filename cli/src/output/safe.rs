@@ -21,7 +21,12 @@ fn colour(text: &str) -> Option<&str> {
     let inner = text.strip_prefix("\u{1b}[")?;
     let end = inner.find('m')?;
     let codes = &inner[..end];
-    let known = |code: &str| matches!(code, "0" | "1" | "2" | "22" | "39" | "30" | "31" | "32" | "33" | "34" | "35" | "36" | "37" | "90");
+    let known = |code: &str| {
+        matches!(
+            code,
+            "0" | "1" | "2" | "22" | "39" | "30" | "31" | "32" | "33" | "34" | "35" | "36" | "37" | "90"
+        )
+    };
     codes.split(';').all(known).then(|| &text[..end + 3])
 }
 
@@ -180,7 +185,8 @@ impl Visit for LogLine<'_> {
 mod tests {
     use super::*;
 
-    const EVIL: &str = "a\u{1b}[2J\u{1b}]0;pwned\u{7}\u{202e}b\r\u{9b}31m\u{2066}\u{feff}\u{0}\u{85}\u{2028}z\u{e0041}";
+    const EVIL: &str =
+        "a\u{1b}[2J\u{1b}]0;pwned\u{7}\u{202e}b\r\u{9b}31m\u{2066}\u{feff}\u{0}\u{85}\u{2028}z\u{e0041}";
 
     #[test]
     fn nothing_active_passes() {

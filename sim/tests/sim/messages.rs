@@ -155,7 +155,10 @@ async fn an_event_of_another_account_or_region_or_from_before_the_launch_is_note
     assert_eq!(lab.node("db-1").await.operations, 1, "{}", lab.story().await);
     let dispositions = lab.dispositions().await;
     for why in ["account 999999999999", "region eu-north-1", "older than its instance"] {
-        assert!(dispositions.iter().any(|told| told.contains("noted") && told.contains(why)), "{dispositions:#?}");
+        assert!(
+            dispositions.iter().any(|told| told.contains("noted") && told.contains(why)),
+            "{dispositions:#?}"
+        );
     }
     // What names neither is believed, as before.
     let mut bare = warning("bare", &instance, &time);
@@ -279,12 +282,15 @@ fn mangle(text: String, chance: &mut Chance, number: usize) -> String {
         0 => text[..at(chance, &text)].to_owned() + " ",
         1 => {
             let (before, after) = text.split_at(at(chance, &text));
-            format!("{before}{}{after}", chance.of(&["\u{0}", "{", "\"", ",", "]", "\u{feff}", "\\ud800", "1e999"]))
+            format!(
+                "{before}{}{after}",
+                chance.of(&["\u{0}", "{", "\"", ",", "]", "\u{feff}", "\\ud800", "1e999"])
+            )
         }
         2 => format!("\u{feff}{text}"),
         3 => json!({"Type": "Notification", "Message": text}).to_string(),
-        4 => json!({"Records": [{"body": text}, {"Sns": {"Message": text.clone()}}]}).to_string(),
-        5 => format!("[{text},{text}]"),
+        4 => json!({"Records": [{"Sns": {"Message": text}}]}).to_string(),
+        5 => format!("[{text},{number}]"),
         6 => json!(text).to_string(),
         7 => "[".repeat(chance.below(30_000)) + &number.to_string(),
         8 => format!("{}{number}", "z".repeat(chance.below(300_000))),
@@ -307,7 +313,8 @@ async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_st
     let (mut expected, mut dead) = (0, 0);
     while sent.len() < EACH {
         let number = sent.len();
-        let mut event = warning(&format!("m-{number}"), chance.of(&[ours.clone(), foreign.clone()]), &now(&lab));
+        let mut event =
+            warning(&format!("m-{number}"), chance.of(&[ours.clone(), foreign.clone()]), &now(&lab));
         event["detail-type"] = (*chance.of(&[
             "EC2 Instance State-change Notification",
             "EC2 Instance Rebalance Recommendation",
@@ -334,7 +341,8 @@ async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_st
     let mut dead_submissions = 0;
     while asked.len() < EACH {
         let number = asked.len();
-        let workflow = *chance.of(&["node.replace", "node.backup", "node.delete", "node.prune", "workflow.cancel"]);
+        let workflow =
+            *chance.of(&["node.replace", "node.backup", "node.delete", "node.prune", "workflow.cancel"]);
         let keep = json!({"root": true, "data": true, "network": true, "backups": true});
         let params = match workflow {
             "node.delete" => json!({ "keep": keep }),
@@ -378,10 +386,10 @@ async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_st
     let events = account("interruptions");
     let counted = lab.counted("interruptions").await;
     let told = events["answered"] + events.get("repeated").unwrap_or(&0) + counted.total();
-    // The node's own first events, of its launch, are among those that are answered or counted.
+    // The region's own events of the node's instances are among those that are answered or counted.
     assert!(told >= expected as u64, "{events:?}, counted {counted}: {told} of {expected}");
-    assert!(told <= expected as u64 + 10, "{events:?}, counted {counted}: {told} of {expected}");
-    assert!(counted.foreign > 300 && counted.total() > 1_000, "{counted}");
+    assert!(told <= expected as u64 + 40, "{events:?}, counted {counted}: {told} of {expected}");
+    assert!(counted.foreign > 150 && counted.total() > 1_000, "{counted}");
     let asked_about = account("submissions");
     let told = asked_about["answered"]
         + asked_about.get("repeated").unwrap_or(&0)
@@ -398,9 +406,9 @@ async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_st
         }
     }
     assert!(bytes < 2 * EACH * 1_024, "{bytes} bytes of {} messages", 2 * EACH);
-    let unread = inbox.iter().filter(|(_, event)| {
-        matches!(event, InboxEvent::Answered { disposition } if disposition.is_dead())
-    });
+    let unread = inbox
+        .iter()
+        .filter(|(_, event)| matches!(event, InboxEvent::Answered { disposition } if disposition.is_dead()));
     assert!(unread.count() <= 2 * 100 * 3, "what cannot be read is counted beyond a hundred an hour");
 
     // The next good ones are handled.

@@ -464,7 +464,9 @@ async fn a_head_that_was_noted_finds_a_cut_end_and_another_journal() {
         journal.append(batch(&format!("a/{n}"), 0, 1)).await.unwrap();
     }
     drop(journal);
-    for report in [verify_tail(&other, 100, &heads[6..]).unwrap(), verify_tail(&other, 2, &heads[..1]).unwrap()] {
+    for report in
+        [verify_tail(&other, 100, &heads[6..]).unwrap(), verify_tail(&other, 2, &heads[..1]).unwrap()]
+    {
         assert!(report.findings[0].what.contains("another journal"), "{:?}", report.findings);
     }
 }

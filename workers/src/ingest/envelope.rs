@@ -72,8 +72,9 @@ fn unwrapped(value: Value, depth: usize, held: &mut Vec<Held>) {
     if held.len() >= EVENTS_MAX {
         return;
     }
-    let unreadable = |value: &Value, because: &str| {
-        Held::Unreadable { body: value.to_string(), because: because.to_owned() }
+    let unreadable = |value: &Value, because: &str| Held::Unreadable {
+        body: value.to_string(),
+        because: because.to_owned(),
     };
     if depth >= DEPTH_MAX {
         return held.push(unreadable(&value, "it is wrapped too often"));
@@ -168,12 +169,18 @@ mod tests {
         for _ in 0..20 {
             deep = json!({ "Message": deep });
         }
-        assert!(matches!(&unwrap(&deep.to_string())[..], [Held::Unreadable { because, .. }] if because.contains("too often")));
+        assert!(
+            matches!(&unwrap(&deep.to_string())[..], [Held::Unreadable { because, .. }] if because.contains("too often"))
+        );
         let many = json!(vec![json!({"source": "a", "detail-type": "b"}); EVENTS_MAX + 5]).to_string();
         let held = unwrap(&many);
         assert_eq!(held.len(), EVENTS_MAX + 1);
-        assert!(matches!(held.last(), Some(Held::Unreadable { because, .. }) if because.contains("more than")));
-        for body in ["", "[]", "[[],[]]", "7", "null", "\"\"", "\"text\"", "[null]", "{\"Message\":\"plain\"}"] {
+        assert!(
+            matches!(held.last(), Some(Held::Unreadable { because, .. }) if because.contains("more than"))
+        );
+        for body in
+            ["", "[]", "[[],[]]", "7", "null", "\"\"", "\"text\"", "[null]", "{\"Message\":\"plain\"}"]
+        {
             assert!(matches!(&unwrap(body)[..], [Held::Unreadable { .. }]), "{body}");
         }
         assert!(matches!(&unwrap("{\"body\":null}")[..], [Held::Object(_)]));

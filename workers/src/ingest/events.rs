@@ -232,7 +232,8 @@ impl<'a> Event<'a> {
 
     /// The instances that it is about: the one of its details; if they name none, those of its resources.
     fn instances(&self) -> BTreeSet<InstanceId> {
-        let named = ["instance-id", "instanceId", "InstanceId"].into_iter().find_map(|field| self.text(field));
+        let named =
+            ["instance-id", "instanceId", "InstanceId"].into_iter().find_map(|field| self.text(field));
         match named.and_then(|name| InstanceId::parse(tail(name)).ok()) {
             Some(instance) => BTreeSet::from([instance]),
             None => self
@@ -343,9 +344,10 @@ impl<'a> Event<'a> {
     fn entities(&self) -> Vec<(&str, &str)> {
         let listed = self.detail["affectedEntities"].as_array().filter(|listed| !listed.is_empty());
         match listed {
-            Some(listed) => {
-                listed.iter().map(|entity| (text_of(entity, "entityValue"), text_of(entity, "status"))).collect()
-            }
+            Some(listed) => listed
+                .iter()
+                .map(|entity| (text_of(entity, "entityValue"), text_of(entity, "status")))
+                .collect(),
             None => self.resources().map(|resource| (resource, "")).collect(),
         }
     }
@@ -390,7 +392,8 @@ fn named(value: &Value, instances: &mut Vec<InstanceId>) {
     match value {
         Value::String(text) => {
             // An id has eight hexadecimal digits, or seventeen.
-            let is_id = |id: &str| matches!(id.len(), 10 | 19) && id[2..].bytes().all(|b| b.is_ascii_hexdigit());
+            let is_id =
+                |id: &str| matches!(id.len(), 10 | 19) && id[2..].bytes().all(|b| b.is_ascii_hexdigit());
             for (at, _) in text.match_indices("i-") {
                 if instances.len() >= NAMED_MAX {
                     return;
@@ -439,7 +442,8 @@ impl InstanceNews {
 
     fn read(self, event: &Event<'_>) -> Result<News, String> {
         let action = event.text("instance-action").filter(|action| !action.is_empty()).unwrap_or("terminate");
-        let after = |notice: Duration| event.at_ms.saturating_add(u64::try_from(notice.as_millis()).unwrap_or(0));
+        let after =
+            |notice: Duration| event.at_ms.saturating_add(u64::try_from(notice.as_millis()).unwrap_or(0));
         Ok(match self {
             Self::SpotInterruption => {
                 // Hibernation begins at once.
@@ -499,7 +503,11 @@ fn time(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().map(epoch).or_else(|| {
             let seconds = number.as_f64().filter(|seconds| *seconds > 0.0 && *seconds < 1e11)?;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 and 1e14")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is within 0 and 1e14"
+            )]
             Some((seconds * 1_000.0) as u64)
         }),
         Value::String(text) => {
@@ -528,7 +536,9 @@ fn milliseconds(time: jiff::Timestamp) -> u64 {
 
 /// As much of a text as is repeated, on one line.
 fn clip(text: &str, most: usize) -> String {
-    text::plain(&text::clip(text, most))
+    // One more than is kept, so that what is left out is told.
+    let beginning: String = text.chars().take(most + 1).collect();
+    text::clip(&text::plain(&beginning), most)
 }
 
 /// The id in an ARN; an id is its own.
@@ -577,10 +587,7 @@ mod tests {
         let Notice { signal, key, origin, .. } = notice(&event(|_| {}));
         assert_eq!(key.id, "a3c1");
         assert_eq!(signal.at_ms, SENT_MS - 60_000);
-        assert_eq!(
-            origin,
-            Origin { account: Some("111122223333".into()), region: Some("us-west-2".into()) }
-        );
+        assert_eq!(origin, Origin { account: Some("111122223333".into()), region: Some("us-west-2".into()) });
         let News::SpotInterruption { deadline_ms, .. } = signal.news else { panic!() };
         assert_eq!(deadline_ms - signal.at_ms, 120_000);
     }

@@ -22,9 +22,7 @@ use std::time::Duration;
 
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::AppendError;
-use perennial_engine::queue::{
-    BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue, QueueError,
-};
+use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue, QueueError};
 use perennial_engine::retry::Intervals;
 use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::aggregate::inbox::Disposition;
@@ -382,7 +380,8 @@ impl Ingest {
         }
         if !confirm::needs_a_look(signal) {
             let is_old = signal.at_ms.saturating_add(OLD_MS) < self.engine.clock().now_ms();
-            if is_old && let Some(launched_at_ms) = confirm::launched(self.cloud.as_ref(), signal).await
+            if is_old
+                && let Some(launched_at_ms) = confirm::launched(self.cloud.as_ref(), signal).await
                 && signal.at_ms.saturating_add(LAUNCH_SLACK_MS) < launched_at_ms
             {
                 return noted(format!("{signal}, but the event is older than its instance"));

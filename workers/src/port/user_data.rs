@@ -55,7 +55,9 @@ mod tests {
 
     #[test]
     fn a_text_reaches_the_guest_as_it_is_written() {
-        for text in ["#!/bin/sh\necho hello\n", "#cloud-config\n{}", "aGVsbG8=", "IyE", "", "hunter2", "a b\nc"] {
+        for text in
+            ["#!/bin/sh\necho hello\n", "#cloud-config\n{}", "aGVsbG8=", "IyE", "", "hunter2", "a b\nc"]
+        {
             assert_eq!(guest(text), text.as_bytes(), "{text:?}");
         }
     }
@@ -63,7 +65,12 @@ mod tests {
     #[test]
     fn what_is_encoded_already_is_not_encoded_again() {
         let gzip: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xff];
-        for raw in [b"#!/bin/sh\necho hello\n".as_slice(), b"#cloud-config\n", b"Content-Type: multipart/mixed", gzip] {
+        for raw in [
+            b"#!/bin/sh\necho hello\n".as_slice(),
+            b"#cloud-config\n",
+            b"Content-Type: multipart/mixed",
+            gzip,
+        ] {
             let once = STANDARD.encode(raw);
             let wrapped = format!("{}\n{}\n", &once[..8], &once[8..]);
             for text in [once, wrapped] {

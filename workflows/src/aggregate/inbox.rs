@@ -434,7 +434,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_message_fits_however_it_is_escaped() {
-        for body in ["\u{1}".repeat(200_000), "\"".repeat(262_144), "\\".repeat(262_144), "é".repeat(131_072)] {
+        for body in ["\u{1}".repeat(200_000), "\"".repeat(262_144), "\\".repeat(262_144), "é".repeat(131_072)]
+        {
             for most in [10, UNREAD_BODY_MAX, BODY_MAX] {
                 let stored = serde_json::to_string(&kept(&body, most)).unwrap();
                 assert!(stored.len() <= most + 200, "{} of {most}", stored.len());

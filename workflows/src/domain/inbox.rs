@@ -86,11 +86,7 @@ pub(crate) fn decide_entry(
 
 /// What is decided of a message whose key stands for something else. A submission is refused, and that is
 /// written down; an event is left to its reader, which gives it another key.
-fn mismatch(
-    entry: &InboxEntry,
-    envelope: &Envelope,
-    content: &Content,
-) -> Option<Decision<Event, State>> {
+fn mismatch(entry: &InboxEntry, envelope: &Envelope, content: &Content) -> Option<Decision<Event, State>> {
     let hash = envelope.content.as_ref().filter(|hash| entry.differs_from(hash))?;
     let Content::Submission(submission) = content else { return Some(Decision::nothing()) };
     if entry.mismatches >= MISMATCHES_MAX {

@@ -168,7 +168,8 @@ impl<'de> Deserializer<'de> for Strict<'_> {
                 (Some(value), _, _) => visitor.visit_u64(value),
                 (None, Some(value), _) => visitor.visit_i64(value),
                 // 1.0 is an integer to JSON Schema.
-                (None, None, Some(value)) if value.fract() == 0.0 && value.abs() <= EXACT_MAX => {
+                (None, None, Some(value)) if value.fract() == 0.0 && value.abs() <= EXACT_MAX =>
+                {
                     #[expect(clippy::cast_possible_truncation, reason = "it is a whole number below 2^53")]
                     visitor.visit_i64(value as i64)
                 }
@@ -323,7 +324,8 @@ mod tests {
     fn what_is_as_it_should_be_is_read() {
         let inner = json!({"a": true, "b": 7.0});
         let read: Outer =
-            read(&json!({"shape": {"of": {"inner": inner}}, "list": [inner, {"a": false}], "free": [1]})).unwrap();
+            read(&json!({"shape": {"of": {"inner": inner}}, "list": [inner, {"a": false}], "free": [1]}))
+                .unwrap();
         assert_eq!(read.shape, Shape::Of { inner: Inner { a: true, b: Some(7) } });
         assert_eq!(read.list[1], Inner { a: false, b: None });
         let boxed: Shape = super::read(&json!({"boxed": {"a": true, "b": null}})).unwrap();
@@ -355,7 +357,15 @@ mod tests {
     fn a_hash_is_of_what_is_said_not_of_how() {
         let of = |text: &str| hash(&serde_json::from_str(text).unwrap());
         assert_eq!(of(r#"{"a":1,"b":[{"c":null}]}"#), of(r#"{ "b":[{}], "a":1 }"#));
-        let all = [r#"{"a":1}"#, r#"{"a":"1"}"#, r#"{"a":[1]}"#, r#"{"a":{"b":1}}"#, r#"["a",1]"#, r#"{"b":1}"#, "{}"];
+        let all = [
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":[1]}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"["a",1]"#,
+            r#"{"b":1}"#,
+            "{}",
+        ];
         let hashes: std::collections::BTreeSet<String> = all.iter().map(|text| of(text)).collect();
         assert_eq!(hashes.len(), all.len());
     }

@@ -438,10 +438,7 @@ fn is_queue_name(text: &str) -> bool {
 /// It is not RFC 3339.
 fn deadline_ms(text: &str) -> Result<u64, String> {
     let wrong = |why: String| {
-        format!(
-            "deadline {:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {why}",
-            clip(text, 40)
-        )
+        format!("deadline {:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {why}", clip(text, 40))
     };
     // A date, a `T`, a time to the second, and `Z` or a distance from it.
     let bytes = text.as_bytes();
@@ -494,7 +491,9 @@ fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
             return Ok((Work::Restore(restore), Some(node)));
         }
         "node.pause" => Work::Pause(reasoned::<PauseParams>(envelope, |params| &mut params.reason)?),
-        "node.resume" => Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &mut params.reason)?),
+        "node.resume" => {
+            Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &mut params.reason)?)
+        }
         "node.prune" => Work::Prune(prune(envelope)?),
         "node.delete" => Work::Delete(reasoned::<DeleteParams>(envelope, |params| &mut params.reason)?),
         "pool.apply" => return pool(envelope),
@@ -677,7 +676,11 @@ mod tests {
             assert!(why(&body).why.contains("params of node.delete"), "{body}");
         }
         assert!(Submission::parse(&message(|m| m["params"] = serde_json::json!(["why"]))).is_err());
-        assert!(why(&message(|m| m["schema"] = serde_json::json!({"perennial.submission/v1": null}))).id.is_some());
+        assert!(
+            why(&message(|m| m["schema"] = serde_json::json!({"perennial.submission/v1": null})))
+                .id
+                .is_some()
+        );
         let doubled = message(|_| {}).replacen('{', r#"{"reply_to":"answers","node":"db-2","#, 1);
         let error = why(&doubled);
         assert!(error.why.contains("\"node\" comes twice"), "{error}");

@@ -31,8 +31,8 @@ use crate::aggregate::node::NodeEvent;
 use crate::domain::codec::EVENT_VERSION;
 use crate::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, PruneParams,
-    REPLY_TO_MAX, RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX,
-    SubmissionId, SubmissionSchema, TEXT_MAX,
+    REPLY_TO_MAX, RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams,
+    SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 use crate::model::name::{NODE_NAME_MAX, NodeName};
 use crate::operation::event::OperationEvent;
