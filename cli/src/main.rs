@@ -52,7 +52,7 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
-    /// Show user data, which may hold passwords; without it only its length is shown
+    /// Show user data as well, which may hold passwords
     #[arg(long, global = true)]
     secrets: bool,
     /// Log more to stderr (-vv: still more)
@@ -147,7 +147,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
     // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
-        Command::Schema(args) => return schema::run(args, output),
+        // It describes fields, and has none of their contents.
+        Command::Schema(args) => return schema::run(args, Output { secrets: true, ..output }),
         Command::Demo(args) => {
             log(&cli, None)?;
             return on_runtime(Box::pin(demo::run(args, output)));

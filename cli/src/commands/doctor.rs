@@ -70,7 +70,6 @@ pub(crate) async fn run(
     let config = &installation.config;
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
-    disk(&config.data_dir, &mut report);
     journal(config, &mut report).await;
     for (name, role) in
         [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
@@ -78,6 +77,7 @@ pub(crate) async fn run(
         let queue = installation.queue(role).await;
         queue_checks(&format!("queue {name}"), queue, &mut report).await;
     }
+    disk(&config.data_dir, &mut report);
     match config.cloud {
         CloudKind::Sim => report.warn(
             "cloud",

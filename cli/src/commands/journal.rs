@@ -40,10 +40,10 @@ pub(crate) enum JournalCommand {
 /// Of `journal verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// A head that was noted before, as `journal head` prints it (repeatable); a cut-off end is found only so
+    /// A head noted before, as `journal head` prints it; may be repeated
     #[arg(long, value_name = "POSITION:HASH", value_parser = heads::head)]
     head: Vec<Head>,
-    /// A file of heads, one a line, such as a server ships; beside the heads that the server has noted itself
+    /// A file of heads, one a line, such as a server ships
     #[arg(long, value_name = "FILE")]
     heads: Option<PathBuf>,
 }
