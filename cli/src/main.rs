@@ -52,6 +52,9 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
+    /// Show user data as well, which may hold passwords
+    #[arg(long, global = true)]
+    secrets: bool,
     /// Log more to stderr (-vv: still more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -140,11 +143,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let output = Output { format: cli.output };
+    let output = Output { format: cli.output, secrets: cli.secrets };
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
     // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
-        Command::Schema(args) => return schema::run(args, output),
+        // It describes fields, and has none of their contents.
+        Command::Schema(args) => return schema::run(args, Output { secrets: true, ..output }),
         Command::Demo(args) => {
             log(&cli, None)?;
             return on_runtime(Box::pin(demo::run(args, output)));
@@ -205,6 +209,11 @@ fn log(cli: &Cli, config: Option<&Config>) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
         .parse(&filter)
         .map_err(|error| Failure::configuration(format!("log: {filter:?} is no log filter: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .fmt_fields(output::safe::log_fields())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     Ok(())
 }

@@ -273,7 +273,7 @@ fn one_flipped_byte_is_found() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "flipped at byte {at}\n{text}");
         assert!(text.contains("damaged"), "{text}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("the journal is damaged"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the journal is not as it was written"));
     }
     assert!(flipped >= 3, "{flipped} events were changed");
 }
@@ -646,4 +646,123 @@ fn every_command_shows_an_example() {
         }
     }
     assert!(seen >= 17, "{seen} subcommands in all");
+}
+
+/// Whoever looks at a node need not see what its user data holds.
+#[test]
+fn user_data_is_shown_only_if_it_is_asked_for() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    shell.write(
+        "db-1.yaml",
+        &(server.node_file.clone() + "user_data: \"#!/bin/sh\\nexport PASSWORD=hunter2\\n\"\n"),
+    );
+    shell.stdout("node apply -f db-1.yaml --wait");
+    let commands = [
+        "node show db-1",
+        "node show db-1 --output json",
+        "node history db-1",
+        "node history db-1 --output json",
+        "node plan db-1",
+        "node plan db-1 --output json",
+        "node plan -f db-1.yaml --output json",
+        "workflow show db-1.1",
+        "workflow show db-1.1 --output json",
+        "workflow watch db-1.1",
+        "workflow watch db-1.1 --output json",
+        "journal export",
+        "journal verify",
+    ];
+    for command in commands {
+        let told = shell.transcript(command);
+        assert!(!told.contains("hunter2"), "{command}\n{told}");
+    }
+    let exported = shell.stdout("journal export");
+    let redacted = exported.lines().filter(|line| line.contains("\"redacted\":true")).count();
+    assert!(redacted >= 3, "the submission, the node and the launch: {redacted}");
+    for command in ["node show db-1 --output json --secrets", "--secrets journal export"] {
+        assert!(shell.stdout(command).contains("hunter2"), "{command}");
+    }
+    assert!(!shell.stdout("--secrets journal export").contains("\"redacted\""));
+    shell.stdout("--secrets journal export --to whole.jsonl");
+    shell.stdout("journal export --to shown.jsonl");
+    let read = |name: &str| std::fs::read_to_string(shell.path().join(name)).unwrap();
+    assert!(read("whole.jsonl").contains("hunter2") && !read("shown.jsonl").contains("hunter2"));
+}
+
+/// A journal that lost its end is told from a whole one, and nothing is advised or done that hides it.
+#[test]
+fn a_journal_whose_end_was_cut_off_is_neither_called_whole_nor_served_nor_rebuilt() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    shell.node_file("db-1.yaml", &server);
+    shell.stdout("node apply -f db-1.yaml --wait");
+    server.signal("-TERM");
+    let mut server = server;
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let head = shell.stdout("journal head").trim().replace(' ', ":");
+    // It was shipped at the stop.
+    let shipped = std::fs::read_to_string(shell.path().join(".perennial/heads.jsonl")).unwrap();
+    assert!(shipped.lines().last().unwrap().contains(head.split(':').nth(1).unwrap()), "{shipped}");
+    shell.stdout(&format!("journal verify --head {head}"));
+    shell.stdout("journal verify --heads .perennial/heads.jsonl");
+    let wrong = format!("{}:{}", head.split(':').next().unwrap(), "0".repeat(64));
+    assert!(shell.transcript(&format!("journal verify --head {wrong}")).ends_with("[exit 1]\n"));
+
+    let path = shell.path().join(".perennial/journal.sqlite");
+    let journal = rusqlite::Connection::open(&path).unwrap();
+    let triggers: Vec<(String, String)> = journal
+        .prepare("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for (name, _) in &triggers {
+        journal.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
+    journal
+        .execute_batch("DELETE FROM events WHERE position > (SELECT max(position) - 3 FROM events)")
+        .unwrap();
+    for (_, sql) in &triggers {
+        journal.execute_batch(sql).unwrap();
+    }
+    drop(journal);
+    let heads = shell.path().join(".perennial/heads.jsonl");
+    std::fs::rename(&heads, shell.path().join("elsewhere.jsonl")).unwrap();
+    let blind = shell.transcript("journal verify");
+    assert!(blind.ends_with("[exit 1]\n"), "{blind}");
+    assert!(!blind.contains("events are whole") && !blind.contains("journal rebuild"), "{blind}");
+    for arguments in
+        [format!("journal verify --head {head}"), "journal verify --heads elsewhere.jsonl".to_owned()]
+    {
+        let told = shell.transcript(&arguments);
+        let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains("the journal ends at position") && told.ends_with("[exit 1]\n"), "{told}");
+        assert!(!told.contains("journal rebuild"), "{told}");
+    }
+    std::fs::copy(shell.path().join("elsewhere.jsonl"), &heads).unwrap();
+    let served = shell.transcript("serve");
+    assert!(served.contains("is not as it was written") && served.ends_with("[exit 1]\n"), "{served}");
+}
+
+#[test]
+fn an_id_that_was_used_for_something_else_is_refused() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    shell.node_file("db-1.yaml", &server);
+    shell.stdout("node apply -f db-1.yaml --wait");
+    shell.stdout("node replace db-1 --id maint-1 --wait");
+    shell.stdout("node replace db-1 --id maint-1 --wait");
+    for other in [
+        "node replace db-1 --reason another --id maint-1 --wait",
+        "node replace db-1 --reason another --id maint-1",
+        "node delete db-1 --keep none --yes --id maint-1 --wait",
+        "node pause db-2 --id maint-1",
+    ] {
+        let told = shell.transcript(other);
+        assert!(told.contains("mismatch") && told.ends_with("[exit 1]\n"), "{other}\n{told}");
+    }
+    assert_eq!(shell.json("node list")[0]["deleted"], false);
+    assert_eq!(shell.json("workflow list").as_array().unwrap().len(), 2);
 }

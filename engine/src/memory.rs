@@ -317,6 +317,7 @@ impl MemoryQueue {
                 body: message.body.clone(),
                 receive_count: message.receive_count,
                 sent_at_ms: message.sent_at_ms,
+                sender: None,
             });
         }
         if found.is_empty() {

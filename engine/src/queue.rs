@@ -55,6 +55,8 @@ pub struct Delivery {
     pub receive_count: u32,
     /// When it was sent, in milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
+    /// Who sent it, as the queue has authenticated them; none where the queue knows no senders.
+    pub sender: Option<String>,
 }
 
 /// A message that was given up.

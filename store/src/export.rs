@@ -13,6 +13,10 @@
 //! with [`verify_export`] or with another program. A body that does not fit on a line as it is (line breaks,
 //! or no JSON object at all) is written as a JSON *string* that holds the text. An event whose predecessor is
 //! not in the file (a filter, or a start in the middle) also carries `previous`, the hash it chains to.
+//!
+//! A body of which something is left out because it may be secret carries `redacted`: its hash is that of the
+//! whole body, and nobody can compute it from the line. The check counts such lines and goes on by the hash
+//! that they state; what stands in them is not proven.
 
 use std::io::{BufRead, Read as _, Write};
 use std::path::Path;
@@ -78,7 +82,12 @@ struct LineOut<'a> {
     hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redacted: bool,
 }
+
+/// What a body is shown as where something of it may be secret; none where nothing is.
+pub type Redact = fn(&str) -> Option<String>;
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -101,7 +110,20 @@ impl<'a> BodyOut<'a> {
 ///
 /// # Errors
 /// See [`ExportError`].
-pub fn export(path: &Path, mut to: impl Write, filter: &Filter) -> Result<ExportReport, ExportError> {
+pub fn export(path: &Path, to: impl Write, filter: &Filter) -> Result<ExportReport, ExportError> {
+    export_redacted(path, to, filter, |_| None)
+}
+
+/// The same, with what may be secret left out of the bodies.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn export_redacted(
+    path: &Path,
+    mut to: impl Write,
+    filter: &Filter,
+    redact: Redact,
+) -> Result<ExportReport, ExportError> {
     let conn = file::open_readable(path, &JOURNAL)?;
     let mut report = ExportReport { events: 0, last: Head { position: Position(0), hash: Hash::GENESIS } };
     let (mut after, mut seq) = (filter.after, Seq::NONE);
@@ -115,13 +137,15 @@ pub fn export(path: &Path, mut to: impl Write, filter: &Filter) -> Result<Export
         for event in page.iter().filter(|event| event.position > filter.after) {
             let follows = event.position.0 == report.last.position.0 + 1;
             let previous = if follows { None } else { Some(hash_before(&conn, event.position)?.to_hex()) };
+            let redacted = redact(&event.data.body);
             let line = LineOut {
                 position: event.position,
                 stream: &event.stream,
                 seq: event.seq,
                 kind: &event.data.kind,
                 version: event.data.version,
-                body: BodyOut::new(&event.data.body),
+                body: BodyOut::new(redacted.as_deref().unwrap_or(&event.data.body)),
+                redacted: redacted.is_some(),
                 recorded_at_ms: event.recorded_at_ms,
                 key: event.key.as_deref(),
                 hash: event.hash.to_hex(),
@@ -160,11 +184,20 @@ struct LineIn {
     hash: String,
     #[serde(default)]
     previous: Option<String>,
+    #[serde(default)]
+    redacted: bool,
+}
+
+/// A line of an export.
+struct Line {
+    event: RecordedEvent,
+    /// The hash that it says comes before.
+    previous: Option<Hash>,
+    redacted: bool,
 }
 
 impl LineIn {
-    /// The event, and the hash its line says comes before.
-    fn parse(self) -> Result<(RecordedEvent, Option<Hash>), String> {
+    fn parse(self) -> Result<Line, String> {
         let body = match self.body.get() {
             text if text.starts_with('"') => serde_json::from_str(text).map_err(|error| error.to_string())?,
             text => text.to_owned(),
@@ -180,14 +213,14 @@ impl LineIn {
             key: self.key,
             hash: hex(&self.hash)?,
         };
-        Ok((event, previous))
+        Ok(Line { event, previous, redacted: self.redacted })
     }
 }
 
 /// Computes every hash of an export again. What is wrong is a finding.
 ///
-/// An unfiltered export from position 1 proves itself whole up to its last line; compare its head with the
-/// journal's. A filtered one proves that each of its events is as it was written, given the hash before it.
+/// An unfiltered export from position 1 proves itself whole up to its last line, but for what is redacted;
+/// compare its head with the journal's. A filtered one proves that each of its events is as it was written, given the hash before it.
 ///
 /// # Errors
 /// When the lines cannot be read.
@@ -201,7 +234,7 @@ pub fn verify_export(mut from: impl BufRead) -> Result<VerifyReport, std::io::Er
         }
         let parsed = serde_json::from_str::<LineIn>(&line).map_err(|error| error.to_string());
         match parsed.and_then(LineIn::parse) {
-            Ok((event, previous)) => check_line(&mut report, &event, previous),
+            Ok(line) => check_line(&mut report, &line),
             Err(why) => {
                 report.add(Severity::Damaged, None, None, format!("line {number} is no event: {why}"));
             }
@@ -210,12 +243,13 @@ pub fn verify_export(mut from: impl BufRead) -> Result<VerifyReport, std::io::Er
     Ok(report)
 }
 
-fn check_line(report: &mut VerifyReport, event: &RecordedEvent, previous: Option<Hash>) {
+fn check_line(report: &mut VerifyReport, line: &Line) {
+    let Line { event, previous, redacted } = line;
     let at = Some(event.position);
     let follows = event.position.0 == report.head.position.0 + 1;
     let before = match previous {
         None if follows => Some(report.head.hash),
-        previous => previous,
+        previous => *previous,
     };
     if event.position <= report.head.position {
         let what = format!("stands behind position {}", report.head.position);
@@ -226,6 +260,7 @@ fn check_line(report: &mut VerifyReport, event: &RecordedEvent, previous: Option
             let what = "the events before it are missing, and the line does not say what it chains to";
             report.add(Severity::Damaged, at, Some(&event.stream), what);
         }
+        Some(_) if *redacted => report.redacted += 1,
         Some(before) if chain(&before, event) != event.hash => {
             let what = "its hash does not follow from the hash before it and its fields";
             report.add(Severity::Damaged, at, Some(&event.stream), what);

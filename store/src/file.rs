@@ -256,15 +256,40 @@ fn keep_private(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Opens for reading only. The file must exist and be of this build's format.
+///
+/// SQLite makes files of its own beside one in WAL mode. On a medium that cannot be written, it is opened as
+/// one that never changes, if nothing waits in its WAL.
 pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, OpenError> {
     if !path.exists() {
         return Err(OpenError::Missing { path: path.to_owned(), format: format.name });
     }
+    match open_read_only(path, format, false) {
+        Err(OpenError::Sqlite { source, .. }) if cannot_write_beside(&source) && has_no_wal(path) => {
+            open_read_only(path, format, true)
+        }
+        opened => opened,
+    }
+}
+
+fn cannot_write_beside(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+}
+
+fn has_no_wal(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).map_or(true, |wal| wal.len() == 0)
+}
+
+fn open_read_only(path: &Path, format: &Format, is_fixed: bool) -> Result<Connection, OpenError> {
     let sqlite = |doing| move |source| OpenError::Sqlite { path: path.to_owned(), doing, source };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
-    let conn = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
+    let conn = if is_fixed {
+        Connection::open_with_flags(fixed_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)
+    } else {
+        Connection::open_with_flags(path, flags)
+    };
+    let conn = conn.map_err(sqlite("opening the file"))?;
     conn.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("setting the busy timeout"))?;
     keep_plans(&conn).map_err(sqlite("keeping plans stable"))?;
     let version = check_identity(&conn, path, format)?;
@@ -276,6 +301,20 @@ pub(crate) fn open_readable(path: &Path, format: &Format) -> Result<Connection, 
         });
     }
     Ok(conn)
+}
+
+/// The URI of a file that never changes (SQLite, "Uniform Resource Identifiers").
+fn fixed_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// Lets a prepared statement keep its plan. Otherwise SQLite prepares it again whenever another value is

@@ -26,6 +26,7 @@ pub mod private;
 pub mod projector;
 pub mod queue;
 pub mod rebuild;
+mod schema;
 pub mod verify;
 
 pub use file::OpenError;

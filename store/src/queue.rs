@@ -548,6 +548,7 @@ impl Thread<'_> {
                     body: row.get(1)?,
                     receive_count: row.get(2)?,
                     sent_at_ms: row.get::<_, i64>(3)?.max(0) as u64,
+                    sender: None,
                 };
                 Ok((id, delivery))
             })?

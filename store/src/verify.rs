@@ -4,8 +4,10 @@
 //!
 //! - A changed event: by its hash and by the hash of the next event.
 //! - A missing or inserted event: positions are dense, and each hash chains to the one before.
-//! - A cut end: not from the file alone. Compare the head with one noted elsewhere (`journal head`, a
-//!   backup).
+//! - A cut end: by a head that was noted elsewhere ([`verify_against`]). From the file alone only where a
+//!   projection still names an event that is gone; whoever cuts carefully leaves no such row.
+//! - A changed schema, such as a missing trigger that keeps events from being changed: by the schema that
+//!   this build makes.
 //! - A broken stream: sequence numbers are dense in each stream, read through the stream index, and each
 //!   event names the place of the first event of its stream.
 //! - A wrong index: its entries and the rows must give the same sum.
@@ -30,10 +32,13 @@ use serde::Serialize;
 
 use crate::file::{self, JOURNAL, OpenError};
 use crate::projector::Projector;
-use crate::read;
+use crate::{read, schema};
 
 /// How many findings a report holds; the rest are counted. A journal with more is beyond reading them.
 pub const FINDINGS_MAX: usize = 200;
+
+/// How far the time of a summary may be behind the newest event's.
+const TIMES_DIFFER_MS: u64 = 60_000;
 
 /// How many rows of a projection are read at once.
 const PAGE: usize = 1_000;
@@ -73,6 +78,16 @@ pub struct Finding {
     pub what: String,
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.position, &self.stream) {
+            (Some(position), _) => write!(f, "position {position}: {}", self.what),
+            (None, Some(stream)) => write!(f, "{stream}: {}", self.what),
+            (None, None) => f.write_str(&self.what),
+        }
+    }
+}
+
 /// What [`verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
@@ -86,6 +101,17 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// How many findings there are beyond those.
     pub more_findings: u64,
+    /// How many heads that were noted before were compared.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub heads: u64,
+    /// Of an export: how many lines are redacted, and so not proven.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub redacted: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl VerifyReport {
@@ -96,6 +122,8 @@ impl VerifyReport {
             head: Head { position: Position(0), hash: Hash::GENESIS },
             findings: Vec::new(),
             more_findings: 0,
+            heads: 0,
+            redacted: 0,
         }
     }
 
@@ -131,7 +159,50 @@ impl VerifyReport {
 /// # Errors
 /// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, OpenError> {
-    check(path, Some(projector))
+    check(path, Some(projector), &[])
+}
+
+/// The same, and compares the journal with heads that were noted before, elsewhere.
+///
+/// # Errors
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
+pub fn verify_against(
+    path: &Path,
+    projector: impl Projector,
+    heads: &[Head],
+) -> Result<VerifyReport, OpenError> {
+    check(path, Some(projector), heads)
+}
+
+/// Verifies the last events of a journal, its schema, and that it goes as far as these heads: what can be
+/// looked at whenever an engine starts, however long the journal is.
+///
+/// # Errors
+/// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
+pub fn verify_tail(path: &Path, events: u64, heads: &[Head]) -> Result<VerifyReport, OpenError> {
+    let conn = snapshot(path)?;
+    let mut report = VerifyReport::new();
+    let outcome = schema::check(&conn, &mut report);
+    unreadable(&mut report, "the schema", outcome);
+    let outcome = check_tail(&conn, &mut report, events);
+    unreadable(&mut report, "the last events", outcome);
+    let outcome = check_rows_without_events(&conn, &mut report, None);
+    unreadable(&mut report, "the projections", outcome);
+    compare_heads(&conn, &mut report, heads);
+    Ok(report)
+}
+
+/// Whether projections name events that are gone: then the end of the journal was cut off, and the
+/// projections are what shows it.
+///
+/// # Errors
+/// [`OpenError`] when the file cannot be opened as a journal at all.
+pub fn is_cut_off(path: &Path) -> Result<Option<Finding>, OpenError> {
+    let conn = snapshot(path)?;
+    let mut report = VerifyReport::new();
+    let outcome = check_rows_without_events(&conn, &mut report, None);
+    unreadable(&mut report, "the projections", outcome);
+    Ok(report.findings.into_iter().next())
 }
 
 /// Verifies the events only, without their meaning.
@@ -139,7 +210,7 @@ pub fn verify(path: &Path, projector: impl Projector) -> Result<VerifyReport, Op
 /// # Errors
 /// [`OpenError`] when the file cannot be opened as a journal at all. A defect inside the file is a finding.
 pub fn verify_events(path: &Path) -> Result<VerifyReport, OpenError> {
-    check(path, None::<NoMeaning>)
+    check(path, None::<NoMeaning>, &[])
 }
 
 enum NoMeaning {}
@@ -153,25 +224,38 @@ impl Projector for NoMeaning {
     }
 }
 
-fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport, OpenError> {
+/// One snapshot for all of it, so that an engine that writes meanwhile is not taken for damage.
+fn snapshot(path: &Path) -> Result<Connection, OpenError> {
     let conn = file::open_readable(path, &JOURNAL)?;
-    let mut report = VerifyReport::new();
-    // One snapshot for all of it, so that an engine that writes meanwhile is not taken for damage.
     conn.execute_batch("BEGIN").map_err(|source| OpenError::Sqlite {
         path: path.to_owned(),
         doing: "beginning to read",
         source,
     })?;
-    // Each check goes as far as it can: what stops one is a finding, and the next one still says what it
-    // sees.
-    let unreadable = |report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<()>| {
-        if let Err(error) = outcome {
-            report.add(Severity::Damaged, None, None, format!("SQLite cannot read {what}: {error}"));
-        }
-    };
+    Ok(conn)
+}
+
+/// Each check goes as far as it can: what stops one is a finding, and the next one still says what it sees.
+fn unreadable(report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<()>) {
+    if let Err(error) = outcome {
+        report.add(Severity::Damaged, None, None, format!("SQLite cannot read {what}: {error}"));
+    }
+}
+
+fn check<P: Projector>(path: &Path, projector: Option<P>, heads: &[Head]) -> Result<VerifyReport, OpenError> {
+    let conn = snapshot(path)?;
+    let mut report = VerifyReport::new();
+    let outcome = schema::check(&conn, &mut report);
+    unreadable(&mut report, "the schema", outcome);
+    let is_folded = projector.is_some();
     let outcome = quick_check(&conn, &mut report);
     unreadable(&mut report, "the file", outcome);
     let sums = check_events_and_fold(&conn, &mut report, projector);
+    compare_heads(&conn, &mut report, heads);
+    if is_folded && !sums.partial {
+        let outcome = check_rows_without_events(&conn, &mut report, Some(sums.newest_ms));
+        unreadable(&mut report, "the projections", outcome);
+    }
     let outcome = check_stream_index(&conn, &mut report, sums);
     unreadable(&mut report, "the index of streams", outcome);
     let outcome = check_first_index(&conn, &mut report, sums);
@@ -181,6 +265,110 @@ fn check<P: Projector>(path: &Path, projector: Option<P>) -> Result<VerifyReport
     let outcome = check_key_index(&conn, &mut report, sums);
     unreadable(&mut report, "the index of idempotency keys", outcome);
     Ok(report)
+}
+
+/// Compares the events with heads that were noted before. Each event's hash stands for all before it.
+fn compare_heads(conn: &Connection, report: &mut VerifyReport, heads: &[Head]) {
+    for head in heads {
+        let at = Some(head.position);
+        let found = match hash_at(conn, head.position) {
+            Ok(found) => found,
+            Err(error) => {
+                report.add(Severity::Damaged, at, None, format!("SQLite cannot read the event: {error}"));
+                continue;
+            }
+        };
+        report.heads += 1;
+        match found {
+            Some(hash) if hash == head.hash => {}
+            Some(hash) => {
+                let what = format!(
+                    "its hash is {}, and {} was noted: it is another journal, or it was changed",
+                    hash.to_hex(),
+                    head.hash.to_hex()
+                );
+                report.add(Severity::Damaged, at, None, what);
+            }
+            None => {
+                let what = format!(
+                    "it was noted, and the journal ends at position {}: the events behind that are missing",
+                    last_position(conn).unwrap_or_default()
+                );
+                report.add(Severity::Damaged, at, None, what);
+            }
+        }
+    }
+}
+
+fn hash_at(conn: &Connection, position: Position) -> rusqlite::Result<Option<Hash>> {
+    let hash = conn
+        .prepare_cached("SELECT hash FROM events WHERE position = ?1")?
+        .query_row([i64::try_from(position.0).unwrap_or(i64::MAX)], |row| row.get::<_, [u8; 32]>(0))
+        .optional()?;
+    Ok(hash.map(Hash).or((position.0 == 0).then_some(Hash::GENESIS)))
+}
+
+fn last_position(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
+}
+
+/// Checks the chain of the last events.
+fn check_tail(conn: &Connection, report: &mut VerifyReport, events: u64) -> rusqlite::Result<()> {
+    let last = last_position(conn)?;
+    let first = last.saturating_sub(i64::try_from(events).unwrap_or(i64::MAX)).max(0);
+    let before = hash_at(conn, Position(first.max(0) as u64))?;
+    let Some(before) = before else {
+        let at = Some(Position(first.max(0) as u64));
+        report.add(Severity::Damaged, at, None, "the event is missing");
+        return Ok(());
+    };
+    let (mut sums, mut last) = (Sums::default(), first);
+    let mut links = Chain { stored: before, computed: before };
+    walk(conn, report, &mut None::<Fold<NoMeaning>>, &mut sums, &mut links, &mut last)
+}
+
+/// Looks for rows of projections whose events are gone. `newest_ms` is the newest time of all events, where
+/// all were read.
+fn check_rows_without_events(
+    conn: &Connection,
+    report: &mut VerifyReport,
+    newest_ms: Option<u64>,
+) -> rusqlite::Result<()> {
+    const CUT: &str = "the end of the journal was cut off";
+    let mut statement = conn.prepare(
+        "SELECT stream, token FROM open_steps AS step WHERE NOT EXISTS (
+           SELECT 1 FROM events AS first JOIN events AS event ON event.origin = first.position
+           WHERE first.stream = step.stream AND first.seq = 1 AND event.seq = step.token)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (stream, token): (String, i64) = (row.get(0)?, row.get(1)?);
+        let what = format!("an open step began with event {token} of it, which is missing: {CUT}");
+        report.add(Severity::Damaged, None, StreamId::parse(&stream).ok().as_ref(), what);
+    }
+    for table in ["timers", "summaries"] {
+        let mut statement = conn.prepare(&format!(
+            "SELECT DISTINCT stream FROM {table} AS row WHERE NOT EXISTS (
+               SELECT 1 FROM events WHERE stream = row.stream AND seq = 1)"
+        ))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let stream: String = row.get(0)?;
+            let what = format!("{table} know it, and it has no events: {CUT}");
+            report.add(Severity::Damaged, None, StreamId::parse(&stream).ok().as_ref(), what);
+        }
+    }
+    if let Some(newest_ms) = newest_ms {
+        let updated: Option<i64> =
+            conn.query_row("SELECT max(updated_at_ms) FROM summaries", [], |row| row.get(0))?;
+        // Both are the time of a decision, or nearly.
+        let most = newest_ms.saturating_add(TIMES_DIFFER_MS);
+        if updated.is_some_and(|updated| updated.max(0) as u64 > most) {
+            let what = format!("a summary is newer than every event: {CUT}");
+            report.add(Severity::Damaged, None, None, what);
+        }
+    }
+    Ok(())
 }
 
 fn quick_check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
@@ -204,6 +392,8 @@ struct Sums {
     names: u64,
     keyed: u64,
     keys: u64,
+    /// The newest time of all rows.
+    newest_ms: u64,
     /// Some rows could not be read: the sums say nothing.
     partial: bool,
 }
@@ -320,6 +510,7 @@ fn walk<P: Projector>(
                 }
                 report.head = Head { position: event.position, hash: event.hash };
                 sums.rows = sums.rows.wrapping_add(1);
+                sums.newest_ms = sums.newest_ms.max(event.recorded_at_ms);
                 let origin: i64 = row.get(9)?;
                 sums.streams = sums.streams.wrapping_add(place(origin, event.seq.0, event.position.0));
                 if event.seq == Seq(1) {

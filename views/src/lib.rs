@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`model`] | the answers: plain data, each with a JSON Schema |
 //! | [`query`] | [`Views`]: the questions, over any adapter of the engine's port [`Journal`] |
+//! | [`redact`] | what may be secret is left out of every answer |
 //! | [`schemas`] | the JSON Schemas of the answers |
 //!
 //! Nothing here prints, sleeps, opens a file or knows a database or a cloud. The time is an argument. A
@@ -13,6 +14,7 @@
 
 pub mod model;
 pub mod query;
+pub mod redact;
 pub mod schemas;
 
 pub use query::{QueryError, Views};

@@ -130,10 +130,10 @@ impl Service {
         for (inbox_queue, queue) in queues {
             if let Some(queue) = queue {
                 let replies = Arc::clone(&parts.replies);
-                let owner = parts.place.owner.clone();
+                let place = parts.place.clone();
                 let refusals = Arc::clone(&refusals);
                 let cloud = Arc::clone(&cloud);
-                let ingest = Ingest::new(engine.clone(), queue, inbox_queue, owner, replies, refusals, cloud);
+                let ingest = Ingest::new(engine.clone(), queue, inbox_queue, place, replies, refusals, cloud);
                 loops.spawn(ingest.run(shutdown.clone()));
             }
         }

@@ -20,6 +20,7 @@ pub mod retention;
 pub mod signals;
 pub mod standing;
 pub mod states;
+pub mod strict;
 pub mod submission;
 pub mod submit;
 pub mod timers;

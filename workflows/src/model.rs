@@ -16,5 +16,6 @@ pub mod root;
 pub mod schedule;
 pub mod signal;
 pub mod survey;
+pub mod text;
 pub mod uefi;
 pub mod volume;

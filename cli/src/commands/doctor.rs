@@ -77,6 +77,7 @@ pub(crate) async fn run(
         let queue = installation.queue(role).await;
         queue_checks(&format!("queue {name}"), queue, &mut report).await;
     }
+    disk(&config.data_dir, &mut report);
     match config.cloud {
         CloudKind::Sim => report.warn(
             "cloud",
@@ -158,6 +159,43 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
     };
     let status = status_file::read(&config.data_dir);
     check_tasks(server, status.as_ref(), Clock::system().now_ms(), report);
+}
+
+/// How much room the journal should find: some thousand events.
+const ROOM_BYTES: usize = 1024 * 1024;
+
+/// Whether the data directory takes what a server has to write. Nothing else tells before it is needed: the
+/// server's own log may be on the same disk.
+fn disk(data_dir: &std::path::Path, report: &mut DoctorReport) {
+    let to_do = "make room, or move the data directory; nothing is received meanwhile, and nothing is lost";
+    match room(data_dir) {
+        Ok(()) => report.ok("disk", format!("{} can be written", data_dir.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            let found = format!("no room: {} is full ({error})", data_dir.display());
+            report.fail("disk", found, to_do);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
+            report.fail("disk", format!("no room: {error}"), to_do);
+        }
+        Err(error) => {
+            let found = format!("{} cannot be written: {error}", data_dir.display());
+            report.warn("disk", found, "run doctor as the user that serves; check the mount");
+        }
+    }
+}
+
+/// Writes a file as long as the journal may need, and deletes it.
+fn room(data_dir: &std::path::Path) -> std::io::Result<()> {
+    use std::io::Write as _;
+
+    let path = data_dir.join(format!("doctor-{}.tmp", std::process::id()));
+    let mut file = perennial_store::private::create_new(&path)?;
+    let written = file.write_all(&vec![0; ROOM_BYTES]).and_then(|()| file.sync_data());
+    drop(file);
+    written.and(std::fs::remove_file(&path)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&path);
+    })
 }
 
 /// Nodes whose resources in the account are newer than the journal, and workflows that are stuck.

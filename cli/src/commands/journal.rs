@@ -4,20 +4,22 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use perennial_engine::ids::StreamId;
+use perennial_engine::journal::Head;
 use perennial_store::private;
 
 use crate::commands::adopt::{self, AdoptArgs};
 use crate::failure::Failure;
-use crate::installation::journal_file::{self, ExportError, Severity};
-use crate::installation::{Installation, file_failure};
+use crate::installation::journal_file::{self, ExportError, KEEP_THE_EVIDENCE, Severity};
+use crate::installation::{Installation, file_failure, heads};
+use crate::output::safe::JsonWriter;
 use crate::output::{Output, journal, stdout, written};
 
 /// What can be done with the journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
     /// Check every hash, stream and projection; exit 1 if one is wrong
-    #[command(after_help = "Example: perennial journal verify")]
-    Verify,
+    #[command(after_help = "Example: perennial journal verify --head 5121:9f2c…")]
+    Verify(VerifyArgs),
     /// Write events as JSON Lines, with everything that the hashes cover
     #[command(after_help = "Example: perennial journal export --stream node/db-1 | jq .kind")]
     Export(ExportArgs),
@@ -33,6 +35,17 @@ pub(crate) enum JournalCommand {
     /// Take nodes as they are in the account, where the journal is behind it
     #[command(after_help = "Example: perennial journal adopt --dry-run")]
     Adopt(AdoptArgs),
+}
+
+/// Of `journal verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A head noted before, as `journal head` prints it; may be repeated
+    #[arg(long, value_name = "POSITION:HASH", value_parser = heads::head)]
+    head: Vec<Head>,
+    /// A file of heads, one a line, such as a server ships
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
 }
 
 /// Of `journal export`.
@@ -68,7 +81,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let path = installation.config.journal_path();
     match command {
-        JournalCommand::Verify => verify(&path, output),
+        JournalCommand::Verify(args) => verify(args, installation, output),
         JournalCommand::Export(args) => export(args, &path, output),
         JournalCommand::Head => {
             let head = installation.views()?.head().await?;
@@ -86,21 +99,36 @@ pub(crate) async fn run(
     }
 }
 
-fn verify(path: &Path, output: Output) -> Result<(), Failure> {
-    let report = journal_file::verify(path)?;
-    output.show(&report, || journal::verdict(&report))?;
+fn verify(args: &VerifyArgs, installation: &Installation, output: Output) -> Result<(), Failure> {
+    let mut noted = args.head.clone();
+    if let Some(file) = &args.heads {
+        noted.extend(heads::read(file)?);
+    }
+    let is_anchored = !noted.is_empty();
+    // What lies beside the journal proves less, and shows a slip all the same.
+    noted.extend(heads::read_if_there(&installation.config.heads.file)?);
+    let report = journal_file::verify(&installation.config.journal_path(), &noted)?;
+    output.show(&report, || journal::verdict(&report, is_anchored))?;
     match report.worst() {
         None => Ok(()),
-        Some(Severity::Damaged) => Err(Failure::failed("the journal is damaged")
-            .hint("stop the server and restore a backup; do not go on with this file")),
+        Some(Severity::Damaged) => {
+            Err(Failure::failed("the journal is not as it was written").hint(KEEP_THE_EVIDENCE))
+        }
         Some(Severity::Unfoldable) => Err(Failure::failed("a stream cannot be folded by this build")
             .hint("was the journal written by a newer build? Use that one")),
-        Some(Severity::Stale) => Err(Failure::failed("the projections are stale; the events are whole")
-            .hint("stop the server and run `perennial journal rebuild`")),
+        Some(Severity::Stale) if is_anchored => {
+            Err(Failure::failed("the projections are stale; up to the head that was noted the events are whole")
+                .hint("stop the server and run `perennial journal rebuild`"))
+        }
+        Some(Severity::Stale) => {
+            Err(Failure::failed("the projections do not follow from the events: either they are stale, or events are missing at the end")
+                .hint("compare with a head that was noted elsewhere: `perennial journal verify --head POSITION:HASH`; until then change nothing"))
+        }
     }
 }
 
 fn rebuild(path: &Path, output: Output) -> Result<(), Failure> {
+    journal_file::must_not_be_cut_off(path)?;
     let report = journal_file::rebuild(path)?;
     output.show(&report, || {
         format!(
@@ -120,8 +148,9 @@ fn rebuild(path: &Path, output: Output) -> Result<(), Failure> {
 }
 
 fn export(args: &ExportArgs, path: &Path, output: Output) -> Result<(), Failure> {
+    let which = (args.stream.clone(), args.after);
     match &args.to {
-        None => match journal_file::export(path, stdout(), args.stream.clone(), args.after) {
+        None => match journal_file::export(path, JsonWriter::new(stdout()), which, output.secrets) {
             Ok(_) => Ok(()),
             Err(ExportError::Io(error)) => written(Err(error)),
             Err(error) => Err(error.into()),
@@ -129,7 +158,7 @@ fn export(args: &ExportArgs, path: &Path, output: Output) -> Result<(), Failure>
         Some(to) => {
             let file = private::create_new(to).map_err(|error| file_failure("making", to, &error))?;
             let writer = std::io::BufWriter::new(&file);
-            let report = journal_file::export(path, writer, args.stream.clone(), args.after)?;
+            let report = journal_file::export(path, writer, which, output.secrets)?;
             file.sync_all().map_err(|error| file_failure("syncing", to, &error))?;
             output.show(&report, || {
                 format!(

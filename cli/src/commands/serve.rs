@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::ExecuteError;
+use perennial_engine::journal::Head;
 use perennial_engine::limits::Limits;
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::shutdown::Shutdown;
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 use crate::commands::signals::Signals;
 use crate::failure::{Failure, chain};
 use crate::installation::config::{CloudKind, Config};
-use crate::installation::{Installation, Role, journal_file, status_file};
+use crate::installation::{Installation, Role, heads, journal_file, status_file};
 use crate::output::{Format, Output};
 
 /// How many events of the simulated region wait for the queue.
@@ -32,6 +33,10 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     // The lock first: a second server must not touch the queues.
     installation.make_data_dir()?;
     let journal = journal_file::open_for_the_engine(&config.journal_path())?;
+    // Under the lock: what follows reads an end that nobody moves.
+    let noted = heads::read_if_there(&config.heads.file)?;
+    journal_file::check_tail(&config.journal_path(), newest(&noted))?;
+    let shipping = installation.shipping().await?;
     let mut signals = Signals::new()?;
     let submissions = installation.queue(Role::Submissions).await?;
     let interruptions = installation.queue(Role::Interruptions).await?;
@@ -39,6 +44,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let Reached { cloud, clock, name: place, region } = cloud(installation, &interruptions).await?;
     let here = here(config, cloud.as_ref(), region).await?;
     let servers_clock = clock.clone();
+    let shipped = Arc::clone(&journal);
     let service = Service::new(Parts {
         journal,
         steps,
@@ -56,6 +62,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
     tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
+    let last_head = tokio::spawn(shipping.run(shipped, shutdown.clone()));
     let mut running = tokio::spawn(Box::pin(service.run(shutdown)));
     ready(installation, output, &place)?;
     tokio::select! {
@@ -65,11 +72,24 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     info!("stopping: steps under way may finish, the rest is kept for the next start (again: stop at once)");
     trigger.ask();
     tokio::select! {
-        ended = running => ended_by_itself(ended),
+        ended = running => {
+            if let Err(error) = last_head.await {
+                warn!(%error, "BUG: the shipping of heads panicked");
+            }
+            ended_by_itself(ended)
+        }
         () = signals.next() => {
             warn!("stopped at once; the next start goes on with what was under way");
             Ok(())
         }
+    }
+}
+
+/// The head that goes furthest.
+fn newest(noted: &[Head]) -> &[Head] {
+    match noted.iter().enumerate().max_by_key(|(_, head)| head.position) {
+        Some((at, _)) => &noted[at..=at],
+        None => &[],
     }
 }
 

@@ -97,6 +97,7 @@ impl SubmitArgs {
         let submission = Submission::parse(&body).map_err(Failure::user)?;
         let id = submission.id.to_string();
         must_have_been_served(installation)?;
+        must_not_be_another(installation, &submission).await?;
         let queue = installation.queue(Role::Submissions).await?;
         queue.send(vec![Outgoing::now(body)]).await?;
         if !self.wait {
@@ -110,7 +111,8 @@ impl SubmitArgs {
         }
         output.say(&format!("submitted {id}"));
         let expected = Expected::of(&submission.work);
-        let followed = tokio::time::timeout(self.timeout, follow(installation, output, &id, expected)).await;
+        let followed =
+            tokio::time::timeout(self.timeout, follow(installation, output, &submission, expected)).await;
         let (disposition, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
@@ -147,6 +149,21 @@ fn must_have_been_served(installation: &Installation) -> Result<(), Failure> {
         return Err(OpenError::Missing { path, format: "journal" }.into());
     }
     Ok(())
+}
+
+/// An id that was used for something else is refused before anything is sent, where the journal is at hand.
+/// Otherwise the server refuses it.
+async fn must_not_be_another(installation: &Installation, submission: &Submission) -> Result<(), Failure> {
+    let Some(views) = installation.views_if_ready()? else { return Ok(()) };
+    let id = submission.id.to_string();
+    match views.answer("submissions", &id, &submission.content).await? {
+        Some(mismatch @ Disposition::Mismatch { .. }) => Err(refused(&id, &mismatch)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(id: &str, disposition: &Disposition) -> Failure {
+    Failure::failed(format!("submission {id} was {disposition}"))
 }
 
 /// How a workflow should end, by what was asked for.
@@ -191,10 +208,10 @@ impl Expected {
 async fn follow(
     installation: &Installation,
     output: Output,
-    id: &str,
+    submission: &Submission,
     expected: Expected,
 ) -> Result<(Disposition, Option<OperationId>, Outcome), Failure> {
-    let (views, disposition) = disposition(installation, output, id).await?;
+    let (views, disposition) = disposition(installation, output, submission).await?;
     output.say(&disposition.to_string());
     match &disposition {
         Disposition::Started { operation }
@@ -225,8 +242,9 @@ async fn follow(
         | Disposition::Foreign { .. }
         | Disposition::Past { .. }
         | Disposition::Unknown { .. }
+        | Disposition::Mismatch { .. }
         | Disposition::Malformed { .. }
-        | Disposition::Oversized { .. } => Err(Failure::failed(format!("submission {id} was {disposition}"))),
+        | Disposition::Oversized { .. } => Err(refused(&submission.id.to_string(), &disposition)),
     }
 }
 
@@ -234,14 +252,15 @@ async fn follow(
 async fn disposition(
     installation: &Installation,
     output: Output,
-    id: &str,
+    submission: &Submission,
 ) -> Result<(Views, Disposition), Failure> {
+    let id = submission.id.to_string();
     let clock = Clock::system();
     let sent_ms = clock.now_ms();
     let mut told = false;
     loop {
         if let Some(views) = installation.views_if_ready()?
-            && let Some(disposition) = views.disposition("submissions", id).await?
+            && let Some(disposition) = views.answer("submissions", &id, &submission.content).await?
         {
             return Ok((views, disposition));
         }

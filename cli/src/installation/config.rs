@@ -14,6 +14,11 @@
 //! interruptions = "https://sqs.eu-west-1.amazonaws.com/111122223333/spot-events"
 //! steps = "embedded:steps"                      # a prefix gives one queue another kind
 //!
+//! [heads]                      # of the journal, noted outside of it
+//! file = "/mnt/other/heads.jsonl"               # in the data directory by default
+//! queue = "sqs:perennial-heads"                 # none by default
+//! every_s = 3600
+//!
 //! [sim]                        # with cloud = "sim"
 //! seed = 1
 //! speed = 1.0                  # how many times as fast as real time
@@ -36,6 +41,8 @@ const DEFAULT_FILE: &str = "perennial.toml";
 const OWNER_MAX: usize = 128;
 /// More often than each second a sweep finds nothing new; less often than each hour it is no safety net.
 const SWEEP_EVERY_S: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// A head a second is a test's; one a day leaves a day unproven.
+const HEADS_EVERY_S: std::ops::RangeInclusive<u64> = 1..=86_400;
 /// Beyond it the machine's own latencies look like minutes.
 const SPEED_MAX: f64 = 10_000.0;
 
@@ -51,7 +58,17 @@ struct File {
     #[serde(default)]
     queues: QueuesSection,
     #[serde(default)]
+    heads: HeadsSection,
+    #[serde(default)]
     sim: SimSection,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadsSection {
+    file: Option<PathBuf>,
+    queue: Option<String>,
+    every_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -121,6 +138,17 @@ impl QueueAddress {
     }
 }
 
+impl QueueAddress {
+    /// Its name without what stands before it in a URL.
+    pub(crate) fn base_name(&self) -> &str {
+        let name = self.name.split(['?', '#']).next().unwrap_or_default();
+        match self.kind {
+            QueueKind::Embedded => &self.name,
+            QueueKind::Sqs => name.trim_end_matches('/').rsplit('/').next().unwrap_or_default(),
+        }
+    }
+}
+
 impl std::fmt::Display for QueueAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
@@ -139,6 +167,18 @@ pub(crate) struct Queues {
     pub(crate) interruptions: QueueAddress,
     /// Doorbells.
     pub(crate) steps: QueueAddress,
+}
+
+/// Where heads of the journal are noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Heads {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// The queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) queue: Option<QueueAddress>,
+    /// Between two of them.
+    pub(crate) every_s: u64,
 }
 
 /// The settings of a command, complete.
@@ -161,6 +201,8 @@ pub(crate) struct Config {
     pub(crate) log: String,
     /// The queues.
     pub(crate) queues: Queues,
+    /// Where heads of the journal are noted.
+    pub(crate) heads: Heads,
     /// Of the simulated region.
     pub(crate) sim_seed: u64,
     /// Of the simulated region.
@@ -174,6 +216,25 @@ pub(crate) struct Overrides {
     pub(crate) config: Option<PathBuf>,
     /// `--data`.
     pub(crate) data: Option<PathBuf>,
+}
+
+/// The section `[heads]`.
+fn heads(
+    env: &dyn Fn(&str) -> Option<String>,
+    section: HeadsSection,
+    kind: QueueKind,
+    data_dir: &Path,
+) -> Result<Heads, Failure> {
+    let queue = env("PERENNIAL_HEADS_QUEUE").or(section.queue);
+    let queue = queue.map(|text| QueueAddress::parse(&text, kind)).transpose();
+    Ok(Heads {
+        file: env("PERENNIAL_HEADS_FILE")
+            .map(PathBuf::from)
+            .or(section.file)
+            .unwrap_or_else(|| data_dir.join("heads.jsonl")),
+        queue: queue.map_err(|why| Failure::configuration(format!("heads.queue: {why}")))?,
+        every_s: number("PERENNIAL_HEADS_EVERY_S", env)?.or(section.every_s).unwrap_or(3_600),
+    })
 }
 
 impl Config {
@@ -226,15 +287,17 @@ impl Config {
             }
         };
         let owner = env("PERENNIAL_OWNER").or(file.owner);
+        let data_dir = flags
+            .data
+            .clone()
+            .or_else(|| env("PERENNIAL_DATA").or_else(|| env("PERENNIAL_DATA_DIR")).map(PathBuf::from))
+            .or(file.data_dir)
+            .unwrap_or_else(|| PathBuf::from("./.perennial"));
         let config = Self {
             owner_is_given: owner.is_some(),
             owner: owner.unwrap_or_else(|| "default".to_owned()),
-            data_dir: flags
-                .data
-                .clone()
-                .or_else(|| env("PERENNIAL_DATA").or_else(|| env("PERENNIAL_DATA_DIR")).map(PathBuf::from))
-                .or(file.data_dir)
-                .unwrap_or_else(|| PathBuf::from("./.perennial")),
+            heads: heads(env, file.heads, kind, &data_dir)?,
+            data_dir,
             cloud: match env("PERENNIAL_CLOUD") {
                 Some(text) => word("PERENNIAL_CLOUD", &text)?,
                 None => file.cloud.unwrap_or(CloudKind::Ec2),
@@ -256,6 +319,14 @@ impl Config {
 
     fn check(&self) -> Result<(), Failure> {
         let wrong = |text: String| Err(Failure::configuration(text));
+        if !HEADS_EVERY_S.contains(&self.heads.every_s) {
+            return wrong(format!(
+                "heads.every_s is {}; use {} to {}",
+                self.heads.every_s,
+                HEADS_EVERY_S.start(),
+                HEADS_EVERY_S.end()
+            ));
+        }
         if self.owner.is_empty()
             || self.owner.len() > OWNER_MAX
             || !self.owner.bytes().all(|b| b.is_ascii_graphic())

@@ -14,9 +14,10 @@ use perennial_engine::ids::{Position, StreamId};
 use perennial_engine::journal::{Head, Journal};
 use perennial_engine::projection::Reprojection;
 use perennial_store::backup::BackupError;
-use perennial_store::export::Filter;
+use perennial_store::export::{Filter, Redact};
 use perennial_store::rebuild::{RebuildError, RebuildReport};
 use perennial_store::{JournalReader, OpenError, Options, SqliteJournal};
+use perennial_views::redact::redacted_text;
 use perennial_workflows::domain::Perennial;
 
 use crate::failure::{Failure, chain};
@@ -82,9 +83,43 @@ pub(crate) fn holder(path: &Path) -> Holder {
     }
 }
 
-/// Reads everything again: hashes, streams, and projections by the meaning of the events.
-pub(crate) fn verify(path: &Path) -> Result<VerifyReport, Failure> {
-    Ok(perennial_store::verify::verify(path, Reprojection::<Perennial>::default())?)
+/// Reads everything again: hashes, streams, and projections by the meaning of the events; and compares them
+/// with heads that were noted before.
+pub(crate) fn verify(path: &Path, heads: &[Head]) -> Result<VerifyReport, Failure> {
+    Ok(perennial_store::verify::verify_against(path, Reprojection::<Perennial>::default(), heads)?)
+}
+
+/// How many of the last events are read again at the start of a server: a fraction of a second.
+const TAIL_EVENTS: u64 = 2_000;
+
+/// What a server looks at before it starts: the end of the journal, its schema, and the newest head that was
+/// noted. A journal that there is not yet is sound.
+pub(crate) fn check_tail(path: &Path, heads: &[Head]) -> Result<(), Failure> {
+    let report = match perennial_store::verify::verify_tail(path, TAIL_EVENTS, heads) {
+        Ok(report) => report,
+        // The engine says what is wrong with the file itself, or makes it.
+        Err(_) => return Ok(()),
+    };
+    match report.findings.first() {
+        None => Ok(()),
+        Some(finding) => Err(Failure::failed(format!("the journal is not as it was written: {finding}"))
+            .hint(KEEP_THE_EVIDENCE)),
+    }
+}
+
+/// What to do with a journal that is not what it was.
+pub(crate) const KEEP_THE_EVIDENCE: &str = "change nothing: copy the whole data directory first, then see \
+    docs/recovery.md, \"A journal that is not as it was\"";
+
+/// A journal whose end was cut off is not given new projections: the present ones show what is missing.
+pub(crate) fn must_not_be_cut_off(path: &Path) -> Result<(), Failure> {
+    match perennial_store::verify::is_cut_off(path)? {
+        None => Ok(()),
+        Some(finding) => {
+            Err(Failure::failed(format!("the projections know more than the events: {finding}"))
+                .hint(KEEP_THE_EVIDENCE))
+        }
+    }
 }
 
 /// Makes the projections anew from the events; the server must be down.
@@ -97,14 +132,16 @@ pub(crate) fn rebuild(path: &Path) -> Result<RebuildReport, Failure> {
     })
 }
 
-/// Writes events as JSON Lines: those after a position, of one stream or of all.
+/// Writes events as JSON Lines: those after a position, of one stream or of all. What may be secret is left
+/// out, unless it is asked for.
 pub(crate) fn export(
     path: &Path,
     to: impl Write,
-    stream: Option<StreamId>,
-    after: u64,
+    (stream, after): (Option<StreamId>, u64),
+    secrets: bool,
 ) -> Result<ExportReport, ExportError> {
-    perennial_store::export::export(path, to, &Filter { stream, after: Position(after) })
+    let redact: Redact = if secrets { |_| None } else { redacted_text };
+    perennial_store::export::export_redacted(path, to, &Filter { stream, after: Position(after) }, redact)
 }
 
 /// Copies the journal while a server runs. Returns where the copy ends.

@@ -3,6 +3,7 @@
 #[cfg(feature = "aws")]
 pub(crate) mod aws;
 pub(crate) mod config;
+pub(crate) mod heads;
 pub(crate) mod journal_file;
 pub(crate) mod status_file;
 
@@ -114,6 +115,19 @@ impl Installation {
         }
     }
 
+    /// Where the journal's heads go.
+    pub(crate) async fn shipping(&self) -> Result<heads::Shipping, Failure> {
+        let config = &self.config.heads;
+        let queue = match &config.queue {
+            None => None,
+            Some(QueueAddress { kind: QueueKind::Embedded, name }) => {
+                Some(self.embedded(name, Role::Replies)?)
+            }
+            Some(QueueAddress { kind: QueueKind::Sqs, name }) => Some(self.sqs(name).await?),
+        };
+        Ok(heads::Shipping { file: config.file.clone(), queue, every: Duration::from_secs(config.every_s) })
+    }
+
     /// An embedded queue. Several processes share it, so its time is the machine's.
     fn embedded(&self, name: &str, role: Role) -> Result<Arc<dyn Queue>, Failure> {
         embedded_queue(&self.config.data_dir, name, role, Clock::system())
@@ -179,7 +193,9 @@ impl ReplyTo for Replies {
     fn queue(&self, name: &str) -> Result<Arc<dyn Queue>, String> {
         let queues = &self.installation.config.queues;
         let address = QueueAddress::parse(name, queues.submissions.kind)?;
-        if [&queues.submissions, &queues.interruptions, &queues.steps].contains(&&address) {
+        // Of a queue at SQS the name is the end of its URL: an answer must not come back as a request.
+        let is_same = |own: &QueueAddress| own.kind == address.kind && own.base_name() == address.base_name();
+        if [&queues.submissions, &queues.interruptions, &queues.steps].into_iter().any(is_same) {
             return Err(format!("{address} is one of our own queues; answers go elsewhere"));
         }
         match address.kind {

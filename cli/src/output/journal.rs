@@ -3,8 +3,8 @@
 use crate::installation::journal_file::VerifyReport;
 use crate::output::{pairs, table};
 
-/// The report of `journal verify`.
-pub(crate) fn verdict(report: &VerifyReport) -> String {
+/// The report of `journal verify`; whether it was compared with heads from elsewhere.
+pub(crate) fn verdict(report: &VerifyReport, is_anchored: bool) -> String {
     let head = pairs([
         ("events", report.events.to_string()),
         ("streams", report.streams.to_string()),
@@ -12,7 +12,15 @@ pub(crate) fn verdict(report: &VerifyReport) -> String {
         ("", report.head.hash.to_hex()),
     ]);
     if report.is_sound() {
-        return format!("OK: every hash, every stream and every projection is as it was written\n{head}");
+        let compared = if is_anchored {
+            "It goes as far as the heads that were given."
+        } else {
+            "Whether its end is there only a head that was noted elsewhere shows:\n\
+             `perennial journal verify --head POSITION:HASH`."
+        };
+        return format!(
+            "OK: every hash, every stream and every projection is as it was written.\n{compared}\n{head}"
+        );
     }
     let mut findings: Vec<_> = report.findings.iter().collect();
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.position));

@@ -11,6 +11,7 @@ pub(crate) mod plan;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;
+pub(crate) mod safe;
 pub(crate) mod words;
 pub(crate) mod workflow;
 
@@ -18,6 +19,7 @@ use std::io::{self, ErrorKind, Write};
 
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use perennial_views::redact::redacted_text;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -43,25 +45,31 @@ pub(crate) enum Format {
 pub(crate) struct Output {
     /// The form that was asked for.
     pub(crate) format: Format,
+    /// Whether what may be secret is shown.
+    pub(crate) secrets: bool,
 }
 
 impl Output {
-    /// Prints text as it is, and a line's end.
+    /// Prints text, safe for a terminal, and a line's end.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+        print(&safe::text(text))
     }
 
     /// Prints a value as JSON.
     pub(crate) fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(Failure::internal)?;
-        self.text(&text)
+        print(&safe::json(&self.shown(text)))
     }
 
     /// Prints a value as one line of JSON.
     pub(crate) fn json_line<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(Failure::internal)?;
-        self.text(&text)
+        print(&safe::json(&self.shown(text)))
+    }
+
+    /// JSON without what may be secret, unless that was asked for.
+    fn shown(self, json: String) -> String {
+        if self.secrets { json } else { redacted_text(&json).unwrap_or(json) }
     }
 
     /// Prints a value in the form that was asked for.
@@ -78,14 +86,19 @@ impl Output {
 
     /// Says something to the person at the terminal. Nobody there is no failure.
     pub(crate) fn say(self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", safe::text(text));
     }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
 }
 
 /// Says why the process fails.
 pub(crate) fn complain(failure: &Failure) {
     if let Some(lines) = failure.lines() {
-        let _ = writeln!(io::stderr().lock(), "{lines}");
+        let _ = writeln!(io::stderr().lock(), "{}", safe::text(&lines));
     }
 }
 
@@ -110,7 +123,8 @@ pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
         table.set_header(header.iter().map(Cell::new));
     }
     for row in rows {
-        table.add_row(row);
+        // A cell may have lines, but not such as a text of others makes.
+        table.add_row(row.iter().map(|cell| safe::text(cell)));
     }
     let last = table.column_count().saturating_sub(1);
     let widths = table.column_max_content_widths();

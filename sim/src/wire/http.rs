@@ -463,6 +463,9 @@ fn metadata(region: &Region, method: &Method, path: &str, headers: &HeaderMap) -
     match answer {
         Ok(text) => {
             let mut response = plain(200, &text);
+            if path.trim_end_matches('/').ends_with("/user-data") {
+                *response.body_mut() = Full::new(Bytes::from(ec2::user_data_bytes(&text)));
+            }
             let asked = headers.get(TTL).cloned().filter(|_| *method == Method::PUT);
             response.headers_mut().insert(TTL, asked.unwrap_or(HeaderValue::from_static("21600")));
             response

@@ -20,11 +20,12 @@ use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::world::World;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::adoption::{AdoptError, Compared, Comparison};
-use perennial_workers::ingest::NoReplies;
+use perennial_workers::ingest::ReplyTo;
 use perennial_workers::port::Tags;
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
 use perennial_workflows::aggregate::backup_catalog::Carried;
+use perennial_workflows::aggregate::inbox::{Counts, InboxEvent};
 use perennial_workflows::aggregate::node::Node;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::Command;
@@ -85,6 +86,7 @@ struct Mortal {
     written: Arc<Mutex<Vec<Batch>>>,
     worlds: Arc<Mutex<Option<Vec<World>>>>,
     reads: Arc<AtomicU64>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl Mortal {
@@ -103,6 +105,9 @@ impl Mortal {
 impl Intercept for Mortal {
     async fn append(&self, to: &dyn Journal, batch: Batch) -> Result<Appended, AppendError> {
         self.point().await;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(AppendError::Unavailable { why: "no space left on device".to_owned() });
+        }
         let appended = to.append(batch.clone()).await;
         if appended.is_ok() {
             self.written.lock().unwrap().push(batch);
@@ -147,6 +152,21 @@ pub struct Lab {
     pub deaths: u64,
     /// How often a process read a stream.
     pub reads: Arc<AtomicU64>,
+    /// The disk of the journal is full.
+    pub is_full: Arc<AtomicBool>,
+    /// Where the account and the region are known, they stand here before a process starts.
+    pub home: (Option<String>, Option<String>),
+    /// Answers to submissions, whatever queue they name.
+    pub answers: Arc<MemoryQueue>,
+}
+
+/// Answers of a lab.
+struct Answers(Arc<MemoryQueue>);
+
+impl ReplyTo for Answers {
+    fn queue(&self, _: &str) -> Result<Arc<dyn Queue>, String> {
+        Ok(Arc::clone(&self.0) as Arc<dyn Queue>)
+    }
 }
 
 impl Lab {
@@ -155,7 +175,7 @@ impl Lab {
         let clock = Clock::scaled(EPOCH_MS, 1.0);
         let region = SimRegion::new(settings, clock.clone());
         let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), clock.clone()));
-        let (steps, submissions, interruptions) = (queue(), queue(), queue());
+        let (steps, submissions, interruptions, answers) = (queue(), queue(), queue(), queue());
         let (events, mut told) = mpsc::channel::<String>(1_000);
         let runs = region.clone();
         let to = Arc::clone(&interruptions);
@@ -186,6 +206,9 @@ impl Lab {
             forgotten: BTreeSet::new(),
             deaths: 0,
             reads: Arc::default(),
+            is_full: Arc::default(),
+            home: (None, None),
+            answers,
         };
         lab.start();
         lab
@@ -214,6 +237,9 @@ impl Lab {
             forgotten: BTreeSet::new(),
             deaths: 0,
             reads: Arc::default(),
+            is_full: Arc::default(),
+            home: (None, None),
+            answers: queue(),
         };
         lab.start();
         lab
@@ -240,12 +266,14 @@ impl Lab {
             written: Arc::clone(&self.written),
             worlds: Arc::clone(&self.worlds),
             reads: Arc::clone(&self.reads),
+            is_full: Arc::clone(&self.is_full),
         };
         Arc::new(Intercepted { journal: Arc::clone(&self.journal) as Arc<dyn Journal>, intercept })
     }
 
     fn place(&self) -> Place {
-        Place { owner: self.owner.clone(), account: None, region: None }
+        let (account, region) = self.home.clone();
+        Place { owner: self.owner.clone(), account, region }
     }
 
     /// `perennial journal adopt`: takes each node that is behind as the account shows it, and hands over what was compared
@@ -286,7 +314,7 @@ impl Lab {
             clock: self.machine.clone(),
             place: self.place(),
             installation: self.installation.clone(),
-            replies: Arc::new(NoReplies),
+            replies: Arc::new(Answers(Arc::clone(&self.answers))),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
         });
@@ -511,6 +539,20 @@ impl Lab {
         let events = self.journal.read_all(Position(0), 100_000).await.unwrap();
         let answered = events.into_iter().filter(|event| event.data.kind == "inbox.answered");
         answered.map(|event| event.data.body).collect()
+    }
+
+    /// How many messages of a queue came that nothing comes of.
+    pub async fn counted(&self, queue: &str) -> Counts {
+        let prefix = format!("inbox/counted/{queue}-");
+        let mut counts = Counts::default();
+        for event in self.journal.read_all(Position(0), 100_000).await.unwrap() {
+            if event.stream.as_str().starts_with(&prefix)
+                && let Event::Inbox(InboxEvent::Counted(more)) = Perennial::decode(&event.data).unwrap()
+            {
+                counts.add(&more);
+            }
+        }
+        counts
     }
 
     /// The instance that carries a node.

@@ -24,6 +24,7 @@ mod identity;
 mod idle;
 mod interface_elsewhere;
 mod lifecycle;
+mod messages;
 mod modes;
 mod network;
 mod prune;

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
-    AppendError, Batch, EventData, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
+    AppendError, Batch, EventData, Head, Journal, OpenStepRow, ProjectionDelta, ReadError, RecordedEvent,
     StreamAppend, SummaryRow, TimerRow,
 };
 use perennial_engine::projection::Projections;
 use perennial_store::backup::{BackupError, backup};
 use perennial_store::conformance::journal::{batch, event, read_checked, stream};
-use perennial_store::export::{Filter, export, verify_export};
+use perennial_store::export::{Filter, export, export_redacted, verify_export};
 use perennial_store::rebuild::{RebuildError, rebuild};
-use perennial_store::verify::{Severity, VerifyReport, verify, verify_events};
+use perennial_store::verify::{
+    Severity, VerifyReport, is_cut_off, verify, verify_against, verify_events, verify_tail,
+};
 use perennial_store::{JournalReader, OpenError, Options, Projector, SqliteJournal};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -378,6 +380,172 @@ async fn one_flipped_bit_in_any_byte_of_a_row_is_found_at_its_position() {
     }
 }
 
+/// Takes the triggers away, changes something, and puts them back: who is careful.
+fn change_by_hand(path: &Path, sql: &str) {
+    let by_hand = Connection::open(path).unwrap();
+    let triggers: Vec<(String, String)> = by_hand
+        .prepare("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for (name, _) in &triggers {
+        by_hand.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
+    by_hand.execute_batch(sql).unwrap();
+    for (_, sql) in &triggers {
+        by_hand.execute_batch(sql).unwrap();
+    }
+    by_hand.close().unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_that_was_changed_is_found() {
+    let (dir, path) = place();
+    journal_with_a_row_in_the_middle(&path).await;
+    let copy = dir.path().join("schema.sqlite");
+    for (sql, what) in [
+        ("DROP TRIGGER events_are_never_updated", "events_are_never_updated is missing"),
+        (
+            "DROP TRIGGER events_are_never_deleted;
+             CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events BEGIN SELECT 1; END",
+            "events_are_never_deleted is not as this build makes it",
+        ),
+        ("CREATE TRIGGER another AFTER INSERT ON events BEGIN DELETE FROM lookup; END", "is not Perennial's"),
+        ("DROP INDEX summaries_open", "summaries_open is missing"),
+        ("CREATE TABLE more (x)", "is not Perennial's"),
+    ] {
+        std::fs::copy(&path, &copy).unwrap();
+        Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
+        for report in [verify_events(&copy).unwrap(), verify_tail(&copy, 100, &[]).unwrap()] {
+            assert!(report.findings.iter().any(|finding| finding.what.contains(what)), "{sql}: {report:?}");
+            assert_eq!(report.worst(), Some(Severity::Damaged));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_was_noted_finds_a_cut_end_and_another_journal() {
+    let (dir, path) = place();
+    toys(&path).await;
+    let heads: Vec<Head> = JournalReader::open(&path)
+        .unwrap()
+        .read_all(Position(0), 100)
+        .await
+        .unwrap()
+        .iter()
+        .map(|event| Head { position: event.position, hash: event.hash })
+        .collect();
+    let against = |path: &Path, heads: &[Head]| verify_against(path, Toy::default(), heads).unwrap();
+    let report = against(&path, &heads);
+    assert_eq!((report.is_sound(), report.heads), (true, 7), "{:?}", report.findings);
+    assert!(verify_tail(&path, 3, &heads).unwrap().is_sound());
+    let none = Head { position: Position(0), hash: perennial_engine::journal::Hash::GENESIS };
+    assert!(against(&path, &[none]).is_sound(), "the head of an empty journal is that of every one");
+
+    // The end is cut off, and every projection says what the events say: only a head tells.
+    let copy = dir.path().join("cut.sqlite");
+    std::fs::copy(&path, &copy).unwrap();
+    change_by_hand(&copy, "DELETE FROM events WHERE position > 5");
+    rebuild(&copy, Toy::default()).unwrap();
+    assert!(verify(&copy, Toy::default()).unwrap().is_sound());
+    assert!(verify_tail(&copy, 100, &[]).unwrap().is_sound());
+    assert!(against(&copy, &heads[..5]).is_sound());
+    for report in [against(&copy, &heads), verify_tail(&copy, 2, &heads[6..]).unwrap()] {
+        assert_eq!(report.worst(), Some(Severity::Damaged));
+        assert!(report.findings[0].what.contains("the journal ends at position 5"), "{:?}", report.findings);
+    }
+
+    // Another journal of the same length.
+    let other = dir.path().join("other.sqlite");
+    let journal = open(&other);
+    for n in 0..7 {
+        journal.append(batch(&format!("a/{n}"), 0, 1)).await.unwrap();
+    }
+    drop(journal);
+    for report in
+        [verify_tail(&other, 100, &heads[6..]).unwrap(), verify_tail(&other, 2, &heads[..1]).unwrap()]
+    {
+        assert!(report.findings[0].what.contains("another journal"), "{:?}", report.findings);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_end_is_damage_where_a_projection_still_shows_it() {
+    let (dir, path) = place();
+    toys(&path).await;
+    let copy = dir.path().join("cut.sqlite");
+    for sql in [
+        "DELETE FROM events WHERE position > 5",
+        "INSERT INTO summaries VALUES ('toy/z', 0, '{}', 0)",
+        "INSERT INTO timers VALUES ('toy/z', 'ring', 0)",
+        "INSERT INTO open_steps VALUES ('toy/a', 9, 'toy', 0, 0, 0)",
+        "INSERT INTO open_steps VALUES ('no stream name', 1, 'toy', 0, 0, 0)",
+        "UPDATE summaries SET updated_at_ms = 9000000000000000 WHERE stream = 'toy/b'",
+    ] {
+        std::fs::copy(&path, &copy).unwrap();
+        change_by_hand(&copy, sql);
+        let report = verify(&copy, Toy::default()).unwrap();
+        assert_eq!(report.worst(), Some(Severity::Damaged), "{sql}: {:?}", report.findings);
+        assert!(
+            report.findings.iter().any(|finding| finding.what.contains("was cut off")),
+            "{sql}: {:?}",
+            report.findings
+        );
+        let is_a_time_only = sql.starts_with("UPDATE");
+        assert_eq!(is_cut_off(&copy).unwrap().is_none(), is_a_time_only, "{sql}");
+    }
+    assert!(is_cut_off(&path).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_tail_is_checked_without_the_rest() {
+    let (_dir, path) = place();
+    toys(&path).await;
+    let report = verify_tail(&path, 3, &[]).unwrap();
+    assert_eq!((report.is_sound(), report.events), (true, 3), "{report:?}");
+    change_by_hand(&path, "UPDATE events SET body = '{\"x\":1}' WHERE position = 2");
+    assert!(verify_tail(&path, 3, &[]).unwrap().is_sound(), "that one is before it");
+    assert!(!verify_tail(&path, 100, &[]).unwrap().is_sound());
+    change_by_hand(&path, "UPDATE events SET body = '{\"x\":1}' WHERE position = 6");
+    assert!(has(&verify_tail(&path, 3, &[]).unwrap(), 6));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_journal_where_nothing_can_be_written_is_read() {
+    let (dir, path) = place();
+    toys(&path).await;
+    let fixed = dir.path().join("fixed?# ü");
+    std::fs::create_dir(&fixed).unwrap();
+    let copy = fixed.join("journal.sqlite");
+    std::fs::copy(&path, &copy).unwrap();
+    // What SQLite would make beside it cannot be made, as on a medium that is read-only.
+    std::os::unix::fs::symlink("/nowhere/at/all", fixed.join("journal.sqlite-shm")).unwrap();
+    let report = verify(&copy, Toy::default()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(JournalReader::open(&copy).unwrap().read_all(Position(0), 100).await.unwrap().len(), 7);
+    // What waits in a WAL would be passed over: then it is refused.
+    std::fs::write(fixed.join("journal.sqlite-wal"), b"something").unwrap();
+    assert!(verify(&copy, Toy::default()).is_err());
+}
+
+#[tokio::test]
+async fn a_redacted_line_is_told_from_a_whole_one() {
+    let (_dir, path) = place();
+    journal_with_a_row_in_the_middle(&path).await;
+    let mut lines = Vec::new();
+    let filter = Filter::default();
+    let redact = |body: &str| body.contains('7').then(|| "{\"hidden\":true}".to_owned());
+    export_redacted(&path, &mut lines, &filter, redact).unwrap();
+    let text = String::from_utf8(lines).unwrap();
+    let redacted = text.lines().filter(|line| line.contains("\"redacted\":true")).count() as u64;
+    let report = verify_export(text.as_bytes()).unwrap();
+    assert_eq!((report.is_sound(), report.redacted), (true, redacted), "{:?}", report.findings);
+    assert!(!text.contains("\"redacted\":false"));
+}
+
 #[tokio::test]
 async fn a_change_by_somebody_who_removed_the_triggers_is_found() {
     let (dir, path) = place();
@@ -385,12 +553,7 @@ async fn a_change_by_somebody_who_removed_the_triggers_is_found() {
     let copy = dir.path().join("edited.sqlite");
     let after = |sql: &str| {
         std::fs::copy(&path, &copy).unwrap();
-        let by_hand = Connection::open(&copy).unwrap();
-        by_hand
-            .execute_batch("DROP TRIGGER events_are_never_updated; DROP TRIGGER events_are_never_deleted;")
-            .unwrap();
-        by_hand.execute_batch(sql).unwrap();
-        by_hand.close().unwrap();
+        change_by_hand(&copy, sql);
         verify_events(&copy).unwrap()
     };
     assert!(after("").is_sound());
@@ -576,8 +739,6 @@ async fn stale_projections_are_found_and_rebuilt() {
         "UPDATE summaries SET open = 0 WHERE stream = 'toy/a'",
         "UPDATE summaries SET body = '{}' WHERE stream = 'toy/a'",
         "DELETE FROM summaries WHERE stream = 'toy/a'",
-        "INSERT INTO summaries VALUES ('toy/z', 0, '{}', 0)",
-        "INSERT INTO open_steps VALUES ('no stream name', 1, 'toy', 0, 0, 0)",
         "DELETE FROM timers WHERE stream = 'toy/a'",
         "UPDATE timers SET due_ms = 7 WHERE stream = 'toy/a'",
         "INSERT INTO timers VALUES ('toy/b', 'ring', 0)",

@@ -166,18 +166,17 @@ pub enum WorkflowProgress {
 }
 
 impl WorkflowProgress {
-    /// The progress after the next event.
+    /// How far a workflow is.
     #[must_use]
-    pub fn after(self, event: &OperationEvent) -> Self {
-        match event {
-            OperationEvent::Finished { outcome, .. } => Self::Finished(*outcome),
-            OperationEvent::Stuck { step, because, needs } => Self::Stuck(StuckStep {
+    pub fn of(operation: &Operation) -> Self {
+        match &operation.status {
+            Status::Running => Self::Running,
+            Status::Stuck { step, because, needs, .. } => Self::Stuck(StuckStep {
                 step: step.to_string(),
                 because: because.clone(),
                 needs: needs.clone(),
             }),
-            OperationEvent::Resumed { .. } | OperationEvent::CancelRequested { .. } => Self::Running,
-            _ => self,
+            Status::Finished { outcome, .. } => Self::Finished(*outcome),
         }
     }
 }

@@ -19,6 +19,22 @@ impl Views {
         }
     }
 
+    /// The same of a message with this content: another one with its key is a mismatch.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn answer(
+        &self,
+        queue: &str,
+        key: &str,
+        content: &str,
+    ) -> Result<Option<Disposition>, QueryError> {
+        match self.state(&inbox_stream(queue, key)).await? {
+            State::Inbox(entry) => Ok(entry.answer(Some(content))),
+            _ => Ok(None),
+        }
+    }
+
     /// How far a backup is.
     ///
     /// # Errors

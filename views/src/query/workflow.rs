@@ -1,8 +1,9 @@
 //! Workflows, and watching one.
 
-use perennial_engine::domain::Stamp;
+use perennial_engine::domain::{Domain as _, FoldError, Stamp};
 use perennial_engine::ids::Seq;
 use perennial_engine::journal::Which;
+use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::projection::OperationSummary;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::model::operation_id::OperationId;
@@ -47,7 +48,8 @@ impl Views {
     /// Watches a workflow from its beginning.
     #[must_use]
     pub fn watch(&self, id: &OperationId) -> Watch {
-        Watch { views: self.clone(), id: id.clone(), after: Seq::NONE, progress: WorkflowProgress::Running }
+        let (views, id, progress) = (self.clone(), id.clone(), WorkflowProgress::Running);
+        Watch { views, state: Perennial::empty(&id.stream()), id, after: Seq::NONE, progress }
     }
 
     pub(super) async fn find_story(&self, id: &OperationId) -> Result<Option<Story>, QueryError> {
@@ -92,6 +94,8 @@ pub struct Watch {
     views: Views,
     id: OperationId,
     after: Seq,
+    /// The workflow as its events so far make it: one of several kinds of events ends that it is stuck.
+    state: State,
     progress: WorkflowProgress,
 }
 
@@ -99,18 +103,26 @@ impl Watch {
     /// The events since the last call, in order.
     ///
     /// # Errors
-    /// [`QueryError::Read`], [`QueryError::Event`] and [`QueryError::Body`].
+    /// [`QueryError::Read`], [`QueryError::Event`], [`QueryError::Corrupt`] and [`QueryError::Body`].
     pub async fn next_events(&mut self) -> Result<Vec<WatchedEvent>, QueryError> {
         let mut all = Vec::new();
         for event in self.views.recorded(&self.id.stream(), self.after).await? {
             self.after = event.seq;
-            let Event::Operation(decoded) = decoded(&event)? else { continue };
+            let decoded = decoded(&event)?;
+            let stamp = Stamp { seq: event.seq, at_ms: event.recorded_at_ms };
+            let state = std::mem::replace(&mut self.state, State::Unknown);
+            self.state = Perennial::evolve(state, stamp, &decoded).map_err(|illegal| {
+                QueryError::Corrupt { stream: event.stream.clone(), source: FoldError::from(illegal) }
+            })?;
+            let Event::Operation(decoded) = decoded else { continue };
             let line = EventLine::new(&event).map_err(|source| QueryError::Body {
                 stream: event.stream.clone(),
                 seq: event.seq,
                 source,
             })?;
-            self.progress = std::mem::replace(&mut self.progress, WorkflowProgress::Running).after(&decoded);
+            if let State::Operation(Some(operation)) = &self.state {
+                self.progress = WorkflowProgress::of(operation);
+            }
             all.push(WatchedEvent { line, event: decoded });
         }
         Ok(all)

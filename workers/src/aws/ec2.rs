@@ -41,7 +41,6 @@ use aws_sdk_ec2::types::{
     NetworkInterfaceAttachmentChanges, Placement, ResourceType, SpotInstanceType, SpotMarketOptions, Tag,
     TagSpecification,
 };
-use base64::Engine as _;
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
@@ -56,7 +55,7 @@ use crate::port::error::{Action, Class, CloudError, in_words};
 use crate::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
     LaunchNetwork, LaunchRequest, RootOverride, RootTaskView, Select, SnapshotView, SnapshotsRequest,
-    SpotRequestView, SubnetView, Tags, Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
+    SpotRequestView, SubnetView, Tags, Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView, user_data,
 };
 
 /// The most values of one filter (EC2 API reference, Filter).
@@ -762,8 +761,7 @@ fn launch_input(request: &LaunchRequest) -> RunInstancesInputBuilder {
         .instance_profile
         .as_ref()
         .map(|name| IamInstanceProfileSpecification::builder().name(name).build());
-    let user_data =
-        request.user_data.as_ref().map(|text| base64::engine::general_purpose::STANDARD.encode(text));
+    let user_data = request.user_data.as_deref().map(user_data::encoded);
     RunInstancesInputBuilder::default()
         .client_token(&request.client_token)
         .min_count(1)

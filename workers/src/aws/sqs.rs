@@ -53,6 +53,12 @@ const DEAD_LETTER_RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The longest reason that is kept with a dead letter; it shares the message's bytes with the body.
 const REASON_BYTES_MAX: usize = 1024;
 
+/// The largest message that SQS takes, attributes included (SQS Developer Guide, message quotas, since 2025).
+const LARGEST_BYTES: usize = 1024 * 1024;
+
+/// The most bytes of the attributes of a dead letter: names, types, the id and the reason.
+const ATTRIBUTE_BYTES_MAX: usize = REASON_BYTES_MAX + 512;
+
 /// The message attribute with the reason of a dead letter.
 const REASON: &str = "perennial.reason";
 /// The message attribute with the id that the message had in its own queue.
@@ -178,6 +184,7 @@ impl SqsQueue {
             .set_visibility_timeout(visibility.map(seconds))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .message_system_attribute_names(MessageSystemAttributeName::SenderId)
             .message_attribute_names("All")
             .customize()
             .config_override(patient);
@@ -280,15 +287,19 @@ impl Queue for SqsQueue {
 
     async fn dead_letter(&self, delivery: &Delivery, reason: &str) -> Result<(), QueueError> {
         let reason = kept_reason(reason, delivery.body.len());
-        let mut attributes = HashMap::from([(ORIGINAL_ID.to_owned(), attribute(&delivery.id)?)]);
-        if !reason.is_empty() {
-            attributes.insert(REASON.to_owned(), attribute(&reason)?);
+        let mut attributes = HashMap::new();
+        // A body of the largest size leaves no room for them, and must not come again for that.
+        if delivery.body.len() + ATTRIBUTE_BYTES_MAX <= LARGEST_BYTES {
+            attributes.insert(ORIGINAL_ID.to_owned(), attribute(&delivery.id)?);
+            if !reason.is_empty() {
+                attributes.insert(REASON.to_owned(), attribute(&reason)?);
+            }
         }
         self.client
             .send_message()
             .queue_url(self.dead_letter_url()?)
             .message_body(&delivery.body)
-            .set_message_attributes(Some(attributes))
+            .set_message_attributes(Some(attributes).filter(|attributes| !attributes.is_empty()))
             .send()
             .await
             .map_err(failed)?;
@@ -479,6 +490,9 @@ fn delivery(message: Message) -> Result<Delivery, QueueError> {
     };
     let receive_count = number(&MessageSystemAttributeName::ApproximateReceiveCount).unwrap_or(1);
     let sent_at_ms = number(&MessageSystemAttributeName::SentTimestamp).unwrap_or_default();
+    // An IAM user or role with its session, as SQS has authenticated it; an anonymous sender is an address.
+    let sender = message.attributes().and_then(|all| all.get(&MessageSystemAttributeName::SenderId));
+    let sender = sender.filter(|sender| !sender.is_empty()).map(|sender| sender.chars().take(256).collect());
     match (message.message_id, message.receipt_handle, message.body) {
         (Some(id), Some(receipt), Some(body)) => Ok(Delivery {
             id,
@@ -486,6 +500,7 @@ fn delivery(message: Message) -> Result<Delivery, QueueError> {
             body,
             receive_count: u32::try_from(receive_count).unwrap_or(u32::MAX),
             sent_at_ms,
+            sender,
         }),
         _ => Err(unreadable("the answer has a message without id, receipt or body")),
     }

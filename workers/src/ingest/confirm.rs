@@ -48,6 +48,12 @@ pub(super) async fn look(cloud: &dyn Cloud, signal: &Signal) -> Look {
     }
 }
 
+/// When the instance of a signal was launched, if EC2 shows it.
+pub(super) async fn launched(cloud: &dyn Cloud, signal: &Signal) -> Option<u64> {
+    let found = cloud.instances(&Select::Ids(vec![signal.instance.clone()])).await.ok()?;
+    found.first().map(|shown| shown.launched_at_ms)
+}
+
 /// What EC2 shows is passed on. An instance that is not shown is not known to be over: EC2 forgets terminated
 /// ones after an hour, and a wrong region or account shows none at all.
 fn judge(signal: &Signal, shown: Option<&InstanceView>) -> Look {

@@ -1,21 +1,28 @@
-//! EventBridge events about our instances, volumes and snapshots, parsed at the rim.
+//! Events about our instances, volumes and snapshots, parsed at the rim.
 //!
-//! Shapes: EC2 User Guide, "Monitor Spot Instance interruption notices", "rebalance recommendations" and
-//! "state change events". EventBridge puts the event itself into the SQS message; through SNS it is wrapped
-//! once. One sample of AWS's lacks `version`, so it is not required. AWS Health User Guide, "EventBridge
-//! events for AWS Health": entities are ids or ARNs, numbers and booleans are texts, and a published sample
-//! has the wrong weekday in its dates. EBS User Guide, "EventBridge events for Amazon EBS": ARNs of snapshots
-//! have neither account nor a region in its place, and there is no event for an attachment or a detachment
-//! that succeeded; what there is, is a [`WakeHint`].
+//! Shapes: EC2 User Guide, "Monitor Spot Instance interruption notices", "rebalance recommendations", "state
+//! change events" and "Monitor interruptible Capacity Reservations", which names its warning in two ways. AWS
+//! Health User Guide, "EventBridge events for AWS Health": entities are ids or ARNs, numbers and booleans are
+//! texts, and a published sample has the wrong weekday in its dates. EBS User Guide, "EventBridge events for
+//! Amazon EBS": ARNs of snapshots have neither account nor a region in its place, and there is no event for
+//! an attachment or a detachment that succeeded; what there is, is a [`WakeHint`].
+//!
+//! What an event needs is what it is about: its source, its detail-type and an instance. Everything else may
+//! be missing or have another form, because users send events of their own, through transformers of their
+//! own: for a time that cannot be read the time of the message serves, for an id the hash of the event. What
+//! events are wrapped in is taken off first ([`super::envelope`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use perennial_workflows::domain::strict;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use perennial_workflows::model::signal::{Effect, News, Signal, Source};
+use perennial_workflows::model::text;
 use perennial_workflows::step::wake_hint::WakeHint;
-use serde::Deserialize;
 use serde_json::Value;
+
+use super::envelope::{self, Held};
 
 /// From the warning to the interruption (EC2 User Guide: "two minutes").
 pub const NOTICE: Duration = Duration::from_secs(120);
@@ -27,106 +34,385 @@ const EVENT_ID_MAX: usize = 128;
 /// an instance).
 const SET_MAX: usize = 128;
 
-/// What an event message turned out to be.
+/// How many instances are taken from an event that we do nothing with.
+const NAMED_MAX: usize = 10;
+
+/// How much of a text of an event is repeated, in characters.
+const TEXT_MAX: usize = 80;
+
+/// How far in the future the time of an event may be: beyond it, it is no time.
+const FUTURE_MAX_MS: u64 = 60 * 60 * 1_000;
+
+/// How far after its warning an instance may be taken: beyond it, the event's own time of it is not believed.
+const ANNOUNCED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// When a message was sent, and what time it is, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it was sent, as the queue says.
+    pub sent_at_ms: u64,
+    /// The time of this process.
+    pub now_ms: u64,
+}
+
+/// What an event of a message turned out to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Parsed {
     /// Something about an instance.
-    Signal {
-        /// What.
-        signal: Signal,
-        /// The event's id: the key of its inbox entry.
-        id: String,
-    },
-    /// Something about one or many instances; each notice is an inbox entry of its own.
-    Notices {
-        /// One an instance, in the event's order; at least one.
-        notices: Vec<Notice>,
-    },
+    Notice(Notice),
     /// A step may be waiting for this. It is no inbox entry: it leaves nothing in the journal.
     WakeHint(WakeHint),
     /// A well-formed event that we do nothing with.
     Unknown {
         /// Its source and detail-type.
         kind: String,
-        /// The event's id.
-        id: String,
+        /// The instances that it names, some of them if there are many.
+        instances: Vec<InstanceId>,
+        /// The key of its inbox entry, if it gets one.
+        key: Key,
+        /// The event.
+        body: String,
     },
     /// Nothing that can be read.
     Malformed {
         /// What is wrong.
         because: String,
+        /// What cannot be read.
+        body: String,
     },
 }
 
-/// What an event about many instances says of one.
+/// What an event says of one instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {
     /// What.
     pub signal: Signal,
-    /// The key of its inbox entry: the same for the copy that comes from the backup region.
-    pub key: String,
-    /// The event, with the other instances left out.
+    /// Where the event comes from.
+    pub origin: Origin,
+    /// The key of its inbox entry.
+    pub key: Key,
+    /// The event, with other instances left out.
     pub body: String,
 }
 
-#[derive(Deserialize)]
-struct Event {
-    id: String,
-    source: String,
-    #[serde(rename = "detail-type")]
-    detail_type: String,
-    time: String,
-    #[serde(default)]
-    detail: serde_json::Value,
+/// Account and region of an event, as far as it names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The account of the instance.
+    pub account: Option<String>,
+    /// Its region.
+    pub region: Option<String>,
 }
 
-/// Parses a message of the interruptions queue.
+/// What names an event in the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The event's id, or what serves for it.
+    pub id: String,
+    /// The hash of what it says, if another event can have the same id: a transformer may write a constant.
+    pub content: Option<String>,
+}
+
+impl Key {
+    /// The key of an event whose id stands for another one.
+    #[must_use]
+    pub fn other(&self) -> String {
+        format!("{}~{}", self.id, self.content.as_deref().unwrap_or_default())
+    }
+}
+
+/// Parses a message of the interruptions queue: what each of its events is, at least one.
 #[must_use]
-pub fn parse(body: &str) -> Parsed {
-    parsed(body).unwrap_or_else(|because| Parsed::Malformed { because })
+pub fn parse(body: &str, arrival: Arrival) -> Vec<Parsed> {
+    let held = envelope::unwrap(body);
+    let alone = held.len() == 1;
+    let mut parsed = Vec::with_capacity(held.len());
+    for held in held {
+        match held {
+            Held::Unreadable { body, because } => parsed.push(Parsed::Malformed { because, body }),
+            Held::Object(value) => {
+                let shown = if alone { body.to_owned() } else { value.to_string() };
+                match Event::read(&value, arrival).and_then(|event| event.parse(&shown)) {
+                    Ok(all) => parsed.extend(all),
+                    Err(because) => parsed.push(Parsed::Malformed { because, body: shown }),
+                }
+            }
+        }
+    }
+    parsed
 }
 
-/// What a message is, or what is wrong with it.
-fn parsed(body: &str) -> Result<Parsed, String> {
-    let value = unwrapped(body)?;
-    let event = Event::deserialize(&value).map_err(|error| format!("not an EventBridge event: {error}"))?;
-    if event.id.is_empty() || event.id.len() > EVENT_ID_MAX {
-        return Err(format!("its id has {} bytes; between 1 and {EVENT_ID_MAX} are taken", event.id.len()));
-    }
-    let kind = format!("{} / {}", event.source, event.detail_type).chars().take(200).collect::<String>();
-    if event.source == "aws.health" && event.detail_type == "AWS Health Event" {
-        return health(&event, &value, kind);
-    }
-    if event.source != "aws.ec2" {
-        return Ok(Parsed::Unknown { kind, id: event.id });
-    }
-    if let Some(hint) = hint(&event, &value) {
-        return Ok(Parsed::WakeHint(hint));
-    }
-    let Some(news) = InstanceNews::of(&event.detail_type) else {
-        return Ok(Parsed::Unknown { kind, id: event.id });
-    };
-    let at_ms = event.at_ms()?;
-    let Some(instance) = event.text("instance-id") else {
-        return Err(format!("{kind} without detail.instance-id"));
-    };
-    let instance =
-        InstanceId::parse(tail(instance)).map_err(|error| format!("detail.instance-id: {error}"))?;
-    let news = news.read(&event, at_ms)?;
-    let source = Source::Event { id: event.id.clone() };
-    Ok(Parsed::Signal { signal: Signal { instance, news, source, at_ms }, id: event.id })
+/// An event, as far as it has the form of one.
+struct Event<'a> {
+    whole: &'a Value,
+    source: &'a str,
+    detail_type: &'a str,
+    detail: Value,
+    /// The id that it has, or what serves for one.
+    key: Key,
+    at_ms: u64,
 }
 
-/// The event of a message; SNS wraps it as text.
-fn unwrapped(body: &str) -> Result<Value, String> {
-    let value: Value = serde_json::from_str(body).map_err(|error| format!("not JSON: {error}"))?;
-    let wrapped = (value.get("Type").and_then(Value::as_str) == Some("Notification"))
-        .then(|| value.get("Message").and_then(Value::as_str))
-        .flatten();
-    match wrapped {
-        Some(inner) => serde_json::from_str(inner)
-            .map_err(|error| format!("an SNS notification whose message is not JSON: {error}")),
-        None => Ok(value),
+impl<'a> Event<'a> {
+    fn read(whole: &'a Value, arrival: Arrival) -> Result<Self, String> {
+        let text = |field: &str| {
+            let text = whole.get(field).and_then(Value::as_str).map(str::trim);
+            text.ok_or_else(|| not_an_event(whole, field))
+        };
+        let (source, detail_type) = (text("source")?, text("detail-type")?);
+        let detail = match whole.get("detail") {
+            // A transformer may have made a text of it.
+            Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
+            Some(detail) => detail.clone(),
+            None => Value::Null,
+        };
+        let time = whole.get("time").and_then(time).filter(|time| *time <= arrival.now_ms + FUTURE_MAX_MS);
+        let mut content = strict::hash(whole);
+        if time.is_none() {
+            // Without a time of its own the same words can be said again another day.
+            content = strict::hash(&serde_json::json!([content, arrival.sent_at_ms]));
+        }
+        let id = whole.get("id").and_then(Value::as_str);
+        let id = id.filter(|id| !id.is_empty() && id.len() <= EVENT_ID_MAX);
+        let id = id.map_or_else(|| format!("event {content}"), text::plain);
+        let at_ms = time.unwrap_or(arrival.sent_at_ms);
+        let key = Key { id, content: Some(content) };
+        Ok(Self { whole, source, detail_type, detail, key, at_ms })
+    }
+
+    fn parse(&self, body: &str) -> Result<Vec<Parsed>, String> {
+        let kind = clip(&format!("{} / {}", self.source, self.detail_type), 200);
+        let is = |text: &str, name: &str| text.eq_ignore_ascii_case(name);
+        if is(self.source, "aws.health") && is(self.detail_type, "AWS Health Event") {
+            return Ok(self.health(kind, body));
+        }
+        if !is(self.source, "aws.ec2") {
+            return Ok(vec![self.unknown(kind, body)]);
+        }
+        if let Some(hint) = self.hint() {
+            return Ok(vec![Parsed::WakeHint(hint)]);
+        }
+        let Some(news) = InstanceNews::of(self.detail_type) else {
+            return Ok(vec![self.unknown(kind, body)]);
+        };
+        let news = news.read(self)?;
+        let instances = self.instances();
+        if instances.is_empty() {
+            return Err(match self.text("instance-id") {
+                Some(id) => format!("detail.instance-id {:?} is no instance id", clip(id, TEXT_MAX)),
+                None => format!("{kind} names no instance: neither detail.instance-id nor resources"),
+            });
+        }
+        let alone = instances.len() == 1;
+        let notice = |instance: InstanceId| {
+            let id = self.key.id.clone();
+            Parsed::Notice(Notice {
+                origin: self.origin(),
+                key: if alone {
+                    self.key.clone()
+                } else {
+                    Key { id: format!("{id} {instance}"), ..self.key.clone() }
+                },
+                body: body.to_owned(),
+                signal: Signal {
+                    instance,
+                    news: news.clone(),
+                    source: Source::Event { id },
+                    at_ms: self.at_ms,
+                },
+            })
+        };
+        Ok(instances.into_iter().map(notice).collect())
+    }
+
+    /// A text of its details.
+    fn text(&self, field: &str) -> Option<&str> {
+        self.detail.get(field).and_then(Value::as_str).map(str::trim)
+    }
+
+    /// The instances that it is about: the one of its details; if they name none, those of its resources.
+    fn instances(&self) -> BTreeSet<InstanceId> {
+        let named =
+            ["instance-id", "instanceId", "InstanceId"].into_iter().find_map(|field| self.text(field));
+        match named.and_then(|name| InstanceId::parse(tail(name)).ok()) {
+            Some(instance) => BTreeSet::from([instance]),
+            None => self
+                .resources()
+                .filter(|name| !name.contains(':') || name.contains("instance/"))
+                .filter_map(|name| InstanceId::parse(tail(name)).ok())
+                .take(SET_MAX)
+                .collect(),
+        }
+    }
+
+    /// Its resources; one page of AWS's shows them as a text.
+    fn resources(&self) -> impl Iterator<Item = &str> {
+        let resources = &self.whole["resources"];
+        resources.as_array().into_iter().flatten().chain([resources]).filter_map(Value::as_str)
+    }
+
+    fn origin(&self) -> Origin {
+        let field = |name: &str| {
+            let text = self.whole.get(name).and_then(Value::as_str).map(str::trim);
+            text.filter(|text| !text.is_empty()).map(|text| clip(text, TEXT_MAX))
+        };
+        Origin { account: field("account"), region: field("region") }
+    }
+
+    fn unknown(&self, kind: String, body: &str) -> Parsed {
+        let mut instances = Vec::new();
+        named(self.whole, &mut instances);
+        Parsed::Unknown { kind, instances, key: self.key.clone(), body: body.to_owned() }
+    }
+
+    /// What an event of EBS is about; none when it is of another kind, or names nothing that can be read.
+    fn hint(&self) -> Option<WakeHint> {
+        match self.detail_type {
+            "EBS Volume Notification" => {
+                let volume = self.resources().map(tail).find_map(|name| VolumeId::parse(name).ok())?;
+                Some(WakeHint::Volume { volume })
+            }
+            "EBS Snapshot Notification" | "EBS Multi-Volume Snapshots Completion Status" => {
+                let members = self.detail["snapshots"].as_array().into_iter().flatten().take(SET_MAX);
+                let details: Vec<&Value> = std::iter::once(&self.detail).chain(members).collect();
+                let named = |field: &str| {
+                    details.iter().filter_map(|of| of[field].as_str()).map(tail).collect::<Vec<_>>()
+                };
+                let snapshots: BTreeSet<SnapshotId> = (named("snapshot_id").into_iter())
+                    .chain(self.resources().map(tail).take(SET_MAX))
+                    .filter_map(|name| SnapshotId::parse(name).ok())
+                    .collect();
+                let volumes =
+                    named("source").into_iter().filter_map(|name| VolumeId::parse(name).ok()).collect();
+                (!snapshots.is_empty()).then_some(WakeHint::Snapshots { snapshots, volumes })
+            }
+            _ => None,
+        }
+    }
+
+    /// An event of AWS Health: one notice for each instance it names. A page is an event of its own, with
+    /// entities of its own; nothing waits for the others.
+    fn health(&self, kind: String, body: &str) -> Vec<Parsed> {
+        let text = |field: &str| self.text(field).unwrap_or_default();
+        let (service, category) = (text("service"), text("eventTypeCategory"));
+        if service != "EC2" || category != "scheduledChange" {
+            let (service, category) = (clip(service, TEXT_MAX), clip(category, TEXT_MAX));
+            return vec![self.unknown(format!("{kind}: {service} {category}"), body)];
+        }
+        let code = clip(text("eventTypeCode"), TEXT_MAX);
+        // A date that cannot be read is no reason to lose the event.
+        let begins_ms = date(text("startTime"));
+        let is_over = matches!(text("statusCode"), "closed" | "completed" | "canceled" | "cancelled");
+        let mut seen = BTreeSet::new();
+        let entities: Vec<(InstanceId, Effect)> = self
+            .entities()
+            .into_iter()
+            .filter_map(|(name, status)| Some((InstanceId::parse(tail(name)).ok()?, status)))
+            .filter(|(instance, _)| seen.insert(instance.clone()))
+            .map(|(instance, status)| {
+                (instance, if is_over || status == "RESOLVED" { Effect::Settled } else { effect(&code) })
+            })
+            .collect();
+        if entities.is_empty() {
+            return vec![self.unknown(format!("{kind}: {code}, about no instance"), body)];
+        }
+        // It may come from the backup region, or through the account of the organisation.
+        let own = self.origin();
+        let of = |field: &str| Some(clip(text(field), TEXT_MAX)).filter(|text| !text.is_empty());
+        let origin = Origin {
+            account: of("affectedAccount").or(own.account),
+            region: of("eventRegion").or(own.region),
+        };
+        let alone = entities.len() == 1;
+        let notice = |(instance, effect): (InstanceId, Effect)| {
+            Parsed::Notice(Notice {
+                key: Key { id: self.health_key(&instance), content: None },
+                origin: origin.clone(),
+                body: if alone { body.to_owned() } else { only(self.whole, &instance) },
+                signal: Signal {
+                    news: News::ScheduledChange { code: code.clone(), effect, begins_ms },
+                    source: Source::Event { id: self.key.id.clone() },
+                    instance,
+                    at_ms: self.at_ms,
+                },
+            })
+        };
+        entities.into_iter().map(notice).collect()
+    }
+
+    /// The entities of a Health event, with their states; where it lists none, its resources.
+    fn entities(&self) -> Vec<(&str, &str)> {
+        let listed = self.detail["affectedEntities"].as_array().filter(|listed| !listed.is_empty());
+        match listed {
+            Some(listed) => listed
+                .iter()
+                .map(|entity| (text_of(entity, "entityValue"), text_of(entity, "status")))
+                .collect(),
+            None => self.resources().map(|resource| (resource, "")).collect(),
+        }
+    }
+
+    /// One inbox entry for a communication about an instance, from whichever region it comes and however
+    /// often; an update has a newer time. (AWS Health User Guide: the copy from the backup region has the
+    /// same `communicationId`, which ends in the page.)
+    fn health_key(&self, instance: &InstanceId) -> String {
+        let text = |field: &str| self.text(field).unwrap_or_default();
+        match text("communicationId") {
+            "" => format!("health {} {instance}", self.key.id),
+            communication => format!(
+                "health {} {communication} {} {instance}",
+                text("affectedAccount"),
+                text("lastUpdatedTime")
+            ),
+        }
+    }
+}
+
+fn text_of<'v>(value: &'v Value, field: &str) -> &'v str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What is wrong with an object that is no event.
+fn not_an_event(value: &Value, field: &str) -> String {
+    let mut instances = Vec::new();
+    named(value, &mut instances);
+    let names = match instances.first() {
+        Some(instance) => format!("; it names {instance}, and does not say what of it"),
+        None => String::new(),
+    };
+    if value.is_object() {
+        format!("not an EventBridge event: it has no text `{field}`{names}")
+    } else {
+        "not an EventBridge event: no object".to_owned()
+    }
+}
+
+/// The instances that a value names anywhere, some of them if there are many.
+fn named(value: &Value, instances: &mut Vec<InstanceId>) {
+    match value {
+        Value::String(text) => {
+            // An id has eight hexadecimal digits, or seventeen.
+            let is_id =
+                |id: &str| matches!(id.len(), 10 | 19) && id[2..].bytes().all(|b| b.is_ascii_hexdigit());
+            for (at, _) in text.match_indices("i-") {
+                if instances.len() >= NAMED_MAX {
+                    return;
+                }
+                let is_inside = text[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
+                let end = text[at + 2..].find(|c: char| !c.is_ascii_alphanumeric());
+                let id = end.map_or(&text[at..], |end| &text[at..at + 2 + end]);
+                if !is_inside
+                    && is_id(id)
+                    && let Ok(instance) = InstanceId::parse(id)
+                    && !instances.contains(&instance)
+                {
+                    instances.push(instance);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named(value, instances)),
+        Value::Object(fields) => fields.values().for_each(|value| named(value, instances)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -141,130 +427,50 @@ enum InstanceNews {
 
 impl InstanceNews {
     fn of(detail_type: &str) -> Option<Self> {
-        match detail_type {
-            "EC2 Spot Instance Interruption Warning" => Some(Self::SpotInterruption),
-            "EC2 Capacity Reservation Instance Interruption Warning" => Some(Self::ReservationInterruption),
-            "EC2 Instance Rebalance Recommendation" => Some(Self::Rebalance),
-            "EC2 Instance State-change Notification" => Some(Self::StateChange),
+        match detail_type.to_ascii_lowercase().as_str() {
+            "ec2 spot instance interruption warning" => Some(Self::SpotInterruption),
+            // EC2 User Guide, "Monitor interruptible Capacity Reservations", one name an edition.
+            "ec2 capacity reservation instance interruption warning"
+            | "ec2 interruptible capacity reservation instance interruption warning" => {
+                Some(Self::ReservationInterruption)
+            }
+            "ec2 instance rebalance recommendation" => Some(Self::Rebalance),
+            "ec2 instance state-change notification" => Some(Self::StateChange),
             _ => None,
         }
     }
 
-    fn read(self, event: &Event, at_ms: u64) -> Result<News, String> {
-        let action = event.text("instance-action").unwrap_or("terminate");
-        let after = |notice: Duration| at_ms + u64::try_from(notice.as_millis()).unwrap_or(0);
+    fn read(self, event: &Event<'_>) -> Result<News, String> {
+        let action = event.text("instance-action").filter(|action| !action.is_empty()).unwrap_or("terminate");
+        let after =
+            |notice: Duration| event.at_ms.saturating_add(u64::try_from(notice.as_millis()).unwrap_or(0));
         Ok(match self {
             Self::SpotInterruption => {
                 // Hibernation begins at once.
                 let notice = if action == "hibernate" { Duration::ZERO } else { NOTICE };
-                News::SpotInterruption { action: clip(action), deadline_ms: after(notice) }
+                News::SpotInterruption { action: clip(action, TEXT_MAX), deadline_ms: after(notice) }
             }
             Self::ReservationInterruption => {
-                News::ReservationInterruption { action: clip(action), deadline_ms: after(NOTICE) }
+                let told = event.detail.get("instance-termination-time").and_then(time);
+                let told = told.filter(|told| {
+                    (event.at_ms..=event.at_ms.saturating_add(ANNOUNCED_MAX_MS)).contains(told)
+                });
+                News::ReservationInterruption {
+                    action: clip(action, TEXT_MAX),
+                    deadline_ms: told.unwrap_or_else(|| after(NOTICE)),
+                }
             }
             Self::Rebalance => News::Rebalance,
             Self::StateChange => {
                 let state = event.text("state").unwrap_or_default();
-                match serde_json::from_value::<InstanceState>(Value::String(state.to_owned())) {
+                match serde_json::from_value::<InstanceState>(Value::String(state.to_ascii_lowercase())) {
                     Ok(state) => News::StateChange { state },
-                    Err(_) => return Err(format!("detail.state {:?} is no instance state", clip(state))),
+                    Err(_) => {
+                        return Err(format!("detail.state {:?} is no instance state", clip(state, TEXT_MAX)));
+                    }
                 }
             }
         })
-    }
-}
-
-impl Event {
-    /// A text of its details.
-    fn text(&self, field: &str) -> Option<&str> {
-        self.detail.get(field).and_then(Value::as_str)
-    }
-
-    fn at_ms(&self) -> Result<u64, String> {
-        let time = self.time.parse::<jiff::Timestamp>();
-        time.map(milliseconds)
-            .map_err(|error| format!("its time {:?} is not RFC 3339: {error}", clip(&self.time)))
-    }
-}
-
-/// What an event of EBS is about; none when it is of another kind, or names nothing that can be read.
-fn hint(event: &Event, whole: &Value) -> Option<WakeHint> {
-    let resources = whole["resources"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    match event.detail_type.as_str() {
-        "EBS Volume Notification" => {
-            let volume = resources.map(tail).find_map(|name| VolumeId::parse(name).ok())?;
-            Some(WakeHint::Volume { volume })
-        }
-        "EBS Snapshot Notification" | "EBS Multi-Volume Snapshots Completion Status" => {
-            let members = event.detail["snapshots"].as_array().into_iter().flatten().take(SET_MAX);
-            let details: Vec<&Value> = std::iter::once(&event.detail).chain(members).collect();
-            let named = |field: &str| {
-                details.iter().filter_map(|of| of[field].as_str()).map(tail).collect::<Vec<_>>()
-            };
-            let snapshots: BTreeSet<SnapshotId> = (named("snapshot_id").into_iter())
-                .chain(resources.map(tail).take(SET_MAX))
-                .filter_map(|name| SnapshotId::parse(name).ok())
-                .collect();
-            let volumes = named("source").into_iter().filter_map(|name| VolumeId::parse(name).ok()).collect();
-            (!snapshots.is_empty()).then_some(WakeHint::Snapshots { snapshots, volumes })
-        }
-        _ => None,
-    }
-}
-
-/// An event of AWS Health: one notice for each instance it names. A page is an event of its own, with
-/// entities of its own; nothing waits for the others.
-fn health(event: &Event, whole: &Value, kind: String) -> Result<Parsed, String> {
-    let text = |field: &str| event.text(field).unwrap_or_default();
-    let (service, category) = (text("service"), text("eventTypeCategory"));
-    if service != "EC2" || category != "scheduledChange" {
-        let kind = format!("{kind}: {} {}", clip(service), clip(category));
-        return Ok(Parsed::Unknown { kind, id: event.id.clone() });
-    }
-    let at_ms = event.at_ms()?;
-    let code = clip(text("eventTypeCode"));
-    // A date that cannot be read is no reason to lose the event.
-    let begins_ms = date(text("startTime"));
-    let is_over = matches!(text("statusCode"), "closed" | "completed" | "canceled" | "cancelled");
-    let mut seen = BTreeSet::new();
-    let entities: Vec<(InstanceId, Effect)> = entities(whole)
-        .into_iter()
-        .filter_map(|(name, status)| Some((InstanceId::parse(tail(&name)).ok()?, status)))
-        .filter(|(instance, _)| seen.insert(instance.clone()))
-        .map(|(instance, status)| {
-            (instance, if is_over || status == "RESOLVED" { Effect::Settled } else { effect(&code) })
-        })
-        .collect();
-    if entities.is_empty() {
-        let kind = format!("{kind}: {code}, about no instance");
-        return Ok(Parsed::Unknown { kind, id: event.id.clone() });
-    }
-    let alone = entities.len() == 1;
-    let notices = entities.into_iter().map(|(instance, effect)| Notice {
-        key: health_key(event, &instance),
-        body: if alone { whole.to_string() } else { only(whole, &instance) },
-        signal: Signal {
-            news: News::ScheduledChange { code: code.clone(), effect, begins_ms },
-            source: Source::Event { id: event.id.clone() },
-            instance,
-            at_ms,
-        },
-    });
-    Ok(Parsed::Notices { notices: notices.collect() })
-}
-
-/// The entities of a Health event, with their states; where it lists none, its resources.
-fn entities(event: &Value) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let listed = event["detail"]["affectedEntities"].as_array().filter(|listed| !listed.is_empty());
-    match listed {
-        Some(listed) => {
-            listed.iter().map(|entity| (text(&entity["entityValue"]), text(&entity["status"]))).collect()
-        }
-        None => {
-            let resources = event["resources"].as_array();
-            resources.into_iter().flatten().map(|resource| (text(resource), String::new())).collect()
-        }
     }
 }
 
@@ -275,32 +481,45 @@ fn effect(code: &str) -> Effect {
     if ends.iter().any(|word| code.contains(word)) { Effect::Retirement } else { Effect::Maintenance }
 }
 
-/// One inbox entry for a communication about an instance, from whichever region it comes and however often;
-/// an update has a newer time. (AWS Health User Guide: the copy from the backup region has the same
-/// `communicationId`, which ends in the page.)
-fn health_key(event: &Event, instance: &InstanceId) -> String {
-    let text = |field: &str| event.text(field).unwrap_or_default();
-    match text("communicationId") {
-        "" => format!("health {} {instance}", event.id),
-        communication => format!(
-            "health {} {communication} {} {instance}",
-            text("affectedAccount"),
-            text("lastUpdatedTime")
-        ),
-    }
-}
-
 /// A Health event with one of its instances only.
 fn only(event: &Value, instance: &InstanceId) -> String {
     let mut event = event.clone();
     let is_it = |name: &Value| name.as_str().map(tail) == Some(instance.as_str());
-    if let Some(listed) = event["detail"]["affectedEntities"].as_array_mut() {
+    if let Some(listed) = event.pointer_mut("/detail/affectedEntities").and_then(Value::as_array_mut) {
         listed.retain(|entity| is_it(&entity["entityValue"]));
     }
     if let Some(resources) = event.get_mut("resources").and_then(Value::as_array_mut) {
         resources.retain(is_it);
     }
     event.to_string()
+}
+
+/// A time in any form in which it was seen: RFC 3339, the same with a space and without a zone (UTC), RFC
+/// 1123, seconds or milliseconds since the Unix epoch.
+fn time(value: &Value) -> Option<u64> {
+    /// Milliseconds have more than this, seconds less, until the year 5138.
+    const SECONDS_MAX: u64 = 99_999_999_999;
+    let epoch = |number: u64| if number > SECONDS_MAX { number } else { number * 1_000 };
+    match value {
+        Value::Number(number) => number.as_u64().map(epoch).or_else(|| {
+            let seconds = number.as_f64().filter(|seconds| *seconds > 0.0 && *seconds < 1e11)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is within 0 and 1e14"
+            )]
+            Some((seconds * 1_000.0) as u64)
+        }),
+        Value::String(text) => {
+            let text = text.trim();
+            if !text.is_empty() && text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+                return text.parse().ok().map(epoch);
+            }
+            let civil = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+            date(text).or_else(|| civil().map(|zoned| milliseconds(zoned.timestamp())))
+        }
+        _ => None,
+    }
 }
 
 /// A date of Health's: RFC 1123, whatever it says of the weekday; or RFC 3339.
@@ -315,13 +534,16 @@ fn milliseconds(time: jiff::Timestamp) -> u64 {
     u64::try_from(time.as_millisecond()).unwrap_or(0)
 }
 
-/// The id in an ARN; an id is its own.
-fn tail(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
+/// As much of a text as is repeated, on one line.
+fn clip(text: &str, most: usize) -> String {
+    // One more than is kept, so that what is left out is told.
+    let beginning: String = text.chars().take(most + 1).collect();
+    text::clip(&text::plain(&beginning), most)
 }
 
-fn clip(text: &str) -> String {
-    text.chars().take(80).collect()
+/// The id in an ARN; an id is its own.
+fn tail(name: &str) -> &str {
+    name.trim().rsplit('/').next().unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -339,32 +561,67 @@ mod tests {
         value.to_string()
     }
 
+    /// Sent a minute after the time of the events here.
+    const SENT_MS: u64 = 1_789_374_727_000;
+    const ARRIVAL: Arrival = Arrival { sent_at_ms: SENT_MS, now_ms: SENT_MS + 5_000 };
+
+    fn parse(body: &str) -> Parsed {
+        let mut parsed = super::parse(body, ARRIVAL);
+        assert_eq!(parsed.len(), 1, "{parsed:?}");
+        parsed.remove(0)
+    }
+
+    fn notice(body: &str) -> Notice {
+        match parse(body) {
+            Parsed::Notice(notice) => notice,
+            other => panic!("{other:?}: {body}"),
+        }
+    }
+
+    fn signal(body: &str) -> Signal {
+        notice(body).signal
+    }
+
     #[test]
     fn a_warning_has_an_absolute_deadline_two_minutes_after_its_time() {
-        let Parsed::Signal { signal, id } = parse(&event(|_| {})) else { panic!() };
-        assert_eq!(id, "a3c1");
+        let Notice { signal, key, origin, .. } = notice(&event(|_| {}));
+        assert_eq!(key.id, "a3c1");
+        assert_eq!(signal.at_ms, SENT_MS - 60_000);
+        assert_eq!(origin, Origin { account: Some("111122223333".into()), region: Some("us-west-2".into()) });
         let News::SpotInterruption { deadline_ms, .. } = signal.news else { panic!() };
         assert_eq!(deadline_ms - signal.at_ms, 120_000);
     }
 
     #[test]
     fn a_capacity_reservation_that_is_taken_back_warns_like_spot() {
-        let body = event(|e| {
-            e["detail-type"] = "EC2 Capacity Reservation Instance Interruption Warning".into();
-        });
-        let Parsed::Signal { signal, .. } = parse(&body) else { panic!() };
-        assert!(signal.is_notice() && signal.is_loss());
-        assert!(matches!(&signal.news, News::ReservationInterruption { action, deadline_ms }
-                if action == "terminate" && deadline_ms - signal.at_ms == 120_000));
+        for kind in [
+            "EC2 Capacity Reservation Instance Interruption Warning",
+            "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+        ] {
+            for (told, after_ms) in [
+                (Value::Null, 120_000),
+                ("2026-09-14T08:34:37Z".into(), 210_000),
+                ("2026-09-14T08:30:00Z".into(), 120_000),
+                ("9999-09-14T08:30:00Z".into(), 120_000),
+                (7.into(), 120_000),
+            ] {
+                let signal = signal(&event(|e| {
+                    e["detail-type"] = kind.into();
+                    e["detail"]["instance-termination-time"] = told.clone();
+                }));
+                assert!(signal.is_notice() && signal.is_loss());
+                assert!(
+                    matches!(&signal.news, News::ReservationInterruption { action, deadline_ms }
+                        if action == "terminate" && deadline_ms - signal.at_ms == after_ms),
+                    "{kind}, {told}"
+                );
+            }
+        }
     }
 
     #[test]
     fn hibernation_has_no_notice() {
-        let Parsed::Signal { signal, .. } =
-            parse(&event(|e| e["detail"]["instance-action"] = "hibernate".into()))
-        else {
-            panic!()
-        };
+        let signal = signal(&event(|e| e["detail"]["instance-action"] = "hibernate".into()));
         assert!(
             matches!(signal.news, News::SpotInterruption { deadline_ms, .. } if deadline_ms == signal.at_ms)
         );
@@ -381,27 +638,153 @@ mod tests {
             }),
             serde_json::json!({"Type": "Notification", "Message": event(|_| {})}).to_string(),
         ] {
-            assert!(matches!(parse(&body), Parsed::Signal { .. }), "{body}");
+            assert!(matches!(parse(&body), Parsed::Notice { .. }), "{body}");
+        }
+    }
+
+    /// What does not say what it is about may be missing, or of another form.
+    #[test]
+    fn a_warning_is_read_whatever_its_id_and_time_are() {
+        let without = |field: &str| {
+            event(|e| {
+                e.as_object_mut().unwrap().remove(field);
+            })
+        };
+        let with = |field: &str, value: Value| event(|e| e[field] = value);
+        for body in [
+            without("id"),
+            with("id", Value::Null),
+            with("id", 12_345.into()),
+            with("id", "".into()),
+            with("id", "x".repeat(129).into()),
+            with("id", serde_json::json!({"a": 1})),
+            without("account"),
+            with("region", Value::Null),
+            without("resources"),
+            with("resources", "arn:aws:ec2:us-west-2c:instance/i-0aa11bb22cc33dd44".into()),
+            with("version", 0.into()),
+            with("detail", r#"{"instance-id":"i-0aa11bb22cc33dd44"}"#.into()),
+            with("detail", serde_json::json!({"instanceId": "i-0aa11bb22cc33dd44"})),
+            without("detail"),
+            with("detail", serde_json::json!([])),
+            with("detail", serde_json::json!({"instance-id": 7})),
+            with("detail-type", "ec2 spot instance interruption warning ".into()),
+            with("source", "AWS.EC2".into()),
+        ] {
+            let read = notice(&body);
+            assert_eq!(read.signal.instance.as_str(), "i-0aa11bb22cc33dd44", "{body}");
+            assert_eq!(read.signal.at_ms, SENT_MS - 60_000, "{body}");
+            assert!(!read.key.id.is_empty() && read.key.id.len() <= EVENT_ID_MAX, "{}", read.key.id);
+        }
+        for (time, at_ms) in [
+            (Value::Null, SENT_MS),
+            ("".into(), SENT_MS),
+            ("yesterday".into(), SENT_MS),
+            (serde_json::json!({}), SENT_MS),
+            ("9999-12-31T23:59:59Z".into(), SENT_MS),
+            ("2027-09-14T08:31:07Z".into(), SENT_MS),
+            ("2026-09-14 08:31:07.410000".into(), SENT_MS - 60_000 + 410),
+            ("2026-09-14T08:31:07.123456789Z".into(), SENT_MS - 60_000 + 123),
+            ("2026-09-14T10:31:07+02:00".into(), SENT_MS - 60_000),
+            ("2026-09-14T08:31:07".into(), SENT_MS - 60_000),
+            ("Mon, 14 Sep 2026 08:31:07 GMT".into(), SENT_MS - 60_000),
+            ((SENT_MS - 60_000).into(), SENT_MS - 60_000),
+            ((SENT_MS / 1_000 - 60).into(), SENT_MS - 60_000),
+            (((SENT_MS / 1_000 - 60) as f64).into(), SENT_MS - 60_000),
+            ((SENT_MS - 60_000).to_string().into(), SENT_MS - 60_000),
+            ("1970-01-01T00:00:00Z".into(), 0),
+        ] {
+            let body = with("time", time);
+            assert_eq!(signal(&body).at_ms, at_ms, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_comes_again_has_its_key_and_another_one_has_not() {
+        let key = |change: &dyn Fn(&mut Value), sent_at_ms: u64| {
+            let body = event(change);
+            match super::parse(&body, Arrival { sent_at_ms, ..ARRIVAL }).remove(0) {
+                Parsed::Notice(notice) => notice.key,
+                other => panic!("{other:?}"),
+            }
+        };
+        let constant = |e: &mut Value| e["id"] = "spot".into();
+        let other = |e: &mut Value| {
+            constant(e);
+            e["detail"]["instance-id"] = "i-0aa11bb22cc33dd45".into();
+        };
+        // EventBridge delivers at least once, and SNS wraps the copy.
+        assert_eq!(key(&constant, SENT_MS), key(&constant, SENT_MS + 1));
+        assert_eq!(key(&constant, SENT_MS).id, key(&other, SENT_MS).id);
+        assert_ne!(key(&constant, SENT_MS).content, key(&other, SENT_MS).content);
+        assert_ne!(key(&constant, SENT_MS).other(), key(&other, SENT_MS).other());
+        // Without an id the content is the key; without a time the same content can be said again.
+        let nameless = |e: &mut Value| e["id"] = Value::Null;
+        assert_eq!(key(&nameless, SENT_MS), key(&nameless, SENT_MS + 1));
+        let timeless = |e: &mut Value| {
+            e["id"] = "spot".into();
+            e["time"] = Value::Null;
+        };
+        assert_eq!(key(&timeless, SENT_MS), key(&timeless, SENT_MS));
+        assert_ne!(key(&timeless, SENT_MS).content, key(&timeless, SENT_MS + 1).content);
+    }
+
+    #[test]
+    fn each_event_of_a_message_is_read_by_itself() {
+        let other = event(|e| e["detail"]["instance-id"] = "i-0bb11bb22cc33dd44".into());
+        let unknown = event(|e| e["source"] = "aws.s3".into());
+        let body = format!("[{}, {other}, {unknown}, 7]", event(|_| {}));
+        let parsed = super::parse(&body, ARRIVAL);
+        assert!(
+            matches!(&parsed[..], [Parsed::Notice(one), Parsed::Notice(two), Parsed::Unknown { .. }, Parsed::Malformed { .. }]
+                if one.signal.instance != two.signal.instance && !one.body.contains("i-0bb1")),
+            "{parsed:#?}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_event_and_what_is_none_say_which_instances_they_name() {
+        let body = event(|e| {
+            e["detail-type"] = "AWS Service Event via CloudTrail".into();
+            e["detail"] = serde_json::json!({"eventName": "BidEvictedEvent",
+                "serviceEventDetails": {"instanceIdSet": ["i-0123456789abcdef0", "i-0aa11bb22cc33dd44", "hi-0aa11bb2"]}});
+        });
+        let Parsed::Unknown { instances, kind, .. } = parse(&body) else { panic!() };
+        assert_eq!(kind, "aws.ec2 / AWS Service Event via CloudTrail");
+        let instances: BTreeSet<&str> = instances.iter().map(InstanceId::as_str).collect();
+        assert_eq!(instances, BTreeSet::from(["i-0aa11bb22cc33dd44", "i-0123456789abcdef0"]));
+        for body in [
+            r#"{"instance-id": "i-0123456789abcdef0", "instance-action": "terminate"}"#,
+            r#"{"detail": {"instance-id": "i-0123456789abcdef0", "instance-action": "terminate"}}"#,
+        ] {
+            assert!(
+                matches!(parse(body), Parsed::Malformed { because, .. } if because.contains("i-0123456789abcdef0")),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_read_says_why() {
         let because = |body: &str| match parse(body) {
-            Parsed::Malformed { because } => because,
+            Parsed::Malformed { because, .. } => because,
             other => panic!("{other:?}"),
         };
         assert!(because("not json").starts_with("not JSON"));
-        assert!(because("{}").contains("id"));
-        assert!(because(&event(|e| e["time"] = "yesterday".into())).contains("RFC 3339"));
+        assert!(because("{}").contains("source"));
         assert!(
             because(&event(|e| {
                 e["detail"].as_object_mut().unwrap().remove("instance-id");
+                e["resources"] = serde_json::json!([]);
             }))
             .contains("instance-id")
         );
         assert!(
-            because(&event(|e| e["detail"]["instance-id"] = "i-0;rm -rf".into())).contains("instance id")
+            because(&event(|e| {
+                e["detail"]["instance-id"] = "i-0;rm -rf".into();
+                e["resources"] = serde_json::json!(["arn:aws:ec2:us-west-2:1:image/i-0aa11bb22cc33dd44"]);
+            }))
+            .contains("instance id")
         );
         let state = |e: &mut serde_json::Value| {
             e["detail-type"] = "EC2 Instance State-change Notification".into();
@@ -436,10 +819,11 @@ mod tests {
     }
 
     fn notices(body: &str) -> Vec<Notice> {
-        match parse(body) {
-            Parsed::Notices { notices } => notices,
+        let notice = |parsed| match parsed {
+            Parsed::Notice(notice) => notice,
             other => panic!("{other:?}"),
-        }
+        };
+        super::parse(body, ARRIVAL).into_iter().map(notice).collect()
     }
 
     fn told(notice: &Notice) -> (Effect, Option<u64>) {
@@ -454,7 +838,7 @@ mod tests {
         let notices = notices(&health(|_| {}));
         let instances: Vec<&str> = notices.iter().map(|notice| notice.signal.instance.as_str()).collect();
         assert_eq!(instances, ["i-0ee55ff6677889900", "i-0123abcd4567ef890"]);
-        assert_ne!(notices[0].key, notices[1].key);
+        assert_ne!(notices[0].key.id, notices[1].key.id);
         for notice in &notices {
             assert_eq!(told(notice), (Effect::Retirement, Some(1_790_560_800_000)));
             let other = notices.iter().find(|other| other.signal.instance != notice.signal.instance).unwrap();
@@ -522,7 +906,11 @@ mod tests {
 
     #[test]
     fn the_copy_of_the_backup_region_is_the_same_letter_and_an_update_or_a_page_is_not() {
-        let key = |change: &dyn Fn(&mut Value)| notices(&health(change))[0].key.clone();
+        let key = |change: &dyn Fn(&mut Value)| {
+            let Notice { key, origin, .. } = notices(&health(change)).remove(0);
+            assert_eq!(origin.region.as_deref(), Some("us-west-2"), "of the instance, not of the event");
+            key
+        };
         let first = key(&|_| {});
         let backup = key(&|e| {
             e["id"] = "another".into();

@@ -5,41 +5,50 @@
 //!   before the message is deleted. A crash in between finds the inbox entry answered and only deletes.
 //! - Every message has a disposition ([`Disposition`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
-//! - A message whose inbox entry cannot be written (the journal is unavailable) stays in the queue.
+//! - While the journal cannot be written nothing is received, and what was received is held until it can:
+//!   a full disk must not bring messages into the dead-letter queue.
+//! - A key names one content: the same id with another content is answered with a refusal, and an event whose
+//!   id stands for another event has an entry of its own.
+//! - What nothing comes of (events about instances that are none of ours, of kinds that are not known) is
+//!   counted, not kept ([`super::counter`]).
+//! - An event of another account or region than ours, or from before the launch of its instance, is noted.
 //! - That an instance stops or has ended is believed only when EC2 shows it: an event is a reason to look.
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this
 //!   process that wait for it, and is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use perennial_engine::engine::{Engine, ExecuteError};
-use perennial_engine::ids::StreamId;
-use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue};
+use perennial_engine::journal::AppendError;
+use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue, QueueError};
 use perennial_engine::retry::Intervals;
 use perennial_engine::shutdown::Shutdown;
-use perennial_workflows::aggregate::inbox::{Disposition, inbox_stream};
+use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Content, Envelope, Rejection};
 use perennial_workflows::domain::states::State;
-use perennial_workflows::domain::submission::{Reply, Submission, SubmissionId};
+use perennial_workflows::domain::submission::{Reply, SubmissionId};
+use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::installation::Place;
+use perennial_workflows::model::signal::{News, Signal};
+use perennial_workflows::model::text::clip;
 use perennial_workflows::step::wake_hint::WakeHint;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::confirm::{self, Look};
-use super::events;
-use super::events::{Notice, Parsed};
+use super::counter::Counter;
+use super::events::Origin;
 use super::lookup::node_of;
+use super::message::{self, Entry};
 use crate::capacity::refusals::CapacityRefusals;
 use crate::port::Cloud;
 
 /// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have
 /// whatever fits a message: a page of AWS Health's has up to 256 KiB.)
 pub const SUBMISSION_BYTES_MAX: usize = 128 * 1024;
-
-/// How much of an oversized message is kept.
-const OVERSIZED_KEPT: usize = 1_024;
 
 /// How long an event about an unknown instance waits before it counts as foreign. The first state
 /// change of an instance of ours can overtake the answer to its launch by a second or two; a foreign event
@@ -56,6 +65,24 @@ const CONFIRM_RECEIVES: u32 = 3;
 
 /// How long one receive waits (SQS: at most 20 s).
 const WAIT: Duration = Duration::from_secs(20);
+
+/// How old an event is whose instance is looked at first: it may be about an earlier life of it, or made up.
+/// EventBridge delivers within seconds, and gives up after a day.
+const OLD_MS: u64 = 10 * 60 * 1_000;
+
+/// How long before its launch an event about an instance may be: clocks differ.
+const LAUNCH_SLACK_MS: u64 = 60 * 1_000;
+
+/// For how long a message is held, again and again, while the journal cannot be written. It is more than the
+/// longest pause between two tries ([`TROUBLE`]).
+const HELD: Duration = Duration::from_secs(60);
+
+/// How often a dead letter is tried, beyond which it is only deleted: the inbox has its reason, and what it
+/// keeps of it. Otherwise a message that no dead-letter queue takes would come again for days.
+const DEAD_RECEIVES: u32 = 5;
+
+/// How much of the name of a reply queue is repeated, in characters.
+const NAME_SHOWN: usize = 100;
 
 /// After a failing call.
 const TROUBLE: Intervals =
@@ -80,7 +107,7 @@ impl InboxQueue {
         }
     }
 
-    const fn bytes_max(self) -> usize {
+    pub(super) const fn bytes_max(self) -> usize {
         match self {
             Self::Submissions => SUBMISSION_BYTES_MAX,
             Self::Interruptions => MESSAGE_BYTES_MAX,
@@ -112,26 +139,21 @@ pub struct Ingest {
     engine: Engine<Perennial>,
     queue: Arc<dyn Queue>,
     inbox_queue: InboxQueue,
-    owner: String,
+    place: Place,
     replies: Arc<dyn ReplyTo>,
     refusals: Arc<CapacityRefusals>,
     cloud: Arc<dyn Cloud>,
+    counter: Counter,
+    /// The journal cannot be written: said once.
+    is_held: AtomicBool,
 }
 
-/// What a message is.
-enum Message {
-    /// Inbox entries, to be written before it is deleted; at least one.
-    Entries(Vec<Entry>),
-    /// Something that only wakes steps.
-    WakeHint(WakeHint),
-}
-
-/// An inbox entry, read. A message is one, or (an event about several instances) several.
-struct Entry {
-    content: Content,
-    stream: StreamId,
-    body: String,
-    reply: Option<(Option<SubmissionId>, String)>,
+/// What becomes of an entry at a try.
+enum Tried {
+    /// It has to wait: what it says may be overtaking the launch, or is not confirmed yet.
+    Later(Duration),
+    /// It is in the journal, or counted.
+    Done(Disposition),
 }
 
 impl Ingest {
@@ -141,12 +163,13 @@ impl Ingest {
         engine: Engine<Perennial>,
         queue: Arc<dyn Queue>,
         inbox_queue: InboxQueue,
-        owner: String,
+        place: Place,
         replies: Arc<dyn ReplyTo>,
         refusals: Arc<CapacityRefusals>,
         cloud: Arc<dyn Cloud>,
     ) -> Self {
-        Self { engine, queue, inbox_queue, owner, replies, refusals, cloud }
+        let (counter, is_held) = (Counter::default(), AtomicBool::new(false));
+        Self { engine, queue, inbox_queue, place, replies, refusals, cloud, counter, is_held }
     }
 
     /// Reads until the shutdown is asked for.
@@ -156,68 +179,73 @@ impl Ingest {
         while !shutdown.is_asked() {
             let received = tokio::select! {
                 biased;
-                () = shutdown.asked() => return,
+                () = shutdown.asked() => break,
                 received = this.queue.receive(BATCH_MESSAGES_MAX, WAIT) => received,
             };
             match received {
                 Ok(deliveries) => {
                     trouble = 0;
-                    let mut taken = JoinSet::new();
-                    for delivery in deliveries {
-                        let this = Arc::clone(&this);
-                        taken.spawn(async move { this.take(&delivery).await });
-                    }
-                    // A message is short work; the next receive waits for it, so nothing is dropped by a
-                    // shutdown.
-                    while let Some(ended) = taken.join_next().await {
-                        if let Err(error) = ended {
-                            warn!(%error, "BUG: the reading of a message panicked; it will come again");
-                        }
-                    }
+                    this.take_all(deliveries, &shutdown).await;
+                    this.count(false).await;
                 }
                 Err(error) => {
                     trouble += 1;
                     warn!(queue = this.inbox_queue.name(), %error, "messages could not be received; trying again");
                     tokio::select! {
                         biased;
-                        () = shutdown.asked() => return,
+                        () = shutdown.asked() => break,
                         () = this.engine.clock().sleep(TROUBLE.after(trouble, 0.5)) => {}
                     }
                 }
             }
         }
+        this.count(true).await;
+    }
+
+    /// Takes the messages of one receive. The next one waits for them: nothing is dropped by a shutdown, and
+    /// nothing more is received while the journal cannot be written.
+    async fn take_all(self: &Arc<Self>, deliveries: Vec<Delivery>, shutdown: &Shutdown) {
+        let mut taken = JoinSet::new();
+        for delivery in deliveries {
+            let (this, shutdown) = (Arc::clone(self), shutdown.clone());
+            taken.spawn(async move { this.take(&delivery, &shutdown).await });
+        }
+        while let Some(ended) = taken.join_next().await {
+            if let Err(error) = ended {
+                warn!(%error, "BUG: the reading of a message panicked; it will come again");
+            }
+        }
+        if self.is_held.swap(false, Ordering::Relaxed) && !shutdown.is_asked() {
+            info!(queue = self.inbox_queue.name(), "the journal can be written again; messages are received");
+        }
+    }
+
+    /// Writes down how many messages came that nothing comes of.
+    async fn count(&self, now: bool) {
+        let (queue, owner) = (self.inbox_queue.name(), &self.place.owner);
+        if let Err(error) = self.counter.write(&self.engine, queue, owner, now).await {
+            warn!(queue, %error, "the number of messages that nothing comes of could not be written; it is kept");
+        }
     }
 
     /// Takes one message: journal, then answer, then delete. An error leaves it in the queue.
-    async fn take(&self, delivery: &Delivery) {
-        let mut entries = match self.read(delivery) {
-            Message::Entries(entries) => entries,
-            Message::WakeHint(hint) => return self.wake(delivery, &hint).await,
-        };
-        match self.put_off(delivery, &mut entries).await {
-            Ok(None) => {}
-            Ok(Some(longer)) => {
-                if let Err(error) = self.queue.extend(&delivery.receipt, longer).await {
-                    warn!(message = %delivery.id, %error, "an event could not be put off; it will come again");
-                }
-                return;
-            }
-            Err(error) => {
-                warn!(message = %delivery.id, %error, "the journal cannot be read; the event will come again");
-                return;
-            }
+    async fn take(&self, delivery: &Delivery, shutdown: &Shutdown) {
+        let read = message::read(delivery, self.inbox_queue, self.engine.clock().now_ms());
+        for hint in &read.hints {
+            let woken = self.engine.wake(|intent| hint.concerns(intent));
+            debug!(?hint, woken, "heard of something that steps may wait for");
         }
-        let mut dead = None;
-        for entry in entries {
+        let (mut dead, mut later) = (None, None::<Duration>);
+        for entry in read.entries {
             // A stop between two entries finds the first ones answered when the message comes again.
-            let disposition = match self.write(delivery, &entry).await {
-                Ok(disposition) => disposition,
-                Err(error) => {
-                    warn!(queue = self.inbox_queue.name(), message = %delivery.id, %error, "an inbox entry could not be written; it will come again");
-                    return;
+            let disposition = match self.hold(delivery, &entry, shutdown).await {
+                Some(Tried::Done(disposition)) => disposition,
+                Some(Tried::Later(wait)) => {
+                    later = Some(later.map_or(wait, |other| other.min(wait)));
+                    continue;
                 }
+                None => return,
             };
-            info!(queue = self.inbox_queue.name(), message = %delivery.id, entry = %entry.stream, "{disposition}");
             if let Content::Signal(signal) = &entry.content {
                 let hint = WakeHint::Instance { instance: signal.instance.clone() };
                 self.engine.wake(|intent| hint.concerns(intent));
@@ -229,195 +257,217 @@ impl Ingest {
                 dead = Some(disposition);
             }
         }
-        let ended = match dead {
-            Some(disposition) => self.queue.dead_letter(delivery, &disposition.to_string()).await,
-            None => self.queue.delete(std::slice::from_ref(&delivery.receipt)).await,
-        };
-        if let Err(error) = ended {
+        match (later, dead) {
+            (Some(wait), _) => {
+                if let Err(error) = self.queue.extend(&delivery.receipt, wait).await {
+                    warn!(message = %delivery.id, %error, "an event could not be put off; it will come again");
+                }
+            }
+            (None, Some(disposition)) => self.bury(delivery, &disposition).await,
+            (None, None) => self.delete(delivery).await,
+        }
+    }
+
+    async fn delete(&self, delivery: &Delivery) {
+        if let Err(error) = self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
             warn!(message = %delivery.id, %error, "an answered message could not be taken off its queue; it will come again and be known");
         }
     }
 
-    /// Lets the steps look that wait for it, and deletes the message: it is lost without loss.
-    async fn wake(&self, delivery: &Delivery, hint: &WakeHint) {
-        let woken = self.engine.wake(|intent| hint.concerns(intent));
-        debug!(?hint, woken, "heard of something that steps may wait for");
-        if let Err(error) = self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
-            debug!(message = %delivery.id, %error, "a hint could not be taken off its queue; it will come again, harmless");
+    /// Gives a message to the dead letters. One that no dead-letter queue takes is deleted in the end: it must
+    /// not go round until its retention is over.
+    async fn bury(&self, delivery: &Delivery, disposition: &Disposition) {
+        let Err(error) = self.queue.dead_letter(delivery, &disposition.to_string()).await else { return };
+        let never = matches!(error, QueueError::Refused { .. } | QueueError::Misconfigured { .. });
+        if never && delivery.receive_count >= DEAD_RECEIVES {
+            warn!(message = %delivery.id, %error, %disposition, "a message that could not be read is deleted: no dead-letter queue takes it; the journal has its beginning, size and hash");
+            return self.delete(delivery).await;
         }
+        warn!(message = %delivery.id, %error, "a message that could not be read could not be given to the dead letters; it will come again");
     }
 
-    /// Of an event about several instances only those that are ours make an entry; of one about none of ours,
-    /// the first.
-    async fn leave_out_foreign(&self, entries: &mut Vec<Entry>) -> Result<(), ExecuteError<Rejection>> {
-        if entries.len() < 2 {
-            return Ok(());
-        }
-        let mut ours = Vec::with_capacity(entries.len());
-        for entry in entries.iter() {
-            ours.push(match &entry.content {
-                Content::Signal(signal) => node_of(&self.engine, &signal.instance).await?.is_some(),
-                Content::Submission(_) | Content::Settled(_) => true,
-            });
-        }
-        if !ours.contains(&true) {
-            ours[0] = true;
-        }
-        let mut ours = ours.into_iter();
-        entries.retain(|_| ours.next().unwrap_or(true));
-        Ok(())
-    }
-
-    /// How long a message has to wait before it can be taken; `None`: it is taken now. What is taken of an
-    /// event about instances is what concerns ours, as a look shows it.
-    async fn put_off(
-        &self,
-        delivery: &Delivery,
-        entries: &mut Vec<Entry>,
-    ) -> Result<Option<Duration>, ExecuteError<Rejection>> {
-        if self.overtakes(delivery, entries).await? {
-            return Ok(Some(YOUNG));
-        }
-        self.leave_out_foreign(entries).await?;
-        for entry in entries.iter_mut() {
-            let Content::Signal(signal) = &entry.content else { continue };
-            if !confirm::needs_a_look(signal) || node_of(&self.engine, &signal.instance).await?.is_none() {
-                continue;
-            }
-            let last = delivery.receive_count >= CONFIRM_RECEIVES;
-            match confirm::look(self.cloud.as_ref(), signal).await {
-                Look::Agrees(seen) => entry.content = Content::Signal(seen),
-                Look::Contradicts { .. } if !last => return Ok(Some(CONFIRM_AGAIN)),
-                Look::Contradicts { state } => {
-                    let because = format!("{signal}, but EC2 shows it {state}");
-                    entry.content = Content::Settled(Disposition::Noted { because });
-                }
-                Look::Failed { because } if !last => {
-                    debug!(message = %delivery.id, %because, "an event waits until its instance can be described");
-                    return Ok(Some(CONFIRM_AGAIN));
-                }
-                // The sweep looks as soon as EC2 answers again.
-                Look::Failed { because } => {
-                    let because = format!("{signal}, which EC2 does not confirm: {because}");
-                    entry.content = Content::Settled(Disposition::Noted { because });
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether an event may be about an instance whose launch is still to be settled. One about several is
-    /// told days ahead.
-    async fn overtakes(
-        &self,
-        delivery: &Delivery,
-        entries: &[Entry],
-    ) -> Result<bool, ExecuteError<Rejection>> {
-        let [Entry { content: Content::Signal(signal), .. }] = entries else { return Ok(false) };
-        let age_ms = self.engine.clock().now_ms().saturating_sub(delivery.sent_at_ms);
-        let is_young = Duration::from_millis(age_ms) < YOUNG;
-        Ok(is_young && node_of(&self.engine, &signal.instance).await?.is_none())
-    }
-
-    fn read(&self, delivery: &Delivery) -> Message {
-        let bytes = delivery.body.len();
+    /// Tries an entry until the journal takes it; `None` when the shutdown came first.
+    async fn hold(&self, delivery: &Delivery, entry: &Entry, shutdown: &Shutdown) -> Option<Tried> {
         let queue = self.inbox_queue.name();
-        let by_hash = || inbox_stream(queue, &format!("content {}", delivery.body));
-        if bytes > self.inbox_queue.bytes_max() {
-            let body = delivery.body.chars().take(OVERSIZED_KEPT).collect();
-            let content = Content::Settled(Disposition::Oversized { bytes: bytes as u64 });
-            return Message::Entries(vec![Entry { content, stream: by_hash(), body, reply: None }]);
+        for tries in 1.. {
+            let error = match self.settle(delivery, entry).await {
+                Ok(tried) => return Some(tried),
+                Err(error) => error,
+            };
+            if !self.is_held.swap(true, Ordering::Relaxed) {
+                warn!(queue, message = %delivery.id, %error, "the journal cannot be written: what was received is held, and nothing more is received until it can");
+            }
+            // A receipt that is void means that the message comes again; its entry is tried all the same.
+            let held = self.queue.extend(&delivery.receipt, HELD).await;
+            debug!(queue, message = %delivery.id, ?held, %error, "held");
+            tokio::select! {
+                biased;
+                () = shutdown.asked() => break,
+                () = self.engine.clock().sleep(TROUBLE.after(tries, 0.5)) => {}
+            }
         }
-        let body = delivery.body.clone();
-        let read = match self.inbox_queue {
-            InboxQueue::Submissions => match Submission::parse(&body) {
-                Ok(submission) => {
-                    let reply = submission.reply_to.clone().map(|to| (Some(submission.id.clone()), to));
-                    let stream = inbox_stream(queue, &submission.id.to_string());
-                    let content = match self.too_late(&submission) {
-                        Some(disposition) => Content::Settled(disposition),
-                        None => Content::Submission(submission),
-                    };
-                    Entry { content, stream, body, reply }
-                }
-                Err(bad) => {
-                    let reply = bad.reply_to.clone().map(|to| (bad.id.clone(), to));
-                    let content = Content::Settled(Disposition::Malformed { because: bad.why });
-                    Entry { content, stream: by_hash(), body, reply }
-                }
-            },
-            InboxQueue::Interruptions => match events::parse(&body) {
-                Parsed::Signal { signal, id } => Entry {
-                    content: Content::Signal(signal),
-                    stream: inbox_stream(queue, &id),
-                    body,
-                    reply: None,
-                },
-                Parsed::Notices { notices } => {
-                    let entry = |notice: Notice| Entry {
-                        content: Content::Signal(notice.signal),
-                        stream: inbox_stream(queue, &notice.key),
-                        body: notice.body,
-                        reply: None,
-                    };
-                    return Message::Entries(notices.into_iter().map(entry).collect());
-                }
-                Parsed::WakeHint(hint) => return Message::WakeHint(hint),
-                Parsed::Unknown { kind, id } => {
-                    let content = Content::Settled(Disposition::Unknown { kind });
-                    Entry { content, stream: inbox_stream(queue, &id), body, reply: None }
-                }
-                Parsed::Malformed { because } => {
-                    let content = Content::Settled(Disposition::Malformed { because });
-                    Entry { content, stream: by_hash(), body, reply: None }
-                }
-            },
-        };
-        Message::Entries(vec![read])
+        if let Err(error) = self.queue.extend(&delivery.receipt, Duration::ZERO).await {
+            debug!(queue, message = %delivery.id, %error, "a held message could not be given back");
+        }
+        None
     }
 
-    fn too_late(&self, submission: &Submission) -> Option<Disposition> {
-        let deadline = submission.deadline.as_ref()?;
-        match deadline.parse::<jiff::Timestamp>() {
-            Ok(time) => {
-                let late = u64::try_from(time.as_millisecond()).unwrap_or(0) < self.engine.clock().now_ms();
-                late.then(|| Disposition::Rejected { because: format!("its deadline {deadline} has passed") })
+    /// Judges an entry and writes it down.
+    async fn settle(&self, delivery: &Delivery, entry: &Entry) -> Result<Tried, ExecuteError<Rejection>> {
+        let content = match &entry.content {
+            Content::Signal(signal) => match self.judge(delivery, signal, &entry.origin).await? {
+                Ok(content) => content,
+                Err(wait) => return Ok(Tried::Later(wait)),
+            },
+            content => content.clone(),
+        };
+        let queue = self.inbox_queue.name();
+        if let Content::Settled(disposition) = &content {
+            let is_ours = self.names_ours(&entry.names).await?;
+            if self.counter.takes(disposition, is_ours, self.engine.clock().steady_ms()) {
+                debug!(queue, message = %delivery.id, "counted: {disposition}");
+                return Ok(Tried::Done(disposition.clone().bounded()));
             }
-            Err(error) => Some(Disposition::Malformed {
-                because: format!(
-                    "deadline {deadline:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {error}"
-                ),
-            }),
         }
+        let disposition = match self.write(delivery, entry, content).await {
+            Err(ExecuteError::Append(AppendError::Refused { why })) => {
+                let because = format!("it cannot be kept: {why}");
+                let content = Content::Settled(Disposition::Rejected { because });
+                let cut = Entry { body: clip(&entry.body, NAME_SHOWN), ..entry.clone() };
+                self.write(delivery, &cut, content).await?
+            }
+            written => written?,
+        };
+        match &disposition {
+            Disposition::Malformed { .. } | Disposition::Oversized { .. } | Disposition::Mismatch { .. } => {
+                warn!(queue, message = %delivery.id, entry = %entry.stream, "{disposition}");
+            }
+            _ => info!(queue, message = %delivery.id, entry = %entry.stream, "{disposition}"),
+        }
+        Ok(Tried::Done(disposition))
+    }
+
+    async fn names_ours(&self, names: &[InstanceId]) -> Result<bool, ExecuteError<Rejection>> {
+        for instance in names {
+            if node_of(&self.engine, instance).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What is made of an event about an instance: what concerns ours, as a look shows it; or how long it has
+    /// to wait before it can be taken.
+    async fn judge(
+        &self,
+        delivery: &Delivery,
+        signal: &Signal,
+        origin: &Origin,
+    ) -> Result<Result<Content, Duration>, ExecuteError<Rejection>> {
+        let noted = |because| Ok(Ok(Content::Settled(Disposition::Noted { because })));
+        if node_of(&self.engine, &signal.instance).await?.is_none() {
+            // It may be about an instance whose launch is still to be settled. A change is told days ahead.
+            let age_ms = self.engine.clock().now_ms().saturating_sub(delivery.sent_at_ms);
+            let is_young = Duration::from_millis(age_ms) < YOUNG;
+            if is_young && !matches!(signal.news, News::ScheduledChange { .. }) {
+                return Ok(Err(YOUNG));
+            }
+            let instance = Some(signal.instance.clone());
+            return Ok(Ok(Content::Settled(Disposition::Foreign { instance })));
+        }
+        if let Some(because) = self.is_from_elsewhere(origin) {
+            return noted(format!("{signal}, but {because}"));
+        }
+        if !confirm::needs_a_look(signal) {
+            let is_old = signal.at_ms.saturating_add(OLD_MS) < self.engine.clock().now_ms();
+            if is_old
+                && let Some(launched_at_ms) = confirm::launched(self.cloud.as_ref(), signal).await
+                && signal.at_ms.saturating_add(LAUNCH_SLACK_MS) < launched_at_ms
+            {
+                return noted(format!("{signal}, but the event is older than its instance"));
+            }
+            return Ok(Ok(Content::Signal(signal.clone())));
+        }
+        let last = delivery.receive_count >= CONFIRM_RECEIVES;
+        match confirm::look(self.cloud.as_ref(), signal).await {
+            Look::Agrees(seen) => Ok(Ok(Content::Signal(seen))),
+            Look::Contradicts { .. } if !last => Ok(Err(CONFIRM_AGAIN)),
+            Look::Contradicts { state } => noted(format!("{signal}, but EC2 shows it {state}")),
+            Look::Failed { because } if !last => {
+                debug!(message = %delivery.id, %because, "an event waits until its instance can be described");
+                Ok(Err(CONFIRM_AGAIN))
+            }
+            // The sweep looks as soon as EC2 answers again.
+            Look::Failed { because } => noted(format!("{signal}, which EC2 does not confirm: {because}")),
+        }
+    }
+
+    /// Why an event cannot be about an instance of this account and region. What one of them does not name is
+    /// no difference.
+    fn is_from_elsewhere(&self, origin: &Origin) -> Option<String> {
+        let differ = |event: &Option<String>, ours: &Option<String>| match (event, ours) {
+            (Some(event), Some(ours)) => event != ours,
+            _ => false,
+        };
+        let Place { account, region, .. } = &self.place;
+        // A simulated region goes by another name than its events.
+        let region = region.as_ref().filter(|region| region.split('-').count() >= 3).cloned();
+        if differ(&origin.account, account) {
+            let of = origin.account.as_deref().unwrap_or_default();
+            return Some(format!("the event is of account {of}, not of ours"));
+        }
+        if differ(&origin.region, &region) {
+            let of = origin.region.as_deref().unwrap_or_default();
+            return Some(format!("the event is of region {of}, not of ours"));
+        }
+        None
     }
 
     async fn write(
         &self,
         delivery: &Delivery,
         entry: &Entry,
+        content: Content,
     ) -> Result<Disposition, ExecuteError<Rejection>> {
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             stream: entry.stream.clone(),
             queue: self.inbox_queue.name().to_owned(),
             message_id: delivery.id.clone(),
             sent_at_ms: delivery.sent_at_ms,
             bytes: delivery.body.len() as u64,
             body: entry.body.clone(),
+            content: entry.hash.clone(),
+            sender: delivery.sender.clone(),
         };
-        if let Content::Signal(signal) = &entry.content
+        if let Content::Signal(signal) = &content
             && let Some(node) = node_of(&self.engine, &signal.instance).await?
         {
             self.refusals.on_signal(&self.engine, &node, signal).await;
         }
-        let because = match self.command(&envelope, entry.content.clone()).await {
-            // The domain cannot make anything of it: said so, in the journal, rather than tried for ever.
+        let mut disposition = self.decided(&envelope, content.clone()).await?;
+        if let (Disposition::Mismatch { .. }, Some(other)) = (&disposition, &entry.other_stream) {
+            // Another event with the same id, such as a transformer writes.
+            envelope.stream.clone_from(other);
+            disposition = self.decided(&envelope, content).await?;
+        }
+        Ok(disposition)
+    }
+
+    /// Has an entry decided on. What the domain cannot make anything of is said so, in the journal, rather
+    /// than tried for ever.
+    async fn decided(
+        &self,
+        envelope: &Envelope,
+        content: Content,
+    ) -> Result<Disposition, ExecuteError<Rejection>> {
+        let because = match self.command(envelope, content).await {
             Err(ExecuteError::Rejected(rejection)) => rejection.to_string(),
             Err(error @ ExecuteError::Corrupt { .. }) => {
                 format!("{error}; run `perennial journal verify`")
             }
             written => return written,
         };
-        self.command(&envelope, Content::Settled(Disposition::Rejected { because })).await
+        self.command(envelope, Content::Settled(Disposition::Rejected { because })).await
     }
 
     /// Has an entry decided on, and says what became of it.
@@ -426,16 +476,17 @@ impl Ingest {
         envelope: &Envelope,
         content: Content,
     ) -> Result<Disposition, ExecuteError<Rejection>> {
-        let (envelope, owner) = (envelope.clone(), self.owner.clone());
-        let stream = envelope.stream.clone();
+        let (envelope, owner) = (envelope.clone(), self.place.owner.clone());
+        let (stream, hash) = (envelope.stream.clone(), envelope.content.clone());
         self.engine.execute(Command::Message { envelope, content, owner }).await?;
         let (state, _) = self.engine.load(&stream).await?;
-        let disposition = match state.as_ref() {
-            State::Inbox(inbox) => inbox.disposition.clone(),
+        Ok(match state.as_ref() {
+            State::Inbox(inbox) => inbox.answer(hash.as_deref()),
             _ => None,
-        };
-        let because = || "BUG: the inbox entry has no disposition".to_owned();
-        Ok(disposition.unwrap_or_else(|| Disposition::Rejected { because: because() }))
+        }
+        .unwrap_or_else(|| Disposition::Rejected {
+            because: "BUG: the inbox entry has no disposition".to_owned(),
+        }))
     }
 
     async fn answer(&self, id: Option<SubmissionId>, reply_to: &str, disposition: &Disposition) {
@@ -455,10 +506,14 @@ impl Ingest {
         match self.replies.queue(reply_to) {
             Ok(queue) => {
                 if let Err(error) = queue.send(vec![Outgoing::now(body)]).await {
-                    warn!(%reply_to, %error, "an answer could not be sent; it is in the journal");
+                    let reply_to = clip(reply_to, NAME_SHOWN);
+                    warn!(?reply_to, %error, "an answer could not be sent; it is in the journal");
                 }
             }
-            Err(why) => warn!(%reply_to, %why, "an answer could not be sent; it is in the journal"),
+            Err(why) => {
+                let reply_to = clip(reply_to, NAME_SHOWN);
+                warn!(?reply_to, %why, "an answer could not be sent; it is in the journal");
+            }
         }
     }
 }

@@ -14,6 +14,7 @@
 mod cloud;
 pub mod error;
 mod request;
+pub mod user_data;
 mod view;
 
 pub use cloud::Cloud;

@@ -5,7 +5,7 @@ use perennial_engine::domain::Waiting;
 use perennial_engine::ids::{StreamId, Token};
 
 use crate::aggregate::backup_catalog;
-use crate::aggregate::inbox::Disposition;
+use crate::aggregate::inbox::{Counts, Disposition};
 use crate::domain::movement::SpotSeen;
 use crate::domain::standing::Adoption;
 use crate::domain::submission::Submission;
@@ -31,6 +31,10 @@ pub struct Envelope {
     pub bytes: u64,
     /// As much of it as is to be kept.
     pub body: String,
+    /// The hash of what it says.
+    pub content: Option<String>,
+    /// Who sent it, as the queue has authenticated them.
+    pub sender: Option<String>,
 }
 
 /// What a message says.
@@ -43,6 +47,8 @@ pub enum Content {
     Signal(Signal),
     /// Its disposition is clear from its form: malformed, oversized, unknown, foreign, too late.
     Settled(Disposition),
+    /// It is no message, but the number of those that nothing comes of.
+    Counted(Counts),
 }
 
 /// What may be asked of the domain.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use perennial_engine::domain::{Append, Decision};
 
-use crate::aggregate::inbox::{Disposition, FOREIGN_BODY_MAX, InboxEvent, REPETITIONS_MAX};
+use crate::aggregate::inbox::{
+    BODY_MAX, Disposition, InboxEntry, InboxEvent, MISMATCHES_MAX, REPETITIONS_MAX, UNREAD_BODY_MAX, kept,
+};
 use crate::domain::command::{Content, Envelope, Rejection};
 use crate::domain::decider::Decider;
 use crate::domain::states::{Event, State};
@@ -19,6 +21,13 @@ pub(crate) fn decide_entry(
     let Some(State::Inbox(entry)) = view.world.get(&envelope.stream) else {
         return Err(Rejection::WrongStream { stream: envelope.stream.clone() });
     };
+    if let Content::Counted(counts) = content {
+        let counted = Event::Inbox(InboxEvent::Counted(counts.clone()));
+        return Ok(Decision::one(envelope.stream.clone(), vec![counted]));
+    }
+    if let Some(mismatch) = mismatch(entry, envelope, content) {
+        return Ok(mismatch);
+    }
     if let Some(first) = &entry.message_id {
         let again = *first != envelope.message_id && entry.repetitions < REPETITIONS_MAX;
         let repeated = InboxEvent::Repeated { message_id: envelope.message_id.clone() };
@@ -31,6 +40,7 @@ pub(crate) fn decide_entry(
     let mut fences = BTreeSet::new();
     let (disposition, mut appends) = match content {
         Content::Settled(disposition) => (disposition.clone(), Vec::new()),
+        Content::Counted(_) => return Ok(Decision::nothing()),
         Content::Signal(signal) => match view.node_of(&signal.instance) {
             None => (Disposition::Foreign { instance: Some(signal.instance.clone()) }, Vec::new()),
             Some(name) => {
@@ -52,21 +62,41 @@ pub(crate) fn decide_entry(
             view.submit(subject, submission)?
         }
     };
-    // A region's worth of foreign events: the raw event is kept, a padded one is cut.
-    let body = match &disposition {
-        Disposition::Foreign { .. } | Disposition::Unknown { .. } => {
-            envelope.body.chars().take(FOREIGN_BODY_MAX).collect()
-        }
-        _ => envelope.body.clone(),
+    let disposition = disposition.bounded();
+    let body_max = match &disposition {
+        Disposition::Foreign { .. }
+        | Disposition::Unknown { .. }
+        | Disposition::Malformed { .. }
+        | Disposition::Oversized { .. } => UNREAD_BODY_MAX,
+        _ => BODY_MAX,
     };
     let received = InboxEvent::Received {
         queue: envelope.queue.clone(),
         message_id: envelope.message_id.clone(),
         sent_at_ms: envelope.sent_at_ms,
         bytes: envelope.bytes,
-        body,
+        body: kept(&envelope.body, body_max),
+        content: envelope.content.clone(),
+        sender: envelope.sender.clone(),
     };
     let events = vec![Event::Inbox(received), Event::Inbox(InboxEvent::Answered { disposition })];
     appends.push(Append::new(envelope.stream.clone(), events));
     Ok(Decision { fences: fences.into_iter().collect(), ..Decision::of(appends) })
+}
+
+/// What is decided of a message whose key stands for something else. A submission is refused, and that is
+/// written down; an event is left to its reader, which gives it another key.
+fn mismatch(entry: &InboxEntry, envelope: &Envelope, content: &Content) -> Option<Decision<Event, State>> {
+    let hash = envelope.content.as_ref().filter(|hash| entry.differs_from(hash))?;
+    let Content::Submission(submission) = content else { return Some(Decision::nothing()) };
+    if entry.mismatches >= MISMATCHES_MAX {
+        return Some(Decision::nothing());
+    }
+    let mismatched = InboxEvent::Mismatched {
+        message_id: envelope.message_id.clone(),
+        content: hash.clone(),
+        asks: submission.in_words(),
+        sender: envelope.sender.clone(),
+    };
+    Some(Decision::one(envelope.stream.clone(), vec![Event::Inbox(mismatched)]))
 }

@@ -43,7 +43,7 @@ pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
             match content {
                 Content::Submission(submission) => reader.submission(submission),
                 Content::Signal(signal) => reader.signal(signal),
-                Content::Settled(_) => {}
+                Content::Settled(_) | Content::Counted(_) => {}
             }
         }
         Command::Signal { signal, .. } => reader.signal(signal),

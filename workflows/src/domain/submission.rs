@@ -9,13 +9,16 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::domain::strict;
 use crate::model::aws::{ImageId, VolumeId};
 use crate::model::backup_id::BackupId;
 use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 use crate::model::resources::PRUNED_MAX;
 use crate::model::restore::Keep;
+use crate::model::text::{clip, plain};
 use crate::model::volume::Slot;
 use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::NodeSpec;
@@ -23,8 +26,14 @@ use crate::spec::node::NodeSpec;
 /// The longest submission id.
 pub const SUBMISSION_ID_MAX: usize = 128;
 
-/// The longest free text of a submission.
+/// The longest free text of a submission, in characters.
 pub const TEXT_MAX: usize = 1_000;
+
+/// The longest name or URL of a queue for the answer. SQS's are under 200 bytes.
+pub const REPLY_TO_MAX: usize = 512;
+
+/// How much is said of what is wrong with a message, in characters.
+const WHY_MAX: usize = 400;
 
 /// The idempotency key of a submission: printable ASCII without spaces or slashes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -92,13 +101,13 @@ pub struct Envelope {
     pub node: Option<NodeName>,
     /// The parameters of the workflow; each workflow has its own schema.
     #[serde(default)]
-    pub params: serde_json::Value,
+    pub params: Value,
     /// Who asks, for the record.
     pub requested_by: String,
-    /// The queue that gets the answer.
+    /// The queue that gets the answer: a name or a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// The message is not executed after this time (RFC 3339).
+    /// The message is not executed after this time (RFC 3339, such as `2026-09-14T08:31:07Z`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
 }
@@ -279,6 +288,27 @@ pub enum Work {
     Cancel(CancelParams),
 }
 
+impl Work {
+    /// The name of its workflow in messages.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "node.apply",
+            Self::Replace(_) => "node.replace",
+            Self::Backup(_) => "node.backup",
+            Self::Recycle(_) => "node.recycle",
+            Self::Restore(_) => "node.restore",
+            Self::Pause(_) => "node.pause",
+            Self::ResumeNode(_) => "node.resume",
+            Self::Prune(_) => "node.prune",
+            Self::Delete(_) => "node.delete",
+            Self::Pool(_) => "pool.apply",
+            Self::Resume(_) => "workflow.resume",
+            Self::Cancel(_) => "workflow.cancel",
+        }
+    }
+}
+
 /// A submission whose form is right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
@@ -292,8 +322,12 @@ pub struct Submission {
     pub requested_by: String,
     /// The queue that gets the answer.
     pub reply_to: Option<String>,
-    /// The deadline as it was written. It was checked where the message entered the system.
+    /// The deadline as it was written.
     pub deadline: Option<String>,
+    /// Who sent it, as the queue has authenticated them.
+    pub sender: Option<String>,
+    /// The hash of what it asks for: its workflow, its node and its parameters. Its id stands for this.
+    pub content: String,
 }
 
 /// Why a message is not a submission. The text says how to correct it.
@@ -314,37 +348,130 @@ impl Submission {
     /// # Errors
     /// [`BadSubmission`], which says how to correct the message.
     pub fn parse(body: &str) -> Result<Self, BadSubmission> {
-        let value: serde_json::Value = serde_json::from_str(body).map_err(|error| BadSubmission {
-            why: format!("not JSON: {error}"),
-            id: None,
-            reply_to: None,
-        })?;
-        // Id and reply queue are read from a bad message too, so that its sender gets an answer.
-        let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str).map(str::to_owned);
-        let id = text("id").and_then(|id| SubmissionId::try_from(id).ok());
-        let reply_to = text("reply_to");
-        let bad = |why: String| BadSubmission { why, id: id.clone(), reply_to: reply_to.clone() };
-        let envelope: Envelope = serde_json::from_value(value.clone())
-            .map_err(|error| bad(format!("not a submission: {error}; see `perennial schema submission`")))?;
-        if envelope.requested_by.is_empty() || envelope.requested_by.len() > TEXT_MAX {
-            return Err(bad(format!("requested_by: say who asks, in 1 to {TEXT_MAX} bytes")));
-        }
-        let (work, implied) = asked(&envelope).map_err(&bad)?;
-        let node = match (envelope.node, implied) {
-            (Some(node), Some(implied)) if node != implied => {
-                return Err(bad(format!("node is {node}, but the parameters are about {implied}")));
-            }
-            (Some(node), _) | (None, Some(node)) => node,
-            (None, None) => return Err(bad(format!("{} needs the field `node`", envelope.workflow))),
+        let nameless = |why: String| BadSubmission { why: clip(&why, WHY_MAX), id: None, reply_to: None };
+        let text = body.strip_prefix('\u{feff}').unwrap_or(body);
+        let value = match strict::parse(text) {
+            Ok(value) => value,
+            // Whoever doubles a key can be answered all the same.
+            Err(error) => match serde_json::from_str::<Value>(text) {
+                Ok(value) => return Err(bad(&value, format!("not a submission: {error}"))),
+                Err(error) => return Err(nameless(format!("not JSON: {error}"))),
+            },
         };
+        let envelope: Envelope = strict::read(&value).map_err(|error| {
+            bad(&value, format!("not a submission: {error}; see `perennial schema submission`"))
+        })?;
+        Self::of(envelope).map_err(|why| bad(&value, why))
+    }
+
+    fn of(envelope: Envelope) -> Result<Self, String> {
+        let characters = envelope.requested_by.chars().count();
+        if characters == 0 || characters > TEXT_MAX {
+            return Err(format!("requested_by: say who asks, in 1 to {TEXT_MAX} characters"));
+        }
+        if let Some(reply_to) = &envelope.reply_to
+            && !is_queue_name(reply_to)
+        {
+            return Err(format!(
+                "reply_to: the name or URL of a queue, 1 to {REPLY_TO_MAX} printable ASCII characters without spaces"
+            ));
+        }
+        if let Some(deadline) = &envelope.deadline {
+            deadline_ms(deadline)?;
+        }
+        let (work, implied) = asked(&envelope)?;
+        let node = match (&envelope.node, implied) {
+            (Some(node), Some(implied)) if *node != implied => {
+                return Err(format!("node is {node}, but the parameters are about {implied}"));
+            }
+            (Some(node), _) => node.clone(),
+            (None, Some(node)) => node,
+            (None, None) => return Err(format!("{} needs the field `node`", envelope.workflow)),
+        };
+        let params = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params };
+        let asked = serde_json::json!({ "workflow": envelope.workflow, "node": node, "params": params });
         Ok(Self {
             id: envelope.id,
             node,
             work,
-            requested_by: envelope.requested_by,
+            requested_by: plain(&envelope.requested_by),
             reply_to: envelope.reply_to,
             deadline: envelope.deadline,
+            sender: None,
+            content: strict::hash(&asked),
         })
+    }
+
+    /// Its deadline, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.deadline.as_deref().and_then(|deadline| deadline_ms(deadline).ok())
+    }
+
+    /// What it asks for, in a few words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let who = clip(&self.requested_by, 80);
+        format!("{} of {}, asked for by {who}", self.work.name(), self.node)
+    }
+}
+
+/// A message that is no submission. Id and reply queue are read from it too, so that its sender gets an
+/// answer.
+fn bad(value: &Value, why: String) -> BadSubmission {
+    let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+    BadSubmission {
+        why: clip(&why, WHY_MAX),
+        id: text("id").and_then(|id| SubmissionId::try_from(id).ok()),
+        reply_to: text("reply_to").filter(|reply_to| is_queue_name(reply_to)),
+    }
+}
+
+/// Whether a text may be the name or the URL of a queue.
+fn is_queue_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= REPLY_TO_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A deadline, in milliseconds since the Unix epoch. One that is beyond the calendar is never reached.
+///
+/// # Errors
+/// It is not RFC 3339.
+fn deadline_ms(text: &str) -> Result<u64, String> {
+    let wrong = |why: String| {
+        format!("deadline {:?} is not RFC 3339 such as 2026-09-14T08:31:07Z: {why}", clip(text, 40))
+    };
+    // A date, a `T`, a time to the second, and `Z` or a distance from it.
+    let bytes = text.as_bytes();
+    let shape = b"0000-00-00T00:00:00";
+    let digits = |bytes: &[u8], shape: &[u8]| {
+        bytes.len() == shape.len()
+            && bytes.iter().zip(shape).all(|(byte, like)| match like {
+                b'0' => byte.is_ascii_digit(),
+                like => byte == like,
+            })
+    };
+    let rest = match bytes.split_at_checked(shape.len()) {
+        Some((moment, rest)) if digits(moment, shape) => rest,
+        _ => return Err(wrong("it has another form".to_owned())),
+    };
+    let zone = match rest.split_first() {
+        Some((b'.', fraction)) => {
+            let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if !(1..=9).contains(&length) {
+                return Err(wrong("its seconds have another form".to_owned()));
+            }
+            &fraction[length..]
+        }
+        _ => rest,
+    };
+    if zone != b"Z" && !digits(zone, b"+00:00") && !digits(zone, b"-00:00") {
+        return Err(wrong("it ends with Z or with a distance such as +02:00".to_owned()));
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(u64::try_from(time.as_millisecond()).unwrap_or(0)),
+        // The last day of the calendar is beyond what the library reads.
+        Err(_) if text.starts_with("9999-12-31T") => Ok(u64::MAX),
+        Err(error) => Err(wrong(error.to_string())),
     }
 }
 
@@ -355,18 +482,20 @@ impl Submission {
 fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
     let work = match envelope.workflow.as_str() {
         "node.apply" => return apply(envelope),
-        "node.replace" => Work::Replace(reasoned::<ReplaceParams>(envelope, |params| &params.reason)?),
-        "node.backup" => Work::Backup(reasoned::<BackupParams>(envelope, |params| &params.reason)?),
-        "node.recycle" => Work::Recycle(reasoned::<RecycleParams>(envelope, |params| &params.reason)?),
+        "node.replace" => Work::Replace(reasoned::<ReplaceParams>(envelope, |params| &mut params.reason)?),
+        "node.backup" => Work::Backup(reasoned::<BackupParams>(envelope, |params| &mut params.reason)?),
+        "node.recycle" => Work::Recycle(reasoned::<RecycleParams>(envelope, |params| &mut params.reason)?),
         "node.restore" => {
-            let restore = reasoned::<RestoreParams>(envelope, |params| &params.reason)?;
+            let restore = reasoned::<RestoreParams>(envelope, |params| &mut params.reason)?;
             let node = restore.backup.node().clone();
             return Ok((Work::Restore(restore), Some(node)));
         }
-        "node.pause" => Work::Pause(reasoned::<PauseParams>(envelope, |params| &params.reason)?),
-        "node.resume" => Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &params.reason)?),
+        "node.pause" => Work::Pause(reasoned::<PauseParams>(envelope, |params| &mut params.reason)?),
+        "node.resume" => {
+            Work::ResumeNode(reasoned::<ResumeNodeParams>(envelope, |params| &mut params.reason)?)
+        }
         "node.prune" => Work::Prune(prune(envelope)?),
-        "node.delete" => Work::Delete(reasoned::<DeleteParams>(envelope, |params| &params.reason)?),
+        "node.delete" => Work::Delete(reasoned::<DeleteParams>(envelope, |params| &mut params.reason)?),
         "pool.apply" => return pool(envelope),
         "workflow.resume" => {
             let resume: ResumeParams = params(envelope)?;
@@ -374,7 +503,7 @@ fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
             return Ok((Work::Resume(resume), Some(node)));
         }
         "workflow.cancel" => {
-            let cancel = reasoned::<CancelParams>(envelope, |params| &params.reason)?;
+            let cancel = reasoned::<CancelParams>(envelope, |params| &mut params.reason)?;
             let node = cancel.workflow.node().clone();
             return Ok((Work::Cancel(cancel), Some(node)));
         }
@@ -390,8 +519,9 @@ fn asked(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
 
 /// The parameters of a message, in the form that its workflow takes.
 fn params<P: DeserializeOwned>(envelope: &Envelope) -> Result<P, String> {
-    let given = if envelope.params.is_null() { serde_json::json!({}) } else { envelope.params.clone() };
-    serde_json::from_value(given).map_err(|error| {
+    let none = serde_json::json!({});
+    let given = if envelope.params.is_null() { &none } else { &envelope.params };
+    strict::read(given).map_err(|error| {
         format!("params of {}: {error}; see `perennial schema submission`", envelope.workflow)
     })
 }
@@ -399,17 +529,17 @@ fn params<P: DeserializeOwned>(envelope: &Envelope) -> Result<P, String> {
 /// The same, with a reason that is not too long.
 fn reasoned<P: DeserializeOwned>(
     envelope: &Envelope,
-    reason: fn(&P) -> &Option<String>,
+    reason: fn(&mut P) -> &mut Option<String>,
 ) -> Result<P, String> {
-    let params = params(envelope)?;
-    check_text(reason(&params).as_deref())?;
+    let mut params = params(envelope)?;
+    plain_reason(reason(&mut params))?;
     Ok(params)
 }
 
 fn apply(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
-    let apply: ApplyParams = params(envelope)?;
+    let mut apply: ApplyParams = params(envelope)?;
     apply.spec.check().map_err(|error| format!("params.spec.{error}"))?;
-    check_text(apply.reason.as_deref())?;
+    plain_reason(&mut apply.reason)?;
     if apply.reason.is_some() && apply.from_backup.is_none() {
         return Err("params.reason: goes with `from_backup` only; remove it".to_owned());
     }
@@ -423,7 +553,7 @@ fn apply(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
 }
 
 fn prune(envelope: &Envelope) -> Result<PruneParams, String> {
-    let prune = reasoned::<PruneParams>(envelope, |params| &params.reason)?;
+    let prune = reasoned::<PruneParams>(envelope, |params| &mut params.reason)?;
     if prune.volumes.len() > PRUNED_MAX {
         return Err(format!("params.volumes: at most {PRUNED_MAX}; ask for the others with another message"));
     }
@@ -440,10 +570,17 @@ fn pool(envelope: &Envelope) -> Result<(Work, Option<NodeName>), String> {
     Ok((Work::Pool(pool), Some(name)))
 }
 
-fn check_text(text: Option<&str>) -> Result<(), String> {
-    match text {
-        Some(text) if text.len() > TEXT_MAX => Err(format!("params.reason: at most {TEXT_MAX} bytes")),
-        _ => Ok(()),
+/// A reason is not too long, and goes on as one line: it is shown beside what others have written.
+fn plain_reason(reason: &mut Option<String>) -> Result<(), String> {
+    match reason {
+        Some(text) if text.chars().count() > TEXT_MAX => {
+            Err(format!("params.reason: at most {TEXT_MAX} characters"))
+        }
+        Some(text) => {
+            *text = plain(text);
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 
@@ -501,6 +638,18 @@ mod tests {
             why(|m| m["schema"] = "perennial.submission/v9".into()).why.contains("perennial.submission/v1")
         );
         assert!(why(|m| m["node"] = "Db 1".into()).why.contains("lower-case"));
+        for (field, value) in [
+            ("deadline", "tomorrow"),
+            ("deadline", "2026-09-14 08:31:07Z"),
+            ("deadline", "2026-09-14T08:31:07"),
+            ("deadline", "2026-02-30T08:31:07Z"),
+            ("reply_to", ""),
+            ("reply_to", "answers\nforged"),
+        ] {
+            let error = Submission::parse(&message(|m| m[field] = value.into())).unwrap_err();
+            assert!(error.why.contains(field) && error.why.len() < 600, "{error}");
+            assert!(error.reply_to.is_none());
+        }
         let error = why(|m| {
             m["reply_to"] = "answers".into();
             m["workflow"] = "x".into();
@@ -509,5 +658,63 @@ mod tests {
             (error.id.map(String::from), error.reply_to),
             (Some("s-1".into()), Some("answers".into()))
         );
+    }
+
+    #[test]
+    fn an_array_is_no_object_and_a_key_comes_once() {
+        let why = |body: &str| Submission::parse(body).unwrap_err();
+        let positional = r#"["perennial.submission/v1","s-2","node.backup","db-1",{},"t",null,null]"#;
+        assert!(why(positional).why.contains("not a submission"));
+        for params in [
+            serde_json::json!({"keep": [true, true, true, true]}),
+            serde_json::json!([{"root": true, "data": true, "network": true, "backups": true}, null]),
+        ] {
+            let body = message(|m| {
+                m["workflow"] = "node.delete".into();
+                m["params"] = params;
+            });
+            assert!(why(&body).why.contains("params of node.delete"), "{body}");
+        }
+        assert!(Submission::parse(&message(|m| m["params"] = serde_json::json!(["why"]))).is_err());
+        assert!(
+            why(&message(|m| m["schema"] = serde_json::json!({"perennial.submission/v1": null})))
+                .id
+                .is_some()
+        );
+        let doubled = message(|_| {}).replacen('{', r#"{"reply_to":"answers","node":"db-2","#, 1);
+        let error = why(&doubled);
+        assert!(error.why.contains("\"node\" comes twice"), "{error}");
+        assert_eq!(error.reply_to.as_deref(), Some("answers"));
+    }
+
+    #[test]
+    fn an_id_stands_for_what_is_asked_not_for_how_it_is_written() {
+        let of = |change: fn(&mut serde_json::Value)| Submission::parse(&message(change)).unwrap().content;
+        let first = of(|_| {});
+        for same in [
+            of(|m| m["requested_by"] = "another".into()),
+            of(|m| m["reply_to"] = "answers".into()),
+            of(|m| m["deadline"] = "2030-01-01T00:00:00Z".into()),
+            Submission::parse(&format!("\u{feff} {}", message(|_| {}))).unwrap().content,
+        ] {
+            assert_eq!(same, first);
+        }
+        for other in [
+            of(|m| m["node"] = "db-2".into()),
+            of(|m| m["workflow"] = "node.backup".into()),
+            of(|m| m["params"] = serde_json::json!({})),
+        ] {
+            assert_ne!(other, first);
+        }
+        let none = of(|m| m["params"] = serde_json::json!({"reason": null}));
+        assert_eq!(none, of(|m| m["params"] = serde_json::json!(null)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_within_bounds() {
+        let body = message(|m| m["schema"] = "y".repeat(130_000).into());
+        let error = Submission::parse(&body).unwrap_err();
+        assert!(error.why.chars().count() < WHY_MAX + 40, "{}", error.why.len());
+        assert!(Submission::parse(&message(|m| m["reply_to"] = "q".repeat(600).into())).is_err());
     }
 }

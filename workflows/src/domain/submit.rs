@@ -33,6 +33,7 @@ impl Request<'_> {
             submission: self.submission.id.to_string(),
             requested_by: self.submission.requested_by.clone(),
             reason: reason.cloned(),
+            sender: self.submission.sender.clone(),
         }
     }
 

@@ -271,6 +271,10 @@ pub enum Cause {
         /// The requester's reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Who sent it, as the queue has authenticated them (SQS: `SenderId`); `requested_by` is only what
+        /// the sender says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender: Option<String>,
     },
     /// A signal arrived.
     Signal {
@@ -304,9 +308,15 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request { requested_by, reason: None, .. } => write!(f, "asked for by {requested_by}"),
-            Self::Request { requested_by, reason: Some(reason), .. } => {
-                write!(f, "asked for by {requested_by}: {reason}")
+            Self::Request { requested_by, reason, sender, .. } => {
+                write!(f, "asked for by {requested_by}")?;
+                if let Some(sender) = sender {
+                    write!(f, " (sender {sender})")?;
+                }
+                match reason {
+                    Some(reason) => write!(f, ": {reason}"),
+                    None => Ok(()),
+                }
             }
             Self::Signal { signal } => signal.fmt(f),
             Self::ReturnToSpot { because } => write!(f, "return to spot: {because}"),

@@ -12,7 +12,7 @@ use crate::spec::node::CapacitySpec;
 pub const PATTERNS_MAX: usize = 40;
 
 /// The longest pattern. No name of an instance type is longer.
-const PATTERN_MAX: usize = 32;
+pub const PATTERN_MAX: usize = 32;
 
 impl CapacitySpec {
     /// The order in which pools are asked.

@@ -119,6 +119,7 @@ pub fn plan_assuming(spec: &NodeSpec, node: Option<&Node>, assumption: Assumptio
                 submission: "plan".to_owned(),
                 requested_by: "plan".to_owned(),
                 reason: Some("nothing is touched".to_owned()),
+                sender: None,
             },
         },
     };
@@ -342,6 +343,7 @@ pub fn imagined_resources(spec: &NodeSpec) -> Result<Resources, Refusal> {
             submission: "plan".to_owned(),
             requested_by: "plan".to_owned(),
             reason: None,
+            sender: None,
         },
     };
     let events = imagine(&id, order, Assumption::default())?;

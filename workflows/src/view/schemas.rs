@@ -9,10 +9,13 @@
 //! A schema accepts the same documents as the parser, as far as JSON Schema can express the rules. It cannot
 //! express these rules:
 //!
-//! - Some lengths are in bytes; JSON Schema counts characters.
-//! - The ranges of a pool do not overlap.
+//! - The length of user data is in bytes; JSON Schema counts characters.
+//! - The ranges of a pool begin before they end, do not overlap, and have at most so many addresses together.
 //! - The `node` of a submission is the node of its parameters.
 //! - The names and devices of data volumes differ.
+//! - A deadline is a day of the calendar, a time zone one of the database.
+//! - Fields of a node file that contradict each other, or have no effect together. The test of generated
+//!   documents (`cli/tests/schemas.rs`) names each of these rules.
 //!
 //! If a type is parsed from a text (a name, an id), `refine` adds its pattern, because the derive does not
 //! see the parser.
@@ -28,13 +31,15 @@ use crate::aggregate::node::NodeEvent;
 use crate::domain::codec::EVENT_VERSION;
 use crate::domain::submission::{
     ApplyParams, BackupParams, CancelParams, DeleteParams, PauseParams, PoolParams, PruneParams,
-    RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams, SUBMISSION_ID_MAX,
-    SubmissionId, SubmissionSchema, TEXT_MAX,
+    REPLY_TO_MAX, RecycleParams, ReplaceParams, Reply, RestoreParams, ResumeNodeParams, ResumeParams,
+    SUBMISSION_ID_MAX, SubmissionId, SubmissionSchema, TEXT_MAX,
 };
 use crate::model::name::{NODE_NAME_MAX, NodeName};
 use crate::operation::event::OperationEvent;
 use crate::spec::address_pool::AddressPoolSpec;
 use crate::spec::node::{DATA_VOLUMES_MAX, NodeSpec, TAGS_MAX, USER_DATA_BYTES_MAX};
+use crate::spec::requirements::{PATTERN_MAX, PATTERNS_MAX};
+use crate::spec::signals::{IMPAIRED_AFTER_S_MAX, IMPAIRED_AFTER_S_MIN};
 
 /// Every schema with its name.
 #[must_use]
@@ -144,6 +149,10 @@ pub fn event() -> Schema {
             "key": { "description": "The idempotency key of its batch.", "type": ["string", "null"] },
             "hash": hash,
             "previous": hash,
+            "redacted": {
+                "description": "Something of the body is left out because it may be secret; the hash is that of the whole.",
+                "const": true
+            },
         },
         "required": ["position", "stream", "seq", "kind", "version", "body", "recorded_at_ms", "key", "hash"],
         "additionalProperties": false,
@@ -176,8 +185,25 @@ fn finish(generator: &mut SchemaGenerator, schema: &mut Schema, name: &str) {
     refine(schema);
 }
 
+/// A number of an address from 0 to 255, without leading zeros.
+macro_rules! byte {
+    () => {
+        "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+    };
+}
+
+/// Four of them.
+macro_rules! address {
+    () => {
+        concat!("(", byte!(), "[.]){3}", byte!())
+    };
+}
+
 /// Types that are parsed from a text: the pattern that the parser accepts, and the longest text.
-const TEXTS: [(&str, &str, usize); 15] = [
+const TEXTS: [(&str, &str, usize); 18] = [
+    ("AddressRange", concat!("^", address!(), "(-", address!(), ")?$"), 31),
+    ("AddressRangeText", concat!("^", address!(), "(-", address!(), ")?$"), 31),
+    ("TimeOfDay", "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", 5),
     ("NodeName", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("Slot", "^[a-z][a-z0-9-]*$", NODE_NAME_MAX),
     ("OperationId", "^[a-z][a-z0-9-]{0,62}\\.[1-9][0-9]*$", NODE_NAME_MAX + 21),
@@ -211,6 +237,7 @@ fn refine(schema: &mut Schema) {
                 types["items"]["pattern"] = json!("^[a-z0-9-]+\\.[a-z0-9.-]+$");
                 types["items"]["maxLength"] = json!(32);
                 types["uniqueItems"] = json!(true);
+                definition["properties"]["other_subnets"]["uniqueItems"] = json!(true);
                 definition.insert(
                     "anyOf".to_owned(),
                     json!([
@@ -218,8 +245,31 @@ fn refine(schema: &mut Schema) {
                         { "required": ["requirements"], "properties": { "requirements": { "type": "object" } } }
                     ]),
                 );
-                definition["properties"]["price_max"]["pattern"] =
-                    json!("^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$");
+                let price = &mut definition["properties"]["price_max"];
+                price["pattern"] = json!("^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$");
+                price["not"] = json!({ "type": "string", "pattern": "^[+]?[0.]*([eE][+-]?[0-9]+)?$" });
+            }
+            "SignalsSpec" => {
+                let after = &mut definition["properties"]["impaired_after_s"];
+                (after["minimum"], after["maximum"]) =
+                    (json!(IMPAIRED_AFTER_S_MIN), json!(IMPAIRED_AFTER_S_MAX));
+            }
+            "OnDemandSpec" => definition["properties"]["max_nodes"]["minimum"] = json!(1),
+            "Requirements" => {
+                for (field, pattern) in [("families", "^[a-z0-9*-]+$"), ("exclude", "^[a-z0-9*.-]+$")] {
+                    let patterns = &mut definition["properties"][field];
+                    patterns["items"]["pattern"] = json!(pattern);
+                    patterns["items"]["maxLength"] = json!(PATTERN_MAX);
+                    patterns["maxItems"] = json!(PATTERNS_MAX);
+                    patterns["uniqueItems"] = json!(true);
+                }
+            }
+            "NetworkSpec" => {
+                let names = TEXTS.iter().find(|(text, ..)| *text == "SubnetId");
+                if let Some((_, pattern, longest)) = names {
+                    definition["properties"]["ip_pools_elsewhere"]["propertyNames"] =
+                        json!({ "pattern": pattern, "maxLength": longest });
+                }
             }
             "DataVolumeSpec" => {
                 definition["properties"]["device"]["pattern"] =
@@ -267,8 +317,7 @@ fn formats(schema: &mut Value) {
         Value::Object(fields) => {
             match fields.get("format").and_then(Value::as_str) {
                 Some("ipv4") => {
-                    let byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-                    fields.insert("pattern".to_owned(), json!(format!("^({byte}[.]){{3}}{byte}$")));
+                    fields.insert("pattern".to_owned(), json!(concat!("^", address!(), "$")));
                 }
                 Some("uint32") if !fields.contains_key("maximum") => {
                     fields.insert("maximum".to_owned(), json!(u32::MAX));
@@ -312,9 +361,14 @@ fn message<P: JsonSchema>(
             "requested_by": {
                 "description": "Who asks; for the record.", "type": "string", "minLength": 1, "maxLength": TEXT_MAX
             },
-            "reply_to": { "description": "The queue that gets the answer.", "type": ["string", "null"] },
+            "reply_to": {
+                "description": "The queue that gets the answer: a name or a URL.", "type": ["string", "null"],
+                "pattern": "^[!-~]+$", "maxLength": REPLY_TO_MAX
+            },
             "deadline": {
-                "description": "Not to be carried out after this time (RFC 3339).", "type": ["string", "null"]
+                "description": "Not to be carried out after this time (RFC 3339).", "type": ["string", "null"],
+                "format": "date-time",
+                "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
             },
         },
         "required": required,

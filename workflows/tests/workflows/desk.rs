@@ -198,6 +198,8 @@ impl Desk {
                 sent_at_ms: self.now_ms,
                 bytes: 2,
                 body: "{}".into(),
+                content: None,
+                sender: None,
             },
             content: content(&id),
             owner: OWNER.into(),
@@ -215,6 +217,8 @@ impl Desk {
                 requested_by: OWNER.into(),
                 reply_to: None,
                 deadline: None,
+                sender: None,
+                content: String::new(),
             })
         })
     }

@@ -30,7 +30,7 @@ pub fn well(_: &Intent, _: u32) -> Option<Evidence> {
 }
 
 pub fn asked() -> Cause {
-    Cause::Request { submission: "s-1".into(), requested_by: "ops".into(), reason: None }
+    Cause::Request { submission: "s-1".into(), requested_by: "ops".into(), reason: None, sender: None }
 }
 
 /// The second operation of `db-1`, on what the first one has made.

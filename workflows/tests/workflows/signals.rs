@@ -28,7 +28,8 @@ fn in_place() -> Desk {
     let spec = example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
     let resources = imagined_resources(&spec).unwrap();
     let (operation, kind) = (OperationId::new(name(NODE), 1), OperationKind::Provision);
-    let cause = Cause::Request { submission: "s".into(), requested_by: "tests".into(), reason: None };
+    let cause =
+        Cause::Request { submission: "s".into(), requested_by: "tests".into(), reason: None, sender: None };
     for event in [
         NodeEvent::Registered { spec, requested_by: "tests".into() },
         NodeEvent::OperationStarted { operation: operation.clone(), kind, cause },

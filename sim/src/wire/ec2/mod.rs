@@ -27,7 +27,7 @@ use super::xml::Element;
 use crate::world::{ApiError, World};
 pub(crate) use call::read_tags;
 pub(crate) use select::like;
-pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, zone_id};
+pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, user_data_bytes, zone_id};
 
 /// The namespace of every answer.
 pub(crate) const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";

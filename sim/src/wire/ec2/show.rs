@@ -620,10 +620,32 @@ pub(super) fn kept_user_data(bytes: Vec<u8>) -> String {
     })
 }
 
+/// User data as the guest gets it.
+pub(crate) fn user_data_bytes(kept: &str) -> Vec<u8> {
+    let decoded = kept.strip_prefix(BINARY);
+    let decoded = decoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    decoded.unwrap_or_else(|| kept.as_bytes().to_vec())
+}
+
 /// User data as it was sent.
 pub(crate) fn user_data(kept: &str) -> String {
     match kept.strip_prefix(BINARY) {
         Some(encoded) => encoded.to_owned(),
         None => base64::engine::general_purpose::STANDARD.encode(kept),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_gets_user_data_as_it_is_even_if_it_is_no_text() {
+        for sent in [b"#!/bin/sh\n".as_slice(), &[0x1f, 0x8b, 8, 0, 0xff, 0xfe], b""] {
+            let kept = kept_user_data(sent.to_vec());
+            assert_eq!(user_data_bytes(&kept), sent);
+            let told = base64::engine::general_purpose::STANDARD.decode(user_data(&kept)).unwrap();
+            assert_eq!(told, sent);
+        }
     }
 }
