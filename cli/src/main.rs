@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "region")]
 use crate::commands::region;
-use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, workflow};
+use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, status, workflow};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
 use crate::installation::config::{Config, Overrides};
@@ -93,6 +93,9 @@ enum Command {
     /// Verify, export and back up the journal
     #[command(subcommand, after_help = "Example: perennial journal verify")]
     Journal(journal::JournalCommand),
+    /// Show what is stuck or down in a few lines; an exit code for cron
+    #[command(after_help = "Example: perennial status --quiet --fail-on stuck,down,server")]
+    Status(status::StatusArgs),
     /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
@@ -117,6 +120,7 @@ impl Command {
             | Self::Pool(_)
             | Self::Workflow(_)
             | Self::Journal(_)
+            | Self::Status(_)
             | Self::Doctor(_)
             | Self::Schema(_) => false,
         }
@@ -176,6 +180,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
+            Command::Status(args) => status::run(args, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,
         }
     }))

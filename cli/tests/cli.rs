@@ -30,6 +30,8 @@ impl Shell {
         command.current_dir(self.path()).args(arguments.split_whitespace());
         // Simulated minutes take seconds; nothing here waits for real time.
         command.env("PERENNIAL_CLOUD", "sim").env("PERENNIAL_SIM_SPEED", "60").env("USER", "tester");
+        // As a terminal of the usual width would show it.
+        command.env("COLUMNS", "80");
         command
     }
 

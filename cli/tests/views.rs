@@ -56,6 +56,7 @@ fn every_reading_command_prints_what_its_schema_says() {
         ("views/submission", "node replace db-ip --id r-1"),
         ("views/journal-head", "journal head"),
         ("views/doctor", "doctor"),
+        ("views/status", "status"),
     ] {
         check(schema, arguments, &run(&format!("--data demo {arguments} --output json")));
         seen.push(schema);

@@ -17,6 +17,7 @@
 //! | `views/submission` | every command that submits something |
 //! | `views/journal-head` | `journal head` |
 //! | `views/doctor` | `doctor` |
+//! | `views/status` | `status` |
 //! | `views/server-status` | `serve`, to `status.json` in its data directory |
 //!
 //! A schema requires every field that is always printed. A program should ignore fields that it does not
@@ -36,6 +37,7 @@ use crate::model::node::{NodeLine, NodeView};
 use crate::model::plan::SpecPlans;
 use crate::model::prune::PrunePreview;
 use crate::model::server::ServerStatus;
+use crate::model::status::StatusView;
 use crate::model::submission::SubmissionView;
 use crate::model::workflow::{WorkflowLine, WorkflowView};
 
@@ -58,6 +60,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("views/submission", schema::<SubmissionView>("Perennial outcome of a submission")),
         ("views/journal-head", schema::<JournalHead>("Perennial end of a journal")),
         ("views/doctor", schema::<DoctorReport>("Perennial doctor's report")),
+        ("views/status", schema::<StatusView>("Perennial status of everything")),
         ("views/server-status", schema::<ServerStatus>("Perennial status of a server")),
     ]
 }

@@ -150,7 +150,7 @@ fn valid(schema: &str, answer: &impl Serialize) -> Value {
 #[tokio::test]
 async fn a_node_in_place_is_listed_and_shown_with_all_that_belongs_to_it() {
     let views = Script::whole().views().await;
-    let lines = views.nodes().await.unwrap();
+    let lines = views.nodes(NOW_MS).await.unwrap();
     valid("views/node-list", &lines);
     assert_eq!(lines.len(), 1);
     assert_eq!(
@@ -169,14 +169,14 @@ async fn a_node_in_place_is_listed_and_shown_with_all_that_belongs_to_it() {
 #[tokio::test]
 async fn a_stuck_workflow_is_named_in_the_list_in_the_node_and_by_itself() {
     let views = stuck().views().await;
-    let lines = views.nodes().await.unwrap();
+    let lines = views.nodes(NOW_MS).await.unwrap();
     assert_eq!(lines[0].state, "STUCK in replace");
     let view = views.node(&name("db-1"), NOW_MS).await.unwrap();
     valid("views/node-show", &view);
     let open = view.open.unwrap();
     assert_eq!(open.workflow, "db-1.2");
     assert_eq!(open.stuck.unwrap().needs, "name another subnet");
-    let shown = views.workflow(&workflow("db-1.2")).await.unwrap();
+    let shown = views.workflow(&workflow("db-1.2"), NOW_MS).await.unwrap();
     valid("views/workflow-show", &shown);
     assert_eq!((shown.status.as_str(), shown.because.as_deref()), ("stuck", Some("no such subnet")));
     let open: Vec<_> = views.workflows(Which::Open).await.unwrap();
@@ -193,7 +193,7 @@ async fn workflows_are_listed_in_the_order_in_which_they_were_started() {
     assert_eq!(lines.iter().map(|line| line.workflow.as_str()).collect::<Vec<_>>(), ["db-1.1", "db-1.2"]);
     assert!(lines[0].started_at_ms < lines[1].started_at_ms);
     assert!(views.workflows(Which::Open).await.unwrap().is_empty());
-    let shown = views.workflow(&workflow("db-1.2")).await.unwrap();
+    let shown = views.workflow(&workflow("db-1.2"), NOW_MS).await.unwrap();
     let json = valid("views/workflow-show", &shown);
     assert_eq!(shown.status, "finished");
     assert!(shown.steps.len() > 10 && shown.steps.iter().all(|step| step.evidence.is_some()));
@@ -375,7 +375,7 @@ async fn what_is_not_there_is_named() {
     let node = views.node(&name("db-2"), NOW_MS).await.unwrap_err();
     assert_eq!(node.to_string(), "there is no node db-2");
     assert_eq!(missing(node), (Subject::Node, "db-2".to_owned()));
-    let workflow_9 = views.workflow(&workflow("db-1.9")).await.unwrap_err();
+    let workflow_9 = views.workflow(&workflow("db-1.9"), NOW_MS).await.unwrap_err();
     assert_eq!(missing(workflow_9), (Subject::Workflow, "db-1.9".to_owned()));
     let story = views.story(&workflow("db-1.9")).await.unwrap_err();
     assert_eq!(missing(story), (Subject::Workflow, "db-1.9".to_owned()));
@@ -393,6 +393,6 @@ async fn a_stream_that_cannot_be_folded_is_named() {
         let appends = vec![StreamAppend { stream: stream.clone(), expected, events }];
         journal.append(Batch { appends, recorded_at_ms: 1, ..Batch::default() }).await.unwrap();
     }
-    let error = Views::new(Arc::new(journal)).workflow(&workflow("db-1.2")).await.unwrap_err();
+    let error = Views::new(Arc::new(journal)).workflow(&workflow("db-1.2"), NOW_MS).await.unwrap_err();
     assert!(matches!(&error, QueryError::Corrupt { stream: named, .. } if *named == stream), "{error:?}");
 }

@@ -14,7 +14,7 @@ use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;
-use crate::commands::{confirm, files, preflight, present, prune};
+use crate::commands::{confirm, files, list, preflight, present, prune};
 use crate::failure::{Failure, chain};
 use crate::installation::Installation;
 use crate::output::{Output, backups, history, node, plan};
@@ -25,9 +25,11 @@ pub(crate) enum NodeCommand {
     /// Create a node, or change its specification
     #[command(after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Apply(ApplyArgs),
-    /// List the nodes
-    #[command(after_help = "Example: perennial node list --output json")]
-    List,
+    /// List the nodes, those in trouble first
+    #[command(
+        after_help = "Example: perennial node list\n         perennial node list --state stuck,down -o name\n         perennial node list -l team=db --sort age -n 20 -o wide"
+    )]
+    List(list::NodeListArgs),
     /// Show one node: its instance, volumes and addresses
     #[command(after_help = "Example: perennial node show db-1")]
     Show(NameArgs),
@@ -252,21 +254,22 @@ pub(crate) async fn run(
         NodeCommand::Prune(args) => prune::run(args, installation, output).await,
         NodeCommand::Backup(args) => plain("node.backup", args, installation, output).await,
         NodeCommand::Backups(args) => {
-            let view = installation.views()?.backups(&args.name, present::now_ms(installation).await).await?;
+            let views = present::views(installation, output).await?;
+            let view = views.backups(&args.name, present::now_ms(installation).await).await?;
             output.show(&view, || backups::text(&view))
         }
-        NodeCommand::List => {
-            let lines = installation.views()?.nodes().await?;
-            output.show(&lines, || node::list(&lines))
-        }
+        NodeCommand::List(args) => list::nodes(args, installation, output).await,
         NodeCommand::Show(args) => {
             let now_ms = present::now_ms(installation).await;
-            let view = installation.views()?.node(&args.name, now_ms).await?;
+            let views = installation.views()?;
+            let mut view = views.node(&args.name, now_ms).await?;
+            view.server = present::server(installation, &views).await;
             output.show(&view, || node::show(&view, now_ms))
         }
         NodeCommand::Plan(args) => show_plan(args, installation, output).await,
         NodeCommand::History(args) => {
-            let view = installation.views()?.history(&args.node.name, args.last).await?;
+            let views = present::views(installation, output).await?;
+            let view = views.history(&args.node.name, args.last).await?;
             let now_ms = present::now_ms(installation).await;
             output.show(&view, || history::node(&view, now_ms))
         }

@@ -88,7 +88,7 @@ pub(crate) fn ended_by_itself(
 fn ready(installation: &Installation, output: Output, place: &str) -> Result<(), Failure> {
     let config = &installation.config;
     match output.format {
-        Format::Table => {
+        Format::Table | Format::Wide | Format::Name => {
             let queues = &config.queues;
             output.text(&format!(
                 "ready: {place}, owner {}, data {}, submissions {}, interruptions {}, steps {}",

@@ -61,7 +61,7 @@ pub(crate) async fn watch(
             let text = told(&mut narrator, id, &event, began_ms);
             match (progress, output.format, text) {
                 (Progress::Data, Format::Json, _) => output.json_line(&event.line)?,
-                (Progress::Data, Format::Table, Some(text)) => output.text(&text)?,
+                (Progress::Data, _, Some(text)) => output.text(&text)?,
                 (Progress::Aside, _, Some(text)) => output.say(&text),
                 (_, _, None) => {}
             }
@@ -88,7 +88,7 @@ pub(crate) async fn watch(
 /// An event in words, with the time since the workflow began.
 fn told(narrator: &mut Narrator, id: &OperationId, event: &WatchedEvent, began_ms: u64) -> Option<String> {
     let (name, what) = narrator.narrate(id, Seq(event.line.seq), &event.event)?;
-    let at = words::length(event.line.recorded_at_ms.saturating_sub(began_ms));
-    let head = format!(" {:>9}  {name:<16} ", format!("+{at}"));
+    let at = words::offset(event.line.recorded_at_ms.saturating_sub(began_ms));
+    let head = format!(" {at:>9}  {name:<16} ");
     Some(words::wrapped(&head, &what, 12))
 }

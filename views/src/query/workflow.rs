@@ -11,6 +11,7 @@ use perennial_workflows::operation::state::Operation;
 use perennial_workflows::view::history::{Story, story};
 
 use crate::model::journal::EventLine;
+use crate::model::progress::Progress;
 use crate::model::workflow::{WatchedEvent, WorkflowLine, WorkflowProgress, WorkflowView};
 use crate::query::{QueryError, Subject, Views, decoded};
 
@@ -31,9 +32,9 @@ impl Views {
     ///
     /// # Errors
     /// [`QueryError::Missing`], [`QueryError::Read`], [`QueryError::Corrupt`] and [`QueryError::Event`].
-    pub async fn workflow(&self, id: &OperationId) -> Result<WorkflowView, QueryError> {
+    pub async fn workflow(&self, id: &OperationId, now_ms: u64) -> Result<WorkflowView, QueryError> {
         let operation = self.operation(id).await?;
-        Ok(WorkflowView::new(&operation, self.find_story(id).await?.as_ref()))
+        Ok(WorkflowView::new(&operation, self.find_story(id).await?.as_ref(), now_ms))
     }
 
     /// One workflow, told for people.
@@ -42,6 +43,14 @@ impl Views {
     /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Event`].
     pub async fn story(&self, id: &OperationId) -> Result<Story, QueryError> {
         self.find_story(id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// What a workflow does now; `None` when it is over.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn progress(&self, id: &OperationId, now_ms: u64) -> Result<Option<Progress>, QueryError> {
+        Ok(Progress::new(&self.operation(id).await?, now_ms))
     }
 
     /// Watches a workflow from its beginning.
