@@ -25,10 +25,13 @@ use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "region")]
 use crate::commands::region;
-use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, status, workflow};
+use crate::commands::{
+    address_pool, audit, demo, doctor, journal, node, pages, schema, serve, status, workflow,
+};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
 use crate::installation::config::{Config, Overrides};
+use crate::output::paint::Color;
 use crate::output::{Format, Output};
 
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
@@ -52,6 +55,16 @@ struct Cli {
         hide_env = true
     )]
     output: Format,
+    /// Colours: on a terminal, unless NO_COLOR is set; always; or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    color: Color,
     /// Log more to stderr (-vv: still more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -75,7 +88,7 @@ Begin with: perennial demo";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See three simulated nodes survive an interruption; needs no account
+    /// See three simulated nodes survive an interruption, offline
     #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
     Demo(demo::DemoArgs),
     /// Run the server: the engine, its queues and its workers
@@ -90,6 +103,14 @@ enum Command {
     /// List, watch, resume and cancel workflows
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
+    /// List submissions, and show what became of one
+    #[command(subcommand, after_help = "Example: perennial submission list --rejected")]
+    Submission(audit::SubmissionCommand),
+    /// Who or what asked for what, when, and what became of it
+    #[command(
+        after_help = "Example: perennial audit db-1 --since 2026-10-01\n         perennial audit --by alice --what node.delete --format csv\n         perennial audit --since 30d --format html > audit.html"
+    )]
+    Audit(audit::AuditArgs),
     /// Verify, export and back up the journal
     #[command(subcommand, after_help = "Example: perennial journal verify")]
     Journal(journal::JournalCommand),
@@ -103,6 +124,12 @@ enum Command {
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
+    /// Print the completions of a shell
+    #[command(after_help = "Example: perennial completions bash > /etc/bash_completion.d/perennial")]
+    Completions(pages::CompletionsArgs),
+    /// Write the man pages
+    #[command(after_help = "Example: perennial man --to /usr/local/share/man/man1")]
+    Man(pages::ManArgs),
     /// Print the JSON Schema of a file, a message or an output
     #[command(after_help = "Example: perennial schema node > node.schema.json")]
     Schema(schema::SchemaArgs),
@@ -120,8 +147,12 @@ impl Command {
             | Self::Pool(_)
             | Self::Workflow(_)
             | Self::Journal(_)
+            | Self::Submission(_)
+            | Self::Audit(_)
             | Self::Status(_)
             | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Schema(_) => false,
         }
     }
@@ -144,11 +175,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let output = Output { format: cli.output };
+    let output = Output { format: cli.output, colours: cli.color.is_on() };
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
     // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
         Command::Schema(args) => return schema::run(args, output),
+        Command::Completions(args) => return pages::completions(args, Cli::command()),
+        Command::Man(args) => return pages::man(args, Cli::command(), output),
         Command::Demo(args) => {
             log(&cli, None)?;
             return on_runtime(Box::pin(demo::run(args, output)));
@@ -173,6 +206,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match &cli.command {
             Command::Demo(args) => demo::run(args, output).await,
             Command::Schema(args) => schema::run(args, output),
+            Command::Completions(args) => pages::completions(args, Cli::command()),
+            Command::Man(args) => pages::man(args, Cli::command(), output),
             #[cfg(feature = "region")]
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
@@ -180,6 +215,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
+            Command::Submission(command) => audit::submissions(command, &installation, output).await,
+            Command::Audit(args) => audit::run(args, &installation, output).await,
             Command::Status(args) => status::run(args, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,
         }

@@ -296,7 +296,7 @@ fn what_is_asked_while_no_server_runs_is_kept_and_carried_out() {
     shell.check(
         "node apply -f db-1.yaml --id first",
         &expect![[r#"
-            first
+            first: kept in the queue until a server runs: `perennial serve`
             [exit 0]
         "#]],
     );
@@ -512,7 +512,7 @@ fn a_submission_may_come_from_a_file() {
     shell.check(
         "workflow submit -f replace.yaml --id s-1",
         &expect![[r#"
-            s-1
+            s-1: kept in the queue until a server runs: `perennial serve`
             [exit 0]
         "#]],
     );
@@ -536,7 +536,7 @@ fn a_deletion_says_what_is_kept() {
     drop(Server::start(&shell));
     let refused = shell.transcript("node delete db-1 --keep root,data --id d");
     assert!(refused.contains("hint: say --yes") && refused.ends_with("[exit 2]\n"), "{refused}");
-    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d\n");
+    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d: kept in the queue until a server runs: `perennial serve`\n");
 }
 
 #[test]

@@ -57,6 +57,8 @@ fn every_reading_command_prints_what_its_schema_says() {
         ("views/journal-head", "journal head"),
         ("views/doctor", "doctor"),
         ("views/status", "status"),
+        ("views/audit", "audit"),
+        ("views/submission-list", "submission list"),
     ] {
         check(schema, arguments, &run(&format!("--data demo {arguments} --output json")));
         seen.push(schema);

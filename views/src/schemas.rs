@@ -18,6 +18,8 @@
 //! | `views/journal-head` | `journal head` |
 //! | `views/doctor` | `doctor` |
 //! | `views/status` | `status` |
+//! | `views/audit` | `audit` |
+//! | `views/submission-list` | `submission list`; `submission show` prints one of its elements |
 //! | `views/server-status` | `serve`, to `status.json` in its data directory |
 //!
 //! A schema requires every field that is always printed. A program should ignore fields that it does not
@@ -30,6 +32,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::json;
 
 use crate::model::address_pool::{AddressPoolLine, AddressPoolView};
+use crate::model::audit::{Audit, AuditLine};
 use crate::model::backups::BackupsView;
 use crate::model::doctor::DoctorReport;
 use crate::model::journal::{EventLine, JournalHead};
@@ -61,6 +64,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("views/journal-head", schema::<JournalHead>("Perennial end of a journal")),
         ("views/doctor", schema::<DoctorReport>("Perennial doctor's report")),
         ("views/status", schema::<StatusView>("Perennial status of everything")),
+        ("views/audit", schema::<Audit>("Perennial audit")),
+        ("views/submission-list", schema::<Vec<AuditLine>>("Perennial submissions")),
         ("views/server-status", schema::<ServerStatus>("Perennial status of a server")),
     ]
 }

@@ -203,7 +203,7 @@ pub(crate) async fn nodes(
             Format::Name => shown.iter().try_for_each(|line| output.text(&line.name)),
             Format::Table | Format::Wide => {
                 let columns = if output.format == Format::Wide { Columns::Wide } else { Columns::Fitting };
-                output.text(&node::list(&lines, &shown, columns, now_ms))
+                output.words(&node::list(&lines, &shown, columns, now_ms))
             }
         }
     })
@@ -280,7 +280,7 @@ pub(crate) async fn workflows(
         match output.format {
             Format::Json => output.json(&shown),
             Format::Name => shown.iter().try_for_each(|line| output.text(&line.workflow)),
-            Format::Table | Format::Wide => output.text(&workflow::list(&shown, lines.len(), now_ms)),
+            Format::Table | Format::Wide => output.words(&workflow::list(&shown, lines.len(), now_ms)),
         }
     })
     .await

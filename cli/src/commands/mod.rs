@@ -3,6 +3,7 @@
 pub(crate) mod address_pool;
 pub(crate) mod adopt;
 pub(crate) mod args;
+pub(crate) mod audit;
 pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -10,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod list;
 pub(crate) mod node;
+pub(crate) mod pages;
 pub(crate) mod preflight;
 pub(crate) mod present;
 pub(crate) mod prune;

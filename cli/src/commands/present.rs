@@ -30,8 +30,8 @@ pub(crate) async fn server(installation: &Installation, views: &Views) -> Option
         Holder::Nobody => (false, None),
         Holder::Unknown(_) => return None,
     };
-    let last = views.checked_head().await.ok().flatten();
-    Some(ServerState { running, process, last_event_ms: last.map(|head| head.recorded_at_ms) })
+    let last_event_ms = views.last_event_ms().await.ok().flatten();
+    Some(ServerState { running, process, last_event_ms })
 }
 
 /// What the journal answers, after a line that says so if no server runs on it: then nothing in the answer

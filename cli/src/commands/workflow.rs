@@ -107,7 +107,7 @@ pub(crate) async fn run(
         WorkflowCommand::Watch(args) => {
             let views = present::views(installation, output).await?;
             views.story(&args.id).await?;
-            watch(&views, output, Progress::Data, &args.id).await.map(drop)
+            watch((&views, installation), output, Progress::Data, &args.id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
             let mut params =

@@ -42,6 +42,21 @@ pub(crate) fn workflow(story: &Story, now_ms: u64) -> String {
         };
         lines.push(wrapped("  outage  ", &what, 11));
     }
+    lines.extend(story.unattended.iter().map(|absence| {
+        let killed = if absence.killed { " (it was killed)" } else { "" };
+        let from = offset_of(absence.from_ms, story.started_at_ms);
+        let what = match absence.until_ms {
+            Some(until_ms) => {
+                let lasts = length(until_ms.saturating_sub(absence.from_ms));
+                format!(
+                    "none ran for {lasts}, from {from} to {}{killed}",
+                    offset_of(until_ms, story.started_at_ms)
+                )
+            }
+            None => format!("none runs since {from}{killed}"),
+        };
+        wrapped("  server  ", &what, 11)
+    }));
     let losses = losses(&story.recovery_points);
     if !losses.is_empty() {
         lines.push(wrapped("  loss    ", &losses.join("; "), 11));

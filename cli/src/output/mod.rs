@@ -3,12 +3,14 @@
 //! On a terminal lines are as wide as it is; in a pipe a row is a line, however long. `COLUMNS` overrides both.
 
 pub(crate) mod address_pool;
+pub(crate) mod audit;
 pub(crate) mod backups;
 pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod journal;
 pub(crate) mod narrator;
 pub(crate) mod node;
+pub(crate) mod paint;
 pub(crate) mod plan;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
@@ -64,6 +66,8 @@ pub(crate) enum Format {
 pub(crate) struct Output {
     /// The form that was asked for.
     pub(crate) format: Format,
+    /// Whether tables and words get colours.
+    pub(crate) colours: bool,
 }
 
 impl Output {
@@ -71,6 +75,21 @@ impl Output {
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+    }
+
+    /// Prints words for people, with colours where they are wanted.
+    pub(crate) fn words(self, text: &str) -> Result<(), Failure> {
+        if self.colours { self.text(&paint::painted(text)) } else { self.text(text) }
+    }
+
+    /// Says something that is replaced by the next thing that is said; only on a terminal.
+    pub(crate) fn say_for_now(self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
+            let line: String = text.chars().take(width.saturating_sub(1)).collect();
+            let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+        }
     }
 
     /// Clears the terminal before a picture that follows another one; in a pipe they follow each other.
@@ -102,7 +121,7 @@ impl Output {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.json(value),
-            Format::Table | Format::Wide => self.text(&text()),
+            Format::Table | Format::Wide => self.words(&text()),
             Format::Name => Err(Failure::user("only a list has names: `--output name` is of no use here")),
         }
     }

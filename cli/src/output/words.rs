@@ -12,6 +12,14 @@ pub(crate) fn time(at_ms: u64) -> String {
         .map_or_else(|| format!("{at_ms} ms"), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
+/// A moment as programs write it (RFC 3339), to the millisecond.
+pub(crate) fn rfc_3339(at_ms: u64) -> String {
+    i64::try_from(at_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
 /// A moment, to the minute.
 pub(crate) fn minute(at_ms: u64) -> String {
     let time = time(at_ms);

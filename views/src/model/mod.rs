@@ -4,6 +4,7 @@
 //! epoch (`…_at_ms`), lengths of time are milliseconds (`…_ms`).
 
 pub mod address_pool;
+pub mod audit;
 pub mod backups;
 pub mod doctor;
 pub mod history;

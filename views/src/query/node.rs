@@ -12,7 +12,7 @@ use perennial_workflows::model::backup_id::catalog_key;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::spec::node::NodeSpec;
-use perennial_workflows::view::history::{NodeHistory, node_history};
+use perennial_workflows::view::history::{Entry, NodeHistory, node_history};
 use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming};
 
 use crate::model::backups::BackupsView;
@@ -20,6 +20,7 @@ use crate::model::history::{add_backups, begin_with_a_workflow};
 use crate::model::node::{Down, LastMove, NodeLine, NodeView};
 use crate::model::progress::Progress;
 use crate::model::prune::{NotDeleted, PrunePreview};
+use crate::query::workflow::attended;
 use crate::query::{QueryError, Subject, Views};
 
 /// Among how many of a node's newest workflows the last move is looked for: those between are growths, prunes
@@ -114,9 +115,16 @@ impl Views {
             | Event::Inbox(_)
             | Event::Backup(_)
             | Event::AddressPool(_)
-            | Event::Installation(_) => None,
+            | Event::Installation(_)
+            | Event::Engine(_) => None,
         });
         let mut history = node_history(name, &events.await?, &operations);
+        let absences = self.absences().await?;
+        for entry in &mut history.entries {
+            if let Entry::Operation(story) = entry {
+                attended(story, &absences);
+            }
+        }
         if last.is_some() {
             begin_with_a_workflow(&mut history);
         }
