@@ -34,15 +34,28 @@ use crate::installation::config::{Config, Overrides};
 use crate::output::paint::Color;
 use crate::output::{Format, Output};
 
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// The width of help in a pipe.
+const HELP_WIDTH: usize = 80;
+
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, about, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
 struct Cli {
     /// The configuration file [default: ./perennial.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PERENNIAL_CONFIG",
+        hide_env = true,
+        help_heading = GLOBAL
+    )]
     config: Option<PathBuf>,
     /// The directory of journal and queues [default: ./.perennial]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     data: Option<PathBuf>,
     /// The output format
     #[arg(
@@ -52,21 +65,15 @@ struct Cli {
         value_enum,
         default_value_t,
         env = "PERENNIAL_OUTPUT",
-        hide_env = true
+        hide_env = true,
+        help_heading = GLOBAL
     )]
     output: Format,
     /// Colours: on a terminal, unless NO_COLOR is set; always; or never
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        hide_possible_values = true,
-        value_name = "WHEN"
-    )]
+    #[arg(long, global = true, value_enum, default_value_t, hide_possible_values = true, value_name = "WHEN", help_heading = GLOBAL)]
     color: Color,
     /// Log more to stderr (-vv: still more)
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -97,7 +104,7 @@ enum Command {
     /// Declare, show and change nodes
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
-    /// Declare and show address pools: private addresses that nodes share
+    /// Declare and show address pools: addresses that nodes share
     #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
     Pool(address_pool::PoolCommand),
     /// List, watch, resume and cancel workflows
@@ -120,7 +127,7 @@ enum Command {
     /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
-    /// Run a simulated region for any AWS client, or act on a running one
+    /// Run a simulated region for any AWS client, or act on one
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
@@ -159,7 +166,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Cli::command().get_matches();
+    let arguments = Cli::command().term_width(output::width().unwrap_or(HELP_WIDTH)).get_matches();
     let mut cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     if cli.command.has_its_own_file() && arguments.value_source("config") != Some(ValueSource::CommandLine) {
         // PERENNIAL_CONFIG names the file of an installation.

@@ -8,6 +8,7 @@
 //! | `views/node-backups` | `node backups` |
 //! | `views/node-plan` | `node plan NODE` |
 //! | `views/node-file-plan` | `node plan -f FILE` |
+//! | `views/node-diff` | `node diff`, `node apply --dry-run` |
 //! | `views/node-prune` | `node prune --dry-run` |
 //! | `views/workflow-list` | `workflow list` |
 //! | `views/workflow-show` | `workflow show` |
@@ -34,6 +35,7 @@ use serde_json::json;
 use crate::model::address_pool::{AddressPoolLine, AddressPoolView};
 use crate::model::audit::{Audit, AuditLine};
 use crate::model::backups::BackupsView;
+use crate::model::diff::SpecDiff;
 use crate::model::doctor::DoctorReport;
 use crate::model::journal::{EventLine, JournalHead};
 use crate::model::node::{NodeLine, NodeView};
@@ -54,6 +56,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("views/node-backups", schema::<BackupsView>("Perennial backups of a node")),
         ("views/node-plan", schema::<Plan>("Perennial plan of a node")),
         ("views/node-file-plan", schema::<SpecPlans>("Perennial plans of a node file")),
+        ("views/node-diff", schema::<Vec<SpecDiff>>("Perennial difference of node files")),
         ("views/node-prune", schema::<PrunePreview>("Perennial preview of a prune")),
         ("views/workflow-list", schema::<Vec<WorkflowLine>>("Perennial workflow list")),
         ("views/workflow-show", schema::<WorkflowView>("Perennial workflow")),

@@ -2,6 +2,7 @@
 
 pub(crate) mod address_pool;
 pub(crate) mod adopt;
+pub(crate) mod apply;
 pub(crate) mod args;
 pub(crate) mod audit;
 pub(crate) mod confirm;

@@ -1,9 +1,11 @@
 //! The present: the moment, as the journal counts it, and whether a server runs.
 
 use perennial_engine::clock::Clock;
-use perennial_views::Views;
 use perennial_views::model::server::ServerState;
+use perennial_views::query::Subject;
+use perennial_views::{QueryError, Views};
 
+use crate::commands::files::nearest;
 use crate::failure::Failure;
 use crate::installation::Installation;
 use crate::installation::journal_file::{self, Holder};
@@ -32,6 +34,21 @@ pub(crate) async fn server(installation: &Installation, views: &Views) -> Option
     };
     let last_event_ms = views.last_event_ms().await.ok().flatten();
     Some(ServerState { running, process, last_event_ms })
+}
+
+/// The failure of a question; of a node that there is not, with the name that was probably meant.
+pub(crate) async fn failure(views: &Views, error: QueryError) -> Failure {
+    let QueryError::Missing { subject: Subject::Node, name } = &error else { return error.into() };
+    let names: Vec<String> = match views.nodes(0).await {
+        Ok(lines) => lines.into_iter().map(|line| line.name).collect(),
+        Err(_) => Vec::new(),
+    };
+    let near = nearest(name, names.iter().map(String::as_str)).map(|near| format!("did you mean {near}?"));
+    let failure = Failure::from(error);
+    match near {
+        Some(near) => failure.hint(near),
+        None => failure,
+    }
 }
 
 /// What the journal answers, after a line that says so if no server runs on it: then nothing in the answer

@@ -5,9 +5,11 @@
 pub(crate) mod address_pool;
 pub(crate) mod audit;
 pub(crate) mod backups;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod journal;
+mod moments;
 pub(crate) mod narrator;
 pub(crate) mod node;
 pub(crate) mod paint;
@@ -103,13 +105,15 @@ impl Output {
 
     /// Prints a value as JSON.
     pub(crate) fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value).map_err(Failure::internal)?;
+        let value = moments::beside(serde_json::to_value(value).map_err(Failure::internal)?);
+        let text = serde_json::to_string_pretty(&value).map_err(Failure::internal)?;
         self.text(&text)
     }
 
     /// Prints a value as one line of JSON.
     pub(crate) fn json_line<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string(value).map_err(Failure::internal)?;
+        let value = moments::beside(serde_json::to_value(value).map_err(Failure::internal)?);
+        let text = serde_json::to_string(&value).map_err(Failure::internal)?;
         self.text(&text)
     }
 

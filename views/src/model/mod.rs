@@ -6,6 +6,7 @@
 pub mod address_pool;
 pub mod audit;
 pub mod backups;
+pub mod diff;
 pub mod doctor;
 pub mod history;
 pub mod journal;

@@ -66,8 +66,12 @@ impl<'s> Form<'s> {
 
     fn check(&mut self, schema: &'s Json, node: &Node, path: &str) {
         let schema = self.meant(schema);
-        if node.value == Value::Alias {
-            return;
+        let is_null = |text: &str| matches!(text, "~" | "null" | "Null" | "NULL");
+        match &node.value {
+            Value::Alias => return,
+            // Whether it may be is the type's to say.
+            Value::Scalar { text, quoted: false } if is_null(text) => return,
+            Value::Scalar { .. } | Value::List(_) | Value::Map(_) => {}
         }
         if let Some(words) = words_of(schema) {
             return self.check_word(&words, node, path);
@@ -146,7 +150,11 @@ impl<'s> Form<'s> {
                 }
             }
             Value::Scalar { text, .. } if text.is_empty() => {
-                self.wrong(node.at, format!("{path}: is empty; write [] for an empty list, or remove it"), None);
+                self.wrong(
+                    node.at,
+                    format!("{path}: is empty; write [] for an empty list, or remove it"),
+                    None,
+                );
             }
             Value::Scalar { text, .. } => {
                 self.wrong(node.at, format!("{path}: expects a list"), Some(format!("write [{text}]")));
@@ -157,7 +165,8 @@ impl<'s> Form<'s> {
 
     fn check_number(&mut self, schema: &'s Json, node: &Node, path: &str) {
         let found = node.text().unwrap_or_default();
-        let number = found.parse::<i128>().ok().filter(|_| !matches!(node.value, Value::Scalar { quoted: true, .. }));
+        let number =
+            found.parse::<i128>().ok().filter(|_| !matches!(node.value, Value::Scalar { quoted: true, .. }));
         let bound = |name: &str| schema[name].as_i64().map(i128::from);
         let (least, most) = (bound("minimum"), bound("maximum"));
         let Some(number) = number else {
@@ -246,7 +255,7 @@ mod tests {
             "8:11 capacity.market: \"spot-only\" is none of spot_only, spot_then_on_demand, on_demand_only (did you mean `spot_only`?)",
             "9:3 unknown field `retain_days` in `capacity` (it belongs into `persist`)",
             "10:1 unknown field `persit` (did you mean `persist`?)",
-            "11:8 backup: is empty; write {} for its defaults, or remove it",
+            "11:7 backup: is empty; write {} for its defaults, or remove it",
             "12:10 protect: expects true or false, not \"maybe\"",
             "14:28 data_volumes[0].size_gib: expects a whole number such as 100, not \"100GiB\"",
             "15:28 data_volumes[1].size_gib: is 0; it takes 1 to 65536",

@@ -59,7 +59,9 @@ impl Node {
         for part in path.split(['.', '[']) {
             let index = part.strip_suffix(']').and_then(|index| index.parse::<usize>().ok());
             let next = match (&node.value, index) {
-                (Value::List(elements), Some(index)) => elements.get(index).map(|element| (element.at, element)),
+                (Value::List(elements), Some(index)) => {
+                    elements.get(index).map(|element| (element.at, element))
+                }
                 (Value::Map(entries), None) => {
                     let entry = entries.iter().find(|(key, _)| key.text() == Some(part));
                     entry.map(|(key, value)| (key.at, value))
@@ -104,7 +106,10 @@ where
     Some(match event {
         Event::Scalar(text, style, ..) => {
             let quoted = style != serde_saphyr::granit_parser::ScalarStyle::Plain;
-            Node { at: Place::new(span, &text), value: Value::Scalar { text: text.into_owned(), quoted } }
+            let at = Place::new(span, &text);
+            // The parser gives nothing at all the text of an explicit null.
+            let text = if span.is_empty() { String::new() } else { text.into_owned() };
+            Node { at, value: Value::Scalar { text, quoted } }
         }
         Event::SequenceStart(..) => {
             let mut elements = Vec::new();
