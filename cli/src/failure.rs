@@ -9,6 +9,7 @@
 //! | 4 | environment | the journal is locked or missing, AWS cannot be reached |
 //! | 5 | unknown | `--wait` ended before the outcome was known; the submission is kept |
 //! | 70 | internal | a bug of ours |
+//! | 130 | interrupted | Ctrl-C; what was asked for goes on |
 
 use std::error::Error;
 use std::fmt;
@@ -40,6 +41,8 @@ pub(crate) enum Kind {
     Unknown,
     /// A bug.
     Internal,
+    /// The person at the terminal does not want to wait any longer.
+    Interrupted,
     /// The reader of our output has closed its end: not a failure.
     Closed,
 }
@@ -54,6 +57,7 @@ impl Kind {
             Self::Environment => 4,
             Self::Unknown => 5,
             Self::Internal => 70,
+            Self::Interrupted => 130,
         }
     }
 
@@ -62,6 +66,7 @@ impl Kind {
             Self::Configuration => "configuration error",
             Self::Internal => "internal error",
             Self::Unknown => "not known yet",
+            Self::Interrupted => "interrupted",
             Self::Failed | Self::User | Self::Environment | Self::Closed => "error",
         }
     }
@@ -108,6 +113,11 @@ impl Failure {
     /// A bug.
     pub(crate) fn internal(message: impl fmt::Display) -> Self {
         Self::new(Kind::Internal, message)
+    }
+
+    /// The person at the terminal waits no longer.
+    pub(crate) fn interrupted(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Interrupted, message)
     }
 
     /// The reader of our output has gone.

@@ -25,21 +25,37 @@ use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "region")]
 use crate::commands::region;
-use crate::commands::{address_pool, demo, doctor, journal, node, schema, serve, workflow};
+use crate::commands::{
+    address_pool, audit, demo, doctor, journal, node, pages, schema, serve, status, workflow,
+};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
 use crate::installation::config::{Config, Overrides};
+use crate::output::paint::Color;
 use crate::output::{Format, Output};
+
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// The width of help in a pipe.
+const HELP_WIDTH: usize = 80;
 
 /// Keeps stateful nodes alive on AWS spot capacity: the node comes back with its volumes and its address.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, about, after_help = EXIT_CODES, after_long_help = LONG_HELP)]
 struct Cli {
     /// The configuration file [default: ./perennial.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "PERENNIAL_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PERENNIAL_CONFIG",
+        hide_env = true,
+        help_heading = GLOBAL
+    )]
     config: Option<PathBuf>,
     /// The directory of journal and queues [default: ./.perennial]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     data: Option<PathBuf>,
     /// The output format
     #[arg(
@@ -49,14 +65,18 @@ struct Cli {
         value_enum,
         default_value_t,
         env = "PERENNIAL_OUTPUT",
-        hide_env = true
+        hide_env = true,
+        help_heading = GLOBAL
     )]
     output: Format,
     /// Show user data as well, which may hold passwords
     #[arg(long, global = true)]
     secrets: bool,
+    /// Colours: on a terminal, unless NO_COLOR is set; always; or never
+    #[arg(long, global = true, value_enum, default_value_t, hide_possible_values = true, value_name = "WHEN", help_heading = GLOBAL)]
+    color: Color,
     /// Log more to stderr (-vv: still more)
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -78,7 +98,7 @@ Begin with: perennial demo";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See three simulated nodes survive an interruption; needs no account
+    /// See three simulated nodes survive an interruption, offline
     #[command(after_help = "Example: perennial demo --keep /tmp/demo")]
     Demo(demo::DemoArgs),
     /// Run the server: the engine, its queues and its workers
@@ -87,22 +107,39 @@ enum Command {
     /// Declare, show and change nodes
     #[command(subcommand, after_help = "Example: perennial node apply -f db-1.yaml --wait")]
     Node(node::NodeCommand),
-    /// Declare and show address pools: private addresses that nodes share
+    /// Declare and show address pools: addresses that nodes share
     #[command(subcommand, after_help = "Example: perennial pool apply -f brokers.yaml --wait")]
     Pool(address_pool::PoolCommand),
     /// List, watch, resume and cancel workflows
     #[command(subcommand, after_help = "Example: perennial workflow watch db-1.3")]
     Workflow(workflow::WorkflowCommand),
+    /// List submissions, and show what became of one
+    #[command(subcommand, after_help = "Example: perennial submission list --rejected")]
+    Submission(audit::SubmissionCommand),
+    /// Who or what asked for what, when, and what became of it
+    #[command(
+        after_help = "Example: perennial audit db-1 --since 2026-10-01\n         perennial audit --by alice --what node.delete --format csv\n         perennial audit --since 30d --format html > audit.html"
+    )]
+    Audit(audit::AuditArgs),
     /// Verify, export and back up the journal
     #[command(subcommand, after_help = "Example: perennial journal verify")]
     Journal(journal::JournalCommand),
+    /// Show what is stuck or down in a few lines; an exit code for cron
+    #[command(after_help = "Example: perennial status --quiet --fail-on stuck,down,server")]
+    Status(status::StatusArgs),
     /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
-    /// Run a simulated region for any AWS client, or act on a running one
+    /// Run a simulated region for any AWS client, or act on one
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
     Region(Box<region::RegionArgs>),
+    /// Print the completions of a shell
+    #[command(after_help = "Example: perennial completions bash > /etc/bash_completion.d/perennial")]
+    Completions(pages::CompletionsArgs),
+    /// Write the man pages
+    #[command(after_help = "Example: perennial man --to /usr/local/share/man/man1")]
+    Man(pages::ManArgs),
     /// Print the JSON Schema of a file, a message or an output
     #[command(after_help = "Example: perennial schema node > node.schema.json")]
     Schema(schema::SchemaArgs),
@@ -120,14 +157,19 @@ impl Command {
             | Self::Pool(_)
             | Self::Workflow(_)
             | Self::Journal(_)
+            | Self::Submission(_)
+            | Self::Audit(_)
+            | Self::Status(_)
             | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Schema(_) => false,
         }
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Cli::command().get_matches();
+    let arguments = Cli::command().term_width(output::width().unwrap_or(HELP_WIDTH)).get_matches();
     let mut cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     if cli.command.has_its_own_file() && arguments.value_source("config") != Some(ValueSource::CommandLine) {
         // PERENNIAL_CONFIG names the file of an installation.
@@ -143,12 +185,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let output = Output { format: cli.output, secrets: cli.secrets };
+    let output = Output { format: cli.output, secrets: cli.secrets, colours: cli.color.is_on() };
     let flags = Overrides { config: cli.config.clone(), data: cli.data.clone() };
     // These ask nothing of an installation, not even that its configuration can be read.
     match &cli.command {
         // It describes fields, and has none of their contents.
         Command::Schema(args) => return schema::run(args, Output { secrets: true, ..output }),
+        Command::Completions(args) => return pages::completions(args, Cli::command()),
+        Command::Man(args) => return pages::man(args, Cli::command(), output),
         Command::Demo(args) => {
             log(&cli, None)?;
             return on_runtime(Box::pin(demo::run(args, output)));
@@ -173,6 +217,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match &cli.command {
             Command::Demo(args) => demo::run(args, output).await,
             Command::Schema(args) => schema::run(args, output),
+            Command::Completions(args) => pages::completions(args, Cli::command()),
+            Command::Man(args) => pages::man(args, Cli::command(), output),
             #[cfg(feature = "region")]
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
@@ -180,6 +226,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,
+            Command::Submission(command) => audit::submissions(command, &installation, output).await,
+            Command::Audit(args) => audit::run(args, &installation, output).await,
+            Command::Status(args) => status::run(args, &installation, output).await,
             Command::Doctor(args) => doctor::run(args, &installation, output).await,
         }
     }))

@@ -30,6 +30,8 @@ impl Shell {
         command.current_dir(self.path()).args(arguments.split_whitespace());
         // Simulated minutes take seconds; nothing here waits for real time.
         command.env("PERENNIAL_CLOUD", "sim").env("PERENNIAL_SIM_SPEED", "60").env("USER", "tester");
+        // As a terminal of the usual width would show it.
+        command.env("COLUMNS", "80");
         command
     }
 
@@ -294,7 +296,7 @@ fn what_is_asked_while_no_server_runs_is_kept_and_carried_out() {
     shell.check(
         "node apply -f db-1.yaml --id first",
         &expect![[r#"
-            first
+            first: kept in the queue until a server runs: `perennial serve`
             [exit 0]
         "#]],
     );
@@ -432,7 +434,10 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
     shell.check(
         "node apply -f typo.yaml",
         &expect![[r#"
-            error: typo.yaml:7:3: unknown field `markt`, expected one of instance_types, requirements, order, market, price_max, on_demand, return_to_spot, min_lifetime_min, other_subnets
+            error: typo.yaml:7:3: unknown field `markt` in `capacity`
+              7 |   markt: spot_only
+                |   ^^^^^
+              help: did you mean `market`?
             hint: `perennial schema node` shows what is allowed
             [exit 2]
         "#]],
@@ -442,6 +447,8 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
         "node plan -f form.yaml",
         &expect![[r#"
             error: form.yaml:2:7: expected string scalar
+              2 | name: [
+                |       ^
             hint: `perennial schema node` shows what is allowed
             [exit 2]
         "#]],
@@ -450,7 +457,15 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
     shell.check(
         "node apply -f name.json",
         &expect![[r#"
-            error: name.json:1:39: "Db 1" is not a name: use lower-case letters, digits and dashes, start with a letter, at most 63 characters
+            error: name.json:1:2: image is missing
+              1 | {"schema":"perennial.node/v1", "name":"Db 1"}
+                |  ^^^^^^
+            name.json:1:2: subnet is missing
+              1 | {"schema":"perennial.node/v1", "name":"Db 1"}
+                |  ^^^^^^
+            name.json:1:2: capacity is missing
+              1 | {"schema":"perennial.node/v1", "name":"Db 1"}
+                |  ^^^^^^
             hint: `perennial schema node` shows what is allowed
             [exit 2]
         "#]],
@@ -459,7 +474,10 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
     shell.check(
         "node apply -f sense.yaml",
         &expect![[r#"
-            error: sense.yaml: capacity.instance_types[1]: "large" is not an instance type such as "m6i.large"
+            error: sense.yaml:6:31: capacity.instance_types[1]: "large" is not an instance type such as "m6i.large"
+              6 |   instance_types: [m6i.large, large]
+                |                               ^^^^^
+            hint: `perennial schema node` shows what is allowed
             [exit 2]
         "#]],
     );
@@ -510,7 +528,7 @@ fn a_submission_may_come_from_a_file() {
     shell.check(
         "workflow submit -f replace.yaml --id s-1",
         &expect![[r#"
-            s-1
+            s-1: kept in the queue until a server runs: `perennial serve`
             [exit 0]
         "#]],
     );
@@ -534,7 +552,10 @@ fn a_deletion_says_what_is_kept() {
     drop(Server::start(&shell));
     let refused = shell.transcript("node delete db-1 --keep root,data --id d");
     assert!(refused.contains("hint: say --yes") && refused.ends_with("[exit 2]\n"), "{refused}");
-    assert_eq!(shell.stdout("node delete db-1 --keep root,data --id d --yes"), "d\n");
+    assert_eq!(
+        shell.stdout("node delete db-1 --keep root,data --id d --yes"),
+        "d: kept in the queue until a server runs: `perennial serve`\n"
+    );
 }
 
 #[test]
@@ -765,4 +786,139 @@ fn an_id_that_was_used_for_something_else_is_refused() {
     }
     assert_eq!(shell.json("node list")[0]["deleted"], false);
     assert_eq!(shell.json("workflow list").as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn every_mistake_of_every_file_is_told_at_once_with_its_line() {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.path().join("nodes")).unwrap();
+    let good = node_file("subnet-1", "ami-1");
+    let bad =
+        good.replace("name: db-1", "name: db-2").replace("capacity:", "persit: {root: adopt}\ncapacity:");
+    shell.write("nodes/a.yaml", &format!("{good}---\n{bad}"));
+    shell.write("nodes/b.json", &node_file("subnet-1", "ami-1").replace("size_gib: 10", "size_gib: 0"));
+    shell.check(
+        "node diff -f nodes",
+        &expect![[r#"
+        error: nodes/a.yaml:15:1: unknown field `persit`
+          15 | persit: {root: adopt}
+             | ^^^^^^
+          help: did you mean `persist`?
+        nodes/b.json:9:46: data_volumes[0].size_gib: is 0; it takes 1 to 65536
+          9 |   - {name: data, device: /dev/sdf, size_gib: 0}
+            |                                              ^
+        hint: `perennial schema node` shows what is allowed
+        [exit 2]
+    "#]],
+    );
+    shell.write("pool.yaml", "schema: perennial.pool/v1\nname: p\nsubnet: subnet-1\naddresses: [10.0.0.1]\n");
+    let told = shell.transcript("node apply pool.yaml");
+    assert!(told.contains("this is a pool") && told.contains("`perennial pool apply -f FILE`"), "{told}");
+    shell.write(
+        "rules.yaml",
+        &good
+            .replace("size_gib: 10", "size_gib: 10, iops: 4, volume_type: gp2")
+            .replace("network: secondary_ip", "network: none"),
+    );
+    let told = shell.transcript("node diff rules.yaml");
+    assert!(
+        told.contains("data_volumes[0].iops: gp2 has none of its own") && told.contains("^^^^"),
+        "{told}"
+    );
+}
+
+#[test]
+fn several_documents_are_applied_and_a_difference_is_shown_first() {
+    let shell = Shell::new();
+    let server = Server::start(&shell);
+    let other = server.node_file.replace("name: db-1", "name: db-2");
+    shell.write("both.yaml", &format!("# two nodes\n{}---\n{other}tags: {{team: db}}\n", server.node_file));
+    let told = shell.transcript("node apply both.yaml");
+    assert!(told.contains("started workflow db-1.1; follow it: perennial workflow watch db-1.1"), "{told}");
+    assert!(told.contains("started workflow db-2.1") && told.ends_with("[exit 0]\n"), "{told}");
+    shell.stdout("workflow watch db-1.1");
+    shell.stdout("workflow watch db-2.1");
+    assert_eq!(shell.stdout("node list -l team=db -o name"), "db-2\n");
+    assert_eq!(shell.stdout("node list --state in-place,down -o name"), "db-1\ndb-2\n");
+    assert_eq!(shell.stdout("node list --market on-demand -o name"), "");
+    assert!(shell.stdout("node list").starts_with("in place 2\n"));
+    shell.write(
+        "db-1.yaml",
+        &server.node_file.replace("size_gib: 10", "size_gib: 20").replace("[m6i.large]", "[m5.large]"),
+    );
+    let diff = shell.stdout("node diff -f db-1.yaml");
+    assert_eq!(
+        diff,
+        "db-1:\n  at once\n    data_volumes.data.size_gib: 10 → 20\n  with the next move, unless a workflow takes it at once\n    \
+         capacity.instance_types: [m6i.large] → [m5.large]\n"
+    );
+    let dry = shell.transcript("node apply db-1.yaml --dry-run");
+    assert!(dry.ends_with("[exit 0]\n") && dry.contains("10 → 20"), "{dry}");
+    shell.write("small.yaml", &server.node_file.replace("size_gib: 10", "size_gib: 5"));
+    let refused = shell.transcript("node apply small.yaml --dry-run");
+    assert!(refused.contains("REFUSED") && refused.ends_with("[exit 1]\n"), "{refused}");
+    assert_eq!(shell.json("workflow list").as_array().unwrap().len(), 2, "nothing was sent");
+    let near = shell.transcript("node show db1");
+    assert!(near.contains("hint: did you mean db-1?"), "{near}");
+}
+
+#[test]
+fn a_refusal_is_told_without_wait_and_is_found_again() {
+    let shell = Shell::new();
+    let mut server = Server::start(&shell);
+    shell.write("db-1.yaml", &format!("{}protect: true\n", server.node_file));
+    shell.stdout("node apply -f db-1.yaml --wait --as alice --id first");
+    let refused = shell.transcript("node delete db-1 --keep none --yes --id second");
+    assert!(refused.contains("error: submission second was rejected: db-1 is protected"), "{refused}");
+    assert!(refused.ends_with("[exit 1]\n"), "{refused}");
+    let listed = shell.stdout("submission list --rejected");
+    assert!(listed.contains("second") && !listed.contains("alice"), "{listed}");
+    let shown = shell.json("submission show first");
+    assert_eq!((&shown["who"], &shown["workflow"]), (&"alice".into(), &"db-1.1".into()), "{shown}");
+    assert!(shown["at"].as_str().unwrap().ends_with('Z'), "{shown}");
+    assert!(shell.transcript("submission show third").ends_with("[exit 2]\n"));
+    let csv = shell.stdout("audit db-1 --by alice --format csv");
+    assert!(csv.starts_with("time,who,what,node,") && csv.lines().count() == 2, "{csv}");
+    let html = shell.stdout("audit --format html");
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("node.delete") && !html.contains("<script"));
+    server.signal("-TERM");
+    server.child.wait().unwrap();
+    let status = shell.transcript("status --fail-on server,stuck");
+    assert!(
+        status.contains("server: NOT RUNNING") && status.ends_with("error: no server runs\n[exit 1]\n"),
+        "{status}"
+    );
+    let listed = shell.transcript("node list");
+    assert!(listed.contains("! no server runs on this journal (last event "), "{listed}");
+    let shown = shell.stdout("node show db-1");
+    assert!(shown.lines().next().unwrap().ends_with("server: NOT RUNNING"), "{shown}");
+    let audit = shell.stdout("audit");
+    assert!(audit.contains("engine started") && audit.contains("engine stopped"), "{audit}");
+}
+
+#[test]
+fn a_pipe_gets_a_line_a_row_a_narrow_terminal_whole_ids_and_colours_only_where_they_are_wanted() {
+    let (shell, _) = after_a_demo();
+    let run = |columns: &str, arguments: &str| {
+        let mut command = shell.command(&format!("--data demo {arguments}"));
+        let output = command.env("COLUMNS", columns).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let id = shell.json("--data demo node show db-ip")["resources"]["carrier"]["instance"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for columns in ["60", "80", "200"] {
+        let listed = run(columns, "node list -o wide");
+        assert!(listed.contains(&id), "{columns} columns\n{listed}");
+    }
+    // `0` is no width: as a pipe without `COLUMNS`.
+    let piped = run("0", "workflow list");
+    assert_eq!(piped.lines().count(), 7, "a header and six workflows, a line each\n{piped}");
+    assert!(!piped.contains('\x1b'), "{piped}");
+    let coloured = run("0", "node list --color always");
+    assert!(coloured.contains(&format!("\x1b[2m{id}\x1b[0m")), "{coloured}");
+    assert!(shell.stdout("completions bash").contains("_perennial"));
+    shell.stdout("man --to man");
+    assert!(shell.path().join("man/perennial-node-show.1").exists());
 }

@@ -49,6 +49,7 @@ fn every_reading_command_prints_what_its_schema_says() {
         ("views/node-backups", "node backups db-ip"),
         ("views/node-plan", "node plan db-ip"),
         ("views/node-file-plan", "node plan -f db-9.yaml"),
+        ("views/node-diff", "node diff db-9.yaml"),
         ("views/node-prune", "node prune db-ip --dry-run"),
         ("views/workflow-list", "workflow list"),
         ("views/workflow-show", "workflow show db-ip.2"),
@@ -56,6 +57,9 @@ fn every_reading_command_prints_what_its_schema_says() {
         ("views/submission", "node replace db-ip --id r-1"),
         ("views/journal-head", "journal head"),
         ("views/doctor", "doctor"),
+        ("views/status", "status"),
+        ("views/audit", "audit"),
+        ("views/submission-list", "submission list"),
     ] {
         check(schema, arguments, &run(&format!("--data demo {arguments} --output json")));
         seen.push(schema);

@@ -79,6 +79,7 @@ impl World {
             root: None,
             key_name: None,
             instance_profile: None,
+            metadata: None,
             user_data: Some(USER_DATA.into()),
             tags: node_tags(node),
         }
@@ -509,6 +510,7 @@ async fn an_endpoint_that_launches_on_a_dry_run_is_reported_with_the_instance() 
         root: None,
         key_name: None,
         instance_profile: None,
+        metadata: None,
         user_data: None,
         tags: Tags::new(),
     };

@@ -295,7 +295,8 @@ fn begins_an_append(event: Option<&(Stamp, Event)>) -> bool {
             | Event::Inbox(_)
             | Event::Backup(_)
             | Event::AddressPool(_)
-            | Event::Installation(_),
+            | Event::Installation(_)
+            | Event::Engine(_),
         )) => false,
     }
 }

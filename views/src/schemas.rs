@@ -8,6 +8,7 @@
 //! | `views/node-backups` | `node backups` |
 //! | `views/node-plan` | `node plan NODE` |
 //! | `views/node-file-plan` | `node plan -f FILE` |
+//! | `views/node-diff` | `node diff`, `node apply --dry-run` |
 //! | `views/node-prune` | `node prune --dry-run` |
 //! | `views/workflow-list` | `workflow list` |
 //! | `views/workflow-show` | `workflow show` |
@@ -17,6 +18,9 @@
 //! | `views/submission` | every command that submits something |
 //! | `views/journal-head` | `journal head` |
 //! | `views/doctor` | `doctor` |
+//! | `views/status` | `status` |
+//! | `views/audit` | `audit` |
+//! | `views/submission-list` | `submission list`; `submission show` prints one of its elements |
 //! | `views/server-status` | `serve`, to `status.json` in its data directory |
 //!
 //! A schema requires every field that is always printed. A program should ignore fields that it does not
@@ -29,13 +33,16 @@ use schemars::{JsonSchema, Schema};
 use serde_json::json;
 
 use crate::model::address_pool::{AddressPoolLine, AddressPoolView};
+use crate::model::audit::{Audit, AuditLine};
 use crate::model::backups::BackupsView;
+use crate::model::diff::SpecDiff;
 use crate::model::doctor::DoctorReport;
 use crate::model::journal::{EventLine, JournalHead};
 use crate::model::node::{NodeLine, NodeView};
 use crate::model::plan::SpecPlans;
 use crate::model::prune::PrunePreview;
 use crate::model::server::ServerStatus;
+use crate::model::status::StatusView;
 use crate::model::submission::SubmissionView;
 use crate::model::workflow::{WorkflowLine, WorkflowView};
 
@@ -49,6 +56,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("views/node-backups", schema::<BackupsView>("Perennial backups of a node")),
         ("views/node-plan", schema::<Plan>("Perennial plan of a node")),
         ("views/node-file-plan", schema::<SpecPlans>("Perennial plans of a node file")),
+        ("views/node-diff", schema::<Vec<SpecDiff>>("Perennial difference of node files")),
         ("views/node-prune", schema::<PrunePreview>("Perennial preview of a prune")),
         ("views/workflow-list", schema::<Vec<WorkflowLine>>("Perennial workflow list")),
         ("views/workflow-show", schema::<WorkflowView>("Perennial workflow")),
@@ -58,6 +66,9 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("views/submission", schema::<SubmissionView>("Perennial outcome of a submission")),
         ("views/journal-head", schema::<JournalHead>("Perennial end of a journal")),
         ("views/doctor", schema::<DoctorReport>("Perennial doctor's report")),
+        ("views/status", schema::<StatusView>("Perennial status of everything")),
+        ("views/audit", schema::<Audit>("Perennial audit")),
+        ("views/submission-list", schema::<Vec<AuditLine>>("Perennial submissions")),
         ("views/server-status", schema::<ServerStatus>("Perennial status of a server")),
     ]
 }

@@ -7,20 +7,24 @@ use std::sync::Arc;
 
 use jsonschema::Validator;
 use perennial_engine::domain::Domain as _;
-use perennial_engine::ids::{Position, Seq, StreamId};
+use perennial_engine::ids::{Position, Seq, StreamId, Token};
 use perennial_engine::journal::{
     Batch, EventData, Hash, Journal as _, ProjectionDelta, RecordedEvent, StreamAppend, Which,
 };
 use perennial_engine::memory::MemoryJournal;
 use perennial_engine::projection::Reprojection;
+use perennial_views::model::audit::{AuditFilter, AuditKind};
 use perennial_views::model::backups::BackupProgress;
+use perennial_views::model::node::Condition;
 use perennial_views::model::plan::SpecPlans;
+use perennial_views::model::status::StatusView;
 use perennial_views::model::submission::SubmissionView;
 use perennial_views::model::workflow::WorkflowProgress;
 use perennial_views::query::Subject;
 use perennial_views::{QueryError, Views, schemas};
 use perennial_workflows::aggregate::address_pool::{AddressPoolEvent, address_pool_stream};
 use perennial_workflows::aggregate::backup_catalog::{BackupEvent, Carried, Failure};
+use perennial_workflows::aggregate::engine::{EngineEvent, engine_stream};
 use perennial_workflows::aggregate::inbox::Disposition;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::Event;
@@ -30,6 +34,7 @@ use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
 use perennial_workflows::model::signal::Cause;
 use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::name::Only;
 use perennial_workflows::view::history::Entry;
 use perennial_workflows::view::plan::{Assumption, Presence};
@@ -151,7 +156,7 @@ fn valid(schema: &str, answer: &impl Serialize) -> Value {
 #[tokio::test]
 async fn a_node_in_place_is_listed_and_shown_with_all_that_belongs_to_it() {
     let views = Script::whole().views().await;
-    let lines = views.nodes().await.unwrap();
+    let lines = views.nodes(NOW_MS).await.unwrap();
     valid("views/node-list", &lines);
     assert_eq!(lines.len(), 1);
     assert_eq!(
@@ -170,20 +175,108 @@ async fn a_node_in_place_is_listed_and_shown_with_all_that_belongs_to_it() {
 #[tokio::test]
 async fn a_stuck_workflow_is_named_in_the_list_in_the_node_and_by_itself() {
     let views = stuck().views().await;
-    let lines = views.nodes().await.unwrap();
+    let lines = views.nodes(NOW_MS).await.unwrap();
     assert_eq!(lines[0].state, "STUCK in replace");
     let view = views.node(&name("db-1"), NOW_MS).await.unwrap();
     valid("views/node-show", &view);
+    assert_eq!((view.condition, lines[0].condition), (Condition::Stuck, Condition::Stuck));
     let open = view.open.unwrap();
     assert_eq!(open.workflow, "db-1.2");
     assert_eq!(open.stuck.unwrap().needs, "name another subnet");
-    let shown = views.workflow(&workflow("db-1.2")).await.unwrap();
+    assert!(open.advice.needed);
+    assert_eq!(
+        open.advice.commands[..2],
+        ["perennial workflow resume db-1.2", "perennial workflow cancel db-1.2"]
+    );
+    let shown = views.workflow(&workflow("db-1.2"), NOW_MS).await.unwrap();
     valid("views/workflow-show", &shown);
     assert_eq!((shown.status.as_str(), shown.because.as_deref()), ("stuck", Some("no such subnet")));
     let open: Vec<_> = views.workflows(Which::Open).await.unwrap();
     valid("views/workflow-list", &open);
     assert_eq!(open.iter().map(|line| line.workflow.as_str()).collect::<Vec<_>>(), ["db-1.2"]);
     assert_eq!((open[0].status.as_str(), open[0].because.as_deref()), ("stuck", Some("no such subnet")));
+}
+
+/// The journal as it was when the second launch of `db-1.2` waited for its time.
+fn dry() -> Script {
+    let of = workflow("db-1.2").stream();
+    let mut script = Script::of_db_1(|stream, seq| *stream == of && seq == 4);
+    // EC2 has taken the old instance.
+    let launch =
+        script.0.iter().rev().find(|(stream, data, _)| *stream == of && data.body.contains("launch"));
+    let Event::Operation(OperationEvent::StepIntended { step, intent, .. }) =
+        Perennial::decode(&launch.unwrap().1).unwrap()
+    else {
+        panic!("a launch")
+    };
+    let refused = |token| {
+        let evidence = Evidence::NoCapacity {
+            code: "InsufficientInstanceCapacity".to_owned(),
+            message: "none".to_owned(),
+        };
+        OperationEvent::StepSettled { token: Token(token), step: step.clone(), evidence }
+    };
+    let again = |attempt, not_before_ms| OperationEvent::StepIntended {
+        step: step.clone(),
+        attempt,
+        intent: intent.clone(),
+        not_before_ms,
+        deadline_ms: u64::MAX,
+    };
+    for event in [refused(3), again(2, 0), refused(5), again(3, NOW_MS + 240_000)] {
+        script = script.then(&of, &Event::Operation(event));
+    }
+    script
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_capacity_says_what_was_asked_how_often_when_again_and_what_to_do() {
+    let views = dry().views().await;
+    let view = views.node(&name("db-1"), NOW_MS).await.unwrap();
+    valid("views/node-show", &view);
+    let open = view.open.unwrap();
+    let wait = open.capacity.unwrap();
+    assert_eq!((wait.refused, wait.pools.len(), wait.next_ms), (2, 1, Some(NOW_MS + 240_000)));
+    assert!(wait.first_ms < wait.last_ms && wait.last_refusal.ends_with(": InsufficientInstanceCapacity"));
+    assert_eq!(open.phase, "no capacity");
+    assert!(!open.advice.needed && open.advice.commands == ["perennial node apply -f db-1.yaml"]);
+    let left = open.remaining.unwrap();
+    assert!(left.whole_ms.is_some_and(|whole_ms| whole_ms > 10_000 && whole_ms <= left.total_ms), "{left:?}");
+    let slots: Vec<String> = open.volumes.iter().map(|volume| volume.slot.to_string()).collect();
+    assert_eq!(slots, ["root", "data"]);
+    assert!(
+        open.volumes.iter().all(|volume| volume.place.contains("the old instance")),
+        "{:?}",
+        open.volumes
+    );
+    let line = &views.nodes(NOW_MS).await.unwrap()[0];
+    assert_eq!((line.condition, line.doing.as_deref()), (Condition::Working, Some("no capacity")));
+    let status = StatusView::new(None, vec![line.clone()]);
+    assert_eq!((status.count(Condition::Working), status.trouble.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_history_says_when_no_engine_ran_and_whether_the_last_one_was_killed() {
+    let engine = engine_stream();
+    let started = |silent_since_ms| {
+        let version = "0.1.0".to_owned();
+        Event::Engine(EngineEvent::Started { version, process: 1, silent_since_ms })
+    };
+    let script = dry();
+    let at_ms = script.0.last().unwrap().2;
+    let script = script.then(&engine, &started(Some(at_ms)));
+    let views = script.then(&engine, &Event::Engine(EngineEvent::Stopped {})).views().await;
+    let story = views.story(&workflow("db-1.2")).await.unwrap();
+    let told: Vec<_> = story.unattended.iter().map(|absence| (absence.killed, absence.until_ms)).collect();
+    assert_eq!(told, [(true, Some(at_ms + 1_000)), (false, None)]);
+    assert_eq!((story.unattended[0].from_ms, story.unattended[1].from_ms), (at_ms, at_ms + 2_000));
+    let first = views.story(&workflow("db-1.1")).await.unwrap();
+    assert!(first.unattended.is_empty(), "it was over before");
+    let audit =
+        views.audit(&AuditFilter { kind: Some(AuditKind::Engine), ..AuditFilter::default() }).await.unwrap();
+    let whats: Vec<&str> = audit.lines.iter().map(|line| line.what.as_str()).collect();
+    assert_eq!(whats, ["engine started", "engine stopped"]);
+    valid("views/audit", &audit);
 }
 
 #[tokio::test]
@@ -194,7 +287,7 @@ async fn workflows_are_listed_in_the_order_in_which_they_were_started() {
     assert_eq!(lines.iter().map(|line| line.workflow.as_str()).collect::<Vec<_>>(), ["db-1.1", "db-1.2"]);
     assert!(lines[0].started_at_ms < lines[1].started_at_ms);
     assert!(views.workflows(Which::Open).await.unwrap().is_empty());
-    let shown = views.workflow(&workflow("db-1.2")).await.unwrap();
+    let shown = views.workflow(&workflow("db-1.2"), NOW_MS).await.unwrap();
     let json = valid("views/workflow-show", &shown);
     assert_eq!(shown.status, "finished");
     assert!(shown.steps.len() > 10 && shown.steps.iter().all(|step| step.evidence.is_some()));
@@ -386,7 +479,7 @@ async fn what_is_not_there_is_named() {
     let node = views.node(&name("db-2"), NOW_MS).await.unwrap_err();
     assert_eq!(node.to_string(), "there is no node db-2");
     assert_eq!(missing(node), (Subject::Node, "db-2".to_owned()));
-    let workflow_9 = views.workflow(&workflow("db-1.9")).await.unwrap_err();
+    let workflow_9 = views.workflow(&workflow("db-1.9"), NOW_MS).await.unwrap_err();
     assert_eq!(missing(workflow_9), (Subject::Workflow, "db-1.9".to_owned()));
     let story = views.story(&workflow("db-1.9")).await.unwrap_err();
     assert_eq!(missing(story), (Subject::Workflow, "db-1.9".to_owned()));
@@ -404,6 +497,6 @@ async fn a_stream_that_cannot_be_folded_is_named() {
         let appends = vec![StreamAppend { stream: stream.clone(), expected, events }];
         journal.append(Batch { appends, recorded_at_ms: 1, ..Batch::default() }).await.unwrap();
     }
-    let error = Views::new(Arc::new(journal)).workflow(&workflow("db-1.2")).await.unwrap_err();
+    let error = Views::new(Arc::new(journal)).workflow(&workflow("db-1.2"), NOW_MS).await.unwrap_err();
     assert!(matches!(&error, QueryError::Corrupt { stream: named, .. } if *named == stream), "{error:?}");
 }

@@ -294,6 +294,7 @@ async fn launch(
         key_name: spec.key_name.clone(),
         instance_profile: spec.instance_profile.clone(),
         user_data: spec.user_data.clone(),
+        metadata: Some(spec.metadata_options),
         tags: spec.tags.clone(),
     };
     match cloud.may_run_instances(&request).await {

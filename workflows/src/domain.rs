@@ -27,13 +27,14 @@ pub mod timers;
 pub mod volumes;
 
 use perennial_engine::domain::{
-    Decision, DecodeError, Domain, Illegal, Pace, Projected, Reads, Stamp, Waiting, World,
+    Append, Decision, DecodeError, Domain, Illegal, Pace, Projected, Reads, Stamp, Waiting, World,
 };
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::journal::EventData;
 
 use crate::aggregate::address_pool::AddressPool;
 use crate::aggregate::backup_catalog::BackupCatalog;
+use crate::aggregate::engine::{EngineEvent, EngineRuns, engine_stream};
 use crate::aggregate::inbox::InboxEntry;
 use crate::aggregate::installation::Installation;
 use crate::aggregate::node::Node;
@@ -50,6 +51,16 @@ use crate::model::operation_id::OperationId;
 use crate::operation::event::OperationEvent;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
+
+/// Whether an engine has started and not said that it ended.
+fn engine_runs(world: &World<State>) -> bool {
+    matches!(world.get(&engine_stream()), Some(State::Engine(EngineRuns { is_running: true })))
+}
+
+/// Something happened to the engine.
+fn of_the_engine(event: EngineEvent) -> Decision<Event, State> {
+    Decision::of(vec![Append::new(engine_stream(), vec![Event::Engine(event)])])
+}
 
 /// Perennial's domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +90,7 @@ impl Domain for Perennial {
             "backup" => State::BackupCatalog(BackupCatalog::default()),
             "address_pool" => State::AddressPool(AddressPool::default()),
             "installation" => State::Installation(Installation::default()),
+            "engine" => State::Engine(EngineRuns::default()),
             _ => State::Unknown,
         }
     }
@@ -105,6 +117,7 @@ impl Domain for Perennial {
             (State::Installation(installation), Event::Installation(event)) => {
                 installation.evolve(stamp, event).map(State::Installation)
             }
+            (State::Engine(runs), Event::Engine(event)) => runs.evolve(stamp, event).map(State::Engine),
             _ => illegal("the event does not belong to this stream"),
         }
     }
@@ -151,6 +164,13 @@ impl Domain for Perennial {
             Command::Move { place, requested_by } => {
                 Ok(Decision::of(Decider { world, now_ms, owner: &place.owner }.move_to(place, requested_by)?))
             }
+            Command::EngineStarted { version, process, silent_since_ms } => {
+                let silent_since_ms = silent_since_ms.filter(|_| engine_runs(world));
+                let (version, process) = (version.clone(), *process);
+                Ok(of_the_engine(EngineEvent::Started { version, process, silent_since_ms }))
+            }
+            Command::EngineStopped {} if !engine_runs(world) => Ok(Decision::nothing()),
+            Command::EngineStopped {} => Ok(of_the_engine(EngineEvent::Stopped {})),
             Command::Standing { node, newer, owner } => {
                 let view = Decider { world, now_ms, owner };
                 let subject = view.subject(node)?;
@@ -190,9 +210,11 @@ impl Domain for Perennial {
             State::Operation(Some(operation)) => operation_projection(operation),
             State::BackupCatalog(catalog) => catalog_projection(stream, catalog),
             State::AddressPool(pool) => pool_projection(pool),
-            State::Operation(None) | State::Inbox(_) | State::Installation(_) | State::Unknown => {
-                Projected::default()
-            }
+            State::Operation(None)
+            | State::Inbox(_)
+            | State::Installation(_)
+            | State::Engine(_)
+            | State::Unknown => Projected::default(),
         }
     }
 

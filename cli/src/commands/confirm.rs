@@ -17,6 +17,25 @@ pub(crate) fn needs_a_terminal(hint: &str) -> Result<(), Failure> {
         .hint(format!("say --yes{hint}")))
 }
 
+/// Whether a person is there who can be asked.
+pub(crate) fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks at the terminal whether to go on; where there is none, the command itself is the answer.
+///
+/// # Errors
+/// When the answer is no.
+pub(crate) fn agrees(question: &str, output: Output) -> Result<(), Failure> {
+    if !can_ask() {
+        return Ok(());
+    }
+    match ask(&format!("{question} [y/N]"), output)?.to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::failed("nothing was done: the answer was not yes")),
+    }
+}
+
 /// Asks a question at the terminal and gives the answer, without the white space around it.
 ///
 /// # Errors

@@ -272,7 +272,7 @@ impl Stage {
 
     fn say(&self, text: &str) -> Result<(), Failure> {
         match self.output.format {
-            Format::Table => self.output.text(text),
+            Format::Table | Format::Wide | Format::Name => self.output.text(text),
             Format::Json => {
                 self.output.say(text);
                 Ok(())

@@ -7,18 +7,19 @@ use perennial_engine::clock::Clock;
 use perennial_engine::queue::{Queue, QueueError};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
-use perennial_views::model::node::{BEHIND, WaitingStep};
+use perennial_views::model::node::{BEHIND, NodeLine};
+use perennial_views::model::progress::Progress;
 use perennial_views::model::server::{Server, check_tasks};
 use perennial_workflows::model::name::NodeName;
 
-use crate::commands::files;
 #[cfg(feature = "aws")]
 use crate::commands::preflight;
+use crate::commands::{files, present};
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
 use crate::installation::journal_file::{self, Holder};
 use crate::installation::{Installation, Role, status_file};
-use crate::output::{Output, doctor, words};
+use crate::output::{Output, doctor, screen, words};
 
 /// An event from further in the future than this was written under another clock.
 const SKEW_MAX_MS: u64 = 5_000;
@@ -70,7 +71,7 @@ pub(crate) async fn run(
     let config = &installation.config;
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
-    journal(config, &mut report).await;
+    journal(config, present::now_ms(installation).await, &mut report).await;
     for (name, role) in
         [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
     {
@@ -123,7 +124,7 @@ fn configuration(config: &Config, report: &mut DoctorReport) {
     }
 }
 
-async fn journal(config: &Config, report: &mut DoctorReport) {
+async fn journal(config: &Config, now_ms: u64, report: &mut DoctorReport) {
     let path = config.journal_path();
     let shown = path.display();
     let views = match journal_file::find(&path) {
@@ -136,20 +137,26 @@ async fn journal(config: &Config, report: &mut DoctorReport) {
         Ok(Some(head)) => {
             let position = head.position;
             report.ok("journal", format!("{shown}, {position} events, the last one's hash is right"));
-            clock(head.recorded_at_ms, report);
+            clock(head.recorded_at_ms, now_ms, report);
         }
         Err(error) => {
             report.fail("journal", Failure::from(error).message(), "run `perennial journal verify`");
         }
     }
-    troubles(&views, report).await;
+    let open = troubles(&views, now_ms, report).await;
     let server = match journal_file::holder(&path) {
         Holder::Server(process) => {
             report.ok("server", format!("running (process {process})"));
             Server::Running
         }
         Holder::Nobody => {
-            report.warn("server", "none runs on this journal", "start `perennial serve`");
+            match open {
+                0 => report.warn("server", "none runs on this journal", "start `perennial serve`"),
+                open => {
+                    let found = format!("none runs on this journal, and {open} workflows are open");
+                    report.fail("server", found, "start `perennial serve`");
+                }
+            }
             Server::Absent
         }
         Holder::Unknown(error) => {
@@ -198,34 +205,31 @@ fn room(data_dir: &std::path::Path) -> std::io::Result<()> {
     })
 }
 
-/// Nodes whose resources in the account are newer than the journal, and workflows that are stuck.
-async fn troubles(views: &Views, report: &mut DoctorReport) {
-    let nodes = match views.nodes().await {
+/// Nodes whose resources in the account are newer than the journal, nodes that are down, and workflows that
+/// are stuck. How many workflows are open.
+async fn troubles(views: &Views, now_ms: u64, report: &mut DoctorReport) -> usize {
+    let nodes = match views.nodes(now_ms).await {
         Ok(nodes) => nodes,
         Err(error) => {
-            return report.fail("nodes", Failure::from(error).message(), "run `perennial journal verify`");
+            report.fail("nodes", Failure::from(error).message(), "run `perennial journal verify`");
+            return 0;
         }
     };
-    let now_ms = Clock::system().now_ms();
+    let mut open = 0;
     for line in nodes.iter().filter(|line| line.operation.is_some()) {
+        open += 1;
         let Ok(name) = NodeName::parse(&line.name) else { continue };
-        let open = match views.node(&name, now_ms).await {
+        let check = format!("node {name}");
+        let progress = match views.node(&name, now_ms).await {
             Ok(node) => node.open,
             Err(error) => {
                 let failure = Failure::from(error);
-                report.fail(&format!("node {name}"), failure.message(), "run `perennial journal verify`");
+                report.fail(&check, failure.message(), "run `perennial journal verify`");
                 continue;
             }
         };
-        let Some(open) = open else { continue };
-        if let Some(stuck) = &open.stuck {
-            let found = format!("{} is stuck at {}: {}", open.workflow, stuck.step, stuck.because);
-            report.fail(&format!("node {}", line.name), found, &stuck.needs);
-        }
-        for WaitingStep { step, waits, .. } in open.waits.iter().filter(|_| open.stuck.is_none()) {
-            let found = format!("{} waits at {step}: {}", open.workflow, waits.because);
-            let to_do = if waits.by_itself { "it goes on by itself" } else { "look at what it waits for" };
-            report.warn(&format!("node {}", line.name), found, to_do);
+        if let Some(progress) = progress {
+            trouble_of(&check, line, &progress, now_ms, report);
         }
     }
     for line in nodes.iter().filter(|line| line.state == BEHIND) {
@@ -233,11 +237,39 @@ async fn troubles(views: &Views, report: &mut DoctorReport) {
         let to_do = "stop the server, look at `perennial journal adopt --dry-run`, then adopt";
         report.fail(&format!("node {}", line.name), found, to_do);
     }
+    open
+}
+
+/// What is wrong with a node that a workflow holds.
+fn trouble_of(check: &str, line: &NodeLine, open: &Progress, now_ms: u64, report: &mut DoctorReport) {
+    let workflow = &open.workflow;
+    let down = line.down.as_ref().map_or_else(String::new, |down| {
+        format!("down for {}; ", words::lasting(now_ms.saturating_sub(down.since_ms)))
+    });
+    if let Some(stuck) = &open.stuck {
+        let found = format!("{down}{workflow} is stuck at {}: {}", stuck.step, stuck.because);
+        return report.fail(check, found, &stuck.needs);
+    }
+    if let Some(wait) = &open.capacity {
+        let (pools, tried) = (wait.pools.join(", "), screen::tried(wait, now_ms));
+        let found = format!("{down}{workflow} waits for capacity: {pools} had none; {tried}");
+        return report.fail(
+            check,
+            found,
+            "it goes on by itself; or allow more types or on demand in its file",
+        );
+    }
+    for step in &open.steps {
+        if let Some(waits) = &step.waits {
+            let found = format!("{down}{workflow} waits at {}: {}", step.step, waits.because);
+            let to_do = if waits.by_itself { "it goes on by itself" } else { "look at what it waits for" };
+            report.warn(check, found, to_do);
+        }
+    }
 }
 
 /// Warns when the newest event was written under another clock.
-fn clock(newest_ms: u64, report: &mut DoctorReport) {
-    let now_ms = Clock::system().now_ms();
+fn clock(newest_ms: u64, now_ms: u64, report: &mut DoctorReport) {
     if newest_ms > now_ms + SKEW_MAX_MS {
         let ahead = words::length(newest_ms - now_ms);
         report.warn(

@@ -14,20 +14,27 @@ use perennial_workflows::view::plan::{Assumption, Presence};
 
 use crate::commands::args::{NameArgs, reasoned, slot};
 use crate::commands::submit::SubmitArgs;
-use crate::commands::{confirm, files, preflight, present, prune};
+use crate::commands::{apply, confirm, files, list, preflight, present, prune};
 use crate::failure::{Failure, chain};
 use crate::installation::Installation;
-use crate::output::{Output, backups, history, node, plan};
+use crate::output::{Output, backups, history, node, plan, words};
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Create a node, or change its specification
-    #[command(after_help = "Example: perennial node apply -f db-1.yaml --wait")]
-    Apply(ApplyArgs),
-    /// List the nodes
-    #[command(after_help = "Example: perennial node list --output json")]
-    List,
+    /// Create nodes, or change their specification
+    #[command(
+        after_help = "Example: perennial node apply -f db-1.yaml --wait\n         perennial node apply -f nodes/ --dry-run\n\nBefore a node is changed it shows the difference, and asks at a terminal."
+    )]
+    Apply(apply::ApplyArgs),
+    /// Show what node files would change
+    #[command(after_help = "Example: perennial node diff -f db-1.yaml")]
+    Diff(apply::DiffArgs),
+    /// List the nodes, those in trouble first
+    #[command(
+        after_help = "Example: perennial node list\n         perennial node list --state stuck,down -o name\n         perennial node list -l team=db --sort age -n 20 -o wide"
+    )]
+    List(list::NodeListArgs),
     /// Show one node: its instance, volumes and addresses
     #[command(after_help = "Example: perennial node show db-1")]
     Show(NameArgs),
@@ -36,7 +43,7 @@ pub(crate) enum NodeCommand {
     Plan(PlanArgs),
     /// Move the node to a new instance
     #[command(after_help = "Example: perennial node replace db-1 --reason 'new kernel' --wait")]
-    Replace(ReplaceArgs),
+    Replace(MoveArgs),
     /// Replace the instance; with --reimage the root volume too
     #[command(
         after_help = "Example: perennial node recycle db-1 --wait\n         perennial node recycle db-1 --reimage ami-0123456789abcdef0\n\nWith --reimage the node gets a new root volume from the image. The old one is\nretained but no longer used. Data volumes and the address stay."
@@ -51,7 +58,7 @@ pub(crate) enum NodeCommand {
     #[command(
         after_help = "Example: perennial node pause db-1 --wait\n\nA node that is being provisioned or replaced can be paused too: an instance\nthat was launched for it is terminated."
     )]
-    Pause(ReplaceArgs),
+    Pause(MoveArgs),
     /// Launch an instance for a paused node
     #[command(after_help = "Example: perennial node resume db-1 --wait")]
     Resume(ReplaceArgs),
@@ -76,19 +83,6 @@ pub(crate) enum NodeCommand {
     History(HistoryArgs),
 }
 
-/// Of `node apply`.
-#[derive(Debug, Args)]
-pub(crate) struct ApplyArgs {
-    /// The node file, YAML or JSON; - reads stdin
-    #[arg(long, short, value_name = "FILE")]
-    file: PathBuf,
-    /// Do not ask EC2 first whether it would take what the file asks for
-    #[arg(long)]
-    no_preflight: bool,
-    #[command(flatten)]
-    submit: SubmitArgs,
-}
-
 /// Of `node plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
@@ -106,7 +100,32 @@ pub(crate) struct PlanArgs {
     lost: bool,
 }
 
-/// Of `node replace`, `node backup` and others.
+/// Of what takes the node down for a while, or takes something from it.
+#[derive(Debug, Args)]
+pub(crate) struct ActArgs {
+    /// Only show what would happen
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask at the terminal
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Of `node replace` and `node pause`.
+#[derive(Debug, Args)]
+pub(crate) struct MoveArgs {
+    #[command(flatten)]
+    node: NameArgs,
+    /// The reason, for the history
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    act: ActArgs,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Of `node backup` and `node resume`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
@@ -129,6 +148,8 @@ pub(crate) struct RecycleArgs {
     /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
+    #[command(flatten)]
+    act: ActArgs,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -154,6 +175,8 @@ pub(crate) struct RestoreArgs {
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
+    act: ActArgs,
+    #[command(flatten)]
     submit: SubmitArgs,
 }
 
@@ -165,12 +188,11 @@ pub(crate) struct DeleteArgs {
     /// What to keep: a list of root, data, network, backups; or none; or all
     #[arg(long, value_name = "CLASSES", required = true, value_parser = keep)]
     keep: Keep,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    yes: bool,
     /// The reason, for the history
     #[arg(long)]
     reason: Option<String>,
+    #[command(flatten)]
+    act: ActArgs,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -217,20 +239,23 @@ pub(crate) async fn run(
     output: Output,
 ) -> Result<(), Failure> {
     match command {
-        NodeCommand::Apply(args) => {
-            let spec = files::node(&args.file)?;
-            if !args.no_preflight {
-                preflight::of_file(&spec, installation, output).await?;
-            }
-            let params = serde_json::json!({ "spec": spec });
-            args.submit.submit(installation, output, ("node.apply", Some(&spec.name)), params).await
-        }
-        NodeCommand::Replace(args) => plain("node.replace", args, installation, output).await,
+        NodeCommand::Apply(args) => apply::run(args, installation, output).await,
+        NodeCommand::Diff(args) => apply::show(args, installation, output).await,
+        NodeCommand::Replace(args) => moved("node.replace", args, installation, output).await,
         NodeCommand::Recycle(args) => {
             let mut params = reasoned(serde_json::json!({}), args.reason.as_deref());
             if let Some(image) = &args.reimage {
                 preflight::of_image(image, installation).await?;
                 params["reimage"] = image.to_string().into();
+            }
+            let takes = match &args.reimage {
+                Some(image) => {
+                    format!("gets a NEW ROOT from {image}; the present one is retained, and used no more")
+                }
+                None => "moves to another instance".to_owned(),
+            };
+            if !consent(&args.node.name, &args.act, &takes, installation, output).await? {
+                return Ok(());
             }
             let about = ("node.recycle", Some(&args.node.name));
             args.submit.submit(installation, output, about, params).await
@@ -239,10 +264,15 @@ pub(crate) async fn run(
             Some(new) => restore_as_new(args, new, installation, output).await,
             None => restore(args, installation, output).await,
         },
-        NodeCommand::Pause(args) => plain("node.pause", args, installation, output).await,
+        NodeCommand::Pause(args) => moved("node.pause", args, installation, output).await,
         NodeCommand::Resume(args) => plain("node.resume", args, installation, output).await,
         NodeCommand::Delete(args) => {
-            if !args.yes {
+            if args.act.dry_run {
+                let view =
+                    installation.views()?.node(&args.node.name, present::now_ms(installation).await).await?;
+                return output.show(&view, || node::deletion(&view, args.keep));
+            }
+            if !args.act.yes {
                 confirm_deletion(args, installation, output).await?;
             }
             let params = reasoned(serde_json::json!({ "keep": args.keep }), args.reason.as_deref());
@@ -252,21 +282,28 @@ pub(crate) async fn run(
         NodeCommand::Prune(args) => prune::run(args, installation, output).await,
         NodeCommand::Backup(args) => plain("node.backup", args, installation, output).await,
         NodeCommand::Backups(args) => {
-            let view = installation.views()?.backups(&args.name, present::now_ms(installation).await).await?;
+            let views = present::views(installation, output).await?;
+            let view = views.backups(&args.name, present::now_ms(installation).await).await?;
             output.show(&view, || backups::text(&view))
         }
-        NodeCommand::List => {
-            let lines = installation.views()?.nodes().await?;
-            output.show(&lines, || node::list(&lines))
-        }
+        NodeCommand::List(args) => list::nodes(args, installation, output).await,
         NodeCommand::Show(args) => {
             let now_ms = present::now_ms(installation).await;
-            let view = installation.views()?.node(&args.name, now_ms).await?;
+            let views = installation.views()?;
+            let mut view = match views.node(&args.name, now_ms).await {
+                Ok(view) => view,
+                Err(error) => return Err(present::failure(&views, error).await),
+            };
+            view.server = present::server(installation, &views).await;
             output.show(&view, || node::show(&view, now_ms))
         }
         NodeCommand::Plan(args) => show_plan(args, installation, output).await,
         NodeCommand::History(args) => {
-            let view = installation.views()?.history(&args.node.name, args.last).await?;
+            let views = present::views(installation, output).await?;
+            let view = match views.history(&args.node.name, args.last).await {
+                Ok(view) => view,
+                Err(error) => return Err(present::failure(&views, error).await),
+            };
             let now_ms = present::now_ms(installation).await;
             output.show(&view, || history::node(&view, now_ms))
         }
@@ -290,6 +327,53 @@ async fn confirm_deletion(
     Err(Failure::failed(format!("nothing was deleted: the answer was not {name}")))
 }
 
+/// Shows what an act would do, or asks at the terminal whether it is meant. Whether it is to be done.
+async fn consent(
+    name: &NodeName,
+    act: &ActArgs,
+    takes: &str,
+    installation: &Installation,
+    output: Output,
+) -> Result<bool, Failure> {
+    if !act.dry_run && (act.yes || !confirm::can_ask()) {
+        return Ok(true);
+    }
+    let views = installation.views()?;
+    let outage = views
+        .plan(name, Assumption::default())
+        .await
+        .ok()
+        .and_then(|plan| plan.story.outage.map(|outage| words::lasting(outage.length_ms(plan.total_ms))));
+    let outage =
+        outage.map_or_else(String::new, |outage| format!(" (a replacement's outage is about {outage})"));
+    let what = format!("{name} {takes}{outage}");
+    if act.dry_run {
+        output.text(&what)?;
+        return Ok(false);
+    }
+    confirm::agrees(&format!("{what}. Go on?"), output)?;
+    Ok(true)
+}
+
+/// Submits a workflow that takes the node down for a while.
+async fn moved(
+    workflow: &str,
+    args: &MoveArgs,
+    installation: &Installation,
+    output: Output,
+) -> Result<(), Failure> {
+    let takes = if workflow == "node.pause" {
+        "is DOWN from then on, until it is resumed: its instance is terminated, the rest is kept"
+    } else {
+        "moves to another instance"
+    };
+    if !consent(&args.node.name, &args.act, takes, installation, output).await? {
+        return Ok(());
+    }
+    let params = reasoned(serde_json::json!({}), args.reason.as_deref());
+    args.submit.submit(installation, output, (workflow, Some(&args.node.name)), params).await
+}
+
 /// Submits a workflow that has no parameter but a reason.
 async fn plain(
     workflow: &str,
@@ -302,6 +386,10 @@ async fn plain(
 }
 
 async fn restore(args: &RestoreArgs, installation: &Installation, output: Output) -> Result<(), Failure> {
+    let takes = format!("LOSES what was written after {}; the present volumes are retained", args.backup);
+    if !consent(&args.node.name, &args.act, &takes, installation, output).await? {
+        return Ok(());
+    }
     let params = serde_json::json!({ "backup": args.backup, "only": args.only });
     let params = reasoned(params, args.reason.as_deref());
     args.submit.submit(installation, output, ("node.restore", Some(&args.node.name)), params).await

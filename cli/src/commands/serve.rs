@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_engine::clock::Clock;
-use perennial_engine::engine::ExecuteError;
+use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::Head;
 use perennial_engine::limits::Limits;
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
+use perennial_views::Views;
 use perennial_workers::port::Cloud;
 use perennial_workers::service::{Parts, Service, ServiceError};
-use perennial_workflows::domain::command::Rejection;
+use perennial_workflows::domain::Perennial;
+use perennial_workflows::domain::command::{Command, Rejection};
 use perennial_workflows::model::installation::Place;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -26,6 +28,9 @@ use crate::output::{Format, Output};
 
 /// How many events of the simulated region wait for the queue.
 const EVENTS_MAX: usize = 1_000;
+
+/// How long the last event may take: an append takes milliseconds.
+const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs until SIGINT or SIGTERM; a second signal ends it at once.
 pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(), Failure> {
@@ -59,26 +64,36 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         sweep_every: config.sweep_every(),
     });
     service.bind().await.map_err(not_here)?;
+    let engine = service.engine();
+    began(&engine).await?;
     let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
     tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
-    let last_head = tokio::spawn(shipping.run(shipped, shutdown.clone()));
+    // The last head is that of the journal at its end, when nothing more is written.
+    let (last_is_written, at_the_end) = Shutdown::new();
+    let last_head = tokio::spawn(shipping.run(shipped, at_the_end));
     let mut running = tokio::spawn(Box::pin(service.run(shutdown)));
     ready(installation, output, &place)?;
     tokio::select! {
-        ended = &mut running => return ended_by_itself(ended),
+        ended = &mut running => {
+            ended_cleanly(&engine).await;
+            return ended_by_itself(ended);
+        }
         () = signals.next() => {}
     }
     info!("stopping: steps under way may finish, the rest is kept for the next start (again: stop at once)");
     trigger.ask();
     tokio::select! {
         ended = running => {
+            ended_cleanly(&engine).await;
+            last_is_written.ask();
             if let Err(error) = last_head.await {
                 warn!(%error, "BUG: the shipping of heads panicked");
             }
             ended_by_itself(ended)
         }
         () = signals.next() => {
+            ended_cleanly(&engine).await;
             warn!("stopped at once; the next start goes on with what was under way");
             Ok(())
         }
@@ -90,6 +105,27 @@ fn newest(noted: &[Head]) -> &[Head] {
     match noted.iter().enumerate().max_by_key(|(_, head)| head.position) {
         Some((at, _)) => &noted[at..=at],
         None => &[],
+    }
+}
+
+/// Writes into the journal that an engine runs, and since when nothing was done if the last one was killed.
+async fn began(engine: &Engine<Perennial>) -> Result<(), Failure> {
+    let last = Views::new(Arc::clone(engine.journal())).last_event_ms().await?;
+    let started = Command::EngineStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: std::process::id(),
+        silent_since_ms: last,
+    };
+    engine.execute(started).await.map(|_| ()).map_err(Failure::from)
+}
+
+/// Writes that it ends. Where that cannot be written, the next start counts it as killed.
+async fn ended_cleanly(engine: &Engine<Perennial>) {
+    let ends = engine.execute(Command::EngineStopped {});
+    match tokio::time::timeout(END_WITHIN, ends).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => warn!(error = chain(&error), "the end could not be written"),
+        Err(_) => warn!("the end could not be written in time"),
     }
 }
 
@@ -108,7 +144,7 @@ pub(crate) fn ended_by_itself(
 fn ready(installation: &Installation, output: Output, place: &str) -> Result<(), Failure> {
     let config = &installation.config;
     match output.format {
-        Format::Table => {
+        Format::Table | Format::Wide | Format::Name => {
             let queues = &config.queues;
             output.text(&format!(
                 "ready: {place}, owner {}, data {}, submissions {}, interruptions {}, steps {}",

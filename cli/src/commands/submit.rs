@@ -20,6 +20,7 @@ use crate::commands::args::duration;
 use crate::commands::watch::{LOOK_EVERY, Progress, watch};
 use crate::failure::Failure;
 use crate::installation::config::QueueKind;
+use crate::installation::journal_file::{self, Holder};
 use crate::installation::{Installation, Role};
 use crate::output::{Output, words};
 
@@ -27,12 +28,18 @@ use crate::output::{Output, words};
 /// trouble.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(5);
 
+/// How long a command without `--wait` waits for the answer: a running server gives it within milliseconds.
+const ANSWER_SOON: Duration = Duration::from_secs(2);
+
 /// Of every command that submits something.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitArgs {
     /// Wait until it is done or stuck, and show the progress
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Do not wait two seconds for the server's answer; print the submission's id
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
     /// How long --wait waits, such as 90s, 30m or 2h
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
@@ -101,13 +108,7 @@ impl SubmitArgs {
         let queue = installation.queue(Role::Submissions).await?;
         queue.send(vec![Outgoing::now(body)]).await?;
         if !self.wait {
-            let view = SubmissionView {
-                submission: id.clone(),
-                disposition: None,
-                workflow: None,
-                state: "sent".to_owned(),
-            };
-            return output.show(&view, || id);
+            return self.answered_soon(installation, output, &submission).await;
         }
         output.say(&format!("submitted {id}"));
         let expected = Expected::of(&submission.work);
@@ -136,6 +137,60 @@ impl SubmitArgs {
             disposition: Some(disposition),
             workflow,
             state: state.to_owned(),
+        };
+        output.show(&view, || text)
+    }
+}
+
+impl SubmitArgs {
+    /// Tells what the server says to a submission, if it says it soon.
+    async fn answered_soon(
+        &self,
+        installation: &Installation,
+        output: Output,
+        submission: &Submission,
+    ) -> Result<(), Failure> {
+        let id = submission.id.to_string();
+        let sent = |id: &str| SubmissionView {
+            submission: id.to_owned(),
+            disposition: None,
+            workflow: None,
+            state: "sent".to_owned(),
+        };
+        if self.no_wait {
+            return output.show(&sent(&id), || id.clone());
+        }
+        let is_here = installation.config.queues.submissions.kind == QueueKind::Embedded;
+        if is_here && matches!(journal_file::holder(&installation.config.journal_path()), Holder::Nobody) {
+            return output.show(&sent(&id), || {
+                format!("{id}: kept in the queue until a server runs: `perennial serve`")
+            });
+        }
+        let soon = disposition(installation, output, submission);
+        let Ok(answer) = tokio::time::timeout(ANSWER_SOON, soon).await else {
+            return output.show(&sent(&id), || {
+                format!("{id}: sent, not answered yet: `perennial submission show {id}`")
+            });
+        };
+        let (_, disposition) = answer?;
+        if !disposition.is_accepted() {
+            return Err(refused(&id, &disposition));
+        }
+        let workflow = match &disposition {
+            Disposition::Started { operation }
+            | Disposition::Joined { operation }
+            | Disposition::Amended { operation, .. } => Some(operation.clone()),
+            _ => None,
+        };
+        let follow = workflow
+            .as_ref()
+            .map_or_else(String::new, |workflow| format!("; follow it: perennial workflow watch {workflow}"));
+        let text = format!("{id}: {disposition}{follow}");
+        let view = SubmissionView {
+            submission: id,
+            disposition: Some(disposition),
+            workflow,
+            state: "accepted".to_owned(),
         };
         output.show(&view, || text)
     }
@@ -218,11 +273,11 @@ async fn follow(
         | Disposition::Joined { operation }
         | Disposition::Amended { operation, .. } => {
             let mut operation = operation.clone();
-            let mut outcome = watch(&views, output, Progress::Aside, &operation).await?;
+            let mut outcome = watch((&views, installation), output, Progress::Aside, &operation).await?;
             // A deletion that had to end another workflow first begins with that one's end.
             if expected == Expected::Deleted && outcome == Outcome::Paused {
                 operation = operation.next();
-                outcome = watch(&views, output, Progress::Aside, &operation).await?;
+                outcome = watch((&views, installation), output, Progress::Aside, &operation).await?;
             }
             if !expected.is_met_by(outcome) {
                 return Err(Failure::failed(format!("workflow {operation} ended {outcome}")));

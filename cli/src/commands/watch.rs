@@ -5,15 +5,21 @@ use std::time::Duration;
 use perennial_engine::clock::Clock;
 use perennial_engine::ids::Seq;
 use perennial_views::Views;
+use perennial_views::model::progress::Progress as WorkflowState;
 use perennial_views::model::workflow::{WatchedEvent, WorkflowProgress};
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
 
+use crate::commands::present;
 use crate::failure::Failure;
+use crate::installation::Installation;
 use crate::output::narrator::Narrator;
-use crate::output::{Format, Output, words};
+use crate::output::{Format, Output, screen, words};
 
 /// Between two looks at the journal. A person does not feel it, and a look costs under a millisecond.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// In how many looks the open steps are told, on a terminal: once a second.
+const TOLD_EVERY: u32 = 10;
 
 /// In how many looks one is at the node as well, whose journal may be behind the account.
 const BEHIND_EVERY: u32 = 10;
@@ -45,7 +51,7 @@ async fn not_behind(views: &Views, id: &OperationId) -> Result<(), Failure> {
 
 /// Prints a workflow's events as they come, until it is over (good), or waits for a person (a failure).
 pub(crate) async fn watch(
-    views: &Views,
+    (views, installation): (&Views, &Installation),
     output: Output,
     progress: Progress,
     id: &OperationId,
@@ -55,13 +61,18 @@ pub(crate) async fn watch(
     let mut began_ms = None;
     let mut narrator = Narrator::default();
     let mut looks = 0_u32;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        for event in watch.next_events().await? {
+        let events = watch.next_events().await?;
+        if !events.is_empty() {
+            output.say_for_now("");
+        }
+        for event in events {
             let began_ms = *began_ms.get_or_insert(event.line.recorded_at_ms);
             let text = told(&mut narrator, id, &event, began_ms);
             match (progress, output.format, text) {
                 (Progress::Data, Format::Json, _) => output.json_line(&event.line)?,
-                (Progress::Data, Format::Table, Some(text)) => output.text(&text)?,
+                (Progress::Data, _, Some(text)) => output.words(&text)?,
                 (Progress::Aside, _, Some(text)) => output.say(&text),
                 (_, _, None) => {}
             }
@@ -80,15 +91,41 @@ pub(crate) async fn watch(
         if looks.is_multiple_of(BEHIND_EVERY) {
             not_behind(views, id).await?;
         }
+        if looks.is_multiple_of(TOLD_EVERY) && looks > 0 {
+            let now_ms = present::now_ms(installation).await;
+            if let Some(open) = views.progress(id, now_ms).await? {
+                output.say_for_now(&live(&open, began_ms.unwrap_or(now_ms), now_ms));
+            }
+        }
         looks += 1;
-        clock.sleep(LOOK_EVERY).await;
+        tokio::select! {
+            () = clock.sleep(LOOK_EVERY) => {}
+            _ = &mut interrupted => {
+                output.say_for_now("");
+                return Err(Failure::interrupted(format!("{id} goes on without you; follow it: perennial workflow watch {id}")));
+            }
+        }
     }
+}
+
+/// The open steps of a workflow, in one line.
+fn live(open: &WorkflowState, began_ms: u64, now_ms: u64) -> String {
+    let at = words::offset(now_ms.saturating_sub(began_ms));
+    let what = match &open.capacity {
+        Some(wait) => format!("no capacity; {}", screen::tried(wait, now_ms)),
+        None => {
+            let steps: Vec<String> =
+                open.steps.iter().take(2).map(|step| screen::under_way(step, now_ms)).collect();
+            steps.join(" · ")
+        }
+    };
+    format!(" {at:>9}  … {what}")
 }
 
 /// An event in words, with the time since the workflow began.
 fn told(narrator: &mut Narrator, id: &OperationId, event: &WatchedEvent, began_ms: u64) -> Option<String> {
     let (name, what) = narrator.narrate(id, Seq(event.line.seq), &event.event)?;
-    let at = words::length(event.line.recorded_at_ms.saturating_sub(began_ms));
-    let head = format!(" {:>9}  {name:<16} ", format!("+{at}"));
+    let at = words::offset(event.line.recorded_at_ms.saturating_sub(began_ms));
+    let head = format!(" {at:>9}  {name:<16} ");
     Some(words::wrapped(&head, &what, 12))
 }

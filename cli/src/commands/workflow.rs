@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use perennial_engine::journal::Which;
 use perennial_workflows::model::backup_id::BackupId;
 use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::model::volume::Slot;
@@ -11,10 +10,10 @@ use perennial_workflows::model::volume::Slot;
 use crate::commands::args::slot;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::watch::{Progress, watch};
-use crate::commands::{files, present};
+use crate::commands::{files, list, present};
 use crate::failure::Failure;
 use crate::installation::Installation;
-use crate::output::{Format, Output, history, workflow};
+use crate::output::{Format, Output, workflow};
 
 /// What can be done with workflows.
 #[derive(Debug, Subcommand)]
@@ -22,9 +21,11 @@ pub(crate) enum WorkflowCommand {
     /// Submit a message from a file, as a program would send it
     #[command(after_help = "Example: perennial workflow submit -f replace-db-1.json --wait")]
     Submit(FileArgs),
-    /// List the workflows
-    #[command(after_help = "Example: perennial workflow list --open")]
-    List(ListArgs),
+    /// List the workflows, the newest last
+    #[command(
+        after_help = "Example: perennial workflow list --open\n         perennial workflow list --node db-1 --kind replace --since 24h -n 20"
+    )]
+    List(list::WorkflowListArgs),
     /// Show one workflow with all its steps
     #[command(after_help = "Example: perennial workflow show db-1.3")]
     Show(IdArgs),
@@ -51,14 +52,6 @@ pub(crate) struct FileArgs {
     file: PathBuf,
     #[command(flatten)]
     submit: SubmitArgs,
-}
-
-/// Of `workflow list`.
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// Only workflows that are running or stuck
-    #[arg(long)]
-    open: bool,
 }
 
 /// A workflow's id.
@@ -109,16 +102,12 @@ pub(crate) async fn run(
             complete(&mut message, &args.submit);
             args.submit.send(installation, output, &message).await
         }
-        WorkflowCommand::List(args) => {
-            let which = if args.open { Which::Open } else { Which::All };
-            let lines = installation.views()?.workflows(which).await?;
-            output.show(&lines, || workflow::list(&lines))
-        }
+        WorkflowCommand::List(args) => list::workflows(args, installation, output).await,
         WorkflowCommand::Show(args) => show(&args.id, installation, output).await,
         WorkflowCommand::Watch(args) => {
-            let views = installation.views()?;
-            views.workflow(&args.id).await?;
-            watch(&views, output, Progress::Data, &args.id).await.map(drop)
+            let views = present::views(installation, output).await?;
+            views.story(&args.id).await?;
+            watch((&views, installation), output, Progress::Data, &args.id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
             let mut params =
@@ -152,12 +141,12 @@ fn complete(message: &mut serde_json::Value, submit: &SubmitArgs) {
 }
 
 async fn show(id: &OperationId, installation: &Installation, output: Output) -> Result<(), Failure> {
-    let views = installation.views()?;
-    match output.format {
-        Format::Json => output.json(&views.workflow(id).await?),
-        Format::Table => {
-            let now_ms = present::now_ms(installation).await;
-            output.text(&history::workflow(&views.story(id).await?, now_ms))
-        }
+    let views = present::views(installation, output).await?;
+    let now_ms = present::now_ms(installation).await;
+    let view = views.workflow(id, now_ms).await?;
+    if output.format == Format::Json {
+        return output.json(&view);
     }
+    let story = views.story(id).await?;
+    output.show(&view, || workflow::show(&view, &story, now_ms))
 }

@@ -1,21 +1,29 @@
-//! The only place that prints. Data goes to stdout, everything said about it to stderr; no colours.
+//! The only place that prints. Data goes to stdout, everything said about it to stderr.
+//!
+//! On a terminal lines are as wide as it is; in a pipe a row is a line, however long. `COLUMNS` overrides both.
 
 pub(crate) mod address_pool;
+pub(crate) mod audit;
 pub(crate) mod backups;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod journal;
+mod moments;
 pub(crate) mod narrator;
 pub(crate) mod node;
+pub(crate) mod paint;
 pub(crate) mod plan;
 pub(crate) mod prune;
 #[cfg(feature = "region")]
 pub(crate) mod region;
 pub(crate) mod safe;
+pub(crate) mod screen;
+pub(crate) mod status;
 pub(crate) mod words;
 pub(crate) mod workflow;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
@@ -24,11 +32,24 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// No table is wider than a terminal of the usual width.
-pub(crate) const WIDTH: u16 = 80;
+/// The width of a terminal that does not say its own.
+const WIDTH: usize = 80;
 
-/// The longest cell that is never broken: an id, a moment, a name.
-const WHOLE_MAX: u16 = 24;
+/// A column of words is never narrower than this, so that an id fits; a row that needs more is wider than the
+/// terminal.
+const WORDS_MIN: u16 = 20;
+
+/// How wide a line may be: as the terminal is, or as `COLUMNS` says; without a bound in a pipe.
+pub(crate) fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    if let Some(columns) = said.filter(|columns| *columns > 0) {
+        return Some(columns);
+    }
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    Some(terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0)))
+}
 
 /// The form of what a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -36,8 +57,12 @@ pub(crate) enum Format {
     /// For people.
     #[default]
     Table,
+    /// The same, with every column.
+    Wide,
     /// For programs: one document; of events one per line.
     Json,
+    /// Of a list: one name a line.
+    Name,
 }
 
 /// Where a command's results go.
@@ -47,6 +72,8 @@ pub(crate) struct Output {
     pub(crate) format: Format,
     /// Whether what may be secret is shown.
     pub(crate) secrets: bool,
+    /// Whether tables and words get colours.
+    pub(crate) colours: bool,
 }
 
 impl Output {
@@ -55,15 +82,41 @@ impl Output {
         print(&safe::text(text))
     }
 
+    /// Prints words for people, with colours where they are wanted.
+    pub(crate) fn words(self, text: &str) -> Result<(), Failure> {
+        if self.colours { self.text(&paint::painted(text)) } else { self.text(text) }
+    }
+
+    /// Says something that is replaced by the next thing that is said; only on a terminal.
+    pub(crate) fn say_for_now(self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
+            let line: String = text.chars().take(width.saturating_sub(1)).collect();
+            let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+        }
+    }
+
+    /// Clears the terminal before a picture that follows another one; in a pipe they follow each other.
+    pub(crate) fn clear(self) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        if !stdout.is_terminal() {
+            return Ok(());
+        }
+        written(write!(stdout, "\x1b[2J\x1b[H").and_then(|()| stdout.flush()))
+    }
+
     /// Prints a value as JSON.
     pub(crate) fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value).map_err(Failure::internal)?;
+        let value = moments::beside(serde_json::to_value(value).map_err(Failure::internal)?);
+        let text = serde_json::to_string_pretty(&value).map_err(Failure::internal)?;
         print(&safe::json(&self.shown(text)))
     }
 
     /// Prints a value as one line of JSON.
     pub(crate) fn json_line<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string(value).map_err(Failure::internal)?;
+        let value = moments::beside(serde_json::to_value(value).map_err(Failure::internal)?);
+        let text = serde_json::to_string(&value).map_err(Failure::internal)?;
         print(&safe::json(&self.shown(text)))
     }
 
@@ -80,7 +133,8 @@ impl Output {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.json(value),
-            Format::Table => self.text(&text()),
+            Format::Table | Format::Wide => self.words(&text()),
+            Format::Name => Err(Failure::user("only a list has names: `--output name` is of no use here")),
         }
     }
 
@@ -115,10 +169,11 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
     })
 }
 
-/// A table of at most [`WIDTH`] columns. Columns named in `right` hold numbers.
+/// A table. Columns named in `right` hold numbers. Everything but the last column stays whole: ids, names and
+/// times; the words of the last one are broken where the line ends.
 pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    table.load_style(presets::NOTHING);
     if !header.is_empty() {
         table.set_header(header.iter().map(Cell::new));
     }
@@ -128,10 +183,21 @@ pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
     }
     let last = table.column_count().saturating_sub(1);
     let widths = table.column_max_content_widths();
+    let whole: u16 = widths.iter().take(last).map(|width| width.saturating_add(2)).sum();
+    let words = widths.last().copied().unwrap_or_default();
+    match width() {
+        Some(width) if usize::from(whole) + usize::from(words) > width => {
+            let width = u16::try_from(width).unwrap_or(u16::MAX);
+            let left = width.saturating_sub(whole).max(WORDS_MIN.min(words));
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(whole.saturating_add(left));
+        }
+        _ => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if index == last { 0 } else { 2 }));
-        // Ids and times stay whole; what is told about them is broken.
-        if index != last && widths.get(index).is_some_and(|width| *width <= WHOLE_MAX) {
+        if index != last {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
         if right.contains(&index) {
@@ -139,6 +205,17 @@ pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
         }
     }
     table.trim_fmt()
+}
+
+/// The widths that a row of these cells would have, to choose columns by.
+pub(crate) fn fits(header: &[&str], rows: &[Vec<String>]) -> bool {
+    let Some(width) = width() else { return true };
+    let longest = |index: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
+        cells.chain([header[index].chars().count()]).max().unwrap_or_default()
+    };
+    let whole: usize = (0..header.len()).map(|index| longest(index) + 2).sum();
+    whole.saturating_sub(2) <= width
 }
 
 /// Two columns: names and values.

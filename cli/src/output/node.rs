@@ -1,53 +1,121 @@
 //! Nodes for people.
 
-use perennial_views::model::node::{NodeLine, NodeView, WaitingStep};
+use perennial_views::model::node::{Condition, NodeLine, NodeView};
 use perennial_workflows::model::resources::Resources;
 use perennial_workflows::model::restore::Keep;
 use perennial_workflows::model::volume::Slot;
 use serde::Serialize;
 
-use crate::output::{backups, history, pairs, prune, table, words};
+use crate::output::{backups, fits, history, pairs, prune, screen, table, words};
 
 /// Names and values, in order.
 type Rows = Vec<(&'static str, String)>;
 
-/// The nodes.
-pub(crate) fn list(lines: &[NodeLine]) -> String {
+/// Which columns a list of nodes has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// As many as fit.
+    Fitting,
+    /// All of them.
+    Wide,
+}
+
+/// The columns of a list of nodes, in order; those that are left out first where the line is short.
+const COLUMNS: [(&str, u8); 9] = [
+    ("NODE", 9),
+    ("STATE", 9),
+    ("SINCE", 6),
+    ("GEN", 1),
+    ("INSTANCE", 5),
+    ("TYPE", 3),
+    ("MARKET", 2),
+    ("ZONE", 2),
+    ("ADDRESS", 4),
+];
+
+/// The importance of the columns that only a wide list has.
+const WIDE_ONLY: u8 = 2;
+
+/// Columns of this importance stay, however short the line is.
+const LAST_TO_GO: u8 = 6;
+
+/// The nodes, under a line that counts them.
+pub(crate) fn list(lines: &[NodeLine], shown: &[&NodeLine], columns: Columns, now_ms: u64) -> String {
     if lines.is_empty() {
         return "no nodes yet: `perennial node apply -f FILE` makes one".to_owned();
     }
-    table(
-        &["NODE", "STATE", "GEN", "INSTANCE", "TYPE", "ADDRESS"],
-        &[2],
-        lines.iter().map(|line| {
-            let carrier = line.carrier.as_ref();
-            let address = line.address.or_else(|| carrier.map(|carrier| carrier.private_ip));
-            vec![
-                line.name.clone(),
-                line.state.clone(),
-                line.generation.to_string(),
-                carrier.map_or_else(|| "-".to_owned(), |carrier| carrier.instance.to_string()),
-                carrier.map_or_else(|| "-".to_owned(), |carrier| carrier.instance_type.clone()),
-                address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
-            ]
-        }),
-    )
+    format!("{}\n\n{}", summary(lines, shown.len()), rows(shown, columns, now_ms))
 }
 
-/// One node with all that belongs to it.
+/// The nodes, one a row.
+pub(crate) fn rows(shown: &[&NodeLine], columns: Columns, now_ms: u64) -> String {
+    let cells: Vec<Vec<String>> = shown.iter().map(|line| row(line, now_ms)).collect();
+    let mut least = if columns == Columns::Wide { 0 } else { WIDE_ONLY + 1 };
+    loop {
+        let chosen: Vec<usize> = (0..COLUMNS.len()).filter(|index| COLUMNS[*index].1 >= least).collect();
+        let header: Vec<&str> = chosen.iter().map(|index| COLUMNS[*index].0).collect();
+        let rows: Vec<Vec<String>> =
+            cells.iter().map(|row| chosen.iter().map(|index| row[*index].clone()).collect()).collect();
+        if columns == Columns::Wide || least >= LAST_TO_GO || fits(&header, &rows) {
+            return table(&header, &[], rows);
+        }
+        least += 1;
+    }
+}
+
+fn row(line: &NodeLine, now_ms: u64) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    // What carried a node that is down is gone.
+    let carrier = line.carrier.as_ref().filter(|_| line.down.is_none());
+    let address = line.address.or_else(|| carrier.map(|carrier| carrier.private_ip));
+    let is_told = !matches!(line.condition, Condition::Stuck | Condition::Behind);
+    let doing =
+        line.doing.as_ref().filter(|_| is_told).map_or_else(String::new, |doing| format!(": {doing}"));
+    let since = line.since_ms.map(|since_ms| words::age(now_ms.saturating_sub(since_ms)));
+    vec![
+        line.name.clone(),
+        format!("{}{doing}", line.state),
+        or_dash(since),
+        line.generation.to_string(),
+        or_dash(carrier.map(|carrier| carrier.instance.to_string())),
+        or_dash(carrier.map(|carrier| carrier.instance_type.clone())),
+        or_dash(carrier.map(|carrier| carrier.market.to_string())),
+        or_dash(line.zone.clone()),
+        or_dash(address.map(|address| address.to_string())),
+    ]
+}
+
+/// How many nodes there are of each condition, worst first.
+pub(crate) fn summary(lines: &[NodeLine], shown: usize) -> String {
+    let count = |condition| lines.iter().filter(|line| line.condition == condition).count();
+    let parts: Vec<String> =
+        Condition::ALL.into_iter().filter_map(|condition| counted(condition, count(condition))).collect();
+    let is_part = shown < lines.len();
+    let part = if is_part { format!("  ({shown} of {} shown)", lines.len()) } else { String::new() };
+    format!("{}{part}", parts.join(" · "))
+}
+
+/// How many nodes are of a condition, if any is.
+pub(crate) fn counted(condition: Condition, number: usize) -> Option<String> {
+    let loud = matches!(condition, Condition::Behind | Condition::Stuck | Condition::Down);
+    let word = if loud { condition.words().to_uppercase() } else { condition.words().to_owned() };
+    (number > 0).then(|| format!("{word} {number}"))
+}
+
+/// One node with all that belongs to it: first what a person must know, then the details.
 pub(crate) fn show(view: &NodeView, now_ms: u64) -> String {
     let resources = &view.resources;
-    let mut rows = state(view, now_ms);
+    let mut rows = state(view);
     rows.extend(place(view));
     rows.extend(volumes(resources));
-    if resources.carrier.is_some() {
+    if resources.carrier.is_some() && view.down.is_none() {
         rows.extend(history::losses(&resources.recovery_points).into_iter().map(|loss| ("last loss", loss)));
     }
     if !view.deleted || !view.backups.backups.is_empty() {
         rows.extend(backups::rows(&view.backups));
     }
     rows.extend(remains(view, now_ms));
-    pairs(rows)
+    format!("{}\n\n{}", screen::of(view, now_ms), pairs(rows))
 }
 
 /// What a deletion that keeps these classes takes away, and what it leaves.
@@ -75,40 +143,9 @@ pub(crate) fn deletion(view: &NodeView, keep: Keep) -> String {
     pairs(rows)
 }
 
-/// What it is doing, and what it should be.
-fn state(view: &NodeView, now_ms: u64) -> Rows {
-    let mut rows = vec![("node", view.name.to_string())];
-    let open = view.open.as_ref();
-    let state = match open {
-        Some(open) => match &open.stuck {
-            Some(stuck) => format!("STUCK in {} {}: {}", open.kind, open.workflow, stuck.because),
-            None => format!("{} {}: {}", open.kind, open.workflow, open.open_steps.join(", ")),
-        },
-        None => view.at_rest().to_owned(),
-    };
-    rows.push(("state", state));
-    if let Some(down) = &view.down {
-        let lasts = words::length(now_ms.saturating_sub(down.since_ms));
-        let since = words::time(down.since_ms);
-        rows.push(("DOWN", format!("for {lasts}, since {since}: {}", down.because)));
-    }
-    if let Some(stuck) = open.and_then(|open| open.stuck.as_ref()) {
-        rows.push(("needs", stuck.needs.clone()));
-    }
-    for WaitingStep { step, since_ms, waits } in open.into_iter().flat_map(|open| &open.waits) {
-        let since = words::time(*since_ms);
-        rows.push(("waits for", format!("{step}, since {since}: {}", waits.because)));
-    }
-    for newer in &view.newer {
-        rows.push(("BEHIND", newer.clone()));
-    }
-    if !view.newer.is_empty() {
-        rows.push((
-            "needs",
-            "the journal is older than the world: stop the server, then `perennial journal adopt --dry-run`"
-                .to_owned(),
-        ));
-    }
+/// What it should be.
+fn state(view: &NodeView) -> Rows {
+    let mut rows = Rows::new();
     rows.push(("generation", view.generation.to_string()));
     rows.push(("changed", words::time(view.changed_at_ms)));
     if let Some(spec) = &view.spec {
@@ -135,7 +172,8 @@ fn place(view: &NodeView) -> Rows {
     let mut rows = Rows::new();
     if let Some(carrier) = &resources.carrier {
         let zone = resources.placement.as_ref().map_or_else(String::new, |place| format!(", {}", place.zone));
-        rows.push(("instance", carrier.instance.to_string()));
+        let gone = if view.down.is_some() { " (gone, or about to be)" } else { "" };
+        rows.push(("instance", format!("{}{gone}", carrier.instance)));
         rows.push(("", format!("{} {}{zone}", carrier.instance_type, carrier.market)));
         rows.push(("its address", format!("{} on {}", carrier.private_ip, carrier.interface)));
     }

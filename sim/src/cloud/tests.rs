@@ -33,6 +33,7 @@ fn request(region: &SimRegion, token: &str) -> LaunchRequest {
         suppress: Vec::new(),
         key_name: None,
         instance_profile: None,
+        metadata: None,
         user_data: None,
         tags: Tags::new(),
     }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use perennial_workers::port::{LaunchNetwork, LaunchRequest, Tags};
 use perennial_workflows::model::aws::{GroupId, ImageId, InterfaceId, Market, SnapshotId, SubnetId};
+use perennial_workflows::model::metadata::MetadataOptions;
 use serde::{Deserialize, Serialize};
 
 /// The parameters of RunInstances.
@@ -148,6 +149,9 @@ impl From<&LaunchRequest> for RunInstances {
             device: root.device.clone(),
             size_gib: root.size_gib,
             volume_type: root.volume_type.clone(),
+            iops: root.iops,
+            throughput: root.throughput,
+            encrypted: root.encrypted,
             ..DeviceMapping::default()
         });
         let data = request.volumes.iter().map(|volume| DeviceMapping {
@@ -184,9 +188,21 @@ impl From<&LaunchRequest> for RunInstances {
             instance_profile: request.instance_profile.clone(),
             user_data: request.user_data.clone(),
             tags: request.tags.clone().into(),
-            more: LaunchExtras::default(),
+            more: LaunchExtras {
+                metadata: request.metadata.as_ref().map(metadata).unwrap_or_default(),
+                ..LaunchExtras::default()
+            },
         }
     }
+}
+
+/// EC2's names and words of the metadata options.
+fn metadata(options: &MetadataOptions) -> BTreeMap<String, String> {
+    let MetadataOptions { http_tokens, hop_limit, instance_tags } = options;
+    let mut said = BTreeMap::from([("HttpTokens".to_owned(), http_tokens.word().to_owned())]);
+    said.extend(hop_limit.map(|hops| ("HttpPutResponseHopLimit".to_owned(), hops.to_string())));
+    said.extend(instance_tags.then(|| ("InstanceMetadataTags".to_owned(), "enabled".to_owned())));
+    said
 }
 
 /// The parameters of ModifyVolume. Absent values stay as they are.

@@ -657,6 +657,7 @@ impl Driver {
                 .collect(),
             key_name: None,
             instance_profile: None,
+            metadata: None,
             user_data: None,
             tags: Tags::new(),
         });

@@ -4,14 +4,18 @@
 //! epoch (`…_at_ms`), lengths of time are milliseconds (`…_ms`).
 
 pub mod address_pool;
+pub mod audit;
 pub mod backups;
+pub mod diff;
 pub mod doctor;
 pub mod history;
 pub mod journal;
 pub mod node;
 pub mod plan;
+pub mod progress;
 pub mod prune;
 pub mod server;
+pub mod status;
 pub mod submission;
 pub mod waits;
 pub mod workflow;

@@ -1,5 +1,7 @@
 //! Nodes: what they should be and what they are.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use perennial_workflows::aggregate::backup_catalog::Carried;
@@ -7,15 +9,17 @@ use perennial_workflows::aggregate::node::{Node, Noted};
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind};
-use perennial_workflows::model::resources::{Carrier, Resources};
+use perennial_workflows::model::resources::{Carrier, RecoveryPoint, Resources};
 use perennial_workflows::model::signal::Signal;
-use perennial_workflows::operation::state::{Operation, Status, StepRecord};
+use perennial_workflows::operation::state::Operation;
 use perennial_workflows::spec::node::{DataVolumeSpec, NodeSpec};
+use perennial_workflows::view::history::Story;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::backups::BackupsView;
-use crate::model::waits::WaitsView;
+use crate::model::progress::Progress;
+use crate::model::server::ServerState;
 
 /// The state of a node whose journal is behind the world.
 pub const BEHIND: &str = "BEHIND";
@@ -44,6 +48,67 @@ pub struct NodeLine {
     /// Since when it is down, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Down>,
+    /// How it is, for programs.
+    pub condition: Condition,
+    /// What its open workflow does now, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doing: Option<String>,
+    /// Since when it is so: down, stuck, in its open workflow, or on its instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// The tags in its file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How a node is, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// The account has resources of it that the journal cannot know: nothing is done for it.
+    Behind,
+    /// Its workflow waits for a person. It may be down as well.
+    Stuck,
+    /// No instance has everything of it; a workflow brings it back.
+    Down,
+    /// A workflow holds it.
+    Working,
+    /// An instance carries it.
+    InPlace,
+    /// It has no instance, as somebody asked.
+    Paused,
+    /// It has been deleted.
+    Deleted,
+}
+
+impl Condition {
+    /// Each of them, worst first.
+    pub const ALL: [Self; 7] =
+        [Self::Behind, Self::Stuck, Self::Down, Self::Working, Self::InPlace, Self::Paused, Self::Deleted];
+
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::Stuck => "stuck",
+            Self::Down => "down",
+            Self::Working => "working",
+            Self::InPlace => "in place",
+            Self::Paused => "paused",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    fn of(behind: bool, progress: Option<&Progress>, is_down: bool, at_rest: Self) -> Self {
+        match progress {
+            _ if behind => Self::Behind,
+            Some(progress) if progress.stuck.is_some() => Self::Stuck,
+            Some(_) if is_down => Self::Down,
+            Some(_) => Self::Working,
+            None => at_rest,
+        }
+    }
 }
 
 /// A node without an instance that has everything of it.
@@ -56,30 +121,51 @@ pub struct Down {
 }
 
 impl NodeLine {
-    /// Makes the line of a node from its summary; `operation` is its open workflow, if there is one.
+    /// Makes the line of a node from its summary; `progress` is that of its open workflow, if there is one.
     #[must_use]
-    pub fn new(name: &str, summary: NodeSummary, operation: Option<&Operation>, down: Option<Down>) -> Self {
-        let stuck = operation.is_some_and(|operation| matches!(operation.status, Status::Stuck { .. }));
-        let NodeSummary { generation, deleted, operation, carrier, zone, address, behind, at_rest: _ } =
-            summary;
-        let state = match &operation {
-            _ if behind => BEHIND.to_owned(),
-            Some((_, kind)) if stuck && down.is_some() => format!("STUCK, DOWN in {kind}"),
-            Some((_, kind)) if stuck => format!("STUCK in {kind}"),
-            Some((_, kind)) if down.is_some() => format!("DOWN in {kind}"),
-            Some((_, kind)) => kind.to_string(),
-            None => at_rest(deleted, carrier.as_ref()).to_owned(),
+    pub fn new(name: &str, summary: NodeSummary, progress: Option<&Progress>, down: Option<Down>) -> Self {
+        let NodeSummary { generation, deleted, operation, carrier, zone, address, behind, .. } = summary;
+        let rest = at_rest(deleted, carrier.is_some());
+        let condition = Condition::of(behind, progress, down.is_some(), rest);
+        let state = match (&operation, condition) {
+            (_, Condition::Behind) => BEHIND.to_owned(),
+            (Some((_, kind)), Condition::Stuck) if down.is_some() => format!("STUCK, DOWN in {kind}"),
+            (Some((_, kind)), Condition::Stuck) => format!("STUCK in {kind}"),
+            (Some((_, kind)), Condition::Down) => format!("DOWN in {kind}"),
+            (Some((_, kind)), _) => kind.to_string(),
+            (None, _) => rest.words().to_owned(),
         };
-        Self { name: name.to_owned(), state, generation, deleted, operation, carrier, zone, address, down }
+        let since_ms = down.as_ref().map(|down| down.since_ms);
+        let since_ms = since_ms
+            .or_else(|| progress.map(|progress| progress.stuck_since_ms.unwrap_or(progress.started_at_ms)))
+            .or(summary.since_ms);
+        let labels = summary.labels;
+        let doing = progress.map(|progress| progress.phase.clone());
+        let name = name.to_owned();
+        Self {
+            name,
+            state,
+            generation,
+            deleted,
+            operation,
+            carrier,
+            zone,
+            address,
+            down,
+            condition,
+            doing,
+            since_ms,
+            labels,
+        }
     }
 }
 
-/// The state of a node without an open workflow.
-const fn at_rest(deleted: bool, carrier: Option<&Carrier>) -> &'static str {
-    match (deleted, carrier) {
-        (true, _) => "deleted",
-        (false, None) => "paused",
-        (false, Some(_)) => "in place",
+/// How a node without an open workflow is.
+const fn at_rest(deleted: bool, is_carried: bool) -> Condition {
+    match (deleted, is_carried) {
+        (true, _) => Condition::Deleted,
+        (false, false) => Condition::Paused,
+        (false, true) => Condition::InPlace,
     }
 }
 
@@ -96,8 +182,19 @@ pub struct NodeView {
     pub operations: u64,
     /// When its spec, generation or workflow last changed.
     pub changed_at_ms: u64,
+    /// How it is.
+    pub condition: Condition,
+    /// Since when it is so, as far as known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
     /// The open workflow.
-    pub open: Option<OpenWorkflow>,
+    pub open: Option<Progress>,
+    /// Whether a server works for the journal; none where that cannot be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerState>,
+    /// The last workflow that has brought it onto an instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_move: Option<LastMove>,
     /// Since when it is down, if it is: without an instance that has everything of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Down>,
@@ -116,24 +213,74 @@ pub struct NodeView {
     pub spec: Option<NodeSpec>,
 }
 
+/// The last workflow that has brought a node onto an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastMove {
+    /// The workflow.
+    pub workflow: OperationId,
+    /// What it did.
+    pub kind: OperationKind,
+    /// Why.
+    pub cause: String,
+    /// When it had ended.
+    pub ended_at_ms: u64,
+    /// How long the node did not serve, if it did before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_ms: Option<u64>,
+    /// Whether something of its volumes was lost.
+    pub lost: bool,
+}
+
+impl LastMove {
+    /// Makes it from the story of a workflow; `None` if that has not brought the node onto an instance.
+    #[must_use]
+    pub fn new(story: &Story) -> Option<Self> {
+        let is_move =
+            matches!(story.kind, OperationKind::Provision | OperationKind::Replace | OperationKind::Resume);
+        let ended_at_ms = story.finished_at_ms.filter(|_| is_move && story.status == "finished")?;
+        Some(Self {
+            workflow: story.operation.clone(),
+            kind: story.kind,
+            cause: story.cause.clone(),
+            ended_at_ms,
+            outage_ms: story.outage.as_ref().map(|outage| outage.length_ms(ended_at_ms)),
+            lost: story.recovery_points.values().any(RecoveryPoint::is_loss)
+                && story.kind != OperationKind::Provision,
+        })
+    }
+}
+
 impl NodeView {
     /// Makes the view of a node; `open` is its open workflow, if there is one.
     #[must_use]
     pub fn new(
         name: &NodeName,
         node: &Node,
-        open: Option<&Operation>,
+        (open, down): (Option<&Operation>, Option<Down>),
         catalog: &Carried,
         now_ms: u64,
     ) -> Self {
+        let open = open.and_then(|open| Progress::new(open, now_ms));
+        let rest = at_rest(node.deleted, node.resources.carrier.is_some());
+        let condition = Condition::of(!node.newer.is_empty(), open.as_ref(), down.is_some(), rest);
+        let since_ms = match (&down, &open) {
+            (Some(down), _) => Some(down.since_ms),
+            (None, Some(open)) => Some(open.stuck_since_ms.unwrap_or(open.started_at_ms)),
+            (None, None) if rest == Condition::InPlace => Some(node.carried_since_ms),
+            (None, None) => Some(node.changed_at_ms),
+        };
         Self {
             name: name.clone(),
             deleted: node.deleted,
             generation: node.generation,
             operations: node.operations,
             changed_at_ms: node.changed_at_ms,
-            open: open.map(OpenWorkflow::new),
-            down: None,
+            condition,
+            since_ms,
+            open,
+            server: None,
+            last_move: None,
+            down,
             newer: node.newer.clone(),
             resources: node.resources.clone(),
             past_instances: node.past.iter().map(ToString::to_string).collect(),
@@ -146,74 +293,8 @@ impl NodeView {
     /// The state of the node while no workflow is open: `in place`, `paused` or `deleted`.
     #[must_use]
     pub const fn at_rest(&self) -> &'static str {
-        at_rest(self.deleted, self.resources.carrier.as_ref())
+        at_rest(self.deleted, self.resources.carrier.is_some()).words()
     }
-}
-
-/// The open workflow of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OpenWorkflow {
-    /// Its id.
-    pub workflow: String,
-    /// What it does.
-    pub kind: String,
-    /// Where it is stuck, if it is.
-    pub stuck: Option<StuckStep>,
-    /// The steps that may run now.
-    pub open_steps: Vec<String>,
-    /// What those wait for that have been waiting for a minute and more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waits: Vec<WaitingStep>,
-}
-
-/// An open step that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct WaitingStep {
-    /// The step.
-    pub step: String,
-    /// Since when it is open.
-    pub since_ms: u64,
-    /// What it waits for.
-    pub waits: WaitsView,
-}
-
-/// A step that needs a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct StuckStep {
-    /// The step.
-    pub step: String,
-    /// Why it cannot be done.
-    pub because: String,
-    /// What the operator must do.
-    pub needs: String,
-}
-
-impl OpenWorkflow {
-    fn new(operation: &Operation) -> Self {
-        let stuck = match &operation.status {
-            Status::Stuck { step, because, needs, .. } => {
-                Some(StuckStep { step: step.to_string(), because: because.clone(), needs: needs.clone() })
-            }
-            Status::Running | Status::Finished { .. } => None,
-        };
-        Self {
-            workflow: operation.id.to_string(),
-            kind: operation.order.kind.to_string(),
-            stuck,
-            open_steps: operation.open_steps().into_iter().map(|step| step.step).collect(),
-            waits: operation.steps.values().filter_map(waiting).collect(),
-        }
-    }
-}
-
-fn waiting(record: &StepRecord) -> Option<WaitingStep> {
-    let waits = record.waits.as_ref().filter(|_| record.outcome.is_none())?;
-    let step = record.step.clone();
-    Some(WaitingStep {
-        step: step.to_string(),
-        since_ms: record.intended_at_ms,
-        waits: WaitsView::new(waits),
-    })
 }
 
 /// A signal about the instance of a node that led to nothing.
@@ -238,4 +319,54 @@ pub fn renamed(spec: &NodeSpec, name: &NodeName) -> NodeSpec {
     let data_volumes = spec.data_volumes.iter().cloned();
     let data_volumes = data_volumes.map(|volume| DataVolumeSpec { snapshot: None, ..volume }).collect();
     NodeSpec { name: name.clone(), data_volumes, ..spec.clone() }
+}
+
+/// The order of names for people: numbers in them count as numbers, so `db-2` comes before `db-10`.
+#[must_use]
+pub fn by_name(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (parts(one).into_iter(), parts(other).into_iter());
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(one), Some(other)) => {
+                let by_number = one.parse::<u64>().ok().zip(other.parse::<u64>().ok());
+                let order = by_number.map_or(Ordering::Equal, |(one, other)| one.cmp(&other));
+                let order = order.then_with(|| one.cmp(other));
+                if order != Ordering::Equal {
+                    return order;
+                }
+            }
+        }
+    }
+}
+
+/// The stretches of a name that are numbers, and those between them.
+fn parts(name: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut begins = 0;
+    let bytes = name.as_bytes();
+    for at in 1..=bytes.len() {
+        if at == bytes.len() || bytes[at].is_ascii_digit() != bytes[at - 1].is_ascii_digit() {
+            parts.push(&name[begins..at]);
+            begins = at;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names =
+            ["train-10", "train-2", "train-1", "train", "db-1", "train-2b", "train-1-10", "train-1-9"];
+        names.sort_by(|one, other| by_name(one, other));
+        let sorted =
+            ["db-1", "train", "train-1", "train-1-9", "train-1-10", "train-2", "train-2b", "train-10"];
+        assert_eq!(names, sorted);
+    }
 }

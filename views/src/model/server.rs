@@ -28,6 +28,19 @@ pub struct ServerStatus {
     pub tasks: Vec<TaskLine>,
 }
 
+/// Whether a server works for a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerState {
+    /// Whether one runs. Without one nothing that is open goes on.
+    pub running: bool,
+    /// Its process id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// When the journal's last event was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event_ms: Option<u64>,
+}
+
 /// One periodic task. Times are in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskLine {

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct SubmissionView {
     /// Its idempotency key.
     pub submission: String,
-    /// What became of it; none without `--wait`.
+    /// What became of it; none while no server has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disposition: Option<Disposition>,
     /// The workflow it led to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<OperationId>,
-    /// `sent`; with `--wait` `done`, or how the workflow ended, such as `finished` or `cancelled`.
+    /// `sent`, or `accepted` once a server has answered; with `--wait` `done`, or how the workflow ended, such as `finished` or `cancelled`.
     pub state: String,
 }

@@ -13,12 +13,12 @@ use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::{Operation, Status, StepRecord};
 use perennial_workflows::step::evidence::Evidence;
 use perennial_workflows::step::intent::Intent;
-use perennial_workflows::view::history::Story;
+use perennial_workflows::view::history::{Outage, Story};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::journal::EventLine;
-use crate::model::node::StuckStep;
+use crate::model::progress::{Progress, StuckStep};
 use crate::model::waits::WaitsView;
 
 /// One line of `workflow list`.
@@ -73,12 +73,18 @@ pub struct WorkflowView {
     pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
     /// Its steps, in the order in which they were intended.
     pub steps: Vec<StepView>,
+    /// What it does now, if it is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The time during which the node did not serve; without an end while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 impl WorkflowView {
     /// Makes the view of a workflow.
     #[must_use]
-    pub fn new(operation: &Operation, story: Option<&Story>) -> Self {
+    pub fn new(operation: &Operation, story: Option<&Story>, now_ms: u64) -> Self {
         let (status, because, needs, ended_at_ms) = match &operation.status {
             Status::Running => ("running", None, None, None),
             Status::Stuck { because, needs, since_ms, .. } => {
@@ -97,6 +103,8 @@ impl WorkflowView {
             ended_at_ms,
             recovery_points: story.map(|story| story.recovery_points.clone()).unwrap_or_default(),
             steps: operation.steps.iter().map(|(token, record)| StepView::new(*token, record)).collect(),
+            progress: Progress::new(operation, now_ms),
+            outage: story.and_then(|story| story.outage.clone()),
         }
     }
 }

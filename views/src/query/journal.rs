@@ -15,6 +15,16 @@ impl Views {
         Ok(self.journal.head().await?.into())
     }
 
+    /// When the last event was written; `None` of an empty journal.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`].
+    pub async fn last_event_ms(&self) -> Result<Option<u64>, QueryError> {
+        let head = self.journal.head().await?;
+        let events = self.journal.read_all(Position(head.position.0.saturating_sub(1)), 1).await?;
+        Ok(events.first().map(|event| event.recorded_at_ms))
+    }
+
     /// The last event, after its hash was computed again; `None` of an empty journal.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! It keeps nothing: every answer is as new as the journal was when it was read.
 
 mod address_pool;
+mod audit;
 mod error;
 mod inbox;
 mod journal;

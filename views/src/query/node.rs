@@ -12,28 +12,36 @@ use perennial_workflows::model::backup_id::catalog_key;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::spec::node::NodeSpec;
-use perennial_workflows::view::history::{NodeHistory, node_history};
+use perennial_workflows::view::history::{Entry, NodeHistory, node_history};
 use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming};
 
 use crate::model::backups::BackupsView;
+use crate::model::diff::SpecDiff;
 use crate::model::history::{add_backups, begin_with_a_workflow};
-use crate::model::node::{Down, NodeLine, NodeView};
+use crate::model::node::{Down, LastMove, NodeLine, NodeView};
+use crate::model::progress::Progress;
 use crate::model::prune::{NotDeleted, PrunePreview};
+use crate::query::workflow::attended;
 use crate::query::{QueryError, Subject, Views};
+
+/// Among how many of a node's newest workflows the last move is looked for: those between are growths, prunes
+/// and tries that were undone.
+const LAST_MOVE_AMONG: u64 = 10;
 
 impl Views {
     /// Every node, in order of name.
     ///
     /// # Errors
     /// [`QueryError::Read`], [`QueryError::Summary`] and [`QueryError::Corrupt`].
-    pub async fn nodes(&self) -> Result<Vec<NodeLine>, QueryError> {
+    pub async fn nodes(&self, now_ms: u64) -> Result<Vec<NodeLine>, QueryError> {
         let mut lines = Vec::new();
         for (name, summary) in self.summaries::<NodeSummary>("node", Which::All).await? {
             let (operation, down) = match &summary.operation {
                 Some((id, _)) => (self.find_operation(id).await?, self.down(id).await?),
                 None => (None, None),
             };
-            lines.push(NodeLine::new(&name, summary, operation.as_ref(), down));
+            let progress = operation.and_then(|operation| Progress::new(&operation, now_ms));
+            lines.push(NodeLine::new(&name, summary, progress.as_ref(), down));
         }
         Ok(lines)
     }
@@ -49,8 +57,20 @@ impl Views {
             None => (None, None),
         };
         let catalog = self.backup_catalog(name).await?;
-        let view = NodeView::new(name, &node, open.as_ref(), &catalog, now_ms);
-        Ok(NodeView { down, ..view })
+        let view = NodeView::new(name, &node, (open.as_ref(), down), &catalog, now_ms);
+        Ok(NodeView { last_move: self.last_move(name, node.operations).await?, ..view })
+    }
+
+    /// The last workflow that has brought a node onto an instance, among the newest ones.
+    async fn last_move(&self, name: &NodeName, operations: u64) -> Result<Option<LastMove>, QueryError> {
+        let first = operations.saturating_sub(LAST_MOVE_AMONG);
+        for number in (first + 1..=operations).rev() {
+            let story = self.find_story(&OperationId::new(name.clone(), number)).await?;
+            if let Some(last) = story.as_ref().and_then(LastMove::new) {
+                return Ok(Some(last));
+            }
+        }
+        Ok(None)
     }
 
     /// Since when the node of an open workflow is down.
@@ -66,6 +86,18 @@ impl Views {
     /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
     pub async fn node_spec(&self, name: &NodeName) -> Result<NodeSpec, QueryError> {
         Ok(self.registered(name).await?.1)
+    }
+
+    /// What a file would change of its node.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn diff(&self, new: &NodeSpec) -> Result<SpecDiff, QueryError> {
+        match self.registered(&new.name).await {
+            Ok((node, old)) if node.exists() => Ok(SpecDiff::new(Some((&old, node.present())), new)),
+            Ok(_) | Err(QueryError::Missing { .. }) => Ok(SpecDiff::new(None, new)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The backups of a node.
@@ -96,9 +128,16 @@ impl Views {
             | Event::Inbox(_)
             | Event::Backup(_)
             | Event::AddressPool(_)
-            | Event::Installation(_) => None,
+            | Event::Installation(_)
+            | Event::Engine(_) => None,
         });
         let mut history = node_history(name, &events.await?, &operations);
+        let absences = self.absences().await?;
+        for entry in &mut history.entries {
+            if let Entry::Operation(story) = entry {
+                attended(story, &absences);
+            }
+        }
         if last.is_some() {
             begin_with_a_workflow(&mut history);
         }

@@ -3,15 +3,17 @@
 use perennial_engine::domain::{Domain as _, FoldError, Stamp};
 use perennial_engine::ids::Seq;
 use perennial_engine::journal::Which;
+use perennial_workflows::aggregate::engine::engine_stream;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::projection::OperationSummary;
 use perennial_workflows::domain::states::{Event, State};
 use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::Operation;
-use perennial_workflows::view::history::{Story, story};
+use perennial_workflows::view::history::{Absence, Story, story};
 
 use crate::model::journal::EventLine;
+use crate::model::progress::Progress;
 use crate::model::workflow::{WatchedEvent, WorkflowLine, WorkflowProgress, WorkflowView};
 use crate::query::{QueryError, Subject, Views, decoded};
 
@@ -32,9 +34,9 @@ impl Views {
     ///
     /// # Errors
     /// [`QueryError::Missing`], [`QueryError::Read`], [`QueryError::Corrupt`] and [`QueryError::Event`].
-    pub async fn workflow(&self, id: &OperationId) -> Result<WorkflowView, QueryError> {
+    pub async fn workflow(&self, id: &OperationId, now_ms: u64) -> Result<WorkflowView, QueryError> {
         let operation = self.operation(id).await?;
-        Ok(WorkflowView::new(&operation, self.find_story(id).await?.as_ref()))
+        Ok(WorkflowView::new(&operation, self.find_story(id).await?.as_ref(), now_ms))
     }
 
     /// One workflow, told for people.
@@ -42,7 +44,35 @@ impl Views {
     /// # Errors
     /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Event`].
     pub async fn story(&self, id: &OperationId) -> Result<Story, QueryError> {
-        self.find_story(id).await?.ok_or_else(|| missing(id))
+        let mut story = self.find_story(id).await?.ok_or_else(|| missing(id))?;
+        attended(&mut story, &self.absences().await?);
+        Ok(story)
+    }
+
+    /// The times in which no engine ran, as far as the journal knows.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`] and [`QueryError::Event`].
+    pub async fn absences(&self) -> Result<Vec<Absence>, QueryError> {
+        let stream = engine_stream();
+        let events = self.events(&stream, |event| match event {
+            Event::Engine(event) => Some(event),
+            Event::Node(_)
+            | Event::Operation(_)
+            | Event::Inbox(_)
+            | Event::Backup(_)
+            | Event::AddressPool(_)
+            | Event::Installation(_) => None,
+        });
+        Ok(Absence::all(&events.await?))
+    }
+
+    /// What a workflow does now; `None` when it is over.
+    ///
+    /// # Errors
+    /// [`QueryError::Missing`], [`QueryError::Read`] and [`QueryError::Corrupt`].
+    pub async fn progress(&self, id: &OperationId, now_ms: u64) -> Result<Option<Progress>, QueryError> {
+        Ok(Progress::new(&self.operation(id).await?, now_ms))
     }
 
     /// Watches a workflow from its beginning.
@@ -78,10 +108,18 @@ impl Views {
             | Event::Inbox(_)
             | Event::Backup(_)
             | Event::AddressPool(_)
-            | Event::Installation(_) => None,
+            | Event::Installation(_)
+            | Event::Engine(_) => None,
         });
         events.await
     }
+}
+
+/// Adds to a story when no engine ran meanwhile.
+pub(super) fn attended(story: &mut Story, absences: &[Absence]) {
+    let (from_ms, until_ms) = (story.started_at_ms, story.finished_at_ms);
+    let within = absences.iter().filter(|absence| absence.is_within(from_ms, until_ms));
+    story.unattended = within.copied().collect();
 }
 
 fn missing(id: &OperationId) -> QueryError {

@@ -37,14 +37,15 @@ use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, EbsInstanceBlockDeviceSpecification, Filter,
     IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification, InstanceInterruptionBehavior,
-    InstanceMarketOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceSpecification, MarketType,
-    NetworkInterfaceAttachmentChanges, Placement, ResourceType, SpotInstanceType, SpotMarketOptions, Tag,
-    TagSpecification,
+    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification,
+    InstanceSpecification, MarketType, NetworkInterfaceAttachmentChanges, Placement, ResourceType,
+    SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
 };
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::model::metadata::MetadataOptions;
 use perennial_workflows::model::survey::TypeFacts;
 use perennial_workflows::step::intent::LaunchVolume;
 use tokio::time::Instant;
@@ -775,7 +776,18 @@ fn launch_input(request: &LaunchRequest) -> RunInstancesInputBuilder {
         .set_key_name(request.key_name.clone())
         .set_iam_instance_profile(profile)
         .set_user_data(user_data)
+        .set_metadata_options(request.metadata.as_ref().map(metadata_options))
         .set_tag_specifications(tagged(created, &request.tags))
+}
+
+/// The metadata service. What is not said stays as the image and the account say.
+fn metadata_options(options: &MetadataOptions) -> InstanceMetadataOptionsRequest {
+    let MetadataOptions { http_tokens, hop_limit, instance_tags } = options;
+    InstanceMetadataOptionsRequest::builder()
+        .http_tokens(http_tokens.word().into())
+        .set_http_put_response_hop_limit(hop_limit.map(i32::from))
+        .set_instance_metadata_tags(instance_tags.then(|| "enabled".into()))
+        .build()
 }
 
 /// What differs from the image's mapping; nothing where nothing does.
@@ -810,7 +822,11 @@ fn volume_mapping(volume: &LaunchVolume) -> BlockDeviceMapping {
 fn root_mapping(root: &RootOverride) -> BlockDeviceMapping {
     let volume = EbsBlockDevice::builder()
         .set_volume_size(root.size_gib.map(int))
-        .set_volume_type(root.volume_type.as_deref().map(Into::into));
+        .set_volume_type(root.volume_type.as_deref().map(Into::into))
+        .set_iops(root.iops.map(int))
+        .set_throughput(root.throughput.map(int))
+        .set_encrypted(root.encrypted.then_some(true))
+        .set_kms_key_id(root.kms_key.clone());
     BlockDeviceMapping::builder().device_name(&root.device).ebs(volume.build()).build()
 }
 
@@ -1071,6 +1087,7 @@ mod tests {
             key_name: None,
             instance_profile: Some("node".into()),
             user_data: Some("#!/bin/sh".into()),
+            metadata: None,
             tags: Tags::from([("perennial:node".into(), "db-1".into())]),
         }
     }
@@ -1116,9 +1133,14 @@ mod tests {
                 device: "/dev/xvda".into(),
                 size_gib: Some(20),
                 volume_type: Some("gp3".into()),
+                iops: Some(4_000),
+                throughput: Some(250),
+                encrypted: true,
+                kms_key: Some("key-1".into()),
             }),
             volumes: Vec::new(),
             suppress: Vec::new(),
+            metadata: Some(MetadataOptions { hop_limit: Some(2), ..MetadataOptions::default() }),
             ..launch()
         })
         .build()
@@ -1136,6 +1158,14 @@ mod tests {
         assert_eq!(
             (root.device_name(), ebs.volume_size(), ebs.snapshot_id()),
             (Some("/dev/xvda"), Some(20), None)
+        );
+        assert_eq!((ebs.iops(), ebs.throughput(), ebs.encrypted()), (Some(4_000), Some(250), Some(true)));
+        assert_eq!(ebs.kms_key_id(), Some("key-1"));
+        let metadata = input.metadata_options().unwrap();
+        assert_eq!(metadata.http_tokens().map(|tokens| tokens.as_str()), Some("required"));
+        assert_eq!(
+            (metadata.http_put_response_hop_limit(), metadata.instance_metadata_tags()),
+            (Some(2), None)
         );
     }
 

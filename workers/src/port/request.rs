@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
+use perennial_workflows::model::metadata::MetadataOptions;
 use perennial_workflows::step::intent::LaunchVolume;
 
 use super::view::{ImageTraits, Tags};
@@ -66,6 +67,8 @@ pub struct LaunchRequest {
     pub instance_profile: Option<String>,
     /// Not yet encoded.
     pub user_data: Option<String>,
+    /// The metadata service; none sends nothing, and the image and the account decide.
+    pub metadata: Option<MetadataOptions>,
     /// On the instance, its volumes, its new interface and its spot request.
     pub tags: Tags,
 }
@@ -104,6 +107,28 @@ pub struct RootOverride {
     pub size_gib: Option<u32>,
     /// Such as `gp3`.
     pub volume_type: Option<String>,
+    /// For gp3, io1, io2.
+    pub iops: Option<u32>,
+    /// For gp3, in MiB/s.
+    pub throughput: Option<u32>,
+    /// With the account's key or `kms_key`.
+    pub encrypted: bool,
+    /// A customer key.
+    pub kms_key: Option<String>,
+}
+
+impl RootOverride {
+    /// Whether it says more than which device it is.
+    #[must_use]
+    pub const fn changes_something(&self) -> bool {
+        let Self { device: _, size_gib, volume_type, iops, throughput, encrypted, kms_key } = self;
+        size_gib.is_some()
+            || volume_type.is_some()
+            || iops.is_some()
+            || throughput.is_some()
+            || *encrypted
+            || kms_key.is_some()
+    }
 }
 
 /// The whole request of CreateVolume.

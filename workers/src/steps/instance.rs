@@ -262,12 +262,25 @@ fn launch_request(launch: &Launch) -> LaunchRequest {
         root_device,
         root_size_gib,
         root_volume_type,
+        root_iops,
+        root_throughput,
+        root_encrypted,
+        root_kms_key,
+        metadata,
         key_name,
         instance_profile,
         user_data,
         tags,
     } = launch;
-    let changed = root_size_gib.is_some() || root_volume_type.is_some();
+    let root = RootOverride {
+        device: root_device.clone(),
+        size_gib: *root_size_gib,
+        volume_type: root_volume_type.clone(),
+        iops: *root_iops,
+        throughput: *root_throughput,
+        encrypted: *root_encrypted,
+        kms_key: root_kms_key.clone(),
+    };
     LaunchRequest {
         client_token: client_token.clone(),
         image: image.clone(),
@@ -281,16 +294,13 @@ fn launch_request(launch: &Launch) -> LaunchRequest {
                 LaunchNetwork::New { subnet: subnet.clone(), groups: groups.clone() }
             }
         },
-        root: changed.then(|| RootOverride {
-            device: root_device.clone(),
-            size_gib: *root_size_gib,
-            volume_type: root_volume_type.clone(),
-        }),
+        root: Some(root).filter(RootOverride::changes_something),
         volumes: volumes.clone(),
         suppress: suppress.clone(),
         key_name: key_name.clone(),
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),
+        metadata: *metadata,
         tags: tags.clone(),
     }
 }

@@ -19,6 +19,7 @@ use crate::model::operation_id::{OperationId, OperationKind, Outcome};
 use crate::model::resources::{RecoveryPoint, Resources, Retained};
 use crate::model::signal::{Cause, Signal};
 use crate::model::volume::{Slot, UNMANAGED_VOLUMES_MAX};
+use crate::spec::checks::Present;
 use crate::spec::node::NodeSpec;
 
 /// How long the sweep does not adopt a volume after its adoption was cancelled. The time is long enough to
@@ -271,6 +272,15 @@ impl Node {
     #[must_use]
     pub const fn exists(&self) -> bool {
         self.spec.is_some() && !self.deleted
+    }
+
+    /// What of its present file has taken effect.
+    #[must_use]
+    pub fn present(&self) -> Present<'_> {
+        Present {
+            good: self.good.as_deref(),
+            volumes: Some(&self.resources.volumes).filter(|_| self.open.is_none()),
+        }
     }
 
     /// Whether it has no instance and no open operation.

@@ -16,7 +16,6 @@ use crate::model::operation_id::OperationKind;
 use crate::model::resources::Resources;
 use crate::model::signal::Cause;
 use crate::operation::state::{Operation, Status};
-use crate::spec::checks::Present;
 use crate::spec::node::NodeSpec;
 use crate::step::name::Only;
 
@@ -89,14 +88,10 @@ impl Decider<'_> {
                 "spec.{field}: workflow {open} ({kind}) has begun with another; wait for it with `perennial workflow watch {open}`, or undo it with `perennial workflow cancel {open}`"
             ));
         }
-        let present = Present {
-            good: node.good.as_deref(),
-            volumes: Some(&node.resources.volumes).filter(|_| node.open.is_none()),
-        };
         if let Some(old) = &node.spec
             && (node.exists() || keeps_something)
             && !never_carried
-            && let Err(error) = spec.check_change_from(old, &present)
+            && let Err(error) = spec.check_change_from(old, &node.present())
         {
             return Some(format!("spec.{error}"));
         }

@@ -111,6 +111,17 @@ pub enum Command {
         /// Where.
         place: Place,
     },
+    /// An engine has taken the journal.
+    EngineStarted {
+        /// Its version.
+        version: String,
+        /// Its process id.
+        process: u32,
+        /// When the journal's last event before it was written, if there is one.
+        silent_since_ms: Option<u64>,
+    },
+    /// The engine lets go of the journal.
+    EngineStopped {},
     /// The operator says that the journal belongs here from now on.
     Move {
         /// Where.

@@ -1,5 +1,7 @@
 //! The projection of a stream: open steps, look-up keys, and a line for lists.
 
+use std::collections::BTreeMap;
+
 use perennial_engine::domain::{Projected, Summary};
 use perennial_engine::ids::StreamId;
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,12 @@ pub struct NodeSummary {
     /// The volumes of its instance, while no operation holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_rest: Option<AtRest>,
+    /// Since when its instance carries it; without one, since when it is as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// The tags in its file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What is known of the volumes on the instance of a node at rest: what the sweep compares with the instance.
@@ -116,6 +124,8 @@ pub(crate) fn node_projection(stream: &StreamId, node: &Node) -> Projected<Inten
         address: node.resources.address,
         behind: !node.newer.is_empty(),
         at_rest: AtRest::of(node),
+        since_ms: Some(if carrier.is_some() { node.carried_since_ms } else { node.changed_at_ms }),
+        labels: node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default(),
     };
     let timers = timers::of_node(&name, node);
     Projected { keys, summary: summary(node.open.is_some(), &line), timers, ..Projected::default() }

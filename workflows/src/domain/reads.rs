@@ -16,6 +16,7 @@ use perennial_engine::ids::StreamId;
 
 use crate::aggregate::address_pool::address_pool_stream;
 use crate::aggregate::backup_catalog::BackupCatalog;
+use crate::aggregate::engine::engine_stream;
 use crate::aggregate::installation::installation_stream;
 use crate::aggregate::node::Node;
 use crate::domain::backup_schedule::{is_full, to_inherit};
@@ -49,6 +50,7 @@ pub(super) fn reads(world: &World<State>, command: &Command) -> Reads {
         Command::Signal { signal, .. } => reader.signal(signal),
         Command::ReconcileBackups { node } => reader.backups(node),
         Command::Bind { .. } | Command::Move { .. } => reader.write(installation_stream()),
+        Command::EngineStarted { .. } | Command::EngineStopped {} => reader.write(engine_stream()),
         Command::Adopt { node, .. } => {
             reader.write(installation_stream());
             reader.node(node);

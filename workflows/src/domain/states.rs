@@ -2,6 +2,7 @@
 
 use crate::aggregate::address_pool::{AddressPool, AddressPoolEvent};
 use crate::aggregate::backup_catalog::{BackupCatalog, BackupEvent};
+use crate::aggregate::engine::{EngineEvent, EngineRuns};
 use crate::aggregate::inbox::{InboxEntry, InboxEvent};
 use crate::aggregate::installation::{Installation, InstallationEvent};
 use crate::aggregate::node::{Node, NodeEvent};
@@ -30,6 +31,8 @@ pub enum Event {
     AddressPool(AddressPoolEvent),
     /// Of the installation's stream.
     Installation(InstallationEvent),
+    /// Of the engine's stream.
+    Engine(EngineEvent),
 }
 
 /// The state of any stream.
@@ -47,6 +50,8 @@ pub enum State {
     AddressPool(AddressPool),
     /// `installation/this`
     Installation(Installation),
+    /// `engine/this`
+    Engine(EngineRuns),
     /// A category this build does not know; nothing may be written there.
     Unknown,
 }

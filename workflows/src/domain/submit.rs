@@ -1,6 +1,7 @@
 //! Submissions: what an operator or a program asks for.
 
 use crate::aggregate::inbox::Disposition;
+use crate::aggregate::node::Node;
 use crate::domain::decider::{Answer, Decider, Subject, Wanted};
 use crate::domain::standing;
 use crate::domain::submission::{
@@ -122,6 +123,11 @@ impl Decider<'_> {
         }
         if let Some(because) = standing::behind(node) {
             return rejected(because);
+        }
+        if let Some(deed) = against_protection(node, &submission.work) {
+            return rejected(format!(
+                "{name} is protected, and {deed} takes something away for good; apply its file with `protect: false` first"
+            ));
         }
         // A growth, or a look at volumes, holds nothing that could not be let go.
         let open = self.open(subject);
@@ -323,4 +329,24 @@ impl Decider<'_> {
 fn is_paused(request: &Request<'_>) -> Answer {
     let name = &request.subject.name;
     rejected(format!("node {name} is paused; bring it back with `perennial node resume {name}`"))
+}
+
+/// What a protected node does not allow, if it is that.
+fn against_protection(node: &Node, work: &Work) -> Option<&'static str> {
+    node.spec.as_ref().filter(|spec| spec.protect)?;
+    match work {
+        Work::Delete(_) => Some("a deletion"),
+        Work::Recycle(recycle) if recycle.reimage.is_some() => Some("a new root"),
+        Work::Restore(_) => Some("a restore"),
+        Work::Recycle(_)
+        | Work::Apply(_)
+        | Work::Replace(_)
+        | Work::Backup(_)
+        | Work::Pause(_)
+        | Work::ResumeNode(_)
+        | Work::Prune(_)
+        | Work::Pool(_)
+        | Work::Resume(_)
+        | Work::Cancel(_) => None,
+    }
 }

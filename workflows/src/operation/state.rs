@@ -181,7 +181,8 @@ impl Operation {
     }
 
     /// Whether it is undone, or only frees the node's resources.
-    pub(crate) const fn gives_up(&self) -> bool {
+    #[must_use]
+    pub const fn gives_up(&self) -> bool {
         !matches!(self.facts.direction, Direction::Forward)
     }
 

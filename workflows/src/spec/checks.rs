@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::capacity::MarketPolicy;
+use crate::model::metadata::HOP_LIMIT_MAX;
 use crate::model::resources::HeldVolume;
 use crate::model::volume::Slot;
 use crate::spec::error::SpecError;
@@ -286,8 +287,90 @@ fn check_data_volumes(volumes: &[DataVolumeSpec]) -> Result<(), SpecError> {
         if volume.kms_key.is_some() && !volume.encrypted {
             return wrong(field("kms_key"), "needs `encrypted: true`");
         }
+        check_volume_type(
+            &format!("data_volumes[{i}]"),
+            &volume.volume_type,
+            volume.iops,
+            volume.throughput,
+        )?;
     }
     Ok(())
+}
+
+/// The volume types of EBS, and what may be said of each: the least and the most IOPS, and whether it has a
+/// throughput (EBS User Guide, "Amazon EBS volume types").
+const VOLUME_TYPES: [(&str, Option<(u32, u32)>); 7] = [
+    ("gp3", Some((3_000, 80_000))),
+    ("gp2", None),
+    ("io1", Some((100, 64_000))),
+    ("io2", Some((100, 256_000))),
+    ("st1", None),
+    ("sc1", None),
+    ("standard", None),
+];
+
+/// The least and the most throughput of gp3, in MiB/s.
+const THROUGHPUT: (u32, u32) = (125, 2_000);
+
+/// Checks a volume's type, and what is said about its speed.
+fn check_volume_type(
+    at: &str,
+    volume_type: &str,
+    iops: Option<u32>,
+    throughput: Option<u32>,
+) -> Result<(), SpecError> {
+    let names = || VOLUME_TYPES.map(|(name, _)| name).join(", ");
+    let Some((_, takes)) = VOLUME_TYPES.iter().find(|(name, _)| *name == volume_type) else {
+        return wrong(format!("{at}.volume_type"), format!("{volume_type:?} is none of {}", names()));
+    };
+    match (iops, takes) {
+        (Some(_), None) => {
+            return wrong(
+                format!("{at}.iops"),
+                format!("{volume_type} has none of its own; remove the field"),
+            );
+        }
+        (Some(iops), Some((least, most))) if !(*least..=*most).contains(&iops) => {
+            return wrong(format!("{at}.iops"), format!("is {iops}; {volume_type} takes {least} to {most}"));
+        }
+        _ => {}
+    }
+    let (least, most) = THROUGHPUT;
+    match throughput {
+        Some(_) if volume_type != "gp3" => wrong(
+            format!("{at}.throughput"),
+            format!("only gp3 takes one, not {volume_type}; remove the field"),
+        ),
+        Some(mib) if !(least..=most).contains(&mib) => {
+            wrong(format!("{at}.throughput"), format!("is {mib} MiB/s; gp3 takes {least} to {most}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the root volume.
+fn check_root(spec: &NodeSpec) -> Result<(), SpecError> {
+    let root = &spec.root;
+    if root.kms_key.is_some() && !root.encrypted {
+        return wrong("root.kms_key", "needs `encrypted: true`");
+    }
+    match &root.volume_type {
+        Some(volume_type) => check_volume_type("root", volume_type, root.iops, root.throughput),
+        None if root.iops.is_some() || root.throughput.is_some() => {
+            wrong("root.volume_type", "name it where `iops` or `throughput` are said, such as gp3")
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks the options of the metadata service.
+fn check_metadata(spec: &NodeSpec) -> Result<(), SpecError> {
+    match spec.metadata_options.hop_limit {
+        Some(hops) if !(1..=HOP_LIMIT_MAX).contains(&hops) => {
+            wrong("metadata_options.hop_limit", format!("is {hops}; it takes 1 to {HOP_LIMIT_MAX}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks the length of the user data.
@@ -335,21 +418,43 @@ impl NodeSpec {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), SpecError> {
-        check_instance_types(&self.capacity)?;
-        check_price(&self.capacity)?;
-        self.capacity.check_on_demand()?;
-        self.capacity.check_requirements()?;
-        check_moves(self)?;
-        check_other_subnets(self)?;
-        check_address_pools(self)?;
-        check_backup(self)?;
-        check_data_volumes(&self.data_volumes)?;
-        check_existing_volumes(self)?;
-        check_retention(self)?;
-        check_root_loss(self)?;
-        check_user_data(self)?;
-        check_persist(self)?;
-        check_tags(&self.tags)
+        self.check_all().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Checks the rules that the types do not express, and goes on after one that is broken.
+    #[must_use]
+    pub fn check_all(&self) -> Vec<SpecError> {
+        let mut wrong: Vec<SpecError> = [
+            check_instance_types(&self.capacity),
+            check_price(&self.capacity),
+            self.capacity.check_on_demand(),
+            self.capacity.check_requirements(),
+            check_moves(self),
+            check_other_subnets(self),
+            check_address_pools(self),
+            check_backup(self),
+            check_data_volumes(&self.data_volumes),
+            check_existing_volumes(self),
+            check_retention(self),
+            check_root_loss(self),
+            check_root(self),
+            check_metadata(self),
+            check_user_data(self),
+            check_persist(self),
+            check_tags(&self.tags),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+        // A list's check ends with its first mistake; each volume by itself shows the others.
+        for (i, volume) in self.data_volumes.iter().enumerate() {
+            if let Err(error) = check_data_volumes(std::slice::from_ref(volume)) {
+                let field = error.field.replacen("data_volumes[0]", &format!("data_volumes[{i}]"), 1);
+                let is_new = wrong.iter().all(|known| known.field != field);
+                wrong.extend(is_new.then_some(SpecError { field, ..error }));
+            }
+        }
+        wrong
     }
 
     /// What a change from the present file of a registered node does not do by itself.

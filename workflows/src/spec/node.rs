@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{AllocationId, GroupId, ImageId, SnapshotId, SubnetId, VolumeId};
 use crate::model::capacity::{CapacityPool, MarketPolicy, markets};
+use crate::model::metadata::MetadataOptions;
 use crate::model::name::NodeName;
 use crate::model::requirements::{CapacityOrder, Requirements};
 use crate::model::resources::Resources;
@@ -151,6 +152,13 @@ pub struct NodeSpec {
     /// The reaction to signals, where the operator has a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signals: Option<SignalsSpec>,
+    /// The instance metadata service of each instance. By default every request to it needs a session token.
+    #[serde(default, skip_serializing_if = "MetadataOptions::is_default")]
+    pub metadata_options: MetadataOptions,
+    /// While it is `true`, no deletion of the node, no new root (`recycle --reimage`) and no restore over its
+    /// present volumes is accepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub protect: bool,
     /// Further tags of every resource. Keys must not begin with `perennial:` or `aws:`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -427,6 +435,18 @@ pub struct RootSpec {
     /// The volume type, such as `gp3`. None means that of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_type: Option<String>,
+    /// The IOPS, for gp3, io1 and io2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// The throughput in MiB/s, for gp3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
+    /// Whether the volume is encrypted, with the account's EBS key or with `kms_key`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
+    /// A customer managed key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 /// One data volume. It is created with the node and kept through every replacement.
@@ -632,6 +652,8 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         backup: None,
         maintenance_windows: Vec::new(),
         signals: None,
+        metadata_options: MetadataOptions::default(),
+        protect: false,
         tags: BTreeMap::new(),
     }
 }

@@ -15,6 +15,7 @@ use crate::model::aws::{
 };
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
+use crate::model::metadata::MetadataOptions;
 use crate::model::name::NodeName;
 use crate::model::resources::{Origin, Resource, ResourceId, ResourceKind, Succession};
 use crate::model::survey::{Question, Rank};
@@ -362,6 +363,21 @@ pub struct Launch {
     pub root_size_gib: Option<u32>,
     /// The root's type, if it is to differ from the image's.
     pub root_volume_type: Option<String>,
+    /// The root's IOPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_iops: Option<u32>,
+    /// The root's throughput, in MiB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_throughput: Option<u32>,
+    /// Whether the root is encrypted though the image is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_encrypted: bool,
+    /// The key for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_kms_key: Option<String>,
+    /// The metadata service; none of launches that were intended before it could be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataOptions>,
     /// The key pair.
     pub key_name: Option<String>,
     /// The instance profile.

@@ -11,6 +11,7 @@ use perennial_engine::ids::Token;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::aggregate::engine::EngineEvent;
 use crate::aggregate::node::NodeEvent;
 use crate::domain::retention::length;
 use crate::model::aws::{InstanceId, VolumeId};
@@ -79,6 +80,50 @@ pub struct Story {
     pub recovery_points: BTreeMap<Slot, RecoveryPoint>,
     /// The resources before and after.
     pub comparison: Vec<Comparison>,
+    /// When no engine ran meanwhile: nothing went on then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unattended: Vec<Absence>,
+}
+
+/// A time in which no engine ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Absence {
+    /// When the last one ended.
+    pub from_ms: u64,
+    /// When the next one began; none while none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Whether the last one was killed: it did not say that it ended.
+    pub killed: bool,
+}
+
+impl Absence {
+    /// The absences that the engine's events tell of, in order of time.
+    #[must_use]
+    pub fn all(events: &[(Stamp, EngineEvent)]) -> Vec<Self> {
+        let mut all = Vec::new();
+        let mut stopped_ms = None;
+        for (stamp, event) in events {
+            let at_ms = stamp.at_ms;
+            match event {
+                EngineEvent::Stopped {} => stopped_ms = Some(at_ms),
+                EngineEvent::Started { silent_since_ms, .. } => {
+                    let from_ms = stopped_ms.take().or(*silent_since_ms);
+                    let killed = silent_since_ms.is_some();
+                    all.extend(from_ms.map(|from_ms| Self { from_ms, until_ms: Some(at_ms), killed }));
+                }
+            }
+        }
+        all.extend(stopped_ms.map(|from_ms| Self { from_ms, until_ms: None, killed: false }));
+        all
+    }
+
+    /// Whether it overlaps a time; without an end that goes on.
+    #[must_use]
+    pub fn is_within(&self, from_ms: u64, until_ms: Option<u64>) -> bool {
+        until_ms.is_none_or(|until_ms| self.from_ms < until_ms)
+            && self.until_ms.is_none_or(|until_ms| until_ms > from_ms)
+    }
 }
 
 /// One step of a story.
@@ -243,6 +288,7 @@ impl<'a> Teller<'a> {
             outage: None,
             recovery_points: BTreeMap::new(),
             comparison: Vec::new(),
+            unattended: Vec::new(),
         };
         let clock = OutageClock::new(order, started_at_ms);
         let mut teller = Self { order, told, clock, lines: BTreeMap::new(), surveyed: None };

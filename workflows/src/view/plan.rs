@@ -220,6 +220,49 @@ pub fn success(state: &Operation, intent: &Intent, token: Token) -> Evidence {
     intent.as_step().imagined(&Imagined { state, intent, token })
 }
 
+/// What is left of an operation under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Remaining {
+    /// Until everything was seen in place, in milliseconds; none if the operation brings nothing there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_ms: Option<u64>,
+    /// Until its end.
+    pub total_ms: u64,
+}
+
+/// What is left of an operation if every further step succeeds and takes its typical time. A launch that
+/// waits for its next try is taken to begin now: what it waits for is not known. `None` if it does not run.
+#[must_use]
+pub fn remaining(operation: &Operation, now_ms: u64) -> Option<Remaining> {
+    let mut state = operation.clone();
+    let launch = state.open_steps().into_iter().find(|step| matches!(*step.intent, Intent::Launch(_)));
+    let begins_ms = launch.map_or(now_ms, |step| step.not_before_ms.max(now_ms));
+    let mut at_ms = begins_ms;
+    let mut whole_ms = None;
+    // Only tokens come from it, and those of the imagined steps are to be new.
+    let mut head = Seq(state.steps.keys().next_back().map_or(0, |token| token.0) + STEPS_MAX as u64);
+    for _ in 0..STEPS_MAX {
+        if matches!(state.status, Status::Finished { .. }) {
+            return Some(Remaining { whole_ms, total_ms: at_ms - begins_ms });
+        }
+        let next = state
+            .open_steps()
+            .into_iter()
+            .map(|step| (ends_ms(&state, &step).max(at_ms + LOOK_MS), step))
+            .min_by_key(|(ends_ms, step)| (*ends_ms, step.token));
+        let (ends_ms, step) = next?;
+        at_ms = ends_ms;
+        if matches!(*step.intent, Intent::Verify(_)) {
+            whole_ms = Some(at_ms - begins_ms);
+        }
+        let mut draft = Draft::from(&state, head, at_ms);
+        draft.report(step.token, success(&state, &step.intent, step.token)).ok()?;
+        head = Seq(head.0 + draft.events().len() as u64);
+        state = draft.state().clone();
+    }
+    None
+}
+
 /// The resources at the beginning, with an address if it comes from a pool.
 fn with_an_address(spec: &NodeSpec, before: Resources) -> Resources {
     let imagined = spec.pool().map(|_| std::net::Ipv4Addr::UNSPECIFIED);

@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 
 use crate::aggregate::address_pool::AddressPoolEvent;
 use crate::aggregate::backup_catalog::BackupEvent;
+use crate::aggregate::engine::EngineEvent;
 use crate::aggregate::inbox::InboxEvent;
 use crate::aggregate::installation::InstallationEvent;
 use crate::aggregate::node::NodeEvent;
@@ -135,6 +136,7 @@ pub fn event() -> Schema {
     kinds.extend(variants::<BackupEvent>(&mut generator, "backup"));
     kinds.extend(variants::<AddressPoolEvent>(&mut generator, "address_pool"));
     kinds.extend(variants::<InstallationEvent>(&mut generator, "installation"));
+    kinds.extend(variants::<EngineEvent>(&mut generator, "engine"));
     let hash = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
     let mut schema = json_schema!({
         "type": "object",

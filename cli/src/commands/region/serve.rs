@@ -110,7 +110,7 @@ pub(crate) async fn serve(args: &ServeArgs, config: Option<&PathBuf>, output: Ou
         output.say("warning: anyone who reaches this address has full access; signatures are not checked");
     }
     match output.format {
-        Format::Table => output.text(&format!(
+        Format::Table | Format::Wide | Format::Name => output.text(&format!(
             "ready: {endpoint}, region {name}, speed {speed}, seed {seed}\n\
              export AWS_ENDPOINT_URL={endpoint} AWS_REGION={name} AWS_DEFAULT_REGION={name} \
              AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any"
