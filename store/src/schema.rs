@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::file::JOURNAL;
-use crate::verify::{Severity, VerifyReport};
 
 /// The statements of a database, by kind and name.
 fn statements(conn: &Connection) -> rusqlite::Result<BTreeMap<(String, String), String>> {
@@ -19,25 +18,26 @@ fn statements(conn: &Connection) -> rusqlite::Result<BTreeMap<(String, String), 
     rows.collect()
 }
 
-/// Reports every difference.
-pub(crate) fn check(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+/// Every difference, as a clause.
+pub(crate) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let made = Connection::open_in_memory()?;
     for migration in JOURNAL.migrations {
         made.execute_batch(migration)?;
     }
     let (expected, mut found) = (statements(&made)?, statements(conn)?);
+    let mut differences = Vec::new();
     for ((kind, name), sql) in expected {
-        let what = match found.remove(&(kind.clone(), name.clone())) {
-            None => format!("the {kind} {name} is missing from the schema"),
-            Some(other) if other != sql => format!("the {kind} {name} is not as this build makes it"),
-            Some(_) => continue,
-        };
-        report.add(Severity::Damaged, None, None, what);
+        match found.remove(&(kind.clone(), name.clone())) {
+            None => differences.push(format!("the {kind} {name} is missing from the schema")),
+            Some(other) if other != sql => {
+                differences.push(format!("the {kind} {name} is not as this build makes it"));
+            }
+            Some(_) => {}
+        }
     }
     for (kind, name) in found.into_keys() {
         let name: String = name.chars().take(80).collect();
-        let what = format!("the {kind} {name:?} in the schema is not Perennial's");
-        report.add(Severity::Damaged, None, None, what);
+        differences.push(format!("the {kind} {name:?} in the schema is not Perennial's"));
     }
-    Ok(())
+    Ok(differences)
 }

@@ -182,7 +182,7 @@ pub fn verify_against(
 pub fn verify_tail(path: &Path, events: u64, heads: &[Head]) -> Result<VerifyReport, OpenError> {
     let conn = snapshot(path)?;
     let mut report = VerifyReport::new();
-    let outcome = schema::check(&conn, &mut report);
+    let outcome = check_schema(&conn, &mut report);
     unreadable(&mut report, "the schema", outcome);
     let outcome = check_tail(&conn, &mut report, events);
     unreadable(&mut report, "the last events", outcome);
@@ -245,7 +245,7 @@ fn unreadable(report: &mut VerifyReport, what: &str, outcome: rusqlite::Result<(
 fn check<P: Projector>(path: &Path, projector: Option<P>, heads: &[Head]) -> Result<VerifyReport, OpenError> {
     let conn = snapshot(path)?;
     let mut report = VerifyReport::new();
-    let outcome = schema::check(&conn, &mut report);
+    let outcome = check_schema(&conn, &mut report);
     unreadable(&mut report, "the schema", outcome);
     let is_folded = projector.is_some();
     let outcome = quick_check(&conn, &mut report);
@@ -265,6 +265,13 @@ fn check<P: Projector>(path: &Path, projector: Option<P>, heads: &[Head]) -> Res
     let outcome = check_key_index(&conn, &mut report, sums);
     unreadable(&mut report, "the index of idempotency keys", outcome);
     Ok(report)
+}
+
+fn check_schema(conn: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    for what in schema::differences(conn)? {
+        report.add(Severity::Damaged, None, None, what);
+    }
+    Ok(())
 }
 
 /// Compares the events with heads that were noted before. Each event's hash stands for all before it.

@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::failure::Failure;
-use crate::installation::file_failure;
 
 /// The longest line: a head has under 300 bytes.
 const LINE_MAX: usize = 4_096;
@@ -53,7 +52,8 @@ pub(crate) fn head(text: &str) -> Result<Head, String> {
 
 /// Reads a file of heads. A last line without an end is none: the machine went down while it was written.
 pub(crate) fn read(path: &Path) -> Result<Vec<Head>, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| file_failure("reading", path, &error))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::environment(format!("reading {}: {error}", path.display())))?;
     let whole = text.rfind('\n').map_or(0, |end| end + 1);
     let (whole, rest) = text.split_at(whole);
     let mut heads = Vec::new();

@@ -10,6 +10,7 @@ use perennial_engine::domain::Domain as _;
 use perennial_engine::ids::Position;
 use perennial_engine::journal::{EVENT_BODY_MAX, Journal as _};
 use perennial_engine::queue::{MESSAGE_BYTES_MAX, Outgoing, Queue as _};
+use perennial_sim::world::Notice;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::ingest::SUBMISSION_BYTES_MAX;
 use perennial_workers::ingest::events::{self, Arrival, Parsed};
@@ -196,6 +197,34 @@ async fn while_the_journal_cannot_be_written_nothing_is_received_and_nothing_die
         stream.starts_with("inbox/submissions/s-") && matches!(event, InboxEvent::Answered { .. })
     });
     assert_eq!(answered.count(), 40);
+}
+
+/// What names an instance of ours rings, in whatever form: a look decides.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_names_our_instance_is_a_doorbell_whatever_it_is() {
+    let mut lab = lab_with_a_node().await;
+    for (number, form) in (2..).zip(["old", "detail", "text", "cloudtrail"]) {
+        let instance = lab.instance("db-1").await;
+        let body = |id: &str| match form {
+            "old" => warning(id, &instance, "2026-09-13T16:00:00Z").to_string(),
+            "detail" => json!({"instance-id": instance, "note": id}).to_string(),
+            "text" => json!(format!("{id}: spot interruption of {instance}")).to_string(),
+            _ => json!({
+                "id": id, "source": "aws.ec2", "detail-type": "AWS Service Event via CloudTrail",
+                "detail": {"serviceEventDetails": {"instanceIdSet": [instance]}}
+            })
+            .to_string(),
+        };
+        tell(&lab, body(&format!("{form}-1"))).await;
+        lab.clock.sleep(Duration::from_secs(5)).await;
+        assert_eq!(lab.node("db-1").await.operations, number - 1, "{form}: the instance is well");
+        let silent = Notice { with_event: false, ..Notice::default() };
+        lab.region.with(|world, now_ms| world.interrupt(now_ms, &instance, silent)).unwrap();
+        tell(&lab, body(&format!("{form}-2"))).await;
+        lab.clock.sleep(Duration::from_secs(2)).await;
+        assert_eq!(lab.node("db-1").await.operations, number, "{form}: {}", lab.story().await);
+        lab.rest("db-1", number).await;
+    }
 }
 
 /// Chance by a seed (SplitMix64).

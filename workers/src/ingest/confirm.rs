@@ -4,9 +4,10 @@
 //! one can come again. "It is terminated" would let a workflow skip what protects the data of an instance
 //! that still runs. So the reader describes the instance first and passes on the state that EC2 shows.
 
-use perennial_workflows::model::aws::InstanceState;
+use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::model::signal::{Certainty, News, Signal};
 
+use super::events::NOTICE;
 use crate::port::{Cloud, InstanceView, Select};
 
 /// What a look makes of a signal.
@@ -46,6 +47,36 @@ pub(super) async fn look(cloud: &dyn Cloud, signal: &Signal) -> Look {
         Ok(found) => judge(signal, found.first()),
         Err(error) => Look::Failed { because: error.to_string() },
     }
+}
+
+/// What EC2 shows of an instance that a message names without a use of its own: it rings, and a look decides.
+/// `None` when the instance is well, or the look fails.
+pub(super) async fn seen(cloud: &dyn Cloud, instance: &InstanceId, now_ms: u64) -> Option<News> {
+    let found = cloud.instances(&Select::Ids(vec![instance.clone()])).await.ok()?;
+    let shown = found.first()?;
+    let requests: Vec<SpotRequestId> = shown.spot_request.iter().cloned().collect();
+    let doomed = match requests.is_empty() {
+        true => Vec::new(),
+        false => cloud.doomed_spot_requests(&requests).await.ok()?,
+    };
+    seen_news(shown.state, doomed.first().map(|request| &request.status), now_ms)
+}
+
+/// What the state of an instance says, and that of its spot request.
+pub(crate) fn seen_news(state: InstanceState, doomed: Option<&String>, now_ms: u64) -> Option<News> {
+    match state {
+        InstanceState::Pending | InstanceState::Running => doomed.map(|status| News::SpotInterruption {
+            action: doom(status),
+            deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
+        }),
+        state => Some(News::StateChange { state }),
+    }
+}
+
+/// What EC2 does to the instance, by its spot request's status.
+fn doom(status: &str) -> String {
+    let action = if status.contains("stop") { "stop" } else { "terminate" };
+    format!("{action} (spot request: {status})")
 }
 
 /// When the instance of a signal was launched, if EC2 shows it.

@@ -77,6 +77,8 @@ pub enum Parsed {
     Malformed {
         /// What is wrong.
         because: String,
+        /// The instances that it names, some of them if there are many.
+        instances: Vec<InstanceId>,
         /// What cannot be read.
         body: String,
     },
@@ -129,17 +131,23 @@ pub fn parse(body: &str, arrival: Arrival) -> Vec<Parsed> {
     let mut parsed = Vec::with_capacity(held.len());
     for held in held {
         match held {
-            Held::Unreadable { body, because } => parsed.push(Parsed::Malformed { because, body }),
+            Held::Unreadable { body, because } => parsed.push(malformed(because, body)),
             Held::Object(value) => {
                 let shown = if alone { body.to_owned() } else { value.to_string() };
                 match Event::read(&value, arrival).and_then(|event| event.parse(&shown)) {
                     Ok(all) => parsed.extend(all),
-                    Err(because) => parsed.push(Parsed::Malformed { because, body: shown }),
+                    Err(because) => parsed.push(malformed(because, shown)),
                 }
             }
         }
     }
     parsed
+}
+
+fn malformed(because: String, body: String) -> Parsed {
+    let mut instances = Vec::new();
+    named_in(&body, &mut instances);
+    Parsed::Malformed { because, instances, body }
 }
 
 /// An event, as far as it has the form of one.
@@ -387,29 +395,31 @@ fn not_an_event(value: &Value, field: &str) -> String {
     }
 }
 
+/// The instances that a text names.
+fn named_in(text: &str, instances: &mut Vec<InstanceId>) {
+    // An id has eight hexadecimal digits, or seventeen.
+    let is_id = |id: &str| matches!(id.len(), 10 | 19) && id[2..].bytes().all(|b| b.is_ascii_hexdigit());
+    for (at, _) in text.match_indices("i-") {
+        if instances.len() >= NAMED_MAX {
+            return;
+        }
+        let is_inside = text[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
+        let end = text[at + 2..].find(|c: char| !c.is_ascii_alphanumeric());
+        let id = end.map_or(&text[at..], |end| &text[at..at + 2 + end]);
+        if !is_inside
+            && is_id(id)
+            && let Ok(instance) = InstanceId::parse(id)
+            && !instances.contains(&instance)
+        {
+            instances.push(instance);
+        }
+    }
+}
+
 /// The instances that a value names anywhere, some of them if there are many.
 fn named(value: &Value, instances: &mut Vec<InstanceId>) {
     match value {
-        Value::String(text) => {
-            // An id has eight hexadecimal digits, or seventeen.
-            let is_id =
-                |id: &str| matches!(id.len(), 10 | 19) && id[2..].bytes().all(|b| b.is_ascii_hexdigit());
-            for (at, _) in text.match_indices("i-") {
-                if instances.len() >= NAMED_MAX {
-                    return;
-                }
-                let is_inside = text[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
-                let end = text[at + 2..].find(|c: char| !c.is_ascii_alphanumeric());
-                let id = end.map_or(&text[at..], |end| &text[at..at + 2 + end]);
-                if !is_inside
-                    && is_id(id)
-                    && let Ok(instance) = InstanceId::parse(id)
-                    && !instances.contains(&instance)
-                {
-                    instances.push(instance);
-                }
-            }
-        }
+        Value::String(text) => named_in(text, instances),
         Value::Array(values) => values.iter().for_each(|value| named(value, instances)),
         Value::Object(fields) => fields.values().for_each(|value| named(value, instances)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -750,6 +760,9 @@ mod tests {
                 "serviceEventDetails": {"instanceIdSet": ["i-0123456789abcdef0", "i-0aa11bb22cc33dd44", "hi-0aa11bb2"]}});
         });
         let Parsed::Unknown { instances, kind, .. } = parse(&body) else { panic!() };
+        let text = Value::String("spot interruption: i-0123456789abcdef0 will be terminated".to_owned());
+        let Parsed::Malformed { instances: told, .. } = parse(&text.to_string()) else { panic!() };
+        assert_eq!(told.first().map(InstanceId::as_str), Some("i-0123456789abcdef0"));
         assert_eq!(kind, "aws.ec2 / AWS Service Event via CloudTrail");
         let instances: BTreeSet<&str> = instances.iter().map(InstanceId::as_str).collect();
         assert_eq!(instances, BTreeSet::from(["i-0aa11bb22cc33dd44", "i-0123456789abcdef0"]));

@@ -9,7 +9,7 @@ use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::step::wake_hint::WakeHint;
 
 use super::events::{self, Arrival, Key, Origin, Parsed};
-use super::reader::InboxQueue;
+use super::inbox_queue::InboxQueue;
 
 /// A message, read.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Entry {
     pub(super) reply: Option<(Option<SubmissionId>, String)>,
     /// Where an event comes from.
     pub(super) origin: Origin,
-    /// The instances that an event names that we do nothing with.
+    /// The instances that a message names that nothing comes of by itself.
     pub(super) names: Vec<InstanceId>,
 }
 
@@ -105,8 +105,9 @@ impl Message {
                 let content = Content::Settled(Disposition::Unknown { kind });
                 Entry { names: instances, ..Entry::event(queue, content, key, body) }
             }
-            Parsed::Malformed { because, body } => {
-                Entry::settled(queue, Disposition::Malformed { because }, body)
+            Parsed::Malformed { because, instances, body } => {
+                let malformed = Disposition::Malformed { because };
+                Entry { names: instances, ..Entry::settled(queue, malformed, body) }
             }
         });
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::AppendError;
-use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, MESSAGE_BYTES_MAX, Outgoing, Queue, QueueError};
+use perennial_engine::queue::{BATCH_MESSAGES_MAX, Delivery, Outgoing, Queue, QueueError};
 use perennial_engine::retry::Intervals;
 use perennial_engine::shutdown::Shutdown;
 use perennial_workflows::aggregate::inbox::Disposition;
@@ -32,7 +32,7 @@ use perennial_workflows::domain::states::State;
 use perennial_workflows::domain::submission::{Reply, SubmissionId};
 use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::model::installation::Place;
-use perennial_workflows::model::signal::{News, Signal};
+use perennial_workflows::model::signal::{News, Signal, Source};
 use perennial_workflows::model::text::clip;
 use perennial_workflows::step::wake_hint::WakeHint;
 use tokio::task::JoinSet;
@@ -41,14 +41,11 @@ use tracing::{debug, info, warn};
 use super::confirm::{self, Look};
 use super::counter::Counter;
 use super::events::Origin;
+use super::inbox_queue::InboxQueue;
 use super::lookup::node_of;
 use super::message::{self, Entry};
 use crate::capacity::refusals::CapacityRefusals;
 use crate::port::Cloud;
-
-/// The largest submission. A node file with the largest user data is under 40 KiB. (An event may have
-/// whatever fits a message: a page of AWS Health's has up to 256 KiB.)
-pub const SUBMISSION_BYTES_MAX: usize = 128 * 1024;
 
 /// How long an event about an unknown instance waits before it counts as foreign. The first state
 /// change of an instance of ours can overtake the answer to its launch by a second or two; a foreign event
@@ -87,33 +84,6 @@ const NAME_SHOWN: usize = 100;
 /// After a failing call.
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
-
-/// Which of the two inbox queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InboxQueue {
-    /// Asks for something.
-    Submissions,
-    /// AWS's events.
-    Interruptions,
-}
-
-impl InboxQueue {
-    /// Its name in streams and configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Submissions => "submissions",
-            Self::Interruptions => "interruptions",
-        }
-    }
-
-    pub(super) const fn bytes_max(self) -> usize {
-        match self {
-            Self::Submissions => SUBMISSION_BYTES_MAX,
-            Self::Interruptions => MESSAGE_BYTES_MAX,
-        }
-    }
-}
 
 /// Finds the queue an answer is to be sent to.
 pub trait ReplyTo: Send + Sync + 'static {
@@ -316,14 +286,22 @@ impl Ingest {
     async fn settle(&self, delivery: &Delivery, entry: &Entry) -> Result<Tried, ExecuteError<Rejection>> {
         let content = match &entry.content {
             Content::Signal(signal) => match self.judge(delivery, signal, &entry.origin).await? {
+                Ok(Content::Settled(noted)) => {
+                    self.ring(entry, &signal.instance).await?.unwrap_or(Content::Settled(noted))
+                }
                 Ok(content) => content,
                 Err(wait) => return Ok(Tried::Later(wait)),
             },
             content => content.clone(),
         };
         let queue = self.inbox_queue.name();
+        let ours = self.ours(&entry.names).await?;
+        let content = match ours {
+            Some(instance) => self.ring(entry, instance).await?.unwrap_or(content),
+            None => content,
+        };
         if let Content::Settled(disposition) = &content {
-            let is_ours = self.names_ours(&entry.names).await?;
+            let is_ours = ours.is_some();
             if self.counter.takes(disposition, is_ours, self.engine.clock().steady_ms()) {
                 debug!(queue, message = %delivery.id, "counted: {disposition}");
                 return Ok(Tried::Done(disposition.clone().bounded()));
@@ -347,13 +325,33 @@ impl Ingest {
         Ok(Tried::Done(disposition))
     }
 
-    async fn names_ours(&self, names: &[InstanceId]) -> Result<bool, ExecuteError<Rejection>> {
+    /// The first of some instances that is ours.
+    async fn ours<'a>(
+        &self,
+        names: &'a [InstanceId],
+    ) -> Result<Option<&'a InstanceId>, ExecuteError<Rejection>> {
         for instance in names {
             if node_of(&self.engine, instance).await?.is_some() {
-                return Ok(true);
+                return Ok(Some(instance));
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// A message that names an instance of ours is a doorbell, whatever else it is: if EC2 shows that the
+    /// instance is being taken, that is what is known.
+    async fn ring(
+        &self,
+        entry: &Entry,
+        instance: &InstanceId,
+    ) -> Result<Option<Content>, ExecuteError<Rejection>> {
+        if node_of(&self.engine, instance).await?.is_none() {
+            return Ok(None);
+        }
+        let at_ms = self.engine.clock().now_ms();
+        let Some(news) = confirm::seen(self.cloud.as_ref(), instance, at_ms).await else { return Ok(None) };
+        let source = Source::Event { id: entry.stream.name().to_owned() };
+        Ok(Some(Content::Signal(Signal { instance: instance.clone(), news, source, at_ms })))
     }
 
     /// What is made of an event about an instance: what concerns ours, as a look shows it; or how long it has

@@ -15,7 +15,7 @@ use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::command::{Command, Rejection};
 use perennial_workflows::domain::projection::{AtRest, NodeSummary};
 use perennial_workflows::domain::states::State;
-use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
+use perennial_workflows::model::aws::{InstanceId, SpotRequestId};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::signal::{News, Signal, Source};
 use tracing::{info, warn};
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::attachment_drift::{AttachmentDrift, Seen};
 use super::driver::{Failure, Task};
 use crate::capacity::refusals::CapacityRefusals;
-use crate::ingest::events::NOTICE;
+use crate::ingest::confirm::seen_news;
 use crate::pages::Pages;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImpairedView, InstanceView, Select};
@@ -141,7 +141,7 @@ impl Sweep {
             let now_ms = self.engine.clock().now_ms();
             let request = watched.spot_request.as_ref().and_then(|request| doomed.get(request));
             let news = match seen.get(id) {
-                Some(view) => seen_news(id, view.state, request, now_ms),
+                Some(view) => seen_news(view.state, request, now_ms).inspect(|news| told(id, news)),
                 None => self.missing_news(id, &watched.node, most).await,
             };
             if let Some(news) = news {
@@ -311,24 +311,11 @@ impl Sweep {
     }
 }
 
-/// What the state of an instance says, and that of its spot request.
-fn seen_news(id: &InstanceId, state: InstanceState, doomed: Option<&String>, now_ms: u64) -> Option<News> {
-    match state {
-        InstanceState::Pending | InstanceState::Running => doomed.map(|status| {
-            info!(instance = %id, %status, "the sweep found a spot request that is being taken");
-            News::SpotInterruption {
-                action: doom(status),
-                deadline_ms: now_ms + u64::try_from(NOTICE.as_millis()).unwrap_or(0),
-            }
-        }),
-        state => Some(News::StateChange { state }),
+/// A spot request that is being taken is told when it is found.
+fn told(id: &InstanceId, news: &News) {
+    if let News::SpotInterruption { action, .. } = news {
+        info!(instance = %id, %action, "the sweep found a spot request that is being taken");
     }
-}
-
-/// What EC2 does to the instance, by its spot request's status.
-fn doom(status: &str) -> String {
-    let action = if status.contains("stop") { "stop" } else { "terminate" };
-    format!("{action} (spot request: {status})")
 }
 
 /// Why a sweep could not be finished.
