@@ -184,7 +184,10 @@ impl WorkflowProgress {
                 because: because.clone(),
                 needs: needs.clone(),
             }),
-            OperationEvent::Resumed { .. } | OperationEvent::CancelRequested { .. } => Self::Running,
+            OperationEvent::Resumed { .. }
+            | OperationEvent::CancelRequested { .. }
+            | OperationEvent::Diverted { .. }
+            | OperationEvent::SpecChanged { .. } => Self::Running,
             _ => self,
         }
     }
