@@ -858,6 +858,12 @@ fn several_documents_are_applied_and_a_difference_is_shown_first() {
     let refused = shell.transcript("node apply small.yaml --dry-run");
     assert!(refused.contains("REFUSED") && refused.ends_with("[exit 1]\n"), "{refused}");
     assert_eq!(shell.json("workflow list").as_array().unwrap().len(), 2, "nothing was sent");
+    let newest = shell.stdout("workflow show db-2");
+    assert!(newest.contains("db-2.1 provision: finished"), "{newest}");
+    assert!(
+        shell.transcript("node replace db-1 --timeout 5s").ends_with("[exit 2]\n"),
+        "it waits for nothing"
+    );
     let near = shell.transcript("node show db1");
     assert!(near.contains("hint: did you mean db-1?"), "{near}");
 }

@@ -370,7 +370,7 @@ mod documents {
 
 /// Rules over several fields, and a few over one, that JSON Schema does not express. What the schema takes and
 /// the server refuses is refused for one of them.
-const BEYOND_THE_SCHEMA: [&str; 32] = [
+const BEYOND_THE_SCHEMA: [&str; 36] = [
     // The node of a message is the node of its parameters.
     "but the parameters are about",
     "params.from_backup: a new node has another name",
@@ -406,6 +406,11 @@ const BEYOND_THE_SCHEMA: [&str; 32] = [
     "use `terminate`",
     "is named twice",
     "bytes; EC2 takes at most",
+    // What a type of volume takes.
+    "; gp3 takes",
+    "; io1 takes",
+    "; io2 takes",
+    "name it where `iops` or `throughput` are said",
 ];
 
 #[test]

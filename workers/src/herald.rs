@@ -7,20 +7,25 @@
 
 use std::collections::BTreeMap;
 
-use perennial_engine::domain::Domain as _;
+use perennial_engine::domain::{Domain as _, Stamp};
 use perennial_engine::engine::Engine;
-use perennial_engine::ids::Position;
+use perennial_engine::ids::{Position, Seq};
 use perennial_engine::journal::RecordedEvent;
 use perennial_engine::shutdown::Shutdown;
+use perennial_workflows::aggregate::node::NodeEvent;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::Event;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
-use perennial_workflows::operation::event::OperationEvent;
+use perennial_workflows::operation::event::{OperationEvent, SpecChange};
 use perennial_workflows::step::evidence::Evidence;
-use tracing::{info, warn};
+use perennial_workflows::view::history::story;
+use tracing::{error, info, warn};
 
 /// Events in one read.
 const PAGE: usize = 256;
+
+/// Of how many of a workflow's events its end is told: one that has waited for capacity for days has more.
+const STORY_MAX: usize = 5_000;
 
 /// A journal that cannot be read is asked again after this long.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -64,7 +69,17 @@ async fn page(engine: &Engine<Perennial>, after: Position, refused: &mut Refused
             return None;
         }
     };
-    events.iter().for_each(|event| tell(event, refused));
+    for event in &events {
+        match OperationId::of_stream(&event.stream) {
+            Some(id) => {
+                let ended = tell(&id, event, refused);
+                if let Some(outcome) = ended {
+                    tell_end(engine, &id, outcome).await;
+                }
+            }
+            None => tell_of_a_node(event),
+        }
+    }
     events.last().map(|event| event.position)
 }
 
@@ -82,8 +97,8 @@ fn tell_capacity(id: &OperationId, evidence: &Evidence, refused: &mut Refused) {
             let times = refused.entry(id.clone()).or_default();
             *times += 1;
             if *times == REFUSALS_TOLD {
-                let message = message.escape_debug().to_string();
-                warn!(%node, workflow, refused = *times, code, message, "no capacity: it is asked again and again");
+                let because = message.escape_debug().to_string();
+                warn!(%node, workflow, refused = *times, code, because, "no capacity: it is asked again and again");
             }
         }
         Evidence::Launched { instance, .. } => {
@@ -95,10 +110,68 @@ fn tell_capacity(id: &OperationId, evidence: &Evidence, refused: &mut Refused) {
     }
 }
 
-fn tell(recorded: &RecordedEvent, refused: &mut Refused) {
-    let Some(id) = OperationId::of_stream(&recorded.stream) else { return };
+/// Tells of what happens to a node beside its workflows, and needs a person's eye.
+fn tell_of_a_node(recorded: &RecordedEvent) {
+    if recorded.stream.category() != "node" {
+        return;
+    }
+    let node = recorded.stream.name();
+    let Ok(Event::Node(event)) = Perennial::decode(&recorded.data) else { return };
+    match event {
+        NodeEvent::FellBehind { newer } => {
+            let newer = newer.join("; ").escape_debug().to_string();
+            error!(node, newer, "the journal is behind the account: nothing is done for the node");
+        }
+        NodeEvent::CaughtUp {} => info!(node, "the journal knows everything of the node again"),
+        NodeEvent::Adopted { requested_by, generation, .. } => {
+            let requested_by = requested_by.escape_debug().to_string();
+            warn!(node, generation, requested_by, "the node was adopted as it is in the account");
+        }
+        NodeEvent::VolumeLeft { slot, volume, instance } => {
+            warn!(node, %slot, %volume, %instance, "a volume was detached by hand: it is the node's no more");
+        }
+        NodeEvent::Registered { .. }
+        | NodeEvent::SpecChanged { .. }
+        | NodeEvent::OperationStarted { .. }
+        | NodeEvent::OperationFinished { .. }
+        | NodeEvent::SignalNoted { .. }
+        | NodeEvent::BackupsReconciled {} => {}
+    }
+}
+
+/// Tells that a workflow has ended, and how long the node did not serve.
+async fn tell_end(engine: &Engine<Perennial>, id: &OperationId, outcome: Outcome) {
     let (workflow, node) = (id.to_string(), id.node());
-    let Ok(Event::Operation(event)) = Perennial::decode(&recorded.data) else { return };
+    if outcome == Outcome::Abandoned {
+        warn!(%node, workflow, "a workflow is abandoned");
+        return;
+    }
+    match outage_ms(engine, id).await {
+        Some(outage_ms) => {
+            let outage_s = outage_ms as f64 / 1_000.0;
+            info!(%node, workflow, %outcome, outage_s, "a workflow ended");
+        }
+        None => info!(%node, workflow, %outcome, "a workflow ended"),
+    }
+}
+
+/// How long a node did not serve in a workflow that has ended, as far as its first events tell.
+async fn outage_ms(engine: &Engine<Perennial>, id: &OperationId) -> Option<u64> {
+    let recorded = engine.journal().read_stream(&id.stream(), Seq::NONE, STORY_MAX).await.ok()?;
+    let mut events = Vec::new();
+    for event in &recorded {
+        if let Ok(Event::Operation(told)) = Perennial::decode(&event.data) {
+            events.push((Stamp { seq: event.seq, at_ms: event.recorded_at_ms }, told));
+        }
+    }
+    let outage = story(id, &events)?.outage?;
+    Some(outage.to_ms?.saturating_sub(outage.from_ms))
+}
+
+/// Tells an event of a workflow; how that ended, if it did.
+fn tell(id: &OperationId, recorded: &RecordedEvent, refused: &mut Refused) -> Option<Outcome> {
+    let (workflow, node) = (id.to_string(), id.node());
+    let Ok(Event::Operation(event)) = Perennial::decode(&recorded.data) else { return None };
     match event {
         OperationEvent::Started(order) => {
             let cause = order.cause.to_string().escape_debug().to_string();
@@ -106,7 +179,7 @@ fn tell(recorded: &RecordedEvent, refused: &mut Refused) {
         }
         OperationEvent::Stuck { step, because, needs } => {
             let (because, needs) = (because.escape_debug().to_string(), needs.escape_debug().to_string());
-            warn!(%node, workflow, %step, because, needs, "a workflow is stuck: a person must help");
+            error!(%node, workflow, %step, because, needs, "a workflow is stuck: a person must help");
         }
         OperationEvent::StepWaits { step, because, hindered: true, looks, .. } => {
             let because = because.escape_debug().to_string();
@@ -124,14 +197,14 @@ fn tell(recorded: &RecordedEvent, refused: &mut Refused) {
             let because = because.escape_debug().to_string();
             warn!(%node, workflow, %instance, because, "a new instance is lost; another one is launched");
         }
-        OperationEvent::StepSettled { evidence, .. } => tell_capacity(&id, &evidence, refused),
-        OperationEvent::Finished { outcome: Outcome::Abandoned, .. } => {
-            refused.remove(&id);
-            warn!(%node, workflow, "a workflow is abandoned");
+        OperationEvent::StepSettled { evidence, .. } => tell_capacity(id, &evidence, refused),
+        OperationEvent::SpecChanged { because: SpecChange::LastGood { refused }, .. } => {
+            let refused = refused.escape_debug().to_string();
+            warn!(%node, workflow, refused, "the node goes on with the file of its last instance");
         }
         OperationEvent::Finished { outcome, .. } => {
-            refused.remove(&id);
-            info!(%node, workflow, %outcome, "a workflow ended");
+            refused.remove(id);
+            return Some(outcome);
         }
         OperationEvent::StepIntended { .. }
         | OperationEvent::Dropped { .. }
@@ -142,4 +215,5 @@ fn tell(recorded: &RecordedEvent, refused: &mut Refused) {
         | OperationEvent::CancelRequested { .. }
         | OperationEvent::Diverted { .. } => {}
     }
+    None
 }

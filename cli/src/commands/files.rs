@@ -1,5 +1,5 @@
-//! Files that people write: YAML or JSON, checked strictly. Every mistake is told at once, each with the line that
-//! it is in and, where a name was meant that is nearly the same, with that name.
+//! Files that people write: YAML or JSON, checked strictly. Every mistake is told at once, each with the
+//! line that it is in and, where a name was meant that is nearly the same, with that name.
 
 mod form;
 mod yaml;
@@ -68,7 +68,8 @@ pub(crate) fn node(path: &Path) -> Result<NodeSpec, Failure> {
     }
 }
 
-/// Reads node files, each with its name for messages: every document of every file, and the files of directories.
+/// Reads node files, each with its name for messages: every document of every file, and the files of
+/// directories.
 ///
 /// # Errors
 /// Every mistake in all of them.

@@ -7,22 +7,34 @@ use perennial_views::{QueryError, Views};
 
 use crate::commands::files::nearest;
 use crate::failure::Failure;
-use crate::installation::Installation;
+use crate::installation::config::{CloudKind, Config};
 use crate::installation::journal_file::{self, Holder};
+use crate::installation::{Installation, status_file};
 use crate::output::{Output, words};
 
 /// In milliseconds since the Unix epoch: the machine's time, and in a rehearsal the region's, by which its
 /// engine goes. Where the region does not answer, the machine's has to do.
 pub(crate) async fn now_ms(installation: &Installation) -> u64 {
     #[cfg(all(feature = "aws", feature = "region"))]
-    if installation.config.cloud == crate::installation::config::CloudKind::Region
+    if installation.config.cloud == CloudKind::Region
         && let Ok(clock) = super::region::client::clock().await
     {
         return clock.now_ms();
     }
-    #[cfg(not(all(feature = "aws", feature = "region")))]
-    let _ = installation;
-    Clock::system().now_ms()
+    let now_ms = Clock::system().now_ms();
+    if installation.config.cloud == CloudKind::Sim {
+        return simulated_ms(&installation.config, now_ms).unwrap_or(now_ms);
+    }
+    now_ms
+}
+
+/// The time of a region inside a server, whose clock may run faster: as the server last wrote it down, and what
+/// has passed since then while it runs.
+fn simulated_ms(config: &Config, now_ms: u64) -> Option<u64> {
+    let status = status_file::read(&config.data_dir)?;
+    let runs = matches!(journal_file::holder(&config.journal_path()), Holder::Server(_));
+    let passed_ms = if runs { now_ms.saturating_sub(status.written_at_ms) } else { 0 };
+    Some(status.now_ms + (passed_ms as f64 * config.sim_speed) as u64)
 }
 
 /// Whether a server runs on the journal; `None` where the file system does not say.

@@ -63,9 +63,11 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         limits: Limits::default(),
         sweep_every: config.sweep_every(),
     });
-    service.bind().await.map_err(not_here)?;
     let engine = service.engine();
-    began(&engine).await?;
+    // Before anything is written: nothing was done since then.
+    let last_ms = Views::new(Arc::clone(engine.journal())).last_event_ms().await?;
+    service.bind().await.map_err(not_here)?;
+    began(&engine, last_ms).await?;
     let (periodic, data_dir) = (service.periodic(), config.data_dir.clone());
     tokio::spawn(async move { status_file::write_repeatedly(&data_dir, &periodic, &servers_clock).await });
     let (trigger, shutdown) = Shutdown::new();
@@ -109,12 +111,11 @@ fn newest(noted: &[Head]) -> &[Head] {
 }
 
 /// Writes into the journal that an engine runs, and since when nothing was done if the last one was killed.
-async fn began(engine: &Engine<Perennial>) -> Result<(), Failure> {
-    let last = Views::new(Arc::clone(engine.journal())).last_event_ms().await?;
+async fn began(engine: &Engine<Perennial>, last_ms: Option<u64>) -> Result<(), Failure> {
     let started = Command::EngineStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: std::process::id(),
-        silent_since_ms: last,
+        silent_since_ms: last_ms,
     };
     engine.execute(started).await.map(|_| ()).map_err(Failure::from)
 }

@@ -41,7 +41,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, conflicts_with = "wait")]
     pub(crate) no_wait: bool,
     /// How long --wait waits, such as 90s, 30m or 2h
-    #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "30m", value_parser = duration, value_name = "TIME", requires = "wait")]
     pub(crate) timeout: Duration,
     /// The idempotency key; each key is processed once [default: a new UUID]
     #[arg(long = "id", value_name = "KEY", value_parser = submission_id)]
@@ -267,7 +267,9 @@ async fn follow(
     expected: Expected,
 ) -> Result<(Disposition, Option<OperationId>, Outcome), Failure> {
     let (views, disposition) = disposition(installation, output, submission).await?;
-    output.say(&disposition.to_string());
+    if disposition.is_accepted() {
+        output.say(&disposition.to_string());
+    }
     match &disposition {
         Disposition::Started { operation }
         | Disposition::Joined { operation }

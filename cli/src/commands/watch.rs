@@ -80,6 +80,8 @@ pub(crate) async fn watch(
         match watch.progress() {
             WorkflowProgress::Running => {}
             WorkflowProgress::Finished(outcome) => return Ok(*outcome),
+            // A signal may have made it go on: its state knows.
+            WorkflowProgress::Stuck(_) if !is_stuck(views, id).await? => {}
             WorkflowProgress::Stuck(stuck) => {
                 let why = format!("workflow {id} is stuck at {}: {}", stuck.step, stuck.because);
                 let resume = format!("perennial workflow resume {id}");
@@ -106,6 +108,11 @@ pub(crate) async fn watch(
             }
         }
     }
+}
+
+/// Whether a workflow waits for a person.
+async fn is_stuck(views: &Views, id: &OperationId) -> Result<bool, Failure> {
+    Ok(views.progress(id, 0).await?.is_some_and(|open| open.stuck.is_some()))
 }
 
 /// The open steps of a workflow, in one line.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use perennial_views::Views;
 use perennial_workflows::model::backup_id::BackupId;
+use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::OperationId;
 use perennial_workflows::model::volume::Slot;
 
@@ -27,11 +29,13 @@ pub(crate) enum WorkflowCommand {
     )]
     List(list::WorkflowListArgs),
     /// Show one workflow with all its steps
-    #[command(after_help = "Example: perennial workflow show db-1.3")]
-    Show(IdArgs),
+    #[command(after_help = "Example: perennial workflow show db-1.3\n         perennial workflow show db-1")]
+    Show(NewestArgs),
     /// Watch a workflow until it is over (exit 0) or stuck (exit 1)
-    #[command(after_help = "Example: perennial workflow watch db-1.3")]
-    Watch(IdArgs),
+    #[command(
+        after_help = "Example: perennial workflow watch db-1.3\n         perennial workflow watch db-1"
+    )]
+    Watch(NewestArgs),
     /// Retry a stuck workflow
     #[command(
         after_help = "Example: perennial workflow resume db-1.3 --wait\n         perennial workflow resume db-1.3 --accept-loss root"
@@ -52,6 +56,42 @@ pub(crate) struct FileArgs {
     file: PathBuf,
     #[command(flatten)]
     submit: SubmitArgs,
+}
+
+/// A workflow, or a node's newest one.
+#[derive(Debug, Args)]
+pub(crate) struct NewestArgs {
+    /// The workflow, such as db-1.3; of a node its newest one
+    #[arg(value_parser = workflow_or_node, value_name = "ID|NODE")]
+    id: WorkflowOrNode,
+}
+
+/// A workflow, or a node.
+#[derive(Debug, Clone)]
+enum WorkflowOrNode {
+    Workflow(OperationId),
+    Node(NodeName),
+}
+
+fn workflow_or_node(text: &str) -> Result<WorkflowOrNode, String> {
+    if let Ok(id) = OperationId::parse(text) {
+        return Ok(WorkflowOrNode::Workflow(id));
+    }
+    let named = NodeName::parse(text).map(WorkflowOrNode::Node);
+    named.map_err(|_| format!("{text:?} names neither a workflow, such as db-1.3, nor a node"))
+}
+
+impl WorkflowOrNode {
+    /// The workflow that is meant.
+    async fn id(&self, views: &Views) -> Result<OperationId, Failure> {
+        match self {
+            Self::Workflow(id) => Ok(id.clone()),
+            Self::Node(name) => match views.node(name, 0).await {
+                Ok(node) => Ok(OperationId::new(name.clone(), node.operations)),
+                Err(error) => Err(present::failure(views, error).await),
+            },
+        }
+    }
 }
 
 /// A workflow's id.
@@ -106,8 +146,9 @@ pub(crate) async fn run(
         WorkflowCommand::Show(args) => show(&args.id, installation, output).await,
         WorkflowCommand::Watch(args) => {
             let views = present::views(installation, output).await?;
-            views.story(&args.id).await?;
-            watch((&views, installation), output, Progress::Data, &args.id).await.map(drop)
+            let id = args.id.id(&views).await?;
+            views.story(&id).await?;
+            watch((&views, installation), output, Progress::Data, &id).await.map(drop)
         }
         WorkflowCommand::Resume(args) => {
             let mut params =
@@ -140,9 +181,10 @@ fn complete(message: &mut serde_json::Value, submit: &SubmitArgs) {
     fields.entry("schema").or_insert_with(|| known["schema"].clone());
 }
 
-async fn show(id: &OperationId, installation: &Installation, output: Output) -> Result<(), Failure> {
+async fn show(id: &WorkflowOrNode, installation: &Installation, output: Output) -> Result<(), Failure> {
     let views = present::views(installation, output).await?;
     let now_ms = present::now_ms(installation).await;
+    let id = &id.id(&views).await?;
     let view = views.workflow(id, now_ms).await?;
     if output.format == Format::Json {
         return output.json(&view);

@@ -1,6 +1,7 @@
 //! The only place that prints. Data goes to stdout, everything said about it to stderr.
 //!
-//! On a terminal lines are as wide as it is; in a pipe a row is a line, however long. `COLUMNS` overrides both.
+//! On a terminal lines are as wide as it is; in a pipe a row is a line, however long. `COLUMNS` overrides
+//! both.
 
 pub(crate) mod address_pool;
 pub(crate) mod audit;

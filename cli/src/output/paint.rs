@@ -1,5 +1,5 @@
-//! Colours: what needs a person is red, what is under way yellow, what is well green, ids are dim. A colour never
-//! says what no word says.
+//! Colours: what needs a person is red, what is under way yellow, what is well green, ids are dim. A colour
+//! never says what no word says.
 
 use std::io::IsTerminal as _;
 
@@ -87,7 +87,7 @@ fn colour_of(word: &str) -> Option<&'static str> {
         word if LOUD.contains(&word) => Some(RED),
         "WARN" | "running" => Some(YELLOW),
         "UP" | "finished" | "ok" => Some(GREEN),
-        _ if IDS.iter().any(|prefix| is_id(&prefix)) => Some(DIM),
+        _ if IDS.iter().any(is_id) => Some(DIM),
         _ => None,
     }
 }

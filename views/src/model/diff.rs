@@ -108,7 +108,7 @@ fn effect(field: &str) -> Effect {
     let is_of =
         |name: &&str| field == *name || field.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
     let grows = field.starts_with("data_volumes.") && field.ends_with(".size_gib");
-    if grows || AT_ONCE.iter().any(|name| is_of(&name)) { Effect::AtOnce } else { Effect::NextMove }
+    if grows || AT_ONCE.iter().any(is_of) { Effect::AtOnce } else { Effect::NextMove }
 }
 
 /// The fields of a file, each by its whole name.

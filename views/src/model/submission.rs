@@ -16,6 +16,7 @@ pub struct SubmissionView {
     /// The workflow it led to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<OperationId>,
-    /// `sent`, or `accepted` once a server has answered; with `--wait` `done`, or how the workflow ended, such as `finished` or `cancelled`.
+    /// `sent`, or `accepted` once a server has answered; with `--wait` `done`, or how the workflow ended,
+    /// such as `finished` or `cancelled`.
     pub state: String,
 }

@@ -45,8 +45,8 @@ impl EngineRuns {
     /// Remembers.
     ///
     /// # Errors
-    /// Never so far: a start follows a start where an engine was killed, and a stop is written once more after
-    /// a doubtful answer.
+    /// Never so far: a start follows a start where an engine was killed, and a stop is written once more
+    /// after a doubtful answer.
     pub const fn evolve(self, _: Stamp, event: &EngineEvent) -> Result<Self, Illegal> {
         Ok(match event {
             EngineEvent::Started { .. } => Self { is_running: true },

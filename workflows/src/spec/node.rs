@@ -434,6 +434,7 @@ pub struct RootSpec {
     pub size_gib: Option<u32>,
     /// The volume type, such as `gp3`. None means that of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard", null]))]
     pub volume_type: Option<String>,
     /// The IOPS, for gp3, io1 and io2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -467,6 +468,7 @@ pub struct DataVolumeSpec {
     pub size_gib: u32,
     /// Its type.
     #[serde(default = "gp3")]
+    #[schemars(extend("enum" = ["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"]))]
     pub volume_type: String,
     /// The IOPS, for gp3, io1 and io2.
     #[serde(default, skip_serializing_if = "Option::is_none")]

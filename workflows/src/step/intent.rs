@@ -70,6 +70,10 @@ pub struct LaunchVolume {
 /// The whole request of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "requests are few and shared; a box would only blur the shapes"
+)]
 pub enum Intent {
     /// Looks up the subnet's zone and the image's traits.
     Resolve(Resolve),

@@ -1,5 +1,5 @@
-//! The form of a file, by its JSON Schema: everything that is wrong with it at once, each with its place and, where
-//! a name was meant that is nearly the same, with that name.
+//! The form of a file, by its JSON Schema: everything that is wrong with it at once, each with its place
+//! and, where a name was meant that is nearly the same, with that name.
 
 use serde_json::Value as Json;
 

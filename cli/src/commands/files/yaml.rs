@@ -51,8 +51,8 @@ pub(crate) enum Value {
 }
 
 impl Node {
-    /// The place that a path such as `data_volumes[1].size_gib` leads to, or as much of it as there is. A part of
-    /// a path may also be a list element's name.
+    /// The place that a path such as `data_volumes[1].size_gib` leads to, or as much of it as there is. A
+    /// part of a path may also be a list element's name.
     pub(crate) fn find(&self, path: &str) -> Place {
         let mut at = self.at;
         let mut node = self;
@@ -141,8 +141,8 @@ where
     })
 }
 
-/// The documents of a text, each with empty lines in the place of the others, so that places stay those of the
-/// file. What has nothing but comments is none.
+/// The documents of a text, each with empty lines in the place of the others, so that places stay those of
+/// the file. What has nothing but comments is none.
 pub(crate) fn documents(text: &str) -> Vec<String> {
     let mut documents: Vec<String> = Vec::new();
     let (mut present, mut before) = (String::new(), 0_usize);
