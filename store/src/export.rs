@@ -220,7 +220,8 @@ impl LineIn {
 /// Computes every hash of an export again. What is wrong is a finding.
 ///
 /// An unfiltered export from position 1 proves itself whole up to its last line, but for what is redacted;
-/// compare its head with the journal's. A filtered one proves that each of its events is as it was written, given the hash before it.
+/// compare its head with the journal's. A filtered one proves that each of its events is as it was written,
+/// given the hash before it.
 ///
 /// # Errors
 /// When the lines cannot be read.

@@ -28,8 +28,8 @@ pub(crate) async fn now_ms(installation: &Installation) -> u64 {
     now_ms
 }
 
-/// The time of a region inside a server, whose clock may run faster: as the server last wrote it down, and what
-/// has passed since then while it runs.
+/// The time of a region inside a server, whose clock may run faster: as the server last wrote it down, and
+/// what has passed since then while it runs.
 fn simulated_ms(config: &Config, now_ms: u64) -> Option<u64> {
     let status = status_file::read(&config.data_dir)?;
     let runs = matches!(journal_file::holder(&config.journal_path()), Holder::Server(_));

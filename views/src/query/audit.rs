@@ -40,14 +40,9 @@ impl Views {
     }
 }
 
-/// The line that an event is, if it is one.
-fn line(recorded: &RecordedEvent, received: &mut Received) -> Result<Option<AuditLine>, QueryError> {
-    let is_told = matches!(recorded.stream.category(), "workflow" | "engine")
-        || recorded.stream.to_string().starts_with("inbox/submissions/");
-    if !is_told {
-        return Ok(None);
-    }
-    let line = |kind: AuditKind, who: &str, what: &str| AuditLine {
+/// A line with what every event tells.
+fn begun(recorded: &RecordedEvent, kind: AuditKind, who: &str, what: &str) -> AuditLine {
+    AuditLine {
         position: recorded.position.0,
         at_ms: recorded.recorded_at_ms,
         kind,
@@ -60,8 +55,18 @@ fn line(recorded: &RecordedEvent, received: &mut Received) -> Result<Option<Audi
         workflow: None,
         submission: None,
         hash: recorded.hash.to_hex(),
-    };
-    let about = |kind: AuditKind, who: &str, what: &str| {
+    }
+}
+
+/// The line that an event is, if it is one.
+fn line(recorded: &RecordedEvent, received: &mut Received) -> Result<Option<AuditLine>, QueryError> {
+    let is_told = matches!(recorded.stream.category(), "workflow" | "engine")
+        || recorded.stream.to_string().starts_with("inbox/submissions/");
+    if !is_told {
+        return Ok(None);
+    }
+    let line = |kind, who: &str, what: &str| begun(recorded, kind, who, what);
+    let about = |kind, who: &str, what: &str| {
         let id = OperationId::of_stream(&recorded.stream);
         AuditLine {
             node: id.as_ref().map(|id| id.node().to_string()),

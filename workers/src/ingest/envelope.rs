@@ -18,7 +18,8 @@
 
 use serde_json::Value;
 
-/// How many wrappings are taken off: SNS in SNS in a record of a batch, each a text, takes eight; twice that is generous.
+/// How many wrappings are taken off: SNS in SNS in a record of a batch, each a text, takes eight; twice that
+/// is generous.
 const DEPTH_MAX: usize = 16;
 
 /// How many events are taken out of one message: a batch of Lambda or Pipes has up to 10,000 messages, and

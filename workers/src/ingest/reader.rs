@@ -244,8 +244,8 @@ impl Ingest {
         }
     }
 
-    /// Gives a message to the dead letters. One that no dead-letter queue takes is deleted in the end: it must
-    /// not go round until its retention is over.
+    /// Gives a message to the dead letters. One that no dead-letter queue takes is deleted in the end: it
+    /// must not go round until its retention is over.
     async fn bury(&self, delivery: &Delivery, disposition: &Disposition) {
         let Err(error) = self.queue.dead_letter(delivery, &disposition.to_string()).await else { return };
         let never = matches!(error, QueueError::Refused { .. } | QueueError::Misconfigured { .. });

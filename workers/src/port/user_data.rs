@@ -27,8 +27,8 @@ const BEGINNINGS: [&[u8]; 16] = [
     b"\x1f\x8b",
 ];
 
-/// The user data of a file as a request takes it. What is base64 of something that can be user data goes as it
-/// is.
+/// The user data of a file as a request takes it. What is base64 of something that can be user data goes as
+/// it is.
 #[must_use]
 pub fn encoded(text: &str) -> String {
     match decoded(text) {

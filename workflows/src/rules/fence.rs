@@ -11,8 +11,8 @@
 //!
 //! For the old instance while it still runs, which is the point of no return, in addition:
 //!
-//! 5. The next instance has a target: a pool is known, and no survey is awaited. Its subnet and its image were
-//!    looked up (`resolve`). Its security groups are right.
+//! 5. The next instance has a target: a pool is known, and no survey is awaited. Its subnet and its image
+//!    were looked up (`resolve`). Its security groups are right.
 //! 6. Make before break: the new instance runs, and what can leave a running instance has left it
 //!    ([`handover`]). Break before make: nothing further.
 //! 7. An operation that only frees what the node holds (`delete`, `pause`, a diversion) needs neither 5 nor
