@@ -704,6 +704,22 @@ mod tests {
     }
 
     #[test]
+    fn the_speed_of_a_volume_and_the_metadata_options_are_within_ec2s_limits() {
+        check(|s| s.data_volumes[0].volume_type = "ssd".into(), "data_volumes[0].volume_type");
+        check(|s| s.data_volumes[0].iops = Some(100), "data_volumes[0].iops");
+        check(|s| s.data_volumes[0].throughput = Some(5_000), "data_volumes[0].throughput");
+        check(|s| s.root.iops = Some(4_000), "root.volume_type");
+        check(|s| s.root.kms_key = Some("k".into()), "root.kms_key");
+        check(|s| s.metadata_options.hop_limit = Some(65), "metadata_options.hop_limit");
+        let mut spec = good();
+        spec.root.volume_type = Some("gp2".into());
+        spec.root.throughput = Some(250);
+        spec.data_volumes[0].size_gib = 0;
+        let fields: Vec<String> = spec.check_all().into_iter().map(|error| error.field).collect();
+        assert_eq!(fields, ["data_volumes[0].size_gib", "root.throughput"], "all of them at once");
+    }
+
+    #[test]
     fn every_wrong_value_of_the_capacity_is_named_with_its_field() {
         check(|s| s.capacity.instance_types.clear(), "capacity.instance_types");
         check(|s| s.capacity.instance_types.push("large".into()), "capacity.instance_types[2]");
