@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::imds::Reader;
 use super::params::Params;
 use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
@@ -110,7 +111,7 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
         ));
     }
     if let Some(path) = path.strip_prefix("/imds/") {
-        return Ok(metadata(region, &head.method, path, &head.headers));
+        return Ok(metadata(region, Reader::Outside, &head.method, path, &head.headers));
     }
     // A client that puts a path behind an address that ends with a slash is understood by the real service
     // too.
@@ -118,7 +119,7 @@ async fn answer(region: &Region, address: SocketAddr, request: Request<Incoming>
     if imds::is_versioned(&plain_path) {
         let path = plain_path;
         return Ok(match imds::alone(region) {
-            Ok(id) => metadata(region, &head.method, &format!("{id}{path}"), &head.headers),
+            Ok(id) => metadata(region, Reader::Guest, &head.method, &format!("{id}{path}"), &head.headers),
             Err(running) => plain(
                 404,
                 &format!(
@@ -453,10 +454,10 @@ fn controlled(
 /// How long a token of the metadata service is good for.
 const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 
-fn metadata(region: &Region, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
+fn metadata(region: &Region, reader: Reader, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
     let token = headers.get("x-aws-ec2-metadata-token").and_then(|token| token.to_str().ok());
     let answer = match *method {
-        Method::GET => imds::get(region, path, token),
+        Method::GET => imds::get(region, reader, path, token),
         Method::PUT => imds::token(path, headers.get(TTL).and_then(|ttl| ttl.to_str().ok())),
         _ => Err(405),
     };

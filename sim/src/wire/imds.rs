@@ -69,8 +69,17 @@ pub(super) fn alone(region: &Region) -> Result<InstanceId, usize> {
     })
 }
 
+/// Who reads metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// The only instance, by the path that guests know: it shows a token where its instance requires one.
+    Guest,
+    /// Whoever names an instance in the path stands outside, as no guest does, and needs no token.
+    Outside,
+}
+
 /// The content of a path, or an HTTP status.
-pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<String, u16> {
+pub(super) fn get(region: &Region, reader: Reader, path: &str, token: Option<&str>) -> Result<String, u16> {
     let (id, rest) = path.split_once('/').ok_or(404_u16)?;
     let id = InstanceId::parse(id).map_err(|_| 404_u16)?;
     let rest = rest.trim_end_matches('/');
@@ -79,6 +88,7 @@ pub(super) fn get(region: &Region, path: &str, token: Option<&str>) -> Result<St
         let instance = world.instance(&id).filter(|instance| instance.has_guest()).ok_or(404_u16)?;
         if token.is_some_and(|token| token != TOKEN)
             || (token.is_none()
+                && reader == Reader::Guest
                 && instance.metadata.get("HttpTokens").is_some_and(|tokens| tokens == "required"))
         {
             return Err(401);

@@ -219,6 +219,27 @@ async fn metadata_is_a_tree_that_a_client_can_walk_in_any_version() {
 }
 
 #[tokio::test]
+async fn a_guest_shows_a_token_where_its_instance_requires_one() {
+    let lab = Lab::new().await;
+    let run = format!(
+        "Action=RunInstances&MinCount=1&MaxCount=1&InstanceType=m6i.large&ImageId={IMAGE}&MetadataOptions.HttpTokens=required"
+    );
+    let id = lab.ec2(&run).await.one("instanceId");
+    lab.advance(60).await;
+    assert_eq!(lab.get("/latest/meta-data/instance-id").await.status, 401);
+    let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n";
+    let token = lab.http("PUT", "/latest/api/token", ttl, b"").await.unwrap().body;
+    let header = format!("X-aws-ec2-metadata-token: {token}\r\n");
+    let shown = lab.http("GET", "/latest/meta-data/instance-id", &header, b"").await.unwrap();
+    assert_eq!((shown.status, shown.body.as_str()), (200, id.as_str()));
+    // Who names the instance is no guest.
+    let path = format!("/imds/{id}/latest/meta-data/instance-id");
+    assert_eq!(lab.get(&path).await.body, id);
+    let wrong = lab.http("GET", &path, "X-aws-ec2-metadata-token: another\r\n", b"").await.unwrap();
+    assert_eq!(wrong.status, 401);
+}
+
+#[tokio::test]
 async fn filters_that_ec2_documents_are_known() {
     let lab = Lab::new().await;
     let id = lab.instance().await;
