@@ -222,7 +222,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             #[cfg(feature = "region")]
             Command::Region(args) => region::run(args, cli.config.as_ref(), output).await,
             Command::Serve => serve::run(&installation, output).await,
-            Command::Node(command) => node::run(command, &installation, output).await,
+            Command::Node(command) => Box::pin(node::run(command, &installation, output)).await,
             Command::Pool(command) => address_pool::run(command, &installation, output).await,
             Command::Workflow(command) => workflow::run(command, &installation, output).await,
             Command::Journal(command) => journal::run(command, &installation, output).await,

@@ -10,7 +10,7 @@
 //! What an event needs is what it is about: its source, its detail-type and an instance. Everything else may
 //! be missing or have another form, because users send events of their own, through transformers of their
 //! own: for a time that cannot be read the time of the message serves, for an id the hash of the event. What
-//! events are wrapped in is taken off first ([`super::envelope`]).
+//! events are wrapped in is taken off first (`envelope`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

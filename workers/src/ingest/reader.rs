@@ -10,7 +10,7 @@
 //! - A key names one content: the same id with another content is answered with a refusal, and an event whose
 //!   id stands for another event has an entry of its own.
 //! - What nothing comes of (events about instances that are none of ours, of kinds that are not known) is
-//!   counted, not kept ([`super::counter`]).
+//!   counted, not kept (`counter`).
 //! - An event of another account or region than ours, or from before the launch of its instance, is noted.
 //! - That an instance stops or has ended is believed only when EC2 shows it: an event is a reason to look.
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this

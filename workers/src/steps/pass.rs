@@ -305,9 +305,9 @@ impl Pass<'_> {
             return Err(CloudError::lost(Action::DescribeInstances, message));
         }
         if missed.is_doubted() {
-            missed.found()
+            missed.found();
         } else {
-            missed.vouch()
+            missed.vouch();
         }
         Ok(false)
     }

@@ -896,7 +896,7 @@ mod tests {
         let present = Present { good: Some(&good), volumes: Some(&grown) };
         assert_eq!(field(present), err("data_volumes.data.size_gib"));
         let logs = BTreeMap::from([(Slot::Data(NodeName::parse("logs").unwrap()), held(None))]);
-        let both = volumes.clone().into_iter().chain(logs).collect();
+        let both = volumes.into_iter().chain(logs).collect();
         assert_eq!(field(Present { good: Some(&good), volumes: Some(&both) }), err("data_volumes"));
         // An operation may be making it now.
         let open = Present { good: Some(&good), volumes: None };
