@@ -103,6 +103,8 @@ struct Nodes {
     suspected: BTreeMap<NodeName, u64>,
     /// Nodes of which nothing was visible at the last look: it is logged when it begins, and when it ends.
     unseen: BTreeSet<NodeName>,
+    /// Whether the journal knows of anything, and when it was asked, in monotonic milliseconds.
+    has_anything: Option<(u64, bool)>,
 }
 
 impl Standing {
@@ -235,8 +237,22 @@ impl Standing {
         }
     }
 
-    /// Whether the journal knows of a node with an instance or a volume.
+    /// Whether the journal knows of a node with an instance or a volume, as of [`LOOK_AGE_MAX`] ago: ten
+    /// thousand new nodes ask at once, and each answer goes through all of them.
     async fn has_anything(&self) -> Result<bool, StandingError> {
+        let now_ms = self.inner.clock.monotonic_ms();
+        let known = self.nodes().has_anything;
+        if let Some((at_ms, known)) = known
+            && Duration::from_millis(now_ms.saturating_sub(at_ms)) < LOOK_AGE_MAX
+        {
+            return Ok(known);
+        }
+        let has_anything = self.look_for_anything().await?;
+        self.nodes().has_anything = Some((now_ms, has_anything));
+        Ok(has_anything)
+    }
+
+    async fn look_for_anything(&self) -> Result<bool, StandingError> {
         let mut pages = Pages::of_nodes(&self.inner.engine);
         while let Some(page) = pages.next().await? {
             for row in &page {
