@@ -85,7 +85,7 @@ impl Output {
 
     /// Prints words for people, with colours where they are wanted.
     pub(crate) fn words(self, text: &str) -> Result<(), Failure> {
-        if self.colours { self.text(&paint::painted(text)) } else { self.text(text) }
+        if self.colours { print(&paint::painted(&safe::text(text))) } else { self.text(text) }
     }
 
     /// Says something that is replaced by the next thing that is said; only on a terminal.
@@ -93,7 +93,7 @@ impl Output {
         let mut stderr = io::stderr().lock();
         if stderr.is_terminal() {
             let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
-            let line: String = text.chars().take(width.saturating_sub(1)).collect();
+            let line: String = safe::line(text).chars().take(width.saturating_sub(1)).collect();
             let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
         }
     }

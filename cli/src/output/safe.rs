@@ -4,7 +4,7 @@
 //! events, answers of AWS. A control character in it can clear a screen, set a title or forge a line of a
 //! log; a bidirectional one can show another text than there is. So every character of that kind is shown by
 //! its number. The output does it where it writes, so that no command can forget it: the only control
-//! characters that pass are the end of a line, the tab, and the few colours that Perennial writes itself.
+//! characters that pass are the end of a line and the tab. Colours are added after that ([`super::paint`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,28 +16,14 @@ use tracing_subscriber::field::{MakeVisitor, RecordFields};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// The sequences that set a colour or a weight, and take it back: what Perennial writes itself.
-fn colour(text: &str) -> Option<&str> {
-    let inner = text.strip_prefix("\u{1b}[")?;
-    let end = inner.find('m')?;
-    let codes = &inner[..end];
-    let known = |code: &str| {
-        matches!(
-            code,
-            "0" | "1" | "2" | "22" | "39" | "30" | "31" | "32" | "33" | "34" | "35" | "36" | "37" | "90"
-        )
-    };
-    codes.split(';').all(known).then(|| &text[..end + 3])
-}
-
 /// Text of several lines, for a terminal.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| matches!(character, '\n' | '\t'), true)
+    escaped(text, |character| matches!(character, '\n' | '\t'))
 }
 
 /// One line of text: what would begin another one is shown by its number.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    escaped(text, |_| false, false)
+    escaped(text, |_| false)
 }
 
 /// JSON, in which such a character can only stand in a text; there it has another form, with the same
@@ -60,24 +46,17 @@ pub(crate) fn json(json: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-fn escaped(text: &str, passes: fn(char) -> bool, colours: bool) -> Cow<'_, str> {
+fn escaped(text: &str, passes: fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(|character| is_active(character) && !passes(character)) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        if colours && let Some(colour) = colour(rest) {
-            safe.push_str(colour);
-            rest = &rest[colour.len()..];
-            continue;
-        }
+    for character in text.chars() {
         if is_active(character) && !passes(character) {
             safe.extend(character.escape_unicode());
         } else {
             safe.push(character);
         }
-        rest = &rest[character.len_utf8()..];
     }
     Cow::Owned(safe)
 }
@@ -193,7 +172,7 @@ mod tests {
         for safe in [text(EVIL), line(EVIL), line("a\nb\tc")] {
             assert!(!safe.chars().any(is_active), "{safe:?}");
         }
-        assert_eq!(text("a\n\u{1b}[31mb\u{1b}[0m\tc"), "a\n\u{1b}[31mb\u{1b}[0m\tc");
+        assert_eq!(text("a\n\u{1b}[31mb\tc"), "a\n\\u{1b}[31mb\tc", "nor does a colour of another's");
         assert!(!text("\u{1b}[8mhidden\u{1b}[1;8m\u{1b}[38;5;1m\u{1b}[m").contains('\u{1b}'));
         assert_eq!(text("grüße, 日本 ✓"), "grüße, 日本 ✓");
         assert_eq!(line("a\nb"), "a\\u{a}b");
