@@ -66,7 +66,7 @@ enum State {
     Working,
     /// An instance carries it.
     InPlace,
-    /// It has no instance, as somebody asked.
+    /// It has no instance, as was asked.
     Paused,
     /// It was deleted.
     Deleted,

@@ -6,8 +6,10 @@
 
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SpotRequestId};
 use perennial_workflows::model::signal::{Certainty, News, Signal};
+use tracing::warn;
 
 use super::events::NOTICE;
+use crate::port::error::CloudError;
 use crate::port::{Cloud, InstanceView, Select};
 
 /// What a look makes of a signal.
@@ -52,14 +54,22 @@ pub(super) async fn look(cloud: &dyn Cloud, signal: &Signal) -> Look {
 /// What EC2 shows of an instance that a message names without a use of its own: it rings, and a look decides.
 /// `None` when the instance is well, or the look fails.
 pub(super) async fn seen(cloud: &dyn Cloud, instance: &InstanceId, now_ms: u64) -> Option<News> {
-    let found = cloud.instances(&Select::Ids(vec![instance.clone()])).await.ok()?;
+    let found = cloud.instances(&Select::Ids(vec![instance.clone()])).await;
+    let found = found.inspect_err(|error| unseen(instance, error)).ok()?;
     let shown = found.first()?;
     let requests: Vec<SpotRequestId> = shown.spot_request.iter().cloned().collect();
     let doomed = match requests.is_empty() {
         true => Vec::new(),
-        false => cloud.doomed_spot_requests(&requests).await.ok()?,
+        false => {
+            let doomed = cloud.doomed_spot_requests(&requests).await;
+            doomed.inspect_err(|error| unseen(instance, error)).ok()?
+        }
     };
     seen_news(shown.state, doomed.first().map(|request| &request.status), now_ms)
+}
+
+fn unseen(instance: &InstanceId, error: &CloudError) {
+    warn!(%instance, %error, "a message names an instance that could not be looked at; the sweep looks again");
 }
 
 /// What the state of an instance says, and that of its spot request.
@@ -81,7 +91,8 @@ fn doom(status: &str) -> String {
 
 /// When the instance of a signal was launched, if EC2 shows it.
 pub(super) async fn launched(cloud: &dyn Cloud, signal: &Signal) -> Option<u64> {
-    let found = cloud.instances(&Select::Ids(vec![signal.instance.clone()])).await.ok()?;
+    let found = cloud.instances(&Select::Ids(vec![signal.instance.clone()])).await;
+    let found = found.inspect_err(|error| unseen(&signal.instance, error)).ok()?;
     found.first().map(|shown| shown.launched_at_ms)
 }
 
