@@ -109,6 +109,22 @@ pub struct Timer {
     pub name: String,
     /// When it is due; 0 for at once.
     pub due_ms: u64,
+    /// The longest time for which it is ever set; `u64::MAX` where that is not known. One that is due later
+    /// than that was set by a clock that has been set back since, and is due at once.
+    pub wait_max_ms: u64,
+}
+
+impl Timer {
+    /// Whether its command is to be executed now.
+    #[must_use]
+    pub const fn is_due(&self, now_ms: u64) -> bool {
+        is_due(self.due_ms, self.wait_max_ms, now_ms)
+    }
+}
+
+/// See [`Timer::is_due`].
+pub(crate) const fn is_due(due_ms: u64, wait_max_ms: u64, now_ms: u64) -> bool {
+    due_ms <= now_ms || due_ms > now_ms.saturating_add(wait_max_ms)
 }
 
 /// How many commands of timers of one name may begin in how long. Those that write nothing do not count.

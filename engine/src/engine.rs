@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::cache::{Cache, Loaded};
 use crate::clock::Clock;
-use crate::domain::{Append, Decision, Domain, FoldError, Illegal, OpenStep, Stamp, fold};
+use crate::domain::{Append, Decision, Domain, FoldError, Illegal, OpenStep, Stamp, Timer, fold};
 use crate::ids::{Doorbell, Position, Seq, StreamId};
 use crate::journal::{AppendError, Batch, Journal, ReadError, StreamAppend, TimerRow};
 use crate::projection::note_changes;
@@ -305,7 +305,7 @@ impl<D: Domain> Engine<D> {
         Ok(loaded.shown.steps.iter().find(|step| step.token == bell.token).cloned())
     }
 
-    /// When a timer of a stream is due; `None` when the stream does not show it (any more).
+    /// A timer of a stream; `None` when the stream does not show it (any more).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -313,9 +313,9 @@ impl<D: Domain> Engine<D> {
         &self,
         stream: &StreamId,
         name: &str,
-    ) -> Result<Option<u64>, ExecuteError<D::Rejection>> {
+    ) -> Result<Option<Timer>, ExecuteError<D::Rejection>> {
         let loaded = self.load_shown(stream).await?;
-        Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).map(|timer| timer.due_ms))
+        Ok(loaded.shown.timers.iter().find(|timer| timer.name == name).cloned())
     }
 
     /// Rings the open steps that are due at `due_ms` or before, the most urgent first: after a start, and as

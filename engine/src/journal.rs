@@ -14,6 +14,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::is_due;
 use crate::ids::{Position, Seq, StreamId, Token};
 
 /// The largest body of one event, in bytes. A node file with the largest user data EC2 takes (16 KiB, base64)
@@ -153,6 +154,16 @@ pub struct TimerRow {
     pub stream: StreamId,
     /// Its name; a stream has at most one of each name.
     pub name: String,
+    /// The longest time for which it is ever set (see [`Timer`](crate::domain::Timer)).
+    pub wait_max_ms: u64,
+}
+
+impl TimerRow {
+    /// Whether its command is to be executed now.
+    #[must_use]
+    pub const fn is_due(&self, now_ms: u64) -> bool {
+        is_due(self.due_ms, self.wait_max_ms, now_ms)
+    }
 }
 
 /// One line about a stream, for lists.

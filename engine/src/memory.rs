@@ -40,7 +40,7 @@ struct JournalState {
     lookup: BTreeSet<(String, StreamId)>,
     summaries: BTreeMap<StreamId, SummaryRow>,
     /// By stream and name: when it is due.
-    timers: BTreeMap<(StreamId, String), u64>,
+    timers: BTreeMap<(StreamId, String), (u64, u64)>,
 }
 
 impl MemoryJournal {
@@ -132,7 +132,8 @@ impl JournalState {
             self.timers.remove(&timer);
         }
         for row in delta.timers_set {
-            self.timers.insert((row.stream, row.name), never_or(row.due_ms));
+            let times = (never_or(row.due_ms), never_or(row.wait_max_ms));
+            self.timers.insert((row.stream, row.name), times);
         }
     }
 }
@@ -193,11 +194,12 @@ impl Journal for MemoryJournal {
         limit: usize,
     ) -> Result<Vec<TimerRow>, ReadError> {
         let state = self.state();
-        let due = state.timers.iter().filter(|(_, at_ms)| **at_ms <= due_ms);
-        let rows = due.map(|((stream, name), at_ms)| TimerRow {
+        let due = state.timers.iter().filter(|(_, (at_ms, _))| *at_ms <= due_ms);
+        let rows = due.map(|((stream, name), (at_ms, wait_max_ms))| TimerRow {
             due_ms: *at_ms,
             stream: stream.clone(),
             name: name.clone(),
+            wait_max_ms: *wait_max_ms,
         });
         let mut rows: Vec<_> = rows.filter(|row| after.as_ref().is_none_or(|after| row > after)).collect();
         rows.sort();

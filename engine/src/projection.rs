@@ -28,7 +28,12 @@ fn has_same_row<I>(one: &OpenStep<I>, other: &OpenStep<I>) -> bool {
 }
 
 fn timer_row(stream: &StreamId, timer: &Timer) -> TimerRow {
-    TimerRow { due_ms: timer.due_ms, stream: stream.clone(), name: timer.name.clone() }
+    TimerRow {
+        due_ms: timer.due_ms,
+        stream: stream.clone(),
+        name: timer.name.clone(),
+        wait_max_ms: timer.wait_max_ms,
+    }
 }
 
 /// Notes what `after` shows that `before` did not, and returns the doorbells of the steps that are new.

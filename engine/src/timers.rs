@@ -15,6 +15,8 @@
 //!   or another time.
 //! - What is due is begun in order of its time, at most [`RUNNING_MAX`] at once, and within the [`Pace`] of
 //!   its name. A name that has to wait for its pace does not hold the others up.
+//! - A timer that is due later than it can ever have been set for is due at once: the clock was set back.
+//!   Such timers are looked for at the start, when the clock goes back, and among those that are set.
 //! - A timer whose command leaves it as it is rests before it is tried again, longer each time ([`REST`]): a
 //!   command that is refused or has nothing to do costs a few looks, not a processor.
 
@@ -24,7 +26,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::domain::{Domain, Pace};
+use crate::domain::{Domain, Pace, Timer};
 use crate::engine::{Engine, ExecuteError};
 use crate::ids::StreamId;
 use crate::journal::{ReadError, TimerRow};
@@ -54,10 +56,12 @@ type Key = (StreamId, String);
 
 /// What became of a timer that was due.
 struct Fired {
+    /// Whether the timer was due, so that its command was tried.
+    is_due: bool,
     /// Whether its command wrote anything.
     wrote: bool,
-    /// When the timer is due now; `None` when the stream shows it no more, or that is not known.
-    stands: Result<Option<u64>, ReadFailed>,
+    /// The timer as the stream shows it now, if it does.
+    stands: Result<Option<Timer>, ReadFailed>,
 }
 
 /// The stream could not be read after its command.
@@ -80,10 +84,12 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
         let (now_ms, monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
         if now_ms < std::mem::replace(&mut seen_ms, now_ms) {
             agenda.set_back(now_ms);
+            scan_at_ms = 0;
         }
         if monotonic_ms >= scan_at_ms {
             scan_at_ms = monotonic_ms.saturating_add(scan_every_ms);
-            scan(engine, &mut agenda, now_ms.saturating_add(2 * scan_every_ms)).await;
+            agenda.horizon_ms = now_ms.saturating_add(2 * scan_every_ms);
+            scan(engine, &mut agenda, now_ms).await;
         }
         while running.tasks.len() < RUNNING_MAX
             && let Some(key) = agenda.next(now_ms)
@@ -99,13 +105,16 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
             () = shutdown.asked() => break,
             Some(ended) = running.tasks.join_next_with_id() => {
                 let (key, fired) = running.ended(ended);
-                agenda.ended(&key, &fired, clock.now_ms());
+                agenda.ended(&key, fired, clock.now_ms());
             }
             count = set.recv_many(&mut heard, PAGE) => {
                 if count == 0 {
                     break;
                 }
-                heard.drain(..).for_each(|row| agenda.note(row));
+                let now_ms = clock.now_ms();
+                for row in heard.drain(..) {
+                    agenda.note(row, now_ms);
+                }
             }
             () = clock.sleep(pause) => {}
         }
@@ -122,29 +131,33 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
     }
 }
 
-/// Reads what is due until the horizon into the agenda.
-async fn scan<D: Domain>(engine: &Engine<D>, agenda: &mut Agenda, horizon_ms: u64) {
-    match read(engine, agenda, horizon_ms).await {
-        Ok(0) => {}
-        Ok(count) if agenda.horizon_ms == 0 => info!(timers = count, "timers found in the journal"),
+/// Reads what is due until the horizon into the agenda, and once all that a clock that was set back puts off.
+async fn scan<D: Domain>(engine: &Engine<D>, agenda: &mut Agenda, now_ms: u64) {
+    let until_ms = if agenda.looks_at_all { u64::MAX } else { agenda.horizon_ms };
+    match read(engine, agenda, now_ms, until_ms).await {
+        Ok(count) if agenda.is_new => info!(timers = count, "timers found in the journal"),
         Ok(count) => debug!(timers = count, "scan of the timers"),
-        Err(error) => warn!(%error, "the timers could not be read; trying again"),
+        Err(error) => return warn!(%error, "the timers could not be read; trying again"),
     }
-    agenda.horizon_ms = horizon_ms;
+    agenda.is_new = false;
+    // What there was no room for is looked for by the next scan.
+    agenda.looks_at_all &= agenda.entries.len() >= AGENDA_MAX;
 }
 
 async fn read<D: Domain>(
     engine: &Engine<D>,
     agenda: &mut Agenda,
-    horizon_ms: u64,
+    now_ms: u64,
+    until_ms: u64,
 ) -> Result<usize, ReadError> {
     let (mut after, mut count) = (None, 0);
     loop {
-        let page = engine.journal().timers(horizon_ms, after.take(), PAGE).await?;
+        let page = engine.journal().timers(until_ms, after.take(), PAGE).await?;
         let full = page.len() == PAGE;
         after = page.last().cloned();
-        count += page.len();
-        page.into_iter().for_each(|row| agenda.hold(row));
+        for row in page {
+            count += usize::from(agenda.note(row, now_ms));
+        }
         if !full || agenda.entries.len() >= AGENDA_MAX {
             return Ok(count);
         }
@@ -170,7 +183,7 @@ impl Running {
             Ok(ended) => ended,
             Err(panicked) => {
                 error!(error = %panicked, "BUG: the command of a timer panicked; it is tried again");
-                (panicked.id(), Fired { wrote: false, stands: Err(ReadFailed) })
+                (panicked.id(), Fired { is_due: true, wrote: false, stands: Err(ReadFailed) })
             }
         };
         let key = self.keys.remove(&id);
@@ -182,8 +195,8 @@ impl Running {
 async fn fire<D: Domain>(engine: &Engine<D>, stream: &StreamId, name: &str) -> Fired {
     // The stream says what is due, not the agenda: the timer may be gone, or have moved.
     match engine.timer(stream, name).await {
-        Ok(Some(due_ms)) if due_ms <= engine.clock().now_ms() => {}
-        Ok(stands) => return Fired { wrote: false, stands: Ok(stands) },
+        Ok(Some(timer)) if timer.is_due(engine.clock().now_ms()) => {}
+        Ok(stands) => return Fired { is_due: false, wrote: false, stands: Ok(stands) },
         Err(error) => return failed(stream, name, &error),
     }
     let wrote = match engine.execute(D::timer_due(stream, name)).await {
@@ -196,27 +209,36 @@ async fn fire<D: Domain>(engine: &Engine<D>, stream: &StreamId, name: &str) -> F
         Err(error) => return failed(stream, name, &error),
     };
     match engine.timer(stream, name).await {
-        Ok(stands) => Fired { wrote, stands: Ok(stands) },
+        Ok(stands) => Fired { is_due: true, wrote, stands: Ok(stands) },
         Err(error) => Fired { wrote, ..failed(stream, name, &error) },
     }
 }
 
 fn failed<R: std::error::Error + 'static>(stream: &StreamId, name: &str, error: &ExecuteError<R>) -> Fired {
     warn!(%stream, timer = name, %error, "the command of a timer failed; it is tried again later");
-    Fired { wrote: false, stands: Err(ReadFailed) }
+    Fired { is_due: true, wrote: false, stands: Err(ReadFailed) }
+}
+
+/// When to look at a timer: when it is due, or now if the clock has put it off.
+fn look_at_ms(row: &TimerRow, now_ms: u64) -> u64 {
+    if row.is_due(now_ms) { row.due_ms.min(now_ms) } else { row.due_ms }
 }
 
 /// When to look where. Pure: time is an argument.
 struct Agenda {
     /// What is due later is not held.
     horizon_ms: u64,
+    /// Whether no scan has ended yet.
+    is_new: bool,
+    /// Whether the next scan looks for all that a clock that was set back has put off.
+    looks_at_all: bool,
     entries: HashMap<Key, Entry>,
     lines: BTreeMap<String, Line>,
     pace: fn(&str) -> Option<Pace>,
 }
 
 struct Entry {
-    due_ms: u64,
+    row: TimerRow,
     place: Place,
     /// How often its command has left it as it is.
     tries: u32,
@@ -228,8 +250,8 @@ enum Place {
     /// Its command is under way since this time.
     Running {
         since_ms: u64,
-        /// The time of a timer of this name that was set meanwhile.
-        set_ms: Option<u64>,
+        /// A timer of this name that was set meanwhile.
+        set: Option<TimerRow>,
     },
 }
 
@@ -268,43 +290,43 @@ impl Line {
 
 impl Agenda {
     fn new(pace: fn(&str) -> Option<Pace>) -> Self {
-        Self { horizon_ms: 0, entries: HashMap::new(), lines: BTreeMap::new(), pace }
+        let (entries, lines) = (HashMap::new(), BTreeMap::new());
+        Self { horizon_ms: 0, is_new: true, looks_at_all: true, entries, lines, pace }
     }
 
-    /// A timer was set.
-    fn note(&mut self, row: TimerRow) {
-        if row.due_ms <= self.horizon_ms {
-            self.hold(row);
+    /// Holds a timer that is due before the horizon, or by a clock that was set back since; whether it does.
+    /// One that is known with this time stays where it is, so that it goes on resting.
+    fn note(&mut self, row: TimerRow, now_ms: u64) -> bool {
+        let at_ms = look_at_ms(&row, now_ms);
+        if at_ms > self.horizon_ms {
+            return false;
         }
-    }
-
-    /// Holds a timer. One that is known with this time stays where it is, so that it goes on resting.
-    fn hold(&mut self, row: TimerRow) {
-        let TimerRow { due_ms, stream, name } = row;
-        let key = (stream, name);
+        let key = (row.stream.clone(), row.name.clone());
         let full = self.entries.len() >= AGENDA_MAX;
         match self.entries.get_mut(&key) {
-            Some(Entry { place: Place::Running { set_ms, .. }, .. }) => *set_ms = Some(due_ms),
-            Some(known) if known.due_ms == due_ms => {}
+            Some(Entry { place: Place::Running { set, .. }, .. }) => *set = Some(row),
+            Some(known) if known.row.due_ms == row.due_ms => {}
             Some(_) => {
                 self.drop_waiting(&key);
-                self.wait(key, due_ms, due_ms, 0);
+                self.wait(row, at_ms, 0);
             }
-            None if full => {}
-            None => self.wait(key, due_ms, due_ms, 0),
+            None if full => return false,
+            None => self.wait(row, at_ms, 0),
         }
+        true
     }
 
-    fn wait(&mut self, key: Key, due_ms: u64, at_ms: u64, tries: u32) {
-        let (stream, name) = &key;
-        if !self.lines.contains_key(name) {
-            let line = Line { pace: (self.pace)(name), waiting: BTreeSet::new(), begun: VecDeque::new() };
-            self.lines.insert(name.clone(), line);
+    fn wait(&mut self, row: TimerRow, at_ms: u64, tries: u32) {
+        if !self.lines.contains_key(&row.name) {
+            let line =
+                Line { pace: (self.pace)(&row.name), waiting: BTreeSet::new(), begun: VecDeque::new() };
+            self.lines.insert(row.name.clone(), line);
         }
-        if let Some(line) = self.lines.get_mut(name) {
-            line.waiting.insert((at_ms, stream.clone()));
+        if let Some(line) = self.lines.get_mut(&row.name) {
+            line.waiting.insert((at_ms, row.stream.clone()));
         }
-        self.entries.insert(key, Entry { due_ms, place: Place::Waiting { at_ms }, tries });
+        let key = (row.stream.clone(), row.name.clone());
+        self.entries.insert(key, Entry { row, place: Place::Waiting { at_ms }, tries });
     }
 
     fn drop_waiting(&mut self, key: &Key) {
@@ -327,22 +349,24 @@ impl Agenda {
         line.begin(now_ms);
         let key = (stream, name.clone());
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.place = Place::Running { since_ms: now_ms, set_ms: None };
+            entry.place = Place::Running { since_ms: now_ms, set: None };
         }
         Some(key)
     }
 
     /// The clock was set back to this time: rests and paces that were counted by the old one are over.
     fn set_back(&mut self, now_ms: u64) {
+        self.looks_at_all = true;
         let resting = self.entries.iter().filter_map(|(key, entry)| match entry.place {
-            Place::Waiting { at_ms } if at_ms > entry.due_ms.max(now_ms) => {
-                Some((key.clone(), entry.due_ms, entry.tries))
+            Place::Waiting { at_ms } => {
+                let look_ms = look_at_ms(&entry.row, now_ms).max(now_ms);
+                (at_ms > look_ms).then(|| (key.clone(), entry.row.clone(), entry.tries, look_ms))
             }
-            _ => None,
+            Place::Running { .. } => None,
         });
-        for (key, due_ms, tries) in resting.collect::<Vec<_>>() {
+        for (key, row, tries, look_ms) in resting.collect::<Vec<_>>() {
             self.drop_waiting(&key);
-            self.wait(key, due_ms, due_ms.max(now_ms), tries);
+            self.wait(row, look_ms, tries);
         }
         self.lines.values_mut().for_each(|line| line.begun.clear());
     }
@@ -353,9 +377,8 @@ impl Agenda {
     }
 
     /// What became of one that was taken.
-    fn ended(&mut self, key: &Key, fired: &Fired, now_ms: u64) {
-        let Some(Entry { due_ms, place: Place::Running { since_ms, set_ms }, tries }) =
-            self.entries.remove(key)
+    fn ended(&mut self, key: &Key, fired: Fired, now_ms: u64) {
+        let Some(Entry { row, place: Place::Running { since_ms, set }, tries }) = self.entries.remove(key)
         else {
             return;
         };
@@ -366,18 +389,23 @@ impl Agenda {
             // What wrote nothing has begun nothing.
             line.begun.remove(place);
         }
+        let (stream, name) = key.clone();
         let stands = match fired.stands {
-            Ok(stands) => stands,
-            Err(ReadFailed) => Some(due_ms),
+            Ok(None) => None,
+            Ok(Some(Timer { due_ms, wait_max_ms, .. })) => {
+                Some(TimerRow { due_ms, stream, name, wait_max_ms })
+            }
+            Err(ReadFailed) => Some(row.clone()),
         };
-        if stands == Some(due_ms) {
+        if fired.is_due
+            && let Some(left) = stands.as_ref().filter(|stands| stands.due_ms == row.due_ms)
+        {
             let tries = tries.saturating_add(1);
             let rest = REST.after(tries, 0.5).as_millis() as u64;
-            self.wait(key.clone(), due_ms, now_ms.saturating_add(rest), tries);
+            self.wait(left.clone(), now_ms.saturating_add(rest), tries);
         }
-        let (stream, name) = key;
-        for due_ms in stands.into_iter().chain(set_ms) {
-            self.note(TimerRow { due_ms, stream: stream.clone(), name: name.clone() });
+        for row in stands.into_iter().chain(set) {
+            self.note(row, now_ms);
         }
     }
 }
@@ -388,7 +416,13 @@ mod tests {
 
     fn row(due_ms: u64) -> TimerRow {
         let stream = StreamId::parse("s/1").unwrap();
-        TimerRow { due_ms, stream, name: "ring".into() }
+        TimerRow { due_ms, stream, name: "ring".into(), wait_max_ms: u64::MAX }
+    }
+
+    /// What became of a command that left the timer due then.
+    fn fired(wrote: bool, due_ms: Option<u64>) -> Fired {
+        let timer = |due_ms| Timer { name: "ring".into(), due_ms, wait_max_ms: u64::MAX };
+        Fired { is_due: true, wrote, stands: Ok(due_ms.map(timer)) }
     }
 
     fn agenda() -> Agenda {
@@ -398,29 +432,29 @@ mod tests {
     #[test]
     fn a_timer_that_is_set_while_its_command_is_under_way_is_not_forgotten() {
         let mut agenda = agenda();
-        agenda.note(row(10));
+        agenda.note(row(10), 0);
         assert_eq!((agenda.next(9), agenda.wake_at_ms()), (None, Some(10)));
         let key = agenda.next(10).unwrap();
         assert_eq!((agenda.next(10), agenda.wake_at_ms()), (None, None), "it is under way");
         // Set after its command was executed and the stream was asked, heard before that is known.
-        agenda.note(row(50));
-        agenda.ended(&key, &Fired { wrote: true, stands: Ok(None) }, 20);
+        agenda.note(row(50), 0);
+        agenda.ended(&key, fired(true, None), 20);
         assert_eq!((agenda.next(49), agenda.next(50)), (None, Some(key)));
     }
 
     #[test]
     fn a_scan_ends_no_rest_and_another_time_does() {
         let mut agenda = agenda();
-        agenda.note(row(10));
+        agenda.note(row(10), 0);
         let key = agenda.next(10).unwrap();
-        agenda.ended(&key, &Fired { wrote: false, stands: Ok(Some(10)) }, 10);
-        agenda.hold(row(10));
+        agenda.ended(&key, fired(false, Some(10)), 10);
+        agenda.note(row(10), 0);
         assert_eq!(agenda.wake_at_ms(), Some(1_010));
-        agenda.hold(row(300));
+        agenda.note(row(300), 0);
         assert_eq!(agenda.wake_at_ms(), Some(300));
         assert_eq!(agenda.next(300), Some(key.clone()));
         // A stream that cannot be read rests as well, and is asked again.
-        agenda.ended(&key, &Fired { wrote: false, stands: Err(ReadFailed) }, 300);
+        agenda.ended(&key, Fired { is_due: true, wrote: false, stands: Err(ReadFailed) }, 300);
         assert_eq!(agenda.wake_at_ms(), Some(1_300));
     }
 
@@ -428,9 +462,9 @@ mod tests {
     fn a_clock_that_is_set_back_prolongs_no_rest_and_no_pace() {
         let slow = |_: &str| Some(Pace { begun_max: 1, per: Duration::from_secs(60) });
         let mut agenda = Agenda { horizon_ms: 10_000_000, ..Agenda::new(slow) };
-        agenda.note(row(5_000_000));
+        agenda.note(row(5_000_000), 0);
         let key = agenda.next(8_000_000).unwrap();
-        agenda.ended(&key, &Fired { wrote: true, stands: Ok(Some(5_000_000)) }, 8_000_000);
+        agenda.ended(&key, fired(true, Some(5_000_000)), 8_000_000);
         assert_eq!(agenda.wake_at_ms(), Some(8_060_000));
         agenda.set_back(4_400_000);
         assert_eq!(agenda.wake_at_ms(), Some(5_000_000), "when it is due");
@@ -440,11 +474,11 @@ mod tests {
     #[test]
     fn what_is_due_later_than_the_horizon_is_not_held() {
         let mut agenda = agenda();
-        agenda.note(row(1_001));
+        agenda.note(row(1_001), 0);
         assert!(agenda.entries.is_empty() && agenda.lines.is_empty());
-        agenda.note(row(1_000));
+        agenda.note(row(1_000), 0);
         let key = agenda.next(1_000).unwrap();
-        agenda.ended(&key, &Fired { wrote: true, stands: Ok(Some(5_000)) }, 1_000);
+        agenda.ended(&key, fired(true, Some(5_000)), 1_000);
         assert!(agenda.entries.is_empty(), "the scan reads it again");
     }
 }

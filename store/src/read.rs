@@ -285,7 +285,7 @@ pub(crate) fn timers(
         after.map_or((0, "", ""), |row| (row.due_ms, row.stream.as_str(), row.name.as_str()));
     rows(
         conn,
-        "SELECT due_ms, stream, name FROM timers
+        "SELECT due_ms, stream, name, wait_max_ms FROM timers
          WHERE (due_ms, stream, name) > (?1, ?2, ?3) AND due_ms <= ?4 ORDER BY due_ms, stream, name LIMIT ?5",
         params![signed(from_ms), stream, name, signed(due_ms), limit(limit_)],
         |row| {
@@ -293,6 +293,7 @@ pub(crate) fn timers(
                 due_ms: time(unsigned(row, 0, "due_ms")?),
                 stream: stream_id(text(row, 1, "stream")?, "stream")?,
                 name: text(row, 2, "name")?.to_owned(),
+                wait_max_ms: time(unsigned(row, 3, "wait_max_ms")?),
             })
         },
     )

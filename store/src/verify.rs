@@ -678,7 +678,10 @@ fn compare(conn: &Connection, report: &mut VerifyReport, folded: Projections, br
     // A key of a broken stream may stand under another stream's name, so its own name is what is looked at.
     compare_rows(report, "lookup key", keys, keys_page, |(_, stream)| stream, broken);
 
-    let never = |row: TimerRow| (TimerRow { due_ms: read::time(row.due_ms), ..row }, ());
+    let never = |row: TimerRow| {
+        let (due_ms, wait_max_ms) = (read::time(row.due_ms), read::time(row.wait_max_ms));
+        (TimerRow { due_ms, wait_max_ms, ..row }, ())
+    };
     let timers = folded.timers.into_iter().map(never).collect();
     let timers_page = |after: Option<&TimerRow>| {
         Ok(read::timers(conn, u64::MAX, after, PAGE)?.into_iter().map(|row| (row, ())).collect())

@@ -159,7 +159,7 @@ impl<'c> Statements<'c> {
             )?,
             remove_timer: conn.prepare("DELETE FROM timers WHERE stream = ?1 AND name = ?2")?,
             set_timer: conn
-                .prepare("INSERT OR REPLACE INTO timers (stream, name, due_ms) VALUES (?1, ?2, ?3)")?,
+                .prepare("INSERT OR REPLACE INTO timers (stream, name, due_ms, wait_max_ms) VALUES (?1, ?2, ?3, ?4)")?,
         })
     }
 
@@ -196,7 +196,8 @@ impl<'c> Statements<'c> {
             self.remove_timer.execute(params![stream.as_str(), name])?;
         }
         for row in &delta.timers_set {
-            self.set_timer.execute(params![row.stream.as_str(), row.name, signed(row.due_ms)])?;
+            let times = (signed(row.due_ms), signed(row.wait_max_ms));
+            self.set_timer.execute(params![row.stream.as_str(), row.name, times.0, times.1])?;
         }
         Ok(())
     }

@@ -211,3 +211,35 @@ async fn a_shutdown_leaves_timers_to_the_next_start() {
     assert_eq!((rings("react").len(), timers(&place).await), (1, 0));
     assert_eq!(next.engine.journal().head().await.unwrap().position, Position(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_puts_no_timer_off() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let at = |days: u32, minutes: u32| days * 24 * HOUR + minutes * Duration::from_secs(60);
+    let back_ms = -i64::try_from(at(9, 0).as_millis()).unwrap();
+    let place = Place::new();
+    place.sleep(at(10, 0).as_secs_f64()).await;
+    let process = start(&place);
+    process.execute(Command::alarm(&job(1), "hourly", at(10, 30))).await.unwrap();
+    process.execute(Command::alarm(&job(2), "once", at(10, 30))).await.unwrap();
+    place.sleep(60.0).await;
+    // While the process runs: what was set before, and what is set after it for a time that was chosen before.
+    place.clock.set(back_ms);
+    place.sleep(30.0).await;
+    let (first, later) = (at(1, 1).as_millis() as u64, at(1, 2).as_millis() as u64);
+    assert!((first..later).contains(rings("hourly").first().unwrap()), "{:?}", rings("hourly"));
+    process.execute(Command::alarm(&job(3), "hourly-after", at(10, 30))).await.unwrap();
+    place.sleep(30.0).await;
+    assert!((first..later).contains(rings("hourly-after").first().unwrap()));
+    // One that is due within its time is not put forward.
+    process.execute(Command::alarm(&job(4), "hourly-soon", at(1, 50))).await.unwrap();
+    process.execute(Command::alarm(&job(5), "hourly-stopped", at(1, 55))).await.unwrap();
+    process.kill().await;
+    // And while no process ran.
+    place.clock.set(-i64::try_from(at(0, 90).as_millis()).unwrap());
+    let _process = start(&place);
+    place.sleep(60.0).await;
+    let stopped = rings("hourly-stopped");
+    assert_eq!(stopped.len(), 1, "{stopped:?}");
+    assert_eq!((rings("hourly-soon").len(), rings("once").len()), (1, 0), "due by the clock only");
+}

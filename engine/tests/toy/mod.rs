@@ -337,7 +337,11 @@ impl Domain for Toy {
         let body = format!("{{\"settled\":{},\"open\":{}}}", state.settled.len(), state.open.len());
         let summary = state.started.then_some(Summary { open: !state.finished, body });
         let alarms = state.alarms.iter();
-        let timers = alarms.map(|(name, due_ms)| Timer { name: name.clone(), due_ms: *due_ms });
+        let timers = alarms.map(|(name, due_ms)| Timer {
+            name: name.clone(),
+            due_ms: *due_ms,
+            wait_max_ms: if name.starts_with("hourly") { 3_600_000 } else { u64::MAX },
+        });
         Projected { steps: open_steps::<Job>(state), keys, summary, timers: timers.collect() }
     }
 

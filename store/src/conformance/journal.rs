@@ -384,7 +384,7 @@ pub fn summary(name: &str, open: bool, updated_at_ms: u64) -> SummaryRow {
 /// A timer of the suite.
 #[must_use]
 pub fn timer(name: &str, due_ms: u64) -> TimerRow {
-    TimerRow { due_ms, stream: stream(name), name: "ring".into() }
+    TimerRow { due_ms, stream: stream(name), name: "ring".into(), wait_max_ms: u64::MAX }
 }
 
 /// Everything a delta can do, seen as soon as the append is acknowledged.
@@ -475,8 +475,12 @@ pub async fn a_refused_batch_leaves_the_projections_alone(journal: Arc<dyn Journ
 /// # Panics
 /// When the promise is broken.
 pub async fn timers_are_listed_in_the_order_in_which_they_are_due(journal: Arc<dyn Journal>) {
-    let named =
-        |stream_: &str, name: &str, due_ms| TimerRow { due_ms, stream: stream(stream_), name: name.into() };
+    let named = |stream_: &str, name: &str, due_ms: u64| TimerRow {
+        due_ms,
+        stream: stream(stream_),
+        name: name.into(),
+        wait_max_ms: due_ms.checked_mul(7).unwrap_or(u64::MAX),
+    };
     let rows = vec![
         named("z/1", "react", 0),
         named("a/1", "backup", 10),

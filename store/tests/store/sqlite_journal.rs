@@ -479,7 +479,7 @@ async fn a_cut_end_is_damage_where_a_projection_still_shows_it() {
     for sql in [
         "DELETE FROM events WHERE position > 5",
         "INSERT INTO summaries VALUES ('toy/z', 0, '{}', 0)",
-        "INSERT INTO timers VALUES ('toy/z', 'ring', 0)",
+        "INSERT INTO timers VALUES ('toy/z', 'ring', 0, 60)",
         "INSERT INTO open_steps VALUES ('toy/a', 9, 'toy', 0, 0, 0)",
         "INSERT INTO open_steps VALUES ('no stream name', 1, 'toy', 0, 0, 0)",
         "UPDATE summaries SET updated_at_ms = 9000000000000000 WHERE stream = 'toy/b'",
@@ -652,7 +652,7 @@ fn toy_summary(stream: &StreamId, seq: Seq, open: bool) -> SummaryRow {
 }
 
 fn toy_timer(stream: &StreamId, seq: Seq) -> TimerRow {
-    TimerRow { due_ms: 10 * seq.0, stream: stream.clone(), name: "ring".into() }
+    TimerRow { due_ms: 10 * seq.0, stream: stream.clone(), name: "ring".into(), wait_max_ms: u64::MAX }
 }
 
 impl Projector for Toy {
@@ -741,8 +741,8 @@ async fn stale_projections_are_found_and_rebuilt() {
         "DELETE FROM summaries WHERE stream = 'toy/a'",
         "DELETE FROM timers WHERE stream = 'toy/a'",
         "UPDATE timers SET due_ms = 7 WHERE stream = 'toy/a'",
-        "INSERT INTO timers VALUES ('toy/b', 'ring', 0)",
-        "INSERT INTO timers VALUES ('toy/a', 'other', 0)",
+        "INSERT INTO timers VALUES ('toy/b', 'ring', 0, 60)",
+        "INSERT INTO timers VALUES ('toy/a', 'other', 0, 60)",
     ] {
         std::fs::copy(&path, &copy).unwrap();
         Connection::open(&copy).unwrap().execute_batch(sql).unwrap();

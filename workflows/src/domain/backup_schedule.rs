@@ -77,20 +77,24 @@ pub fn due_task(
         None => 0,
     });
     let due_ms = slot_after(name, spec.every_ms(), since_ms);
-    if due_ms <= now_ms { BackupTask::Begin { due_ms } } else { BackupTask::Nothing }
+    // The turn is within an interval of `since_ms`. One that is further ahead than that counts from a time
+    // that a clock has shown that was set back since.
+    let is_due = due_ms <= now_ms || due_ms > now_ms.saturating_add(spec.every_ms());
+    if is_due { BackupTask::Begin { due_ms: due_ms.min(now_ms) } } else { BackupTask::Nothing }
 }
 
-/// The time of the next backup, as far as the catalog alone tells; `None` while none can begin. The node's
-/// state may put it off, or forbid it: [`due_task`] decides.
+/// The time of the next backup, as far as the catalog alone tells, and the interval in milliseconds; `None`
+/// while none can begin. The node's state may put it off, or forbid it: [`due_task`] decides.
 #[must_use]
-pub fn next_backup_ms(name: &NodeName, catalog: &BackupCatalog) -> Option<u64> {
+pub fn next_backup(name: &NodeName, catalog: &BackupCatalog) -> Option<(u64, u64)> {
     let known = &catalog.known;
     let schedule = known.schedule.as_ref().filter(|_| !catalog.closed && !is_full(catalog))?;
     if known.under_way().is_some() || known.paused().is_some() {
         return None;
     }
     let first_ms = if known.backups.is_empty() { schedule.since_ms } else { 0 };
-    Some(slot_after(name, schedule.every_ms, known.newest_began_at_ms.unwrap_or(0).max(first_ms)))
+    let since_ms = known.newest_began_at_ms.unwrap_or(0).max(first_ms);
+    Some((slot_after(name, schedule.every_ms, since_ms), schedule.every_ms))
 }
 
 /// The schedule that the catalog of a node should have; `None` if it has that one.

@@ -2,7 +2,8 @@
 //!
 //! - `backup`
 //!   - stands in: the backup catalog, while no backup is under way
-//!   - due: at the node's next turn
+//!   - due: at the node's next turn, and at once where that is more than an interval away: the clock was set
+//!     back then
 //! - `backups`
 //!   - stands in: whatever may call for a look at the backups of a node, due at once
 //!     - the node: its catalog has to be told of a change
@@ -23,7 +24,7 @@ use perennial_engine::ids::StreamId;
 
 use crate::aggregate::backup_catalog::BackupCatalog;
 use crate::aggregate::node::Node;
-use crate::domain::backup_schedule::{is_full, next_backup_ms};
+use crate::domain::backup_schedule::{is_full, next_backup};
 use crate::domain::command::Command;
 use crate::domain::retention;
 use crate::model::backup_id::CatalogId;
@@ -70,7 +71,7 @@ pub(super) fn pace(name: &str) -> Option<Pace> {
 }
 
 fn timer(name: &str, due_ms: u64) -> Timer {
-    Timer { name: name.to_owned(), due_ms }
+    Timer { name: name.to_owned(), due_ms, wait_max_ms: u64::MAX }
 }
 
 /// The timers of a node.
@@ -87,7 +88,8 @@ pub(super) fn of_catalog(name: &NodeName, catalog: &BackupCatalog) -> Vec<Timer>
     }
     // When an operation that holds a backup is over stands in the operation.
     let backups = (is_full(catalog) || !catalog.known.holds.is_empty()).then(|| timer(BACKUPS, 0));
-    let next = next_backup_ms(name, catalog).map(|due_ms| timer(BACKUP, due_ms));
+    let next = next_backup(name, catalog)
+        .map(|(due_ms, every_ms)| Timer { wait_max_ms: every_ms, ..timer(BACKUP, due_ms) });
     next.into_iter().chain(backups).collect()
 }
 

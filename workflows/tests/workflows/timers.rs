@@ -42,7 +42,7 @@ impl Desk {
             let before = self.written().count();
             for (stream, (state, ..)) in self.streams.clone() {
                 for timer in Perennial::project(&stream, &state).timers {
-                    if timer.due_ms <= self.now_ms {
+                    if timer.is_due(self.now_ms) {
                         self.execute(&Perennial::timer_due(&stream, &timer.name)).unwrap();
                     }
                 }
@@ -88,6 +88,33 @@ fn a_backup_is_due_from_the_moment_at_which_the_node_is_in_place() {
     assert_eq!(desk.due_ms(BACKUP), None, "none while one is under way");
     desk.settle_backups();
     assert_eq!(desk.due_ms(BACKUP), Some(first_ms + 60 * MINUTE_MS));
+}
+
+#[test]
+fn a_clock_that_is_set_back_puts_the_next_backup_off_by_an_interval_at_most() {
+    for back_ms in [MINUTE_MS, 20 * MINUTE_MS, DAY_MS, 9 * DAY_MS, 400 * DAY_MS] {
+        let mut desk = running(&spec(Some(60)));
+        desk.now_ms += 500 * DAY_MS;
+        desk.fire();
+        desk.settle_backups();
+        let (newest, took_ms) = (desk.catalog().1.known.newest, desk.now_ms);
+        desk.now_ms -= back_ms;
+        for _ in 0..12 {
+            desk.now_ms += 5 * MINUTE_MS;
+            desk.fire();
+            desk.settle_backups();
+        }
+        let known = desk.catalog().1.known;
+        assert!(
+            (newest + 1..=newest + 2).contains(&known.newest),
+            "{back_ms}: {} after {newest}",
+            known.newest
+        );
+        // From then on the schedule goes by the time that the clock shows now.
+        let next_ms = desk.due_ms(BACKUP).unwrap();
+        assert!(next_ms <= desk.now_ms + 60 * MINUTE_MS, "{back_ms}: {next_ms}");
+        assert!(back_ms < DAY_MS || known.newest_began_at_ms.unwrap() < took_ms, "{back_ms}");
+    }
 }
 
 #[test]
