@@ -159,6 +159,19 @@ impl World {
         volumes.map(|v| v.id.to_string()).chain(interfaces.map(|i| i.id.to_string())).collect()
     }
 
+    /// What the region knows of a resource, as JSON for people; `null` if it knows none of this id.
+    #[must_use]
+    pub fn describe(&self, id: &str) -> Value {
+        let dump = self.dump();
+        let kinds = dump.as_object().into_iter().flat_map(|dump| dump.values());
+        let of_id = |kind: &Value| match kind {
+            Value::Object(things) => things.get(id).cloned(),
+            Value::Array(things) => things.iter().find(|thing| thing["id"] == id).cloned(),
+            _ => None,
+        };
+        kinds.filter_map(of_id).next().unwrap_or_default()
+    }
+
     /// The whole world, for comparison and for people.
     #[must_use]
     pub fn dump(&self) -> Value {

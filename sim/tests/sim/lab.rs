@@ -616,7 +616,9 @@ impl Lab {
                 expected.insert(root.image.to_string());
                 expected.insert(root.snapshot.to_string());
             }
-            assert_eq!(world.leaks("lab", &expected), Vec::<String>::new(), "leaked\n{story}");
+            let leaks = world.leaks("lab", &expected);
+            let leaked: Vec<_> = leaks.iter().map(|id| world.describe(id).to_string()).collect();
+            assert!(leaks.is_empty(), "leaked: {}\n{story}", leaked.join("\n"));
             assert_eq!(
                 instance.volumes.len(),
                 node.resources.volumes.len()

@@ -10,7 +10,7 @@ use perennial_workflows::model::volume::TakenSnapshot;
 use perennial_workflows::step::backup::{BackupEvidence, BackupIntent};
 use perennial_workflows::step::evidence::Evidence;
 
-use super::own::{Claim, made_by};
+use super::own::{Claim, made_by, made_of_instance};
 use super::pass::{Answer, DOUBT, LOOK_AGAIN, LOOK_SOON, Pass, not_yet, settled};
 use super::tags::carries;
 use crate::port::error::{Class, Disposition, Effect};
@@ -40,11 +40,11 @@ pub(super) async fn backup(pass: &mut Pass<'_>, intent: &BackupIntent) -> Answer
 async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let claim = Claim::of(pass, tags).of_volumes(volumes);
-    let mine = made_by::<SnapshotView>(pass, &claim).await?;
+    let mine = made_of_instance(pass, &claim).await?;
     if !mine.is_empty() {
-        return taken(pass, mine, volumes).await;
+        return taken(pass, instance, mine, volumes).await;
     }
-    if pass.memory.snapshots().made.is_some() {
+    if !pass.memory.snapshots().made.is_empty() {
         return not_yet(LOOK_AGAIN, "the snapshots are to be seen");
     }
     if pass.in_doubt() {
@@ -81,7 +81,7 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
     match cloud.create_snapshots(&request).await {
         Ok(made) => {
             made.iter().for_each(|id| pass.memory.note_answer(id.as_str()));
-            pass.memory.snapshots().made = made.into_iter().next();
+            pass.memory.snapshots().made = made;
             not_yet(LOOK_SOON, "the snapshots are to be seen")
         }
         Err(error) => {
@@ -97,8 +97,14 @@ async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], 
     }
 }
 
-/// What of a set is shown.
-async fn taken(pass: &Pass<'_>, mut mine: Vec<SnapshotView>, volumes: &[VolumeId]) -> Answer {
+/// What of a set is shown. It may hold more than was asked for: of a volume that was attached after the look
+/// before the call.
+async fn taken(
+    pass: &mut Pass<'_>,
+    instance: &InstanceId,
+    mut mine: Vec<SnapshotView>,
+    volumes: &[VolumeId],
+) -> Answer {
     mine.sort_by(|a, b| (a.started_at_ms, &a.id).cmp(&(b.started_at_ms, &b.id)));
     let mut first: BTreeMap<&VolumeId, &SnapshotView> = BTreeMap::new();
     let mut twins = Vec::new();
@@ -114,6 +120,17 @@ async fn taken(pass: &Pass<'_>, mut mine: Vec<SnapshotView>, volumes: &[VolumeId
     if first.len() < volumes.len() {
         return not_yet(LOOK_AGAIN, format!("{} of {} are to be seen", first.len(), volumes.len()));
     }
+    let made = pass.memory.snapshots().made.clone();
+    if made.is_empty() && pass.looked_for() < DOUBT {
+        let view = pass.tools.observer.instance(instance).await?;
+        let devices = view.iter().flat_map(|view| &view.block_devices);
+        if devices.map(|device| &device.volume).any(|volume| !volumes.contains(volume)) {
+            return not_yet(LOOK_AGAIN, "a snapshot of another volume may still appear");
+        }
+    }
+    let is_of_set = |id: &SnapshotId| first.values().any(|view| view.id == *id);
+    let unseen: Vec<_> = made.into_iter().filter(|id| !is_of_set(id) && !twins.contains(id)).collect();
+    twins.extend(unseen);
     let sizes = pass.tools.observer.volumes(first.keys().copied()).await?;
     let size =
         |volume: &VolumeId| sizes.iter().flatten().find(|view| view.id == *volume).map(|view| view.size_gib);

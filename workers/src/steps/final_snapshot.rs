@@ -38,7 +38,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
             twins: Vec::new(),
         });
     }
-    if pass.memory.snapshots().made.is_some() {
+    if !pass.memory.snapshots().made.is_empty() {
         return not_yet(LOOK_AGAIN, "the snapshot is to be seen");
     }
     if pass.in_doubt() {
@@ -69,7 +69,7 @@ pub(super) async fn take(pass: &mut Pass<'_>, volume: &VolumeId, tags: &TagMap) 
     match cloud.create_snapshot(volume, &description, tags).await {
         Ok(id) => {
             pass.memory.note_answer(id.as_str());
-            pass.memory.snapshots().made = Some(id);
+            pass.memory.snapshots().made.push(id);
             not_yet(LOOK_SOON, "the snapshot is to be seen")
         }
         Err(error) => {

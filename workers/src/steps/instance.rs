@@ -10,7 +10,9 @@ use perennial_workflows::step::intent::{Launch, LaunchInterface};
 use tracing::warn;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, may_work, not_shown, not_yet, settled};
+use super::pass::{
+    Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, force_again_ms, may_work, not_shown, not_yet, settled,
+};
 use crate::capacity::pool::PoolKey;
 use crate::port::error::{Class, CloudError, Effect};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
@@ -20,9 +22,6 @@ use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Sele
 /// preserved was preserved before the termination was asked for; what is shutting down without having been
 /// asked cannot be changed any more.
 const FORCE_AFTER: Duration = Duration::from_mins(25);
-
-/// Between two forced terminations of an instance. One that helps does so within minutes.
-const FORCE_AGAIN: Duration = Duration::from_mins(10);
 
 /// Why a launch does not ask its pool. `None` when it may ask, or may have asked already: then only EC2 knows
 /// what became of it.
@@ -60,7 +59,7 @@ pub(super) async fn fence(
                 found: pass.memory.fence().found.clone().unwrap_or_else(|| "not known any more".to_owned()),
                 terminated_by_us: pass.memory.fence().terminated,
                 reason: None,
-                forced: pass.memory.fence().forced_at_ms.is_some(),
+                forced: pass.memory.fence().force_again_ms.is_some(),
                 not_shown: true,
             }),
             Some(_) => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
@@ -75,7 +74,7 @@ pub(super) async fn fence(
                 Some(again) if again.state == InstanceState::Terminated => {
                     let terminated_by_us = pass.memory.fence().terminated;
                     let reason = again.state_reason.filter(|_| !terminated_by_us);
-                    let forced = pass.memory.fence().forced_at_ms.is_some();
+                    let forced = pass.memory.fence().force_again_ms.is_some();
                     settled(Evidence::Fenced { found, terminated_by_us, reason, forced, not_shown: false })
                 }
                 _ => not_yet(LOOK_AGAIN, format!("two reads of {instance} did not agree")),
@@ -108,15 +107,15 @@ async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
     let now_ms = pass.now_ms();
     let past = |since_ms: u64| Duration::from_millis(now_ms.saturating_sub(since_ms));
     let waited = past(*pass.memory.fence().shutting_down_since_ms.get_or_insert(now_ms));
-    let again = pass.memory.fence().forced_at_ms.is_none_or(|forced_at_ms| past(forced_at_ms) >= FORCE_AGAIN);
+    let again = pass.memory.fence().force_again_ms.is_none_or(|again_ms| now_ms >= again_ms);
     let minutes = waited.as_secs() / 60;
     if waited < FORCE_AFTER {
         return not_yet(LOOK_AGAIN, format!("{instance} has been shutting down for {minutes} min"));
     }
     if again {
         let asked = pass.tools.cloud.force_terminate_instance(instance).await;
-        if may_work(&asked) {
-            pass.memory.fence().forced_at_ms = Some(now_ms);
+        if let Some(again_ms) = force_again_ms(&asked, now_ms) {
+            pass.memory.fence().force_again_ms = Some(again_ms);
         }
         asked?;
         warn!("{instance} has been shutting down for {minutes} min: it is terminated by force");

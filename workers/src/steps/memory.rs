@@ -111,8 +111,8 @@ pub(super) struct Creation {
 /// Takes snapshots, without a client token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Snapshots {
-    /// One that we made.
-    pub(super) made: Option<SnapshotId>,
+    /// Those that our call said it has made.
+    pub(super) made: Vec<SnapshotId>,
     /// How many answers were unclear.
     pub(super) unclear: u32,
     /// Answers that refused permission.
@@ -130,8 +130,8 @@ pub(super) struct Fence {
     pub(super) terminated: bool,
     /// Since when every look has shown it shutting down.
     pub(super) shutting_down_since_ms: Option<u64>,
-    /// When its termination by force was asked for.
-    pub(super) forced_at_ms: Option<u64>,
+    /// When its termination by force is asked for again; `None` before it was.
+    pub(super) force_again_ms: Option<u64>,
 }
 
 /// Changes something that shows the change later.
@@ -160,8 +160,8 @@ pub(super) struct Adoption {
 /// Sees a volume come free.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Release {
-    /// When it was last detached by force, in monotonic milliseconds.
-    pub(super) forced_at_ms: Option<u64>,
+    /// When it is detached by force again, in monotonic milliseconds; `None` before it was.
+    pub(super) force_again_ms: Option<u64>,
 }
 
 /// Lets volumes and interfaces survive an instance.
@@ -234,6 +234,11 @@ impl Memory {
             told: BTreeSet::new(),
             by_step: ByStep::Nothing,
         }
+    }
+
+    /// Whether a call of the step was permitted.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// A call of the step said that it has made this.

@@ -7,11 +7,13 @@
 //! - it was not made before the step was intended, less a minute for two clocks that disagree;
 //! - it carries the installation of the step, where the step's tags name one;
 //! - an instance shows the client token of the launch;
-//! - a snapshot is of a volume that the step takes one of.
+//! - a snapshot is of a volume that the step takes one of; one of all volumes of an instance may also be of
+//!   another volume of the node, which was attached after the step had looked.
 //!
 //! A thing whose id the step's own call returned needs no other proof. What carries the tags and is not the
 //! step's is neither used nor deleted; the log names it, once for each step and thing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +23,7 @@ use perennial_workflows::model::volume::TagMap;
 use tracing::warn;
 
 use super::pass::{CLOCKS_DISAGREE_MAX, Pass};
-use super::tags::step_tags;
+use super::tags::{carries, own_tags, step_tags};
 use crate::port::error::CloudError;
 use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, Tags, VolumeView};
 
@@ -153,6 +155,27 @@ pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> 
     let cloud = pass.tools.cloud.as_ref();
     let carrying = V::tagged(cloud, step_tags(claim.tags)).await?;
     Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
+}
+
+/// What a step that takes snapshots of all volumes of an instance has made. `claim` names those it asks for.
+pub(super) async fn made_of_instance(
+    pass: &mut Pass<'_>,
+    claim: &Claim<'_>,
+) -> Result<Vec<SnapshotView>, CloudError> {
+    let made = made_by(pass, &Claim { sources: &[], ..*claim }).await?;
+    let others: BTreeSet<VolumeId> =
+        made.iter().filter_map(|view: &SnapshotView| view.volume.clone()).collect();
+    let others: Vec<_> = others.into_iter().filter(|volume| !claim.sources.contains(volume)).collect();
+    let mut whose = own_tags(claim.tags);
+    whose.extend(claim.tags.get_key_value(INSTALLATION_TAG).map(|(tag, ours)| (tag.clone(), ours.clone())));
+    let mut sources = claim.sources.to_vec();
+    if !others.is_empty() {
+        let views = pass.tools.observer.volumes(&others).await?;
+        let of_node = views.into_iter().flatten().filter(|view| carries(&view.tags, &whose));
+        sources.extend(of_node.map(|view| view.id));
+    }
+    let claim = claim.of_volumes(&sources);
+    Ok(made.into_iter().filter(|view| is_own(pass, &claim, view)).collect())
 }
 
 /// Whether a thing that carries a step's tags was made by it; told where not.

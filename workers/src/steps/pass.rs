@@ -157,6 +157,19 @@ pub(super) fn may_work(answer: &Result<(), CloudError>) -> bool {
     answer.as_ref().map_or_else(|error| error.effect != Effect::None, |()| true)
 }
 
+/// Between two acts by force, a detach or a termination. One that helps does so within minutes.
+const FORCE_AGAIN: Duration = Duration::from_mins(10);
+
+/// The same where it is not known whether the first one was carried out: it may never have arrived.
+const FORCE_AGAIN_UNCLEAR: Duration = Duration::from_mins(1);
+
+/// When an act by force is repeated if it has not helped; `None` for one that was refused: it has not been
+/// asked for.
+pub(super) fn force_again_ms(asked: &Result<(), CloudError>, now_ms: u64) -> Option<u64> {
+    let pause = if asked.is_ok() { FORCE_AGAIN } else { FORCE_AGAIN_UNCLEAR };
+    may_work(asked).then(|| now_ms.saturating_add(pause.as_millis() as u64))
+}
+
 pub(super) fn lost(what: impl Into<String>) -> Answer {
     settled(Evidence::Lost { what: what.into(), not_shown: false })
 }
@@ -366,6 +379,18 @@ impl Pass<'_> {
     pub(super) fn is_snapshot_denied(&mut self, error: &CloudError) -> bool {
         let now_ms = self.now_ms();
         error.class == Class::Access && self.memory.snapshots().refused.for_at_least(SPREADS, now_ms)
+    }
+
+    /// Whether another method is taken because a call is not permitted: it was refused for [`SPREADS`], the
+    /// account is the one that the journal knows, and no call of this step was permitted before.
+    pub(super) async fn is_denied(&mut self, refused: impl FnOnce(&mut Memory) -> &mut Missed) -> bool {
+        let now_ms = self.now_ms();
+        if !refused(&mut self.memory).for_at_least(SPREADS, now_ms) || self.memory.has_answers() {
+            return false;
+        }
+        let Some(node) = self.node() else { return true };
+        // A look that fails says nothing either way.
+        self.tools.standing.is_here(&node, SPREADS).await.unwrap_or(false)
     }
 
     /// Notes an unclear answer to a create without client token: what it may have made is looked for from now

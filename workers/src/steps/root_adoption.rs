@@ -4,7 +4,7 @@ use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SPREADS, not_shown, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_ALONE, Pass, not_shown, not_yet, settled};
 use crate::port::error::{Class, CloudError, Disposition};
 use crate::port::{AttachmentState, RootTaskState, VolumeAttachment};
 
@@ -94,8 +94,7 @@ async fn ask(
         }
         // A policy may lack this call: then another method carries the root.
         Err(error) if error.class == Class::Access => {
-            let now_ms = pass.now_ms();
-            if pass.memory.adoption().refused.for_at_least(SPREADS, now_ms) {
+            if pass.is_denied(|memory| &mut memory.adoption().refused).await {
                 settled(Evidence::AdoptRefused { code: error.code, message: error.message })
             } else {
                 Err(error)

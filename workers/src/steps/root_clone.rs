@@ -5,7 +5,7 @@ use perennial_workflows::model::volume::TagMap;
 use perennial_workflows::step::evidence::Evidence;
 
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SPREADS, not_shown, not_yet, settled};
+use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, not_shown, not_yet, settled};
 use crate::port::error::Class;
 use crate::port::{VolumeState, VolumeView};
 
@@ -50,8 +50,8 @@ pub(super) async fn clone_root(
         }
         // A policy may lack this call: then another method carries the root.
         Err(error) if error.class == Class::Access => {
-            let now_ms = pass.now_ms();
-            if pass.memory.creation().refused.for_at_least(SPREADS, now_ms) {
+            let is_denied = pass.is_denied(|memory| &mut memory.creation().refused).await;
+            if is_denied && !pass.is_in_doubt() {
                 settled(Evidence::AdoptRefused { code: error.code, message: error.message })
             } else {
                 Err(error)

@@ -39,14 +39,14 @@ pub(super) async fn create(
             SnapshotState::Pending => not_yet(LOOK_ALONE, format!("{} is at {} %", view.id, view.progress)),
             SnapshotState::Error => refused("SnapshotError", format!("{} failed", view.id)),
         },
-        None if pass.memory.snapshots().made.is_some() => not_yet(LOOK_ALONE, "the snapshot is to be seen"),
+        None if !pass.memory.snapshots().made.is_empty() => not_yet(LOOK_ALONE, "the snapshot is to be seen"),
         None if pass.in_doubt() => not_yet(LOOK_AGAIN, "a snapshot of an earlier try may still appear"),
         None => {
             let description = format!("perennial {}", tags.get("perennial:step").map_or("", String::as_str));
             match cloud.create_snapshot(volume, &description, tags).await {
                 Ok(id) => {
                     pass.memory.note_answer(id.as_str());
-                    pass.memory.snapshots().made = Some(id.clone());
+                    pass.memory.snapshots().made.push(id.clone());
                     not_yet(LOOK_SOON, format!("{id} is to be complete"))
                 }
                 Err(error) if error.class == Class::NotFound => {

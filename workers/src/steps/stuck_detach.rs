@@ -11,16 +11,13 @@ use std::time::Duration;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, Pass, lost, may_work, not_shown, not_yet, refused, settled};
+use super::pass::{Answer, LOOK_AGAIN, Pass, force_again_ms, lost, not_shown, not_yet, refused, settled};
 use crate::port::{AttachmentState, VolumeState, VolumeView};
 
 /// How long a volume may stay on a terminated instance before it is detached by force. EC2 frees it within a
 /// minute or two; where EBS was in trouble operators reported tens of minutes, and a node that is down should
 /// not wait for those.
 const FORCE_AFTER: Duration = Duration::from_mins(10);
-
-/// Between two forced detaches of a volume. One that helps does so within seconds.
-const FORCE_AGAIN: Duration = Duration::from_mins(10);
 
 /// Sees a volume free.
 pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &InstanceId) -> Answer {
@@ -77,18 +74,15 @@ async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answ
     if waited < FORCE_AFTER {
         return not_yet(LOOK_AGAIN, hangs);
     }
-    let forced = pass.memory.release().forced_at_ms;
-    let again = forced.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= millis(FORCE_AGAIN));
-    if again {
+    if pass.memory.release().force_again_ms.is_none_or(|again_ms| now_ms >= again_ms) {
         // The fence has seen it terminated. It is looked at once more: by force, one is enough to be wrong.
         let holder = pass.tools.observer.instance(from).await?;
         if let Some(holder) = holder.filter(|holder| holder.state != InstanceState::Terminated) {
             return not_yet(LOOK_AGAIN, format!("{volume} is on {from}, which is {}", holder.state));
         }
         let asked = pass.tools.cloud.force_detach_volume(volume, from).await;
-        // One that was refused has not been asked for: the refusal is told, and costs the step no time.
-        if may_work(&asked) {
-            pass.memory.release().forced_at_ms = Some(now_ms);
+        if let Some(again_ms) = force_again_ms(&asked, now_ms) {
+            pass.memory.release().force_again_ms = Some(again_ms);
         }
         asked?;
     }
@@ -102,8 +96,4 @@ const fn stage(state: AttachmentState) -> &'static str {
         AttachmentState::Detaching => "detaching",
         AttachmentState::Busy => "busy",
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
