@@ -22,6 +22,7 @@ use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::model::resources::{Carrier, HeldInterface, HeldVolume, Resources, Retained};
 use perennial_workflows::model::volume::{Found, Slot};
 use perennial_workflows::operation::state::Operation;
+use perennial_workflows::rules::attached_volumes;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 
 use crate::pages::Pages;
@@ -341,7 +342,39 @@ fn volumes(
             },
         );
     }
+    if let Some(view) = on {
+        attached_copies(spec, view, seen, &mut volumes);
+    }
     Ok(volumes)
+}
+
+/// Volumes that the node has taken on in the part of the journal that is lost, and that were copied since.
+/// One that was not copied carries no tag of the node; the sweep finds it on the instance.
+fn attached_copies(
+    spec: &NodeSpec,
+    on: &InstanceView,
+    seen: &Sighting,
+    volumes: &mut BTreeMap<Slot, HeldVolume>,
+) {
+    for there in &on.block_devices {
+        let is_known = volumes.values().any(|held| held.volume == there.volume);
+        if is_known || on.root_device.as_deref() == Some(there.device.as_str()) {
+            continue;
+        }
+        let view = seen.volume(&there.volume).filter(|view| view.tags.contains_key("perennial:node"));
+        let Some(view) = view else { continue };
+        let slots: Vec<Slot> = volumes.keys().cloned().collect();
+        let slot = Slot::Data(attached_volumes::name(spec, &slots, &there.device, None));
+        let held = HeldVolume {
+            volume: view.id.clone(),
+            device: there.device.clone(),
+            size_gib: Some(view.size_gib),
+            zone: None,
+            made_from: None,
+            found: Some(found_there(view)),
+        };
+        volumes.insert(slot, held);
+    }
 }
 
 /// Whether the node file says what a volume is to be like.

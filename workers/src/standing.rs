@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
+use perennial_engine::ids::StreamId;
 use perennial_engine::journal::ReadError;
 use perennial_workflows::aggregate::installation::installation_stream;
 use perennial_workflows::aggregate::node::Node;
@@ -24,10 +25,12 @@ use perennial_workflows::domain::command::{Command, Rejection};
 use perennial_workflows::domain::projection::NodeSummary;
 use perennial_workflows::domain::standing::{Tagged, newer};
 use perennial_workflows::domain::states::State;
+use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::model::installation::{INSTALLATION_TAG, Mark};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::node_stream;
 use perennial_workflows::operation::state::Operation;
+use perennial_workflows::step::evidence::Evidence;
 use tracing::{error, info, warn};
 
 use crate::pages::Pages;
@@ -235,6 +238,23 @@ impl Standing {
             }
             seen => seen,
         }
+    }
+
+    /// Whether a workflow knows that it has launched an instance.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(crate) async fn has_launched(
+        &self,
+        workflow: &StreamId,
+        instance: &InstanceId,
+    ) -> Result<bool, StandingError> {
+        let (state, _) = self.inner.engine.load(workflow).await?;
+        let State::Operation(Some(operation)) = state.as_ref() else { return Ok(false) };
+        Ok(operation.steps.values().any(|record| match &record.outcome {
+            Some((Evidence::Launched { instance: launched, .. }, _)) => launched == instance,
+            _ => false,
+        }))
     }
 
     /// Whether the journal knows of a node with an instance or a volume, as of [`LOOK_AGE_MAX`] ago: ten

@@ -4,7 +4,7 @@
 pub(crate) mod acquire;
 pub(crate) mod address_pool;
 pub(crate) mod address_retention;
-pub(crate) mod attached_volumes;
+pub mod attached_volumes;
 pub(crate) mod candidate;
 pub mod capacity;
 pub(crate) mod cleanup;

@@ -9,7 +9,9 @@ use perennial_workflows::step::intent::CreateInterface;
 
 use super::address::held_by;
 use super::own::{Claim, made_by};
-use super::pass::{Answer, LOOK_AGAIN, LOOK_SOON, Pass, SECOND_READ, not_shown, not_yet, refused, settled};
+use super::pass::{
+    Answer, LOOK_AGAIN, LOOK_SOON, Launched, Pass, SECOND_READ, not_shown, not_yet, refused, settled,
+};
 use super::tags::{carries, own_tags};
 use crate::port::error::Class;
 use crate::port::{InterfaceRequest, InterfaceView};
@@ -62,13 +64,12 @@ pub(super) async fn release(pass: &mut Pass<'_>, id: &InterfaceId, from: &Instan
         // free.
         Some(view) if pass.found(&view).is_free() => settled(Evidence::Released),
         Some(view) => match view.attachment.and_then(|attachment| attachment.instance) {
-            Some(other) if other != *from && pass.has_launched(&other).await? => {
-                settled(Evidence::HeldByAnother { what: id.to_string(), by: other.to_string() })
-            }
-            Some(other) if other != *from => not_yet(
-                LOOK_AGAIN,
-                format!("{id} is on {other}, which this workflow knows nothing of: detach it"),
-            ),
+            Some(other) if other != *from => match pass.launched(&other).await? {
+                Launched::Noted => {
+                    settled(Evidence::HeldByAnother { what: id.to_string(), by: other.to_string() })
+                }
+                launched => not_yet(LOOK_AGAIN, format!("{id} is on {other}, {launched}")),
+            },
             _ => not_yet(LOOK_AGAIN, format!("{id} is still on {from}")),
         },
     }

@@ -157,6 +157,30 @@ pub(super) fn may_work(answer: &Result<(), CloudError>) -> bool {
     answer.as_ref().map_or_else(|error| error.effect != Effect::None, |()| true)
 }
 
+/// What a workflow has to do with an instance, by its tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Launched {
+    /// It is not of this workflow.
+    Elsewhere,
+    /// The workflow has launched it and knows that.
+    Noted,
+    /// The workflow has launched it, and its launch has not settled: the journal was put back from a backup.
+    Unnoted,
+    /// The workflow has launched it, and it is terminated.
+    Over,
+}
+
+impl std::fmt::Display for Launched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Elsewhere => "which this workflow knows nothing of: detach it",
+            Self::Noted => "which this workflow has launched",
+            Self::Unnoted => "whose launch is still to be noted",
+            Self::Over => "which this workflow has launched, and which is terminated",
+        })
+    }
+}
+
 /// Between two acts by force, a detach or a termination. One that helps does so within minutes.
 const FORCE_AGAIN: Duration = Duration::from_mins(10);
 
@@ -256,12 +280,22 @@ impl Pass<'_> {
         operation.or_else(|| CatalogId::of_stream(workflow).map(|id| id.node().clone()))
     }
 
-    /// Whether this workflow has launched an instance, by its tags: the workflow itself knows which it has.
-    pub(super) async fn has_launched(&self, instance: &InstanceId) -> Result<bool, CloudError> {
+    /// What this workflow has to do with an instance that holds something of its node.
+    pub(super) async fn launched(&self, instance: &InstanceId) -> Result<Launched, CloudError> {
         let (workflow, _) = self.step;
-        let view = self.tools.observer.instance(instance).await?;
-        let by = view.and_then(|view| view.tags.get("perennial:operation").cloned());
-        Ok(by.is_some_and(|by| workflow.as_str().strip_prefix("workflow/") == Some(by.as_str())))
+        let Some(view) = self.tools.observer.instance(instance).await? else {
+            return Ok(Launched::Elsewhere);
+        };
+        let by = view.tags.get("perennial:operation").map(String::as_str);
+        if by.is_none() || workflow.as_str().strip_prefix("workflow/") != by {
+            return Ok(Launched::Elsewhere);
+        }
+        if view.state == InstanceState::Terminated {
+            return Ok(Launched::Over);
+        }
+        // A look that fails leaves it open.
+        let is_noted = self.tools.standing.has_launched(workflow, instance).await.unwrap_or(false);
+        Ok(if is_noted { Launched::Noted } else { Launched::Unnoted })
     }
 
     /// Notes that a look missed the object; whether it can be taken as absent: missed for long, and more than

@@ -11,7 +11,9 @@ use std::time::Duration;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::step::evidence::Evidence;
 
-use super::pass::{Answer, LOOK_AGAIN, Pass, force_again_ms, lost, not_shown, not_yet, refused, settled};
+use super::pass::{
+    Answer, LOOK_AGAIN, Launched, Pass, force_again_ms, lost, not_shown, not_yet, refused, settled,
+};
 use crate::port::{AttachmentState, VolumeState, VolumeView};
 
 /// How long a volume may stay on a terminated instance before it is detached by force. EC2 frees it within a
@@ -51,15 +53,17 @@ pub(super) async fn release(pass: &mut Pass<'_>, volume: &VolumeId, from: &Insta
 /// It is not free yet.
 async fn wait(pass: &mut Pass<'_>, view: &VolumeView, from: &InstanceId) -> Answer {
     let volume = &view.id;
+    let mut from = from;
     if let Some(attachment) = view.attachments.iter().find(|attachment| attachment.instance != *from) {
         let other = &attachment.instance;
-        if attachment.state == AttachmentState::Attached && pass.has_launched(other).await? {
-            return settled(Evidence::HeldByAnother { what: volume.to_string(), by: other.to_string() });
+        match pass.launched(other).await? {
+            // It is let go as by the one that it was to leave.
+            Launched::Over => from = other,
+            Launched::Noted if attachment.state == AttachmentState::Attached => {
+                return settled(Evidence::HeldByAnother { what: volume.to_string(), by: other.to_string() });
+            }
+            launched => return not_yet(LOOK_AGAIN, format!("{volume} is on {other}, {launched}")),
         }
-        return not_yet(
-            LOOK_AGAIN,
-            format!("{volume} is on {other}, which this workflow knows nothing of: detach it"),
-        );
     }
     let Some(attachment) = view.attachments.first() else {
         return not_yet(LOOK_AGAIN, format!("{volume} has nothing attached, and is not available yet"));

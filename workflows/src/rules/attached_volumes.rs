@@ -95,7 +95,8 @@ pub(crate) fn taken(op: &Operation, asked: &Preserve, evidence: &Evidence) -> Ve
 }
 
 /// A lasting name: the volume's own if it is a free name, else that of its device.
-pub(crate) fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&str>) -> NodeName {
+#[must_use]
+pub fn name(spec: &NodeSpec, slots: &[Slot], device: &str, own: Option<&str>) -> NodeName {
     let free = |name: &NodeName| {
         name.as_str() != "root"
             && spec.data_volumes.iter().all(|wanted| wanted.name != *name)
