@@ -14,11 +14,12 @@
 //! - `decide` never panics for any states and command; `evolve` accepts every event that `decide` returned.
 //! - Nothing here reads a clock, draws a random number or waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::few::Few;
 use crate::ids::{Seq, StreamId, Token};
 use crate::journal::EventData;
 
@@ -169,11 +170,11 @@ impl<I> Default for Projected<I> {
 pub struct Reads {
     /// Streams that the decision may append to. Commands that name the same one here take turns within this
     /// process.
-    pub written: BTreeSet<StreamId>,
+    pub written: Few<StreamId>,
     /// Streams that the decision only looks at. They may move on before it is written, unless it fences them.
-    pub observed: BTreeSet<StreamId>,
+    pub observed: Few<StreamId>,
     /// Keys to look up; see [`World::lookup`].
-    pub keys: BTreeSet<String>,
+    pub keys: Few<String>,
 }
 
 impl Reads {
@@ -214,27 +215,31 @@ impl Reads {
 
     /// Every stream that is named.
     pub fn streams(&self) -> impl Iterator<Item = &StreamId> {
-        self.written.iter().chain(self.observed.difference(&self.written))
+        self.written.iter().chain(self.observed.iter().filter(|stream| !self.written.contains(*stream)))
     }
 }
 
 /// The states a command is decided on.
 #[derive(Debug, Clone)]
 pub struct World<S> {
-    states: BTreeMap<StreamId, (Arc<S>, Seq)>,
+    /// In order of name: there are few.
+    states: Vec<(StreamId, Arc<S>, Seq)>,
     found: BTreeMap<String, Vec<StreamId>>,
 }
 
 impl<S> Default for World<S> {
     fn default() -> Self {
-        Self { states: BTreeMap::new(), found: BTreeMap::new() }
+        Self { states: Vec::new(), found: BTreeMap::new() }
     }
 }
 
 impl<S> World<S> {
     /// Adds a stream's state and head.
     pub fn insert(&mut self, stream: StreamId, state: Arc<S>, head: Seq) {
-        self.states.insert(stream, (state, head));
+        match self.place(&stream) {
+            Ok(place) => self.states[place] = (stream, state, head),
+            Err(place) => self.states.insert(place, (stream, state, head)),
+        }
     }
 
     /// Adds what a key leads to.
@@ -245,13 +250,17 @@ impl<S> World<S> {
     /// The state of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn get(&self, stream: &StreamId) -> Option<&S> {
-        self.states.get(stream).map(|(state, _)| state.as_ref())
+        self.place(stream).ok().map(|place| self.states[place].1.as_ref())
     }
 
     /// The head of a stream that [`Domain::reads`] named; `None` before it is read.
     #[must_use]
     pub fn head(&self, stream: &StreamId) -> Option<Seq> {
-        self.states.get(stream).map(|(_, head)| *head)
+        self.place(stream).ok().map(|place| self.states[place].2)
+    }
+
+    fn place(&self, stream: &StreamId) -> Result<usize, usize> {
+        self.states.binary_search_by(|(known, ..)| known.cmp(stream))
     }
 
     /// The streams that a key of [`Domain::reads`] leads to, in order of name; none before it is looked up.

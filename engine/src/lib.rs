@@ -21,6 +21,7 @@ pub mod clock;
 pub mod dispatcher;
 pub mod domain;
 pub mod engine;
+pub mod few;
 pub mod ids;
 pub mod intercept;
 pub mod journal;

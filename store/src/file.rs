@@ -32,7 +32,10 @@ pub(crate) struct Format {
 pub(crate) const JOURNAL: Format = Format {
     name: "journal",
     application_id: i32::from_be_bytes(*b"Prnj"),
-    migrations: &[include_str!("../../schemas/sql/journal/0001_journal.sql")],
+    migrations: &[
+        include_str!("../../schemas/sql/journal/0001_journal.sql"),
+        include_str!("../../schemas/sql/journal/0002_timer_waits.sql"),
+    ],
 };
 
 /// The queue's file.

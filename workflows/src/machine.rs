@@ -3,9 +3,9 @@
 
 pub mod decide;
 mod finish;
+mod first_facts;
 pub mod fold;
 pub mod moves;
 pub mod refusal;
 mod short_notice;
-mod start;
 mod way_out;

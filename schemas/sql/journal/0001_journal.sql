@@ -39,10 +39,9 @@ CREATE TABLE open_steps (
 
 -- Commands to come. Read in the order in which they are due.
 CREATE TABLE timers (
-  stream      TEXT    NOT NULL,
-  name        TEXT    NOT NULL,
-  due_ms      INTEGER NOT NULL,                             -- 0 means at once
-  wait_max_ms INTEGER NOT NULL,                             -- the longest time for which it is ever set
+  stream TEXT    NOT NULL,
+  name   TEXT    NOT NULL,
+  due_ms INTEGER NOT NULL,                                  -- 0 means at once
   PRIMARY KEY (stream, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timers_by_due ON timers (due_ms, stream, name);

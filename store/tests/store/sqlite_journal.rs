@@ -131,8 +131,31 @@ async fn what_is_not_ours_or_too_new_is_refused_and_left_alone() {
     drop(open(&newer));
     Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = refused(&newer);
-    assert!(matches!(error, OpenError::TooNew { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::TooNew { found: 99, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("use the newer build"), "{error}");
+}
+
+#[tokio::test]
+async fn a_journal_of_the_first_format_is_taken_over_with_its_timers() {
+    let dir = TempDir::new().unwrap();
+    let [fresh, old] = ["fresh.sqlite", "old.sqlite"].map(|name| dir.path().join(name));
+    drop(open(&fresh));
+    let fresh = Connection::open(&fresh).unwrap();
+    let application: i64 = fresh.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
+    let first = include_str!("../../../schemas/sql/journal/0001_journal.sql");
+    let made = Connection::open(&old).unwrap();
+    made.execute_batch(first).unwrap();
+    made.execute_batch("INSERT INTO timers VALUES ('toy/a', 'ring', 7)").unwrap();
+    made.execute_batch(&format!("PRAGMA application_id = {application}; PRAGMA user_version = 1")).unwrap();
+    drop(made);
+
+    let timers = open(&old).timers(u64::MAX, None, 10).await.unwrap();
+    let known = TimerRow { due_ms: 7, stream: stream("toy/a"), name: "ring".into(), wait_max_ms: u64::MAX };
+    assert_eq!(timers, [known], "how long it is set for at most is not known");
+    let shape = "SELECT group_concat(sql, char(10)) FROM (SELECT sql FROM sqlite_master ORDER BY name)";
+    let shapes = [&fresh, &Connection::open(&old).unwrap()]
+        .map(|file| file.query_row(shape, [], |row| row.get::<_, String>(0)).unwrap());
+    assert_eq!(shapes[0], shapes[1], "as one that was made anew");
 }
 
 #[tokio::test]

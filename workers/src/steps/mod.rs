@@ -7,7 +7,9 @@
 //! it.
 
 mod address;
+mod adopt_root;
 mod backup;
+mod clone_root;
 mod final_snapshot;
 mod find;
 mod image;
@@ -18,12 +20,10 @@ mod own;
 mod pass;
 mod preserve;
 mod prune;
+mod release;
 mod resolve;
-mod root_adoption;
-mod root_clone;
 pub(crate) mod runner;
 mod snapshot;
-mod stuck_detach;
 mod survey;
 mod tags;
 mod verify;

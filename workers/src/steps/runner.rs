@@ -18,8 +18,8 @@ use perennial_workflows::step::intent::{
 use super::memory::Memories;
 use super::pass::{Answer, LOOK_LONGEST, LOOK_SHARE, Pass, Tools};
 use super::{
-    address, backup, final_snapshot, find, image, instance, interface, preserve, prune, resolve,
-    root_adoption, root_clone, snapshot, stuck_detach, survey, verify, volume,
+    address, adopt_root, backup, clone_root, final_snapshot, find, image, instance, interface, preserve,
+    prune, release, resolve, snapshot, survey, verify, volume,
 };
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
@@ -140,12 +140,12 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         }
         Intent::Detach(step) => volume::detach(pass, &step.volume, &step.instance).await,
         Intent::Fence(step) => instance::fence(pass, &step.instance, step.spot_request.as_ref()).await,
-        Intent::Release(step) => stuck_detach::release(pass, &step.volume, &step.from).await,
+        Intent::Release(step) => release::release(pass, &step.volume, &step.from).await,
         Intent::ReleaseInterface(step) => interface::release(pass, &step.interface, &step.from).await,
         Intent::SnapshotRoot(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
         Intent::SnapshotVolume(step) => snapshot::create(pass, &step.volume, &step.tags, step.ahead_ms).await,
         Intent::CloneRoot(CloneRoot { volume, client_token, tags }) => {
-            root_clone::clone_root(pass, volume, client_token, tags).await
+            clone_root::clone_root(pass, volume, client_token, tags).await
         }
         Intent::RegisterImage(RegisterImage { name, snapshot, facts, uefi_data, tags }) => {
             image::register(pass, name, snapshot, facts, uefi_data.as_deref(), tags).await
@@ -153,7 +153,7 @@ async fn carry_out(pass: &mut Pass<'_>, intent: &Intent) -> Answer {
         Intent::Launch(step) => instance::launch(pass, step).await,
         Intent::Start(step) => instance::start(pass, &step.instance, &step.devices).await,
         Intent::AdoptRoot(AdoptRoot { instance, volume, client_token, tags, .. }) => {
-            root_adoption::adopt(pass, instance, volume, client_token, tags).await
+            adopt_root::adopt(pass, instance, volume, client_token, tags).await
         }
         Intent::Attach(step) => volume::attach(pass, &step.volume, &step.instance, &step.device).await,
         Intent::AttachInterface(AttachInterface { interface, instance, device_index }) => {

@@ -7,7 +7,7 @@ use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine::Intended;
 
-use crate::machine::start;
+use crate::machine::first_facts;
 use crate::model::aws::{InstanceId, SnapshotId};
 use crate::model::operation_id;
 use crate::model::operation_id::OperationId;
@@ -259,7 +259,7 @@ fn follow(op: &mut Operation, spec: &NodeSpec) {
 /// A new root was asked for, and cannot be had: the present one stays.
 fn root_stays(op: &mut Operation, at_ms: u64) {
     op.order_mut().reimage = false;
-    op.facts.root.method = start::root_method(&op.order, &op.facts.volumes, None);
+    op.facts.root.method = first_facts::root_method(&op.order, &op.facts.volumes, None);
     op.give_up_candidate(at_ms, GivenUp::RungChanged);
 }
 

@@ -51,7 +51,7 @@ impl Step for MoveAddress {
 
     fn words(&self, seen: &Evidence) -> String {
         match seen {
-            Evidence::Moved { address } => format!("{address} is on the new instance"),
+            Evidence::Moved { address } => format!("{address} is on {}", self.instance),
             other => words::common(other),
         }
     }
