@@ -274,6 +274,37 @@ fn another_existing_volume_is_taken_in_the_place_of_a_lost_one() {
     assert!(desk.node().resources.volumes[&data()].volume.as_str().starts_with("vol-new"));
 }
 
+/// A volume that the file names, or named when it was claimed, is deleted by no operation, whatever is kept. (A file
+/// cannot name a volume that the node has already.)
+#[test]
+fn no_deletion_takes_a_volume_that_a_file_has_named() {
+    let unnamed = spec(RootMode::None);
+    let mut claimed = unnamed.clone();
+    claimed.data_volumes[0].volume = Some(volume("vol-a"));
+    // Its first file, its second one, and whether its volume may be deleted.
+    for (first, second, may_go) in
+        [(&claimed, None, false), (&claimed, Some(&unnamed), false), (&unnamed, None, true)]
+    {
+        let mut desk = running(first);
+        second.map(|second| desk.apply(second));
+        assert_eq!(deleted_with_the_node(desk), may_go, "{:?}", second.is_some());
+    }
+}
+
+/// Deletes a node with all it has; whether its data volume was to be deleted.
+fn deleted_with_the_node(mut desk: Desk) -> bool {
+    let held = desk.node().resources.volumes[&data()].volume.clone();
+    desk.delete(false, false, false);
+    desk.drive(&well);
+    assert!(desk.node().deleted);
+    desk.written().any(|event| match event {
+        Event::Operation(OperationEvent::StepIntended { intent: Intent::DeleteVolume(delete), .. }) => {
+            delete.volume == held
+        }
+        _ => false,
+    })
+}
+
 fn with_uefi(intent: &Intent) -> Option<Evidence> {
     match intent {
         Intent::Preserve(Preserve { uefi: true, .. }) => Some(Evidence::PreservedWith {
