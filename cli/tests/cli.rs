@@ -811,6 +811,11 @@ fn every_mistake_of_every_file_is_told_at_once_with_its_line() {
         [exit 2]
     "#]],
     );
+    assert_eq!(
+        shell.transcript("doctor -f nodes"),
+        shell.transcript("node diff -f nodes"),
+        "the same reading"
+    );
     shell.write("pool.yaml", "schema: perennial.pool/v1\nname: p\nsubnet: subnet-1\naddresses: [10.0.0.1]\n");
     let told = shell.transcript("node apply pool.yaml");
     assert!(told.contains("this is a pool") && told.contains("`perennial pool apply -f FILE`"), "{told}");
@@ -842,6 +847,8 @@ fn several_documents_are_applied_and_a_difference_is_shown_first() {
     assert_eq!(shell.stdout("node list --state in-place,down -o name"), "db-1\ndb-2\n");
     assert_eq!(shell.stdout("node list --market on-demand -o name"), "");
     assert!(shell.stdout("node list").starts_with("in place 2\n"));
+    let report = shell.transcript("doctor -f both.yaml");
+    assert!(report.contains("ok    configuration") && report.ends_with("[exit 0]\n"), "{report}");
     shell.write(
         "db-1.yaml",
         &server.node_file.replace("size_gib: 10", "size_gib: 20").replace("[m6i.large]", "[m5.large]"),

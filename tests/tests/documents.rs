@@ -28,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
             text.lines().map(PathBuf::from).filter(|path| root().join(path).is_file()).collect()
         }
         // A source archive has no repository.
-        _ => ["", "docs", "docs/decisions"]
+        _ => ["", "docs", "docs/decisions", "docs/use-cases"]
             .into_iter()
             .flat_map(|folder| markdown_in(Path::new(folder)))
             .collect(),

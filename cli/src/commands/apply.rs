@@ -95,9 +95,7 @@ pub(crate) async fn run(
         return Err(Failure::user("--id names one submission, and there are several nodes"));
     }
     if !args.no_preflight {
-        for (_, spec) in &specs {
-            preflight::of_file(spec, installation, output).await?;
-        }
+        preflight::of_files(&specs, installation, output).await?;
     }
     let diffs = diffs(&specs, installation).await?;
     let refused = diffs.iter().filter(|diff| diff.refused.is_some()).count();

@@ -11,6 +11,7 @@ use perennial_views::model::node::{BEHIND, NodeLine};
 use perennial_views::model::progress::Progress;
 use perennial_views::model::server::{Server, check_tasks};
 use perennial_workflows::model::name::NodeName;
+use perennial_workflows::spec::node::NodeSpec;
 
 #[cfg(feature = "aws")]
 use crate::commands::preflight;
@@ -49,9 +50,10 @@ const VARIABLES: [&str; 15] = [
 /// Of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Also check what this node file asks for, as `node apply` does
-    #[arg(long, short, value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// Also check what this node file asks for, as `node apply` does. It may hold several documents, be a
+    /// directory of files, and be given several times
+    #[arg(long = "file", short = 'f', value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 /// The report when the configuration cannot be read: nothing else can be checked.
@@ -67,7 +69,7 @@ pub(crate) async fn run(
     installation: &Installation,
     output: Output,
 ) -> Result<(), Failure> {
-    let spec = args.file.as_ref().map(|file| files::node(file)).transpose()?;
+    let specs: Vec<NodeSpec> = files::nodes(&args.files)?.into_iter().map(|(_, spec)| spec).collect();
     let config = &installation.config;
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
@@ -91,9 +93,9 @@ pub(crate) async fn run(
                 "a simulated region, and its clock",
                 "for rehearsals only: set cloud = \"ec2\" for the real one",
             );
-            ec2(installation, spec.as_ref(), &mut report).await;
+            ec2(installation, &specs, &mut report).await;
         }
-        CloudKind::Ec2 => ec2(installation, spec.as_ref(), &mut report).await,
+        CloudKind::Ec2 => ec2(installation, &specs, &mut report).await,
     }
     end(&report, output)
 }
@@ -332,11 +334,7 @@ async fn queue_checks(
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "the same signature as with AWS")]
-async fn ec2(
-    _: &Installation,
-    _: Option<&perennial_workflows::spec::node::NodeSpec>,
-    report: &mut DoctorReport,
-) {
+async fn ec2(_: &Installation, _: &[NodeSpec], report: &mut DoctorReport) {
     report.fail(
         "cloud",
         "cloud is \"ec2\", and this build has no AWS SDK",
@@ -345,11 +343,7 @@ async fn ec2(
 }
 
 #[cfg(feature = "aws")]
-async fn ec2(
-    installation: &Installation,
-    spec: Option<&perennial_workflows::spec::node::NodeSpec>,
-    report: &mut DoctorReport,
-) {
+async fn ec2(installation: &Installation, specs: &[NodeSpec], report: &mut DoctorReport) {
     use perennial_workers::port::Select;
 
     let aws = installation.aws().await;
@@ -388,13 +382,14 @@ async fn ec2(
             report.fail("describe", error.to_string(), advice(&error, "allow ec2:DescribeInstances"));
         }
     }
-    match spec {
-        None => report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun"),
-        Some(spec) => {
-            let is_new = preflight::is_new(&spec.name, installation).await;
-            let checks = perennial_workers::preflight::of_node(cloud.as_ref(), spec, is_new).await;
-            preflight::add(&checks, report);
-        }
+    if specs.is_empty() {
+        report.warn("launch", "not asked", "`perennial doctor -f NODE-FILE` asks with a DryRun");
+    }
+    for spec in specs {
+        let is_new = preflight::is_new(&spec.name, installation).await;
+        let checks = perennial_workers::preflight::of_node(cloud.as_ref(), spec, is_new).await;
+        let of = (specs.len() > 1).then_some(&spec.name);
+        preflight::add(&checks, of, report);
     }
 }
 

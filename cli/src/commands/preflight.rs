@@ -3,6 +3,7 @@
 use perennial_views::model::doctor::DoctorReport;
 use perennial_workers::preflight::{Check, Verdict};
 use perennial_workflows::model::aws::ImageId;
+use perennial_workflows::model::name::NodeName;
 use perennial_workflows::spec::node::NodeSpec;
 
 use crate::failure::Failure;
@@ -14,52 +15,60 @@ use crate::output::{Output, doctor};
 #[cfg(feature = "aws")]
 const LOOKS_MAX: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// Checks a node file, and shows what is not as it should be.
+/// Checks the nodes of files, all of them, and shows what is not as it should be.
 ///
 /// # Errors
 /// EC2 would refuse something; nothing was sent.
-pub(crate) async fn of_file(
-    spec: &NodeSpec,
+pub(crate) async fn of_files(
+    specs: &[(String, NodeSpec)],
     installation: &Installation,
     output: Output,
 ) -> Result<(), Failure> {
-    let Some(checks) = looked_at(spec, installation).await else { return Ok(()) };
     let mut report = DoctorReport::default();
-    add(checks.iter().filter(|check| check.verdict != Verdict::Ok), &mut report);
+    let mut all = 0;
+    for (_, spec) in specs {
+        let Some(checks) = looked_at(spec, installation).await else { continue };
+        let of = (specs.len() > 1).then_some(&spec.name);
+        add(checks.iter().filter(|check| check.verdict != Verdict::Ok), of, &mut report);
+        all += checks.len();
+    }
     if !report.0.is_empty() {
         output.say(&doctor::report(&report));
     }
     match report.failed() {
+        0 if all == 0 => Ok(()),
         0 => {
-            let well = checks.len() - report.0.len();
-            output.say(&format!("preflight: {well} of {} checks are well", checks.len()));
+            output.say(&format!("preflight: {} of {all} checks are well", all - report.0.len()));
             Ok(())
         }
         failed => {
             let checks = if failed == 1 { "one check" } else { "some checks" };
-            Err(Failure::failed(format!("{checks} of the file failed; it was not applied"))
+            let what = if specs.len() > 1 { "nothing was applied" } else { "it was not applied" };
+            Err(Failure::failed(format!("{checks} of the file failed; {what}"))
                 .hint("correct the file, or apply it all the same with `--no-preflight`"))
         }
     }
 }
 
-/// Adds checks to a report.
-pub(crate) fn add<'c>(checks: impl IntoIterator<Item = &'c Check>, report: &mut DoctorReport) {
+/// Adds checks to a report: of which node, where there are several.
+pub(crate) fn add<'c>(
+    checks: impl IntoIterator<Item = &'c Check>,
+    of: Option<&NodeName>,
+    report: &mut DoctorReport,
+) {
     for Check { check, verdict, found, to_do } in checks {
+        let check = of.map_or_else(|| check.clone(), |name| format!("{name}: {check}"));
         match verdict {
-            Verdict::Ok => report.ok(check, found.as_str()),
-            Verdict::Warn => report.warn(check, found.as_str(), to_do),
-            Verdict::Fail => report.fail(check, found.as_str(), to_do),
+            Verdict::Ok => report.ok(&check, found.as_str()),
+            Verdict::Warn => report.warn(&check, found.as_str(), to_do),
+            Verdict::Fail => report.fail(&check, found.as_str(), to_do),
         }
     }
 }
 
 /// Whether a node of this name is not known here: it has neither an address nor an interface yet.
 #[cfg(feature = "aws")]
-pub(crate) async fn is_new(
-    name: &perennial_workflows::model::name::NodeName,
-    installation: &Installation,
-) -> bool {
+pub(crate) async fn is_new(name: &NodeName, installation: &Installation) -> bool {
     match installation.views_if_ready() {
         Ok(Some(views)) => views.node(name, 0).await.is_err(),
         Ok(None) | Err(_) => true,

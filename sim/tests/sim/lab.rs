@@ -582,9 +582,17 @@ impl Lab {
     /// Checks everything that must hold when the node is at rest: one live instance, all volumes on it with what was
     /// written, the address, nothing that would die with the instance, nothing leaked, the world consistent.
     pub async fn check(&self, name: &str, written: &[&str]) {
+        self.check_beside(name, &[], written).await;
+    }
+
+    /// The same for a node that is not the only one: nothing leaked beside what the others have.
+    pub async fn check_beside(&self, name: &str, others: &[&str], written: &[&str]) {
         let node = self.node(name).await;
         let story = self.story().await;
-        let backups = self.snapshots_of_backups(name).await;
+        let mut expected = self.forgotten.clone();
+        for name in others.iter().chain([&name]) {
+            expected.extend(self.resources_of(name).await);
+        }
         let carrier = node.resources.carrier.clone().expect("the node has an instance");
         let spec = node.spec.clone().unwrap();
         self.region.with(|world, now_ms| {
@@ -602,23 +610,10 @@ impl Lab {
             }
             check_survives(world, &node, &carrier, &story);
             check_addresses(world, &node, &carrier, &story);
-            let mut expected: BTreeSet<String> = backups.clone();
-            expected.extend(self.forgotten.iter().cloned());
-            expected.insert(carrier.instance.to_string());
-            expected.insert(carrier.interface.to_string());
-            expected.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
-            let instance = world.instance(&carrier.instance).expect("it is live");
-            expected.extend(instance.volumes.iter().map(ToString::to_string));
-            expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));
-            expected.extend(node.resources.orphans.iter().map(|left| left.resource.id()));
-            expected.extend(made_from(&node));
-            for root in &node.resources.root_images {
-                expected.insert(root.image.to_string());
-                expected.insert(root.snapshot.to_string());
-            }
             let leaks = world.leaks("lab", &expected);
             let leaked: Vec<_> = leaks.iter().map(|id| world.describe(id).to_string()).collect();
             assert!(leaks.is_empty(), "leaked: {}\n{story}", leaked.join("\n"));
+            let instance = world.instance(&carrier.instance).expect("it is live");
             assert_eq!(
                 instance.volumes.len(),
                 node.resources.volumes.len()
@@ -627,6 +622,28 @@ impl Lab {
                 "no volume too many on the instance\n{story}"
             );
         });
+    }
+
+    /// What a node with an instance may have in the account.
+    async fn resources_of(&self, name: &str) -> BTreeSet<String> {
+        let node = self.node(name).await;
+        let carrier = node.resources.carrier.clone().expect("the node has an instance");
+        let mut expected = self.snapshots_of_backups(name).await;
+        expected.insert(carrier.instance.to_string());
+        expected.insert(carrier.interface.to_string());
+        expected.extend(node.resources.interface.iter().map(|held| held.interface.to_string()));
+        self.region.with(|world, _| {
+            let instance = world.instance(&carrier.instance).expect("it is live");
+            expected.extend(instance.volumes.iter().map(ToString::to_string));
+        });
+        expected.extend(node.resources.retained.iter().map(|old| old.volume.to_string()));
+        expected.extend(node.resources.orphans.iter().map(|left| left.resource.id()));
+        expected.extend(made_from(&node));
+        for root in &node.resources.root_images {
+            expected.insert(root.image.to_string());
+            expected.insert(root.snapshot.to_string());
+        }
+        expected
     }
 
     /// Checks what must hold when a node has no instance: nothing of its lives, and what is left is listed.

@@ -17,6 +17,7 @@ mod cancel;
 mod capacity;
 mod clocks;
 mod crash_points;
+mod examples;
 mod existing_volumes;
 mod final_snapshots;
 mod grow;
