@@ -366,3 +366,35 @@ async fn a_death_at_any_point_neither_loses_nor_doubles_an_address() {
     };
     Deaths::at_every_other_point(60).of(run).await;
 }
+
+/// The first address of a node is EC2's choice, another one with each call.
+#[tokio::test(start_paused = true)]
+async fn the_first_secondary_address_is_taken_once_although_it_is_shown_late_or_its_answer_is_lost() {
+    let mut late = 0;
+    for seed in 0..24 {
+        let settings = Settings { stale_for: Span::ms(0, 8_000), ..Settings::calm(seed) };
+        let mut lab = Lab::new(settings);
+        let fault = [
+            None,
+            Some(Fault::LostReply),
+            Some(Fault::LostRequest),
+            Some(Fault::After("InternalError".into())),
+        ][seed as usize % 4]
+            .clone();
+        if let Some(fault) = fault {
+            lab.region.inject(Rule::next(Action::AssignPrivateIpAddresses, fault));
+        }
+        let spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::None);
+        lab.submit("node.apply", "db-1", json!({ "spec": spec })).await;
+        lab.rest("db-1", 1).await;
+        let node = lab.node("db-1").await;
+        let interface = node.resources.carrier.unwrap().interface;
+        let held = lab.region.with(|world, _| world.interface(&interface).unwrap().secondary_ips.clone());
+        assert_eq!(held, [node.resources.address.unwrap()], "seed {seed}\n{}", lab.story().await);
+        late += usize::from(
+            lab.region.calls().iter().filter(|call| call.action == Action::AssignPrivateIpAddresses).count()
+                > 1,
+        );
+    }
+    assert!(late > 0, "no call was repeated");
+}

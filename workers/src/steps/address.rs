@@ -54,8 +54,18 @@ pub(super) async fn move_to(
                 taking = Taking::FromOwn;
                 is_going = holder.attachment.is_some();
             }
+            // EC2 picks the first address of a node, another one each time it is asked.
+            if address.is_none() && pass.is_in_doubt() {
+                return not_yet(LOOK_AGAIN, format!("an address may have been assigned to {interface}"));
+            }
             match tools.cloud.assign_private_ip(interface, address, taking).await {
-                Ok(()) => not_yet(LOOK_SOON, format!("the address is to be seen on {interface}")),
+                Ok(()) => {
+                    pass.note_made();
+                    not_yet(LOOK_SOON, format!("the address is to be seen on {interface}"))
+                }
+                Err(error) if address.is_none() && pass.may_have_worked(&error) => {
+                    not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
+                }
                 // No interface was seen to have it, but one has: the next look shows which.
                 Err(error)
                     if taking == Taking::Unheld && address.is_some() && !pass.is_missing_for(DOUBT) =>

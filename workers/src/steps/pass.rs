@@ -449,6 +449,12 @@ impl Pass<'_> {
         error.disposition() != Disposition::Retry && (tried || another_process) && looked < DOUBT
     }
 
+    /// Notes that a call of this step was carried out: what it made is looked for from now on.
+    pub(super) fn note_made(&mut self) {
+        self.memory.creation().tried = true;
+        self.memory.creation().doubt_since_ms = self.now_ms();
+    }
+
     /// Whether a call of this step may have taken effect without being seen yet.
     pub(super) fn is_in_doubt(&mut self) -> bool {
         let another_process = self.may_be_anothers();
