@@ -1,4 +1,4 @@
-//! The published IAM policy: every mode runs under it, and without any one of its statements a run is refused.
+//! The published IAM policy: every mode runs under it, and without any of its statements a run is refused.
 //!
 //! All other tests of this binary run under it too ([`Lab::new`]), and none may be refused ([`Lab::check`]).
 
