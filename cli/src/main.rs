@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 #[cfg(feature = "region")]
 use crate::commands::region;
 use crate::commands::{
-    address_pool, audit, demo, doctor, journal, node, pages, schema, serve, status, workflow,
+    address_pool, audit, demo, doctor, journal, node, pages, policy, schema, serve, status, workflow,
 };
 use crate::failure::{EXIT_CODES, Failure};
 use crate::installation::Installation;
@@ -130,6 +130,11 @@ enum Command {
     /// Check configuration, journal, queues and cloud; say what to fix
     #[command(after_help = "Example: perennial doctor -f db-1.yaml")]
     Doctor(doctor::DoctorArgs),
+    /// Print the IAM policy that the engine needs, filled in
+    #[command(
+        after_help = "Example: perennial policy --owner prod-eu --account 111122223333 --role db-node\n         perennial policy --need queue-of-events --account 111122223333 --region eu-central-1"
+    )]
+    Policy(policy::PolicyArgs),
     /// Run a simulated region for any AWS client, or act on one
     #[cfg(feature = "region")]
     #[command(after_help = "Example: perennial region --port 4566 --speed 10")]
@@ -161,6 +166,7 @@ impl Command {
             | Self::Audit(_)
             | Self::Status(_)
             | Self::Doctor(_)
+            | Self::Policy(_)
             | Self::Completions(_)
             | Self::Man(_)
             | Self::Schema(_) => false,
@@ -191,6 +197,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         // It describes fields, and has none of their contents.
         Command::Schema(args) => return schema::run(args, Output { secrets: true, ..output }),
+        Command::Policy(args) => return policy::run(args, Output { secrets: true, ..output }),
         Command::Completions(args) => return pages::completions(args, Cli::command()),
         Command::Man(args) => return pages::man(args, Cli::command(), output),
         Command::Demo(args) => {
@@ -217,6 +224,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match &cli.command {
             Command::Demo(args) => demo::run(args, output).await,
             Command::Schema(args) => schema::run(args, output),
+            Command::Policy(args) => policy::run(args, output),
             Command::Completions(args) => pages::completions(args, Cli::command()),
             Command::Man(args) => pages::man(args, Cli::command(), output),
             #[cfg(feature = "region")]

@@ -935,3 +935,36 @@ fn a_pipe_gets_a_line_a_row_a_narrow_terminal_whole_ids_and_colours_only_where_t
     shell.stdout("man --to man");
     assert!(shell.path().join("man/perennial-node-show.1").exists());
 }
+
+#[test]
+fn the_policy_is_printed_filled_in_for_what_it_is_needed_for() {
+    let shell = Shell::new();
+    let sids = |arguments: &str| -> Vec<String> {
+        let document: Value = serde_json::from_str(&shell.stdout(arguments)).unwrap();
+        let statements = document["Statement"].as_array().unwrap();
+        statements.iter().map(|one| one["Sid"].as_str().unwrap().to_owned()).collect()
+    };
+    let own = "policy --owner prod-eu --account 111122223333";
+    let usual = sids(own);
+    assert!(usual.contains(&"Look".to_owned()) && usual.contains(&"UseQueues".to_owned()), "{usual:?}");
+    assert!(!usual.contains(&"PassNodeRole".to_owned()), "no role is named: {usual:?}");
+    assert!(sids(&format!("{own} --role db-node")).contains(&"PassNodeRole".to_owned()));
+    assert!(shell.stdout(own).contains(r#""aws:RequestTag/perennial:owner": "prod-eu""#));
+    assert_eq!(sids(&format!("{own} --need attached-volumes")), ["CarryUnownedVolumes"]);
+    // It asks nothing of an installation, and says which placeholder is left.
+    std::fs::write(shell.path().join("perennial.toml"), "nonsense = 1").unwrap();
+    shell.check(
+        "policy --account 111122223333",
+        &expect![[r#"
+            error: the policy for base needs the owner
+            hint: add --owner
+            [exit 2]
+        "#]],
+    );
+    let queue = "policy --need queue-of-events --account 111122223333 --region eu-central-1";
+    let told = shell.stdout(queue);
+    assert!(told.contains("arn:aws:sqs:eu-central-1:111122223333:perennial-interruptions"), "{told}");
+    assert!(told.contains("rule/perennial-ec2") && told.contains("rule/perennial-health"), "{told}");
+    let mixed = shell.transcript("policy --need base,queue-of-events --owner me --account 111122223333");
+    assert!(mixed.contains("the policy of a queue stands alone") && mixed.contains("[exit 2]"), "{mixed}");
+}

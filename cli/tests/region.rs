@@ -264,3 +264,140 @@ fn the_example_file_describes_a_region_and_a_flag_goes_before_it() {
     assert!(region.told.contains("speed 3, seed 7"), "{}", region.told);
     assert!(!region.endpoint.ends_with(":4566"), "{}", region.endpoint);
 }
+
+/// A call of SQS's JSON protocol: the status and the body.
+fn sqs(region: &Region, action: &str, body: &str) -> String {
+    let address = region.endpoint.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/x-amz-json-1.0\r\n\
+         X-Amz-Target: AmazonSQS.{action}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The policy of `perennial policy`, in a file.
+fn policy_file(directory: &Path, needs: &str) -> String {
+    let arguments = ["policy", "--owner", "me", "--account", "111122223333", "--need", needs];
+    let printed = perennial(directory, &arguments).output().unwrap();
+    assert!(printed.status.success(), "{}", transcript(&printed));
+    let path = directory.join(format!("{needs}.json"));
+    std::fs::write(&path, &printed.stdout).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_policy_refuses_what_it_does_not_allow_and_a_restart_does_not_do_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = policy_file(directory.path(), "base");
+    let state = directory.path().join("state");
+    let options = ["--speed", "0", "--policy", &file, "--state", state.to_str().unwrap()];
+    let region = Region::start(directory.path(), &options);
+    let volume = |tag: &str| {
+        format!(
+            "Action=CreateVolume&Version=2016-11-15&AvailabilityZone=us-east-1a&Size=1\
+             &TagSpecification.1.ResourceType=volume&TagSpecification.1.Tag.1.Key=perennial:owner\
+             &TagSpecification.1.Tag.1.Value={tag}"
+        )
+    };
+    let made = region.ec2(&volume("me"));
+    let id = made.split("<volumeId>").nth(1).and_then(|rest| rest.split('<').next()).expect(&made).to_owned();
+    let refused = region.ec2(&volume("them"));
+    assert!(
+        refused.starts_with("HTTP/1.1 403") && refused.contains("<Code>UnauthorizedOperation</Code>"),
+        "{refused}"
+    );
+    let named = "ec2:CreateVolume on resource: arn:aws:ec2:us-east-1:111122223333:volume/* because no";
+    assert!(refused.contains(named), "{refused}");
+    region.json(&["clock", "--advance", "60"]);
+    // Tags are given at creation, and never later; a dry run is refused as the call is; a snapshot needs another file.
+    for (form, expected) in [
+        (format!("Action=CreateTags&ResourceId.1={id}&Tag.1.Key=a&Tag.1.Value=b"), "UnauthorizedOperation"),
+        (format!("Action=CreateSnapshot&DryRun=true&VolumeId={id}"), "UnauthorizedOperation"),
+        (format!("Action=DeleteVolume&DryRun=true&VolumeId={id}"), "DryRunOperation"),
+        ("Action=DeleteVolume&VolumeId=vol-0badbadbadbadbad0".to_owned(), "InvalidVolume.NotFound"),
+        ("Action=StopInstances".to_owned(), "UnauthorizedOperation"),
+        ("Action=DescribeVolumes".to_owned(), "volumeSet"),
+    ] {
+        let answer = region.ec2(&format!("{form}&Version=2016-11-15"));
+        assert!(answer.contains(expected), "{form}: {answer}");
+    }
+    let count = |region: &Region| region.json(&["dump"])["volumes"].as_object().unwrap().len();
+    assert_eq!(count(&region), 1);
+    region.kill();
+    let again = Region::start(directory.path(), &["--speed", "0", "--state", state.to_str().unwrap()]);
+    assert_eq!(count(&again), 1, "a refused call is not in the log");
+}
+
+#[test]
+fn queues_are_under_the_policy_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let calls = |region: &Region, queue: &str| {
+        let named = format!("{{\"QueueName\":\"{queue}\"}}");
+        let url = format!("{{\"QueueUrl\":\"http://any/111122223333/{queue}\"");
+        [
+            sqs(region, "GetQueueUrl", &named),
+            sqs(region, "GetQueueAttributes", &format!("{url},\"AttributeNames\":[\"All\"]}}")),
+            sqs(
+                region,
+                "SendMessageBatch",
+                &format!("{url},\"Entries\":[{{\"Id\":\"1\",\"MessageBody\":\"m\"}}]}}"),
+            ),
+            sqs(region, "ReceiveMessage", &format!("{url},\"WaitTimeSeconds\":0}}")),
+            sqs(region, "DeleteMessage", &format!("{url},\"ReceiptHandle\":\"h\"}}")),
+            sqs(
+                region,
+                "ChangeMessageVisibility",
+                &format!("{url},\"ReceiptHandle\":\"h\",\"VisibilityTimeout\":0}}"),
+            ),
+        ]
+    };
+    let refused = |answer: &String| {
+        answer.starts_with("HTTP/1.1 403")
+            && answer.contains("AccessDenied")
+            && answer.contains("on resource: arn:aws:sqs:")
+    };
+    let (base, queues) = (policy_file(directory.path(), "base"), policy_file(directory.path(), "queues"));
+    let names = ["--queue", "perennial-steps", "--queue", "others"];
+    // Without the statement each call is refused; with it none is, and only on its queues.
+    let region = Region::start(directory.path(), &[&["--policy", &base][..], &names].concat());
+    assert!(calls(&region, "perennial-steps").iter().all(refused));
+    let region =
+        Region::start(directory.path(), &[&["--policy", &base, "--policy", &queues][..], &names].concat());
+    for answer in calls(&region, "perennial-steps") {
+        assert!(!refused(&answer), "{answer}");
+    }
+    assert!(calls(&region, "others").iter().all(refused));
+    assert!(refused(&sqs(&region, "PurgeQueue", "{\"QueueUrl\":\"http://any/1/perennial-steps\"}")));
+}
+
+#[test]
+fn a_policy_that_cannot_be_evaluated_stops_the_start_and_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.json");
+    let document = |condition: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Sid":"One","Effect":"Allow","Action":"ec2:*","Resource":"*","Condition":{condition}}}]}}"#
+        )
+    };
+    for (condition, expected) in [
+        (
+            r#"{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}"#,
+            "One: IpAddress: aws:SourceIp: the operator is not evaluated here",
+        ),
+        (r#"{"StringEquals":{"aws:ResourceTag/perennial:owner":"{owner}"}}"#, "`perennial policy` does"),
+    ] {
+        std::fs::write(&path, document(condition)).unwrap();
+        let output = perennial(directory.path(), &["region", "--policy", "p.json"]).output().unwrap();
+        let told = transcript(&output);
+        assert!(
+            told.contains("p.json: One") && told.contains(expected) && told.ends_with("[exit 3]\n"),
+            "{told}"
+        );
+    }
+}

@@ -34,11 +34,11 @@ use perennial_engine::clock::Clock;
 use perennial_workers::port::error::{Action, CloudError};
 use perennial_workers::port::{
     Cloud, ElasticView, ImageRequest, ImageView, ImpairedView, InstanceView, InterfaceRequest, InterfaceView,
-    LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView, SubnetView, Tags,
-    Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
+    LaunchNetwork, LaunchRequest, RootTaskView, Select, SnapshotView, SnapshotsRequest, SpotRequestView,
+    SubnetView, Tags, Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
 };
 use perennial_workflows::model::aws::{
-    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, RootTaskId, SnapshotId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
     SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::model::installation::INSTALLATION_TAG;
@@ -47,6 +47,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::faults::{Fault, Faults, Rule};
+use crate::policy::{Asked, Policy};
 use crate::world::catalogue::SCORED_TYPES_MIN;
 use crate::world::settings::Settings;
 use crate::world::{
@@ -117,6 +118,7 @@ struct Shared {
     calls: Mutex<Calls>,
     hook: Mutex<Option<Hook>>,
     deeds: Mutex<Deeds>,
+    checks: Mutex<Checks>,
     /// Something was scheduled, or told.
     changed: Notify,
 }
@@ -127,6 +129,17 @@ struct Connection {
     died: Notify,
     /// The installation that calls.
     installation: Option<String>,
+    /// What it may do; without one, everything.
+    policy: Option<Arc<Policy>>,
+}
+
+/// What policies said to the calls of all connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// The statements without which one of the calls would have been refused.
+    pub needed: BTreeSet<String>,
+    /// The messages of the refusals, each once.
+    pub refused: BTreeSet<String>,
 }
 
 /// What calls did to objects that exist.
@@ -164,6 +177,7 @@ impl SimRegion {
             calls: Mutex::default(),
             hook: Mutex::default(),
             deeds: Mutex::default(),
+            checks: Mutex::default(),
             changed: Notify::new(),
         };
         Self { shared: Arc::new(shared), connection: Arc::default() }
@@ -186,6 +200,20 @@ impl SimRegion {
     #[must_use]
     pub fn deeds(&self) -> Deeds {
         lock(&self.shared.deeds).clone()
+    }
+
+    /// The same, as of a process that may do only what this policy allows.
+    #[must_use]
+    pub fn under(&self, policy: Arc<Policy>) -> Self {
+        let installation = self.connection.installation.clone();
+        let connection = Connection { installation, policy: Some(policy), ..Connection::default() };
+        Self { shared: Arc::clone(&self.shared), connection: Arc::new(connection) }
+    }
+
+    /// What policies said until now.
+    #[must_use]
+    pub fn checks(&self) -> Checks {
+        lock(&self.shared.checks).clone()
     }
 
     /// The clock of the region.
@@ -301,6 +329,44 @@ impl SimRegion {
         lock(&self.shared.calls).count
     }
 
+    /// Whether the policy, if there is one, allows a call.
+    fn authorize(&self, world: &World, asked: &Asked) -> Result<(), ApiError> {
+        let Some(policy) = &self.connection.policy else { return Ok(()) };
+        let answer = policy.check(world, asked);
+        let mut checks = lock(&self.shared.checks);
+        match answer {
+            Ok(needed) => checks.needed.extend(needed),
+            Err(refusal) => {
+                checks.refused.insert(refusal.message.clone());
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// A call that a policy looks at in this way.
+    async fn call_asking<T: Send>(
+        &self,
+        action: Action,
+        asked: Asked,
+        act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
+    ) -> Result<T, CloudError> {
+        self.pass_through(action, |world, now_ms| {
+            self.authorize(world, &asked)?;
+            act(world, now_ms)
+        })
+        .await
+    }
+
+    /// A call that names no object.
+    async fn call<T: Send>(
+        &self,
+        action: Action,
+        act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
+    ) -> Result<T, CloudError> {
+        self.call_asking(action, Asked::to(action), act).await
+    }
+
     /// A call that acts on objects, by id.
     async fn call_on<T: Send>(
         &self,
@@ -308,7 +374,18 @@ impl SimRegion {
         objects: &[&str],
         act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
     ) -> Result<T, CloudError> {
-        self.call(action, |world, now_ms| {
+        self.call_on_asking(action, objects, Asked::to(action).on(objects), act).await
+    }
+
+    /// The same, that a policy looks at in this way.
+    async fn call_on_asking<T: Send>(
+        &self,
+        action: Action,
+        objects: &[&str],
+        asked: Asked,
+        act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
+    ) -> Result<T, CloudError> {
+        self.call_asking(action, asked, |world, now_ms| {
             self.note(world, action, objects);
             act(world, now_ms)
         })
@@ -329,7 +406,8 @@ impl SimRegion {
         }));
     }
 
-    async fn call<T: Send>(
+    /// A call, on its way there and back.
+    async fn pass_through<T: Send>(
         &self,
         action: Action,
         act: impl FnOnce(&mut World, u64) -> Result<T, ApiError> + Send,
@@ -408,6 +486,28 @@ impl SimRegion {
 /// A panic elsewhere must not hide behind a poisoned lock: the data it left are read all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a launch asks for.
+fn launch_asks(request: &LaunchRequest) -> Asked {
+    let snapshots = request.volumes.iter().map(|volume| &volume.snapshot);
+    let asked = Asked {
+        key_pair: request.key_name.clone(),
+        profile: request.instance_profile.clone(),
+        ..Asked::to(Action::RunInstances)
+    };
+    let asked = asked.on([&request.image]).on(snapshots).making("instance", &request.tags);
+    let asked = asked.making("volume", &request.tags);
+    let asked = match &request.network {
+        LaunchNetwork::Existing(interface) => asked.on([interface]),
+        LaunchNetwork::New { subnet, groups } => {
+            asked.on([subnet]).on(groups).making("network-interface", &request.tags)
+        }
+    };
+    match request.market {
+        Market::Spot => asked.making("spot-instances-request", &request.tags),
+        Market::OnDemand => asked,
+    }
 }
 
 #[async_trait]
@@ -526,12 +626,16 @@ impl Cloud for SimRegion {
     }
 
     async fn uefi_data(&self, instance: &InstanceId) -> Result<Option<String>, CloudError> {
-        self.call(Action::GetInstanceUefiData, |world, now| world.uefi_data(now, instance)).await
+        let asked = Asked::to(Action::GetInstanceUefiData).on([instance]);
+        self.call_asking(Action::GetInstanceUefiData, asked, |world, now| world.uefi_data(now, instance))
+            .await
     }
 
     async fn run_instance(&self, request: &LaunchRequest) -> Result<InstanceView, CloudError> {
+        let asked = launch_asks(request);
         let request = RunInstances::from(request);
-        self.call(Action::RunInstances, move |world, now| world.run_instances(now, &request)).await
+        self.call_asking(Action::RunInstances, asked, move |world, now| world.run_instances(now, &request))
+            .await
     }
 
     async fn terminate_instance(&self, id: &InstanceId) -> Result<(), CloudError> {
@@ -556,8 +660,10 @@ impl Cloud for SimRegion {
     }
 
     async fn preserve_volumes(&self, id: &InstanceId, devices: &[String]) -> Result<(), CloudError> {
+        let action = Action::ModifyInstanceAttribute;
+        let asked = Asked { devices: devices.to_vec(), ..Asked::to(action).on([id]) };
         let devices: Vec<_> = devices.iter().map(|device| (device.clone(), false)).collect();
-        self.call_on(Action::ModifyInstanceAttribute, &[id.as_str()], move |world, now| {
+        self.call_on_asking(action, &[id.as_str()], asked, move |world, now| {
             world.modify_delete_on_termination(now, id, &devices)
         })
         .await
@@ -575,7 +681,8 @@ impl Cloud for SimRegion {
     }
 
     async fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeId, CloudError> {
-        self.call(Action::CreateVolume, |world, now| world.create_volume(now, request)).await
+        let asked = Asked::to(Action::CreateVolume).on(&request.snapshot).making("volume", &request.tags);
+        self.call_asking(Action::CreateVolume, asked, |world, now| world.create_volume(now, request)).await
     }
 
     async fn copy_volume(
@@ -584,7 +691,8 @@ impl Cloud for SimRegion {
         client_token: &str,
         tags: &Tags,
     ) -> Result<VolumeId, CloudError> {
-        self.call_on(Action::CopyVolumes, &[source.as_str()], |world, now| {
+        let asked = Asked::to(Action::CopyVolumes).on([source]).making("volume", tags);
+        self.call_on_asking(Action::CopyVolumes, &[source.as_str()], asked, |world, now| {
             world.copy_volume(now, source, None, None, client_token, tags)
         })
         .await
@@ -627,11 +735,11 @@ impl Cloud for SimRegion {
         client_token: &str,
         tags: &Tags,
     ) -> Result<RootTaskId, CloudError> {
-        self.call_on(
-            Action::CreateReplaceRootVolumeTask,
-            &[instance.as_str(), volume.as_str()],
-            |world, now| world.replace_root(now, instance, volume, client_token, tags),
-        )
+        let (action, objects) = (Action::CreateReplaceRootVolumeTask, [instance.as_str(), volume.as_str()]);
+        let asked = Asked::to(action).on(objects).making("replace-root-volume-task", tags);
+        self.call_on_asking(action, &objects, asked, |world, now| {
+            world.replace_root(now, instance, volume, client_token, tags)
+        })
         .await
     }
 
@@ -641,7 +749,8 @@ impl Cloud for SimRegion {
         _description: &str,
         tags: &Tags,
     ) -> Result<SnapshotId, CloudError> {
-        self.call_on(Action::CreateSnapshot, &[volume.as_str()], |world, now| {
+        let asked = Asked::to(Action::CreateSnapshot).on([volume]).making("snapshot", tags);
+        self.call_on_asking(Action::CreateSnapshot, &[volume.as_str()], asked, |world, now| {
             world.create_snapshot(now, volume, tags)
         })
         .await
@@ -654,7 +763,12 @@ impl Cloud for SimRegion {
             description: request.description.clone(),
             tags: request.tags.clone(),
         };
-        self.call_on(Action::CreateSnapshots, &[request.instance.as_str()], |world, now| {
+        let asked = Asked {
+            without: request.without.iter().map(ToString::to_string).collect(),
+            without_root: request.without_root,
+            ..Asked::to(Action::CreateSnapshots).on([&request.instance]).making("snapshot", &request.tags)
+        };
+        self.call_on_asking(Action::CreateSnapshots, &[request.instance.as_str()], asked, |world, now| {
             world.create_snapshots(now, &request.instance, &set)
         })
         .await
@@ -670,7 +784,9 @@ impl Cloud for SimRegion {
         // that could set one.
         let mut request = request.clone();
         request.traits.platform = None;
-        self.call(Action::RegisterImage, |world, now| world.register_image(now, &request)).await
+        let asked = Asked::to(Action::RegisterImage).on([&request.root_snapshot]);
+        let asked = asked.making("image", &request.tags);
+        self.call_asking(Action::RegisterImage, asked, |world, now| world.register_image(now, &request)).await
     }
 
     async fn deregister_image(&self, id: &ImageId) -> Result<(), CloudError> {
@@ -679,7 +795,9 @@ impl Cloud for SimRegion {
     }
 
     async fn create_interface(&self, request: &InterfaceRequest) -> Result<InterfaceView, CloudError> {
-        self.call(Action::CreateNetworkInterface, |world, now| {
+        let asked = Asked::to(Action::CreateNetworkInterface).on([&request.subnet]).on(&request.groups);
+        let asked = asked.making("network-interface", &request.tags);
+        self.call_asking(Action::CreateNetworkInterface, asked, |world, now| {
             let id = world.create_interface(now, request)?;
             Ok(world.interface_view(&id).expect("BUG: just created"))
         })
@@ -694,7 +812,9 @@ impl Cloud for SimRegion {
     }
 
     async fn set_interface_groups(&self, id: &InterfaceId, groups: &[GroupId]) -> Result<(), CloudError> {
-        self.call_on(Action::ModifyNetworkInterfaceAttribute, &[id.as_str()], |world, now| {
+        let action = Action::ModifyNetworkInterfaceAttribute;
+        let asked = Asked::to(action).on([id]).on(groups);
+        self.call_on_asking(action, &[id.as_str()], asked, |world, now| {
             world.modify_interface_groups(now, id, groups)
         })
         .await
@@ -713,7 +833,8 @@ impl Cloud for SimRegion {
     }
 
     async fn detach_interface(&self, attachment: &AttachmentId) -> Result<(), CloudError> {
-        self.call(Action::DetachNetworkInterface, |world, now| {
+        let asked = Asked::to(Action::DetachNetworkInterface).on([attachment]);
+        self.call_asking(Action::DetachNetworkInterface, asked, |world, now| {
             let plugged = world
                 .all_interfaces()
                 .find(|interface| interface.attachment.as_ref().is_some_and(|plug| plug.id == *attachment));
@@ -765,7 +886,8 @@ impl Cloud for SimRegion {
             Taking::FromOwn => Reassignment::Allowed,
         };
         let destination = Destination::Interface(interface.clone());
-        self.call_on(Action::AssociateAddress, &[interface.as_str()], |world, now| {
+        let asked = Asked::to(Action::AssociateAddress).on([id.as_str(), interface.as_str()]);
+        self.call_on_asking(Action::AssociateAddress, &[interface.as_str()], asked, |world, now| {
             world.associate_address(now, id.as_str(), &destination, private_ip, reassociation).map(|_| ())
         })
         .await
@@ -779,12 +901,17 @@ impl Cloud for SimRegion {
     }
 
     async fn may_run_instances(&self, request: &LaunchRequest) -> Result<(), CloudError> {
+        let asked = launch_asks(request);
         let request = RunInstances::from(request);
-        self.call(Action::RunInstances, move |world, now| world.may_run_instances(now, &request)).await
+        self.call_asking(Action::RunInstances, asked, move |world, now| {
+            world.may_run_instances(now, &request)
+        })
+        .await
     }
 
     async fn identity(&self) -> Result<String, CloudError> {
-        self.call(Action::GetCallerIdentity, |_, _| Ok(ACCOUNT.to_owned())).await
+        // It needs no permission.
+        self.pass_through(Action::GetCallerIdentity, |_, _| Ok(ACCOUNT.to_owned())).await
     }
 }
 

@@ -7,6 +7,8 @@
 //! - [`cloud`]: [`cloud::SimRegion`] puts a clock, call latencies, faults and crash points around it and
 //!   implements the port [`perennial_workers::port::Cloud`].
 //!
+//! [`policy`] evaluates IAM policies at the calls.
+//!
 //! A third layer puts the same region on the wire, for real clients: `wire` (a cargo feature, default on)
 //! speaks EC2's query protocol, SQS's JSON protocol and parts of STS, EventBridge, Systems Manager, ELBv2 and
 //! IMDS.
@@ -18,6 +20,7 @@
 
 pub mod cloud;
 pub mod faults;
+pub mod policy;
 #[cfg(feature = "wire")]
 pub mod wire;
 pub mod world;

@@ -62,7 +62,7 @@ const CRATES: [(&str, &[&[&str]]); 7] = [
         ],
     ),
     ("views", &[&["model"], &["query", "schemas"]]),
-    ("sim", &[&["faults", "world"], &["cloud", "wire"]]),
+    ("sim", &[&["faults", "world"], &["policy"], &["cloud", "wire"]]),
     ("cli", &[&["failure"], &["installation"], &["output"], &["commands"]]),
 ];
 

@@ -13,6 +13,7 @@ pub(crate) mod journal;
 pub(crate) mod list;
 pub(crate) mod node;
 pub(crate) mod pages;
+pub(crate) mod policy;
 pub(crate) mod preflight;
 pub(crate) mod present;
 pub(crate) mod prune;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::rules::EventTrouble;
 use super::sqs::model::Trouble as QueueTrouble;
 use crate::faults::Rule;
+use crate::policy::Policy;
 use crate::world::settings::{AddressOrder, Guest, Latencies, Quotas, Settings, Span};
 
 /// How often a message of a queue that exists from the beginning is received before it is given up.
@@ -36,6 +37,8 @@ pub struct Options {
     pub event_trouble: Option<EventTrouble>,
     /// Faults from the start of the process; each rule counts its calls from there.
     pub faults: Vec<Rule>,
+    /// What every caller of EC2 and SQS may do; `None` allows everything.
+    pub policy: Option<Policy>,
 }
 
 impl Options {
@@ -53,6 +56,7 @@ impl Options {
             queue_trouble: None,
             event_trouble: None,
             faults: Vec::new(),
+            policy: None,
         }
     }
 }

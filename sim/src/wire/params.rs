@@ -50,6 +50,11 @@ impl Params {
         found.collect()
     }
 
+    /// Every parameter, without counting as read.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.all.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The names that no handler has read.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let read = self.read.borrow();

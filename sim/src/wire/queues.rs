@@ -24,6 +24,9 @@ pub(super) async fn call(region: &Region, action: &str, body: &[u8], host: &str)
         false => serde_json::from_slice(body)
             .map_err(|error| Refusal::new("SerializationException", format!("not JSON: {error}")))?,
     };
+    let named = request["QueueName"].as_str().map(str::to_owned);
+    let queue = named.unwrap_or_else(|| queue_name(&request).unwrap_or_default());
+    region.authorize_queue(action, &queue)?;
     if action == "ReceiveMessage" {
         return receive(region, &request).await;
     }

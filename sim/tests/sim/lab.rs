@@ -17,11 +17,13 @@ use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
 use perennial_engine::queue::{Outgoing, Queue};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
+use perennial_sim::policy::Policy;
 use perennial_sim::world::World;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::adoption::{AdoptError, Compared, Comparison};
 use perennial_workers::ingest::ReplyTo;
 use perennial_workers::port::Tags;
+use perennial_workers::port::permissions::{Fillings, Need, policy};
 use perennial_workers::service::{Parts, Service};
 use perennial_workflows::aggregate::address_pool::{AddressPool, address_pool_stream};
 use perennial_workflows::aggregate::backup_catalog::Carried;
@@ -158,7 +160,20 @@ pub struct Lab {
     pub home: (Option<String>, Option<String>),
     /// Answers to submissions, whatever queue they name.
     pub answers: Arc<MemoryQueue>,
+    /// What its processes may do.
+    policy: Arc<Policy>,
 }
+
+/// The published policy of an installation of this owner, for these needs.
+pub fn published(owner: &str, needs: &[Need]) -> Policy {
+    let some = |text: &str| Some(text.to_owned());
+    let fillings =
+        Fillings { owner: some(owner), account: some("*"), role: some("*"), ..Fillings::default() };
+    Policy::parse(&policy(needs, &fillings).expect("it is filled").to_string()).expect("it is evaluated")
+}
+
+/// The needs of all tests; queues and keys are in memory, and the region makes the spot role.
+pub const NEEDS: [Need; 4] = [Need::Base, Need::Restore, Need::AttachedVolumes, Need::NodeRole];
 
 /// Answers of a lab.
 struct Answers(Arc<MemoryQueue>);
@@ -170,8 +185,13 @@ impl ReplyTo for Answers {
 }
 
 impl Lab {
-    /// A region and an empty journal, with a process running.
+    /// A region and an empty journal, with a process running under the published policy.
     pub fn new(settings: Settings) -> Self {
+        Self::under(settings, published("lab", &NEEDS))
+    }
+
+    /// The same under another policy.
+    pub fn under(settings: Settings, policy: Policy) -> Self {
         let clock = Clock::scaled(EPOCH_MS, 1.0);
         let region = SimRegion::new(settings, clock.clone());
         let queue = || Arc::new(MemoryQueue::new(MemoryQueueSettings::default(), clock.clone()));
@@ -209,6 +229,7 @@ impl Lab {
             is_full: Arc::default(),
             home: (None, None),
             answers,
+            policy: Arc::new(policy),
         };
         lab.start();
         lab
@@ -240,6 +261,7 @@ impl Lab {
             is_full: Arc::default(),
             home: (None, None),
             answers: queue(),
+            policy: Arc::new(published(owner, &NEEDS)),
         };
         lab.start();
         lab
@@ -280,7 +302,7 @@ impl Lab {
     /// of those. No process runs meanwhile. `from` is another installation, whose journal is lost.
     pub async fn adopt(&mut self, from: Option<&str>) -> Result<Vec<Compared>, AdoptError> {
         assert!(self.process.is_none(), "a process runs");
-        let connection = self.region.connect();
+        let connection = self.region.connect().under(Arc::clone(&self.policy));
         let engine: Engine<Perennial> = Engine::new(self.journal_by(&connection), self.machine.clone());
         let bind = Command::Bind { id: self.installation.clone(), place: self.place() };
         engine.execute(bind).await.expect("it is served here");
@@ -303,7 +325,7 @@ impl Lab {
 
     /// Starts a process.
     pub fn start(&mut self) {
-        let connection = self.region.connect_as(&self.installation);
+        let connection = self.region.connect_as(&self.installation).under(Arc::clone(&self.policy));
         let journal = self.journal_by(&connection);
         let service = Service::new(Parts {
             journal,
@@ -453,9 +475,10 @@ impl Lab {
         spec
     }
 
-    /// An Elastic IP address of the account's.
+    /// An Elastic IP address of the account's, with the tag that the policy asks for.
     pub fn elastic(&self) -> AllocationId {
-        let id = self.region.with(|world, now_ms| world.allocate_address(now_ms, &Tags::new()).unwrap());
+        let tags = Tags::from([("perennial:owner".to_owned(), self.owner.clone())]);
+        let id = self.region.with(|world, now_ms| world.allocate_address(now_ms, &tags).unwrap());
         AllocationId::parse(&id).unwrap()
     }
 
@@ -589,6 +612,7 @@ impl Lab {
     pub async fn check_beside(&self, name: &str, others: &[&str], written: &[&str]) {
         let node = self.node(name).await;
         let story = self.story().await;
+        assert_eq!(self.region.checks().refused, BTreeSet::new(), "the published policy refuses\n{story}");
         let mut expected = self.forgotten.clone();
         for name in others.iter().chain([&name]) {
             expected.extend(self.resources_of(name).await);

@@ -28,6 +28,7 @@ mod lifecycle;
 mod messages;
 mod modes;
 mod network;
+mod policy;
 mod prune;
 mod refusals;
 mod regressions;

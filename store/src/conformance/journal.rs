@@ -479,7 +479,7 @@ pub async fn timers_are_listed_in_the_order_in_which_they_are_due(journal: Arc<d
         due_ms,
         stream: stream(stream_),
         name: name.into(),
-        wait_max_ms: due_ms.checked_mul(7).unwrap_or(u64::MAX),
+        wait_max_ms: due_ms.saturating_mul(7),
     };
     let rows = vec![
         named("z/1", "react", 0),

@@ -13,6 +13,7 @@
 
 mod cloud;
 pub mod error;
+pub mod permissions;
 mod request;
 pub mod user_data;
 mod view;

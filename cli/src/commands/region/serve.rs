@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use perennial_engine::clock::Clock;
+use perennial_sim::policy::Policy;
 use perennial_sim::wire::config::{ConfigError, options as read_file};
 use perennial_sim::wire::{Options, RegionServer, StartError, wire_settings};
 use perennial_sim::world::settings::Settings;
@@ -41,6 +42,9 @@ pub(crate) struct ServeArgs {
     /// Create an SQS queue that gets every EC2 event of the region
     #[arg(long, value_name = "NAME")]
     events_queue: Option<String>,
+    /// Allow only what this IAM policy allows, to every client; repeatable
+    #[arg(long = "policy", value_name = "FILE")]
+    policies: Vec<PathBuf>,
     /// Use the call quotas, latencies and eventual consistency of AWS
     #[arg(long)]
     realistic: bool,
@@ -75,6 +79,13 @@ impl ServeArgs {
         options.queues.extend(self.queues.iter().cloned());
         if let Some(name) = &self.events_queue {
             options.events_queue = Some(name.clone());
+        }
+        for path in &self.policies {
+            let read = Policy::parse(&files::read(path)?).map_err(|error| {
+                Failure::configuration(format!("{}: {error}", path.display()))
+                    .hint("docs/region.md lists what of a policy is evaluated")
+            })?;
+            options.policy = Some(options.policy.take().unwrap_or_default().and(read));
         }
         Ok(options)
     }

@@ -48,7 +48,7 @@ fn reservation_of<'a>(world: &World, id: &str, instances: impl Iterator<Item = &
 }
 
 /// The call's parameters over those of its launch template.
-fn with_template(world: &World, all: &Params) -> Result<Params, ApiError> {
+pub(super) fn with_template(world: &World, all: &Params) -> Result<Params, ApiError> {
     let params = all.root();
     let template = params.scope("LaunchTemplate");
     if template.is_empty() {

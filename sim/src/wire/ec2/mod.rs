@@ -2,6 +2,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
+//! | `asked` | what a call asks for, as policies look at it |
 //! | `call` | a call under way, and its tags |
 //! | `select` | filters, pages, ids |
 //! | `instances` | instances, spot requests, fleets, launch templates |
@@ -11,6 +12,7 @@
 //! | `catalogue` | types, zones, prices, tags |
 //! | `show` | objects as XML |
 
+mod asked;
 mod call;
 mod catalogue;
 mod instance_fields;
@@ -25,6 +27,7 @@ use call::Call;
 use super::params::Params;
 use super::xml::Element;
 use crate::world::{ApiError, World};
+pub(crate) use asked::asked;
 pub(crate) use call::read_tags;
 pub(crate) use select::like;
 pub(crate) use show::{VPC, VPC_CIDR, mac, private_name, public_name, user_data_bytes, zone_id};

@@ -30,8 +30,9 @@ use super::sqs::model::{Queues, Refusal, Trouble, uuid};
 use super::xml::Element;
 use super::{deeds, ec2, elb, rules, sqs, ssm};
 use crate::faults::{Fault, Faults};
+use crate::policy::{Context, Policy, Question, Verdict};
 use crate::world::settings::Quotas;
-use crate::world::{ApiError, World};
+use crate::world::{ACCOUNT, ApiError, World};
 use journal::{Entry, Found, Journal, Operation};
 use lock::lock;
 pub(crate) use log::Broken;
@@ -64,6 +65,8 @@ pub(crate) struct Region {
     rng: Mutex<fastrand::Rng>,
     name: String,
     events_queue: Option<String>,
+    /// What every caller of EC2 and SQS may do.
+    policy: Option<Policy>,
     /// Something may be due earlier than the pump thought.
     changed: Notify,
     /// Something may be visible in a queue.
@@ -84,6 +87,7 @@ impl Region {
             rng: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x5eed)),
             name: options.settings.region.clone(),
             events_queue: options.events_queue.clone(),
+            policy: options.policy.clone(),
             changed: Notify::new(),
             bell: Notify::new(),
         };
@@ -231,6 +235,10 @@ impl Region {
     /// An EC2 call.
     pub(crate) fn ec2(&self, action: &str, form: &[u8], params: &Params) -> Result<Element, ApiError> {
         let dry = params.root().is_set("DryRun")?;
+        if let Some(policy) = &self.policy {
+            // Before it is logged: what is refused is not done again by a replay.
+            self.look(|world, _| policy.check(world, &ec2::asked(world, action, params)?).map(drop))?;
+        }
         let operation = |world: &World| {
             // A dry call changes only the remaining quota of requests.
             let spends = world.settings.quotas == Quotas::Published;
@@ -257,6 +265,25 @@ impl Region {
             changes.then(|| Operation::Ssm { action: action.to_owned(), request: request.clone() })
         };
         self.act(operation, |world, now_ms| ssm::call(world, now_ms, action, request))
+    }
+
+    /// Whether the policy, if there is one, lets a caller of SQS do this with a queue.
+    pub(crate) fn authorize_queue(&self, action: &str, queue: &str) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        // A batch needs the permission of the single call (Service Authorization Reference).
+        let action = format!("sqs:{}", action.strip_suffix("Batch").unwrap_or(action));
+        let resource = if action == "sqs:ListQueues" { "*".to_owned() } else { self.queue_arn(queue) };
+        let region = ("aws:RequestedRegion".to_owned(), vec![self.name.clone()]);
+        let question = Question { action: &action, resource: &resource, context: &Context::from([region]) };
+        let verdict = policy.judge(&question);
+        if matches!(verdict, Verdict::Allowed(_)) {
+            return Ok(());
+        }
+        let user = format!("arn:aws:iam::{ACCOUNT}:user/rehearsal");
+        let why = verdict.why(&action);
+        let message =
+            format!("User: {user} is not authorized to perform: {action} on resource: {resource} {why}");
+        Err(Refusal { status: 403, ..Refusal::new("AccessDenied", message) })
     }
 
     /// A deed of the control surface.
