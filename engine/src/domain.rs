@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::few::Few;
 use crate::ids::{Seq, StreamId, Token};
-use crate::journal::EventData;
+use crate::journal::{EventData, is_due};
 
 /// When and where an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +121,6 @@ impl Timer {
     pub const fn is_due(&self, now_ms: u64) -> bool {
         is_due(self.due_ms, self.wait_max_ms, now_ms)
     }
-}
-
-/// See [`Timer::is_due`].
-pub(crate) const fn is_due(due_ms: u64, wait_max_ms: u64, now_ms: u64) -> bool {
-    due_ms <= now_ms || due_ms > now_ms.saturating_add(wait_max_ms)
 }
 
 /// How many commands of timers of one name may begin in how long. Those that write nothing do not count.

@@ -14,7 +14,6 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::is_due;
 use crate::ids::{Position, Seq, StreamId, Token};
 
 /// The largest body of one event, in bytes. A node file with the largest user data EC2 takes (16 KiB, base64)
@@ -164,6 +163,11 @@ impl TimerRow {
     pub const fn is_due(&self, now_ms: u64) -> bool {
         is_due(self.due_ms, self.wait_max_ms, now_ms)
     }
+}
+
+/// Whether a timer is due: its time has come, or is further away than it was ever set for.
+pub(crate) const fn is_due(due_ms: u64, wait_max_ms: u64, now_ms: u64) -> bool {
+    due_ms <= now_ms || due_ms > now_ms.saturating_add(wait_max_ms)
 }
 
 /// One line about a stream, for lists.

@@ -1,5 +1,5 @@
 //! IAM policies, as far as this region evaluates them: identity-based documents with Allow and Deny, actions
-//! and resources with wildcards, and the condition operators and keys of [`document`].
+//! and resources with wildcards, and the condition operators and keys of `document`.
 //!
 //! | module | contents |
 //! | --- | --- |
