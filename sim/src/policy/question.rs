@@ -101,8 +101,8 @@ fn matches(pattern: &str, text: &str) -> bool {
     fits(pattern, text, u8::eq)
 }
 
-/// The same with another idea of equal bytes. Every call of every simulated process is asked here some hundred
-/// times, so it makes nothing.
+/// The same with another idea of equal bytes. Every call of every simulated process asks some hundred times,
+/// so it allocates nothing.
 fn fits(pattern: &str, text: &str, is_same: fn(&u8, &u8) -> bool) -> bool {
     let (pattern, bytes) = (pattern.as_bytes(), text.as_bytes());
     let after = |t: usize| (t + 1..).find(|at| text.is_char_boundary(*at)).unwrap_or(bytes.len());
