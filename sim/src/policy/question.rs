@@ -101,7 +101,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     fits(pattern, text, u8::eq)
 }
 
-/// The same with another idea of equal bytes. Every call of every simulated process asks some hundred times,
+/// The same with another idea of equal bytes. Every call of every simulated process asks for each statement,
 /// so it allocates nothing.
 fn fits(pattern: &str, text: &str, is_same: fn(&u8, &u8) -> bool) -> bool {
     let (pattern, bytes) = (pattern.as_bytes(), text.as_bytes());
