@@ -139,6 +139,15 @@ pub struct StepRecord<S, I> {
     pub budget_ms: u64,
 }
 
+impl<S, I> StepRecord<S, I> {
+    /// Whether it may have begun by this time. It has not only while it waits for its time, and the time shown
+    /// is one of that wait: an earlier one is of a clock that has gone back since.
+    #[must_use]
+    pub const fn may_have_begun(&self, now_ms: u64) -> bool {
+        self.not_before_ms <= now_ms || now_ms < self.intended_at_ms
+    }
+}
+
 impl<S, I> Intended<S, I> {
     /// As it is remembered.
     #[must_use]

@@ -73,11 +73,13 @@ const REPEATED: [u64; 22] = [
 /// - a forced detach whose answers were unclear, each repeated after ten minutes only: 841321;
 /// - a clone of a root that was made, and then refused by another account: 842984;
 /// - a volume on the instance of the workflow's own launch, of which a journal that was put back did not know yet: 846249;
-/// - a copy of a volume that a lost part of the journal had taken on: 846587, 848038.
-const REPEATED_WITH_OUTSIDERS: [u64; 28] = [
+/// - a copy of a volume that a lost part of the journal had taken on: 846587, 848038;
+/// - a launch that was under way, and withdrawn as one that had not begun, by a clock that had gone back: 872994, 876826;
+/// - a snapshot of another's volume that was attached between a backup's look and its call: 877043.
+const REPEATED_WITH_OUTSIDERS: [u64; 31] = [
     800041, 800057, 800065, 800097, 800210, 800268, 800280, 800311, 800369, 810098, 810505, 811872, 811966,
     812261, 812603, 812711, 821391, 821725, 821891, 831368, 831597, 840079, 840705, 841321, 842984, 846249,
-    846587, 848038,
+    846587, 848038, 872994, 876826, 877043,
 ];
 
 /// The seeds that `STORM_SEEDS` names.

@@ -40,7 +40,7 @@ pub(super) async fn backup(pass: &mut Pass<'_>, intent: &BackupIntent) -> Answer
 async fn take(pass: &mut Pass<'_>, instance: &InstanceId, volumes: &[VolumeId], tags: &TagMap) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
     let claim = Claim::of(pass, tags).of_volumes(volumes);
-    let mine = made_of_instance(pass, &claim).await?;
+    let mine = made_of_instance(pass, instance, &claim).await?;
     if !mine.is_empty() {
         return taken(pass, instance, mine, volumes).await;
     }

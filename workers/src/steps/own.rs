@@ -8,7 +8,7 @@
 //! - it carries the installation of the step, where the step's tags name one;
 //! - an instance shows the client token of the launch;
 //! - a snapshot is of a volume that the step takes one of; one of all volumes of an instance may also be of
-//!   another volume of the node, which was attached after the step had looked.
+//!   another volume, of the node or on that instance, which was attached after the step had looked.
 //!
 //! A thing whose id the step's own call returned needs no other proof. What carries the tags and is not the
 //! step's is neither used nor deleted; the log names it, once for each step and thing.
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use perennial_workflows::model::aws::VolumeId;
+use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::volume::TagMap;
 use tracing::warn;
@@ -157,9 +157,11 @@ pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> 
     Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
 }
 
-/// What a step that takes snapshots of all volumes of an instance has made. `claim` names those it asks for.
+/// What a step that takes snapshots of all volumes of an instance has made. `claim` names those it asks for;
+/// another one is of the node, or was attached between the look and the call.
 pub(super) async fn made_of_instance(
     pass: &mut Pass<'_>,
+    instance: &InstanceId,
     claim: &Claim<'_>,
 ) -> Result<Vec<SnapshotView>, CloudError> {
     let made = made_by(pass, &Claim { sources: &[], ..*claim }).await?;
@@ -171,8 +173,9 @@ pub(super) async fn made_of_instance(
     let mut sources = claim.sources.to_vec();
     if !others.is_empty() {
         let views = pass.tools.observer.volumes(&others).await?;
-        let of_node = views.into_iter().flatten().filter(|view| carries(&view.tags, &whose));
-        sources.extend(of_node.map(|view| view.id));
+        let is_on = |view: &VolumeView| view.attachments.iter().any(|on| on.instance == *instance);
+        let of_node = |view: &VolumeView| is_on(view) || carries(&view.tags, &whose);
+        sources.extend(views.into_iter().flatten().filter(of_node).map(|view| view.id));
     }
     let claim = claim.of_volumes(&sources);
     Ok(made.into_iter().filter(|view| is_own(pass, &claim, view)).collect())

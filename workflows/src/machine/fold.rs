@@ -306,7 +306,7 @@ fn withdraw(op: &mut Operation, at_ms: u64) {
     op.give_up_candidate(at_ms, GivenUp::Cancelled);
     let mut suspected = Vec::new();
     for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        let is_asked = record.not_before_ms <= at_ms;
+        let is_asked = record.may_have_begun(at_ms);
         let withdrawal = record.intent.as_step().withdrawal(op.order.kind, is_asked);
         if withdrawal == Withdrawal::EndsInDoubt {
             suspected.push(Arc::clone(&record.intent));

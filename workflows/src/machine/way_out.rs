@@ -147,7 +147,7 @@ pub(super) fn withdraw(machine: &mut Machine<Operation>) -> Result<(), Refusal> 
         // A look changes nothing.
         Intent::Survey(_) => record.outdated,
         launch @ Intent::Launch(_) => {
-            record.not_before_ms > now_ms && (record.outdated || launch_refused::need_not_wait(op, launch))
+            !record.may_have_begun(now_ms) && (record.outdated || launch_refused::need_not_wait(op, launch))
         }
         _ => false,
     };

@@ -1084,6 +1084,31 @@ fn a_launch_that_waits_for_capacity_is_withdrawn_by_a_cancellation() {
     .assert_eq(&differs(&run.told));
 }
 
+/// Its time looks as if it had not come, and it is under way all the same.
+#[test]
+fn a_launch_is_not_withdrawn_because_the_clock_was_set_back() {
+    let mut run =
+        Run::start(OperationKind::Provision, &spec(NetworkMode::None, RootMode::None), asked(), None);
+    run.drive_to("launch");
+    let launch = run.state.open_steps().into_iter().find(|step| step.step == "launch").unwrap();
+    run.now_ms = launch.intended_at_ms - 500;
+    assert!(run.now_ms < launch.not_before_ms);
+    run.cancel().unwrap();
+    run.drive(&well);
+    expect![[r#"
+        ! cancelled
+        = create_volume:data: volume_created
+        + delete_volume:vol-new2x4
+        = launch: launched
+        ! i-new2x5 is lost
+        + fence:i-new2x5
+        = delete_volume:vol-new2x4: deleted
+        = fence:i-new2x5: fenced
+        ! cancelled
+    "#]]
+    .assert_eq(&differs(&run.told));
+}
+
 #[test]
 fn a_provision_that_is_cancelled_keeps_only_what_may_hold_data() {
     let spec = spec(NetworkMode::PrimaryEni, RootMode::Adopt);
