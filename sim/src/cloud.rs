@@ -38,8 +38,8 @@ use perennial_workers::port::{
     SubnetView, Tags, Taking, ToldTime, TypeQuery, VolumeRequest, VolumeView,
 };
 use perennial_workflows::model::aws::{
-    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
-    SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
+    SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::survey::TypeFacts;
@@ -518,6 +518,15 @@ impl Cloud for SimRegion {
 
     async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError> {
         self.call(Action::DescribeInstances, |world, now| world.describe_instances(now, select)).await
+    }
+
+    async fn instances_not_running(&self, ids: &[InstanceId]) -> Result<Vec<InstanceView>, CloudError> {
+        self.call(Action::DescribeInstances, |world, now| {
+            let mut found = world.describe_instances(now, &Select::Ids(ids.to_vec()))?;
+            found.retain(|view| view.state != InstanceState::Running);
+            Ok(found)
+        })
+        .await
     }
 
     async fn volumes(&self, select: &Select<VolumeId>) -> Result<Vec<VolumeView>, CloudError> {

@@ -22,7 +22,7 @@ use perennial_workflows::spec::signals::{RebalancePolicy, SignalsSpec};
 use serde_json::json;
 
 /// A free volume of somebody's, in the node's zone.
-async fn volume(lab: &Lab, tags: &[(&str, &str)]) -> VolumeId {
+pub async fn volume(lab: &Lab, tags: &[(&str, &str)]) -> VolumeId {
     let tags: Tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let made = lab.region.with(|world, now_ms| {
         let request = VolumeRequest {
@@ -44,12 +44,12 @@ async fn volume(lab: &Lab, tags: &[(&str, &str)]) -> VolumeId {
 }
 
 /// Attaches it to an instance, and waits until it is.
-async fn attach(lab: &Lab, instance: &InstanceId, volume: &VolumeId, device: &str) {
+pub async fn attach(lab: &Lab, instance: &InstanceId, volume: &VolumeId, device: &str) {
     lab.region.with(|world, now_ms| world.attach_volume(now_ms, volume, instance, device).unwrap());
     lab.clock.sleep(Duration::from_secs(8)).await;
 }
 
-async fn detach(lab: &Lab, instance: &InstanceId, volume: &VolumeId) {
+pub async fn detach(lab: &Lab, instance: &InstanceId, volume: &VolumeId) {
     lab.region.with(|world, now_ms| {
         world.unmount(now_ms, instance, volume).unwrap();
         world.detach_volume(now_ms, volume, Some(instance)).unwrap();

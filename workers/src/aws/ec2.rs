@@ -42,8 +42,8 @@ use aws_sdk_ec2::types::{
     SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
 };
 use perennial_workflows::model::aws::{
-    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InterfaceId, Market, RootTaskId, SnapshotId,
-    SpotRequestId, SubnetId, VolumeId,
+    AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
+    SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
 use perennial_workflows::model::metadata::MetadataOptions;
 use perennial_workflows::model::survey::TypeFacts;
@@ -170,6 +170,35 @@ impl Ec2 {
         .await
     }
 
+    async fn described_instances(
+        &self,
+        select: &Select<InstanceId>,
+        also: &[Filter],
+    ) -> Result<Vec<InstanceView>, CloudError> {
+        let action = Action::DescribeInstances;
+        let mut found = Vec::new();
+        for mut filters in filters("instance-id", select, InstanceId::as_str) {
+            filters.extend_from_slice(also);
+            let filters = &filters;
+            let page = all_pages(action, move |token| async move {
+                let page = self
+                    .client
+                    .describe_instances()
+                    .set_filters(Some(filters.clone()))
+                    .max_results(self.page_size)
+                    .set_next_token(token)
+                    .send()
+                    .await
+                    .map_err(failed(action))?;
+                let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
+                Ok((seen(action, instances, views::instance)?, page.next_token))
+            });
+            found.extend(page.await?);
+        }
+        found.retain(|view| selects(select, &view.id, &view.tags));
+        Ok(found)
+    }
+
     async fn described_spot_requests(
         &self,
         select: &Select<SpotRequestId>,
@@ -207,25 +236,15 @@ impl Cloud for Ec2 {
     }
 
     async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError> {
-        let action = Action::DescribeInstances;
-        let mut found = Vec::new();
-        for filters in &filters("instance-id", select, InstanceId::as_str) {
-            let page = all_pages(action, move |token| async move {
-                let page = self
-                    .client
-                    .describe_instances()
-                    .set_filters(Some(filters.clone()))
-                    .max_results(self.page_size)
-                    .set_next_token(token)
-                    .send()
-                    .await
-                    .map_err(failed(action))?;
-                let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
-                Ok((seen(action, instances, views::instance)?, page.next_token))
-            });
-            found.extend(page.await?);
-        }
-        found.retain(|view| selects(select, &view.id, &view.tags));
+        self.described_instances(select, &[]).await
+    }
+
+    async fn instances_not_running(&self, ids: &[InstanceId]) -> Result<Vec<InstanceView>, CloudError> {
+        let states = InstanceState::NOT_RUNNING.map(|state| state.to_string());
+        let also = [filter("instance-state-name", states)];
+        let mut found = self.described_instances(&Select::Ids(ids.to_vec()), &also).await?;
+        // An endpoint that does not know the filter shows others too.
+        found.retain(|view| view.state != InstanceState::Running);
         Ok(found)
     }
 

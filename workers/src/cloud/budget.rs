@@ -182,6 +182,7 @@ macro_rules! budgeted {
 
 budgeted! {
     DescribeInstances: fn instances(&self, select: &Select<InstanceId>) -> Vec<InstanceView>;
+    DescribeInstances: fn instances_not_running(&self, ids: &[InstanceId]) -> Vec<InstanceView>;
     DescribeVolumes: fn volumes(&self, select: &Select<VolumeId>) -> Vec<VolumeView>;
     DescribeNetworkInterfaces: fn interfaces(&self, select: &Select<InterfaceId>) -> Vec<InterfaceView>;
     DescribeNetworkInterfaces: fn interface_with(&self, subnet: &SubnetId, address: Ipv4Addr) -> Option<InterfaceView>;
@@ -258,6 +259,7 @@ mod tests {
         }
         nobody! {
             fn instances(s: &Select<InstanceId>) -> Vec<InstanceView>;
+            fn instances_not_running(i: &[InstanceId]) -> Vec<InstanceView>;
             fn volumes(s: &Select<VolumeId>) -> Vec<VolumeView>;
             fn interfaces(s: &Select<InterfaceId>) -> Vec<InterfaceView>;
             fn interface_with(s: &SubnetId, a: Ipv4Addr) -> Option<InterfaceView>;

@@ -32,6 +32,11 @@ pub(crate) struct AttachmentDrift {
 }
 
 impl AttachmentDrift {
+    /// The instances whose volumes must be looked at again in the next sweep.
+    pub(crate) fn suspects(&self) -> impl Iterator<Item = &InstanceId> {
+        self.left.keys().map(|(instance, _)| instance)
+    }
+
     /// Looks at the instances of nodes at rest.
     ///
     /// # Errors

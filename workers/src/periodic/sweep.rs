@@ -3,8 +3,13 @@
 //! Every so often it describes the instances of all nodes (and their spot requests) and hands what it sees to
 //! the same decision that events go to. An event and a sweep about the same loss are one operation. What it
 //! sees of the volumes on instances of nodes at rest goes the same way: see `attachment_drift`.
+//!
+//! An instance is 4 kB or more of XML. So of each one EC2 is only asked whether it runs, which a fleet in
+//! order answers with nothing; whole instances are shown in turn, [`SHOWN_MIN`] or a [`TURN`]th of them a
+//! sweep. A small fleet is shown whole in each sweep, and so is what looked odd in the sweep before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,12 +47,20 @@ const CHECKED_EVERY: Duration = Duration::from_mins(1);
 /// How many ids one describe asks for.
 const CHUNK: usize = 200;
 
+/// How many instances each sweep shows whole at least: a processor needs about 0.2 s to read these.
+const SHOWN_MIN: usize = 100;
+
+/// In how many sweeps each instance is shown whole: with [`EVERY`], in three minutes.
+pub const TURN: usize = 9;
+
 /// The sweep over all nodes.
 pub struct Sweep {
     engine: Engine<Perennial>,
     owner: String,
     looks: Looks,
     missing: HashMap<InstanceId, u32>,
+    /// The last instance whose turn it was to be shown whole; `None` before the first sweep, which shows all.
+    shown: Option<InstanceId>,
     /// Sweeps in which an instance was missing together with all else that is known.
     doubted: HashMap<InstanceId, u32>,
     drift: AttachmentDrift,
@@ -66,6 +79,16 @@ pub struct Looks {
     pub(crate) refusals: Arc<CapacityRefusals>,
     /// Between two sweeps.
     pub(crate) every: Duration,
+}
+
+/// What one sweep saw.
+struct Looked {
+    /// The instances that were asked for whole: one of these that is not seen is missing.
+    shown: BTreeSet<InstanceId>,
+    /// Those, and others that do not run.
+    seen: BTreeMap<InstanceId, InstanceView>,
+    /// The status of each spot request that is being taken.
+    doomed: BTreeMap<SpotRequestId, String>,
 }
 
 /// One instance to look at.
@@ -101,6 +124,7 @@ impl Sweep {
             owner,
             looks,
             missing: HashMap::new(),
+            shown: None,
             doubted: HashMap::new(),
             drift: AttachmentDrift::default(),
             impaired: HashMap::new(),
@@ -114,26 +138,14 @@ impl Sweep {
     /// When the journal or the cloud cannot be read; nothing is lost by it.
     async fn sweep(&mut self) -> Result<(), SweepError> {
         let watched = self.watched().await?;
-        let ids: Vec<InstanceId> = watched.keys().cloned().collect();
-        let mut seen = BTreeMap::new();
-        for chunk in ids.chunks(CHUNK) {
-            for view in self.looks.cloud.instances(&Select::Ids(chunk.to_vec())).await? {
-                seen.insert(view.id.clone(), view);
-            }
-        }
-        let requests: Vec<SpotRequestId> =
-            watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
-        let mut doomed = BTreeMap::new();
-        for chunk in requests.chunks(CHUNK) {
-            for request in self.looks.cloud.doomed_spot_requests(chunk).await? {
-                doomed.insert(request.id, request.status);
-            }
-        }
-        self.missing.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
-        self.doubted.retain(|id, _| watched.contains_key(id) && !seen.contains_key(id));
+        let Looked { shown, seen, doomed } = self.look(&watched).await?;
+        let is_known = |id: &InstanceId| watched.contains_key(id) && !seen.contains_key(id);
+        self.missing.retain(|id, _| is_known(id));
+        self.doubted.retain(|id, _| is_known(id));
         // A loss takes one node, or some. What takes most of them at once is likelier another account, region
         // or endpoint: then each must show something of its own.
-        let most = (watched.len() - seen.len()) * 2 > watched.len();
+        let missing = shown.iter().filter(|id| !seen.contains_key(id)).count();
+        let most = missing * 2 > shown.len();
         for (id, watched) in &watched {
             if !self.stands(&watched.node).await {
                 continue;
@@ -142,7 +154,8 @@ impl Sweep {
             let request = watched.spot_request.as_ref().and_then(|request| doomed.get(request));
             let news = match seen.get(id) {
                 Some(view) => seen_news(view.state, request, now_ms).inspect(|news| told(id, news)),
-                None => self.missing_news(id, &watched.node, most).await,
+                None if shown.contains(id) => self.missing_news(id, &watched.node, most).await,
+                None => None,
             };
             if let Some(news) = news {
                 let signal = Signal { instance: id.clone(), news, source: Source::Sweep, at_ms: now_ms };
@@ -151,6 +164,57 @@ impl Sweep {
         }
         self.look_at_volumes(&watched, &seen).await?;
         self.check(&watched).await
+    }
+
+    /// Asks for everything that is watched.
+    async fn look(&mut self, watched: &BTreeMap<InstanceId, Watched>) -> Result<Looked, CloudError> {
+        let cloud = Arc::clone(&self.looks.cloud);
+        let (mut shown, last) = self.turn(watched);
+        let mut seen = BTreeMap::new();
+        let ids: Vec<InstanceId> = shown.iter().cloned().collect();
+        for chunk in ids.chunks(CHUNK) {
+            let views = cloud.instances(&Select::Ids(chunk.to_vec())).await?;
+            seen.extend(views.into_iter().map(|view| (view.id.clone(), view)));
+        }
+        let others: Vec<InstanceId> = watched.keys().filter(|id| !shown.contains(id)).cloned().collect();
+        for chunk in others.chunks(CHUNK) {
+            let views = cloud.instances_not_running(chunk).await?;
+            seen.extend(views.into_iter().map(|view| (view.id.clone(), view)));
+        }
+        let requests: Vec<SpotRequestId> =
+            watched.values().filter_map(|watched| watched.spot_request.clone()).collect();
+        let mut doomed = BTreeMap::new();
+        for chunk in requests.chunks(CHUNK) {
+            let requests = cloud.doomed_spot_requests(chunk).await?;
+            doomed.extend(requests.into_iter().map(|request| (request.id, request.status)));
+        }
+        // Whether it is there at all decides what the end of its request says.
+        let is_doomed =
+            |watched: &Watched| watched.spot_request.as_ref().is_some_and(|id| doomed.contains_key(id));
+        let unseen = others.into_iter().filter(|id| !seen.contains_key(id) && is_doomed(&watched[id]));
+        let unseen: Vec<InstanceId> = unseen.collect();
+        for chunk in unseen.chunks(CHUNK) {
+            let views = cloud.instances(&Select::Ids(chunk.to_vec())).await?;
+            seen.extend(views.into_iter().map(|view| (view.id.clone(), view)));
+        }
+        shown.extend(unseen);
+        self.shown = last;
+        Ok(Looked { shown, seen, doomed })
+    }
+
+    /// The instances that this sweep shows whole: all of a small fleet, and all in the first sweep; else those
+    /// whose turn it is, and those that looked odd in the sweep before. The turn ends with the second answer.
+    fn turn(&self, watched: &BTreeMap<InstanceId, Watched>) -> (BTreeSet<InstanceId>, Option<InstanceId>) {
+        let count = SHOWN_MIN.max(watched.len().div_ceil(TURN));
+        let Some(last) = self.shown.clone().filter(|_| count < watched.len()) else {
+            let last = watched.last_key_value().map(|(id, _)| id.clone());
+            return (watched.keys().cloned().collect(), last);
+        };
+        let after = watched.range((Bound::Excluded(&last), Bound::Unbounded));
+        let turn: Vec<&InstanceId> = after.chain(watched).map(|(id, _)| id).take(count).collect();
+        let last = turn.last().copied().cloned();
+        let odd = self.missing.keys().chain(self.drift.suspects()).filter(|id| watched.contains_key(id));
+        (turn.into_iter().chain(odd).cloned().collect(), last)
     }
 
     /// Whether the journal knows the world of a node. One that is behind is told where it is compared.

@@ -24,6 +24,9 @@ use super::view::{
 pub trait Cloud: Send + Sync + 'static {
     /// DescribeInstances.
     async fn instances(&self, select: &Select<InstanceId>) -> Result<Vec<InstanceView>, CloudError>;
+    /// Those of these instances that are shown in any other state than running: none in a fleet in order,
+    /// which makes the question cheap for thousands.
+    async fn instances_not_running(&self, ids: &[InstanceId]) -> Result<Vec<InstanceView>, CloudError>;
     /// DescribeVolumes.
     async fn volumes(&self, select: &Select<VolumeId>) -> Result<Vec<VolumeView>, CloudError>;
     /// DescribeNetworkInterfaces.

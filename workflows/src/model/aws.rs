@@ -144,6 +144,10 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// All states but one.
+    pub const NOT_RUNNING: [Self; 5] =
+        [Self::Pending, Self::ShuttingDown, Self::Terminated, Self::Stopping, Self::Stopped];
+
     /// Whether the instance will never run again.
     #[must_use]
     pub const fn is_over(self) -> bool {
