@@ -3,11 +3,13 @@
 //! | code | kind | for example |
 //! | --- | --- | --- |
 //! | 0 | – | done |
-//! | 1 | failed | rejected, stuck, damaged: the command worked, its answer is no |
+//! | 1 | failed | rejected, damaged: the command worked, its answer is no |
 //! | 2 | user | an unknown flag, a node file with a mistake, a name that does not exist |
 //! | 3 | configuration | an unknown key in `perennial.toml`, a queue that does not exist |
 //! | 4 | environment | the journal is locked or missing, AWS cannot be reached |
 //! | 5 | unknown | `--wait` ended before the outcome was known; the submission is kept |
+//! | 6 | stuck | the workflow that was waited for waits for a person |
+//! | 7 | partly | some of several nodes were done, and others were not |
 //! | 70 | internal | a bug of ours |
 //! | 130 | interrupted | Ctrl-C; what was asked for goes on |
 
@@ -22,9 +24,9 @@ use perennial_views::QueryError;
 use perennial_views::query::Subject;
 
 /// The text of `--help` about exit codes.
-pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or input · \
-3 configuration\n            4 environment (journal locked or missing, AWS out of reach) · 5 outcome not yet known · \
-70 bug";
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done · 1 the answer is no (rejected, damaged) · 2 usage or input · \
+3 configuration\n            4 environment (journal locked or missing, AWS out of reach) · 5 outcome not yet known\n            \
+6 stuck: a person is needed · 7 done in part · 70 bug";
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub(crate) enum Kind {
     Environment,
     /// The outcome is not known yet.
     Unknown,
+    /// A workflow waits for a person.
+    Stuck,
+    /// Some of several things were done.
+    Partly,
     /// A bug.
     Internal,
     /// The person at the terminal does not want to wait any longer.
@@ -56,8 +62,26 @@ impl Kind {
             Self::Configuration => 3,
             Self::Environment => 4,
             Self::Unknown => 5,
+            Self::Stuck => 6,
+            Self::Partly => 7,
             Self::Internal => 70,
             Self::Interrupted => 130,
+        }
+    }
+
+    /// Its name in JSON.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::User => "user",
+            Self::Configuration => "configuration",
+            Self::Environment => "environment",
+            Self::Unknown => "unknown",
+            Self::Stuck => "stuck",
+            Self::Partly => "partly",
+            Self::Internal => "internal",
+            Self::Interrupted => "interrupted",
         }
     }
 
@@ -67,7 +91,9 @@ impl Kind {
             Self::Internal => "internal error",
             Self::Unknown => "not known yet",
             Self::Interrupted => "interrupted",
-            Self::Failed | Self::User | Self::Environment | Self::Closed => "error",
+            Self::Failed | Self::User | Self::Environment | Self::Stuck | Self::Partly | Self::Closed => {
+                "error"
+            }
         }
     }
 }
@@ -110,6 +136,24 @@ impl Failure {
         Self::new(Kind::Unknown, message)
     }
 
+    /// A workflow waits for a person.
+    pub(crate) fn stuck(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Stuck, message)
+    }
+
+    /// Of several things some were done, and these were not; `None` where nothing has failed. When none was
+    /// done the kind is that of all failures, if they are of one kind.
+    pub(crate) fn of_several(total: usize, failures: Vec<Self>) -> Option<Self> {
+        let failed = failures.len();
+        let first = failures.first()?;
+        let kind = match failures.iter().all(|failure| failure.kind == first.kind) {
+            _ if failed < total => Kind::Partly,
+            true => first.kind,
+            false => Kind::Failed,
+        };
+        Some(Self::new(kind, format!("{failed} of {total} were not done; see above")))
+    }
+
     /// A bug.
     pub(crate) fn internal(message: impl fmt::Display) -> Self {
         Self::new(Kind::Internal, message)
@@ -136,6 +180,11 @@ impl Failure {
         ExitCode::from(self.kind.code())
     }
 
+    /// Whether the person at the terminal waits no longer, or nothing reads the output.
+    pub(crate) fn is_interruption(&self) -> bool {
+        matches!(self.kind, Kind::Interrupted | Kind::Closed)
+    }
+
     /// What is wrong.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -144,6 +193,18 @@ impl Failure {
     /// What to do about it.
     pub(crate) fn advice(&self) -> &str {
         self.hint.as_deref().unwrap_or("see docs/cli.md")
+    }
+
+    /// The document for programs; none when the output has no reader any more.
+    pub(crate) fn document(&self) -> Option<serde_json::Value> {
+        let Self { kind, message, hint } = self;
+        (*kind != Kind::Closed).then(|| {
+            serde_json::json!({
+                "error": {
+                    "kind": kind.name(), "exit_code": kind.code(), "message": message, "hint": hint,
+                }
+            })
+        })
     }
 
     /// The lines for people; none when the output has no reader any more.

@@ -181,10 +181,11 @@ fn main() -> ExitCode {
         // PERENNIAL_CONFIG names the file of an installation.
         cli.config = None;
     }
+    let format = cli.output;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::complain(&failure);
+            output::complain(&failure, format);
             failure.exit_code()
         }
     }

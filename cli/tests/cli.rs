@@ -355,12 +355,27 @@ fn a_stuck_workflow_says_what_it_needs_and_can_be_resumed() {
     assert!(
         stuck.contains("hint: correct the node file")
             && stuck.contains("then: perennial workflow resume db-1.1\n")
-            && stuck.ends_with("[exit 1]\n"),
+            && stuck.ends_with("[exit 6]\n"),
         "{stuck}"
     );
     assert!(shell.stdout("node list").contains("STUCK in provision"));
     let again = shell.transcript("workflow resume db-1.1 --wait");
-    assert!(again.contains("went on into workflow db-1.1") && again.ends_with("[exit 1]\n"), "{again}");
+    assert!(again.contains("went on into workflow db-1.1") && again.ends_with("[exit 6]\n"), "{again}");
+    let told = shell.transcript("workflow resume db-1.1 --wait -o json");
+    let error = told.lines().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).unwrap();
+    let error = &error["error"];
+    assert_eq!((&error["kind"], &error["exit_code"]), (&"stuck".into(), &6.into()), "{told}");
+    let text = |field: &str| error[field].as_str().unwrap().to_owned();
+    assert!(text("message").contains("workflow db-1.1 is stuck at resolve: "), "{told}");
+    assert!(text("hint").contains("correct the node file"), "{told}");
+    // One of several that cannot go on leaves the others alone.
+    shell.write("db-2.yaml", &server.node_file.replace("name: db-1", "name: db-2"));
+    let told = shell.transcript("node apply db-1.yaml db-2.yaml --wait");
+    assert!(
+        told.contains("error: 1 of 2 were not done; see above") && told.ends_with("[exit 7]\n"),
+        "{told}"
+    );
+    assert_eq!(shell.stdout("node list --state in-place -o name"), "db-2\n");
 }
 
 #[test]

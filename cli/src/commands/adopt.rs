@@ -85,12 +85,11 @@ pub(crate) async fn run(
     }
     let shown: Vec<_> = meant.iter().map(|one| as_json(one, args.dry_run)).collect();
     output.show(&shown, || in_words(&meant, all.len(), args.dry_run))?;
-    match meant.iter().filter(|one| one.found.is_err()).count() {
-        0 => Ok(()),
-        refused => {
-            Err(Failure::failed(format!("{refused} of {} nodes cannot be adopted as they are", meant.len()))
-                .hint("do what is said at each of them, then repeat the command"))
-        }
+    let refused = meant.iter().filter_map(|one| one.found.as_ref().err());
+    let refused: Vec<Failure> = refused.map(Failure::failed).collect();
+    match Failure::of_several(meant.len(), refused) {
+        None => Ok(()),
+        Some(failure) => Err(failure.hint("do what is said at each of them, then repeat the command")),
     }
 }
 

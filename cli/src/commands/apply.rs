@@ -111,9 +111,10 @@ pub(crate) async fn run(
             confirm::agrees("apply this?", output)?;
         }
     }
-    for (_, spec) in &specs {
+    let message = |spec: &NodeSpec| {
         let params = serde_json::json!({ "spec": spec });
-        args.submit.submit(installation, output, ("node.apply", Some(&spec.name)), params).await?;
-    }
-    Ok(())
+        args.submit.message("node.apply", Some(spec.name.as_str()), params)
+    };
+    let messages: Vec<_> = specs.iter().map(|(_, spec)| message(spec)).collect();
+    args.submit.send_all(installation, output, &messages).await
 }

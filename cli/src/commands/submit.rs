@@ -15,6 +15,7 @@ use perennial_workflows::domain::submission::{Submission, SubmissionId, Work};
 use perennial_workflows::model::backup_id::BackupId;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, Outcome};
+use tokio::time::Instant;
 
 use crate::commands::args::duration;
 use crate::commands::watch::{LOOK_EVERY, Progress, watch};
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 use crate::installation::config::QueueKind;
 use crate::installation::journal_file::{self, Holder};
 use crate::installation::{Installation, Role};
-use crate::output::{Output, words};
+use crate::output::{Output, complain, words};
 
 /// A running server answers a submission within milliseconds; after this long there is none, or it is in
 /// trouble.
@@ -99,21 +100,63 @@ impl SubmitArgs {
         output: Output,
         message: &serde_json::Value,
     ) -> Result<(), Failure> {
-        let body = message.to_string();
-        // What the server would refuse by its form is refused here, where the operator reads it.
-        let submission = Submission::parse(&body).map_err(Failure::user)?;
-        let id = submission.id.to_string();
-        must_have_been_served(installation)?;
-        must_not_be_another(installation, &submission).await?;
-        let queue = installation.queue(Role::Submissions).await?;
-        queue.send(vec![Outgoing::now(body)]).await?;
-        if !self.wait {
-            return self.answered_soon(installation, output, &submission).await;
+        self.send_all(installation, output, std::slice::from_ref(message)).await
+    }
+
+    /// Sends messages, all before the first answer is waited for. What becomes of each is told where it ends;
+    /// one that fails leaves the others alone.
+    pub(crate) async fn send_all(
+        &self,
+        installation: &Installation,
+        output: Output,
+        messages: &[serde_json::Value],
+    ) -> Result<(), Failure> {
+        let mut submissions = Vec::new();
+        for message in messages {
+            // What the server would refuse by its form is refused here, where the operator reads it.
+            submissions.push(Submission::parse(&message.to_string()).map_err(Failure::user)?);
         }
+        must_have_been_served(installation)?;
+        for submission in &submissions {
+            must_not_be_another(installation, submission).await?;
+        }
+        let queue = installation.queue(Role::Submissions).await?;
+        for message in messages {
+            queue.send(vec![Outgoing::now(message.to_string())]).await?;
+        }
+        let until = Instant::now() + self.timeout;
+        if let [submission] = submissions.as_slice() {
+            return self.answer(installation, output, submission, until).await;
+        }
+        let mut failures = Vec::new();
+        for submission in &submissions {
+            if let Err(failure) = self.answer(installation, output, submission, until).await {
+                if failure.is_interruption() {
+                    return Err(failure);
+                }
+                complain(&failure, output.format);
+                failures.push(failure);
+            }
+        }
+        Failure::of_several(submissions.len(), failures).map_or(Ok(()), Err)
+    }
+
+    /// What becomes of a submission.
+    async fn answer(
+        &self,
+        installation: &Installation,
+        output: Output,
+        submission: &Submission,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        if !self.wait {
+            return self.answered_soon(installation, output, submission).await;
+        }
+        let id = submission.id.to_string();
         output.say(&format!("submitted {id}"));
         let expected = Expected::of(&submission.work);
         let followed =
-            tokio::time::timeout(self.timeout, follow(installation, output, &submission, expected)).await;
+            tokio::time::timeout_at(until, follow(installation, output, submission, expected)).await;
         let (disposition, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
@@ -294,7 +337,16 @@ async fn follow(
         Disposition::Changed
         | Disposition::ChangedWith { .. }
         | Disposition::PoolDeclared { .. }
-        | Disposition::Noted { .. } => Ok((disposition, None, Outcome::Completed)),
+        | Disposition::Noted { .. } => {
+            // The node is not as its file says before what is under way has ended.
+            if let Work::Apply(apply) = &submission.work
+                && let Some(open) = views.node(&apply.spec.name, Clock::system().now_ms()).await?.open
+            {
+                let id = OperationId::parse(&open.workflow).map_err(Failure::internal)?;
+                watch((&views, installation), output, Progress::Aside, &id).await?;
+            }
+            Ok((disposition, None, Outcome::Completed))
+        }
         Disposition::Rejected { .. }
         | Disposition::Foreign { .. }
         | Disposition::Past { .. }

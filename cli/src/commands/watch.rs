@@ -44,7 +44,7 @@ async fn not_behind(views: &Views, id: &OperationId) -> Result<(), Failure> {
         id.node(),
         node.newer.join("; ")
     );
-    Err(Failure::failed(why).hint(
+    Err(Failure::stuck(why).hint(
         "stop the server and look at `perennial journal adopt --dry-run`, or remove what is not the node's",
     ))
 }
@@ -87,7 +87,7 @@ pub(crate) async fn watch(
                 let resume = format!("perennial workflow resume {id}");
                 let is_told = stuck.needs.contains(&resume);
                 let then = if is_told { String::new() } else { format!("; then `{resume}`") };
-                return Err(Failure::failed(why).hint(format!("{}{then}", stuck.needs)));
+                return Err(Failure::stuck(why).hint(format!("{}{then}", stuck.needs)));
             }
         }
         if looks.is_multiple_of(BEHIND_EVERY) {

@@ -151,9 +151,13 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Says why the process fails.
-pub(crate) fn complain(failure: &Failure) {
-    if let Some(lines) = failure.lines() {
-        let _ = writeln!(io::stderr().lock(), "{}", safe::text(&lines));
+pub(crate) fn complain(failure: &Failure, format: Format) {
+    let text = match format {
+        Format::Json => failure.document().map(|document| document.to_string()),
+        _ => failure.lines().map(|lines| safe::text(&lines).to_string()),
+    };
+    if let Some(text) = text {
+        let _ = writeln!(io::stderr().lock(), "{text}");
     }
 }
 
