@@ -634,9 +634,8 @@ impl Lab {
             }
             check_survives(world, &node, &carrier, &story);
             check_addresses(world, &node, &carrier, &story);
-            let leaks = world.leaks("lab", &expected);
-            let leaked: Vec<_> = leaks.iter().map(|id| world.describe(id).to_string()).collect();
-            assert!(leaks.is_empty(), "leaked: {}\n{story}", leaked.join("\n"));
+            let leaked = leaked(world, &expected);
+            assert!(leaked.is_empty(), "leaked: {}\n{story}", leaked.join("\n"));
             let instance = world.instance(&carrier.instance).expect("it is live");
             assert_eq!(
                 instance.volumes.len(),
@@ -692,7 +691,8 @@ impl Lab {
         self.region.with(|world, _| {
             assert_eq!(world.check_invariants(), Vec::<String>::new(), "{story}");
             assert!(world.instances_of(name).is_empty(), "a live instance\n{story}");
-            assert_eq!(world.leaks("lab", &listed), Vec::<String>::new(), "leaked\n{story}");
+            let leaked = leaked(world, &listed);
+            assert!(leaked.is_empty(), "leaked: {}\n{story}", leaked.join("\n"));
             for volume in resources.volumes.values().map(|held| &held.volume) {
                 assert!(
                     world.all_volumes().any(|there| there.id == *volume),
@@ -804,4 +804,13 @@ impl Drop for Lab {
             process.abort();
         }
     }
+}
+
+/// What the journal does not list. What a step may have made is listed by the step, until it is found.
+fn leaked(world: &World, listed: &BTreeSet<String>) -> Vec<String> {
+    let found = world.leaks("lab", listed).into_iter().map(|id| world.describe(&id));
+    let is_listed = |thing: &serde_json::Value| {
+        thing["tags"]["perennial:step"].as_str().is_some_and(|step| listed.contains(step))
+    };
+    found.filter(|thing| !is_listed(thing)).map(|thing| thing.to_string()).collect()
 }

@@ -67,7 +67,7 @@ use std::sync::Arc;
 use perennial_engine::domain::{Illegal, OpenStep, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine;
-use perennial_engine::machine::{Due, Fault, Intended, StepRecord};
+use perennial_engine::machine::{Due, Fault, Intended, StepRecord, gone_back_ms};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -495,6 +495,8 @@ pub struct BackupCatalog {
     pub known: Carried,
     /// The steps under way. What is over is not remembered: the journal keeps it.
     pub steps: BTreeMap<Token, OpenRecord>,
+    /// The time of its last event.
+    pub last_at_ms: u64,
 }
 
 /// Why a backup catalog refuses a command.
@@ -552,6 +554,9 @@ impl BackupCatalog {
             return Err("a catalog is opened once, and first");
         }
         let at_ms = stamp.at_ms;
+        if let Some(back_ms) = gone_back_ms(std::mem::replace(&mut self.last_at_ms, at_ms), at_ms) {
+            self.steps.values_mut().for_each(|record| record.clock_went_back(back_ms));
+        }
         match event {
             BackupEvent::Opened { carried } => {
                 self.opened = true;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
-use perennial_engine::machine::Intended;
+use perennial_engine::machine::{Intended, gone_back_ms};
 
 use crate::machine::first_facts;
 use crate::model::aws::{InstanceId, SnapshotId};
@@ -34,6 +34,7 @@ pub fn start(id: OperationId, order: Order, at_ms: u64) -> Operation {
         id,
         order: Arc::new(order),
         started_at_ms: at_ms,
+        last_at_ms: at_ms,
         status: Status::Running,
         steps: BTreeMap::new(),
         facts,
@@ -59,6 +60,11 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
         return Err("the operation is finished");
     }
     let at_ms = stamp.at_ms;
+    if let Some(back_ms) = gone_back_ms(std::mem::replace(&mut op.last_at_ms, at_ms), at_ms) {
+        for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+            record.asked.clock_went_back(back_ms);
+        }
+    }
     match event {
         OperationEvent::Started(_) => return Err("the operation has started already"),
         OperationEvent::StepIntended { step, attempt, intent, not_before_ms, deadline_ms } => {

@@ -118,6 +118,8 @@ pub struct Operation {
     pub order: Arc<Order>,
     /// The time of its start.
     pub started_at_ms: u64,
+    /// The time of its last event.
+    pub last_at_ms: u64,
     /// Its progress.
     pub status: Status,
     /// Every step, by token.

@@ -1109,6 +1109,26 @@ fn a_launch_is_not_withdrawn_because_the_clock_was_set_back() {
     .assert_eq(&differs(&run.told));
 }
 
+/// What it has made is younger than its intention by no clock but that one.
+#[test]
+fn a_step_that_a_clock_ahead_has_dated_is_as_old_as_the_clock_since_then_says() {
+    let mut spec = spec(NetworkMode::None, RootMode::Image);
+    spec.persist.data = DataMode::Snapshot;
+    let mut run = Run::start(OperationKind::Resume, &spec, asked(), None);
+    run.now_ms += 2_000_000;
+    run.drive_to("snapshot:data");
+    let snapshot = run.state.open_steps().into_iter().find(|step| step.step == "snapshot:data").unwrap();
+    run.now_ms -= 1_500_000;
+    let set_back_ms = run.now_ms;
+    run.cancel().unwrap();
+    let find = run.state.open_steps().into_iter().find_map(|step| match step.intent.as_ref() {
+        Intent::Find(find) => find.origin.clone(),
+        _ => None,
+    });
+    let intended_at_ms = find.expect("it is looked for").intended_at_ms;
+    assert!(intended_at_ms <= set_back_ms, "{intended_at_ms}: {snapshot:?}");
+}
+
 #[test]
 fn a_provision_that_is_cancelled_keeps_only_what_may_hold_data() {
     let spec = spec(NetworkMode::PrimaryEni, RootMode::Adopt);
