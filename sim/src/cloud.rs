@@ -496,7 +496,8 @@ fn launch_asks(request: &LaunchRequest) -> Asked {
         profile: request.instance_profile.clone(),
         ..Asked::to(Action::RunInstances)
     };
-    let asked = asked.on([&request.image]).on(snapshots).making("instance", &request.tags);
+    let templates = request.template.iter().map(|template| &template.id);
+    let asked = asked.on([&request.image]).on(templates).on(snapshots).making("instance", &request.tags);
     let asked = asked.making("volume", &request.tags);
     let asked = match &request.network {
         LaunchNetwork::Existing(interface) => asked.on([interface]),

@@ -80,6 +80,7 @@ impl World {
             key_name: None,
             instance_profile: None,
             metadata: None,
+            template: None,
             user_data: Some(USER_DATA.into()),
             tags: node_tags(node),
         }
@@ -511,6 +512,7 @@ async fn an_endpoint_that_launches_on_a_dry_run_is_reported_with_the_instance() 
         key_name: None,
         instance_profile: None,
         metadata: None,
+        template: None,
         user_data: None,
         tags: Tags::new(),
     };

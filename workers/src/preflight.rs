@@ -294,7 +294,8 @@ async fn launch(
         key_name: spec.key_name.clone(),
         instance_profile: spec.instance_profile.clone(),
         user_data: spec.user_data.clone(),
-        metadata: Some(spec.metadata_options),
+        metadata: spec.launch_metadata(),
+        template: spec.launch_template.clone(),
         tags: spec.tags.clone(),
     };
     match cloud.may_run_instances(&request).await {

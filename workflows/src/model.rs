@@ -7,6 +7,7 @@ pub mod boot;
 pub mod capacity;
 pub mod image;
 pub mod installation;
+pub mod launch_template;
 pub mod metadata;
 pub mod name;
 pub mod operation_id;

@@ -34,6 +34,7 @@ fn request(region: &SimRegion, token: &str) -> LaunchRequest {
         key_name: None,
         instance_profile: None,
         metadata: None,
+        template: None,
         user_data: None,
         tags: Tags::new(),
     }

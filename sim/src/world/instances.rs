@@ -71,6 +71,9 @@ impl World {
         if let Some(ids) = self.replayed(ACTION, &scope, &request.client_token, &parameters)? {
             return self.launched_before(&ids, &request.client_token);
         }
+        if let Some((id, version)) = &request.more.template {
+            self.template(Some(id), None)?.version(Some(version))?;
+        }
         let ids = self.launch_counted(request)?;
         let answer = ids.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(",");
         self.remember(ACTION, &scope, &request.client_token, parameters, &answer);

@@ -57,6 +57,10 @@ pub struct LaunchExtras {
     pub behaviour: Behaviour,
     pub protected: bool,
     pub metadata: BTreeMap<String, String>,
+    /// The launch template and the version it was made from: what it says is in the other fields already, where
+    /// the call came over the wire.
+    #[serde(default)]
+    pub template: Option<(String, String)>,
     /// DeleteOnTermination=false for the new primary interface.
     pub keeps_interface: bool,
     /// Beside the primary one.
@@ -190,6 +194,7 @@ impl From<&LaunchRequest> for RunInstances {
             tags: request.tags.clone().into(),
             more: LaunchExtras {
                 metadata: request.metadata.as_ref().map(metadata).unwrap_or_default(),
+                template: request.template.as_ref().map(|of| (of.id.to_string(), of.version.to_string())),
                 ..LaunchExtras::default()
             },
         }

@@ -1,24 +1,28 @@
 //! A file that is corrected while an operation waits, an image that goes away, a subnet without a free address, a new root that
 //! cannot be had: the node comes back by itself, or stays where it is.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lab::Lab;
 use crate::nodes::quick;
 use crate::sweep::{Deaths, Seen};
 use perennial_sim::faults::{Fault, Rule, Target, When};
+use perennial_sim::world::World;
 use perennial_sim::world::settings::Capacity;
 use perennial_workers::port::error::Action;
 use perennial_workers::port::{ImageRequest, Tags};
 use perennial_workers::preflight;
 use perennial_workers::preflight::Verdict;
-use perennial_workflows::model::aws::{GroupId, ImageId, Market, SubnetId};
+use perennial_workflows::model::aws::{GroupId, ImageId, LaunchTemplateId, Market, SubnetId};
 use perennial_workflows::model::capacity::MarketPolicy;
+use perennial_workflows::model::launch_template::LaunchTemplate;
 use perennial_workflows::model::operation_id::Outcome;
 use perennial_workflows::operation::event::OperationEvent;
 use perennial_workflows::operation::state::Status;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
 use perennial_workflows::step::evidence::Evidence;
+use perennial_workflows::step::intent::Intent;
 use serde_json::json;
 
 /// Past every clean-up.
@@ -422,4 +426,35 @@ async fn a_file_is_checked_before_it_is_applied() {
     let image = preflight::of_image(&lab.region.connect(), &ImageId::parse("ami-9").unwrap()).await;
     assert!(image.is_err_and(|why| why.contains("ami-9")));
     assert_eq!(preflight::of_image(&lab.region.connect(), &good.image).await, Ok(()));
+}
+
+/// The first version of a new launch template is the only one.
+pub fn launch_template(lab: &Lab, version: u32) -> LaunchTemplate {
+    let make =
+        |world: &mut World, now_ms| world.create_template(now_ms, "base", BTreeMap::new(), &Tags::new());
+    let id = lab.region.with(make).unwrap();
+    LaunchTemplate { id: LaunchTemplateId::parse(&id).unwrap(), version }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_template_is_a_version_that_exists_and_every_launch_names_it() {
+    let mut lab = Lab::new(quick(4));
+    let mut spec = lab.spec("db-1", NetworkMode::SecondaryIp, RootMode::Adopt);
+    spec.launch_template = Some(launch_template(&lab, 2));
+    apply(&mut lab, &spec).await;
+    let told = lab.stuck("db-1.1").await;
+    assert!(told.contains("InvalidLaunchTemplateId.VersionNotFound"), "{told}");
+    let template = spec.launch_template.as_mut().unwrap();
+    template.version = 1;
+    let template = template.clone();
+    apply(&mut lab, &spec).await;
+    lab.rest("db-1", 1).await;
+    lab.reclaim("db-1").await;
+    lab.rest("db-1", 2).await;
+    let launch = lab.operation_events("db-1.2").await.into_iter().find_map(|(_, event)| match event {
+        OperationEvent::StepIntended { intent: Intent::Launch(launch), .. } => Some(launch),
+        _ => None,
+    });
+    let launch = launch.unwrap();
+    assert_eq!((launch.template, launch.metadata), (Some(template), None), "the template says the rest");
 }

@@ -658,6 +658,7 @@ impl Driver {
             key_name: None,
             instance_profile: None,
             metadata: None,
+            template: None,
             user_data: None,
             tags: Tags::new(),
         });

@@ -15,6 +15,7 @@ use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{DataMode, NetworkMode, NodeSpec, RootMode};
 use serde_json::json;
 
+use crate::another_file::launch_template;
 use crate::lab::{Lab, NEEDS, published};
 use crate::nodes::{may_move, quick};
 
@@ -121,6 +122,7 @@ impl Life {
                 spec.backup = Some(BackupSpec { every_min: 720, keep: 1, ..BackupSpec::default() });
                 spec.network.elastic_ip = Some(lab.elastic());
                 spec.key_name = Some("ops".to_owned());
+                spec.launch_template = Some(launch_template(lab, 1));
             }
             Self::Privileged => spec.instance_profile = Some("db-node".to_owned()),
             Self::Filled => spec.data_volumes[0].snapshot = Some(snapshot(lab).await),

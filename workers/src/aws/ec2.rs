@@ -38,13 +38,14 @@ use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, EbsInstanceBlockDeviceSpecification, Filter,
     IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification, InstanceInterruptionBehavior,
     InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification,
-    InstanceSpecification, MarketType, NetworkInterfaceAttachmentChanges, Placement, ResourceType,
-    SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
+    InstanceSpecification, LaunchTemplateSpecification, MarketType, NetworkInterfaceAttachmentChanges,
+    Placement, ResourceType, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
 };
 use perennial_workflows::model::aws::{
     AllocationId, AttachmentId, GroupId, ImageId, InstanceId, InstanceState, InterfaceId, Market, RootTaskId,
     SnapshotId, SpotRequestId, SubnetId, VolumeId,
 };
+use perennial_workflows::model::launch_template::LaunchTemplate;
 use perennial_workflows::model::metadata::MetadataOptions;
 use perennial_workflows::model::survey::TypeFacts;
 use perennial_workflows::step::intent::LaunchVolume;
@@ -796,7 +797,15 @@ fn launch_input(request: &LaunchRequest) -> RunInstancesInputBuilder {
         .set_iam_instance_profile(profile)
         .set_user_data(user_data)
         .set_metadata_options(request.metadata.as_ref().map(metadata_options))
+        .set_launch_template(request.template.as_ref().map(template))
         .set_tag_specifications(tagged(created, &request.tags))
+}
+
+fn template(template: &LaunchTemplate) -> LaunchTemplateSpecification {
+    LaunchTemplateSpecification::builder()
+        .launch_template_id(template.id.as_str())
+        .version(template.version.to_string())
+        .build()
 }
 
 /// The metadata service. What is not said stays as the image and the account say.
@@ -1107,6 +1116,7 @@ mod tests {
             instance_profile: Some("node".into()),
             user_data: Some("#!/bin/sh".into()),
             metadata: None,
+            template: None,
             tags: Tags::from([("perennial:node".into(), "db-1".into())]),
         }
     }
@@ -1160,6 +1170,7 @@ mod tests {
             volumes: Vec::new(),
             suppress: Vec::new(),
             metadata: Some(MetadataOptions { hop_limit: Some(2), ..MetadataOptions::default() }),
+            template: serde_json::from_str(r#"{"id": "lt-0a1b2c3d", "version": 7}"#).unwrap(),
             ..launch()
         })
         .build()
@@ -1180,6 +1191,8 @@ mod tests {
         );
         assert_eq!((ebs.iops(), ebs.throughput(), ebs.encrypted()), (Some(4_000), Some(250), Some(true)));
         assert_eq!(ebs.kms_key_id(), Some("key-1"));
+        let template = input.launch_template().unwrap();
+        assert_eq!((template.launch_template_id(), template.version()), (Some("lt-0a1b2c3d"), Some("7")));
         let metadata = input.metadata_options().unwrap();
         assert_eq!(metadata.http_tokens().map(|tokens| tokens.as_str()), Some("required"));
         assert_eq!(

@@ -274,7 +274,9 @@ impl CloudError {
     /// does not exist, or does not fit. Neither a wait nor other rights would change that.
     #[must_use]
     pub fn is_of_the_file(&self) -> bool {
-        let is_missing = self.code.ends_with(".NotFound") || self.code.ends_with(".Malformed");
+        let is_missing = self.code.ends_with(".NotFound")
+            || self.code.ends_with(".Malformed")
+            || self.code.starts_with("InvalidLaunchTemplate");
         is_missing
             || matches!(
                 self.code.as_str(),
@@ -297,6 +299,7 @@ impl CloudError {
             }
             "InvalidKeyPair.NotFound" => "correct `key_name`",
             "InvalidGroup.NotFound" | "InvalidGroupId.Malformed" => "correct `security_groups`",
+            code if code.starts_with("InvalidLaunchTemplate") => "correct `launch_template`",
             code if code.starts_with("InvalidAMIID") => "name another image",
             code if code.starts_with("Invalid") => "correct the node file",
             _ if self.is_of_the_image() => "name another image, or have it shared again",
@@ -605,7 +608,17 @@ pub const TABLE: &[Row] = &[
         Scope::Account,
     ),
     // ER: an id that is not known, which is how eventual consistency looks.
-    row(&[], &["*.NotFound", "*.Unknown"], Class::NotFound, Scope::Request),
+    row(
+        &[],
+        &[
+            "*.NotFound",
+            "*.Unknown",
+            "InvalidLaunchTemplateId.VersionNotFound",
+            "InvalidLaunchTemplateId.NotFoundException",
+        ],
+        Class::NotFound,
+        Scope::Request,
+    ),
 ];
 
 /// An error and its causes in words, one after the other, without the Debug form that the SDK's own helper

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use perennial_workflows::model::aws::{
     GroupId, ImageId, InstanceId, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
+use perennial_workflows::model::launch_template::LaunchTemplate;
 use perennial_workflows::model::metadata::MetadataOptions;
 use perennial_workflows::step::intent::LaunchVolume;
 
@@ -69,6 +70,8 @@ pub struct LaunchRequest {
     pub user_data: Option<String>,
     /// The metadata service; none sends nothing, and the image and the account decide.
     pub metadata: Option<MetadataOptions>,
+    /// The launch template under it.
+    pub template: Option<LaunchTemplate>,
     /// On the instance, its volumes, its new interface and its spot request.
     pub tags: Tags,
 }

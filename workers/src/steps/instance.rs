@@ -266,6 +266,7 @@ fn launch_request(launch: &Launch) -> LaunchRequest {
         root_encrypted,
         root_kms_key,
         metadata,
+        template,
         key_name,
         instance_profile,
         user_data,
@@ -300,6 +301,7 @@ fn launch_request(launch: &Launch) -> LaunchRequest {
         instance_profile: instance_profile.clone(),
         user_data: user_data.clone(),
         metadata: *metadata,
+        template: template.clone(),
         tags: tags.clone(),
     }
 }

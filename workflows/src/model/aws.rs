@@ -102,6 +102,8 @@ ids! {
     GroupId, "sg-", "a security group id";
     /// A spot instance request.
     SpotRequestId, "sir-", "a spot request id";
+    /// A launch template.
+    LaunchTemplateId, "lt-", "a launch template id";
     /// A root-volume replacement task.
     RootTaskId, "replacevol-", "a root replacement task id";
 }

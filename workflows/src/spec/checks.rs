@@ -373,6 +373,16 @@ fn check_metadata(spec: &NodeSpec) -> Result<(), SpecError> {
     }
 }
 
+/// Checks the version of the launch template.
+fn check_template(spec: &NodeSpec) -> Result<(), SpecError> {
+    match &spec.launch_template {
+        Some(template) if template.version == 0 => {
+            wrong("launch_template.version", "is 0; versions are numbered from 1")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks the length of the user data.
 fn check_user_data(spec: &NodeSpec) -> Result<(), SpecError> {
     let bytes = spec.user_data.as_ref().map_or(0, String::len);
@@ -439,6 +449,7 @@ impl NodeSpec {
             check_root_loss(self),
             check_root(self),
             check_metadata(self),
+            check_template(self),
             check_user_data(self),
             check_persist(self),
             check_tags(&self.tags),

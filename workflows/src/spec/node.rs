@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::{AllocationId, GroupId, ImageId, SnapshotId, SubnetId, VolumeId};
 use crate::model::capacity::{CapacityPool, MarketPolicy, markets};
+use crate::model::launch_template::LaunchTemplate;
 use crate::model::metadata::MetadataOptions;
 use crate::model::name::NodeName;
 use crate::model::requirements::{CapacityOrder, Requirements};
@@ -155,6 +156,9 @@ pub struct NodeSpec {
     /// The instance metadata service of each instance. By default every request to it needs a session token.
     #[serde(default, skip_serializing_if = "MetadataOptions::is_default")]
     pub metadata_options: MetadataOptions,
+    /// A launch template, for what no other field says. What the file says, or Perennial must, stands above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_template: Option<LaunchTemplate>,
     /// While it is `true`, no deletion of the node, no new root (`recycle --reimage`) and no restore over its
     /// present volumes is accepted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -497,6 +501,13 @@ fn gp3() -> String {
 }
 
 impl NodeSpec {
+    /// The metadata options that a launch says; none where a launch template may, and the file does not.
+    #[must_use]
+    pub fn launch_metadata(&self) -> Option<MetadataOptions> {
+        let is_left = self.launch_template.is_some() && self.metadata_options.is_default();
+        (!is_left).then_some(self.metadata_options)
+    }
+
     /// The field that differs from another file although it is fixed for the whole duration of an operation.
     #[must_use]
     pub fn fixed_by_a_start(&self, old: &Self) -> Option<&'static str> {
@@ -580,6 +591,9 @@ impl NodeSpec {
             key_name: other.key_name.clone(),
             instance_profile: other.instance_profile.clone(),
             user_data: other.user_data.clone(),
+            root: other.root.clone(),
+            metadata_options: other.metadata_options,
+            launch_template: other.launch_template.clone(),
             ..self.clone()
         }
     }
@@ -655,6 +669,7 @@ pub fn example(name: &str, network: NetworkMode, root: RootMode) -> NodeSpec {
         maintenance_windows: Vec::new(),
         signals: None,
         metadata_options: MetadataOptions::default(),
+        launch_template: None,
         protect: false,
         tags: BTreeMap::new(),
     }
@@ -668,6 +683,34 @@ mod tests {
 
     fn good() -> NodeSpec {
         example("db-1", NetworkMode::SecondaryIp, RootMode::Adopt)
+    }
+
+    /// A launch that EC2 refuses for any of these is asked for again as a corrected file says.
+    #[test]
+    fn what_a_launch_says_reaches_the_operation_under_way() {
+        let changes: [fn(&mut NodeSpec); 10] = [
+            |spec| spec.image = ImageId::parse("ami-another").unwrap(),
+            |spec| spec.security_groups.push(GroupId::parse("sg-another").unwrap()),
+            |spec| spec.capacity.price_max = Some("1".into()),
+            |spec| spec.root.kms_key = Some("another".into()),
+            |spec| spec.root.volume_type = Some("gp2".into()),
+            |spec| spec.key_name = Some("another".into()),
+            |spec| spec.instance_profile = Some("another".into()),
+            |spec| spec.user_data = Some("another".into()),
+            |spec| spec.metadata_options.hop_limit = Some(7),
+            |spec| {
+                spec.launch_template = serde_json::from_str(r#"{"id": "lt-1", "version": 1}"#).unwrap();
+            },
+        ];
+        for (place, change) in changes.into_iter().enumerate() {
+            let mut changed = good();
+            change(&mut changed);
+            assert!(!changed.launches_like(&good()), "change {place}");
+            assert_eq!(good().with_launches_of(&changed), changed, "change {place}");
+        }
+        let mut other = good();
+        other.protect = true;
+        assert!(other.launches_like(&good()));
     }
 
     #[test]
@@ -711,6 +754,10 @@ mod tests {
         check(|s| s.root.iops = Some(4_000), "root.volume_type");
         check(|s| s.root.kms_key = Some("k".into()), "root.kms_key");
         check(|s| s.metadata_options.hop_limit = Some(65), "metadata_options.hop_limit");
+        check(
+            |s| s.launch_template = serde_json::from_str(r#"{"id": "lt-1", "version": 0}"#).unwrap(),
+            "launch_template.version",
+        );
         let mut spec = good();
         spec.root.volume_type = Some("gp2".into());
         spec.root.throughput = Some(250);

@@ -15,6 +15,7 @@ use crate::model::aws::{
 };
 use crate::model::capacity::CapacityPool;
 use crate::model::image::ImageFacts;
+use crate::model::launch_template::LaunchTemplate;
 use crate::model::metadata::MetadataOptions;
 use crate::model::name::NodeName;
 use crate::model::resources::{Origin, Resource, ResourceId, ResourceKind, Succession};
@@ -382,6 +383,9 @@ pub struct Launch {
     /// The metadata service; none of launches that were intended before it could be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataOptions>,
+    /// The launch template under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<LaunchTemplate>,
     /// The key pair.
     pub key_name: Option<String>,
     /// The instance profile.

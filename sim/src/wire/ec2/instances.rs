@@ -118,6 +118,7 @@ fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
             behaviour,
             protected: params.is_set("DisableApiTermination")?,
             metadata: metadata.collect(),
+            template: None,
             keeps_interface,
             interfaces,
         },
