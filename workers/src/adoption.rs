@@ -110,7 +110,7 @@ impl Comparison {
             None => None,
         };
         let seen = self.see(&name, node).await?;
-        let newer = newer(node, open.as_ref(), mark, &seen.not_over());
+        let newer = newer(node, open.as_ref(), mark, &seen.not_over(), self.engine.clock().now_ms());
         let found = self.found(node, open.as_ref(), spec, mark, &seen);
         Ok(Some(Compared { node: name, newer, found }))
     }

@@ -134,7 +134,8 @@ impl Standing {
         let (node, open) = self.known(name).await?;
         let mark = self.mark().await?;
         let world = self.world(LOOK_AGE_MAX).await?;
-        let newer = newer(&node, open.as_ref(), mark.as_ref(), &world.of(name));
+        let now_ms = self.inner.clock.now_ms();
+        let newer = newer(&node, open.as_ref(), mark.as_ref(), &world.of(name), now_ms);
         if newer.is_empty() {
             let held = &node.resources;
             // A step that has settled saw the place: there the subnet is, if nothing else.

@@ -81,13 +81,20 @@ pub struct Adoption {
     pub resources: Resources,
 }
 
-/// The resources of a node that the journal cannot know, in words.
+/// The resources of a node that the journal cannot know, in words. `now_ms` is by the journal's clock.
 #[must_use]
-pub fn newer(node: &Node, open: Option<&Operation>, mark: Option<&Mark>, seen: &[Tagged]) -> Vec<String> {
+pub fn newer(
+    node: &Node,
+    open: Option<&Operation>,
+    mark: Option<&Mark>,
+    seen: &[Tagged],
+    now_ms: u64,
+) -> Vec<String> {
     let known = ids(node, open);
     let mut newer: Vec<String> = seen
         .iter()
         .filter_map(|thing| {
+            let open = open.map(|open| (open, now_ms));
             let because = cannot_know(node, open, mark, &known, thing)?;
             Some(format!("{} ({}): {because}", thing.id, thing.is))
         })
@@ -100,7 +107,7 @@ pub fn newer(node: &Node, open: Option<&Operation>, mark: Option<&Mark>, seen: &
 /// Why the journal cannot know a resource; `None` when it does, or may.
 fn cannot_know(
     node: &Node,
-    open: Option<&Operation>,
+    open: Option<(&Operation, u64)>,
     mark: Option<&Mark>,
     known: &BTreeSet<String>,
     thing: &Tagged,
@@ -115,7 +122,8 @@ fn cannot_know(
     {
         return Some(format!("it is of the installation {theirs}"));
     }
-    if open.is_some_and(|open| may_have_made(open, thing)) || is_looked_for(node, open, thing) {
+    let may_be_made = open.is_some_and(|(open, now_ms)| may_have_made(open, thing, now_ms));
+    if may_be_made || is_looked_for(node, open.map(|(open, _)| open), thing) {
         return None;
     }
     let (generation, operation) = (thing.generation(), thing.operation());
@@ -130,14 +138,16 @@ fn cannot_know(
     (!thing.is_volume).then(|| "the journal knows no such instance".to_owned())
 }
 
-/// Whether a step of the open operation can have made it.
-fn may_have_made(open: &Operation, thing: &Tagged) -> bool {
+/// Whether a step of the open operation can have made it. A step that was intended at a time to come was dated by
+/// a clock that has gone back since: how old it is cannot be said.
+fn may_have_made(open: &Operation, thing: &Tagged, now_ms: u64) -> bool {
     let step = thing.tags.get("perennial:step");
     open.steps.values().any(|record| {
         let makes = record.intent.makes();
         let made = makes.iter().any(|(_, tags)| step.is_some() && tags.get("perennial:step") == step);
         let earliest_ms = record.intended_at_ms.saturating_sub(CLOCKS_DISAGREE_MAX_MS);
-        made && thing.created_at_ms.is_none_or(|created_at_ms| created_at_ms >= earliest_ms)
+        let is_dated = earliest_ms <= now_ms;
+        made && thing.created_at_ms.is_none_or(|created_at_ms| !is_dated || created_at_ms >= earliest_ms)
     })
 }
 
