@@ -16,8 +16,9 @@ use super::tags::carries;
 use crate::port::error::{Class, Disposition, Effect};
 use crate::port::{AttachmentState, SnapshotState, SnapshotView, SnapshotsRequest};
 
-/// Between two looks at snapshots that are being copied: it takes minutes, and an event may ring sooner.
-const COPY_AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks at snapshots that are being copied, at first and at most: it takes minutes, nothing waits
+/// for it, and an event may ring sooner. In between it is a fourth of the time that they are looked at for.
+const COPY_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// Between two looks for what a take may have made.
 const FIND_AGAIN: Duration = Duration::from_secs(10);
@@ -164,11 +165,12 @@ async fn wait(pass: &mut Pass<'_>, snapshots: &[SnapshotId]) -> Answer {
         Some(id) if pass.is_absent(id.as_str()).await? => {
             seen(BackupEvidence::Broken { because: format!("{id} does not exist any more") })
         }
-        Some(id) => not_yet(COPY_AGAIN, format!("{id} is not shown")),
+        Some(id) => not_yet(COPY_AGAIN.0, format!("{id} is not shown")),
         None if complete == snapshots.len() => seen(BackupEvidence::Complete),
         None => {
             pass.memory.object.found();
-            not_yet(COPY_AGAIN, format!("{complete} of {} are complete, {progress} %", snapshots.len()))
+            let again_in = (pass.looked_for() / 4).clamp(COPY_AGAIN.0, COPY_AGAIN.1);
+            not_yet(again_in, format!("{complete} of {} are complete, {progress} %", snapshots.len()))
         }
     }
 }
