@@ -219,6 +219,7 @@ mod documents {
         ("\\.b[1-9][0-9]*$", &["db-1.b3", "other.b1"]),
         ("^ami-", &["ami-1", "ami-00000000000000000"]),
         ("^eipalloc-", &["eipalloc-1"]),
+        ("^lt-", &["lt-1", "lt-0a1b2c3d4e5f60718"]),
         ("^sg-", &["sg-1", "sg-2"]),
         ("^snap-", &["snap-1"]),
         ("^subnet-", &["subnet-1", "subnet-2"]),

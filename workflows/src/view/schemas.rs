@@ -202,7 +202,7 @@ macro_rules! address {
 }
 
 /// Types that are parsed from a text: the pattern that the parser accepts, and the longest text.
-const TEXTS: [(&str, &str, usize); 18] = [
+const TEXTS: [(&str, &str, usize); 19] = [
     ("AddressRange", concat!("^", address!(), "(-", address!(), ")?$"), 31),
     ("AddressRangeText", concat!("^", address!(), "(-", address!(), ")?$"), 31),
     ("TimeOfDay", "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", 5),
@@ -220,6 +220,7 @@ const TEXTS: [(&str, &str, usize); 18] = [
     ("SubnetId", "^subnet-[0-9a-zA-Z-]+$", 64),
     ("GroupId", "^sg-[0-9a-zA-Z-]+$", 64),
     ("SpotRequestId", "^sir-[0-9a-zA-Z-]+$", 64),
+    ("LaunchTemplateId", "^lt-[0-9a-zA-Z-]+$", 64),
     ("RootTaskId", "^replacevol-[0-9a-zA-Z-]+$", 64),
 ];
 
