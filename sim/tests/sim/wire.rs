@@ -3,6 +3,7 @@
 //! The region's clock stands still unless a test moves it.
 
 mod lab;
+mod queues_and_rules;
 mod services;
 mod walk;
 
@@ -425,7 +426,7 @@ async fn a_stopped_instance_can_get_another_root_and_a_persistent_request_launch
 async fn a_fleet_gives_what_there_is_and_says_what_there_is_not() {
     let lab = Lab::new().await;
     let data = format!("LaunchTemplateData.ImageId={IMAGE}&LaunchTemplateData.InstanceType=t3.micro");
-    let template = lab.ec2(&format!("Action=CreateLaunchTemplate&LaunchTemplateName=t&{data}")).await;
+    let template = lab.ec2(&format!("Action=CreateLaunchTemplate&LaunchTemplateName=tiny&{data}")).await;
     let template = template.one("launchTemplateId");
     lab.region("capacity", json!({ "type": "c5.large", "capacity": 0 })).await;
     lab.region("capacity", json!({ "type": "m5.large", "zone": ZONE, "capacity": 2 })).await;
