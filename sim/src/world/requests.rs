@@ -133,6 +133,10 @@ impl DeviceMapping {
             suppressed,
         } = other.clone();
         self.suppressed |= suppressed;
+        // What the image says of IOPS and throughput is for its own volume type (a guess).
+        if volume_type.is_some() && volume_type != self.volume_type {
+            (self.iops, self.throughput) = (None, None);
+        }
         self.snapshot = snapshot.or(self.snapshot.take());
         self.size_gib = size_gib.or(self.size_gib);
         self.volume_type = volume_type.or(self.volume_type.take());

@@ -218,6 +218,9 @@ pub struct Snapshot {
     pub description: String,
     pub started_at_ms: u64,
     pub completes_at_ms: u64,
+    /// Whether it ends in `error` then.
+    #[serde(default)]
+    pub fails: bool,
     pub visible_at_ms: u64,
     pub content: Vec<Record>,
     pub tags: Tags,
@@ -320,6 +323,9 @@ pub struct Template {
     pub created_at_ms: u64,
     /// Version 1 first.
     pub versions: Vec<BTreeMap<String, String>>,
+    /// By the version's number.
+    #[serde(default)]
+    pub descriptions: BTreeMap<usize, String>,
     pub default_version: usize,
     pub tags: Tags,
 }

@@ -2,6 +2,7 @@
 //!
 //! The region's clock stands still unless a test moves it.
 
+mod clients;
 mod lab;
 mod queues_and_rules;
 mod services;

@@ -126,7 +126,7 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
             .with("autoRecoverySupported", true);
         found.push((name, shown));
     }
-    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 5, max: 100 }, found)?))
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds::strict(5, 100), found)?))
 }
 
 fn gpu_info(gpu: Gpu) -> Element {
@@ -189,7 +189,7 @@ pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiE
             found.push((name.to_owned(), Element::new().with("instanceType", name)));
         }
     }
-    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds::strict(1, 1000), found)?))
 }
 
 pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -275,7 +275,7 @@ pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> 
             }
         }
     }
-    Ok(select::answer("spotPriceHistorySet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+    Ok(select::answer("spotPriceHistorySet", page(call, &Bounds::strict(1, 1000), found)?))
 }
 
 pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -301,7 +301,7 @@ pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError>
         (false, best) => best.map(|(score, _)| of(*score)).into_iter().collect(),
     };
     let shown = shown.into_iter().enumerate().map(|(n, shown)| (format!("{n:03}"), shown)).collect();
-    Ok(select::answer("spotPlacementScoreSet", page(call, &Bounds { min: 10, max: 1000 }, shown)?))
+    Ok(select::answer("spotPlacementScoreSet", page(call, &Bounds::strict(10, 1000), shown)?))
 }
 
 fn resources(call: &Call<'_>) -> Result<Vec<String>, ApiError> {

@@ -393,7 +393,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
                         .inside("ipv6Ranges", Element::new())
                         .inside("prefixListIds", Element::new())],
                 )
-                .list("tagSet", show::tags(&group.tags));
+                .list_if_any("tagSet", show::tags(&group.tags));
             found.push((group.id.to_string(), shown));
         }
     }
@@ -470,8 +470,7 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         .with("cidrBlock", show::VPC_CIDR)
         .with("dhcpOptionsId", "default")
         .with("instanceTenancy", "default")
-        .with("isDefault", true)
-        .inside("tagSet", Element::new());
+        .with("isDefault", true);
     let found = filters.admit(&Default::default(), fields)?.then(|| (show::VPC.to_owned(), shown));
     Ok(select::answer("vpcSet", page(call, &Bounds::USUAL, found.into_iter().collect())?))
 }

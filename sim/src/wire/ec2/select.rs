@@ -108,13 +108,25 @@ pub(crate) fn like(pattern: &str, text: &str) -> bool {
 
 /// The bounds of `MaxResults`.
 pub(super) struct Bounds {
-    pub(super) min: usize,
-    pub(super) max: usize,
+    min: usize,
+    max: usize,
+    /// Whether more than the most is an error, or as good as the most.
+    is_strict: bool,
 }
 
 impl Bounds {
     /// Most describes.
-    pub(super) const USUAL: Self = Self { min: 5, max: 1000 };
+    pub(super) const USUAL: Self = Self::strict(5, 1000);
+    /// Volumes, their states, and snapshots: "if MaxResults is given a value larger than 1000, only 1000
+    /// results are returned" (EC2 API reference of 2016; version 1 and 2 of the AWS CLI ask for 1000).
+    pub(super) const STORAGE: Self = Self { is_strict: false, ..Self::USUAL };
+    /// "Up to a limit of 500" (EC2 API reference, DescribeVolumesModifications).
+    pub(super) const MODIFICATIONS: Self = Self { max: 500, is_strict: false, ..Self::USUAL };
+
+    /// More than the most is an error.
+    pub(super) const fn strict(min: usize, max: usize) -> Self {
+        Self { min, max, is_strict: true }
+    }
 }
 
 /// One page of objects that come with their ids in order, and the token of the next one. A token names the
@@ -125,8 +137,9 @@ pub(super) fn page<T>(
     items: Vec<(String, T)>,
 ) -> Result<(Vec<T>, Option<String>), ApiError> {
     let most: Option<usize> = call.params.number("MaxResults")?;
+    let largest = if bounds.is_strict { bounds.max } else { usize::MAX };
     if let Some(most) = most
-        && !(bounds.min..=bounds.max).contains(&most)
+        && !(bounds.min..=largest).contains(&most)
     {
         let (min, max) = (bounds.min, bounds.max);
         let message =
@@ -137,7 +150,7 @@ pub(super) fn page<T>(
     let mut rest: Vec<_> =
         items.into_iter().filter(|(id, _)| after.as_ref().is_none_or(|after| id > after)).collect();
     rest.sort_by(|a, b| a.0.cmp(&b.0));
-    let most = most.unwrap_or(usize::MAX);
+    let most = most.map_or(usize::MAX, |most| most.min(bounds.max));
     let more = rest.len() > most;
     rest.truncate(most);
     let token = rest.last().filter(|_| more).map(|(id, _)| sealed(id));
