@@ -41,6 +41,7 @@ mod imds;
 mod options;
 mod params;
 mod patterns;
+mod public_parameters;
 mod queues;
 mod region;
 mod rules;

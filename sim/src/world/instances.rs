@@ -383,6 +383,9 @@ impl World {
                 launch_index: launched.len() as u32,
                 transition_reason: String::new(),
                 protected: request.more.protected,
+                stop_protected: request.more.stop_protected,
+                monitoring: request.more.monitoring,
+                ebs_optimized: request.more.ebs_optimized,
                 metadata: request.more.metadata.clone(),
                 occupies: true,
                 running_since_ms: None,
@@ -586,6 +589,24 @@ impl World {
         self.known_instance(id)?;
         if let Some(instance) = self.instances.get_mut(id) {
             instance.protected = protected;
+        }
+        Ok(())
+    }
+
+    /// ModifyInstanceAttribute: `DisableApiStop`.
+    ///
+    /// # Errors
+    /// InvalidInstanceID.NotFound.
+    pub fn modify_stop_protection(
+        &mut self,
+        now_ms: u64,
+        id: &InstanceId,
+        protected: bool,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyInstanceAttribute")?;
+        self.known_instance(id)?;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.stop_protected = protected;
         }
         Ok(())
     }

@@ -56,6 +56,13 @@ pub struct LaunchExtras {
     pub spot: SpotKind,
     pub behaviour: Behaviour,
     pub protected: bool,
+    /// `DisableApiStop`.
+    #[serde(default)]
+    pub stop_protected: bool,
+    #[serde(default)]
+    pub monitoring: bool,
+    #[serde(default)]
+    pub ebs_optimized: bool,
     pub metadata: BTreeMap<String, String>,
     /// DeleteOnTermination=false for the new primary interface.
     pub keeps_interface: bool,

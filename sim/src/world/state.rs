@@ -53,6 +53,15 @@ pub struct Instance {
     pub transition_reason: String,
     /// Whether the API may not terminate it (`DisableApiTermination`).
     pub protected: bool,
+    /// Whether the API may not stop it (`DisableApiStop`).
+    #[serde(default)]
+    pub stop_protected: bool,
+    /// Detailed monitoring; shown, nothing more.
+    #[serde(default)]
+    pub monitoring: bool,
+    /// Shown, nothing more.
+    #[serde(default)]
+    pub ebs_optimized: bool,
     /// `MetadataOptions`, kept and shown.
     pub metadata: BTreeMap<String, String>,
     /// Whether it counts against its pool; a stopped one does not.

@@ -43,7 +43,7 @@ async fn an_error_has_ec2s_form_code_and_status() {
         ),
         ("Action=DescribeInstances&NextToken=x".to_owned(), 400, "InvalidNextToken"),
         ("Action=DescribeVolumes&VolumeId.1=vol-0123456789abcdef0".to_owned(), 400, "InvalidVolume.NotFound"),
-        ("Action=TerminateInstances".to_owned(), 400, "MissingParameter"),
+        ("Action=TerminateInstances".to_owned(), 400, "InvalidParameterCombination"),
         (format!("{run}&InstanceType=zz9.plural"), 400, "InvalidParameterValue"),
         (format!("{run}&InstanceType=c5.large"), 500, "InsufficientInstanceCapacity"),
         (format!("{run}&InstanceType=m5.large&DryRun=true"), 412, "DryRunOperation"),

@@ -8,6 +8,7 @@ use perennial_workflows::model::aws::{
 };
 
 use super::super::params::{Params, Scope};
+use super::super::public_parameters;
 use super::super::xml::Element;
 use super::call::{Call, specified_tags};
 use super::instance_fields::field;
@@ -22,12 +23,16 @@ use crate::world::{
 /// Bytes of user data before its encoding (EC2 User Guide).
 const USER_DATA_MAX: usize = 16 * 1024;
 
+/// Those that a call changes.
 fn instance_ids(call: &Call<'_>) -> Result<Vec<InstanceId>, ApiError> {
     let texts = call.params.texts("InstanceId");
     if texts.is_empty() {
-        return Err(ApiError::new("MissingParameter", "The request must contain the parameter InstanceId"));
+        return Err(ApiError::new("InvalidParameterCombination", "No instances specified"));
     }
-    select::ids(&texts, "InvalidInstanceID", InstanceId::parse)
+    let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
+    let unknown: Vec<_> = ids.iter().filter(|id| call.world.instance(id).is_none()).collect();
+    // The world names the first only.
+    if unknown.len() > 1 { Err(no_instances(&unknown)) } else { Ok(ids) }
 }
 
 pub(super) fn run_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -62,7 +67,14 @@ pub(super) fn with_template(world: &World, all: &Params) -> Result<Params, ApiEr
 
 /// The parameters of one launch.
 pub(super) fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
-    let image = select::id(params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
+    let image = match params.required("ImageId")?.strip_prefix("resolve:ssm:") {
+        None => params.required("ImageId")?.to_owned(),
+        Some(name) => public_parameters::image(world, name).ok_or_else(|| {
+            let message = format!("Invalid value '{name}' for the parameter resolve:ssm");
+            ApiError::new("InvalidParameterValue", message)
+        })?,
+    };
+    let image = select::id(&image, "InvalidAMIID", ImageId::parse)?;
     let zone = params.scope("Placement").owned("AvailabilityZone");
     let (placement, keeps_interface, interfaces) = placement(world, params, zone.as_deref())?;
     let options = params.scope("InstanceMarketOptions");
@@ -116,6 +128,9 @@ pub(super) fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, 
             spot: kind,
             behaviour,
             protected: params.is_set("DisableApiTermination")?,
+            stop_protected: params.is_set("DisableApiStop")?,
+            monitoring: params.is_set("Monitoring.Enabled")?,
+            ebs_optimized: params.is_set("EbsOptimized")?,
             metadata,
             keeps_interface,
             interfaces,
@@ -179,7 +194,7 @@ pub(super) fn console_output(call: &mut Call<'_>) -> Result<Element, ApiError> {
 /// There are none: a launch takes any name.
 pub(super) fn describe_key_pairs(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.begin_read(call.now_ms, "DescribeKeyPairs")?;
-    let filters = Filters::read(&call.params)?;
+    Filters::read(&call.params)?;
     call.params.text("IncludePublicKey");
     for (parameter, what) in [("KeyName", "key pair"), ("KeyPairId", "key pair ID")] {
         if let Some(named) = call.params.texts(parameter).first() {
@@ -187,8 +202,6 @@ pub(super) fn describe_key_pairs(call: &mut Call<'_>) -> Result<Element, ApiErro
             return Err(ApiError::new("InvalidKeyPair.NotFound", message));
         }
     }
-    let is_filter = |name: &str| matches!(name, "key-pair-id" | "fingerprint" | "key-name");
-    filters.admit(&Default::default(), |name| is_filter(name).then(Vec::new))?;
     Ok(Element::new().list("keySet", []))
 }
 
@@ -324,14 +337,16 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
     call.world.begin_read(call.now_ms, "DescribeInstances")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
-    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
-        return Err(no_instance(id));
+    let is_unknown = |id: &&InstanceId| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).collect();
+    if !unknown.is_empty() {
+        return Err(no_instances(&unknown));
     }
     let mut found = Vec::new();
     for instance in call.world.all_instances() {
         if instance.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&instance.id))
-            && filters.admit(&instance.tags, |name| field(call.world, instance, name))?
+            && filters.admit(&instance.tags, |name| field(call.world, instance, name))
         {
             found.push((instance.id.to_string(), instance));
         }
@@ -356,7 +371,17 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
 }
 
 fn no_instance(id: &InstanceId) -> ApiError {
-    ApiError::new("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
+    no_instances(&[id])
+}
+
+/// All that are unknown, in one error.
+fn no_instances(ids: &[&InstanceId]) -> ApiError {
+    let names: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+    let message = match names[..] {
+        [one] => format!("The instance ID '{one}' does not exist"),
+        _ => format!("The instance IDs '{}' do not exist", names.join(", ")),
+    };
+    ApiError::new("InvalidInstanceID.NotFound", message)
 }
 
 fn changes(call: &Call<'_>, ids: &[InstanceId], before: &[InstanceState]) -> Element {
@@ -416,8 +441,10 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let now_ms = call.world.now_ms();
     let all = call.params.is_set("IncludeAllInstances")?;
     let filters = Filters::read(&call.params)?;
-    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
-        return Err(no_instance(id));
+    let is_unknown = |id: &&InstanceId| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).collect();
+    if !unknown.is_empty() {
+        return Err(no_instances(&unknown));
     }
     let mut found = Vec::new();
     for instance in call.world.all_instances() {
@@ -428,7 +455,7 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
             continue;
         }
         let check = || show::check(call.world.check_of(&instance.id), instance.impaired_since_ms);
-        if !filters.admit(&instance.tags, |name| field(call.world, instance, name))? {
+        if !filters.admit(&instance.tags, |name| field(call.world, instance, name)) {
             continue;
         }
         found.push((
@@ -468,9 +495,17 @@ pub(super) fn modify_attribute(call: &mut Call<'_>) -> Result<Element, ApiError>
         call.world.modify_protection(call.now_ms, &id, value)?;
         return Ok(Element::done());
     }
+    let stop = match (call.params.flag("DisableApiStop.Value")?, call.params.text("Attribute")) {
+        (None, Some("disableApiStop")) => call.params.flag("Value")?,
+        (value, _) => value,
+    };
+    if let Some(value) = stop {
+        call.world.modify_stop_protection(call.now_ms, &id, value)?;
+        return Ok(Element::done());
+    }
     Err(ApiError::new(
         "Unsupported",
-        "this region modifies block device mappings and disableApiTermination only",
+        "this region modifies block device mappings, disableApiTermination and disableApiStop only",
     ))
 }
 
@@ -494,8 +529,8 @@ pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiErro
             answer.inside("instanceInitiatedShutdownBehavior", value("stop".to_owned()))
         }
         "sourceDestCheck" => answer.inside("sourceDestCheck", value("true".to_owned())),
-        "ebsOptimized" => answer.inside("ebsOptimized", value("false".to_owned())),
-        "disableApiStop" => answer.inside("disableApiStop", value("false".to_owned())),
+        "ebsOptimized" => answer.inside("ebsOptimized", value(instance.ebs_optimized.to_string())),
+        "disableApiStop" => answer.inside("disableApiStop", value(instance.stop_protected.to_string())),
         "kernel" => answer.inside("kernel", Element::new()),
         "ramdisk" => answer.inside("ramdisk", Element::new()),
         "sriovNetSupport" => answer.inside("sriovNetSupport", Element::new()),
@@ -548,7 +583,7 @@ pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, Api
         };
         if request.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&request.id))
-            && filters.admit(&request.tags, fields)?
+            && filters.admit(&request.tags, fields)
         {
             found.push((request.id.to_string(), show::spot_request(call.world, request)));
         }

@@ -5,6 +5,7 @@
 //! | `asked` | what a call asks for, as policies look at it |
 //! | `call` | a call under way, and its tags |
 //! | `select` | filters, pages, ids |
+//! | `filters` | the names of filters |
 //! | `instances` | instances, spot requests |
 //! | `fleets` | fleets, launch templates |
 //! | `instance_fields` | fields that filters of DescribeInstances compare |
@@ -16,6 +17,7 @@
 mod asked;
 mod call;
 mod catalogue;
+mod filters;
 mod fleets;
 mod instance_fields;
 mod instances;

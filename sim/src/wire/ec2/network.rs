@@ -131,7 +131,7 @@ pub(super) fn describe_interfaces(call: &mut Call<'_>) -> Result<Element, ApiErr
     for interface in call.world.all_interfaces() {
         if interface.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&interface.id))
-            && filters.admit(&interface.tags, |name| field(call.world, interface, name))?
+            && filters.admit(&interface.tags, |name| field(call.world, interface, name))
         {
             found.push((interface.id.to_string(), show::interface(call.world, interface)));
         }
@@ -162,6 +162,13 @@ fn field(world: &World, interface: &Interface, name: &str) -> Option<Vec<String>
         "association.allocation-id" => {
             Some(all().filter_map(|address| world.elastic_of(address)).map(|e| e.id.clone()).collect())
         }
+        "attachment.instance-owner-id" => maybe(plug.map(|_| ACCOUNT.to_owned())),
+        "attachment.attach-time" => {
+            maybe(plug.and_then(|plug| world.instance(&plug.instance)).map(|i| show::time(i.launched_at_ms)))
+        }
+        "availability-zone-id" => one(show::zone_id(&interface.zone)),
+        "mac-address" => one(show::mac(interface.primary_ip)),
+        "private-dns-name" | "private-ip-dns-name" => one(show::private_name(interface.primary_ip)),
         "attachment.attachment-id" => maybe(plug.map(|plug| plug.id.to_string())),
         "attachment.instance-id" => maybe(plug.map(|plug| plug.instance.to_string())),
         "attachment.device-index" => maybe(plug.map(|plug| plug.device_index.to_string())),
@@ -325,7 +332,7 @@ pub(super) fn describe_addresses(call: &mut Call<'_>) -> Result<Element, ApiErro
         let public = elastic.address.to_string();
         if (ids.is_empty() || ids.contains(&elastic.id.as_str()))
             && (publics.is_empty() || publics.contains(&public.as_str()))
-            && filters.admit(&elastic.tags, fields)?
+            && filters.admit(&elastic.tags, fields)
         {
             found.push(show::elastic(call.world, elastic));
         }
@@ -370,11 +377,14 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
             "description" => Some(vec![group.description.clone()]),
             "vpc-id" => Some(vec![show::VPC.to_owned()]),
             "owner-id" => Some(vec![ACCOUNT.to_owned()]),
+            // The one rule that every group has.
+            "egress.ip-permission.cidr" => Some(vec!["0.0.0.0/0".to_owned()]),
+            "egress.ip-permission.protocol" => Some(vec!["-1".to_owned()]),
             _ => None,
         };
         if (ids.is_empty() || ids.contains(&group.id))
             && (names.is_empty() || names.contains(&group.name.as_str()))
-            && filters.admit(&group.tags, fields)?
+            && filters.admit(&group.tags, fields)
         {
             let shown = Element::new()
                 .with("ownerId", ACCOUNT)
@@ -420,9 +430,15 @@ pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError>
             "default-for-az" | "defaultForAz" => Some(vec!["true".to_owned()]),
             "state" => Some(vec!["available".to_owned()]),
             "owner-id" => Some(vec![ACCOUNT.to_owned()]),
+            "available-ip-address-count" => Some(vec![call.world.free_addresses(subnet).to_string()]),
+            "map-public-ip-on-launch" | "ipv6-native" | "enable-dns64" => Some(vec!["false".to_owned()]),
+            "subnet-arn" => Some(vec![format!(
+                "arn:aws:ec2:{}:{ACCOUNT}:subnet/{}",
+                call.world.settings.region, subnet.id
+            )]),
             _ => None,
         };
-        if (ids.is_empty() || ids.contains(&subnet.id)) && filters.admit(&Default::default(), fields)? {
+        if (ids.is_empty() || ids.contains(&subnet.id)) && filters.admit(&Default::default(), fields) {
             found.push((subnet.id.to_string(), show::subnet(call.world, subnet)));
         }
     }
@@ -471,6 +487,6 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         .with("dhcpOptionsId", "default")
         .with("instanceTenancy", "default")
         .with("isDefault", true);
-    let found = filters.admit(&Default::default(), fields)?.then(|| (show::VPC.to_owned(), shown));
+    let found = filters.admit(&Default::default(), fields).then(|| (show::VPC.to_owned(), shown));
     Ok(select::answer("vpcSet", page(call, &Bounds::USUAL, found.into_iter().collect())?))
 }

@@ -8,6 +8,7 @@ use perennial_workflows::model::aws::BadId;
 use super::super::params::Scope;
 use super::super::xml::Element;
 use super::call::Call;
+use super::filters::is_known;
 use crate::world::ApiError;
 
 /// Values of one filter (EC2 API reference, Filter).
@@ -36,10 +37,18 @@ pub(super) fn ids<Id>(
 pub(super) struct Filters(Vec<(String, Vec<String>)>);
 
 impl Filters {
+    /// Reads those of a describe. A name that is no filter of it is an error, also where there are no objects.
     pub(super) fn read(params: &Scope<'_>) -> Result<Self, ApiError> {
+        let action = params.text("Action").unwrap_or_default();
         let mut filters = Vec::new();
         for filter in params.each("Filter") {
             let name = filter.required("Name")?.to_owned();
+            if !is_known(action, &name) {
+                return Err(ApiError::new(
+                    "InvalidParameterValue",
+                    format!("The filter '{name}' is invalid"),
+                ));
+            }
             let values: Vec<_> = filter.texts("Value").into_iter().map(str::to_owned).collect();
             if values.len() > FILTER_VALUES_MAX {
                 let message = "The maximum number of filter values specified on a single call is 200";
@@ -57,26 +66,20 @@ impl Filters {
     }
 
     /// Whether an object matches. `field` gives the values an object has under a filter's name, or nothing
-    /// when there is no such filter, which is an error of the caller.
-    pub(super) fn admit(
-        &self,
-        tags: &Tags,
-        field: impl Fn(&str) -> Option<Vec<String>>,
-    ) -> Result<bool, ApiError> {
+    /// where no object of this region has any.
+    pub(super) fn admit(&self, tags: &Tags, field: impl Fn(&str) -> Option<Vec<String>>) -> bool {
         for (name, values) in &self.0 {
             let has = match name.strip_prefix("tag:") {
                 Some(key) => tags.get(key).cloned().into_iter().collect(),
                 None if name == "tag-key" => tags.keys().cloned().collect(),
                 None if name == "tag-value" => tags.values().cloned().collect(),
-                None => field(name).ok_or_else(|| {
-                    ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid"))
-                })?,
+                None => field(name).unwrap_or_default(),
             };
             if !values.iter().any(|wanted| has.iter().any(|has| like(wanted, has))) {
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
                 .with("groupName", "")
                 .with("tenancy", "default"),
         )
-        .inside("monitoring", Element::new().with("state", "disabled"))
+        .inside("monitoring", Element::new().with("state", monitoring(instance)))
         .maybe("subnetId", there.then_some(&instance.subnet))
         .maybe("vpcId", there.then_some(VPC))
         .maybe("privateIpAddress", primary.map(|i| i.primary_ip))
@@ -129,7 +129,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             instance
                 .state_reason
                 .as_ref()
-                .map(|code| Element::new().with("code", code).with("message", format!("{code}: {code}"))),
+                .map(|code| Element::new().with("code", code).with("message", reason_message(code))),
         )
         .with("architecture", shape.map_or("x86_64", |shape| shape.architecture))
         .with("rootDeviceType", "ebs")
@@ -146,11 +146,40 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             plugged.iter().map(|(i, plug)| plugged_interface(world, instance, i, plug)),
         )
         .maybe_inside("iamInstanceProfile", instance.instance_profile.as_deref().map(profile))
-        .with("ebsOptimized", false)
+        .with("ebsOptimized", instance.ebs_optimized)
+        .inside("hibernationOptions", Element::new().with("configured", false))
+        .inside("enclaveOptions", Element::new().with("enabled", false))
+        .inside(
+            "capacityReservationSpecification",
+            Element::new().with("capacityReservationPreference", "open"),
+        )
         .maybe("enaSupport", image.map(|image| image.traits.ena_support))
         .maybe("instanceLifecycle", (instance.market == Market::Spot).then_some("spot"))
         .maybe("spotInstanceRequestId", instance.spot_request.as_ref())
         .inside("metadataOptions", metadata_options(instance, "applied"))
+}
+
+/// Whether CloudWatch has a value each minute.
+pub(super) fn monitoring(instance: &Instance) -> &'static str {
+    if instance.monitoring { "enabled" } else { "disabled" }
+}
+
+/// `Client.UserInitiatedShutdown: User initiated shutdown` (EC2 API reference, StateReason).
+pub(super) fn reason_message(code: &str) -> String {
+    let words = match code {
+        "Client.UserInitiatedShutdown" => "User initiated shutdown",
+        "Client.InstanceInitiatedShutdown" => "Instance initiated shutdown",
+        "Client.InternalError" => "Client error on launch",
+        "Client.InvalidSnapshot.NotFound" => "The specified snapshot was not found.",
+        "Client.VolumeLimitExceeded" => "Volume limit exceeded",
+        "Server.InternalError" => "Internal error on launch",
+        "Server.InsufficientInstanceCapacity" => "Insufficient capacity to satisfy instance request",
+        "Server.ScheduledStop" => "Stopped due to scheduled retirement",
+        "Server.SpotInstanceShutdown" => "Spot instance shutdown",
+        "Server.SpotInstanceTermination" => "Spot instance termination",
+        other => other,
+    };
+    format!("{code}: {words}")
 }
 
 fn block_devices(world: &World, instance: &Instance) -> Vec<Element> {

@@ -127,6 +127,13 @@ pub(super) fn detach_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let instance = instance.map(|id| select::id(id, "InvalidInstanceID", InstanceId::parse)).transpose()?;
     let how = if call.params.is_set("Force")? { Detach::Forced } else { Detach::Orderly };
     let before = call.world.volume(&id).and_then(|volume| volume.attachment.clone());
+    let device = call.params.text("Device");
+    if let (Some(device), Some(at)) = (device, before.as_ref())
+        && device != at.device
+    {
+        let message = format!("The volume '{id}' is not attached as device '{device}'");
+        return Err(ApiError::new("InvalidAttachment.NotFound", message));
+    }
     call.world.detach_volume_with(call.now_ms, &id, instance.as_ref(), how)?;
     let volume = call.world.volume(&id).ok_or_else(|| no_volume(&id))?;
     let now = volume.attachment.clone().or(before);
@@ -146,7 +153,7 @@ pub(super) fn describe_volumes(call: &mut Call<'_>) -> Result<Element, ApiError>
     for volume in call.world.all_volumes() {
         if volume.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&volume.id))
-            && filters.admit(&volume.tags, |name| volume_field(volume, name))?
+            && filters.admit(&volume.tags, |name| volume_field(volume, name))
         {
             found.push((volume.id.to_string(), show::volume(volume)));
         }
@@ -186,7 +193,7 @@ pub(super) fn describe_modifications(call: &mut Call<'_>) -> Result<Element, Api
             "target-volume-type" => one(modification.target.1.clone()),
             _ => None,
         };
-        if filters.admit(&volume.tags, fields)? {
+        if filters.admit(&volume.tags, fields) {
             found.push((volume.id.to_string(), show::modification(&volume.id, modification)));
         }
     }
@@ -211,6 +218,8 @@ fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
         "attachment.instance-id" => maybe(at.map(|at| at.instance.to_string())),
         "attachment.device" => maybe(at.map(|at| at.device.clone())),
         "attachment.status" => maybe(at.map(|at| show::attachment_state(at.state).to_owned())),
+        // As it is shown; when it was attached is not kept.
+        "attachment.attach-time" => maybe(at.map(|_| show::time(volume.created_at_ms))),
         "attachment.delete-on-termination" => maybe(at.map(|at| at.delete_on_termination.to_string())),
         _ => None,
     }
@@ -288,7 +297,7 @@ pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiErro
         if snapshot.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&snapshot.id))
             && (owners.is_empty() || owners.iter().any(|owner| owner == show::snapshot_owner(snapshot)))
-            && filters.admit(&snapshot.tags, fields)?
+            && filters.admit(&snapshot.tags, fields)
         {
             found.push((snapshot.id.to_string(), show::snapshot(snapshot, now_ms, "status")));
         }
@@ -430,7 +439,7 @@ pub(super) fn describe_volume_status(call: &mut Call<'_>) -> Result<Element, Api
         };
         if volume.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&volume.id))
-            && filters.admit(&volume.tags, fields)?
+            && filters.admit(&volume.tags, fields)
         {
             let detail = |name: &str, status: &str| Element::new().with("name", name).with("status", status);
             let details = [detail("io-enabled", enabled), detail("io-performance", "not-applicable")];
@@ -465,11 +474,12 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let filters = Filters::read(&call.params)?;
     let owners = owners(call, "Owner");
     call.params.text("IncludeDeprecated");
-    for id in &ids {
-        if call.world.image(id).is_none_or(|image| image.visible_at_ms > now_ms) {
-            let message = format!("The image id '[{id}]' does not exist");
-            return Err(ApiError::new("InvalidAMIID.NotFound", message));
-        }
+    let is_unknown = |id: &&ImageId| call.world.image(id).is_none_or(|image| image.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).map(ImageId::as_str).collect();
+    if !unknown.is_empty() {
+        let (s, verb) = if unknown.len() == 1 { ("", "does") } else { ("s", "do") };
+        let message = format!("The image id{s} '[{}]' {verb} not exist", unknown.join(", "));
+        return Err(ApiError::new("InvalidAMIID.NotFound", message));
     }
     let owner_of =
         |image: &Image| if image.id == call.world.default_image() { show::AMAZON } else { ACCOUNT };
@@ -492,6 +502,18 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
                 "image-type" => one("machine"),
                 "is-public" => one(if owner_of(image) == show::AMAZON { "true" } else { "false" }),
                 "platform" => Some(image.traits.platform.iter().cloned().collect()),
+                "creation-date" => one(&show::time(image.created_at_ms)),
+                "ena-support" => one(&image.traits.ena_support.to_string()),
+                "imds-support" => Some(image.traits.imds_support.iter().cloned().collect()),
+                "boot-mode" => Some(image.traits.boot_mode.iter().cloned().collect()),
+                "tpm-support" => Some(image.traits.tpm_support.iter().cloned().collect()),
+                "hypervisor" => one("xen"),
+                "manifest-location" => one(&format!("{}/{}", owner_of(image), image.name)),
+                "sriov-net-support" => one("simple"),
+                "block-device-mapping.device-name" => {
+                    let others = image.devices.iter().map(|device| device.device.clone());
+                    Some(std::iter::once(image.traits.root_device.clone()).chain(others).collect())
+                }
                 "block-device-mapping.snapshot-id" => {
                     let others = image.devices.iter().filter_map(|device| device.snapshot.as_ref());
                     Some(
@@ -507,7 +529,7 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
         if image.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&image.id))
             && (owners.is_empty() || owners.iter().any(|owner| owner == owner_of(image)))
-            && filters.admit(&image.tags, fields)?
+            && filters.admit(&image.tags, fields)
         {
             found.push((image.id.to_string(), show::image(call.world, image)));
         }
@@ -549,7 +571,7 @@ pub(super) fn describe_root_tasks(call: &mut Call<'_>) -> Result<Element, ApiErr
             "instance-id" => Some(vec![task.instance.to_string()]),
             _ => None,
         };
-        if (ids.is_empty() || ids.contains(&task.id)) && filters.admit(&task.tags, fields)? {
+        if (ids.is_empty() || ids.contains(&task.id)) && filters.admit(&task.tags, fields) {
             found.push((task.id.to_string(), show::root_task(task)));
         }
     }

@@ -647,3 +647,169 @@ async fn the_calls_that_tools_make_beside_others_are_answered() {
     let none = "Action=GetConsoleOutput&InstanceId=i-0123456789abcdef0";
     assert_eq!(lab.code(none).await, "InvalidInstanceID.NotFound");
 }
+
+/// A describe, a filter that it has, and a value of its objects here (nothing, where they have none).
+const FILTERS: &[(&str, &str, &str)] = &[
+    ("NetworkInterfaces", "attachment.instance-owner-id", "111122223333"),
+    ("NetworkInterfaces", "attachment.attach-time", "20*"),
+    ("NetworkInterfaces", "ipv6-addresses.ipv6-address", ""),
+    ("NetworkInterfaces", "mac-address", "02:00:*"),
+    ("Images", "source-instance-id", ""),
+    ("Images", "creation-date", "20*"),
+    ("Images", "ena-support", "true"),
+    ("Images", "imds-support", "v2.0"),
+    ("Images", "block-device-mapping.device-name", "/dev/xvda"),
+    ("Volumes", "attachment.attach-time", "20*"),
+    ("InstanceTypes", "burstable-performance-supported", "true"),
+    ("InstanceTypes", "vcpu-info.default-cores", "2"),
+    ("InstanceTypes", "hypervisor", "nitro"),
+    ("InstanceTypes", "instance-storage-supported", "false"),
+    ("InstanceTypes", "network-info.ena-support", "required"),
+    ("InstanceTypes", "free-tier-eligible", "false"),
+    ("Subnets", "available-ip-address-count", "4*"),
+    ("SecurityGroups", "ip-permission.cidr", ""),
+    ("SecurityGroups", "egress.ip-permission.cidr", "0.0.0.0/0"),
+    ("InstanceStatus", "event.code", ""),
+    ("InstanceStatus", "system-status.reachability", "initializing"),
+    ("Instances", "hibernation-options.configured", "false"),
+    ("Instances", "network-interface.owner-id", "111122223333"),
+    ("Instances", "ebs-optimized", "false"),
+    ("Regions", "region-name", "us-east-1"),
+    ("AvailabilityZones", "parent-zone-id", ""),
+];
+
+#[tokio::test]
+async fn every_filter_of_ec2s_is_taken_and_another_is_an_error_even_where_there_is_nothing() {
+    let lab = Lab::new().await;
+    let of = |describe: &str, name: &str, value: &str| {
+        format!("Action=Describe{describe}&Filter.1.Name={name}&Filter.1.Value.1={value}")
+    };
+    // Nothing to compare with: as wrong as ever.
+    for describe in
+        ["Instances", "Volumes", "InstanceStatus", "KeyPairs", "LaunchTemplates", "Addresses", "Regions"]
+    {
+        assert_eq!(lab.code(&of(describe, "no-such", "x")).await, "InvalidParameterValue", "{describe}");
+    }
+    lab.instance().await;
+    for (describe, name, value) in FILTERS {
+        let answer = lab.ec2(&of(describe, name, if value.is_empty() { "*" } else { value })).await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.body);
+        assert_eq!(answer.body.contains("<item>"), !value.is_empty(), "{name}: {}", answer.body);
+        assert!(!lab.ec2(&of(describe, name, "nonsense")).await.body.contains("<item>"), "{name}");
+        assert_eq!(lab.code(&of(describe, &format!("{name}-x"), "x")).await, "InvalidParameterValue");
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_narrow_or_protect_are_not_ignored() {
+    let lab = Lab::new().await;
+    let zones = lab.ec2("Action=DescribeAvailabilityZones&ZoneId.1=use1-az2").await;
+    assert_eq!(zones.all("zoneName"), ["us-east-1b"]);
+    assert_eq!(lab.code("Action=DescribeAvailabilityZones&ZoneId.1=use1-az9").await, "InvalidParameterValue");
+    assert_eq!(lab.code("Action=DescribeRegions&RegionName.1=mars-1").await, "InvalidParameterValue");
+    let by_id = lab.ec2("Action=CreateVolume&AvailabilityZoneId=use1-az2&Size=1").await;
+    assert_eq!(by_id.one("availabilityZone"), "us-east-1b");
+    // Types that are not listed, by a filter as by the parameter.
+    for describe in ["InstanceTypes", "SpotPriceHistory"] {
+        let form =
+            format!("Action=Describe{describe}&Filter.1.Name=instance-type&Filter.1.Value.1=m8i.96xlarge");
+        assert_eq!(lab.ec2(&form).await.one("instanceType"), "m8i.96xlarge");
+    }
+
+    let id = lab
+        .ec2(&SPOT.replace(
+            "&InstanceMarketOptions.MarketType=spot",
+            "&DisableApiStop=true&Monitoring.Enabled=true&EbsOptimized=true",
+        ))
+        .await;
+    let id = id.one("instanceId");
+    lab.advance(10).await;
+    let shown = lab.ec2(&format!("Action=DescribeInstances&InstanceId.1={id}")).await;
+    assert!(shown.body.contains("<monitoring><state>enabled</state></monitoring>"), "{}", shown.body);
+    let told = ["ebsOptimized", "capacityReservationPreference", "configured"].map(|name| shown.one(name));
+    assert_eq!(told, ["true", "open", "false"]);
+    let stop = format!("Action=StopInstances&InstanceId.1={id}");
+    assert_eq!(lab.code(&stop).await, "OperationNotPermitted");
+    let attribute = format!("Action=DescribeInstanceAttribute&InstanceId={id}&Attribute=disableApiStop");
+    assert_eq!(lab.ec2(&attribute).await.one("value"), "true");
+    lab.ec2(&format!("Action=ModifyInstanceAttribute&InstanceId={id}&DisableApiStop.Value=false")).await;
+    assert_eq!(lab.code(&stop).await, "");
+
+    let spot = lab.instance().await;
+    let data = lab.volume("&Size=1").await.one("volumeId");
+    lab.advance(5).await;
+    lab.ec2(&format!("Action=AttachVolume&VolumeId={data}&InstanceId={spot}&Device=/dev/sdf")).await;
+    lab.advance(5).await;
+    let detach = |device: &str| format!("Action=DetachVolume&VolumeId={data}&Device={device}");
+    assert_eq!(lab.code(&detach("/dev/sdg")).await, "InvalidAttachment.NotFound");
+    assert_eq!(lab.code(&detach("/dev/sdf")).await, "");
+}
+
+#[tokio::test]
+async fn a_refusal_names_all_that_is_wrong_in_ec2s_words() {
+    let lab = Lab::new().await;
+    let (a, b) = ("i-0123456789abcdef0", "i-0123456789abcdef1");
+    let both = format!("&InstanceId.1={a}&InstanceId.2={b}");
+    for action in [
+        "DescribeInstances",
+        "DescribeInstanceStatus",
+        "TerminateInstances",
+        "StopInstances",
+        "StartInstances",
+    ] {
+        let answer = lab.ec2(&format!("Action={action}{both}")).await;
+        assert_eq!(code(&answer), "InvalidInstanceID.NotFound");
+        assert_eq!(
+            answer.one("Message").replace("&apos;", "'"),
+            format!("The instance IDs '{a}, {b}' do not exist")
+        );
+        let one = lab.ec2(&format!("Action={action}&InstanceId.1={a}")).await;
+        assert_eq!(
+            one.one("Message").replace("&apos;", "'"),
+            format!("The instance ID '{a}' does not exist")
+        );
+    }
+    for action in ["TerminateInstances", "StopInstances", "StartInstances", "RebootInstances"] {
+        assert_eq!(lab.code(&format!("Action={action}")).await, "InvalidParameterCombination", "{action}");
+    }
+    let images = "Action=DescribeImages&ImageId.1=ami-0123456789abcdef0&ImageId.2=ami-0123456789abcdef1";
+    assert!(lab.ec2(images).await.body.contains("[ami-0123456789abcdef0, ami-0123456789abcdef1]"));
+    let id = lab.instance().await;
+    lab.ec2(&format!("Action=TerminateInstances&InstanceId.1={id}")).await;
+    let shown = lab.ec2(&format!("Action=DescribeInstances&InstanceId.1={id}")).await;
+    assert_eq!(shown.one("message"), "Client.UserInitiatedShutdown: User initiated shutdown");
+}
+
+#[tokio::test]
+async fn public_parameters_of_systems_manager_name_the_image() {
+    let lab = Lab::new().await;
+    let known = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64";
+    let ask = async |action: &str, request: serde_json::Value| {
+        lab.target(&format!("AmazonSSM.{action}"), &request).await
+    };
+    let one = ask("GetParameter", json!({ "Name": known })).await.json();
+    assert_eq!((&one["Parameter"]["Value"], &one["Parameter"]["Name"]), (&json!(IMAGE), &json!(known)));
+    let ubuntu = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id";
+    let arm = known.replace("x86_64", "arm64");
+    let some = ask("GetParameters", json!({ "Names": [ubuntu, arm, "/mine"] })).await.json();
+    assert_eq!(some["Parameters"][0]["Value"], IMAGE);
+    assert_eq!(some["InvalidParameters"], json!([arm, "/mine"]));
+    for none in [
+        "/mine",
+        "",
+        "/aws/service/ami-amazon-linux-latest/",
+        "/aws/service/global-infrastructure/regions",
+        &arm,
+    ] {
+        let answer = ask("GetParameter", json!({ "Name": none })).await;
+        assert!(answer.status == 400 && answer.body.contains("ParameterNotFound"), "{none}: {}", answer.body);
+    }
+    let path =
+        ask("GetParametersByPath", json!({ "Path": "/aws/service/ami-amazon-linux-latest" })).await.json();
+    assert_eq!(path["Parameters"].as_array().unwrap().len(), 4);
+    let run = |name: &str| {
+        format!("Action=RunInstances&InstanceType=m5.large&MinCount=1&MaxCount=1&ImageId=resolve:ssm:{name}")
+    };
+    assert_eq!(lab.ec2(&run(known)).await.one("imageId"), IMAGE);
+    assert_eq!(lab.code(&run("/mine")).await, "InvalidParameterValue");
+}
