@@ -82,6 +82,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DescribeKeyPairs", instances::describe_key_pairs),
     ("DescribeLaunchTemplateVersions", fleets::describe_template_versions),
     ("DescribeLaunchTemplates", fleets::describe_templates),
+    ("DescribeNetworkInterfaceAttribute", network::describe_interface_attribute),
     ("DescribeNetworkInterfaces", network::describe_interfaces),
     ("DescribeRegions", catalogue::describe_regions),
     ("DescribeReplaceRootVolumeTasks", storage::describe_root_tasks),

@@ -139,6 +139,31 @@ pub(super) fn describe_interfaces(call: &mut Call<'_>) -> Result<Element, ApiErr
     Ok(select::answer("networkInterfaceSet", page(call, &Bounds::USUAL, found)?))
 }
 
+pub(super) fn describe_interface_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = interface_id(call)?;
+    call.world.begin_read(call.now_ms, "DescribeNetworkInterfaceAttribute")?;
+    let now_ms = call.world.now_ms();
+    let interface = call.world.interface(&id).filter(|interface| interface.visible_at_ms <= now_ms);
+    let interface = interface.ok_or_else(|| {
+        let message = format!("The networkInterface ID '{id}' does not exist");
+        ApiError::new("InvalidNetworkInterfaceID.NotFound", message)
+    })?;
+    let answer = Element::new().with("networkInterfaceId", &id);
+    Ok(match call.params.required("Attribute")? {
+        "description" => answer.inside("description", Element::new().with("value", &interface.description)),
+        "sourceDestCheck" => answer.inside("sourceDestCheck", Element::new().with("value", true)),
+        // As the description of the interface has them.
+        name @ ("groupSet" | "attachment") => {
+            let part = show::interface(call.world, interface).part(name);
+            part.into_iter().fold(answer, |answer, part| answer.inside(name.to_owned(), part))
+        }
+        other => {
+            let message = format!("Invalid value '{other}' for attribute.");
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+    })
+}
+
 fn field(world: &World, interface: &Interface, name: &str) -> Option<Vec<String>> {
     let one = |value: String| Some(vec![value]);
     let maybe = |value: Option<String>| Some(value.into_iter().collect());

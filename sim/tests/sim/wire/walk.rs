@@ -28,6 +28,7 @@ const DESCRIBES: &[(&str, &str, bool, bool)] = &[
     ("DescribeKeyPairs", "", false, true),
     ("DescribeLaunchTemplateVersions", "&LaunchTemplateId=$T", true, true),
     ("DescribeLaunchTemplates", "", true, true),
+    ("DescribeNetworkInterfaceAttribute", "&NetworkInterfaceId=$E&Attribute=description", false, false),
     ("DescribeNetworkInterfaces", "", true, true),
     ("DescribeRegions", "", false, false),
     ("DescribeReplaceRootVolumeTasks", "", true, true),
