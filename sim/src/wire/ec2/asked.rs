@@ -30,7 +30,7 @@ const MADE: &[(&str, &[&str])] = &[
 ];
 
 /// Looks whose objects a policy can name.
-const LOOKS_AT_OBJECTS: &[&str] = &["GetInstanceUefiData"];
+const LOOKS_AT_OBJECTS: &[&str] = &["GetConsoleOutput", "GetInstanceUefiData"];
 
 /// Parameters whose values are words of the caller's, whatever they look like.
 const WORDS: &[&str] = &["Tag", "Description", "ClientToken", "Name", "UserData", "Filter"];
