@@ -703,7 +703,7 @@ impl Cloud for SimRegion {
     ) -> Result<VolumeId, CloudError> {
         let asked = Asked::to(Action::CopyVolumes).on([source]).making("volume", tags);
         self.call_on_asking(Action::CopyVolumes, &[source.as_str()], asked, |world, now| {
-            world.copy_volume(now, source, None, None, client_token, tags)
+            world.copy_volume(now, source, &ModifyVolume::default(), client_token, tags)
         })
         .await
     }

@@ -17,6 +17,8 @@
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces and addresses |
 //! | `volume_modification` | ModifyVolume |
+//! | `failed_snapshots` | snapshots that end in `error` |
+//! | `volume_types` | sizes, IOPS and throughput of each type |
 //! | `guest` | the operating system inside: writes, mounts |
 //! | `describe` | describes |
 //! | `checkers` | invariants, leaks, dump |
@@ -27,6 +29,7 @@
 //! | `balancers` | target groups of Elastic Load Balancing |
 //! | `run_command` | Systems Manager's Run Command |
 //! | `catalogue` | instance types and spot prices |
+//! | `instance_types` | the names of all instance types |
 //! | `tags` | CreateTags and DeleteTags on anything |
 //! | `persistence` | the serialised form |
 //! | `eventual_consistency` | reads that are answered with an older version |
@@ -45,9 +48,11 @@ mod describe;
 mod elastic;
 mod events;
 mod eventual_consistency;
+mod failed_snapshots;
 mod fleets;
 mod groups;
 mod guest;
+mod instance_types;
 mod instances;
 mod network;
 mod persistence;
@@ -62,6 +67,7 @@ mod storage;
 pub mod stuck_detach;
 mod tags;
 mod volume_modification;
+mod volume_types;
 
 #[cfg(test)]
 mod laws;
@@ -79,7 +85,7 @@ pub use events::ACCOUNT;
 #[cfg(feature = "wire")]
 pub(crate) use events::rfc3339;
 use eventual_consistency::Versioned;
-pub use fleets::{FleetAnswer, FleetRequest};
+pub use fleets::{Fleet, FleetAnswer, FleetPart, FleetRequest, NotDeleted};
 pub use guest::GuestError;
 pub use instances::Termination;
 pub use network::Reassignment;
@@ -107,6 +113,7 @@ use state::{
 pub use stops::Check;
 pub use storage::{Detach, RootSource, SnapshotSet};
 pub use tags::Tagged;
+pub use volume_types::iops_of;
 
 /// The first record on the root of every instance of the default image.
 pub const IMAGE_RECORD: &str = "image";
@@ -170,6 +177,8 @@ pub struct World {
     /// Instances that stay in `shutting-down` until they are terminated by force.
     #[serde(default)]
     hanging_shutdowns: BTreeSet<InstanceId>,
+    #[serde(default)]
+    failing_snapshots: failed_snapshots::FailingSnapshots,
     stuck_attaches: u32,
     stuck_detaches: u32,
     /// Volumes whose detach is stuck, in every state of their instance.
@@ -190,6 +199,9 @@ pub struct World {
     groups: BTreeMap<GroupId, Group>,
     /// Elastic addresses by allocation id.
     elastic: BTreeMap<String, Elastic>,
+    /// Fleets by id.
+    #[serde(default)]
+    fleets: BTreeMap<String, Fleet>,
     /// Launch templates by id.
     templates: BTreeMap<String, Template>,
     /// Target groups by ARN.
@@ -267,6 +279,7 @@ impl World {
             prices_set: BTreeMap::new(),
             scores_set: BTreeMap::new(),
             failing_launches: VecDeque::new(),
+            failing_snapshots: failed_snapshots::FailingSnapshots::default(),
             stuck_attaches: 0,
             stuck_detaches: 0,
             hanging_shutdowns: BTreeSet::new(),
@@ -282,6 +295,7 @@ impl World {
             root_tasks: BTreeMap::new(),
             groups: BTreeMap::new(),
             elastic: BTreeMap::new(),
+            fleets: BTreeMap::new(),
             templates: BTreeMap::new(),
             target_groups: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -327,6 +341,7 @@ impl World {
                 description: "the simulated system".to_owned(),
                 started_at_ms: self.now_ms,
                 completes_at_ms: self.now_ms,
+                fails: false,
                 visible_at_ms: self.now_ms,
                 content: vec![IMAGE_RECORD.to_owned()],
                 tags: Tags::new(),
@@ -436,16 +451,14 @@ impl World {
             Transition::StuckDetachReleased(id) => self.detach_is_released(&id),
             Transition::VolumeGone(id) => self.volume_is_gone(&id),
             Transition::SnapshotCompleted(id) => {
-                self.snapshot_completes(&id);
+                self.snapshots_end(std::slice::from_ref(&id));
                 self.tell_snapshots(std::slice::from_ref(&id), false);
             }
             Transition::SetCompleted(ids) => {
-                for id in &ids {
-                    self.snapshot_completes(id);
-                }
+                self.snapshots_end(&ids);
                 self.tell_snapshots(&ids, true);
             }
-            Transition::ImageAvailable(id) => self.image_is_available(&id),
+            Transition::ImageAvailable(id) => self.image_is_made(&id),
             Transition::AddressShows(id, address, serial) => self.address_shows(&id, address, serial),
             Transition::RootTaskEnds(id) => self.root_task_ends(&id),
             Transition::VolumeModified(id) => self.volume_is_modified(&id),

@@ -140,6 +140,9 @@ impl Asked {
 /// The kind of an id, by what it begins with.
 fn kind_of(id: &str) -> Option<&'static str> {
     let (prefix, rest) = id.split_once('-')?;
+    if prefix == "fleet" {
+        return Some("fleet");
+    }
     if rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return None; // eni-attach-… is no resource.
     }

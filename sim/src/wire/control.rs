@@ -42,6 +42,7 @@ const PATHS: &[&str] = &[
     "POST terminate",
     "POST capacity",
     "POST fail-launch",
+    "POST fail-snapshot",
     "POST stick",
     "POST hang",
     "POST hang-shutdown",

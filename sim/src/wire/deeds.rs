@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use perennial_workflows::model::aws::{InstanceId, InterfaceId, VolumeId};
+use perennial_workflows::model::aws::{InstanceId, InterfaceId, SnapshotId, VolumeId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
@@ -28,6 +28,7 @@ pub(super) fn act(world: &mut World, now_ms: u64, deed: &str, request: &Json) ->
         "spare" => call.spare(),
         "capacity" => call.capacity(),
         "fail-launch" => call.fail_launch(),
+        "fail-snapshot" => call.fail_snapshot(),
         "stick" => call.stick(),
         "uefi" => call.uefi(),
         "hang" => call.hang(),
@@ -173,6 +174,23 @@ impl Deed<'_> {
             "attach" => self.world.stick_next_attach(),
             "detach" => self.world.stick_next_detach(),
             other => return Err(bad(format!("{other} does not stick: attach, detach"))),
+        }
+        Ok(())
+    }
+
+    fn fail_snapshot(&mut self) -> Result<(), ApiError> {
+        match (&self.request["snapshot"], &self.request["volume"]) {
+            (Json::Null, Json::Null) => self.world.fail_next_snapshot(None),
+            (Json::Null, _) => {
+                let volume = self.known_volume()?;
+                self.world.fail_next_snapshot(Some(&volume));
+            }
+            (_, Json::Null) => {
+                let id = SnapshotId::parse(text(self.request, "snapshot")?);
+                let id = id.map_err(|error| bad(error.to_string()))?;
+                self.world.fail_snapshot(self.now_ms, &id)?;
+            }
+            _ => return Err(bad("a snapshot that is pending, or the next one of a volume")),
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use super::params::Params;
 use super::region::{Broken, CallRecord, Region};
 use super::sqs::model::Refusal;
 use super::xml::Element;
-use super::{control, ec2, elb, events, imds, queues};
+use super::{control, ec2, elb, events, imds, queues, rules};
 use crate::faults::Fault;
 use crate::world::{ACCOUNT, ApiError};
 
@@ -242,24 +242,14 @@ impl Call {
                     Ok(element) => {
                         self.record(region, 200, "", ignored);
                         let id = region.fresh_id();
-                        let element = Element::new().with("requestId", id).joined(element);
-                        xml(200, element.document(&format!("{}Response", self.action), Some(ec2::NAMESPACE)))
+                        let element = Element::new().with("requestId", &id).joined(element);
+                        let root = format!("{}Response", self.action);
+                        xml(200, element.document(&root, Some(ec2::NAMESPACE)), &id)
                     }
                     Err(refusal) => self.ec2_error(region, &refusal),
                 }
             }
-            Service::Sts if self.action == "GetCallerIdentity" => {
-                self.record(region, 200, "", Vec::new());
-                let result = Element::new()
-                    .with("Arn", format!("arn:aws:iam::{ACCOUNT}:user/rehearsal"))
-                    .with("UserId", "AIDASIMULATED00000000")
-                    .with("Account", ACCOUNT);
-                let element = Element::new()
-                    .inside("GetCallerIdentityResult", result)
-                    .inside("ResponseMetadata", Element::new().with("RequestId", region.fresh_id()));
-                let namespace = Some("https://sts.amazonaws.com/doc/2011-06-15/");
-                xml(200, element.document("GetCallerIdentityResponse", namespace))
-            }
+            Service::Sts if self.action == "GetCallerIdentity" => self.caller_identity(region),
             Service::Elb => {
                 let answer = Params::parse(&self.body).and_then(|params| {
                     let answer = region.elb(&self.action, &self.body, &params)?;
@@ -268,10 +258,12 @@ impl Call {
                 });
                 match answer {
                     Ok(result) => {
+                        let id = region.fresh_id();
                         let result = Element::new().inside(format!("{}Result", self.action), result);
-                        let metadata = Element::new().with("RequestId", region.fresh_id());
+                        let metadata = Element::new().with("RequestId", &id);
                         let element = result.inside("ResponseMetadata", metadata);
-                        xml(200, element.document(&format!("{}Response", self.action), Some(elb::NAMESPACE)))
+                        let root = format!("{}Response", self.action);
+                        xml(200, element.document(&root, Some(elb::NAMESPACE)), &id)
                     }
                     Err(refusal) => self.refused(region, &refusal.code, &refusal.message),
                 }
@@ -281,7 +273,11 @@ impl Call {
                 let answer = queues::call(region, &self.action, &self.body, host).await;
                 self.json(region, answer)
             }
-            Service::Events => self.json(region, events::call(region, &self.action, &self.body)),
+            Service::Events => {
+                let answer = events::call(region, &self.action, &self.body);
+                let request = serde_json::from_slice(&self.body).unwrap_or_default();
+                self.json_with(region, answer, rules::ignored(&self.action, &request))
+            }
             Service::Ssm => {
                 let request =
                     if self.body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(&self.body) };
@@ -310,6 +306,20 @@ impl Call {
         }
     }
 
+    fn caller_identity(&self, region: &Region) -> Answer {
+        self.record(region, 200, "", Vec::new());
+        let result = Element::new()
+            .with("Arn", format!("arn:aws:iam::{ACCOUNT}:user/rehearsal"))
+            .with("UserId", "AIDASIMULATED00000000")
+            .with("Account", ACCOUNT);
+        let id = region.fresh_id();
+        let element = Element::new()
+            .inside("GetCallerIdentityResult", result)
+            .inside("ResponseMetadata", Element::new().with("RequestId", &id));
+        let namespace = Some("https://sts.amazonaws.com/doc/2011-06-15/");
+        xml(200, element.document("GetCallerIdentityResponse", namespace), &id)
+    }
+
     fn record(&self, region: &Region, status: u16, code: &str, ignored: Vec<String>) {
         region.record(CallRecord {
             at_ms: region.now_ms(),
@@ -328,13 +338,13 @@ impl Call {
             Service::Sts | Service::Elb | Service::UnknownQuery => {
                 self.record(region, status, code, Vec::new());
                 let error = Element::new().with("Type", "Sender").with("Code", code).with("Message", message);
-                let element = Element::new().inside("Error", error).with("RequestId", region.fresh_id());
+                let id = region.fresh_id();
+                let element = Element::new().inside("Error", error).with("RequestId", &id);
                 let namespace = match self.service {
                     Service::Elb => elb::NAMESPACE,
                     _ => "https://sts.amazonaws.com/doc/2011-06-15/",
                 };
-                let namespace = Some(namespace);
-                xml(status, element.document("ErrorResponse", namespace))
+                xml(status, element.document("ErrorResponse", Some(namespace)), &id)
             }
             Service::Sqs | Service::Events | Service::Ssm | Service::UnknownJson => {
                 self.record(region, status, code, Vec::new());
@@ -346,16 +356,20 @@ impl Call {
     fn ec2_error(&self, region: &Region, refusal: &ApiError) -> Answer {
         self.record(region, refusal.http_status, &refusal.code, Vec::new());
         let error = Element::new().with("Code", &refusal.code).with("Message", &refusal.message);
-        let element = Element::new()
-            .inside("Errors", Element::new().inside("Error", error))
-            .with("RequestID", region.fresh_id());
-        xml(refusal.http_status, element.document("Response", None))
+        let id = region.fresh_id();
+        let element =
+            Element::new().inside("Errors", Element::new().inside("Error", error)).with("RequestID", &id);
+        xml(refusal.http_status, element.document("Response", None), &id)
     }
 
     fn json(&self, region: &Region, answer: Result<Json, Refusal>) -> Answer {
+        self.json_with(region, answer, Vec::new())
+    }
+
+    fn json_with(&self, region: &Region, answer: Result<Json, Refusal>, ignored: Vec<String>) -> Answer {
         match answer {
             Ok(answer) => {
-                self.record(region, 200, "", Vec::new());
+                self.record(region, 200, "", ignored);
                 self.amz_json(200, &answer, &region.fresh_id())
             }
             Err(refusal) => {
@@ -371,11 +385,7 @@ impl Call {
             Service::Sqs => "application/x-amz-json-1.0",
             _ => "application/x-amz-json-1.1",
         };
-        let mut response = response(status, kind, body.to_string());
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            response.headers_mut().insert(HeaderName::from_static("x-amzn-requestid"), id);
-        }
-        response
+        with_request_id(response(status, kind, body.to_string()), request_id)
     }
 
     /// SQS names its shapes in full, and beside them the older codes.
@@ -423,8 +433,16 @@ fn plain(status: u16, text: &str) -> Answer {
     response(status, "text/plain", text.to_owned())
 }
 
-fn xml(status: u16, document: String) -> Answer {
-    response(status, "text/xml;charset=UTF-8", document)
+fn xml(status: u16, document: String, request_id: &str) -> Answer {
+    with_request_id(response(status, "text/xml;charset=UTF-8", document), request_id)
+}
+
+/// The request's id in the header, where some clients read it; others read the one in the body.
+fn with_request_id(mut response: Answer, id: &str) -> Answer {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(HeaderName::from_static("x-amzn-requestid"), id);
+    }
+    response
 }
 
 fn controlled(

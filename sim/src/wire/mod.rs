@@ -40,12 +40,15 @@ mod http;
 mod imds;
 mod options;
 mod params;
+mod patterns;
+mod public_parameters;
 mod queues;
 mod region;
 mod rules;
 mod server;
 mod sqs;
 mod ssm;
+mod transform;
 mod xml;
 
 pub use client::{ControlError, RegionClient};

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::patterns;
 use super::sqs::model::Refusal;
+use super::transform::Input;
 use crate::world::ACCOUNT;
 
 /// Rules on the bus (EventBridge quotas: 300).
 const RULES_MAX: usize = 300;
 /// Targets of a rule (EventBridge quotas: 5).
 const TARGETS_MAX: usize = 5;
-/// How deep a pattern is followed.
-const DEPTH_MAX: usize = 32;
+/// How the ARNs of queues begin.
+const SQS: &str = "arn:aws:sqs:";
+/// Parameters of a target that are kept and shown, and have no effect.
+const WITHOUT_EFFECT: [&str; 2] = ["DeadLetterConfig", "RetryPolicy"];
+/// Parameters of a target that are read.
+const READ: [&str; 6] = ["Id", "Arn", "Input", "InputPath", "InputTransformer", "SqsParameters"];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Rule {
@@ -27,6 +33,11 @@ struct Rule {
 struct Target {
     arn: String,
     group: Option<String>,
+    #[serde(default)]
+    input: Input,
+    /// DeadLetterConfig and RetryPolicy, kept and shown: every delivery succeeds or has no queue.
+    #[serde(default)]
+    others: BTreeMap<String, Json>,
 }
 
 /// The rules of the default bus.
@@ -103,81 +114,20 @@ impl Rules {
 
     /// Where an event goes.
     pub(crate) fn targets_of(&self, event: &Json) -> Vec<Delivery> {
-        let matching = self.all.values().filter(|rule| rule.enabled && matches(&rule.pattern, event, 0));
-        let targets = matching.flat_map(|rule| rule.targets.values());
+        let matching =
+            self.all.iter().filter(|(_, rule)| rule.enabled && patterns::matches(&rule.pattern, event, 0));
+        let region = event["region"].as_str().unwrap_or_default();
+        let targets =
+            matching.flat_map(|(name, rule)| rule.targets.values().map(move |target| (name, target)));
         targets
-            .filter_map(|target| {
-                let queue = target.arn.strip_prefix("arn:aws:sqs:")?.rsplit(':').next()?;
+            .filter_map(|(name, target)| {
                 Some(Delivery {
-                    queue: queue.to_owned(),
-                    body: event.to_string(),
+                    queue: target.arn.strip_prefix(SQS)?.rsplit(':').next()?.to_owned(),
+                    body: target.input.of(event, name, &arn(region, name))?,
                     group: target.group.clone(),
                 })
             })
             .collect()
-    }
-}
-
-/// Whether an event matches a pattern: each field of the pattern must be there with one of the values.
-fn matches(pattern: &Json, event: &Json, depth: usize) -> bool {
-    if depth > DEPTH_MAX {
-        return false;
-    }
-    match pattern {
-        Json::Object(fields) => fields.iter().all(|(name, wanted)| {
-            if name == "$or" {
-                return wanted
-                    .as_array()
-                    .is_some_and(|all| all.iter().any(|one| matches(one, event, depth + 1)));
-            }
-            match wanted {
-                Json::Array(values) => values.iter().any(|value| admits(value, event.get(name))),
-                nested => event.get(name).is_some_and(|found| matches(nested, found, depth + 1)),
-            }
-        }),
-        _ => false,
-    }
-}
-
-/// Whether a field has a value, or one of its values is it.
-fn admits(wanted: &Json, found: Option<&Json>) -> bool {
-    if let Some(exists) = wanted.get("exists").and_then(Json::as_bool) {
-        return found.is_some() == exists;
-    }
-    match found {
-        None => false,
-        Some(Json::Array(all)) => all.iter().any(|one| admits_one(wanted, one)),
-        Some(one) => admits_one(wanted, one),
-    }
-}
-
-fn admits_one(wanted: &Json, found: &Json) -> bool {
-    let Some((kind, value)) = wanted.as_object().and_then(|object| object.iter().next()) else {
-        return wanted == found;
-    };
-    let text = found.as_str();
-    match kind.as_str() {
-        "prefix" => text.zip(value.as_str()).is_some_and(|(text, prefix)| text.starts_with(prefix)),
-        "suffix" => text.zip(value.as_str()).is_some_and(|(text, suffix)| text.ends_with(suffix)),
-        "equals-ignore-case" => text.zip(value.as_str()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b)),
-        "wildcard" => text.zip(value.as_str()).is_some_and(|(text, glob)| super::ec2::like(glob, text)),
-        "anything-but" => match value {
-            Json::Array(all) => !all.contains(found),
-            Json::Object(_) => !admits_one(value, found),
-            one => one != found,
-        },
-        "numeric" => {
-            let (Some(number), Some(tests)) = (found.as_f64(), value.as_array()) else { return false };
-            tests.chunks(2).all(|test| match (test[0].as_str(), test.get(1).and_then(Json::as_f64)) {
-                (Some("="), Some(bound)) => number == bound,
-                (Some("<"), Some(bound)) => number < bound,
-                (Some("<="), Some(bound)) => number <= bound,
-                (Some(">"), Some(bound)) => number > bound,
-                (Some(">="), Some(bound)) => number >= bound,
-                _ => false,
-            })
-        }
-        _ => false,
     }
 }
 
@@ -188,6 +138,11 @@ pub(crate) fn administer(
     request: &Json,
     region: &str,
 ) -> Result<Json, Refusal> {
+    let bus = text(request, "EventBusName");
+    if !bus.is_empty() && bus.rsplit('/').next() != Some("default") {
+        let message = format!("Event bus {bus} does not exist: this region has the default one");
+        return Err(Refusal::new("ResourceNotFoundException", message));
+    }
     match action {
         "PutRule" => put_rule(rules, request, region),
         "DeleteRule" => {
@@ -218,8 +173,7 @@ pub(crate) fn administer(
         }
         "ListTargetsByRule" => {
             let rule = rules.named(text(request, "Rule"))?;
-            let all: Vec<_> =
-                rule.targets.iter().map(|(id, target)| json!({ "Id": id, "Arn": target.arn })).collect();
+            let all: Vec<_> = rule.targets.iter().map(|(id, target)| shown_target(id, target)).collect();
             Ok(json!({ "Targets": all }))
         }
         other => Err(Refusal::new("UnknownOperationException", format!("{other} is not known here"))),
@@ -238,18 +192,24 @@ fn no_rule(name: &str) -> Refusal {
     Refusal::new("ResourceNotFoundException", format!("Rule {name} does not exist on EventBus default."))
 }
 
+fn no_pattern(reason: &str) -> Refusal {
+    let message = format!("Event pattern is not valid. Reason: {reason}");
+    Refusal::new("InvalidEventPatternException", message)
+}
+
 fn put_rule(rules: &mut Rules, request: &Json, region: &str) -> Result<Json, Refusal> {
     let name = text(request, "Name");
     let pattern = request["EventPattern"].as_str().map(serde_json::from_str::<Json>);
     let pattern = match pattern {
-        Some(Ok(pattern)) if pattern.is_object() => pattern,
+        Some(Ok(pattern)) => {
+            patterns::check(&pattern).map_err(|reason| no_pattern(&reason))?;
+            pattern
+        }
         None => {
             let message = "this region knows rules with an EventPattern only";
             return Err(Refusal::new("ValidationException", message));
         }
-        Some(_) => {
-            return Err(Refusal::new("InvalidEventPatternException", "Event pattern is not valid."));
-        }
+        Some(Err(error)) => return Err(no_pattern(&error.to_string())),
     };
     if name.is_empty() || (rules.all.len() >= RULES_MAX && !rules.all.contains_key(name)) {
         let message = format!("a name, and at most {RULES_MAX} rules");
@@ -262,16 +222,67 @@ fn put_rule(rules: &mut Rules, request: &Json, region: &str) -> Result<Json, Ref
     Ok(json!({ "RuleArn": arn(region, name) }))
 }
 
+/// All targets, or none when one is wrong.
 fn put_targets(rule: &mut Rule, request: &Json) -> Result<Json, Refusal> {
+    let mut targets = rule.targets.clone();
     for target in request["Targets"].as_array().into_iter().flatten() {
-        let (Some(id), Some(arn)) = (target["Id"].as_str(), target["Arn"].as_str()) else { continue };
-        if rule.targets.len() >= TARGETS_MAX && !rule.targets.contains_key(id) {
-            return Err(Refusal::new("LimitExceededException", format!("at most {TARGETS_MAX} targets")));
-        }
+        let (Some(id), Some(arn)) = (target["Id"].as_str(), target["Arn"].as_str()) else {
+            return Err(wrong("a target has an Id and an Arn".to_owned()));
+        };
+        let Some(queue) = arn.strip_prefix(SQS) else {
+            return Err(wrong(format!("this region knows SQS queues as targets only, not {arn}")));
+        };
         let group = target["SqsParameters"]["MessageGroupId"].as_str().map(str::to_owned);
-        rule.targets.insert(id.to_owned(), Target { arn: arn.to_owned(), group });
+        if queue.ends_with(".fifo") && group.is_none() {
+            return Err(wrong(format!("Parameter(s) SqsParameters must be specified for target: {id}.")));
+        }
+        let input = Input::read(target).map_err(wrong)?;
+        let others = WITHOUT_EFFECT.iter().filter(|name| !target[**name].is_null());
+        let others = others.map(|name| ((*name).to_owned(), target[*name].clone())).collect();
+        targets.insert(id.to_owned(), Target { arn: arn.to_owned(), group, input, others });
     }
+    if targets.len() > TARGETS_MAX {
+        return Err(Refusal::new("LimitExceededException", format!("at most {TARGETS_MAX} targets")));
+    }
+    rule.targets = targets;
     Ok(json!({ "FailedEntryCount": 0, "FailedEntries": [] }))
+}
+
+fn wrong(message: String) -> Refusal {
+    Refusal::new("ValidationException", message)
+}
+
+/// What a call says and this region takes no notice of.
+pub(crate) fn ignored(action: &str, request: &Json) -> Vec<String> {
+    let said = |value: &Json| value.as_object().map(|fields| fields.keys().cloned().collect::<Vec<_>>());
+    match action {
+        "PutRule" => {
+            let read = ["Name", "EventPattern", "State", "Description", "EventBusName"];
+            let said = said(request).unwrap_or_default();
+            said.into_iter().filter(|name| !read.contains(&name.as_str())).collect()
+        }
+        "PutTargets" => {
+            let targets = request["Targets"].as_array().into_iter().flatten().enumerate();
+            let said = targets.flat_map(|(n, target)| {
+                said(target).unwrap_or_default().into_iter().map(move |name| (n + 1, name))
+            });
+            let unread = said.filter(|(_, name)| !READ.contains(&name.as_str()));
+            unread.map(|(n, name)| format!("Targets.{n}.{name}")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn shown_target(id: &str, target: &Target) -> Json {
+    let mut shown = json!({ "Id": id, "Arn": target.arn });
+    target.input.show(&mut shown);
+    if let Some(group) = &target.group {
+        shown["SqsParameters"] = json!({ "MessageGroupId": group });
+    }
+    for (name, value) in &target.others {
+        shown[name] = value.clone();
+    }
+    shown
 }
 
 fn shown(name: &str, rule: &Rule, arn: &str) -> Json {
@@ -304,27 +315,5 @@ mod tests {
         assert!((400..600).contains(&count(&|one| one.iter().any(|late| *late > 0))));
         assert!((EventTrouble { lost_per_mille: 1001, ..rough }).checked().is_err());
         assert!((EventTrouble { late_s: 901, ..rough }).checked().is_err());
-    }
-
-    #[test]
-    fn patterns_match_as_documented() {
-        let event =
-            json!({ "source": "aws.ec2", "detail": { "n": 7, "z": "us-east-1a", "tags": ["x", "y"] } });
-        for (pattern, expected) in [
-            (json!({ "source": ["aws.ec2", "other"] }), true),
-            (json!({ "source": ["other"] }), false),
-            (json!({ "source": [{ "prefix": "aws." }] }), true),
-            (json!({ "detail": { "n": [{ "numeric": [">", 5, "<", 8] }] } }), true),
-            (json!({ "detail": { "n": [{ "numeric": [">", 7] }] } }), false),
-            (json!({ "detail": { "z": [{ "anything-but": ["us-east-1b"] }] } }), true),
-            (json!({ "detail": { "z": [{ "anything-but": { "prefix": "us-" } }] } }), false),
-            (json!({ "detail": { "tags": ["y"] } }), true),
-            (json!({ "detail": { "absent": [{ "exists": false }] } }), true),
-            (json!({ "detail": { "absent": ["x"] } }), false),
-            (json!({ "$or": [{ "source": ["no"] }, { "detail": { "n": [7] } }] }), true),
-            (json!([]), false),
-        ] {
-            assert_eq!(matches(&pattern, &event, 0), expected, "{pattern}");
-        }
     }
 }

@@ -6,6 +6,7 @@ use perennial_workers::port::Tags;
 use perennial_workflows::model::aws::{InstanceId, InstanceState};
 use serde_json::{Value as Json, json};
 
+use super::public_parameters;
 use crate::world::{ApiError, Command, Invocation, SendCommand, World, rfc3339};
 
 /// The longest page of each list.
@@ -61,6 +62,18 @@ pub(crate) fn call(world: &mut World, now_ms: u64, action: &str, request: &Json)
         "DescribeInstanceInformation" => {
             world.advance(now_ms);
             information(world, request)
+        }
+        "GetParameter" => {
+            world.advance(now_ms);
+            public_parameters::one(world, request)
+        }
+        "GetParameters" => {
+            world.advance(now_ms);
+            Ok(public_parameters::some(world, request))
+        }
+        "GetParametersByPath" => {
+            world.advance(now_ms);
+            Ok(public_parameters::by_path(world, request))
         }
         other => Err(ApiError::new("UnknownOperationException", format!("{other} is not known here"))),
     }

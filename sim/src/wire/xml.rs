@@ -70,6 +70,17 @@ impl Element {
         self.inside(name, Self(items))
     }
 
+    /// The same, and no element at all for an empty list.
+    pub(crate) fn list_if_any(self, name: &'static str, items: impl IntoIterator<Item = Self>) -> Self {
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_some() { self.list(name, items) } else { self }
+    }
+
+    /// Whether it has a child of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
     /// A list in the form of most other services: one `member` each.
     pub(crate) fn members(self, name: &'static str, items: impl IntoIterator<Item = Self>) -> Self {
         let items = items.into_iter().map(|item| (Cow::Borrowed("member"), Node::Element(item))).collect();

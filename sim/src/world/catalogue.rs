@@ -8,9 +8,9 @@ use perennial_workflows::model::boot::Boots;
 use perennial_workflows::model::survey::TypeFacts;
 
 use super::settings::Capacity;
-use super::{ApiError, World};
+use super::{ApiError, World, instance_types};
 
-/// The types that are listed when a call names none. Others of the same form exist as well.
+/// The types that are listed when a call names none. All others of EC2's exist as well.
 pub const TYPES: [&str; 31] = [
     "c5.large",
     "c5.metal",
@@ -76,42 +76,51 @@ pub struct Gpu {
 }
 
 impl Shape {
-    /// The shape of a type such as `m6i.2xlarge`, or nothing when no family or no size has such a name.
+    /// The shape of a type such as `m6i.2xlarge`, or nothing when EC2 has no such type. Processors and memory
+    /// follow from the size: those of the first generations, of bare metal and of families with a ratio of
+    /// their own are near what EC2 has.
     #[must_use]
     pub fn of(instance_type: &str) -> Option<Self> {
         let (family, size) = instance_type.split_once('.')?;
-        let letters: &str = &family[..family.find(|c: char| c.is_ascii_digit())?];
-        let variant = family[letters.len()..].trim_start_matches(|c: char| c.is_ascii_digit());
-        if !variant.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        if !instance_types::exists(family, size) {
             return None;
         }
+        let letters: &str = &family[..family.find(|c: char| !c.is_ascii_lowercase())?];
+        let variant = family[letters.len()..].trim_start_matches(|c: char| c.is_ascii_digit());
         let mib_per_vcpu = match letters {
-            "c" | "inf" | "hpc" => 2_048,
-            "m" | "t" | "g" | "trn" | "mac" | "vt" => 4_096,
-            "r" | "i" | "d" | "h" | "z" | "p" | "dl" | "is" | "im" => 8_192,
+            "a" | "c" | "cc" | "inf" | "hpc" => 2_048,
+            "r" | "i" | "d" | "h" | "z" | "p" | "dl" | "is" | "im" | "cr" | "gr" | "hi" | "hs" => 8_192,
             "x" | "u" => 16_384,
-            _ => return None,
+            _ => 4_096,
         };
-        let burstable = letters == "t";
+        let burstable = letters == "t" && family != "t1";
         let (vcpus, memory_mib) = match size {
             "nano" if burstable => (2, 512),
             "micro" if burstable => (2, 1_024),
             "small" if burstable => (2, 2_048),
             "medium" if burstable => (2, 4_096),
             "large" if burstable => (2, 8_192),
+            "micro" => (1, 627),
+            "small" => (1, 1_740),
             "medium" => (1, mib_per_vcpu),
             "large" => (2, 2 * mib_per_vcpu),
             "xlarge" => (4, 4 * mib_per_vcpu),
             "metal" => (96, 96 * mib_per_vcpu),
             other => {
-                let times: u32 =
-                    other.strip_suffix("xlarge")?.parse().ok().filter(|n| (2..=112).contains(n))?;
+                let metal = other.strip_prefix("metal-").and_then(|size| size.strip_suffix("xl"));
+                let times: u32 = metal.or_else(|| other.strip_suffix("xlarge"))?.parse().ok()?;
                 (4 * times, 4 * times * mib_per_vcpu)
             }
         };
-        let arm =
-            variant.starts_with('g') && matches!(letters, "t" | "m" | "c" | "r" | "x" | "i" | "hpc" | "g");
-        let architecture = if arm || family == "a1" { "arm64" } else { "x86_64" };
+        let arm = variant.starts_with('g')
+            && matches!(letters, "t" | "m" | "c" | "r" | "x" | "i" | "im" | "is" | "hpc" | "g")
+            || matches!(family, "a1" | "p6e-gb200");
+        let architecture = match letters {
+            "mac" if family == "mac1" => "x86_64_mac",
+            "mac" => "arm64_mac",
+            _ if arm => "arm64",
+            _ => "x86_64",
+        };
         let gpu = match family {
             "g4dn" => Some(("T4", 16_384)),
             "g5" => Some(("A10G", 24_576)),
@@ -175,7 +184,9 @@ pub fn is_current(name: &str) -> bool {
     let generation = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let old = ["m", "c", "r"].iter().any(|family| name.strip_prefix(family) == Some(generation))
         && generation.starts_with(['1', '2', '3', '4']);
-    !old
+    let oldest =
+        ["t1.", "i2.", "g2.", "cc2.", "cr1.", "hs1.", "hi1."].iter().any(|old| name.starts_with(old));
+    !old && !oldest
 }
 
 /// One price of one pool.
@@ -313,7 +324,21 @@ mod tests {
             ("t3.micro", Some((2, 1_024, "x86_64"))),
             ("g5g.xlarge", Some((4, 16_384, "arm64"))),
             ("g5.xlarge", Some((4, 16_384, "x86_64"))),
+            ("m1.small", Some((1, 1_740, "x86_64"))),
+            ("t1.micro", Some((1, 627, "x86_64"))),
+            ("a1.medium", Some((1, 2_048, "arm64"))),
+            ("u-6tb1.metal", Some((96, 96 * 16_384, "x86_64"))),
+            ("c7i.metal-48xl", Some((192, 393_216, "x86_64"))),
+            ("is4gen.medium", Some((1, 8_192, "arm64"))),
+            ("mac2.metal", Some((96, 393_216, "arm64_mac"))),
             ("zz9.plural", None),
+            // Of the right form, and no types of EC2's.
+            ("m99.large", None),
+            ("m5.3xlarge", None),
+            ("c5.112xlarge", None),
+            ("t3.4xlarge", None),
+            ("p4d.large", None),
+            ("m6i.metal-2xl", None),
             ("m5.micro", None),
             ("m5", None),
             ("", None),

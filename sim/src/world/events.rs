@@ -3,6 +3,7 @@
 //! EventBridge is best effort and unordered; here the order is true and nothing is lost unless told so.
 //! Duplicates, loss and delay belong to the queue between the region and the product.
 
+use perennial_workers::port::SnapshotState;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, SnapshotId, VolumeId};
 use serde_json::{Value, json};
 
@@ -83,9 +84,10 @@ impl World {
         };
         let all: Vec<(String, String)> = ids.iter().map(one).collect();
         let Some(first) = ids.first().and_then(|id| self.snapshots.get(id)) else { return };
+        let has_failed = first.state == SnapshotState::Error;
         let mut detail = json!({
             "event": if is_set { "createSnapshots" } else { "createSnapshot" },
-            "result": "succeeded",
+            "result": if has_failed { "failed" } else { "succeeded" },
             "cause": "",
             "request-id": "",
             "startTime": rfc3339(first.started_at_ms),
@@ -93,7 +95,8 @@ impl World {
         });
         let kind = if is_set {
             let members = all.iter().map(|(snapshot, source)| {
-                json!({ "snapshot_id": snapshot, "source": source, "status": "completed" })
+                let status = if has_failed { "error" } else { "completed" };
+                json!({ "snapshot_id": snapshot, "source": source, "status": status })
             });
             detail["snapshots"] = members.collect();
             "EBS Multi-Volume Snapshots Completion Status"

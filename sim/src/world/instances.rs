@@ -14,7 +14,7 @@ use super::requests::{DeviceMapping, Placement, RunInstances, SpotKind};
 use super::settings::{Capacity, Span};
 use super::state::{Attachment, Instance, SpotRequest, Volume};
 use super::stops::{RESTART_AGAIN_MS, transition_reason};
-use super::{ApiError, Transition, World, ids_of, mismatch};
+use super::{ApiError, Transition, World, ids_of, mismatch, volume_types};
 
 /// The most instances of one call.
 const LAUNCH_MAX: usize = 1000;
@@ -185,6 +185,9 @@ impl World {
             return Err(ApiError::new("InvalidBlockDeviceMapping", "A device name is mapped twice"));
         }
         let devices = merged(&image.devices, &request.devices);
+        for mapping in &devices {
+            self.check_launch_volume(mapping, &root_device, root.size_gib)?;
+        }
         let Some(shape) = super::catalogue::Shape::of(&request.instance_type) else {
             let message = format!("Invalid value '{}' for InstanceType.", request.instance_type);
             return Err(ApiError::new("InvalidParameterValue", message));
@@ -316,6 +319,25 @@ impl World {
         }
     }
 
+    /// What the type of a launch's volume does not permit.
+    fn check_launch_volume(
+        &self,
+        mapping: &DeviceMapping,
+        root_device: &str,
+        root_gib: u32,
+    ) -> Result<(), ApiError> {
+        let kind = mapping.volume_type.as_deref().unwrap_or("gp3");
+        if mapping.throughput.is_some() && kind != "gp3" {
+            let device = &mapping.device;
+            let message = format!("throughput cannot be specified with the volumeType of device '{device}'");
+            return Err(ApiError::new("InvalidBlockDeviceMapping", message));
+        }
+        let of_snapshot = mapping.snapshot.as_ref().and_then(|id| self.snapshots.get(id)).map(|s| s.size_gib);
+        let usual = if mapping.device == root_device { Some(root_gib) } else { of_snapshot };
+        let size_gib = mapping.size_gib.or(usual).unwrap_or(1);
+        volume_types::check(kind, size_gib, mapping.iops, mapping.throughput)
+    }
+
     pub(super) fn check_quota(&self, market: Market, granted: usize) -> Result<(), ApiError> {
         let (limit, code) = match market {
             Market::Spot => (self.settings.spot_limit, "MaxSpotInstanceCountExceeded"),
@@ -364,6 +386,9 @@ impl World {
                 launch_index: launched.len() as u32,
                 transition_reason: String::new(),
                 protected: request.more.protected,
+                stop_protected: request.more.stop_protected,
+                monitoring: request.more.monitoring,
+                ebs_optimized: request.more.ebs_optimized,
                 metadata: request.more.metadata.clone(),
                 occupies: true,
                 running_since_ms: None,
@@ -567,6 +592,47 @@ impl World {
         self.known_instance(id)?;
         if let Some(instance) = self.instances.get_mut(id) {
             instance.protected = protected;
+        }
+        Ok(())
+    }
+
+    /// ModifyInstanceAttribute: `DisableApiStop`.
+    ///
+    /// # Errors
+    /// InvalidInstanceID.NotFound.
+    pub fn modify_stop_protection(
+        &mut self,
+        now_ms: u64,
+        id: &InstanceId,
+        protected: bool,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyInstanceAttribute")?;
+        self.known_instance(id)?;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.stop_protected = protected;
+        }
+        Ok(())
+    }
+
+    /// ModifyInstanceMetadataOptions: by EC2's names; those that are not given stay.
+    ///
+    /// # Errors
+    /// InvalidInstanceID.NotFound, IncorrectInstanceState for one that is over (a guess).
+    pub fn modify_metadata(
+        &mut self,
+        now_ms: u64,
+        id: &InstanceId,
+        options: BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        self.begin(now_ms, "ModifyInstanceMetadataOptions")?;
+        let state = self.known_instance(id)?.state;
+        if state.is_over() {
+            let message =
+                format!("The instance '{id}' is not in a state from which this is possible: {state}");
+            return Err(ApiError::new("IncorrectInstanceState", message));
+        }
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.metadata.extend(options);
         }
         Ok(())
     }

@@ -56,6 +56,13 @@ pub struct LaunchExtras {
     pub spot: SpotKind,
     pub behaviour: Behaviour,
     pub protected: bool,
+    /// `DisableApiStop`.
+    #[serde(default)]
+    pub stop_protected: bool,
+    #[serde(default)]
+    pub monitoring: bool,
+    #[serde(default)]
+    pub ebs_optimized: bool,
     pub metadata: BTreeMap<String, String>,
     /// The launch template and the version it was made from: what it says is in the other fields already, where
     /// the call came over the wire.
@@ -137,6 +144,10 @@ impl DeviceMapping {
             suppressed,
         } = other.clone();
         self.suppressed |= suppressed;
+        // What the image says of IOPS and throughput is for its own volume type (a guess).
+        if volume_type.is_some() && volume_type != self.volume_type {
+            (self.iops, self.throughput) = (None, None);
+        }
         self.snapshot = snapshot.or(self.snapshot.take());
         self.size_gib = size_gib.or(self.size_gib);
         self.volume_type = volume_type.or(self.volume_type.take());

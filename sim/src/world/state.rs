@@ -53,6 +53,15 @@ pub struct Instance {
     pub transition_reason: String,
     /// Whether the API may not terminate it (`DisableApiTermination`).
     pub protected: bool,
+    /// Whether the API may not stop it (`DisableApiStop`).
+    #[serde(default)]
+    pub stop_protected: bool,
+    /// Detailed monitoring; shown, nothing more.
+    #[serde(default)]
+    pub monitoring: bool,
+    /// Shown, nothing more.
+    #[serde(default)]
+    pub ebs_optimized: bool,
     /// `MetadataOptions`, kept and shown.
     pub metadata: BTreeMap<String, String>,
     /// Whether it counts against its pool; a stopped one does not.
@@ -218,6 +227,9 @@ pub struct Snapshot {
     pub description: String,
     pub started_at_ms: u64,
     pub completes_at_ms: u64,
+    /// Whether it ends in `error` then.
+    #[serde(default)]
+    pub fails: bool,
     pub visible_at_ms: u64,
     pub content: Vec<Record>,
     pub tags: Tags,
@@ -320,6 +332,9 @@ pub struct Template {
     pub created_at_ms: u64,
     /// Version 1 first.
     pub versions: Vec<BTreeMap<String, String>>,
+    /// By the version's number.
+    #[serde(default)]
+    pub descriptions: BTreeMap<usize, String>,
     pub default_version: usize,
     pub tags: Tags,
 }

@@ -48,6 +48,12 @@ impl World {
                 let message = format!("The instance '{id}' is not in a state from which it can be stopped.");
                 return Err(ApiError::new("IncorrectInstanceState", message));
             }
+            if instance.stop_protected {
+                let message = format!(
+                    "The instance '{id}' may not be stopped. Modify its 'disableApiStop' instance attribute and try again."
+                );
+                return Err(ApiError::new("OperationNotPermitted", message));
+            }
             if self.request_of(id).is_some_and(|request| request.kind == SpotKind::OneTime) {
                 let message = format!(
                     "You can't stop the Spot Instance '{id}' because it is associated with a one-time Spot Instance request. You can only stop Spot Instances associated with persistent Spot Instance requests."

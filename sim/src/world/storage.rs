@@ -9,10 +9,10 @@ use perennial_workers::port::{
 use perennial_workflows::model::aws::{ImageId, InstanceId, InstanceState, RootTaskId, SnapshotId, VolumeId};
 use perennial_workflows::model::volume::MappedVolume;
 
-use super::requests::DeviceMapping;
+use super::requests::{DeviceMapping, ModifyVolume};
 use super::settings::{Guest, Quotas, RootAdoption, RootFlag};
 use super::state::{Attachment, Image, RootTask, Snapshot, Volume};
-use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch};
+use super::{ApiError, GRAVEYARD_MAX, Transition, World, mismatch, volume_types};
 
 /// Between two snapshots of a volume (documented).
 const SNAPSHOT_PAUSE_MS: u64 = 15_000;
@@ -82,7 +82,7 @@ impl World {
     /// CreateVolume.
     ///
     /// # Errors
-    /// EC2's: idempotency, zone, snapshot unknown or pending, size.
+    /// EC2's: idempotency, zone, snapshot unknown or pending, size, and what the type does not permit.
     pub fn create_volume(&mut self, now_ms: u64, request: &VolumeRequest) -> Result<VolumeId, ApiError> {
         const ACTION: &str = "CreateVolume";
         self.begin(now_ms, ACTION)?;
@@ -115,6 +115,7 @@ impl World {
             }
             size => size,
         };
+        volume_types::check(&request.volume_type, size_gib, request.iops, request.throughput)?;
         let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
         self.volumes.insert(
@@ -774,6 +775,8 @@ impl World {
                 snapshot: (!is_root).then(|| id.clone()),
                 size_gib: Some(volume.size_gib),
                 volume_type: Some(volume.volume_type.clone()),
+                iops: volume.iops,
+                throughput: volume.throughput,
                 delete_on_termination: Some(attachment.delete_on_termination),
                 ..DeviceMapping::default()
             });
@@ -794,19 +797,18 @@ impl World {
     /// CopyVolumes: a new volume in the same zone with the present contents of the source.
     ///
     /// # Errors
-    /// IncorrectState, InvalidParameterValue for a smaller size, idempotency.
+    /// IncorrectState, InvalidParameterValue for a smaller size, what the type does not permit, idempotency.
     pub fn copy_volume(
         &mut self,
         now_ms: u64,
         source: &VolumeId,
-        size_gib: Option<u32>,
-        volume_type: Option<&str>,
+        change: &ModifyVolume,
         client_token: &str,
         tags: &Tags,
     ) -> Result<VolumeId, ApiError> {
         const ACTION: &str = "CopyVolumes";
         self.begin(now_ms, ACTION)?;
-        let parameters = format!("{source} {size_gib:?} {volume_type:?} {tags:?}");
+        let parameters = format!("{source} {change:?} {tags:?}");
         if let Some(id) = self.replayed(ACTION, "", client_token, &parameters)? {
             return VolumeId::parse(&id).map_err(|_| mismatch(client_token));
         }
@@ -814,11 +816,19 @@ impl World {
         if !matches!(found.state, VolumeState::Available | VolumeState::InUse) {
             return Err(ApiError::new("IncorrectState", format!("The volume '{source}' is not usable")));
         }
-        if size_gib.is_some_and(|size| size < found.size_gib) {
+        if change.size_gib.is_some_and(|size| size < found.size_gib) {
             let message = format!("The size of a volume must be at least {} GiB", found.size_gib);
             return Err(ApiError::new("InvalidParameterValue", message));
         }
         let mut copy = found.clone();
+        copy.size_gib = change.size_gib.unwrap_or(copy.size_gib);
+        if let Some(volume_type) = change.volume_type.as_ref().filter(|kind| **kind != copy.volume_type) {
+            copy.volume_type.clone_from(volume_type);
+            (copy.iops, copy.throughput) = (None, None);
+        }
+        copy.iops = change.iops.or(copy.iops);
+        copy.throughput = change.throughput.or(copy.throughput);
+        volume_types::check(&copy.volume_type, copy.size_gib, copy.iops, copy.throughput)?;
         let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
         copy.id = id.clone();
         copy.state = VolumeState::Creating;
@@ -827,10 +837,6 @@ impl World {
         copy.snapshot = None;
         copy.snapshot_taken_at_ms = None;
         copy.modification = None;
-        copy.size_gib = size_gib.unwrap_or(copy.size_gib);
-        if let Some(volume_type) = volume_type {
-            volume_type.clone_into(&mut copy.volume_type);
-        }
         copy.created_at_ms = self.now_ms;
         copy.visible_at_ms = self.known_at();
         copy.tags = tags.clone();
@@ -910,6 +916,7 @@ impl World {
         tags: &Tags,
     ) -> SnapshotId {
         let now_ms = self.now_ms;
+        let fails = self.is_to_fail(volume);
         let source = &self.volumes[volume];
         let (content, size_gib) = (source.content.clone(), source.size_gib);
         let (encrypted, product_codes) = (source.encrypted, source.product_codes.clone());
@@ -932,6 +939,7 @@ impl World {
                 description: description.to_owned(),
                 started_at_ms: now_ms,
                 completes_at_ms,
+                fails,
                 visible_at_ms,
                 content,
                 tags: tags.clone(),
@@ -943,20 +951,15 @@ impl World {
         id
     }
 
-    pub(super) fn snapshot_completes(&mut self, id: &SnapshotId) {
-        if let Some(snapshot) = self.snapshots.get_mut(id) {
-            snapshot.state = SnapshotState::Completed;
-        }
-    }
-
     /// A snapshot from which something can be made.
     pub(super) fn completed_snapshot(&self, id: &SnapshotId) -> Result<&Snapshot, ApiError> {
         let snapshot = self.known_snapshot(id)?;
-        if snapshot.state == SnapshotState::Completed {
-            Ok(snapshot)
-        } else {
-            Err(ApiError::new("IncorrectState", "Snapshot is in invalid state - pending"))
-        }
+        let state = match snapshot.state {
+            SnapshotState::Completed => return Ok(snapshot),
+            SnapshotState::Pending => "pending",
+            SnapshotState::Error => "error",
+        };
+        Err(ApiError::new("IncorrectState", format!("Snapshot is in invalid state - {state}")))
     }
 
     /// DeleteSnapshot.
@@ -1036,12 +1039,6 @@ impl World {
             },
         );
         id
-    }
-
-    pub(super) fn image_is_available(&mut self, id: &ImageId) {
-        if let Some(image) = self.images.get_mut(id) {
-            image.state = ImageState::Available;
-        }
     }
 
     /// DeregisterImage. Running instances go on; the snapshot stays.

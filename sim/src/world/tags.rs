@@ -81,6 +81,7 @@ impl World {
             .chain(of!(groups, "security-group"))
             .chain(of!(elastic, "elastic-ip"))
             .chain(of!(templates, "launch-template"))
+            .chain(of!(fleets, "fleet"))
     }
 
     fn tags_of(&mut self, id: &str) -> Result<&mut Tags, ApiError> {
@@ -100,6 +101,7 @@ impl World {
             "replacevol" => of!(root_tasks, "InvalidReplaceRootVolumeTaskId.NotFound"),
             "sg" => of!(groups, "InvalidGroup.NotFound"),
             "eipalloc" => of!(elastic, "InvalidAllocationID.NotFound"),
+            "fleet" => of!(fleets, "InvalidFleetId.NotFound"),
             "lt" => of!(templates, "InvalidLaunchTemplateId.NotFound"),
             _ => Err("InvalidID"),
         };

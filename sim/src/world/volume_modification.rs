@@ -8,19 +8,21 @@ use perennial_workers::port::VolumeState;
 use perennial_workflows::model::aws::VolumeId;
 
 use super::requests::ModifyVolume;
-use super::state::{Modification, ModificationState};
-use super::{ApiError, Transition, World};
+use super::state::{Dimensions, Modification, ModificationState, Volume};
+use super::{ApiError, Transition, World, volume_types};
 
 /// Between the beginnings of two modifications of a volume (EBS User Guide).
 const PAUSE_MS: u64 = 6 * 3_600_000;
-/// The largest volume (EBS User Guide, gp2 and gp3 until 2025; larger ones exist since).
-const SIZE_MAX_GIB: u32 = 65_536;
+/// What a volume gets that changes to a type with provisioned IOPS without naming them (EC2 API reference,
+/// ModifyVolume).
+const IOPS_BY_DEFAULT: u32 = 3_000;
 
 impl World {
     /// ModifyVolume.
     ///
     /// # Errors
     /// IncorrectState, InvalidParameterValue for a smaller size, InvalidParameterCombination for nothing,
+    /// those of what the type does not permit,
     /// IncorrectModificationState while the last is under way, VolumeModificationRateExceeded within six
     /// hours of it.
     pub fn modify_volume(
@@ -40,11 +42,12 @@ impl World {
             return Err(ApiError::new("InvalidParameterCombination", message));
         }
         let size_gib = change.size_gib.unwrap_or(volume.size_gib);
-        if size_gib < volume.size_gib || size_gib > SIZE_MAX_GIB {
-            let message =
-                format!("New size cannot be smaller than existing size or larger than {SIZE_MAX_GIB}");
+        if size_gib < volume.size_gib {
+            let message = "New size cannot be smaller than existing size";
             return Err(ApiError::new("InvalidParameterValue", message));
         }
+        let target = target(volume, size_gib, change);
+        volume_types::check(&target.1, target.0, target.2, target.3)?;
         if let Some(last) = &volume.modification {
             if last.stage != ModificationState::Completed {
                 let message = format!("Volume '{id}' is in modification state: {}", last.stage.as_str());
@@ -57,12 +60,6 @@ impl World {
             }
         }
         let original = (volume.size_gib, volume.volume_type.clone(), volume.iops, volume.throughput);
-        let target = (
-            size_gib,
-            change.volume_type.clone().unwrap_or_else(|| volume.volume_type.clone()),
-            change.iops.or(volume.iops),
-            change.throughput.or(volume.throughput),
-        );
         let modification = Modification {
             stage: ModificationState::Modifying,
             original,
@@ -95,4 +92,14 @@ impl World {
             ModificationState::Completed => {}
         }
     }
+}
+
+/// IOPS and throughput are kept with the type, and those of another type are its defaults.
+fn target(volume: &Volume, size_gib: u32, change: &ModifyVolume) -> Dimensions {
+    let kind = change.volume_type.clone().unwrap_or_else(|| volume.volume_type.clone());
+    let is_kept = kind == volume.volume_type;
+    let usual = matches!(kind.as_str(), "io1" | "io2").then_some(IOPS_BY_DEFAULT);
+    let iops = change.iops.or(if is_kept { volume.iops } else { usual });
+    let throughput = change.throughput.or(volume.throughput.filter(|_| is_kept));
+    (size_gib, kind, iops, throughput)
 }

@@ -2,7 +2,9 @@
 //!
 //! The region's clock stands still unless a test moves it.
 
+mod clients;
 mod lab;
+mod queues_and_rules;
 mod services;
 mod walk;
 
@@ -41,7 +43,7 @@ async fn an_error_has_ec2s_form_code_and_status() {
         ),
         ("Action=DescribeInstances&NextToken=x".to_owned(), 400, "InvalidNextToken"),
         ("Action=DescribeVolumes&VolumeId.1=vol-0123456789abcdef0".to_owned(), 400, "InvalidVolume.NotFound"),
-        ("Action=TerminateInstances".to_owned(), 400, "MissingParameter"),
+        ("Action=TerminateInstances".to_owned(), 400, "InvalidParameterCombination"),
         (format!("{run}&InstanceType=zz9.plural"), 400, "InvalidParameterValue"),
         (format!("{run}&InstanceType=c5.large"), 500, "InsufficientInstanceCapacity"),
         (format!("{run}&InstanceType=m5.large&DryRun=true"), 412, "DryRunOperation"),
@@ -425,7 +427,7 @@ async fn a_stopped_instance_can_get_another_root_and_a_persistent_request_launch
 async fn a_fleet_gives_what_there_is_and_says_what_there_is_not() {
     let lab = Lab::new().await;
     let data = format!("LaunchTemplateData.ImageId={IMAGE}&LaunchTemplateData.InstanceType=t3.micro");
-    let template = lab.ec2(&format!("Action=CreateLaunchTemplate&LaunchTemplateName=t&{data}")).await;
+    let template = lab.ec2(&format!("Action=CreateLaunchTemplate&LaunchTemplateName=tiny&{data}")).await;
     let template = template.one("launchTemplateId");
     lab.region("capacity", json!({ "type": "c5.large", "capacity": 0 })).await;
     lab.region("capacity", json!({ "type": "m5.large", "zone": ZONE, "capacity": 2 })).await;

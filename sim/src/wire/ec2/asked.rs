@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use perennial_workers::port::Tags;
 
 use super::super::params::Params;
+use super::super::public_parameters;
 use super::instances::with_template;
 use super::is_look;
 use crate::policy::Asked;
@@ -29,7 +30,7 @@ const MADE: &[(&str, &[&str])] = &[
 ];
 
 /// Looks whose objects a policy can name.
-const LOOKS_AT_OBJECTS: &[&str] = &["GetInstanceUefiData"];
+const LOOKS_AT_OBJECTS: &[&str] = &["GetConsoleOutput", "GetInstanceUefiData"];
 
 /// Parameters whose values are words of the caller's, whatever they look like.
 const WORDS: &[&str] = &["Tag", "Description", "ClientToken", "Name", "UserData", "Filter"];
@@ -69,6 +70,8 @@ pub(crate) fn asked(world: &World, action: &str, params: &Params) -> Result<Aske
         if root.scope("InstanceMarketOptions").text("MarketType") == Some("spot") {
             made.insert("spot-instances-request");
         }
+        let parameter = root.text("ImageId").and_then(|image| image.strip_prefix("resolve:ssm:"));
+        asked.named.extend(parameter.and_then(|name| public_parameters::image(world, name)));
         asked.key_pair = root.owned("KeyName");
         let profile = root.scope("IamInstanceProfile");
         let of_arn = |arn: String| arn.rsplit('/').next().unwrap_or_default().to_owned();

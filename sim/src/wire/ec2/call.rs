@@ -14,18 +14,35 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The tags a call puts on a kind of resource (`TagSpecification.N`).
-    pub(super) fn tags_for(&self, kind: &str) -> Result<Tags, ApiError> {
-        let mut tags = Tags::new();
-        for specification in self.params.each("TagSpecification") {
-            let named = specification.text("ResourceType");
-            let read = read_tags(&specification, "Tag")?;
-            if named == Some(kind) {
-                tags.extend(read);
-            }
-        }
+    /// The tags that a call puts on the one kind of resource that it makes (`TagSpecification.N`).
+    pub(super) fn tags_for(&self, kind: &'static str) -> Result<Tags, ApiError> {
+        let [tags] = specified_tags(&self.params, [kind])?;
         Ok(tags)
     }
+}
+
+/// The tags that a call puts on each of the kinds of resources that it makes. Other kinds are an error, and
+/// so is a specification without tags.
+pub(super) fn specified_tags<const KINDS: usize>(
+    params: &Scope<'_>,
+    kinds: [&'static str; KINDS],
+) -> Result<[Tags; KINDS], ApiError> {
+    let wrong = |message: String| ApiError::new("InvalidParameterValue", message);
+    let mut tags = [const { Tags::new() }; KINDS];
+    for specification in params.each("TagSpecification") {
+        let named = specification.text("ResourceType");
+        let named =
+            named.ok_or_else(|| wrong("Tag specification resource type must have a value".to_owned()))?;
+        let index = kinds.iter().position(|kind| *kind == named).ok_or_else(|| {
+            wrong(format!("'{named}' is not a valid taggable resource type for this operation."))
+        })?;
+        let read = read_tags(&specification, "Tag")?;
+        if read.is_empty() {
+            return Err(wrong("Tag specification must have at least one tag".to_owned()));
+        }
+        tags[index].extend(read);
+    }
+    Ok(tags)
 }
 
 /// `Tag.N.Key` and `Tag.N.Value`.

@@ -9,21 +9,37 @@ use crate::world::{ApiError, Gpu, Shape, TYPES, is_current};
 
 pub(super) fn describe_regions(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.begin_read(call.now_ms, "DescribeRegions")?;
+    let filters = Filters::read(&call.params)?;
     let region = &call.world.settings.region;
+    if let Some(other) = call.params.texts("RegionName").into_iter().find(|name| name != region) {
+        let message = format!("Invalid region provided: {other}");
+        return Err(ApiError::new("InvalidParameterValue", message));
+    }
+    let endpoint = format!("ec2.{region}.amazonaws.com");
+    let fields = |name: &str| match name {
+        "endpoint" => Some(vec![endpoint.clone()]),
+        "region-name" => Some(vec![region.clone()]),
+        "opt-in-status" => Some(vec!["opt-in-not-required".to_owned()]),
+        _ => None,
+    };
     let shown = Element::new()
         .with("regionName", region)
-        .with("regionEndpoint", format!("ec2.{region}.amazonaws.com"))
+        .with("regionEndpoint", &endpoint)
         .with("optInStatus", "opt-in-not-required");
-    Ok(Element::new().list("regionInfo", [shown]))
+    let found = filters.admit(&Default::default(), fields).then_some(shown);
+    Ok(Element::new().list("regionInfo", found))
 }
 
 pub(super) fn describe_zones(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.begin_read(call.now_ms, "DescribeAvailabilityZones")?;
-    let names = call.params.texts("ZoneName");
+    let (names, ids) = (call.params.texts("ZoneName"), call.params.texts("ZoneId"));
     let filters = Filters::read(&call.params)?;
     let zones = call.world.zones();
     if let Some(name) = names.iter().find(|name| !zones.iter().any(|zone| zone == *name)) {
         return Err(ApiError::new("InvalidParameterValue", format!("Invalid availability zone: [{name}]")));
+    }
+    if let Some(id) = ids.iter().find(|id| !zones.iter().any(|zone| show::zone_id(zone) == **id)) {
+        return Err(ApiError::new("InvalidParameterValue", format!("Invalid availability zone-id: [{id}]")));
     }
     let region = &call.world.settings.region;
     let mut found = Vec::new();
@@ -38,7 +54,8 @@ pub(super) fn describe_zones(call: &mut Call<'_>) -> Result<Element, ApiError> {
             _ => None,
         };
         if (names.is_empty() || names.contains(&zone.as_str()))
-            && filters.admit(&Default::default(), fields)?
+            && (ids.is_empty() || ids.contains(&show::zone_id(zone).as_str()))
+            && filters.admit(&Default::default(), fields)
         {
             found.push(
                 Element::new()
@@ -62,9 +79,14 @@ fn unknown_type(name: &str) -> ApiError {
     ApiError::new("InvalidInstanceType", message)
 }
 
-/// The types a call asks for; those of a list otherwise.
-fn asked(call: &Call<'_>, parameter: &str) -> Result<Vec<String>, ApiError> {
+/// The types a call asks for: by the parameter, or by name in a filter; those of a list otherwise.
+fn asked(call: &Call<'_>, parameter: &str, filters: &Filters) -> Result<Vec<String>, ApiError> {
     let asked = call.params.texts(parameter);
+    if asked.is_empty()
+        && let Some(named) = filters.named_types()
+    {
+        return Ok(named.into_iter().filter(|name| Shape::of(name).is_some()).collect());
+    }
     if let Some(name) = asked.iter().find(|name| Shape::of(name).is_none()) {
         return Err(unknown_type(name));
     }
@@ -76,8 +98,9 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
     call.world.begin_read(call.now_ms, "DescribeInstanceTypes")?;
     let filters = Filters::read(&call.params)?;
     let mut found = Vec::new();
-    for name in asked(call, "InstanceType")? {
+    for name in asked(call, "InstanceType", &filters)? {
         let Some(shape) = Shape::of(&name) else { continue };
+        let is_metal = name.contains(".metal");
         let fields = |filter: &str| {
             let one = |value: String| Some(vec![value]);
             match filter {
@@ -87,11 +110,24 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
                 "memory-info.size-in-mib" => one(shape.memory_mib.to_string()),
                 "processor-info.supported-architecture" => one(shape.architecture.to_owned()),
                 "supported-usage-class" => Some(vec!["on-demand".to_owned(), "spot".to_owned()]),
-                "bare-metal" => one(name.ends_with(".metal").to_string()),
+                "bare-metal" => one(is_metal.to_string()),
+                "burstable-performance-supported" => one(name.starts_with('t').to_string()),
+                "vcpu-info.default-cores" => one(shape.vcpus.div_ceil(2).to_string()),
+                "vcpu-info.default-threads-per-core" => one(shape.vcpus.min(2).to_string()),
+                "hypervisor" => Some((!is_metal).then(|| "nitro".to_owned()).into_iter().collect()),
+                "instance-storage-supported" | "free-tier-eligible" | "hibernation-supported" => {
+                    one("false".to_owned())
+                }
+                "auto-recovery-supported" => one("true".to_owned()),
+                "network-info.ena-support" => one("required".to_owned()),
+                "network-info.maximum-network-interfaces" => one("4".to_owned()),
+                "network-info.ipv4-addresses-per-interface" => one("15".to_owned()),
+                "supported-root-device-type" => one("ebs".to_owned()),
+                "supported-virtualization-type" => one("hvm".to_owned()),
                 _ => None,
             }
         };
-        if !filters.admit(&Default::default(), fields)? {
+        if !filters.admit(&Default::default(), fields) {
             continue;
         }
         let shown = Element::new()
@@ -101,8 +137,8 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
             .texts("supportedUsageClasses", ["on-demand", "spot"])
             .texts("supportedRootDeviceTypes", ["ebs"])
             .texts("supportedVirtualizationTypes", ["hvm"])
-            .with("bareMetal", name.ends_with(".metal"))
-            .with("hypervisor", "nitro")
+            .with("bareMetal", is_metal)
+            .maybe("hypervisor", (!is_metal).then_some("nitro"))
             .inside("processorInfo", Element::new().texts("supportedArchitectures", [shape.architecture]))
             .inside(
                 "vCpuInfo",
@@ -126,7 +162,7 @@ pub(super) fn describe_types(call: &mut Call<'_>) -> Result<Element, ApiError> {
             .with("autoRecoverySupported", true);
         found.push((name, shown));
     }
-    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 5, max: 100 }, found)?))
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds::strict(5, 100), found)?))
 }
 
 fn gpu_info(gpu: Gpu) -> Element {
@@ -189,7 +225,7 @@ pub(super) fn types_by_requirements(call: &mut Call<'_>) -> Result<Element, ApiE
             found.push((name.to_owned(), Element::new().with("instanceType", name)));
         }
     }
-    Ok(select::answer("instanceTypeSet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+    Ok(select::answer("instanceTypeSet", page(call, &Bounds::strict(1, 1000), found)?))
 }
 
 pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -218,7 +254,7 @@ pub(super) fn describe_offerings(call: &mut Call<'_>) -> Result<Element, ApiErro
                 "location" => Some(vec![location.clone()]),
                 _ => None,
             };
-            if offered && filters.admit(&Default::default(), fields)? {
+            if offered && filters.admit(&Default::default(), fields) {
                 let shown = Element::new()
                     .with("instanceType", &name)
                     .with("locationType", kind)
@@ -246,7 +282,7 @@ pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> 
     };
     let linux = products.is_empty() || products.iter().any(|product| product.starts_with("Linux/UNIX"));
     let mut found = Vec::new();
-    for name in asked(call, "InstanceType")?.into_iter().filter(|_| linux) {
+    for name in asked(call, "InstanceType", &filters)?.into_iter().filter(|_| linux) {
         for known in call.world.zones() {
             if zone.is_some_and(|zone| zone != known) || !call.world.offers(&name, &known) {
                 continue;
@@ -262,7 +298,7 @@ pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> 
                     "timestamp" => Some(vec![show::time(price.at_ms)]),
                     _ => None,
                 };
-                if filters.admit(&Default::default(), fields)? {
+                if filters.admit(&Default::default(), fields) {
                     let shown = Element::new()
                         .with("instanceType", &name)
                         .with("productDescription", "Linux/UNIX")
@@ -275,7 +311,7 @@ pub(super) fn describe_prices(call: &mut Call<'_>) -> Result<Element, ApiError> 
             }
         }
     }
-    Ok(select::answer("spotPriceHistorySet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+    Ok(select::answer("spotPriceHistorySet", page(call, &Bounds::strict(1, 1000), found)?))
 }
 
 pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -301,7 +337,7 @@ pub(super) fn placement_scores(call: &mut Call<'_>) -> Result<Element, ApiError>
         (false, best) => best.map(|(score, _)| of(*score)).into_iter().collect(),
     };
     let shown = shown.into_iter().enumerate().map(|(n, shown)| (format!("{n:03}"), shown)).collect();
-    Ok(select::answer("spotPlacementScoreSet", page(call, &Bounds { min: 10, max: 1000 }, shown)?))
+    Ok(select::answer("spotPlacementScoreSet", page(call, &Bounds::strict(10, 1000), shown)?))
 }
 
 fn resources(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
@@ -347,7 +383,7 @@ pub(super) fn describe_tags(call: &mut Call<'_>) -> Result<Element, ApiError> {
                 "value" => Some(vec![value.clone()]),
                 _ => None,
             };
-            if filters.admit(object.tags, fields)? {
+            if filters.admit(object.tags, fields) {
                 let shown = Element::new()
                     .with("resourceId", &object.id)
                     .with("resourceType", object.kind)

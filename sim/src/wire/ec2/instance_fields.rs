@@ -43,6 +43,9 @@ fn machine(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>
         .to_owned()),
         "instance-lifecycle" => maybe((instance.market == Market::Spot).then(|| "spot".to_owned())),
         "instance-type" => one(instance.instance_type.clone()),
+        "instance-status.reachability" | "system-status.reachability" => {
+            one(show::check_status(world.check_of(&instance.id)).1.to_owned())
+        }
         "instance-status.status" | "system-status.status" | "attached-ebs-status.status" => {
             one(show::check_status(world.check_of(&instance.id)).0.to_owned())
         }
@@ -55,7 +58,13 @@ fn machine(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>
         "virtualization-type" => one("hvm".to_owned()),
         "root-device-type" => one("ebs".to_owned()),
         "tenancy" => one("default".to_owned()),
-        "monitoring-state" => one("disabled".to_owned()),
+        "monitoring-state" => one(show::monitoring(instance).to_owned()),
+        "ebs-optimized" => one(instance.ebs_optimized.to_string()),
+        "hibernation-options.configured" | "enclave-options.enabled" => one("false".to_owned()),
+        "capacity-reservation-specification.capacity-reservation-preference" => one("open".to_owned()),
+        "ena-support" => {
+            maybe(world.image(&instance.image).map(|image| image.traits.ena_support.to_string()))
+        }
         "platform-details" => one("Linux/UNIX".to_owned()),
         "usage-operation" => one("RunInstances".to_owned()),
         // Nothing here has one.
@@ -94,6 +103,7 @@ fn launch(instance: &Instance, name: &str) -> Option<Vec<String>> {
         "client-token" => one(instance.client_token.clone()),
         "launch-time" => one(show::time(instance.launched_at_ms)),
         "state-reason-code" => maybe(instance.state_reason.clone()),
+        "state-reason-message" => maybe(instance.state_reason.as_deref().map(show::reason_message)),
         "spot-instance-request-id" => maybe(instance.spot_request.as_ref().map(ToString::to_string)),
         "iam-instance-profile.arn" => maybe(
             instance
@@ -128,6 +138,25 @@ fn network(world: &World, instance: &Instance, name: &str) -> Option<Vec<String>
             Some(interfaces().flat_map(|i| i.groups.iter().map(ToString::to_string)).collect())
         }
         "network-interface.network-interface-id" => Some(interfaces().map(|i| i.id.to_string()).collect()),
+        "network-interface.attachment.instance-owner-id" | "network-interface.owner-id" => {
+            Some(interfaces().map(|_| ACCOUNT.to_owned()).collect())
+        }
+        "network-interface.attachment.attachment-id" => {
+            Some(interfaces().filter_map(|i| i.attachment.as_ref()).map(|plug| plug.id.to_string()).collect())
+        }
+        "network-interface.attachment.device-index" => Some(
+            interfaces()
+                .filter_map(|i| i.attachment.as_ref())
+                .map(|plug| plug.device_index.to_string())
+                .collect(),
+        ),
+        "network-interface.availability-zone" => Some(interfaces().map(|i| i.zone.clone()).collect()),
+        "network-interface.description" => Some(interfaces().map(|i| i.description.clone()).collect()),
+        "network-interface.status" => Some(interfaces().map(|_| "in-use".to_owned()).collect()),
+        "network-interface.association.public-ip" | "network-interface.addresses.association.public-ip" => {
+            let public = interfaces().filter_map(|i| world.elastic_of(i.primary_ip));
+            Some(public.map(|elastic| elastic.address.to_string()).collect())
+        }
         "network-interface.mac-address" => Some(interfaces().map(|i| show::mac(i.primary_ip)).collect()),
         "network-interface.vpc-id" => Some(interfaces().map(|_| show::VPC.to_owned()).collect()),
         "network-interface.subnet-id" => Some(interfaces().map(|i| i.subnet.to_string()).collect()),

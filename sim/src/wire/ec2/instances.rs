@@ -1,4 +1,4 @@
-//! Instances, spot requests, launch templates, fleets.
+//! Instances and spot requests.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,31 @@ use perennial_workflows::model::aws::{
 };
 
 use super::super::params::{Params, Scope};
+use super::super::public_parameters;
 use super::super::xml::Element;
-use super::call::{Call, read_tags};
+use super::call::{Call, specified_tags};
 use super::instance_fields::field;
 use super::select::{self, Bounds, Filters, page};
 use super::show;
-use crate::world::state::{Instance, Template};
+use crate::world::state::Instance;
 use crate::world::{
-    ACCOUNT, ApiError, Behaviour, DeviceMapping, FleetRequest, LaunchExtras, LaunchTags, MoreInterface,
-    Placement, RunInstances, SpotKind, Termination, World,
+    ACCOUNT, ApiError, Behaviour, DeviceMapping, LaunchExtras, LaunchTags, MoreInterface, Placement,
+    RunInstances, SpotKind, Termination, World,
 };
 
 /// Bytes of user data before its encoding (EC2 User Guide).
 const USER_DATA_MAX: usize = 16 * 1024;
 
+/// Those that a call changes.
 fn instance_ids(call: &Call<'_>) -> Result<Vec<InstanceId>, ApiError> {
     let texts = call.params.texts("InstanceId");
     if texts.is_empty() {
-        return Err(ApiError::new("MissingParameter", "The request must contain the parameter InstanceId"));
+        return Err(ApiError::new("InvalidParameterCombination", "No instances specified"));
     }
-    select::ids(&texts, "InvalidInstanceID", InstanceId::parse)
+    let ids = select::ids(&texts, "InvalidInstanceID", InstanceId::parse)?;
+    let unknown: Vec<_> = ids.iter().filter(|id| call.world.instance(id).is_none()).collect();
+    // The world names the first only.
+    if unknown.len() > 1 { Err(no_instances(&unknown)) } else { Ok(ids) }
 }
 
 pub(super) fn run_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -36,15 +41,17 @@ pub(super) fn run_instances(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let ids = call.world.launch_instances(call.now_ms, &request)?;
     let first = call.world.instance(&ids[0]).expect("BUG: just launched");
     let reservation = first.reservation.clone();
-    Ok(reservation_of(call.world, &reservation, ids.iter().filter_map(|id| call.world.instance(id))))
+    let made = ids.iter().filter_map(|id| call.world.instance(id));
+    let made = made.map(|found| show::created(show::instance(call.world, found)));
+    Ok(reservation_of(&reservation, made))
 }
 
-fn reservation_of<'a>(world: &World, id: &str, instances: impl Iterator<Item = &'a Instance>) -> Element {
+fn reservation_of(id: &str, instances: impl Iterator<Item = Element>) -> Element {
     Element::new()
         .with("reservationId", id)
         .with("ownerId", ACCOUNT)
         .inside("groupSet", Element::new())
-        .list("instancesSet", instances.map(|found| show::instance(world, found)))
+        .list("instancesSet", instances)
 }
 
 /// The call's parameters over those of its launch template.
@@ -59,8 +66,15 @@ pub(super) fn with_template(world: &World, all: &Params) -> Result<Params, ApiEr
 }
 
 /// The parameters of one launch.
-fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
-    let image = select::id(params.required("ImageId")?, "InvalidAMIID", ImageId::parse)?;
+pub(super) fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
+    let image = match params.required("ImageId")?.strip_prefix("resolve:ssm:") {
+        None => params.required("ImageId")?.to_owned(),
+        Some(name) => public_parameters::image(world, name).ok_or_else(|| {
+            let message = format!("Invalid value '{name}' for the parameter resolve:ssm");
+            ApiError::new("InvalidParameterValue", message)
+        })?,
+    };
+    let image = select::id(&image, "InvalidAMIID", ImageId::parse)?;
     let zone = params.scope("Placement").owned("AvailabilityZone");
     let (placement, keeps_interface, interfaces) = placement(world, params, zone.as_deref())?;
     let options = params.scope("InstanceMarketOptions");
@@ -84,10 +98,7 @@ fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
         }
         Some(other) => return Err(bad("InstanceInterruptionBehavior", other)),
     };
-    let metadata = params.scope("MetadataOptions");
-    let metadata = ["HttpTokens", "HttpEndpoint", "HttpPutResponseHopLimit", "InstanceMetadataTags"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), metadata.owned(name)?)));
+    let metadata = metadata_options(&params.scope("MetadataOptions"))?;
     let profile = params.scope("IamInstanceProfile");
     let count_min = params.number("MinCount")?.unwrap_or(1);
     let count_max = params.number("MaxCount")?.unwrap_or(count_min);
@@ -117,7 +128,10 @@ fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
             spot: kind,
             behaviour,
             protected: params.is_set("DisableApiTermination")?,
-            metadata: metadata.collect(),
+            stop_protected: params.is_set("DisableApiStop")?,
+            monitoring: params.is_set("Monitoring.Enabled")?,
+            ebs_optimized: params.is_set("EbsOptimized")?,
+            metadata,
             template: None,
             keeps_interface,
             interfaces,
@@ -125,7 +139,74 @@ fn launch(world: &World, params: &Scope<'_>) -> Result<RunInstances, ApiError> {
     })
 }
 
-fn bad(name: &str, value: &str) -> ApiError {
+/// The options of the metadata service, by their names.
+fn metadata_options(options: &Scope<'_>) -> Result<BTreeMap<String, String>, ApiError> {
+    let switch = ["enabled", "disabled"];
+    let mut said = BTreeMap::new();
+    for (name, words) in [
+        ("HttpTokens", ["optional", "required"]),
+        ("HttpEndpoint", switch),
+        ("InstanceMetadataTags", switch),
+        ("HttpProtocolIpv6", switch),
+    ] {
+        if let Some(word) = options.owned(name) {
+            if !words.contains(&word.as_str()) {
+                return Err(bad(name, &word));
+            }
+            said.insert(name.to_owned(), word);
+        }
+    }
+    let hops = "HttpPutResponseHopLimit";
+    if let Some(limit) = options.number::<u32>(hops)? {
+        // EC2 API reference: 1 to 64.
+        if !(1..=64).contains(&limit) {
+            return Err(bad(hops, &limit.to_string()));
+        }
+        said.insert(hops.to_owned(), limit.to_string());
+    }
+    Ok(said)
+}
+
+pub(super) fn modify_metadata_options(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    let options = metadata_options(&call.params)?;
+    call.world.modify_metadata(call.now_ms, &id, options)?;
+    let instance = call.world.instance(&id).ok_or_else(|| no_instance(&id))?;
+    // A describe shows it as `applied` at once.
+    let shown = show::metadata_options(instance, "pending");
+    Ok(Element::new().with("instanceId", &id).inside("instanceMetadataOptions", shown))
+}
+
+/// The guest of this model writes one line when it starts.
+pub(super) fn console_output(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = select::id(call.params.required("InstanceId")?, "InvalidInstanceID", InstanceId::parse)?;
+    call.params.text("Latest");
+    call.world.begin_read(call.now_ms, "GetConsoleOutput")?;
+    let now_ms = call.world.now_ms();
+    let instance = call.world.instance(&id).filter(|found| found.visible_at_ms <= now_ms);
+    let instance = instance.ok_or_else(|| no_instance(&id))?;
+    let line =
+        instance.ever_ran.then(|| format!("[    0.000000] {id} of a simulated region has started\r\n"));
+    let line = line.map(|line| base64::engine::general_purpose::STANDARD.encode(line));
+    let at_ms = instance.running_since_ms.unwrap_or(instance.launched_at_ms);
+    Ok(Element::new().with("instanceId", &id).with("timestamp", show::time(at_ms)).maybe("output", line))
+}
+
+/// There are none: a launch takes any name.
+pub(super) fn describe_key_pairs(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    call.world.begin_read(call.now_ms, "DescribeKeyPairs")?;
+    Filters::read(&call.params)?;
+    call.params.text("IncludePublicKey");
+    for (parameter, what) in [("KeyName", "key pair"), ("KeyPairId", "key pair ID")] {
+        if let Some(named) = call.params.texts(parameter).first() {
+            let message = format!("The {what} '{named}' does not exist");
+            return Err(ApiError::new("InvalidKeyPair.NotFound", message));
+        }
+    }
+    Ok(Element::new().list("keySet", []))
+}
+
+pub(super) fn bad(name: &str, value: &str) -> ApiError {
     ApiError::new("InvalidParameterValue", format!("Invalid value '{value}' for {name}."))
 }
 
@@ -141,18 +222,9 @@ fn user_data(text: &str) -> Result<String, ApiError> {
 }
 
 fn launch_tags(params: &Scope<'_>) -> Result<LaunchTags, ApiError> {
-    let mut tags = LaunchTags::default();
-    for specification in params.each("TagSpecification") {
-        let read = read_tags(&specification, "Tag")?;
-        match specification.required("ResourceType")? {
-            "instance" => tags.instance.extend(read),
-            "volume" => tags.volume.extend(read),
-            "network-interface" => tags.interface.extend(read),
-            "spot-instances-request" => tags.spot_request.extend(read),
-            other => return Err(bad("ResourceType", other)),
-        }
-    }
-    Ok(tags)
+    let kinds = ["instance", "volume", "network-interface", "spot-instances-request"];
+    let [instance, volume, interface, spot_request] = specified_tags(params, kinds)?;
+    Ok(LaunchTags { instance, volume, interface, spot_request })
 }
 
 /// One block device; nothing for those that are not volumes.
@@ -266,14 +338,16 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
     call.world.begin_read(call.now_ms, "DescribeInstances")?;
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
-    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
-        return Err(no_instance(id));
+    let is_unknown = |id: &&InstanceId| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).collect();
+    if !unknown.is_empty() {
+        return Err(no_instances(&unknown));
     }
     let mut found = Vec::new();
     for instance in call.world.all_instances() {
         if instance.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&instance.id))
-            && filters.admit(&instance.tags, |name| field(call.world, instance, name))?
+            && filters.admit(&instance.tags, |name| field(call.world, instance, name))
         {
             found.push((instance.id.to_string(), instance));
         }
@@ -291,12 +365,24 @@ pub(super) fn describe_instances(call: &mut Call<'_>) -> Result<Element, ApiErro
         reservations[index].1.push(instance);
     }
     let world = &*call.world;
-    let items = reservations.into_iter().map(|(id, all)| reservation_of(world, id, all.into_iter()));
+    let items = reservations
+        .into_iter()
+        .map(|(id, all)| reservation_of(id, all.into_iter().map(|found| show::instance(world, found))));
     Ok(select::answer("reservationSet", (items.collect(), next)))
 }
 
 fn no_instance(id: &InstanceId) -> ApiError {
-    ApiError::new("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
+    no_instances(&[id])
+}
+
+/// All that are unknown, in one error.
+fn no_instances(ids: &[&InstanceId]) -> ApiError {
+    let names: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+    let message = match names[..] {
+        [one] => format!("The instance ID '{one}' does not exist"),
+        _ => format!("The instance IDs '{}' do not exist", names.join(", ")),
+    };
+    ApiError::new("InvalidInstanceID.NotFound", message)
 }
 
 fn changes(call: &Call<'_>, ids: &[InstanceId], before: &[InstanceState]) -> Element {
@@ -356,8 +442,10 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let now_ms = call.world.now_ms();
     let all = call.params.is_set("IncludeAllInstances")?;
     let filters = Filters::read(&call.params)?;
-    if let Some(id) = ids.iter().find(|id| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms)) {
-        return Err(no_instance(id));
+    let is_unknown = |id: &&InstanceId| call.world.instance(id).is_none_or(|i| i.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).collect();
+    if !unknown.is_empty() {
+        return Err(no_instances(&unknown));
     }
     let mut found = Vec::new();
     for instance in call.world.all_instances() {
@@ -368,7 +456,7 @@ pub(super) fn describe_status(call: &mut Call<'_>) -> Result<Element, ApiError> 
             continue;
         }
         let check = || show::check(call.world.check_of(&instance.id), instance.impaired_since_ms);
-        if !filters.admit(&instance.tags, |name| field(call.world, instance, name))? {
+        if !filters.admit(&instance.tags, |name| field(call.world, instance, name)) {
             continue;
         }
         found.push((
@@ -408,9 +496,17 @@ pub(super) fn modify_attribute(call: &mut Call<'_>) -> Result<Element, ApiError>
         call.world.modify_protection(call.now_ms, &id, value)?;
         return Ok(Element::done());
     }
+    let stop = match (call.params.flag("DisableApiStop.Value")?, call.params.text("Attribute")) {
+        (None, Some("disableApiStop")) => call.params.flag("Value")?,
+        (value, _) => value,
+    };
+    if let Some(value) = stop {
+        call.world.modify_stop_protection(call.now_ms, &id, value)?;
+        return Ok(Element::done());
+    }
     Err(ApiError::new(
         "Unsupported",
-        "this region modifies block device mappings and disableApiTermination only",
+        "this region modifies block device mappings, disableApiTermination and disableApiStop only",
     ))
 }
 
@@ -434,8 +530,8 @@ pub(super) fn describe_attribute(call: &mut Call<'_>) -> Result<Element, ApiErro
             answer.inside("instanceInitiatedShutdownBehavior", value("stop".to_owned()))
         }
         "sourceDestCheck" => answer.inside("sourceDestCheck", value("true".to_owned())),
-        "ebsOptimized" => answer.inside("ebsOptimized", value("false".to_owned())),
-        "disableApiStop" => answer.inside("disableApiStop", value("false".to_owned())),
+        "ebsOptimized" => answer.inside("ebsOptimized", value(instance.ebs_optimized.to_string())),
+        "disableApiStop" => answer.inside("disableApiStop", value(instance.stop_protected.to_string())),
         "kernel" => answer.inside("kernel", Element::new()),
         "ramdisk" => answer.inside("ramdisk", Element::new()),
         "sriovNetSupport" => answer.inside("sriovNetSupport", Element::new()),
@@ -488,7 +584,7 @@ pub(super) fn describe_spot_requests(call: &mut Call<'_>) -> Result<Element, Api
         };
         if request.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&request.id))
-            && filters.admit(&request.tags, fields)?
+            && filters.admit(&request.tags, fields)
         {
             found.push((request.id.to_string(), show::spot_request(call.world, request)));
         }
@@ -513,227 +609,4 @@ pub(super) fn cancel_spot_requests(call: &mut Call<'_>) -> Result<Element, ApiEr
         Some(Element::new().with("spotInstanceRequestId", id).with("state", &request.state))
     });
     Ok(Element::new().list("spotInstanceRequestSet", items))
-}
-
-pub(super) fn create_template(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    let name = call.params.required("LaunchTemplateName")?;
-    let tags = call.tags_for("launch-template")?;
-    let parameters = call.all.below("LaunchTemplateData.");
-    if parameters.is_empty() {
-        return Err(ApiError::new(
-            "MissingParameter",
-            "The request must contain the parameter LaunchTemplateData",
-        ));
-    }
-    let id = call.world.create_template(call.now_ms, name, parameters, &tags)?;
-    let template = call.world.template(Some(&id), None)?;
-    Ok(Element::new().inside("launchTemplate", show::template(template)))
-}
-
-fn template_of<'a>(call: &'a Call<'_>) -> Result<&'a Template, ApiError> {
-    call.world.template(call.params.text("LaunchTemplateId"), call.params.text("LaunchTemplateName"))
-}
-
-pub(super) fn create_template_version(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    let id = template_of(call)?.id.clone();
-    let parameters = call.all.below("LaunchTemplateData.");
-    let number = call.world.create_template_version(call.now_ms, &id, parameters)?;
-    Ok(Element::new().inside("launchTemplateVersion", template_version(template_of(call)?, number)))
-}
-
-fn template_version(template: &Template, number: usize) -> Element {
-    let data = number.checked_sub(1).and_then(|index| template.versions.get(index));
-    Element::new()
-        .with("launchTemplateId", &template.id)
-        .with("launchTemplateName", &template.name)
-        .with("versionNumber", number)
-        .with("createTime", show::time(template.created_at_ms))
-        .with("defaultVersion", number == template.default_version)
-        .inside("launchTemplateData", data.map(|data| template_data(data, "")).unwrap_or_default())
-}
-
-/// The parameters of a template below a prefix, as a describe shows them: `BlockDeviceMapping.1.Ebs` is there
-/// `blockDeviceMappingSet`, `item`, `ebs`.
-fn template_data(data: &BTreeMap<String, String>, prefix: &str) -> Element {
-    let rest: Vec<_> =
-        data.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value))).collect();
-    let mut names: Vec<&str> =
-        rest.iter().map(|(key, _)| key.split_once('.').map_or(*key, |(name, _)| name)).collect();
-    // The tenth of a list comes after the second.
-    names.sort_by_key(|name| (name.len(), *name));
-    names.dedup();
-    let is_list = |name: &str| {
-        let below = format!("{name}.");
-        let mut keys = rest.iter().filter_map(|(key, _)| key.strip_prefix(&below));
-        keys.next().is_some_and(|key| key.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    names.into_iter().fold(Element::new(), |element, name| {
-        let shown = match name {
-            _ if name.starts_with(|c: char| c.is_ascii_digit()) => "item".to_owned(),
-            "SecurityGroupId" if prefix.starts_with("NetworkInterface.") => "groupSet".to_owned(),
-            _ => {
-                let (first, others) = name.split_at(1);
-                let set = if is_list(name) { "Set" } else { "" };
-                format!("{}{others}{set}", first.to_ascii_lowercase())
-            }
-        };
-        match data.get(&format!("{prefix}{name}")) {
-            Some(value) => element.text(shown, value),
-            None => element.inside(shown, template_data(data, &format!("{prefix}{name}."))),
-        }
-    })
-}
-
-pub(super) fn delete_template(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    let id = template_of(call)?.id.clone();
-    let gone = call.world.delete_template(call.now_ms, &id)?;
-    Ok(Element::new().inside("launchTemplate", show::template(&gone)))
-}
-
-pub(super) fn describe_templates(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.begin_read(call.now_ms, "DescribeLaunchTemplates")?;
-    let (ids, names) = (call.params.texts("LaunchTemplateId"), call.params.texts("LaunchTemplateName"));
-    let filters = Filters::read(&call.params)?;
-    for id in &ids {
-        call.world.template(Some(id), None)?;
-    }
-    for name in &names {
-        call.world.template(None, Some(name))?;
-    }
-    let mut found = Vec::new();
-    for template in call.world.all_templates() {
-        let fields = |name: &str| match name {
-            "launch-template-name" => Some(vec![template.name.clone()]),
-            "create-time" => Some(vec![show::time(template.created_at_ms)]),
-            _ => None,
-        };
-        if (ids.is_empty() || ids.contains(&template.id.as_str()))
-            && (names.is_empty() || names.contains(&template.name.as_str()))
-            && filters.admit(&template.tags, fields)?
-        {
-            found.push((template.id.clone(), show::template(template)));
-        }
-    }
-    Ok(select::answer("launchTemplates", page(call, &Bounds { min: 1, max: 200 }, found)?))
-}
-
-pub(super) fn describe_template_versions(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    call.world.begin_read(call.now_ms, "DescribeLaunchTemplateVersions")?;
-    let template = template_of(call)?;
-    let asked = call.params.texts("LaunchTemplateVersion");
-    let wanted = |number: usize| {
-        asked.is_empty()
-            || asked.iter().any(|asked| match *asked {
-                "$Latest" => number == template.versions.len(),
-                "$Default" => number == template.default_version,
-                other => other.parse() == Ok(number),
-            })
-    };
-    let found = (1..=template.versions.len()).filter(|number| wanted(*number));
-    let items = found.map(|number| (format!("{number:010}"), template_version(template, number))).collect();
-    Ok(select::answer("launchTemplateVersionSet", page(call, &Bounds { min: 1, max: 200 }, items)?))
-}
-
-pub(super) fn create_fleet(call: &mut Call<'_>) -> Result<Element, ApiError> {
-    if call.params.text("Type") != Some("instant") {
-        return Err(ApiError::new("Unsupported", "this region knows fleets of type instant only"));
-    }
-    let capacity = call.params.scope("TargetCapacitySpecification");
-    let target: u32 = capacity
-        .number("TotalTargetCapacity")?
-        .ok_or_else(|| ApiError::new("MissingParameter", "TotalTargetCapacity is missing"))?;
-    let market = capacity.text("DefaultTargetCapacityType").unwrap_or("on-demand");
-    let options = match market {
-        "spot" => call.params.scope("SpotOptions"),
-        _ => call.params.scope("OnDemandOptions"),
-    };
-    let (mut launches, mut overrides) = (Vec::new(), Vec::new());
-    for config in call.params.each("LaunchTemplateConfigs") {
-        let said = config.scope("LaunchTemplateSpecification");
-        let template = call.world.template(said.text("LaunchTemplateId"), said.text("LaunchTemplateName"))?;
-        let version = template.version(said.text("Version"))?;
-        let mut each = config.each("Overrides");
-        if each.is_empty() {
-            each.push(config.scope("Overrides.0"));
-        }
-        for one in each {
-            let launch = fleet_launch(call, version, &one, market)?;
-            overrides.push(
-                Element::new()
-                    .inside(
-                        "launchTemplateSpecification",
-                        Element::new()
-                            .with("launchTemplateId", &template.id)
-                            .with("version", said.text("Version").unwrap_or("1")),
-                    )
-                    .inside(
-                        "overrides",
-                        Element::new()
-                            .with("instanceType", &launch.instance_type)
-                            .maybe("subnetId", one.text("SubnetId"))
-                            .maybe("availabilityZone", one.text("AvailabilityZone")),
-                    ),
-            );
-            launches.push(launch);
-        }
-    }
-    let request = FleetRequest {
-        client_token: call.params.owned("ClientToken").unwrap_or_default(),
-        target,
-        least: options.number("MinTargetCapacity")?.unwrap_or(0),
-        overrides: launches,
-    };
-    let fleet = call.world.create_fleet(call.now_ms, &request)?;
-    let errors = fleet.refused.iter().map(|(index, refusal)| {
-        Element::new()
-            .inside("launchTemplateAndOverrides", overrides[*index].clone())
-            .with("lifecycle", market)
-            .with("errorCode", &refusal.code)
-            .with("errorMessage", &refusal.message)
-    });
-    let instances =
-        fleet.launched.iter().filter(|(index, _)| *index < overrides.len()).map(|(index, ids)| {
-            Element::new()
-                .inside("launchTemplateAndOverrides", overrides[*index].clone())
-                .with("lifecycle", market)
-                .texts("instanceIds", ids)
-                .with("instanceType", &request.overrides[*index].instance_type)
-        });
-    Ok(Element::new().with("fleetId", &fleet.id).list("errorSet", errors).list("fleetInstanceSet", instances))
-}
-
-/// The launch of one override: the template's parameters with the override's over them.
-fn fleet_launch(
-    call: &Call<'_>,
-    template: &BTreeMap<String, String>,
-    one: &Scope<'_>,
-    market: &str,
-) -> Result<RunInstances, ApiError> {
-    let mut said = BTreeMap::new();
-    for (from, to) in [
-        ("InstanceType", "InstanceType"),
-        ("SubnetId", "SubnetId"),
-        ("ImageId", "ImageId"),
-        ("AvailabilityZone", "Placement.AvailabilityZone"),
-    ] {
-        if let Some(value) = one.text(from) {
-            said.insert(to.to_owned(), value.to_owned());
-        }
-    }
-    if market == "spot" {
-        said.insert("InstanceMarketOptions.MarketType".to_owned(), "spot".to_owned());
-        if let Some(price) = one.text("MaxPrice") {
-            said.insert("InstanceMarketOptions.SpotOptions.MaxPrice".to_owned(), price.to_owned());
-        }
-    }
-    let merged = Params::from(said).over(template);
-    let mut launch = launch(call.world, &merged.root())?;
-    let market = if market == "spot" { Market::Spot } else { Market::OnDemand };
-    launch.market = market;
-    for specification in call.params.each("TagSpecification") {
-        if specification.text("ResourceType") == Some("instance") {
-            launch.tags.instance.extend(read_tags(&specification, "Tag")?);
-        }
-    }
-    Ok(launch)
 }

@@ -5,7 +5,9 @@
 //! | `asked` | what a call asks for, as policies look at it |
 //! | `call` | a call under way, and its tags |
 //! | `select` | filters, pages, ids |
-//! | `instances` | instances, spot requests, fleets, launch templates |
+//! | `filters` | the names of filters |
+//! | `instances` | instances, spot requests |
+//! | `fleets` | fleets, launch templates |
 //! | `instance_fields` | fields that filters of DescribeInstances compare |
 //! | `storage` | volumes, snapshots, images, root replacement |
 //! | `network` | interfaces, addresses, groups, subnets |
@@ -15,6 +17,8 @@
 mod asked;
 mod call;
 mod catalogue;
+mod filters;
+mod fleets;
 mod instance_fields;
 mod instances;
 mod network;
@@ -46,10 +50,10 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("AttachVolume", storage::attach_volume),
     ("CancelSpotInstanceRequests", instances::cancel_spot_requests),
     ("CopyVolumes", storage::copy_volumes),
-    ("CreateFleet", instances::create_fleet),
+    ("CreateFleet", fleets::create_fleet),
     ("CreateImage", storage::create_image),
-    ("CreateLaunchTemplate", instances::create_template),
-    ("CreateLaunchTemplateVersion", instances::create_template_version),
+    ("CreateLaunchTemplate", fleets::create_template),
+    ("CreateLaunchTemplateVersion", fleets::create_template_version),
     ("CreateNetworkInterface", network::create_interface),
     ("CreateReplaceRootVolumeTask", storage::replace_root),
     ("CreateSecurityGroup", network::create_group),
@@ -57,7 +61,8 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("CreateSnapshots", storage::create_snapshots),
     ("CreateTags", catalogue::create_tags),
     ("CreateVolume", storage::create_volume),
-    ("DeleteLaunchTemplate", instances::delete_template),
+    ("DeleteFleets", fleets::delete_fleets),
+    ("DeleteLaunchTemplate", fleets::delete_template),
     ("DeleteNetworkInterface", network::delete_interface),
     ("DeleteSecurityGroup", network::delete_group),
     ("DeleteSnapshot", storage::delete_snapshot),
@@ -66,6 +71,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DeregisterImage", storage::deregister_image),
     ("DescribeAddresses", network::describe_addresses),
     ("DescribeAvailabilityZones", catalogue::describe_zones),
+    ("DescribeFleets", fleets::describe_fleets),
     ("DescribeImageAttribute", storage::describe_image_attribute),
     ("DescribeImages", storage::describe_images),
     ("DescribeInstanceAttribute", instances::describe_attribute),
@@ -73,8 +79,10 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DescribeInstanceTypeOfferings", catalogue::describe_offerings),
     ("DescribeInstanceTypes", catalogue::describe_types),
     ("DescribeInstances", instances::describe_instances),
-    ("DescribeLaunchTemplateVersions", instances::describe_template_versions),
-    ("DescribeLaunchTemplates", instances::describe_templates),
+    ("DescribeKeyPairs", instances::describe_key_pairs),
+    ("DescribeLaunchTemplateVersions", fleets::describe_template_versions),
+    ("DescribeLaunchTemplates", fleets::describe_templates),
+    ("DescribeNetworkInterfaceAttribute", network::describe_interface_attribute),
     ("DescribeNetworkInterfaces", network::describe_interfaces),
     ("DescribeRegions", catalogue::describe_regions),
     ("DescribeReplaceRootVolumeTasks", storage::describe_root_tasks),
@@ -86,6 +94,7 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DescribeSubnets", network::describe_subnets),
     ("DescribeTags", catalogue::describe_tags),
     ("DescribeVolumeAttribute", storage::describe_volume_attribute),
+    ("DescribeVolumeStatus", storage::describe_volume_status),
     ("DescribeVolumes", storage::describe_volumes),
     ("DescribeVolumesModifications", storage::describe_modifications),
     ("DescribeVpcAttribute", network::describe_vpc_attribute),
@@ -93,10 +102,13 @@ const ACTIONS: &[(&str, Handler)] = &[
     ("DetachNetworkInterface", network::detach_interface),
     ("DetachVolume", storage::detach_volume),
     ("DisassociateAddress", network::disassociate_address),
+    ("GetConsoleOutput", instances::console_output),
     ("GetInstanceTypesFromInstanceRequirements", catalogue::types_by_requirements),
     ("GetInstanceUefiData", instances::uefi_data),
     ("GetSpotPlacementScores", catalogue::placement_scores),
     ("ModifyInstanceAttribute", instances::modify_attribute),
+    ("ModifyInstanceMetadataOptions", instances::modify_metadata_options),
+    ("ModifyLaunchTemplate", fleets::modify_template),
     ("ModifyNetworkInterfaceAttribute", network::modify_interface),
     ("ModifyVolume", storage::modify_volume),
     ("RebootInstances", instances::reboot_instances),

@@ -131,12 +131,37 @@ pub(super) fn describe_interfaces(call: &mut Call<'_>) -> Result<Element, ApiErr
     for interface in call.world.all_interfaces() {
         if interface.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&interface.id))
-            && filters.admit(&interface.tags, |name| field(call.world, interface, name))?
+            && filters.admit(&interface.tags, |name| field(call.world, interface, name))
         {
             found.push((interface.id.to_string(), show::interface(call.world, interface)));
         }
     }
     Ok(select::answer("networkInterfaceSet", page(call, &Bounds::USUAL, found)?))
+}
+
+pub(super) fn describe_interface_attribute(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let id = interface_id(call)?;
+    call.world.begin_read(call.now_ms, "DescribeNetworkInterfaceAttribute")?;
+    let now_ms = call.world.now_ms();
+    let interface = call.world.interface(&id).filter(|interface| interface.visible_at_ms <= now_ms);
+    let interface = interface.ok_or_else(|| {
+        let message = format!("The networkInterface ID '{id}' does not exist");
+        ApiError::new("InvalidNetworkInterfaceID.NotFound", message)
+    })?;
+    let answer = Element::new().with("networkInterfaceId", &id);
+    Ok(match call.params.required("Attribute")? {
+        "description" => answer.inside("description", Element::new().with("value", &interface.description)),
+        "sourceDestCheck" => answer.inside("sourceDestCheck", Element::new().with("value", true)),
+        // As the description of the interface has them.
+        name @ ("groupSet" | "attachment") => {
+            let part = show::interface(call.world, interface).part(name);
+            part.into_iter().fold(answer, |answer, part| answer.inside(name.to_owned(), part))
+        }
+        other => {
+            let message = format!("Invalid value '{other}' for attribute.");
+            return Err(ApiError::new("InvalidParameterValue", message));
+        }
+    })
 }
 
 fn field(world: &World, interface: &Interface, name: &str) -> Option<Vec<String>> {
@@ -162,6 +187,13 @@ fn field(world: &World, interface: &Interface, name: &str) -> Option<Vec<String>
         "association.allocation-id" => {
             Some(all().filter_map(|address| world.elastic_of(address)).map(|e| e.id.clone()).collect())
         }
+        "attachment.instance-owner-id" => maybe(plug.map(|_| ACCOUNT.to_owned())),
+        "attachment.attach-time" => {
+            maybe(plug.and_then(|plug| world.instance(&plug.instance)).map(|i| show::time(i.launched_at_ms)))
+        }
+        "availability-zone-id" => one(show::zone_id(&interface.zone)),
+        "mac-address" => one(show::mac(interface.primary_ip)),
+        "private-dns-name" | "private-ip-dns-name" => one(show::private_name(interface.primary_ip)),
         "attachment.attachment-id" => maybe(plug.map(|plug| plug.id.to_string())),
         "attachment.instance-id" => maybe(plug.map(|plug| plug.instance.to_string())),
         "attachment.device-index" => maybe(plug.map(|plug| plug.device_index.to_string())),
@@ -325,7 +357,7 @@ pub(super) fn describe_addresses(call: &mut Call<'_>) -> Result<Element, ApiErro
         let public = elastic.address.to_string();
         if (ids.is_empty() || ids.contains(&elastic.id.as_str()))
             && (publics.is_empty() || publics.contains(&public.as_str()))
-            && filters.admit(&elastic.tags, fields)?
+            && filters.admit(&elastic.tags, fields)
         {
             found.push(show::elastic(call.world, elastic));
         }
@@ -370,11 +402,14 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
             "description" => Some(vec![group.description.clone()]),
             "vpc-id" => Some(vec![show::VPC.to_owned()]),
             "owner-id" => Some(vec![ACCOUNT.to_owned()]),
+            // The one rule that every group has.
+            "egress.ip-permission.cidr" => Some(vec!["0.0.0.0/0".to_owned()]),
+            "egress.ip-permission.protocol" => Some(vec!["-1".to_owned()]),
             _ => None,
         };
         if (ids.is_empty() || ids.contains(&group.id))
             && (names.is_empty() || names.contains(&group.name.as_str()))
-            && filters.admit(&group.tags, fields)?
+            && filters.admit(&group.tags, fields)
         {
             let shown = Element::new()
                 .with("ownerId", ACCOUNT)
@@ -393,7 +428,7 @@ pub(super) fn describe_groups(call: &mut Call<'_>) -> Result<Element, ApiError> 
                         .inside("ipv6Ranges", Element::new())
                         .inside("prefixListIds", Element::new())],
                 )
-                .list("tagSet", show::tags(&group.tags));
+                .list_if_any("tagSet", show::tags(&group.tags));
             found.push((group.id.to_string(), shown));
         }
     }
@@ -420,9 +455,15 @@ pub(super) fn describe_subnets(call: &mut Call<'_>) -> Result<Element, ApiError>
             "default-for-az" | "defaultForAz" => Some(vec!["true".to_owned()]),
             "state" => Some(vec!["available".to_owned()]),
             "owner-id" => Some(vec![ACCOUNT.to_owned()]),
+            "available-ip-address-count" => Some(vec![call.world.free_addresses(subnet).to_string()]),
+            "map-public-ip-on-launch" | "ipv6-native" | "enable-dns64" => Some(vec!["false".to_owned()]),
+            "subnet-arn" => Some(vec![format!(
+                "arn:aws:ec2:{}:{ACCOUNT}:subnet/{}",
+                call.world.settings.region, subnet.id
+            )]),
             _ => None,
         };
-        if (ids.is_empty() || ids.contains(&subnet.id)) && filters.admit(&Default::default(), fields)? {
+        if (ids.is_empty() || ids.contains(&subnet.id)) && filters.admit(&Default::default(), fields) {
             found.push((subnet.id.to_string(), show::subnet(call.world, subnet)));
         }
     }
@@ -470,8 +511,7 @@ pub(super) fn describe_vpcs(call: &mut Call<'_>) -> Result<Element, ApiError> {
         .with("cidrBlock", show::VPC_CIDR)
         .with("dhcpOptionsId", "default")
         .with("instanceTenancy", "default")
-        .with("isDefault", true)
-        .inside("tagSet", Element::new());
-    let found = filters.admit(&Default::default(), fields)?.then(|| (show::VPC.to_owned(), shown));
+        .with("isDefault", true);
+    let found = filters.admit(&Default::default(), fields).then(|| (show::VPC.to_owned(), shown));
     Ok(select::answer("vpcSet", page(call, &Bounds::USUAL, found.into_iter().collect())?))
 }

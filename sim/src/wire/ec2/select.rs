@@ -8,6 +8,7 @@ use perennial_workflows::model::aws::BadId;
 use super::super::params::Scope;
 use super::super::xml::Element;
 use super::call::Call;
+use super::filters::is_known;
 use crate::world::ApiError;
 
 /// Values of one filter (EC2 API reference, Filter).
@@ -36,10 +37,18 @@ pub(super) fn ids<Id>(
 pub(super) struct Filters(Vec<(String, Vec<String>)>);
 
 impl Filters {
+    /// Reads those of a describe. A name that is no filter of it is an error, also where there are no objects.
     pub(super) fn read(params: &Scope<'_>) -> Result<Self, ApiError> {
+        let action = params.text("Action").unwrap_or_default();
         let mut filters = Vec::new();
         for filter in params.each("Filter") {
             let name = filter.required("Name")?.to_owned();
+            if !is_known(action, &name) {
+                return Err(ApiError::new(
+                    "InvalidParameterValue",
+                    format!("The filter '{name}' is invalid"),
+                ));
+            }
             let values: Vec<_> = filter.texts("Value").into_iter().map(str::to_owned).collect();
             if values.len() > FILTER_VALUES_MAX {
                 let message = "The maximum number of filter values specified on a single call is 200";
@@ -57,26 +66,20 @@ impl Filters {
     }
 
     /// Whether an object matches. `field` gives the values an object has under a filter's name, or nothing
-    /// when there is no such filter, which is an error of the caller.
-    pub(super) fn admit(
-        &self,
-        tags: &Tags,
-        field: impl Fn(&str) -> Option<Vec<String>>,
-    ) -> Result<bool, ApiError> {
+    /// where no object of this region has any.
+    pub(super) fn admit(&self, tags: &Tags, field: impl Fn(&str) -> Option<Vec<String>>) -> bool {
         for (name, values) in &self.0 {
             let has = match name.strip_prefix("tag:") {
                 Some(key) => tags.get(key).cloned().into_iter().collect(),
                 None if name == "tag-key" => tags.keys().cloned().collect(),
                 None if name == "tag-value" => tags.values().cloned().collect(),
-                None => field(name).ok_or_else(|| {
-                    ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid"))
-                })?,
+                None => field(name).unwrap_or_default(),
             };
             if !values.iter().any(|wanted| has.iter().any(|has| like(wanted, has))) {
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 }
 
@@ -108,13 +111,25 @@ pub(crate) fn like(pattern: &str, text: &str) -> bool {
 
 /// The bounds of `MaxResults`.
 pub(super) struct Bounds {
-    pub(super) min: usize,
-    pub(super) max: usize,
+    min: usize,
+    max: usize,
+    /// Whether more than the most is an error, or as good as the most.
+    is_strict: bool,
 }
 
 impl Bounds {
     /// Most describes.
-    pub(super) const USUAL: Self = Self { min: 5, max: 1000 };
+    pub(super) const USUAL: Self = Self::strict(5, 1000);
+    /// Volumes, their states, and snapshots: "if MaxResults is given a value larger than 1000, only 1000
+    /// results are returned" (EC2 API reference of 2016; version 1 and 2 of the AWS CLI ask for 1000).
+    pub(super) const STORAGE: Self = Self { is_strict: false, ..Self::USUAL };
+    /// "Up to a limit of 500" (EC2 API reference, DescribeVolumesModifications).
+    pub(super) const MODIFICATIONS: Self = Self { max: 500, is_strict: false, ..Self::USUAL };
+
+    /// More than the most is an error.
+    pub(super) const fn strict(min: usize, max: usize) -> Self {
+        Self { min, max, is_strict: true }
+    }
 }
 
 /// One page of objects that come with their ids in order, and the token of the next one. A token names the
@@ -125,8 +140,9 @@ pub(super) fn page<T>(
     items: Vec<(String, T)>,
 ) -> Result<(Vec<T>, Option<String>), ApiError> {
     let most: Option<usize> = call.params.number("MaxResults")?;
+    let largest = if bounds.is_strict { bounds.max } else { usize::MAX };
     if let Some(most) = most
-        && !(bounds.min..=bounds.max).contains(&most)
+        && !(bounds.min..=largest).contains(&most)
     {
         let (min, max) = (bounds.min, bounds.max);
         let message =
@@ -137,7 +153,7 @@ pub(super) fn page<T>(
     let mut rest: Vec<_> =
         items.into_iter().filter(|(id, _)| after.as_ref().is_none_or(|after| id > after)).collect();
     rest.sort_by(|a, b| a.0.cmp(&b.0));
-    let most = most.unwrap_or(usize::MAX);
+    let most = most.map_or(usize::MAX, |most| most.min(bounds.max));
     let more = rest.len() > most;
     rest.truncate(most);
     let token = rest.last().filter(|_| more).map(|(id, _)| sealed(id));

@@ -12,7 +12,9 @@ use crate::world::state::{
     Attachment, Elastic, Image, Instance, Interface, Plug, RootTask, Snapshot, SpotRequest, Subnet, Template,
     Volume,
 };
-use crate::world::{ACCOUNT, Behaviour, Check, Modification, ModificationState, SpotKind, World};
+use crate::world::{
+    ACCOUNT, Behaviour, Check, DeviceMapping, Modification, ModificationState, SpotKind, World, iops_of,
+};
 
 /// The region's only VPC.
 pub(crate) const VPC: &str = "vpc-00000000000000001";
@@ -27,8 +29,16 @@ pub(super) fn time(ms: u64) -> String {
         .map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string())
 }
 
+/// The tags of an object. Without any, EC2 leaves the set out, but for interfaces, spot requests and root
+/// replacement tasks (AWS CLI command reference, examples).
 pub(super) fn tags(tags: &Tags) -> impl Iterator<Item = Element> + '_ {
     tags.iter().map(|(key, value)| Element::new().with("key", key).with("value", value))
+}
+
+/// An object in the answer of the call that creates it: there the set of tags stands even if it is empty (AWS
+/// CLI command reference, examples of RunInstances, CreateVolume and CreateSnapshot).
+pub(super) fn created(element: Element) -> Element {
+    if element.has("tagSet") { element } else { element.inside("tagSet", Element::new()) }
 }
 
 pub(super) fn state(state: InstanceState) -> Element {
@@ -107,7 +117,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
                 .with("groupName", "")
                 .with("tenancy", "default"),
         )
-        .inside("monitoring", Element::new().with("state", "disabled"))
+        .inside("monitoring", Element::new().with("state", monitoring(instance)))
         .maybe("subnetId", there.then_some(&instance.subnet))
         .maybe("vpcId", there.then_some(VPC))
         .maybe("privateIpAddress", primary.map(|i| i.primary_ip))
@@ -119,7 +129,7 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
             instance
                 .state_reason
                 .as_ref()
-                .map(|code| Element::new().with("code", code).with("message", format!("{code}: {code}"))),
+                .map(|code| Element::new().with("code", code).with("message", reason_message(code))),
         )
         .with("architecture", shape.map_or("x86_64", |shape| shape.architecture))
         .with("rootDeviceType", "ebs")
@@ -129,18 +139,47 @@ pub(super) fn instance(world: &World, instance: &Instance) -> Element {
         .with("platformDetails", "Linux/UNIX")
         .with("usageOperation", "RunInstances")
         .with("clientToken", &instance.client_token)
-        .list("tagSet", tags(&instance.tags))
+        .list_if_any("tagSet", tags(&instance.tags))
         .with("hypervisor", "xen")
         .list(
             "networkInterfaceSet",
             plugged.iter().map(|(i, plug)| plugged_interface(world, instance, i, plug)),
         )
         .maybe_inside("iamInstanceProfile", instance.instance_profile.as_deref().map(profile))
-        .with("ebsOptimized", false)
+        .with("ebsOptimized", instance.ebs_optimized)
+        .inside("hibernationOptions", Element::new().with("configured", false))
+        .inside("enclaveOptions", Element::new().with("enabled", false))
+        .inside(
+            "capacityReservationSpecification",
+            Element::new().with("capacityReservationPreference", "open"),
+        )
         .maybe("enaSupport", image.map(|image| image.traits.ena_support))
         .maybe("instanceLifecycle", (instance.market == Market::Spot).then_some("spot"))
         .maybe("spotInstanceRequestId", instance.spot_request.as_ref())
-        .inside("metadataOptions", metadata_options(instance))
+        .inside("metadataOptions", metadata_options(instance, "applied"))
+}
+
+/// Whether CloudWatch has a value each minute.
+pub(super) fn monitoring(instance: &Instance) -> &'static str {
+    if instance.monitoring { "enabled" } else { "disabled" }
+}
+
+/// `Client.UserInitiatedShutdown: User initiated shutdown` (EC2 API reference, StateReason).
+pub(super) fn reason_message(code: &str) -> String {
+    let words = match code {
+        "Client.UserInitiatedShutdown" => "User initiated shutdown",
+        "Client.InstanceInitiatedShutdown" => "Instance initiated shutdown",
+        "Client.InternalError" => "Client error on launch",
+        "Client.InvalidSnapshot.NotFound" => "The specified snapshot was not found.",
+        "Client.VolumeLimitExceeded" => "Volume limit exceeded",
+        "Server.InternalError" => "Internal error on launch",
+        "Server.InsufficientInstanceCapacity" => "Insufficient capacity to satisfy instance request",
+        "Server.ScheduledStop" => "Stopped due to scheduled retirement",
+        "Server.SpotInstanceShutdown" => "Spot instance shutdown",
+        "Server.SpotInstanceTermination" => "Spot instance termination",
+        other => other,
+    };
+    format!("{code}: {words}")
 }
 
 fn block_devices(world: &World, instance: &Instance) -> Vec<Element> {
@@ -167,13 +206,14 @@ fn profile(name: &str) -> Element {
     Element::new().with("arn", arn).with("id", "AIPASIMULATED0000000")
 }
 
-fn metadata_options(instance: &Instance) -> Element {
+pub(super) fn metadata_options(instance: &Instance, state: &str) -> Element {
     let metadata = |name: &str, usual: &str| metadata(instance, name, usual);
     Element::new()
-        .with("state", "applied")
+        .with("state", state)
         .with("httpTokens", metadata("HttpTokens", "optional"))
         .with("httpPutResponseHopLimit", metadata("HttpPutResponseHopLimit", "2"))
         .with("httpEndpoint", metadata("HttpEndpoint", "enabled"))
+        .with("httpProtocolIpv6", metadata("HttpProtocolIpv6", "disabled"))
         .with("instanceMetadataTags", metadata("InstanceMetadataTags", "disabled"))
 }
 
@@ -301,6 +341,15 @@ pub(super) fn volume_state(state: VolumeState) -> &'static str {
     }
 }
 
+/// The status of a volume, and whether its I/O is enabled.
+pub(super) fn volume_status(state: VolumeState) -> (&'static str, &'static str) {
+    match state {
+        VolumeState::Creating => ("insufficient-data", "insufficient-data"),
+        VolumeState::Error => ("impaired", "failed"),
+        _ => ("ok", "passed"),
+    }
+}
+
 pub(super) fn volume(volume: &Volume) -> Element {
     let gp3 = volume.volume_type == "gp3";
     Element::new()
@@ -311,9 +360,9 @@ pub(super) fn volume(volume: &Volume) -> Element {
         .with("status", volume_state(volume.state))
         .with("createTime", time(volume.created_at_ms))
         .list("attachmentSet", volume.attachment.as_ref().map(|at| attachment(volume, at)))
-        .list("tagSet", tags(&volume.tags))
+        .list_if_any("tagSet", tags(&volume.tags))
         .with("volumeType", &volume.volume_type)
-        .maybe("iops", volume.iops.or(gp3.then_some(3_000)))
+        .maybe("iops", iops_of(&volume.volume_type, volume.size_gib, volume.iops))
         .maybe("throughput", volume.throughput.or(gp3.then_some(125)))
         .with("encrypted", volume.encrypted)
         .with("multiAttachEnabled", volume.multi_attach)
@@ -378,7 +427,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, now_ms: u64, state_name: &'static st
         .with("ownerId", snapshot_owner(snapshot))
         .with("volumeSize", snapshot.size_gib)
         .with("description", &snapshot.description)
-        .list("tagSet", tags(&snapshot.tags))
+        .list_if_any("tagSet", tags(&snapshot.tags))
         .with("encrypted", snapshot.encrypted)
         .with("storageTier", "standard")
 }
@@ -411,35 +460,22 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
     let encrypted = |snapshot: Option<&SnapshotId>| {
         snapshot.and_then(|id| world.snapshot(id)).is_some_and(|snapshot| snapshot.encrypted)
     };
-    let mapping =
-        |name: &str, snapshot: Option<&SnapshotId>, size: Option<u32>, kind: Option<&String>, goes: bool| {
-            Element::new().with("deviceName", name).inside(
-                "ebs",
-                Element::new()
-                    .maybe("snapshotId", snapshot)
-                    .maybe("volumeSize", size)
-                    .with("deleteOnTermination", goes)
-                    .with("volumeType", kind.map_or("gp3", String::as_str))
-                    .with("encrypted", encrypted(snapshot)),
-            )
-        };
-    let size_of = |snapshot| world.snapshot(snapshot).map(|s| s.size_gib);
-    let root_mapping = mapping(
-        &image.traits.root_device,
-        Some(&image.root_snapshot),
-        root.and_then(|d| d.size_gib).or(size_of(&image.root_snapshot)),
-        root.and_then(|d| d.volume_type.as_ref()),
-        root.and_then(|d| d.delete_on_termination).unwrap_or(true),
-    );
-    let other_mappings = others.map(|device| {
-        mapping(
-            &device.device,
-            device.snapshot.as_ref(),
-            device.size_gib.or(device.snapshot.as_ref().and_then(size_of)),
-            device.volume_type.as_ref(),
-            device.delete_on_termination.unwrap_or(true),
-        )
-    });
+    let size_of = |snapshot: &SnapshotId| world.snapshot(snapshot).map(|s| s.size_gib);
+    let mapping = |name: &str, snapshot: Option<&SnapshotId>, device: Option<&DeviceMapping>| {
+        let is_encrypted = device.is_some_and(|device| device.encrypted) || encrypted(snapshot);
+        let kind = device.and_then(|device| device.volume_type.as_deref());
+        let ebs = Element::new()
+            .maybe("snapshotId", snapshot)
+            .maybe("volumeSize", device.and_then(|device| device.size_gib).or(snapshot.and_then(size_of)))
+            .maybe("iops", device.and_then(|device| device.iops))
+            .maybe("throughput", device.and_then(|device| device.throughput))
+            .with("deleteOnTermination", device.and_then(|d| d.delete_on_termination).unwrap_or(true))
+            .with("volumeType", kind.unwrap_or("gp3"))
+            .with("encrypted", is_encrypted);
+        Element::new().with("deviceName", name).inside("ebs", ebs)
+    };
+    let root_mapping = mapping(&image.traits.root_device, Some(&image.root_snapshot), root);
+    let other_mappings = others.map(|device| mapping(&device.device, device.snapshot.as_ref(), Some(device)));
     let traits = &image.traits;
     Element::new()
         .with("imageId", &image.id)
@@ -466,7 +502,7 @@ pub(super) fn image(world: &World, image: &Image) -> Element {
         .maybe("tpmSupport", traits.tpm_support.as_ref())
         .maybe("imdsSupport", traits.imds_support.as_ref())
         .with("creationDate", time(image.created_at_ms))
-        .list("tagSet", tags(&image.tags))
+        .list_if_any("tagSet", tags(&image.tags))
 }
 
 pub(super) fn subnet(world: &World, subnet: &Subnet) -> Element {
@@ -482,7 +518,6 @@ pub(super) fn subnet(world: &World, subnet: &Subnet) -> Element {
         .with("availabilityZoneId", zone_id(&subnet.zone))
         .with("defaultForAz", true)
         .with("mapPublicIpOnLaunch", false)
-        .inside("tagSet", Element::new())
 }
 
 /// Such as `use1-az1`.
@@ -575,7 +610,7 @@ pub(super) fn elastic(world: &World, elastic: &Elastic) -> Element {
         .maybe("networkInterfaceId", association.map(|found| &found.interface))
         .maybe("networkInterfaceOwnerId", association.map(|_| ACCOUNT))
         .maybe("privateIpAddress", association.map(|found| found.private_ip))
-        .list("tagSet", tags(&elastic.tags))
+        .list_if_any("tagSet", tags(&elastic.tags))
         .with("publicIpv4Pool", "amazon")
         .with("networkBorderGroup", &world.settings.region)
 }
@@ -588,7 +623,7 @@ pub(super) fn template(template: &Template) -> Element {
         .with("createdBy", format!("arn:aws:iam::{ACCOUNT}:root"))
         .with("defaultVersionNumber", template.default_version)
         .with("latestVersionNumber", template.versions.len())
-        .list("tagSet", tags(&template.tags))
+        .list_if_any("tagSet", tags(&template.tags))
 }
 
 /// The status of a check, and that of its detail.

@@ -3,15 +3,13 @@
 use perennial_workers::port::{ImageRequest, ImageTraits, VolumeRequest};
 use perennial_workflows::model::aws::{ImageId, InstanceId, RootTaskId, SnapshotId, VolumeId};
 
+use super::super::params::Scope;
 use super::super::xml::Element;
-use super::call::Call;
+use super::call::{Call, specified_tags};
 use super::select::{Bounds, Filters, page};
 use super::{instances, select, show};
 use crate::world::state::{Image, Volume};
 use crate::world::{ACCOUNT, ApiError, Detach, ModifyVolume, RootSource, SnapshotSet};
-
-/// Images show their own ids of snapshots at most so long (documented: 500 pages of 500 for volumes).
-const VOLUMES: Bounds = Bounds { min: 5, max: 500 };
 
 fn volume_id(call: &Call<'_>) -> Result<VolumeId, ApiError> {
     select::id(call.params.required("VolumeId")?, "InvalidVolumeID", VolumeId::parse)
@@ -25,6 +23,11 @@ fn no_volume(id: &VolumeId) -> ApiError {
     ApiError::new("InvalidVolume.NotFound", format!("The volume '{id}' does not exist."))
 }
 
+/// An error that names the first of these, if there is one.
+fn no_volumes<'a>(mut unknown: impl Iterator<Item = &'a VolumeId>) -> Result<(), ApiError> {
+    unknown.next().map_or(Ok(()), |id| Err(no_volume(id)))
+}
+
 pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let params = &call.params;
     let snapshot = params.text("SnapshotId");
@@ -36,9 +39,23 @@ pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
             "The request must contain the parameter size/snapshot",
         ));
     }
+    // One of both.
+    let zone = match (params.text("AvailabilityZone"), params.text("AvailabilityZoneId")) {
+        (Some(_), Some(_)) => {
+            let message = "AvailabilityZone and AvailabilityZoneId exclude each other";
+            return Err(ApiError::new("InvalidParameterCombination", message));
+        }
+        (None, Some(id)) => {
+            let found = call.world.zones().into_iter().find(|zone| show::zone_id(zone) == id);
+            found.ok_or_else(|| {
+                ApiError::new("InvalidParameterValue", format!("Invalid availability zone id: [{id}]"))
+            })?
+        }
+        (_, None) => params.required("AvailabilityZone")?.to_owned(),
+    };
     let request = VolumeRequest {
         client_token: params.owned("ClientToken").unwrap_or_default(),
-        zone: params.required("AvailabilityZone")?.to_owned(),
+        zone,
         size_gib: size_gib.unwrap_or(0),
         volume_type: params.owned("VolumeType").unwrap_or_else(|| "gp2".to_owned()),
         iops: params.number("Iops")?,
@@ -48,6 +65,10 @@ pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
         snapshot,
         tags: call.tags_for("volume")?,
     };
+    if request.kms_key.is_some() && !request.encrypted {
+        let message = "The parameter KmsKeyId requires the parameter Encrypted to be set.";
+        return Err(ApiError::new("InvalidParameterDependency", message));
+    }
     // Of io1 and io2 only (EC2 API reference, CreateVolume).
     let multi_attach = params.is_set("MultiAttachEnabled")?;
     if multi_attach && !matches!(request.volume_type.as_str(), "io1" | "io2") {
@@ -62,18 +83,28 @@ pub(super) fn create_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
 }
 
 fn shown_volume(call: &Call<'_>, id: &VolumeId) -> Result<Element, ApiError> {
-    call.world.volume(id).map(show::volume).ok_or_else(|| no_volume(id))
+    call.world.volume(id).map(|volume| show::created(show::volume(volume))).ok_or_else(|| no_volume(id))
 }
 
 pub(super) fn copy_volumes(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let params = &call.params;
     let source = select::id(params.required("SourceVolumeId")?, "InvalidVolumeID", VolumeId::parse)?;
     let token = params.owned("ClientToken").unwrap_or_default();
-    let (size, kind) = (params.number("Size")?, params.owned("VolumeType"));
+    let change = dimensions(params)?;
     let tags = call.tags_for("volume")?;
-    let id = call.world.copy_volume(call.now_ms, &source, size, kind.as_deref(), &token, &tags)?;
+    let id = call.world.copy_volume(call.now_ms, &source, &change, &token, &tags)?;
     let shown = shown_volume(call, &id)?.with("sourceVolumeId", &source);
     Ok(Element::new().list("volumeSet", [shown]))
+}
+
+/// The parameters that say how large and how fast a volume shall be.
+fn dimensions(params: &Scope<'_>) -> Result<ModifyVolume, ApiError> {
+    Ok(ModifyVolume {
+        size_gib: params.number("Size")?,
+        volume_type: params.owned("VolumeType"),
+        iops: params.number("Iops")?,
+        throughput: params.number("Throughput")?,
+    })
 }
 
 pub(super) fn delete_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -96,6 +127,13 @@ pub(super) fn detach_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let instance = instance.map(|id| select::id(id, "InvalidInstanceID", InstanceId::parse)).transpose()?;
     let how = if call.params.is_set("Force")? { Detach::Forced } else { Detach::Orderly };
     let before = call.world.volume(&id).and_then(|volume| volume.attachment.clone());
+    let device = call.params.text("Device");
+    if let (Some(device), Some(at)) = (device, before.as_ref())
+        && device != at.device
+    {
+        let message = format!("The volume '{id}' is not attached as device '{device}'");
+        return Err(ApiError::new("InvalidAttachment.NotFound", message));
+    }
     call.world.detach_volume_with(call.now_ms, &id, instance.as_ref(), how)?;
     let volume = call.world.volume(&id).ok_or_else(|| no_volume(&id))?;
     let now = volume.attachment.clone().or(before);
@@ -110,29 +148,22 @@ pub(super) fn describe_volumes(call: &mut Call<'_>) -> Result<Element, ApiError>
     let now_ms = call.world.now_ms();
     let filters = Filters::read(&call.params)?;
     let known = |id: &VolumeId| call.world.all_volumes().any(|v| v.id == *id && v.visible_at_ms <= now_ms);
-    if let Some(id) = ids.iter().find(|id| !known(id)) {
-        return Err(no_volume(id));
-    }
+    no_volumes(ids.iter().filter(|id| !known(id)))?;
     let mut found = Vec::new();
     for volume in call.world.all_volumes() {
         if volume.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&volume.id))
-            && filters.admit(&volume.tags, |name| volume_field(volume, name))?
+            && filters.admit(&volume.tags, |name| volume_field(volume, name))
         {
             found.push((volume.id.to_string(), show::volume(volume)));
         }
     }
-    Ok(select::answer("volumeSet", page(call, &VOLUMES, found)?))
+    Ok(select::answer("volumeSet", page(call, &Bounds::STORAGE, found)?))
 }
 
 pub(super) fn modify_volume(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let id = volume_id(call)?;
-    let change = ModifyVolume {
-        size_gib: call.params.number("Size")?,
-        volume_type: call.params.owned("VolumeType"),
-        iops: call.params.number("Iops")?,
-        throughput: call.params.number("Throughput")?,
-    };
+    let change = dimensions(&call.params)?;
     let modification = call.world.modify_volume(call.now_ms, &id, &change)?;
     Ok(Element::new().inside("volumeModification", show::modification(&id, &modification)))
 }
@@ -162,11 +193,11 @@ pub(super) fn describe_modifications(call: &mut Call<'_>) -> Result<Element, Api
             "target-volume-type" => one(modification.target.1.clone()),
             _ => None,
         };
-        if filters.admit(&volume.tags, fields)? {
+        if filters.admit(&volume.tags, fields) {
             found.push((volume.id.to_string(), show::modification(&volume.id, modification)));
         }
     }
-    Ok(select::answer("volumeModificationSet", page(call, &VOLUMES, found)?))
+    Ok(select::answer("volumeModificationSet", page(call, &Bounds::MODIFICATIONS, found)?))
 }
 
 fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
@@ -187,6 +218,8 @@ fn volume_field(volume: &Volume, name: &str) -> Option<Vec<String>> {
         "attachment.instance-id" => maybe(at.map(|at| at.instance.to_string())),
         "attachment.device" => maybe(at.map(|at| at.device.clone())),
         "attachment.status" => maybe(at.map(|at| show::attachment_state(at.state).to_owned())),
+        // As it is shown; when it was attached is not kept.
+        "attachment.attach-time" => maybe(at.map(|_| show::time(volume.created_at_ms))),
         "attachment.delete-on-termination" => maybe(at.map(|at| at.delete_on_termination.to_string())),
         _ => None,
     }
@@ -198,7 +231,7 @@ pub(super) fn create_snapshot(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let snapshot = call.world.create_snapshot(call.now_ms, &id, &tags)?;
     call.world.describe_snapshot_as(&snapshot, call.params.text("Description").unwrap_or_default());
     let made = call.world.snapshot(&snapshot).expect("BUG: just created");
-    Ok(show::snapshot(made, call.world.now_ms(), "status"))
+    Ok(show::created(show::snapshot(made, call.world.now_ms(), "status")))
 }
 
 pub(super) fn create_snapshots(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -213,7 +246,8 @@ pub(super) fn create_snapshots(call: &mut Call<'_>) -> Result<Element, ApiError>
     };
     let ids = call.world.create_snapshots(call.now_ms, &instance, &set)?;
     let made = ids.iter().filter_map(|id| call.world.snapshot(id));
-    Ok(Element::new().list("snapshotSet", made.map(|s| show::snapshot(s, call.world.now_ms(), "state"))))
+    let shown = made.map(|made| show::created(show::snapshot(made, call.world.now_ms(), "state")));
+    Ok(Element::new().list("snapshotSet", shown))
 }
 
 pub(super) fn delete_snapshot(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -263,12 +297,12 @@ pub(super) fn describe_snapshots(call: &mut Call<'_>) -> Result<Element, ApiErro
         if snapshot.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&snapshot.id))
             && (owners.is_empty() || owners.iter().any(|owner| owner == show::snapshot_owner(snapshot)))
-            && filters.admit(&snapshot.tags, fields)?
+            && filters.admit(&snapshot.tags, fields)
         {
             found.push((snapshot.id.to_string(), show::snapshot(snapshot, now_ms, "status")));
         }
     }
-    Ok(select::answer("snapshotSet", page(call, &Bounds::USUAL, found)?))
+    Ok(select::answer("snapshotSet", page(call, &Bounds::STORAGE, found)?))
 }
 
 /// The accounts that owners mean.
@@ -316,7 +350,7 @@ pub(super) fn register_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
 pub(super) fn create_image(call: &mut Call<'_>) -> Result<Element, ApiError> {
     let instance = instance_id(call)?;
     let name = call.params.required("Name")?;
-    let (tags, snapshot_tags) = (call.tags_for("image")?, call.tags_for("snapshot")?);
+    let [tags, snapshot_tags] = specified_tags(&call.params, ["image", "snapshot"])?;
     let id = call.world.create_image(call.now_ms, &instance, name, &tags, &snapshot_tags)?;
     Ok(Element::new().with("imageId", id))
 }
@@ -378,6 +412,50 @@ pub(super) fn describe_volume_attribute(call: &mut Call<'_>) -> Result<Element, 
     })
 }
 
+/// `ok`, `impaired` for a volume in `error`, and not known while it is made.
+pub(super) fn describe_volume_status(call: &mut Call<'_>) -> Result<Element, ApiError> {
+    let texts = call.params.texts("VolumeId");
+    select::not_with_ids(call, &texts, "volumeSet")?;
+    let ids = select::ids(&texts, "InvalidVolumeID", VolumeId::parse)?;
+    call.world.begin_read(call.now_ms, "DescribeVolumeStatus")?;
+    let now_ms = call.world.now_ms();
+    let filters = Filters::read(&call.params)?;
+    let known = |id: &VolumeId| call.world.all_volumes().any(|v| v.id == *id && v.visible_at_ms <= now_ms);
+    no_volumes(ids.iter().filter(|id| !known(id)))?;
+    let mut found = Vec::new();
+    for volume in call.world.all_volumes() {
+        let (status, enabled) = show::volume_status(volume.state);
+        let fields = |name: &str| match name {
+            "availability-zone" => Some(vec![volume.zone.clone()]),
+            "volume-status.status" => Some(vec![status.to_owned()]),
+            "volume-status.details-name" => Some(vec!["io-enabled".to_owned(), "io-performance".to_owned()]),
+            "volume-status.details-status" => Some(vec![enabled.to_owned(), "not-applicable".to_owned()]),
+            // No volume here has an event or an action.
+            "action.code" | "action.description" | "action.event-id" | "event.description"
+            | "event.event-id" | "event.event-type" | "event.not-after" | "event.not-before" => {
+                Some(Vec::new())
+            }
+            _ => None,
+        };
+        if volume.visible_at_ms <= now_ms
+            && (ids.is_empty() || ids.contains(&volume.id))
+            && filters.admit(&volume.tags, fields)
+        {
+            let detail = |name: &str, status: &str| Element::new().with("name", name).with("status", status);
+            let details = [detail("io-enabled", enabled), detail("io-performance", "not-applicable")];
+            let shown = Element::new()
+                .with("volumeId", &volume.id)
+                .with("availabilityZone", &volume.zone)
+                .with("availabilityZoneId", show::zone_id(&volume.zone))
+                .inside("volumeStatus", Element::new().with("status", status).list("details", details))
+                .inside("eventsSet", Element::new())
+                .inside("actionsSet", Element::new());
+            found.push((volume.id.to_string(), shown));
+        }
+    }
+    Ok(select::answer("volumeStatusSet", page(call, &Bounds::STORAGE, found)?))
+}
+
 fn no_attribute(name: &str) -> ApiError {
     ApiError::new("InvalidParameterValue", format!("Invalid value '{name}' for attribute."))
 }
@@ -396,11 +474,12 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
     let filters = Filters::read(&call.params)?;
     let owners = owners(call, "Owner");
     call.params.text("IncludeDeprecated");
-    for id in &ids {
-        if call.world.image(id).is_none_or(|image| image.visible_at_ms > now_ms) {
-            let message = format!("The image id '[{id}]' does not exist");
-            return Err(ApiError::new("InvalidAMIID.NotFound", message));
-        }
+    let is_unknown = |id: &&ImageId| call.world.image(id).is_none_or(|image| image.visible_at_ms > now_ms);
+    let unknown: Vec<_> = ids.iter().filter(is_unknown).map(ImageId::as_str).collect();
+    if !unknown.is_empty() {
+        let (s, verb) = if unknown.len() == 1 { ("", "does") } else { ("s", "do") };
+        let message = format!("The image id{s} '[{}]' {verb} not exist", unknown.join(", "));
+        return Err(ApiError::new("InvalidAMIID.NotFound", message));
     }
     let owner_of =
         |image: &Image| if image.id == call.world.default_image() { show::AMAZON } else { ACCOUNT };
@@ -423,6 +502,18 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
                 "image-type" => one("machine"),
                 "is-public" => one(if owner_of(image) == show::AMAZON { "true" } else { "false" }),
                 "platform" => Some(image.traits.platform.iter().cloned().collect()),
+                "creation-date" => one(&show::time(image.created_at_ms)),
+                "ena-support" => one(&image.traits.ena_support.to_string()),
+                "imds-support" => Some(image.traits.imds_support.iter().cloned().collect()),
+                "boot-mode" => Some(image.traits.boot_mode.iter().cloned().collect()),
+                "tpm-support" => Some(image.traits.tpm_support.iter().cloned().collect()),
+                "hypervisor" => one("xen"),
+                "manifest-location" => one(&format!("{}/{}", owner_of(image), image.name)),
+                "sriov-net-support" => one("simple"),
+                "block-device-mapping.device-name" => {
+                    let others = image.devices.iter().map(|device| device.device.clone());
+                    Some(std::iter::once(image.traits.root_device.clone()).chain(others).collect())
+                }
                 "block-device-mapping.snapshot-id" => {
                     let others = image.devices.iter().filter_map(|device| device.snapshot.as_ref());
                     Some(
@@ -438,12 +529,12 @@ pub(super) fn describe_images(call: &mut Call<'_>) -> Result<Element, ApiError> 
         if image.visible_at_ms <= now_ms
             && (ids.is_empty() || ids.contains(&image.id))
             && (owners.is_empty() || owners.iter().any(|owner| owner == owner_of(image)))
-            && filters.admit(&image.tags, fields)?
+            && filters.admit(&image.tags, fields)
         {
             found.push((image.id.to_string(), show::image(call.world, image)));
         }
     }
-    Ok(select::answer("imagesSet", page(call, &Bounds { min: 1, max: 1000 }, found)?))
+    Ok(select::answer("imagesSet", page(call, &Bounds::strict(1, 1000), found)?))
 }
 
 pub(super) fn replace_root(call: &mut Call<'_>) -> Result<Element, ApiError> {
@@ -480,9 +571,9 @@ pub(super) fn describe_root_tasks(call: &mut Call<'_>) -> Result<Element, ApiErr
             "instance-id" => Some(vec![task.instance.to_string()]),
             _ => None,
         };
-        if (ids.is_empty() || ids.contains(&task.id)) && filters.admit(&task.tags, fields)? {
+        if (ids.is_empty() || ids.contains(&task.id)) && filters.admit(&task.tags, fields) {
             found.push((task.id.to_string(), show::root_task(task)));
         }
     }
-    Ok(select::answer("replaceRootVolumeTaskSet", page(call, &Bounds { min: 1, max: 50 }, found)?))
+    Ok(select::answer("replaceRootVolumeTaskSet", page(call, &Bounds::strict(1, 50), found)?))
 }

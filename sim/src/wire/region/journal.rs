@@ -29,7 +29,7 @@ use super::super::sqs::model::Trouble;
 use crate::world::settings::Settings;
 
 /// Of the directory as a whole: its files, and everything in them.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const SNAPSHOT: &str = "snapshot.json";
 const LOCK: &str = "lock";
 /// A log smaller than this is not worth a snapshot; it is made again in well under a second.
@@ -408,10 +408,10 @@ mod tests {
         assert!(error.contains("seed: 7 there, 8 here, spot_limit: null there, 3 here"), "{error}");
         assert!(error.contains("give the same, or another directory"), "{error}");
         let snapshot = directory.0.join(SNAPSHOT);
-        std::fs::write(&snapshot, "{\"format\":3,\"state\":{}}").unwrap();
+        std::fs::write(&snapshot, "{\"format\":4,\"state\":{}}").unwrap();
         let error = open(&directory, 7).unwrap_err().to_string();
-        assert!(error.contains("it has format 3, this program reads 2"), "{error}");
-        std::fs::write(&snapshot, "{\"format\":2").unwrap();
+        assert!(error.contains("it has format 4, this program reads 3"), "{error}");
+        std::fs::write(&snapshot, "{\"format\":3").unwrap();
         assert!(open(&directory, 7).unwrap_err().to_string().contains(SNAPSHOT));
         std::fs::remove_file(snapshot).unwrap();
         std::fs::write(directory.0.join("calls.jsonl"), "").unwrap();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::world::ACCOUNT;
 pub(crate) use message::{delivered, number, queue_arn};
 use message::{named, outgoing, sent_fields};
-use model::{Queues, Refusal};
+use model::{Queues, Refusal, is_attribute, unknown_attribute};
 
 /// Messages of one batch, and of one receive (SQS API reference).
 pub(crate) const BATCH_MAX: usize = 10;
@@ -62,7 +62,7 @@ pub(crate) fn answer(
             Ok(json!({}))
         }
         "TagQueue" => {
-            call.queues.queue_mut(&queue_name(request)?)?.tags.extend(texts(&request["Tags"]));
+            call.queues.tag(&queue_name(request)?, texts(&request["Tags"]))?;
             Ok(json!({}))
         }
         "UntagQueue" => call.untag(),
@@ -149,6 +149,9 @@ impl Call<'_> {
         all.insert("ApproximateNumberOfMessagesDelayed".into(), counts.delayed.to_string());
         let asked: Vec<_> =
             request["AttributeNames"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        if let Some(name) = asked.iter().find(|name| **name != "All" && !is_attribute(name)) {
+            return Err(unknown_attribute(name));
+        }
         if !asked.contains(&"All") {
             all.retain(|key, _| asked.contains(&key.as_str()));
         }
@@ -159,6 +162,9 @@ impl Call<'_> {
         let request = self.request;
         let keys: Vec<_> =
             request["TagKeys"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        if keys.is_empty() {
+            return Err(Refusal::new("MissingParameter", "The request must contain the parameter TagKeys."));
+        }
         let queue = self.queues.queue_mut(&queue_name(request)?)?;
         queue.tags.retain(|key, _| !keys.contains(&key.as_str()));
         Ok(json!({}))
@@ -178,7 +184,7 @@ impl Call<'_> {
     fn send_batch(&mut self) -> Answer {
         let name = queue_name(self.request)?;
         self.queues.queue(&name)?;
-        let entries = entries(self.request)?;
+        let entries = entries(self.request, "SendMessageBatchRequestEntry")?;
         let read: Vec<_> = entries.iter().map(outgoing).collect();
         let bytes: usize = read.iter().flatten().map(model::bytes_of).sum();
         if bytes > BATCH_BYTES_MAX {
@@ -211,7 +217,7 @@ impl Call<'_> {
     fn delete_batch(&mut self) -> Answer {
         let name = queue_name(self.request)?;
         self.queues.queue(&name)?;
-        Ok(batch(&entries(self.request)?, |entry| {
+        Ok(batch(&entries(self.request, "DeleteMessageBatchRequestEntry")?, |entry| {
             let receipt = entry["ReceiptHandle"].as_str().unwrap_or_default();
             self.queues.delete(&name, receipt).map(|()| json!({}))
         }))
@@ -225,7 +231,8 @@ impl Call<'_> {
     fn change_visibility_batch(&mut self) -> Answer {
         let name = queue_name(self.request)?;
         self.queues.queue(&name)?;
-        Ok(batch(&entries(self.request)?, |entry| self.change_visibility_of(&name, entry)))
+        let entries = entries(self.request, "ChangeMessageVisibilityBatchRequestEntry")?;
+        Ok(batch(&entries, |entry| self.change_visibility_of(&name, entry)))
     }
 
     fn change_visibility_of(&mut self, name: &str, entry: &Json) -> Answer {
@@ -265,14 +272,18 @@ impl Call<'_> {
     }
 }
 
-fn entries(request: &Json) -> Result<Vec<Json>, Refusal> {
+/// The entries of a batch, of a kind that an empty one names.
+fn entries(request: &Json, kind: &str) -> Result<Vec<Json>, Refusal> {
     let entries = request["Entries"].as_array().cloned().unwrap_or_default();
     let ids: BTreeSet<_> = entries.iter().filter_map(|entry| entry["Id"].as_str()).collect();
     let valid = |id: &&str| {
         (1..=80).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
     match entries.len() {
-        0 => Err(Refusal::new("EmptyBatchRequest", "There should be at least one entry in the request.")),
+        0 => {
+            let message = format!("There should be at least one {kind} in the request.");
+            Err(Refusal::new("EmptyBatchRequest", message))
+        }
         n if n > BATCH_MAX => Err(Refusal::new(
             "TooManyEntriesInBatchRequest",
             format!("Maximum number of entries per request are {BATCH_MAX}. You have sent {n}."),

@@ -176,6 +176,17 @@ impl Attributes {
                 let most = most.filter(|most| (1..=1000).contains(most)).ok_or_else(invalid)?;
                 self.redrive = Some((queue, most as u32));
             }
+            "DeduplicationScope" if !matches!(value, "queue" | "messageGroup") => return Err(invalid()),
+            "FifoThroughputLimit" if !matches!(value, "perQueue" | "perMessageGroupId") => {
+                return Err(invalid());
+            }
+            "Policy" | "RedriveAllowPolicy"
+                if !value.is_empty()
+                    && !serde_json::from_str::<serde_json::Value>(value)
+                        .is_ok_and(|policy| policy.is_object()) =>
+            {
+                return Err(invalid());
+            }
             "Policy"
             | "RedriveAllowPolicy"
             | "KmsMasterKeyId"
@@ -183,14 +194,42 @@ impl Attributes {
             | "SqsManagedSseEnabled"
             | "DeduplicationScope"
             | "FifoThroughputLimit" => {
-                self.others.insert(name.to_owned(), value.to_owned());
+                // An empty one goes away.
+                match value.is_empty() {
+                    true => self.others.remove(name),
+                    false => self.others.insert(name.to_owned(), value.to_owned()),
+                };
             }
-            _ => {
-                let message = format!("Unknown Attribute {name}.");
-                return Err(Refusal::new("InvalidAttributeName", message));
-            }
+            _ => return Err(unknown_attribute(name)),
         }
         Ok(())
+    }
+
+    /// Sets several, which must fit together.
+    fn set_all(&mut self, wanted: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        for (name, value) in wanted {
+            self.set(name, value)?;
+        }
+        // Those of FIFO queues are none of standard queues.
+        if let Some(name) = wanted.keys().find(|name| OF_FIFO.contains(&name.as_str()))
+            && !self.fifo
+        {
+            return Err(unknown_attribute(name));
+        }
+        let is = |name: &str, value: &str| self.others.get(name).is_some_and(|found| found == value);
+        if is("FifoThroughputLimit", "perMessageGroupId") && !is("DeduplicationScope", "messageGroup") {
+            return Err(Refusal::new(
+                "InvalidAttributeValue",
+                "The perMessageGroupId value is allowed only when the value for DeduplicationScope is messageGroup.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a message must share with an earlier one to be its duplicate, beside the id.
+    fn scope_of(&self, message: &Outgoing) -> String {
+        let is_by_group = self.others.get("DeduplicationScope").is_some_and(|scope| scope == "messageGroup");
+        message.group.clone().filter(|_| is_by_group).unwrap_or_default()
     }
 
     /// All by their names, as texts.
@@ -204,6 +243,8 @@ impl Attributes {
         if self.fifo {
             named.insert("FifoQueue".into(), "true".into());
             named.insert("ContentBasedDeduplication".into(), self.content_based.to_string());
+            named.entry("DeduplicationScope".into()).or_insert_with(|| "queue".into());
+            named.entry("FifoThroughputLimit".into()).or_insert_with(|| "perQueue".into());
         }
         if let Some((queue, most)) = &self.redrive {
             let policy = serde_json::json!({ "deadLetterTargetArn": arn_of(queue), "maxReceiveCount": most });
@@ -212,6 +253,30 @@ impl Attributes {
         named.entry("SqsManagedSseEnabled".into()).or_insert_with(|| "true".into());
         named
     }
+}
+
+/// The attributes that only FIFO queues have.
+const OF_FIFO: [&str; 4] =
+    ["FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"];
+
+/// Attributes that queues have and that nothing sets.
+const OF_ALL: [&str; 6] = [
+    "QueueArn",
+    "CreatedTimestamp",
+    "LastModifiedTimestamp",
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+];
+
+pub(crate) fn unknown_attribute(name: &str) -> Refusal {
+    Refusal::new("InvalidAttributeName", format!("Unknown Attribute {name}."))
+}
+
+/// Whether a queue may have an attribute of this name.
+pub(crate) fn is_attribute(name: &str) -> bool {
+    OF_ALL.contains(&name)
+        || !matches!(Attributes::default().set(name, ""), Err(refusal) if refusal.shape == "InvalidAttributeName")
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -430,19 +495,24 @@ impl Queues {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let mut attributes = Attributes::default();
-        for (key, value) in wanted {
-            attributes.set(key, value)?;
-        }
+        attributes.set_all(wanted)?;
+        check_tags(name, &tags)?;
         let fine = (1..=80).contains(&name.len())
             && name
                 .trim_end_matches(".fifo")
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if !fine || attributes.fifo != name.ends_with(".fifo") {
-            return Err(Refusal::bad(
-                "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length; a FIFO queue's name ends in .fifo",
-            ));
+            return Err(Refusal::bad(match attributes.fifo {
+                true => {
+                    "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length."
+                }
+                false => {
+                    "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+                }
+            }));
         }
+        self.check_redrive(&attributes, wanted)?;
         if let Some(known) = self.queues.get(name) {
             let arn = |queue: &str| format!("arn:aws:sqs::{queue}");
             let has = known.attributes.named(arn);
@@ -470,13 +540,51 @@ impl Queues {
         wanted: &BTreeMap<String, String>,
         now_ms: u64,
     ) -> Result<(), Refusal> {
-        let queue = self.queue_mut(name)?;
-        let mut attributes = queue.attributes.clone();
-        for (key, value) in wanted {
-            attributes.set(key, value)?;
+        let mut attributes = self.queue(name)?.attributes.clone();
+        // It is what it was made as.
+        if wanted.contains_key("FifoQueue") {
+            return Err(unknown_attribute("FifoQueue"));
         }
+        attributes.set_all(wanted)?;
+        self.check_redrive(&attributes, wanted)?;
+        let queue = self.queue_mut(name)?;
         queue.attributes = attributes;
         queue.modified_ms = now_ms;
+        Ok(())
+    }
+
+    /// A dead-letter queue is there before its source, and of the same type (SQS Developer Guide).
+    fn check_redrive(
+        &self,
+        attributes: &Attributes,
+        wanted: &BTreeMap<String, String>,
+    ) -> Result<(), Refusal> {
+        let (Some(policy), Some((target, _))) = (wanted.get("RedrivePolicy"), &attributes.redrive) else {
+            return Ok(());
+        };
+        let refuse = |reason: &str| {
+            let message = format!("Value {policy} for parameter RedrivePolicy is invalid. Reason: {reason}");
+            Err(Refusal::bad(message))
+        };
+        match self.queues.get(target) {
+            None => refuse("Dead letter target does not exist."),
+            Some(target) if target.attributes.fifo != attributes.fifo => {
+                refuse("Dead-letter queue must be same type of queue as the source.")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Adds tags to a queue.
+    pub(crate) fn tag(&mut self, name: &str, tags: BTreeMap<String, String>) -> Result<(), Refusal> {
+        let queue = self.queue_mut(name)?;
+        if tags.is_empty() {
+            return Err(Refusal::new("MissingParameter", "The request must contain the parameter Tags."));
+        }
+        let mut all = queue.tags.clone();
+        all.extend(tags);
+        check_tags(name, &all)?;
+        queue.tags = all;
         Ok(())
     }
 
@@ -540,9 +648,13 @@ impl Queues {
                         "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly",
                     ));
                 }
-                message.deduplication = Some(blake_hex(&message.body));
+                message.deduplication = Some(digest(&message.body));
             }
-            let key = message.deduplication.clone().unwrap_or_default();
+            let mut key = message.deduplication.clone().unwrap_or_default();
+            let scope = queue.attributes.scope_of(&message);
+            if !scope.is_empty() {
+                key = format!("{scope}\n{key}");
+            }
             while let Some((at, _)) = queue.seen_order.front()
                 && at + DEDUPLICATION_MS <= now_ms
             {
@@ -742,6 +854,11 @@ fn check(message: &Outgoing, queue: &Attributes) -> Result<(), Refusal> {
             "The message contains characters outside the allowed set.",
         ));
     }
+    if let Some(name) = message.attributes.keys().find(|name| !is_attribute_name(name)) {
+        return Err(Refusal::bad(format!(
+            "Message attribute name '{name}' is invalid: it can contain letters, digits, hyphens, underscores and periods, at most 256, does not start or end with a period or have two in succession, and does not start with AWS. or Amazon."
+        )));
+    }
     if message.attributes.len() > 10 {
         return Err(Refusal::bad("Number of message attributes exceeds the allowed maximum [10]."));
     }
@@ -756,9 +873,10 @@ fn check(message: &Outgoing, queue: &Attributes) -> Result<(), Refusal> {
             ));
         }
         if message.delay_s.is_some_and(|delay| delay > 0) {
-            return Err(Refusal::bad(
-                "The request include parameter that is not valid for this queue type: DelaySeconds",
-            ));
+            let delay_s = message.delay_s.unwrap_or_default();
+            return Err(Refusal::bad(format!(
+                "Value {delay_s} for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for this queue type."
+            )));
         }
     } else if message.deduplication.is_some() {
         return Err(Refusal::bad("MessageDeduplicationId is only valid for FIFO queues"));
@@ -810,9 +928,45 @@ pub(crate) fn uuid(rng: &mut fastrand::Rng) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// SQS takes SHA-256; any digest of the content does.
-fn blake_hex(text: &str) -> String {
-    format!("{:x}", md5::compute(text))
+/// The deduplication id of a message that has none (SQS Developer Guide, ContentBasedDeduplication).
+fn digest(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::Digest as _;
+    sha2::Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// A message attribute's name (SQS Developer Guide, message attribute components).
+fn is_attribute_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    (1..=256).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        && !name.starts_with('.')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !lower.starts_with("aws.")
+        && !lower.starts_with("amazon.")
+}
+
+/// The most tags of a queue, and the lengths of their keys and values (SQS Developer Guide).
+fn check_tags(name: &str, tags: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if tags.len() > 50 {
+        return Err(Refusal::bad(format!("Too many tags added for queue {name}.")));
+    }
+    let is_fine = |key: &str, value: &str| {
+        (1..=128).contains(&key.chars().count())
+            && value.chars().count() <= 256
+            && !key.to_ascii_lowercase().starts_with("aws:")
+    };
+    match tags.iter().find(|(key, value)| !is_fine(key, value)) {
+        None => Ok(()),
+        Some((key, _)) => Err(Refusal::bad(format!(
+            "Tag key '{key}' or its value is invalid: keys have 1 to 128 characters and do not start with aws:, values have up to 256."
+        ))),
+    }
 }
 
 #[cfg(test)]
