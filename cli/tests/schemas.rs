@@ -205,7 +205,7 @@ mod documents {
     use serde_json::{Map, Value, json};
 
     /// Texts that a pattern takes. A new pattern needs some here.
-    const TEXTS: [(&str, &[&str]); 20] = [
+    const TEXTS: [(&str, &[&str]); 21] = [
         ("(-((25[0-5]", &["10.0.1.10", "10.0.1.20-10.0.1.29", "10.0.1.30-10.0.1.30"]),
         ("^((25[0-5]|", &["10.0.0.9", "255.255.255.255", "0.0.0.0"]),
         ("^/dev/(sd[b-z]", &["/dev/sdf", "/dev/xvdf", "/dev/xvdba"]),

@@ -126,11 +126,11 @@ impl SubmitArgs {
         }
         let until = Instant::now() + self.timeout;
         if let [submission] = submissions.as_slice() {
-            return self.answer(installation, output, submission, until).await;
+            return Box::pin(self.answer(installation, output, submission, until)).await;
         }
         let mut failures = Vec::new();
         for submission in &submissions {
-            if let Err(failure) = self.answer(installation, output, submission, until).await {
+            if let Err(failure) = Box::pin(self.answer(installation, output, submission, until)).await {
                 if failure.is_interruption() {
                     return Err(failure);
                 }
@@ -156,7 +156,8 @@ impl SubmitArgs {
         output.say(&format!("submitted {id}"));
         let expected = Expected::of(&submission.work);
         let followed =
-            tokio::time::timeout_at(until, follow(installation, output, submission, expected)).await;
+            tokio::time::timeout_at(until, Box::pin(follow(installation, output, submission, expected)))
+                .await;
         let (disposition, workflow, outcome) = match followed {
             Ok(followed) => followed?,
             Err(_) => {
