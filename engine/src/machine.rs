@@ -139,8 +139,8 @@ pub struct StepRecord<S, I> {
     pub budget_ms: u64,
 }
 
-/// Events of one stream follow each other. One that is dated this much earlier than the one before was dated by
-/// a clock that has gone back; less than this is two threads, or a clock that is kept right.
+/// Events of one stream follow each other. One that is dated this much earlier than the one before was dated
+/// by a clock that has gone back; less than this is two threads, or a clock that is kept right.
 const GONE_BACK_MIN_MS: u64 = 1_000;
 
 /// By how much the clock has gone back between two events of one stream that follow each other.
@@ -150,16 +150,16 @@ pub fn gone_back_ms(last_ms: u64, at_ms: u64) -> Option<u64> {
 }
 
 impl<S, I> StepRecord<S, I> {
-    /// The clock has gone back while the step was open. Its times are as they would be by the clock since; how
-    /// long it waits, and may take, stays. What it makes is never older than its intention then.
+    /// The clock has gone back while the step was open. Its times are as they would be by the clock since;
+    /// how long it waits, and may take, stays. What it makes is never older than its intention then.
     pub fn clock_went_back(&mut self, by_ms: u64) {
         self.intended_at_ms = self.intended_at_ms.saturating_sub(by_ms);
         self.not_before_ms = self.not_before_ms.saturating_sub(by_ms);
         self.deadline_ms = self.deadline_ms.saturating_sub(by_ms);
     }
 
-    /// Whether it may have begun by this time. It has not only while it waits for its time, and the time shown
-    /// is one of that wait: an earlier one is of a clock that has gone back since.
+    /// Whether it may have begun by this time. It has not only while it waits for its time, and the time
+    /// shown is one of that wait: an earlier one is of a clock that has gone back since.
     #[must_use]
     pub const fn may_have_begun(&self, now_ms: u64) -> bool {
         self.not_before_ms <= now_ms || now_ms < self.intended_at_ms

@@ -64,8 +64,8 @@ pub struct LaunchExtras {
     #[serde(default)]
     pub ebs_optimized: bool,
     pub metadata: BTreeMap<String, String>,
-    /// The launch template and the version it was made from: what it says is in the other fields already, where
-    /// the call came over the wire.
+    /// The launch template and the version it was made from: what it says is in the other fields already,
+    /// where the call came over the wire.
     #[serde(default)]
     pub template: Option<(String, String)>,
     /// DeleteOnTermination=false for the new primary interface.

@@ -202,8 +202,9 @@ impl Sweep {
         Ok(Looked { shown, seen, doomed })
     }
 
-    /// The instances that this sweep shows whole: all of a small fleet, and all in the first sweep; else those
-    /// whose turn it is, and those that looked odd in the sweep before. The turn ends with the second answer.
+    /// The instances that this sweep shows whole: all of a small fleet, and all in the first sweep; else
+    /// those whose turn it is, and those that looked odd in the sweep before. The turn ends with the second
+    /// answer.
     fn turn(&self, watched: &BTreeMap<InstanceId, Watched>) -> (BTreeSet<InstanceId>, Option<InstanceId>) {
         let count = SHOWN_MIN.max(watched.len().div_ceil(TURN));
         let Some(last) = self.shown.clone().filter(|_| count < watched.len()) else {

@@ -16,8 +16,9 @@ use super::tags::carries;
 use crate::port::error::{Class, Disposition, Effect};
 use crate::port::{AttachmentState, SnapshotState, SnapshotView, SnapshotsRequest};
 
-/// Between two looks at snapshots that are being copied, at first and at most: it takes minutes, nothing waits
-/// for it, and an event may ring sooner. In between it is a fourth of the time that they are looked at for.
+/// Between two looks at snapshots that are being copied, at first and at most: it takes minutes, nothing
+/// waits for it, and an event may ring sooner. In between it is a fourth of the time that they are looked at
+/// for.
 const COPY_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// Between two looks for what a take may have made.

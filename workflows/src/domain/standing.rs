@@ -138,8 +138,8 @@ fn cannot_know(
     (!thing.is_volume).then(|| "the journal knows no such instance".to_owned())
 }
 
-/// Whether a step of the open operation can have made it. A step that was intended at a time to come was dated by
-/// a clock that has gone back since: how old it is cannot be said.
+/// Whether a step of the open operation can have made it. A step that was intended at a time to come was
+/// dated by a clock that has gone back since: how old it is cannot be said.
 fn may_have_made(open: &Operation, thing: &Tagged, now_ms: u64) -> bool {
     let step = thing.tags.get("perennial:step");
     open.steps.values().any(|record| {

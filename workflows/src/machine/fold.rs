@@ -60,11 +60,7 @@ fn remember(op: &mut Operation, stamp: Stamp, event: &OperationEvent) -> Result<
         return Err("the operation is finished");
     }
     let at_ms = stamp.at_ms;
-    if let Some(back_ms) = gone_back_ms(std::mem::replace(&mut op.last_at_ms, at_ms), at_ms) {
-        for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-            record.asked.clock_went_back(back_ms);
-        }
-    }
+    follow_the_clock(op, at_ms);
     match event {
         OperationEvent::Started(_) => return Err("the operation has started already"),
         OperationEvent::StepIntended { step, attempt, intent, not_before_ms, deadline_ms } => {
@@ -242,6 +238,14 @@ fn spec_changed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
         resumed(op, spec, at_ms);
     } else {
         follow(op, spec);
+    }
+}
+
+/// Where the clock has gone back since the last event, the times of open steps go with it.
+fn follow_the_clock(op: &mut Operation, at_ms: u64) {
+    let Some(back_ms) = gone_back_ms(std::mem::replace(&mut op.last_at_ms, at_ms), at_ms) else { return };
+    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
+        record.asked.clock_went_back(back_ms);
     }
 }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::aws::LaunchTemplateId;
 
-/// One version of a launch template (`LaunchTemplate` of RunInstances). The version is a number: `$Latest` and
-/// `$Default` would change under a launch that is repeated with its client token.
+/// One version of a launch template (`LaunchTemplate` of RunInstances). The version is a number: `$Latest`
+/// and `$Default` would change under a launch that is repeated with its client token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchTemplate {

@@ -156,7 +156,8 @@ pub struct NodeSpec {
     /// The instance metadata service of each instance. By default every request to it needs a session token.
     #[serde(default, skip_serializing_if = "MetadataOptions::is_default")]
     pub metadata_options: MetadataOptions,
-    /// A launch template, for what no other field says. What the file says, or Perennial must, stands above it.
+    /// A launch template, for what no other field says. What the file says, or Perennial must, stands above
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_template: Option<LaunchTemplate>,
     /// While it is `true`, no deletion of the node, no new root (`recycle --reimage`) and no restore over its

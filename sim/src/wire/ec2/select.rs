@@ -37,7 +37,8 @@ pub(super) fn ids<Id>(
 pub(super) struct Filters(Vec<(String, Vec<String>)>);
 
 impl Filters {
-    /// Reads those of a describe. A name that is no filter of it is an error, also where there are no objects.
+    /// Reads those of a describe. A name that is no filter of it is an error, also where there are no
+    /// objects.
     pub(super) fn read(params: &Scope<'_>) -> Result<Self, ApiError> {
         let action = params.text("Action").unwrap_or_default();
         let mut filters = Vec::new();
