@@ -5,7 +5,7 @@
 //! sees of the volumes on instances of nodes at rest goes the same way: see `attachment_drift`.
 //!
 //! An instance is 4 kB or more of XML. So of each one EC2 is only asked whether it runs, which a fleet in
-//! order answers with nothing; whole instances are shown in turn, [`SHOWN_MIN`] or a [`TURN`]th of them a
+//! order answers with nothing; whole instances are shown in turn, `SHOWN_MIN` or a `TURN`th of them a
 //! sweep. A small fleet is shown whole in each sweep, and so is what looked odd in the sweep before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
