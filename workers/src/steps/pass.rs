@@ -323,8 +323,9 @@ impl Pass<'_> {
 
     /// Absence is believed by the first look that misses the object after another one was seen, and after the
     /// object was first missed: what was seen before says nothing of the credentials and the endpoint of now.
-    /// Where nothing else is seen, it is trouble for as long as that lasts, which costs the step no time, and
-    /// then the time begins anew.
+    /// What is not to be deleted needs another one that is seen after that look too: the account may be
+    /// another one again by then. Where nothing else is seen, it is trouble for as long as that lasts, which
+    /// costs the step no time, and then the time begins anew.
     async fn is_missed_and_vouched(
         &self,
         missed: &mut Missed,
@@ -337,19 +338,17 @@ impl Pass<'_> {
             return Ok(false);
         }
         if missed.is_vouched() {
-            return Ok(true);
+            return self.is_seen_beside(missed, length, object).await;
         }
         let within = VOUCHED.min(Duration::from_millis(now_ms.saturating_sub(since_ms)));
         let seen_ms = self.tools.observer.last_seen_ms();
         let is_seen = seen_ms > now_ms.saturating_sub(within.as_millis() as u64);
         if is_seen && seen_ms <= self.began_ms && !missed.is_doubted() {
-            return Ok(true);
+            return self.is_seen_beside(missed, length, object).await;
         }
         // A look that fails says nothing either way.
         if !is_seen && !self.is_vouched(object, within).await? {
-            missed.doubt();
-            let message = format!("{object} is not shown; {NOTHING_VISIBLE}");
-            return Err(CloudError::lost(Action::DescribeInstances, message));
+            return Err(doubted(missed, object));
         }
         if missed.is_doubted() {
             missed.found();
@@ -357,6 +356,20 @@ impl Pass<'_> {
             missed.vouch();
         }
         Ok(false)
+    }
+
+    /// Whether another object is seen now, after the look that missed this one. A deletion looks twice and no
+    /// more: there are thousands of them.
+    async fn is_seen_beside(
+        &self,
+        missed: &mut Missed,
+        length: Duration,
+        object: &str,
+    ) -> Result<bool, CloudError> {
+        if length <= SECOND_READ || self.is_vouched(object, Duration::ZERO).await? {
+            return Ok(true);
+        }
+        Err(doubted(missed, object))
     }
 
     /// Whether the endpoint is the one that the journal knows: another object was seen within this time, or
@@ -504,4 +517,10 @@ impl Pass<'_> {
             },
         })
     }
+}
+
+/// Nothing but the object's absence is seen.
+fn doubted(missed: &mut Missed, object: &str) -> CloudError {
+    missed.doubt();
+    CloudError::lost(Action::DescribeInstances, format!("{object} is not shown; {NOTHING_VISIBLE}"))
 }
