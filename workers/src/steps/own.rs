@@ -8,7 +8,8 @@
 //! - it carries the installation of the step, where the step's tags name one;
 //! - an instance shows the client token of the launch;
 //! - a snapshot is of a volume that the step takes one of; one of all volumes of an instance may also be of
-//!   another volume, of the node or on that instance, which was attached after the step had looked.
+//!   another volume, which was attached after the step had looked: of the node, on that instance, or taken in
+//!   the same moment.
 //!
 //! A thing whose id the step's own call returned needs no other proof. What carries the tags and is not the
 //! step's is neither used nor deleted; the log names it, once for each step and thing.
@@ -157,8 +158,12 @@ pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> 
     Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
 }
 
+/// Snapshots of one call begin together: EC2 takes them at one moment (CreateSnapshots, "crash-consistent").
+const ONE_CALL_MAX: Duration = Duration::from_secs(2);
+
 /// What a step that takes snapshots of all volumes of an instance has made. `claim` names those it asks for;
-/// another one is of the node, or was attached between the look and the call.
+/// another one is of the node, was attached between the look and the call, or began with one that was asked
+/// for.
 pub(super) async fn made_of_instance(
     pass: &mut Pass<'_>,
     instance: &InstanceId,
@@ -171,6 +176,12 @@ pub(super) async fn made_of_instance(
     let mut whose = own_tags(claim.tags);
     whose.extend(claim.tags.get_key_value(INSTALLATION_TAG).map(|(tag, ours)| (tag.clone(), ours.clone())));
     let mut sources = claim.sources.to_vec();
+    let asked = |view: &&SnapshotView| view.volume.as_ref().is_some_and(|of| claim.sources.contains(of));
+    let begun: Vec<u64> = made.iter().filter(asked).map(|view| view.started_at_ms).collect();
+    let is_beside = |view: &&SnapshotView| {
+        begun.iter().any(|at_ms| at_ms.abs_diff(view.started_at_ms) <= ONE_CALL_MAX.as_millis() as u64)
+    };
+    sources.extend(made.iter().filter(is_beside).filter_map(|view| view.volume.clone()));
     if !others.is_empty() {
         let views = pass.tools.observer.volumes(&others).await?;
         let is_on = |view: &VolumeView| view.attachments.iter().any(|on| on.instance == *instance);
