@@ -9,6 +9,7 @@ use crate::lab::Lab;
 use crate::nodes::quick_snapshots;
 use perennial_workers::periodic::sweep;
 use perennial_workflows::aggregate::node::Node;
+use perennial_workflows::model::capacity::MarketPolicy;
 use perennial_workflows::model::operation_id::OperationKind;
 use perennial_workflows::spec::backup::BackupSpec;
 use perennial_workflows::spec::node::{NetworkMode, NodeSpec, RootMode};
@@ -118,10 +119,12 @@ async fn begun(lab: &mut Lab, limit: Duration) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn in_a_large_fleet_each_loss_without_an_event_is_found_by_the_next_sweep() {
-    let mut lab = fleet(MANY, |_| ()).await;
+    // On demand: no spot request tells of it either.
+    let mut lab = fleet(MANY, |spec| spec.capacity.market = MarketPolicy::OnDemandOnly).await;
+    lab.deafen();
     for name in SOME {
         let instance = lab.instance(name).await;
-        lab.region.with(|world, now_ms| world.vanish(now_ms, &instance).unwrap());
+        lab.region.with(|world, now_ms| world.terminate_instances(now_ms, &instance).unwrap());
     }
     begun(&mut lab, sweep::EVERY + Duration::from_secs(10)).await;
     for name in SOME {

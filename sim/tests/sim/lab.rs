@@ -724,6 +724,11 @@ impl Lab {
         self.clock.sleep(Duration::from_secs(300)).await;
     }
 
+    /// No event of the region reaches a queue any more.
+    pub fn deafen(&mut self) {
+        self.pumps.pop().expect("it hears").abort();
+    }
+
     /// Whether an operation is stuck.
     pub async fn is_stuck(&self, id: &str) -> bool {
         matches!(self.operation(id).await.status, Status::Stuck { .. })
