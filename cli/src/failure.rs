@@ -141,6 +141,11 @@ impl Failure {
         Self::new(Kind::Stuck, message)
     }
 
+    /// Some of several things were done.
+    pub(crate) fn partly(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Partly, message)
+    }
+
     /// Of several things some were done, and these were not; `None` where nothing has failed. When none was
     /// done the kind is that of all failures, if they are of one kind.
     pub(crate) fn of_several(total: usize, failures: Vec<Self>) -> Option<Self> {

@@ -85,12 +85,14 @@ pub(crate) async fn run(
     }
     let shown: Vec<_> = meant.iter().map(|one| as_json(one, args.dry_run)).collect();
     output.show(&shown, || in_words(&meant, all.len(), args.dry_run))?;
-    let refused = meant.iter().filter_map(|one| one.found.as_ref().err());
-    let refused: Vec<Failure> = refused.map(Failure::failed).collect();
-    match Failure::of_several(meant.len(), refused) {
-        None => Ok(()),
-        Some(failure) => Err(failure.hint("do what is said at each of them, then repeat the command")),
-    }
+    let refused = meant.iter().filter(|one| one.found.is_err()).count();
+    let told = format!("{refused} of {} nodes cannot be adopted as they are", meant.len());
+    let failure = match refused {
+        0 => return Ok(()),
+        _ if args.dry_run || refused == meant.len() => Failure::failed(told),
+        _ => Failure::partly(told),
+    };
+    Err(failure.hint("do what is said at each of them, then repeat the command"))
 }
 
 fn as_json(one: &Compared, dry_run: bool) -> serde_json::Value {
