@@ -236,7 +236,7 @@ async fn a_look_reads_every_page_and_only_what_it_asked_for() {
     };
     // moto pages instances at MaxResults as EC2 does.
     let paged = world.ec2.clone().with_page_size(5);
-    let cluster = Select::Tagged(tag("perennial:cluster", "tests"));
+    let cluster = Select::tagged(tag("perennial:cluster", "tests"));
     assert_eq!(ids(paged.instances(&cluster).await.unwrap()), launched);
     assert_eq!(ids(world.ec2.instances(&cluster).await.unwrap()), launched);
     let mut with_a_stranger = launched.clone();
@@ -245,9 +245,9 @@ async fn a_look_reads_every_page_and_only_what_it_asked_for() {
     assert_eq!(ids(paged.instances(&by_id).await.unwrap()), launched, "an unknown id is missing, no error");
     assert_eq!(paged.instances(&Select::Ids(Vec::new())).await.unwrap(), []);
 
-    let one = Select::Tagged(node_tags("node-7"));
+    let one = Select::tagged(node_tags("node-7"));
     assert_eq!(paged.instances(&one).await.unwrap().len(), 1, "all tags must match");
-    let star = Select::Tagged(tag("perennial:node", "node-*"));
+    let star = Select::tagged(tag("perennial:node", "node-*"));
     assert_eq!(paged.instances(&star).await.unwrap(), [], "a star is no wildcard");
 }
 
@@ -259,7 +259,7 @@ async fn a_tag_with_wildcards_in_it_is_found_by_itself() {
         world.ec2.run_instance(&LaunchRequest { tags, ..world.launch(node) }).await.unwrap();
     }
     // Instances only: moto takes wildcards and escapes in filters of instances, and neither elsewhere.
-    let found = world.ec2.instances(&Select::Tagged(tag("note", "x*y?"))).await.unwrap();
+    let found = world.ec2.instances(&Select::tagged(tag("note", "x*y?"))).await.unwrap();
     assert_eq!(found.iter().map(|view| view.tags["note"].as_str()).collect::<Vec<_>>(), ["x*y?"]);
 }
 
@@ -323,7 +323,7 @@ async fn a_snapshot_becomes_an_image_that_can_be_launched() {
     let instance = world.running(&world.launch("db-1")).await;
     let root = instance.block_devices[0].volume.clone();
     let snapshot = world.ec2.create_snapshot(&root, "of db-1", &node_tags("db-1")).await.unwrap();
-    let [view] = &world.ec2.snapshots(&Select::Tagged(node_tags("db-1"))).await.unwrap()[..] else {
+    let [view] = &world.ec2.snapshots(&Select::tagged(node_tags("db-1"))).await.unwrap()[..] else {
         panic!("one snapshot")
     };
     assert_eq!((&view.id, view.volume.as_ref(), view.progress), (&snapshot, Some(&root), 100));
@@ -365,7 +365,7 @@ async fn an_image_is_found_by_its_tags() {
     let made = world.sdk.create_image().instance_id(instance.as_str()).name("tagged").send().await.unwrap();
     let tag = aws_sdk_ec2::types::Tag::builder().key("perennial:node").value("db-1").build();
     world.sdk.create_tags().resources(made.image_id().unwrap()).tags(tag).send().await.unwrap();
-    let found = world.ec2.images(&Select::Tagged(self::tag("perennial:node", "db-1"))).await.unwrap();
+    let found = world.ec2.images(&Select::tagged(self::tag("perennial:node", "db-1"))).await.unwrap();
     assert_eq!(found.iter().map(|view| view.id.as_str()).collect::<Vec<_>>(), [made.image_id().unwrap()]);
     // moto says that the root of an image is not on EBS and shows a snapshot of its own.
     assert_eq!(found[0].root_snapshot, None);
@@ -485,7 +485,7 @@ async fn an_action_that_the_endpoint_refuses_by_name_is_unsupported() {
 async fn asking_for_permission_launches_nothing() {
     let world = World::on_moto().await;
     world.ec2.may_run_instances(&world.launch("db-1")).await.unwrap();
-    assert_eq!(world.ec2.instances(&Select::Tagged(node_tags("db-1"))).await.unwrap(), []);
+    assert_eq!(world.ec2.instances(&Select::tagged(node_tags("db-1"))).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -529,7 +529,7 @@ async fn an_endpoint_that_is_not_there_leaves_an_act_in_doubt() {
     drop(emulator);
     let error = ec2.run_instance(&request).await.unwrap_err();
     assert_eq!((error.class, error.effect), (Class::Transient, Effect::Unknown), "{error}");
-    let error = ec2.instances(&Select::Tagged(Tags::new())).await.unwrap_err();
+    let error = ec2.instances(&Select::tagged(Tags::new())).await.unwrap_err();
     assert_eq!((error.class, error.effect), (Class::Transient, Effect::None), "{error}");
 }
 

@@ -122,8 +122,8 @@ impl Comparison {
             ("perennial:node".to_owned(), name.to_string()),
         ]);
         let cloud = self.cloud.as_ref();
-        let instances = cloud.instances(&Select::Tagged(own.clone())).await?;
-        let mut volumes = cloud.volumes(&Select::Tagged(own.clone())).await?;
+        let instances = cloud.instances(&Select::tagged(own.clone())).await?;
+        let mut volumes = cloud.volumes(&Select::tagged(own.clone())).await?;
         let has: BTreeSet<VolumeId> = volumes.iter().map(|view| view.id.clone()).collect();
         // A volume that was attached by hand, or that the file names, carries no tags of the node.
         let held = node.resources.volumes.values().map(|held| held.volume.clone());
@@ -133,7 +133,7 @@ impl Comparison {
             volumes.extend(cloud.volumes(&Select::Ids(others.into_iter().collect())).await?);
         }
         volumes.retain(|view| !matches!(view.state, VolumeState::Deleting | VolumeState::Deleted));
-        let mut interfaces = cloud.interfaces(&Select::Tagged(own)).await?;
+        let mut interfaces = cloud.interfaces(&Select::tagged(own)).await?;
         let on = instances.iter().flat_map(|view| view.interfaces.iter().map(|on| on.id.clone()));
         let others: Vec<InterfaceId> =
             on.filter(|id| !interfaces.iter().any(|view| view.id == *id)).collect();

@@ -133,24 +133,16 @@ impl Standing {
         }
         let (node, open) = self.known(name).await?;
         let mark = self.mark().await?;
-        let world = self.world(LOOK_AGE_MAX).await?;
+        let Some(world) = self.world_of(name, &node, open.as_ref(), mark.as_ref()).await? else {
+            let because = NOTHING_VISIBLE.to_owned();
+            if self.nodes().unseen.insert(name.clone()) {
+                warn!(node = %name, %because, "no step of the node runs");
+            }
+            return Ok(Some(Held { again_in: LOOK_AGE_MAX, because }));
+        };
         let now_ms = self.inner.clock.now_ms();
         let newer = newer(&node, open.as_ref(), mark.as_ref(), &world.of(name), now_ms);
         if newer.is_empty() {
-            let held = &node.resources;
-            // A step that has settled saw the place: there the subnet is, if nothing else.
-            let has_begun = open.iter().any(|open| open.steps.values().any(|step| step.outcome.is_some()));
-            let has_something = held.carrier.is_some() || !held.volumes.is_empty() || has_begun;
-            let is_visible = world.shows(mark.as_ref(), "")
-                || !(has_something || self.has_anything().await?)
-                || self.sees_the_node(name, "").await?;
-            if !is_visible {
-                let because = NOTHING_VISIBLE.to_owned();
-                if self.nodes().unseen.insert(name.clone()) {
-                    warn!(node = %name, %because, "no step of the node runs");
-                }
-                return Ok(Some(Held { again_in: LOOK_AGE_MAX, because }));
-            }
             return self.is_well(name, &node).await;
         }
         let now_ms = self.inner.clock.monotonic_ms();
@@ -172,6 +164,34 @@ impl Standing {
         let because = format!("the journal is behind the world: {}", newer.join("; "));
         self.tell(name, newer).await?;
         Ok(Some(Held { again_in: BEHIND_AGAIN, because }))
+    }
+
+    /// What the account shows that the journal knows; `None` where it may be another account. A look that
+    /// shows nothing of the installation is believed where the node is seen by id before it and after it: the
+    /// account may have been another one at any other moment.
+    async fn world_of(
+        &self,
+        name: &NodeName,
+        node: &Node,
+        open: Option<&Operation>,
+        mark: Option<&Mark>,
+    ) -> Result<Option<Arc<World>>, StandingError> {
+        let world = self.world(LOOK_AGE_MAX).await?;
+        if world.shows(mark, "") {
+            return Ok(Some(world));
+        }
+        let held = &node.resources;
+        // A step that has settled saw the place: there the subnet is, if nothing else.
+        let has_begun = open.iter().any(|open| open.steps.values().any(|step| step.outcome.is_some()));
+        let has_something = held.carrier.is_some() || !held.volumes.is_empty() || has_begun;
+        if !has_something && !self.has_anything().await? {
+            return Ok(Some(world));
+        }
+        if !self.sees_the_node(name, "").await? {
+            return Ok(None);
+        }
+        let world = self.world(Duration::ZERO).await?;
+        Ok(self.sees_the_node(name, "").await?.then_some(world))
     }
 
     /// The journal knows everything that the account shows of a node.
@@ -345,12 +365,22 @@ impl Standing {
         }
         let at_ms = clock.monotonic_ms();
         let owned = Tags::from([("perennial:owner".to_owned(), owner.clone())]);
-        let (instances, volumes) = (Select::Tagged(owned.clone()), Select::Tagged(owned));
-        let (instances, volumes) = tokio::join!(cloud.instances(&instances), cloud.volumes(&volumes));
+        let (instances, volumes) = (Select::tagged(owned.clone()), Select::tagged(owned));
+        let (shown, free) = tokio::join!(cloud.instances(&instances), cloud.volumes(&volumes));
+        let (mut shown, mut free) = (shown?, free?);
+        // It may have become another account between the two: what shows nothing is asked again, and then
+        // what shows something is.
+        if shown.is_empty() && !free.is_empty() {
+            shown = cloud.instances(&instances).await?;
+            free = cloud.volumes(&volumes).await?;
+        } else if free.is_empty() && !shown.is_empty() {
+            free = cloud.volumes(&volumes).await?;
+            shown = cloud.instances(&instances).await?;
+        }
         // The journal has the times of this machine, the things have AWS's.
         let ahead_ms = cloud.told_time().map_or(0, |told| told.ahead_ms(clock));
         let ahead_ms = u64::try_from(ahead_ms).unwrap_or(0);
-        let world = Arc::new(World { at_ms, ahead_ms, instances: instances?, volumes: volumes? });
+        let world = Arc::new(World { at_ms, ahead_ms, instances: shown, volumes: free });
         *kept = Some(Arc::clone(&world));
         Ok(world)
     }

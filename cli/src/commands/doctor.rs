@@ -364,7 +364,7 @@ async fn ec2(installation: &Installation, specs: &[NodeSpec], report: &mut Docto
         }
     }
     let tags = [("perennial:owner".to_owned(), installation.config.owner.clone())].into_iter().collect();
-    let described = cloud.instances(&Select::Tagged(tags)).await;
+    let described = cloud.instances(&Select::tagged(tags)).await;
     // A rehearsal's region has a time of its own.
     if installation.config.cloud == CloudKind::Ec2
         && let Some(told) = cloud.told_time()

@@ -95,7 +95,7 @@ async fn trouble_ends_when_it_is_told_to() {
         when: When::Always,
         fault: Fault::Before("RequestLimitExceeded".to_owned()),
     });
-    let all = Select::Tagged(Tags::new());
+    let all = Select::tagged(Tags::new());
     assert_eq!(region.volumes(&all).await.unwrap_err().class, Class::Throttled);
     region.clear_faults();
     assert!(region.volumes(&all).await.unwrap().is_empty());

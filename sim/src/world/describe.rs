@@ -32,14 +32,18 @@ macro_rules! select {
                 .filter(|found| found.visible_at_ms <= now_ms)
                 .map($view)
                 .collect(),
-            Select::Tagged(tags) => $world
+            Select::Tagged(sets) => $world
                 .$map
                 .values()
-                .filter(|found| found.visible_at_ms <= now_ms && carries(&found.tags, tags))
+                .filter(|found| found.visible_at_ms <= now_ms && carries_one(&found.tags, sets))
                 .map($view)
                 .collect(),
         }
     }};
+}
+
+fn carries_one(has: &Tags, sets: &[Tags]) -> bool {
+    sets.iter().any(|wanted| carries(has, wanted))
 }
 
 fn carries(has: &Tags, wanted: &Tags) -> bool {

@@ -881,7 +881,7 @@ fn a_terminated_instance_stays_visible_for_an_hour_with_its_tags_alone() {
     assert!(view.private_ip.is_none() && view.block_devices.is_empty() && view.interfaces.is_empty());
     lab.world.terminate_instances(lab.now, &id).unwrap();
     lab.wait(3_600_000);
-    assert!(lab.world.describe_instances(lab.now, &Select::Tagged(tags)).unwrap().is_empty());
+    assert!(lab.world.describe_instances(lab.now, &Select::tagged(tags)).unwrap().is_empty());
     assert_eq!(code(lab.world.terminate_instances(lab.now, &id)), "InvalidInstanceID.NotFound");
 }
 

@@ -342,3 +342,37 @@ async fn one_that_is_asked_for_is_taken_at_once_and_never_while_the_volumes_move
     assert!(dispositions.contains("moves the node's volumes; the next backup follows it"), "{dispositions}");
     lab.check("db-1", &["before"]).await;
 }
+
+/// A hundred steps that look for what they have made share a look, and each gets its own.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_backups_at_once_share_their_looks() {
+    const NODES: usize = 100;
+    let mut lab = Lab::new(quick_snapshots(13));
+    for n in 0..NODES {
+        let spec = lab.spec(&format!("db-{n}"), NetworkMode::None, RootMode::None);
+        lab.submit("node.apply", &spec.name.to_string(), json!({ "spec": spec })).await;
+    }
+    for n in 0..NODES {
+        lab.rest(&format!("db-{n}"), 1).await;
+    }
+    lab.clock.sleep(10 * MINUTE).await;
+    let before = lab.region.calls().len();
+    for n in 0..NODES {
+        lab.submit("node.backup", &format!("db-{n}"), json!({})).await;
+    }
+    lab.clock.sleep(10 * MINUTE).await;
+    for n in 0..NODES {
+        let name = format!("db-{n}");
+        let (node, catalog) = (lab.node(&name).await, lab.catalog(&name).await);
+        let taken = &catalog.last_complete().expect("it was taken").snapshots;
+        let of: Vec<_> = taken.values().map(|taken| &taken.volume).collect();
+        let held: Vec<_> = node.resources.volumes.values().map(|held| &held.volume).collect();
+        assert_eq!((of.len(), of), (1, held), "{name}");
+    }
+    let calls = lab.region.calls().split_off(before);
+    let of = |action: Action| calls.iter().filter(|call| call.action == action).count();
+    assert_eq!(of(Action::CreateSnapshots), NODES);
+    // CreateSnapshots passes five a second: it takes twenty seconds, and four looks of either form a second.
+    let looks = of(Action::DescribeSnapshots);
+    assert!(looks <= 300, "{looks} looks at snapshots");
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::Lab;
-use perennial_sim::world::settings::{Capacity, Settings};
+use perennial_sim::world::settings::{Capacity, Settings, Span};
 use perennial_workflows::spec::node::{NetworkMode, RootMode};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -21,7 +21,11 @@ const MODES: [(NetworkMode, RootMode); 3] = [
 
 async fn provisioned(seed: u64) -> Lab {
     let (network, root) = MODES[seed as usize % MODES.len()];
-    Lab::provisioned(Settings::calm(seed), network, root, |_, _| {}).await.0
+    let mut settings = Settings::calm(seed);
+    // Minutes that are drawn anew would hide a minute that is lost.
+    settings.latencies.snapshot = Span::ms(90_000, 90_000);
+    settings.latencies.image = Span::ms(30_000, 30_000);
+    Lab::provisioned(settings, network, root, |_, _| {}).await.0
 }
 
 /// How long a node of this seed takes to be back when the clock is left alone.

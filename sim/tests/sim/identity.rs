@@ -288,6 +288,32 @@ async fn from_every_position(mode: Mode) {
     }
 }
 
+/// Serves the journal from earlier positions, first in a wrong account, which becomes the right one at another moment each time:
+/// between any two looks. Nothing is deleted, moved or made, and the node is behind there too.
+async fn a_wrong_account_becomes_the_right_one(mode: Mode) {
+    let mut run = Run::of(mode).await;
+    let mut behind = Seen::at_least(10, "nodes that are behind");
+    for position in run.positions().filter(|position| *position > 0) {
+        for moment_ms in [0, 7, 19, 33, 61].map(|n| n * 1_000 + position as u64 * 131 % 1_000) {
+            let what = format!("{} after {moment_ms} ms", run.what(position));
+            let lab = &mut run.lab;
+            region_is(lab, &run.world);
+            lab.clock.sleep(Duration::from_secs(120)).await;
+            let kept = lab.region.with(|world, _| Kept::of(world));
+            lab.put_back(&run.appends[..position]).await;
+            lab.region.with(|world, now_ms| *world = World::new(Settings::calm(77), now_ms));
+            lab.start();
+            lab.clock.sleep(Duration::from_millis(moment_ms)).await;
+            region_is(lab, &run.world);
+            lab.clock.sleep(TWO_HOURS).await;
+            lab.kill().await;
+            let broken = lab.region.with(|world, _| kept.broken(world));
+            assert!(broken.is_empty(), "{what}: {broken:#?}\n{}", lab.story().await);
+            behind.when(!lab.node("db-1").await.newer.is_empty());
+        }
+    }
+}
+
 /// At each moment of a run the first installation stops, and a second one with the same owner and file begins. After two hours
 /// nothing of the first has changed, and either the first goes on, or the second adopts the node.
 async fn a_second_installation(mode: Mode) {
@@ -409,6 +435,8 @@ in_every_mode! {
     a_second_installation_at_any_moment_harms_nothing_image_snapshot: a_second_installation(2);
     a_second_installation_at_any_moment_harms_nothing_none_snapshot: a_second_installation(3);
     a_second_installation_at_any_moment_harms_nothing_none_reattach: a_second_installation(4);
+    a_wrong_account_that_becomes_the_right_one_harms_nothing_adopt_reattach: a_wrong_account_becomes_the_right_one(0);
+    a_wrong_account_that_becomes_the_right_one_harms_nothing_none_snapshot: a_wrong_account_becomes_the_right_one(3);
     a_wrong_account_at_any_moment_begins_nothing_adopt_reattach: a_wrong_account(0);
     a_wrong_account_at_any_moment_begins_nothing_image_reattach: a_wrong_account(1);
     a_wrong_account_at_any_moment_begins_nothing_image_snapshot: a_wrong_account(2);

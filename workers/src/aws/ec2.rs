@@ -972,8 +972,8 @@ fn int(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// The filters of each call that a selection needs: none for no ids, one for tags, one per
-/// [`FILTER_VALUES_MAX`] ids.
+/// The filters of each call that a selection needs: one per [`FILTER_VALUES_MAX`] ids, or sets of tags with
+/// the same keys. Those of several sets select more than the sets do (see [`selects`]).
 fn filters<Id: Ord>(id_filter: &str, select: &Select<Id>, text: fn(&Id) -> &str) -> Vec<Vec<Filter>> {
     match select {
         Select::Ids(ids) => {
@@ -981,10 +981,26 @@ fn filters<Id: Ord>(id_filter: &str, select: &Select<Id>, text: fn(&Id) -> &str)
             let call = |ids: &[&Id]| vec![filter(id_filter, ids.iter().map(|id| text(id).to_owned()))];
             distinct.chunks(FILTER_VALUES_MAX).map(call).collect()
         }
-        Select::Tagged(tags) => {
-            vec![tags.iter().map(|(key, value)| filter(&format!("tag:{key}"), [literal(value)])).collect()]
+        Select::Tagged(sets) => {
+            let mut of_keys: BTreeMap<Vec<&String>, Vec<&Tags>> = BTreeMap::new();
+            for tags in sets {
+                of_keys.entry(tags.keys().collect()).or_default().push(tags);
+            }
+            of_keys
+                .iter()
+                .flat_map(|(keys, sets)| sets.chunks(FILTER_VALUES_MAX).map(|sets| tag_filters(keys, sets)))
+                .collect()
         }
     }
+}
+
+/// A filter a key, with the values that it has in the sets.
+fn tag_filters(keys: &[&String], sets: &[&Tags]) -> Vec<Filter> {
+    let of_key = |key: &&String| {
+        let values: BTreeSet<&String> = sets.iter().filter_map(|tags| tags.get(*key)).collect();
+        filter(&format!("tag:{key}"), values.into_iter().map(|value| literal(value)))
+    };
+    keys.iter().map(of_key).collect()
 }
 
 pub(super) fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Filter {
@@ -1008,7 +1024,9 @@ fn literal(value: &str) -> String {
 fn selects<Id: PartialEq>(select: &Select<Id>, id: &Id, tags: &Tags) -> bool {
     match select {
         Select::Ids(ids) => ids.contains(id),
-        Select::Tagged(wanted) => wanted.iter().all(|(key, value)| tags.get(key) == Some(value)),
+        Select::Tagged(sets) => {
+            sets.iter().any(|wanted| wanted.iter().all(|(key, value)| tags.get(key) == Some(value)))
+        }
     }
 }
 
@@ -1309,10 +1327,22 @@ mod tests {
     #[test]
     fn a_tag_value_matches_only_itself() {
         let select =
-            Select::<VolumeId>::Tagged(Tags::from([("a".into(), r"x*?\".into()), ("b".into(), "y".into())]));
+            Select::<VolumeId>::tagged(Tags::from([("a".into(), r"x*?\".into()), ("b".into(), "y".into())]));
         let [call] = &filters("volume-id", &select, VolumeId::as_str)[..] else { panic!("one call") };
         assert_eq!((call[0].name(), call[0].values()), (Some("tag:a"), &[r"x\*\?\\".to_owned()][..]));
         assert_eq!((call[1].name(), call[1].values()), (Some("tag:b"), &["y".to_owned()][..]));
+    }
+
+    #[test]
+    fn sets_of_tags_with_the_same_keys_are_asked_for_in_calls_of_two_hundred() {
+        let step = |n: u32| Tags::from([("owner".into(), "o".into()), ("step".into(), format!("s-{n:03}"))]);
+        let other = Tags::from([("owner".into(), "o".into())]);
+        let select = Select::<VolumeId>::Tagged((0..201).map(step).chain([other]).collect());
+        let calls = filters("volume-id", &select, VolumeId::as_str);
+        let sizes: Vec<Vec<usize>> =
+            calls.iter().map(|call| call.iter().map(|filter| filter.values().len()).collect()).collect();
+        assert_eq!(sizes, [vec![1], vec![1, 200], vec![1, 1]]);
+        assert!(filters("volume-id", &Select::<VolumeId>::Tagged(Vec::new()), VolumeId::as_str).is_empty());
     }
 
     #[test]
@@ -1321,8 +1351,10 @@ mod tests {
         let tags = Tags::from([("a".into(), "1".into())]);
         assert!(selects(&Select::Ids(vec![id.clone()]), &id, &tags));
         assert!(!selects(&Select::Ids(vec![VolumeId::parse("vol-0b").unwrap()]), &id, &tags));
-        assert!(selects(&Select::Tagged(tags.clone()), &id, &tags));
-        assert!(!selects(&Select::Tagged(Tags::from([("a".into(), "2".into())])), &id, &tags));
+        assert!(selects(&Select::tagged(tags.clone()), &id, &tags));
+        let other = Tags::from([("a".into(), "2".into())]);
+        assert!(!selects(&Select::tagged(other.clone()), &id, &tags));
+        assert!(selects(&Select::Tagged(vec![other, tags.clone()]), &id, &tags));
     }
 
     #[tokio::test]

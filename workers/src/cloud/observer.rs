@@ -1,12 +1,12 @@
 //! The observer: one paged, filtered describe per kind and quarter of a second for all nodes in flight.
 //!
-//! Every waiting step asks for its object by id, up to four times a second; the observer joins the questions
-//! of a quarter of a second into one call and hands each asker its answer. A failed call is handed to all who
-//! asked in it, once; who retries is the step, not the observer.
+//! Every waiting step asks for its object by id, or for what carries its tags, up to four times a second; the
+//! observer joins the questions of a quarter of a second into one call and hands each asker its answer. A
+//! failed call is handed to all who asked in it, once; who retries is the step, not the observer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use perennial_workflows::model::aws::{ImageId, InstanceId, InterfaceId, Snapshot
 use tokio::sync::oneshot;
 
 use crate::port::error::{Action, CloudError};
-use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, VolumeView};
+use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, Tags, VolumeView};
 
 /// Between two describes of one kind. EC2 grants twenty a second of each kind; this uses a fifth. The first
 /// question of a step waits no longer than this: with a second, half of what a replacement lost to waiting
@@ -29,45 +29,121 @@ const GATHER: Duration = Duration::from_millis(20);
 /// eventual consistency).
 const LATELY: Duration = Duration::from_secs(5);
 
-type Answer<V> = Result<Option<V>, CloudError>;
+type Answer<A> = Result<A, CloudError>;
 
-/// Joins questions of one kind.
-struct Kind<I, V> {
-    waiting: Mutex<Waiting<I, V>>,
+/// Joins questions of one kind into one call.
+struct Line<Q, A> {
+    waiting: Mutex<Waiting<Q, A>>,
 }
 
-struct Waiting<I, V> {
-    asked: BTreeMap<I, Vec<oneshot::Sender<Answer<V>>>>,
+struct Waiting<Q, A> {
+    asked: BTreeMap<Q, Vec<oneshot::Sender<Answer<A>>>>,
     scheduled: bool,
-    /// The last describe, in monotonic milliseconds.
+    /// The last call, in monotonic milliseconds.
     last_ms: Option<u64>,
-    /// What was seen of late, and when; at most what was asked for within [`LATELY`].
-    seen: BTreeMap<I, (u64, V)>,
 }
 
-impl<I, V> Default for Kind<I, V> {
-    fn default() -> Self {
-        Self {
-            waiting: Mutex::new(Waiting {
-                asked: BTreeMap::new(),
-                scheduled: false,
-                last_ms: None,
-                seen: BTreeMap::new(),
-            }),
+impl<Q: Ord + Clone + Send + 'static, A: Clone + Send + 'static> Line<Q, A> {
+    fn new() -> Arc<Self> {
+        let waiting = Waiting { asked: BTreeMap::new(), scheduled: false, last_ms: None };
+        Arc::new(Self { waiting: Mutex::new(waiting) })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<Q, A>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks with the next call. `call` answers each of its questions, in their order.
+    fn ask<Called>(
+        self: &Arc<Self>,
+        question: Q,
+        clock: &Clock,
+        call: impl FnOnce(Vec<Q>) -> Called + Send + 'static,
+    ) -> oneshot::Receiver<Answer<A>>
+    where
+        Called: Future<Output = Answer<Vec<A>>> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let schedule = {
+            let mut waiting = self.waiting();
+            waiting.asked.entry(question).or_default().push(sender);
+            !std::mem::replace(&mut waiting.scheduled, true)
+        };
+        if schedule {
+            tokio::spawn(Arc::clone(self).flush(clock.clone(), call));
         }
+        receiver
+    }
+
+    /// One call for everything that is asked by then.
+    async fn flush<Called>(self: Arc<Self>, clock: Clock, call: impl FnOnce(Vec<Q>) -> Called + Send)
+    where
+        Called: Future<Output = Answer<Vec<A>>> + Send + 'static,
+    {
+        let last_ms = self.waiting().last_ms;
+        clock.sleep(GATHER).await;
+        let next_ms = last_ms.map_or(0, |last_ms| last_ms + EVERY.as_millis() as u64);
+        clock.sleep(Duration::from_millis(next_ms.saturating_sub(clock.monotonic_ms()))).await;
+        let asked = {
+            let mut waiting = self.waiting();
+            waiting.scheduled = false;
+            waiting.last_ms = Some(clock.monotonic_ms());
+            std::mem::take(&mut waiting.asked)
+        };
+        let mut answers = call(asked.keys().cloned().collect()).await.map(Vec::into_iter);
+        for askers in asked.into_values() {
+            let answer = match &mut answers {
+                // An asker that gets none reads it as a call that was given up.
+                Ok(answers) => match answers.next() {
+                    Some(answer) => Ok(answer),
+                    None => return,
+                },
+                Err(error) => Err(error.clone()),
+            };
+            for asker in askers {
+                let _ = asker.send(answer.clone());
+            }
+        }
+    }
+}
+
+/// What is asked of one kind of object.
+pub(crate) struct Kind<V: Described> {
+    by_id: Arc<Line<V::Id, Option<V>>>,
+    by_tags: Arc<Line<Tags, Vec<V>>>,
+    /// What was seen of late by id, and when; at most what was asked for within [`LATELY`].
+    seen: Mutex<BTreeMap<V::Id, (u64, V)>>,
+}
+
+impl<V: Described> Kind<V> {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<V::Id, (u64, V)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: Described> Default for Kind<V> {
+    fn default() -> Self {
+        Self { by_id: Line::new(), by_tags: Line::new(), seen: Mutex::default() }
     }
 }
 
 /// A kind of object that can be described.
 #[async_trait]
-trait Described: Send + Sync + Clone + 'static {
+pub(crate) trait Described: Send + Sync + Clone + Sized + 'static {
+    /// What names one.
     type Id: Ord + Clone + Send + Sync + 'static;
+    /// The call that shows it.
     const ACTION: Action;
     /// Whether seeing one shows that the endpoint is ours: a public image is seen from every account.
     const IS_OURS: bool;
-    fn kind(kinds: &Kinds) -> &Kind<Self::Id, Self>;
+    /// Where it is asked for.
+    fn kind(kinds: &Kinds) -> &Kind<Self>;
+    /// Its id.
     fn id(&self) -> Self::Id;
-    async fn describe(cloud: &dyn Cloud, ids: Vec<Self::Id>) -> Result<Vec<Self>, CloudError>;
+    /// Its tags.
+    fn tags(&self) -> &Tags;
+    /// Those that a selection means.
+    async fn describe(cloud: &dyn Cloud, select: Select<Self::Id>) -> Result<Vec<Self>, CloudError>;
 }
 
 macro_rules! described {
@@ -77,14 +153,17 @@ macro_rules! described {
             type Id = $id;
             const ACTION: Action = Action::$action;
             const IS_OURS: bool = $ours;
-            fn kind(kinds: &Kinds) -> &Kind<$id, Self> {
+            fn kind(kinds: &Kinds) -> &Kind<Self> {
                 &kinds.$field
             }
             fn id(&self) -> $id {
                 self.id.clone()
             }
-            async fn describe(cloud: &dyn Cloud, ids: Vec<$id>) -> Result<Vec<Self>, CloudError> {
-                cloud.$call(&Select::Ids(ids)).await
+            fn tags(&self) -> &Tags {
+                &self.tags
+            }
+            async fn describe(cloud: &dyn Cloud, select: Select<$id>) -> Result<Vec<Self>, CloudError> {
+                cloud.$call(&select).await
             }
         }
     )*};
@@ -98,13 +177,14 @@ described! {
     ImageView, ImageId, images, images, DescribeImages, false;
 }
 
+/// A kind of question for each kind of object.
 #[derive(Default)]
-struct Kinds {
-    instances: Kind<InstanceId, InstanceView>,
-    volumes: Kind<VolumeId, VolumeView>,
-    interfaces: Kind<InterfaceId, InterfaceView>,
-    snapshots: Kind<SnapshotId, SnapshotView>,
-    images: Kind<ImageId, ImageView>,
+pub(crate) struct Kinds {
+    instances: Kind<InstanceView>,
+    volumes: Kind<VolumeView>,
+    interfaces: Kind<InterfaceView>,
+    snapshots: Kind<SnapshotView>,
+    images: Kind<ImageView>,
 }
 
 /// Joins the looks of all nodes in flight. Cheap to clone.
@@ -189,8 +269,8 @@ impl Observer {
     }
 
     fn lately<V: Described>(&self, id: &V::Id) -> Option<V> {
-        let waiting = V::kind(&self.inner.kinds).waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at_ms, view) = waiting.seen.get(id)?;
+        let seen = V::kind(&self.inner.kinds).seen();
+        let (at_ms, view) = seen.get(id)?;
         is_recent(*at_ms, self.inner.clock.monotonic_ms()).then(|| view.clone())
     }
 
@@ -217,6 +297,17 @@ impl Observer {
         self.many(ids).await
     }
 
+    /// What carries all these tags, in no order.
+    ///
+    /// # Errors
+    /// Of the describe that carried the question.
+    pub(crate) async fn tagged<V: Described>(&self, tags: Tags) -> Result<Vec<V>, CloudError> {
+        let inner = Arc::clone(&self.inner);
+        let line = &V::kind(&self.inner.kinds).by_tags;
+        let answer = line.ask(tags, &self.inner.clock, |asked| inner.tagged(asked));
+        answered::<V, _>(answer).await
+    }
+
     async fn many<'i, V: Described>(
         &self,
         ids: impl IntoIterator<Item = &'i V::Id>,
@@ -224,81 +315,68 @@ impl Observer {
     where
         V::Id: 'i,
     {
-        let asked: Vec<_> = ids.into_iter().map(|id| self.ask(id)).collect();
+        let asked: Vec<_> = ids.into_iter().map(|id| self.ask::<V>(id)).collect();
         let mut views = Vec::with_capacity(asked.len());
         for answer in asked {
-            views.push(answered(answer).await?);
+            views.push(answered::<V, _>(answer).await?);
         }
         Ok(views)
     }
 
-    async fn get<V: Described>(&self, id: &V::Id) -> Answer<V> {
-        answered(self.ask(id)).await
+    async fn get<V: Described>(&self, id: &V::Id) -> Answer<Option<V>> {
+        answered::<V, _>(self.ask::<V>(id)).await
     }
 
-    fn ask<V: Described>(&self, id: &V::Id) -> oneshot::Receiver<Answer<V>> {
-        let (sender, receiver) = oneshot::channel();
-        let kind = V::kind(&self.inner.kinds);
-        let schedule = {
-            let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.asked.entry(id.clone()).or_default().push(sender);
-            !std::mem::replace(&mut waiting.scheduled, true)
-        };
-        if schedule {
-            tokio::spawn(flush::<V>(Arc::clone(&self.inner)));
-        }
-        receiver
+    fn ask<V: Described>(&self, id: &V::Id) -> oneshot::Receiver<Answer<Option<V>>> {
+        let inner = Arc::clone(&self.inner);
+        let line = &V::kind(&self.inner.kinds).by_id;
+        line.ask(id.clone(), &self.inner.clock, |asked| inner.shown(asked))
     }
 }
 
-async fn answered<V: Described>(answer: oneshot::Receiver<Answer<V>>) -> Answer<V> {
+impl Inner {
+    /// What is shown of each id.
+    async fn shown<V: Described>(self: Arc<Self>, ids: Vec<V::Id>) -> Answer<Vec<Option<V>>> {
+        let now_ms = self.clock.monotonic_ms();
+        let views = V::describe(self.cloud.as_ref(), Select::Ids(ids.clone())).await?;
+        if V::IS_OURS && !views.is_empty() {
+            self.seen_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let mut views: BTreeMap<V::Id, V> = views.into_iter().map(|view| (view.id(), view)).collect();
+        let shown: Vec<Option<V>> = ids.iter().map(|id| views.remove(id)).collect();
+        let mut seen = V::kind(&self.kinds).seen();
+        seen.retain(|_, (at_ms, _)| is_recent(*at_ms, now_ms));
+        for (id, view) in ids.into_iter().zip(&shown) {
+            match view {
+                Some(view) => seen.insert(id, (now_ms, view.clone())),
+                None => seen.remove(&id),
+            };
+        }
+        Ok(shown)
+    }
+
+    /// What carries each set of tags.
+    async fn tagged<V: Described>(self: Arc<Self>, asked: Vec<Tags>) -> Answer<Vec<Vec<V>>> {
+        let views = V::describe(self.cloud.as_ref(), Select::Tagged(asked.clone())).await?;
+        // Sets of the same keys are told apart by one look at the values.
+        let keys: BTreeSet<Vec<&String>> = asked.iter().map(|tags| tags.keys().collect()).collect();
+        let mut carrying: BTreeMap<&Tags, Vec<V>> = BTreeMap::new();
+        for (view, keys) in views.iter().flat_map(|view| keys.iter().map(move |keys| (view, keys))) {
+            let value = |key: &&String| view.tags().get(*key).map(|value| ((*key).clone(), value.clone()));
+            let Some(shown) = keys.iter().map(value).collect::<Option<Tags>>() else { continue };
+            if let Ok(at) = asked.binary_search(&shown) {
+                carrying.entry(&asked[at]).or_default().push(view.clone());
+            }
+        }
+        Ok(asked.iter().map(|tags| carrying.remove(tags).unwrap_or_default()).collect())
+    }
+}
+
+async fn answered<V: Described, A>(answer: oneshot::Receiver<Answer<A>>) -> Answer<A> {
     answer.await.unwrap_or_else(|_| Err(CloudError::lost(V::ACTION, "the describe was given up")))
 }
 
 /// Whether it is not long ago.
 fn is_recent(at_ms: u64, now_ms: u64) -> bool {
     Duration::from_millis(now_ms.saturating_sub(at_ms)) < LATELY
-}
-
-/// One describe for everything that is asked by then.
-async fn flush<V: Described>(inner: Arc<Inner>) {
-    let kind = V::kind(&inner.kinds);
-    let last_ms = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_ms;
-    inner.clock.sleep(GATHER).await;
-    let next_ms = last_ms.map_or(0, |last_ms| last_ms + EVERY.as_millis() as u64);
-    inner.clock.sleep(Duration::from_millis(next_ms.saturating_sub(inner.clock.monotonic_ms()))).await;
-    let now_ms = inner.clock.monotonic_ms();
-    let asked = {
-        let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.scheduled = false;
-        waiting.last_ms = Some(now_ms);
-        waiting.seen.retain(|_, (at_ms, _)| is_recent(*at_ms, now_ms));
-        std::mem::take(&mut waiting.asked)
-    };
-    let described = V::describe(inner.cloud.as_ref(), asked.keys().cloned().collect()).await;
-    match described {
-        Ok(views) => {
-            if V::IS_OURS && !views.is_empty() {
-                inner.seen_ms.store(now_ms, Ordering::Relaxed);
-            }
-            let mut views: BTreeMap<V::Id, V> = views.into_iter().map(|view| (view.id(), view)).collect();
-            for (id, askers) in asked {
-                let view = views.remove(&id);
-                let mut waiting = kind.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                match &view {
-                    Some(view) => waiting.seen.insert(id, (now_ms, view.clone())),
-                    None => waiting.seen.remove(&id),
-                };
-                drop(waiting);
-                for asker in askers {
-                    let _ = asker.send(Ok(view.clone()));
-                }
-            }
-        }
-        Err(error) => {
-            for asker in asked.into_values().flatten() {
-                let _ = asker.send(Err(error.clone()));
-            }
-        }
-    }
 }

@@ -17,8 +17,16 @@ use super::view::{ImageTraits, Tags};
 pub enum Select<Id> {
     /// These ids.
     Ids(Vec<Id>),
+    /// Objects that carry all tags of one of these sets.
+    Tagged(Vec<Tags>),
+}
+
+impl<Id> Select<Id> {
     /// Objects that carry all these tags.
-    Tagged(Tags),
+    #[must_use]
+    pub fn tagged(tags: Tags) -> Self {
+        Self::Tagged(vec![tags])
+    }
 }
 
 /// Which instance types to look at.

@@ -17,7 +17,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use perennial_workflows::model::aws::{InstanceId, VolumeId};
 use perennial_workflows::model::installation::INSTALLATION_TAG;
 use perennial_workflows::model::volume::TagMap;
@@ -25,8 +24,9 @@ use tracing::warn;
 
 use super::pass::{CLOCKS_DISAGREE_MAX, Pass};
 use super::tags::{carries, own_tags, step_tags};
+use crate::cloud::observer::Described;
 use crate::port::error::CloudError;
-use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, SnapshotView, Tags, VolumeView};
+use crate::port::{ImageView, InstanceView, InterfaceView, SnapshotView, Tags, VolumeView};
 
 /// What a step says of the things that it makes.
 #[derive(Clone, Copy)]
@@ -113,21 +113,14 @@ pub(super) struct Thing<'v> {
 }
 
 /// A kind of thing that steps make.
-#[async_trait]
-pub(super) trait Made: Sized + Send {
-    /// What carries these tags.
-    async fn tagged(cloud: &dyn Cloud, tags: Tags) -> Result<Vec<Self>, CloudError>;
+pub(super) trait Made: Described {
     /// What is known of one.
     fn thing(&self) -> Thing<'_>;
 }
 
 macro_rules! made {
-    ($($view:ident by $call:ident: |$it:ident| $created:expr, $token:expr, $source:expr;)*) => {$(
-        #[async_trait]
+    ($($view:ident: |$it:ident| $created:expr, $token:expr, $source:expr;)*) => {$(
         impl Made for $view {
-            async fn tagged(cloud: &dyn Cloud, tags: Tags) -> Result<Vec<Self>, CloudError> {
-                cloud.$call(&Select::Tagged(tags)).await
-            }
             fn thing(&self) -> Thing<'_> {
                 let $it = self;
                 Thing {
@@ -143,18 +136,17 @@ macro_rules! made {
 }
 
 made! {
-    InstanceView by instances: |it| Some(it.launched_at_ms), Some(it.client_token.as_deref()), None;
-    VolumeView by volumes: |it| it.created_at_ms, None, None;
+    InstanceView: |it| Some(it.launched_at_ms), Some(it.client_token.as_deref()), None;
+    VolumeView: |it| it.created_at_ms, None, None;
     // EC2 does not say when an interface was made.
-    InterfaceView by interfaces: |_it| None, None, None;
-    SnapshotView by snapshots: |it| Some(it.started_at_ms), None, Some(it.volume.as_ref());
-    ImageView by images: |it| it.created_at_ms, None, None;
+    InterfaceView: |_it| None, None, None;
+    SnapshotView: |it| Some(it.started_at_ms), None, Some(it.volume.as_ref());
+    ImageView: |it| it.created_at_ms, None, None;
 }
 
 /// What a step has made, by its tags; what only carries them is told.
 pub(super) async fn made_by<V: Made>(pass: &mut Pass<'_>, claim: &Claim<'_>) -> Result<Vec<V>, CloudError> {
-    let cloud = pass.tools.cloud.as_ref();
-    let carrying = V::tagged(cloud, step_tags(claim.tags)).await?;
+    let carrying: Vec<V> = pass.tools.observer.tagged(step_tags(claim.tags)).await?;
     Ok(carrying.into_iter().filter(|view| is_own(pass, claim, view)).collect())
 }
 
