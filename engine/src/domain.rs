@@ -81,6 +81,8 @@ pub struct OpenStep<I> {
     pub intent: Arc<I>,
     /// When it was intended.
     pub intended_at_ms: u64,
+    /// What it makes is not older than this: earlier than its intention where the clock has gone back since.
+    pub made_from_ms: u64,
     /// Not to be run before this time.
     pub not_before_ms: u64,
     /// As it was written: to be settled by this time. The engine does not go by it: another one says that the

@@ -128,6 +128,8 @@ pub struct StepRecord<S, I> {
     pub intent: Arc<I>,
     /// When it was intended.
     pub intended_at_ms: u64,
+    /// What it makes is not older than this.
+    pub made_from_ms: u64,
     /// Not to be run before this time.
     pub not_before_ms: u64,
     /// To be settled by this time.
@@ -150,10 +152,14 @@ pub fn gone_back_ms(last_ms: u64, at_ms: u64) -> Option<u64> {
 }
 
 impl<S, I> StepRecord<S, I> {
-    /// The clock has gone back while the step was open. Its times are as they would be by the clock since;
-    /// how long it waits, and may take, stays. What it makes is never older than its intention then.
+    /// The clock has gone back while the step was open, by this much more than the time that has passed since
+    /// the event before. Its times are as they would be by the clock since; how long it waits, and may take,
+    /// stays. That time is not known: what the step has made may be older than its intention is now, by as
+    /// much as it may take.
     pub fn clock_went_back(&mut self, by_ms: u64) {
         self.intended_at_ms = self.intended_at_ms.saturating_sub(by_ms);
+        self.made_from_ms =
+            self.made_from_ms.saturating_sub(by_ms).min(self.intended_at_ms.saturating_sub(self.budget_ms));
         self.not_before_ms = self.not_before_ms.saturating_sub(by_ms);
         self.deadline_ms = self.deadline_ms.saturating_sub(by_ms);
     }
@@ -174,6 +180,7 @@ impl<S, I> Intended<S, I> {
             step: self.step,
             intent: Arc::new(self.intent),
             intended_at_ms: stamp.at_ms,
+            made_from_ms: stamp.at_ms,
             not_before_ms: self.not_before_ms,
             deadline_ms: self.deadline_ms,
             outdated: false,
@@ -331,6 +338,7 @@ pub fn open_steps<W: Workflow>(state: &W::State) -> Vec<OpenStep<W::Intent>> {
         step: record.step.to_string(),
         intent: Arc::clone(&record.intent),
         intended_at_ms: record.intended_at_ms,
+        made_from_ms: record.made_from_ms,
         not_before_ms: record.not_before_ms,
         deadline_ms: record.deadline_ms,
         outdated: record.outdated,
@@ -339,4 +347,28 @@ pub fn open_steps<W: Workflow>(state: &W::State) -> Vec<OpenStep<W::Intent>> {
         priority: W::priority(record),
     });
     open.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_made_before_the_clock_went_back_is_not_older_than_it_may_be() {
+        let (minute, hour) = (60_000, 3_600_000);
+        let asked =
+            Intended { step: "take", intent: (), not_before_ms: 0, deadline_ms: 5 * hour + 10 * minute };
+        let mut record = asked.at(Stamp { seq: Seq(1), at_ms: 5 * hour });
+        assert_eq!((record.made_from_ms, record.budget_ms), (5 * hour, 10 * minute));
+        // Ten minutes pass unseen, the clock goes back by an hour: the next event is fifty minutes earlier.
+        let back_ms = gone_back_ms(5 * hour, 4 * hour + 10 * minute).unwrap();
+        record.clock_went_back(back_ms);
+        assert_eq!(record.intended_at_ms, 4 * hour + 10 * minute, "never after the event");
+        assert_eq!(record.made_from_ms, 4 * hour, "what was made at once is its own");
+        // What it waits for is as far away as before.
+        assert_eq!(record.deadline_ms, record.intended_at_ms + record.budget_ms);
+        // A second step back adds what the step may have taken once, no more.
+        record.clock_went_back(hour);
+        assert_eq!(record.made_from_ms, 3 * hour);
+    }
 }

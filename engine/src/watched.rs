@@ -200,6 +200,7 @@ mod tests {
             step: "a".into(),
             intent: Arc::new(()),
             intended_at_ms,
+            made_from_ms: intended_at_ms,
             not_before_ms,
             deadline_ms,
             budget_ms,

@@ -175,6 +175,36 @@ async fn a_clean_refusal_makes_room_for_the_request_of_the_corrected_file() {
     }
 }
 
+/// The same for an interface that cannot be made with the groups of the file, also when its step was stuck, and when another process
+/// may have tried it.
+#[tokio::test(start_paused = true)]
+async fn a_corrected_group_reaches_the_interface_that_is_being_made() {
+    let mut stuck = Seen::at_least(2, "files that came when the operation was stuck");
+    let mut repeated = Seen::at_least(4, "files that came while the refused call was repeated");
+    for network in [NetworkMode::PrimaryEni, NetworkMode::SecondaryEni, NetworkMode::SecondaryIp] {
+        for (wait_s, dies) in [(20, false), (20, true), (1_500, false)] {
+            let mut lab = Lab::new(quick(3));
+            let mut spec = lab.spec("db-1", network, RootMode::None);
+            spec.security_groups = vec![GroupId::parse("sg-0123456789abcdef9").unwrap()];
+            apply(&mut lab, &spec).await;
+            lab.clock.sleep(Duration::from_secs(wait_s)).await;
+            let operation = lab.operation("db-1.1").await;
+            stuck.when(matches!(operation.status, Status::Stuck { .. }));
+            repeated.when(operation.open_steps().iter().any(|step| step.step == "create_interface"));
+            if dies {
+                lab.kill().await;
+                lab.start();
+            }
+            spec.security_groups.clear();
+            apply(&mut lab, &spec).await;
+            lab.until("it ends", Duration::from_secs(400), async |lab| lab.node("db-1").await.open.is_none())
+                .await;
+            lab.clock.sleep(REST).await;
+            lab.check("db-1", &[]).await;
+        }
+    }
+}
+
 /// A new root from an image that does not exist is undone by itself; warned at any moment, the node comes back with its root.
 #[tokio::test(start_paused = true)]
 async fn a_new_root_that_cannot_be_had_leaves_the_node_under_care() {

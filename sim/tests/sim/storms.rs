@@ -79,11 +79,13 @@ const REPEATED: [u64; 22] = [
 /// - a clone and a launch that a clock ahead had dated, by that clock older than their steps: 890631, 873069;
 /// - a volume that was missed in one wrong account and, with something seen in between, in the next: 919280;
 /// - what was given up for an hour of refusals, and listed by its step (the test's fault): 888454;
-/// - a root that died with its instance before the first backup (the test's fault): 875411.
-const REPEATED_WITH_OUTSIDERS: [u64; 37] = [
+/// - a root that died with its instance before the first backup (the test's fault): 875411;
+/// - a snapshot that a step had made long before the clock went back, and before its next event: 940046;
+/// - an interface that was asked for again and again with the groups of a file that had been corrected: 944477.
+const REPEATED_WITH_OUTSIDERS: [u64; 39] = [
     800041, 800057, 800065, 800097, 800210, 800268, 800280, 800311, 800369, 810098, 810505, 811872, 811966,
     812261, 812603, 812711, 821391, 821725, 821891, 831368, 831597, 840079, 840705, 841321, 842984, 846249,
-    846587, 848038, 872994, 873069, 875411, 876826, 877043, 888454, 890631, 919280, 922399,
+    846587, 848038, 872994, 873069, 875411, 876826, 877043, 888454, 890631, 919280, 922399, 940046, 944477,
 ];
 
 /// The seeds that `STORM_SEEDS` names.

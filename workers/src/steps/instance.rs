@@ -14,7 +14,7 @@ use super::pass::{
     Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, force_again_ms, may_work, not_shown, not_yet, settled,
 };
 use crate::capacity::pool::PoolKey;
-use crate::port::error::{Class, CloudError, Effect};
+use crate::port::error::{Class, CloudError};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over
@@ -164,9 +164,7 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
         Err(error) if pass.may_have_worked(&error) => {
             not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
         }
-        Err(error) if error.effect == Effect::None && pass.outdated && !pass.is_in_doubt() => {
-            settled(Evidence::Outdated)
-        }
+        Err(error) if pass.is_given_up_for(&error) => settled(Evidence::Outdated),
         Err(error) if error.is_of_the_addresses() => {
             settled(Evidence::NoAddress { code: error.code, message: error.message })
         }

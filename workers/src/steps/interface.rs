@@ -37,6 +37,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Ans
     };
     match (cloud.create_interface(&request).await, private_ip) {
         (Ok(view), _) => {
+            pass.note_made();
             pass.memory.note_answer(view.id.as_str());
             not_yet(LOOK_SOON, format!("interface {} is to be seen", view.id))
         }
@@ -49,6 +50,10 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateInterface) -> Ans
                 _ => Err(error),
             }
         }
+        (Err(error), _) if pass.may_have_worked(&error) => {
+            not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
+        }
+        (Err(error), _) if pass.is_given_up_for(&error) => settled(Evidence::Outdated),
         (Err(error), _) => Err(error),
     }
 }

@@ -44,12 +44,13 @@ pub(super) struct Claim<'c> {
 impl<'c> Claim<'c> {
     /// Of the step that this pass carries out.
     pub(super) fn of(pass: &Pass<'_>, tags: &'c TagMap) -> Self {
-        Self::intended(pass, tags, Some(pass.intended_at_ms))
+        Self::intended(pass, tags, Some(pass.made_from_ms))
     }
 
-    /// Of a step that the journal intended at this time.
+    /// Of a step that the journal intended at this time, which was not after the intention of this one: a
+    /// later one is of a clock that has gone back since.
     pub(super) fn intended(pass: &Pass<'_>, tags: &'c TagMap, at_ms: Option<u64>) -> Self {
-        let intended_at_ms = at_ms.and_then(|at_ms| pass.tools.at_aws_ms(at_ms));
+        let intended_at_ms = at_ms.and_then(|at_ms| pass.tools.at_aws_ms(at_ms.min(pass.made_from_ms)));
         Self { tags, intended_at_ms, client_token: None, sources: &[] }
     }
 

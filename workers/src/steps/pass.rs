@@ -133,8 +133,8 @@ pub(super) struct Pass<'a> {
     pub(super) memory: Memory,
     /// When the pass began, in monotonic milliseconds.
     pub(super) began_ms: u64,
-    /// When it was intended, by the wall time.
-    pub(super) intended_at_ms: u64,
+    /// What it makes is not older than this, by the wall time.
+    pub(super) made_from_ms: u64,
     pub(super) tries: u32,
     /// Whether another request would be written in its place by now.
     pub(super) outdated: bool,
@@ -475,6 +475,11 @@ impl Pass<'_> {
         let since_ms = doubt_since_ms.max(self.memory.first_look_ms);
         let looked = Duration::from_millis(self.now_ms().saturating_sub(since_ms));
         (tried || another_process) && looked < DOUBT
+    }
+
+    /// Whether the file wants something else by now, and this refusal shows that the step has made nothing.
+    pub(super) fn is_given_up_for(&mut self, error: &CloudError) -> bool {
+        self.outdated && error.effect == Effect::None && !self.is_in_doubt()
     }
 
     /// Whether no call of this step can have been made: neither by this process nor by another one.

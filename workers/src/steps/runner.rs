@@ -70,7 +70,7 @@ impl StepRunner<Perennial> for Runner {
             step: (workflow, step.token),
             memory,
             began_ms: clock.monotonic_ms(),
-            intended_at_ms: step.intended_at_ms,
+            made_from_ms: step.made_from_ms,
             tries,
             outdated: step.outdated,
         };

@@ -68,6 +68,7 @@ pub(super) async fn create(pass: &mut Pass<'_>, intent: &CreateVolume) -> Answer
                 Err(error) if pass.may_have_worked(&error) => {
                     not_yet(LOOK_AGAIN, format!("{error}; an earlier try may have worked"))
                 }
+                Err(error) if pass.is_given_up_for(&error) => settled(Evidence::Outdated),
                 Err(error) if error.class == Class::NoCapacity => {
                     settled(Evidence::NoCapacity { code: error.code, message: error.message })
                 }

@@ -696,6 +696,7 @@ impl BackupCatalog {
             step: open.step,
             intent: Arc::new(Intent::Backup(open.intent.as_ref().clone())),
             intended_at_ms: open.intended_at_ms,
+            made_from_ms: open.made_from_ms,
             not_before_ms: open.not_before_ms,
             deadline_ms: open.deadline_ms,
             outdated: open.outdated,
@@ -749,7 +750,7 @@ impl BackupCatalog {
 
     /// Turns evidence into what is known.
     fn learn(&mut self, record: &OpenRecord, evidence: &BackupEvidence, at_ms: u64) {
-        let (number, intended_at_ms) = (record.step.backup, record.intended_at_ms);
+        let (number, intended_at_ms) = (record.step.backup, record.made_from_ms);
         let newest = self.known.newest;
         match (record.intent.as_ref(), evidence) {
             (BackupIntent::Take { tags, volumes, .. }, evidence) => {

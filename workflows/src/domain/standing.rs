@@ -145,7 +145,7 @@ fn may_have_made(open: &Operation, thing: &Tagged, now_ms: u64) -> bool {
     open.steps.values().any(|record| {
         let makes = record.intent.makes();
         let made = makes.iter().any(|(_, tags)| step.is_some() && tags.get("perennial:step") == step);
-        let earliest_ms = record.intended_at_ms.saturating_sub(CLOCKS_DISAGREE_MAX_MS);
+        let earliest_ms = record.made_from_ms.saturating_sub(CLOCKS_DISAGREE_MAX_MS);
         let is_dated = earliest_ms <= now_ms;
         made && thing.created_at_ms.is_none_or(|created_at_ms| !is_dated || created_at_ms >= earliest_ms)
     })

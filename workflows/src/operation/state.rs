@@ -152,7 +152,7 @@ impl Operation {
     pub(crate) fn origin(&self, intent: &Intent) -> Option<Origin> {
         let record = self.steps.values().find(|record| record.intent.as_ref() == intent)?;
         let client_token = intent.client_token().map(str::to_owned);
-        Some(Origin { intended_at_ms: record.intended_at_ms, client_token })
+        Some(Origin { intended_at_ms: record.made_from_ms, client_token })
     }
 
     /// Whether a step of this name is open.

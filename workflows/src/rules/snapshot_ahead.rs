@@ -165,7 +165,7 @@ pub(crate) fn tags(op: &Operation, volume: &VolumeId) -> Option<(TagMap, u64)> {
         waits_for(record.intent.as_ref()) == Some(tags)
             && matches!(&record.outcome, Some((evidence, _)) if !matches!(evidence, Evidence::SnapshotCompleted { .. }))
     });
-    (is_taken && !has_failed).then(|| (tags.clone(), record.intended_at_ms))
+    (is_taken && !has_failed).then(|| (tags.clone(), record.made_from_ms))
 }
 
 /// The tags of the snapshot that a step takes, or waits for.
