@@ -23,6 +23,10 @@ use tracing::warn;
 /// stands still between the two readings would look like one.
 const JUMP_MIN_MS: u64 = 5_000;
 
+/// A wait of a clock that is told how fast it runs takes at most this long of tokio's time before it looks
+/// whether it was told.
+const PACED_WAIT_MAX: Duration = Duration::from_millis(500);
+
 /// Between two comparisons of the times. A few seconds late is early enough to tell people.
 const COMPARED_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,26 @@ enum Kind {
         /// By how much it was set, in milliseconds.
         set_ms: Arc<AtomicI64>,
     },
+    Paced {
+        epoch_ms: u64,
+        pace: Arc<Mutex<Pace>>,
+    },
+}
+
+/// How fast a clock runs that is told so.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    speed: f64,
+    /// Since when.
+    since: Instant,
+    /// What had passed by then of this clock's time, in milliseconds.
+    passed_ms: f64,
+}
+
+impl Pace {
+    fn passed_ms(&self) -> f64 {
+        self.passed_ms + self.since.elapsed().as_secs_f64() * self.speed * 1000.0
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +115,37 @@ impl Clock {
         Self::of(Kind::Scaled { epoch_ms, speed, set_ms: Arc::default() })
     }
 
+    /// A clock like a scaled one, whose speed can be [changed](Self::run_at).
+    ///
+    /// # Panics
+    /// When `speed` is not a positive finite number; that is a bug of the caller.
+    #[must_use]
+    pub fn paced(epoch_ms: u64, speed: f64) -> Self {
+        assert!(speed.is_finite() && speed > 0.0, "BUG: a clock needs a positive speed, not {speed}");
+        let pace = Pace { speed, since: Instant::now(), passed_ms: 0.0 };
+        Self::of(Kind::Paced { epoch_ms, pace: Arc::new(Mutex::new(pace)) })
+    }
+
+    /// Lets a paced clock run so many times as fast as tokio's from now on. Others, and a speed that is not
+    /// a positive finite number, are left as they are.
+    pub fn run_at(&self, speed: f64) {
+        let Kind::Paced { pace, .. } = &self.kind else { return };
+        if speed.is_finite() && speed > 0.0 {
+            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            *pace = Pace { speed, since: Instant::now(), passed_ms: pace.passed_ms() };
+        }
+    }
+
+    /// How many times as fast as tokio's it runs.
+    #[must_use]
+    pub fn speed(&self) -> f64 {
+        match &self.kind {
+            Kind::System => 1.0,
+            Kind::Scaled { speed, .. } => *speed,
+            Kind::Paced { pace, .. } => pace.lock().unwrap_or_else(PoisonError::into_inner).speed,
+        }
+    }
+
     fn of(kind: Kind) -> Self {
         let mut clock = Self { kind, start: Instant::now(), started_at_ms: 0, noticed: Arc::default() };
         clock.started_at_ms = clock.now_ms();
@@ -103,6 +158,7 @@ impl Clock {
         match &self.kind {
             Kind::System => Self::system(),
             Kind::Scaled { speed, .. } => Self::scaled(self.now_ms(), *speed),
+            Kind::Paced { .. } => Self::paced(self.now_ms(), self.speed()),
         }
     }
 
@@ -115,6 +171,7 @@ impl Clock {
                 let now = SystemTime::now();
                 now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
             }
+            Kind::Paced { epoch_ms, .. } => epoch_ms + self.monotonic_ms(),
             Kind::Scaled { epoch_ms, set_ms, .. } => {
                 (epoch_ms + self.monotonic_ms()).saturating_add_signed(set_ms.load(Ordering::SeqCst))
             }
@@ -124,7 +181,12 @@ impl Clock {
     /// Monotonic time: milliseconds since this clock was made.
     #[must_use]
     pub fn monotonic_ms(&self) -> u64 {
-        self.passed(self.start.elapsed()).as_millis() as u64
+        match &self.kind {
+            Kind::Paced { pace, .. } => {
+                pace.lock().unwrap_or_else(PoisonError::into_inner).passed_ms().round() as u64
+            }
+            Kind::System | Kind::Scaled { .. } => self.passed(self.start.elapsed()).as_millis() as u64,
+        }
     }
 
     /// How much of this clock's time has passed since a moment.
@@ -148,7 +210,7 @@ impl Clock {
             Kind::Scaled { set_ms, .. } => {
                 set_ms.fetch_add(by_ms, Ordering::SeqCst);
             }
-            Kind::System => unreachable!("BUG: the machine's clock is not ours to set"),
+            Kind::System | Kind::Paced { .. } => unreachable!("BUG: the machine's clock is not ours to set"),
         }
     }
 
@@ -191,7 +253,17 @@ impl Clock {
 
     /// Waits for a length of this clock's time.
     pub async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(self.real(duration)).await;
+        let Kind::Paced { .. } = &self.kind else {
+            return tokio::time::sleep(self.real(duration)).await;
+        };
+        let until_ms = self.monotonic_ms() + duration.as_millis() as u64;
+        loop {
+            let left_ms = until_ms.saturating_sub(self.monotonic_ms());
+            if left_ms == 0 {
+                return;
+            }
+            tokio::time::sleep(self.real(Duration::from_millis(left_ms)).min(PACED_WAIT_MAX)).await;
+        }
     }
 
     /// Waits until this clock's wall time shows `at_ms`. For what is a matter of wall time only: a wait that
@@ -211,7 +283,7 @@ impl Clock {
     pub fn real(&self, duration: Duration) -> Duration {
         match &self.kind {
             Kind::System => duration,
-            Kind::Scaled { speed, .. } => duration.div_f64(*speed),
+            Kind::Scaled { .. } | Kind::Paced { .. } => duration.div_f64(self.speed()),
         }
     }
 
@@ -220,8 +292,8 @@ impl Clock {
     pub fn passed(&self, real: Duration) -> Duration {
         match &self.kind {
             Kind::System => real,
-            Kind::Scaled { speed, .. } => {
-                Duration::from_millis((real.as_secs_f64() * speed * 1000.0).round() as u64)
+            Kind::Scaled { .. } | Kind::Paced { .. } => {
+                Duration::from_millis((real.as_secs_f64() * self.speed() * 1000.0).round() as u64)
             }
         }
     }
@@ -240,6 +312,31 @@ mod tests {
         assert_eq!(clock.now_ms(), 181_000);
         clock.sleep_until_ms(200_000).await;
         assert!((200_000..200_070).contains(&clock.now_ms()), "{}", clock.now_ms());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_clock_goes_on_at_another_speed_and_so_do_the_waits_under_way() {
+        let clock = Clock::paced(1_000, 60.0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((clock.now_ms(), clock.monotonic_ms()), (61_000, 60_000));
+        for speed in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            clock.run_at(speed);
+        }
+        // Twice a wait of two hours, which begins at another speed than it ends with.
+        for (first, then) in [(1.0, 3_600.0), (3_600.0, 1.0)] {
+            clock.run_at(first);
+            let began = (clock.monotonic_ms(), tokio::time::Instant::now());
+            let waits = clock.clone();
+            let wait = tokio::spawn(async move { waits.sleep(Duration::from_hours(2)).await });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            clock.run_at(then);
+            wait.await.unwrap();
+            let took_ms = clock.monotonic_ms() - began.0;
+            assert!((7_200_000..9_000_000).contains(&took_ms), "{first} {then}: {took_ms}");
+            let real = began.1.elapsed().as_secs();
+            assert!(real <= 4 + u64::from(then < 2.0) * 3_600, "{first} {then}: {real} s");
+        }
+        assert_eq!(clock.twin().now_ms(), clock.now_ms());
     }
 
     #[tokio::test(start_paused = true)]

@@ -277,7 +277,7 @@ async fn ec2(_: &Installation) -> Result<Reached, Failure> {
 
 #[cfg(all(feature = "aws", feature = "region"))]
 async fn region(installation: &Installation) -> Result<Reached, Failure> {
-    let clock = crate::commands::region::client::clock().await?;
+    let clock = crate::commands::region::client::followed_clock().await?;
     let real = ec2(installation).await?;
     Ok(Reached { clock, name: format!("simulated {}, its clock", real.name), ..real })
 }

@@ -1,15 +1,24 @@
 //! The control surface of a simulated region: where it is, and what names mean there.
 
+#[cfg(feature = "aws")]
+use std::time::Duration;
+
 use clap::Args;
 #[cfg(feature = "aws")]
 use perennial_engine::clock::Clock;
 use perennial_sim::wire::{ControlError, RegionClient};
 use serde_json::Value;
+#[cfg(feature = "aws")]
+use tracing::info;
 
 use crate::failure::Failure;
 
 /// Where a region is looked for unless it is named.
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:4566";
+
+/// Between two looks at how fast the region's clock runs.
+#[cfg(feature = "aws")]
+const FOLLOWED_EVERY: Duration = Duration::from_secs(1);
 
 /// Which region a command is for.
 #[derive(Debug, Args)]
@@ -36,7 +45,20 @@ fn endpoint() -> Option<String> {
 /// The clock of the region that AWS's clients are pointed at: an engine that goes by it has as much time
 /// between a notice and the end as it would have on AWS, whatever the region's speed.
 #[cfg(feature = "aws")]
+pub(crate) async fn followed_clock() -> Result<Clock, Failure> {
+    let (client, clock) = asked().await?;
+    tokio::spawn(follow(client, clock.clone()));
+    Ok(clock)
+}
+
+/// The same as it runs now.
+#[cfg(feature = "aws")]
 pub(crate) async fn clock() -> Result<Clock, Failure> {
+    Ok(asked().await?.1)
+}
+
+#[cfg(feature = "aws")]
+async fn asked() -> Result<(RegionClient, Clock), Failure> {
     let Some(endpoint) = endpoint() else {
         return Err(Failure::configuration("cloud is \"region\", and no endpoint is set")
             .hint("set AWS_ENDPOINT_URL to what `perennial region` prints"));
@@ -44,10 +66,25 @@ pub(crate) async fn clock() -> Result<Clock, Failure> {
     let client = RegionClient::new(&endpoint).map_err(refused)?;
     let clock = client.get("clock").await.map_err(refused)?;
     match (clock["now_ms"].as_u64(), clock["speed"].as_f64()) {
-        (Some(now_ms), Some(speed)) if speed > 0.0 => Ok(Clock::scaled(now_ms, speed)),
+        (Some(now_ms), Some(speed)) if speed > 0.0 => Ok((client, Clock::paced(now_ms, speed))),
         (Some(_), Some(_)) => Err(Failure::environment("the region's clock stands still")
             .hint("let it run with `perennial region clock --speed 1`, or set cloud = \"ec2\"")),
         _ => Err(Failure::environment(format!("{endpoint} tells no time"))),
+    }
+}
+
+/// Lets a clock run as fast as the region's. One that stands still for a while, or does not answer, changes
+/// nothing.
+#[cfg(feature = "aws")]
+async fn follow(client: RegionClient, clock: Clock) {
+    loop {
+        tokio::time::sleep(FOLLOWED_EVERY).await;
+        let Ok(told) = client.get("clock").await else { continue };
+        let speed = told["speed"].as_f64().unwrap_or_default();
+        if speed > 0.0 && speed.total_cmp(&clock.speed()).is_ne() {
+            info!(speed, "the region's clock runs at another speed");
+            clock.run_at(speed);
+        }
     }
 }
 
