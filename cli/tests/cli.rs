@@ -354,7 +354,7 @@ fn a_stuck_workflow_says_what_it_needs_and_can_be_resumed() {
     assert!(stuck.contains("error: workflow db-1.1 is stuck at resolve: "), "{stuck}");
     assert!(
         stuck.contains("hint: correct the node file")
-            && stuck.contains("then: perennial workflow resume db-1.1\n")
+            && stuck.contains("then `perennial workflow resume db-1.1`\n")
             && stuck.ends_with("[exit 6]\n"),
         "{stuck}"
     );

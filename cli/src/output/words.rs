@@ -91,18 +91,85 @@ pub(crate) fn age(ms: u64) -> String {
 }
 
 /// Columns and a text behind them, broken at spaces so that no line is wider than a terminal where ids allow
-/// it; further lines begin at `indent`.
+/// it; further lines begin at `indent`. An id is never broken, and neither is a command in backticks that
+/// fits a line.
 pub(crate) fn wrapped(head: &str, text: &str, indent: usize) -> String {
     let width = width().unwrap_or(usize::MAX);
     let mut lines = vec![head.to_owned()];
-    for word in text.split_whitespace() {
+    for word in words(text, width.saturating_sub(indent)) {
         let line = lines.last_mut().unwrap_or_else(|| unreachable!("BUG: there is always a line"));
         if line.chars().count() + 1 + word.chars().count() > width {
             lines.push(format!("{:indent$}{word}", ""));
         } else {
             line.push(' ');
-            line.push_str(word);
+            line.push_str(&word);
         }
     }
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// A text of several lines, each broken in the same way at this width; a line that begins with spaces (a
+/// command) stays as it is.
+pub(crate) fn broken(text: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for given in text.lines() {
+        if given.starts_with(' ') || given.chars().count() <= width {
+            lines.push(given.to_owned());
+            continue;
+        }
+        lines.push(String::new());
+        for word in words(given, width) {
+            let line = lines.last_mut().unwrap_or_else(|| unreachable!("BUG: there is always a line"));
+            if line.is_empty() {
+                line.push_str(&word);
+            } else if line.chars().count() + 1 + word.chars().count() > width {
+                lines.push(word);
+            } else {
+                line.push(' ');
+                line.push_str(&word);
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+/// The words of a text. What stands in backticks is one of them, if it is no wider than a line.
+fn words(text: &str, width: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut open = false;
+    for word in text.split_whitespace() {
+        let ticks = word.matches('`').count();
+        match words.last_mut() {
+            Some(last) if open => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+        open ^= ticks % 2 == 1;
+    }
+    let whole = |word: String| match word.chars().count() {
+        count if count > width => word.split(' ').map(str::to_owned).collect(),
+        _ => vec![word],
+    };
+    words.into_iter().flat_map(whole).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_an_id_nor_a_command_in_backticks_is_broken() {
+        let text = "see that vol-0f02cc974e1b681eb leaves: `perennial node pause db-1`, then go on";
+        let expected = "see that\nvol-0f02cc974e1b681eb leaves:\n`perennial node pause db-1`,\nthen go on";
+        assert_eq!(broken(text, 29), expected);
+        // One that does not fit is broken like other words, and an id of any length is not.
+        let narrow = broken("`perennial node pause db-1` of vol-0f02cc974e1b681eb", 16);
+        assert_eq!(narrow, "`perennial node\npause db-1` of\nvol-0f02cc974e1b681eb");
+        assert_eq!(
+            broken("first\n  perennial node pause db-1 --reason x", 10),
+            "first\n  perennial node pause db-1 --reason x"
+        );
+    }
 }

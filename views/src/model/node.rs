@@ -138,6 +138,7 @@ impl NodeLine {
         let since_ms = down.as_ref().map(|down| down.since_ms);
         let since_ms = since_ms
             .or_else(|| progress.map(|progress| progress.stuck_since_ms.unwrap_or(progress.started_at_ms)))
+            .filter(|_| condition != Condition::Behind)
             .or(summary.since_ms);
         let labels = summary.labels;
         let doing = progress.map(|progress| progress.phase.clone());
@@ -195,6 +196,9 @@ pub struct NodeView {
     /// The last workflow that has brought it onto an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
+    /// The workflow that has paused it, if it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<PausedBy>,
     /// Since when it is down, if it is: without an instance that has everything of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Down>,
@@ -231,6 +235,24 @@ pub struct LastMove {
     pub lost: bool,
 }
 
+/// The workflow that has paused a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PausedBy {
+    /// The workflow.
+    pub workflow: OperationId,
+    /// Why.
+    pub cause: String,
+}
+
+impl PausedBy {
+    /// Makes it from the story of a workflow; `None` if that has not paused the node.
+    #[must_use]
+    pub fn new(story: &Story) -> Option<Self> {
+        let is_pause = story.kind == OperationKind::Pause && story.finished_at_ms.is_some();
+        is_pause.then(|| Self { workflow: story.operation.clone(), cause: story.cause.clone() })
+    }
+}
+
 impl LastMove {
     /// Makes it from the story of a workflow; `None` if that has not brought the node onto an instance.
     #[must_use]
@@ -264,6 +286,7 @@ impl NodeView {
         let rest = at_rest(node.deleted, node.resources.carrier.is_some());
         let condition = Condition::of(!node.newer.is_empty(), open.as_ref(), down.is_some(), rest);
         let since_ms = match (&down, &open) {
+            _ if condition == Condition::Behind => Some(node.behind_since_ms),
             (Some(down), _) => Some(down.since_ms),
             (None, Some(open)) => Some(open.stuck_since_ms.unwrap_or(open.started_at_ms)),
             (None, None) if rest == Condition::InPlace => Some(node.carried_since_ms),
@@ -280,6 +303,7 @@ impl NodeView {
             open,
             server: None,
             last_move: None,
+            paused_by: None,
             down,
             newer: node.newer.clone(),
             resources: node.resources.clone(),
