@@ -38,7 +38,7 @@ const WIDTH: usize = 80;
 
 /// A column of words is never narrower than this, so that an id fits; a row that needs more, and one with a
 /// longer word, is wider than the terminal.
-const WORDS_MIN: usize = 20;
+const WORDS_MIN: usize = 22;
 
 /// How wide a line may be: as the terminal is, or as `COLUMNS` says; without a bound in a pipe.
 pub(crate) fn width() -> Option<usize> {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::output::width;
+use crate::output::{paint, width};
 
 /// A moment, to the second.
 pub(crate) fn time(at_ms: u64) -> String {
@@ -108,8 +108,8 @@ pub(crate) fn wrapped(head: &str, text: &str, indent: usize) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// A text of several lines, each broken in the same way at this width; a line that begins with spaces (a
-/// command) stays as it is.
+/// A text of several lines, each broken in the same way at this width, and so are words that are longer, but
+/// ids; a line that begins with spaces (a command) stays as it is.
 pub(crate) fn broken(text: &str, width: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for given in text.lines() {
@@ -118,7 +118,7 @@ pub(crate) fn broken(text: &str, width: usize) -> String {
             continue;
         }
         lines.push(String::new());
-        for word in words(given, width) {
+        for word in words(given, width).iter().flat_map(|word| pieces(word, width)) {
             let line = lines.last_mut().unwrap_or_else(|| unreachable!("BUG: there is always a line"));
             if line.is_empty() {
                 line.push_str(&word);
@@ -155,9 +155,46 @@ fn words(text: &str, width: usize) -> Vec<String> {
     words.into_iter().flat_map(whole).collect()
 }
 
+/// A word that is longer than a line, cut behind its punctuation, but in no id.
+fn pieces(word: &str, width: usize) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut rest = word;
+    while !rest.is_empty() {
+        let end =
+            rest.char_indices().find(|(at, sign)| "-/.:,_=".contains(*sign) && !ends_id(&rest[..*at], *sign));
+        let (part, after) = rest.split_at(end.map_or(rest.len(), |(at, sign)| at + sign.len_utf8()));
+        let fits = |last: &String| last.is_empty() || last.chars().count() + part.chars().count() <= width;
+        match pieces.last_mut() {
+            Some(last) if fits(last) => last.push_str(part),
+            _ => pieces.push(part.to_owned()),
+        }
+        rest = after;
+    }
+    pieces
+}
+
+/// Whether a dash behind this text is that of an AWS id.
+fn ends_id(before: &str, sign: char) -> bool {
+    let prefix = before.rsplit(|sign: char| !sign.is_ascii_alphanumeric()).next().unwrap_or_default();
+    sign == '-' && paint::IDS.iter().any(|id| id.strip_suffix('-') == Some(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_word_is_cut_behind_its_punctuation_but_in_no_id() {
+        assert_eq!(
+            broken("(Server.Spot-terminated-no-capacity)", 18),
+            "(Server.Spot-\nterminated-no-\ncapacity)"
+        );
+        assert_eq!(broken("fence:i-0f02cc974e1b681eb,", 12), "fence:\ni-0f02cc974e1b681eb,");
+        assert_eq!(
+            broken("/var/lib/perennial/journal.sqlite, whole", 22),
+            "/var/lib/perennial/\njournal.sqlite, whole"
+        );
+    }
 
     #[test]
     fn neither_an_id_nor_a_command_in_backticks_is_broken() {
