@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::queue::{Queue, QueueError};
+use perennial_engine::queue::{Queue, QueueError, circle};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
 use perennial_views::model::node::{BEHIND, NodeLine};
@@ -15,6 +15,7 @@ use perennial_workflows::spec::node::NodeSpec;
 
 #[cfg(feature = "aws")]
 use crate::commands::preflight;
+use crate::commands::serve::OWN_DEAD_LETTERS;
 use crate::commands::{files, present};
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
@@ -74,11 +75,16 @@ pub(crate) async fn run(
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
     journal(config, present::now_ms(installation).await, &mut report).await;
+    let mut places = Vec::new();
     for (name, role) in
         [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
     {
         let queue = installation.queue(role).await;
+        places.push((name, queue.as_ref().ok().and_then(|queue| queue.places())));
         queue_checks(&format!("queue {name}"), queue, &mut report).await;
+    }
+    if let Some(circle) = circle(&places) {
+        report.fail("dead letters", circle, OWN_DEAD_LETTERS);
     }
     disk(&config.data_dir, &mut report);
     match config.cloud {

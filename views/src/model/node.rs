@@ -100,6 +100,29 @@ impl Condition {
         }
     }
 
+    /// As an argument.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InPlace => "in-place",
+            _ => self.words(),
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Behind => "The account has what the journal cannot know",
+            Self::Stuck => "Its workflow waits for a person",
+            Self::Down => "No instance has everything of it",
+            Self::Working => "A workflow holds it",
+            Self::InPlace => "An instance carries it",
+            Self::Paused => "It has no instance, as was asked",
+            Self::Deleted => "It was deleted",
+        }
+    }
+
     fn of(behind: bool, progress: Option<&Progress>, is_down: bool, at_rest: Self) -> Self {
         match progress {
             _ if behind => Self::Behind,

@@ -16,8 +16,9 @@
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this
 //!   process that wait for it, and is gone.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use perennial_engine::engine::{Engine, ExecuteError};
@@ -78,6 +79,13 @@ const HELD: Duration = Duration::from_secs(60);
 /// keeps of it. Otherwise a message that no dead-letter queue takes would come again for days.
 const DEAD_RECEIVES: u32 = 5;
 
+/// How often the same body is given to the dead letters by one process; then it is only deleted. A person
+/// moves a dead letter back once or twice, and a queue whose dead letters are received again does it for ever.
+const GIVEN_UP_AGAIN_MAX: u32 = 5;
+
+/// How many bodies that were given to the dead letters are remembered: less than half a megabyte.
+const GIVEN_UP_MAX: usize = 10_000;
+
 /// How much of the name of a reply queue is repeated, in characters.
 const NAME_SHOWN: usize = 100;
 
@@ -116,6 +124,25 @@ pub struct Ingest {
     counter: Counter,
     /// The journal cannot be written: said once.
     is_held: AtomicBool,
+    given_up: GivenUp,
+}
+
+/// How often each body was given to the dead letters by this process, by its hash.
+#[derive(Debug, Default)]
+struct GivenUp(Mutex<BTreeMap<[u8; 32], u32>>);
+
+impl GivenUp {
+    /// Counts once more.
+    fn times(&self, body: &str) -> u32 {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = *blake3::hash(body.as_bytes()).as_bytes();
+        if known.len() >= GIVEN_UP_MAX && !known.contains_key(&hash) {
+            known.clear();
+        }
+        let times = known.entry(hash).or_default();
+        *times = times.saturating_add(1);
+        *times
+    }
 }
 
 /// What becomes of an entry at a try.
@@ -139,7 +166,8 @@ impl Ingest {
         cloud: Arc<dyn Cloud>,
     ) -> Self {
         let (counter, is_held) = (Counter::default(), AtomicBool::new(false));
-        Self { engine, queue, inbox_queue, place, replies, refusals, cloud, counter, is_held }
+        let given_up = GivenUp::default();
+        Self { engine, queue, inbox_queue, place, replies, refusals, cloud, counter, is_held, given_up }
     }
 
     /// Reads until the shutdown is asked for.
@@ -247,6 +275,10 @@ impl Ingest {
     /// Gives a message to the dead letters. One that no dead-letter queue takes is deleted in the end: it
     /// must not go round until its retention is over.
     async fn bury(&self, delivery: &Delivery, disposition: &Disposition) {
+        if self.given_up.times(&delivery.body) > GIVEN_UP_AGAIN_MAX {
+            warn!(queue = self.inbox_queue.name(), message = %delivery.id, %disposition, "a message that was given to the dead letters comes again and again, and is deleted: is its dead-letter queue one that is read? the journal has its beginning, size and hash");
+            return self.delete(delivery).await;
+        }
         let Err(error) = self.queue.dead_letter(delivery, &disposition.to_string()).await else { return };
         let never = matches!(error, QueueError::Refused { .. } | QueueError::Misconfigured { .. });
         if never && delivery.receive_count >= DEAD_RECEIVES {
