@@ -720,8 +720,8 @@ impl Thread<'_> {
         Ok(in_use.max(0) as u64)
     }
 
-    /// Whether one more queue may hold something. Queues that were abandoned are in nobody's sweep, so what is
-    /// beyond the retention in any of them becomes a dead letter first.
+    /// Whether one more queue may hold something. An abandoned queue is in nobody's sweep, so what is beyond
+    /// the retention in any of them becomes a dead letter first.
     fn has_room_for_a_queue(&mut self, spec: &Spec, now: u64, most: u64) -> rusqlite::Result<bool> {
         if self.others_in_use(spec)? < most {
             return Ok(true);

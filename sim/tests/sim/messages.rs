@@ -228,8 +228,8 @@ async fn a_message_that_names_our_instance_is_a_doorbell_whatever_it_is() {
     }
 }
 
-/// A dead-letter queue that is read as well, by a mistake of the configuration: the queue itself, or the other
-/// one. What is given up comes back a few times, is accounted for, and is gone; what is good goes on.
+/// A dead-letter queue that is read as well, by a mistake of the configuration: the queue itself, or the
+/// other one. What is given up comes back a few times, is accounted for, and is gone; what is good goes on.
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_never_circles_even_where_its_queue_is_one_that_is_read() {
     for crossed in [false, true] {

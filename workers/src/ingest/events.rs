@@ -597,8 +597,9 @@ mod tests {
         notice(body).signal
     }
 
-    /// One of the bodies in `samples/bodies.json`: as AWS's pages and the tests of other handlers have them, and as
-    /// what stands between EventBridge and a queue makes of them; with what a careful reader says of each.
+    /// One of the bodies in `samples/bodies.json`: as AWS's pages and the tests of other handlers have them,
+    /// and as what stands between EventBridge and a queue makes of them; with what a careful reader says of
+    /// each.
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Sample {

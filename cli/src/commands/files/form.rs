@@ -42,7 +42,8 @@ pub(crate) fn mistakes(schema: &Json, document: &Tree) -> Vec<Mistake> {
     form.mistakes
 }
 
-/// A document of the right form as JSON. A plain `1.10` is a text where the schema asks for one, as it stands.
+/// A document of the right form as JSON. A plain `1.10` is a text where the schema asks for one, as it
+/// stands.
 pub(crate) fn json(schema: &Json, document: &Tree) -> Json {
     Form { root: schema, mistakes: Vec::new() }.json(schema, &document.root)
 }
