@@ -130,7 +130,11 @@ impl Intercept for Mortal {
 struct Circle {
     queue: Arc<MemoryQueue>,
     to: Arc<MemoryQueue>,
+    given_up: AtomicU64,
 }
+
+/// So many dead letters are more than any test has; a circle without an end would leave time standing still.
+const DEAD_LETTERS_MAX: u64 = 1_000;
 
 #[async_trait]
 impl Queue for Circle {
@@ -147,6 +151,9 @@ impl Queue for Circle {
         self.queue.delete(receipts).await
     }
     async fn dead_letter(&self, delivery: &Delivery, _: &str) -> Result<(), QueueError> {
+        if self.given_up.fetch_add(1, Ordering::SeqCst) > DEAD_LETTERS_MAX {
+            return Err(QueueError::Unavailable { why: "dead letters go round".to_owned() });
+        }
         self.to.send(vec![Outgoing::now(delivery.body.clone())]).await?;
         self.queue.delete(std::slice::from_ref(&delivery.receipt)).await
     }
@@ -388,7 +395,11 @@ impl Lab {
     fn inbox(&self, queue: &Arc<MemoryQueue>, index: usize) -> Arc<dyn Queue> {
         match &self.dead_letters_to {
             None => Arc::clone(queue) as Arc<dyn Queue>,
-            Some(to) => Arc::new(Circle { queue: Arc::clone(queue), to: Arc::clone(&to[index]) }),
+            Some(to) => Arc::new(Circle {
+                queue: Arc::clone(queue),
+                to: Arc::clone(&to[index]),
+                given_up: AtomicU64::new(0),
+            }),
         }
     }
 
