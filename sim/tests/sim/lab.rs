@@ -130,7 +130,7 @@ impl Intercept for Mortal {
 struct Circle {
     queue: Arc<MemoryQueue>,
     to: Arc<MemoryQueue>,
-    given_up: AtomicU64,
+    given_up: Arc<AtomicU64>,
 }
 
 /// So many dead letters are more than any test has; a circle without an end would leave time standing still.
@@ -179,6 +179,8 @@ pub struct Lab {
     /// The queues that the dead letters of submissions and of interruptions are sent to, by a mistake of the
     /// next process's configuration.
     pub dead_letters_to: Option<[Arc<MemoryQueue>; 2]>,
+    /// How many were sent there.
+    pub given_up: Arc<AtomicU64>,
     points: Arc<Points>,
     process: Option<JoinHandle<()>>,
     pumps: Vec<JoinHandle<()>>,
@@ -258,6 +260,7 @@ impl Lab {
             submissions,
             interruptions,
             dead_letters_to: None,
+            given_up: Arc::default(),
             points: Points::new(),
             process: None,
             pumps,
@@ -291,6 +294,7 @@ impl Lab {
             submissions: queue(),
             interruptions: queue(),
             dead_letters_to: None,
+            given_up: Arc::default(),
             points: Points::new(),
             process: None,
             pumps: Vec::new(),
@@ -398,7 +402,7 @@ impl Lab {
             Some(to) => Arc::new(Circle {
                 queue: Arc::clone(queue),
                 to: Arc::clone(&to[index]),
-                given_up: AtomicU64::new(0),
+                given_up: Arc::clone(&self.given_up),
             }),
         }
     }

@@ -254,6 +254,8 @@ async fn a_dead_letter_never_circles_even_where_its_queue_is_one_that_is_read() 
                 "crossed: {crossed}, {depth:?}"
             );
         }
+        let given_up = lab.given_up.load(Ordering::SeqCst);
+        assert!((40..=40 * 10).contains(&given_up), "crossed: {crossed}, {given_up} dead letters of forty");
         let written = lab.journal.read_all(Position(0), 1_000_000).await.unwrap().len() - before;
         assert!(written < 40 * 2 * 8, "crossed: {crossed}, {written} events for forty messages");
         let instance = lab.instance("db-1").await;
