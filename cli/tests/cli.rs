@@ -354,7 +354,7 @@ fn a_stuck_workflow_says_what_it_needs_and_can_be_resumed() {
     assert!(stuck.contains("error: workflow db-1.1 is stuck at resolve: "), "{stuck}");
     assert!(
         stuck.contains("hint: correct the node file")
-            && stuck.contains("then: perennial workflow resume db-1.1\n")
+            && stuck.contains("then `perennial workflow resume db-1.1`\n")
             && stuck.ends_with("[exit 6]\n"),
         "{stuck}"
     );
@@ -410,7 +410,13 @@ fn doctor_says_when_each_task_of_the_server_ran_and_that_none_runs_without_it() 
         let lines = report.as_array().unwrap().iter();
         let is_task = |line: &&Value| line["check"].as_str().unwrap().starts_with("task ");
         tasks = lines.filter(is_task).cloned().collect();
-        if tasks.iter().any(|task| task["found"].as_str().unwrap().contains("last run")) {
+        if tasks.iter().any(|task| {
+            task["found"]
+                .as_str()
+                .unwrap()
+                .split_once("ago, took ")
+                .is_some_and(|(_, rest)| rest.contains("; next in "))
+        }) {
             break;
         }
     }
@@ -461,7 +467,7 @@ fn a_mistake_in_a_node_file_is_pointed_at() {
     shell.check(
         "node plan -f form.yaml",
         &expect![[r#"
-            error: form.yaml:2:7: expected string scalar
+            error: form.yaml:2:7: unclosed bracket '['
               2 | name: [
                 |       ^
             hint: `perennial schema node` shows what is allowed

@@ -109,6 +109,31 @@ pub enum QueueError {
     },
 }
 
+/// The names of a queue and of the queue of its dead letters; two names are equal if they are of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Of the queue.
+    pub own: String,
+    /// Of its dead letters, if it has such a queue.
+    pub dead_letters: Option<String>,
+}
+
+/// Why a dead letter of one of some queues would be received again: its place is one of these queues.
+#[must_use]
+pub fn circle(queues: &[(&str, Option<Places>)]) -> Option<String> {
+    let placed: Vec<(&str, &Places)> =
+        queues.iter().filter_map(|(name, places)| Some((*name, places.as_ref()?))).collect();
+    placed.iter().find_map(|(name, places)| {
+        let dead_letters = places.dead_letters.as_ref()?;
+        let (of, _) = placed.iter().find(|(_, places)| places.own == *dead_letters)?;
+        let which = if of == name { "the same queue".to_owned() } else { format!("the queue {of}") };
+        Some(format!(
+            "the dead letters of the queue {name} go to {dead_letters}, which is {which}: what is given up \
+             would be received again"
+        ))
+    })
+}
+
 /// Checks the bounds every adapter keeps.
 ///
 /// # Errors
@@ -181,4 +206,36 @@ pub trait Queue: Send + Sync + 'static {
     /// # Errors
     /// See [`QueueError`].
     async fn depth(&self) -> Result<Depth, QueueError>;
+
+    /// Where its messages and its dead letters are; `None` where dead letters are kept beside the queue, so
+    /// that none can be received.
+    fn places(&self) -> Option<Places> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_that_would_be_received_again_is_found() {
+        let at = |own: &str, dead: &str| {
+            let dead_letters = Some(dead.to_owned()).filter(|dead| !dead.is_empty());
+            Some(Places { own: own.to_owned(), dead_letters })
+        };
+        let said = |one: Option<Places>, two: Option<Places>| {
+            circle(&[("submissions", one), ("interruptions", two), ("steps", None)])
+        };
+        assert_eq!(said(at("1/a", "1/a-dead"), at("1/b", "1/a-dead")), None);
+        assert_eq!(said(at("1/a", ""), None), None);
+        assert_eq!(said(at("1/a", "2/b"), at("1/b", "2/a")), None, "queues of another account");
+        let itself = said(None, at("1/b", "1/b")).unwrap();
+        assert!(itself.contains("of the queue interruptions go to 1/b, which is the same queue"), "{itself}");
+        let other = said(at("1/a", "1/a-dead"), at("1/b", "1/a")).unwrap();
+        assert!(
+            other.contains("of the queue interruptions go to 1/a, which is the queue submissions"),
+            "{other}"
+        );
+    }
 }

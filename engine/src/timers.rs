@@ -135,7 +135,7 @@ pub(crate) async fn run<D: Domain>(engine: &Engine<D>, limits: &Limits, shutdown
 async fn scan<D: Domain>(engine: &Engine<D>, agenda: &mut Agenda, now_ms: u64) {
     let until_ms = if agenda.looks_at_all { u64::MAX } else { agenda.horizon_ms };
     match read(engine, agenda, now_ms, until_ms).await {
-        Ok(count) if agenda.is_new => info!(timers = count, "timers found in the journal"),
+        Ok(count) if agenda.is_new && count > 0 => info!(timers = count, "timers found in the journal"),
         Ok(count) => debug!(timers = count, "scan of the timers"),
         Err(error) => return warn!(%error, "the timers could not be read; trying again"),
     }

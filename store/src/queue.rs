@@ -49,6 +49,14 @@ pub const NAME_MAX: usize = 80;
 /// log. Far more than a person looks at.
 pub const DEAD_LETTERS_MAX: u64 = 10_000;
 
+/// How many dead letters are kept of all queues together, when abandoned queues are cleared: the names of
+/// those are chosen by others, so a bound for each is none.
+const DEAD_LETTERS_OF_ALL_MAX: u64 = 4 * DEAD_LETTERS_MAX;
+
+/// How many queues this process remembers something of; what is forgotten is found out again. More than one
+/// process uses at a time.
+const NAMES_MAX: usize = 1_000;
+
 /// How many calls wait for the thread at most; then callers wait.
 const WAITING_MAX: usize = 256;
 
@@ -88,6 +96,9 @@ pub struct QueueSettings {
     pub retention: Duration,
     /// Beyond this many messages a send fails.
     pub max_messages: u64,
+    /// A send into a queue that holds no message fails while this many others of the file hold some; none
+    /// where the names are our own.
+    pub max_queues: Option<u64>,
 }
 
 impl Default for QueueSettings {
@@ -100,6 +111,7 @@ impl Default for QueueSettings {
             durability: Durability::Durable,
             retention: Duration::from_secs(4 * 24 * 60 * 60),
             max_messages: 100_000,
+            max_queues: None,
         }
     }
 }
@@ -307,6 +319,10 @@ impl QueueFile {
 
     fn bell(&self, name: &str) -> Arc<Notify> {
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        if bells.len() >= NAMES_MAX {
+            // A bell that is in no queue's hand is rung by nobody.
+            bells.retain(|_, bell| Arc::strong_count(bell) > 1);
+        }
         Arc::clone(bells.entry(name.to_owned()).or_default())
     }
 }
@@ -476,6 +492,17 @@ impl Thread<'_> {
         messages: &[Outgoing],
     ) -> rusqlite::Result<Result<Answer, QueueError>> {
         let held = self.count(spec)?;
+        if held == 0
+            && let Some(most) = spec.settings.max_queues
+            && !self.has_room_for_a_queue(spec, now, most)?
+        {
+            let why = format!(
+                "queue {:?} holds nothing yet, and {most} others hold messages that are not received, which is \
+                 the most; receive those, or use one of those queues",
+                spec.name
+            );
+            return Ok(Err(QueueError::Refused { why }));
+        }
         let most = spec.settings.max_messages;
         if held + messages.len() as u64 > most {
             let why = format!(
@@ -660,6 +687,9 @@ impl Thread<'_> {
         if self.next_sweep_ms.get(&spec.name).is_some_and(|&next| now < next) {
             return Ok(());
         }
+        if self.next_sweep_ms.len() >= NAMES_MAX {
+            self.next_sweep_ms.clear();
+        }
         self.next_sweep_ms.insert(spec.name.clone(), now.saturating_add(SWEEP_MS));
         let oldest = now.saturating_sub(millis(spec.settings.retention));
         let expired: Vec<i64> = self
@@ -674,6 +704,50 @@ impl Thread<'_> {
         Ok(())
     }
 
+    /// How many other queues of the file hold a message. Reads one entry of each, by the index.
+    fn others_in_use(&self, spec: &Spec) -> rusqlite::Result<u64> {
+        let in_use: i64 = self
+            .conn
+            .prepare_cached(
+                "WITH RECURSIVE held(queue) AS (
+                   SELECT min(queue) FROM messages
+                   UNION ALL
+                   SELECT (SELECT min(queue) FROM messages WHERE queue > held.queue) FROM held
+                   WHERE held.queue IS NOT NULL)
+                 SELECT count(queue) FROM held WHERE queue <> ?1",
+            )?
+            .query_row([&spec.name], |row| row.get(0))?;
+        Ok(in_use.max(0) as u64)
+    }
+
+    /// Whether one more queue may hold something. An abandoned queue is in nobody's sweep, so what is beyond
+    /// the retention in any of them becomes a dead letter first.
+    fn has_room_for_a_queue(&mut self, spec: &Spec, now: u64, most: u64) -> rusqlite::Result<bool> {
+        if self.others_in_use(spec)? < most {
+            return Ok(true);
+        }
+        let oldest = signed(now.saturating_sub(millis(spec.settings.retention)));
+        self.conn
+            .prepare_cached(
+                "INSERT INTO dead_letters (id, queue, body, sent_at_ms, died_at_ms, reason)
+                 SELECT id, queue, body, sent_at_ms, ?2, 'never received' FROM messages WHERE sent_at_ms < ?1",
+            )?
+            .execute(params![oldest, signed(now)])?;
+        let buried =
+            self.conn.prepare_cached("DELETE FROM messages WHERE sent_at_ms < ?1")?.execute([oldest])?;
+        if buried == 0 {
+            return Ok(false);
+        }
+        self.counts.clear();
+        self.conn
+            .prepare_cached(
+                "DELETE FROM dead_letters WHERE id <= (
+                   SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+            )?
+            .execute([signed(DEAD_LETTERS_OF_ALL_MAX)])?;
+        Ok(self.others_in_use(spec)? < most)
+    }
+
     fn count(&mut self, spec: &Spec) -> rusqlite::Result<u64> {
         if let Some(&count) = self.counts.get(&spec.name) {
             return Ok(count);
@@ -684,6 +758,9 @@ impl Thread<'_> {
             .query_row([&spec.name], |row| row.get(0))
             .optional()?;
         let count = count.unwrap_or(0).max(0) as u64;
+        if self.counts.len() >= NAMES_MAX {
+            self.counts.clear();
+        }
         self.counts.insert(spec.name.clone(), count);
         Ok(count)
     }

@@ -125,7 +125,7 @@ pub(crate) trait Step {
 
     /// What a person does when its time is over and the operation waits for it.
     fn remedy(&self, operation: &OperationId) -> String {
-        format!("look at what it waits for, then: perennial workflow resume {operation}")
+        format!("look at what it waits for, then `perennial workflow resume {operation}`")
     }
 
     /// The typical duration when it succeeds, in milliseconds (`ec2-semantics` §6). Where nothing is
@@ -359,7 +359,7 @@ fn gone(step: &dyn Step, settled: &Settled<'_>) -> Option<Vec<OperationEvent>> {
             events.extend(lost(instance, format!("it ended with {reason}")));
         }
         let id = &settled.op.id;
-        let needs = format!("remove the cause (often a key), then: perennial workflow resume {id}");
+        let needs = format!("remove the cause (often a key), then `perennial workflow resume {id}`");
         events.extend(settled.stuck(format!("{instance} ended with {reason}"), needs));
         return Some(events);
     }

@@ -15,6 +15,7 @@ use crate::commands::serve::{Reached, here, not_here, reach};
 use crate::failure::{Failure, chain};
 use crate::installation::{Installation, journal_file};
 use crate::output::Output;
+use crate::output::words::wrapped;
 
 /// Of `journal adopt`.
 #[derive(Debug, Args)]
@@ -113,7 +114,7 @@ fn in_words(meant: &[Compared], nodes: usize, dry_run: bool) -> String {
     for Compared { node, newer, found } in meant {
         let _ = writeln!(text, "{node}");
         for newer in newer {
-            let _ = writeln!(text, "  newer than the journal: {newer}");
+            let _ = writeln!(text, "{}", wrapped("  newer than the journal:", newer, 4));
         }
         match found {
             Ok(Adoption { generation, operations, resources }) => {
@@ -124,7 +125,8 @@ fn in_words(meant: &[Compared], nodes: usize, dry_run: bool) -> String {
                         format!("on {} ({} {})", carrier.instance, carrier.instance_type, carrier.market)
                     },
                 );
-                let _ = writeln!(text, "  {verb} {on}, generation {generation}, after workflow {operations}");
+                let what = format!("{on}, generation {generation}, after workflow {operations}");
+                let _ = writeln!(text, "{}", wrapped(&format!("  {verb}"), &what, 4));
                 for (slot, held) in &resources.volumes {
                     let _ = writeln!(text, "  {slot} {} at {}", held.volume, held.device);
                 }
@@ -136,9 +138,13 @@ fn in_words(meant: &[Compared], nodes: usize, dry_run: bool) -> String {
                 }
             }
             Err(because) => {
-                let _ = writeln!(text, "  CANNOT be adopted: {because}");
+                let _ = writeln!(text, "{}", wrapped("  CANNOT be adopted:", because, 4));
             }
         }
+    }
+    let then = if dry_run { "perennial journal adopt" } else { "perennial serve" };
+    if meant.iter().any(|one| one.found.is_ok()) {
+        let _ = writeln!(text, "then: {then}");
     }
     text.trim_end().to_owned()
 }

@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 use perennial_engine::clock::Clock;
-use perennial_engine::queue::{Queue, QueueError};
+use perennial_engine::queue::{Queue, QueueError, circle};
 use perennial_views::Views;
 use perennial_views::model::doctor::DoctorReport;
 use perennial_views::model::node::{BEHIND, NodeLine};
-use perennial_views::model::progress::Progress;
+use perennial_views::model::progress::{Advice, Progress};
 use perennial_views::model::server::{Server, check_tasks};
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::spec::node::NodeSpec;
 
 #[cfg(feature = "aws")]
 use crate::commands::preflight;
+use crate::commands::serve::OWN_DEAD_LETTERS;
 use crate::commands::{files, present};
 use crate::failure::Failure;
 use crate::installation::config::{CloudKind, Config};
@@ -74,11 +75,16 @@ pub(crate) async fn run(
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
     journal(config, present::now_ms(installation).await, &mut report).await;
+    let mut places = Vec::new();
     for (name, role) in
         [("submissions", Role::Submissions), ("interruptions", Role::Interruptions), ("steps", Role::Steps)]
     {
         let queue = installation.queue(role).await;
+        places.push((name, queue.as_ref().ok().and_then(|queue| queue.places())));
         queue_checks(&format!("queue {name}"), queue, &mut report).await;
+    }
+    if let Some(circle) = circle(&places) {
+        report.fail("dead letters", circle, OWN_DEAD_LETTERS);
     }
     disk(&config.data_dir, &mut report);
     match config.cloud {
@@ -236,11 +242,16 @@ async fn troubles(views: &Views, now_ms: u64, report: &mut DoctorReport) -> usiz
     }
     for line in nodes.iter().filter(|line| line.state == BEHIND) {
         let found = "the account has resources of it that this journal cannot know: nothing is done for it";
-        let to_do = "stop the server, look at `perennial journal adopt --dry-run`, then adopt";
+        let to_do = "stop the server, look, adopt, and start the server again:\n  \
+                     perennial journal adopt --dry-run\n  perennial journal adopt\n  perennial serve";
         report.fail(&format!("node {}", line.name), found, to_do);
     }
     open
 }
+
+/// A node that is down and has waited longer than this at one step is in trouble: an ordinary replacement is
+/// over by then, and few steps of it take a minute.
+const OVERDUE_MS: u64 = 5 * 60_000;
 
 /// What is wrong with a node that a workflow holds.
 fn trouble_of(check: &str, line: &NodeLine, open: &Progress, now_ms: u64, report: &mut DoctorReport) {
@@ -250,24 +261,31 @@ fn trouble_of(check: &str, line: &NodeLine, open: &Progress, now_ms: u64, report
     });
     if let Some(stuck) = &open.stuck {
         let found = format!("{down}{workflow} is stuck at {}: {}", stuck.step, stuck.because);
-        return report.fail(check, found, &stuck.needs);
+        return report.fail(check, found, &to_do(&open.advice));
     }
     if let Some(wait) = &open.capacity {
         let (pools, tried) = (wait.pools.join(", "), screen::tried(wait, now_ms));
         let found = format!("{down}{workflow} waits for capacity: {pools} had none; {tried}");
-        return report.fail(
-            check,
-            found,
-            "it goes on by itself; or allow more types or on demand in its file",
-        );
+        return report.fail(check, found, &to_do(&open.advice));
     }
     for step in &open.steps {
-        if let Some(waits) = &step.waits {
-            let found = format!("{down}{workflow} waits at {}: {}", step.step, waits.because);
-            let to_do = if waits.by_itself { "it goes on by itself" } else { "look at what it waits for" };
-            report.warn(check, found, to_do);
+        let Some(waits) = &step.waits else { continue };
+        let found = format!("{down}{workflow} waits at {}: {}", step.step, waits.because);
+        let lasts_ms = now_ms.saturating_sub(step.since_ms.max(step.not_before_ms));
+        if waits.by_itself {
+            report.warn(check, found, "it goes on by itself");
+        } else if line.down.is_some() && lasts_ms > OVERDUE_MS.max(2 * step.typical_ms) {
+            report.fail(check, found, &to_do(&open.advice));
+        } else {
+            report.warn(check, found, &to_do(&open.advice));
         }
     }
+}
+
+/// What a person has to do, or may do: the words, and under them each command.
+fn to_do(advice: &Advice) -> String {
+    let commands = advice.commands.iter().map(|command| format!("\n  {command}"));
+    format!("{}{}", advice.text, commands.collect::<String>())
 }
 
 /// Warns when the newest event was written under another clock.

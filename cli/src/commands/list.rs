@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use perennial_engine::clock::Clock;
 use perennial_engine::journal::Which;
@@ -31,8 +32,8 @@ pub(crate) struct NodeListArgs {
     #[arg(long = "label", short = 'l', value_name = "TAG")]
     labels: Vec<String>,
     /// Only nodes in these states
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE,…")]
-    state: Vec<State>,
+    #[arg(long, value_parser = state(), value_delimiter = ',', value_name = "STATE,…")]
+    state: Vec<Condition>,
     /// Only nodes on this market
     #[arg(long, value_enum)]
     market: Option<OfMarket>,
@@ -53,39 +54,18 @@ pub(crate) struct NodeListArgs {
     watch: bool,
 }
 
-/// The states of nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum State {
-    /// The account has what the journal cannot know.
-    Behind,
-    /// Its workflow waits for a person.
-    Stuck,
-    /// No instance has everything of it.
-    Down,
-    /// A workflow holds it.
-    Working,
-    /// An instance carries it.
-    InPlace,
-    /// It has no instance, as was asked.
-    Paused,
-    /// It was deleted.
-    Deleted,
+/// The state of a node, as an argument.
+fn state() -> impl TypedValueParser<Value = Condition> {
+    let values = Condition::ALL.map(|state| PossibleValue::new(state.name()).help(state.about()));
+    PossibleValuesParser::new(values).map(|name| {
+        let is_it = |state: &Condition| state.name() == name;
+        Condition::ALL.into_iter().find(is_it).unwrap_or_else(|| unreachable!("BUG: {name} is one of these"))
+    })
 }
 
-impl State {
-    fn is_of(self, line: &NodeLine) -> bool {
-        let of = match self {
-            Self::Behind => Condition::Behind,
-            Self::Stuck => Condition::Stuck,
-            // A node can be stuck and down.
-            Self::Down => return line.down.is_some(),
-            Self::Working => Condition::Working,
-            Self::InPlace => Condition::InPlace,
-            Self::Paused => Condition::Paused,
-            Self::Deleted => Condition::Deleted,
-        };
-        line.condition == of
-    }
+/// Whether a node is in a state. A node can be stuck and down.
+fn is_in(line: &NodeLine, state: Condition) -> bool {
+    line.condition == state || state == Condition::Down && line.down.is_some()
 }
 
 /// A market.
@@ -212,7 +192,7 @@ pub(crate) async fn nodes(
 
 /// The nodes that are asked for, in order.
 fn chosen<'a>(args: &NodeListArgs, lines: &'a [NodeLine], format: Format) -> Vec<&'a NodeLine> {
-    let wants_deleted = args.all || format == Format::Json || args.state.contains(&State::Deleted);
+    let wants_deleted = args.all || format == Format::Json || args.state.contains(&Condition::Deleted);
     let market = args.market.map(|market| match market {
         OfMarket::Spot => Market::Spot,
         OfMarket::OnDemand => Market::OnDemand,
@@ -220,7 +200,7 @@ fn chosen<'a>(args: &NodeListArgs, lines: &'a [NodeLine], format: Format) -> Vec
     let is_wanted = |line: &&NodeLine| {
         let carrier = line.carrier.as_ref();
         (wants_deleted || !line.deleted)
-            && (args.state.is_empty() || args.state.iter().any(|state| state.is_of(line)))
+            && (args.state.is_empty() || args.state.iter().any(|state| is_in(line, *state)))
             && market.is_none_or(|market| carrier.is_some_and(|carrier| carrier.market == market))
             && args.zone.as_ref().is_none_or(|zone| line.zone.as_ref() == Some(zone))
             && has_labels(&args.labels, line)

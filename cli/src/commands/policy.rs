@@ -1,45 +1,19 @@
 //! `perennial policy`: the IAM policy of the engine, filled in.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use perennial_workers::port::permissions::{Fillings, Need, Unfilled, policy};
 
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// What a policy is needed for, as an argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NeedKind {
-    /// Nodes that stay in their zone, with the same volumes
-    Base,
-    /// Backups, restores, moves to another zone, roots that cannot be adopted
-    Restore,
-    /// Volumes that were attached by hand, without the owner's tag
-    AttachedVolumes,
-    /// Volumes encrypted with your own key (--key)
-    CustomerKeys,
-    /// The first spot instance of an account
-    SpotRole,
-    /// Nodes with an instance profile (--role)
-    NodeRole,
-    /// The queues in SQS
-    Queues,
-    /// The policy of the queue of events itself; stands alone
-    QueueOfEvents,
-}
-
-impl NeedKind {
-    const fn need(self) -> Need {
-        match self {
-            Self::Base => Need::Base,
-            Self::Restore => Need::Restore,
-            Self::AttachedVolumes => Need::AttachedVolumes,
-            Self::CustomerKeys => Need::CustomerKeys,
-            Self::SpotRole => Need::SpotRole,
-            Self::NodeRole => Need::NodeRole,
-            Self::Queues => Need::Queues,
-            Self::QueueOfEvents => Need::QueueOfEvents,
-        }
-    }
+fn need() -> impl TypedValueParser<Value = Need> {
+    let values = Need::ALL.map(|need| PossibleValue::new(need.name()).help(need.about()));
+    PossibleValuesParser::new(values).map(|name| {
+        let is_it = |need: &Need| need.name() == name;
+        Need::ALL.into_iter().find(is_it).unwrap_or_else(|| unreachable!("BUG: {name} is one of these"))
+    })
 }
 
 /// Of `policy`.
@@ -47,8 +21,8 @@ impl NeedKind {
 pub(crate) struct PolicyArgs {
     /// What it is needed for [default: base, restore, spot-role, queues; with --role node-role, with --key
     /// customer-keys]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "NEED")]
-    need: Vec<NeedKind>,
+    #[arg(long, value_parser = need(), value_delimiter = ',', value_name = "NEED")]
+    need: Vec<Need>,
     /// The owner of the installation
     #[arg(long)]
     owner: Option<String>,
@@ -86,7 +60,7 @@ impl PolicyArgs {
             needs.extend(self.key.as_ref().map(|_| Need::CustomerKeys));
             return Ok(needs);
         }
-        let needs: Vec<Need> = self.need.iter().map(|need| need.need()).collect();
+        let needs = self.need.clone();
         if needs.len() > 1 && needs.iter().any(|need| need.is_of_a_queue()) {
             return Err(Failure::user("the policy of a queue stands alone: the others are a role's")
                 .hint("ask for it by itself: --need queue-of-events"));

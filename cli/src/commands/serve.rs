@@ -7,7 +7,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::engine::{Engine, ExecuteError};
 use perennial_engine::journal::Head;
 use perennial_engine::limits::Limits;
-use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::queue::{Outgoing, Queue, circle};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
@@ -29,6 +29,10 @@ use crate::output::{Format, Output};
 /// How many events of the simulated region wait for the queue.
 const EVENTS_MAX: usize = 1_000;
 
+/// What to do about dead letters that would be received again.
+pub(crate) const OWN_DEAD_LETTERS: &str =
+    "name a queue in its RedrivePolicy that is none of Perennial's own, such as perennial-interruptions-dead";
+
 /// How long the last event may take: an append takes milliseconds.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,10 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
     let submissions = installation.queue(Role::Submissions).await?;
     let interruptions = installation.queue(Role::Interruptions).await?;
     let steps = installation.queue(Role::Steps).await?;
+    let places = [("submissions", &submissions), ("interruptions", &interruptions), ("steps", &steps)];
+    if let Some(circle) = circle(&places.map(|(name, queue)| (name, queue.places()))) {
+        return Err(Failure::configuration(circle).hint(OWN_DEAD_LETTERS));
+    }
     let Reached { cloud, clock, name: place, region } = cloud(installation, &interruptions).await?;
     let here = here(config, cloud.as_ref(), region).await?;
     let servers_clock = clock.clone();

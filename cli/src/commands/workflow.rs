@@ -138,7 +138,7 @@ pub(crate) async fn run(
     match command {
         WorkflowCommand::Submit(args) => {
             let text = files::read(&args.file)?;
-            let mut message: serde_json::Value = files::parse(&args.file, &text, "submission")?;
+            let mut message = files::submission(&args.file, &text)?;
             complete(&mut message, &args.submit);
             args.submit.send(installation, output, &message).await
         }

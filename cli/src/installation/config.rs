@@ -348,6 +348,12 @@ impl Config {
                 "queues: submissions, interruptions and steps must be three different queues".into(),
             );
         }
+        let own = [&queues.submissions, &queues.interruptions, &queues.steps];
+        if let Some(heads) = self.heads.queue.as_ref().filter(|heads| own.contains(heads)) {
+            return wrong(format!(
+                "heads.queue: {heads} is one of our own queues, which would read the heads"
+            ));
+        }
         Ok(())
     }
 

@@ -23,6 +23,11 @@ use crate::installation::config::{Config, QueueAddress, QueueKind};
 /// The file of the embedded queues in the data directory.
 const QUEUE_FILE: &str = "queue.sqlite";
 
+/// How many embedded queues may hold something before an answer to one more is not sent. A submission names
+/// the queue of its answer, so their number must not be the senders' to choose; programs that ask have one
+/// each.
+const REPLY_QUEUES_MAX: u64 = 100;
+
 /// Which of the queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -34,6 +39,8 @@ pub(crate) enum Role {
     Steps,
     /// Answers to submissions.
     Replies,
+    /// The journal's heads.
+    Heads,
 }
 
 impl Role {
@@ -46,7 +53,8 @@ impl Role {
             ..QueueSettings::default()
         };
         match self {
-            Self::Submissions | Self::Interruptions | Self::Replies => messages,
+            Self::Submissions | Self::Interruptions | Self::Heads => messages,
+            Self::Replies => QueueSettings { max_queues: Some(REPLY_QUEUES_MAX), ..messages },
             Self::Steps => QueueSettings {
                 visibility: Duration::from_secs(60),
                 durability: Durability::Hint,
@@ -104,7 +112,9 @@ impl Installation {
             Role::Submissions => &queues.submissions,
             Role::Interruptions => &queues.interruptions,
             Role::Steps => &queues.steps,
-            Role::Replies => return Err(Failure::internal("BUG: replies have no queue of their own")),
+            Role::Replies | Role::Heads => {
+                return Err(Failure::internal("BUG: these have no queue by their role"));
+            }
         };
         match address.kind {
             QueueKind::Embedded => {
@@ -120,9 +130,7 @@ impl Installation {
         let config = &self.config.heads;
         let queue = match &config.queue {
             None => None,
-            Some(QueueAddress { kind: QueueKind::Embedded, name }) => {
-                Some(self.embedded(name, Role::Replies)?)
-            }
+            Some(QueueAddress { kind: QueueKind::Embedded, name }) => Some(self.embedded(name, Role::Heads)?),
             Some(QueueAddress { kind: QueueKind::Sqs, name }) => Some(self.sqs(name).await?),
         };
         Ok(heads::Shipping { file: config.file.clone(), queue, every: Duration::from_secs(config.every_s) })

@@ -27,7 +27,7 @@ pub(crate) mod workflow;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use perennial_views::redact::redacted_text;
 use serde::Serialize;
 
@@ -36,9 +36,9 @@ use crate::failure::Failure;
 /// The width of a terminal that does not say its own.
 const WIDTH: usize = 80;
 
-/// A column of words is never narrower than this, so that an id fits; a row that needs more is wider than the
-/// terminal.
-const WORDS_MIN: u16 = 20;
+/// A column of words is never narrower than this, so that an id fits; a row that needs more, and one with a
+/// longer word, is wider than the terminal.
+const WORDS_MIN: usize = 22;
 
 /// How wide a line may be: as the terminal is, or as `COLUMNS` says; without a bound in a pipe.
 pub(crate) fn width() -> Option<usize> {
@@ -175,36 +175,30 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
 }
 
 /// A table. Columns named in `right` hold numbers. Everything but the last column stays whole: ids, names and
-/// times; the words of the last one are broken where the line ends.
+/// times; the last one is broken between its words where the line ends.
 pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if !header.is_empty() {
         table.set_header(header.iter().map(Cell::new));
     }
+    // A cell may have lines, but not such as a text of others makes.
+    let mut rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.iter().map(|cell| safe::text(cell).to_string()).collect()).collect();
+    let last = rows.iter().map(Vec::len).chain([header.len()]).max().unwrap_or_default().saturating_sub(1);
+    if let Some(width) = width() {
+        let whole: usize = (0..last).map(|column| longest(header, &rows, column) + 2).sum();
+        let left = width.saturating_sub(whole).max(WORDS_MIN);
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(last)) {
+            *cell = words::broken(cell, left);
+        }
+    }
     for row in rows {
-        // A cell may have lines, but not such as a text of others makes.
-        table.add_row(row.iter().map(|cell| safe::text(cell)));
+        table.add_row(row);
     }
-    let last = table.column_count().saturating_sub(1);
-    let widths = table.column_max_content_widths();
-    let whole: u16 = widths.iter().take(last).map(|width| width.saturating_add(2)).sum();
-    let words = widths.last().copied().unwrap_or_default();
-    match width() {
-        Some(width) if usize::from(whole) + usize::from(words) > width => {
-            let width = u16::try_from(width).unwrap_or(u16::MAX);
-            let left = width.saturating_sub(whole).max(WORDS_MIN.min(words));
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(whole.saturating_add(left));
-        }
-        _ => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
+    table.set_content_arrangement(ContentArrangement::Disabled);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if index == last { 0 } else { 2 }));
-        if index != last {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
         if right.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -212,14 +206,17 @@ pub(crate) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
     table.trim_fmt()
 }
 
+/// How wide the widest line of a column is.
+fn longest(header: &[&str], rows: &[Vec<String>], column: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(column)).map(String::as_str);
+    let lines = cells.chain(header.get(column).copied()).flat_map(str::lines);
+    lines.map(|line| line.chars().count()).max().unwrap_or_default()
+}
+
 /// The widths that a row of these cells would have, to choose columns by.
 pub(crate) fn fits(header: &[&str], rows: &[Vec<String>]) -> bool {
     let Some(width) = width() else { return true };
-    let longest = |index: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
-        cells.chain([header[index].chars().count()]).max().unwrap_or_default()
-    };
-    let whole: usize = (0..header.len()).map(|index| longest(index) + 2).sum();
+    let whole: usize = (0..header.len()).map(|column| longest(header, rows, column) + 2).sum();
     whole.saturating_sub(2) <= width
 }
 

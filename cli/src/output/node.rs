@@ -65,8 +65,9 @@ pub(crate) fn rows(shown: &[&NodeLine], columns: Columns, now_ms: u64) -> String
 
 fn row(line: &NodeLine, now_ms: u64) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    // What carried a node that is down is gone.
-    let carrier = line.carrier.as_ref().filter(|_| line.down.is_none());
+    // What carried a node that is down is gone; a journal that is behind does not know what carries it.
+    let is_known = line.down.is_none() && line.condition != Condition::Behind;
+    let carrier = line.carrier.as_ref().filter(|_| is_known);
     let address = line.address.or_else(|| carrier.map(|carrier| carrier.private_ip));
     let is_told = !matches!(line.condition, Condition::Stuck | Condition::Behind);
     let doing =
@@ -108,7 +109,7 @@ pub(crate) fn show(view: &NodeView, now_ms: u64) -> String {
     let mut rows = state(view);
     rows.extend(place(view));
     rows.extend(volumes(resources));
-    if resources.carrier.is_some() && view.down.is_none() {
+    if resources.carrier.is_some() && view.down.is_none() && view.condition != Condition::Behind {
         rows.extend(history::losses(&resources.recovery_points).into_iter().map(|loss| ("last loss", loss)));
     }
     if !view.deleted || !view.backups.backups.is_empty() {
@@ -172,7 +173,11 @@ fn place(view: &NodeView) -> Rows {
     let mut rows = Rows::new();
     if let Some(carrier) = &resources.carrier {
         let zone = resources.placement.as_ref().map_or_else(String::new, |place| format!(", {}", place.zone));
-        let gone = if view.down.is_some() { " (gone, or about to be)" } else { "" };
+        let gone = match view.condition {
+            Condition::Behind => " (by this older journal)",
+            _ if view.down.is_some() => " (gone, or about to be)",
+            _ => "",
+        };
         rows.push(("instance", format!("{}{gone}", carrier.instance)));
         rows.push(("", format!("{} {}{zone}", carrier.instance_type, carrier.market)));
         rows.push(("its address", format!("{} on {}", carrier.private_ip, carrier.interface)));

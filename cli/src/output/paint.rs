@@ -45,7 +45,7 @@ const LOUD: [&str; 9] =
     ["STUCK", "DOWN", "BEHIND", "FAIL", "DELETED", "TERMINATED", "REFUSED", "LOST", "NOT"];
 
 /// The prefixes of AWS's ids.
-const IDS: [&str; 7] = ["i-", "vol-", "eni-", "snap-", "ami-", "subnet-", "sg-"];
+pub(crate) const IDS: [&str; 8] = ["i-", "vol-", "eni-", "snap-", "ami-", "subnet-", "sg-", "replacevol-"];
 
 /// The least length of an id after its prefix.
 const ID_MIN: usize = 8;

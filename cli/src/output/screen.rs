@@ -6,6 +6,7 @@ use perennial_views::model::progress::{Advice, CapacityWait, OpenStepView, Progr
 use perennial_workflows::model::operation_id::OperationKind;
 use perennial_workflows::model::signal::{Cause, News};
 
+use crate::output::width;
 use crate::output::words::{lasting, moment, wrapped};
 
 /// Where the text of a row begins.
@@ -22,7 +23,7 @@ const TYPICAL_MIN_MS: u64 = 1_000;
 
 /// The screen of a node.
 pub(crate) fn of(view: &NodeView, now_ms: u64) -> String {
-    let mut lines = vec![first_line(view, now_ms)];
+    let mut lines = first_lines(view, now_ms);
     let mut row = |name: &str, text: &str| lines.push(wrapped(&format!("{name:<9}"), text, INDENT));
     if let Some(why) = why(view, now_ms) {
         row("why", &why);
@@ -37,22 +38,44 @@ pub(crate) fn of(view: &NodeView, now_ms: u64) -> String {
         row("address", &address);
     }
     if let Some(ends) = view.open.as_ref().and_then(|open| ends(open, now_ms)) {
-        row("ends", &ends);
+        row("ends", if is_unattended(view) { "not before a server runs" } else { &ends });
     }
     lines.extend(you(view));
     lines.push(format!("{:<INDENT$}{}", "more", more(view)));
     lines.join("\n")
 }
 
-/// The name, the state and since when, and whether a server runs.
-fn first_line(view: &NodeView, now_ms: u64) -> String {
+/// Whether it is known that no server runs.
+fn is_unattended(view: &NodeView) -> bool {
+    view.server.as_ref().is_some_and(|server| !server.running)
+}
+
+/// The name, the state and since when, and whether a server runs; that has a line of its own where it does
+/// not fit.
+fn first_lines(view: &NodeView, now_ms: u64) -> Vec<String> {
+    let head = format!("{:<9} {}", view.name.to_string(), state(view, now_ms));
+    let Some(server) = &view.server else { return vec![head] };
+    let server = if server.running { "running" } else { "NOT RUNNING" };
+    let length = head.chars().count();
+    let fits = width().is_none_or(|width| length + "  server: ".len() + server.len() <= width);
+    if length + 2 <= SERVER_AT {
+        vec![format!("{head:<SERVER_AT$}server: {server}")]
+    } else if fits {
+        vec![format!("{head}  server: {server}")]
+    } else {
+        vec![head, format!("{:<INDENT$}{server}", "server")]
+    }
+}
+
+/// The state, and since when it is so.
+fn state(view: &NodeView, now_ms: u64) -> String {
     let since = view.since_ms.map_or_else(String::new, |since_ms| {
         format!(" for {}, since {}", lasting(now_ms.saturating_sub(since_ms)), moment(since_ms, now_ms))
     });
     let long =
         view.since_ms.map_or_else(String::new, |since_ms| format!(" since {}", moment(since_ms, now_ms)));
-    let what = match (view.condition, &view.open) {
-        (Condition::Behind, _) => "BEHIND: the account has what the journal cannot know".to_owned(),
+    match (view.condition, &view.open) {
+        (Condition::Behind, _) => format!("BEHIND the account{since}"),
         (Condition::Stuck, _) if view.down.is_some() => format!("STUCK and DOWN{since}"),
         (Condition::Stuck, open) => {
             let up = if open.as_ref().is_some_and(|open| serves(open.kind)) {
@@ -69,12 +92,6 @@ fn first_line(view: &NodeView, now_ms: u64) -> String {
         (Condition::Working, None) | (Condition::InPlace, _) => format!("UP{long}"),
         (Condition::Paused, _) => format!("PAUSED{long}"),
         (Condition::Deleted, _) => format!("DELETED{long}"),
-    };
-    let head = format!("{:<9} {what}", view.name.to_string());
-    match &view.server {
-        Some(server) if server.running => format!("{head:<SERVER_AT$}server: running"),
-        Some(_) => format!("{head:<SERVER_AT$}server: NOT RUNNING"),
-        None => head,
     }
 }
 
@@ -106,7 +123,10 @@ const fn working(kind: OperationKind) -> &'static str {
 /// What happened.
 fn why(view: &NodeView, now_ms: u64) -> Option<String> {
     if !view.newer.is_empty() {
-        return Some(view.newer.join("; "));
+        return Some(format!("the account has what this journal cannot know: {}", view.newer.join("; ")));
+    }
+    if let Some(paused) = view.paused_by.as_ref().filter(|_| view.condition == Condition::Paused) {
+        return Some(format!("{} (pause): {}", paused.workflow, paused.cause));
     }
     let carrier = view.resources.carrier.as_ref();
     let zone = view.resources.placement.as_ref().map_or("an unknown zone", |place| place.zone.as_str());
@@ -118,8 +138,9 @@ fn why(view: &NodeView, now_ms: u64) -> Option<String> {
                 Cause::Signal { signal } => {
                     let (instance, at) = (&signal.instance, moment(signal.at_ms, now_ms));
                     match &signal.news {
-                        News::SpotInterruption { .. } => {
-                            format!("EC2 takes back {instance}{machine}, warned {at}")
+                        News::SpotInterruption { deadline_ms, .. } => {
+                            let by = moment(*deadline_ms, now_ms);
+                            format!("EC2 takes back {instance}{machine} by {by}, warned {at}")
                         }
                         News::ReservationInterruption { .. } => {
                             format!("{instance}{machine} loses its capacity reservation, warned {at}")
@@ -153,9 +174,12 @@ fn why(view: &NodeView, now_ms: u64) -> Option<String> {
 
 /// What it does, and what that waits for.
 fn now(view: &NodeView, now_ms: u64) -> Vec<String> {
-    let Some(open) = &view.open else { return Vec::new() };
     let mut lines = Vec::new();
-    if view.server.as_ref().is_some_and(|server| !server.running) {
+    if view.condition == Condition::Behind {
+        lines.push("nothing is launched, moved or deleted for it until it is adopted".to_owned());
+    }
+    let Some(open) = &view.open else { return lines };
+    if is_unattended(view) {
         let last = view.server.as_ref().and_then(|server| server.last_event_ms);
         let ago = last.map_or_else(String::new, |last_ms| {
             format!(" (last event {} ago)", lasting(now_ms.saturating_sub(last_ms)))
@@ -226,6 +250,10 @@ fn data(view: &NodeView) -> Vec<String> {
             if held.is_empty() {
                 return Vec::new();
             }
+            if view.condition == Condition::Behind {
+                let knows = "not touched; where it is, the account knows. By this older journal:";
+                return vec![format!("{knows} {}", held.join(", "))];
+            }
             let on = view.resources.carrier.as_ref();
             let on = on.map_or_else(|| "free".to_owned(), |carrier| format!("on {}", carrier.instance));
             let backup = view.backups.loss_window_ms;
@@ -248,6 +276,9 @@ fn address(view: &NodeView) -> Option<String> {
         };
     }
     let keeper = resources.address_interface.as_ref();
+    if view.condition == Condition::Behind {
+        return resources.address.map(|address| format!("{address}, by this older journal"));
+    }
     match (resources.address, &resources.carrier, keeper) {
         (Some(address), Some(_), _) => Some(address.to_string()),
         (Some(address), None, Some(keeper)) => Some(format!("{address} is kept by {keeper}")),
@@ -267,8 +298,17 @@ pub(crate) fn ends(open: &Progress, now_ms: u64) -> Option<String> {
     if open.capacity.is_some() {
         return Some(format!("when there is capacity; then about {left}"));
     }
-    if open.steps.iter().any(|step| step.waits.is_some()) {
-        return Some(format!("not known: when what it waits for has passed, then about {left}"));
+    let mut waits = open.steps.iter().filter_map(|step| Some((step, step.waits.as_ref()?)));
+    if let Some((step, waits)) = waits.next() {
+        let patience = match waits.by_itself {
+            true => "; it is waited for as long as it takes".to_owned(),
+            false if step.deadline_ms > now_ms => {
+                let deadline = moment(step.deadline_ms, now_ms);
+                format!(". If it has not passed at {deadline}, another way is taken, or you are asked")
+            }
+            false => String::new(),
+        };
+        return Some(format!("when what it waits for has passed, then about {left}{patience}"));
     }
     let at = moment(now_ms.saturating_add(left_ms), now_ms);
     Some(format!("in about {left}, at {at}, if all takes its typical time"))
@@ -276,26 +316,56 @@ pub(crate) fn ends(open: &Progress, now_ms: u64) -> Option<String> {
 
 /// What a person has to do, each command on a line of its own.
 fn you(view: &NodeView) -> Vec<String> {
-    let mut advice = view.open.as_ref().map_or_else(
-        || Advice { needed: false, text: "nothing".to_owned(), commands: Vec::new() },
-        |open| open.advice.clone(),
-    );
-    if view.condition == Condition::Behind {
-        advice = Advice {
-            needed: true,
-            text: "the journal is older than the world: stop the server, look, then adopt".to_owned(),
-            commands: vec![
-                "perennial journal adopt --dry-run".to_owned(),
-                "perennial journal adopt".to_owned(),
-            ],
-        };
-    } else if view.open.is_some() && view.server.as_ref().is_some_and(|server| !server.running) {
-        advice.text = format!("start the server; then {}", advice.text);
-        advice.commands.insert(0, "perennial serve".to_owned());
-    }
+    let advice = advice(view);
     let mut lines = vec![wrapped(&format!("{:<9}", "you"), &advice.text, INDENT)];
     lines.extend(advice.commands.iter().map(|command| format!("{:INDENT$}  {command}", "")));
     lines
+}
+
+/// What a person has to do, or may do, whether a workflow is open or not.
+fn advice(view: &NodeView) -> Advice {
+    let said = |needed: bool, text: &str, commands: &[&str]| {
+        let commands = commands.iter().map(|command| (*command).to_owned()).collect();
+        Advice { needed, text: text.to_owned(), commands }
+    };
+    let serve = "perennial serve";
+    let resume = format!("perennial node resume {}", view.name);
+    let unattended = is_unattended(view);
+    match (view.condition, &view.open) {
+        (Condition::Behind, _) => {
+            let process = view.server.as_ref().filter(|server| server.running);
+            let process = process.and_then(|server| server.process.as_ref());
+            let stop = process.map_or_else(String::new, |id| format!("stop the server (process {id}); "));
+            let text = format!("{stop}look at what the account has, adopt it, and start the server again");
+            said(true, &text, &["perennial journal adopt --dry-run", "perennial journal adopt", serve])
+        }
+        (_, Some(open)) if unattended => {
+            let mut advice = said(true, "start the server; then it goes on by itself", &[serve]);
+            if open.advice.needed || open.capacity.is_some() {
+                let then = open.advice.text.trim_start_matches("nothing; ");
+                advice.text = format!("start the server; then {then}");
+                advice.commands.extend(open.advice.commands.iter().cloned());
+            }
+            advice
+        }
+        (_, Some(open)) => open.advice.clone(),
+        (Condition::Paused, None) => {
+            let text = if unattended {
+                "nothing; to bring it back, start the server, then"
+            } else {
+                "nothing; to bring it back"
+            };
+            let commands = [serve, &resume];
+            said(false, text, if unattended { &commands } else { &commands[1..] })
+        }
+        (Condition::Deleted, None) => said(false, "nothing", &[]),
+        (_, None) if unattended => said(
+            true,
+            "start the server: without one no interruption is answered, and no backup is taken",
+            &[serve],
+        ),
+        (_, None) => said(false, "nothing", &[]),
+    }
 }
 
 fn more(view: &NodeView) -> String {

@@ -15,7 +15,9 @@ pub(crate) fn list(lines: &[&WorkflowLine], of: usize, now_ms: u64) -> String {
         return if of == 0 { "no workflows".to_owned() } else { format!("none of {of} workflows") };
     }
     let rows = lines.iter().map(|line| {
-        let took_ms = line.ended_at_ms.unwrap_or(now_ms).saturating_sub(line.started_at_ms);
+        // One that is stuck has not ended.
+        let ended_ms = line.ended_at_ms.filter(|_| line.status != "stuck").unwrap_or(now_ms);
+        let took_ms = ended_ms.saturating_sub(line.started_at_ms);
         vec![
             line.workflow.clone(),
             line.kind.to_string(),

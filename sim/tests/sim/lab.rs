@@ -14,7 +14,7 @@ use perennial_engine::intercept::{Intercept, Intercepted};
 use perennial_engine::journal::{AppendError, Appended, Batch, Journal};
 use perennial_engine::limits::Limits;
 use perennial_engine::memory::{MemoryJournal, MemoryQueue, MemoryQueueSettings};
-use perennial_engine::queue::{Outgoing, Queue};
+use perennial_engine::queue::{DeadLetter, Delivery, Depth, Outgoing, Queue, QueueError, Receipt};
 use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::{CallVerdict, SimRegion};
 use perennial_sim::policy::Policy;
@@ -126,6 +126,45 @@ impl Intercept for Mortal {
     }
 }
 
+/// A queue whose dead letters go to a queue that is read, as at SQS they can.
+struct Circle {
+    queue: Arc<MemoryQueue>,
+    to: Arc<MemoryQueue>,
+    given_up: Arc<AtomicU64>,
+}
+
+/// So many dead letters are more than any test has; a circle without an end would leave time standing still.
+const DEAD_LETTERS_MAX: u64 = 1_000;
+
+#[async_trait]
+impl Queue for Circle {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
+        self.queue.send(messages).await
+    }
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        self.queue.receive(max, wait).await
+    }
+    async fn extend(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError> {
+        self.queue.extend(receipt, visibility).await
+    }
+    async fn delete(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
+        self.queue.delete(receipts).await
+    }
+    async fn dead_letter(&self, delivery: &Delivery, _: &str) -> Result<(), QueueError> {
+        if self.given_up.fetch_add(1, Ordering::SeqCst) > DEAD_LETTERS_MAX {
+            return Err(QueueError::Unavailable { why: "dead letters go round".to_owned() });
+        }
+        self.to.send(vec![Outgoing::now(delivery.body.clone())]).await?;
+        self.queue.delete(std::slice::from_ref(&delivery.receipt)).await
+    }
+    async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.queue.dead_letters(max).await
+    }
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.queue.depth().await
+    }
+}
+
 /// The world of one test; the process in it comes and goes.
 pub struct Lab {
     /// The region's time, which nobody sets.
@@ -137,6 +176,11 @@ pub struct Lab {
     pub steps: Arc<MemoryQueue>,
     pub submissions: Arc<MemoryQueue>,
     pub interruptions: Arc<MemoryQueue>,
+    /// The queues that the dead letters of submissions and of interruptions are sent to, by a mistake of the
+    /// next process's configuration.
+    pub dead_letters_to: Option<[Arc<MemoryQueue>; 2]>,
+    /// How many were sent there.
+    pub given_up: Arc<AtomicU64>,
     points: Arc<Points>,
     process: Option<JoinHandle<()>>,
     pumps: Vec<JoinHandle<()>>,
@@ -215,6 +259,8 @@ impl Lab {
             steps,
             submissions,
             interruptions,
+            dead_letters_to: None,
+            given_up: Arc::default(),
             points: Points::new(),
             process: None,
             pumps,
@@ -247,6 +293,8 @@ impl Lab {
             steps: queue(),
             submissions: queue(),
             interruptions: queue(),
+            dead_letters_to: None,
+            given_up: Arc::default(),
             points: Points::new(),
             process: None,
             pumps: Vec::new(),
@@ -330,8 +378,8 @@ impl Lab {
         let service = Service::new(Parts {
             journal,
             steps: Arc::clone(&self.steps) as Arc<dyn Queue>,
-            submissions: Arc::clone(&self.submissions) as Arc<dyn Queue>,
-            interruptions: Some(Arc::clone(&self.interruptions) as Arc<dyn Queue>),
+            submissions: self.inbox(&self.submissions, 0),
+            interruptions: Some(self.inbox(&self.interruptions, 1)),
             cloud: Arc::new(connection),
             clock: self.machine.clone(),
             place: self.place(),
@@ -345,6 +393,18 @@ impl Lab {
             let _alive = trigger;
             service.run(shutdown).await.expect("no part of the service panics");
         }));
+    }
+
+    /// An inbox queue as the process gets it.
+    fn inbox(&self, queue: &Arc<MemoryQueue>, index: usize) -> Arc<dyn Queue> {
+        match &self.dead_letters_to {
+            None => Arc::clone(queue) as Arc<dyn Queue>,
+            Some(to) => Arc::new(Circle {
+                queue: Arc::clone(queue),
+                to: Arc::clone(&to[index]),
+                given_up: Arc::clone(&self.given_up),
+            }),
+        }
     }
 
     /// Kills the process where it is.

@@ -2,6 +2,7 @@
 //! ones while the journal cannot be written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -227,6 +228,43 @@ async fn a_message_that_names_our_instance_is_a_doorbell_whatever_it_is() {
     }
 }
 
+/// A dead-letter queue that is read as well, by a mistake of the configuration: the queue itself, or the
+/// other one. What is given up comes back a few times, is accounted for, and is gone; what is good goes on.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_never_circles_even_where_its_queue_is_one_that_is_read() {
+    for crossed in [false, true] {
+        let mut lab = lab_with_a_node().await;
+        lab.kill().await;
+        let (submissions, interruptions) = (lab.submissions.clone(), lab.interruptions.clone());
+        lab.dead_letters_to =
+            Some(if crossed { [interruptions, submissions] } else { [submissions, interruptions] });
+        lab.start();
+        let before = lab.journal.read_all(Position(0), 1_000_000).await.unwrap().len();
+        for number in 0..20 {
+            tell(&lab, format!("not an event {number}")).await;
+            let body = format!("not a submission {number}");
+            lab.submissions.send(vec![Outgoing::now(body)]).await.unwrap();
+        }
+        lab.clock.sleep(Duration::from_secs(3_600)).await;
+        for queue in [&lab.submissions, &lab.interruptions] {
+            let depth = queue.depth().await.unwrap();
+            assert_eq!(
+                (depth.visible, depth.in_flight, depth.delayed),
+                (0, 0, 0),
+                "crossed: {crossed}, {depth:?}"
+            );
+        }
+        let given_up = lab.given_up.load(Ordering::SeqCst);
+        assert!((40..=40 * 10).contains(&given_up), "crossed: {crossed}, {given_up} dead letters of forty");
+        let written = lab.journal.read_all(Position(0), 1_000_000).await.unwrap().len() - before;
+        assert!(written < 40 * 2 * 8, "crossed: {crossed}, {written} events for forty messages");
+        let instance = lab.instance("db-1").await;
+        tell(&lab, warning("good", &instance, &now(&lab)).to_string()).await;
+        lab.rest("db-1", 2).await;
+        assert_ne!(lab.instance("db-1").await, instance, "crossed: {crossed}");
+    }
+}
+
 /// Chance by a seed (SplitMix64).
 struct Chance(u64);
 
@@ -246,6 +284,13 @@ impl Chance {
     fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
+}
+
+/// The bodies that the reader's own test has.
+fn samples() -> Vec<Value> {
+    let samples = include_str!("../../../workers/src/ingest/samples/bodies.json");
+    let samples: Vec<Value> = serde_json::from_str(samples).unwrap();
+    samples.into_iter().map(|mut sample| sample["body"].take()).collect()
 }
 
 /// A value that may stand where another one was meant.
@@ -331,32 +376,46 @@ fn mangle(text: String, chance: &mut Chance, number: usize) -> String {
 
 /// Five thousand messages that something is wrong with, and some that nothing is: the server stays up, takes
 /// each of them off its queue with an account of it, and keeps little of them.
+///
+/// Another seed: `FUZZ_SEED=7`. A failure prints its seed.
 #[tokio::test(start_paused = true)]
 async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_stays_small() {
     const EACH: usize = 2_500;
+    let seed = std::env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_130);
+    // Whatever fails, it can be tried again.
+    let _ = writeln!(std::io::stderr(), "FUZZ_SEED={seed}");
     let mut lab = lab_with_a_node().await;
-    let mut chance = Chance(20_261_130);
+    let mut chance = Chance(seed);
     let ours = lab.instance("db-1").await;
     let foreign = InstanceId::parse("i-0ffffffffffffffff").unwrap();
+    let samples = samples();
     let mut sent = BTreeSet::new();
     let (mut expected, mut dead) = (0, 0);
     while sent.len() < EACH {
         let number = sent.len();
-        let mut event =
-            warning(&format!("m-{number}"), chance.of(&[ours.clone(), foreign.clone()]), &now(&lab));
-        event["detail-type"] = (*chance.of(&[
-            "EC2 Instance State-change Notification",
-            "EC2 Instance Rebalance Recommendation",
-            "EBS Volume Notification",
-            "AWS Health Event",
-            "EC2 Something New",
-        ]))
-        .into();
-        event["detail"]["state"] = "running".into();
+        let mut event = match chance.below(2) {
+            // Bodies as they come from AWS and through others, about an instance that is none of ours.
+            0 => chance.of(&samples).clone(),
+            _ => {
+                let of = chance.of(&[ours.clone(), foreign.clone()]).clone();
+                let mut event = warning(&format!("m-{number}"), &of, &now(&lab));
+                event["detail-type"] = (*chance.of(&[
+                    "EC2 Instance State-change Notification",
+                    "EC2 Instance Rebalance Recommendation",
+                    "EBS Volume Notification",
+                    "AWS Health Event",
+                    "EC2 Something New",
+                ]))
+                .into();
+                event["detail"]["state"] = "running".into();
+                event
+            }
+        };
         for _ in 0..chance.below(4) {
             mutate(&mut event, &mut chance, number);
         }
-        let body = mangle(event.to_string(), &mut chance, number);
+        let text = event.as_str().map_or_else(|| event.to_string(), str::to_owned);
+        let body = mangle(text, &mut chance, number);
         if body.is_empty() || body.len() > MESSAGE_BYTES_MAX || !sent.insert(body.clone()) {
             continue;
         }
@@ -430,7 +489,7 @@ async fn thousands_of_mutated_messages_are_each_accounted_for_and_the_journal_st
     let mut bytes = 0;
     for event in lab.journal.read_all(Position(0), 1_000_000).await.unwrap() {
         if event.stream.category() == "inbox" {
-            assert!(event.data.body.len() < EVENT_BODY_MAX / 16, "{} bytes", event.data.body.len());
+            assert!(event.data.body.len() < EVENT_BODY_MAX / 4, "{} bytes", event.data.body.len());
             bytes += event.data.body.len();
         }
     }

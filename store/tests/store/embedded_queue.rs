@@ -125,6 +125,45 @@ async fn a_message_beyond_its_retention_is_a_dead_letter() {
     assert_eq!((dead[0].body.as_str(), dead[0].reason.as_str()), ("old", "older than 3600 s"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn names_that_others_choose_are_bounded_and_what_was_abandoned_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::scaled(1_000_000, 1.0);
+    let retention = Duration::from_secs(3_600);
+    let named = QueueSettings { retention, max_queues: Some(5), ..settings() };
+    let open = |name: &str| EmbeddedQueue::open(dir.path(), name, named, clock.clone()).unwrap();
+    let one = || vec![Outgoing::now("x")];
+    for number in 0..5 {
+        open(&format!("answers-{number}")).send(one()).await.unwrap();
+    }
+    let error = open("answers-5").send(one()).await.unwrap_err();
+    assert!(matches!(error, QueueError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("\"answers-5\" holds nothing yet, and 5 others"), "{error}");
+    // Those that are in use go on, and so does a queue whose name is our own.
+    open("answers-4").send(one()).await.unwrap();
+    let own = EmbeddedQueue::open(dir.path(), "steps", settings(), clock.clone()).unwrap();
+    own.send(one()).await.unwrap();
+    let step = own.receive(1, Duration::ZERO).await.unwrap();
+    own.delete(&[step[0].receipt.clone()]).await.unwrap();
+    // One that is emptied makes room for one.
+    let emptied = open("answers-0");
+    let answer = emptied.receive(1, Duration::ZERO).await.unwrap();
+    emptied.delete(&[answer[0].receipt.clone()]).await.unwrap();
+    open("answers-5").send(one()).await.unwrap();
+    open("answers-6").send(one()).await.unwrap_err();
+    // Nobody receives, and nobody sweeps: in the end what is too old is a dead letter.
+    clock.sleep(retention + Duration::from_secs(1)).await;
+    open("answers-6").send(one()).await.unwrap();
+    let dead = open("answers-1").dead_letters(10).await.unwrap();
+    assert_eq!(dead[0].reason, "never received");
+    // However many names there are, few are remembered.
+    for number in 0..2_000 {
+        let queue = open(&format!("more-{number}"));
+        let sent = queue.send(one()).await;
+        assert_eq!(sent.is_ok(), number < 4, "{number}: {sent:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_receive_that_nobody_waits_for_any_more_gives_its_messages_back() {
     let dir = tempfile::tempdir().unwrap();

@@ -100,6 +100,29 @@ impl Condition {
         }
     }
 
+    /// As an argument.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InPlace => "in-place",
+            _ => self.words(),
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Behind => "The account has what the journal cannot know",
+            Self::Stuck => "Its workflow waits for a person",
+            Self::Down => "No instance has everything of it",
+            Self::Working => "A workflow holds it",
+            Self::InPlace => "An instance carries it",
+            Self::Paused => "It has no instance, as was asked",
+            Self::Deleted => "It was deleted",
+        }
+    }
+
     fn of(behind: bool, progress: Option<&Progress>, is_down: bool, at_rest: Self) -> Self {
         match progress {
             _ if behind => Self::Behind,
@@ -138,6 +161,7 @@ impl NodeLine {
         let since_ms = down.as_ref().map(|down| down.since_ms);
         let since_ms = since_ms
             .or_else(|| progress.map(|progress| progress.stuck_since_ms.unwrap_or(progress.started_at_ms)))
+            .filter(|_| condition != Condition::Behind)
             .or(summary.since_ms);
         let labels = summary.labels;
         let doing = progress.map(|progress| progress.phase.clone());
@@ -195,6 +219,9 @@ pub struct NodeView {
     /// The last workflow that has brought it onto an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
+    /// The workflow that has paused it, if it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<PausedBy>,
     /// Since when it is down, if it is: without an instance that has everything of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<Down>,
@@ -231,6 +258,24 @@ pub struct LastMove {
     pub lost: bool,
 }
 
+/// The workflow that has paused a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PausedBy {
+    /// The workflow.
+    pub workflow: OperationId,
+    /// Why.
+    pub cause: String,
+}
+
+impl PausedBy {
+    /// Makes it from the story of a workflow; `None` if that has not paused the node.
+    #[must_use]
+    pub fn new(story: &Story) -> Option<Self> {
+        let is_pause = story.kind == OperationKind::Pause && story.finished_at_ms.is_some();
+        is_pause.then(|| Self { workflow: story.operation.clone(), cause: story.cause.clone() })
+    }
+}
+
 impl LastMove {
     /// Makes it from the story of a workflow; `None` if that has not brought the node onto an instance.
     #[must_use]
@@ -264,6 +309,7 @@ impl NodeView {
         let rest = at_rest(node.deleted, node.resources.carrier.is_some());
         let condition = Condition::of(!node.newer.is_empty(), open.as_ref(), down.is_some(), rest);
         let since_ms = match (&down, &open) {
+            _ if condition == Condition::Behind => Some(node.behind_since_ms),
             (Some(down), _) => Some(down.since_ms),
             (None, Some(open)) => Some(open.stuck_since_ms.unwrap_or(open.started_at_ms)),
             (None, None) if rest == Condition::InPlace => Some(node.carried_since_ms),
@@ -280,6 +326,7 @@ impl NodeView {
             open,
             server: None,
             last_move: None,
+            paused_by: None,
             down,
             newer: node.newer.clone(),
             resources: node.resources.clone(),

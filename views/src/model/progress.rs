@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use perennial_workflows::model::aws::InstanceId;
+use perennial_workflows::model::aws::{InstanceId, InterfaceId, VolumeId};
 use perennial_workflows::model::operation_id::OperationKind;
 use perennial_workflows::model::root::RootMethod;
 use perennial_workflows::model::signal::Cause;
@@ -13,7 +13,10 @@ use perennial_workflows::operation::facts::{InterfaceFact, Place, VolumeFact};
 use perennial_workflows::operation::state::{Operation, Status, StepRecord};
 use perennial_workflows::spec::node::DataMode;
 use perennial_workflows::step::evidence::Evidence;
-use perennial_workflows::step::intent::Intent;
+use perennial_workflows::step::intent::{
+    AdoptRoot, Attach, AttachInterface, ClaimVolume, DeleteInterface, DeleteVolume, Detach, DetachInterface,
+    Fence, Grow, Intent, Preserve, Release, ReleaseInterface, SnapshotRoot, SnapshotVolume, Start,
+};
 use perennial_workflows::view::plan::{Remaining, remaining, typical_ms};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,6 +86,9 @@ pub struct OpenStepView {
     pub not_before_ms: u64,
     /// How long it takes typically.
     pub typical_ms: u64,
+    /// Its patience does not end before this time. What passes by itself, and time in which no server runs,
+    /// does not count; then another way is taken, or a person is asked.
+    pub deadline_ms: u64,
     /// What it waits for, if it was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<WaitsView>,
@@ -182,6 +188,7 @@ impl OpenStepView {
             since_ms: record.intended_at_ms,
             not_before_ms: record.not_before_ms,
             typical_ms: typical_ms(&record.intent),
+            deadline_ms: record.deadline_ms,
             waits: record.waits.as_ref().map(WaitsView::new),
         }
     }
@@ -241,7 +248,7 @@ fn phase(operation: &Operation, open: &[&StepRecord], capacity: Option<&Capacity
     } else if is(|intent| matches!(intent, Intent::SnapshotRoot(_) | Intent::SnapshotVolume(_))) {
         "snapshots"
     } else if is(|intent| matches!(intent, Intent::Release(_) | Intent::ReleaseInterface(_))) {
-        "what the old instance held comes free"
+        "volumes come free"
     } else if is(|intent| matches!(intent, Intent::AdoptRoot(_) | Intent::CloneRoot(_))) {
         "the root moves"
     } else if is(|intent| matches!(intent, Intent::Launch(_) | Intent::Survey(_))) {
@@ -346,12 +353,17 @@ fn address(operation: &Operation) -> Option<AddressNow> {
 fn advice(operation: &Operation, stuck: Option<&StuckStep>, capacity: Option<&CapacityWait>) -> Advice {
     let (id, node) = (&operation.id, operation.id.node());
     if let Some(stuck) = stuck {
-        let mut commands = vec![format!("perennial workflow resume {id}")];
-        if operation.no_return().is_none() {
-            commands.push(format!("perennial workflow cancel {id}"));
-        }
-        if operation.may_be_diverted() {
-            commands.push(format!("perennial node pause {node}"));
+        let mut commands = commands_in(&stuck.needs);
+        let resume = format!("perennial workflow resume {id}");
+        let also = [
+            Some(resume.clone()).filter(|_| !commands.iter().any(|command| command.starts_with(&resume))),
+            operation.no_return().is_none().then(|| format!("perennial workflow cancel {id}")),
+            operation.may_be_diverted().then(|| format!("perennial node pause {node}")),
+        ];
+        for command in also.into_iter().flatten() {
+            if !commands.contains(&command) {
+                commands.push(command);
+            }
         }
         return Advice { needed: true, text: stuck.needs.clone(), commands };
     }
@@ -365,13 +377,74 @@ fn advice(operation: &Operation, stuck: Option<&StuckStep>, capacity: Option<&Ca
                 .to_owned(),
             commands: vec![format!("perennial node apply -f {node}.yaml")],
         },
-        Some(record) => Advice {
-            needed: false,
-            text: format!("nothing yet; look at what {} waits for", record.step),
-            commands: vec![format!("perennial workflow show {id}")],
-        },
+        Some(record) => {
+            let look = look_at(&record.intent);
+            let text = match look {
+                Some(_) => format!("nothing yet; this shows what {} waits for", record.step),
+                None => format!("nothing yet; look at what {} waits for", record.step),
+            };
+            let look = look.unwrap_or_else(|| format!("perennial workflow show {id}"));
+            Advice { needed: false, text, commands: vec![look] }
+        }
         None => {
             Advice { needed: false, text: "nothing; it goes on by itself".to_owned(), commands: Vec::new() }
         }
+    }
+}
+
+/// The commands in a text: what stands in backticks and begins with a program's name.
+fn commands_in(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_command = |span: &&str| ["perennial ", "aws "].iter().any(|program| span.starts_with(program));
+    let mut commands: Vec<String> = Vec::new();
+    for command in quoted.filter(is_command) {
+        if !commands.iter().any(|known| known == command) {
+            commands.push(command.to_owned());
+        }
+    }
+    commands
+}
+
+/// The command that shows what a step waits for, as AWS has it.
+fn look_at(intent: &Intent) -> Option<String> {
+    let volume = |id: &VolumeId| format!("aws ec2 describe-volumes --volume-ids {id}");
+    let instance = |id: &InstanceId| format!("aws ec2 describe-instances --instance-ids {id}");
+    let snapshots =
+        |of: &VolumeId| format!("aws ec2 describe-snapshots --filters Name=volume-id,Values={of}");
+    let interface =
+        |id: &InterfaceId| format!("aws ec2 describe-network-interfaces --network-interface-ids {id}");
+    Some(match intent {
+        Intent::ClaimVolume(ClaimVolume { volume: id, .. })
+        | Intent::Detach(Detach { volume: id, .. })
+        | Intent::Release(Release { volume: id, .. })
+        | Intent::Attach(Attach { volume: id, .. })
+        | Intent::Grow(Grow { volume: id, .. })
+        | Intent::DeleteVolume(DeleteVolume { volume: id, .. }) => volume(id),
+        Intent::Fence(Fence { instance: id, .. })
+        | Intent::Start(Start { instance: id, .. })
+        | Intent::Preserve(Preserve { instance: id, .. }) => instance(id),
+        Intent::SnapshotRoot(SnapshotRoot { volume, .. })
+        | Intent::SnapshotVolume(SnapshotVolume { volume, .. }) => snapshots(volume),
+        Intent::AdoptRoot(AdoptRoot { instance, .. }) => {
+            format!("aws ec2 describe-replace-root-volume-tasks --filters Name=instance-id,Values={instance}")
+        }
+        Intent::ReleaseInterface(ReleaseInterface { interface: id, .. })
+        | Intent::AttachInterface(AttachInterface { interface: id, .. })
+        | Intent::DetachInterface(DetachInterface { interface: id, .. })
+        | Intent::DeleteInterface(DeleteInterface { interface: id, .. }) => interface(id),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_in_a_text_are_listed_once_each() {
+        let text = "correct `capacity`, then `perennial node apply -f FILE`; or `aws ec2 wait x`, then \
+                    `perennial node apply -f FILE`";
+        assert_eq!(commands_in(text), ["perennial node apply -f FILE", "aws ec2 wait x"]);
+        assert_eq!(commands_in("no `end"), [""; 0]);
     }
 }

@@ -12,21 +12,21 @@ use perennial_workflows::model::backup_id::catalog_key;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, node_stream};
 use perennial_workflows::spec::node::NodeSpec;
-use perennial_workflows::view::history::{Entry, NodeHistory, node_history};
+use perennial_workflows::view::history::{Entry, NodeHistory, Story, node_history};
 use perennial_workflows::view::plan::{Assumption, Plan, Presence, plan_assuming};
 
 use crate::model::backups::BackupsView;
 use crate::model::diff::SpecDiff;
 use crate::model::history::{add_backups, begin_with_a_workflow};
-use crate::model::node::{Down, LastMove, NodeLine, NodeView};
+use crate::model::node::{Condition, Down, LastMove, NodeLine, NodeView, PausedBy};
 use crate::model::progress::Progress;
 use crate::model::prune::{NotDeleted, PrunePreview};
 use crate::query::workflow::attended;
 use crate::query::{QueryError, Subject, Views};
 
-/// Among how many of a node's newest workflows the last move is looked for: those between are growths, prunes
-/// and tries that were undone.
-const LAST_MOVE_AMONG: u64 = 10;
+/// Among how many of a node's newest workflows the last move, or pause, is looked for: those between are
+/// growths, prunes and tries that were undone.
+const NEWEST_LOOKED_AT: u64 = 10;
 
 impl Views {
     /// Every node, in order of name.
@@ -58,16 +58,26 @@ impl Views {
         };
         let catalog = self.backup_catalog(name).await?;
         let view = NodeView::new(name, &node, (open.as_ref(), down), &catalog, now_ms);
-        Ok(NodeView { last_move: self.last_move(name, node.operations).await?, ..view })
+        let last_move = self.newest(name, node.operations, LastMove::new).await?;
+        let paused_by = match view.condition {
+            Condition::Paused => self.newest(name, node.operations, PausedBy::new).await?,
+            _ => None,
+        };
+        Ok(NodeView { last_move, paused_by, ..view })
     }
 
-    /// The last workflow that has brought a node onto an instance, among the newest ones.
-    async fn last_move(&self, name: &NodeName, operations: u64) -> Result<Option<LastMove>, QueryError> {
-        let first = operations.saturating_sub(LAST_MOVE_AMONG);
+    /// What is looked for in the newest workflow of a node that has it, among the last ones.
+    async fn newest<T>(
+        &self,
+        name: &NodeName,
+        operations: u64,
+        find: fn(&Story) -> Option<T>,
+    ) -> Result<Option<T>, QueryError> {
+        let first = operations.saturating_sub(NEWEST_LOOKED_AT);
         for number in (first + 1..=operations).rev() {
             let story = self.find_story(&OperationId::new(name.clone(), number)).await?;
-            if let Some(last) = story.as_ref().and_then(LastMove::new) {
-                return Ok(Some(last));
+            if let Some(found) = story.as_ref().and_then(find) {
+                return Ok(Some(found));
             }
         }
         Ok(None)

@@ -25,8 +25,8 @@ use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use perennial_engine::queue::{
-    BATCH_MESSAGES_MAX, DeadLetter, Delivery, Depth, MESSAGE_BYTES_MAX, Outgoing, Queue, QueueError, Receipt,
-    check_outgoing,
+    BATCH_MESSAGES_MAX, DeadLetter, Delivery, Depth, MESSAGE_BYTES_MAX, Outgoing, Places, Queue, QueueError,
+    Receipt, check_outgoing,
 };
 
 use super::settings::{CALL_MAX, POLL_MARGIN, bounded_by, no_retries, no_stall_guard};
@@ -335,6 +335,22 @@ impl Queue for SqsQueue {
         };
         Ok(Depth { dead: dead.visible + dead.in_flight + dead.delayed, ..own })
     }
+
+    fn places(&self) -> Option<Places> {
+        Some(Places {
+            own: account_and_name(&self.url),
+            dead_letters: self.dead_letter_url.as_deref().map(account_and_name),
+        })
+    }
+}
+
+/// What tells queues apart: `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME` and an endpoint's own form end
+/// with it.
+fn account_and_name(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    let name_at = url.rfind('/').unwrap_or(0);
+    let account_at = url[..name_at].rfind('/').map_or(0, |at| at + 1);
+    url[account_at..].to_owned()
 }
 
 /// What a queue and its dead-letter queue should be like.
@@ -732,6 +748,16 @@ mod tests {
             RedriveTarget { queue: "dead".into(), account: "123456789012".into() }
         );
         assert!(matches!(RedriveTarget::parse("{}"), Err(QueueError::Misconfigured { .. })));
+    }
+
+    #[test]
+    fn queues_are_told_apart_by_account_and_name() {
+        for url in
+            ["https://sqs.us-east-1.amazonaws.com/111122223333/q", "http://127.0.0.1:4566/111122223333/q/"]
+        {
+            assert_eq!(account_and_name(url), "111122223333/q");
+        }
+        assert_eq!(account_and_name("q"), "q");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Troubles {
                     trouble.refused += 1;
                 } else if by_code.len() < CODES_MAX {
                     let CloudError { code, message, .. } = error;
-                    warn!(%action, %code, message = ?message, "calls are refused; they are repeated until they work");
+                    warn!(%action, %code, said = ?message, "calls are refused; they are repeated until they work");
                     let actions = BTreeSet::from([action]);
                     let trouble = Trouble { actions, since_ms: now_ms, last_ms: now_ms, refused: 1 };
                     by_code.insert(code.clone(), trouble);

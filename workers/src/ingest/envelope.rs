@@ -13,9 +13,12 @@
 //! | `{"Sns": {"Message": …}}`, `{"Message": …}` | SNS, its message as a text or as an object |
 //! | `{"body": …}`, `{"Body": …}` | SQS, through Pipes or Lambda |
 //! | `{"requestPayload": …}` | a Lambda destination |
+//! | `{"anything": EVENT}`, EVENT an object or a text | functions, enrichments, CloudEvents |
+//! | one event a line | Firehose, files |
 //!
 //! Depth and number are bounded.
 
+use perennial_workflows::model::text;
 use serde_json::Value;
 
 /// How many wrappings are taken off: SNS in SNS in a record of a batch, each a text, takes eight; twice that
@@ -25,6 +28,9 @@ const DEPTH_MAX: usize = 16;
 /// How many events are taken out of one message: a batch of Lambda or Pipes has up to 10,000 messages, and
 /// 256 KiB hold some 600 events of EC2.
 pub(super) const EVENTS_MAX: usize = 1_000;
+
+/// How much of the name of a topic is repeated, in characters.
+const TOPIC_SHOWN: usize = 120;
 
 /// Fields that hold what is wrapped, in the order in which they are looked for.
 const WRAPPERS: [&str; 7] = ["records", "messages", "sns", "message", "body", "requestpayload", "event"];
@@ -46,7 +52,7 @@ pub(super) enum Held {
 /// What a message holds; at least one thing.
 pub(super) fn unwrap(body: &str) -> Vec<Held> {
     let mut held = Vec::new();
-    text(body, 0, &mut held);
+    from_text(body, 0, &mut held);
     if held.is_empty() {
         let because = "it holds no event".to_owned();
         held.push(Held::Unreadable { body: body.to_owned(), because });
@@ -55,16 +61,39 @@ pub(super) fn unwrap(body: &str) -> Vec<Held> {
 }
 
 /// Takes apart a text that is to be JSON.
-fn text(body: &str, depth: usize, held: &mut Vec<Held>) {
+fn from_text(body: &str, depth: usize, held: &mut Vec<Held>) {
     match serde_json::from_str(body.trim_start_matches('\u{feff}')) {
         Ok(value) => unwrapped(value, depth, held),
         Err(error) => {
+            if let Some(values) = one_a_line(body) {
+                return unwrapped(values, depth, held);
+            }
             let because = match depth {
                 0 => format!("not JSON: {error}"),
                 _ => format!("a text in it is not JSON: {error}"),
             };
             held.push(Held::Unreadable { body: body.to_owned(), because });
         }
+    }
+}
+
+/// Objects that follow each other.
+fn one_a_line(body: &str) -> Option<Value> {
+    let values = serde_json::Deserializer::from_str(body.trim_start_matches('\u{feff}')).into_iter();
+    let values: Vec<Value> = values.take(EVENTS_MAX + 1).collect::<Result<_, _>>().ok()?;
+    values.iter().all(Value::is_object).then_some(Value::Array(values))
+}
+
+/// What SNS says of a subscription instead of an event.
+fn about_a_subscription(fields: &serde_json::Map<String, Value>) -> Option<String> {
+    let topic = fields.get("TopicArn").and_then(Value::as_str).unwrap_or("a topic");
+    let topic = text::clip(&text::plain(topic), TOPIC_SHOWN);
+    match fields.get("Type").and_then(Value::as_str)? {
+        "SubscriptionConfirmation" => Some(format!(
+            "SNS asks to confirm the subscription to {topic}: open the SubscribeURL in it, or no event comes by it"
+        )),
+        "UnsubscribeConfirmation" => Some(format!("SNS says that the subscription to {topic} has ended")),
+        _ => None,
     }
 }
 
@@ -90,17 +119,21 @@ fn unwrapped(value: Value, depth: usize, held: &mut Vec<Held>) {
                 held.push(Held::Unreadable { body: String::new(), because });
             }
         }
-        Value::String(inner) => text(&inner, depth + 1, held),
+        Value::String(inner) => from_text(&inner, depth + 1, held),
         Value::Object(fields) if is_event(&fields) => held.push(Held::Object(fields.into())),
-        Value::Object(mut fields) => {
-            let wrapper = WRAPPERS.iter().find_map(|wrapper| {
-                let is_it = |key: &&String| key.eq_ignore_ascii_case(wrapper);
-                let key = fields.keys().find(is_it)?.clone();
-                fields.get(&key).filter(|inner| holds_something(inner)).map(|_| key.clone())
-            });
-            match wrapper.and_then(|key| fields.remove(&key)) {
-                Some(inner) => unwrapped(inner, depth + 1, held),
-                None => held.push(Held::Object(fields.into())),
+        Value::Object(fields) => {
+            if let Some(because) = about_a_subscription(&fields) {
+                return held.push(unreadable(&fields.into(), &because));
+            }
+            let mut wrapped: Vec<&Value> = fields.values().filter(|inner| holds_event(inner)).collect();
+            if wrapped.is_empty() {
+                wrapped.extend(wrapper(&fields));
+            }
+            if wrapped.is_empty() {
+                return held.push(Held::Object(fields.into()));
+            }
+            for inner in wrapped {
+                unwrapped(inner.clone(), depth + 1, held);
             }
         }
         other => held.push(unreadable(&other, "it is no JSON object")),
@@ -109,11 +142,41 @@ fn unwrapped(value: Value, depth: usize, held: &mut Vec<Held>) {
 
 /// Whether an object is an event itself, whatever else it has.
 fn is_event(fields: &serde_json::Map<String, Value>) -> bool {
-    ["source", "detail-type"].iter().all(|key| fields.get(*key).is_some_and(Value::is_string))
+    ["source", "detail-type"].iter().all(|key| field(fields, key).is_some_and(Value::is_string))
 }
 
-const fn holds_something(value: &Value) -> bool {
-    matches!(value, Value::String(_) | Value::Array(_) | Value::Object(_))
+/// Whether a value is an event, or a text or an array that has one.
+fn holds_event(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => is_event(fields),
+        Value::Array(values) => values.iter().any(|value| value.as_object().is_some_and(is_event)),
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+            serde_json::from_str(text).is_ok_and(|value: Value| !value.is_string() && holds_event(&value))
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// What is in the field of an object that wraps things by its name.
+fn wrapper(fields: &serde_json::Map<String, Value>) -> Option<&Value> {
+    WRAPPERS.iter().find_map(|wrapper| {
+        let (_, inner) = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(wrapper))?;
+        let is_a_name = *wrapper == "event" && inner.is_string();
+        let holds_something = matches!(inner, Value::String(_) | Value::Array(_) | Value::Object(_));
+        (holds_something && !is_a_name).then_some(inner)
+    })
+}
+
+/// A field of an event by its name in EventBridge, `detail-type`; or by the same name as programs spell it:
+/// `DetailType` (PutEvents), `detailType`, `detail_type`.
+pub(super) fn field<'v>(fields: &'v serde_json::Map<String, Value>, name: &str) -> Option<&'v Value> {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|sign| sign.to_ascii_lowercase()).collect()
+    };
+    fields.get(name).or_else(|| {
+        let name = letters(name);
+        fields.iter().find(|(key, _)| letters(key) == name).map(|(_, value)| value)
+    })
 }
 
 #[cfg(test)]

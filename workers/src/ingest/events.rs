@@ -163,24 +163,25 @@ struct Event<'a> {
 
 impl<'a> Event<'a> {
     fn read(whole: &'a Value, arrival: Arrival) -> Result<Self, String> {
-        let text = |field: &str| {
-            let text = whole.get(field).and_then(Value::as_str).map(str::trim);
-            text.ok_or_else(|| not_an_event(whole, field))
+        let of = |name: &str| field_of(whole, name);
+        let text = |name: &str| {
+            let text = of(name).and_then(Value::as_str).map(str::trim);
+            text.ok_or_else(|| not_an_event(whole, name))
         };
         let (source, detail_type) = (text("source")?, text("detail-type")?);
-        let detail = match whole.get("detail") {
+        let detail = match of("detail") {
             // A transformer may have made a text of it.
             Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
             Some(detail) => detail.clone(),
             None => Value::Null,
         };
-        let time = whole.get("time").and_then(time).filter(|time| *time <= arrival.now_ms + FUTURE_MAX_MS);
+        let time = of("time").and_then(time).filter(|time| *time <= arrival.now_ms + FUTURE_MAX_MS);
         let mut content = strict::hash(whole);
         if time.is_none() {
             // Without a time of its own the same words can be said again another day.
             content = strict::hash(&serde_json::json!([content, arrival.sent_at_ms]));
         }
-        let id = whole.get("id").and_then(Value::as_str);
+        let id = of("id").and_then(Value::as_str);
         let id = id.filter(|id| !id.is_empty() && id.len() <= EVENT_ID_MAX);
         let id = id.map_or_else(|| format!("event {content}"), text::plain);
         let at_ms = time.unwrap_or(arrival.sent_at_ms);
@@ -234,15 +235,13 @@ impl<'a> Event<'a> {
     }
 
     /// A text of its details.
-    fn text(&self, field: &str) -> Option<&str> {
-        self.detail.get(field).and_then(Value::as_str).map(str::trim)
+    fn text(&self, name: &str) -> Option<&str> {
+        field_of(&self.detail, name).and_then(Value::as_str).map(str::trim)
     }
 
     /// The instances that it is about: the one of its details; if they name none, those of its resources.
     fn instances(&self) -> BTreeSet<InstanceId> {
-        let named =
-            ["instance-id", "instanceId", "InstanceId"].into_iter().find_map(|field| self.text(field));
-        match named.and_then(|name| InstanceId::parse(tail(name)).ok()) {
+        match self.text("instance-id").and_then(|name| InstanceId::parse(tail(name)).ok()) {
             Some(instance) => BTreeSet::from([instance]),
             None => self
                 .resources()
@@ -255,13 +254,14 @@ impl<'a> Event<'a> {
 
     /// Its resources; one page of AWS's shows them as a text.
     fn resources(&self) -> impl Iterator<Item = &str> {
-        let resources = &self.whole["resources"];
-        resources.as_array().into_iter().flatten().chain([resources]).filter_map(Value::as_str)
+        let resources = field_of(self.whole, "resources");
+        let listed = resources.and_then(Value::as_array).into_iter().flatten();
+        listed.chain(resources).filter_map(Value::as_str)
     }
 
     fn origin(&self) -> Origin {
         let field = |name: &str| {
-            let text = self.whole.get(name).and_then(Value::as_str).map(str::trim);
+            let text = field_of(self.whole, name).and_then(Value::as_str).map(str::trim);
             text.filter(|text| !text.is_empty()).map(|text| clip(text, TEXT_MAX))
         };
         Origin { account: field("account"), region: field("region") }
@@ -303,7 +303,7 @@ impl<'a> Event<'a> {
     fn health(&self, kind: String, body: &str) -> Vec<Parsed> {
         let text = |field: &str| self.text(field).unwrap_or_default();
         let (service, category) = (text("service"), text("eventTypeCategory"));
-        if service != "EC2" || category != "scheduledChange" {
+        if !service.eq_ignore_ascii_case("EC2") || category != "scheduledChange" {
             let (service, category) = (clip(service, TEXT_MAX), clip(category, TEXT_MAX));
             return vec![self.unknown(format!("{kind}: {service} {category}"), body)];
         }
@@ -374,6 +374,11 @@ impl<'a> Event<'a> {
             ),
         }
     }
+}
+
+/// A field of an object, however its name is spelled.
+fn field_of<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    value.as_object().and_then(|fields| envelope::field(fields, name))
 }
 
 fn text_of<'v>(value: &'v Value, field: &str) -> &'v str {
@@ -590,6 +595,76 @@ mod tests {
 
     fn signal(body: &str) -> Signal {
         notice(body).signal
+    }
+
+    /// One of the bodies in `samples/bodies.json`: as AWS's pages and the tests of other handlers have them,
+    /// and as what stands between EventBridge and a queue makes of them; with what a careful reader says of
+    /// each.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        name: String,
+        /// Where such a body comes from.
+        #[expect(dead_code, reason = "for readers")]
+        of: String,
+        reads: Vec<String>,
+        /// What the reason says, of one that cannot be read.
+        because: Option<String>,
+        /// An object or an array as JSON; a text as it stands.
+        body: Value,
+    }
+
+    /// What is read, in a few words.
+    fn in_words(parsed: &Parsed) -> String {
+        let names = |instances: &[InstanceId]| {
+            let names: Vec<&str> = instances.iter().map(InstanceId::as_str).collect();
+            if names.is_empty() { String::new() } else { format!(", names {}", names.join(" ")) }
+        };
+        match parsed {
+            Parsed::Notice(Notice { signal: Signal { instance, news, .. }, .. }) => match news {
+                News::SpotInterruption { action, .. } => format!("{instance}: spot {action}"),
+                News::ReservationInterruption { action, .. } => format!("{instance}: reservation {action}"),
+                News::Rebalance => format!("{instance}: rebalance"),
+                News::StateChange { state } => format!("{instance}: state {state}"),
+                News::ScheduledChange { code, effect, .. } => {
+                    format!("{instance}: {code} {}", format!("{effect:?}").to_lowercase())
+                }
+                other => panic!("no event says {other:?}"),
+            },
+            Parsed::WakeHint(WakeHint::Volume { volume }) => format!("wakes {volume}"),
+            Parsed::WakeHint(WakeHint::Snapshots { snapshots, volumes }) => {
+                let all = |ids: Vec<&str>| ids.join(" ");
+                let snapshots = all(snapshots.iter().map(SnapshotId::as_str).collect());
+                format!("wakes {snapshots} of {}", all(volumes.iter().map(VolumeId::as_str).collect()))
+            }
+            Parsed::WakeHint(WakeHint::Instance { instance }) => format!("wakes {instance}"),
+            Parsed::Unknown { kind, instances, .. } => format!("unknown {kind}{}", names(instances)),
+            Parsed::Malformed { instances, .. } => format!("unreadable{}", names(instances)),
+        }
+    }
+
+    #[test]
+    fn every_sample_is_read_as_a_careful_reader_would() {
+        let samples: Vec<Sample> = serde_json::from_str(include_str!("samples/bodies.json")).unwrap();
+        assert!(samples.len() > 60);
+        let mut wrong = Vec::new();
+        for Sample { name, reads, because, body, .. } in samples {
+            let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+            let parsed = super::parse(&body, ARRIVAL);
+            let said: Vec<String> = parsed.iter().map(in_words).collect();
+            let why: Vec<&str> = parsed
+                .iter()
+                .filter_map(|one| match one {
+                    Parsed::Malformed { because, .. } => Some(because.as_str()),
+                    _ => None,
+                })
+                .collect();
+            let is_explained = because.is_none_or(|because| why.iter().any(|why| why.contains(&because)));
+            if said != reads || !is_explained {
+                wrong.push(format!("{name}: {said:?} ({why:?}), not {reads:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]

@@ -16,8 +16,9 @@
 //! - A wake hint ([`perennial_workflows::step::wake_hint`]) is no inbox entry: it wakes the steps of this
 //!   process that wait for it, and is gone.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use perennial_engine::engine::{Engine, ExecuteError};
@@ -78,8 +79,18 @@ const HELD: Duration = Duration::from_secs(60);
 /// keeps of it. Otherwise a message that no dead-letter queue takes would come again for days.
 const DEAD_RECEIVES: u32 = 5;
 
+/// How often the same body is given to the dead letters by one process; then it is only deleted. A person
+/// moves a dead letter back once or twice; a queue whose dead letters are received again does it for ever.
+const GIVEN_UP_AGAIN_MAX: u32 = 5;
+
+/// How many bodies that were given to the dead letters are remembered: less than half a megabyte.
+const GIVEN_UP_MAX: usize = 10_000;
+
 /// How much of the name of a reply queue is repeated, in characters.
 const NAME_SHOWN: usize = 100;
+
+/// At this failure in a row the log says so: one lost connection is an ordinary day.
+const TROUBLE_TOLD: u32 = 2;
 
 /// After a failing call.
 const TROUBLE: Intervals =
@@ -116,6 +127,41 @@ pub struct Ingest {
     counter: Counter,
     /// The journal cannot be written: said once.
     is_held: AtomicBool,
+    given_up: GivenUp,
+    /// An answered message could not be deleted: said once.
+    is_left: AtomicBool,
+}
+
+/// Whether the log has a better line of what became of an entry, or needs none: a workflow's beginning is its
+/// own line, and EC2 tells each change of the state of each instance.
+fn is_routine(queue: InboxQueue, content: &Content, disposition: &Disposition) -> bool {
+    let is_of_an_event = matches!(queue, InboxQueue::Interruptions);
+    let is_a_state = matches!(content, Content::Signal(Signal { news: News::StateChange { .. }, .. }));
+    match disposition {
+        Disposition::Started { .. } => true,
+        Disposition::Joined { .. } | Disposition::Past { .. } => is_of_an_event,
+        Disposition::Foreign { .. } | Disposition::Unknown { .. } => is_of_an_event,
+        Disposition::Noted { .. } => is_a_state,
+        _ => false,
+    }
+}
+
+/// How often each body was given to the dead letters by this process, by its hash.
+#[derive(Debug, Default)]
+struct GivenUp(Mutex<BTreeMap<[u8; 32], u32>>);
+
+impl GivenUp {
+    /// Counts once more.
+    fn times(&self, body: &str) -> u32 {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = *blake3::hash(body.as_bytes()).as_bytes();
+        if known.len() >= GIVEN_UP_MAX && !known.contains_key(&hash) {
+            known.clear();
+        }
+        let times = known.entry(hash).or_default();
+        *times = times.saturating_add(1);
+        *times
+    }
 }
 
 /// What becomes of an entry at a try.
@@ -139,7 +185,20 @@ impl Ingest {
         cloud: Arc<dyn Cloud>,
     ) -> Self {
         let (counter, is_held) = (Counter::default(), AtomicBool::new(false));
-        Self { engine, queue, inbox_queue, place, replies, refusals, cloud, counter, is_held }
+        let (given_up, is_left) = (GivenUp::default(), AtomicBool::new(false));
+        Self {
+            engine,
+            queue,
+            inbox_queue,
+            place,
+            replies,
+            refusals,
+            cloud,
+            counter,
+            is_held,
+            given_up,
+            is_left,
+        }
     }
 
     /// Reads until the shutdown is asked for.
@@ -154,13 +213,24 @@ impl Ingest {
             };
             match received {
                 Ok(deliveries) => {
+                    if trouble >= TROUBLE_TOLD {
+                        info!(
+                            queue = this.inbox_queue.name(),
+                            failed = trouble,
+                            "messages are received again"
+                        );
+                    }
                     trouble = 0;
                     this.take_all(deliveries, &shutdown).await;
                     this.count(false).await;
                 }
                 Err(error) => {
                     trouble += 1;
-                    warn!(queue = this.inbox_queue.name(), %error, "messages could not be received; trying again");
+                    if trouble == TROUBLE_TOLD {
+                        warn!(queue = this.inbox_queue.name(), %error, "messages cannot be received; it is tried again until they can");
+                    } else {
+                        debug!(queue = this.inbox_queue.name(), %error, "messages could not be received");
+                    }
                     tokio::select! {
                         biased;
                         () = shutdown.asked() => break,
@@ -230,7 +300,7 @@ impl Ingest {
         match (later, dead) {
             (Some(wait), _) => {
                 if let Err(error) = self.queue.extend(&delivery.receipt, wait).await {
-                    warn!(message = %delivery.id, %error, "an event could not be put off; it will come again");
+                    warn!(id = %delivery.id, %error, "an event could not be put off; it will come again");
                 }
             }
             (None, Some(disposition)) => self.bury(delivery, &disposition).await,
@@ -239,21 +309,36 @@ impl Ingest {
     }
 
     async fn delete(&self, delivery: &Delivery) {
-        if let Err(error) = self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
-            warn!(message = %delivery.id, %error, "an answered message could not be taken off its queue; it will come again and be known");
+        let queue = self.inbox_queue.name();
+        match self.queue.delete(std::slice::from_ref(&delivery.receipt)).await {
+            Ok(()) => {
+                if self.is_left.swap(false, Ordering::Relaxed) {
+                    info!(queue, "answered messages are taken off their queue again");
+                }
+            }
+            Err(error) if !self.is_left.swap(true, Ordering::Relaxed) => {
+                warn!(queue, id = %delivery.id, %error, "an answered message could not be taken off its queue; it will come again and be known");
+            }
+            Err(error) => {
+                debug!(queue, id = %delivery.id, %error, "nor could this one be taken off its queue");
+            }
         }
     }
 
     /// Gives a message to the dead letters. One that no dead-letter queue takes is deleted in the end: it
     /// must not go round until its retention is over.
     async fn bury(&self, delivery: &Delivery, disposition: &Disposition) {
+        if self.given_up.times(&delivery.body) > GIVEN_UP_AGAIN_MAX {
+            warn!(queue = self.inbox_queue.name(), id = %delivery.id, %disposition, "a message that was given to the dead letters comes again and again, and is deleted: is its dead-letter queue one that is read? the journal has its beginning, size and hash");
+            return self.delete(delivery).await;
+        }
         let Err(error) = self.queue.dead_letter(delivery, &disposition.to_string()).await else { return };
         let never = matches!(error, QueueError::Refused { .. } | QueueError::Misconfigured { .. });
         if never && delivery.receive_count >= DEAD_RECEIVES {
-            warn!(message = %delivery.id, %error, %disposition, "a message that could not be read is deleted: no dead-letter queue takes it; the journal has its beginning, size and hash");
+            warn!(id = %delivery.id, %error, %disposition, "a message that could not be read is deleted: no dead-letter queue takes it; the journal has its beginning, size and hash");
             return self.delete(delivery).await;
         }
-        warn!(message = %delivery.id, %error, "a message that could not be read could not be given to the dead letters; it will come again");
+        warn!(id = %delivery.id, %error, "a message that could not be read could not be given to the dead letters; it will come again");
     }
 
     /// Tries an entry until the journal takes it; `None` when the shutdown came first.
@@ -265,11 +350,11 @@ impl Ingest {
                 Err(error) => error,
             };
             if !self.is_held.swap(true, Ordering::Relaxed) {
-                warn!(queue, message = %delivery.id, %error, "the journal cannot be written: what was received is held, and nothing more is received until it can");
+                warn!(queue, id = %delivery.id, %error, "the journal cannot be written: what was received is held, and nothing more is received until it can");
             }
             // A receipt that is void means that the message comes again; its entry is tried all the same.
             let held = self.queue.extend(&delivery.receipt, HELD).await;
-            debug!(queue, message = %delivery.id, ?held, %error, "held");
+            debug!(queue, id = %delivery.id, ?held, %error, "held");
             tokio::select! {
                 biased;
                 () = shutdown.asked() => break,
@@ -277,7 +362,7 @@ impl Ingest {
             }
         }
         if let Err(error) = self.queue.extend(&delivery.receipt, Duration::ZERO).await {
-            debug!(queue, message = %delivery.id, %error, "a held message could not be given back");
+            debug!(queue, id = %delivery.id, %error, "a held message could not be given back");
         }
         None
     }
@@ -303,7 +388,7 @@ impl Ingest {
         if let Content::Settled(disposition) = &content {
             let is_ours = ours.is_some();
             if self.counter.takes(disposition, is_ours, self.engine.clock().steady_ms()) {
-                debug!(queue, message = %delivery.id, "counted: {disposition}");
+                debug!(queue, id = %delivery.id, "counted: {disposition}");
                 return Ok(Tried::Done(disposition.clone().bounded()));
             }
         }
@@ -318,9 +403,12 @@ impl Ingest {
         };
         match &disposition {
             Disposition::Malformed { .. } | Disposition::Oversized { .. } | Disposition::Mismatch { .. } => {
-                warn!(queue, message = %delivery.id, entry = %entry.stream, "{disposition}");
+                warn!(queue, id = %delivery.id, entry = %entry.stream, "{disposition}");
             }
-            _ => info!(queue, message = %delivery.id, entry = %entry.stream, "{disposition}"),
+            _ if is_routine(self.inbox_queue, &entry.content, &disposition) => {
+                debug!(queue, id = %delivery.id, entry = %entry.stream, "{disposition}");
+            }
+            _ => info!(queue, id = %delivery.id, entry = %entry.stream, "{disposition}"),
         }
         Ok(Tried::Done(disposition))
     }
@@ -392,7 +480,7 @@ impl Ingest {
             Look::Contradicts { .. } if !last => Ok(Err(CONFIRM_AGAIN)),
             Look::Contradicts { state } => noted(format!("{signal}, but EC2 shows it {state}")),
             Look::Failed { because } if !last => {
-                debug!(message = %delivery.id, %because, "an event waits until its instance can be described");
+                debug!(id = %delivery.id, %because, "an event waits until its instance can be described");
                 Ok(Err(CONFIRM_AGAIN))
             }
             // The sweep looks as soon as EC2 answers again.
@@ -513,5 +601,37 @@ impl Ingest {
                 warn!(?reply_to, %why, "an answer could not be sent; it is in the journal");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial_workflows::model::aws::InstanceState;
+    use perennial_workflows::model::name::NodeName;
+    use perennial_workflows::model::operation_id::OperationId;
+
+    use super::*;
+
+    #[test]
+    fn the_log_has_one_line_of_a_workflows_beginning_and_none_of_each_state() {
+        let operation = OperationId::new(NodeName::parse("db-1").unwrap(), 2);
+        let signal = |news: News| {
+            let instance = InstanceId::parse("i-0aa11bb22cc33dd44").unwrap();
+            Content::Signal(Signal { instance, news, source: Source::Event { id: "e".into() }, at_ms: 0 })
+        };
+        let state = || signal(News::StateChange { state: InstanceState::Running });
+        let noted = || Disposition::Noted { because: "known".into() };
+        let started = Disposition::Started { operation: operation.clone() };
+        let joined = Disposition::Joined { operation };
+        let rejected = Disposition::Rejected { because: "held".into() };
+        let (events, asked) = (InboxQueue::Interruptions, InboxQueue::Submissions);
+        assert!(is_routine(events, &state(), &noted()));
+        assert!(
+            !is_routine(events, &signal(News::Rebalance), &noted()),
+            "a recommendation that is not followed"
+        );
+        assert!(is_routine(asked, &state(), &started) && is_routine(events, &state(), &started));
+        assert!(is_routine(events, &state(), &joined) && !is_routine(asked, &state(), &joined));
+        assert!(!is_routine(events, &state(), &rejected) && !is_routine(asked, &state(), &rejected));
     }
 }

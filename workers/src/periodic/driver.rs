@@ -24,7 +24,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::shutdown::Shutdown;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::port::error::in_words;
 
@@ -210,8 +210,8 @@ enum Trouble {
     Panicked(String),
 }
 
-/// Tells the log what an operator should know: not of one failure, which the next run may heal; of each
-/// doubling of the failures in a row; and of the first run that works again.
+/// Tells the log what an operator should know: not of one failure, which the next run may heal; of the second
+/// one in a row, and now and then of those that go on; and of the first run that works again.
 fn report(status: &TaskStatus, failed_before: u64, ended: &Result<(), Trouble>) {
     let TaskStatus { name, every_ms, runs, failures, failures_in_a_row, last_success_ms, .. } = status;
     match ended {
@@ -225,19 +225,18 @@ fn report(status: &TaskStatus, failed_before: u64, ended: &Result<(), Trouble>) 
         Err(trouble) if is_worth_a_warning(*failures_in_a_row) => {
             warn!(
                 task = %name, error = %trouble, failures_in_a_row, runs, failures, every_ms, last_success_ms,
-                "a periodic task fails repeatedly; it runs again after its interval"
+                "a periodic task fails; it runs again after its interval until it works"
             );
         }
         Err(trouble) => {
-            info!(task = %name, error = %trouble, failures_in_a_row, "a periodic task failed; its next run tries again");
+            debug!(task = %name, error = %trouble, failures_in_a_row, "a periodic task failed; its next run tries again");
         }
     }
 }
 
-/// Two failures in a row, four, eight…: a task of five seconds warns a dozen times in six hours, not four
-/// thousand times.
+/// Two failures in a row begin it; then 64, 128, …: a sweep that fails for a day has seven lines.
 const fn is_worth_a_warning(failures_in_a_row: u64) -> bool {
-    failures_in_a_row > 1 && failures_in_a_row.is_power_of_two()
+    failures_in_a_row == 2 || failures_in_a_row >= 64 && failures_in_a_row.is_power_of_two()
 }
 
 /// A run whose panic is an answer.
@@ -493,7 +492,7 @@ mod tests {
 
     #[test]
     fn a_warning_is_due_when_failures_repeat_and_not_each_time() {
-        let due: Vec<u64> = (0..=100).filter(|failures| is_worth_a_warning(*failures)).collect();
-        assert_eq!(due, [2, 4, 8, 16, 32, 64]);
+        let due: Vec<u64> = (0..=300).filter(|failures| is_worth_a_warning(*failures)).collect();
+        assert_eq!(due, [2, 64, 128, 256]);
     }
 }

@@ -56,6 +56,21 @@ impl Need {
         }
     }
 
+    /// What it is, for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Base => "Nodes that stay in their zone, with the same volumes",
+            Self::Restore => "Backups, restores, moves to another zone, roots that cannot be adopted",
+            Self::AttachedVolumes => "Volumes that were attached by hand, without the owner's tag",
+            Self::CustomerKeys => "Volumes encrypted with your own key (--key)",
+            Self::SpotRole => "The first spot instance of an account",
+            Self::NodeRole => "Nodes with an instance profile (--role)",
+            Self::Queues => "The queues in SQS",
+            Self::QueueOfEvents => "The policy of the queue of events itself; stands alone",
+        }
+    }
+
     /// The file, with placeholders such as `{owner}`.
     #[must_use]
     pub const fn template(self) -> &'static str {

@@ -7,6 +7,7 @@ use perennial_engine::clock::Clock;
 use perennial_engine::dispatcher::StepResult;
 use perennial_engine::ids::{StreamId, Token};
 use perennial_engine::retry::Intervals;
+use perennial_workflows::domain::standing::CLOCKS_DISAGREE_MAX_MS;
 use perennial_workflows::model::aws::{InstanceId, InstanceState, VolumeId};
 use perennial_workflows::model::backup_id::CatalogId;
 use perennial_workflows::model::name::NodeName;
@@ -84,7 +85,7 @@ const REFUSED: Intervals =
 pub(super) const SPREADS: Duration = Duration::from_secs(60);
 
 /// How far two clocks may disagree. AWS keeps its own to milliseconds, and NTP ours to less than a second.
-pub(super) const CLOCKS_DISAGREE_MAX: Duration = Duration::from_mins(1);
+pub(super) const CLOCKS_DISAGREE_MAX: Duration = Duration::from_millis(CLOCKS_DISAGREE_MAX_MS);
 
 /// What a pass ends with. An error is one that the step has no use for.
 pub(super) type Answer = Result<StepResult<Evidence>, CloudError>;

@@ -186,6 +186,8 @@ pub struct Node {
     pub spec: Option<NodeSpec>,
     /// Resources of it in the account that the journal cannot know; empty while there are none.
     pub newer: Vec<String>,
+    /// Since when the account has such resources.
+    pub behind_since_ms: u64,
     /// Who last changed its desired state.
     pub described_by: String,
     /// Whether it has been deleted. A node may be registered again under the same name.
@@ -336,6 +338,9 @@ impl Node {
                 Ok(())
             }
             NodeEvent::FellBehind { newer } => {
+                if self.newer.is_empty() {
+                    self.behind_since_ms = at_ms;
+                }
                 self.newer.clone_from(newer);
                 Ok(())
             }

@@ -124,7 +124,11 @@ pub(crate) fn node_projection(stream: &StreamId, node: &Node) -> Projected<Inten
         address: node.resources.address,
         behind: !node.newer.is_empty(),
         at_rest: AtRest::of(node),
-        since_ms: Some(if carrier.is_some() { node.carried_since_ms } else { node.changed_at_ms }),
+        since_ms: Some(match carrier {
+            _ if !node.newer.is_empty() => node.behind_since_ms,
+            Some(_) => node.carried_since_ms,
+            None => node.changed_at_ms,
+        }),
         labels: node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default(),
     };
     let timers = timers::of_node(&name, node);

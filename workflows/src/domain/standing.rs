@@ -27,7 +27,7 @@ use crate::model::volume::TagMap;
 use crate::operation::state::Operation;
 
 /// How far the clocks of AWS and of this machine may disagree, in milliseconds.
-const CLOCKS_DISAGREE_MAX_MS: u64 = 60_000;
+pub const CLOCKS_DISAGREE_MAX_MS: u64 = 60_000;
 
 /// How many resources are told of; a person reads them.
 const NEWER_MAX: usize = 8;

@@ -5,9 +5,9 @@
 //! `"keep": [true, true, true, true]` would be an answer to a question with four names. The JSON Schemas know
 //! no such forms, and neither do the messages.
 
+use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
     SeqAccess, Unexpected, VariantAccess, Visitor,
@@ -31,7 +31,41 @@ pub fn parse(text: &str) -> Result<Value, Error> {
 /// # Errors
 /// What is wrong with it.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
-    T::deserialize(Strict(value))
+    T::deserialize(Strict { value, trail: &Trail::default() })
+}
+
+/// The same, for a text of a person: with the place of what is wrong.
+///
+/// # Errors
+/// What is wrong, and the path to it, such as `data_volumes[1].size_gib`; empty for the whole.
+pub fn read_located<T: DeserializeOwned>(value: &Value) -> Result<T, (String, Error)> {
+    let trail = Trail::default();
+    T::deserialize(Strict { value, trail: &trail }).map_err(|error| (trail.path(), error))
+}
+
+/// The way to the value that is read; after an error, to the one that was wrong.
+#[derive(Default)]
+struct Trail(RefCell<Vec<String>>);
+
+impl Trail {
+    /// Reads what lies below a key or an index.
+    fn below<T>(&self, part: String, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.0.borrow_mut().push(part);
+        let read = read()?;
+        self.0.borrow_mut().pop();
+        Ok(read)
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for part in self.0.borrow().iter() {
+            if !path.is_empty() && !part.starts_with('[') {
+                path.push('.');
+            }
+            path.push_str(part);
+        }
+        path
+    }
 }
 
 /// The hash of what a value says, whatever the order of its keys; a field that is null is like none.
@@ -135,11 +169,14 @@ impl<'de> Visitor<'de> for OnceVisitor {
 
 /// A value that is read by its exact form.
 #[derive(Clone, Copy)]
-struct Strict<'a>(&'a Value);
+struct Strict<'a> {
+    value: &'a Value,
+    trail: &'a Trail,
+}
 
 impl Strict<'_> {
     fn unexpected(self) -> Unexpected<'static> {
-        match self.0 {
+        match self.value {
             Value::Null => Unexpected::Unit,
             Value::Bool(value) => Unexpected::Bool(*value),
             Value::Number(_) => Unexpected::Other("a number"),
@@ -150,18 +187,12 @@ impl Strict<'_> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for Strict<'_> {
-    type Deserializer = Self;
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
 impl<'de> Deserializer<'de> for Strict<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        let Self { value, trail } = self;
+        match value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
@@ -177,17 +208,20 @@ impl<'de> Deserializer<'de> for Strict<'_> {
             },
             Value::String(text) => visitor.visit_str(text),
             Value::Array(values) => {
-                let mut array = SeqDeserializer::new(values.iter().map(Strict));
+                let mut array = Elements { values: values.iter().enumerate(), trail };
                 let value = visitor.visit_seq(&mut array)?;
-                array.end()?;
-                Ok(value)
+                match array.values.len() {
+                    0 => Ok(value),
+                    more => Err(Error::custom(format!("{more} elements too many"))),
+                }
             }
             Value::Object(fields) => {
-                let fields = fields.iter().map(|(key, value)| (key.as_str(), Strict(value)));
-                let mut object = MapDeserializer::new(fields);
+                let mut object = Fields { fields: fields.iter(), present: None, trail };
                 let value = visitor.visit_map(&mut object)?;
-                object.end()?;
-                Ok(value)
+                match object.fields.len() {
+                    0 => Ok(value),
+                    more => Err(Error::custom(format!("{more} fields too many"))),
+                }
             }
         }
     }
@@ -198,7 +232,7 @@ impl<'de> Deserializer<'de> for Strict<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Object(_) => self.deserialize_any(visitor),
             _ => Err(Error::invalid_type(self.unexpected(), &visitor)),
         }
@@ -210,10 +244,11 @@ impl<'de> Deserializer<'de> for Strict<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::String(word) => visitor.visit_enum(Variant { word, content: None }),
+        let trail = self.trail;
+        match self.value {
+            Value::String(word) => visitor.visit_enum(Variant { word, content: None, trail }),
             Value::Object(fields) if fields.len() == 1 => match fields.iter().next() {
-                Some((word, content)) => visitor.visit_enum(Variant { word, content: Some(content) }),
+                Some((word, content)) => visitor.visit_enum(Variant { word, content: Some(content), trail }),
                 None => Err(Error::invalid_type(self.unexpected(), &visitor)),
             },
             _ => Err(Error::invalid_type(self.unexpected(), &visitor)),
@@ -221,7 +256,7 @@ impl<'de> Deserializer<'de> for Strict<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
@@ -241,10 +276,54 @@ impl<'de> Deserializer<'de> for Strict<'_> {
     }
 }
 
+/// The elements of an array that are still to be read.
+struct Elements<'a> {
+    values: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    trail: &'a Trail,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        let trail = self.trail;
+        let Some((index, value)) = self.values.next() else { return Ok(None) };
+        trail.below(format!("[{index}]"), || seed.deserialize(Strict { value, trail })).map(Some)
+    }
+}
+
+/// The fields of an object that are still to be read.
+struct Fields<'a> {
+    fields: serde_json::map::Iter<'a>,
+    /// The one whose key was read.
+    present: Option<(&'a String, &'a Value)>,
+    trail: &'a Trail,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_> {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        self.present = self.fields.next();
+        let Some((key, _)) = self.present else { return Ok(None) };
+        let key: serde::de::value::StrDeserializer<'_, Error> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+        let trail = self.trail;
+        let Some((key, value)) = self.present.take() else {
+            return Err(Error::custom("BUG: a value is read after its key"));
+        };
+        trail.below(key.clone(), || seed.deserialize(Strict { value, trail }))
+    }
+}
+
 /// A variant of an enum: a word, or an object of one field.
 struct Variant<'a> {
     word: &'a str,
     content: Option<&'a Value>,
+    trail: &'a Trail,
 }
 
 impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
@@ -253,15 +332,16 @@ impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Content<'a>), Error> {
         let word: serde::de::value::StrDeserializer<'_, Error> = self.word.into_deserializer();
-        Ok((seed.deserialize(word)?, Content(self.content)))
+        let content = self.content.map(|value| Strict { value, trail: self.trail });
+        Ok((seed.deserialize(word)?, Content(content)))
     }
 }
 
-struct Content<'a>(Option<&'a Value>);
+struct Content<'a>(Option<Strict<'a>>);
 
 impl<'a> Content<'a> {
     fn content(&self, expected: &'static str) -> Result<Strict<'a>, Error> {
-        self.0.map(Strict).ok_or_else(|| Error::invalid_type(Unexpected::UnitVariant, &expected))
+        self.0.ok_or_else(|| Error::invalid_type(Unexpected::UnitVariant, &expected))
     }
 }
 
@@ -330,6 +410,19 @@ mod tests {
         assert_eq!(read.list[1], Inner { a: false, b: None });
         let boxed: Shape = super::read(&json!({"boxed": {"a": true, "b": null}})).unwrap();
         assert_eq!(boxed, Shape::Boxed(Inner { a: true, b: None }));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        let path = |value: Value| read_located::<Outer>(&value).unwrap_err().0;
+        let inner = json!({"a": true});
+        let with = |shape: Value, list: Value| json!({"shape": shape, "list": list, "free": {}});
+        assert_eq!(path(with(json!("word"), json!([inner, {"a": 7}]))), "list[1].a");
+        assert_eq!(path(with(json!({"of": {"inner": {"a": true, "b": 300}}}), json!([]))), "shape.inner.b");
+        assert_eq!(path(with(json!("word"), json!([[true, 1]]))), "list[0]");
+        assert_eq!(path(json!({"list": []})), "", "a field is missing at the top");
+        let good = with(json!({"of": {"inner": inner}}), json!([inner]));
+        assert!(read_located::<Outer>(&good).is_ok());
     }
 
     #[test]

@@ -231,7 +231,7 @@ fn needs_a_person(op: &Operation) -> Option<(StepName, String, String)> {
             "{LAUNCH_FAILURES_MAX} launches in a row ended before their instance ran; the last: {last}{}",
             said.unwrap_or_default()
         );
-        let needs = format!("find out why, then: perennial workflow resume {}", op.id);
+        let needs = format!("find out why, then `perennial workflow resume {}`", op.id);
         return Some((Only::Launch.into(), because, needs));
     }
     let (because, needs) = address_pool::missing(op)?;

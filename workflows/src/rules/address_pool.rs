@@ -24,7 +24,7 @@ pub(crate) fn missing(op: &Operation) -> Option<(String, String)> {
     let (_, pool, _) = pools_of(op).find(|(_, _, address)| address.is_none())?;
     let because = format!("pool {pool} has no free address");
     let needs = format!(
-        "a larger pool (`perennial pool apply -f FILE`) or the deletion of another node; then: perennial workflow resume {}",
+        "a larger pool (`perennial pool apply -f FILE`) or the deletion of another node; then `perennial workflow resume {}`",
         op.id
     );
     Some((because, needs))

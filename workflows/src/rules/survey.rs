@@ -97,7 +97,7 @@ fn forget_earlier(op: &mut Operation) {
 
 /// The problem when no pool is known after a survey, and what the operator must do.
 pub(crate) fn missing(op: &Operation, evidence: &Evidence) -> Option<(String, String)> {
-    let resume = format!("then: perennial workflow resume {}", op.id);
+    let resume = format!("then `perennial workflow resume {}`", op.id);
     if is_awaited(op) || capacity::has_pools(op) || capacity::gives_up(op).is_some() {
         return None;
     }
@@ -110,7 +110,9 @@ pub(crate) fn missing(op: &Operation, evidence: &Evidence) -> Option<(String, St
             }
             Some((
                 because,
-                format!("change `capacity.requirements` in the node file, `perennial node apply`, {resume}"),
+                format!(
+                    "change `capacity.requirements` in the node file, `perennial node apply -f FILE`, {resume}"
+                ),
             ))
         }
         Evidence::Refused { code, message } => Some((

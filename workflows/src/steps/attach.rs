@@ -62,7 +62,7 @@ impl Step for Attach {
         }
         settled.stuck(
             format!("no device name is free on the instance; {} was the last", self.device),
-            format!("detach a volume, then: perennial workflow resume {}", op.id),
+            format!("detach a volume, then `perennial workflow resume {}`", op.id),
         )
     }
 

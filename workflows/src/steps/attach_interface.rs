@@ -44,7 +44,7 @@ impl Step for AttachInterface {
         let Evidence::NoCapacity { code, message } = settled.evidence else { return settled.unless_lost() };
         let candidate = settled.op.facts.candidate.as_ref();
         let needs = format!(
-            "detach another interface from it; or name types that take more interfaces than {}, `perennial node apply`, and terminate it: then another is launched. Then: perennial workflow resume {}",
+            "detach another interface from it; or name types that take more interfaces than {}, `perennial node apply -f FILE`, and terminate it: then another is launched. Then `perennial workflow resume {}`",
             candidate.map_or("its own", |candidate| candidate.pool.instance_type.as_str()),
             settled.op.id
         );

@@ -48,7 +48,7 @@ impl Step for Fence {
                 format!("{instance} has termination protection: {code}: {message}"),
                 format!(
                     "take it off: `aws ec2 modify-instance-attribute --instance-id {instance} \
-                     --no-disable-api-termination`, then: perennial workflow resume {}",
+                     --no-disable-api-termination`, then `perennial workflow resume {}`",
                     settled.op.id
                 ),
             ),

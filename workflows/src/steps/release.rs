@@ -94,7 +94,7 @@ impl Step for Release {
         format!(
             "see that {volume} leaves {from}: `aws ec2 describe-volumes --volume-ids {volume}` shows it, \
              `aws ec2 detach-volume --volume-id {volume} --instance-id {from} --force` takes it off a terminated instance. \
-             Then: perennial workflow resume {operation}"
+             Then `perennial workflow resume {operation}`"
         )
     }
 

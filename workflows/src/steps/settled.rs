@@ -24,20 +24,21 @@ impl Settled<'_> {
         match self.evidence {
             Evidence::HeldByAnother { what, by } => self.stuck(
                 format!("{what} is held by {by}"),
-                format!("free {what}, then: perennial workflow resume {id}"),
+                format!("free {what}, then `perennial workflow resume {id}`"),
             ),
             Evidence::Lost { what, .. } => self.stuck(
                 what.clone(),
                 format!(
-                    "{}bring it back, or take it from a backup (`perennial node backups {}`): perennial workflow resume {id} \
-                     --from-backup <backup>, or accept the loss: --accept-loss <volume>",
+                    "{}bring it back, then `perennial workflow resume {id}`; or take it from a backup \
+                     (`perennial node backups {}` lists them), then `perennial workflow resume {id} --from-backup <backup>`; \
+                     or accept the loss: `perennial workflow resume {id} --accept-loss <volume>`",
                     recovery_point::goes_on_by_itself(self.op, self.intent),
                     id.node(),
                 ),
             ),
             Evidence::Refused { code, message } => self.stuck(
                 format!("{code}: {message}"),
-                format!("{}: perennial workflow resume {id}", self.remedy_of_a_refusal()),
+                format!("{} `perennial workflow resume {id}`", self.remedy_of_a_refusal()),
             ),
             _ => Vec::new(),
         }
@@ -75,7 +76,7 @@ impl Settled<'_> {
         match self.evidence {
             Evidence::NoCapacity { code, message } => self.stuck(
                 format!("{code}: {message}"),
-                format!("capacity or a quota, then: perennial workflow resume {}", self.op.id),
+                format!("capacity or a quota, then `perennial workflow resume {}`", self.op.id),
             ),
             _ => self.blocked(),
         }

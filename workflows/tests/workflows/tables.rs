@@ -908,7 +908,7 @@ fn an_address_that_another_has_is_stuck_with_who_has_it() {
     run.drive(&held);
     let Status::Stuck { because, needs, .. } = &run.state.status else { panic!("{}", run.told) };
     assert_eq!(because, "10.0.0.9 is held by eni-x of i-x");
-    assert_eq!(needs, "free 10.0.0.9, then: perennial workflow resume db-1.2");
+    assert_eq!(needs, "free 10.0.0.9, then `perennial workflow resume db-1.2`");
 }
 
 fn an_elastic_ip() -> Expect {

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::yaml::{Node, Place, Value};
+use super::yaml::{Node, Place, Tree, Value};
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +33,19 @@ pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
 }
 
 /// Everything that is wrong with the form of a document.
-pub(crate) fn mistakes(schema: &Json, document: &Node) -> Vec<Mistake> {
-    let mut form = Form { root: schema, mistakes: Vec::new() };
-    form.check(schema, document, "");
+pub(crate) fn mistakes(schema: &Json, document: &Tree) -> Vec<Mistake> {
+    let of_yaml = document.mistakes.iter().cloned();
+    let of_yaml = of_yaml.map(|(at, what)| Mistake { at: Some(at), what, help: None }).collect();
+    let mut form = Form { root: schema, mistakes: of_yaml };
+    form.check(schema, &document.root, "");
+    form.mistakes.sort_by_key(|mistake| mistake.at);
     form.mistakes
+}
+
+/// A document of the right form as JSON. A plain `1.10` is a text where the schema asks for one, as it
+/// stands.
+pub(crate) fn json(schema: &Json, document: &Tree) -> Json {
+    Form { root: schema, mistakes: Vec::new() }.json(schema, &document.root)
 }
 
 struct Form<'s> {
@@ -65,14 +74,10 @@ impl<'s> Form<'s> {
     }
 
     fn check(&mut self, schema: &'s Json, node: &Node, path: &str) {
-        let schema = self.meant(schema);
-        let is_null = |text: &str| matches!(text, "~" | "null" | "Null" | "NULL");
-        match &node.value {
-            Value::Alias => return,
-            // Whether it may be is the type's to say.
-            Value::Scalar { text, quoted: false } if is_null(text) => return,
-            Value::Scalar { .. } | Value::List(_) | Value::Map(_) => {}
+        if is_null(node) && may_be_null(schema) {
+            return;
         }
+        let schema = self.meant(schema);
         if let Some(words) = words_of(schema) {
             return self.check_word(&words, node, path);
         }
@@ -83,10 +88,50 @@ impl<'s> Form<'s> {
             Some("array") => self.check_list(schema, node, path),
             Some("integer") => self.check_number(schema, node, path),
             Some("boolean") => self.check_flag(node, path),
-            Some("string") if matches!(node.value, Value::List(_) | Value::Map(_)) => {
-                self.wrong(node.at, format!("{path}: expects a text"), None);
-            }
+            Some("string") => self.check_text(node, path),
             _ => {}
+        }
+    }
+
+    fn check_text(&mut self, node: &Node, path: &str) {
+        match &node.value {
+            Value::List(_) | Value::Map(_) => self.wrong(node.at, format!("{path}: expects a text"), None),
+            Value::Scalar { text, quoted: false } if text.is_empty() => {
+                self.wrong(node.at, format!("{path}: is empty; write a text, or remove it"), None);
+            }
+            Value::Scalar { text, .. } if is_null(node) => {
+                let what = format!("{path}: expects a text, and {text} stands for none");
+                self.wrong(node.at, what, Some(format!("write \"{text}\"")));
+            }
+            Value::Scalar { .. } => {}
+        }
+    }
+
+    /// The value of a node by its schema.
+    fn json(&self, schema: &'s Json, node: &Node) -> Json {
+        if is_null(node) && may_be_null(schema) {
+            return Json::Null;
+        }
+        let schema = self.meant(schema);
+        match &node.value {
+            Value::Scalar { text, .. } if words_of(schema).is_some() || kind(schema) == Some("string") => {
+                text.as_str().into()
+            }
+            Value::Scalar { .. } => node.json(),
+            Value::List(elements) => {
+                elements.iter().map(|element| self.json(&schema["items"], element)).collect()
+            }
+            Value::Map(entries) => {
+                let field = |(key, value): &(Node, Node)| {
+                    let name = key.text()?;
+                    let of = match schema["properties"].get(name) {
+                        Some(schema) => schema,
+                        None => &schema["additionalProperties"],
+                    };
+                    Some((name.to_owned(), self.json(of, value)))
+                };
+                entries.iter().filter_map(field).collect()
+            }
         }
     }
 
@@ -103,7 +148,7 @@ impl<'s> Form<'s> {
         let properties = schema["properties"].as_object();
         let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         for (key, value) in entries {
-            let Some(name) = key.text().filter(|name| *name != "<<") else { continue };
+            let Some(name) = key.text() else { continue };
             match properties.and_then(|properties| properties.get(name)) {
                 Some(schema) => self.check(schema, value, &below(name)),
                 None if schema["additionalProperties"] == false => self.unknown(schema, key, name, path),
@@ -113,9 +158,8 @@ impl<'s> Form<'s> {
                 None => {}
             }
         }
-        let merges = entries.iter().any(|(key, _)| key.text() == Some("<<"));
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
-            if !merges && !entries.iter().any(|(key, _)| key.text() == Some(name)) {
+            if !entries.iter().any(|(key, _)| key.text() == Some(name)) {
                 self.wrong(node.at, format!("{} is missing", below(name)), None);
             }
         }
@@ -159,7 +203,7 @@ impl<'s> Form<'s> {
             Value::Scalar { text, .. } => {
                 self.wrong(node.at, format!("{path}: expects a list"), Some(format!("write [{text}]")));
             }
-            Value::Map(_) | Value::Alias => self.wrong(node.at, format!("{path}: expects a list"), None),
+            Value::Map(_) => self.wrong(node.at, format!("{path}: expects a list"), None),
         }
     }
 
@@ -186,11 +230,16 @@ impl<'s> Form<'s> {
     }
 
     fn check_flag(&mut self, node: &Node, path: &str) {
-        let words = ["true", "false", "yes", "no", "on", "off", "y", "n"];
-        let found = node.text().unwrap_or_default();
-        if !words.contains(&found.to_lowercase().as_str()) {
-            self.wrong(node.at, format!("{path}: expects true or false, not {found:?}"), None);
+        if node.json().is_boolean() {
+            return;
         }
+        let found = node.text().unwrap_or_default();
+        let help = match found.to_lowercase().as_str() {
+            "yes" | "on" | "y" | "true" => Some("write true".to_owned()),
+            "no" | "off" | "n" | "false" => Some("write false".to_owned()),
+            _ => None,
+        };
+        self.wrong(node.at, format!("{path}: expects true or false, not {found:?}"), help);
     }
 
     fn check_word(&mut self, words: &[&str], node: &Node, path: &str) {
@@ -201,6 +250,23 @@ impl<'s> Form<'s> {
             self.wrong(node.at, what, help);
         }
     }
+}
+
+/// Whether a node says that there is nothing.
+fn is_null(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar { text, quoted: false } if matches!(text.as_str(), "~" | "null" | "Null" | "NULL"))
+}
+
+/// Whether a schema allows nothing, or says nothing at all.
+fn may_be_null(schema: &Json) -> bool {
+    let is_null = |schema: &Json| schema["type"] == "null";
+    let among = |choices: &Json| choices.as_array().is_some_and(|choices| choices.iter().any(is_null));
+    let in_types = schema["type"].as_array().is_some_and(|types| types.iter().any(|kind| kind == "null"));
+    in_types
+        || among(&schema["anyOf"])
+        || among(&schema["oneOf"])
+        || !schema.is_object()
+        || schema.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 /// The type that a schema asks for, besides `null`.
@@ -266,7 +332,7 @@ mod tests {
     #[test]
     fn what_is_right_has_no_mistake() {
         let text = "schema: perennial.node/v1\nname: db-1\nimage: ami-1\nsubnet: subnet-1\ncapacity: {instance_types: [m6i.large]}\n\
-                    persist: &p {root: adopt}\ntags: {team: db}\nprivate_ip: 10.0.0.1\nbackup: {}\nprotect: yes\n";
+                    persist: &p {root: adopt}\ntags: {team: db}\nprivate_ip: 10.0.0.1\nbackup: {}\nprotect: true\n";
         assert_eq!(said(text), [""; 0]);
     }
 }
