@@ -30,6 +30,7 @@ use perennial_engine::shutdown::Shutdown;
 use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_store::{Durability, EmbeddedQueue, Options, QueueSettings, SqliteJournal};
+use perennial_workers::cloud::planner::Reserve;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::port::{Cloud as _, Select};
 use perennial_workers::service::{Parts, Service};
@@ -246,6 +247,7 @@ async fn measure(nodes: usize, backups: bool, minutes: u64) {
         replies: Arc::new(NoReplies),
         limits: Limits::default(),
         sweep_every: perennial_workers::periodic::sweep::EVERY,
+        reserve: Reserve::default(),
     });
     let (_trigger, shutdown) = Shutdown::new();
     tokio::spawn(Box::pin(service.run(shutdown)));

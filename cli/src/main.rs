@@ -86,8 +86,8 @@ struct Cli {
 const LONG_HELP: &str = "\
 Configuration: perennial.toml, overridden by PERENNIAL_… variables, overridden
 by flags. Keys: owner, data_dir, cloud (ec2 | region | sim), sweep_every_s,
-log, [queues] kind (embedded | sqs), submissions, interruptions, steps, [sim]
-seed, speed; docs/cli.md explains them. AWS region, credentials and endpoint
+reserve_percent, log, [queues] kind (embedded | sqs), submissions,
+interruptions, steps, [sim] seed, speed; docs/cli.md explains them. AWS region, credentials and endpoint
 follow AWS's own conventions.
 
 Exit codes: 0 done · 1 the answer is no (rejected, stuck, damaged) · 2 usage or

@@ -33,6 +33,12 @@
 //! is harmless by the runner's contract but costs calls: such an adapter wants this pool to start only what
 //! it receives.
 //!
+//! # What waits for its turn
+//! What is given out in turn, such as the calls that an account may make in a second, is waited for in a line
+//! of its own ([`Turn`]). A step in such a line sleeps: it holds no slot, and none of its patience is spent.
+//! When its turn comes it looks anew, and finds what it waited for held for it. It leaves the line when it is
+//! over, withdrawn or put down, and when a hint wakes it.
+//!
 //! # Guarantees
 //! - At most one task per step runs in this process; a report of any other is refused by its token.
 //! - A message is deleted when every bell in it is answered, and extended as long as one is not.
@@ -41,6 +47,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,6 +56,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::error::Elapsed;
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{Domain, OpenStep, Waiting};
@@ -61,6 +69,7 @@ use crate::retry::Intervals;
 use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 use crate::timers;
+use crate::wake::Listed;
 use crate::watched::Watches;
 
 /// The most doorbells in one message. A message of 64 is under 16 KiB; more would let one slow step hold back
@@ -85,8 +94,28 @@ const ANNOUNCED_MAX: usize = 65_536;
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
 
+/// Between two words about a step that waits for its turn.
+const TURN_TOLD_EVERY: Duration = Duration::from_secs(15);
+
+/// Between two looks at the budget of one that is only good in time.
+const TURN_WATCHED_EVERY: Duration = Duration::from_secs(1);
+
+/// A step's place in the line for something that is given out in turn.
+///
+/// When the turn has come, what was waited for is held for the step until this is dropped. A step that needs
+/// several such things one after the other keeps what it holds until it has them all: the next turn of the
+/// same step is made before this one is dropped.
+#[async_trait]
+pub trait Turn: Send + Sync {
+    /// Returns when the turn has come.
+    async fn come(&mut self);
+    /// What is waited for and from which place, for people.
+    fn because(&self) -> String;
+    /// How long until the turn comes, as far as is known.
+    fn expected_in(&self) -> Duration;
+}
+
 /// What one look of a worker ends with.
-#[derive(Debug, Clone, PartialEq)]
 pub enum StepResult<E> {
     /// The step is over: this is what was observed.
     Settled(E),
@@ -105,6 +134,23 @@ pub enum StepResult<E> {
         /// What stands in the way.
         because: String,
     },
+    /// The step's turn has not come: look again when it does.
+    Queued(Box<dyn Turn>),
+}
+
+impl<E: fmt::Debug> fmt::Debug for StepResult<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settled(evidence) => f.debug_tuple("Settled").field(evidence).finish(),
+            Self::NotYet { again_in, because } => {
+                f.debug_struct("NotYet").field("again_in", again_in).field("because", because).finish()
+            }
+            Self::Hindered { again_in, because } => {
+                f.debug_struct("Hindered").field("again_in", again_in).field("because", because).finish()
+            }
+            Self::Queued(turn) => f.debug_tuple("Queued").field(&turn.because()).finish(),
+        }
+    }
 }
 
 /// Carries out one step: look, act if needed, look.
@@ -683,6 +729,8 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
     let mut tries = 0;
     let mut trouble = 0;
     let mut listed = None;
+    // What the step has waited for in turn, and not used yet.
+    let mut held: Option<Box<dyn Turn>> = None;
     loop {
         let step = match open_step(shared, bell, &mut trouble).await {
             Ok(step) => step,
@@ -708,51 +756,33 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
         .await;
         drop(slot);
         tries += 1;
-        if let Ok(StepResult::NotYet { again_in, because } | StepResult::Hindered { again_in, because }) =
-            &run
-            && shared.watches.is_to_be_told(bell, because, *again_in, clock)
-        {
-            let hindered = matches!(run, Ok(StepResult::Hindered { .. }));
-            tell(shared, bell, Waiting { because: because.clone(), hindered, looks: tries }).await;
-        }
-        let next = match run {
-            Ok(StepResult::Settled(evidence)) => {
-                Next::Report(D::report(&bell.workflow, bell.token, evidence))
-            }
-            Ok(StepResult::NotYet { again_in, because }) => {
-                is_over(shared, bell, &step, again_in, &because).unwrap_or(Next::Look(again_in))
-            }
-            Ok(StepResult::Hindered { again_in, because }) if step.optional => {
-                is_over(shared, bell, &step, again_in, &because).unwrap_or(Next::Look(again_in))
-            }
-            Ok(StepResult::Hindered { again_in, because }) => {
-                shared.watches.hindered(bell, clock);
-                debug!(workflow = %bell.workflow, step = %step.step, %because, "hindered");
-                Next::Look(again_in)
-            }
-            Err(_) => {
-                warn!(workflow = %bell.workflow, step = %step.step, "a run took too long and was dropped; looking again");
-                let because = "every run took too long and was dropped";
-                is_over(shared, bell, &step, shared.limits.run_max, because)
-                    .unwrap_or(Next::Look(Duration::ZERO))
-            }
-        };
-        match next {
+        let over = match follow_up(shared, bell, &step, run, tries).await {
             Next::Look(again_in) => {
+                held.take();
                 let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
                 let Some(_asleep) = hand.fall_asleep() else { return Answer::PUT_DOWN };
                 tokio::select! {
                     biased;
                     () = shared.shutdown.asked() => return Answer::NOT,
-                    () = listed.sleep(clock, again_in) => {}
+                    _ = listed.sleep(clock, again_in) => {}
+                }
+                continue;
+            }
+            Next::Turn(mut turn) => {
+                let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
+                let waited = await_turn(hand, &step, turn.as_mut(), listed, tries).await;
+                held.replace(turn);
+                match waited {
+                    Waited::Look => continue,
+                    Waited::Ended(answer) => return answer,
+                    Waited::Expired(command) => command,
                 }
             }
-            Next::Report(command) => {
-                if let Some(answer) = report(shared, bell, &command, &mut trouble).await {
-                    shared.watches.over(bell);
-                    return answer;
-                }
-            }
+            Next::Report(command) => command,
+        };
+        if let Some(answer) = report(shared, bell, &over, &mut trouble).await {
+            shared.watches.over(bell);
+            return answer;
         }
     }
 }
@@ -761,8 +791,98 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
 enum Next<C> {
     /// Another one, after this long.
     Look(Duration),
+    /// Another one, when the step's turn has come.
+    Turn(Box<dyn Turn>),
     /// The step is over.
     Report(C),
+}
+
+/// What follows from what a look ended with; says what is waited for, if it is time to.
+async fn follow_up<D: Domain, R: StepRunner<D>>(
+    shared: &Shared<D, R>,
+    bell: &Doorbell,
+    step: &OpenStep<D::Intent>,
+    run: Result<StepResult<D::Evidence>, Elapsed>,
+    tries: u32,
+) -> Next<D::Command> {
+    let clock = shared.engine.clock();
+    if let Ok(StepResult::NotYet { again_in, because } | StepResult::Hindered { again_in, because }) = &run
+        && shared.watches.is_to_be_told(bell, because, *again_in, clock)
+    {
+        let hindered = matches!(run, Ok(StepResult::Hindered { .. }));
+        tell(shared, bell, Waiting { because: because.clone(), hindered, looks: tries }).await;
+    }
+    match run {
+        Ok(StepResult::Settled(evidence)) => Next::Report(D::report(&bell.workflow, bell.token, evidence)),
+        Ok(StepResult::NotYet { again_in, because }) => {
+            is_over(shared, bell, step, again_in, &because).map_or(Next::Look(again_in), Next::Report)
+        }
+        Ok(StepResult::Hindered { again_in, because }) if step.optional => {
+            is_over(shared, bell, step, again_in, &because).map_or(Next::Look(again_in), Next::Report)
+        }
+        Ok(StepResult::Hindered { again_in, because }) => {
+            shared.watches.hindered(bell, clock);
+            debug!(workflow = %bell.workflow, step = %step.step, %because, "hindered");
+            Next::Look(again_in)
+        }
+        Ok(StepResult::Queued(turn)) => Next::Turn(turn),
+        Err(_) => {
+            warn!(workflow = %bell.workflow, step = %step.step, "a run took too long and was dropped; looking again");
+            let because = "every run took too long and was dropped";
+            is_over(shared, bell, step, shared.limits.run_max, because)
+                .map_or(Next::Look(Duration::ZERO), Next::Report)
+        }
+    }
+}
+
+/// What the wait for a turn ended with.
+enum Waited<C> {
+    /// The turn has come, or something was heard of what the step waits for.
+    Look,
+    /// There is nothing more to do here.
+    Ended(Answer),
+    /// It was only good in time, which is over.
+    Expired(C),
+}
+
+/// Waits for a step's turn, without a slot.
+async fn await_turn<D: Domain, R: StepRunner<D>>(
+    hand: &InHand<D, R>,
+    step: &OpenStep<D::Intent>,
+    turn: &mut dyn Turn,
+    listed: &Listed<D::Intent>,
+    looks: u32,
+) -> Waited<D::Command> {
+    let (shared, bell) = (hand.shared.as_ref(), &hand.bell);
+    let clock = shared.engine.clock();
+    let Some(_asleep) = hand.fall_asleep() else { return Waited::Ended(Answer::PUT_DOWN) };
+    let again_in = if step.only_in_time { TURN_WATCHED_EVERY } else { TURN_TOLD_EVERY };
+    let mut trouble = 0;
+    loop {
+        let because = turn.because();
+        if step.only_in_time {
+            if let Some(command) = is_over(shared, bell, step, again_in, &because) {
+                return Waited::Expired(command);
+            }
+        } else {
+            shared.watches.hindered(bell, clock);
+        }
+        if shared.watches.is_to_be_told(bell, &because, turn.expected_in(), clock) {
+            tell(shared, bell, Waiting { because, hindered: true, looks }).await;
+        }
+        tokio::select! {
+            biased;
+            () = shared.shutdown.asked() => return Waited::Ended(Answer::NOT),
+            () = turn.come() => return Waited::Look,
+            woken = listed.sleep(clock, again_in) => if woken {
+                return Waited::Look;
+            }
+        }
+        // It may have been withdrawn meanwhile.
+        if let Err(answer) = open_step(shared, bell, &mut trouble).await {
+            return Waited::Ended(answer);
+        }
+    }
 }
 
 /// Keeps what a step waits for. A step that is over by now, or a journal in trouble, needs no word.
@@ -773,18 +893,18 @@ async fn tell<D: Domain, R: StepRunner<D>>(shared: &Shared<D, R>, bell: &Doorbel
     }
 }
 
-/// Whether a step that looked in vain has used up its budget, and is to be reported so.
+/// The report of a step that looked in vain and has used up its budget.
 fn is_over<D: Domain, R: StepRunner<D>>(
     shared: &Shared<D, R>,
     bell: &Doorbell,
     step: &OpenStep<D::Intent>,
     again_in: Duration,
     because: &str,
-) -> Option<Next<D::Command>> {
+) -> Option<D::Command> {
     let watched = shared.watches.seen(bell, again_in, shared.engine.clock());
     debug!(workflow = %bell.workflow, step = %step.step, %because, ?watched, "not yet");
     let over = watched >= Duration::from_millis(step.budget_ms);
-    over.then(|| Next::Report(D::expired(&bell.workflow, bell.token, because.to_owned())))
+    over.then(|| D::expired(&bell.workflow, bell.token, because.to_owned()))
 }
 
 /// The step of a bell, from the journal; an answer if there is nothing to do.

@@ -97,8 +97,14 @@ pub struct OpenStep<I> {
     /// Whether the workflow goes on without it: then its budget is all the time there is, whatever stands in
     /// the way. Others wait for as long as they are hindered.
     pub optional: bool,
-    /// Smaller runs first, when there are more steps than may run at once.
+    /// Whether it is only good in time: its budget runs while it waits for its turn as well.
+    pub only_in_time: bool,
+    /// Smaller runs first, when there are more steps than may run at once, or more calls than the account may
+    /// make.
     pub priority: i32,
+    /// The time before which its workflow is to be through as far as possible, in milliseconds since the Unix
+    /// epoch: of steps of one priority the one with the earliest goes first.
+    pub wanted_by_ms: Option<u64>,
 }
 
 /// A command to come: at a time, or at once.

@@ -74,7 +74,17 @@ pub trait Workflow: Sized {
     fn intended(state: &Self::State, step: Intended<Self::Step, Self::Intent>) -> Self::Event;
 
     /// How urgent a step is; smaller runs first.
-    fn priority(record: &StepRecord<Self::Step, Self::Intent>) -> i32;
+    fn priority(state: &Self::State, record: &StepRecord<Self::Step, Self::Intent>) -> i32;
+
+    /// The time before which the workflow is to be through as far as possible, if there is one.
+    fn wanted_by_ms(_state: &Self::State) -> Option<u64> {
+        None
+    }
+
+    /// Whether a step is only good in time: its budget runs while it waits for its turn as well.
+    fn is_only_in_time(_record: &StepRecord<Self::Step, Self::Intent>) -> bool {
+        false
+    }
 
     /// Whether the workflow goes on without a step whose time is over: then the step does not wait for as
     /// long as something hinders it.
@@ -344,7 +354,9 @@ pub fn open_steps<W: Workflow>(state: &W::State) -> Vec<OpenStep<W::Intent>> {
         outdated: record.outdated,
         budget_ms: record.budget_ms,
         optional: W::is_optional(state, record),
-        priority: W::priority(record),
+        only_in_time: W::is_only_in_time(record),
+        priority: W::priority(state, record),
+        wanted_by_ms: W::wanted_by_ms(state),
     });
     open.collect()
 }

@@ -57,12 +57,13 @@ pub(crate) struct Listed<I> {
 }
 
 impl<I> Listed<I> {
-    /// Returns after this long, or when it is woken; at once when it was woken since the last time.
-    pub(crate) async fn sleep(&self, clock: &Clock, length: Duration) {
+    /// Returns after this long, or when it is woken; at once when it was woken since the last time. Whether
+    /// it was.
+    pub(crate) async fn sleep(&self, clock: &Clock, length: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.woken.notified() => {}
-            () = clock.sleep(length) => {}
+            () = self.woken.notified() => true,
+            () = clock.sleep(length) => false,
         }
     }
 }

@@ -205,7 +205,9 @@ mod tests {
             deadline_ms,
             budget_ms,
             optional: false,
+            only_in_time: false,
             priority,
+            wanted_by_ms: None,
         }
     }
 

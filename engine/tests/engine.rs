@@ -637,6 +637,64 @@ async fn steps_that_wait_take_no_room_from_those_that_may_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_that_waits_for_its_turn_holds_no_slot_and_spends_no_patience() {
+    let place = Place::new();
+    let limits = Limits { running_max: 1, in_hand_max: 1, ..Limits::default() };
+    let process = place.start(limits, |name, tries| match (name, tries) {
+        // Longer than its ten minutes, twice.
+        ("queued", 0 | 1) => Act::Queued(1_200 * SECOND),
+        // A look that sees counts again from there.
+        ("queued", 2) => Act::NotYet(SECOND),
+        _ => Act::Settle,
+    });
+    process.execute(Command::start(&job(1), &["queued"], &[])).await.unwrap();
+    place.sleep(1.0).await;
+    process.execute(Command::start(&job(2), &["other"], &[])).await.unwrap();
+    place.sleep(1.0).await;
+    assert!(place.state(&job(2)).await.finished, "the only slot is free");
+    place.sleep(1_200.0).await;
+    assert_eq!(process.runner.count("queued"), 2, "its turn leads to another look, and nothing else does");
+    place.sleep(1_203.0).await;
+    assert!(place.state(&job(1)).await.finished);
+    assert_eq!(process.runner.count("queued"), 4);
+    assert_eq!(process.runner.turns.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_good_in_time_waits_for_its_turn_no_longer_than_its_budget() {
+    let place = Place::new();
+    let process = place.start(Limits::default(), |_, _| Act::Queued(3_600 * SECOND));
+    process.execute(Command::start(&job(1), &["brief"], &[])).await.unwrap();
+    place.sleep(599.0).await;
+    assert!(!place.state(&job(1)).await.open.is_empty());
+    place.sleep(3.0).await;
+    assert!(place.state(&job(1)).await.open.is_empty(), "its time is over");
+    assert_eq!(process.runner.turns.load(Ordering::SeqCst), 0, "it has left the line");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_withdrawn_leaves_its_line_and_one_that_is_woken_looks_at_once() {
+    let place = Place::new();
+    let process = place.start(Limits::default(), |_, tries| match tries {
+        0 => Act::Queued(3_600 * SECOND),
+        _ => Act::Settle,
+    });
+    process.execute(Command::start(&job(1), &["woken"], &[])).await.unwrap();
+    process.execute(Command::start(&job(2), &["gone"], &[])).await.unwrap();
+    place.sleep(1.0).await;
+    assert_eq!(process.runner.turns.load(Ordering::SeqCst), 2);
+    assert_eq!(process.engine.wake(|intent| intent.name == "woken"), 1);
+    place.sleep(1.0).await;
+    assert!(place.state(&job(1)).await.finished);
+    let (token, _) = place.state(&job(2)).await.open.first_key_value().map(|(t, r)| (*t, r.clone())).unwrap();
+    let elsewhere = Command::Report { job: job(2), token, evidence: "seen elsewhere".into() };
+    process.execute(elsewhere).await.unwrap();
+    place.sleep(16.0).await;
+    assert_eq!(process.runner.turns.load(Ordering::SeqCst), 0);
+    assert_eq!(process.runner.count("gone"), 1, "it never ran again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn steps_beyond_those_that_may_wait_here_are_put_down_and_the_scan_rings_them() {
     let place = Place::new();
     let limits = Limits { asleep_max: 3, ..Limits::default() };

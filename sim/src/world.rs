@@ -502,8 +502,14 @@ impl World {
 
     /// The beginning of every call.
     fn begin(&mut self, now_ms: u64, action: &'static str) -> Result<(), ApiError> {
+        self.begin_counted(now_ms, action, 1)
+    }
+
+    /// The beginning of a call that names so many instances.
+    fn begin_counted(&mut self, now_ms: u64, action: &'static str, count: u64) -> Result<(), ApiError> {
         self.advance(now_ms);
-        self.meter.admit(self.settings.quotas, self.now_ms, action)
+        let Settings { quotas, request_quotas, .. } = &self.settings;
+        self.meter.admit(*quotas, request_quotas, self.now_ms, action, count)
     }
 
     fn after(&mut self, span: Span, transition: Transition) -> u64 {

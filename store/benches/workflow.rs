@@ -431,7 +431,9 @@ impl Domain for Noop {
                     outdated: false,
                     budget_ms: deadline_ms.saturating_sub(stamp.at_ms),
                     optional: false,
+                    only_in_time: false,
                     priority: 0,
+                    wanted_by_ms: None,
                 });
             }
             Event::StepSettled { token, .. } => {

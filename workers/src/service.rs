@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
-use crate::cloud::budget::Budgeted;
+use crate::cloud::planner::{Planner, Reserve};
 use crate::herald;
 use crate::ingest::{InboxQueue, Ingest, ReplyTo};
 use crate::periodic::driver::{Driver, Task};
@@ -64,12 +64,15 @@ pub struct Parts {
     pub limits: Limits,
     /// Between two sweeps.
     pub sweep_every: Duration,
+    /// What is left of the account's request quotas to its other users.
+    pub reserve: Reserve,
 }
 
 /// A service before it runs: its engine and the status of its periodic tasks can be handed to others.
 pub struct Service {
     engine: Engine<Perennial>,
     cloud: Arc<dyn Cloud>,
+    planner: Arc<Planner>,
     refusals: Arc<CapacityRefusals>,
     standing: Standing,
     periodic: Driver,
@@ -81,11 +84,13 @@ impl Service {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let engine = Engine::new(Arc::clone(&parts.journal), parts.clock.clone());
-        let cloud: Arc<dyn Cloud> = Arc::new(Budgeted::new(Arc::clone(&parts.cloud), parts.clock.clone()));
+        let planner = Planner::new(Arc::clone(&parts.cloud), parts.clock.clone(), parts.reserve);
+        let planner = Arc::new(planner);
+        let cloud: Arc<dyn Cloud> = Arc::clone(&planner) as Arc<dyn Cloud>;
         let refusals = Arc::new(CapacityRefusals::new(parts.clock.clone()));
         let standing = Standing::new(engine.clone(), Arc::clone(&cloud), parts.place.owner.clone());
         let periodic = Driver::new(parts.clock.clone(), tasks(&engine, &cloud, &refusals, &standing, &parts));
-        Self { engine, cloud, refusals, standing, periodic, parts }
+        Self { engine, cloud, planner, refusals, standing, periodic, parts }
     }
 
     /// Binds the journal to its place, if it is not bound yet.
@@ -104,6 +109,12 @@ impl Service {
         self.engine.clone()
     }
 
+    /// The planner of its calls.
+    #[must_use]
+    pub fn planner(&self) -> Arc<Planner> {
+        Arc::clone(&self.planner)
+    }
+
     /// The driver of its periodic tasks, which knows their status. The service itself runs it.
     #[must_use]
     pub fn periodic(&self) -> Driver {
@@ -117,9 +128,9 @@ impl Service {
     /// and is not.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ServiceError> {
         self.bind().await?;
-        let Self { engine, cloud, refusals, standing, periodic, parts } = self;
+        let Self { engine, cloud, planner, refusals, standing, periodic, parts } = self;
         let on_demand = OnDemandBudget::new(engine.clone());
-        let runner = Runner::new(Arc::clone(&cloud), parts.clock, Arc::clone(&refusals), on_demand, standing);
+        let runner = Runner::new(planner, parts.clock, Arc::clone(&refusals), on_demand, standing);
         let runner = Arc::new(runner);
         let mut loops = JoinSet::new();
         loops.spawn(Dispatcher::new(engine.clone(), parts.steps, runner, parts.limits).run(shutdown.clone()));

@@ -26,3 +26,4 @@ pub(crate) mod superseded;
 pub(crate) mod survey;
 pub(crate) mod transfer;
 pub(crate) mod uefi;
+pub(crate) mod urgency;

@@ -25,6 +25,7 @@ use perennial_sim::cloud::SimRegion;
 use perennial_sim::world::settings::Settings;
 use perennial_sim::world::{Notice, World};
 use perennial_views::Views;
+use perennial_workers::cloud::planner::Reserve;
 use perennial_workers::ingest::NoReplies;
 use perennial_workers::service::{Parts, Service, ServiceError};
 use perennial_workflows::aggregate::node::Node;
@@ -252,6 +253,7 @@ impl Stage {
             replies: Arc::new(NoReplies),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
+            reserve: Reserve::default(),
         });
         let engine = service.engine();
         let (trigger, shutdown) = Shutdown::new();

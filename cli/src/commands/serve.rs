@@ -70,6 +70,7 @@ pub(crate) async fn run(installation: &Installation, output: Output) -> Result<(
         replies: installation.replies().await,
         limits: Limits::default(),
         sweep_every: config.sweep_every(),
+        reserve: config.reserve(),
     });
     let engine = service.engine();
     // Before anything is written: nothing was done since then.

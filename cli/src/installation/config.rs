@@ -6,6 +6,7 @@
 //! cloud = "ec2"                # for rehearsals "region": `perennial region` at AWS_ENDPOINT_URL, with its
 //!                              # clock; or "sim": a region inside the process, which ends with it
 //! sweep_every_s = 20           # between two looks for instances that were lost without an event
+//! reserve_percent = 0          # of each of the account's request quotas, left to its other users
 //! log = "info"                 # of `serve`, in tracing's syntax
 //!
 //! [queues]
@@ -30,6 +31,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use perennial_workers::cloud::planner::{RESERVE_MAX_PERCENT, Reserve};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -54,6 +56,7 @@ struct File {
     data_dir: Option<PathBuf>,
     cloud: Option<CloudKind>,
     sweep_every_s: Option<u64>,
+    reserve_percent: Option<u8>,
     log: Option<String>,
     #[serde(default)]
     queues: QueuesSection,
@@ -197,6 +200,8 @@ pub(crate) struct Config {
     pub(crate) cloud: CloudKind,
     /// Between two sweeps.
     pub(crate) sweep_every_s: u64,
+    /// Of each request quota, for the account's other users.
+    pub(crate) reserve_percent: u8,
     /// What `serve` logs.
     pub(crate) log: String,
     /// The queues.
@@ -303,6 +308,7 @@ impl Config {
                 None => file.cloud.unwrap_or(CloudKind::Ec2),
             },
             sweep_every_s: number("PERENNIAL_SWEEP_EVERY_S", env)?.or(file.sweep_every_s).unwrap_or(20),
+            reserve_percent: number("PERENNIAL_RESERVE_PERCENT", env)?.or(file.reserve_percent).unwrap_or(0),
             log: env("PERENNIAL_LOG").or(file.log).unwrap_or_else(|| "info".to_owned()),
             queues: Queues {
                 submissions: queue("submissions", file.queues.submissions)?,
@@ -336,6 +342,10 @@ impl Config {
         if !SWEEP_EVERY_S.contains(&self.sweep_every_s) {
             return wrong(format!("sweep_every_s: {} is not between 1 and 3600", self.sweep_every_s));
         }
+        if Reserve::percent(self.reserve_percent).is_none() {
+            let most = RESERVE_MAX_PERCENT;
+            return wrong(format!("reserve_percent: {} is not between 0 and {most}", self.reserve_percent));
+        }
         if !(self.sim_speed > 0.0 && self.sim_speed <= SPEED_MAX) {
             return wrong(format!("sim.speed: {} is not between 0 and {SPEED_MAX}", self.sim_speed));
         }
@@ -360,6 +370,11 @@ impl Config {
     /// The journal's file.
     pub(crate) fn journal_path(&self) -> PathBuf {
         journal_file::path_in(&self.data_dir)
+    }
+
+    /// What is left of the account's request quotas to its other users.
+    pub(crate) fn reserve(&self) -> Reserve {
+        Reserve::percent(self.reserve_percent).unwrap_or_default()
     }
 
     /// Between two sweeps.
@@ -415,7 +430,16 @@ mod tests {
             (config.owner.as_str(), config.cloud, config.sweep_every_s),
             ("default", CloudKind::Ec2, 20)
         );
+        assert_eq!(config.reserve(), Reserve::default());
         assert_eq!(config.queues.steps.to_string(), "embedded:steps");
+    }
+
+    #[test]
+    fn a_part_of_the_quotas_can_be_left_to_others_but_not_all_of_them() {
+        let config = resolve("reserve_percent = 30", &[]).unwrap();
+        assert_eq!(Some(config.reserve()), Reserve::percent(30));
+        let error = resolve("", &[("PERENNIAL_RESERVE_PERCENT", "95")]).unwrap_err();
+        assert!(error.contains("reserve_percent: 95 is not between 0 and 90"), "{error}");
     }
 
     #[test]

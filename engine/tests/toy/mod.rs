@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use perennial_engine::clock::Clock;
-use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner};
+use perennial_engine::dispatcher::{Dispatcher, StepResult, StepRunner, Turn};
 use perennial_engine::domain::{
     Append, Decision, DecodeError, Domain, Illegal, OpenStep, Pace, Projected, Reads, Stamp, Summary, Timer,
     World,
@@ -502,8 +502,12 @@ impl Workflow for Job {
         Event::Intended { intent: step.intent }
     }
 
-    fn priority(record: &StepRecord<String, Intent>) -> i32 {
+    fn priority(_: &State, record: &StepRecord<String, Intent>) -> i32 {
         record.intent.priority
+    }
+
+    fn is_only_in_time(record: &StepRecord<String, Intent>) -> bool {
+        record.intent.name.starts_with("brief")
     }
 
     fn under_way(state: &State) -> impl Iterator<Item = (Token, &StepRecord<String, Intent>)> {
@@ -522,8 +526,38 @@ pub enum Act {
     NotYet(Duration),
     /// Takes so long, then asks for another look after so long.
     NotYetAfter(Duration, Duration),
+    /// Its turn comes after so long.
+    Queued(Duration),
     Hang,
     Panic,
+}
+
+/// A turn that comes at its time. While there is one, `turns` counts it.
+struct TimedTurn {
+    clock: Clock,
+    at_ms: u64,
+    turns: Arc<AtomicUsize>,
+}
+
+impl Drop for TimedTurn {
+    fn drop(&mut self) {
+        self.turns.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Turn for TimedTurn {
+    async fn come(&mut self) {
+        self.clock.sleep(self.expected_in()).await;
+    }
+
+    fn because(&self) -> String {
+        "its turn has not come".into()
+    }
+
+    fn expected_in(&self) -> Duration {
+        Duration::from_millis(self.at_ms.saturating_sub(self.clock.monotonic_ms()))
+    }
 }
 
 type Script = dyn Fn(&str, u32) -> Act + Send + Sync;
@@ -534,6 +568,8 @@ pub struct Runner {
     clock: Clock,
     running: AtomicUsize,
     pub running_most: AtomicUsize,
+    /// How many turns steps have now.
+    pub turns: Arc<AtomicUsize>,
     /// Each run that began: the step's name, and when, in milliseconds after the epoch.
     pub runs: Mutex<Vec<(String, u64)>>,
 }
@@ -562,6 +598,12 @@ impl StepRunner<Toy> for Runner {
             Act::NotYetAfter(time, again_in) => {
                 self.clock.sleep(time).await;
                 return StepResult::NotYet { again_in, because: "the script says so".into() };
+            }
+            Act::Queued(time) => {
+                self.turns.fetch_add(1, Ordering::SeqCst);
+                let at_ms = self.clock.monotonic_ms() + time.as_millis() as u64;
+                let turns = Arc::clone(&self.turns);
+                return StepResult::Queued(Box::new(TimedTurn { clock: self.clock.clone(), at_ms, turns }));
             }
             Act::Hang => std::future::pending().await,
             Act::Panic => panic!("the script says so"),
@@ -706,6 +748,7 @@ impl Place {
             clock: self.clock.clone(),
             running: AtomicUsize::new(0),
             running_most: AtomicUsize::new(0),
+            turns: Arc::default(),
             runs: Mutex::default(),
         });
         let queue = Arc::clone(&self.queue);

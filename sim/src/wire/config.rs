@@ -16,12 +16,18 @@ use super::rules::EventTrouble;
 use super::sqs::model::Trouble as QueueTrouble;
 use crate::faults::{Fault, Rule, Target, When};
 use crate::world::Shape;
-use crate::world::settings::{Capacity, Guest, Latencies, Pool, Quotas, RootAdoption, Settings, Span};
+use crate::world::settings::{
+    Capacity, CountQuotas, Guest, Latencies, Pool, Quotas, RequestQuotas, RootAdoption, Settings, Span,
+};
 
 /// The fastest clock: a day of the region in a second of the machine.
 pub(crate) const SPEED_MAX: f64 = 100_000.0;
 /// The longest any length of time in a file may be: ten years.
 const LENGTH_MAX_MS: u64 = 315_360_000_000;
+/// Quotas that an account can have, in percent of the published ones.
+const QUOTA_PERCENT_MAX: u32 = 10_000;
+/// The same of one action, in calls.
+const QUOTA_MAX: u64 = 1_000_000;
 /// The longest a call is held up on purpose: clients give up long before.
 const DELAY_MAX_MS: u64 = 600_000;
 /// Rules of trouble at once.
@@ -90,6 +96,12 @@ pub fn options(text: &str, base: Options) -> Result<Options, ConfigError> {
     if let Some(word) = file.snapshot_quotas {
         settings.snapshot_quotas = word.into();
     }
+    if let Some(quotas) = file.request_quotas {
+        settings.request_quotas = checked_quotas(quotas).map_err(|why| refused("request_quotas", why))?;
+    }
+    if let Some(quotas) = file.count_quotas {
+        settings.count_quotas = quotas;
+    }
     settings.spot_limit = file.spot_limit.or(settings.spot_limit);
     settings.on_demand_limit = file.on_demand_limit.or(settings.on_demand_limit);
     if let Some(value) = &file.unknown_for_ms {
@@ -132,6 +144,20 @@ pub fn options(text: &str, base: Options) -> Result<Options, ConfigError> {
     Ok(options)
 }
 
+/// Buckets that a meter can count in thousandths.
+fn checked_quotas(quotas: RequestQuotas) -> Result<RequestQuotas, String> {
+    let largest = quotas.custom.iter().map(|custom| custom.burst.max(custom.per_minute)).max();
+    if quotas.percent > QUOTA_PERCENT_MAX {
+        Err(format!("percent is more than {QUOTA_PERCENT_MAX}"))
+    } else if largest > Some(QUOTA_MAX) {
+        Err(format!("a custom bucket has more than {QUOTA_MAX}"))
+    } else if quotas.custom.len() > RULES_MAX {
+        Err(format!("custom has more than {RULES_MAX} buckets"))
+    } else {
+        Ok(quotas)
+    }
+}
+
 /// A speed that a clock can have.
 pub(crate) fn checked_speed(speed: f64) -> Result<f64, String> {
     if (0.0..=SPEED_MAX).contains(&speed) {
@@ -156,6 +182,8 @@ struct File {
     events_queue: Option<String>,
     quotas: Option<QuotaWord>,
     snapshot_quotas: Option<QuotaWord>,
+    request_quotas: Option<RequestQuotas>,
+    count_quotas: Option<CountQuotas>,
     spot_limit: Option<u32>,
     on_demand_limit: Option<u32>,
     unknown_for_ms: Option<toml::Value>,

@@ -65,7 +65,7 @@ impl World {
         request: &RunInstances,
     ) -> Result<Vec<InstanceId>, ApiError> {
         const ACTION: &str = "RunInstances";
-        self.begin(now_ms, ACTION)?;
+        self.begin_counted(now_ms, ACTION, u64::from(request.more.count_max.max(1)))?;
         let scope = request.zone.clone().unwrap_or_default();
         let parameters = format!("{request:?}");
         if let Some(ids) = self.replayed(ACTION, &scope, &request.client_token, &parameters)? {
@@ -98,7 +98,7 @@ impl World {
         let before = self.capacity.clone();
         let mut granted = 0;
         while granted < most {
-            let next = self.check_quota(request.market, granted);
+            let next = self.check_quota(request, granted);
             let next =
                 next.and_then(|()| self.take_capacity(&request.instance_type, &plan.zone, request.market));
             match next {
@@ -126,7 +126,7 @@ impl World {
         let mut launch = request.launch.clone();
         launch.client_token.clear();
         let plan = self.plan_launch(&launch).and_then(|plan| {
-            self.check_quota(launch.market, 0)?;
+            self.check_quota(&launch, 0)?;
             if self.addresses_for(&launch) == 0 {
                 return Err(ApiError::new("InsufficientFreeAddressesInSubnet", "no address is free"));
             }
@@ -338,20 +338,6 @@ impl World {
         volume_types::check(kind, size_gib, mapping.iops, mapping.throughput)
     }
 
-    pub(super) fn check_quota(&self, market: Market, granted: usize) -> Result<(), ApiError> {
-        let (limit, code) = match market {
-            Market::Spot => (self.settings.spot_limit, "MaxSpotInstanceCountExceeded"),
-            Market::OnDemand => (self.settings.on_demand_limit, "VcpuLimitExceeded"),
-        };
-        let Some(limit) = limit else { return Ok(()) };
-        let live =
-            self.instances.values().filter(|i| i.market == market && !i.state.is_over()).count() + granted;
-        if live < limit as usize {
-            return Ok(());
-        }
-        Err(ApiError::new(code, format!("You have {live} of {limit} {market} instances")))
-    }
-
     fn launch(
         &mut self,
         request: &RunInstances,
@@ -416,6 +402,10 @@ impl World {
         self.tell(&id, Happening::Changed(InstanceState::Pending));
         let transition = match self.failing_launches.pop_front() {
             Some(reason) => Transition::LaunchFails(id.clone(), reason),
+            // EC2 tells it of an instance that was pending.
+            None if self.is_storage_exceeded() => {
+                Transition::LaunchFails(id.clone(), "Client.VolumeLimitExceeded".to_owned())
+            }
             None => Transition::Running(id.clone()),
         };
         self.after(self.settings.latencies.start, transition);
@@ -549,7 +539,7 @@ impl World {
         ids: &[InstanceId],
         how: Termination,
     ) -> Result<Vec<InstanceState>, ApiError> {
-        self.begin(now_ms, "TerminateInstances")?;
+        self.begin_counted(now_ms, "TerminateInstances", ids.len() as u64)?;
         for id in ids {
             if self.known_instance(id)?.protected {
                 let message = format!(

@@ -75,6 +75,7 @@ impl World {
             let known = self.interfaces.contains_key(&id);
             return if known { Ok(id) } else { Err(mismatch(&request.client_token)) };
         }
+        self.check_interface_quota(1)?;
         let id = self.make_interface(&request.subnet, &request.groups, request.private_ip, &request.tags)?;
         self.remember(ACTION, "", &request.client_token, parameters, id.as_str());
         Ok(id)

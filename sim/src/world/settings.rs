@@ -156,6 +156,66 @@ pub enum Quotas {
     Published,
 }
 
+/// How the account's request quotas differ from those that are published. They count while
+/// [`Quotas::Published`] is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestQuotas {
+    /// So many percent of each published bucket, burst and refill.
+    pub percent: u32,
+    /// Whether all mutating calls are also charged to one bucket (as the EBS CSI driver's source says of new
+    /// accounts; the guide says otherwise).
+    pub shared: bool,
+    /// The calls of actions that have another bucket.
+    pub custom: Vec<RequestQuota>,
+}
+
+impl Default for RequestQuotas {
+    fn default() -> Self {
+        Self { percent: 100, shared: false, custom: Vec::new() }
+    }
+}
+
+/// The bucket of one action's calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestQuota {
+    /// Such as `RunInstances`.
+    pub action: String,
+    /// How many at once.
+    pub burst: u64,
+    /// How many a minute after that.
+    pub per_minute: u64,
+}
+
+/// How much may exist at once; `None`: any number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CountQuotas {
+    /// Network interfaces; beyond it NetworkInterfaceLimitExceeded.
+    pub interfaces: Option<u32>,
+    /// GiB of each volume type; beyond it VolumeLimitExceeded, of a launch as the reason of its end.
+    pub volumes_gib: Option<u64>,
+    /// vCPUs of spot instances; beyond it MaxSpotInstanceCountExceeded.
+    pub spot_vcpus: Option<u32>,
+    /// vCPUs of on-demand instances; beyond it VcpuLimitExceeded.
+    pub on_demand_vcpus: Option<u32>,
+}
+
+impl CountQuotas {
+    /// What a new account has: 5,000 interfaces (L-DF5E4CA3) and 50 TiB of a volume type (Service Quotas).
+    /// Its vCPUs are few, and the first that are raised: they stay without a limit here.
+    #[must_use]
+    pub const fn published() -> Self {
+        Self {
+            interfaces: Some(5_000),
+            volumes_gib: Some(50 * 1024),
+            spot_vcpus: None,
+            on_demand_vcpus: None,
+        }
+    }
+}
+
 /// The result of CreateReplaceRootVolumeTask with an existing volume. No source outside AWS says whether it
 /// works on spot instances, so every result must be survivable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +303,12 @@ pub struct Settings {
     pub stale_for: Span,
     /// Request quotas.
     pub quotas: Quotas,
+    /// How they differ from the published ones.
+    #[serde(default)]
+    pub request_quotas: RequestQuotas,
+    /// How much may exist.
+    #[serde(default)]
+    pub count_quotas: CountQuotas,
     /// The limits of snapshots per volume: 15 s between two, five pending (documented).
     pub snapshot_quotas: Quotas,
     /// The most spot instances that may live at once; beyond it MaxSpotInstanceCountExceeded.
@@ -284,6 +350,8 @@ impl Settings {
             unknown_for: Span::ZERO,
             stale_for: Span::ZERO,
             quotas: Quotas::Off,
+            request_quotas: RequestQuotas::default(),
+            count_quotas: CountQuotas::default(),
             snapshot_quotas: Quotas::Published,
             spot_limit: None,
             on_demand_limit: None,
@@ -309,6 +377,7 @@ impl Settings {
     #[must_use]
     pub fn realistic(seed: u64) -> Self {
         let lag = Span::ms(0, 2_000);
-        Self { unknown_for: lag, stale_for: lag, quotas: Quotas::Published, ..Self::calm(seed) }
+        let (quotas, count_quotas) = (Quotas::Published, CountQuotas::published());
+        Self { unknown_for: lag, stale_for: lag, quotas, count_quotas, ..Self::calm(seed) }
     }
 }

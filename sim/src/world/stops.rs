@@ -41,7 +41,7 @@ impl World {
         now_ms: u64,
         ids: &[InstanceId],
     ) -> Result<Vec<InstanceState>, ApiError> {
-        self.begin(now_ms, "StopInstances")?;
+        self.begin_counted(now_ms, "StopInstances", ids.len() as u64)?;
         for id in ids {
             let instance = self.known_instance(id)?;
             if matches!(instance.state, InstanceState::Pending) || instance.state.is_over() {
@@ -162,7 +162,7 @@ impl World {
         now_ms: u64,
         ids: &[InstanceId],
     ) -> Result<Vec<InstanceState>, ApiError> {
-        self.begin(now_ms, "StartInstances")?;
+        self.begin_counted(now_ms, "StartInstances", ids.len() as u64)?;
         for id in ids {
             self.check_start(id)?;
         }

@@ -116,6 +116,7 @@ impl World {
             size => size,
         };
         volume_types::check(&request.volume_type, size_gib, request.iops, request.throughput)?;
+        self.check_storage_quota(&request.volume_type, u64::from(size_gib))?;
         let id = VolumeId::parse(&self.fresh("vol-")).expect("BUG: made to fit");
         let visible_at_ms = self.known_at();
         self.volumes.insert(

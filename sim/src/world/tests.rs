@@ -13,7 +13,11 @@ use perennial_workflows::model::aws::{
     ImageId, InstanceId, InstanceState, InterfaceId, Market, SnapshotId, SubnetId, VolumeId,
 };
 
-use super::settings::{Capacity, Latencies, Quotas, RootAdoption, RootFlag, Settings, Span};
+use super::instances::Termination;
+use super::settings::{
+    Capacity, CountQuotas, Latencies, Quotas, RequestQuota, RequestQuotas, RootAdoption, RootFlag, Settings,
+    Span,
+};
 use super::{
     ApiError, Behaviour, DeviceMapping, GuestError, IMAGE_RECORD, LaunchExtras, LaunchTags,
     ModificationState, ModifyVolume, MoreInterface, NODE_TAG, Notice, OWNER_TAG, Placement, Reassignment,
@@ -934,6 +938,85 @@ fn published_quotas_admit_a_burst_and_then_a_rate() {
     assert_eq!(admitted(&mut lab, 20), 3);
     lab.wait(120_000);
     assert_eq!(admitted(&mut lab, 20), 5);
+}
+
+#[test]
+fn launches_and_terminations_are_counted_by_instance_beside_their_calls() {
+    let mut lab = Lab::new(Settings { quotas: Quotas::Published, ..Settings::instant(7) });
+    let launch = |lab: &mut Lab, count: u32| {
+        let mut request = lab.request("");
+        request.client_token.clear();
+        (request.more.count_min, request.more.count_max) = (count, count);
+        lab.world.launch_instances(lab.now, &request)
+    };
+    let mut ids = launch(&mut lab, 600).unwrap();
+    assert_eq!(launch(&mut lab, 600).unwrap_err().code, "RequestLimitExceeded", "400 are left");
+    ids.extend(launch(&mut lab, 400).unwrap());
+    assert_eq!(launch(&mut lab, 1).unwrap_err().code, "RequestLimitExceeded", "the calls are not spent");
+    lab.wait(2_000);
+    assert_eq!(launch(&mut lab, 5).unwrap_err().code, "RequestLimitExceeded", "two a second");
+    ids.extend(launch(&mut lab, 4).unwrap());
+    let (now, first) = (lab.now, &ids[..900]);
+    lab.world.terminate_all(now, first, Termination::Orderly).unwrap();
+    let rest = lab.world.terminate_all(now, &ids[900..], Termination::Orderly);
+    assert_eq!(rest.unwrap_err().code, "RequestLimitExceeded", "100 are left");
+    lab.wait(200);
+    lab.world.terminate_all(lab.now, &ids[900..], Termination::Orderly).unwrap();
+}
+
+#[test]
+fn quotas_can_be_halved_and_raised_set_by_action_and_shared_by_all_acts() {
+    let looks =
+        |lab: &mut Lab| (0..300).filter(|_| lab.world.begin_read(lab.now, "DescribeVolumes").is_ok()).count();
+    let acts = |lab: &mut Lab, action: &'static str| {
+        (0..300).filter(|_| lab.world.called_by_others(lab.now, action, 1) == 1).count()
+    };
+    let lab = |request_quotas| {
+        Lab::new(Settings { quotas: Quotas::Published, request_quotas, ..Settings::instant(7) })
+    };
+    let mut halved = lab(RequestQuotas { percent: 50, ..RequestQuotas::default() });
+    assert_eq!((looks(&mut halved), acts(&mut halved, "AttachVolume")), (50, 25));
+    halved.wait(1_200);
+    assert_eq!((looks(&mut halved), acts(&mut halved, "AttachVolume")), (12, 3));
+    let mut raised = lab(RequestQuotas { percent: 200, ..RequestQuotas::default() });
+    assert_eq!(acts(&mut raised, "AttachVolume"), 100);
+    let custom = RequestQuota { action: "AttachVolume".into(), burst: 3, per_minute: 60 };
+    let mut custom = lab(RequestQuotas { custom: vec![custom], ..RequestQuotas::default() });
+    assert_eq!((acts(&mut custom, "AttachVolume"), acts(&mut custom, "DetachVolume")), (3, 50));
+    let mut shared = lab(RequestQuotas { shared: true, ..RequestQuotas::default() });
+    assert_eq!((acts(&mut shared, "AttachVolume"), acts(&mut shared, "DeleteVolume")), (50, 0));
+    assert_eq!(looks(&mut shared), 100);
+    shared.wait(2_000);
+    assert_eq!((acts(&mut shared, "DeleteVolume"), acts(&mut shared, "AttachVolume")), (10, 0));
+}
+
+#[test]
+fn how_much_may_exist_is_refused_with_ec2s_codes() {
+    let lab = |count_quotas| Lab::new(Settings { count_quotas, ..Settings::instant(7) });
+    let launch = |lab: &mut Lab, token: &str| {
+        let request = lab.request(token);
+        lab.launch(&request)
+    };
+    let none = CountQuotas::default;
+    let mut few = lab(CountQuotas { spot_vcpus: Some(5), ..none() });
+    for token in ["a", "b"] {
+        launch(&mut few, token).unwrap();
+    }
+    assert_eq!(code(launch(&mut few, "c")), "MaxSpotInstanceCountExceeded", "two vCPUs each");
+    let mut few = lab(CountQuotas { interfaces: Some(1), ..none() });
+    launch(&mut few, "a").unwrap();
+    assert_eq!(code(launch(&mut few, "b")), "NetworkInterfaceLimitExceeded");
+    let interface = few.interface_request("c");
+    assert_eq!(code(few.world.create_interface(few.now, &interface)), "NetworkInterfaceLimitExceeded");
+    let mut few = lab(CountQuotas { volumes_gib: Some(25), ..none() });
+    let volume = few.volume("a");
+    let request = few.volume_request("b");
+    assert_eq!(code(few.world.create_volume(few.now, &request)), "VolumeLimitExceeded");
+    let grow = ModifyVolume { size_gib: Some(26), ..ModifyVolume::default() };
+    assert_eq!(code(few.world.modify_volume(few.now, &volume, &grow)), "VolumeLimitExceeded");
+    let launched = launch(&mut few, "a").unwrap().id;
+    few.wait(1);
+    assert_eq!(few.view(&launched).state_reason.as_deref(), Some("Client.VolumeLimitExceeded"));
 }
 
 // Interruptions

@@ -59,6 +59,10 @@ impl World {
                 return Err(ApiError::new("VolumeModificationRateExceeded", message));
             }
         }
+        // Storage counts once where the type stays the same.
+        let more_gib = if target.1 == volume.volume_type { target.0 - volume.size_gib } else { target.0 };
+        self.check_storage_quota(&target.1, u64::from(more_gib))?;
+        let volume = self.known_volume(id)?;
         let original = (volume.size_gib, volume.volume_type.clone(), volume.iops, volume.throughput);
         let modification = Modification {
             stage: ModificationState::Modifying,

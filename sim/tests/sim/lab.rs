@@ -21,6 +21,7 @@ use perennial_sim::policy::Policy;
 use perennial_sim::world::World;
 use perennial_sim::world::settings::Settings;
 use perennial_workers::adoption::{AdoptError, Compared, Comparison};
+use perennial_workers::cloud::planner::{Planner, Reserve};
 use perennial_workers::ingest::ReplyTo;
 use perennial_workers::port::Tags;
 use perennial_workers::port::permissions::{Fillings, Need, policy};
@@ -206,6 +207,8 @@ pub struct Lab {
     pub answers: Arc<MemoryQueue>,
     /// What its processes may do.
     policy: Arc<Policy>,
+    /// Of the process that was started last.
+    pub planner: Option<Arc<Planner>>,
 }
 
 /// The published policy of an installation of this owner, for these needs.
@@ -276,6 +279,7 @@ impl Lab {
             home: (None, None),
             answers,
             policy: Arc::new(policy),
+            planner: None,
         };
         lab.start();
         lab
@@ -310,6 +314,7 @@ impl Lab {
             home: (None, None),
             answers: queue(),
             policy: Arc::new(published(owner, &NEEDS)),
+            planner: None,
         };
         lab.start();
         lab
@@ -387,7 +392,9 @@ impl Lab {
             replies: Arc::new(Answers(Arc::clone(&self.answers))),
             limits: Limits::default(),
             sweep_every: perennial_workers::periodic::sweep::EVERY,
+            reserve: Reserve::default(),
         });
+        self.planner = Some(service.planner());
         let (trigger, shutdown) = Shutdown::new();
         self.process = Some(tokio::spawn(async move {
             let _alive = trigger;

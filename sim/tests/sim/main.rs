@@ -25,6 +25,7 @@ mod identity;
 mod idle;
 mod interface_elsewhere;
 mod lifecycle;
+mod mass_recovery;
 mod messages;
 mod modes;
 mod network;

@@ -1,7 +1,10 @@
 //! What stands between the port and its callers.
 
-pub mod budget;
+mod bucket;
 pub mod catalogue;
+pub(crate) mod line;
 pub mod observer;
+pub mod planner;
+mod published;
 pub mod region_time;
 mod trouble;

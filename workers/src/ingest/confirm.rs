@@ -9,6 +9,7 @@ use perennial_workflows::model::signal::{Certainty, News, Signal};
 use tracing::warn;
 
 use super::events::NOTICE;
+use crate::cloud::observer::Observer;
 use crate::port::error::CloudError;
 use crate::port::{Cloud, InstanceView, Select};
 
@@ -43,10 +44,10 @@ pub(super) const fn needs_a_look(signal: &Signal) -> bool {
     }
 }
 
-/// Describes the instance of a signal.
-pub(super) async fn look(cloud: &dyn Cloud, signal: &Signal) -> Look {
-    match cloud.instances(&Select::Ids(vec![signal.instance.clone()])).await {
-        Ok(found) => judge(signal, found.first()),
+/// Describes the instance of a signal, together with those of others.
+pub(super) async fn look(observer: &Observer, signal: &Signal) -> Look {
+    match observer.instance(&signal.instance).await {
+        Ok(found) => judge(signal, found.as_ref()),
         Err(error) => Look::Failed { because: error.to_string() },
     }
 }

@@ -36,7 +36,7 @@ use perennial_workflows::model::installation::Place;
 use perennial_workflows::model::signal::{News, Signal, Source};
 use perennial_workflows::model::text::clip;
 use perennial_workflows::step::wake_hint::WakeHint;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::confirm::{self, Look};
@@ -46,6 +46,7 @@ use super::inbox_queue::InboxQueue;
 use super::lookup::node_of;
 use super::message::{self, Entry};
 use crate::capacity::refusals::CapacityRefusals;
+use crate::cloud::observer::Observer;
 use crate::port::Cloud;
 
 /// How long an event about an unknown instance waits before it counts as foreign. The first state
@@ -96,6 +97,16 @@ const TROUBLE_TOLD: u32 = 2;
 const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
 
+/// How many messages are in hand at once. A zone that is lost sends hundreds of events, each of which waits
+/// for a look that they share; and a warning must not wait behind all of them.
+const IN_HAND_MAX: usize = 100;
+
+fn look_at_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        warn!(%error, "BUG: the reading of a message panicked; it will come again");
+    }
+}
+
 /// Finds the queue an answer is to be sent to.
 pub trait ReplyTo: Send + Sync + 'static {
     /// The queue of this name or URL, or why there is none.
@@ -124,6 +135,7 @@ pub struct Ingest {
     replies: Arc<dyn ReplyTo>,
     refusals: Arc<CapacityRefusals>,
     cloud: Arc<dyn Cloud>,
+    observer: Observer,
     counter: Counter,
     /// The journal cannot be written: said once.
     is_held: AtomicBool,
@@ -186,6 +198,7 @@ impl Ingest {
     ) -> Self {
         let (counter, is_held) = (Counter::default(), AtomicBool::new(false));
         let (given_up, is_left) = (GivenUp::default(), AtomicBool::new(false));
+        let observer = Observer::new(Arc::clone(&cloud), engine.clock().clone());
         Self {
             engine,
             queue,
@@ -194,6 +207,7 @@ impl Ingest {
             replies,
             refusals,
             cloud,
+            observer,
             counter,
             is_held,
             given_up,
@@ -205,7 +219,9 @@ impl Ingest {
     pub async fn run(self, shutdown: Shutdown) {
         let this = Arc::new(self);
         let mut trouble = 0;
+        let mut taken = JoinSet::new();
         while !shutdown.is_asked() {
+            this.make_room(&mut taken, &shutdown).await;
             let received = tokio::select! {
                 biased;
                 () = shutdown.asked() => break,
@@ -221,7 +237,10 @@ impl Ingest {
                         );
                     }
                     trouble = 0;
-                    this.take_all(deliveries, &shutdown).await;
+                    for delivery in deliveries {
+                        let (this, shutdown) = (Arc::clone(&this), shutdown.clone());
+                        taken.spawn(async move { this.take(&delivery, &shutdown).await });
+                    }
                     this.count(false).await;
                 }
                 Err(error) => {
@@ -239,24 +258,28 @@ impl Ingest {
                 }
             }
         }
+        // Nothing is dropped by a shutdown.
+        while let Some(ended) = taken.join_next().await {
+            look_at_panic(ended);
+        }
         this.count(true).await;
     }
 
-    /// Takes the messages of one receive. The next one waits for them: nothing is dropped by a shutdown, and
-    /// nothing more is received while the journal cannot be written.
-    async fn take_all(self: &Arc<Self>, deliveries: Vec<Delivery>, shutdown: &Shutdown) {
-        let mut taken = JoinSet::new();
-        for delivery in deliveries {
-            let (this, shutdown) = (Arc::clone(self), shutdown.clone());
-            taken.spawn(async move { this.take(&delivery, &shutdown).await });
+    /// Waits until there is room for the messages of another receive. While the journal cannot be written
+    /// there is none: what was received is written first.
+    async fn make_room(&self, taken: &mut JoinSet<()>, shutdown: &Shutdown) {
+        while let Some(ended) = taken.try_join_next() {
+            look_at_panic(ended);
         }
-        while let Some(ended) = taken.join_next().await {
-            if let Err(error) = ended {
-                warn!(%error, "BUG: the reading of a message panicked; it will come again");
+        while taken.len() > IN_HAND_MAX - BATCH_MESSAGES_MAX || self.is_held.load(Ordering::Relaxed) {
+            if let Some(ended) = taken.join_next().await {
+                look_at_panic(ended);
+            } else if self.is_held.swap(false, Ordering::Relaxed) && !shutdown.is_asked() {
+                info!(
+                    queue = self.inbox_queue.name(),
+                    "the journal can be written again; messages are received"
+                );
             }
-        }
-        if self.is_held.swap(false, Ordering::Relaxed) && !shutdown.is_asked() {
-            info!(queue = self.inbox_queue.name(), "the journal can be written again; messages are received");
         }
     }
 
@@ -475,7 +498,7 @@ impl Ingest {
             return Ok(Ok(Content::Signal(signal.clone())));
         }
         let last = delivery.receive_count >= CONFIRM_RECEIVES;
-        match confirm::look(self.cloud.as_ref(), signal).await {
+        match confirm::look(&self.observer, signal).await {
             Look::Agrees(seen) => Ok(Ok(Content::Signal(seen))),
             Look::Contradicts { .. } if !last => Ok(Err(CONFIRM_AGAIN)),
             Look::Contradicts { state } => noted(format!("{signal}, but EC2 shows it {state}")),

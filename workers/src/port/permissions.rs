@@ -283,15 +283,15 @@ mod tests {
         called.map(|(_, action)| format!("sqs:{action}")).collect()
     }
 
-    /// The calls of the port that some code here makes, by the table of the budgets (which has one line a
+    /// The calls of the port that some code here makes, by the table of the planner (which has one line a
     /// method: `Action: fn method(…)`).
     fn is_called(action: &str) -> bool {
-        let budget = source("src/cloud/budget.rs");
-        let methods: Vec<&str> = budget
+        let planner = source("src/cloud/planner.rs");
+        let methods: Vec<&str> = planner
             .lines()
             .filter_map(|line| line.trim().strip_prefix(&format!("{action}: fn "))?.split('(').next())
             .collect();
-        assert!(!methods.is_empty(), "{action} has no line in the table of budgets");
+        assert!(!methods.is_empty(), "{action} has no line in the table of the planner");
         let mut files = Vec::new();
         for directory in ["src/steps", "src/ingest", "src/periodic", "src/cloud"] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
@@ -299,7 +299,7 @@ mod tests {
         }
         let own = ["preflight.rs", "standing.rs", "adoption.rs"];
         files.extend(own.map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name)));
-        files.retain(|path| path.is_file() && !path.ends_with("budget.rs"));
+        files.retain(|path| path.is_file() && !path.ends_with("planner.rs"));
         let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
         methods.iter().any(|method| text.contains(&format!(".{method}(")))
     }

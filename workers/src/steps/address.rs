@@ -39,6 +39,9 @@ pub(super) async fn move_to(
     };
     match held {
         Some(address) => settled(Evidence::Moved { address }),
+        None if pass.is_on_its_way() => {
+            not_yet(LOOK_AGAIN, format!("the address is to be seen on {interface}"))
+        }
         None => {
             let mut taking = Taking::Unheld;
             let mut is_going = false;
@@ -61,6 +64,7 @@ pub(super) async fn move_to(
             match tools.cloud.assign_private_ip(interface, address, taking).await {
                 Ok(()) => {
                     pass.note_made();
+                    pass.note_act();
                     not_yet(LOOK_SOON, format!("the address is to be seen on {interface}"))
                 }
                 Err(error) if address.is_none() && pass.may_have_worked(&error) => {
@@ -125,8 +129,14 @@ pub(super) async fn associate(
         }
         taking = Taking::FromOwn;
     }
+    if pass.is_on_its_way() {
+        return not_yet(LOOK_SOON, format!("{} is to lead to {interface}", view.public_ip));
+    }
     match tools.cloud.associate_address(allocation, interface, private_ip, taking).await {
-        Ok(()) => not_yet(LOOK_SOON, format!("{} is to lead to {interface}", view.public_ip)),
+        Ok(()) => {
+            pass.note_act();
+            not_yet(LOOK_SOON, format!("{} is to lead to {interface}", view.public_ip))
+        }
         // The private address has just come: the interface shows it before the rest of EC2 knows it.
         Err(error) if error.class == Class::Person && !pass.is_missing_for(DOUBT) => {
             not_yet(LOOK_AGAIN, error.to_string())

@@ -14,7 +14,7 @@ use super::pass::{
     Answer, LOOK_AGAIN, LOOK_ALONE, Pass, SECOND_READ, force_again_ms, may_work, not_shown, not_yet, settled,
 };
 use crate::capacity::pool::PoolKey;
-use crate::port::error::{Class, CloudError};
+use crate::port::error::{Action, Class, CloudError};
 use crate::port::{InstanceView, LaunchNetwork, LaunchRequest, RootOverride, Select};
 
 /// How long an instance may be `shutting-down` before it is terminated by force. A metal instance took over
@@ -128,6 +128,20 @@ async fn shuts_down(pass: &mut Pass<'_>, instance: &InstanceId) -> Answer {
 /// first.
 pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     let cloud = pass.tools.cloud.as_ref();
+    let is_first = !pass.memory.creation().tried && !pass.may_be_anothers() && !pass.outdated;
+    let _held = if is_first {
+        match not_asked(pass, launch).await {
+            Ok(None) => {}
+            Ok(Some(because)) => return settled(Evidence::NotAsked { because }),
+            Err(result) => return Ok(result),
+        }
+        match pass.ahead(Action::RunInstances) {
+            Ok(held) => held,
+            Err(because) => return Ok(StepResult::Hindered { again_in: LOOK_ALONE, because }),
+        }
+    } else {
+        None
+    };
     let claim = Claim::of(pass, &launch.tags).with_token(&launch.client_token);
     let mine = made_by::<InstanceView>(pass, &claim).await?;
     if let Some(view) = mine.iter().find(|view| !view.state.is_over()).or_else(|| mine.first()) {
@@ -144,11 +158,6 @@ pub(super) async fn launch(pass: &mut Pass<'_>, launch: &Launch) -> Answer {
     // Every call so far was refused without effect: another request takes its place.
     if pass.outdated && pass.was_surely_not_asked() {
         return settled(Evidence::Outdated);
-    }
-    match not_asked(pass, launch).await {
-        Ok(None) => {}
-        Ok(Some(because)) => return settled(Evidence::NotAsked { because }),
-        Err(result) => return Ok(result),
     }
     let (request, pool) = (launch_request(launch), PoolKey::of_launch(launch));
     let launched = cloud.run_instance(&request).await;

@@ -78,6 +78,10 @@ pub(super) struct Memory {
     pub(super) late_by: Duration,
     /// When this process first looked, or an answer was unclear, in monotonic milliseconds.
     pub(super) first_look_ms: u64,
+    /// When it began to wait for its turn at a call, in monotonic milliseconds.
+    pub(super) queued_ms: Option<u64>,
+    /// When its act was carried out last, in monotonic milliseconds.
+    pub(super) acted_ms: Option<u64>,
     /// Failed calls in a row.
     pub(super) failures: u32,
     /// What the last failed call said, for people.
@@ -225,6 +229,8 @@ impl Memory {
         Self {
             late_by,
             first_look_ms: now_ms,
+            queued_ms: None,
+            acted_ms: None,
             failures: 0,
             trouble: None,
             object: Missed::default(),
@@ -233,6 +239,13 @@ impl Memory {
             answers: BTreeSet::new(),
             told: BTreeSet::new(),
             by_step: ByStep::Nothing,
+        }
+    }
+
+    /// The step has waited for its turn: in that time it has not looked.
+    pub(super) const fn turn_has_come(&mut self, now_ms: u64) {
+        if let Some(queued_ms) = self.queued_ms.take() {
+            self.first_look_ms = self.first_look_ms.saturating_add(now_ms.saturating_sub(queued_ms));
         }
     }
 

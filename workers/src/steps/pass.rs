@@ -19,6 +19,7 @@ use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::observer::Observer;
+use crate::cloud::planner::{Held, Planner};
 use crate::port::error::{Action, Class, CloudError, Disposition, Effect};
 use crate::port::{Cloud, InstanceView};
 use crate::standing::{NOTHING_VISIBLE, Standing, StandingError};
@@ -44,6 +45,10 @@ pub(super) const LOOK_LONGEST: Duration = Duration::from_secs(5);
 
 /// After a call that should show its effect at once.
 pub(super) const LOOK_SOON: Duration = Duration::from_millis(250);
+
+/// An act whose effect is seen only after a while is not repeated before this long: each repeat costs a
+/// token of the account. Addresses were seen to take three seconds.
+const SHOWS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Between the two reads before a destructive or fencing decision (DESIGN, decision 6).
 pub(super) const SECOND_READ: Duration = Duration::from_secs(1);
@@ -93,6 +98,7 @@ pub(super) type Answer = Result<StepResult<Evidence>, CloudError>;
 /// What every pass works with.
 pub(super) struct Tools {
     pub(super) cloud: Arc<dyn Cloud>,
+    pub(super) planner: Arc<Planner>,
     pub(super) observer: Observer,
     pub(super) clock: Clock,
     pub(super) refusals: Arc<CapacityRefusals>,
@@ -395,6 +401,26 @@ impl Pass<'_> {
         let started_ms = self.tools.started_ms();
         !self.memory.is_answer(volume.as_str())
             && created_at_ms.is_none_or(|created_at_ms| created_at_ms < started_ms)
+    }
+
+    /// Holds the tokens of a call for this pass before it looks, so that it looks when it may act; or lets the
+    /// step wait for its turn. For a call that is scarce, after looks that no other step shares.
+    ///
+    /// # Errors
+    /// What it waits for: the pass is to end [`StepResult::Hindered`].
+    pub(super) fn ahead(&self, action: Action) -> Result<Option<Held>, String> {
+        self.tools.planner.ahead(action)
+    }
+
+    /// Whether the step's act was carried out a moment ago, and its effect is on its way.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        let past = |acted_ms| Duration::from_millis(self.now_ms().saturating_sub(acted_ms));
+        self.memory.acted_ms.is_some_and(|acted_ms| past(acted_ms) < SHOWS_WITHIN)
+    }
+
+    /// Notes that the step's act was carried out.
+    pub(super) fn note_act(&mut self) {
+        self.memory.acted_ms = Some(self.now_ms());
     }
 
     /// Notes that a look found the object.

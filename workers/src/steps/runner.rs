@@ -24,7 +24,9 @@ use super::{
 use crate::capacity::on_demand::OnDemandBudget;
 use crate::capacity::refusals::CapacityRefusals;
 use crate::cloud::catalogue::Catalogue;
+use crate::cloud::line::Urgency;
 use crate::cloud::observer::Observer;
+use crate::cloud::planner::{self, Planner};
 use crate::port::Cloud;
 use crate::standing::{Held, Standing, StandingError};
 
@@ -35,18 +37,20 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// A runner over a cloud, which should be [`Budgeted`](crate::cloud::budget::Budgeted).
+    /// A runner over the cloud that the planner stands before.
     pub(crate) fn new(
-        cloud: Arc<dyn Cloud>,
+        planner: Arc<Planner>,
         clock: Clock,
         refusals: Arc<CapacityRefusals>,
         on_demand: OnDemandBudget,
         standing: Standing,
     ) -> Self {
+        let cloud: Arc<dyn Cloud> = Arc::clone(&planner) as Arc<dyn Cloud>;
         let observer = Observer::new(Arc::clone(&cloud), clock.clone());
         let catalogue = Catalogue::new(Arc::clone(&cloud), clock.clone());
         let began_ms = clock.monotonic_ms();
-        let tools = Tools { cloud, observer, clock, refusals, on_demand, catalogue, standing, began_ms };
+        let tools =
+            Tools { cloud, planner, observer, clock, refusals, on_demand, catalogue, standing, began_ms };
         Self { tools, memories: Mutex::default() }
     }
 
@@ -74,16 +78,21 @@ impl StepRunner<Perennial> for Runner {
             tries,
             outdated: step.outdated,
         };
-        let result = match admitted(&mut pass, &step.intent).await {
-            Ok(result) => {
-                pass.memory.failures = 0;
-                result
-            }
-            Err(error) => pass.trouble(&error),
-        };
-        let result = pass.doubted(result).await;
+        let urgency = Urgency::of_step(step.priority, step.wanted_by_ms, began_ms);
+        let failures = pass.memory.failures;
+        let looked = looked(&mut pass, &step.intent);
+        let (result, turn) = planner::seated((workflow, step.token), urgency, Box::pin(looked)).await;
         let now_ms = pass.now_ms();
         match result {
+            StepResult::NotYet { .. } | StepResult::Hindered { .. } | StepResult::Queued(_)
+                if let Some(turn) = turn =>
+            {
+                pass.memory.failures = failures;
+                pass.memory.queued_ms = Some(now_ms);
+                self.memories().keep(key, pass.memory, now_ms);
+                StepResult::Queued(turn)
+            }
+            StepResult::Queued(turn) => StepResult::Queued(turn),
             StepResult::NotYet { again_in, because } => {
                 let again_in = again_in.max((pass.looked_for() / LOOK_SHARE).min(LOOK_LONGEST));
                 self.memories().keep(key, pass.memory, now_ms);
@@ -99,6 +108,20 @@ impl StepRunner<Perennial> for Runner {
             }
         }
     }
+}
+
+/// One look, and what it comes to.
+async fn looked(pass: &mut Pass<'_>, intent: &Intent) -> StepResult<Evidence> {
+    let now_ms = pass.now_ms();
+    pass.memory.turn_has_come(now_ms);
+    let result = match admitted(pass, intent).await {
+        Ok(result) => {
+            pass.memory.failures = 0;
+            result
+        }
+        Err(error) => pass.trouble(&error),
+    };
+    pass.doubted(result).await
 }
 
 /// A step is carried out when the journal knows the world of its node.

@@ -44,7 +44,7 @@ pub(super) async fn survey(pass: &mut Pass<'_>, question: &Question) -> Answer {
             StepResult::NotYet { again_in, because } | StepResult::Hindered { again_in, because } => {
                 StepResult::NotYet { again_in: again_in.min(left), because }
             }
-            settled @ StepResult::Settled(_) => settled,
+            other @ (StepResult::Settled(_) | StepResult::Queued(_)) => other,
         }),
         answer => answer,
     }

@@ -143,7 +143,10 @@ pub(super) async fn take(
                     size_gib: view.size_gib,
                     traits: Some(Found { named: true, ..view.as_found() }),
                 }),
-                result @ (StepResult::NotYet { .. } | StepResult::Hindered { .. }) => Ok(result),
+                result
+                @ (StepResult::NotYet { .. } | StepResult::Hindered { .. } | StepResult::Queued(_)) => {
+                    Ok(result)
+                }
             }
         }
         VolumeState::Available | VolumeState::InUse => not_yet(LOOK_AGAIN, format!("{volume} is not free")),

@@ -702,7 +702,9 @@ impl BackupCatalog {
             outdated: open.outdated,
             budget_ms: open.budget_ms,
             optional: open.optional,
+            only_in_time: open.only_in_time,
             priority: open.priority,
+            wanted_by_ms: open.wanted_by_ms,
         });
         open.collect()
     }

@@ -17,6 +17,7 @@ use crate::model::name::NodeName;
 use crate::model::operation_id::OperationId;
 use crate::operation::state::Operation;
 use crate::rules::final_snapshot::Finals;
+use crate::rules::urgency;
 use crate::spec::backup::KEEP_DEFAULT;
 use crate::step::backup::{BackupEvidence, BackupIntent};
 use crate::step::evidence::Evidence;
@@ -154,9 +155,8 @@ impl Workflow for BackupCatalog {
         true
     }
 
-    fn priority(_: &StepRecord<BackupStep, BackupIntent>) -> i32 {
-        // After whatever an interruption needs.
-        10
+    fn priority(_: &Self, _: &StepRecord<BackupStep, BackupIntent>) -> i32 {
+        urgency::BACKS_UP
     }
 
     fn under_way(state: &Self) -> impl Iterator<Item = (Token, &StepRecord<BackupStep, BackupIntent>)> {

@@ -14,7 +14,7 @@ use crate::model::volume::Slot;
 use crate::operation::event::{OperationEvent, SpecChange};
 use crate::operation::facts::Granted;
 use crate::operation::state::{Operation, Status};
-use crate::rules::{address_pool, capacity};
+use crate::rules::{address_pool, capacity, urgency};
 use crate::spec::node::NodeSpec;
 use crate::step::evidence::Evidence;
 use crate::step::intent::Intent;
@@ -160,8 +160,16 @@ impl Workflow for Operation {
         }
     }
 
-    fn priority(_: &StepRecord<StepName, Intent>) -> i32 {
-        0
+    fn priority(state: &Self, record: &StepRecord<StepName, Intent>) -> i32 {
+        urgency::of(state, &record.intent)
+    }
+
+    fn wanted_by_ms(state: &Self) -> Option<u64> {
+        urgency::wanted_by_ms(state)
+    }
+
+    fn is_only_in_time(record: &StepRecord<StepName, Intent>) -> bool {
+        record.intent.as_step().is_only_good_in_time()
     }
 
     fn is_optional(state: &Self, record: &StepRecord<StepName, Intent>) -> bool {
