@@ -21,9 +21,10 @@ use perennial_store::{Options, SqliteJournal};
 use perennial_workflows::aggregate::node::NodeEvent;
 use perennial_workflows::domain::Perennial;
 use perennial_workflows::domain::states::Event;
+use perennial_workflows::model::aws::InstanceId;
 use perennial_workflows::model::name::NodeName;
 use perennial_workflows::model::operation_id::{OperationId, OperationKind, Outcome, node_stream};
-use perennial_workflows::model::resources::Resources;
+use perennial_workflows::model::resources::{Carrier, Resources};
 use perennial_workflows::model::signal::Cause;
 use perennial_workflows::operation::event::{OperationEvent, Order};
 use perennial_workflows::step::evidence::Evidence;
@@ -136,10 +137,14 @@ impl Script {
 
     /// The step waits for this.
     fn waits(self, after_ms: u64, name: &str, because: &str) -> Self {
+        self.held_up(after_ms, name, (because, false))
+    }
+
+    /// The step waits for this, which passes by itself or not.
+    fn held_up(self, after_ms: u64, name: &str, (because, hindered): (&str, bool)) -> Self {
         let (token, _) = self.intended(name);
         let because = because.to_owned();
-        let event =
-            OperationEvent::StepWaits { token, step: step(name), because, hindered: false, looks: 40 };
+        let event = OperationEvent::StepWaits { token, step: step(name), because, hindered, looks: 40 };
         self.step(after_ms, event)
     }
 
@@ -315,6 +320,14 @@ async fn fencing() {
 }
 
 #[tokio::test]
+async fn refused_for_who_asks() {
+    let refused = "TerminateInstances was answered with UnauthorizedOperation: You are not authorized to perform this \
+                   operation.";
+    let script = Script::until(131).held_up(400_000, "fence:i-0130f66dc256bdb83", (refused, true));
+    script.check("refused", Server::Runs, 20_000).await;
+}
+
+#[tokio::test]
 async fn adopting_the_root() {
     Script::until(164).check("adopting-the-root", Server::Runs, 9_000).await;
 }
@@ -388,6 +401,25 @@ async fn a_node_whose_journal_is_behind_the_world() {
     };
     script().check("behind", Server::Runs, 240_000).await;
     script().check("behind-no-server", Server::Absent, 240_000).await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_adopted() {
+    let before = Script::until(96).order().before;
+    let carrier = before
+        .carrier
+        .clone()
+        .map(|carrier| Carrier { instance: InstanceId::parse("i-00a948e045bd47d23").unwrap(), ..carrier });
+    let adopted = NodeEvent::Adopted {
+        generation: 2,
+        operations: 2,
+        resources: Resources { carrier, ..before },
+        requested_by: "anna".to_owned(),
+    };
+    let newer = vec!["i-00a948e045bd47d23 (instance, running): its tags say generation 2".to_owned()];
+    let script = Script::until(83).then(86_400_000, Event::Node(NodeEvent::FellBehind { newer }));
+    let script = script.then(600_000, Event::Node(adopted));
+    script.check("adopted", Server::Runs, 120_000).await;
 }
 
 #[tokio::test]

@@ -253,6 +253,10 @@ async fn troubles(views: &Views, now_ms: u64, report: &mut DoctorReport) -> usiz
 /// over by then, and few steps of it take a minute.
 const OVERDUE_MS: u64 = 5 * 60_000;
 
+/// What to do about a refusal that passes by itself, or never.
+const PASSES: &str =
+    "it goes on when that passes; if it lasts, see to credentials, permissions and quotas (below)";
+
 /// What is wrong with a node that a workflow holds.
 fn trouble_of(check: &str, line: &NodeLine, open: &Progress, now_ms: u64, report: &mut DoctorReport) {
     let workflow = &open.workflow;
@@ -272,12 +276,14 @@ fn trouble_of(check: &str, line: &NodeLine, open: &Progress, now_ms: u64, report
         let Some(waits) = &step.waits else { continue };
         let found = format!("{down}{workflow} waits at {}: {}", step.step, waits.because);
         let lasts_ms = now_ms.saturating_sub(step.since_ms.max(step.not_before_ms));
-        if waits.by_itself {
-            report.warn(check, found, "it goes on by itself");
-        } else if line.down.is_some() && lasts_ms > OVERDUE_MS.max(2 * step.typical_ms) {
-            report.fail(check, found, &to_do(&open.advice));
+        let to_do = match waits.by_itself {
+            true => PASSES.to_owned(),
+            false => to_do(&open.advice),
+        };
+        if line.down.is_some() && lasts_ms > OVERDUE_MS.max(2 * step.typical_ms) {
+            report.fail(check, found, &to_do);
         } else {
-            report.warn(check, found, &to_do(&open.advice));
+            report.warn(check, found, &to_do);
         }
     }
 }

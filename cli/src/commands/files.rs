@@ -1,6 +1,6 @@
-//! Files that people write: YAML or JSON, checked as strictly as a message is (`strict`). Every mistake is told
-//! at once, each with the line that it is in and, where a name was meant that is nearly the same, with that
-//! name.
+//! Files that people write: YAML or JSON, checked as strictly as a message is (`strict`). Every mistake is
+//! told at once, each with the line that it is in and, where a name was meant that is nearly the same, with
+//! that name.
 
 mod form;
 mod yaml;

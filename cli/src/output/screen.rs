@@ -125,6 +125,10 @@ fn why(view: &NodeView, now_ms: u64) -> Option<String> {
     if !view.newer.is_empty() {
         return Some(format!("the account has what this journal cannot know: {}", view.newer.join("; ")));
     }
+    if let Some(adopted) = view.adopted.as_ref().filter(|_| view.open.is_none()) {
+        let at = moment(adopted.at_ms, now_ms);
+        return Some(format!("adopted as the account showed it, by {}, {at}", adopted.requested_by));
+    }
     if let Some(paused) = view.paused_by.as_ref().filter(|_| view.condition == Condition::Paused) {
         return Some(format!("{} (pause): {}", paused.workflow, paused.cause));
     }

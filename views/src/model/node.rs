@@ -219,6 +219,9 @@ pub struct NodeView {
     /// The last workflow that has brought it onto an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
+    /// When it was last adopted as the account showed it, unless a workflow has moved it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// The workflow that has paused it, if it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_by: Option<PausedBy>,
@@ -256,6 +259,15 @@ pub struct LastMove {
     pub outage_ms: Option<u64>,
     /// Whether something of its volumes was lost.
     pub lost: bool,
+}
+
+/// The adoption of a node as the account showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Adopted {
+    /// When.
+    pub at_ms: u64,
+    /// By whom.
+    pub requested_by: String,
 }
 
 /// The workflow that has paused a node.
@@ -326,6 +338,10 @@ impl NodeView {
             open,
             server: None,
             last_move: None,
+            adopted: node.adopted.as_ref().map(|(at_ms, by)| {
+                let (at_ms, requested_by) = (*at_ms, by.clone());
+                Adopted { at_ms, requested_by }
+            }),
             paused_by: None,
             down,
             newer: node.newer.clone(),

@@ -370,6 +370,9 @@ fn advice(operation: &Operation, stuck: Option<&StuckStep>, capacity: Option<&Ca
     let hindered = |record: &&StepRecord| {
         record.outcome.is_none() && record.waits.as_ref().is_some_and(|waits| !waits.hindered)
     };
+    let is_refused = |record: &StepRecord| {
+        record.outcome.is_none() && record.waits.as_ref().is_some_and(|waits| waits.hindered)
+    };
     match operation.steps.values().find(hindered) {
         _ if capacity.is_some() => Advice {
             needed: false,
@@ -386,6 +389,13 @@ fn advice(operation: &Operation, stuck: Option<&StuckStep>, capacity: Option<&Ca
             let look = look.unwrap_or_else(|| format!("perennial workflow show {id}"));
             Advice { needed: false, text, commands: vec![look] }
         }
+        None if operation.steps.values().any(is_refused) => Advice {
+            needed: false,
+            text:
+                "nothing, if that passes by itself; if it lasts, see to credentials, permissions and quotas"
+                    .to_owned(),
+            commands: vec!["perennial doctor".to_owned()],
+        },
         None => {
             Advice { needed: false, text: "nothing; it goes on by itself".to_owned(), commands: Vec::new() }
         }

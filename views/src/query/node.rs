@@ -63,7 +63,9 @@ impl Views {
             Condition::Paused => self.newest(name, node.operations, PausedBy::new).await?,
             _ => None,
         };
-        Ok(NodeView { last_move, paused_by, ..view })
+        let moved_ms = last_move.as_ref().map_or(0, |last| last.ended_at_ms);
+        let adopted = view.adopted.clone().filter(|adopted| adopted.at_ms > moved_ms);
+        Ok(NodeView { last_move, paused_by, adopted, ..view })
     }
 
     /// What is looked for in the newest workflow of a node that has it, among the last ones.

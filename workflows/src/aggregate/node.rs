@@ -222,6 +222,8 @@ pub struct Node {
     pub root_began: Option<Box<RootBegan>>,
     /// The file that its last instance was launched by.
     pub good: Option<Box<NodeSpec>>,
+    /// When it was last adopted as the account showed it, and by whom.
+    pub adopted: Option<(u64, String)>,
 }
 
 /// Where the content of a node's root begins: the root was new, or was restored from a backup.
@@ -348,7 +350,8 @@ impl Node {
                 self.newer.clear();
                 Ok(())
             }
-            NodeEvent::Adopted { generation, operations, resources, .. } => {
+            NodeEvent::Adopted { generation, operations, resources, requested_by } => {
+                self.adopted = Some((at_ms, requested_by.clone()));
                 self.on_adopted(*generation, *operations, resources, at_ms)
             }
             NodeEvent::BackupsReconciled {} => {
