@@ -1,7 +1,8 @@
 //! What an account may do in a region: calls for each second, and how much may exist.
 //!
-//! *Requests:* token buckets as published (EC2 Developer Guide, request throttling; `ec2-semantics` §2.1): one
-//! for the calls of each action, and one for the instances that launches, starts, stops and terminations name.
+//! *Requests:* token buckets as published (EC2 Developer Guide, request throttling; `ec2-semantics` §2.1):
+//! one for the calls of each action, and one for the instances that launches, starts, stops and terminations
+//! name.
 //! A call that fails either is refused with RequestLimitExceeded. Whether mutating actions share a bucket is
 //! not known (the guide says no, the EBS CSI driver's source says yes), so it is a setting:
 //! [`RequestQuotas`](super::settings::RequestQuotas).

@@ -4,6 +4,7 @@
 
 mod critical_path;
 mod lab;
+mod mass;
 mod nodes;
 mod outsiders;
 mod sweep;

@@ -176,14 +176,14 @@ async fn while_the_journal_cannot_be_written_nothing_is_received_and_nothing_die
     lab.is_full.store(true, Ordering::SeqCst);
     let time = now(&lab);
     tell(&lab, warning("important", &old, &time).to_string()).await;
-    for number in 0..40 {
+    for number in 0..140 {
         let body = submission(&format!("s-{number}"), "node.backup", "db-1", json!({})).to_string();
         lab.submissions.send(vec![Outgoing::now(body)]).await.unwrap();
     }
     // Far longer than a queue lets messages come again.
     lab.clock.sleep(Duration::from_secs(3 * 3_600)).await;
     let depth = lab.submissions.depth().await.unwrap();
-    assert_eq!((depth.dead, depth.in_flight), (0, 10), "one receive is held, the others wait: {depth:?}");
+    assert_eq!((depth.dead, depth.in_flight), (0, 100), "a hundred are held, the others wait: {depth:?}");
     assert_eq!(lab.interruptions.depth().await.unwrap().dead, 0);
     lab.is_full.store(false, Ordering::SeqCst);
     lab.clock.sleep(Duration::from_secs(600)).await;
@@ -197,7 +197,7 @@ async fn while_the_journal_cannot_be_written_nothing_is_received_and_nothing_die
     let answered = answered.iter().filter(|(stream, event)| {
         stream.starts_with("inbox/submissions/s-") && matches!(event, InboxEvent::Answered { .. })
     });
-    assert_eq!(answered.count(), 40);
+    assert_eq!(answered.count(), 140);
 }
 
 /// What names an instance of ours rings, in whatever form: a look decides.

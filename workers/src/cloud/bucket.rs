@@ -2,7 +2,7 @@
 //!
 //! It starts from what EC2 publishes. A refusal halves its refill, once for all calls that were under way;
 //! success lets it grow back within a minute. While calls wait for it, it grows on beyond what is published,
-//! because accounts have raised quotas: the first refusal there takes it back, and it stays there for a while.
+//! because accounts have raised quotas: the first refusal there takes it back, where it stays for a while.
 
 use std::time::Duration;
 

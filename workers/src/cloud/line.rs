@@ -3,8 +3,8 @@
 //! Pure but for the channel by which a waiter is told: time is an argument.
 //!
 //! # Order
-//! The smallest [`Urgency`] is served first. Every [`FAIR_EVERY`]th token of an action goes to the step that
-//! was intended first, so endless urgent work keeps nothing out: with `n` calls of steps that are older before
+//! The smallest [`Urgency`] is served first. Every [`FAIR_EVERY`]th token of an action goes to the step
+//! that was intended first, so endless urgent work keeps nothing out: with `n` calls of older steps before
 //! it, a call is served within `FAIR_EVERY * (n + 1)` tokens.
 //!
 //! # Guarantees

@@ -5,8 +5,8 @@
 //!   before the message is deleted. A crash in between finds the inbox entry answered and only deletes.
 //! - Every message has a disposition ([`Disposition`]); none stops the loop. What cannot be read goes to the
 //!   dead-letter queue with its reason.
-//! - While the journal cannot be written nothing is received, and what was received is held until it can:
-//!   a full disk must not bring messages into the dead-letter queue.
+//! - While the journal cannot be written nothing more is received, and what was received (at most a hundred
+//!   messages) is held until it can: a full disk must not bring messages into the dead-letter queue.
 //! - A key names one content: the same id with another content is answered with a refusal, and an event whose
 //!   id stands for another event has an entry of its own.
 //! - What nothing comes of (events about instances that are none of ours, of kinds that are not known) is
@@ -98,7 +98,8 @@ const TROUBLE: Intervals =
     Intervals { first: Duration::from_millis(200), longest: Duration::from_secs(10), jitter: 0.0 };
 
 /// How many messages are in hand at once. A zone that is lost sends hundreds of events, each of which waits
-/// for a look that they share; and a warning must not wait behind all of them.
+/// for a look that they share; and a warning must not wait behind all of them. So many are held while the
+/// journal cannot be written.
 const IN_HAND_MAX: usize = 100;
 
 fn look_at_panic(ended: Result<(), JoinError>) {

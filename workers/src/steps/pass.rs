@@ -403,8 +403,8 @@ impl Pass<'_> {
             && created_at_ms.is_none_or(|created_at_ms| created_at_ms < started_ms)
     }
 
-    /// Holds the tokens of a call for this pass before it looks, so that it looks when it may act; or lets the
-    /// step wait for its turn. For a call that is scarce, after looks that no other step shares.
+    /// Holds the tokens of a call for this pass before it looks, so that it looks when it may act; or lets
+    /// the step wait for its turn. For a scarce call after looks that no other step shares.
     ///
     /// # Errors
     /// What it waits for: the pass is to end [`StepResult::Hindered`].
