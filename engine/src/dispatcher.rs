@@ -731,7 +731,6 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
     let mut listed = None;
     // What the step has waited for in turn, and not used yet.
     let mut held: Option<Box<dyn Turn>> = None;
-    let mut turns = 0;
     loop {
         let step = match open_step(shared, bell, &mut trouble).await {
             Ok(step) => step,
@@ -771,9 +770,7 @@ async fn carry_out<D: Domain, R: StepRunner<D>>(hand: &InHand<D, R>) -> Answer {
             }
             Next::Turn(mut turn) => {
                 let listed = listed.get_or_insert_with(|| shared.engine.sleepers().list(bell, &step.intent));
-                turns += 1;
-                let counts = step.only_in_time || (step.optional && turns > 1);
-                let waited = await_turn(hand, &step, turn.as_mut(), listed, tries, counts).await;
+                let waited = await_turn(hand, &step, turn.as_mut(), listed, tries).await;
                 held.replace(turn);
                 match waited {
                     Waited::Look => continue,
@@ -848,24 +845,22 @@ enum Waited<C> {
     Expired(C),
 }
 
-/// Waits for a step's turn, without a slot. `counts`: the wait is of the step's budget. It is for a step that
-/// is only good in time, and for one that the workflow goes on without, once its turn has come in vain.
+/// Waits for a step's turn, without a slot.
 async fn await_turn<D: Domain, R: StepRunner<D>>(
     hand: &InHand<D, R>,
     step: &OpenStep<D::Intent>,
     turn: &mut dyn Turn,
     listed: &Listed<D::Intent>,
     looks: u32,
-    counts: bool,
 ) -> Waited<D::Command> {
     let (shared, bell) = (hand.shared.as_ref(), &hand.bell);
     let clock = shared.engine.clock();
     let Some(_asleep) = hand.fall_asleep() else { return Waited::Ended(Answer::PUT_DOWN) };
-    let again_in = if counts { TURN_WATCHED_EVERY } else { TURN_TOLD_EVERY };
+    let again_in = if step.only_in_time { TURN_WATCHED_EVERY } else { TURN_TOLD_EVERY };
     let mut trouble = 0;
     loop {
         let because = turn.because();
-        if counts {
+        if step.only_in_time {
             if let Some(command) = is_over(shared, bell, step, again_in, &because) {
                 return Waited::Expired(command);
             }
