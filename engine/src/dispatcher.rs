@@ -35,7 +35,8 @@
 //!
 //! # What waits for its turn
 //! What is given out in turn, such as the calls that an account may make in a second, is waited for in a line
-//! of its own ([`Turn`]). A step in such a line sleeps: it holds no slot, and none of its patience is spent.
+//! of its own ([`Turn`]). A step in such a line sleeps: it holds no slot, and none of its patience is spent
+//! (but of one that is only good in time, and of one that is optional and was refused before).
 //! When its turn comes it looks anew, and finds what it waited for held for it. It leaves the line when it is
 //! over, withdrawn or put down, and when a hint wakes it.
 //!
@@ -97,7 +98,7 @@ const TROUBLE: Intervals =
 /// Between two words about a step that waits for its turn.
 const TURN_TOLD_EVERY: Duration = Duration::from_secs(15);
 
-/// Between two looks at the budget of one that is only good in time.
+/// Between two looks at the budget of one whose time counts.
 const TURN_WATCHED_EVERY: Duration = Duration::from_secs(1);
 
 /// A step's place in the line for something that is given out in turn.
@@ -113,6 +114,9 @@ pub trait Turn: Send + Sync {
     fn because(&self) -> String;
     /// How long until the turn comes, as far as is known.
     fn expected_in(&self) -> Duration;
+    /// Whether what was given out in turn was refused before: then it may never be of use, and a step that
+    /// the workflow goes on without waits no longer than its budget.
+    fn was_refused(&self) -> bool;
 }
 
 /// What one look of a worker ends with.
@@ -856,11 +860,12 @@ async fn await_turn<D: Domain, R: StepRunner<D>>(
     let (shared, bell) = (hand.shared.as_ref(), &hand.bell);
     let clock = shared.engine.clock();
     let Some(_asleep) = hand.fall_asleep() else { return Waited::Ended(Answer::PUT_DOWN) };
-    let again_in = if step.only_in_time { TURN_WATCHED_EVERY } else { TURN_TOLD_EVERY };
+    let counts = step.only_in_time || (step.optional && turn.was_refused());
+    let again_in = if counts { TURN_WATCHED_EVERY } else { TURN_TOLD_EVERY };
     let mut trouble = 0;
     loop {
         let because = turn.because();
-        if step.only_in_time {
+        if counts {
             if let Some(command) = is_over(shared, bell, step, again_in, &because) {
                 return Waited::Expired(command);
             }

@@ -558,6 +558,10 @@ impl Turn for TimedTurn {
     fn expected_in(&self) -> Duration {
         Duration::from_millis(self.at_ms.saturating_sub(self.clock.monotonic_ms()))
     }
+
+    fn was_refused(&self) -> bool {
+        false
+    }
 }
 
 type Script = dyn Fn(&str, u32) -> Act + Send + Sync;

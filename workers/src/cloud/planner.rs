@@ -210,6 +210,10 @@ impl Turn for Waiting {
         let now_ms = self.inner.clock.monotonic_ms();
         self.inner.state().lines.outlook(self.action, &self.place, now_ms).expected_in
     }
+
+    fn was_refused(&self) -> bool {
+        self.refused.is_some()
+    }
 }
 
 impl Drop for Waiting {
