@@ -426,6 +426,7 @@ impl Domain for Noop {
                     step: step.clone(),
                     intent: Arc::new(intent.clone()),
                     intended_at_ms: stamp.at_ms,
+                    made_from_ms: stamp.at_ms,
                     not_before_ms: *not_before_ms,
                     deadline_ms: *deadline_ms,
                     outdated: false,

@@ -22,6 +22,10 @@ use crate::port::{Cloud, ImageView, InstanceView, InterfaceView, Select, Snapsho
 /// was lost here.
 pub const EVERY: Duration = Duration::from_millis(250);
 
+/// Looks by tags come before an act, and one after the other: a call that this many asked for keeps the
+/// distance of [`EVERY`], and one that fewer asked for so much less.
+const TAGS_AT_ONCE: u32 = 8;
+
 /// How long the first question waits for others: long enough for steps opened by one append to meet.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -34,19 +38,21 @@ type Answer<A> = Result<A, CloudError>;
 /// Joins questions of one kind into one call.
 struct Line<Q, A> {
     waiting: Mutex<Waiting<Q, A>>,
+    /// A call with this many questions keeps the whole distance to the next one.
+    at_once: u32,
 }
 
 struct Waiting<Q, A> {
     asked: BTreeMap<Q, Vec<oneshot::Sender<Answer<A>>>>,
     scheduled: bool,
-    /// The last call, in monotonic milliseconds.
-    last_ms: Option<u64>,
+    /// When the next call may be made, in monotonic milliseconds.
+    next_ms: u64,
 }
 
 impl<Q: Ord + Clone + Send + 'static, A: Clone + Send + 'static> Line<Q, A> {
-    fn new() -> Arc<Self> {
-        let waiting = Waiting { asked: BTreeMap::new(), scheduled: false, last_ms: None };
-        Arc::new(Self { waiting: Mutex::new(waiting) })
+    fn new(at_once: u32) -> Arc<Self> {
+        let waiting = Waiting { asked: BTreeMap::new(), scheduled: false, next_ms: 0 };
+        Arc::new(Self { waiting: Mutex::new(waiting), at_once })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<Q, A>> {
@@ -80,15 +86,17 @@ impl<Q: Ord + Clone + Send + 'static, A: Clone + Send + 'static> Line<Q, A> {
     where
         Called: Future<Output = Answer<Vec<A>>> + Send + 'static,
     {
-        let last_ms = self.waiting().last_ms;
+        let next_ms = self.waiting().next_ms;
         clock.sleep(GATHER).await;
-        let next_ms = last_ms.map_or(0, |last_ms| last_ms + EVERY.as_millis() as u64);
         clock.sleep(Duration::from_millis(next_ms.saturating_sub(clock.monotonic_ms()))).await;
         let asked = {
             let mut waiting = self.waiting();
             waiting.scheduled = false;
-            waiting.last_ms = Some(clock.monotonic_ms());
-            std::mem::take(&mut waiting.asked)
+            let asked = std::mem::take(&mut waiting.asked);
+            let share = u32::try_from(asked.len()).unwrap_or(u32::MAX).min(self.at_once);
+            let distance = EVERY * share / self.at_once;
+            waiting.next_ms = clock.monotonic_ms() + distance.as_millis() as u64;
+            asked
         };
         let mut answers = call(asked.keys().cloned().collect()).await.map(Vec::into_iter);
         for askers in asked.into_values() {
@@ -123,7 +131,7 @@ impl<V: Described> Kind<V> {
 
 impl<V: Described> Default for Kind<V> {
     fn default() -> Self {
-        Self { by_id: Line::new(), by_tags: Line::new(), seen: Mutex::default() }
+        Self { by_id: Line::new(1), by_tags: Line::new(TAGS_AT_ONCE), seen: Mutex::default() }
     }
 }
 
