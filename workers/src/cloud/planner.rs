@@ -11,9 +11,9 @@
 //!   slot, no patience of the step is spent, and what it does then rests on looks of then. The tokens are
 //!   held for it meanwhile. So does a call of a step that EC2 has throttled all the same: it goes back to its
 //!   place, and is not tried again at some moment.
-//! - *A look of a step* waits for up to [`LOOK_HELD_MAX`] in place, and then likewise.
+//! - *A look of a step* waits for up to `LOOK_HELD_MAX` in place, and then likewise.
 //! - *Other calls* (describes that many steps share, the sweep) wait in place. They go before all others. A
-//!   look that had to wait for longer than [`SHARED_LOOK_HELD_MAX`] is given up, because whoever waits for it
+//!   look that had to wait for longer than `SHARED_LOOK_HELD_MAX` is given up, because whoever waits for it
 //!   may hold a slot; that takes an account that grants hardly any looks.
 //!
 //! # What it learns
