@@ -161,6 +161,13 @@ pub fn gone_back_ms(last_ms: u64, at_ms: u64) -> Option<u64> {
     Some(last_ms.saturating_sub(at_ms)).filter(|back| *back >= GONE_BACK_MIN_MS)
 }
 
+/// From when on what a settled step has made is its own, after the clock has gone back by this much more than
+/// the time that has passed, which is at most as long as an open step may take.
+#[must_use]
+pub const fn made_from(made_from_ms: u64, back_ms: u64, unseen_ms: u64) -> u64 {
+    made_from_ms.saturating_sub(back_ms).saturating_sub(unseen_ms)
+}
+
 impl<S, I> StepRecord<S, I> {
     /// The clock has gone back while the step was open, by this much more than the time that has passed since
     /// the event before. Its times are as they would be by the clock since; how long it waits, and may take,

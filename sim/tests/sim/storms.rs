@@ -81,11 +81,13 @@ const REPEATED: [u64; 22] = [
 /// - what was given up for an hour of refusals, and listed by its step (the test's fault): 888454;
 /// - a root that died with its instance before the first backup (the test's fault): 875411;
 /// - a snapshot that a step had made long before the clock went back, and before its next event: 940046;
-/// - an interface that was asked for again and again with the groups of a file that had been corrected: 944477.
-const REPEATED_WITH_OUTSIDERS: [u64; 39] = [
+/// - an interface that was asked for again and again with the groups of a file that had been corrected: 944477;
+/// - a volume of a launch that had settled before the clock went back: 1201449.
+const REPEATED_WITH_OUTSIDERS: [u64; 40] = [
     800041, 800057, 800065, 800097, 800210, 800268, 800280, 800311, 800369, 810098, 810505, 811872, 811966,
     812261, 812603, 812711, 821391, 821725, 821891, 831368, 831597, 840079, 840705, 841321, 842984, 846249,
     846587, 848038, 872994, 873069, 875411, 876826, 877043, 888454, 890631, 919280, 922399, 940046, 944477,
+    1201449,
 ];
 
 /// The seeds that `STORM_SEEDS` names.

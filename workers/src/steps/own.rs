@@ -47,10 +47,11 @@ impl<'c> Claim<'c> {
         Self::intended(pass, tags, Some(pass.made_from_ms))
     }
 
-    /// Of a step that the journal intended at this time, which was not after the intention of this one: a
-    /// later one is of a clock that has gone back since.
+    /// Of a step that the journal intended at this time. One that is later than the intention of this step
+    /// is of a clock that has gone back since, and says nothing.
     pub(super) fn intended(pass: &Pass<'_>, tags: &'c TagMap, at_ms: Option<u64>) -> Self {
-        let intended_at_ms = at_ms.and_then(|at_ms| pass.tools.at_aws_ms(at_ms.min(pass.made_from_ms)));
+        let dated = at_ms.filter(|at_ms| *at_ms <= pass.made_from_ms);
+        let intended_at_ms = dated.and_then(|at_ms| pass.tools.at_aws_ms(at_ms));
         Self { tags, intended_at_ms, client_token: None, sources: &[] }
     }
 

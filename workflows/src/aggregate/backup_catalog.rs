@@ -67,7 +67,7 @@ use std::sync::Arc;
 use perennial_engine::domain::{Illegal, OpenStep, Stamp};
 use perennial_engine::ids::Token;
 use perennial_engine::machine;
-use perennial_engine::machine::{Due, Fault, Intended, StepRecord, gone_back_ms};
+use perennial_engine::machine::{Due, Fault, Intended, StepRecord, gone_back_ms, made_from};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -555,7 +555,12 @@ impl BackupCatalog {
         }
         let at_ms = stamp.at_ms;
         if let Some(back_ms) = gone_back_ms(std::mem::replace(&mut self.last_at_ms, at_ms), at_ms) {
+            let unseen_ms = self.steps.values().map(|record| record.budget_ms).max().unwrap_or_default();
             self.steps.values_mut().for_each(|record| record.clock_went_back(back_ms));
+            let unknown = self.known.unknown_outcomes.values_mut();
+            for at_ms in unknown.filter_map(|unknown| unknown.intended_at_ms.as_mut()) {
+                *at_ms = made_from(*at_ms, back_ms, unseen_ms);
+            }
         }
         match event {
             BackupEvent::Opened { carried } => {

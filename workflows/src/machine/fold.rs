@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial_engine::domain::{Illegal, Stamp};
 use perennial_engine::ids::Token;
-use perennial_engine::machine::{Intended, gone_back_ms};
+use perennial_engine::machine::{Intended, gone_back_ms, made_from};
 
 use crate::machine::first_facts;
 use crate::model::aws::{InstanceId, SnapshotId};
@@ -241,11 +241,20 @@ fn spec_changed(op: &mut Operation, spec: &NodeSpec, at_ms: u64) {
     }
 }
 
-/// Where the clock has gone back since the last event, the times of open steps go with it.
+/// Where the clock has gone back since the last event, the times of open steps go with it, and from when on
+/// what the others have made is theirs: what they have left is still to be looked for.
 fn follow_the_clock(op: &mut Operation, at_ms: u64) {
     let Some(back_ms) = gone_back_ms(std::mem::replace(&mut op.last_at_ms, at_ms), at_ms) else { return };
-    for record in op.steps.values_mut().filter(|record| record.outcome.is_none()) {
-        record.asked.clock_went_back(back_ms);
+    let open = op.steps.values().filter(|record| record.outcome.is_none());
+    let unseen_ms = open.map(|record| record.budget_ms).max().unwrap_or_default();
+    for record in op.steps.values_mut() {
+        match record.outcome {
+            None => record.asked.clock_went_back(back_ms),
+            Some(_) => record.asked.made_from_ms = made_from(record.made_from_ms, back_ms, unseen_ms),
+        }
+    }
+    for origin in op.facts.cleanup.origins_mut() {
+        origin.intended_at_ms = made_from(origin.intended_at_ms, back_ms, unseen_ms);
     }
 }
 

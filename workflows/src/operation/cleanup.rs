@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::aws::{SnapshotId, VolumeId};
-use crate::model::resources::{Orphan, Resource, ResourceId};
+use crate::model::resources::{Origin, Orphan, Resource, ResourceId};
 
 /// Why a resource is in the list. A resource that becomes an orphan stays one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,14 @@ impl Cleanup {
         self.resources.values().filter_map(|(why, _)| match why {
             Why::Orphan(orphan) => Some(orphan),
             Why::Superfluous | Why::Copy | Why::Temporary => None,
+        })
+    }
+
+    /// Where the orphans come from of which it is not known whether they exist.
+    pub(crate) fn origins_mut(&mut self) -> impl Iterator<Item = &mut Origin> {
+        self.resources.values_mut().filter_map(|(why, _)| match why {
+            Why::Orphan(Orphan { resource: Resource::Unsettled { origin, .. }, .. }) => origin.as_mut(),
+            _ => None,
         })
     }
 
